@@ -1,0 +1,120 @@
+"""Typed settings: YAML file, then dotted overrides, checked; the resolved form is saved with runs.
+
+OmegaConf reads YAML, merges ``a.b=c`` flags and resolves interpolations; pydantic checks types and
+refuses unknown keys. Each part of the package owns the config class of what it builds.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.registry import nearest
+
+
+class Config(BaseModel):
+    """Base of all settings: immutable, unknown keys refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
+
+
+C = TypeVar("C", bound=Config)
+
+
+def load_config(
+    kind: type[C], source: Path | dict[str, Any], overrides: Sequence[str] = ()
+) -> C:
+    """Read and check settings.
+
+    Args:
+        kind: the config class to build.
+        source: a YAML file, or the settings themselves.
+        overrides: ``dotted.name=value`` items, YAML values; applied last.
+
+    Raises:
+        ConfigError: unreadable file, malformed override, unknown key (the nearest known one is
+            suggested) or value of the wrong type.
+    """
+    from omegaconf import OmegaConf
+    from omegaconf.errors import OmegaConfBaseException
+
+    for item in overrides:
+        if "=" not in item:
+            raise ConfigError(
+                f"Expected a setting as dotted.name=value, got {item!r}; write for example "
+                "'training.learning_rate=1e-5'."
+            )
+    try:
+        base = source if isinstance(source, dict) else read_yaml(source)
+        merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.from_dotlist(list(overrides)))
+        values = OmegaConf.to_container(merged, resolve=True)
+    except (OmegaConfBaseException, yaml.YAMLError) as error:
+        raise ConfigError(f"The settings cannot be read: {error}") from error
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(kind, error)) from error
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """The mapping in a YAML file; raises `ConfigError` when it is missing or is no mapping."""
+    try:
+        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"The configuration file {path} is not valid YAML: {error}") from error
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, got {type(values).__name__}.")
+    return values
+
+
+def save_config(config: Config, path: Path) -> None:
+    """Write the resolved settings as YAML."""
+    from rewardsteer.outputs import write_text
+
+    write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
+
+
+def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+    sentences = []
+    for item in error.errors():
+        name = ".".join(str(part) for part in item["loc"])
+        if item["type"] == "extra_forbidden":
+            known = _known_fields(kind, item["loc"][:-1])
+            hint = nearest(str(item["loc"][-1]), known)
+            sentences.append(f"Unknown setting {name!r}.{hint} Known here: {', '.join(known)}.")
+        elif item["type"] == "missing":
+            sentences.append(f"The setting {name!r} is required and was not given.")
+        else:
+            sentences.append(f"The setting {name!r} is wrong: {item['msg']}, got {item['input']!r}.")
+    return " ".join(sentences)
+
+
+def _known_fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+    """Field names of the config class that ``path`` leads to from ``kind``."""
+    current: Any = kind
+    for part in path:
+        if isinstance(current, type) and issubclass(current, BaseModel):
+            field = current.model_fields.get(str(part))
+            if field is None:
+                continue
+            current = _config_class(field.annotation)
+    if isinstance(current, type) and issubclass(current, BaseModel):
+        return sorted(current.model_fields)
+    return []
+
+
+def _config_class(annotation: Any) -> Any:
+    if isinstance(annotation, type):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _config_class(argument)
+        if isinstance(found, type) and issubclass(found, BaseModel):
+            return found
+    return None

@@ -1,0 +1,122 @@
+"""Output folders and files that are never half-written.
+
+Small files appear whole (temporary name, fsync, rename). Long results are appended line by line and
+a torn last line, left by a kill, is cut off on resume.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.errors import DataError, OutputError
+
+
+def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+    """Make an output folder, refusing one that already holds something.
+
+    Args:
+        path: the folder.
+        resume: accept what is there and go on from it.
+        overwrite: delete what is there first.
+
+    Raises:
+        OutputError: the folder is not empty and neither flag was given, or it cannot be made.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
+    if path.exists() and any(path.iterdir()) and not resume:
+        if not overwrite:
+            raise OutputError(
+                f"The output folder {path} is not empty; choose another, or pass --resume to go on "
+                "from it or --overwrite to replace it."
+            )
+        if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
+            raise OutputError(f"Refusing to delete {path} for --overwrite; choose a subfolder.")
+        shutil.rmtree(path)
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"The output folder {path} cannot be made: {error}.") from error
+    return path
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """Write a text file whole or not at all, UTF-8."""
+    write_bytes(path, content.encode("utf-8"))
+
+
+def write_json(path: Path, content: Any) -> None:
+    """Write JSON whole or not at all; NaN is refused, it is not JSON."""
+    write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path) -> Any:
+    """Read a JSON file; raises `DataError` naming the place of a fault."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read: {error}.") from error
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"The file {path} is not valid JSON: {error}.") from error
+
+
+def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield ``(line number, object)``; raises `DataError` naming the line of a fault."""
+    try:
+        with path.open(encoding="utf-8") as stream:
+            for number, line in enumerate(stream, start=1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line)
+                except json.JSONDecodeError as error:
+                    raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
+                if not isinstance(row, dict):
+                    raise DataError(
+                        f"{path}, line {number}: expected a JSON object, got {type(row).__name__}."
+                    )
+                yield number, row
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"The file {path} is not UTF-8 text: {error}.") from error
+
+
+def repair_jsonl(path: Path) -> int:
+    """Cut a torn last line off and return how many whole lines stand."""
+    if not path.exists():
+        return 0
+    content = path.read_bytes()
+    whole = content.rfind(b"\n") + 1
+    if whole != len(content):
+        with path.open("r+b") as stream:
+            stream.truncate(whole)
+    return content[:whole].count(b"\n")
+
+
+def append_jsonl(path: Path, lines: list[str]) -> None:
+    """Append already encoded JSON lines and push them to disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as stream:
+        stream.writelines(line + "\n" for line in lines)
+        stream.flush()
+        os.fsync(stream.fileno())

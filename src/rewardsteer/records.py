@@ -1,0 +1,100 @@
+"""Text nouns that cross folder borders: JSON in and out, no torch.
+
+A `Comparison` comes out of a data source, a `Generation` out of a decoding engine with the `Cost`
+it took, and an `EvalRecord` out of an evaluation.
+"""
+
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Record(BaseModel):
+    """Base: immutable, unknown fields refused, ``model_dump_json`` / ``model_validate_json``."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Message(Record):
+    """One turn of a conversation."""
+
+    role: str
+    content: str
+
+
+Prompt = str | list[Message]
+
+
+class Comparison(Record):
+    """Two responses to one prompt, the first preferred.
+
+    Attributes:
+        id: unique within its set and stable across runs.
+        prompt: text, or the conversation up to and including the last user turn.
+        chosen: preferred response (text of the assistant's turn alone, without end-of-text).
+        rejected: dispreferred response.
+        margin: how much better the chosen one is, in reward units; 0 when unknown.
+        source: name of the data source.
+        subset: category within the source, for metrics by subset.
+    """
+
+    id: str
+    prompt: Prompt
+    chosen: str
+    rejected: str
+    margin: float = 0.0
+    source: str = ""
+    subset: str = ""
+
+
+class Completion(Record):
+    """A response to a prompt, to be scored."""
+
+    id: str
+    prompt: Prompt
+    completion: str
+
+
+class Cost(Record):
+    """What a generation cost.
+
+    ``calls`` count prefixes asked about, as papers do (ARGS asks about k candidates per token, so
+    k reward-model calls per token, however they are batched). ``forwards`` count network passes in
+    which this row took part, ``tokens`` the token positions read for this row, padding excluded.
+    ``seconds`` is this row's share of wall-clock time.
+    """
+
+    new_tokens: int = 0
+    lm_calls: int = 0
+    rm_calls: int = 0
+    lm_forwards: int = 0
+    rm_forwards: int = 0
+    lm_tokens: int = 0
+    rm_tokens: int = 0
+    seconds: float = 0.0
+
+    def __add__(self, other: "Cost") -> "Cost":
+        ours, theirs = self.model_dump(), other.model_dump()
+        return Cost(**{name: ours[name] + theirs[name] for name in ours})
+
+
+class Generation(Record):
+    """One generated completion with all that is needed to repeat and to judge it."""
+
+    id: str
+    prompt: str
+    completion: str
+    method: str
+    token_ids: list[int] = Field(default_factory=list)
+    finish_reason: Literal["stop", "length"] = "length"
+    seed: int = 0
+    reward: float | None = None
+    cost: Cost = Field(default_factory=Cost)
+
+
+class EvalRecord(Record):
+    """A generation with the figures an evaluation gave it (reward, accuracy, …)."""
+
+    generation: Generation
+    metrics: dict[str, float] = Field(default_factory=dict)
+    extra: dict[str, Any] = Field(default_factory=dict)
