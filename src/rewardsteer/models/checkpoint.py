@@ -1,0 +1,132 @@
+"""What lies beside the weights: ``rewardsteer.json``, the tokenizer and its padding token.
+
+A checkpoint is an ordinary Hugging Face folder. The card names what plain loaders cannot know: the
+head, the objective, the response template and where the data came from.
+"""
+
+import hashlib
+import importlib.metadata
+from pathlib import Path
+from typing import Any
+
+from pydantic import Field, ValidationError
+
+from rewardsteer import __version__
+from rewardsteer.configuration import Config
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.outputs import read_json, write_json
+
+CARD = "rewardsteer.json"
+VALUE_HEAD = "value_head.safetensors"
+
+# Padding tokens that well-known tokenizers carry without naming them as such.
+_KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
+
+
+class CheckpointCard(Config):
+    """Contents of ``rewardsteer.json``.
+
+    Attributes:
+        head: the head on the backbone.
+        objective: name of the objective it was trained with; "" before any training.
+        template: response template of training, as plain values; scoring uses the same one.
+        base_model: what the weights started from.
+        data_fingerprint: fingerprint of the training data; "" when unknown.
+        seed: seed of training.
+        goal_states: file names of goal states beside the weights.
+        versions: versions of the libraries that wrote the folder.
+    """
+
+    head: HeadConfig
+    objective: str = ""
+    template: dict[str, Any] = Field(default_factory=dict)
+    base_model: str = ""
+    data_fingerprint: str = ""
+    seed: int = 0
+    goal_states: list[str] = Field(default_factory=list)
+    versions: dict[str, str] = Field(default_factory=lambda: library_versions())
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what a checkpoint computes."""
+    names = ("torch", "transformers", "tokenizers", "peft", "accelerate", "datasets")
+    return {"rewardsteer": __version__} | {name: importlib.metadata.version(name) for name in names}
+
+
+def write_card(folder: Path, card: CheckpointCard) -> None:
+    """Write ``rewardsteer.json``."""
+    write_json(folder / CARD, card.model_dump(mode="json"))
+
+
+def read_card(folder: Path) -> CheckpointCard:
+    """Read a folder's card; a folder without one is read as a plain scalar reward model.
+
+    Raises:
+        CheckpointError: no such folder, a damaged card, or a folder without a card that is no
+            one-label sequence classifier.
+    """
+    if not folder.is_dir():
+        raise CheckpointError(f"Expected a reward model folder at {folder}, there is none.")
+    if (folder / CARD).exists():
+        try:
+            return CheckpointCard.model_validate(read_json(folder / CARD))
+        except (ValueError, ValidationError) as error:
+            raise CheckpointError(f"The card {folder / CARD} is damaged: {error}") from error
+    if not (folder / "config.json").exists():
+        raise CheckpointError(f"Expected a model folder at {folder}, it holds no config.json.")
+    config = read_json(folder / "config.json")
+    architectures = config.get("architectures") or ["none"]
+    labels = config.get("num_labels", len(config.get("id2label", {0: 0, 1: 1})))
+    if architectures[0].endswith("ForSequenceClassification") and labels == 1:
+        return CheckpointCard(head=HeadConfig(kind="scalar"), base_model=str(folder))
+    raise CheckpointError(
+        f"Expected a reward model at {folder}: a folder with {CARD} or a sequence classifier with "
+        f"one label; got {architectures[0]} without a card. Train one with 'rewardsteer train'."
+    )
+
+
+def fingerprint(folder: Path) -> str:
+    """SHA-256 over the weight files of a model folder, first 16 hexadecimal digits."""
+    digest = hashlib.sha256()
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise CheckpointError(f"Expected weights (*.safetensors) in {folder}, found none.")
+    for file in files:
+        with file.open("rb") as stream:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()[:16]
+
+
+def load_tokenizer(source: str | Path) -> Any:
+    """The tokenizer of a model folder or hub name, as saved.
+
+    Raises:
+        CheckpointError: there is none.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
+
+
+def ensure_padding_token(tokenizer: Any, model: Any = None) -> None:
+    """Give the tokenizer a padding token that is not end-of-text, adding one if it has none.
+
+    Plain ``AutoModelForSequenceClassification`` finds a row's last token by comparing ids with
+    ``pad_token_id``: with pad = eos it would read the reward one token too early. With a padding
+    token of its own, the checkpoint gives the same rewards there as here. ``model`` (optional) is
+    enlarged when the new token needs a row, and told the id.
+    """
+    if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
+        vocabulary = tokenizer.get_vocab()
+        known = [token for token in _KNOWN_PADDING if token in vocabulary]
+        known = [token for token in known if token != tokenizer.eos_token]
+        tokenizer.add_special_tokens({"pad_token": known[0] if known else "<|pad|>"})
+    if model is not None:
+        if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+            model.resize_token_embeddings(len(tokenizer))
+        model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,0 +1,58 @@
+"""One reward per prefix: linear or MLP."""
+
+import torch
+from torch import Tensor, nn
+
+
+class ScalarHead:
+    """Reads the reward of a prefix off the hidden state of its last token, r = v·h.
+
+    Args:
+        projection: maps hidden states ``[..., D]`` to ``[..., 1]``. It belongs to the model that
+            holds its parameters; the head only reads it.
+    """
+
+    def __init__(self, projection: nn.Module) -> None:
+        self.projection = projection
+
+    def values(self, hidden: Tensor) -> Tensor:
+        """Rewards ``[...]`` (float32 or wider) of the prefixes that end at hidden ``[..., D]``."""
+        dtype = next(self.projection.parameters()).dtype
+        # Rewards differ by little between good responses: under autocast, bfloat16 would tie them.
+        with torch.autocast(hidden.device.type, enabled=False):
+            rewards: Tensor = self.projection(hidden.to(dtype)).squeeze(-1)
+        return rewards if rewards.dtype == torch.float64 else rewards.float()
+
+    def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
+        """Rewards ``[R, T]`` of the prefix ending at every token; hidden ``[R, T, D]``."""
+        return self.values(hidden)
+
+    def sequence_rewards(self, hidden: Tensor, input_ids: Tensor, last: Tensor) -> Tensor:
+        """Rewards ``[R]`` of whole rows; last ``[R]`` indexes each row's last real token."""
+        return self.values(hidden[torch.arange(len(last), device=hidden.device), last])
+
+
+def initialise_linear(layer: nn.Linear, hidden_size: int) -> None:
+    """Draw the weights from N(0, 1/(D+1)), the field's usual start of a reward head."""
+    nn.init.normal_(layer.weight, std=(hidden_size + 1) ** -0.5)
+
+
+def build_mlp(hidden_size: int) -> nn.Sequential:
+    """D → D/2 → D/2 → D → 1 with ReLU, last layer without bias (arXiv 2407.13887).
+
+    Every layer starts at std 1/sqrt(fan_in) so that signal reaches the end; only the last one is
+    small, so that rewards start near zero. (The published 1/(fan_in+1) everywhere leaves the head
+    with outputs of about 1e-7, and bfloat16 ties all rewards.)
+    """
+    half = max(hidden_size // 2, 1)
+    sizes = [hidden_size, half, half, hidden_size]
+    layers: list[nn.Module] = []
+    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+        layer = nn.Linear(fan_in, fan_out)
+        # ReLU passes half of the energy on, so sqrt(2) keeps the scale from layer to layer.
+        nn.init.normal_(layer.weight, std=(2.0 / fan_in) ** 0.5)
+        nn.init.zeros_(layer.bias)
+        layers += [layer, nn.ReLU()]
+    last = nn.Linear(sizes[-1], 1, bias=False)
+    initialise_linear(last, hidden_size)
+    return nn.Sequential(*layers, last)

@@ -1,0 +1,244 @@
+"""A backbone with a head: rows of tokens in, rewards out.
+
+The parameters live in an ordinary Hugging Face model (``base``), so a saved folder is one that
+plain transformers, TRL and vLLM load: a one-label sequence classifier for the scalar head, a causal
+language model whose logits are rewards for the vocabulary head.
+"""
+
+import contextlib
+import inspect
+import shutil
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard, read_card, write_card
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
+from rewardsteer.models.heads.vocabulary import VocabularyHead
+from rewardsteer.tensors import PairBatch, RewardOutput
+
+# Some architectures bend or scale logits after the output layer. Rewards are read off the layer
+# itself, so the saved model must not do that either.
+_NEUTRAL_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+
+
+class RewardModel(nn.Module):
+    """A reward model over token rows.
+
+    Args:
+        base: the Hugging Face model that holds the parameters (may be wrapped by peft).
+        head_config: which head to read rewards with.
+        value_head: the MLP, for a scalar head with ``layers="mlp"``.
+    """
+
+    def __init__(
+        self, base: Any, head_config: HeadConfig, value_head: nn.Module | None = None
+    ) -> None:
+        super().__init__()
+        self.base = base
+        self.head_config = head_config
+        self.value_head = value_head
+
+    @property
+    def head_kind(self) -> str:
+        """``scalar`` or ``vocabulary``."""
+        return self.head_config.kind
+
+    @property
+    def config(self) -> Any:
+        """The Hugging Face configuration of the backbone."""
+        return self.base.config
+
+    @property
+    def carrier(self) -> Any:
+        """The Hugging Face model itself, without a peft wrapper."""
+        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
+
+    @property
+    def backbone(self) -> Any:
+        """The part of the carrier that gives hidden states (after the final norm)."""
+        return getattr(self.carrier, self.carrier.base_model_prefix)
+
+    @property
+    def head(self) -> ScalarHead | VocabularyHead:
+        """The head, reading the parameters where they are now (adapters included)."""
+        if self.head_kind == "vocabulary":
+            return VocabularyHead(self.carrier.get_output_embeddings())
+        return ScalarHead(self.carrier.score if self.value_head is None else self.value_head)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters are."""
+        return next(self.parameters()).device
+
+    def gradient_checkpointing_enable(self, **options: Any) -> None:
+        """Recompute activations in the backward pass (the Trainer calls this)."""
+        self.base.gradient_checkpointing_enable(**options)
+
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
+        side gives the same states, for learned absolute positions too."""
+        options: dict[str, Any] = {"use_cache": False}
+        if "position_ids" in inspect.signature(self.backbone.forward).parameters:
+            options["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
+        states: Tensor = output.last_hidden_state
+        return states
+
+    def forward(self, batch: PairBatch) -> RewardOutput:
+        """Rewards and hidden states of every row; see `RewardOutput` for shapes."""
+        hidden = self.hidden_states(batch.input_ids, batch.attention_mask)
+        head = self.head
+        next_token = None
+        if isinstance(head, VocabularyHead):
+            vocabulary_head = head
+
+            def next_token(mask: Tensor) -> Tensor:
+                return vocabulary_head.next_token(hidden[mask])
+
+        return RewardOutput(
+            sequence_rewards=head.sequence_rewards(hidden, batch.input_ids, batch.last_positions),
+            token_rewards=head.token_rewards(hidden, batch.input_ids),
+            hidden_states=hidden,
+            next_token_rewards=next_token,
+        )
+
+    @classmethod
+    def from_base(
+        cls, source: str | Path | Any, head: HeadConfig, *, dtype: torch.dtype | None = None,
+        attn_implementation: str | None = None, **load_options: Any,
+    ) -> "RewardModel":
+        """Put a new head on a causal language model.
+
+        Args:
+            source: a model folder or hub name.
+            head: the head to build. A new scalar head draws from torch's global generator.
+            dtype: parameter type; None keeps the saved one.
+            attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, …; None lets
+                transformers choose.
+            load_options: passed on to ``from_pretrained`` (quantization, device map).
+
+        Raises:
+            CheckpointError: the model cannot be loaded or has no place for the head.
+        """
+        options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
+        if attn_implementation:
+            options["attn_implementation"] = attn_implementation
+        base = _load(source, head, options)
+        if head.kind == "vocabulary":
+            return cls(_open_vocabulary(base, head), head)
+        if not isinstance(getattr(base, "score", None), nn.Linear):
+            raise CheckpointError(
+                f"{type(base).__name__} has no linear 'score' layer over its last token; expected "
+                "a decoder backbone such as Llama, Qwen, Mistral, GPT-NeoX, Gemma or GPT-2."
+            )
+        size = base.score.in_features
+        initialise_linear(base.score, size)
+        mlp = build_mlp(size).to(base.score.weight.dtype) if head.layers == "mlp" else None
+        return cls(base, head, mlp)
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | Path, *, dtype: torch.dtype | None = None,
+        device: str | torch.device | None = None, **load_options: Any,
+    ) -> "RewardModel":
+        """Load a folder written by `save_pretrained`, or a plain one-label sequence classifier.
+
+        Raises:
+            CheckpointError: missing or damaged folder, or not a reward model.
+        """
+        from safetensors.torch import load_file
+
+        folder = Path(folder)
+        head = read_card(folder).head
+        options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
+        base = _load(folder, head, options)
+        mlp = None
+        if head.kind == "scalar" and head.layers == "mlp":
+            if not (folder / VALUE_HEAD).exists():
+                raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
+            mlp = build_mlp(base.score.in_features).to(base.score.weight.dtype)
+            mlp.load_state_dict(load_file(folder / VALUE_HEAD))
+        model = cls(base, head, mlp).eval()
+        return model if device is None else model.to(device)
+
+    def merge_adapters(self) -> None:
+        """Fold LoRA adapters into the weights, so that a plain folder can be saved."""
+        if hasattr(self.base, "merge_and_unload"):
+            self.base = self.base.merge_and_unload()
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Any, card: CheckpointCard) -> None:
+        """Write the folder whole or not at all; an older folder of that name is replaced.
+
+        Adapters must have been merged (`merge_adapters`) before.
+        """
+        from safetensors.torch import save_file
+
+        assert not hasattr(self.base, "merge_and_unload"), "merge_adapters() first"
+        folder = Path(folder)
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            self.carrier.save_pretrained(temporary)
+            tokenizer.save_pretrained(temporary)
+            if self.value_head is not None:
+                state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
+                save_file(state, temporary / VALUE_HEAD)
+            write_card(temporary, card)
+            temporary.chmod(0o755)
+            _replace(temporary, folder)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _replace(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``; what stood there goes only after the new one is in place."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    with contextlib.suppress(FileNotFoundError):
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _load(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
+    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+
+    try:
+        if head.kind == "vocabulary":
+            return AutoModelForCausalLM.from_pretrained(str(source), **options)
+        return AutoModelForSequenceClassification.from_pretrained(
+            str(source), num_labels=1, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"The model {source} cannot be loaded: {error}") from error
+
+
+def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
+    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
+    old = base.get_output_embeddings()
+    if old is None:
+        raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
+    new = nn.Linear(
+        old.in_features, old.out_features, bias=old.bias is not None,
+        device=old.weight.device, dtype=old.weight.dtype,
+    )
+    with torch.no_grad():
+        for name, parameter in new.named_parameters():
+            parameter.copy_(getattr(old, name))
+            if head.init == "zeros":
+                parameter.zero_()
+    base.set_output_embeddings(new)
+    base.config.tie_word_embeddings = False
+    # Without this the library would tie the two again when the folder is saved or loaded.
+    base._tied_weights_keys = {}
+    base.all_tied_weights_keys = {}
+    for name, neutral in _NEUTRAL_LOGITS.items():
+        if hasattr(base.config, name):
+            setattr(base.config, name, neutral)
+    return base
