@@ -1,0 +1,17 @@
+"""The decoding methods, one file each; none imports another.
+
+A method is called as ``method(scorer, config)``, scorer None when the user gave no reward model.
+"""
+
+from rewardsteer.registry import Registry
+
+METHODS = Registry(
+    "decoding method",
+    {
+        "none": "rewardsteer.decoding.methods.none:Plain",
+        "farma": "rewardsteer.decoding.methods.farma:Farma",
+        "args": "rewardsteer.decoding.methods.args:Args",
+        "pargs": "rewardsteer.decoding.methods.pargs:Pargs",
+        "best_of_n": "rewardsteer.decoding.methods.best_of_n:BestOfN",
+    },
+)

@@ -1,0 +1,81 @@
+"""Running token guides on a transformers model."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guide import TokenGuide
+from rewardsteer.decoding.loop import Row, decode
+from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.prefix_reader import PrefixReader
+
+
+class HfEngine:
+    """A policy with its tokenizer.
+
+    Args:
+        policy: a causal LM in evaluation mode, on its device.
+        tokenizer: the policy's.
+
+    Attributes:
+        stop_ids: tokens that end a response: the tokenizer's end-of-text and what the model's
+            generation settings name.
+        position_limit: longest row the policy can read; None when it has no limit.
+        vocabulary_size: token ids that the policy can choose from.
+    """
+
+    def __init__(self, policy: Any, tokenizer: Any) -> None:
+        self.policy = policy.eval()
+        self.tokenizer = tokenizer
+        self.stop_ids = _stop_ids(policy, tokenizer)
+        self.position_limit = position_limit(policy.config)
+        rows = policy.get_output_embeddings().weight.shape[0]
+        self.vocabulary_size = min(rows, len(tokenizer))
+
+    def run(self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig) -> None:
+        """Generate one batch, filling in the rows; see `rewardsteer.decoding.loop.decode`.
+
+        Raises:
+            ConfigError: out of memory; names the settings to lower.
+        """
+        reader = PrefixReader(self.policy)
+        try:
+            with torch.no_grad():
+                decode(reader, guide.open(), rows, config, self.stop_ids)
+        except torch.OutOfMemoryError as error:
+            raise ConfigError(
+                f"Out of memory with {len(rows)} rows together; lower batch_size (now "
+                f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args "
+                f"and pargs, top_k (now {config.top_k}). What was finished before is kept."
+            ) from error
+
+
+def load_policy(
+    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None,
+    **load_options: Any,
+) -> Any:
+    """A causal LM from a folder or hub name, in evaluation mode.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", trust_remote_code=False, **load_options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
+    return model.to(device).eval()
+
+
+def _stop_ids(policy: Any, tokenizer: Any) -> frozenset[int]:
+    settings = getattr(policy, "generation_config", None)
+    named = getattr(settings, "eos_token_id", None)
+    several = named if isinstance(named, list | tuple) else [named]
+    return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)

@@ -1,0 +1,193 @@
+"""Answers to prompts by any decoding method, in order, each with what it cost."""
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from rewardsteer.data.render import render_prompt
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_prompt
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.guide import Method, ResponseGuide
+from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.requests import Request, as_requests
+from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.models.compatibility import check_vocabulary
+from rewardsteer.records import Cost, Generation, Prompt
+
+
+def build_method(config: DecodingConfig, scorer: Any = None) -> Method:
+    """The method named in the settings.
+
+    Args:
+        config: settings.
+        scorer: a `rewardsteer.models.scorer.Scorer`; None for methods that need none.
+
+    Raises:
+        ConfigError: unknown name, or settings that the method cannot use.
+        MismatchError: no reward model, or one with the wrong head or training.
+    """
+    method: Method = METHODS.get(config.method)(scorer, config)
+    return method
+
+
+def generate(
+    policy: Any, tokenizer: Any, prompts: Sequence[Prompt | Request], method: Method,
+    config: DecodingConfig, *, template: Template | None = None, label: str = "",
+) -> Iterator[Generation]:
+    """Answer prompts; everything is checked before the first forward pass.
+
+    Args:
+        policy: a causal LM; the reward model may be on another device and of another dtype.
+        tokenizer: the policy's.
+        prompts: text, conversations or requests.
+        method: from `build_method`.
+        config: settings.
+        template: how prompts are written; default: the reward model's, else the plain one.
+        label: ``method`` field of the results; default: the method's name.
+
+    Yields:
+        generations in the order of the prompts, after every finished batch.
+
+    Raises:
+        MismatchError: the two tokenizers differ.
+        ConfigError: ``top_k`` exceeds the vocabulary; out of memory.
+        DataError: repeated ids, or a prompt that is too long or empty.
+        NonFiniteError: rewards or logits are no numbers.
+    """
+    engine = HfEngine(policy, tokenizer)
+    requests = as_requests(prompts)
+    scorer = method.scorer
+    if scorer is not None:
+        check_vocabulary(tokenizer, scorer.tokenizer)
+    if config.top_k > engine.vocabulary_size:
+        raise ConfigError(
+            f"top_k = {config.top_k} exceeds the policy's vocabulary of {engine.vocabulary_size} "
+            "tokens; lower it, or use 0 to draw from all."
+        )
+    template = template or getattr(scorer, "template", None) or Template()
+    encoded = [_encode(request, template, tokenizer) for request in requests]
+    limits = {"policy": engine.position_limit, "reward model": getattr(scorer, "position_limit", None)}
+    _check_lengths(requests, encoded, limits, config)
+    return _stream(engine, requests, encoded, method, config, template, label or method.name)
+
+
+def _stream(
+    engine: HfEngine, requests: list[Request], encoded: list[list[int]], method: Method,
+    config: DecodingConfig, template: Template, label: str,
+) -> Iterator[Generation]:
+    samples = method.samples if method.level == "response" else 1
+    size = max(1, config.batch_size // samples)
+    for begin in range(0, len(requests), size):
+        batch = requests[begin : begin + size]
+        prompts = encoded[begin : begin + size]
+        if method.level == "token":
+            rows = _rows(batch, prompts, 1, config)
+            engine.run(rows, method, config)
+            rewards: list[float | None] = [None] * len(rows)
+        else:
+            rows, rewards = _choose(engine, batch, prompts, method, config)
+        for request, row, reward in zip(batch, rows, rewards, strict=True):
+            yield Generation(
+                id=request.id,
+                prompt=request.prompt if isinstance(request.prompt, str)
+                else render_prompt(request.prompt, template, engine.tokenizer),
+                completion=_text(row, template, engine),
+                method=label,
+                token_ids=row.token_ids,
+                finish_reason=row.finish_reason,
+                seed=config.seed,
+                reward=reward,
+                cost=row.cost,
+            )
+
+
+def _rows(
+    requests: Sequence[Request], prompts: Sequence[list[int]], samples: int, config: DecodingConfig
+) -> list[Row]:
+    return [
+        Row(request.id, ids, row_generator(config.seed, request.id, sample))
+        for request, ids in zip(requests, prompts, strict=True)
+        for sample in range(samples)
+    ]
+
+
+def _choose(
+    engine: HfEngine, requests: Sequence[Request], prompts: Sequence[list[int]],
+    method: ResponseGuide, config: DecodingConfig,
+) -> tuple[list[Row], list[float | None]]:
+    """Draw the samples of some prompts and keep what the method chooses of each, at the cost of
+    all of them."""
+    n = method.samples
+    rows = _rows(requests, prompts, n, config)
+    plain = METHODS.get("none")(None, config)
+    for begin in range(0, len(rows), config.batch_size):
+        engine.run(rows[begin : begin + config.batch_size], plain, config)
+    groups = [rows[begin : begin + n] for begin in range(0, len(rows), n)]
+    began = time.perf_counter()
+    choices = method.choose(
+        prompts, [[row.token_ids for row in group] for group in groups], [r.id for r in requests]
+    )
+    share = (time.perf_counter() - began) / len(groups)
+    chosen = []
+    for group, choice in zip(groups, choices, strict=True):
+        row = group[choice.index]
+        reads = choice.reads
+        judging = Cost(
+            rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens, seconds=share
+        )
+        total = sum((one.cost for one in group), judging)
+        row.cost = total.model_copy(update={"new_tokens": len(row.token_ids)})
+        chosen.append(row)
+    return chosen, [choice.reward for choice in choices]
+
+
+def _encode(request: Request, template: Template, tokenizer: Any) -> list[int]:
+    if request.prompt_ids is not None:
+        ids = list(request.prompt_ids)
+    else:
+        ids = encode_prompt(
+            render_prompt(request.prompt, template, tokenizer), template, tokenizer
+        )
+    if ids:
+        return ids
+    # A model answers what follows a token, so an empty prompt is the start of a text.
+    for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
+        if start is not None:
+            return [start]
+    raise DataError(
+        f"The prompt {request.id!r} encodes to no token and the tokenizer has no begin- or "
+        "end-of-text token to start from; give it some text."
+    )
+
+
+def _check_lengths(
+    requests: Sequence[Request], encoded: Sequence[list[int]], limits: dict[str, int | None],
+    config: DecodingConfig,
+) -> None:
+    for request, ids in zip(requests, encoded, strict=True):
+        for reader, limit in limits.items():
+            if limit is not None and len(ids) + config.max_new_tokens > limit:
+                raise DataError(
+                    f"The prompt {request.id!r} has {len(ids)} tokens; with max_new_tokens = "
+                    f"{config.max_new_tokens} it exceeds the {limit} that the {reader} can read. "
+                    "Shorten the prompt or lower max_new_tokens."
+                )
+
+
+def _text(row: Row, template: Template, engine: HfEngine) -> str:
+    """The response as text, without what the template puts around it."""
+    ids = row.token_ids[:-1] if row.finish_reason == "stop" else row.token_ids
+    options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+    # Decoded behind its prompt: some tokenizers drop the space before a text's first word.
+    before = engine.tokenizer.decode(row.prompt_ids, **options)
+    whole = engine.tokenizer.decode([*row.prompt_ids, *ids], **options)
+    if whole.startswith(before):
+        text: str = whole[len(before) :]
+    else:
+        text = engine.tokenizer.decode(ids, **options)
+    opening, _, closing = template.response.partition("{response}")
+    return text.removeprefix(opening).removesuffix(closing)

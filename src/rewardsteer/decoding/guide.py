@@ -1,0 +1,153 @@
+"""What a decoding method is, to an engine: a guide of tokens or a judge of responses.
+
+A token guide reweighs the policy's next-token logits at every step. A response guide sees n whole
+responses to a prompt and chooses one. Neither knows the engine that runs it; each opens a session
+per batch, which holds the caches and counts what they cost.
+
+Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from rewardsteer.errors import NonFiniteError
+
+
+@dataclass
+class Prefix:
+    """What was generated so far.
+
+    Attributes:
+        ids: ``[B, T]`` prompts with their responses so far, padded on the left.
+        mask: ``[B, T]``, 1 on real tokens.
+        step: tokens generated so far.
+        names: per row, the request's id, for messages.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    step: int
+    names: Sequence[str]
+
+
+class Reads(NamedTuple):
+    """What one row cost the reward model; see `rewardsteer.records.Cost`."""
+
+    calls: int = 0
+    forwards: int = 0
+    tokens: int = 0
+
+
+class RewardCache(Protocol):
+    """The part of a prefix reader that a guide sees."""
+
+    forwards: list[int]
+    tokens: list[int]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows."""
+
+
+class Rewarder(Protocol):
+    """The part of a `rewardsteer.models.scorer.Scorer` that decoding uses."""
+
+    @property
+    def head_kind(self) -> str:
+        """``scalar`` or ``vocabulary``."""
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids that have a meaning to the reward model."""
+
+    def open(self) -> Any:
+        """A fresh `RewardCache`."""
+
+    def next_token(self, prefix_ids: Tensor, attention_mask: Tensor, cache: Any = None) -> Tensor:
+        """Rewards ``[B, Vr]`` of all one-token extensions."""
+
+    def candidates(
+        self, prefix_ids: Tensor, attention_mask: Tensor, candidate_ids: Tensor, cache: Any = None
+    ) -> Tensor:
+        """Rewards ``[B, K]`` of some one-token extensions."""
+
+    def score_ids(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+        batch_size: int = 16,
+    ) -> Any:
+        """Rewards ``[N]`` of whole responses."""
+
+    def close_response(self, response_ids: Sequence[int]) -> list[int]:
+        """The response as the reward model knows it from training, end-of-text included."""
+
+
+class GuideSession(Protocol):
+    """A token guide at work on one batch."""
+
+    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
+        """Guided scores ``[B, V]`` (float32) from the policy's logits ``[B, V]``."""
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows."""
+
+    def reads(self, row: int) -> Reads:
+        """What the row has cost so far."""
+
+
+class TokenGuide(Protocol):
+    """A method that reweighs next tokens."""
+
+    name: str
+    level: Literal["token"]
+    scorer: Any
+
+    def open(self) -> GuideSession:
+        """Begin a batch."""
+
+
+class Choice(NamedTuple):
+    """The response that was taken among the samples of a prompt, and what choosing cost."""
+
+    index: int
+    reward: float
+    reads: Reads
+
+
+class ResponseGuide(Protocol):
+    """A method that chooses among whole responses.
+
+    ``samples`` is how many to draw for each prompt.
+    """
+
+    name: str
+    level: Literal["response"]
+    scorer: Any
+    samples: int
+
+    def choose(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]],
+        names: Sequence[str],
+    ) -> list[Choice]:
+        """One choice for each prompt, among its responses (token ids)."""
+
+
+Method = TokenGuide | ResponseGuide
+
+
+def require_finite(rewards: Tensor, prefix: Prefix) -> None:
+    """Stop on a reward that is no number, naming step and row.
+
+    Raises:
+        NonFiniteError: some reward is NaN or infinite.
+    """
+    fine = torch.isfinite(rewards).flatten(1).all(dim=1)
+    if not bool(fine.all()):
+        row = int((~fine).long().argmax())
+        raise NonFiniteError(
+            f"The reward model gave NaN or infinite rewards at step {prefix.step + 1} of row "
+            f"{prefix.names[row]!r}; the checkpoint may be damaged, or its values overflow in this "
+            "dtype: try float32. What was finished before is kept."
+        )

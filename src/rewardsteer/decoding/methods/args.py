@@ -1,0 +1,29 @@
+"""ARGS: candidates re-ranked by a full-sequence reward model."""
+
+import logging
+
+from rewardsteer.decoding.candidates import CandidateGuide
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guide import Rewarder
+from rewardsteer.models.compatibility import check_head
+
+logger = logging.getLogger(__name__)
+
+
+class Args(CandidateGuide):
+    """score(v) = log p_LM(v) + w · r(x, y∘v) over the policy's top_k, r trained on whole responses.
+
+    Greedy, or stochastic by drawing from the softmax of the scores.
+
+    Raises:
+        MismatchError: no reward model, or one without a scalar head.
+        ConfigError: top_k is 0.
+    """
+
+    def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
+        check_head("args", scorer, "scalar")
+        if "partial" in getattr(scorer, "objective", ""):
+            logger.warning(
+                "The reward model was trained on partial responses: with it, args is pargs."
+            )
+        super().__init__("args", scorer, config)

@@ -1,0 +1,61 @@
+"""Best of n: draw n responses, keep the one with the highest reward."""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import numpy as np
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guide import Choice, Reads, Rewarder
+from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.models.compatibility import check_head
+
+
+class BestOfN:
+    """Response guide: argmax of r(x, y) over n samples of the policy, n reward calls per response.
+
+    Args:
+        scorer: a reward model with any head.
+        config: ``n``, ``mode`` and ``batch_size`` are used.
+
+    Raises:
+        MismatchError: no reward model.
+        ConfigError: several samples, but greedy.
+    """
+
+    name = "best_of_n"
+    level: Literal["response"] = "response"
+
+    def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
+        check_head(self.name, scorer, "any")
+        if config.n > 1 and config.mode == "greedy":
+            raise ConfigError(
+                f"The method 'best_of_n' draws n = {config.n} responses, but greedy decoding gives "
+                "the same one each time; use mode 'sample' or n = 1."
+            )
+        self.scorer = scorer
+        self.samples = config.n
+        self._batch_size = config.batch_size
+
+    def choose(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]],
+        names: Sequence[str],
+    ) -> list[Choice]:
+        """The best response to each prompt; the first of equals."""
+        asked = [p for p, several in zip(prompts, responses, strict=True) for _ in several]
+        closed = [self.scorer.close_response(one) for several in responses for one in several]
+        try:
+            scores = self.scorer.score_ids(asked, closed, batch_size=self._batch_size)
+        except NonFiniteError as error:
+            raise NonFiniteError(f"While choosing responses to {', '.join(names)}: {error}") from error
+        rewards = np.asarray(scores).reshape(len(prompts), -1)
+        choices = []
+        for row in range(len(prompts)):
+            begin = row * rewards.shape[1]
+            tokens = sum(
+                len(asked[i]) + len(closed[i]) for i in range(begin, begin + rewards.shape[1])
+            )
+            best = int(rewards[row].argmax())
+            reads = Reads(calls=rewards.shape[1], forwards=rewards.shape[1], tokens=tokens)
+            choices.append(Choice(best, float(rewards[row, best]), reads))
+        return choices

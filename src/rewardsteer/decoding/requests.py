@@ -1,0 +1,80 @@
+"""Prompts to answer, from JSONL or from Python. No torch here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from rewardsteer.errors import DataError
+from rewardsteer.outputs import read_jsonl
+from rewardsteer.records import Prompt, Record
+
+
+class Request(Record):
+    """A prompt to answer.
+
+    Attributes:
+        id: unique within its set; the row's random draws are made from it.
+        prompt: text or conversation, to be written with the template.
+        prompt_ids: token ids of the prompt as it shall be read; when given, nothing is rendered.
+    """
+
+    id: str
+    prompt: Prompt
+    prompt_ids: list[int] | None = None
+
+
+def as_requests(prompts: Sequence[Prompt | Request]) -> list[Request]:
+    """Number bare prompts "0", "1", …; requests stay as they are.
+
+    Raises:
+        DataError: two requests share an id.
+    """
+    requests = [
+        prompt if isinstance(prompt, Request) else Request(id=str(index), prompt=prompt)
+        for index, prompt in enumerate(prompts)
+    ]
+    _require_distinct(requests, "the prompts")
+    return requests
+
+
+def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
+    """Requests of a JSONL file: ``prompt`` (text or list of messages), optional ``id`` (default:
+    the line number) and ``prompt_ids``; other fields are left alone.
+
+    Raises:
+        DataError: unreadable, malformed or empty file, a row without prompt, or a repeated id;
+            names the line.
+    """
+    requests = []
+    for number, row in read_jsonl(path):
+        if limit is not None and len(requests) >= limit:
+            break
+        if "prompt" not in row:
+            raise DataError(
+                f"{path}, line {number}: expected a field 'prompt', found "
+                f"{', '.join(sorted(row)) or 'none'}."
+            )
+        values = {name: row[name] for name in ("prompt", "prompt_ids") if name in row}
+        try:
+            requests.append(Request(id=str(row.get("id", number)), **values))
+        except ValidationError as error:
+            raise DataError(
+                f"{path}, line {number}: 'prompt' must be text or a list of messages with role and "
+                f"content, and 'prompt_ids' a list of token ids ({error.errors()[0]['msg']})."
+            ) from error
+    if not requests:
+        raise DataError(f"{path} holds no prompts; expected one JSON object with 'prompt' a line.")
+    _require_distinct(requests, str(path))
+    return requests
+
+
+def _require_distinct(requests: Sequence[Request], where: str) -> None:
+    seen: dict[str, int] = {}
+    for number, request in enumerate(requests, start=1):
+        if request.id in seen:
+            raise DataError(
+                f"Prompts {seen[request.id]} and {number} of {where} share the id {request.id!r}; "
+                "ids must differ."
+            )
+        seen[request.id] = number

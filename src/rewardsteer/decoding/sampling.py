@@ -1,0 +1,40 @@
+"""Picking the next token of every row from its scores."""
+
+import random
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rewardsteer.decoding.config import DecodingConfig
+
+
+def row_generator(seed: int, request_id: str, sample: int) -> random.Random:
+    """A row's own stream of random numbers.
+
+    It depends on nothing but these three, so a row draws the same whatever shares its batch, and
+    two methods given one seed can be compared draw for draw.
+    """
+    return random.Random(f"{seed}/{sample}/{request_id}")
+
+
+def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig) -> list[int]:
+    """Next tokens ``[B]``; scores ``[B, V]`` are unnormalised log-probabilities.
+
+    Sampling divides by the temperature, keeps the ``top_k`` best and inverts the distribution
+    function at one uniform number per row.
+    """
+    if config.mode == "greedy":
+        return [int(token) for token in scores.argmax(dim=-1).tolist()]
+    scores = scores.float() / config.temperature
+    tokens = None
+    if 0 < config.top_k < scores.shape[-1]:
+        scores, tokens = scores.topk(config.top_k, dim=-1)
+    cumulative = scores.softmax(dim=-1).double().cumsum(dim=-1)
+    uniform = torch.tensor([draw.random() for draw in draws], dtype=torch.float64)
+    # Scaled by the sum, which rounding leaves a little off 1, so that no draw falls behind the end.
+    targets = uniform.to(scores.device)[:, None] * cumulative[:, -1:]
+    places = torch.searchsorted(cumulative, targets, right=True)
+    places = places.clamp(max=scores.shape[-1] - 1)
+    chosen = places if tokens is None else tokens.gather(1, places)
+    return [int(token) for token in chosen.squeeze(1).tolist()]

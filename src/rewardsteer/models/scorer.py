@@ -1,0 +1,248 @@
+"""All that decoding, evaluation and serving know of a reward model.
+
+Whole responses: `Scorer.score`. Growing prefixes: `Scorer.open` gives a cache, `next_token` and
+`candidates` ask about extensions. Prompts and responses are rendered and tokenized with the
+template of training.
+"""
+
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewardsteer.data.render import render_prompt, render_response
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_prompt, encode_response
+from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.heads.vocabulary import VocabularyHead
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.records import Prompt
+
+logger = logging.getLogger(__name__)
+
+
+class Scorer:
+    """A reward model with its tokenizer and template.
+
+    Args:
+        reward_model: in evaluation mode, on its device.
+        tokenizer: the one it was trained with.
+        template: how prompts and responses are written.
+        objective: what it was trained on; "" when unknown or untrained.
+        fingerprint: of the weights, for result files; "" when unknown.
+        name: folder or other name, for messages.
+    """
+
+    def __init__(
+        self, reward_model: RewardModel, tokenizer: Any, template: Template, *,
+        objective: str = "", fingerprint: str = "", name: str = "",
+    ) -> None:
+        self.reward_model = reward_model.eval()
+        self.tokenizer = tokenizer
+        self.template = template
+        self.objective = objective
+        self.fingerprint = fingerprint
+        self.name = name
+
+    @classmethod
+    def load(
+        cls, folder: str | Path, *, device: str | torch.device = "cpu",
+        dtype: torch.dtype | None = None, **load_options: Any,
+    ) -> "Scorer":
+        """Load a checkpoint folder.
+
+        Raises:
+            CheckpointError: missing or damaged folder, or not a reward model.
+        """
+        folder = Path(folder)
+        card = read_card(folder)
+        try:
+            template = Template.model_validate(card.template)
+        except ValueError as error:
+            raise CheckpointError(f"The template in {folder} is damaged: {error}") from error
+        model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
+        return cls(
+            model, load_tokenizer(folder), template, objective=card.objective,
+            fingerprint=fingerprint(folder), name=str(folder),
+        )
+
+    @property
+    def head_kind(self) -> str:
+        """``scalar`` or ``vocabulary``."""
+        return self.reward_model.head_kind
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids that the tokenizer knows: rewards of higher ones mean nothing."""
+        rows = self.reward_model.carrier.get_input_embeddings().weight.shape[0]
+        return min(len(self.tokenizer), int(rows))
+
+    @property
+    def position_limit(self) -> int | None:
+        """Longest row the backbone can read, in tokens; None when it has no limit."""
+        return position_limit(self.reward_model.config)
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> np.ndarray:
+        """Rewards ``[N]`` (float64) of whole completions, in the order given.
+
+        Raises:
+            DataError: different numbers of prompts and completions, or a row too long to read.
+            NonFiniteError: a reward is NaN or infinite; names the row.
+        """
+        prompt_ids, response_ids = self.encode(prompts, completions)
+        return self.score_ids(prompt_ids, response_ids, batch_size=batch_size)
+
+    @torch.no_grad()
+    def score_ids(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+        batch_size: int = 16,
+    ) -> np.ndarray:
+        """Rewards ``[N]`` (float64) of token rows exactly as given (see `close_response`)."""
+        rewards = np.empty(len(prompt_ids), dtype=np.float64)
+        for rows, ids, hidden, last in self._read(prompt_ids, response_ids, batch_size):
+            head = self.reward_model.head
+            rewards[rows] = head.sequence_rewards(hidden, ids, last).double().cpu().numpy()
+        _require_finite(rewards)
+        return rewards
+
+    @torch.no_grad()
+    def token_scores(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> list[np.ndarray]:
+        """Per completion, the rewards (float64) of the prefixes ending at each response token.
+
+        The last entry is the reward that `score` gives (end-of-text included where the template
+        appends it).
+        """
+        prompt_ids, response_ids = self.encode(prompts, completions)
+        rewards: list[np.ndarray] = [np.empty(0)] * len(prompt_ids)
+        for rows, ids, hidden, last in self._read(prompt_ids, response_ids, batch_size):
+            values = self.reward_model.head.token_rewards(hidden, ids).double().cpu().numpy()
+            for index, row in enumerate(rows):
+                end = int(last[index]) + 1
+                rewards[row] = values[index, end - len(response_ids[row]) : end]
+        for row, values in enumerate(rewards):
+            _require_finite(values, row)
+        return rewards
+
+    def encode(
+        self, prompts: Sequence[Prompt], completions: Sequence[str]
+    ) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of prompts and responses, written with the template of training."""
+        if len(prompts) != len(completions):
+            raise DataError(
+                f"Expected one completion for each prompt, got {len(prompts)} prompts and "
+                f"{len(completions)} completions."
+            )
+        prompt_ids, response_ids = [], []
+        for prompt, completion in zip(prompts, completions, strict=True):
+            text = render_prompt(prompt, self.template, self.tokenizer)
+            ids = encode_prompt(text, self.template, self.tokenizer)
+            response = render_response(completion, self.template)
+            prompt_ids.append(ids)
+            response_ids.append(
+                encode_response(text, ids, response, self.template, self.tokenizer)
+            )
+        return prompt_ids, response_ids
+
+    def close_response(self, response_ids: Sequence[int]) -> list[int]:
+        """Response ids as they stood in training: ended by end-of-text where the template says so."""
+        ids, end = list(response_ids), self.tokenizer.eos_token_id
+        if self.template.append_eos and end is not None and ids[-1:] != [end]:
+            ids.append(end)
+        return ids
+
+    def open(self) -> PrefixReader:
+        """A fresh cache for `next_token` and `candidates`; it counts what is read."""
+        return PrefixReader(self.reward_model.backbone)
+
+    @torch.no_grad()
+    def next_token(
+        self, prefix_ids: Tensor, attention_mask: Tensor, cache: PrefixReader | None = None
+    ) -> Tensor:
+        """Rewards ``[B, V]`` (float32) of all one-token extensions; needs a vocabulary head.
+
+        Args:
+            prefix_ids: ``[B, T]``, padded on the left.
+            attention_mask: ``[B, T]``.
+            cache: from `open`; None reads everything anew.
+        """
+        head = self.reward_model.head
+        assert isinstance(head, VocabularyHead), "check_head() first"
+        reader = cache if cache is not None else self.open()
+        return head.next_token(reader.sync(prefix_ids, attention_mask))
+
+    @torch.no_grad()
+    def candidates(
+        self, prefix_ids: Tensor, attention_mask: Tensor, candidate_ids: Tensor,
+        cache: PrefixReader | None = None,
+    ) -> Tensor:
+        """Rewards ``[B, K]`` (float32) of prefix∘candidate.
+
+        Args:
+            prefix_ids: ``[B, T]``, padded on the left.
+            attention_mask: ``[B, T]``.
+            candidate_ids: ``[B, K]``, below `vocabulary_size`.
+            cache: from `open`; None reads everything anew.
+        """
+        reader = cache if cache is not None else self.open()
+        head = self.reward_model.head
+        if isinstance(head, VocabularyHead):
+            rewards = head.next_token(reader.sync(prefix_ids, attention_mask))
+            return rewards.gather(1, candidate_ids.to(rewards.device))
+        return head.values(reader.probe(prefix_ids, attention_mask, candidate_ids))
+
+    def _read(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
+        batch_size: int,
+    ) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
+        """Read all rows in batches of similar length.
+
+        Yields:
+            row numbers, ids ``[R, T]`` padded on the right, hidden states ``[R, T, D]`` and each
+            row's last position ``[R]``.
+        """
+        whole = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
+        self._check_lengths(whole)
+        device = self.reward_model.device
+        # Longest first, so that a batch that does not fit into memory fails at once.
+        order = sorted(range(len(whole)), key=lambda row: -len(whole[row]))
+        for begin in range(0, len(order), batch_size):
+            rows = order[begin : begin + batch_size]
+            lengths = torch.tensor([len(whole[row]) for row in rows])
+            ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
+            for index, row in enumerate(rows):
+                ids[index, : len(whole[row])] = torch.tensor(whole[row])
+            mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
+            ids, last = ids.to(device), (lengths - 1).to(device)
+            yield rows, ids, self.reward_model.hidden_states(ids, mask.to(device)), last
+
+    def _check_lengths(self, rows: list[list[int]]) -> None:
+        limit = self.position_limit
+        for number, row in enumerate(rows, start=1):
+            if not row:
+                raise DataError(f"Row {number} holds no token to score; give it a completion.")
+            if limit is not None and len(row) > limit:
+                raise DataError(
+                    f"Row {number} has {len(row)} tokens, but the reward model reads at most "
+                    f"{limit}; shorten its prompt or completion."
+                )
+
+
+def _require_finite(rewards: np.ndarray, row: int | None = None) -> None:
+    wrong = np.flatnonzero(~np.isfinite(rewards))
+    if len(wrong):
+        where = f"row {wrong[0] + 1}" if row is None else f"token {wrong[0] + 1} of row {row + 1}"
+        raise NonFiniteError(
+            f"The reward of {where} is {rewards[wrong[0]]}; expected a finite number. The "
+            "checkpoint may be damaged, or its values overflow in this dtype: try float32."
+        )

@@ -1,0 +1,79 @@
+"""Policies and reward models that are tables: every number is written down."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import torch
+
+from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.sampling import row_generator
+
+PROMPT = [7]  # one token before every response, outside the toy vocabulary
+
+
+class TableReader:
+    """Answers sync() from a function of the response so far; counts like a `PrefixReader`."""
+
+    def __init__(self, answer: Callable[[tuple[int, ...]], Sequence[float]]) -> None:
+        self.answer = answer
+        self.forwards: list[int] = []
+        self.tokens: list[int] = []
+        self.width = 0
+
+    def sync(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        self.count(ids, mask, 0)
+        return torch.tensor([self.answer(response(row, m)) for row, m in zip(ids, mask)])
+
+    def count(self, ids, mask, extra):
+        if not self.forwards:
+            self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
+        new = mask[:, self.width :].sum(dim=1).tolist()
+        self.forwards = [f + 1 for f in self.forwards]
+        self.tokens = [t + n + extra for t, n in zip(self.tokens, new)]
+        self.width = ids.shape[1]
+
+    def select(self, rows: Sequence[int]) -> None:
+        self.forwards = [self.forwards[row] for row in rows]
+        self.tokens = [self.tokens[row] for row in rows]
+
+
+def response(ids: torch.Tensor, mask: torch.Tensor) -> tuple[int, ...]:
+    """The response part of a left-padded row that begins with `PROMPT`."""
+    return tuple(ids[mask.bool()].tolist()[len(PROMPT) :])
+
+
+class TableScorer:
+    """A reward model given by the reward of every prefix; implements what guides ask for."""
+
+    objective = ""
+    name = "table"
+
+    def __init__(self, reward: Callable[[tuple[int, ...]], float], kind: str, size: int) -> None:
+        self.reward = reward
+        self.head_kind = kind
+        self.vocabulary_size = size
+
+    def open(self) -> TableReader:
+        return TableReader(
+            lambda prefix: [self.reward((*prefix, v)) for v in range(self.vocabulary_size)]
+        )
+
+    def next_token(self, prefix_ids, attention_mask, cache=None):
+        return (cache or self.open()).sync(prefix_ids, attention_mask)
+
+    def candidates(self, prefix_ids, attention_mask, candidate_ids, cache=None):
+        cache.count(prefix_ids, attention_mask, candidate_ids.shape[1])
+        return torch.tensor([
+            [self.reward((*response(row, mask), int(v))) for v in candidates]
+            for row, mask, candidates in zip(prefix_ids, attention_mask, candidate_ids)
+        ])
+
+    def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
+        return np.array([self.reward(tuple(ids)) for ids in response_ids])
+
+    def close_response(self, response_ids):
+        return list(response_ids)
+
+
+def toy_rows(count: int = 1, seed: int = 0) -> list[Row]:
+    return [Row(str(i), PROMPT, row_generator(seed, str(i), 0)) for i in range(count)]

@@ -1,0 +1,162 @@
+"""The scorer against the reward model read row by row, and its bad inputs."""
+
+import numpy as np
+import pytest
+import torch
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import CheckpointError, DataError, MismatchError, NonFiniteError
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.compatibility import check_head, check_vocabulary
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
+
+PROMPTS = ["a", "What is 7+8?", "Sum: 3, 4", "zz", "Who?"]
+COMPLETIONS = ["yes", "1", "It is 7, I think. No, 8!", "", "a b c d"]
+
+
+@pytest.fixture(scope="module", params=["llama", "gpt_neox", "gpt2"])
+def base(request, tmp_path_factory):
+    return save_tiny(tmp_path_factory.mktemp(request.param) / "m", request.param)
+
+
+def make(base, kind="scalar", template=None, **tokenizer_options):
+    torch.manual_seed(1)
+    model = RewardModel.from_base(base, HeadConfig(kind=kind)).eval()
+    tokenizer = character_tokenizer(**tokenizer_options)
+    return Scorer(model, tokenizer, template or Template())
+
+
+def alone(scorer, prompt_ids, response_ids):
+    """Reward of one unpadded row from the carrier's own forward pass."""
+    ids = torch.tensor([prompt_ids + response_ids])
+    with torch.no_grad():
+        if scorer.head_kind == "scalar":
+            states = scorer.reward_model.backbone(input_ids=ids).last_hidden_state
+            return float(scorer.reward_model.carrier.score(states)[0, -1, 0])
+        logits = scorer.reward_model.carrier(input_ids=ids).logits
+        return float(logits[0, -2, ids[0, -1]])
+
+
+@pytest.mark.parametrize("kind", ["scalar", "vocabulary"])
+@pytest.mark.parametrize("pad_is_eos", [False, True])
+@pytest.mark.parametrize("padding_side", ["left", "right"])
+def test_batches_equal_single_rows(base, kind, pad_is_eos, padding_side):
+    scorer = make(base, kind, pad_is_eos=pad_is_eos, padding_side=padding_side)
+    rewards = scorer.score(PROMPTS, COMPLETIONS, batch_size=2)
+    prompt_ids, response_ids = scorer.encode(PROMPTS, COMPLETIONS)
+    expected = [alone(scorer, p, r) for p, r in zip(prompt_ids, response_ids)]
+    assert rewards.dtype == np.float64
+    np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["scalar", "vocabulary"])
+def test_token_scores_end_in_the_score(base, kind):
+    scorer = make(base, kind)
+    _, response_ids = scorer.encode(PROMPTS, COMPLETIONS)
+    per_token = scorer.token_scores(PROMPTS, COMPLETIONS, batch_size=3)
+    assert [len(values) for values in per_token] == [len(ids) for ids in response_ids]
+    np.testing.assert_allclose(
+        [values[-1] for values in per_token], scorer.score(PROMPTS, COMPLETIONS), rtol=1e-5
+    )
+
+
+def test_next_token_rewards_are_the_rewards_of_extensions(base):
+    scorer = make(base, "vocabulary")
+    ids, mask = torch.tensor([[2, 5, 6], [7, 8, 9]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    rewards = scorer.next_token(ids, mask, scorer.open())
+    assert rewards.shape == (2, len(scorer.tokenizer))
+    expected = scorer.score_ids([[5, 6], [7, 8, 9]], [[11], [12]])
+    np.testing.assert_allclose([rewards[0, 11], rewards[1, 12]], expected, rtol=1e-4, atol=1e-5)
+    asked = scorer.candidates(ids, mask, torch.tensor([[11, 3], [4, 12]]))
+    np.testing.assert_allclose([asked[0, 0], asked[1, 1]], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_candidates_are_the_rewards_of_extensions(base):
+    scorer = make(base)
+    ids, mask = torch.tensor([[2, 5, 6], [7, 8, 9]]), torch.tensor([[0, 1, 1], [1, 1, 1]])
+    rewards = scorer.candidates(ids, mask, torch.tensor([[11, 3], [4, 12]]), scorer.open())
+    expected = scorer.score_ids(
+        [[5, 6], [5, 6], [7, 8, 9], [7, 8, 9]], [[11], [3], [4], [12]]
+    )
+    np.testing.assert_allclose(rewards.flatten(), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_saved_and_loaded(base, tmp_path):
+    scorer = make(base, template=Template(response=" {response}"))
+    card = CheckpointCard(
+        head=HeadConfig(), objective="bradley_terry", template=scorer.template.model_dump()
+    )
+    scorer.reward_model.save_pretrained(tmp_path / "r", scorer.tokenizer, card)
+    loaded = Scorer.load(tmp_path / "r")
+    assert loaded.template == scorer.template
+    assert loaded.objective == "bradley_terry"
+    assert loaded.fingerprint
+    np.testing.assert_array_equal(
+        loaded.score(PROMPTS, COMPLETIONS), scorer.score(PROMPTS, COMPLETIONS)
+    )
+    with pytest.raises(CheckpointError, match="nowhere"):
+        Scorer.load(tmp_path / "nowhere")
+
+
+def test_responses_are_closed_once(base):
+    scorer = make(base)
+    end = scorer.tokenizer.eos_token_id
+    assert scorer.close_response([5, 6]) == scorer.close_response([5, 6, end]) == [5, 6, end]
+    open_ended = make(base, template=Template(append_eos=False))
+    assert open_ended.close_response([5, 6]) == [5, 6]
+
+
+def test_bad_rows(base):
+    scorer = make(base)
+    with pytest.raises(DataError, match="2 prompts and 1 completions"):
+        scorer.score(["a", "b"], ["c"])
+    with pytest.raises(DataError, match="Row 2 has 600 tokens, .* at most 512"):
+        scorer.score_ids([[5], [5] * 300], [[6], [6] * 300])
+    with pytest.raises(DataError, match="Row 1 holds no token"):
+        scorer.score_ids([[]], [[]])
+
+
+def test_non_finite_rewards_name_the_row(base):
+    scorer = make(base)
+    with torch.no_grad():
+        scorer.reward_model.carrier.get_input_embeddings().weight[50] = float("nan")
+    with pytest.raises(NonFiniteError, match="row 2"):
+        scorer.score_ids([[5], [50]], [[6], [6]])
+
+
+class TestVocabulary:
+    def test_same_tokens(self):
+        check_vocabulary(character_tokenizer(), character_tokenizer(padding_side="left"))
+
+    def test_padding_token_on_one_side_only(self):
+        # Appended, as `ensure_padding_token` does: the ids of the others stay.
+        policy, reward = character_tokenizer(pad_is_eos=True), character_tokenizer(pad_is_eos=True)
+        reward.add_special_tokens({"pad_token": "<|pad|>"})
+        check_vocabulary(policy, reward)
+        check_vocabulary(reward, policy)
+
+    def test_other_order_of_tokens(self):
+        policy, reward = character_tokenizer(), character_tokenizer(CHARACTERS[::-1])
+        policy.name_or_path, reward.name_or_path = "my/policy", "my/reward"
+        with pytest.raises(MismatchError) as caught:
+            check_vocabulary(policy, reward)
+        message = str(caught.value)
+        for part in ("'my/policy'", "'my/reward'", f"({len(policy)} tokens)", "id 3", "'a'"):
+            assert part in message
+
+    def test_more_text_tokens_on_one_side(self):
+        with pytest.raises(MismatchError, match="absent"):
+            check_vocabulary(character_tokenizer(), character_tokenizer(CHARACTERS + "é"))
+
+
+class TestHead:
+    def test_wrong_head(self, base):
+        with pytest.raises(MismatchError, match=r"'farma' needs .* vocabulary head .* scalar head"):
+            check_head("farma", make(base), "vocabulary")
+
+    def test_none_given(self):
+        with pytest.raises(MismatchError, match="--reward-model"):
+            check_head("args", None, "scalar")
