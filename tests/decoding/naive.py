@@ -1,4 +1,4 @@
-"""Guided decoding as the published scripts do it: batch 1, no cache, all read anew at every step."""
+"""Guided decoding as the published scripts do it: batch 1, no cache, all read anew each step."""
 
 import torch
 
@@ -18,7 +18,7 @@ def naive_greedy(policy, scorer, prompt_ids, config, stop_ids):
         else:
             log_p, best = logits.log_softmax(-1).topk(config.top_k)
             scores = torch.full_like(logits, float("-inf"))
-            for p, v in zip(log_p, best):
+            for p, v in zip(log_p, best, strict=True):
                 ids = torch.tensor([[*row, int(v)]])
                 states = scorer.reward_model.backbone(input_ids=ids).last_hidden_state
                 scores[v] = p + config.weight * scorer.reward_model.carrier.score(states)[0, -1, 0]

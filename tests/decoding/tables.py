@@ -22,14 +22,15 @@ class TableReader:
 
     def sync(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         self.count(ids, mask, 0)
-        return torch.tensor([self.answer(response(row, m)) for row, m in zip(ids, mask)])
+        rows = [response(row, shown) for row, shown in zip(ids, mask, strict=True)]
+        return torch.tensor([self.answer(row) for row in rows])
 
     def count(self, ids, mask, extra):
         if not self.forwards:
             self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
         new = mask[:, self.width :].sum(dim=1).tolist()
         self.forwards = [f + 1 for f in self.forwards]
-        self.tokens = [t + n + extra for t, n in zip(self.tokens, new)]
+        self.tokens = [t + n + extra for t, n in zip(self.tokens, new, strict=True)]
         self.width = ids.shape[1]
 
     def select(self, rows: Sequence[int]) -> None:
@@ -65,7 +66,9 @@ class TableScorer:
         cache.count(prefix_ids, attention_mask, candidate_ids.shape[1])
         return torch.tensor([
             [self.reward((*response(row, mask), int(v))) for v in candidates]
-            for row, mask, candidates in zip(prefix_ids, attention_mask, candidate_ids)
+            for row, mask, candidates in zip(
+                prefix_ids, attention_mask, candidate_ids, strict=True
+            )
         ])
 
     def score_ids(self, prompt_ids, response_ids, *, batch_size=16):

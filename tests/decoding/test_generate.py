@@ -61,7 +61,7 @@ def test_equals_the_naive_loop(folders, kind, name):
     method = make_method(config, folders, kind)
     results = list(generate(policy, tokenizer, PROMPTS, method, config))
     assert [r.id for r in results] == ["0", "1", "2", "3", "4"]
-    for prompt, result in zip(PROMPTS, results):
+    for prompt, result in zip(PROMPTS, results, strict=True):
         ids = tokenizer.encode(prompt)
         naive = naive_greedy(policy, method.scorer, ids, config, {tokenizer.eos_token_id})
         assert result.token_ids == naive
@@ -78,7 +78,7 @@ def test_costs_are_exact(folders, name):
     )
     results = list(generate(policy, tokenizer, PROMPTS, make_method(config, folders), config))
     assert len({len(r.token_ids) for r in results}) > 1, "rows should end at different steps"
-    for prompt, result in zip(PROMPTS, results):
+    for prompt, result in zip(PROMPTS, results, strict=True):
         cost, p, n = result.cost, len(prompt), len(result.token_ids)
         assert cost.new_tokens == n
         assert cost.seconds > 0
@@ -116,10 +116,10 @@ def test_samples_do_not_depend_on_the_batch(folders, name):
 @pytest.mark.parametrize("mode", ["greedy", "sample"])
 def test_weight_zero_is_the_policy_alone(folders, name, mode):
     policy, tokenizer = make_policy(eos_bias=2.0)
-    settings = dict(mode=mode, top_k=5, weight=0.0, temperature=0.7, max_new_tokens=15, seed=4)
+    settings = {"mode": mode, "top_k": 5, "weight": 0.0, "temperature": 0.7, "seed": 4}
 
     def run(method):
-        config = DecodingConfig(method=method, **settings)
+        config = DecodingConfig(method=method, max_new_tokens=15, **settings)
         method = make_method(config, folders)
         return [r.token_ids for r in generate(policy, tokenizer, PROMPTS, method, config)]
 
@@ -143,8 +143,8 @@ def test_best_of_n_keeps_the_best(folders):
     method = make_method(config, folders)
     best = list(generate(policy, tokenizer, PROMPTS, method, config))
     few = config.model_copy(update={"n": 2})
-    for more, less in zip(best, generate(policy, tokenizer, PROMPTS, build_method(
-            few, method.scorer), few)):
+    worse = generate(policy, tokenizer, PROMPTS, build_method(few, method.scorer), few)
+    for more, less in zip(best, worse, strict=True):
         assert more.reward >= less.reward  # the first two samples are among the six
     again = method.scorer.score(PROMPTS, [r.completion for r in best])
     assert again == pytest.approx([r.reward for r in best], rel=1e-4)
@@ -212,7 +212,7 @@ class TestBadInput:
             self.run(folders, method="farma", tokenizer=character_tokenizer(CHARACTERS[::-1]))
 
     def test_k_larger_than_the_vocabulary(self, folders):
-        with pytest.raises(ConfigError, match="top_k = 1000 exceeds .* vocabulary of"):
+        with pytest.raises(ConfigError, match=r"top_k = 1000 exceeds .* vocabulary of"):
             self.run(folders, method="args", top_k=1000)
 
     def test_no_candidates(self, folders):

@@ -7,6 +7,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import generate
 from rewardsteer.decoding.processor import GuideProcessor
 from rewardsteer.errors import ConfigError
+from tests.decoding.naive import naive_greedy
 from tests.decoding.test_generate import PROMPTS, folders, make_method, make_policy  # noqa: F401
 
 
@@ -31,7 +32,7 @@ def test_equals_our_loop(folders, kind, name):  # noqa: F811
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     for _ in range(2):  # one processor serves one call after the other
         theirs = library(policy, tokenizer, processor, max_new_tokens=12, do_sample=False)
-        for a, b in zip(ours, theirs):
+        for a, b in zip(ours, theirs, strict=True):
             assert b[: len(a)] == a
             assert set(b[len(a) :]) <= {tokenizer.pad_token_id}
 
@@ -54,14 +55,14 @@ def test_beams_are_reordered(folders, name):  # noqa: F811
     method = make_method(config, folders)
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     together = library(policy, tokenizer, processor, **options)
-    for prompt, row in zip(PROMPTS, together):
+    for prompt, row in zip(PROMPTS, together, strict=True):
         fresh = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
         [alone] = library(policy, tokenizer, fresh, [prompt], **options)
         assert row[: len(alone)] == alone
 
 
 def test_padding_that_also_begins_texts(folders):  # noqa: F811
-    policy, tokenizer = make_policy()
+    policy, _ = make_policy()
     config = DecodingConfig(method="farma", mode="greedy", max_new_tokens=5)
     method = make_method(config, folders)
     ids = torch.tensor([[0, 0, 0, 9], [0, 5, 6, 7]])
@@ -71,9 +72,7 @@ def test_padding_that_also_begins_texts(folders):  # noqa: F811
         input_ids=ids, attention_mask=mask, logits_processor=[processor], do_sample=False,
         max_new_tokens=5, pad_token_id=0,
     )[:, 4:].tolist()
-    from tests.decoding.naive import naive_greedy
-
-    for row, prompt in zip(rows, ([0, 9], [0, 5, 6, 7])):
+    for row, prompt in zip(rows, ([0, 9], [0, 5, 6, 7]), strict=True):
         expected = naive_greedy(policy, method.scorer, prompt, config, {0})
         assert row[: len(expected)] == expected
     with pytest.raises(ConfigError, match="make a processor for each batch"):

@@ -22,6 +22,11 @@ def completions(prefix):
     return [y for y in SEQUENCES if y[: len(prefix)] == prefix]
 
 
+def random_rewards(seed):
+    values = np.random.default_rng(seed).normal(size=len(SEQUENCES))
+    return dict(zip(SEQUENCES, values, strict=True))
+
+
 def run(method, config, logits=lambda prefix: [0.0] * V, rows=1):
     batch = toy_rows(rows)
     decode(TableReader(logits), method.open(), batch, config, frozenset())
@@ -35,7 +40,7 @@ def greedy(method, **values):
 
 @pytest.mark.parametrize("seed", range(20))
 def test_under_the_constraint_greedy_guidance_finds_the_best_sequence(seed):
-    rewards = dict(zip(SEQUENCES, np.random.default_rng(seed).normal(size=len(SEQUENCES))))
+    rewards = random_rewards(seed)
     # The constraint: a prefix is worth its best expansion.
     scorer = TableScorer(lambda p: max(rewards[y] for y in completions(p)), "vocabulary", V)
     for prefix in itertools.chain(*(itertools.product(range(V), repeat=i) for i in (1, 2))):
@@ -47,7 +52,7 @@ def test_under_the_constraint_greedy_guidance_finds_the_best_sequence(seed):
 
 def test_with_a_policy_guidance_follows_the_sum():
     logits = np.random.default_rng(0).normal(size=(V,)).tolist()
-    rewards = dict(zip(SEQUENCES, np.random.default_rng(1).normal(size=len(SEQUENCES))))
+    rewards = random_rewards(1)
     scorer = TableScorer(lambda p: max(rewards[y] for y in completions(p)), "vocabulary", V)
     config = DecodingConfig(mode="greedy", top_k=V, max_new_tokens=LENGTH, weight=0.7)
     row = run(Farma(scorer, config), config, lambda prefix: logits)[0]
@@ -60,7 +65,7 @@ def test_with_a_policy_guidance_follows_the_sum():
 def test_full_sequence_rewards_can_mislead_args():
     # On whole sequences this model is right, (1, 0, 0) is best. On prefixes, which it never saw in
     # training, it says anything: it prefers to begin with 0.
-    rewards = {y: 1.0 for y in SEQUENCES} | {(1, 0, 0): 5.0}
+    rewards = dict.fromkeys(SEQUENCES, 1.0) | {(1, 0, 0): 5.0}
     never_trained = {(0,): 3.0, (1,): 0.0, (2,): 0.0}
     scorer = TableScorer(lambda p: rewards.get(p, never_trained.get(p, 0.0)), "scalar", V)
     config = DecodingConfig(mode="greedy", top_k=V, max_new_tokens=LENGTH)
@@ -86,7 +91,7 @@ def test_prefixes_that_inherit_their_own_responses_reward_can_mislead_pargs():
 
 
 def test_sampling_has_the_exact_guided_distribution():
-    rewards = dict(zip(SEQUENCES, np.random.default_rng(3).normal(size=len(SEQUENCES))))
+    rewards = random_rewards(3)
     scorer = TableScorer(lambda p: max(rewards[y] for y in completions(p)), "vocabulary", V)
     config = DecodingConfig(top_k=0, max_new_tokens=LENGTH, weight=0.5, temperature=0.8)
     count = 4000
@@ -108,7 +113,9 @@ def test_sampling_has_the_exact_guided_distribution():
     assert chisquare(list(seen.values()), expected).pvalue > 1e-3
 
 
-@pytest.mark.parametrize(("method", "kind", "calls"), [(Farma, "vocabulary", 1), (Args, "scalar", 2)])
+@pytest.mark.parametrize(
+    ("method", "kind", "calls"), [(Farma, "vocabulary", 1), (Args, "scalar", 2)]
+)
 def test_reward_calls_per_token(method, kind, calls):
     config = DecodingConfig(top_k=2, max_new_tokens=LENGTH)
     for row in run(method(TableScorer(lambda p: 0.0, kind, V), config), config, rows=3):

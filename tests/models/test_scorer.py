@@ -47,7 +47,7 @@ def test_batches_equal_single_rows(base, kind, pad_is_eos, padding_side):
     scorer = make(base, kind, pad_is_eos=pad_is_eos, padding_side=padding_side)
     rewards = scorer.score(PROMPTS, COMPLETIONS, batch_size=2)
     prompt_ids, response_ids = scorer.encode(PROMPTS, COMPLETIONS)
-    expected = [alone(scorer, p, r) for p, r in zip(prompt_ids, response_ids)]
+    expected = [alone(scorer, p, r) for p, r in zip(prompt_ids, response_ids, strict=True)]
     assert rewards.dtype == np.float64
     np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
 
@@ -113,7 +113,7 @@ def test_bad_rows(base):
     scorer = make(base)
     with pytest.raises(DataError, match="2 prompts and 1 completions"):
         scorer.score(["a", "b"], ["c"])
-    with pytest.raises(DataError, match="Row 2 has 600 tokens, .* at most 512"):
+    with pytest.raises(DataError, match=r"Row 2 has 600 tokens, .* at most 512"):
         scorer.score_ids([[5], [5] * 300], [[6], [6] * 300])
     with pytest.raises(DataError, match="Row 1 holds no token"):
         scorer.score_ids([[]], [[]])
@@ -146,6 +146,19 @@ class TestVocabulary:
         message = str(caught.value)
         for part in ("'my/policy'", "'my/reward'", f"({len(policy)} tokens)", "id 3", "'a'"):
             assert part in message
+
+    def test_each_with_a_padding_token_of_its_own(self):
+        policy, reward = character_tokenizer(pad_is_eos=True), character_tokenizer(pad_is_eos=True)
+        policy.add_special_tokens({"pad_token": "[PAD]"})
+        reward.add_special_tokens({"pad_token": "<|pad|>"})
+        check_vocabulary(policy, reward)
+
+    def test_other_special_tokens(self):
+        policy, reward = character_tokenizer(pad_is_eos=True), character_tokenizer(pad_is_eos=True)
+        policy.add_special_tokens({"additional_special_tokens": ["<call>"]})
+        reward.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+        with pytest.raises(MismatchError, match="'<call>' in the first and '<turn>'"):
+            check_vocabulary(policy, reward)
 
     def test_more_text_tokens_on_one_side(self):
         with pytest.raises(MismatchError, match="absent"):

@@ -70,7 +70,8 @@ def generate(
         )
     template = template or getattr(scorer, "template", None) or Template()
     encoded = [_encode(request, template, tokenizer) for request in requests]
-    limits = {"policy": engine.position_limit, "reward model": getattr(scorer, "position_limit", None)}
+    limits = {"policy": engine.position_limit}
+    limits["reward model"] = getattr(scorer, "position_limit", None)
     _check_lengths(requests, encoded, limits, config)
     return _stream(engine, requests, encoded, method, config, template, label or method.name)
 
@@ -134,7 +135,7 @@ def _choose(
     share = (time.perf_counter() - began) / len(groups)
     chosen = []
     for group, choice in zip(groups, choices, strict=True):
-        row = group[choice.index]
+        row = group[choice.sample]
         reads = choice.reads
         judging = Cost(
             rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens, seconds=share

@@ -111,7 +111,7 @@ class TokenGuide(Protocol):
 class Choice(NamedTuple):
     """The response that was taken among the samples of a prompt, and what choosing cost."""
 
-    index: int
+    sample: int
     reward: float
     reads: Reads
 

@@ -61,7 +61,8 @@ class GuideProcessor(LogitsProcessor):
 
     def _mask(self, ids: Tensor) -> Tensor:
         if self._prompt_mask is None:
-            padding = (ids == self._pad).long().cumprod(dim=1)
+            assert self._pad is not None
+            padding = ids.eq(self._pad).long().cumprod(dim=1)
             padding[:, -1] = 0
             return 1 - padding
         prompts = self._prompt_mask

@@ -46,7 +46,7 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
         DataError: unreadable, malformed or empty file, a row without prompt, or a repeated id;
             names the line.
     """
-    requests = []
+    requests: list[Request] = []
     for number, row in read_jsonl(path):
         if limit is not None and len(requests) >= limit:
             break

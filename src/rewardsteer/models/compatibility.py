@@ -17,11 +17,14 @@ def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
         MismatchError: names both tokenizers, their sizes and the first token that differs.
     """
     policy, reward = _tokens(policy_tokenizer), _tokens(reward_tokenizer)
+    special = _special(policy_tokenizer) | _special(reward_tokenizer)
+    paddings = (_padding(policy_tokenizer), _padding(reward_tokenizer))
     for index in sorted(policy.keys() | reward.keys()):
         ours, theirs = policy.get(index), reward.get(index)
-        if ours == theirs:
-            continue
-        if _harmless(ours, policy_tokenizer) and _harmless(theirs, reward_tokenizer):
+        if ours is None or theirs is None:
+            if (ours or theirs) in special:
+                continue
+        elif ours == theirs or (ours, theirs) == paddings:
             continue
         raise MismatchError(
             f"The policy's tokenizer {_name(policy_tokenizer)} ({len(policy)} tokens) and the "
@@ -65,9 +68,10 @@ def _tokens(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
 
 
-def _harmless(token: str | None, tokenizer: Any) -> bool:
-    """Absent, or a token that never stands for text: special on its side alone, or its padding."""
-    return token is None or token == tokenizer.pad_token or token in _special(tokenizer)
+def _padding(tokenizer: Any) -> str | None:
+    """The token that does nothing but pad; None where padding has another meaning too."""
+    token: str | None = tokenizer.pad_token
+    return None if token in (tokenizer.eos_token, tokenizer.bos_token) else token
 
 
 def _special(tokenizer: Any) -> set[str]:

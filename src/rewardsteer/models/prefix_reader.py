@@ -6,7 +6,8 @@ over a tree mask, in which siblings do not see each other, and keeps the cached 
 that is taken. Both check what they are given against what was read, so a prefix that changed is
 read again instead of answered wrongly.
 
-Shapes: B prefixes, T columns of the left-padded prefixes, K candidates, X hidden or vocabulary size.
+Shapes: B prefixes, T columns of the left-padded prefixes, K candidates, X hidden or vocabulary
+size.
 """
 
 import inspect
@@ -31,8 +32,8 @@ class PrefixReader:
     """A model with a cache of what it has read.
 
     Args:
-        module: a Hugging Face causal LM (answers are logits ``[B, V]``) or its backbone (answers are
-            last-layer states ``[B, D]``).
+        module: a Hugging Face causal LM (answers are logits ``[B, V]``) or its backbone (answers
+            are last-layer states ``[B, D]``).
         tree: whether `probe` may use one forward over a tree mask; None finds out by trying.
 
     Attributes:
@@ -48,6 +49,10 @@ class PrefixReader:
         accepted = inspect.signature(module.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_keep = "logits_to_keep" in accepted
+        self._ids: Tensor | None = None
+        self._mask: Tensor | None = None
+        self._answer: Tensor | None = None
+        self._probed: tuple[Tensor, Tensor] | None = None
         self._forget()
 
     @torch.no_grad()
@@ -125,10 +130,8 @@ class PrefixReader:
         # Without a configuration every layer keeps all it has read, so that sliding-window layers
         # can be cropped too; their masks still hide what lies outside the window.
         self._cache = DynamicCache()
-        self._ids: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._answer: Tensor | None = None
-        self._probed: tuple[Tensor, Tensor] | None = None
+        self._ids = self._mask = self._answer = None
+        self._probed = None
 
     def _reuse(self, ids: Tensor, mask: Tensor) -> int:
         """Cut the cache back to what agrees with the given prefixes; its columns, at most T."""
@@ -149,7 +152,7 @@ class PrefixReader:
         return agree
 
     def _settle(self, ids: Tensor, mask: Tensor) -> None:
-        """After a probe: keep the states of the candidate that each prefix took, drop the others."""
+        """After a probe: keep the states of the candidate each prefix took, drop the others."""
         if self._probed is None or self._ids is None or self._mask is None:
             return
         candidates, answers = self._probed

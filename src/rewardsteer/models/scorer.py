@@ -155,7 +155,7 @@ class Scorer:
         return prompt_ids, response_ids
 
     def close_response(self, response_ids: Sequence[int]) -> list[int]:
-        """Response ids as they stood in training: ended by end-of-text where the template says so."""
+        """Response ids as in training: closed by end-of-text where the template says so."""
         ids, end = list(response_ids), self.tokenizer.eos_token_id
         if self.template.append_eos and end is not None and ids[-1:] != [end]:
             ids.append(end)

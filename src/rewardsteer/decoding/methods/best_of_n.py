@@ -47,7 +47,8 @@ class BestOfN:
         try:
             scores = self.scorer.score_ids(asked, closed, batch_size=self._batch_size)
         except NonFiniteError as error:
-            raise NonFiniteError(f"While choosing responses to {', '.join(names)}: {error}") from error
+            among = ", ".join(names)
+            raise NonFiniteError(f"While choosing responses to {among}: {error}") from error
         rewards = np.asarray(scores).reshape(len(prompts), -1)
         choices = []
         for row in range(len(prompts)):

@@ -23,6 +23,7 @@ class Pargs(CandidateGuide):
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         check_head("pargs", scorer, "scalar")
         objective = getattr(scorer, "objective", "")
+        name = getattr(scorer, "name", "") or "the given one"
         if not objective:
             logger.warning(
                 "The reward model does not say what it was trained on; pargs needs one trained "
@@ -31,7 +32,7 @@ class Pargs(CandidateGuide):
         elif "partial" not in objective:
             raise MismatchError(
                 "The method 'pargs' needs a reward model trained on partial responses (objective "
-                f"'partial'), but {getattr(scorer, 'name', '') or 'the given one'} was trained with "
-                f"{objective!r}; use it with args or best_of_n, or train one with 'partial'."
+                f"'partial'), but {name} was trained with {objective!r}; use it with args or "
+                "best_of_n, or train one with 'partial'."
             )
         super().__init__("pargs", scorer, config)

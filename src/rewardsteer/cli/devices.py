@@ -1,0 +1,42 @@
+"""Device and dtype options of the commands."""
+
+from typing import TYPE_CHECKING
+
+from rewardsteer.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+
+_DTYPES = ("float32", "bfloat16", "float16")
+
+
+def parse_dtype(name: str | None) -> "torch.dtype | None":
+    """The torch dtype of a name; None stays None (as saved).
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name is None:
+        return None
+    if name not in _DTYPES:
+        raise ConfigError(f"Unknown dtype {name!r}; expected one of {', '.join(_DTYPES)}.")
+    import torch
+
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
+
+
+def parse_device(name: str) -> "torch.device":
+    """The torch device of a name.
+
+    Raises:
+        ConfigError: no such device on this machine.
+    """
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise ConfigError(f"The device {name!r} cannot be used here: {error}") from error
+    return device

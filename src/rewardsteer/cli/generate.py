@@ -1,0 +1,199 @@
+"""``rewardsteer generate``: answer prompts by a decoding method."""
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rewardsteer.data.template import Template
+    from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.requests import Request
+
+
+def generate_command(
+    model: Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")],
+    prompts: Annotated[
+        Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
+    ],
+    output: Annotated[Path, typer.Option(help="JSONL of generations with their costs.")],
+    method: Annotated[
+        str, typer.Option(help="none, farma, args, pargs or best_of_n.")
+    ] = "none",
+    reward_model: Annotated[
+        Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
+    ] = None,
+    weight: Annotated[float, typer.Option(help="Weight of the rewards; 0: policy alone.")] = 1.0,
+    top_k: Annotated[
+        int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args and pargs.")
+    ] = 10,
+    temperature: Annotated[float, typer.Option(help="Divides the scores before drawing.")] = 1.0,
+    greedy: Annotated[
+        bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
+    ] = False,
+    n: Annotated[int, typer.Option("--n", help="Responses drawn by best_of_n.")] = 8,
+    max_new_tokens: Annotated[int, typer.Option(help="Longest response.")] = 64,
+    batch_size: Annotated[int, typer.Option(help="Rows decoded together.")] = 8,
+    seed: Annotated[int, typer.Option(help="Every prompt draws from its own generator.")] = 0,
+    limit: Annotated[int | None, typer.Option(help="Answer the first so many prompts.")] = None,
+    template: Annotated[
+        Path | None,
+        typer.Option(help="YAML template for prompts; default: the reward model's, else plain."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")] = "cpu",
+    reward_device: Annotated[
+        str | None, typer.Option(help="Of the reward model; default: the policy's.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
+    ] = None,
+    reward_dtype: Annotated[
+        str | None, typer.Option(help="Of the reward model; default: as saved.")
+    ] = None,
+    resume: Annotated[bool, typer.Option(help="Go on with an output begun before.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
+) -> None:
+    """Answer prompts by a decoding method, with the cost of each answer."""
+    from rewardsteer.configuration import load_config
+    from rewardsteer.data.template import Template
+    from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.requests import read_requests
+
+    config = load_config(
+        DecodingConfig,
+        {
+            "method": method, "mode": "greedy" if greedy else "sample", "weight": weight,
+            "top_k": top_k, "temperature": temperature, "n": n, "seed": seed,
+            "max_new_tokens": max_new_tokens, "batch_size": batch_size,
+        },
+    )
+    requests = read_requests(prompts, limit=limit)
+    _refuse_taken(output, resume=resume, overwrite=overwrite)
+    scorer = _load_scorer(reward_model, config, reward_device or device, reward_dtype)
+    written_as = load_config(Template, template) if template else None
+    written_as = written_as or getattr(scorer, "template", None) or Template()
+    settings = config.model_dump(mode="json") | {
+        "model": model,
+        "reward_model": None if reward_model is None else str(reward_model),
+        "reward_fingerprint": getattr(scorer, "fingerprint", ""),
+        "dtype": dtype, "reward_dtype": reward_dtype,
+        "template": written_as.model_dump(mode="json"),
+    }
+    _write(
+        config, requests, output, settings, scorer, written_as, resume=resume,
+        policy={"source": model, "device": device, "dtype": dtype},
+    )
+
+
+def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
+    from rewardsteer.errors import OutputError
+
+    if output.is_dir():
+        raise OutputError(f"The output {output} is a folder, expected a file name for JSONL.")
+    if output.exists() and not (resume or overwrite):
+        raise OutputError(
+            f"The output {output} exists; choose another, or pass --resume to go on with it or "
+            "--overwrite to replace it."
+        )
+
+
+def _load_scorer(
+    folder: Path | None, config: "DecodingConfig", device: str, dtype: str | None
+) -> Any:
+    """The reward model, after the cheap checks that need only its card."""
+    from rewardsteer.decoding.methods import METHODS
+
+    METHODS.get(config.method)  # an unknown name is refused before anything is loaded
+    if folder is None:
+        return None
+    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.models.scorer import Scorer
+
+    return Scorer.load(folder, device=parse_device(device), dtype=parse_dtype(dtype))
+
+
+def _write(
+    config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
+    scorer: Any, template: "Template", *, resume: bool, policy: dict[str, Any],
+) -> None:
+    """Generate what is missing in the output, appending after every batch."""
+    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.generate import build_method, generate
+    from rewardsteer.models.checkpoint import load_tokenizer
+    from rewardsteer.models.compatibility import check_vocabulary
+    from rewardsteer.outputs import append_jsonl, write_json, write_text
+
+    method = build_method(config, scorer)
+    tokenizer = load_tokenizer(policy["source"])
+    if method.scorer is not None:
+        check_vocabulary(tokenizer, method.scorer.tokenizer)
+    done = _resume(output, settings) if resume else set()
+    missing = [request for request in requests if request.id not in done]
+    model = load_policy(
+        policy["source"], device=parse_device(policy["device"]), dtype=parse_dtype(policy["dtype"])
+    )
+    results = generate(
+        model, tokenizer, missing, method, config, template=template
+    )
+    # Everything that can be refused was refused: only now is the output touched.
+    if not resume or not output.exists():
+        write_text(output, "")
+    write_json(_settings_file(output), settings)
+    for result in _with_progress(results, len(missing)):
+        append_jsonl(output, [result.model_dump_json()])
+    typer.echo(f"{len(missing)} generations written to {output}", err=True)
+
+
+def _settings_file(output: Path) -> Path:
+    return output.with_name(output.name + ".settings.json")
+
+
+def _resume(output: Path, settings: dict[str, Any]) -> set[str]:
+    """Ids that the output holds, after cutting off a torn last line.
+
+    Raises:
+        ConfigError: the output was begun with other settings; names them.
+        DataError: a line is no generation.
+    """
+    from pydantic import ValidationError
+
+    from rewardsteer.errors import ConfigError, DataError
+    from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl
+    from rewardsteer.records import Generation
+
+    if _settings_file(output).exists():
+        before = read_json(_settings_file(output))
+        # How many rows share a batch does not change what is generated.
+        names = sorted((before.keys() | settings.keys()) - {"batch_size"})
+        changed = [name for name in names if before.get(name) != settings.get(name)]
+        if changed:
+            told = ", ".join(f"{k} ({before.get(k)!r} → {settings.get(k)!r})" for k in changed)
+            raise ConfigError(
+                f"{output} was begun with other settings: {told}; resume with the same ones, or "
+                "choose another output."
+            )
+    if not output.exists():
+        return set()
+    repair_jsonl(output)
+    done = set()
+    for number, row in read_jsonl(output):
+        try:
+            done.add(Generation.model_validate(row).id)
+        except ValidationError as error:
+            raise DataError(
+                f"{output}, line {number}: no generation ({error.errors()[0]['msg']}); --resume "
+                "needs a file that 'rewardsteer generate' wrote."
+            ) from error
+    return done
+
+
+def _with_progress(results: Any, total: int) -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+
+    columns = ("generating", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with contextlib.ExitStack() as stack:
+        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
+        yield from progress.track(results, total=total)

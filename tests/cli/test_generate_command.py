@@ -1,0 +1,212 @@
+"""`rewardsteer generate` and `rewardsteer score` as a user meets them."""
+
+import json
+
+import pytest
+import torch
+import typer
+from typer.testing import CliRunner
+
+from rewardsteer.cli.generate import generate_command
+from rewardsteer.cli.main import _Group
+from rewardsteer.cli.score import score_command
+from rewardsteer.data.template import Template
+from rewardsteer.decoding import engines
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from rewardsteer.records import Generation
+from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
+
+PROMPTS = ["What is 7+8?", "a", "zz top", "Who?", "Sum of 3 and 4: "]
+
+
+def save_reward_model(base, folder, kind, tokenizer=None, objective="bradley_terry"):
+    torch.manual_seed(0)
+    model = RewardModel.from_base(base, HeadConfig(kind=kind))
+    card = CheckpointCard(
+        head=HeadConfig(kind=kind), objective=objective, template=Template().model_dump()
+    )
+    model.save_pretrained(folder, tokenizer or character_tokenizer(), card)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = tmp_path_factory.mktemp("cli")
+    base = save_tiny(root / "policy", seed=1)
+    save_reward_model(base, root / "farma", "vocabulary")
+    save_reward_model(base, root / "plain", "scalar")
+    save_reward_model(base, root / "other", "vocabulary", character_tokenizer(CHARACTERS[::-1]))
+    (root / "prompts.jsonl").write_text(
+        "".join(json.dumps({"id": f"p{i}", "prompt": p}) + "\n" for i, p in enumerate(PROMPTS))
+    )
+    return root
+
+
+def run(*arguments):
+    app = typer.Typer(cls=_Group, pretty_exceptions_enable=False)
+    app.command("generate")(generate_command)
+    app.command("score")(score_command)
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def generate(root, output, *more, reward_model="farma", method="farma", prompts="prompts.jsonl"):
+    return run(
+        "generate", "--model", root / "policy", "--reward-model", root / reward_model,
+        "--method", method, "--prompts", root / prompts, "--output", output,
+        "--max-new-tokens", 6, "--batch-size", 2, *more,
+    )
+
+
+def read(path):
+    return [Generation.model_validate_json(line) for line in path.read_text().splitlines()]
+
+
+def test_generates_in_order_with_costs(root, tmp_path):
+    result = generate(root, tmp_path / "y.jsonl", "--seed", 3)
+    assert result.exit_code == 0, result.output
+    rows = read(tmp_path / "y.jsonl")
+    assert [row.id for row in rows] == [f"p{i}" for i in range(5)]
+    assert [row.prompt for row in rows] == PROMPTS
+    assert all(row.cost.rm_calls == row.cost.new_tokens for row in rows)
+    assert all(row.method == "farma" and row.seed == 3 for row in rows)
+    settings = json.loads((tmp_path / "y.jsonl.settings.json").read_text())
+    assert settings["seed"] == 3
+    assert settings["reward_fingerprint"]
+
+
+def test_resume_after_a_torn_line_gives_the_same(root, tmp_path):
+    whole, torn = tmp_path / "whole.jsonl", tmp_path / "torn.jsonl"
+    assert generate(root, whole).exit_code == 0
+    assert generate(root, torn).exit_code == 0
+    lines = torn.read_text().splitlines(keepends=True)
+    torn.write_text("".join(lines[:2]) + lines[2][:40])
+    result = generate(root, torn, "--resume", "--batch-size", 3)
+    assert result.exit_code == 0, result.output
+    assert [r.token_ids for r in read(torn)] == [r.token_ids for r in read(whole)]
+    assert "3 generations" in result.output
+
+
+def test_interruption_keeps_what_is_written(root, tmp_path, monkeypatch):
+    decode, calls = engines.hf.decode, []
+
+    def interrupted(*arguments):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return decode(*arguments)
+
+    monkeypatch.setattr(engines.hf, "decode", interrupted)
+    output = tmp_path / "y.jsonl"
+    assert generate(root, output).exit_code == 130
+    assert len(read(output)) == 2
+    assert generate(root, output, "--resume").exit_code == 0
+    assert len(read(output)) == 5
+
+
+def refused(result, *parts):
+    assert result.exit_code == 2, result.output
+    assert result.output.startswith("error: ") or "\nerror: " in result.output
+    assert "Traceback" not in result.output
+    for part in parts:
+        assert part in " ".join(result.output.split())
+
+
+def test_taken_output(root, tmp_path):
+    output = tmp_path / "y.jsonl"
+    assert generate(root, output).exit_code == 0
+    before = output.read_bytes()
+    refused(generate(root, output), "exists", "--resume", "--overwrite")
+    refused(generate(root, output, "--resume", "--weight", 2), "weight (1.0 → 2.0)")
+    assert output.read_bytes() == before
+    assert generate(root, output, "--overwrite", "--weight", 2).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "more", "parts"),
+    [
+        ({"method": "frama"}, (), ("Did you mean 'farma'", "best_of_n")),
+        ({"reward_model": "plain"}, (), ("'farma'", "vocabulary head", "scalar head")),
+        ({"method": "args"}, (), ("'args'", "scalar head", "vocabulary head")),
+        ({"method": "pargs", "reward_model": "plain"}, (), ("'partial'", "'bradley_terry'")),
+        ({"reward_model": "other"}, (), ("policy", "other", "id 3", "every id the same token")),
+        ({"reward_model": "absent"}, (), ("absent", "there is none")),
+        ({}, ("--top-k", 1000), ("top_k = 1000", "exceeds")),
+        ({}, ("--temperature", 0), ("temperature",)),
+        ({}, ("--dtype", "float8"), ("Unknown dtype 'float8'", "bfloat16")),
+        ({}, ("--max-new-tokens", 510), ("'p0'", "512")),
+        ({"prompts": "missing.jsonl"}, (), ("missing.jsonl", "cannot be read")),
+    ],
+)
+def test_bad_input_leaves_no_output(root, tmp_path, options, more, parts):
+    refused(generate(root, tmp_path / "y.jsonl", *more, **options), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("content", "parts"),
+    [
+        ("", ("holds no prompts",)),
+        ('{"prompt": "a"}\n{"prompt": \n', ("line 2", "not valid JSON")),
+        ('{"prompt": "a"}\n{"text": "b", "x": 1}\n', ("line 2", "'prompt'", "text, x")),
+        ('{"prompt": 3}\n', ("line 1", "'prompt' must be text")),
+        ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}\n', ("share the id '1'",)),
+    ],
+)
+def test_bad_prompt_files(root, tmp_path, content, parts):
+    (root / "bad.jsonl").write_text(content)
+    refused(generate(root, tmp_path / "y.jsonl", prompts="bad.jsonl"), *parts)
+    assert list(tmp_path.iterdir()) == []
+
+
+ROWS = [
+    {"prompt": p, "completion": c, "tag": i}
+    for i, (p, c) in enumerate(zip(PROMPTS, ["15", "b", "", "me", "7"], strict=True))
+]
+
+
+class TestScore:
+    @pytest.fixture
+    def input_file(self, tmp_path):
+        path = tmp_path / "x.jsonl"
+        path.write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+        return path
+
+    def score(self, root, input_file, output, *more):
+        return run(
+            "score", "--reward-model", root / "plain", "--input", input_file, "--output", output,
+            *more,
+        )
+
+    def test_rows_in_order_with_rewards(self, root, tmp_path, input_file):
+        result = self.score(root, input_file, tmp_path / "y.jsonl")
+        assert result.exit_code == 0, result.output
+        rows = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
+        expected = Scorer.load(root / "plain").score(
+            PROMPTS, [row["completion"] for row in ROWS]
+        )
+        assert [row.pop("reward") for row in rows] == pytest.approx(list(expected), rel=1e-5)
+        assert rows == ROWS
+        refused(self.score(root, input_file, tmp_path / "y.jsonl"), "exists")
+
+    def test_resume(self, root, tmp_path, input_file, monkeypatch):
+        monkeypatch.setattr("rewardsteer.cli.score._CHUNK", 2)
+        output, partial = tmp_path / "y.jsonl", tmp_path / "y.jsonl.partial"
+        partial.write_text(json.dumps(ROWS[0] | {"reward": 1.5}) + '\n{"prompt": "to')
+        refused(self.score(root, input_file, output), "--resume")
+        assert self.score(root, input_file, output, "--resume").exit_code == 0
+        rows = [json.loads(line) for line in output.read_text().splitlines()]
+        assert rows[0]["reward"] == 1.5
+        assert len(rows) == 5
+        assert not partial.exists()
+
+    def test_resume_with_another_input(self, root, tmp_path, input_file):
+        (tmp_path / "y.jsonl.partial").write_text('{"prompt": "?", "reward": 1}\n')
+        refused(self.score(root, input_file, tmp_path / "y.jsonl", "--resume"), "not line 1")
+
+    def test_fields_absent(self, root, tmp_path):
+        (tmp_path / "x.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')
+        result = self.score(root, tmp_path / "x.jsonl", tmp_path / "y.jsonl")
+        refused(result, "line 1", "'completion'", "answer, prompt")
+        assert not (tmp_path / "y.jsonl").exists()
