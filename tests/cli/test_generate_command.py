@@ -86,6 +86,9 @@ def test_resume_after_a_torn_line_gives_the_same(root, tmp_path):
     assert result.exit_code == 0, result.output
     assert [r.token_ids for r in read(torn)] == [r.token_ids for r in read(whole)]
     assert "3 generations" in result.output
+    again = generate(root, torn, "--resume")
+    assert again.exit_code == 0
+    assert "all 5 prompts are answered" in again.output
 
 
 def test_interruption_keeps_what_is_written(root, tmp_path, monkeypatch):

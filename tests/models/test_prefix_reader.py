@@ -129,6 +129,19 @@ def test_selecting_rows(probed):
     assert reader.tokens[1] == len(ROWS[0]) + (2 if probed else 1)
 
 
+def test_adapters_are_read_with_positions():
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    config = LoraConfig(
+        r=2, target_modules=["c_attn"], init_lora_weights=False, fan_in_fan_out=True
+    )
+    model = get_peft_model(tiny_causal_lm("gpt2"), config).eval()
+    torch.testing.assert_close(
+        PrefixReader(model).sync(*left_pad(ROWS)), expected(model, ROWS), rtol=1e-4, atol=1e-4
+    )
+
+
 def test_sliding_windows_are_kept():
     from transformers import MistralConfig, MistralForCausalLM
 

@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, DataError, MismatchError, NonFiniteError
@@ -20,6 +22,11 @@ COMPLETIONS = ["yes", "1", "It is 7, I think. No, 8!", "", "a b c d"]
 @pytest.fixture(scope="module", params=["llama", "gpt_neox", "gpt2"])
 def base(request, tmp_path_factory):
     return save_tiny(tmp_path_factory.mktemp(request.param) / "m", request.param)
+
+
+@pytest.fixture(scope="module", params=["scalar", "vocabulary"])
+def any_scorer(request, tmp_path_factory):
+    return make(save_tiny(tmp_path_factory.mktemp(request.param) / "m"), request.param)
 
 
 def make(base, kind="scalar", template=None, **tokenizer_options):
@@ -50,6 +57,35 @@ def test_batches_equal_single_rows(base, kind, pad_is_eos, padding_side):
     expected = [alone(scorer, p, r) for p, r in zip(prompt_ids, response_ids, strict=True)]
     assert rewards.dtype == np.float64
     np.testing.assert_allclose(rewards, expected, rtol=1e-4, atol=1e-5)
+
+
+tokens = st.integers(0, 60)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.lists(
+        st.tuples(st.lists(tokens, max_size=40), st.lists(tokens, min_size=1, max_size=40)),
+        min_size=1, max_size=6,
+    ),
+    batch_size=st.integers(1, 7),
+)
+def test_any_rows_in_any_batches(any_scorer, rows, batch_size):
+    prompt_ids, response_ids = [row[0] for row in rows], [row[1] for row in rows]
+    if any_scorer.head_kind == "vocabulary":  # a row's first token has no state before it
+        prompt_ids = [ids or [0] for ids in prompt_ids]
+    rewards = any_scorer.score_ids(prompt_ids, response_ids, batch_size=batch_size)
+    expected = [alone(any_scorer, p, r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+    np.testing.assert_allclose(rewards, expected, rtol=1e-3, atol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(prompt=st.text(max_size=20), completion=st.text(max_size=20))
+def test_any_text(any_scorer, prompt, completion):
+    [reward] = any_scorer.score([prompt], [completion])
+    [per_token] = any_scorer.token_scores([prompt], [completion])
+    if len(any_scorer.encode([prompt], [completion])[0][0]):
+        assert per_token[-1] == pytest.approx(reward, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "vocabulary"])

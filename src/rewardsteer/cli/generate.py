@@ -12,47 +12,55 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.requests import Request
 
 
+# The options' types stand here so that the command's signature reads as a list of names.
+Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
+Prompts = Annotated[
+    Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
+]
+Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
+MethodName = Annotated[str, typer.Option(help="none, farma, args, pargs or best_of_n.")]
+RewardModelFolder = Annotated[
+    Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
+]
+Weight = Annotated[float, typer.Option(help="Weight of the rewards; 0: the policy alone.")]
+TopK = Annotated[
+    int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args and pargs.")
+]
+Temperature = Annotated[float, typer.Option(help="Divides the scores before drawing.")]
+Greedy = Annotated[
+    bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
+]
+Samples = Annotated[int, typer.Option("--n", help="Responses drawn by best_of_n.")]
+MaxNewTokens = Annotated[int, typer.Option(help="Longest response, end-of-text included.")]
+BatchSize = Annotated[int, typer.Option(help="Rows decoded together.")]
+Seed = Annotated[int, typer.Option(help="Every prompt draws from its own generator.")]
+Limit = Annotated[int | None, typer.Option(help="Answer the first so many prompts.")]
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(help="YAML template for prompts; default: the reward model's, else plain."),
+]
+Device = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
+RewardDevice = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: the policy's.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
+]
+RewardDtype = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: as saved.")
+]
+Resume = Annotated[bool, typer.Option(help="Go on with an output begun before.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
+
+
 def generate_command(
-    model: Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")],
-    prompts: Annotated[
-        Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
-    ],
-    output: Annotated[Path, typer.Option(help="JSONL of generations with their costs.")],
-    method: Annotated[
-        str, typer.Option(help="none, farma, args, pargs or best_of_n.")
-    ] = "none",
-    reward_model: Annotated[
-        Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
-    ] = None,
-    weight: Annotated[float, typer.Option(help="Weight of the rewards; 0: policy alone.")] = 1.0,
-    top_k: Annotated[
-        int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args and pargs.")
-    ] = 10,
-    temperature: Annotated[float, typer.Option(help="Divides the scores before drawing.")] = 1.0,
-    greedy: Annotated[
-        bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
-    ] = False,
-    n: Annotated[int, typer.Option("--n", help="Responses drawn by best_of_n.")] = 8,
-    max_new_tokens: Annotated[int, typer.Option(help="Longest response.")] = 64,
-    batch_size: Annotated[int, typer.Option(help="Rows decoded together.")] = 8,
-    seed: Annotated[int, typer.Option(help="Every prompt draws from its own generator.")] = 0,
-    limit: Annotated[int | None, typer.Option(help="Answer the first so many prompts.")] = None,
-    template: Annotated[
-        Path | None,
-        typer.Option(help="YAML template for prompts; default: the reward model's, else plain."),
-    ] = None,
-    device: Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")] = "cpu",
-    reward_device: Annotated[
-        str | None, typer.Option(help="Of the reward model; default: the policy's.")
-    ] = None,
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
-    ] = None,
-    reward_dtype: Annotated[
-        str | None, typer.Option(help="Of the reward model; default: as saved.")
-    ] = None,
-    resume: Annotated[bool, typer.Option(help="Go on with an output begun before.")] = False,
-    overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
+    model: Model, prompts: Prompts, output: Output, method: MethodName = "none",
+    reward_model: RewardModelFolder = None, weight: Weight = 1.0, top_k: TopK = 10,
+    temperature: Temperature = 1.0, greedy: Greedy = False, n: Samples = 8,
+    max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
+    limit: Limit = None, template: TemplateFile = None, device: Device = "cpu",
+    reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
+    resume: Resume = False, overwrite: Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
@@ -101,15 +109,23 @@ def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
 def _load_scorer(
     folder: Path | None, config: "DecodingConfig", device: str, dtype: str | None
 ) -> Any:
-    """The reward model, after the cheap checks that need only its card."""
-    from rewardsteer.decoding.methods import METHODS
+    """The reward model, after the checks that need only its card; None when none was given."""
+    from types import SimpleNamespace
 
-    METHODS.get(config.method)  # an unknown name is refused before anything is loaded
-    if folder is None:
-        return None
     from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.decoding.generate import build_method
+    from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.scorer import Scorer
 
+    if folder is None:
+        build_method(config)
+        return None
+    card = read_card(folder)
+    # A method looks at no more than this when it is made, so misfits show before weights load.
+    build_method(
+        config,
+        SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder)),
+    )
     return Scorer.load(folder, device=parse_device(device), dtype=parse_dtype(dtype))
 
 
@@ -131,6 +147,9 @@ def _write(
         check_vocabulary(tokenizer, method.scorer.tokenizer)
     done = _resume(output, settings) if resume else set()
     missing = [request for request in requests if request.id not in done]
+    if not missing:
+        typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
+        return
     model = load_policy(
         policy["source"], device=parse_device(policy["device"]), dtype=parse_dtype(policy["dtype"])
     )

@@ -46,7 +46,9 @@ class PrefixReader:
         self.forwards: list[int] = []
         self.tokens: list[int] = []
         self._tree = tree
-        accepted = inspect.signature(module.forward).parameters
+        # A peft wrapper passes anything on; what is understood stands in the model within.
+        inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+        accepted = inspect.signature(inner.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_keep = "logits_to_keep" in accepted
         self._ids: Tensor | None = None
