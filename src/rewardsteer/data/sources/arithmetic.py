@@ -1,0 +1,168 @@
+"""The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable and download-free.
+
+``7+8+3=`` is answered by ``7+8=5;5+3=8#8``. Text written by a `FlawedSolver` gets a fixed set of
+facts wrong more often than right, and goes on from the wrong value. A policy trained on such text
+errs *systematically*: lowering its temperature makes these errors more frequent, not rarer, so a
+method that only sharpens the policy gains nothing here. What a reward model knows beyond the policy
+is exactly which facts are wrong.
+"""
+
+import random
+from collections.abc import Iterator
+from typing import Any
+
+from rewardsteer.configuration import Config
+from rewardsteer.errors import ConfigError
+from rewardsteer.records import Comparison
+
+OPERATORS = "+-*"
+CHARACTERS = "0123456789" + OPERATORS + "=;#"
+
+_Fact = tuple[int, str, int]
+
+
+class ArithmeticConfig(Config):
+    """The task and the flaw.
+
+    Attributes:
+        operators: which of ``+-*`` occur; with ``*`` a wrong step can still end in the right answer.
+        min_operations: fewest operators in a question.
+        max_operations: most operators in a question.
+        flawed_facts: how many of the facts ``a∘b`` (100 an operator) the solver tends to get wrong.
+        wrong_probability: how often it does; above one half, the wrong answer is the likeliest.
+        seed: draws the flawed facts and their wrong answers.
+    """
+
+    operators: str = "+"
+    min_operations: int = 2
+    max_operations: int = 3
+    flawed_facts: int = 20
+    wrong_probability: float = 0.65
+    seed: int = 0
+
+
+def compute(left: int, operator: str, right: int) -> int:
+    """One fact, modulo 10."""
+    if operator == "+":
+        return (left + right) % 10
+    if operator == "-":
+        return (left - right) % 10
+    return (left * right) % 10
+
+
+def parse(question: str) -> tuple[int, list[tuple[str, int]]]:
+    """``"7+8*3="`` → ``(7, [("+", 8), ("*", 3)])``."""
+    body = question.rstrip("=")
+    return int(body[0]), [(body[i], int(body[i + 1])) for i in range(1, len(body), 2)]
+
+
+def answer(question: str) -> int:
+    """The true result."""
+    value, operations = parse(question)
+    for operator, operand in operations:
+        value = compute(value, operator, operand)
+    return value
+
+
+def is_correct(question: str, completion: str) -> bool:
+    """Whether a completion ends in ``#`` and the true result."""
+    return completion.rpartition("#")[1:] == ("#", str(answer(question)))
+
+
+def draw_question(rng: random.Random, config: ArithmeticConfig) -> str:
+    """A question with a uniform number of operators, operands and operators uniform."""
+    count = rng.randint(config.min_operations, config.max_operations)
+    tail = "".join(rng.choice(config.operators) + str(rng.randrange(10)) for _ in range(count))
+    return f"{rng.randrange(10)}{tail}="
+
+
+class FlawedSolver:
+    """Writes solutions in which the flawed facts are wrong with the configured probability.
+
+    Raises:
+        ConfigError: more flawed facts than facts, or an impossible number of operators.
+    """
+
+    def __init__(self, config: ArithmeticConfig) -> None:
+        facts = [(a, o, b) for a in range(10) for o in config.operators for b in range(10)]
+        if not 0 <= config.flawed_facts <= len(facts):
+            raise ConfigError(
+                f"flawed_facts must lie in 0..{len(facts)}, got {config.flawed_facts}."
+            )
+        if not 1 <= config.min_operations <= config.max_operations:
+            raise ConfigError(
+                "Expected 1 <= min_operations <= max_operations, got "
+                f"{config.min_operations} and {config.max_operations}."
+            )
+        self.config = config
+        rng = random.Random(config.seed)
+        self.wrong_answers: dict[_Fact, int] = {
+            fact: (compute(*fact) + rng.randrange(1, 10)) % 10
+            for fact in rng.sample(facts, config.flawed_facts)
+        }
+
+    def solve(self, question: str, rng: random.Random | None = None) -> str:
+        """A worked solution; with ``rng``, flawed facts are drawn wrong or right."""
+        value, operations = parse(question)
+        steps = []
+        for operator, operand in operations:
+            fact = (value, operator, operand)
+            result = compute(*fact)
+            flawed = rng is not None and fact in self.wrong_answers
+            if flawed and rng is not None and rng.random() < self.config.wrong_probability:
+                result = self.wrong_answers[fact]
+            steps.append(f"{value}{operator}{operand}={result}")
+            value = result
+        return ";".join(steps) + f"#{value}"
+
+
+def load(
+    split: str = "train", *, path: str | None = None, rows: int = 4000, seed: int = 0,
+    **task: Any,
+) -> Iterator[Comparison]:
+    """Correct against incorrect solutions of one question, drawn from the flawed solver.
+
+    Args:
+        split: ``train`` or ``test``; the two draw from different random streams.
+        path: not used, there is no file; present because every source takes it.
+        rows: number of comparisons.
+        seed: seed of the questions and draws (``task_seed`` draws the flaw).
+        task: fields of `ArithmeticConfig`; ``task_seed`` for its seed.
+    """
+    if path is not None:
+        raise ConfigError(f"The arithmetic source is generated and takes no path, got {path}.")
+    if "task_seed" in task:
+        task["seed"] = task.pop("task_seed")
+    config = ArithmeticConfig(**task)
+    solver = FlawedSolver(config)
+    if not solver.wrong_answers or not config.wrong_probability:
+        raise ConfigError("Without flawed facts no solution is ever wrong; set flawed_facts > 0.")
+    rng = random.Random(f"{split}/{seed}")
+    made = 0
+    while made < rows:
+        question = draw_question(rng, config)
+        drawn = {solver.solve(question, rng) for _ in range(6)}
+        right = sorted(text for text in drawn if is_correct(question, text))
+        wrong = sorted(text for text in drawn if not is_correct(question, text))
+        if right and wrong:
+            yield Comparison(
+                id=f"{split}-{made}", prompt=question, chosen=rng.choice(right),
+                rejected=rng.choice(wrong), source="arithmetic",
+            )
+            made += 1
+
+
+def build_tokenizer() -> Any:
+    """One token a character, with ``<eos>`` and ``<pad>``: a `PreTrainedTokenizerFast`."""
+    from tokenizers import Regex, Tokenizer, models, pre_tokenizers
+    from tokenizers.decoders import Fuse
+    from transformers import PreTrainedTokenizerFast
+
+    vocabulary = {token: i for i, token in enumerate(["<pad>", "<eos>", *CHARACTERS])}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split(Regex("."), behavior="isolated")
+    tokenizer.decoder = Fuse()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, eos_token="<eos>", pad_token="<pad>",
+        clean_up_tokenization_spaces=False,
+    )
