@@ -1,0 +1,96 @@
+"""Rows of token ids to padded tensors."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from rewardsteer.tensors import PairBatch
+
+Row = Mapping[str, Any]
+
+
+@dataclass
+class PairCollator:
+    """Rows of the full or partial set to the fields of a `PairBatch`.
+
+    Attributes:
+        pad_token_id: fills the padding; attention is masked there, so any id will do.
+        padding_side: ``right`` or ``left``.
+        paired: put the rejected rows below the chosen ones; False leaves them out.
+        prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
+            constraint) or ``pair_lengths`` (PARGS); None marks none.
+    """
+
+    pad_token_id: int
+    padding_side: Literal["right", "left"] = "right"
+    paired: bool = True
+    prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """The fields of a `PairBatch` by name, ready for `to_batch`."""
+        sides = ["chosen_ids", "rejected_ids"] if self.paired else ["chosen_ids"]
+        sequences = [
+            (list(row["prompt_ids"]), list(row[side]), self._lengths(row, side))
+            for side in sides
+            for row in rows
+        ]
+        width = max(len(prompt) + len(response) for prompt, response, _ in sequences)
+        shape = (len(sequences), width)
+        input_ids = torch.full(shape, self.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros(shape, dtype=torch.long)
+        response_mask = torch.zeros(shape, dtype=torch.bool)
+        prefix_mask = torch.zeros(shape, dtype=torch.bool)
+        for index, (prompt, response, lengths) in enumerate(sequences):
+            total = len(prompt) + len(response)
+            start = 0 if self.padding_side == "right" else width - total
+            input_ids[index, start : start + total] = torch.tensor(prompt + response)
+            attention_mask[index, start : start + total] = 1
+            response_mask[index, start + len(prompt) : start + total] = True
+            for length in lengths:
+                prefix_mask[index, start + len(prompt) + length - 1] = True
+        return {
+            "input_ids": input_ids,
+            "attention_mask": attention_mask,
+            "response_mask": response_mask,
+            "prefix_mask": prefix_mask,
+            "margin": torch.tensor([float(row.get("margin") or 0.0) for row in rows]),
+            "row_ids": [str(row.get("id", "")) for row in rows],
+            "paired": self.paired,
+        }
+
+    def _lengths(self, row: Row, side: str) -> list[int]:
+        if self.prefixes is None or (self.prefixes == "chosen_lengths" and side != "chosen_ids"):
+            return []
+        return list(row[self.prefixes])
+
+
+def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
+    """A collator's output, moved to whatever device, as a `PairBatch`."""
+    return PairBatch(**{name: inputs[name] for name in PairBatch.__dataclass_fields__})
+
+
+@dataclass
+class SftCollator:
+    """Rows of the SFT set to ``input_ids``, ``attention_mask`` and ``labels`` ``[B, T]``.
+
+    Labels are -100 on the prompt and on padding, so only the response is learned.
+    """
+
+    pad_token_id: int
+
+    def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
+        """Padded on the right."""
+        width = max(len(row["prompt_ids"]) + len(row["label_ids"]) for row in rows)
+        input_ids = torch.full((len(rows), width), self.pad_token_id, dtype=torch.long)
+        attention_mask = torch.zeros_like(input_ids)
+        labels = torch.full_like(input_ids, -100)
+        for index, row in enumerate(rows):
+            prompt, label = list(row["prompt_ids"]), list(row["label_ids"])
+            total = len(prompt) + len(label)
+            input_ids[index, :total] = torch.tensor(prompt + label)
+            attention_mask[index, :total] = 1
+            labels[index, len(prompt) : total] = torch.tensor(label)
+        return {"input_ids": input_ids, "attention_mask": attention_mask, "labels": labels}
