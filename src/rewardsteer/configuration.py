@@ -92,7 +92,8 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         elif item["type"] == "missing":
             sentences.append(f"The setting {name!r} is required and was not given.")
         else:
-            sentences.append(f"The setting {name!r} is wrong: {item['msg']}, got {item['input']!r}.")
+            problem, value = item["msg"], item["input"]
+            sentences.append(f"The setting {name!r} is wrong: {problem}, got {value!r}.")
     return " ".join(sentences)
 
 

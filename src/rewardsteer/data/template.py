@@ -17,7 +17,7 @@ class Template(Config):
     """A response template.
 
     Attributes:
-        kind: ``text`` formats strings; ``chat`` renders messages with the tokenizer's chat template.
+        kind: ``text`` formats strings; ``chat`` uses the tokenizer's chat template.
         prompt: for ``text``: format of the final prompt.
         turns: for ``text``: how each role's turn is written when a prompt is a conversation.
         answer: for ``text``: opening of the answer after a conversation's last turn.

@@ -69,40 +69,38 @@ def generate(
             "tokens; lower it, or use 0 to draw from all."
         )
     template = template or getattr(scorer, "template", None) or Template()
-    encoded = [_encode(request, template, tokenizer) for request in requests]
+    # A chat template is carried by a tokenizer: the reward model's, which was trained with it.
+    renderer = tokenizer if scorer is None else scorer.tokenizer
+    shown = [_show(request, template, renderer) for request in requests]
+    encoded = [_encode(request, template, renderer, tokenizer) for request in requests]
     limits = {"policy": engine.position_limit}
     limits["reward model"] = getattr(scorer, "position_limit", None)
     _check_lengths(requests, encoded, limits, config)
-    return _stream(engine, requests, encoded, method, config, template, label or method.name)
+    ready = list(zip(requests, shown, encoded, strict=True))
+    return _stream(engine, ready, method, config, template, label or method.name)
 
 
 def _stream(
-    engine: HfEngine, requests: list[Request], encoded: list[list[int]], method: Method,
+    engine: HfEngine, prompts: list[tuple[Request, str, list[int]]], method: Method,
     config: DecodingConfig, template: Template, label: str,
 ) -> Iterator[Generation]:
+    """Generate batch by batch; prompts are requests, their text for the results, their ids."""
     samples = method.samples if method.level == "response" else 1
     size = max(1, config.batch_size // samples)
-    for begin in range(0, len(requests), size):
-        batch = requests[begin : begin + size]
-        prompts = encoded[begin : begin + size]
+    for begin in range(0, len(prompts), size):
+        batch = prompts[begin : begin + size]
+        requests, encoded = [one[0] for one in batch], [one[2] for one in batch]
         if method.level == "token":
-            rows = _rows(batch, prompts, 1, config)
+            rows = _rows(requests, encoded, 1, config)
             engine.run(rows, method, config)
             rewards: list[float | None] = [None] * len(rows)
         else:
-            rows, rewards = _choose(engine, batch, prompts, method, config)
-        for request, row, reward in zip(batch, rows, rewards, strict=True):
+            rows, rewards = _choose(engine, requests, encoded, method, config)
+        for (request, shown, _), row, reward in zip(batch, rows, rewards, strict=True):
             yield Generation(
-                id=request.id,
-                prompt=request.prompt if isinstance(request.prompt, str)
-                else render_prompt(request.prompt, template, engine.tokenizer),
-                completion=_text(row, template, engine),
-                method=label,
-                token_ids=row.token_ids,
-                finish_reason=row.finish_reason,
-                seed=config.seed,
-                reward=reward,
-                cost=row.cost,
+                id=request.id, prompt=shown, completion=_text(row, template, engine),
+                method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
+                seed=config.seed, reward=reward, cost=row.cost,
             )
 
 
@@ -146,13 +144,19 @@ def _choose(
     return chosen, [choice.reward for choice in choices]
 
 
-def _encode(request: Request, template: Template, tokenizer: Any) -> list[int]:
+def _show(request: Request, template: Template, renderer: Any) -> str:
+    """The prompt as results carry it: text as it was given, a conversation as rendered."""
+    if isinstance(request.prompt, str):
+        return request.prompt
+    return render_prompt(request.prompt, template, renderer)
+
+
+def _encode(request: Request, template: Template, renderer: Any, tokenizer: Any) -> list[int]:
     if request.prompt_ids is not None:
         ids = list(request.prompt_ids)
     else:
-        ids = encode_prompt(
-            render_prompt(request.prompt, template, tokenizer), template, tokenizer
-        )
+        text = render_prompt(request.prompt, template, renderer)
+        ids = encode_prompt(text, template, tokenizer)
     if ids:
         return ids
     # A model answers what follows a token, so an empty prompt is the start of a text.

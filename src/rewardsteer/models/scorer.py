@@ -14,9 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_prompt, encode_response
+from rewardsteer.data.tokenize import encode_completion
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import VocabularyHead
@@ -145,13 +144,9 @@ class Scorer:
             )
         prompt_ids, response_ids = [], []
         for prompt, completion in zip(prompts, completions, strict=True):
-            text = render_prompt(prompt, self.template, self.tokenizer)
-            ids = encode_prompt(text, self.template, self.tokenizer)
-            response = render_response(completion, self.template)
+            ids, response = encode_completion(prompt, completion, self.template, self.tokenizer)
             prompt_ids.append(ids)
-            response_ids.append(
-                encode_response(text, ids, response, self.template, self.tokenizer)
-            )
+            response_ids.append(response)
         return prompt_ids, response_ids
 
     def close_response(self, response_ids: Sequence[int]) -> list[int]:

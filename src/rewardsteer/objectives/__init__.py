@@ -1,0 +1,12 @@
+"""Losses of reward models, by name."""
+
+from rewardsteer.registry import Registry
+
+OBJECTIVES = Registry(
+    "objective",
+    {
+        "bradley_terry": "rewardsteer.objectives.bradley_terry:build",
+        "partial": "rewardsteer.objectives.partial:build",
+        "max_constraint": "rewardsteer.objectives.max_constraint:build",
+    },
+)

@@ -1,4 +1,4 @@
-"""The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable and download-free.
+"""The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable, no download.
 
 ``7+8+3=`` is answered by ``7+8=5;5+3=8#8``. Text written by a `FlawedSolver` gets a fixed set of
 facts wrong more often than right, and goes on from the wrong value. A policy trained on such text
@@ -25,7 +25,7 @@ class ArithmeticConfig(Config):
     """The task and the flaw.
 
     Attributes:
-        operators: which of ``+-*`` occur; with ``*`` a wrong step can still end in the right answer.
+        operators: which of ``+-*`` occur; with ``*`` a wrong step may still end right.
         min_operations: fewest operators in a question.
         max_operations: most operators in a question.
         flawed_facts: how many of the facts ``a∘b`` (100 an operator) the solver tends to get wrong.

@@ -1,5 +1,7 @@
 """One reward per prefix: linear or MLP."""
 
+import itertools
+
 import torch
 from torch import Tensor, nn
 
@@ -47,7 +49,7 @@ def build_mlp(hidden_size: int) -> nn.Sequential:
     half = max(hidden_size // 2, 1)
     sizes = [hidden_size, half, half, hidden_size]
     layers: list[nn.Module] = []
-    for fan_in, fan_out in zip(sizes, sizes[1:], strict=False):
+    for fan_in, fan_out in itertools.pairwise(sizes):
         layer = nn.Linear(fan_in, fan_out)
         # ReLU passes half of the energy on, so sqrt(2) keeps the scale from layer to layer.
         nn.init.normal_(layer.weight, std=(2.0 / fan_in) ** 0.5)

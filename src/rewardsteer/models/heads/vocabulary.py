@@ -7,7 +7,7 @@ from torch import Tensor, nn
 class VocabularyHead:
     """Reads rewards off the output row of a causal language model.
 
-    The reward of a prefix that ends in token y_t is the entry of y_t in the row of the token before:
+    The reward of a prefix that ends in token y_t is the entry of y_t in the row before it:
     r(x, y₁..t) = Q(h_{t-1})[y_t].
 
     Args:

@@ -1,0 +1,50 @@
+"""What an objective is: a pure function of a reward model's output and the batch it read."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
+
+from torch import Tensor
+
+from rewardsteer.tensors import PairBatch, RewardOutput
+
+
+class ObjectiveResult(NamedTuple):
+    """A scalar loss to minimise, and detached scalars to log."""
+
+    loss: Tensor
+    metrics: dict[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """A loss with its options bound.
+
+    Attributes:
+        name: as in the registry; sums join names with ``+``.
+        function: ``(output, batch) → ObjectiveResult``.
+        rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough.
+        needs: fields of `RewardOutput` that must not be None; checked before training starts.
+        prefixes: the length list of the partial set that it looks at, or None for the full set.
+    """
+
+    name: str
+    function: Callable[[RewardOutput, PairBatch], ObjectiveResult]
+    rows: Literal["pairs", "chosen"] = "pairs"
+    needs: frozenset[str] = field(default_factory=frozenset)
+    prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+
+    def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
+        return self.function(output, batch)
+
+
+def split_pairs(rewards: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
+    """Rows ``[R, …]`` into chosen and rejected ``[B, …]``."""
+    assert batch.paired, "this objective reads rejected rows"
+    count = len(rewards) // 2
+    return rewards[:count], rewards[count:]
+
+
+def accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
+    """Share of pairs ranked right; a tie counts one half."""
+    return (chosen > rejected).float().mean() + 0.5 * (chosen == rejected).float().mean()

@@ -1,0 +1,51 @@
+"""The maximum constraint of FaRMA (arXiv 2502.04517): a prefix is worth its best expansion."""
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.objectives.base import Objective, ObjectiveResult
+from rewardsteer.tensors import PairBatch, RewardOutput
+
+
+def max_constraint(
+    output: RewardOutput, batch: PairBatch, *, detach_target: bool = False
+) -> ObjectiveResult:
+    """Mean squared error between r(x, y₁..i) and max_v r(x, y₁..i ∘ v) over the drawn prefixes.
+
+    Published training makes one row per prefix. With causal attention, one pass over the whole
+    chosen response holds both sides of the constraint at every prefix: Q(h_{i-1})[y_i] and
+    max_v Q(h_i)[v].
+
+    A response that ended has no expansion, so the prefix that closes with end-of-text is no prefix
+    here; the partial set leaves it out.
+
+    Args:
+        output: needs ``token_rewards [R, T]`` and ``next_token_rewards`` (a vocabulary head).
+        batch: ``prefix_mask [R, T]`` marks the last token of each prefix.
+        detach_target: take the maximum as a fixed target. The published code lets gradients flow
+            into both sides, which is the default.
+    """
+    assert output.next_token_rewards is not None, "checked before training starts"
+    if not bool(batch.prefix_mask.any()):
+        return ObjectiveResult(output.token_rewards.sum() * 0.0, {})
+    reward = output.token_rewards[batch.prefix_mask]
+    best = output.next_token_rewards(batch.prefix_mask).max(dim=-1).values
+    target = best.detach() if detach_target else best
+    violation = reward - target
+    loss = violation.square().mean()
+    metrics = {
+        "constraint_violation": violation.detach().abs().mean(),
+        "constraint_reward": reward.detach().mean(),
+    }
+    return ObjectiveResult(loss, metrics)
+
+
+def build(detach_target: bool = False) -> Objective:
+    """The objective with its options bound."""
+    if not isinstance(detach_target, bool):
+        raise ConfigError(f"detach_target must be true or false, got {detach_target!r}.")
+    return Objective(
+        "max_constraint",
+        lambda output, batch: max_constraint(output, batch, detach_target=detach_target),
+        rows="chosen",
+        needs=frozenset({"token_rewards", "next_token_rewards"}),
+        prefixes="chosen_lengths",
+    )

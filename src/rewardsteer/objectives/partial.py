@@ -1,0 +1,52 @@
+"""Bradley-Terry on pairs of prefixes: the reward model behind PARGS."""
+
+import torch
+from torch.nn.functional import logsigmoid
+
+from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
+from rewardsteer.tensors import PairBatch, RewardOutput
+
+
+def partial(
+    output: RewardOutput, batch: PairBatch, *, center_coefficient: float = 0.0
+) -> ObjectiveResult:
+    """−log σ(r(x, y^c₁..i) − r(x, y^r₁..i)) over prefixes of equal token length.
+
+    The published training makes one row per prefix; with causal attention the state at token i does
+    not see what follows, so one pass over the two whole responses gives the same rewards. The mean
+    is over all prefix pairs of the batch.
+
+    Args:
+        output: needs ``token_rewards [2B, T]``.
+        batch: ``prefix_mask`` marks the same prefix lengths in the chosen and the rejected row.
+        center_coefficient: c of c·mean((r_chosen + r_rejected)²).
+    """
+    chosen_mask, rejected_mask = split_pairs(batch.prefix_mask, batch)
+    counts = chosen_mask.sum(1)
+    assert torch.equal(counts, rejected_mask.sum(1)), "prefixes come in pairs"
+    chosen_rows, rejected_rows = split_pairs(output.token_rewards, batch)
+    # A boolean index walks row by row, left to right, so the i-th prefixes of a pair meet.
+    chosen, rejected = chosen_rows[chosen_mask], rejected_rows[rejected_mask]
+    if len(chosen) == 0:
+        # No pair of this batch reaches the first prefix: a zero that still has a gradient path.
+        return ObjectiveResult(output.token_rewards.sum() * 0.0, {})
+    margin = batch.margin.repeat_interleave(counts)
+    gap = chosen - rejected
+    loss = -logsigmoid(gap - margin).mean()
+    if center_coefficient:
+        loss = loss + center_coefficient * (chosen + rejected).square().mean()
+    metrics = {
+        "accuracy": accuracy(chosen, rejected).detach(),
+        "reward_gap": gap.detach().mean(),
+    }
+    return ObjectiveResult(loss, metrics)
+
+
+def build(center_coefficient: float = 0.0) -> Objective:
+    """The objective with its options bound."""
+    return Objective(
+        "partial",
+        lambda output, batch: partial(output, batch, center_coefficient=center_coefficient),
+        needs=frozenset({"token_rewards"}),
+        prefixes="pair_lengths",
+    )
