@@ -30,3 +30,18 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="Train reward models for language, know how good they are, and steer generation.",
 )
+
+
+def _mount() -> None:
+    """Commands in the order in which a newcomer meets them."""
+    from rewardsteer.cli.generate import generate_command
+    from rewardsteer.cli.score import score_command
+    from rewardsteer.cli.train import train_command, train_policy_command
+
+    app.command("train")(train_command)
+    app.command("train-policy")(train_policy_command)
+    app.command("score")(score_command)
+    app.command("generate")(generate_command)
+
+
+_mount()

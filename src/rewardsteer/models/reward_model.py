@@ -101,9 +101,17 @@ class RewardModel(nn.Module):
             def next_token(mask: Tensor) -> Tensor:
                 return vocabulary_head.next_token(hidden[mask])
 
+        sequence = head.sequence_rewards(hidden, batch.input_ids, batch.last_positions)
+        token = head.token_rewards(hidden, batch.input_ids)
+        if next_token is not None:
+            # A vocabulary head reads a token's reward off the token before it. A row's first real
+            # token has none (under left padding, a padding position stands there): no opinion.
+            before = torch.nn.functional.pad(batch.attention_mask[:, :-1], (1, 0)).bool()
+            token = token.where(before, 0.0)
+            sequence = sequence.where(batch.attention_mask.sum(1) > 1, 0.0)
         return RewardOutput(
-            sequence_rewards=head.sequence_rewards(hidden, batch.input_ids, batch.last_positions),
-            token_rewards=head.token_rewards(hidden, batch.input_ids),
+            sequence_rewards=sequence,
+            token_rewards=token,
             hidden_states=hidden,
             next_token_rewards=next_token,
         )

@@ -1,0 +1,23 @@
+"""Where comparisons come from, by name.
+
+A source is a function ``load(split, *, path=None, **options) -> Iterator[Comparison]``. A source
+without a split of that name raises `NoSplitError` and is then split by prompt.
+"""
+
+from rewardsteer.registry import Registry
+
+_PLACE = "rewardsteer.data.sources"
+
+SOURCES = Registry(
+    "data source",
+    {
+        name: f"{_PLACE}.{name}:load"
+        for name in (
+            "arithmetic", "graded", "helpsteer", "hh", "openmath", "pairs", "tldr", "ultrafeedback",
+        )
+    },
+)
+
+
+class NoSplitError(LookupError):
+    """A source has no such split; never reaches users."""

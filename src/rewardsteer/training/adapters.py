@@ -1,0 +1,35 @@
+"""Low-rank adapters (LoRA, arXiv 2106.09685) through peft."""
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.config import LoraSettings
+
+
+def add_adapters(model: RewardModel, settings: LoraSettings) -> None:
+    """Freeze the backbone, put adapters on it and leave the head trainable, in place.
+
+    The head is trained whole: it is new (scalar) or must come apart from the language model's
+    (vocabulary), which a low-rank change of it could not do.
+
+    Raises:
+        ConfigError: the target modules are not in the model.
+    """
+    from peft import LoraConfig, get_peft_model
+
+    if model.head_kind == "vocabulary":
+        output = model.carrier.get_output_embeddings()
+        name = next(name for name, module in model.carrier.named_modules() if module is output)
+    else:
+        name = "score"
+    options = LoraConfig(
+        r=settings.rank,
+        lora_alpha=settings.alpha,
+        lora_dropout=settings.dropout,
+        target_modules=settings.target_modules,
+        exclude_modules=[name],
+        modules_to_save=[name],
+    )
+    try:
+        model.base = get_peft_model(model.base, options)
+    except ValueError as error:
+        raise ConfigError(f"LoRA cannot be set up: {error}") from error

@@ -1,0 +1,159 @@
+"""Settings of training. No torch here."""
+
+from typing import Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from rewardsteer.configuration import Config
+from rewardsteer.data.config import DataConfig
+from rewardsteer.models.heads.config import HeadConfig
+
+
+class OptimiserConfig(Config):
+    """How weights are updated; the names are those of `transformers.TrainingArguments`.
+
+    Attributes:
+        learning_rate: peak learning rate.
+        batch_size: comparisons a device reads at once.
+        accumulation: batches summed up before an update.
+        epochs: passes over the rows of a phase.
+        max_steps: updates per phase; overrides ``epochs`` when positive.
+        scheduler: learning-rate schedule, restarted in each phase.
+        warmup: updates of warm-up when ≥ 1, a share of all updates when below 1.
+        weight_decay: AdamW's.
+        betas: AdamW's.
+        max_grad_norm: gradients are clipped to this norm.
+        precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
+        gradient_checkpointing: recompute activations in the backward pass to save memory.
+    """
+
+    learning_rate: float = 5e-6
+    batch_size: int = Field(8, ge=1)
+    accumulation: int = Field(1, ge=1)
+    epochs: float = Field(1.0, gt=0)
+    max_steps: int = -1
+    scheduler: str = "linear"
+    warmup: float = Field(0.0, ge=0)
+    weight_decay: float = 0.0
+    betas: tuple[float, float] = (0.9, 0.999)
+    max_grad_norm: float = 1.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    gradient_checkpointing: bool = False
+
+
+class LogConfig(Config):
+    """What is written while training runs.
+
+    Attributes:
+        log_steps: updates between log lines.
+        eval_steps: updates between evaluations on the test split; 0 evaluates after each phase.
+        save_steps: updates between checkpoints to resume from; 0 saves after each phase only.
+        eval_rows: at most this many test rows are used.
+        report_to: trackers known to transformers: tensorboard, wandb, trackio, mlflow.
+        progress: show progress bars.
+    """
+
+    log_steps: int = Field(10, ge=1)
+    eval_steps: int = Field(0, ge=0)
+    save_steps: int = Field(0, ge=0)
+    eval_rows: int = Field(512, ge=1)
+    report_to: list[str] = Field(default_factory=list)
+    progress: bool = True
+
+
+class TermConfig(Config):
+    """One term of a phase's loss."""
+
+    name: str
+    weight: float = 1.0
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class PhaseConfig(Config):
+    """Training on one loss with a fresh optimiser and schedule.
+
+    Attributes:
+        objective: terms added up on the same batch.
+        rows: rows drawn at random for this phase, each time it comes round; None takes all.
+        learning_rate: overrides the optimiser's for this phase.
+    """
+
+    objective: list[TermConfig] = Field(min_length=1)
+    rows: int | None = Field(None, ge=1)
+    learning_rate: float | None = None
+
+    @property
+    def name(self) -> str:
+        """Terms joined with ``+``."""
+        return "+".join(term.name for term in self.objective)
+
+
+class LoraSettings(Config):
+    """Low-rank adapters instead of full weights (arXiv 2106.09685); merged at the end."""
+
+    rank: int = Field(16, ge=1)
+    alpha: int = 32
+    dropout: float = 0.0
+    target_modules: str | list[str] = "all-linear"
+
+
+class TrainConfig(Config):
+    """A reward model's training, whole.
+
+    Attributes:
+        base_model: folder or hub name of a causal language model.
+        head: the head to put on it.
+        data: what to prepare; not needed when ``prepared`` is given.
+        prepared: a folder made by ``rewardsteer data prepare``.
+        phases: the phases of one round, in order.
+        rounds: how often the phases come round (FaRMA's alternation, arXiv 2502.04517).
+        last_phase: name of the phase with which the last round ends; None runs the round whole.
+        keep: which weights become the final model: those after the ``last`` phase, or the ``best``
+            on the test split's accuracy among the ends of phases named like the last one.
+        optimiser: see `OptimiserConfig`.
+        log: see `LogConfig`.
+        lora: adapters instead of full weights; None trains all weights.
+        attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; None: automatic.
+        padding_side: side on which training batches are padded.
+        seed: of row draws, order, new heads and dropout.
+    """
+
+    base_model: str
+    head: HeadConfig = HeadConfig()
+    data: DataConfig | None = None
+    prepared: str | None = None
+    phases: list[PhaseConfig] = Field(min_length=1)
+    rounds: int = Field(1, ge=1)
+    last_phase: str | None = None
+    keep: Literal["last", "best"] = "last"
+    optimiser: OptimiserConfig = OptimiserConfig()
+    log: LogConfig = LogConfig()
+    lora: LoraSettings | None = None
+    attn_implementation: str | None = None
+    padding_side: Literal["right", "left"] = "right"
+    seed: int = 0
+
+    @field_validator("phases")
+    @classmethod
+    def _distinct(cls, phases: list[PhaseConfig]) -> list[PhaseConfig]:
+        names = [phase.name for phase in phases]
+        if len(set(names)) != len(names):
+            raise ValueError(f"phases of a round must differ in their objectives, got {names}")
+        return phases
+
+    @model_validator(mode="after")
+    def _complete(self) -> "TrainConfig":
+        if self.data is None and self.prepared is None:
+            raise ValueError("give data (what to prepare) or prepared (a folder of prepared data)")
+        names = [phase.name for phase in self.phases]
+        if self.last_phase is not None and self.last_phase not in names:
+            raise ValueError(f"last_phase must be one of {names}, got {self.last_phase!r}")
+        return self
+
+    def plan(self) -> list[PhaseConfig]:
+        """All phases in the order in which they run."""
+        phases = list(self.phases) * self.rounds
+        if self.last_phase is not None:
+            while phases[-1].name != self.last_phase:
+                phases.pop()
+        return phases

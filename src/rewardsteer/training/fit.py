@@ -1,0 +1,180 @@
+"""One phase of training: a model, an objective, rows; fresh optimiser and schedule."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from transformers import TrainerCallback, TrainingArguments
+
+from rewardsteer.data.collate import PairCollator
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives import OBJECTIVES
+from rewardsteer.objectives.base import Objective
+from rewardsteer.objectives.combine import combine
+from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.trainer import RewardTrainer
+
+logger = logging.getLogger(__name__)
+
+
+def build_objective(terms: Sequence[TermConfig]) -> Objective:
+    """The weighted sum of the named objectives.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    built = []
+    for term in terms:
+        build = OBJECTIVES.get(term.name)
+        try:
+            built.append((build(**term.options), term.weight))
+        except TypeError as error:
+            raise ConfigError(f"The objective {term.name!r} refuses that: {error}.") from error
+    return combine(built)
+
+
+def check_fit(objective: Objective, head_kind: str) -> None:
+    """Raise `ConfigError` when the head does not give a field that the objective needs."""
+    if "next_token_rewards" in objective.needs and head_kind != "vocabulary":
+        raise ConfigError(
+            f"The objective {objective.name!r} needs next_token_rewards, which a {head_kind} head "
+            "does not give; set head.kind=vocabulary."
+        )
+
+
+def training_arguments(
+    out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool
+) -> TrainingArguments:
+    """Our settings in the terms of `transformers.TrainingArguments`."""
+    strategy = ("steps" if log.eval_steps else "epoch") if evaluate else "no"
+    return TrainingArguments(
+        output_dir=str(out),
+        per_device_train_batch_size=optimiser.batch_size,
+        per_device_eval_batch_size=optimiser.batch_size,
+        gradient_accumulation_steps=optimiser.accumulation,
+        num_train_epochs=optimiser.epochs,
+        max_steps=optimiser.max_steps,
+        learning_rate=optimiser.learning_rate,
+        lr_scheduler_type=optimiser.scheduler,
+        warmup_steps=optimiser.warmup if optimiser.warmup < 1 else int(optimiser.warmup),
+        weight_decay=optimiser.weight_decay,
+        adam_beta1=optimiser.betas[0],
+        adam_beta2=optimiser.betas[1],
+        max_grad_norm=optimiser.max_grad_norm,
+        bf16=optimiser.precision == "bf16",
+        fp16=optimiser.precision == "fp16",
+        gradient_checkpointing=optimiser.gradient_checkpointing,
+        gradient_checkpointing_kwargs={"use_reentrant": False},
+        eval_strategy=strategy,
+        eval_steps=log.eval_steps or None,
+        save_strategy="steps" if log.save_steps else "no",
+        save_steps=log.save_steps or 500,
+        save_total_limit=2,
+        logging_steps=log.log_steps,
+        # We stop on NaN with the rows named; the filter would hide it.
+        logging_nan_inf_filter=False,
+        report_to=log.report_to or "none",
+        disable_tqdm=not log.progress,
+        remove_unused_columns=False,
+        label_names=["margin"],
+        dataloader_pin_memory=False,
+        seed=seed,
+        data_seed=seed,
+    )
+
+
+class LogLines(TrainerCallback):
+    """Appends every log line to a JSONL file, with the phase it belongs to."""
+
+    def __init__(self, path: Path, phase: str) -> None:
+        self.path = path
+        self.phase = phase
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Called by the Trainer."""
+        if not state.is_world_process_zero or not logs:
+            return
+        row = {"phase": self.phase, "step": state.global_step, **logs}
+        with self.path.open("a", encoding="utf-8") as stream:
+            stream.write(json.dumps(row) + "\n")
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest whole checkpoint; the Trainer writes ``trainer_state.json`` last of what it reads,
+    so a folder without it was cut short and is passed over."""
+    found = []
+    for folder in out.glob("checkpoint-*"):
+        if (folder / "trainer_state.json").exists():
+            found.append(folder)
+        else:
+            logger.warning("ignoring the half-written checkpoint %s", folder.name)
+    return max(found, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+
+
+def fit(
+    model: RewardModel,
+    tokenizer: Any,
+    objective: Objective,
+    rows: Any,
+    out: Path,
+    log_lines: Path,
+    *,
+    optimiser: OptimiserConfig,
+    log: LogConfig,
+    seed: int = 0,
+    eval_rows: Any = None,
+    padding_side: Literal["right", "left"] = "right",
+    phase: str = "train",
+    resume: bool = False,
+) -> dict[str, float]:
+    """Train in place on rows of the store's schema.
+
+    Args:
+        model: changed in place.
+        tokenizer: for its padding id.
+        objective: the loss; `check_fit` is applied first.
+        rows: a dataset of full rows, or of partial rows when the objective looks at prefixes.
+        out: folder for checkpoints and a bad batch's record.
+        log_lines: JSONL file that log lines are appended to.
+        optimiser, log, seed, padding_side: settings.
+        eval_rows: partial rows to evaluate on, or None.
+        phase: name written into the log lines.
+        resume: go on from the last whole checkpoint in ``out``.
+
+    Returns:
+        The last evaluation's figures (``eval_accuracy``, …), empty without ``eval_rows``.
+
+    Raises:
+        NonFiniteError: the loss became NaN or infinite.
+    """
+    check_fit(objective, model.head_kind)
+    out.mkdir(parents=True, exist_ok=True)
+    padding = tokenizer.pad_token_id
+    eval_prefixes = objective.prefixes
+    if eval_prefixes is None and model.head_kind == "vocabulary":
+        eval_prefixes = "chosen_lengths"
+    trainer = RewardTrainer(
+        objective=objective,
+        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes),
+        model=model,
+        args=training_arguments(out, optimiser, log, seed, evaluate=eval_rows is not None),
+        train_dataset=rows,
+        eval_dataset=eval_rows,
+        data_collator=PairCollator(
+            padding, padding_side, objective.rows == "pairs", objective.prefixes
+        ),
+        callbacks=[LogLines(log_lines, phase)],
+    )
+    checkpoint = last_checkpoint(out) if resume else None
+    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    if eval_rows is None:
+        return {}
+    # With evaluation at the end of each epoch the last figures are in the log already.
+    for line in reversed(trainer.state.log_history):
+        if "eval_loss" in line and line["step"] == trainer.state.global_step:
+            return {name: value for name, value in line.items() if name.startswith("eval_")}
+    figures: dict[str, float] = trainer.evaluate()
+    return figures

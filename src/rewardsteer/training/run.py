@@ -1,0 +1,242 @@
+"""A whole training run: data, phases, the final model folder; resumable at any point.
+
+    OUT/config.yaml         resolved settings            OUT/run.json   versions, seed, fingerprints
+    OUT/data/               prepared data, when made here
+    OUT/metrics.jsonl       one line a log               OUT/state.json finished phases
+    OUT/phases/NN-NAME/     weights.safetensors after the phase, checkpoints within it
+    OUT/model/              the reward model: an ordinary Hugging Face folder
+"""
+
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import set_seed
+
+from rewardsteer.configuration import save_config
+from rewardsteer.data.prepare import prepare
+from rewardsteer.data.store import Manifest, load_manifest, load_set
+from rewardsteer.errors import CheckpointError, ConfigError, DataError, OutputError
+from rewardsteer.models.checkpoint import (
+    CheckpointCard,
+    ensure_padding_token,
+    library_versions,
+    load_tokenizer,
+)
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.outputs import claim_folder, read_json, write_json
+from rewardsteer.training.adapters import add_adapters
+from rewardsteer.training.config import PhaseConfig, TrainConfig
+from rewardsteer.training.fit import build_objective, check_fit, fit
+
+logger = logging.getLogger(__name__)
+
+WEIGHTS = "weights.safetensors"
+
+
+def train(
+    config: TrainConfig, out: Path, *, resume: bool = False, overwrite: bool = False
+) -> Path:
+    """Train a reward model and return its folder, ``OUT/model``.
+
+    Args:
+        config: the settings.
+        out: output folder.
+        resume: go on with a run in ``out`` that was interrupted; its settings must be the same.
+        overwrite: replace what is in ``out``.
+
+    Raises:
+        ConfigError: contradictory settings, or other ones than the interrupted run's.
+        OutputError: ``out`` is not empty and neither flag was given.
+        DataError: no rows, or data prepared with another tokenizer.
+        CheckpointError: the base model cannot be loaded.
+        NonFiniteError: the loss became NaN; finished phases and checkpoints stay.
+    """
+    for phase in config.phases:
+        check_fit(build_objective(phase.objective), config.head.kind)
+    claim_folder(out, resume=resume, overwrite=overwrite)
+    _check_same(config, out)
+    if (out / "model").exists():
+        return out / "model"
+    tokenizer = load_tokenizer(config.base_model)
+    ensure_padding_token(tokenizer)
+    data = _data(config, tokenizer, out, resume=resume)
+    set_seed(config.seed)
+    model = _build(config, tokenizer)
+    state = _run_phases(config, model, tokenizer, data, out, resume=resume)
+    return _finish(config, model, tokenizer, data, out, state)
+
+
+def _check_same(config: TrainConfig, out: Path) -> None:
+    """Save the settings beside the run, or refuse to resume it with other ones."""
+    values = config.model_dump(mode="json")
+    place = out / "run.json"
+    if place.exists():
+        before = read_json(place)["config"]
+        changed = sorted(key for key in values if before.get(key) != values[key])
+        if changed:
+            raise ConfigError(
+                f"The run in {out} was started with other settings ({', '.join(changed)} differ); "
+                "resume it with the same ones, or choose another --out."
+            )
+        return
+    save_config(config, out / "config.yaml")
+    write_json(place, {"config": values, "versions": library_versions(), "seed": config.seed})
+
+
+def _data(config: TrainConfig, tokenizer: Any, out: Path, *, resume: bool) -> Path:
+    """The prepared folder, made here when the settings say what to prepare."""
+    if config.prepared is not None:
+        folder = Path(config.prepared)
+        manifest = load_manifest(folder)
+        size = manifest.tokenizer.get("size")
+        # One added padding token is no difference: data never contains it.
+        if size is not None and abs(size - len(tokenizer)) > 1:
+            raise DataError(
+                f"The data in {folder} was prepared with the tokenizer "
+                f"{manifest.tokenizer.get('name')} of {size} tokens, {config.base_model} has "
+                f"{len(tokenizer)}; prepare it again with this model's tokenizer."
+            )
+        return folder
+    assert config.data is not None, "TrainConfig demands one of the two"
+    folder = out / "data"
+    if not (folder / "manifest.json").exists():
+        prepare(config.data, tokenizer, folder, overwrite=resume)
+    return folder
+
+
+def _build(config: TrainConfig, tokenizer: Any) -> RewardModel:
+    model = RewardModel.from_base(
+        config.base_model, config.head, attn_implementation=config.attn_implementation,
+        dtype=torch.float32 if config.optimiser.precision != "fp32" and config.lora is None
+        else None,
+    )
+    ensure_padding_token(tokenizer, model.carrier)
+    if config.lora is not None:
+        add_adapters(model, config.lora)
+    return model
+
+
+def _run_phases(
+    config: TrainConfig, model: RewardModel, tokenizer: Any, data: Path, out: Path, *, resume: bool
+) -> list[dict[str, Any]]:
+    """Run what is left of the plan; returns one record per finished phase."""
+    state: list[dict[str, Any]] = (
+        read_json(out / "state.json") if (out / "state.json").exists() else []
+    )
+    plan = config.plan()
+    if state:
+        load_weights(model, out / state[-1]["folder"] / WEIGHTS)
+    for index in range(len(state), len(plan)):
+        phase = plan[index]
+        folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
+        logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
+        figures = _run_phase(config, phase, index, model, tokenizer, data, folder, resume=resume)
+        save_weights(model, folder / WEIGHTS)
+        state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
+        write_json(out / "state.json", state)
+        _drop_old(state, config, out)
+    return state
+
+
+def _run_phase(
+    config: TrainConfig, phase: PhaseConfig, index: int, model: RewardModel, tokenizer: Any,
+    data: Path, folder: Path, *, resume: bool,
+) -> dict[str, float]:
+    objective = build_objective(phase.objective)
+    seed = config.seed + 1000 * index
+    rows = load_set(data, "train", "partial" if objective.prefixes else "full")
+    if objective.prefixes:
+        rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
+    if len(rows) == 0:
+        raise DataError(
+            f"No training rows are left for the objective {objective.name!r}: no response is long "
+            "enough for a prefix. Lower data.prefix_start."
+        )
+    if phase.rows is not None and phase.rows < len(rows):
+        rows = rows.shuffle(seed=seed).select(range(phase.rows))
+    test = load_set(data, "test", "partial")
+    optimiser = config.optimiser
+    if phase.learning_rate is not None:
+        optimiser = optimiser.model_copy(update={"learning_rate": phase.learning_rate})
+    set_seed(seed)
+    return fit(
+        model, tokenizer, objective, rows, folder, folder.parent.parent / "metrics.jsonl",
+        optimiser=optimiser, log=config.log, seed=seed,
+        eval_rows=test.select(range(min(len(test), config.log.eval_rows))) if len(test) else None,
+        padding_side=config.padding_side, phase=f"{index + 1:02d}-{phase.name}", resume=resume,
+    )
+
+
+def _has_prefixes(row: dict[str, Any], name: str) -> bool:
+    return len(row[name]) > 0
+
+
+def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> None:
+    """Free what no resume and no choice of the best will read again."""
+    wanted = {state[-1]["folder"]}
+    if config.keep == "best":
+        wanted.add(_best(state, config)["folder"])
+    for record in state:
+        folder = out / record["folder"]
+        for checkpoint in folder.glob("checkpoint-*"):
+            shutil.rmtree(checkpoint, ignore_errors=True)
+        if record["folder"] not in wanted:
+            (folder / WEIGHTS).unlink(missing_ok=True)
+
+
+def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
+    """The finished phase, among those named like the plan's last, with the best test accuracy."""
+    last = config.plan()[-1].name
+    candidates = [record for record in state if record["phase"] == last] or state
+    return max(candidates, key=lambda record: record.get("eval_accuracy", float("-inf")))
+
+
+def _finish(
+    config: TrainConfig, model: RewardModel, tokenizer: Any, data: Path, out: Path,
+    state: list[dict[str, Any]],
+) -> Path:
+    chosen = _best(state, config) if config.keep == "best" else state[-1]
+    if chosen is not state[-1]:
+        load_weights(model, out / chosen["folder"] / WEIGHTS)
+    manifest: Manifest = load_manifest(data)
+    model.merge_adapters()
+    objectives = dict.fromkeys(record["phase"] for record in state)
+    card = CheckpointCard(
+        head=config.head,
+        objective="+".join(objectives),
+        template=manifest.template,
+        base_model=config.base_model,
+        data_fingerprint=manifest.fingerprint,
+        seed=config.seed,
+    )
+    model.save_pretrained(out / "model", tokenizer, card)
+    write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
+    return out / "model"
+
+
+def save_weights(model: RewardModel, path: Path) -> None:
+    """Write what training changed (all weights, or adapters and head), whole or not at all."""
+    changed = {
+        name: parameter.detach().contiguous().cpu()
+        for name, parameter in model.named_parameters() if parameter.requires_grad
+    }
+    temporary = path.with_name(f".{path.name}")
+    try:
+        save_file(changed, temporary)
+        temporary.replace(path)
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(f"The weights {path} cannot be written: {error}.") from error
+
+
+def load_weights(model: RewardModel, path: Path) -> None:
+    """Read what `save_weights` wrote into a model built from the same settings."""
+    if not path.exists():
+        raise CheckpointError(f"Expected the weights of a finished phase at {path}.")
+    _, unexpected = model.load_state_dict(load_file(path), strict=False)
+    if unexpected:
+        raise CheckpointError(f"{path} holds weights that this model lacks: {unexpected[:3]}.")
