@@ -34,14 +34,21 @@ app = typer.Typer(
 
 def _mount() -> None:
     """Commands in the order in which a newcomer meets them."""
+    from rewardsteer.cli import data, evaluate
+    from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
+    from rewardsteer.cli.report import report_command
     from rewardsteer.cli.score import score_command
     from rewardsteer.cli.train import train_command, train_policy_command
 
+    app.command("demo")(demo_command)
+    app.add_typer(data.app, name="data")
     app.command("train")(train_command)
     app.command("train-policy")(train_policy_command)
     app.command("score")(score_command)
     app.command("generate")(generate_command)
+    app.add_typer(evaluate.app, name="evaluate")
+    app.command("report")(report_command)
 
 
 _mount()

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from transformers import TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
@@ -78,6 +79,8 @@ def training_arguments(
         logging_nan_inf_filter=False,
         report_to=log.report_to or "none",
         disable_tqdm=not log.progress,
+        # Without it, transformers refuses bf16 where there is no accelerator.
+        use_cpu=not torch.accelerator.is_available(),
         remove_unused_columns=False,
         label_names=["margin"],
         dataloader_pin_memory=False,

@@ -1,0 +1,95 @@
+"""``rewardsteer data``: list sources, prepare the three sets, describe a prepared folder."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(no_args_is_help=True, help="Prepare preference data.")
+
+
+@app.command("list")
+def list_command() -> None:
+    """Known sources."""
+    from rewardsteer.data.sources import SOURCES
+
+    for name in SOURCES.names():
+        typer.echo(name)
+
+
+@app.command("prepare")
+def prepare_command(
+    source: Annotated[str, typer.Argument(help="A source name, or a YAML file of data settings.")],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(help="Settings: dotted.name=value.")
+    ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(help="Tokenizer folder or hub name; not needed for arithmetic alone."),
+    ] = None,
+    path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
+    out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("out/data"),
+    overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
+) -> None:
+    """Prepare the full, partial and SFT sets of a source."""
+    from rewardsteer.configuration import load_config, read_yaml
+    from rewardsteer.data.config import DataConfig
+    from rewardsteer.data.prepare import prepare
+    from rewardsteer.data.sources import SOURCES
+    from rewardsteer.errors import ConfigError
+
+    if source.endswith((".yaml", ".yml")):
+        settings = read_yaml(Path(source))
+    else:
+        SOURCES.get(source)
+        settings = {"sources": [{"name": source, "path": path}]}
+    config = load_config(DataConfig, settings, overrides or ())
+    if tokenizer is None:
+        if {one.name for one in config.sources} != {"arithmetic"}:
+            raise ConfigError("Give --tokenizer: lengths and prefixes are counted in its tokens.")
+        from rewardsteer.data.sources.arithmetic import build_tokenizer
+
+        made = build_tokenizer()
+    else:
+        from rewardsteer.models.checkpoint import load_tokenizer
+
+        made = load_tokenizer(tokenizer)
+    manifest = prepare(config, made, out, overwrite=overwrite)
+    _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
+    typer.echo(f"prepared data: {out}", err=True)
+
+
+@app.command("stats")
+def stats_command(
+    folder: Annotated[Path, typer.Argument(help="Folder made by 'rewardsteer data prepare'.")],
+) -> None:
+    """Rows, drops and token lengths of a prepared folder."""
+    import numpy as np
+
+    from rewardsteer.data.store import SPLITS, load_manifest, load_set
+    from rewardsteer.reports.tables import print_table
+
+    manifest = load_manifest(folder)
+    _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
+    rows = []
+    for split in SPLITS:
+        data = load_set(folder, split, "full")
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
+            lengths = np.array([len(ids) for ids in data[name]])
+            rows.append(
+                [f"{split} {name.removesuffix('_ids')}", f"{lengths.mean():.1f}",
+                 *(f"{value:.0f}" for value in np.percentile(lengths, [50, 95, 100]))]
+            )
+    print_table("length in tokens", ("", "mean", "median", "95 %", "longest"), rows)
+
+
+def _describe(counts: dict[str, dict[str, int]], dropped: dict[str, int], mark: str) -> None:
+    from rewardsteer.reports.tables import print_table
+
+    print_table(
+        f"rows (fingerprint {mark})", ("split", "full", "partial", "sft"),
+        [[split, *(str(sets[name]) for name in ("full", "partial", "sft"))]
+         for split, sets in counts.items()],
+    )
+    for reason, count in sorted(dropped.items()):
+        typer.echo(f"dropped: {count} {reason}")

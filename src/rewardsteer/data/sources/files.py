@@ -1,0 +1,211 @@
+"""Rows of local files and of hub data sets, with faults named by file and line."""
+
+import csv
+import gzip
+import io
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sources import NoSplitError
+from rewardsteer.errors import DataError
+
+Row = dict[str, Any]
+_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+
+
+def read_rows(
+    split: str, path: str | None, hub_name: str, *, hub_splits: dict[str, str] | None = None,
+    **hub_options: Any,
+) -> Iterator[tuple[str, Row]]:
+    """Yield ``(place, row)``, the place for messages ("file, line 3").
+
+    Args:
+        split: ``train`` or ``test``.
+        path: a local file (which is all training data), a folder with ``train.*`` and ``test.*``
+            files, or an Arrow folder saved by ``datasets``; None reads the hub.
+        hub_name: published data set, read when ``path`` is None.
+        hub_splits: the hub's names of our splits where they differ.
+        hub_options: further arguments of ``datasets.load_dataset``.
+
+    Raises:
+        NoSplitError: there is no such split.
+        DataError: missing, empty or malformed data.
+    """
+    if path is None:
+        name = (hub_splits or {}).get(split, split)
+        yield from _hub(hub_name, name, **hub_options)
+        return
+    place = Path(path)
+    if not place.exists():
+        raise DataError(f"Expected data at {place}, there is no such file or folder.")
+    if place.is_dir():
+        yield from _folder(place, split)
+        return
+    if split != "train":
+        raise NoSplitError(split)
+    yield from _file(place)
+
+
+def require(row: Row, fields: list[str], place: str) -> None:
+    """Raise `DataError` naming absent fields and those that are there."""
+    absent = [name for name in fields if name not in row]
+    if absent:
+        raise DataError(
+            f"{place}: expected the field(s) {', '.join(absent)}, found "
+            f"{', '.join(sorted(row)) or 'none'}."
+        )
+
+
+def shared_beginning(first: str, second: str) -> str:
+    """The longest common prefix of two texts."""
+    length = 0
+    for ours, theirs in zip(first, second, strict=False):
+        if ours != theirs:
+            break
+        length += 1
+    return first[:length]
+
+
+def _hub(name: str, split: str, **options: Any) -> Iterator[tuple[str, Row]]:
+    from datasets import load_dataset
+
+    try:
+        rows = load_dataset(name, split=split, **options)
+    except ValueError as error:
+        if "split" in str(error).lower():
+            raise NoSplitError(split) from error
+        raise DataError(f"The data set {name} cannot be loaded: {error}") from error
+    except Exception as error:  # the hub client raises many unrelated kinds
+        raise DataError(
+            f"The data set {name} cannot be loaded ({type(error).__name__}: {error}); check the "
+            "connection, or download it and give its folder as path."
+        ) from error
+    for index, row in enumerate(rows, start=1):
+        yield f"{name}, {split} row {index}", dict(row)
+
+
+def _folder(folder: Path, split: str) -> Iterator[tuple[str, Row]]:
+    if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
+        yield from _arrow(folder, split)
+        return
+    files = [
+        file for file in sorted(folder.iterdir())
+        if file.name.split(".")[0].split("-")[0] == split and _kind(file) in _SUFFIXES
+    ]
+    if not files:
+        known = sorted(file.name for file in folder.iterdir())
+        if split != "train":
+            raise NoSplitError(split)
+        raise DataError(
+            f"Expected train.jsonl (or .json, .csv, .parquet) in {folder}, found "
+            f"{', '.join(known[:8]) or 'nothing'}."
+        )
+    for file in files:
+        yield from _file(file)
+
+
+def _arrow(folder: Path, split: str) -> Iterator[tuple[str, Row]]:
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except Exception as error:  # pyarrow raises several unrelated kinds
+        raise DataError(f"The Arrow folder {folder} cannot be read: {error}") from error
+    if isinstance(loaded, DatasetDict):
+        if split not in loaded:
+            raise NoSplitError(split)
+        loaded = loaded[split]
+    elif split != "train":
+        raise NoSplitError(split)
+    for index, row in enumerate(loaded, start=1):
+        yield f"{folder}, row {index}", dict(row)
+
+
+def _kind(file: Path) -> str:
+    return Path(file.name.removesuffix(".gz")).suffix
+
+
+def _file(file: Path) -> Iterator[tuple[str, Row]]:
+    """Rows of one file; an empty one is an error."""
+    kind = _kind(file)
+    if kind == ".parquet":
+        rows = _parquet(file)
+    elif kind in _SUFFIXES:
+        text = _text(file)
+        rows = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}[kind](file, text)
+    else:
+        raise DataError(
+            f"The file {file} has an unknown ending; expected {', '.join(_SUFFIXES)}, the text "
+            "forms also with .gz."
+        )
+    count = 0
+    for place, row in rows:
+        count += 1
+        yield place, row
+    if count == 0:
+        raise DataError(f"The file {file} holds no rows.")
+
+
+def _text(file: Path) -> str:
+    try:
+        content = file.read_bytes()
+        if file.name.endswith(".gz"):
+            content = gzip.decompress(content)
+        return content.decode("utf-8-sig")
+    except (OSError, EOFError, UnicodeDecodeError) as error:
+        raise DataError(f"The file {file} cannot be read as UTF-8 text: {error}.") from error
+
+
+def _jsonl(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+    # Split at "\n" alone: JSON strings may hold other characters that str.splitlines breaks at.
+    for number, line in enumerate(text.split("\n"), start=1):
+        if line.strip():
+            place = f"{file}, line {number}"
+            yield place, _object(_parse(line, place), place)
+
+
+def _json(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+    if not text.strip():
+        return
+    rows = _parse(text, str(file))
+    if not isinstance(rows, list):
+        raise DataError(f"{file}: expected a list of objects, got {type(rows).__name__}.")
+    for index, row in enumerate(rows, start=1):
+        place = f"{file}, row {index}"
+        yield place, _object(row, place)
+
+
+def _csv(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+    reader = csv.DictReader(io.StringIO(text, newline=""))
+    for row in reader:
+        place = f"{file}, line {reader.line_num}"
+        if None in row or None in row.values():
+            raise DataError(f"{place}: expected {len(reader.fieldnames or [])} cells in each row.")
+        yield place, dict(row)
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        rows = pq.read_table(file).to_pylist()
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"The Parquet file {file} cannot be read: {error}") from error
+    for index, row in enumerate(rows, start=1):
+        yield f"{file}, row {index}", row
+
+
+def _parse(text: str, place: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{place}: not valid JSON ({error}).") from error
+
+
+def _object(row: Any, place: str) -> Row:
+    if not isinstance(row, dict):
+        raise DataError(f"{place}: expected a JSON object, got {type(row).__name__}.")
+    return row

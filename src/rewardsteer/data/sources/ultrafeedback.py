@@ -1,0 +1,30 @@
+"""UltraFeedback: HuggingFaceH4/ultrafeedback_binarized message lists."""
+
+from collections.abc import Iterator
+
+from rewardsteer.data.sources.files import read_rows
+from rewardsteer.data.sources.pairs import from_conversations
+from rewardsteer.records import Comparison
+
+HUB = "HuggingFaceH4/ultrafeedback_binarized"
+
+
+def load(
+    split: str, *, path: str | None = None, score_margin: bool = False
+) -> Iterator[Comparison]:
+    """Preference rows of the ``train_prefs`` and ``test_prefs`` splits.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder.
+        score_margin: take ``score_chosen − score_rejected`` as the margin.
+    """
+    rows = read_rows(split, path, HUB, hub_splits={"train": "train_prefs", "test": "test_prefs"})
+    for index, (place, row) in enumerate(rows):
+        comparison = from_conversations(
+            row, place, id=f"ultrafeedback-{split}-{index}", source="ultrafeedback"
+        )
+        if score_margin:
+            margin = float(row["score_chosen"]) - float(row["score_rejected"])
+            comparison = comparison.model_copy(update={"margin": margin})
+        yield comparison

@@ -1,0 +1,96 @@
+"""The demo's comparison: weights are chosen on some questions, methods compared on others."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sources.arithmetic import is_correct
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.requests import Request
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.world import MAX_NEW_TOKENS, TEMPLATE, Samples, draw_questions
+from rewardsteer.evaluation.generation import Entry, Judge, compare
+from rewardsteer.evaluation.statistics import auroc_interval
+from rewardsteer.models.scorer import Scorer
+
+# Row of the table → the reward model that guides and the decoding method.
+GUIDED = {
+    "args": ("plain", "args"),
+    "pargs": ("pargs", "pargs"),
+    "farma": ("farma", "farma"),
+    "farma (zeros)": ("farma_zeros", "farma"),
+}
+UNTRAINED = "farma (untrained)"
+
+
+def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, dict[str, float]]:
+    """AUROC of each reward model on fresh solutions of the policy, against the checker."""
+    figures = {}
+    for name, scorer in scorers.items():
+        rewards = scorer.score(fresh.questions, fresh.solutions, batch_size=250)
+        area = auroc_interval(fresh.correct, rewards.tolist())
+        figures[name] = {"auroc": area.value, "auroc_low": area.low, "auroc_high": area.high}
+    return figures
+
+
+def compare_methods(
+    policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], config: DemoConfig, out: Path, *,
+    announce: Callable[[str], None],
+) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
+    """Figures per method and the weight chosen for each guided one.
+
+    A weight is chosen by the mean reward under the plain model on the tuning questions; those of
+    the comparison play no part in it. The untrained FaRMA head gets the trained one's weight.
+    """
+    judge = Judge(
+        scorers["plain"],
+        {"accuracy": lambda generation: is_correct(generation.prompt, generation.completion)},
+    )
+
+    def run(entries: list[Entry], stream: str, count: int) -> dict[str, dict[str, float]]:
+        questions = draw_questions(count, config, stream)
+        requests = [Request(id=f"{stream}/{i}", prompt=q) for i, q in enumerate(questions)]
+        return compare(
+            entries, policy, tokenizer, requests, judge, out / stream, template=TEMPLATE,
+            announce=announce,
+        )
+
+    weights = {}
+    for label in GUIDED:
+        tried = run(
+            [_guided(f"{label} {weight:g}", label, scorers, weight, config)
+             for weight in config.weights],
+            "tuning", config.tuning_prompts,
+        )
+        weights[label] = config.weights[
+            max(range(len(tried)), key=lambda i: list(tried.values())[i]["reward"])
+        ]
+    entries = [
+        Entry("none", _settings(config, top_k=0)),
+        Entry("none T=0.5", _settings(config, top_k=0, temperature=0.5)),
+        Entry("none greedy", _settings(config, mode="greedy")),
+        Entry(
+            "best_of_n", _settings(config, method="best_of_n", top_k=0, n=config.best_of),
+            scorers["plain"],
+        ),
+        *(_guided(label, label, scorers, weights[label], config) for label in GUIDED),
+        Entry(
+            UNTRAINED, _settings(config, method="farma", weight=weights["farma"]),
+            scorers["farma_untrained"],
+        ),
+    ]
+    return run(entries, "test", config.test_prompts), weights
+
+
+def _guided(
+    name: str, label: str, scorers: Mapping[str, Scorer], weight: float, config: DemoConfig
+) -> Entry:
+    model, method = GUIDED[label]
+    return Entry(name, _settings(config, method=method, weight=weight), scorers[model])
+
+
+def _settings(config: DemoConfig, **options: Any) -> DecodingConfig:
+    options.setdefault("top_k", config.candidates)
+    return DecodingConfig(
+        max_new_tokens=MAX_NEW_TOKENS, batch_size=200, seed=config.seed, **options
+    )

@@ -1,0 +1,92 @@
+"""The demo's reward models: plain, PARGS and FaRMA, all started from the policy's weights."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import set_seed
+
+from rewardsteer.data.sets import Row
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.world import TEMPLATE, optimiser
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from rewardsteer.training.config import LogConfig, TermConfig
+from rewardsteer.training.fit import build_objective, fit
+
+LEARNING_RATE = 2e-3
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Some updates on one objective."""
+
+    objective: str
+    steps: int
+    options: dict[str, Any]
+    learning_rate: float = LEARNING_RATE
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How a reward model is made.
+
+    Attributes:
+        name: in tables and file names.
+        head: its head.
+        phases: what it is trained on, in order; none leaves it untrained.
+    """
+
+    name: str
+    head: HeadConfig
+    phases: tuple[Phase, ...]
+
+
+def plans(config: DemoConfig) -> list[Plan]:
+    """The reward models of the demo; all see the same number of pairs."""
+    center = {"center_coefficient": config.center_coefficient}
+    scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
+
+    def farma() -> tuple[Phase, ...]:
+        # The paper's alternation, two rounds, ending after a Bradley-Terry phase.
+        return (
+            Phase("bradley_terry", steps - steps // 3, center),
+            Phase("max_constraint", config.constraint_steps, {}, LEARNING_RATE / 4),
+            Phase("bradley_terry", steps // 3, center, LEARNING_RATE / 2),
+        )
+
+    return [
+        Plan("plain", scalar, (Phase("bradley_terry", steps, center),)),
+        Plan("pargs", scalar, (Phase("partial", steps, center),)),
+        Plan("farma", HeadConfig(kind="vocabulary", init="lm_head"), farma()),
+        Plan("farma_zeros", HeadConfig(kind="vocabulary", init="zeros"), farma()),
+        Plan("farma_untrained", HeadConfig(kind="vocabulary", init="lm_head"), ()),
+    ]
+
+
+def train_reward_model(
+    plan: Plan, policy: Path, tokenizer: Any, rows: list[Row], config: DemoConfig, out: Path, *,
+    progress: bool, announce: Callable[[str], None],
+) -> Scorer:
+    """Train one reward model, save its folder and return its scorer."""
+    set_seed(config.seed)
+    model = RewardModel.from_base(policy, plan.head, attn_implementation="eager")
+    for index, phase in enumerate(plan.phases):
+        announce(f"{plan.name}: {phase.objective}, {phase.steps} updates")
+        term = TermConfig(name=phase.objective, options=phase.options)
+        fit(
+            model, tokenizer, build_objective([term]), rows, out / "phases" / f"{index + 1}",
+            out / "metrics.jsonl", optimiser=optimiser(phase.learning_rate, max_steps=phase.steps),
+            log=LogConfig(log_steps=25, progress=progress), seed=config.seed + index,
+            phase=f"{index + 1}-{phase.objective}",
+        )
+    objective = "+".join(dict.fromkeys(phase.objective for phase in plan.phases))
+    card = CheckpointCard(
+        head=plan.head, objective=objective, template=TEMPLATE.model_dump(mode="json"),
+        base_model="policy", seed=config.seed,
+    )
+    model.save_pretrained(out / "model", tokenizer, card)
+    return Scorer.load(out / "model")

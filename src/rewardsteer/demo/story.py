@@ -1,0 +1,86 @@
+"""The whole story on the arithmetic task: policy → pairs → reward models → comparison → page."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sources.arithmetic import build_tokenizer
+from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.demo.compare import compare_methods, judge_samples
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.page import write_demo_page
+from rewardsteer.demo.reward_models import plans, train_reward_model
+from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
+from rewardsteer.models.checkpoint import library_versions
+from rewardsteer.outputs import claim_folder, write_json
+
+
+def run_demo(
+    config: DemoConfig, out: Path, *, overwrite: bool = False, progress: bool = True,
+    announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, Any]:
+    """Run the demo and return what ``OUT/summary.json`` holds.
+
+    Args:
+        config: sizes and seed.
+        out: output folder, empty unless ``overwrite``; gets ``report.html`` too.
+        progress: show progress bars of the trainings.
+        announce: called with a line of text as each step begins.
+
+    Raises:
+        OutputError: the folder is not empty.
+    """
+    began = time.perf_counter()
+    claim_folder(out, overwrite=overwrite)
+    _quiet()
+    tokenizer = build_tokenizer()
+    announce("training the flawed policy")
+    place = make_policy(config, tokenizer, out / "policy", progress=progress)
+    policy = load_policy(place)
+    announce("sampling solutions and pairing right with wrong ones")
+    questions = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
+    samples = sample(policy, tokenizer, questions, config, samples=config.samples, stream="pairs")
+    pairs = make_pairs(samples, tokenizer, config)
+    fresh = sample(
+        policy, tokenizer, draw_questions(config.fresh, config, "fresh"), config, samples=1,
+        stream="fresh",
+    )
+    announce(f"{len(pairs)} pairs; sampled solutions are right {samples.accuracy:.1%} of the time")
+    scorers = {
+        plan.name: train_reward_model(
+            plan, place, tokenizer, pairs, config, out / "reward_models" / plan.name,
+            progress=progress, announce=announce,
+        )
+        for plan in plans(config)
+    }
+    reward_models = judge_samples(scorers, fresh)
+    announce("comparing decoding methods")
+    methods, weights = compare_methods(
+        policy, tokenizer, scorers, config, out / "comparison",
+        announce=lambda label: announce(f"  {label}"),
+    )
+    summary = {
+        "methods": methods,
+        "reward_models": reward_models,
+        "weights": weights,
+        "pairs": len(pairs),
+        "config": config.model_dump(mode="json"),
+        "versions": library_versions(),
+        "seconds": time.perf_counter() - began,
+    }
+    write_json(out / "summary.json", summary)
+    write_demo_page(out)
+    return summary
+
+
+def _quiet() -> None:
+    """Loading reports and shard bars of a dozen tiny models would bury the story."""
+    import datasets
+    from transformers.utils import logging as transformers_logging
+
+    logging.getLogger("rewardsteer").setLevel(logging.WARNING)
+    transformers_logging.set_verbosity_error()
+    transformers_logging.disable_progress_bar()
+    datasets.disable_progress_bars()

@@ -1,0 +1,139 @@
+"""The demo's policy, and what is sampled from it: labelled pairs and fresh solutions."""
+
+import random
+from collections import defaultdict
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sets import Row, partial_row
+from rewardsteer.data.sources.arithmetic import FlawedSolver, draw_question, is_correct
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_comparison, encode_completion
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.requests import Request
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison, Generation
+from rewardsteer.training.config import LogConfig, OptimiserConfig
+from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_policy
+
+TEMPLATE = Template()
+BATCH = 64
+# Longest solution: five characters and a separator a step, the answer, end-of-text.
+MAX_NEW_TOKENS = 6 * 4 + 3
+
+
+@dataclass
+class Samples:
+    """Solutions of one or more questions and whether each is right."""
+
+    questions: list[str]
+    solutions: list[str]
+    correct: list[bool]
+
+    @property
+    def accuracy(self) -> float:
+        """Share of right solutions."""
+        return sum(self.correct) / len(self.correct)
+
+
+def draw_questions(count: int, config: DemoConfig, stream: str) -> list[str]:
+    """Questions from a named random stream; different streams are independent."""
+    rng = random.Random(f"{config.seed}/{stream}")
+    return [draw_question(rng, config.task) for _ in range(count)]
+
+
+def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool) -> Path:
+    """Train the policy on the flawed solver's text and return its folder."""
+    solver, rng = FlawedSolver(config.task), random.Random(f"{config.seed}/policy")
+    rows = []
+    for index in range(config.policy_steps * BATCH):
+        question = draw_question(rng, config.task)
+        solution = solver.solve(question, rng)
+        prompt_ids, label_ids = encode_completion(question, solution, TEMPLATE, tokenizer)
+        rows.append({"id": str(index), "prompt_ids": prompt_ids, "label_ids": label_ids})
+    settings = PolicyConfig(
+        architecture=ArchitectureConfig(
+            model_type="llama",
+            options={
+                "hidden_size": config.hidden_size,
+                "intermediate_size": 4 * config.hidden_size,
+                "num_hidden_layers": config.layers,
+                "num_attention_heads": config.heads,
+                "num_key_value_heads": config.heads,
+                "max_position_embeddings": 128,
+            },
+        ),
+        optimiser=optimiser(3e-3),
+        log=LogConfig(log_steps=25, progress=progress),
+        seed=config.seed,
+    )
+    return train_policy(settings, tokenizer, rows, out, overwrite=True)
+
+
+def optimiser(learning_rate: float, *, max_steps: int = -1) -> OptimiserConfig:
+    """The optimiser that all of the demo's models share."""
+    return OptimiserConfig(
+        learning_rate=learning_rate, batch_size=BATCH, scheduler="cosine", warmup=20,
+        weight_decay=0.01, betas=(0.9, 0.95), max_steps=max_steps,
+    )
+
+
+def sample(
+    policy: Any, tokenizer: Any, questions: list[str], config: DemoConfig, *, samples: int,
+    stream: str,
+) -> Samples:
+    """Solutions at temperature 1, ``samples`` for every question, question by question."""
+    settings = DecodingConfig(
+        method="none", top_k=0, max_new_tokens=MAX_NEW_TOKENS, batch_size=250, seed=config.seed
+    )
+    requests = [
+        Request(id=f"{stream}/{index}/{number}", prompt=question)
+        for index, question in enumerate(questions)
+        for number in range(samples)
+    ]
+    # Sampled longest prompt last: rows of a batch then pad little.
+    requests.sort(key=lambda request: len(request.prompt))
+    drawn: dict[str, Generation] = {
+        generation.id: generation
+        for generation in generate(
+            policy, tokenizer, requests, build_method(settings), settings, template=TEMPLATE
+        )
+    }
+    result = Samples([], [], [])
+    for index, question in enumerate(questions):
+        for number in range(samples):
+            solution = drawn[f"{stream}/{index}/{number}"].completion
+            result.questions.append(question)
+            result.solutions.append(solution)
+            result.correct.append(is_correct(question, solution))
+    return result
+
+
+def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row]:
+    """Right against wrong solutions of one question, as rows for training.
+
+    Raises:
+        DataError: the policy never gave a right and a wrong solution to one question.
+    """
+    rng = random.Random(f"{config.seed}/pairs")
+    by_question: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
+    for question, solution, correct in zip(
+        samples.questions, samples.solutions, samples.correct, strict=True
+    ):
+        by_question[question][0 if correct else 1].add(solution)
+    rows: list[Row] = []
+    for question, (right, wrong) in by_question.items():
+        combinations = [(r, w) for r in sorted(right) for w in sorted(wrong)]
+        count = min(config.pairs_per_question, len(combinations))
+        for chosen, rejected in rng.sample(combinations, count):
+            comparison = Comparison(
+                id=str(len(rows)), prompt=question, chosen=chosen, rejected=rejected
+            )
+            pair = encode_comparison(comparison, TEMPLATE, tokenizer)
+            rows.append(partial_row(pair, start=0, count=None, closed=True, seed=config.seed))
+    if not rows:
+        raise DataError("No question got both a right and a wrong solution; raise demo questions.")
+    return rows

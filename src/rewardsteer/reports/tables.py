@@ -1,0 +1,88 @@
+"""Figures as cells, for pages and for the terminal."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+METHOD_COLUMNS = (
+    "method", "reward", "gain over first (95 %)", "accuracy", "LM calls", "RM calls", "RM tokens",
+    "ms",
+)
+
+
+def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One row a method under `METHOD_COLUMNS`; a figure that was not measured is a dash."""
+    return [
+        [
+            name,
+            _spread(figures, "reward", "reward_stderr"),
+            _range(figures, "reward_gain"),
+            _number(figures, "accuracy", "{:.3f}"),
+            _number(figures, "lm_calls_per_token", "{:.2f}"),
+            _number(figures, "rm_calls_per_token", "{:.2f}"),
+            _number(figures, "rm_tokens_per_token", "{:.1f}"),
+            _number(figures, "seconds_per_token", "{:.2f}", 1e3),
+        ]
+        for name, figures in methods.items()
+    ]
+
+
+AUROC_COLUMNS = ("reward model", "AUROC", "95 % interval")
+
+
+def auroc_rows(models: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One row a reward model under `AUROC_COLUMNS`."""
+    return [
+        [name, f"{f['auroc']:.3f}", f"{f['auroc_low']:.3f} – {f['auroc_high']:.3f}"]
+        for name, f in models.items()
+    ]
+
+
+PREFERENCE_COLUMNS = ("subset", "pairs", "accuracy", "95 % interval", "margin")
+
+
+def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """All comparisons, then each subset when there are several, under `PREFERENCE_COLUMNS`."""
+    groups = {"all": figures["all"]}
+    if len(figures["subsets"]) > 1:
+        groups |= figures["subsets"]
+    return [
+        [
+            name, f"{f['count']}", f"{f['accuracy']:.3f}",
+            f"{f['accuracy_low']:.3f} – {f['accuracy_high']:.3f}", f"{f['margin']:+.3f}",
+        ]
+        for name, f in groups.items()
+    ]
+
+
+def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
+    """A table on standard output."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=title, title_justify="left")
+    for index, column in enumerate(columns):
+        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=index == 0)
+    for row in rows:
+        table.add_row(*row)
+    Console().print(table)
+
+
+def _number(
+    figures: Mapping[str, float], name: str, pattern: str, scale: float = 1.0
+) -> str:
+    return pattern.format(scale * figures[name]) if name in figures else "–"
+
+
+def _spread(figures: Mapping[str, float], name: str, error: str) -> str:
+    if name not in figures:
+        return "–"
+    tail = f" ± {figures[error]:.3f}" if error in figures else ""
+    return f"{figures[name]:+.3f}{tail}"
+
+
+def _range(figures: Mapping[str, float], name: str) -> str:
+    if name not in figures:
+        return "–"
+    if f"{name}_low" not in figures:
+        return f"{figures[name]:+.3f}"
+    return f"{figures[name]:+.3f} ({figures[f'{name}_low']:+.3f}, {figures[f'{name}_high']:+.3f})"
