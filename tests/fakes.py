@@ -7,6 +7,8 @@ import torch
 from tokenizers import Regex, Tokenizer, models, pre_tokenizers
 from tokenizers.decoders import Fuse
 from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
     GPT2Config,
     GPT2LMHeadModel,
     GPTNeoXConfig,
@@ -42,7 +44,8 @@ def tiny_causal_lm(
     kind: str = "llama", *, vocab_size: int = 80, hidden: int = 32, seed: int = 0,
     tie_word_embeddings: bool = False, dtype: torch.dtype = torch.float32,
 ) -> torch.nn.Module:
-    """A random two-layer causal LM; kind: ``llama``, ``gpt_neox`` or ``gpt2``."""
+    """A random two-layer causal LM; kind: ``llama``, ``gpt_neox``, ``gpt2``,
+    ``qwen3``, ``mistral`` or ``gemma2``."""
     torch.manual_seed(seed)
     special = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
     if kind == "llama":
@@ -60,6 +63,12 @@ def tiny_causal_lm(
             vocab_size=vocab_size, n_embd=hidden, n_layer=2, n_head=2, n_positions=512,
             tie_word_embeddings=tie_word_embeddings, resid_pdrop=0.0, embd_pdrop=0.0,
             attn_pdrop=0.0, **special))
+    elif kind in ("qwen3", "mistral", "gemma2"):
+        config = AutoConfig.for_model(
+            kind, vocab_size=vocab_size, hidden_size=hidden, intermediate_size=2 * hidden,
+            num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=hidden // 2,
+            max_position_embeddings=512, tie_word_embeddings=tie_word_embeddings, **special)
+        model = AutoModelForCausalLM.from_config(config)
     else:
         raise ValueError(f"unknown kind {kind!r}")
     # Larger weights than the library's default spread next-token scores out, so that greedy

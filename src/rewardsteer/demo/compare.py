@@ -66,11 +66,11 @@ def compare_methods(
             max(range(len(tried)), key=lambda i: list(tried.values())[i]["reward"])
         ]
     entries = [
-        Entry("none", _settings(config, top_k=0)),
-        Entry("none T=0.5", _settings(config, top_k=0, temperature=0.5)),
+        Entry("none", _settings(config)),
+        Entry("none T=0.5", _settings(config, temperature=0.5)),
         Entry("none greedy", _settings(config, mode="greedy")),
         Entry(
-            "best_of_n", _settings(config, method="best_of_n", top_k=0, n=config.best_of),
+            "best_of_n", _settings(config, method="best_of_n", n=config.best_of),
             scorers["plain"],
         ),
         *(_guided(label, label, scorers, weights[label], config) for label in GUIDED),

@@ -17,7 +17,7 @@ class DemoConfig(Config):
         samples: solutions sampled per question.
         pairs_per_question: at most so many pairs of a question.
         reward_steps: updates of each reward model, 64 pairs each.
-        constraint_steps: updates of FaRMA's constraint phase, 64 solutions each.
+        constraint_weight: weight of FaRMA's constraint beside Bradley-Terry.
         center_coefficient: reward centring; it makes rewards comparable across questions.
         fresh: new sampled solutions on which reward models are tested.
         tuning_prompts: questions on which each guided method's weight is chosen.
@@ -28,21 +28,21 @@ class DemoConfig(Config):
         seed: of everything; the task's flaw has its own.
     """
 
-    task: ArithmeticConfig = ArithmeticConfig()
+    task: ArithmeticConfig = ArithmeticConfig(min_operations=3, max_operations=3)
     hidden_size: int = 96
     layers: int = 2
     heads: int = 6
     policy_steps: int = Field(300, ge=1)
-    questions: int = Field(6000, ge=2)
+    questions: int = Field(8000, ge=2)
     samples: int = Field(8, ge=2)
     pairs_per_question: int = Field(4, ge=1)
-    reward_steps: int = Field(400, ge=1)
-    constraint_steps: int = Field(60, ge=1)
+    reward_steps: int = Field(450, ge=1)
+    constraint_weight: float = 0.5
     center_coefficient: float = 0.1
     fresh: int = Field(2000, ge=10)
-    tuning_prompts: int = Field(200, ge=1)
-    test_prompts: int = Field(600, ge=2)
-    weights: list[float] = Field(default_factory=lambda: [0.5, 1.0, 2.0, 4.0, 8.0])
+    tuning_prompts: int = Field(300, ge=1)
+    test_prompts: int = Field(1000, ge=2)
+    weights: list[float] = Field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0, 4.0])
     candidates: int = 5
     best_of: int = 8
     seed: int = 0

@@ -67,7 +67,7 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
             },
         ),
         optimiser=optimiser(3e-3),
-        log=LogConfig(log_steps=25, progress=progress),
+        log=LogConfig(log_steps=25, progress=progress, echo=False),
         seed=config.seed,
     )
     return train_policy(settings, tokenizer, rows, out, overwrite=True)

@@ -51,6 +51,7 @@ class LogConfig(Config):
         eval_rows: at most this many test rows are used.
         report_to: trackers known to transformers: tensorboard, wandb, trackio, mlflow.
         progress: show progress bars.
+        echo: print log lines where there is no progress bar; they are in metrics.jsonl anyway.
     """
 
     log_steps: int = Field(10, ge=1)
@@ -59,6 +60,7 @@ class LogConfig(Config):
     eval_rows: int = Field(512, ge=1)
     report_to: list[str] = Field(default_factory=list)
     progress: bool = True
+    echo: bool = True
 
 
 class TermConfig(Config):

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from transformers import TrainerCallback, TrainingArguments
+from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError
@@ -171,6 +171,8 @@ def fit(
         ),
         callbacks=[LogLines(log_lines, phase)],
     )
+    if not log.echo:
+        trainer.remove_callback(PrinterCallback)
     checkpoint = last_checkpoint(out) if resume else None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if eval_rows is None:

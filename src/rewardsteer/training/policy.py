@@ -86,7 +86,7 @@ def train_policy(
     Raises:
         ConfigError, OutputError: see `build_policy` and `claim_folder`.
     """
-    from transformers import Trainer
+    from transformers import PrinterCallback, Trainer
 
     from rewardsteer.training.fit import LogLines, training_arguments
 
@@ -105,6 +105,8 @@ def train_policy(
         data_collator=SftCollator(tokenizer.pad_token_id),
         callbacks=[LogLines(out / "metrics.jsonl", "policy")],
     )
+    if not config.log.echo:
+        trainer.remove_callback(PrinterCallback)
     trainer.train()
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")

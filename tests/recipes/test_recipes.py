@@ -1,0 +1,45 @@
+"""Every shipped recipe is found by itself and runs two updates on a tiny model."""
+
+import pytest
+
+from rewardsteer.configuration import load_config
+from rewardsteer.data.config import DataConfig
+from rewardsteer.data.prepare import prepare
+from rewardsteer.data.sources import SOURCES
+from rewardsteer.data.sources.arithmetic import build_tokenizer
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.recipes import list_recipes, read_recipe
+from rewardsteer.training.run import train
+from tests.fakes import tiny_causal_lm
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("recipes")
+    tokenizer = build_tokenizer()
+    tiny_causal_lm(vocab_size=len(tokenizer)).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    options = {"rows": 24, "min_operations": 3, "max_operations": 4}
+    config = DataConfig(source={"name": "arithmetic", "options": options}, drop_overlap=False)
+    prepare(config, tokenizer, folder / "data")
+    return folder
+
+
+def test_there_are_recipes():
+    assert {"tldr/farma", "hh/bt", "ultrafeedback/pargs", "arithmetic/farma"} <= set(list_recipes())
+
+
+@pytest.mark.parametrize("name", list_recipes())
+def test_recipe_runs_two_steps(name, world, tmp_path):
+    recipe = load_config(TrainConfig, read_recipe(name))
+    assert recipe.data is not None
+    for source in recipe.data.sources:
+        SOURCES.get(source.name)
+    config = load_config(TrainConfig, read_recipe(name), [
+        f"base_model={world / 'base'}", f"prepared={world / 'data'}", "optimiser.max_steps=2",
+        "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.precision=fp32",
+        "log.progress=false", "log.echo=false", "log.save_steps=0", "log.eval_rows=4",
+    ])
+    # Two rounds show the alternation; seven only take longer.
+    config = config.model_copy(update={"rounds": min(config.rounds, 2)})
+    assert (train(config, tmp_path / "run") / "rewardsteer.json").exists()

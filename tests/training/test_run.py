@@ -1,0 +1,214 @@
+"""Whole training runs on tiny models: phases, resume, NaN, refusals, adapters."""
+
+import json
+
+import pytest
+import torch
+
+from rewardsteer.data.config import DataConfig
+from rewardsteer.data.prepare import prepare
+from rewardsteer.data.sources.arithmetic import build_tokenizer
+from rewardsteer.errors import ConfigError, NonFiniteError, OutputError
+from rewardsteer.models.checkpoint import read_card
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training import fit as fit_module
+from rewardsteer.training import run as run_module
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.run import train
+from tests.fakes import tiny_causal_lm
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A tiny base model and prepared arithmetic pairs."""
+    folder = tmp_path_factory.mktemp("world")
+    tokenizer = build_tokenizer()
+    tiny_causal_lm(vocab_size=len(tokenizer)).save_pretrained(folder / "base")
+    tokenizer.save_pretrained(folder / "base")
+    config = DataConfig(
+        source={"name": "arithmetic", "options": {"rows": 60}}, prefix_start=0, test_fraction=0.2,
+        drop_overlap=False,
+    )
+    prepare(config, tokenizer, folder / "data")
+    return folder
+
+
+def settings(world, **changes):
+    values = {
+        "base_model": str(world / "base"),
+        "prepared": str(world / "data"),
+        "phases": [{"objective": [{"name": "bradley_terry"}], "rows": 16}],
+        "optimiser": {"learning_rate": 1e-3, "batch_size": 4},
+        "log": {"progress": False, "log_steps": 1, "echo": False},
+    }
+    return TrainConfig.model_validate(values | changes)
+
+
+FARMA = {
+    "head": {"kind": "vocabulary"},
+    "phases": [
+        {"objective": [{"name": "bradley_terry"}], "rows": 16},
+        {"objective": [{"name": "max_constraint"}], "rows": 8},
+    ],
+    "rounds": 2,
+    "last_phase": "bradley_terry",
+}
+
+
+def weights(folder):
+    return RewardModel.from_pretrained(folder).state_dict()
+
+
+def assert_equal_weights(first, second):
+    assert first.keys() == second.keys()
+    for name, value in first.items():
+        assert torch.equal(value, second[name]), name
+
+
+def test_alternation_runs_the_plan_and_ends_after_bradley_terry(world, tmp_path):
+    model = train(settings(world, **FARMA), tmp_path / "run")
+    state = json.loads((tmp_path / "run" / "state.json").read_text())
+    assert [record["phase"] for record in state] == [
+        "bradley_terry", "max_constraint", "bradley_terry"
+    ]
+    assert all("eval_constraint_violation" in record for record in state)
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    steps = {(line["phase"], line["step"]) for line in lines if "loss" in line}
+    # 16 rows by 4 is 4 updates, 8 rows by 4 is 2; each phase counts anew.
+    assert steps == {
+        *(("01-bradley_terry", i) for i in range(1, 5)),
+        *(("02-max_constraint", i) for i in range(1, 3)),
+        *(("03-bradley_terry", i) for i in range(1, 5)),
+    }
+    card = read_card(model)
+    assert card.objective == "bradley_terry+max_constraint"
+    assert card.data_fingerprint
+    # Each phase starts its learning rate anew.
+    first = {line["phase"]: line["learning_rate"] for line in lines if line.get("step") == 1}
+    assert set(first.values()) == {1e-3}
+
+
+def test_same_seed_gives_the_same_weights(world, tmp_path):
+    first = train(settings(world, **FARMA), tmp_path / "a")
+    second = train(settings(world, **FARMA), tmp_path / "b")
+    assert_equal_weights(weights(first), weights(second))
+
+
+def test_interrupted_between_phases_resumes_to_the_same_weights(world, tmp_path, monkeypatch):
+    whole = train(settings(world, **FARMA), tmp_path / "whole")
+    real, calls = run_module.fit, []
+
+    def failing(*args, **options):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return real(*args, **options)
+
+    monkeypatch.setattr(run_module, "fit", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(world, **FARMA), tmp_path / "cut")
+    monkeypatch.setattr(run_module, "fit", real)
+    again = train(settings(world, **FARMA), tmp_path / "cut", resume=True)
+    assert_equal_weights(weights(whole), weights(again))
+
+
+def test_interrupted_within_a_phase_resumes_to_the_same_weights(world, tmp_path, monkeypatch):
+    changes = {"log": {"progress": False, "log_steps": 1, "save_steps": 1, "echo": False}}
+    whole = train(settings(world, **changes), tmp_path / "whole")
+    real = fit_module.RewardTrainer.compute_loss
+
+    def failing(self, *args, **options):
+        if self.state.global_step == 2:
+            raise KeyboardInterrupt
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(fit_module.RewardTrainer, "compute_loss", failing)
+    with pytest.raises(KeyboardInterrupt):
+        train(settings(world, **changes), tmp_path / "cut")
+    monkeypatch.setattr(fit_module.RewardTrainer, "compute_loss", real)
+    # A checkpoint that was cut short is passed over.
+    (tmp_path / "cut" / "phases" / "01-bradley_terry" / "checkpoint-3").mkdir()
+    again = train(settings(world, **changes), tmp_path / "cut", resume=True)
+    assert_equal_weights(weights(whole), weights(again))
+
+
+def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, monkeypatch):
+    changes = {"log": {"progress": False, "log_steps": 1, "save_steps": 1, "echo": False}}
+    real = RewardModel.forward
+    calls = []
+
+    def poisoned(self, batch):
+        output = real(self, batch)
+        calls.append(1)
+        if len(calls) == 3:
+            output.sequence_rewards = output.sequence_rewards * float("nan")
+        return output
+
+    monkeypatch.setattr(RewardModel, "forward", poisoned)
+    with pytest.raises(NonFiniteError, match=r"became nan at update 3.*--resume"):
+        train(settings(world, **changes), tmp_path / "run")
+    phase = tmp_path / "run" / "phases" / "01-bradley_terry"
+    record = json.loads((phase / "nonfinite_batch.json").read_text())
+    assert record["step"] == 3
+    assert len(record["row_ids"]) == 4
+    assert (phase / "checkpoint-2" / "trainer_state.json").exists()
+    monkeypatch.setattr(RewardModel, "forward", real)
+    assert train(settings(world, **changes), tmp_path / "run", resume=True).exists()
+
+
+def test_refusals_come_before_any_work(world, tmp_path):
+    with pytest.raises(ConfigError, match="next_token_rewards"):
+        train(settings(world, phases=[{"objective": [{"name": "max_constraint"}]}]), tmp_path / "x")
+    assert not (tmp_path / "x").exists()
+    (tmp_path / "taken").mkdir()
+    (tmp_path / "taken" / "note").write_text("mine")
+    with pytest.raises(OutputError, match="not empty"):
+        train(settings(world), tmp_path / "taken")
+    assert (tmp_path / "taken" / "note").read_text() == "mine"
+    train(settings(world), tmp_path / "run")
+    with pytest.raises(ConfigError, match="other settings"):
+        train(settings(world, seed=5), tmp_path / "run", resume=True)
+
+
+@pytest.mark.parametrize("head", [
+    {"kind": "scalar"}, {"kind": "scalar", "layers": "mlp"}, {"kind": "vocabulary"},
+])
+def test_adapters_train_and_merge_into_a_plain_folder(world, tmp_path, head):
+    config = settings(world, head=head, lora={"rank": 4, "alpha": 8})
+    model = weights(train(config, tmp_path / "run"))
+    assert not any("lora" in name for name in model)
+    base = tiny_causal_lm(vocab_size=19).state_dict()
+    query = "base.model.layers.0.self_attn.q_proj.weight"
+    assert not torch.equal(model[query], base[query.removeprefix("base.")])
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_mixed_steps_with_gradient_checkpointing(world, tmp_path, precision):
+    config = settings(
+        world, head={"kind": "vocabulary"},
+        phases=[{"objective": [
+            {"name": "bradley_terry"}, {"name": "max_constraint", "weight": 0.5},
+        ]}],
+        optimiser={
+            "learning_rate": 1e-3, "batch_size": 4, "accumulation": 2, "max_steps": 2,
+            "precision": precision, "gradient_checkpointing": True,
+        },
+    )
+    train(config, tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    first = next(line for line in lines if "loss" in line)
+    expected = first["loss_bradley_terry"] + 0.5 * first["loss_max_constraint"]
+    assert first["loss"] == pytest.approx(expected, rel=2e-2)
+
+
+def test_best_phase_is_kept(world, tmp_path, monkeypatch):
+    figures = iter([0.9, 0.0, 0.4])
+    real = run_module.fit
+
+    def scored(*args, **options):
+        return real(*args, **options) | {"eval_accuracy": next(figures)}
+
+    monkeypatch.setattr(run_module, "fit", scored)
+    train(settings(world, **FARMA, keep="best"), tmp_path / "run")
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["kept"] == "phases/01-bradley_terry"
