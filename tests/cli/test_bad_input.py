@@ -1,0 +1,125 @@
+"""Bad input as a new user meets it: one sentence, status 2, nothing half-written."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from tests.fakes import save_tiny
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, result.output
+    message = " ".join(result.stderr.split())
+    assert message.startswith("error: ")
+    for word in words:
+        assert word in message
+    assert "Traceback" not in message
+
+
+@pytest.fixture
+def base(tmp_path):
+    return save_tiny(tmp_path / "base")
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_unknown_names_suggest_the_nearest(base, tmp_path):
+    refused(run("train", "tldr/farm"), "Did you mean 'tldr/farma'?")
+    refused(run("train", "tldr/bt", "optimiser.learning_rat=1"), "Did you mean 'learning_rate'?")
+    refused(run("train", "tldr/bt", "rounds"), "dotted.name=value")
+    refused(run("train", "tldr/bt", "rounds=many"), "'rounds' is wrong", "'many'")
+    refused(run("train", tmp_path / "none.yaml"), "none.yaml cannot be read")
+    refused(run("data", "prepare", "tldrr", "--tokenizer", base), "Did you mean 'tldr'?")
+
+
+def test_data_faults_name_file_and_line(base, tmp_path):
+    out = tmp_path / "out"
+    options = ("--tokenizer", base, "--out", out)
+    refused(run("data", "prepare", "pairs", "--path", tmp_path / "no.jsonl", *options), "no.jsonl")
+    (tmp_path / "bad.jsonl").write_text('{"prompt": "p", "chosen": "a", "rejected": "b"}\n{oops\n')
+    refused(
+        run("data", "prepare", "pairs", "--path", tmp_path / "bad.jsonl", *options), "line 2"
+    )
+    same = write(tmp_path / "same.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "a"}])
+    refused(run("data", "prepare", "pairs", "--path", same, *options), "chosen equals rejected")
+    rows = [{"prompt": "p" * 50 + str(i), "chosen": "a", "rejected": "b"} for i in range(4)]
+    long = write(tmp_path / "long.jsonl", rows)
+    refused(
+        run("data", "prepare", "pairs", "max_length=20", "--path", long, *options),
+        "prompt longer than max_length", "raise max_length",
+    )
+    refused(run("data", "prepare", "hh", "--path", long), "--tokenizer")
+    assert not out.exists() or not list(out.iterdir())
+
+
+def test_prepared_folder_is_not_overwritten_unasked(base, tmp_path):
+    rows = [{"prompt": f"p{i}", "chosen": "a", "rejected": "b"} for i in range(4)]
+    arguments = (
+        "data", "prepare", "pairs", "--path", write(tmp_path / "a.jsonl", rows),
+        "--tokenizer", base, "--out", tmp_path / "out",
+    )
+    assert run(*arguments).exit_code == 0
+    refused(run(*arguments), "not empty", "--overwrite")
+    assert run(*arguments, "--overwrite").exit_code == 0
+    stats = run("data", "stats", tmp_path / "out")
+    assert stats.exit_code == 0
+    assert "train chosen" in stats.stdout
+
+
+def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
+    data = tmp_path / "data"
+    rows = [{"prompt": f"p{i}", "chosen": "a" * 20, "rejected": "b" * 20} for i in range(8)]
+    path = write(tmp_path / "a.jsonl", rows)
+    made = run("data", "prepare", "pairs", "--path", path, "--tokenizer", base, "--out", data)
+    assert made.exit_code == 0
+    common = (f"prepared={data}", "optimiser.precision=fp32", "log.save_steps=0")
+    refused(
+        run("train", "hh/bt", f"base_model={tmp_path / 'none'}", *common, "--out", tmp_path / "r"),
+        "none",
+    )
+    taken = tmp_path / "taken"
+    taken.mkdir()
+    (taken / "mine").write_text("x")
+    refused(
+        run("train", "hh/bt", f"base_model={base}", *common, "--out", taken), "not empty", "--resume"
+    )
+    refused(
+        run("train", "hh/farma", "head.kind=scalar", f"base_model={base}", *common),
+        "next_token_rewards", "head.kind=vocabulary",
+    )
+
+
+def test_report_and_evaluate_name_what_is_missing(base, tmp_path):
+    refused(run("report", tmp_path), "evaluate generation")
+    prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
+    (tmp_path / "m.yaml").write_text("none: {metod: none}")
+    refused(
+        run("evaluate", "generation", "--model", base, "--prompts", prompts, "--methods",
+            tmp_path / "m.yaml", "--judge", base), "Did you mean 'method'?",
+    )
+    refused(
+        run("evaluate", "preference", "--reward-model", base, "--data", tmp_path),
+        "without a card",
+    )
+
+
+def test_a_process_ends_with_status_two_and_no_traceback(tmp_path):
+    result = subprocess.run(
+        [sys.executable, "-m", "rewardsteer", "train", "nothing/here"], capture_output=True,
+        text=True, env={**os.environ, "NO_COLOR": "1"}, cwd=tmp_path,
+    )
+    assert result.returncode == 2
+    assert result.stderr.startswith("error: Unknown recipe 'nothing/here'")
+    assert len(result.stderr.splitlines()) == 1

@@ -1,0 +1,85 @@
+"""The demo at a size of seconds: its files, its promises about calls, its page."""
+
+import json
+
+import pytest
+
+from rewardsteer.data.sources.arithmetic import (
+    ArithmeticConfig,
+    FlawedSolver,
+    answer,
+    compute,
+    draw_question,
+    is_correct,
+)
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.story import run_demo
+from rewardsteer.errors import ConfigError, OutputError
+
+SMALL = DemoConfig(
+    hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
+    tuning_prompts=6, test_prompts=8, weights=[1.0, 2.0], candidates=3, best_of=2,
+)
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory):
+    out = tmp_path_factory.mktemp("demo") / "out"
+    return out, run_demo(SMALL, out, progress=False)
+
+
+def test_summary_holds_what_is_promised(demo):
+    out, summary = demo
+    assert json.loads((out / "summary.json").read_text()) == summary
+    wanted = {
+        "accuracy", "reward", "reward_stderr", "lm_calls_per_token", "rm_calls_per_token",
+        "rm_tokens_per_token", "seconds_per_token",
+    }
+    for figures in summary["methods"].values():
+        assert wanted <= figures.keys()
+    assert summary["seconds"] > 0
+
+
+def test_calls_per_token(demo):
+    methods = demo[1]["methods"]
+    for name in ("farma", "farma (zeros)", "farma (untrained)"):
+        assert methods[name]["rm_calls_per_token"] == 1
+        assert methods[name]["lm_calls_per_token"] == 1
+    for name in ("args", "pargs"):
+        assert methods[name]["rm_calls_per_token"] == SMALL.candidates
+    assert methods["none"]["rm_calls_per_token"] == 0
+
+
+def test_page_shows_every_method(demo):
+    page = (demo[0] / "report.html").read_text()
+    for name in demo[1]["methods"]:
+        assert name in page
+
+
+def test_output_is_not_overwritten_unasked(demo):
+    with pytest.raises(OutputError, match="not empty"):
+        run_demo(SMALL, demo[0], progress=False)
+
+
+def test_flaw_is_systematic():
+    import random
+
+    config = ArithmeticConfig(flawed_facts=20, wrong_probability=0.65)
+    solver, rng = FlawedSolver(config), random.Random(0)
+    assert len(solver.wrong_answers) == 20
+    assert all(wrong != compute(*fact) for fact, wrong in solver.wrong_answers.items())
+    right = sum(
+        is_correct(question, solver.solve(question, rng))
+        for question in (draw_question(rng, config) for _ in range(500))
+    )
+    assert 200 < right < 450
+    question = draw_question(rng, config)
+    assert is_correct(question, solver.solve(question))
+    assert solver.solve(question).endswith(f"#{answer(question)}")
+
+
+def test_impossible_tasks_are_refused():
+    with pytest.raises(ConfigError, match=r"0\.\.100"):
+        FlawedSolver(ArithmeticConfig(flawed_facts=101))
+    with pytest.raises(ConfigError, match="min_operations"):
+        FlawedSolver(ArithmeticConfig(min_operations=3, max_operations=2))

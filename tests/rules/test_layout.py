@@ -1,0 +1,51 @@
+"""Rules of the code base that a machine can hold."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FILES = sorted((ROOT / "src").rglob("*.py"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_files_and_functions_stay_short(path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 400
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef):
+            assert node.end_lineno - node.lineno + 1 <= 90, f"{node.name} is too long"
+            body = node.body[1:] if ast.get_docstring(node) else node.body
+            if body:
+                assert body[-1].end_lineno - body[0].lineno + 1 < 60, f"{node.name} is too long"
+
+
+def test_no_drawer_for_odds_and_ends():
+    assert not [path for path in FILES if "utils" in path.stem]
+
+
+def test_help_loads_no_torch():
+    code = (
+        "import sys\nfrom rewardsteer.cli.main import app\n"
+        "try:\n    app(['--help'])\nexcept SystemExit:\n    pass\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'matplotlib'} & set(sys.modules)\n"
+        "assert not heavy, heavy"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
+    assert "Train reward models" in result.stdout
+
+
+@pytest.mark.parametrize("module", [
+    "errors", "registry", "records", "outputs", "configuration", "data.config", "data.prepare",
+    "data.sources.pairs", "reports.page", "reports.plots", "training.config", "training.recipes",
+    "demo.config", "evaluation.metrics", "evaluation.statistics",
+])
+def test_light_modules_load_no_torch(module):
+    code = f"import sys, rewardsteer.{module}; assert 'torch' not in sys.modules"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert result.returncode == 0, result.stderr
