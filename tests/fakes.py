@@ -79,7 +79,9 @@ def tiny_causal_lm(
     return model.to(dtype).eval()
 
 
-def save_tiny(folder: Path, kind: str = "llama", seed: int = 0, **tokenizer_options: object) -> Path:
+def save_tiny(
+    folder: Path, kind: str = "llama", seed: int = 0, **tokenizer_options: object
+) -> Path:
     """A tiny causal LM with its character tokenizer as an ordinary Hugging Face folder."""
     tokenizer = character_tokenizer(**tokenizer_options)  # type: ignore[arg-type]
     model = tiny_causal_lm(kind, vocab_size=len(tokenizer), seed=seed)

@@ -93,7 +93,8 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
     taken.mkdir()
     (taken / "mine").write_text("x")
     refused(
-        run("train", "hh/bt", f"base_model={base}", *common, "--out", taken), "not empty", "--resume"
+        run("train", "hh/bt", f"base_model={base}", *common, "--out", taken),
+        "not empty", "--resume",
     )
     refused(
         run("train", "hh/farma", "head.kind=scalar", f"base_model={base}", *common),

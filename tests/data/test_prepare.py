@@ -116,10 +116,10 @@ def test_blend_follows_the_weights(tmp_path):
 def test_refusals_leave_nothing_behind(tmp_path):
     path = write(tmp_path / "a.jsonl", pairs(8))
     tokenizer = character_tokenizer()
-    with pytest.raises(DataError, match="Nothing is left for the train split.*raise max_length"):
+    with pytest.raises(DataError, match=r"Nothing is left for the train split.*raise max_length"):
         prepare(config(path, max_length=5), tokenizer, tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
-    with pytest.raises(ConfigError, match="Unknown data source 'pars'.*'pairs'"):
+    with pytest.raises(ConfigError, match=r"Unknown data source 'pars'.*'pairs'"):
         prepare(DataConfig(source="pars"), tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()
     with pytest.raises(ConfigError, match="does not take that"):

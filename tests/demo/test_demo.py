@@ -75,7 +75,7 @@ def test_flaw_is_systematic():
     assert 200 < right < 450
     question = draw_question(rng, config)
     assert is_correct(question, solver.solve(question))
-    assert solver.solve(question).endswith(f"#{answer(question)}")
+    assert solver.solve(question).endswith(f"={answer(question)}")
 
 
 def test_impossible_tasks_are_refused():

@@ -111,13 +111,15 @@ def test_preference_accuracy_counts_by_hand(world, tmp_path):
     rows = load_set(tmp_path / "data", "test", "full")
     right = 0
     for row in rows:
-        chosen, rejected = scorers["scalar"].score([row["prompt"]] * 2, [row["chosen"], row["rejected"]])
+        texts = [row["chosen"], row["rejected"]]
+        chosen, rejected = scorers["scalar"].score([row["prompt"]] * 2, texts)
         right += chosen > rejected
     assert figures["all"]["accuracy"] == pytest.approx(right / len(rows))
     assert figures["all"]["accuracy_low"] < figures["all"]["accuracy"]
     source["options"]["rows"] = 5
     other = DataConfig(source=source, template={"response": " {response}"}, drop_overlap=False)
+    spaced = build_tokenizer()
+    spaced.add_tokens([" "])
+    prepare(other, spaced, tmp_path / "other")
     with pytest.raises(MismatchError, match="another response template"):
-        tokenizer.add_tokens([" "])
-        prepare(other, tokenizer, tmp_path / "other")
         evaluate_preference(scorers["scalar"], tmp_path / "other")

@@ -163,7 +163,8 @@ def test_card_of_a_foreign_classifier_and_refusals(tmp_path):
     model = build(tmp_path, "llama", "linear")
     model.carrier.save_pretrained(tmp_path / "foreign")
     assert read_card(tmp_path / "foreign").head.kind == "scalar"
-    model.save_pretrained(tmp_path / "ours", character_tokenizer(), CheckpointCard(head=HeadConfig()))
+    card = CheckpointCard(head=HeadConfig())
+    model.save_pretrained(tmp_path / "ours", character_tokenizer(), card)
     (tmp_path / "ours" / "rewardsteer.json").write_text('{"head": 3}')
     with pytest.raises(CheckpointError, match="damaged"):
         RewardModel.from_pretrained(tmp_path / "ours")
@@ -181,12 +182,13 @@ def test_padding_token_apart_from_end_of_text(tmp_path):
 
 def test_fingerprint_follows_the_weights(tmp_path):
     model = build(tmp_path, "llama", "linear")
+    tokenizer, card = character_tokenizer(), CheckpointCard(head=HeadConfig())
     for name in ("a", "b"):
-        model.save_pretrained(tmp_path / name, character_tokenizer(), CheckpointCard(head=HeadConfig()))
+        model.save_pretrained(tmp_path / name, tokenizer, card)
     assert fingerprint(tmp_path / "a") == fingerprint(tmp_path / "b")
     with torch.no_grad():
         model.carrier.score.weight += 1
-    model.save_pretrained(tmp_path / "b", character_tokenizer(), CheckpointCard(head=HeadConfig()))
+    model.save_pretrained(tmp_path / "b", tokenizer, card)
     assert fingerprint(tmp_path / "a") != fingerprint(tmp_path / "b")
 
 

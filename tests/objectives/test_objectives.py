@@ -97,7 +97,7 @@ def test_constraint_in_one_pass_equals_one_row_per_prefix(kind, side, detach):
     for row in data:
         for length in row["chosen_lengths"]:
             prefix = row["prompt_ids"] + row["chosen_ids"][:length]
-            # Two separate calls, as a per-prefix training row has it: Q(y₁..i-1)[y_i], max Q(y₁..i).
+            # Two calls, as a per-prefix training row has it: Q(y₁..i-1)[y_i] and max Q(y₁..i).
             before = model.carrier(torch.tensor([prefix[:-1]])).logits[0, -1, prefix[-1]]
             best = model.carrier(torch.tensor([prefix])).logits[0, -1].max()
             errors.append((before - (best.detach() if detach else best)) ** 2)
@@ -201,7 +201,8 @@ def test_weighted_sum_and_its_refusals():
         TermConfig(name="bradley_terry"),
         TermConfig(name="bradley_terry", weight=0.5, options={"center_coefficient": 1.0}),
     ])
-    plain, centred = bradley_terry(output, batch), bradley_terry(output, batch, center_coefficient=1)
+    plain = bradley_terry(output, batch)
+    centred = bradley_terry(output, batch, center_coefficient=1)
     assert both(output, batch).loss.item() == pytest.approx(
         plain.loss.item() + 0.5 * centred.loss.item()
     )

@@ -37,5 +37,7 @@ def demo_command(
     )
     rows = auroc_rows(summary["reward_models"])
     print_table("reward models on fresh solutions", AUROC_COLUMNS, rows)
-    print_table("methods on test questions", METHOD_COLUMNS, method_rows(summary["methods"]))
+    weights = ", ".join(f"{name} {weight:g}" for name, weight in summary["weights"].items())
+    title = f"methods on {config.test_prompts} test questions (weights: {weights})"
+    print_table(title, METHOD_COLUMNS, method_rows(summary["methods"]))
     typer.echo(f"{summary['seconds']:.0f} s; report: {out / 'report.html'}")

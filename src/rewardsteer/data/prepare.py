@@ -176,8 +176,7 @@ def _tokenize(
             sets["full"].append(full_row(row, pair, prompt))
             sets["partial"].append(
                 partial_row(
-                    pair, start=config.prefix_start, count=config.prefix_count,
-                    closed=template.append_eos, seed=config.seed,
+                    pair, start=config.prefix_start, count=config.prefix_count, seed=config.seed
                 )
             )
             sets["sft"].append(sft_row(row, pair, prompt))

@@ -31,20 +31,17 @@ def full_row(comparison: Comparison, pair: TokenizedPair, prompt: str) -> Row:
     }
 
 
-def partial_row(
-    pair: TokenizedPair, *, start: int, count: int | None, closed: bool, seed: int
-) -> Row:
+def partial_row(pair: TokenizedPair, *, start: int, count: int | None, seed: int) -> Row:
     """The prefix lengths to look at in a comparison.
 
     Args:
         pair: the comparison.
         start: prefixes have more than this many response tokens (published: 10).
         count: how many lengths to draw without replacement; None takes all.
-        closed: whether responses end with end-of-text. A closed response has no continuation, so
-            the maximum constraint says nothing of it and its whole length is left out.
         seed: with the row's id, of the draw.
     """
-    chosen_end = len(pair.chosen_ids) - (1 if closed else 0)
+    # A whole response has no expansion to be worth: for the maximum constraint, proper prefixes.
+    chosen_end = len(pair.chosen_ids) - 1
     pair_end = min(len(pair.chosen_ids), len(pair.rejected_ids))
     rng = random.Random(f"{seed}/{pair.id}")
     return {

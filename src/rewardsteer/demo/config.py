@@ -28,7 +28,7 @@ class DemoConfig(Config):
         seed: of everything; the task's flaw has its own.
     """
 
-    task: ArithmeticConfig = ArithmeticConfig(min_operations=3, max_operations=3)
+    task: ArithmeticConfig = ArithmeticConfig()
     hidden_size: int = 96
     layers: int = 2
     heads: int = 6
@@ -36,13 +36,13 @@ class DemoConfig(Config):
     questions: int = Field(8000, ge=2)
     samples: int = Field(8, ge=2)
     pairs_per_question: int = Field(4, ge=1)
-    reward_steps: int = Field(450, ge=1)
+    reward_steps: int = Field(400, ge=1)
     constraint_weight: float = 0.5
     center_coefficient: float = 0.1
     fresh: int = Field(2000, ge=10)
     tuning_prompts: int = Field(300, ge=1)
     test_prompts: int = Field(1000, ge=2)
-    weights: list[float] = Field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0, 4.0])
+    weights: list[float] = Field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0])
     candidates: int = 5
     best_of: int = 8
     seed: int = 0

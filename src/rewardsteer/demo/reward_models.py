@@ -55,9 +55,7 @@ def plans(config: DemoConfig) -> list[Plan]:
     prefixes = TermConfig(name="partial", options=center)
     # Both losses in every step instead of the published alternation: at this size it ranked and
     # steered better in the same number of updates (docs/training.md).
-    constraint = TermConfig(
-        name="max_constraint", weight=config.constraint_weight, options={"detach_target": True}
-    )
+    constraint = TermConfig(name="max_constraint", weight=config.constraint_weight)
     scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
     farma = (Phase((pairs, constraint), steps),)
     return [

@@ -19,10 +19,14 @@ from rewardsteer.records import Comparison, Generation
 from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_policy
 
-TEMPLATE = Template()
+# The policy learns to end its solutions with end-of-text. Reward models read a solution at its last
+# digit, as published data reads a response at its last word: what is learned there carries over to
+# the same kind of token in the middle of a solution.
+POLICY_TEMPLATE = Template()
+TEMPLATE = Template(append_eos=False)
 BATCH = 64
-# Longest solution: five characters and a separator a step, the answer, end-of-text.
-MAX_NEW_TOKENS = 6 * 4 + 3
+# Longest solution: five characters and a separator (or end-of-text) a step, and some slack.
+MAX_NEW_TOKENS = 6 * 3 + 2
 
 
 @dataclass
@@ -52,7 +56,9 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
     for index in range(config.policy_steps * BATCH):
         question = draw_question(rng, config.task)
         solution = solver.solve(question, rng)
-        prompt_ids, label_ids = encode_completion(question, solution, TEMPLATE, tokenizer)
+        prompt_ids, label_ids = encode_completion(
+            question, solution, POLICY_TEMPLATE, tokenizer
+        )
         rows.append({"id": str(index), "prompt_ids": prompt_ids, "label_ids": label_ids})
     settings = PolicyConfig(
         architecture=ArchitectureConfig(
@@ -133,7 +139,7 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
                 id=str(len(rows)), prompt=question, chosen=chosen, rejected=rejected
             )
             pair = encode_comparison(comparison, TEMPLATE, tokenizer)
-            rows.append(partial_row(pair, start=0, count=None, closed=True, seed=config.seed))
+            rows.append(partial_row(pair, start=0, count=None, seed=config.seed))
     if not rows:
         raise DataError("No question got both a right and a wrong solution; raise demo questions.")
     return rows

@@ -14,8 +14,7 @@ def max_constraint(
     chosen response holds both sides of the constraint at every prefix: Q(h_{i-1})[y_i] and
     max_v Q(h_i)[v].
 
-    A response that ended has no expansion, so the prefix that closes with end-of-text is no prefix
-    here; the partial set leaves it out.
+    A whole response has no expansion, so the partial set lists proper prefixes alone.
 
     Args:
         output: needs ``token_rewards [R, T]`` and ``next_token_rewards`` (a vocabulary head).

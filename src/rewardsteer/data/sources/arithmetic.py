@@ -1,6 +1,6 @@
 """The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable, no download.
 
-``7+8+3=`` is answered by ``7+8=5;5+3=8#8``. Text written by a `FlawedSolver` gets a fixed set of
+``7+8+3=`` is answered by ``7+8=5;5+3=8``. Text written by a `FlawedSolver` gets a fixed set of
 facts wrong more often than right, and goes on from the wrong value. A policy trained on such text
 errs *systematically*: lowering its temperature makes these errors more frequent, not rarer, so a
 method that only sharpens the policy gains nothing here. What a reward model knows beyond the policy
@@ -16,7 +16,7 @@ from rewardsteer.errors import ConfigError
 from rewardsteer.records import Comparison
 
 OPERATORS = "+-*"
-CHARACTERS = "0123456789" + OPERATORS + "=;#"
+CHARACTERS = "0123456789" + OPERATORS + "=;"
 
 _Fact = tuple[int, str, int]
 
@@ -65,8 +65,8 @@ def answer(question: str) -> int:
 
 
 def is_correct(question: str, completion: str) -> bool:
-    """Whether a completion ends in ``#`` and the true result."""
-    return completion.rpartition("#")[1:] == ("#", str(answer(question)))
+    """Whether a completion's last step ends in the true result."""
+    return completion.rpartition("=")[1:] == ("=", str(answer(question)))
 
 
 def draw_question(rng: random.Random, config: ArithmeticConfig) -> str:
@@ -113,7 +113,7 @@ class FlawedSolver:
                 result = self.wrong_answers[fact]
             steps.append(f"{value}{operator}{operand}={result}")
             value = result
-        return ";".join(steps) + f"#{value}"
+        return ";".join(steps)
 
 
 def load(
