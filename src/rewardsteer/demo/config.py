@@ -17,7 +17,7 @@ class DemoConfig(Config):
         samples: solutions sampled per question.
         pairs_per_question: at most so many pairs of a question.
         reward_steps: updates of each reward model, 64 pairs each.
-        constraint_weight: weight of FaRMA's constraint beside Bradley-Terry.
+        constraint_steps: updates of FaRMA's constraint phase, among ``reward_steps``.
         center_coefficient: reward centring; it makes rewards comparable across questions.
         fresh: new sampled solutions on which reward models are tested.
         tuning_prompts: questions on which each guided method's weight is chosen.
@@ -37,7 +37,7 @@ class DemoConfig(Config):
     samples: int = Field(8, ge=2)
     pairs_per_question: int = Field(4, ge=1)
     reward_steps: int = Field(400, ge=1)
-    constraint_weight: float = 0.5
+    constraint_steps: int = Field(50, ge=1)
     center_coefficient: float = 0.1
     fresh: int = Field(2000, ge=10)
     tuning_prompts: int = Field(300, ge=1)

@@ -53,11 +53,15 @@ def plans(config: DemoConfig) -> list[Plan]:
     center = {"center_coefficient": config.center_coefficient}
     pairs = TermConfig(name="bradley_terry", options=center)
     prefixes = TermConfig(name="partial", options=center)
-    # Both losses in every step instead of the published alternation: at this size it ranked and
-    # steered better in the same number of updates (docs/training.md).
-    constraint = TermConfig(name="max_constraint", weight=config.constraint_weight)
+    constraint = TermConfig(name="max_constraint")
     scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
-    farma = (Phase((pairs, constraint), steps),)
+    # The published alternation, two rounds that end after Bradley-Terry.
+    rest = max(steps - config.constraint_steps, 2)
+    farma = (
+        Phase((pairs,), rest - rest // 2),
+        Phase((constraint,), config.constraint_steps),
+        Phase((pairs,), rest // 2),
+    )
     return [
         Plan("plain", scalar, (Phase((pairs,), steps),)),
         Plan("pargs", scalar, (Phase((prefixes,), steps),)),
