@@ -17,11 +17,11 @@ def write_demo_page(folder: Path) -> Path:
     """``FOLDER/report.html`` from ``summary.json``, metrics and generations in the folder."""
     summary = read_json(folder / "summary.json")
     methods: dict[str, Any] = summary["methods"]
-    best = max(("args", "pargs", "farma"), key=lambda name: methods[name]["reward"])
     lead = (
         f"A small policy with systematic errors is right {methods['none']['accuracy']:.0%} of the "
         f"time when sampled and {methods['none greedy']['accuracy']:.0%} when decoded greedily. "
-        f"Guided by a reward model ({best}) it is right {methods[best]['accuracy']:.0%}."
+        f"Steered by FaRMA, with one call of a reward model per token, it is right "
+        f"{methods['farma']['accuracy']:.0%} of the time."
     )
     sections = [
         Section("Methods", "methods", _methods(methods, summary)),
@@ -51,6 +51,7 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
             f"{weights}.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"farma"}),
         ),
+        *_overoptimised(methods),
         Figure(
             bars(
                 names, [methods[name]["accuracy"] for name in names],
@@ -76,6 +77,22 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
             "Scatter plot of mean reward against time per token of every method.",
             "What a unit of reward costs.",
         ),
+    ]
+
+
+def _overoptimised(methods: dict[str, Any]) -> list[Any]:
+    """A warning for methods that gained reward and lost truth, when there are any."""
+    names = [
+        name for name, figures in methods.items()
+        if figures["reward_gain"] > 0 and figures["accuracy_gain_high"] < 0
+    ]
+    if not names:
+        return []
+    return [
+        Prose(
+            f"More reward and less truth: {', '.join(names)}. The weight was chosen by the reward "
+            "of a model that is itself imperfect, and this is what overdoing it looks like."
+        )
     ]
 
 
