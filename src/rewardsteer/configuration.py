@@ -49,9 +49,14 @@ def load_config(
             )
     try:
         base = source if isinstance(source, dict) else read_yaml(source)
-        merged = OmegaConf.merge(OmegaConf.create(base), OmegaConf.from_dotlist(list(overrides)))
+        merged = OmegaConf.create(base)
+        for item in overrides:
+            name, _, text = item.partition("=")
+            value = OmegaConf.from_dotlist([f"value={text}"])["value"]
+            # Unlike merging a second mapping, this reaches into lists: sources.0.path=x.
+            OmegaConf.update(merged, name, value, merge=False, force_add=True)
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError) as error:
+    except (OmegaConfBaseException, yaml.YAMLError, TypeError, IndexError) as error:
         raise ConfigError(f"The settings cannot be read: {error}") from error
     try:
         return kind.model_validate(values)

@@ -37,6 +37,7 @@ def prepare_command(
     from rewardsteer.data.prepare import prepare
     from rewardsteer.data.sources import SOURCES
     from rewardsteer.errors import ConfigError
+    from rewardsteer.quiet import quiet_libraries
 
     if source.endswith((".yaml", ".yml")):
         settings = read_yaml(Path(source))
@@ -54,6 +55,7 @@ def prepare_command(
         from rewardsteer.models.checkpoint import load_tokenizer
 
         made = load_tokenizer(tokenizer)
+    quiet_libraries()
     manifest = prepare(config, made, out, overwrite=overwrite)
     _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
     typer.echo(f"prepared data: {out}", err=True)
@@ -67,8 +69,10 @@ def stats_command(
     import numpy as np
 
     from rewardsteer.data.store import SPLITS, load_manifest, load_set
+    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports.tables import print_table
 
+    quiet_libraries()
     manifest = load_manifest(folder)
     _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
     rows = []

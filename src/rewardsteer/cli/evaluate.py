@@ -57,9 +57,11 @@ def _run(
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.outputs import claim_folder, write_json, write_text
+    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports.plots import Point, scatter
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
+    quiet_libraries()
     where = parse_device(device)
     folders = {folder for _, folder in settings.values() if folder} | {str(judge)}
     scorers = {folder: Scorer.load(folder, device=where) for folder in sorted(folders)}
@@ -105,8 +107,10 @@ def preference_command(
     from rewardsteer.evaluation.preference import evaluate_preference
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.outputs import claim_folder, write_json
+    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
+    quiet_libraries()
     scorer = Scorer.load(reward_model, device=parse_device(device))
     figures = evaluate_preference(scorer, data, batch_size=batch_size)
     claim_folder(out, overwrite=overwrite)

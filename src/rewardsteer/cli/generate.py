@@ -67,6 +67,7 @@ def generate_command(
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.requests import read_requests
+    from rewardsteer.quiet import quiet_libraries
 
     config = load_config(
         DecodingConfig,
@@ -77,6 +78,7 @@ def generate_command(
         },
     )
     requests = read_requests(prompts, limit=limit)
+    quiet_libraries()
     _refuse_taken(output, resume=resume, overwrite=overwrite)
     scorer = _load_scorer(reward_model, config, reward_device or device, reward_dtype)
     written_as = load_config(Template, template) if template else None

@@ -33,8 +33,10 @@ def train_command(
     # Settings are checked before torch is loaded: a typing mistake answers at once.
     config = load_config(TrainConfig, read_recipe(recipe), overrides or ())
 
+    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.training.run import train
 
+    quiet_libraries()
     folder = train(config, out, resume=resume, overwrite=overwrite)
     typer.echo(f"reward model: {folder}", err=True)
 
@@ -50,9 +52,11 @@ def train_policy_command(
     """Fine-tune a policy on the SFT set, from a base model or from scratch."""
     from rewardsteer.configuration import load_config
     from rewardsteer.data.store import load_set
+    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.training.policy import PolicyConfig, train_policy
 
     config = load_config(PolicyConfig, {}, overrides or ())
+    quiet_libraries()
     rows = load_set(data, "train", "sft")
 
     from rewardsteer.models.checkpoint import load_tokenizer

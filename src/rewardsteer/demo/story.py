@@ -1,6 +1,5 @@
 """The whole story on the arithmetic task: policy → pairs → reward models → comparison → page."""
 
-import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +14,7 @@ from rewardsteer.demo.reward_models import plans, train_reward_model
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.quiet import quiet_libraries
 
 
 def run_demo(
@@ -34,7 +34,7 @@ def run_demo(
     """
     began = time.perf_counter()
     claim_folder(out, overwrite=overwrite)
-    _quiet()
+    quiet_libraries()
     tokenizer = build_tokenizer()
     announce("training the flawed policy")
     place = make_policy(config, tokenizer, out / "policy", progress=progress)
@@ -74,13 +74,3 @@ def run_demo(
     write_demo_page(out)
     return summary
 
-
-def _quiet() -> None:
-    """Loading reports and shard bars of a dozen tiny models would bury the story."""
-    import datasets
-    from transformers.utils import logging as transformers_logging
-
-    logging.getLogger("rewardsteer").setLevel(logging.WARNING)
-    transformers_logging.set_verbosity_error()
-    transformers_logging.disable_progress_bar()
-    datasets.disable_progress_bars()

@@ -41,6 +41,10 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base
+        if value_head is not None:
+            # The carrier's own linear head stays in the folder but takes no part; distributed
+            # training would wait for its gradient.
+            base.score.requires_grad_(False)
         self.head_config = head_config
         self.value_head = value_head
 

@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import Manifest, load_manifest, load_set
+from rewardsteer.data.store import MANIFEST, Manifest, load_manifest, load_set
 from rewardsteer.errors import CheckpointError, ConfigError, DataError, OutputError
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
@@ -57,13 +58,21 @@ def train(
     """
     for phase in config.phases:
         check_fit(build_objective(phase.objective), config.head.kind)
-    claim_folder(out, resume=resume, overwrite=overwrite)
-    _check_same(config, out)
+    # Under a launcher every process runs this; the first one alone makes folders and writes files.
+    # It must be told of a machine without accelerator, or several processes there look like one.
+    processes = PartialState(cpu=not torch.accelerator.is_available())
+    if processes.is_main_process:
+        claim_folder(out, resume=resume, overwrite=overwrite)
+        _check_same(config, out)
+    processes.wait_for_everyone()
     if (out / "model").exists():
         return out / "model"
     tokenizer = load_tokenizer(config.base_model)
     ensure_padding_token(tokenizer)
-    data = _data(config, tokenizer, out, resume=resume)
+    if processes.is_main_process:
+        _prepare_data(config, tokenizer, out, overwrite=resume)
+    processes.wait_for_everyone()
+    data = _data(config, tokenizer, out)
     set_seed(config.seed)
     model = _build(config, tokenizer)
     state = _run_phases(config, model, tokenizer, data, out, resume=resume)
@@ -87,24 +96,27 @@ def _check_same(config: TrainConfig, out: Path) -> None:
     write_json(place, {"config": values, "versions": library_versions(), "seed": config.seed})
 
 
-def _data(config: TrainConfig, tokenizer: Any, out: Path, *, resume: bool) -> Path:
-    """The prepared folder, made here when the settings say what to prepare."""
-    if config.prepared is not None:
-        folder = Path(config.prepared)
-        manifest = load_manifest(folder)
-        size = manifest.tokenizer.get("size")
-        # One added padding token is no difference: data never contains it.
-        if size is not None and abs(size - len(tokenizer)) > 1:
-            raise DataError(
-                f"The data in {folder} was prepared with the tokenizer "
-                f"{manifest.tokenizer.get('name')} of {size} tokens, {config.base_model} has "
-                f"{len(tokenizer)}; prepare it again with this model's tokenizer."
-            )
-        return folder
-    assert config.data is not None, "TrainConfig demands one of the two"
-    folder = out / "data"
-    if not (folder / "manifest.json").exists():
-        prepare(config.data, tokenizer, folder, overwrite=resume)
+def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: bool) -> None:
+    """Prepare data inside the run's folder when the settings say what to prepare."""
+    if config.prepared is None and not (out / "data" / MANIFEST).exists():
+        assert config.data is not None, "TrainConfig demands one of the two"
+        prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
+
+
+def _data(config: TrainConfig, tokenizer: Any, out: Path) -> Path:
+    """The folder of prepared data, after a look at which tokenizer made it."""
+    if config.prepared is None:
+        return out / "data"
+    folder = Path(config.prepared)
+    manifest = load_manifest(folder)
+    size = manifest.tokenizer.get("size")
+    # One added padding token is no difference: data never contains it.
+    if size is not None and abs(size - len(tokenizer)) > 1:
+        raise DataError(
+            f"The data in {folder} was prepared with the tokenizer "
+            f"{manifest.tokenizer.get('name')} of {size} tokens, {config.base_model} has "
+            f"{len(tokenizer)}; prepare it again with this model's tokenizer."
+        )
     return folder
 
 
@@ -135,10 +147,12 @@ def _run_phases(
         folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
         logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
         figures = _run_phase(config, phase, index, model, tokenizer, data, folder, resume=resume)
-        save_weights(model, folder / WEIGHTS)
         state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
-        write_json(out / "state.json", state)
-        _drop_old(state, config, out)
+        if PartialState().is_main_process:
+            save_weights(model, folder / WEIGHTS)
+            write_json(out / "state.json", state)
+            _drop_old(state, config, out)
+        PartialState().wait_for_everyone()
     return state
 
 
@@ -204,6 +218,8 @@ def _finish(
         load_weights(model, out / chosen["folder"] / WEIGHTS)
     manifest: Manifest = load_manifest(data)
     model.merge_adapters()
+    if not PartialState().is_main_process:
+        return out / "model"
     objectives = dict.fromkeys(record["phase"] for record in state)
     card = CheckpointCard(
         head=config.head,

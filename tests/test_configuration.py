@@ -1,0 +1,114 @@
+"""Settings and what a mistake answers; output files that are never half-written."""
+
+import json
+
+import pytest
+from pydantic import Field
+
+from rewardsteer.configuration import Config, load_config, save_config
+from rewardsteer.errors import ConfigError, DataError, OutputError
+from rewardsteer.outputs import (
+    append_jsonl,
+    claim_folder,
+    read_json,
+    read_jsonl,
+    repair_jsonl,
+    write_json,
+    write_text,
+)
+from rewardsteer.registry import Registry
+
+
+class Inner(Config):
+    rate: float = 1.0
+    names: list[str] = Field(default_factory=list)
+
+
+class Outer(Config):
+    inner: Inner = Inner()
+    parts: list[Inner] = Field(default_factory=list)
+    count: int = 1
+
+
+def test_overrides_reach_into_mappings_and_lists(tmp_path):
+    (tmp_path / "c.yaml").write_text("parts: [{rate: 2}, {rate: 3}]\ninner: {names: [a]}\n")
+    config = load_config(
+        Outer, tmp_path / "c.yaml", ["inner.rate=1e-5", "parts.1.rate=4", "inner.names=[b, c]"]
+    )
+    assert config.inner == Inner(rate=1e-5, names=["b", "c"])
+    assert [part.rate for part in config.parts] == [2, 4]
+    save_config(config, tmp_path / "saved.yaml")
+    assert load_config(Outer, tmp_path / "saved.yaml") == config
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("inner.rat=1", r"Unknown setting 'inner.rat'. Did you mean 'rate'"),
+    ("parts.0.nam=1", "Unknown setting 'parts.0.nam'"),
+    ("parts.9.rate=1", "cannot be read"),
+    ("count=x", "'count' is wrong"),
+    ("count", "dotted.name=value"),
+])
+def test_mistakes_are_named(override, message):
+    with pytest.raises(ConfigError, match=message):
+        load_config(Outer, {"parts": [{"rate": 1}]}, [override])
+
+
+def test_bad_yaml_files(tmp_path):
+    (tmp_path / "a.yaml").write_text("a: [1")
+    (tmp_path / "b.yaml").write_text("- 1")
+    for name, message in (("a", "not valid YAML"), ("b", "must hold a mapping"), ("c", "be read")):
+        with pytest.raises(ConfigError, match=message):
+            load_config(Outer, tmp_path / f"{name}.yaml")
+
+
+def test_a_failed_write_leaves_the_old_file(tmp_path):
+    place = tmp_path / "a.json"
+    write_json(place, {"x": 1})
+    with pytest.raises(ValueError, match="JSON"):
+        write_json(place, {"x": float("nan")})
+    assert read_json(place) == {"x": 1}
+    assert [path.name for path in tmp_path.iterdir()] == ["a.json"]
+    write_text(place, "{oops")
+    with pytest.raises(DataError, match="not valid JSON"):
+        read_json(place)
+
+
+def test_a_torn_last_line_is_cut_off(tmp_path):
+    place = tmp_path / "a.jsonl"
+    assert repair_jsonl(place) == 0
+    append_jsonl(place, [json.dumps({"x": 1}), json.dumps({"x": 2})])
+    with place.open("a") as stream:
+        stream.write('{"x": ')
+    assert repair_jsonl(place) == 2
+    assert [row for _, row in read_jsonl(place)] == [{"x": 1}, {"x": 2}]
+
+
+def test_claiming_a_folder(tmp_path):
+    folder = tmp_path / "out"
+    claim_folder(folder)
+    claim_folder(folder)
+    (folder / "a").write_text("x")
+    with pytest.raises(OutputError, match="--resume"):
+        claim_folder(folder)
+    claim_folder(folder, resume=True)
+    assert (folder / "a").exists()
+    claim_folder(folder, overwrite=True)
+    assert not (folder / "a").exists()
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(OutputError, match="is a file"):
+        claim_folder(tmp_path / "file")
+
+
+def test_overwrite_never_deletes_the_working_folder(tmp_path, monkeypatch):
+    (tmp_path / "precious").write_text("x")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(OutputError, match="Refusing to delete"):
+        claim_folder(tmp_path, overwrite=True)
+    assert (tmp_path / "precious").exists()
+
+
+def test_registry_lists_what_it_knows():
+    registry = Registry("thing", {"dumps": "json:dumps"})
+    assert registry.get("dumps") is json.dumps
+    with pytest.raises(ConfigError, match=r"Unknown thing 'dump'. Did you mean 'dumps'"):
+        registry.get("dump")
