@@ -48,7 +48,8 @@ def prepare(
     dropped: Counter[str] = Counter()
     splits = _read(config, dropped)
     sets = {
-        split: _tokenize(rows, config, tokenizer, dropped) for split, rows in splits.items()
+        split: _tokenize(_with_progress(rows, split), config, tokenizer, dropped)
+        for split, rows in splits.items()
     }
     for split in SPLITS:
         if not sets[split]["full"]:
@@ -155,6 +156,17 @@ def _blend(
         pool = rng.choices(pools, weights)[0]
         mixed.append(pool.pop())
     return mixed
+
+
+def _with_progress(rows: list[Comparison], split: str) -> Iterable[Comparison]:
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return track(
+        rows, f"tokenizing {split}", console=console, transient=True,
+        disable=not console.is_terminal,
+    )
 
 
 def _tokenize(
