@@ -212,3 +212,17 @@ def test_best_phase_is_kept(world, tmp_path, monkeypatch):
     train(settings(world, **FARMA, keep="best"), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["kept"] == "phases/01-bradley_terry"
+
+
+def test_best_checkpoint_within_a_phase_is_kept(world, tmp_path):
+    log = {"progress": False, "echo": False, "log_steps": 1, "eval_steps": 1, "save_steps": 1}
+    train(settings(world, keep="best", log=log, optimiser={
+        "learning_rate": 5e-2, "batch_size": 4, "max_steps": 6,
+    }), tmp_path / "run")
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    seen = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
+    assert len(seen) == 7  # six within the phase, one of the weights that were kept
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert result["phases"][0]["eval_accuracy"] == max(seen[:6])
+    with pytest.raises(ValueError, match=r"multiple of log\.eval_steps"):
+        settings(world, keep="best", log=log | {"eval_steps": 2, "save_steps": 3})

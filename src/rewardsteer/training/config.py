@@ -110,8 +110,9 @@ class TrainConfig(Config):
         phases: the phases of one round, in order.
         rounds: how often the phases come round (FaRMA's alternation, arXiv 2502.04517).
         last_phase: name of the phase with which the last round ends; None runs the round whole.
-        keep: which weights become the final model: those after the ``last`` phase, or the ``best``
-            on the test split's accuracy among the ends of phases named like the last one.
+        keep: which weights become the final model: the ``last``, or the ``best`` on the test
+            split's accuracy, among the ends of phases named like the last one and, with
+            ``log.eval_steps`` and ``log.save_steps``, among the checkpoints within a phase.
         optimiser: see `OptimiserConfig`.
         log: see `LogConfig`.
         lora: adapters instead of full weights; None trains all weights.
@@ -147,6 +148,12 @@ class TrainConfig(Config):
     def _complete(self) -> "TrainConfig":
         if self.data is None and self.prepared is None:
             raise ValueError("give data (what to prepare) or prepared (a folder of prepared data)")
+        evaluate, save = self.log.eval_steps, self.log.save_steps
+        if self.keep == "best" and evaluate and save and save % evaluate:
+            raise ValueError(
+                f"keep=best needs log.save_steps to be a multiple of log.eval_steps, got {save} "
+                f"and {evaluate}"
+            )
         names = [phase.name for phase in self.phases]
         if self.last_phase is not None and self.last_phase not in names:
             raise ValueError(f"last_phase must be one of {names}, got {self.last_phase!r}")

@@ -47,7 +47,8 @@ def check_fit(objective: Objective, head_kind: str) -> None:
 
 
 def training_arguments(
-    out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool
+    out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool,
+    keep_best: bool = False,
 ) -> TrainingArguments:
     """Our settings in the terms of `transformers.TrainingArguments`."""
     strategy = ("steps" if log.eval_steps else "epoch") if evaluate else "no"
@@ -74,6 +75,9 @@ def training_arguments(
         save_strategy="steps" if log.save_steps else "no",
         save_steps=log.save_steps or 500,
         save_total_limit=2,
+        load_best_model_at_end=keep_best,
+        metric_for_best_model="accuracy" if keep_best else None,
+        greater_is_better=True if keep_best else None,
         logging_steps=log.log_steps,
         # We stop on NaN with the rows named; the filter would hide it.
         logging_nan_inf_filter=False,
@@ -132,6 +136,7 @@ def fit(
     padding_side: Literal["right", "left"] = "right",
     phase: str = "train",
     resume: bool = False,
+    keep_best: bool = False,
 ) -> dict[str, float]:
     """Train in place on rows of the store's schema.
 
@@ -146,6 +151,8 @@ def fit(
         eval_rows: partial rows to evaluate on, or None.
         phase: name written into the log lines.
         resume: go on from the last whole checkpoint in ``out``.
+        keep_best: end with the weights of the checkpoint that ranked most test pairs right, where
+            evaluations and checkpoints are made within the phase.
 
     Returns:
         The last evaluation's figures (``eval_accuracy``, …), empty without ``eval_rows``.
@@ -154,6 +161,7 @@ def fit(
         NonFiniteError: the loss became NaN or infinite.
     """
     check_fit(objective, model.head_kind)
+    keep_best = keep_best and eval_rows is not None and bool(log.eval_steps and log.save_steps)
     out.mkdir(parents=True, exist_ok=True)
     padding = tokenizer.pad_token_id
     eval_prefixes = objective.prefixes
@@ -163,7 +171,9 @@ def fit(
         objective=objective,
         eval_collator=PairCollator(padding, padding_side, True, eval_prefixes),
         model=model,
-        args=training_arguments(out, optimiser, log, seed, evaluate=eval_rows is not None),
+        args=training_arguments(
+            out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best
+        ),
         train_dataset=rows,
         eval_dataset=eval_rows,
         data_collator=PairCollator(
@@ -177,6 +187,9 @@ def fit(
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     if eval_rows is None:
         return {}
+    if keep_best:
+        best: dict[str, float] = trainer.evaluate()
+        return best
     # With evaluation at the end of each epoch the last figures are in the log already.
     for line in reversed(trainer.state.log_history):
         if "eval_loss" in line and line["step"] == trainer.state.global_step:

@@ -182,6 +182,7 @@ def _run_phase(
         optimiser=optimiser, log=config.log, seed=seed,
         eval_rows=test.select(range(min(len(test), config.log.eval_rows))) if len(test) else None,
         padding_side=config.padding_side, phase=f"{index + 1:02d}-{phase.name}", resume=resume,
+        keep_best=config.keep == "best",
     )
 
 
