@@ -89,6 +89,11 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
         run("train", "hh/bt", f"base_model={tmp_path / 'none'}", *common, "--out", tmp_path / "r"),
         "none",
     )
+    missing = f"data.sources.0.path={tmp_path / 'gone.jsonl'}"
+    refused(
+        run("train", "hh/bt", f"base_model={base}", missing, "--out", tmp_path / "r"), "gone.jsonl"
+    )
+    assert not (tmp_path / "r").exists()
     taken = tmp_path / "taken"
     taken.mkdir()
     (taken / "mine").write_text("x")
@@ -96,6 +101,12 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
         run("train", "hh/bt", f"base_model={base}", *common, "--out", taken),
         "not empty", "--resume",
     )
+    refused(
+        run("train", "hh/bt", f"base_model={base}", "prepared=nowhere", "--out", taken,
+            "--overwrite"),
+        "nowhere",
+    )
+    assert (taken / "mine").read_text() == "x"
     refused(
         run("train", "hh/farma", "head.kind=scalar", f"base_model={base}", *common),
         "next_token_rewards", "head.kind=vocabulary",

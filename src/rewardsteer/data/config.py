@@ -56,6 +56,8 @@ class DataConfig(Config):
     def _short_form(cls, values: Any) -> Any:
         """``source: hh`` is short for one source with that name."""
         if isinstance(values, dict) and "source" in values:
+            if "sources" in values:
+                raise ValueError("give source or sources, not both")
             values = dict(values)
             source = values.pop("source")
             values["sources"] = [{"name": source} if isinstance(source, str) else source]

@@ -8,7 +8,7 @@ from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
-from rewardsteer.demo.world import MAX_NEW_TOKENS, TEMPLATE, Samples, draw_questions
+from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, longest_solution
 from rewardsteer.evaluation.generation import Entry, Judge, compare
 from rewardsteer.evaluation.statistics import auroc_interval
 from rewardsteer.models.scorer import Scorer
@@ -62,9 +62,8 @@ def compare_methods(
              for weight in config.weights],
             "tuning", config.tuning_prompts,
         )
-        weights[label] = config.weights[
-            max(range(len(tried)), key=lambda i: list(tried.values())[i]["reward"])
-        ]
+        rewards = [figures["reward"] for figures in tried.values()]
+        weights[label] = config.weights[rewards.index(max(rewards))]
     entries = [
         Entry("none", _settings(config)),
         Entry("none T=0.5", _settings(config, temperature=0.5)),
@@ -92,5 +91,5 @@ def _guided(
 def _settings(config: DemoConfig, **options: Any) -> DecodingConfig:
     options.setdefault("top_k", config.candidates)
     return DecodingConfig(
-        max_new_tokens=MAX_NEW_TOKENS, batch_size=200, seed=config.seed, **options
+        max_new_tokens=longest_solution(config), batch_size=200, seed=config.seed, **options
     )

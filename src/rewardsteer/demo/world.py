@@ -25,8 +25,6 @@ from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_
 POLICY_TEMPLATE = Template()
 TEMPLATE = Template(append_eos=False)
 BATCH = 64
-# Longest solution: five characters and a separator (or end-of-text) a step, and some slack.
-MAX_NEW_TOKENS = 6 * 3 + 2
 
 
 @dataclass
@@ -41,6 +39,11 @@ class Samples:
     def accuracy(self) -> float:
         """Share of right solutions."""
         return sum(self.correct) / len(self.correct)
+
+
+def longest_solution(config: DemoConfig) -> int:
+    """Tokens: five and a separator (or end-of-text) a step, and a little slack."""
+    return 6 * config.task.max_operations + 2
 
 
 def draw_questions(count: int, config: DemoConfig, stream: str) -> list[str]:
@@ -93,7 +96,8 @@ def sample(
 ) -> Samples:
     """Solutions at temperature 1, ``samples`` for every question, question by question."""
     settings = DecodingConfig(
-        method="none", top_k=0, max_new_tokens=MAX_NEW_TOKENS, batch_size=250, seed=config.seed
+        method="none", top_k=0, max_new_tokens=longest_solution(config), batch_size=250,
+        seed=config.seed,
     )
     requests = [
         Request(id=f"{stream}/{index}/{number}", prompt=question)

@@ -20,7 +20,13 @@ from transformers import set_seed
 from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.store import MANIFEST, Manifest, load_manifest, load_set
-from rewardsteer.errors import CheckpointError, ConfigError, DataError, OutputError
+from rewardsteer.errors import (
+    CheckpointError,
+    ConfigError,
+    DataError,
+    OutputError,
+    RewardsteerError,
+)
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
     ensure_padding_token,
@@ -58,6 +64,10 @@ def train(
     """
     for phase in config.phases:
         check_fit(build_objective(phase.objective), config.head.kind)
+    tokenizer = load_tokenizer(config.base_model)
+    ensure_padding_token(tokenizer)
+    if config.prepared is not None:
+        _check_prepared(Path(config.prepared), config, tokenizer)
     # Under a launcher every process runs this; the first one alone makes folders and writes files.
     # It must be told of a machine without accelerator, or several processes there look like one.
     processes = PartialState(cpu=not torch.accelerator.is_available())
@@ -67,14 +77,18 @@ def train(
     processes.wait_for_everyone()
     if (out / "model").exists():
         return out / "model"
-    tokenizer = load_tokenizer(config.base_model)
-    ensure_padding_token(tokenizer)
-    if processes.is_main_process:
-        _prepare_data(config, tokenizer, out, overwrite=resume)
-    processes.wait_for_everyone()
-    data = _data(config, tokenizer, out)
-    set_seed(config.seed)
-    model = _build(config, tokenizer)
+    try:
+        if processes.is_main_process:
+            _prepare_data(config, tokenizer, out, overwrite=resume)
+        processes.wait_for_everyone()
+        set_seed(config.seed)
+        model = _build(config, tokenizer)
+    except RewardsteerError:
+        # Nothing was trained yet: leave the place as free as it was found.
+        if processes.is_main_process and not resume:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    data = out / "data" if config.prepared is None else Path(config.prepared)
     state = _run_phases(config, model, tokenizer, data, out, resume=resume)
     return _finish(config, model, tokenizer, data, out, state)
 
@@ -103,11 +117,8 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
         prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
 
 
-def _data(config: TrainConfig, tokenizer: Any, out: Path) -> Path:
-    """The folder of prepared data, after a look at which tokenizer made it."""
-    if config.prepared is None:
-        return out / "data"
-    folder = Path(config.prepared)
+def _check_prepared(folder: Path, config: TrainConfig, tokenizer: Any) -> None:
+    """Refuse data that another tokenizer made."""
     manifest = load_manifest(folder)
     size = manifest.tokenizer.get("size")
     # One added padding token is no difference: data never contains it.
@@ -117,7 +128,6 @@ def _data(config: TrainConfig, tokenizer: Any, out: Path) -> Path:
             f"{manifest.tokenizer.get('name')} of {size} tokens, {config.base_model} has "
             f"{len(tokenizer)}; prepare it again with this model's tokenizer."
         )
-    return folder
 
 
 def _build(config: TrainConfig, tokenizer: Any) -> RewardModel:
