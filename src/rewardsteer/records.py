@@ -55,6 +55,44 @@ class Completion(Record):
     completion: str
 
 
+class Solution(Record):
+    """A solution of a question whose answer can be checked, and what a reward model said of it.
+
+    Attributes:
+        benchmark: name of the set of questions.
+        question_id: the question's key, the same in every file.
+        sample: which of the question's solutions this is: ``greedy``, ``rs0``, …
+        model: what generated it; "" when unknown.
+        prompt: the question.
+        completion: the worked solution.
+        predicted_answer: its final answer; None when none was found.
+        expected_answer: the reference answer; None when unknown.
+        is_correct: the label; None when there is none.
+        reward: of the whole solution; None before scoring, or when ``skipped``.
+        token_rewards: rewards of the prefixes ending at each of its tokens.
+        token_similarities: cosine of each token's hidden state to the goal state.
+        token_count: tokens of the solution, as the reward model reads it.
+        prompt_tokens: tokens of the question.
+        skipped: why it was not scored; "" otherwise.
+    """
+
+    benchmark: str = ""
+    question_id: str = ""
+    sample: str = ""
+    model: str = ""
+    prompt: Prompt
+    completion: str
+    predicted_answer: str | None = None
+    expected_answer: str | None = None
+    is_correct: bool | None = None
+    reward: float | None = None
+    token_rewards: list[float] | None = None
+    token_similarities: list[float] | None = None
+    token_count: int = 0
+    prompt_tokens: int = 0
+    skipped: str = ""
+
+
 class Cost(Record):
     """What a generation cost.
 

@@ -194,7 +194,7 @@ class TestScore:
         refused(self.score(root, input_file, tmp_path / "y.jsonl"), "exists")
 
     def test_resume(self, root, tmp_path, input_file, monkeypatch):
-        monkeypatch.setattr("rewardsteer.cli.score._CHUNK", 2)
+        monkeypatch.setattr("rewardsteer.evaluation.scoring._CHUNK", 2)
         output, partial = tmp_path / "y.jsonl", tmp_path / "y.jsonl.partial"
         partial.write_text(json.dumps(ROWS[0] | {"reward": 1.5}) + '\n{"prompt": "to')
         refused(self.score(root, input_file, output), "--resume")

@@ -85,7 +85,7 @@ def test_any_text(any_scorer, prompt, completion):
     [reward] = any_scorer.score([prompt], [completion])
     [per_token] = any_scorer.token_scores([prompt], [completion])
     if len(any_scorer.encode([prompt], [completion])[0][0]):
-        assert per_token[-1] == pytest.approx(reward, rel=1e-4, abs=1e-5)
+        assert per_token.rewards[-1] == pytest.approx(reward, rel=1e-4, abs=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "vocabulary"])
@@ -93,9 +93,9 @@ def test_token_scores_end_in_the_score(base, kind):
     scorer = make(base, kind)
     _, response_ids = scorer.encode(PROMPTS, COMPLETIONS)
     per_token = scorer.token_scores(PROMPTS, COMPLETIONS, batch_size=3)
-    assert [len(values) for values in per_token] == [len(ids) for ids in response_ids]
+    assert [len(scores.rewards) for scores in per_token] == [len(ids) for ids in response_ids]
     np.testing.assert_allclose(
-        [values[-1] for values in per_token], scorer.score(PROMPTS, COMPLETIONS), rtol=1e-5
+        [scores.rewards[-1] for scores in per_token], scorer.score(PROMPTS, COMPLETIONS), rtol=1e-5
     )
 
 

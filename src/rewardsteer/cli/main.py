@@ -37,6 +37,7 @@ def _mount() -> None:
     from rewardsteer.cli import data, evaluate
     from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
+    from rewardsteer.cli.goal_state import goal_state_command
     from rewardsteer.cli.report import report_command
     from rewardsteer.cli.score import score_command
     from rewardsteer.cli.train import train_command, train_policy_command
@@ -45,6 +46,7 @@ def _mount() -> None:
     app.add_typer(data.app, name="data")
     app.command("train")(train_command)
     app.command("train-policy")(train_policy_command)
+    app.command("goal-state")(goal_state_command)
     app.command("score")(score_command)
     app.command("generate")(generate_command)
     app.add_typer(evaluate.app, name="evaluate")

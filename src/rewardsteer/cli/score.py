@@ -1,22 +1,49 @@
-"""``rewardsteer score``: rewards of prompt and completion pairs."""
+"""``rewardsteer score``: rewards of completions, and their similarity to a goal state."""
 
-import contextlib
-import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-_CHUNK = 256  # rows between two writes; sorted by length within
+if TYPE_CHECKING:
+    from rewardsteer.evaluation.scoring import Settings
+    from rewardsteer.models.scorer import Scorer
 
 
 def score_command(
     reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
     input_: Annotated[
-        Path, typer.Option("--input", help="JSONL with 'prompt' and 'completion' a line.")
+        Path,
+        typer.Option(
+            "--input",
+            help="JSONL with 'prompt' and 'completion' a line; or solutions of maths questions: a "
+            "file, or a folder BENCHMARK/output-rs*.jsonl (layouts: docs/scoring.md).",
+        ),
     ],
-    output: Annotated[Path, typer.Option(help="The same rows with a 'reward', in order.")],
-    batch_size: Annotated[int, typer.Option(min=1, help="Rows read together.")] = 16,
+    output: Annotated[
+        Path,
+        typer.Option(
+            help="File with the same rows and their rewards, in order; for solutions a folder with "
+            "greedy/BENCHMARK.jsonl and all/BENCHMARK.jsonl."
+        ),
+    ],
+    goal: Annotated[
+        str | None,
+        typer.Option(
+            help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, when "
+            "it has any."
+        ),
+    ] = None,
+    goal_name: Annotated[
+        str | None, typer.Option(help="Which of several goals.")
+    ] = None,
+    tokens: Annotated[
+        bool | None,
+        typer.Option(help="Write per-token values; default: for solutions alone."),
+    ] = None,
+    batch_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens read together, padding included.")
+    ] = 8192,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
@@ -24,49 +51,53 @@ def score_command(
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
 ) -> None:
-    """Add the reward to every prompt and completion; the output appears when all are done."""
+    """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.cli.devices import parse_device, parse_dtype
-    from rewardsteer.errors import OutputError
+    from rewardsteer.cli.progress import progress_bar
+    from rewardsteer.evaluation.scoring import Settings, claim_output, score_rows
     from rewardsteer.models.scorer import Scorer
-    from rewardsteer.outputs import append_jsonl
 
-    partial = output.with_name(output.name + ".partial")
-    if output.exists() and not overwrite:
-        raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
-    if partial.exists() and not (resume or overwrite):
-        raise OutputError(
-            f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
-            "--overwrite to begin anew."
-        )
-    rows = _read(input_)
+    plain = _plain_rows(input_)
+    if plain is not None:
+        claim_output(output, resume=resume, overwrite=overwrite)
+        jobs = {output: plain}
+    else:
+        jobs = _solution_jobs(input_, output, resume=resume, overwrite=overwrite)
     scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
-    done = _resume(partial, rows) if resume else 0
-    if not resume:
-        partial.unlink(missing_ok=True)
-    for begin in _with_progress(range(done, len(rows), _CHUNK)):
-        chunk = rows[begin : begin + _CHUNK]
-        rewards = scorer.score(
-            [row["prompt"] for row in chunk], [row["completion"] for row in chunk],
-            batch_size=batch_size,
-        )
-        lines = [
-            json.dumps(_plain(row) | {"reward": float(reward)}, ensure_ascii=False)
-            for row, reward in zip(chunk, rewards, strict=True)
-        ]
-        append_jsonl(partial, lines)
-    partial.replace(output)
-    typer.echo(f"{len(rows)} rewards written to {output}", err=True)
+    state = _goal(scorer, reward_model, goal, goal_name)
+    settings = Settings(state, plain is None if tokens is None else tokens, batch_tokens)
+    if plain is None:
+        _record(output, scorer, settings)
+    for place, rows in jobs.items():
+        with progress_bar("scoring") as announce:
+            report = score_rows(
+                scorer, rows, place, settings, resume=resume, overwrite=overwrite,
+                announce=announce,
+            )
+        typer.echo(f"{report.rows} rewards written to {place}", err=True)
+        if report.skipped:
+            typer.echo(
+                f"{report.skipped} of them could not be scored and have no reward; 'skipped' in "
+                "the output says why",
+                err=True,
+            )
 
 
-def _read(path: Path) -> list[dict[str, Any]]:
+def _plain_rows(path: Path) -> list[dict[str, Any]] | None:
+    """Rows of prompt and completion; None when the input holds solutions instead."""
     from pydantic import ValidationError
 
     from rewardsteer.errors import DataError
     from rewardsteer.outputs import read_jsonl
     from rewardsteer.records import Completion
 
+    if path.is_dir() or path.name.endswith(".gz"):
+        return None
     rows = []
     for number, row in read_jsonl(path):
+        known = row.keys()
+        if number == 1 and known & {"question", "problem"} and not known & {"prompt", "completion"}:
+            return None
         absent = [name for name in ("prompt", "completion") if name not in row]
         if absent:
             raise DataError(
@@ -74,56 +105,63 @@ def _read(path: Path) -> list[dict[str, Any]]:
                 f"{', '.join(sorted(row)) or 'none'}."
             )
         try:
-            checked = Completion(id="", prompt=row["prompt"], completion=row["completion"])
+            Completion(id="", prompt=row["prompt"], completion=row["completion"])
         except ValidationError as error:
             raise DataError(
                 f"{path}, line {number}: 'prompt' must be text or a list of messages with role and "
                 f"content, 'completion' text ({error.errors()[0]['msg']})."
             ) from error
-        rows.append(row | {"prompt": checked.prompt})
+        rows.append(row)
     if not rows:
         raise DataError(f"{path} holds no rows; expected prompt and completion, one object a line.")
     return rows
 
 
-def _plain(row: dict[str, Any]) -> dict[str, Any]:
-    prompt = row["prompt"]
-    if isinstance(prompt, str):
-        return row
-    return row | {"prompt": [message.model_dump() for message in prompt]}
+def _solution_jobs(
+    path: Path, output: Path, *, resume: bool, overwrite: bool
+) -> dict[Path, list[dict[str, Any]]]:
+    """Rows by output file; finished files of an interrupted run are left out."""
+    from rewardsteer.data.solutions import GREEDY, read_solutions
+    from rewardsteer.outputs import claim_folder
+
+    jobs: dict[Path, list[dict[str, Any]]] = {}
+    for _, solution in read_solutions(path):
+        part = GREEDY if solution.sample == GREEDY else "all"
+        place = output / part / f"{solution.benchmark or 'solutions'}.jsonl"
+        jobs.setdefault(place, []).append(solution.model_dump(mode="json", exclude_defaults=True))
+    claim_folder(output, resume=resume, overwrite=overwrite)
+    for place in jobs:
+        place.parent.mkdir(parents=True, exist_ok=True)
+    return {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
 
 
-def _resume(partial: Path, rows: list[dict[str, Any]]) -> int:
-    """Rows already scored, after cutting off a torn last line.
+def _goal(scorer: "Scorer", folder: Path, goal: str | None, name: str | None) -> Any:
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.goals.files import check_goal, load_goal
+    from rewardsteer.models.checkpoint import GOAL_STATES
 
-    Raises:
-        DataError: they are not the first rows of the input.
-    """
-    from rewardsteer.errors import DataError
-    from rewardsteer.outputs import read_jsonl, repair_jsonl
-
-    if not partial.exists():
-        return 0
-    done = repair_jsonl(partial)
-    for (number, before), row in zip(read_jsonl(partial), rows, strict=False):
-        before.pop("reward", None)
-        now = _plain(row)
-        now.pop("reward", None)
-        if before != now:
-            raise DataError(
-                f"{partial}, line {number} is not line {number} of the input; resume with the same "
-                "input, or pass --overwrite to begin anew."
-            )
-    if done > len(rows):
-        raise DataError(f"{partial} holds {done} rows, the input {len(rows)}; pass --overwrite.")
-    return done
+    if goal == "none":
+        if name is not None:
+            raise ConfigError(f"--goal none and --goal-name {name} contradict each other.")
+        return None
+    if goal is None and name is None and not (folder / GOAL_STATES).exists():
+        return None
+    state = load_goal(Path(goal) if goal else folder, name)
+    check_goal(state, scorer)
+    return state
 
 
-def _with_progress(steps: range) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
+def _record(output: Path, scorer: "Scorer", settings: "Settings") -> None:
+    """Write what scored the files of a folder, beside them."""
+    from rewardsteer.goals.goal_state import GoalState
+    from rewardsteer.models.checkpoint import library_versions
+    from rewardsteer.outputs import write_json
 
-    columns = ("scoring", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
-        yield from progress.track(steps, total=len(steps))
+    goal = settings.goal
+    write_json(output / "run.json", {
+        "reward_model": scorer.name, "fingerprint": scorer.fingerprint,
+        "template": scorer.template.model_dump(mode="json"),
+        "goal": {"name": goal.name} | goal.provenance.model_dump(mode="json")
+        if isinstance(goal, GoalState) else None,
+        "versions": library_versions(),
+    })

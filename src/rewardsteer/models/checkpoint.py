@@ -19,6 +19,7 @@ from rewardsteer.outputs import read_json, write_json
 
 CARD = "rewardsteer.json"
 VALUE_HEAD = "value_head.safetensors"
+GOAL_STATES = "goal_states.safetensors"
 
 # Padding tokens that well-known tokenizers carry without naming them as such.
 _KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
@@ -87,9 +88,12 @@ def read_card(folder: Path) -> CheckpointCard:
 
 
 def fingerprint(folder: Path) -> str:
-    """SHA-256 over the weight files of a model folder, first 16 hexadecimal digits."""
+    """SHA-256 over the weight files of a model folder, first 16 hexadecimal digits.
+
+    Goal states beside the weights do not count: they name the weights they belong to.
+    """
     digest = hashlib.sha256()
-    files = sorted(folder.glob("*.safetensors"))
+    files = sorted(file for file in folder.glob("*.safetensors") if file.name != GOAL_STATES)
     if not files:
         raise CheckpointError(f"Expected weights (*.safetensors) in {folder}, found none.")
     for file in files:

@@ -7,8 +7,9 @@ template of training.
 
 import logging
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_completion
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
+from rewardsteer.models.batching import batches
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.limits import position_limit
@@ -25,6 +27,52 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.records import Prompt
 
 logger = logging.getLogger(__name__)
+
+
+class Goal(Protocol):
+    """The part of a goal state that scoring uses."""
+
+    def similarity(self, hidden: Tensor, prompt_state: Tensor) -> Tensor:
+        """Cosine ``[R, T]`` of states ``[R, T, D]``; prompt states ``[R, D]``."""
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """What a reward model says of one completion, token by token (T response tokens).
+
+    Attributes:
+        rewards: ``[T]`` float64 rewards of the prefixes ending at each token. The last one is the
+            reward of the whole completion (end-of-text included where the template appends it).
+        similarities: ``[T]`` cosine of each token's state to the goal state; None without a goal.
+        prompt_tokens: tokens of the prompt.
+    """
+
+    rewards: np.ndarray
+    similarities: np.ndarray | None
+    prompt_tokens: int
+
+
+class Read(NamedTuple):
+    """One batch of rows, read.
+
+    ``rows`` are row numbers; ``ids [R, T]`` padded on the right, ``hidden [R, T, D]`` and each
+    row's ``last [R]`` position.
+    """
+
+    rows: list[int]
+    ids: Tensor
+    hidden: Tensor
+    last: Tensor
+
+    @property
+    def last_states(self) -> Tensor:
+        """States ``[R, D]`` of the rows' last tokens."""
+        return self.hidden[torch.arange(len(self.rows)), self.last]
+
+    def prompt_states(self, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
+        """States ``[R, D]`` of the prompts' last tokens; prompts of all rows are given."""
+        ends = torch.tensor([max(len(prompt_ids[row]) - 1, 0) for row in self.rows])
+        return self.hidden[torch.arange(len(self.rows)), ends.to(self.hidden.device)]
 
 
 class Scorer:
@@ -88,6 +136,11 @@ class Scorer:
         """Longest row the backbone can read, in tokens; None when it has no limit."""
         return position_limit(self.reward_model.config)
 
+    @property
+    def hidden_size(self) -> int:
+        """Numbers in a hidden state."""
+        return int(self.reward_model.carrier.get_input_embeddings().weight.shape[1])
+
     def score(
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
     ) -> np.ndarray:
@@ -103,35 +156,66 @@ class Scorer:
     @torch.no_grad()
     def score_ids(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
-        batch_size: int = 16,
+        batch_size: int | None = 16, batch_tokens: int | None = None,
     ) -> np.ndarray:
         """Rewards ``[N]`` (float64) of token rows exactly as given (see `close_response`)."""
         rewards = np.empty(len(prompt_ids), dtype=np.float64)
-        for rows, ids, hidden, last in self._read(prompt_ids, response_ids, batch_size):
-            head = self.reward_model.head
-            rewards[rows] = head.sequence_rewards(hidden, ids, last).double().cpu().numpy()
+        head = self.reward_model.head
+        for read in self.read(
+            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
+        ):
+            values = head.sequence_rewards(read.hidden, read.ids, read.last)
+            rewards[read.rows] = values.double().cpu().numpy()
         _require_finite(rewards)
         return rewards
 
-    @torch.no_grad()
     def token_scores(
-        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
-    ) -> list[np.ndarray]:
-        """Per completion, the rewards (float64) of the prefixes ending at each response token.
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *,
+        batch_size: int | None = 16, batch_tokens: int | None = None, goal: Goal | None = None,
+    ) -> list[TokenScores]:
+        """Per completion, the values of the prefixes ending at each response token.
 
-        The last entry is the reward that `score` gives (end-of-text included where the template
-        appends it).
+        Args:
+            prompts, completions: N each.
+            batch_size: rows read together; None: as many as ``batch_tokens`` allows.
+            batch_tokens: tokens read together, padding included; None: no limit.
+            goal: a goal state, for the similarities.
+
+        Raises:
+            DataError: different numbers of prompts and completions, or a row too long to read.
+            NonFiniteError: a reward is NaN or infinite; names the row.
         """
         prompt_ids, response_ids = self.encode(prompts, completions)
-        rewards: list[np.ndarray] = [np.empty(0)] * len(prompt_ids)
-        for rows, ids, hidden, last in self._read(prompt_ids, response_ids, batch_size):
-            values = self.reward_model.head.token_rewards(hidden, ids).double().cpu().numpy()
-            for index, row in enumerate(rows):
-                end = int(last[index]) + 1
-                rewards[row] = values[index, end - len(response_ids[row]) : end]
-        for row, values in enumerate(rewards):
-            _require_finite(values, row)
-        return rewards
+        return self.token_scores_ids(
+            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens, goal=goal
+        )
+
+    @torch.no_grad()
+    def token_scores_ids(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+        batch_size: int | None = 16, batch_tokens: int | None = None, goal: Goal | None = None,
+    ) -> list[TokenScores]:
+        """`token_scores` of token rows exactly as given."""
+        scores: dict[int, TokenScores] = {}
+        head = self.reward_model.head
+        for read in self.read(
+            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
+        ):
+            rewards = head.token_rewards(read.hidden, read.ids).double().cpu().numpy()
+            similar = None
+            if goal is not None:
+                states = goal.similarity(read.hidden, read.prompt_states(prompt_ids))
+                similar = states.double().cpu().numpy()
+            for index, row in enumerate(read.rows):
+                end = int(read.last[index]) + 1
+                part = slice(end - len(response_ids[row]), end)
+                _require_finite(rewards[index, part], row)
+                scores[row] = TokenScores(
+                    rewards=rewards[index, part],
+                    similarities=None if similar is None else similar[index, part],
+                    prompt_tokens=len(prompt_ids[row]),
+                )
+        return [scores[row] for row in range(len(prompt_ids))]
 
     def encode(
         self, prompts: Sequence[Prompt], completions: Sequence[str]
@@ -196,30 +280,23 @@ class Scorer:
             return rewards.gather(1, candidate_ids.to(rewards.device))
         return head.values(reader.probe(prefix_ids, attention_mask, candidate_ids))
 
-    def _read(
-        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
-        batch_size: int,
-    ) -> Iterator[tuple[list[int], Tensor, Tensor, Tensor]]:
-        """Read all rows in batches of similar length.
-
-        Yields:
-            row numbers, ids ``[R, T]`` padded on the right, hidden states ``[R, T, D]`` and each
-            row's last position ``[R]``.
-        """
+    @torch.no_grad()
+    def read(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+        batch_size: int | None = 16, batch_tokens: int | None = None,
+    ) -> Iterator[Read]:
+        """Read all rows in batches of similar length; arguments as in `token_scores`."""
         whole = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check_lengths(whole)
         device = self.reward_model.device
-        # Longest first, so that a batch that does not fit into memory fails at once.
-        order = sorted(range(len(whole)), key=lambda row: -len(whole[row]))
-        for begin in range(0, len(order), batch_size):
-            rows = order[begin : begin + batch_size]
+        for rows in batches([len(row) for row in whole], rows=batch_size, tokens=batch_tokens):
             lengths = torch.tensor([len(whole[row]) for row in rows])
             ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
             for index, row in enumerate(rows):
                 ids[index, : len(whole[row])] = torch.tensor(whole[row])
             mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
             ids, last = ids.to(device), (lengths - 1).to(device)
-            yield rows, ids, self.reward_model.hidden_states(ids, mask.to(device)), last
+            yield Read(rows, ids, self.reward_model.hidden_states(ids, mask.to(device)), last)
 
     def _check_lengths(self, rows: list[list[int]]) -> None:
         limit = self.position_limit

@@ -8,5 +8,6 @@ OBJECTIVES = Registry(
         "bradley_terry": "rewardsteer.objectives.bradley_terry:build",
         "partial": "rewardsteer.objectives.partial:build",
         "max_constraint": "rewardsteer.objectives.max_constraint:build",
+        "goal_contrastive": "rewardsteer.objectives.goal_contrastive:build",
     },
 )

@@ -2,6 +2,7 @@
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult
+from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -23,13 +24,14 @@ def max_constraint(
             into both sides, which is the default.
     """
     assert output.next_token_rewards is not None, "checked before training starts"
-    if not bool(batch.prefix_mask.any()):
-        return ObjectiveResult(output.token_rewards.sum() * 0.0, {})
     reward = output.token_rewards[batch.prefix_mask]
     best = output.next_token_rewards(batch.prefix_mask).max(dim=-1).values
     target = best.detach() if detach_target else best
     violation = reward - target
-    loss = violation.square().mean()
+    # Prefixes differ in number from process to process; each counts the same.
+    loss = global_mean(violation.square().sum(), batch.prefix_mask.sum())
+    if not len(violation):
+        return ObjectiveResult(loss, {})
     metrics = {
         "constraint_violation": violation.detach().abs().mean(),
         "constraint_reward": reward.detach().mean(),

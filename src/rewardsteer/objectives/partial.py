@@ -4,6 +4,7 @@ import torch
 from torch.nn.functional import logsigmoid
 
 from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
+from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -27,14 +28,15 @@ def partial(
     chosen_rows, rejected_rows = split_pairs(output.token_rewards, batch)
     # A boolean index walks row by row, left to right, so the i-th prefixes of a pair meet.
     chosen, rejected = chosen_rows[chosen_mask], rejected_rows[rejected_mask]
-    if len(chosen) == 0:
-        # No pair of this batch reaches the first prefix: a zero that still has a gradient path.
-        return ObjectiveResult(output.token_rewards.sum() * 0.0, {})
     margin = batch.margin.repeat_interleave(counts)
     gap = chosen - rejected
-    loss = -logsigmoid(gap - margin).mean()
+    losses = -logsigmoid(gap - margin)
     if center_coefficient:
-        loss = loss + center_coefficient * (chosen + rejected).square().mean()
+        losses = losses + center_coefficient * (chosen + rejected).square()
+    # Prefixes differ in number from process to process; each counts the same.
+    loss = global_mean(losses.sum(), counts.sum())
+    if not len(chosen):
+        return ObjectiveResult(loss, {})
     metrics = {
         "accuracy": accuracy(chosen, rejected).detach(),
         "reward_gap": gap.detach().mean(),

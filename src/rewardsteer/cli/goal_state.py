@@ -1,0 +1,120 @@
+"""``rewardsteer goal-state``: make, add up, import and export goal states."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from rewardsteer.goals.config import GoalConfig
+    from rewardsteer.goals.goal_state import GoalState
+    from rewardsteer.models.scorer import Scorer
+
+
+def goal_state_command(
+    reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings as name=value: kind=clusters clusters=16 by_subset=true …"),
+    ] = None,
+    data: Annotated[
+        Path | None, typer.Option(help="Folder made by 'rewardsteer data prepare'.")
+    ] = None,
+    add: Annotated[
+        str | None,
+        typer.Option(help="Add named goals up instead: helpfulness=1,verbosity=-0.5"),
+    ] = None,
+    import_npy: Annotated[
+        Path | None, typer.Option(help="Take a .npy of shape (1, hidden) instead.")
+    ] = None,
+    export_npy: Annotated[
+        Path | None, typer.Option(help="Also write the goal as .npy of shape (1, hidden).")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for the goals; default: the reward model's.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
+    overwrite: Annotated[bool, typer.Option(help="Replace goals of the same name.")] = False,
+) -> None:
+    """Make goal states: where preferred responses end in the reward model's hidden states."""
+    import shutil
+
+    from rewardsteer.cli.devices import parse_device
+    from rewardsteer.configuration import load_config
+    from rewardsteer.errors import ConfigError, OutputError
+    from rewardsteer.goals.config import GoalConfig
+    from rewardsteer.goals.files import load_goals, save_goals, write_npy
+    from rewardsteer.models.checkpoint import GOAL_STATES
+    from rewardsteer.models.scorer import Scorer
+
+    config = load_config(GoalConfig, {}, settings or [])
+    if sum(source is not None for source in (data, add, import_npy)) != 1:
+        raise ConfigError("Give one of --data, --add and --import-npy: where the goal comes from.")
+    folder = out or reward_model
+    known = load_goals(folder) if (folder / GOAL_STATES).exists() else {}
+    if config.name in known and not (overwrite or config.by_subset):
+        raise OutputError(
+            f"{folder} holds a goal named {config.name!r} already; choose another with name=…, or "
+            "pass --overwrite."
+        )
+    scorer = Scorer.load(reward_model, device=parse_device(device))
+    work = folder / ".goal-state"
+    if overwrite and not resume:
+        shutil.rmtree(work, ignore_errors=True)
+    made = _make(scorer, config, data, add, import_npy, known, work, resume=resume)
+    if (taken := sorted(made.keys() & known.keys())) and not overwrite:
+        raise OutputError(
+            f"{folder} holds goals named {', '.join(taken)} already; pass --overwrite to replace "
+            "them."
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    place = save_goals(folder, known | made)
+    shutil.rmtree(work, ignore_errors=True)
+    if export_npy is not None:
+        for goal in made.values():
+            write_npy(export_npy, goal)
+    for name, goal in made.items():
+        typer.echo(
+            f"{name}: {goal.provenance.kind} of {goal.provenance.count} responses → {place}",
+            err=True,
+        )
+
+
+def _make(
+    scorer: "Scorer", config: "GoalConfig", data: Path | None, add: str | None,
+    import_npy: Path | None, known: "dict[str, GoalState]", work: Path, *, resume: bool,
+) -> "dict[str, GoalState]":
+    from rewardsteer.cli.progress import progress_bar
+    from rewardsteer.goals.build import build_goals
+    from rewardsteer.goals.files import check_goal, read_npy
+    from rewardsteer.goals.goal_state import Provenance, weighted_sum
+
+    if add is not None:
+        for goal in known.values():
+            check_goal(goal, scorer)
+        return {config.name: weighted_sum(config.name, known, parse_weights(add))}
+    if import_npy is not None:
+        provenance = Provenance(kind="imported", model_fingerprint=scorer.fingerprint)
+        goal = read_npy(import_npy, config.name, provenance)
+        check_goal(goal, scorer)
+        return {config.name: goal}
+    assert data is not None, "checked above"
+    with progress_bar("reading responses") as announce:
+        return build_goals(scorer, data, config, work, resume=resume, announce=announce)
+
+
+def parse_weights(text: str) -> dict[str, float]:
+    """``"a=1,b=-0.5"`` → ``{"a": 1.0, "b": -0.5}``; raises `ConfigError` on anything else."""
+    from rewardsteer.errors import ConfigError
+
+    weights = {}
+    for part in text.split(","):
+        name, equals, value = part.partition("=")
+        try:
+            weights[name.strip()] = float(value) if equals else 1.0
+        except ValueError:
+            raise ConfigError(
+                f"Expected weights as name=number,name=number, got {part!r} in {text!r}."
+            ) from None
+    return weights

@@ -1,0 +1,155 @@
+"""Figures of n sampled solutions of one question: votes, pass@k and best-of-k.
+
+The solutions are parallel sequences: ``answers`` holds canonical strings, or None where no answer
+was found; ``correct`` holds their labels; ``rewards`` may hold NaN for a solution not scored.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import combinations
+
+import numpy as np
+
+
+def vote(
+    answers: Sequence[str | None],
+    correct: Sequence[bool],
+    weights: Sequence[float] | None = None,
+) -> float:
+    """Accuracy of the majority or weighted vote, in [0, 1]; 0 when nobody answered.
+
+    Ties between top answers are split evenly, which is the expected accuracy of drawing one of
+    them. An answer is as correct as the share of its voters labelled correct. When no voter
+    carries any weight, all answers tie.
+
+    Args:
+        answers: one per solution; None never votes.
+        correct: whether each solution is labelled correct.
+        weights: of the votes; each counts one without them. See ``reward_weights``.
+
+    Raises:
+        ValueError: the lengths differ, or a weight is negative or not finite.
+    """
+    given = [1.0] * len(answers) if weights is None else [float(weight) for weight in weights]
+    _check_lengths(len(answers), len(correct), len(given))
+    if not all(math.isfinite(weight) and weight >= 0 for weight in given):
+        raise ValueError("weights must be finite and not negative")
+    ballots: defaultdict[str, list[float]] = defaultdict(list)
+    labels: defaultdict[str, list[bool]] = defaultdict(list)
+    for answer, label, weight in zip(answers, correct, given, strict=True):
+        if answer is not None:
+            ballots[answer].append(weight)
+            labels[answer].append(label)
+    if not ballots:
+        return 0.0
+    # Only ratios matter, and sums of huge weights would overflow.
+    largest = max(max(cast) for cast in ballots.values()) or 1.0
+    totals = {a: math.fsum(weight / largest for weight in cast) for a, cast in ballots.items()}
+    top = max(totals.values())
+    # 0.1 + 0.2 against 0.3 is a tie to us, though not to floating point.
+    winners = [a for a, total in totals.items() if math.isclose(total, top, rel_tol=1e-9)]
+    return math.fsum(sum(labels[a]) / len(labels[a]) for a in winners) / len(winners)
+
+
+def reward_weights(rewards: Sequence[float]) -> list[float]:
+    """Rewards as the weights of a vote: a solution that was not scored (NaN) carries none."""
+    return [0.0 if math.isnan(reward) else float(reward) for reward in rewards]
+
+
+def pass_at_k(correct: Sequence[bool], k: int) -> float:
+    """Chance that k of the n solutions, drawn without replacement, hold a correct one.
+
+    This is the unbiased estimate 1 − C(n − c, k)/C(n, k).
+
+    Raises:
+        ValueError: k is not between 1 and n.
+    """
+    n = len(correct)
+    _check_k(k, n)
+    subsets, missed = math.comb(n, k), math.comb(n - int(sum(correct)), k)
+    # Subtracting whole numbers first keeps tiny chances exact.
+    return (subsets - missed) / subsets
+
+
+def best_of_k(rewards: Sequence[float], correct: Sequence[bool], k: int) -> float:
+    """Expected accuracy, over all k-subsets, of the solution with the highest reward.
+
+    Ties in reward are split evenly. NaN ranks below every number: only a subset of nothing else
+    falls back on a solution that was not scored, uniformly.
+
+    Args:
+        rewards: one per solution; NaN where it was not scored.
+        correct: whether each solution is labelled correct.
+        k: size of the subsets.
+
+    Raises:
+        ValueError: the lengths differ, or k is not between 1 and n.
+    """
+    n = len(rewards)
+    _check_lengths(n, len(correct))
+    _check_k(k, n)
+    levels: defaultdict[float | None, list[bool]] = defaultdict(list)
+    for reward, label in zip(rewards, correct, strict=True):
+        # NaN is no usable key: it does not equal itself.
+        levels[None if math.isnan(reward) else float(reward)].append(label)
+    ranked = sorted(levels.items(), key=lambda level: (level[0] is not None, level[0] or 0.0))
+    subsets, below, parts = math.comb(n, k), 0, []
+    for _, labels in ranked:
+        # The subsets whose best is of this level: none of them above it, not all below it. Which
+        # of the tied wins is symmetric, so the level is as correct as the mean of its labels.
+        upto = below + len(labels)
+        won = math.comb(upto, k) - math.comb(below, k)
+        parts.append(won * int(sum(labels)) / (subsets * len(labels)))
+        below = upto
+    return math.fsum(parts)
+
+
+def vote_at_k(
+    answers: Sequence[str | None],
+    correct: Sequence[bool],
+    k: int,
+    *,
+    rng: np.random.Generator,
+    draws: int = 200,
+    weights: Sequence[float] | None = None,
+) -> float:
+    """Mean accuracy of ``vote`` over k-subsets of the solutions.
+
+    Args:
+        answers: one per solution; None never votes.
+        correct: whether each solution is labelled correct.
+        k: size of the subsets.
+        rng: draws the subsets; left untouched when all of them are enumerated.
+        draws: subsets drawn; when there are no more than this, each is taken once.
+        weights: of the votes; each counts one without them.
+
+    Raises:
+        ValueError: the lengths differ, k is not between 1 and n, draws is below one, or a weight
+            is negative or not finite.
+    """
+    n = len(answers)
+    _check_lengths(n, len(correct), n if weights is None else len(weights))
+    _check_k(k, n)
+    if draws < 1:
+        raise ValueError(f"draws must be at least 1, not {draws}")
+
+    def vote_of(rows: Sequence[int]) -> float:
+        chosen = None if weights is None else [weights[i] for i in rows]
+        return vote([answers[i] for i in rows], [correct[i] for i in rows], chosen)
+
+    if math.comb(n, k) <= draws:
+        values = [vote_of(rows) for rows in combinations(range(n), k)]
+    else:
+        values = [vote_of(rng.choice(n, k, replace=False).tolist()) for _ in range(draws)]
+    return math.fsum(values) / len(values)
+
+
+def _check_lengths(*lengths: int) -> None:
+    if len(set(lengths)) > 1:
+        raise ValueError(f"the solutions' sequences differ in length: {lengths}")
+
+
+def _check_k(k: int, n: int) -> None:
+    if not 1 <= k <= n:
+        raise ValueError(f"k must be between 1 and {n}, the number of solutions, not {k}")

@@ -1,0 +1,149 @@
+"""Goal states on disk: ``goal_states.safetensors`` beside the weights, never a pickle.
+
+The tensors are ``NAME.vectors`` and, for goals of kind nearest, ``NAME.keys``. The provenance of
+every goal stands in the file's own header; ``goal_states.json`` repeats it for people to read. The
+published form, a ``.npy`` of shape (1, hidden), is read and written too.
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from pydantic import ValidationError
+
+from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.goals.goal_state import GoalState, Provenance
+from rewardsteer.models.checkpoint import CARD, GOAL_STATES, read_card, write_card
+from rewardsteer.outputs import write_bytes, write_json
+
+
+def save_goals(folder: Path, goals: Mapping[str, GoalState]) -> Path:
+    """Write goals into a folder, replacing all that it held; a reward model's card is told.
+
+    Returns:
+        the file.
+    """
+    from safetensors.torch import save
+
+    tensors, header = {}, {}
+    for name, goal in sorted(goals.items()):
+        tensors[f"{name}.vectors"] = goal.vectors.float().contiguous().cpu()
+        if goal.keys is not None:
+            tensors[f"{name}.keys"] = goal.keys.float().contiguous().cpu()
+        header[name] = goal.provenance.model_dump(mode="json")
+    place = folder / GOAL_STATES
+    write_bytes(place, save(tensors, {"goals": json.dumps(header)}))
+    write_json(place.with_suffix(".json"), header)
+    if (folder / CARD).exists():
+        card = read_card(folder)
+        if card.goal_states != [GOAL_STATES]:
+            write_card(folder, card.model_copy(update={"goal_states": [GOAL_STATES]}))
+    return place
+
+
+def load_goals(source: Path) -> dict[str, GoalState]:
+    """All goals of a file or of a folder that holds one, by name.
+
+    Raises:
+        DataError: there is none, or it is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    place = source / GOAL_STATES if source.is_dir() else source
+    if not place.exists():
+        raise DataError(
+            f"Expected goal states at {place}, there are none; make them with "
+            "'rewardsteer goal-state'."
+        )
+    try:
+        with safe_open(place, framework="pt") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {})["goals"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return {
+            name: GoalState(
+                name, tensors[f"{name}.vectors"], Provenance.model_validate(values),
+                tensors.get(f"{name}.keys"),
+            )
+            for name, values in header.items()
+        }
+    except (SafetensorError, KeyError, ValueError, ValidationError) as error:
+        raise DataError(f"The goal states in {place} are damaged: {error}") from error
+
+
+def load_goal(source: Path, name: str | None = None) -> GoalState:
+    """One goal: the named one, or the only one there is.
+
+    Raises:
+        DataError: no such goal, or several and no name.
+    """
+    goals = load_goals(source)
+    if name is None and len(goals) == 1:
+        return next(iter(goals.values()))
+    if name is None or name not in goals:
+        asked = "a name is needed to choose among them" if name is None else f"not {name!r}"
+        raise DataError(f"{source} holds the goals {', '.join(sorted(goals))}: {asked}.")
+    return goals[name]
+
+
+def read_npy(path: Path, name: str, provenance: Provenance) -> GoalState:
+    """A goal in the published form: ``.npy`` of shape (1, hidden) or (hidden,).
+
+    Raises:
+        DataError: unreadable, a pickle, or of another shape.
+    """
+    try:
+        array = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as error:
+        raise DataError(f"The goal state {path} cannot be read: {error}") from error
+    if array.dtype.kind not in "fiu" or array.ndim > 2 or (array.ndim == 2 and len(array) != 1):
+        raise DataError(
+            f"The goal state {path} holds {array.dtype} numbers of shape {array.shape}; expected "
+            "floating-point numbers of shape (1, hidden size)."
+        )
+    vectors = torch.from_numpy(array.astype(np.float32)).reshape(1, -1)
+    return GoalState(name, vectors, provenance)
+
+
+def write_npy(path: Path, goal: GoalState) -> None:
+    """Write a goal of one vector in the published form; raises `DataError` for other goals."""
+    if len(goal.vectors) != 1:
+        raise DataError(
+            f"The goal {goal.name!r} has {len(goal.vectors)} vectors; the .npy form holds one."
+        )
+    buffer = io.BytesIO()
+    np.save(buffer, goal.vectors.float().numpy(), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def check_goal(goal: GoalState, scorer: Any) -> None:
+    """Refuse a goal that was not made with this reward model.
+
+    Args:
+        goal: the goal.
+        scorer: a `rewardsteer.models.scorer.Scorer`.
+
+    Raises:
+        MismatchError: another width, other weights or another template.
+    """
+    width = scorer.hidden_size
+    if goal.width != width:
+        raise MismatchError(
+            f"The goal state {goal.name!r} has {goal.width} numbers, the hidden states of "
+            f"{scorer.name} have {width}; use a goal made with this reward model."
+        )
+    made = goal.provenance
+    if made.model_fingerprint != scorer.fingerprint:
+        raise MismatchError(
+            f"The goal state {goal.name!r} was made with other weights (fingerprint "
+            f"{made.model_fingerprint or 'unknown'}) than {scorer.name} has "
+            f"({scorer.fingerprint or 'unknown'}); make it anew with 'rewardsteer goal-state'."
+        )
+    if made.template and made.template != scorer.template.model_dump(mode="json"):
+        raise MismatchError(
+            f"The goal state {goal.name!r} was read under another response template than "
+            f"{scorer.name} uses; make it anew with 'rewardsteer goal-state'."
+        )

@@ -1,0 +1,264 @@
+"""The contrastive objective of goal-conditioned reward models (arXiv 2407.13887).
+
+States of a chosen response are drawn towards the states that come later in it, and away from
+states of the rejected response; the cosine to a goal state then serves as the value of a prefix.
+"""
+
+import zlib
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import torch
+from pydantic import Field, model_validator
+from torch import Tensor
+from torch.nn.functional import logsigmoid, normalize
+
+from rewardsteer.configuration import Config, load_config
+from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.positions import Spans, draw, draw_future, response_spans
+from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.tensors import PairBatch, RewardOutput
+
+Window = tuple[float, float]
+
+
+class GoalContrastiveConfig(Config):
+    """Options of the objective.
+
+    Attributes:
+        form: ``future`` (each goal strictly later than its source, a log-sigmoid a pair, averaged
+            by row, with a temperature), ``infonce`` (the goal against the rejected states of all
+            rows in the batch) or ``published`` (all pairs, logarithms of batch means, positions
+            counted from the end, no temperature), for comparison.
+        strategy: ``cosine`` compares source and goal states; ``cosine_avg`` averages the goal
+            states of a row first.
+        positives: source and goal states drawn from each chosen response.
+        negatives: source states drawn anew from the chosen and goal states from the rejected one.
+        source_window, goal_window: the part of a response that sources and goals come from, as
+            fractions of its length from the start. Not for ``published``.
+        temperature: divides the cosine. Without it σ(cos) lies in [0.27, 0.73]: the loss can
+            neither vanish nor push hard. Not for ``published``.
+        source_percentile, goal_percentile: for ``published`` alone: the fraction counted from the
+            *end* of the response that is never drawn.
+        seed: of the draws. With the ids of a batch's rows it decides them, so an interrupted
+            training that goes on draws the same.
+    """
+
+    form: Literal["future", "infonce", "published"] = "future"
+    strategy: Literal["cosine", "cosine_avg"] = "cosine"
+    positives: int = Field(16, ge=1)
+    negatives: int = Field(16, ge=1)
+    source_window: Window = (0.0, 1.0)
+    goal_window: Window = (0.0, 1.0)
+    temperature: float = Field(0.1, gt=0)
+    source_percentile: float = Field(0.0, ge=0, le=1)
+    goal_percentile: float = Field(0.0, ge=0, le=1)
+    seed: int = 0
+
+    @model_validator(mode="after")
+    def _consistent(self) -> "GoalContrastiveConfig":
+        for name in ("source_window", "goal_window"):
+            low, high = getattr(self, name)
+            if not 0 <= low < high <= 1:
+                raise ValueError(f"{name} must be (low, high) with 0 <= low < high <= 1")
+        given = self.model_fields_set
+        foreign = {"source_window", "goal_window", "temperature"}
+        if self.form != "published":
+            foreign = {"source_percentile", "goal_percentile"}
+        if wrong := sorted(given & foreign):
+            raise ValueError(f"form {self.form!r} does not use {', '.join(wrong)}")
+        return self
+
+
+class _Figures(NamedTuple):
+    """A loss, and the cosines that went into it with ``[B]`` masks of the rows that had any."""
+
+    loss: Tensor
+    positive: Tensor
+    negative: Tensor
+    with_positive: Tensor
+    with_negative: Tensor
+
+
+def goal_contrastive(
+    output: RewardOutput, batch: PairBatch, options: GoalContrastiveConfig
+) -> ObjectiveResult:
+    """The contrastive loss on the hidden states of a batch of pairs.
+
+    With s, g⁺ a source and a later goal of the chosen response, s' another source, g⁻ a goal of
+    the rejected response and τ the temperature:
+
+    - ``future``: mean over rows of mean −log σ(cos(s, g⁺)/τ), plus that of −log σ(−cos(s', g⁻)/τ)
+    - ``infonce``: −log [e⁺ / (e⁺ + Σ e⁻)], e⁺ = exp(cos(s, g⁺)/τ), the sum over e⁻ =
+      exp(cos(s, g⁻)/τ) of the rejected states of all rows in the batch
+    - ``published``: −log mean σ(cos(s, g⁺)) − log(1 − mean σ(cos(s', g⁻)))
+
+    Rows without a later goal (a single token) take no part; a batch without any gives 0.
+
+    Args:
+        output: needs ``hidden_states [2B, T, D]``.
+        batch: pairs, ``response_mask [2B, T]``.
+        options: see `GoalContrastiveConfig`.
+    """
+    # Cosines near one differ by less than bfloat16 can tell.
+    with torch.autocast(output.hidden_states.device.type, enabled=False):
+        hidden = output.hidden_states
+        states = hidden if hidden.dtype == torch.float64 else hidden.float()
+        figures = _FORMS[options.form](states, batch, options, _generator(batch, options.seed))
+    metrics = {}
+    for name, cosine, rows in (
+        ("goal_positive", figures.positive, figures.with_positive),
+        ("goal_negative", figures.negative, figures.with_negative),
+    ):
+        if bool(rows.any()):
+            metrics[name] = cosine.detach()[rows].mean()
+    return ObjectiveResult(figures.loss, metrics)
+
+
+def _generator(batch: PairBatch, seed: int) -> torch.Generator:
+    rows = "/".join(batch.row_ids) or str(batch.input_ids.sum().item())
+    return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{rows}".encode()))
+
+
+def _take(states: Tensor, columns: Tensor) -> Tensor:
+    """States ``[B, S, D]`` at columns ``[B, S]``."""
+    return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
+
+
+def _cosine(first: Tensor, second: Tensor) -> Tensor:
+    """Cosine over the last axis; shapes broadcast."""
+    return (normalize(first, dim=-1) * normalize(second, dim=-1)).sum(-1)
+
+
+def _average(goals: Tensor, options: GoalContrastiveConfig) -> Tensor:
+    """Goals ``[B, S, D]``, or their row means ``[B, 1, D]`` under ``cosine_avg``."""
+    return goals.mean(1, keepdim=True) if options.strategy == "cosine_avg" else goals
+
+
+def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
+    """Mean over values ``[B, S]`` of a row, then over the rows with any, of all processes."""
+    per_row = values.mean(1).where(rows, torch.zeros((), dtype=values.dtype, device=values.device))
+    return global_mean(per_row.sum(), rows.sum())
+
+
+def _draw_states(
+    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, tuple[Spans, Spans]]:
+    """Sources ``[B, S, D]``, later goals ``[B, S or 1, D]``, which rows have them, and the spans
+    of negative sources and goals."""
+    chosen, rejected = response_spans(batch, skip_common=True)
+    sources = chosen.window(*options.source_window)
+    source, goal, valid = draw_future(
+        sources, chosen.window(*options.goal_window), options.positives, generator,
+        shared_split=options.strategy == "cosine_avg",
+    )
+    ours, _ = split_pairs(states, batch)
+    spans = (sources, rejected.window(*options.goal_window))
+    return _take(ours, source), _average(_take(ours, goal), options), valid, spans
+
+
+def _future(
+    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+) -> _Figures:
+    source, goal, valid, (sources, goals) = _draw_states(states, batch, options, generator)
+    ours, theirs = split_pairs(states, batch)
+    positive = _cosine(source, goal)
+    both = (sources.lengths > 0) & (goals.lengths > 0)
+    columns = [
+        draw(span.begin, span.end, options.negatives, generator).where(both[:, None], 0)
+        for span in (sources, goals)
+    ]
+    negative = _cosine(
+        _take(ours, columns[0]), _average(_take(theirs, columns[1]), options)
+    )
+    loss = _row_mean(-logsigmoid(positive / options.temperature), valid)
+    loss = loss + _row_mean(-logsigmoid(-negative / options.temperature), both)
+    return _Figures(loss, positive, negative, valid, both)
+
+
+def _infonce(
+    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+) -> _Figures:
+    source, goal, valid, (_, goals) = _draw_states(states, batch, options, generator)
+    _, theirs = split_pairs(states, batch)
+    has_goal = goals.lengths > 0
+    columns = draw(goals.begin, goals.end, options.negatives, generator)
+    pool = _average(_take(theirs, columns.where(has_goal[:, None], 0)), options)
+    # Rejected states of every row: all of them are what a good response should be far from.
+    others = normalize(pool, dim=-1)[has_goal].flatten(0, 1)
+    positive = _cosine(source, goal)
+    negative = normalize(source, dim=-1) @ others.T
+    logits = torch.cat([positive[..., None], negative], dim=-1) / options.temperature
+    loss = _row_mean(torch.logsumexp(logits, dim=-1) - logits[..., 0], valid)
+    seen = valid & has_goal.any()
+    return _Figures(loss, positive, negative.flatten(1), valid, seen)
+
+
+def _published(
+    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+) -> _Figures:
+    ours, theirs = split_pairs(states, batch)
+    source, goal, negative_source, negative_goal = published_columns(batch, options, generator)
+
+    def pairs(first: Tensor, second: Tensor) -> Tensor:
+        """All source × goal cosines of a row, ``[B, S·S]`` (or ``[B, S]`` with averaged goals)."""
+        goals = _average(second, options)
+        return _cosine(first[:, :, None], goals[:, None, :]).flatten(1)
+
+    positive = pairs(_take(ours, source), _take(ours, goal))
+    negative = pairs(_take(ours, negative_source), _take(theirs, negative_goal))
+    means = [
+        global_mean(torch.sigmoid(cosine).sum(), torch.tensor(float(cosine.numel())))
+        for cosine in (positive, negative)
+    ]
+    loss = -torch.log(means[0]) - torch.log(1 - means[1])
+    rows = torch.ones(len(ours), dtype=torch.bool, device=states.device)
+    return _Figures(loss, positive, negative, rows, rows)
+
+
+def published_columns(
+    batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The published draw of columns: sources and goals ``[B, S]`` of the chosen rows, then
+    negative sources (chosen) and goals (rejected) ``[B, U]``.
+
+    u is uniform in [0, 1); f = (p − 1)·u + 1 for percentile p; the k-th token from the end is
+    taken, k = ⌊f·n + 1⌋ with n response tokens, at most the row's length minus one. The pair of a
+    positive source and goal is sorted so that the source has the smaller u. (k = n + 1, the token
+    before the response, comes up for u = 0 only.)
+    """
+    lengths, responses = batch.attention_mask.sum(1), batch.response_mask.sum(1)
+    device = batch.input_ids.device
+
+    def uniform(*shape: int) -> Tensor:
+        return torch.rand(*shape, generator=generator, dtype=torch.float64).to(device)
+
+    def columns(noise: Tensor, percentile: float, rows: slice) -> Tensor:
+        fraction = (percentile - 1) * noise + 1
+        back = (fraction * responses[rows, None] + 1).floor().long()
+        back = torch.minimum(back, (lengths[rows, None] - 1).clamp(min=1))
+        return batch.last_positions[rows, None] - (back - 1)
+
+    count = len(lengths) // 2
+    ours, theirs = slice(0, count), slice(count, None)
+    noise = uniform(count, 2, options.positives).sort(dim=1).values
+    return (
+        columns(noise[:, 0], options.source_percentile, ours),
+        columns(noise[:, 1], options.goal_percentile, ours),
+        columns(uniform(count, options.negatives), options.source_percentile, ours),
+        columns(uniform(count, options.negatives), options.goal_percentile, theirs),
+    )
+
+
+_Form = Callable[[Tensor, PairBatch, GoalContrastiveConfig, torch.Generator], _Figures]
+_FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published": _published}
+
+
+def build(**options: Any) -> Objective:
+    """The objective with its options bound; raises `ConfigError` on an unknown or wrong one."""
+    config = load_config(GoalContrastiveConfig, options)
+    return Objective(
+        "goal_contrastive",
+        lambda output, batch: goal_contrastive(output, batch, config),
+        needs=frozenset({"hidden_states"}),
+    )

@@ -1,0 +1,106 @@
+"""Where in a response the contrastive objective looks; every draw takes a generator.
+
+A span is a run of columns of a padded row, given by its first column and the column after its last
+one. Counting columns keeps draws right under either padding side.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rewardsteer.objectives.base import split_pairs
+from rewardsteer.tensors import PairBatch
+
+
+class Spans(NamedTuple):
+    """One span a row: ``begin`` and ``end`` ``[B]``, empty where they are equal."""
+
+    begin: Tensor
+    end: Tensor
+
+    @property
+    def lengths(self) -> Tensor:
+        """Columns in each span ``[B]``."""
+        return (self.end - self.begin).clamp(min=0)
+
+    def window(self, low: float, high: float) -> "Spans":
+        """The part between two fractions of each span, at least one column where there is one."""
+        lengths = self.lengths
+        first = (low * lengths.double()).floor().long()
+        first = torch.minimum(first, (lengths - 1).clamp(min=0))
+        last = (high * lengths.double()).ceil().long()
+        last = torch.minimum(torch.maximum(last, first + 1), lengths)
+        return Spans(self.begin + first, self.begin + last)
+
+
+def response_spans(batch: PairBatch, *, skip_common: bool) -> tuple[Spans, Spans]:
+    """Response tokens of the chosen and of the rejected rows.
+
+    Args:
+        batch: needs ``response_mask [2B, T]``; the mask is taken after padding and truncation.
+        skip_common: leave out the tokens with which both responses of a pair begin. Their hidden
+            states are the same on both sides, and would be pulled together and pushed apart.
+    """
+    mask = batch.response_mask
+    begin, count = mask.long().argmax(1), mask.sum(1)
+    (chosen, rejected), (many, few) = split_pairs(begin, batch), split_pairs(count, batch)
+    ids, other = split_pairs(batch.input_ids, batch)
+    shared = torch.zeros_like(many)
+    if skip_common:
+        offsets = torch.arange(mask.shape[1], device=mask.device)
+        last = mask.shape[1] - 1
+        ours = ids.gather(1, (chosen[:, None] + offsets).clamp(max=last))
+        theirs = other.gather(1, (rejected[:, None] + offsets).clamp(max=last))
+        same = (ours == theirs) & (offsets < torch.minimum(many, few)[:, None])
+        shared = same.long().cumprod(1).sum(1)
+    return (
+        Spans(chosen + shared, chosen + many),
+        Spans(rejected + shared, rejected + few),
+    )
+
+
+def draw(begin: Tensor, end: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """``[B, count]`` columns, uniform with replacement in ``begin ≤ column < end``.
+
+    ``begin`` and ``end`` are ``[B]`` or ``[B, count]``. A row with an empty span gets ``begin``
+    (clamped to 0), which the caller must mask out.
+    """
+    if begin.dim() == 1:
+        begin, end = begin[:, None], end[:, None]
+    sizes = (end - begin).clamp(min=1).expand(-1, count)
+    noise = torch.rand(sizes.shape, generator=generator, dtype=torch.float64).to(sizes.device)
+    steps = torch.minimum((noise * sizes).long(), sizes - 1)
+    return (begin + steps).clamp(min=0)
+
+
+def draw_future(
+    sources: Spans, goals: Spans, count: int, generator: torch.Generator, *, shared_split: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Source columns and strictly later goal columns of the same row.
+
+    Args:
+        sources, goals: where each may lie.
+        count: pairs a row.
+        generator: of the draws.
+        shared_split: all goals of a row come after all its sources (needed when the goals of a
+            row are averaged); else each goal only after its own source.
+
+    Returns:
+        sources ``[B, count]``, goals ``[B, count]``, and ``[B]`` whether the row has a source with
+        a goal after it.
+    """
+    stop = torch.minimum(sources.end, goals.end - 1)
+    valid = sources.begin < stop
+    if shared_split:
+        split = draw(sources.begin, stop, 1, generator)[:, 0]
+        source = draw(sources.begin, split + 1, count, generator)
+        after = torch.maximum(split + 1, goals.begin)
+    else:
+        source = draw(sources.begin, stop, count, generator)
+        after = torch.maximum(source + 1, goals.begin[:, None])
+    end = goals.end if after.dim() == 1 else goals.end[:, None].expand_as(after)
+    goal = draw(after, end, count, generator)
+    # Columns of rows without a pair may lie past the row; keep them readable, they are masked.
+    zero = torch.zeros((), dtype=source.dtype, device=source.device)
+    return source.where(valid[:, None], zero), goal.where(valid[:, None], zero), valid
