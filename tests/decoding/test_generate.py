@@ -145,7 +145,8 @@ def test_best_of_n_keeps_the_best(folders):
     few = config.model_copy(update={"n": 2})
     worse = generate(policy, tokenizer, PROMPTS, build_method(few, method.scorer), few)
     for more, less in zip(best, worse, strict=True):
-        assert more.reward >= less.reward  # the first two samples are among the six
+        # The first two samples are among the six; batches of another shape round differently.
+        assert more.reward >= less.reward - 1e-5
     again = method.scorer.score(PROMPTS, [r.completion for r in best])
     assert again == pytest.approx([r.reward for r in best], rel=1e-4)
 

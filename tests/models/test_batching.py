@@ -1,5 +1,7 @@
 """Batches of rows: nothing lost, nothing over the limits, no room left unused."""
 
+from itertools import pairwise
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -40,7 +42,7 @@ def test_limits_are_kept_and_a_longer_row_stands_alone(lengths, rows, tokens):
 @given(lengths_of_rows, limits, limits)
 def test_a_batch_ends_only_when_the_next_row_does_not_fit(lengths, rows, tokens):
     made = list(batches(lengths, rows=rows, tokens=tokens))
-    for batch, following in zip(made, made[1:], strict=False):
+    for batch, following in pairwise(made):
         full = rows is not None and len(batch) == rows
         more = [*batch, following[0]]
         assert full or (tokens is not None and padded(lengths, more) > tokens)

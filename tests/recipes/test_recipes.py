@@ -39,6 +39,7 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
         f"base_model={world / 'base'}", f"prepared={world / 'data'}", "optimiser.max_steps=2",
         "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.precision=fp32",
         "log.progress=false", "log.echo=false", "log.save_steps=0", "log.eval_rows=4",
+        "attn_implementation=null",
     ])
     # Two rounds show the alternation; seven only take longer.
     config = config.model_copy(update={"rounds": min(config.rounds, 2)})

@@ -20,7 +20,8 @@ def generation_command(
     methods: Annotated[
         Path,
         typer.Option(
-            help="YAML: label → decoding settings, and 'reward_model' for guided methods."
+            help="YAML: label → decoding settings, 'reward_model' for guided methods, 'goal' for "
+            "goal_beam (default: the reward model's own)."
         ),
     ],
     judge: Annotated[Path, typer.Option(help="Scalar reward model that gives the rewards.")],
@@ -34,12 +35,15 @@ def generation_command(
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.errors import ConfigError
 
-    settings: dict[str, tuple[DecodingConfig, str | None]] = {}
+    settings: dict[str, tuple[DecodingConfig, str | None, str | None]] = {}
     for label, values in read_yaml(methods).items():
         if not isinstance(values, dict):
             raise ConfigError(f"{methods}: expected settings under {label!r}, got {values!r}.")
-        reward_model = values.pop("reward_model", None)
-        settings[str(label)] = (load_config(DecodingConfig, values), reward_model)
+        reward_model, goal = values.pop("reward_model", None), values.pop("goal", None)
+        config = load_config(DecodingConfig, values)
+        if config.method == "goal_beam":
+            goal = goal or reward_model
+        settings[str(label)] = (config, reward_model, goal)
     if not settings:
         raise ConfigError(f"{methods} names no method; expected 'label: {{method: …}}' entries.")
     requests = read_requests(prompts, limit=limit)
@@ -54,6 +58,7 @@ def _run(
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.evaluation.generation import Entry, Judge, compare
+    from rewardsteer.goals.files import load_goal
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.outputs import claim_folder, write_json, write_text
@@ -63,21 +68,24 @@ def _run(
 
     quiet_libraries()
     where = parse_device(device)
-    folders = {folder for _, folder in settings.values() if folder} | {str(judge)}
+    folders = {folder for _, folder, _ in settings.values() if folder} | {str(judge)}
     scorers = {folder: Scorer.load(folder, device=where) for folder in sorted(folders)}
     entries = [
-        Entry(label, config, scorers[folder] if folder else None)
-        for label, (config, folder) in settings.items()
+        Entry(
+            label, config, scorers[folder] if folder else None,
+            load_goal(Path(goal)) if goal else None,
+        )
+        for label, (config, folder, goal) in settings.items()
     ]
     for entry in entries:
-        build_method(entry.config, entry.scorer)
+        build_method(entry.config, entry.scorer, entry.goal)
     tokenizer = load_tokenizer(model)
     claim_folder(out, resume=resume, overwrite=overwrite)
     write_json(out / "run.json", {
         "model": model, "judge": str(judge), "judge_fingerprint": scorers[str(judge)].fingerprint,
         "methods": {
-            label: config.model_dump(mode="json") | {"reward_model": folder}
-            for label, (config, folder) in settings.items()
+            label: config.model_dump(mode="json") | {"reward_model": folder, "goal": goal}
+            for label, (config, folder, goal) in settings.items()
         },
     })
     summary = compare(
@@ -97,22 +105,124 @@ def _run(
 @app.command("preference")
 def preference_command(
     reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
-    data: Annotated[Path, typer.Option(help="Folder made by 'rewardsteer data prepare'.")],
+    data: Annotated[
+        Path | None, typer.Option(help="Folder made by 'rewardsteer data prepare'.")
+    ] = None,
+    input_: Annotated[
+        Path | None, typer.Option("--input", help="File or folder of pairs, instead of --data.")
+    ] = None,
+    source: Annotated[
+        str, typer.Option(help="How --input is read: pairs (reward-bench, TRL), judged, hh, …")
+    ] = "pairs",
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
     device: Device = "cpu", overwrite: Overwrite = False,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.cli.devices import parse_device
-    from rewardsteer.evaluation.preference import evaluate_preference
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
     from rewardsteer.models.scorer import Scorer
-    from rewardsteer.outputs import claim_folder, write_json
+    from rewardsteer.outputs import claim_folder, write_json, write_text
     from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.reports.correctness import reliability_plot
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
     quiet_libraries()
+    if (data is None) == (input_ is None):
+        raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
+    pairs = _pairs(source, input_) if input_ is not None else []
     scorer = Scorer.load(reward_model, device=parse_device(device))
-    figures = evaluate_preference(scorer, data, batch_size=batch_size)
+    if data is not None:
+        figures = evaluate_preference(scorer, data, batch_size=batch_size)
+    else:
+        figures = evaluate_comparisons(scorer, pairs, batch_size=batch_size)
     claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {"reward_model": str(reward_model), **figures})
+    write_text(
+        out / "reliability.svg",
+        reliability_plot([{"percentile": 1.0, "bins": figures["calibration"]["bins"]}]),
+    )
     print_table("held-out comparisons", PREFERENCE_COLUMNS, preference_rows(figures))
+    if figures["too_long"]:
+        typer.echo(
+            f"{figures['too_long']} pairs are longer than the reward model can read and were left "
+            "out", err=True,
+        )
+
+
+def _pairs(source: str, path: Path) -> list[Any]:
+    """A source's comparisons: its test split, or all of it where there is none."""
+    from rewardsteer.data.sources import SOURCES, NoSplitError
+
+    load = SOURCES.get(source)
+    try:
+        return list(load("test", path=str(path)))
+    except NoSplitError:
+        return list(load("train", path=str(path)))
+
+
+@app.command("correctness")
+def correctness_command(
+    scores: Annotated[
+        Path, typer.Option(help="Folder or file of scored solutions, from 'rewardsteer score'.")
+    ],
+    settings: Annotated[
+        list[str] | None,
+        typer.Argument(help="Settings as name=value: loss=0.01 confidence=0.95 start=5 …"),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(help="The same solutions scored by another reward model, to compare with."),
+    ] = None,
+    out: Out = Path("out/correctness"),
+    overwrite: Overwrite = False,
+) -> None:
+    """AUROC, votes, filtering and calibration on solutions that are labelled right or wrong."""
+    from rewardsteer.configuration import load_config
+    from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+    from rewardsteer.evaluation.correctness.ranking import roc_points
+    from rewardsteer.evaluation.correctness.run import evaluate_correctness
+    from rewardsteer.evaluation.correctness.scored import load_scored, signals
+    from rewardsteer.outputs import claim_folder, write_json, write_text
+    from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.reports import correctness as report
+    from rewardsteer.reports.tables import print_table
+
+    quiet_libraries()
+    config = load_config(CorrectnessConfig, {}, settings or [])
+    sampled, greedy = load_scored(scores)
+    other = load_scored(baseline)[0] if baseline is not None else None
+    claim_folder(out, overwrite=overwrite)
+    metrics = evaluate_correctness(
+        sampled, greedy, config, baseline=other,
+        announce=lambda name: typer.echo(name, err=True),
+    )
+    write_json(out / "metrics.json", metrics)
+    write_json(out / "settings.json", config.model_dump(mode="json"))
+    roc: dict[str, dict[str, Any]] = {
+        name: {
+            signal: roc_points(benchmark.scored, signal) for signal in signals(benchmark)
+        }
+        for name, benchmark in (greedy | sampled).items() if "auroc" in metrics[name]
+    }
+    for name, svg in report.plots(metrics, roc).items():
+        write_text(out / f"{name}.svg", svg)
+    for title, columns, rows in (
+        ("right above wrong", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
+        ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
+        ("k solutions a question", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
+        ("filtering, test questions", report.FILTER_COLUMNS, report.filter_rows(metrics)),
+        ("stopping early", report.STOP_COLUMNS, report.stop_rows(metrics)),
+    ):
+        if rows:
+            print_table(title, columns, rows)
+    for name, figures in metrics.items():
+        if "undefined" in figures:
+            typer.echo(f"{name}: {figures['undefined']}", err=True)
+        for count, what in (
+            ("unlabelled", "have no label and were left out"),
+            ("skipped", "could not be scored: they vote, but are not ranked"),
+        ):
+            if figures[count]:
+                typer.echo(f"{name}: {figures[count]} solutions {what}", err=True)

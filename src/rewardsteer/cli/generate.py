@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.requests import Request
+    from rewardsteer.goals.goal_state import GoalState
 
 
 # The options' types stand here so that the command's signature reads as a list of names.
@@ -18,11 +19,21 @@ Prompts = Annotated[
     Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
 ]
 Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
-MethodName = Annotated[str, typer.Option(help="none, farma, args, pargs or best_of_n.")]
+MethodName = Annotated[str, typer.Option(help="none, farma, args, pargs, best_of_n, goal_beam.")]
 RewardModelFolder = Annotated[
     Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
 ]
-Weight = Annotated[float, typer.Option(help="Weight of the rewards; 0: the policy alone.")]
+GoalFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Goal states of goal_beam (from 'rewardsteer goal-state'): a file, or a folder that "
+        "holds one; default: the reward model's folder."
+    ),
+]
+GoalName = Annotated[str | None, typer.Option(help="Which goal; needed where there are several.")]
+Weight = Annotated[
+    float, typer.Option(help="Weight of rewards or similarity; 0: the policy alone.")
+]
 TopK = Annotated[
     int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args and pargs.")
 ]
@@ -31,6 +42,13 @@ Greedy = Annotated[
     bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
 ]
 Samples = Annotated[int, typer.Option("--n", help="Responses drawn by best_of_n.")]
+Beam = Annotated[int, typer.Option(help="Hypotheses that goal_beam keeps.")]
+Branches = Annotated[int, typer.Option(help="Steps goal_beam draws from each hypothesis.")]
+StepSeparator = Annotated[
+    str, typer.Option(help="Text that ends a step of goal_beam; '': none.", show_default="newline")
+]
+StepTokens = Annotated[int, typer.Option(help="Longest step of goal_beam.")]
+MaxSteps = Annotated[int, typer.Option(help="Most steps of goal_beam.")]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest response, end-of-text included.")]
 BatchSize = Annotated[int, typer.Option(help="Rows decoded together.")]
 Seed = Annotated[int, typer.Option(help="Every prompt draws from its own generator.")]
@@ -55,8 +73,10 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 def generate_command(
     model: Model, prompts: Prompts, output: Output, method: MethodName = "none",
-    reward_model: RewardModelFolder = None, weight: Weight = 1.0, top_k: TopK = 10,
-    temperature: Temperature = 1.0, greedy: Greedy = False, n: Samples = 8,
+    reward_model: RewardModelFolder = None, goal: GoalFile = None, goal_name: GoalName = None,
+    weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, greedy: Greedy = False,
+    n: Samples = 8, beam: Beam = 4, branches: Branches = 2, step_separator: StepSeparator = "\n",
+    step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
     limit: Limit = None, template: TemplateFile = None, device: Device = "cpu",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
@@ -74,24 +94,27 @@ def generate_command(
         {
             "method": method, "mode": "greedy" if greedy else "sample", "weight": weight,
             "top_k": top_k, "temperature": temperature, "n": n, "seed": seed,
-            "max_new_tokens": max_new_tokens, "batch_size": batch_size,
+            "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
+            "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
+            "max_steps": max_steps,
         },
     )
     requests = read_requests(prompts, limit=limit)
     quiet_libraries()
     _refuse_taken(output, resume=resume, overwrite=overwrite)
-    scorer = _load_scorer(reward_model, config, reward_device or device, reward_dtype)
+    goal_state = _load_goal(goal, goal_name, config, reward_model)
+    scorer = _load_scorer(reward_model, config, goal_state, reward_device or device, reward_dtype)
     written_as = load_config(Template, template) if template else None
     written_as = written_as or getattr(scorer, "template", None) or Template()
     settings = config.model_dump(mode="json") | {
         "model": model,
         "reward_model": None if reward_model is None else str(reward_model),
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
-        "dtype": dtype, "reward_dtype": reward_dtype,
+        "goal": _describe(goal_state), "dtype": dtype, "reward_dtype": reward_dtype,
         "template": written_as.model_dump(mode="json"),
     }
     _write(
-        config, requests, output, settings, scorer, written_as, resume=resume,
+        config, requests, output, settings, scorer, goal_state, written_as, resume=resume,
         policy={"source": model, "device": device, "dtype": dtype},
     )
 
@@ -108,8 +131,43 @@ def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
         )
 
 
+def _load_goal(
+    source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
+) -> "GoalState | None":
+    """The goal state for a method that wants one; None when there is nowhere to look.
+
+    Raises:
+        ConfigError: a goal was given to a method that uses none.
+    """
+    from rewardsteer.decoding.methods import METHODS
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.goals.files import load_goal
+    from rewardsteer.models.checkpoint import read_card
+
+    if not getattr(METHODS.get(config.method), "wants_goal", False):
+        if source or name:
+            raise ConfigError(
+                f"The method {config.method!r} uses no goal state; leave out --goal and "
+                "--goal-name, or use the method goal_beam."
+            )
+        return None
+    if source is None and reward_model is not None:
+        # A folder that is missing is told as such, not as one without goals.
+        read_card(reward_model)
+    where = source or reward_model
+    return None if where is None else load_goal(where, name)
+
+
+def _describe(goal: "GoalState | None") -> dict[str, Any] | None:
+    """What settings say of a goal."""
+    if goal is None:
+        return None
+    return {"name": goal.name} | goal.provenance.model_dump(mode="json")
+
+
 def _load_scorer(
-    folder: Path | None, config: "DecodingConfig", device: str, dtype: str | None
+    folder: Path | None, config: "DecodingConfig", goal: "GoalState | None", device: str,
+    dtype: str | None,
 ) -> Any:
     """The reward model, after the checks that need only its card; None when none was given."""
     from types import SimpleNamespace
@@ -120,20 +178,23 @@ def _load_scorer(
     from rewardsteer.models.scorer import Scorer
 
     if folder is None:
-        build_method(config)
+        build_method(config, None, goal)
         return None
     card = read_card(folder)
-    # A method looks at no more than this when it is made, so misfits show before weights load.
-    build_method(
-        config,
-        SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder)),
-    )
+    # A method looks at no more than this when it is made, so misfits show before weights load; a
+    # goal is compared with the weights, so with one it waits for them.
+    if goal is None:
+        build_method(
+            config,
+            SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder)),
+        )
     return Scorer.load(folder, device=parse_device(device), dtype=parse_dtype(dtype))
 
 
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
-    scorer: Any, template: "Template", *, resume: bool, policy: dict[str, Any],
+    scorer: Any, goal: "GoalState | None", template: "Template", *, resume: bool,
+    policy: dict[str, Any],
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.cli.devices import parse_device, parse_dtype
@@ -143,7 +204,7 @@ def _write(
     from rewardsteer.models.compatibility import check_vocabulary
     from rewardsteer.outputs import append_jsonl, write_json, write_text
 
-    method = build_method(config, scorer)
+    method = build_method(config, scorer, goal)
     tokenizer = load_tokenizer(policy["source"])
     if method.scorer is not None:
         check_vocabulary(tokenizer, method.scorer.tokenizer)

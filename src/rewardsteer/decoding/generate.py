@@ -14,23 +14,31 @@ from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.decoding.steps import search
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabulary
 from rewardsteer.records import Cost, Generation, Prompt
 
 
-def build_method(config: DecodingConfig, scorer: Any = None) -> Method:
+def build_method(
+    config: DecodingConfig, scorer: Any = None, goal: GoalState | None = None
+) -> Method:
     """The method named in the settings.
 
     Args:
         config: settings.
         scorer: a `rewardsteer.models.scorer.Scorer`; None for methods that need none.
+        goal: a goal state, for the methods that want one; the others never see it.
 
     Raises:
         ConfigError: unknown name, or settings that the method cannot use.
-        MismatchError: no reward model, or one with the wrong head or training.
+        MismatchError: no reward model, or one with the wrong head or training; no goal state, or
+            one of another reward model.
     """
-    method: Method = METHODS.get(config.method)(scorer, config)
+    kind = METHODS.get(config.method)
+    goals = [goal] if getattr(kind, "wants_goal", False) else []
+    method: Method = kind(scorer, config, *goals)
     return method
 
 
@@ -85,15 +93,19 @@ def _stream(
     config: DecodingConfig, template: Template, label: str,
 ) -> Iterator[Generation]:
     """Generate batch by batch; prompts are requests, their text for the results, their ids."""
-    samples = method.samples if method.level == "response" else 1
-    size = max(1, config.batch_size // samples)
+    size = max(1, config.batch_size // _rows_together(method))
     for begin in range(0, len(prompts), size):
         batch = prompts[begin : begin + size]
         requests, encoded = [one[0] for one in batch], [one[2] for one in batch]
+        rewards: list[float | None] = [None] * len(batch)
         if method.level == "token":
             rows = _rows(requests, encoded, 1, config)
             engine.run(rows, method, config)
-            rewards: list[float | None] = [None] * len(rows)
+        elif method.level == "step":
+            rows = search(
+                requests, encoded, method, config, tokenizer=engine.tokenizer,
+                advance=lambda rows: _sample(engine, rows, config),
+            )
         else:
             rows, rewards = _choose(engine, requests, encoded, method, config)
         for (request, shown, _), row, reward in zip(batch, rows, rewards, strict=True):
@@ -102,6 +114,20 @@ def _stream(
                 method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
                 seed=config.seed, reward=reward, cost=row.cost,
             )
+
+
+def _rows_together(method: Method) -> int:
+    """Rows that one prompt puts into a batch."""
+    if method.level == "step":
+        return method.beam * method.branches
+    return method.samples if method.level == "response" else 1
+
+
+def _sample(engine: HfEngine, rows: Sequence[Row], config: DecodingConfig) -> None:
+    """Let the policy alone go on with any number of rows."""
+    plain = METHODS.get("none")(None, config)
+    for begin in range(0, len(rows), config.batch_size):
+        engine.run(rows[begin : begin + config.batch_size], plain, config)
 
 
 def _rows(
@@ -122,9 +148,7 @@ def _choose(
     all of them."""
     n = method.samples
     rows = _rows(requests, prompts, n, config)
-    plain = METHODS.get("none")(None, config)
-    for begin in range(0, len(rows), config.batch_size):
-        engine.run(rows[begin : begin + config.batch_size], plain, config)
+    _sample(engine, rows, config)
     groups = [rows[begin : begin + n] for begin in range(0, len(rows), n)]
     began = time.perf_counter()
     choices = method.choose(

@@ -1,8 +1,9 @@
-"""What a decoding method is, to an engine: a guide of tokens or a judge of responses.
+"""What a decoding method is, to an engine: a guide of tokens, or a judge of steps or responses.
 
-A token guide reweighs the policy's next-token logits at every step. A response guide sees n whole
-responses to a prompt and chooses one. Neither knows the engine that runs it; each opens a session
-per batch, which holds the caches and counts what they cost.
+A token guide reweighs the policy's next-token logits at every step. A step guide scores responses
+in the making, of which a search keeps the best. A response guide sees n whole responses to a prompt
+and chooses one. None knows the engine that runs it; a token guide opens a session per batch, which
+holds the caches and counts what they cost.
 
 Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
 """
@@ -80,6 +81,12 @@ class Rewarder(Protocol):
     ) -> Any:
         """Rewards ``[N]`` of whole responses."""
 
+    def token_scores_ids(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+        batch_size: int | None = 16, batch_tokens: int | None = None, goal: Any = None,
+    ) -> Any:
+        """Per row, rewards and similarities to the goal at every response token."""
+
     def close_response(self, response_ids: Sequence[int]) -> list[int]:
         """The response as the reward model knows it from training, end-of-text included."""
 
@@ -134,7 +141,45 @@ class ResponseGuide(Protocol):
         """One choice for each prompt, among its responses (token ids)."""
 
 
-Method = TokenGuide | ResponseGuide
+class Judged(NamedTuple):
+    """What a step guide says of a candidate, and what it cost."""
+
+    score: float
+    reads: Reads
+
+
+class StepGuide(Protocol):
+    """A method that ranks responses in the making, step by step.
+
+    The search keeps ``beam`` hypotheses of each prompt and draws ``branches`` steps from each, in
+    at most ``max_steps`` rounds. A step ends after a token whose text contains ``separator``, or
+    after ``step_tokens`` tokens.
+    """
+
+    name: str
+    level: Literal["step"]
+    scorer: Any
+    beam: int
+    branches: int
+    separator: str
+    step_tokens: int
+    max_steps: int
+
+    def judge(
+        self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]],
+        log_probabilities: Sequence[float], names: Sequence[str],
+    ) -> list[Judged]:
+        """One judgement for each candidate, higher is better.
+
+        Args:
+            prompts: of each candidate (token ids).
+            responses: all steps of each candidate, at least one token.
+            log_probabilities: of each response under the policy, summed over its tokens.
+            names: the requests' ids, for messages.
+        """
+
+
+Method = TokenGuide | StepGuide | ResponseGuide
 
 
 def require_finite(rewards: Tensor, prefix: Prefix) -> None:

@@ -7,7 +7,7 @@ what that row cost.
 
 import random
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -32,6 +32,9 @@ class Row:
         token_ids: what was generated, end-of-text included.
         finish_reason: ``stop`` once a stop token was generated.
         cost: known once the row has finished.
+        until: asked after every token with ``token_ids``; true ends the row, for length.
+        log_probability: a number to which the policy's log-probabilities of the tokens are added,
+            at temperature 1 over the whole vocabulary; None: nobody asks for them.
     """
 
     name: str
@@ -40,6 +43,8 @@ class Row:
     token_ids: list[int] = field(default_factory=list)
     finish_reason: Literal["stop", "length"] = "length"
     cost: Cost = field(default_factory=Cost)
+    until: Callable[[Sequence[int]], bool] | None = None
+    log_probability: float | None = None
 
 
 def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
@@ -78,6 +83,7 @@ def decode(
         logits = reader.sync(ids, mask)
         _require_numbers(logits, prefix)
         tokens = pick(session.scores(prefix, logits), [row.draws for row in active], config)
+        _add_log_probabilities(active, logits, tokens)
         share = (time.perf_counter() - began) / len(active)
         staying = []
         for slot, (row, token) in enumerate(zip(active, tokens, strict=True)):
@@ -85,7 +91,7 @@ def decode(
             seconds[id(row)] += share
             if token in stop_ids:
                 row.finish_reason = "stop"
-            elif step + 1 < config.max_new_tokens:
+            elif step + 1 < config.max_new_tokens and not (row.until and row.until(row.token_ids)):
                 staying.append(slot)
                 continue
             row.cost = _cost(row, slot, reader, session, seconds[id(row)])
@@ -113,6 +119,17 @@ def _cost(row: Row, slot: int, reader: Any, session: GuideSession, seconds: floa
         rm_tokens=reads.tokens,
         seconds=seconds,
     )
+
+
+def _add_log_probabilities(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> None:
+    """Add the tokens' log-probabilities to the rows that ask for them; logits ``[B, V]``."""
+    if all(row.log_probability is None for row in rows):
+        return
+    taken = torch.tensor(tokens, device=logits.device)[:, None]
+    values = logits.float().log_softmax(dim=-1).gather(1, taken).squeeze(1).tolist()
+    for row, value in zip(rows, values, strict=True):
+        if row.log_probability is not None:
+            row.log_probability += value
 
 
 def _require_numbers(logits: Tensor, prefix: Prefix) -> None:

@@ -18,6 +18,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.metrics import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.statistics import paired_difference, standard_error
+from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl, write_json
@@ -34,11 +35,13 @@ class Entry:
         label: name in tables; also the file's name.
         config: how to decode.
         scorer: the reward model that guides; None for plain sampling.
+        goal: the goal state that guides, for methods that want one.
     """
 
     label: str
     config: DecodingConfig
     scorer: Scorer | None = None
+    goal: GoalState | None = None
 
 
 @dataclass
@@ -72,7 +75,7 @@ def run_entry(
             "the same prompts, or choose another output."
         )
     missing = [request for request in requests if request.id not in done]
-    method = build_method(entry.config, entry.scorer)
+    method = build_method(entry.config, entry.scorer, entry.goal)
     generations = generate(
         policy, tokenizer, missing, method, entry.config, template=template, label=entry.label
     ) if missing else iter(())

@@ -44,7 +44,7 @@ class GoalContrastiveConfig(Config):
             training that goes on draws the same.
     """
 
-    form: Literal["future", "infonce", "published"] = "future"
+    form: Literal["future", "infonce", "published"] = "infonce"
     strategy: Literal["cosine", "cosine_avg"] = "cosine"
     positives: int = Field(16, ge=1)
     negatives: int = Field(16, ge=1)

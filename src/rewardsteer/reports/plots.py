@@ -92,18 +92,30 @@ def scatter(
 
 
 def curves(
-    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str
+    series: Mapping[str, tuple[Sequence[float], Sequence[float]]], *, x_label: str, y_label: str,
+    bands: Mapping[str, tuple[Sequence[float], Sequence[float]]] | None = None,
+    marks: bool = False,
 ) -> str:
-    """Lines by name; also told apart by dash."""
+    """Lines by name; also told apart by dash.
+
+    Args:
+        series: name → x and y.
+        x_label, y_label: of the axes.
+        bands: name → lower and upper ends, shaded behind the line.
+        marks: also draw the points.
+    """
     dashes = ("-", "--", "-.", ":")
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 3.8))
         axes = figure.add_subplot()
         for index, (name, (xs, ys)) in enumerate(series.items()):
+            colour = COLOURS[index % len(COLOURS)]
             axes.plot(
-                xs, ys, label=name, color=COLOURS[index % len(COLOURS)],
-                linestyle=dashes[index % len(dashes)], linewidth=1.8,
+                xs, ys, label=name, color=colour, linestyle=dashes[index % len(dashes)],
+                linewidth=1.8, marker="o" if marks else None, markersize=3.5,
             )
+            if bands and name in bands:
+                axes.fill_between(xs, *bands[name], color=colour, alpha=0.15, linewidth=0)
         axes.set_xlabel(x_label)
         axes.set_ylabel(y_label)
         axes.legend(fontsize=9.5)

@@ -69,6 +69,16 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     Console(width=max(Console().width, needed)).print(table)
 
 
+def between(
+    figures: Mapping[str, float], name: str, low: str, high: str, pattern: str
+) -> str:
+    """A figure with its interval behind it, ``0.912 (0.900, 0.924)``, where it has one."""
+    value = pattern.format(figures[name])
+    if low not in figures:
+        return value
+    return f"{value} ({pattern.format(figures[low])}, {pattern.format(figures[high])})"
+
+
 def _number(
     figures: Mapping[str, float], name: str, pattern: str, scale: float = 1.0
 ) -> str:
@@ -85,6 +95,4 @@ def _spread(figures: Mapping[str, float], name: str, error: str) -> str:
 def _range(figures: Mapping[str, float], name: str) -> str:
     if name not in figures:
         return "–"
-    if f"{name}_low" not in figures:
-        return f"{figures[name]:+.3f}"
-    return f"{figures[name]:+.3f} ({figures[f'{name}_low']:+.3f}, {figures[f'{name}_high']:+.3f})"
+    return between(figures, name, f"{name}_low", f"{name}_high", "{:+.3f}")

@@ -13,7 +13,8 @@ SOURCES = Registry(
     {
         name: f"{_PLACE}.{name}:load"
         for name in (
-            "arithmetic", "graded", "helpsteer", "hh", "openmath", "pairs", "tldr", "ultrafeedback",
+            "arithmetic", "graded", "helpsteer", "hh", "judged", "openmath", "pairs", "tldr",
+            "ultrafeedback",
         )
     },
 )

@@ -1,6 +1,7 @@
 """The decoding methods, one file each; none imports another.
 
 A method is called as ``method(scorer, config)``, scorer None when the user gave no reward model.
+One whose class attribute ``wants_goal`` is true is called as ``method(scorer, config, goal)``.
 """
 
 from rewardsteer.registry import Registry
@@ -13,5 +14,6 @@ METHODS = Registry(
         "args": "rewardsteer.decoding.methods.args:Args",
         "pargs": "rewardsteer.decoding.methods.pargs:Pargs",
         "best_of_n": "rewardsteer.decoding.methods.best_of_n:BestOfN",
+        "goal_beam": "rewardsteer.decoding.methods.goal_beam:GoalBeam",
     },
 )

@@ -1,0 +1,105 @@
+"""Tables over seeds of runs/gsm8k_goal.sh or runs/arithmetic_goal.py, as Markdown.
+
+    python runs/summarise_goal.py OUT PLAN…      reads OUT/PLAN-SEED/metrics/metrics.json
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+
+def main(out: str, *plans: str) -> None:
+    runs = {plan: _runs(Path(out), plan) for plan in plans}
+    runs = {plan: found for plan, found in runs.items() if found}
+    for benchmark in next(iter(runs.values()))[0]:
+        several = {plan: [run[benchmark] for run in found] for plan, found in runs.items()}
+        first = next(iter(several.values()))[0]
+        counts = f"{first['questions']} questions, {first['solutions']} solutions"
+        print(f"\n**{benchmark}**: {counts}\n")
+        _ranking(several)
+        _percentiles(several)
+        _filtering(several)
+
+
+def _runs(out: Path, plan: str) -> list[dict[str, Any]]:
+    files = sorted(out.glob(f"{plan}-[0-9]*/metrics/metrics.json"))
+    return [json.loads(file.read_text()) for file in files]
+
+
+def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
+    _head("model", "seeds", "AUROC reward", "gain over baseline, each seed (95 %)",
+          "AUROC similarity", "within a question", "similarity", "best of n", "weighted vote")
+    for plan, runs in several.items():
+        gains = [run.get("against_baseline", {}).get("reward") for run in runs]
+        shown = "; ".join(
+            f"{g['gain']:+.3f} ({g['low']:+.3f}, {g['high']:+.3f})" for g in gains if g
+        )
+        _row(plan, str(len(runs)), _spread(runs, "auroc"), shown or "–",
+             _spread(runs, "auroc_similarity"), _spread(runs, "auroc_per_question"),
+             _spread(runs, "auroc_per_question_similarity"), _spread(runs, "best_of_accuracy"),
+             _spread(runs, "weighted_accuracy"))
+    majority = next(iter(several.values()))[0]["majority_accuracy"]
+    print(f"\nMajority vote: {majority:.3f}.\n")
+
+
+def _percentiles(several: dict[str, list[dict[str, Any]]]) -> None:
+    shares = (0.2, 0.4, 0.6, 0.8, 1.0)
+    _head("AUROC at", *(f"{share:.0%}" for share in shares))
+    for plan, runs in several.items():
+        for signal in ("reward", "similarity"):
+            cells = []
+            for share in shares:
+                values = [
+                    point["auroc"] for run in runs
+                    for point in run["auroc_by_percentile"].get(signal, [])
+                    if abs(point["percentile"] - share) < 1e-9
+                ]
+                cells.append(f"{np.mean(values):.3f}" if values else "–")
+            _row(f"{plan}, {signal}", *cells)
+    print()
+
+
+def _filtering(several: dict[str, list[dict[str, Any]]]) -> None:
+    _head("filter", "signal", "threshold chosen", "filtered", "tokens saved", "vote before",
+          "vote after", "plain vote, equal tokens")
+    for plan, runs in several.items():
+        for signal in ("reward", "similarity"):
+            for choice in ("published", "free", "risk"):
+                records = [
+                    run["filtering"][signal][choice] for run in runs
+                    if choice in run.get("filtering", {}).get(signal, {})
+                ]
+                if records:
+                    _row(plan, signal, f"{choice} ({len(records)} of {len(runs)} seeds)", *(
+                        _spread(records, name) for name in (
+                            "filtered", "tokens_saved", "accuracy_before", "accuracy",
+                            "plain_vote_at_equal_tokens",
+                        )
+                    ))
+    print()
+
+
+def _spread(records: list[dict[str, Any]], name: str) -> str:
+    """Mean, and the lowest and highest of several seeds."""
+    values = [record[name] for record in records if name in record]
+    if not values:
+        return "–"
+    if len(values) == 1:
+        return f"{values[0]:.3f}"
+    return f"{np.mean(values):.3f} ({min(values):.3f} – {max(values):.3f})"
+
+
+def _head(*cells: str) -> None:
+    _row(*cells)
+    print("|" + "---|" * len(cells))
+
+
+def _row(*cells: str) -> None:
+    print("| " + " | ".join(cells) + " |")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,151 @@
+"""Worked solutions of maths questions, from files of several layouts.
+
+- Our own, one solution a line: ``prompt``, ``completion``, and as far as known ``benchmark``,
+  ``question_id``, ``sample``, ``model``, ``predicted_answer``, ``expected_answer``, ``is_correct``.
+- NeMo-Skills and OpenMath: ``question`` or ``problem``, ``generation`` or ``generated_solution``,
+  ``predicted_answer``, ``expected_answer``, ``is_correct``; folders ``BENCHMARK/*-greedy.jsonl``
+  and ``BENCHMARK/output-rs*.jsonl``.
+- A question with a list ``completions`` of ``{model, prompt, text, pred, is_correct}``.
+- A question with named models, each ``{solution, is_correct}``.
+
+Questions are found by a key made from their text (or by ``question_id``), never by position.
+"""
+
+import hashlib
+import unicodedata
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.data.sources.files import Row, read_rows
+from rewardsteer.errors import DataError
+from rewardsteer.records import Solution
+
+GREEDY = "greedy"
+QUESTIONS = ("question", "problem", "prompt")
+_TEXTS = ("generated_solution", "generation", "completion", "solution", "text")
+_EXPECTED = ("expected_answer", "gold", "answer")
+_SUFFIXES = (".jsonl", ".jsonl.gz")
+
+
+def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
+    """Yield ``(place, solution)`` from a file, a folder of files or a folder of benchmarks.
+
+    Raises:
+        DataError: nothing there, a row without question or solution, or one solution twice.
+    """
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for file, benchmark in _files(path):
+        for place, row in read_rows("train", str(file), ""):
+            found = list(_from_row(row, benchmark, _sample(file)))
+            if not found:
+                raise DataError(
+                    f"{place}: expected a question and a solution (see docs/scoring.md for the "
+                    f"layouts), found the fields {', '.join(sorted(row)) or 'none'}."
+                )
+            for solution in found:
+                key = (solution.benchmark, solution.question_id, solution.sample, solution.model)
+                if key in seen:
+                    raise DataError(
+                        f"{place}: the solution {solution.sample or 'without a sample name'} of "
+                        f"this question was there before ({seen[key]}); give the rows different "
+                        "'sample' values or remove one."
+                    )
+                seen[key] = place
+                yield place, solution
+
+
+def question_key(question: Any) -> str:
+    """A key that the same question has in every file, whatever its quotes and spaces."""
+    if not isinstance(question, str):
+        question = "\n".join(f"{turn['role']}: {turn['content']}" for turn in question)
+    text = unicodedata.normalize("NFKC", question).replace("’", "'").replace("‘", "'")
+    text = " ".join(text.replace("“", '"').replace("”", '"').split())
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def graded_texts(row: Row) -> Iterator[tuple[str, bool]]:
+    """Every ``(text, correct)`` of a row's graded solutions, in any of the layouts."""
+    for solution in _from_row(row, "", ""):
+        if solution.is_correct is not None:
+            yield solution.completion, solution.is_correct
+
+
+def _files(path: Path) -> list[tuple[Path, str]]:
+    """Files to read with their benchmark's name, in a stable order."""
+    if not path.exists():
+        raise DataError(f"Expected solutions at {path}, there is no such file or folder.")
+    if path.is_file():
+        return [(path, path.name.split(".")[0])]
+    files = [(file, path.name) for file in sorted(path.iterdir()) if file.name.endswith(_SUFFIXES)]
+    for folder in sorted(folder for folder in path.iterdir() if folder.is_dir()):
+        files += [
+            (file, folder.name) for file in sorted(folder.iterdir())
+            if file.name.endswith(_SUFFIXES)
+        ]
+    if not files:
+        raise DataError(f"Expected .jsonl files or folders of them in {path}, found none.")
+    return files
+
+
+def _sample(file: Path) -> str:
+    """``output-rs3.jsonl`` → rs3, ``output-greedy.jsonl`` → greedy, else the file's stem."""
+    stem = file.name.split(".")[0]
+    return stem.rpartition("-")[2] if "-" in stem else stem
+
+
+def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
+    question = next((row[name] for name in QUESTIONS if row.get(name)), None)
+    if not isinstance(question, str | list):
+        return
+    shared: dict[str, Any] = {
+        "prompt": question,
+        "question_id": str(row.get("question_id") or question_key(question)),
+        "benchmark": str(row.get("benchmark") or row.get("dataset") or benchmark).lower(),
+        "expected_answer": _expected(row),
+    }
+    text = next((row[name] for name in _TEXTS if name in row), None)
+    several = row.get("completions")
+    if isinstance(text, str):
+        yield _solution(row, text, shared, str(row.get("sample") or sample))
+    elif isinstance(text, list) and isinstance(row.get("is_correct"), list):
+        for number, (one, grade) in enumerate(zip(text, row["is_correct"], strict=True)):
+            if isinstance(one, str) and grade is not None:
+                yield _solution({"is_correct": grade}, one, shared, str(number))
+    elif isinstance(several, list):
+        for number, one in enumerate(several):
+            if isinstance(one, dict):
+                yield from _nested(one, shared, str(one.get("prompt") or number))
+    else:
+        for name, one in row.items():
+            if isinstance(one, dict):
+                yield from _nested({"model": name, **one}, shared, "")
+
+
+def _nested(row: Row, shared: dict[str, Any], sample: str) -> Iterator[Solution]:
+    text = next((row[name] for name in _TEXTS if name in row), None)
+    if isinstance(text, str):
+        yield _solution(row, text, shared, sample)
+
+
+def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solution:
+    grade = row.get("is_correct")
+    answered = next((row[name] for name in ("predicted_answer", "pred") if name in row), _ABSENT)
+    answer = extract_answer(text) if answered is _ABSENT else answered
+    return Solution(
+        completion=text, sample=sample, model=str(row.get("model") or ""),
+        predicted_answer=canonical_answer(None if answer is None else str(answer)),
+        is_correct=bool(grade) if isinstance(grade, bool | int) else None, **shared,
+    )
+
+
+_ABSENT = object()
+
+
+def _expected(row: Row) -> str | None:
+    for name in _EXPECTED:
+        if isinstance(row.get(name), str | int | float):
+            return str(row[name])
+    reference = row.get("ground_truth")
+    return extract_answer(reference) if isinstance(reference, str) else None

@@ -1,0 +1,144 @@
+"""Instruction-judging sets: LLMBar, PandaLM and LLaMA-Factory's preference files."""
+
+import re
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sources.files import Row, read_rows, require
+from rewardsteer.data.sources.pairs import from_conversations
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.records import Comparison
+
+_SUFFIX = re.compile(r"\.jsonl?(\.gz)?$")
+_FIELDS = {
+    "llmbar": ("input", "output_1", "output_2", "label"),
+    "pandalm": (
+        "instruction", "input", "response1", "response2",
+        "annotator1", "annotator2", "annotator3",
+    ),
+    "llamafactory": ("conversations", "chosen", "rejected"),
+}
+_ROLES = ("system", "user", "assistant")
+
+
+def load(split: str, *, path: str | None = None, layout: str = "auto") -> Iterator[Comparison]:
+    """Comparisons that people judged; a pair they call a tie prefers nothing and is left out.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file, or a folder with ``train.*`` and ``test.*`` files, or one with other
+            ``.json`` and ``.jsonl`` files (also ``.gz``), which are then all read as training data.
+        layout: ``llmbar``, ``pandalm`` or ``llamafactory``; ``auto`` tells by each row's fields.
+
+    Raises:
+        ConfigError: no path, or an unknown layout.
+        DataError: absent fields, or a verdict that is none; names the row.
+    """
+    if path is None:
+        raise ConfigError("The source judged needs the path of a file or a folder.")
+    if layout != "auto" and layout not in _FIELDS:
+        raise ConfigError(f"Unknown layout {layout!r}; known: auto, {', '.join(_FIELDS)}.")
+    index = 0
+    for file in _files(Path(path)):
+        stem = _SUFFIX.sub("", file.name)
+        for place, row in read_rows(split, str(file), ""):
+            found = _layout(row, place) if layout == "auto" else layout
+            require(row, list(_FIELDS[found]), place)
+            comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
+            index += 1
+            if comparison is not None:
+                yield comparison
+
+
+def _files(place: Path) -> list[Path]:
+    """What to read one by one: the files of a folder without splits, else the place itself."""
+    if not place.is_dir():
+        return [place]
+    names = {file.name for file in place.iterdir()}
+    splits = any(name.split(".")[0].split("-")[0] in ("train", "test") for name in names)
+    if splits or names & {"dataset_info.json", "dataset_dict.json"}:
+        return [place]
+    files = sorted(file for file in place.iterdir() if _SUFFIX.search(file.name))
+    # A folder with nothing to read goes on as it is: `read_rows` says what is missing.
+    return files or [place]
+
+
+def _layout(row: Row, place: str) -> str:
+    for name, fields in _FIELDS.items():
+        if all(field in row for field in fields):
+            return name
+    known = "; ".join(f"{name} ({', '.join(fields)})" for name, fields in _FIELDS.items())
+    raise DataError(
+        f"{place}: expected the fields of one of the layouts {known}; found "
+        f"{', '.join(sorted(row)) or 'none'}."
+    )
+
+
+def _llmbar(row: Row, place: str, id: str, stem: str) -> Comparison:
+    verdict = _verdict(row["label"], (1, 2), "label", place)
+    prompt, first, second = _texts(row, ("input", "output_1", "output_2"), place)
+    return _ordered(prompt, first, second, verdict, id=id, subset=stem)
+
+
+def _pandalm(row: Row, place: str, id: str, stem: str) -> Comparison | None:
+    names = [f"annotator{number}" for number in (1, 2, 3)]
+    votes = Counter(_verdict(row[name], (0, 1, 2), name, place) for name in names)
+    verdict, count = votes.most_common(1)[0]
+    # Three different votes are no majority: as little a preference as a tie.
+    if verdict == 0 or count == 1:
+        return None
+    instruction, context, first, second = _texts(
+        row, ("instruction", "input", "response1", "response2"), place
+    )
+    prompt = f"{instruction}\n\n{context}" if context else instruction
+    subset = row.get("cmp_key") or row.get("motivation_app") or ""
+    return _ordered(prompt, first, second, verdict, id=id, subset=str(subset))
+
+
+def _llamafactory(row: Row, place: str, id: str, stem: str) -> Comparison:
+    if row.get("system"):
+        turn = {"from": "system", "value": row["system"]}
+        row = row | {"conversations": [turn, *row["conversations"]]}
+    comparison = from_conversations(row, place, id=id, source="judged")
+    for message in comparison.prompt:
+        if isinstance(message, str) or message.role not in _ROLES:
+            raise DataError(
+                f"{place}: expected conversations of system, human and gpt turns, found "
+                f"{'a text' if isinstance(message, str) else repr(message.role)}."
+            )
+    return comparison
+
+
+_READERS: dict[str, Callable[[Row, str, str, str], Comparison | None]] = {
+    "llmbar": _llmbar, "pandalm": _pandalm, "llamafactory": _llamafactory,
+}
+
+
+def _ordered(
+    prompt: str, first: str, second: str, verdict: int, *, id: str, subset: str
+) -> Comparison:
+    chosen, rejected = (first, second) if verdict == 1 else (second, first)
+    return Comparison(
+        id=id, prompt=prompt, chosen=chosen, rejected=rejected, source="judged", subset=subset
+    )
+
+
+def _texts(row: Row, names: tuple[str, ...], place: str) -> list[str]:
+    for name in names:
+        # PandaLM's published answers "True" have become JSON's true.
+        if not isinstance(row[name], str | bool | int | float):
+            raise DataError(
+                f"{place}: expected a text as {name}, got {type(row[name]).__name__}."
+            )
+    return [str(row[name]) for name in names]
+
+
+def _verdict(value: Any, allowed: tuple[int, ...], name: str, place: str) -> int:
+    # Tables without types (CSV) hold numbers as text.
+    for verdict in allowed:
+        if not isinstance(value, bool) and value in (verdict, str(verdict)):
+            return verdict
+    known = " or ".join(map(str, allowed))
+    raise DataError(f"{place}: expected {known} as {name}, got {value!r}.")

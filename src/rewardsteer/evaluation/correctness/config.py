@@ -1,0 +1,45 @@
+"""Settings of the evaluation of correctness. No torch here."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from rewardsteer.configuration import Config
+
+Signal = Literal["reward", "similarity"]
+
+
+class CorrectnessConfig(Config):
+    """What is measured on scored solutions.
+
+    Attributes:
+        start: tokens at the beginning of a solution that never drop it (published: 5).
+        thresholds: to try; None: 41 quantiles of the lowest values on the validation questions,
+            and the published 0 for similarities.
+        validation: share of the questions on which thresholds are chosen and values calibrated;
+            all figures of filtering are from the others.
+        loss: with ``confidence``: filtering may turn at most this share of right votes wrong …
+        confidence: … with at least this probability.
+        steps: percentiles at which prefixes are judged are 0, 1/steps, …, 1.
+        windows: of early-stopping self-consistency.
+        adaptive: probabilities at which adaptive consistency stops.
+        orders: random orders of the samples over which the stopping rules are averaged.
+        draws: random subsets of the samples for votes of k of n.
+        cost: of a token that the reward model reads, in generated tokens.
+        resamples: of the bootstrap, over questions.
+        seed: of the split, the orders and the bootstrap.
+    """
+
+    start: int = Field(5, ge=0)
+    thresholds: list[float] | None = None
+    validation: float = Field(0.5, gt=0, lt=1)
+    loss: float = Field(0.02, gt=0, lt=1)
+    confidence: float = Field(0.9, gt=0, lt=1)
+    steps: int = Field(10, ge=1)
+    windows: list[int] = Field(default_factory=lambda: [3, 5, 8])
+    adaptive: list[float] = Field(default_factory=lambda: [0.8, 0.95, 0.99])
+    orders: int = Field(10, ge=1)
+    draws: int = Field(100, ge=1)
+    cost: float = Field(1.0, ge=0)
+    resamples: int = Field(500, ge=10)
+    seed: int = 0

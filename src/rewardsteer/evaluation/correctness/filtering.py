@@ -1,0 +1,191 @@
+"""Dropping solutions while they are written: what it saves, and what it costs the vote.
+
+A solution is dropped at the first token, after the first ``start`` ones, whose value lies below the
+threshold; what comes after that token need not be generated. Where every solution of a question
+would be dropped, all are kept and nothing is saved (published; a vote needs somebody).
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.stats import binom
+
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
+from rewardsteer.evaluation.correctness.scored import Question, token_values
+from rewardsteer.evaluation.statistics import paired_difference
+from rewardsteer.evaluation.voting import vote
+
+
+@dataclass(frozen=True)
+class Filtered:
+    """What each threshold does to each question; Q questions, K thresholds, float64.
+
+    Attributes:
+        accuracy: ``[Q, K]`` of the vote among what is kept.
+        before: ``[Q]`` accuracy of the plain vote.
+        dropped: ``[Q, K]`` solutions dropped.
+        generated: ``[Q, K]`` tokens generated.
+        read: ``[Q, K]`` tokens that the reward model reads, each prompt once a solution.
+        kept_correct: ``[Q, K]`` share of right solutions among those kept.
+        fallback: ``[Q, K]`` bool, every solution would have been dropped.
+        solutions: ``[Q]`` and
+        tokens: ``[Q]`` of the plain vote.
+    """
+
+    accuracy: np.ndarray
+    before: np.ndarray
+    dropped: np.ndarray
+    generated: np.ndarray
+    read: np.ndarray
+    kept_correct: np.ndarray
+    fallback: np.ndarray
+    solutions: np.ndarray
+    tokens: np.ndarray
+
+
+def crossings(values: np.ndarray, thresholds: np.ndarray, start: int) -> np.ndarray:
+    """First token ``[K]`` from ``start`` on below each threshold; the length where there is none.
+
+    Args:
+        values: ``[T]`` of one solution.
+        thresholds: ``[K]``.
+        start: tokens that are never looked at.
+    """
+    lowest = np.minimum.accumulate(values[start:])
+    # The running minimum falls, so the first token below τ is a position in sorted order.
+    first = np.searchsorted(-lowest, -thresholds, side="right")
+    return np.where(first == len(lowest), len(values), first + start)
+
+
+def filter_questions(
+    questions: Sequence[Question], thresholds: Sequence[float], signal: Signal, start: int
+) -> Filtered:
+    """Apply every threshold to every question; solutions without a score are always kept."""
+    levels = np.asarray(thresholds, dtype=float)
+    shape = (len(questions), len(levels))
+    table = Filtered(
+        accuracy=np.zeros(shape), before=np.zeros(shape[0]), dropped=np.zeros(shape),
+        generated=np.zeros(shape), read=np.zeros(shape), kept_correct=np.zeros(shape),
+        fallback=np.zeros(shape, dtype=bool), solutions=np.zeros(shape[0]),
+        tokens=np.zeros(shape[0]),
+    )
+    for row, question in enumerate(questions):
+        _filter(question, levels, signal, start, table, row)
+    return table
+
+
+def _filter(
+    question: Question, levels: np.ndarray, signal: Signal, start: int, table: Filtered, row: int
+) -> None:
+    lengths = np.array(question.tokens)
+    prompts = np.array([
+        one.prompt_tokens if one.reward is not None else 0 for one in question.solutions
+    ])
+    first = np.array([
+        crossings(token_values(one, signal), levels, start) if one.reward is not None
+        else np.full(len(levels), one.token_count)
+        for one in question.solutions
+    ])  # [N, K]
+    kept = first >= lengths[:, None]
+    fallback = ~kept.any(axis=0)
+    kept = kept | fallback
+    # The token that crossed was generated, and read to find out. The fallback needs all of them.
+    written = np.where(kept, lengths[:, None], first + 1)
+    correct, answers = np.array(question.correct), question.answers
+    before = vote(answers, question.correct)
+    table.before[row], table.tokens[row] = before, lengths.sum()
+    table.solutions[row] = len(lengths)
+    table.fallback[row], table.dropped[row] = fallback, (~kept).sum(0)
+    table.generated[row] = written.sum(0)
+    table.read[row] = (written + prompts[:, None]).sum(0)
+    known: dict[bytes, tuple[float, float]] = {}
+    for column in range(len(levels)):
+        mask = kept[:, column]
+        if mask.tobytes() not in known:
+            rows = np.flatnonzero(mask)
+            share = vote([answers[i] for i in rows], [bool(correct[i]) for i in rows])
+            known[mask.tobytes()] = (share, float(correct[rows].mean()))
+        table.accuracy[row, column], table.kept_correct[row, column] = known[mask.tobytes()]
+
+
+def summarise(table: Filtered, column: int, threshold: float, cost: float) -> dict[str, Any]:
+    """Figures of one threshold over the table's questions; shares are of the plain vote's.
+
+    ``tokens_saved_net`` counts the tokens that the reward model read at ``cost`` a token.
+    """
+    gain = paired_difference(table.accuracy[:, column].tolist(), table.before.tolist())
+    total = float(table.tokens.sum())
+    saved = 1 - table.generated[:, column].sum() / total if total else 0.0
+    read = table.read[:, column].sum() / total if total else 0.0
+    figures = {
+        "threshold": threshold,
+        "questions": len(table.before),
+        "filtered": float(table.dropped[:, column].sum() / table.solutions.sum()),
+        "tokens_saved": float(saved),
+        "reward_model_tokens": float(read),
+        "tokens_saved_net": float(saved - cost * read),
+        "accuracy_before": float(table.before.mean()),
+        "accuracy": float(table.accuracy[:, column].mean()),
+        "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high,
+        "kept_correct": float(table.kept_correct[:, column].mean()),
+        "all_filtered": int(table.fallback[:, column].sum()),
+        "tokens_per_question": float(table.generated[:, column].mean()),
+    }
+    return {name: value for name, value in figures.items() if value == value}
+
+
+def threshold_grid(
+    questions: Sequence[Question], signal: Signal, config: CorrectnessConfig
+) -> list[float]:
+    """Thresholds to try: quantiles of the lowest value of every solution, ascending."""
+    if config.thresholds is not None:
+        return sorted(config.thresholds)
+    lowest = [
+        float(values.min()) for question in questions for one in question.solutions
+        if one.reward is not None
+        and len(values := token_values(one, signal)[config.start:])
+    ]
+    if not lowest:
+        return [0.0]
+    grid = set(np.quantile(lowest, np.linspace(0, 1, 41)).tolist())
+    return sorted(grid | {0.0}) if signal == "similarity" else sorted(grid)
+
+
+def choose_free(table: Filtered) -> int | None:
+    """Column that saves most among those whose vote is no worse than the plain one's; None: none
+    saves anything without loss."""
+    gains = (table.accuracy - table.before[:, None]).mean(0)
+    saved = table.tokens.sum() - table.generated.sum(0)
+    allowed = np.flatnonzero((gains >= 0) & (saved > 0))
+    return int(allowed[saved[allowed].argmax()]) if len(allowed) else None
+
+
+def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | None:
+    """Largest threshold shown to turn at most a share ``loss`` of votes worse.
+
+    Thresholds are tested from the smallest up, each against «more than ``loss`` of the questions
+    lose»: the p-value is exact, the chance that a binomial with that share gives as few losses as
+    were seen. The first one that cannot be rejected at 1 − ``confidence`` ends the search, so the
+    guarantee holds for the one chosen though many were tried (fixed-sequence testing, as in Learn
+    then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as lost;
+    gains do not make up for it, so the accuracy loses at most that much.
+
+    Args:
+        table: of validation questions; columns by ascending threshold.
+        loss: e, a share of questions.
+        confidence: 1 − d.
+
+    Returns:
+        the column, or None when not even the smallest threshold passes.
+    """
+    # The vote of what is kept is compared up to the rounding of shares.
+    lost = (table.accuracy < table.before[:, None] - 1e-12).sum(0)
+    p_values = binom.cdf(lost, len(table.before), loss)
+    best = None
+    for column, p_value in enumerate(p_values):
+        if p_value > 1 - confidence:
+            break
+        best = column
+    return best

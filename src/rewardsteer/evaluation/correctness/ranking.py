@@ -1,0 +1,158 @@
+"""How well values tell right solutions from wrong ones: AUROC, whole and on prefixes."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
+from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
+from rewardsteer.evaluation.metrics import auroc
+from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval
+from rewardsteer.records import Solution
+
+
+def prefix_index(length: int, share: float) -> int:
+    """Token at a percentile of a solution, the published max(⌊n·p⌋ − 1, 0)."""
+    return max(int(length * share) - 1, 0)
+
+
+def prefix_values(solutions: Sequence[Solution], signal: Signal, share: float) -> list[float]:
+    """The signal at one percentile of every solution; the reward of the whole is that at 1."""
+    values = []
+    for solution in solutions:
+        if share == 1.0 and signal == "reward" and solution.reward is not None:
+            values.append(solution.reward)
+        else:
+            series = token_values(solution, signal)
+            values.append(float(series[prefix_index(len(series), share)]))
+    return values
+
+
+def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
+    """AUROC with intervals over questions, average precision, by model, by question, by prefix.
+
+    Without a right and a wrong solution the AUROC is undefined: ``undefined`` says so, and the
+    figures are left out.
+    """
+    solutions = benchmark.scored
+    labels = [bool(one.is_correct) for one in solutions]
+    if len(set(labels)) < 2:
+        kind = "right" if labels and labels[0] else "wrong"
+        return {"undefined": f"all {len(labels)} scored solutions are {kind}: no AUROC"}
+    groups = [one.question_id for one in solutions]
+    found = signals(benchmark)
+    figures: dict[str, Any] = {}
+    for signal in {"reward": None} | dict.fromkeys(found):
+        values = prefix_values(solutions, signal, 1.0)
+        tail = "" if signal == "reward" else "_similarity"
+        area = auroc_interval(
+            labels, values, groups=groups, resamples=config.resamples, seed=config.seed
+        )
+        figures |= {
+            f"auroc{tail}": area.value, f"auroc{tail}_low": area.low,
+            f"auroc{tail}_high": area.high,
+            f"average_precision{tail}": _average_precision(labels, values),
+            f"auroc_by_model{tail}": _by_model(solutions, labels, values),
+            **_per_question(groups, labels, values, tail),
+        }
+    figures["auroc_by_percentile"] = {
+        signal: _by_percentile(solutions, labels, groups, signal, config) for signal in found
+    }
+    return figures
+
+
+def compare_rankings(
+    benchmark: Benchmark, baseline: Benchmark, config: CorrectnessConfig
+) -> dict[str, Any]:
+    """AUROC on the whole minus the baseline's reward AUROC, paired by solution.
+
+    Returns:
+        figures by signal, and how many solutions both have.
+    """
+    theirs = {(s.question_id, s.sample, s.model): s for s in baseline.scored}
+    pairs = [
+        (ours, theirs[key]) for ours in benchmark.scored
+        if (key := (ours.question_id, ours.sample, ours.model)) in theirs
+    ]
+    labels = [bool(ours.is_correct) for ours, _ in pairs]
+    if len(set(labels)) < 2:
+        return {"solutions": len(pairs)}
+    groups = [ours.question_id for ours, _ in pairs]
+    base = prefix_values([other for _, other in pairs], "reward", 1.0)
+    figures: dict[str, Any] = {"solutions": len(pairs)}
+    for signal in {"reward": None} | dict.fromkeys(signals(benchmark)):
+        values = prefix_values([ours for ours, _ in pairs], signal, 1.0)
+        gain = auroc_difference(
+            labels, values, base, groups=groups, resamples=config.resamples, seed=config.seed
+        )
+        figures[signal] = {"gain": gain.value, "low": gain.low, "high": gain.high}
+    return figures
+
+
+def roc_points(solutions: Sequence[Solution], signal: Signal) -> tuple[list[float], list[float]]:
+    """False and true positive rates of the whole solutions' values."""
+    from sklearn.metrics import roc_curve
+
+    labels = [bool(one.is_correct) for one in solutions]
+    false, true, _ = roc_curve(labels, prefix_values(solutions, signal, 1.0))
+    return false.tolist(), true.tolist()
+
+
+def _average_precision(labels: Sequence[bool], values: Sequence[float]) -> float:
+    from sklearn.metrics import average_precision_score
+
+    return float(average_precision_score(labels, values))
+
+
+def _by_model(
+    solutions: Sequence[Solution], labels: Sequence[bool], values: Sequence[float]
+) -> dict[str, dict[str, float]]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, solution in enumerate(solutions):
+        rows[solution.model or "unknown"].append(index)
+    figures = {}
+    for model, indices in sorted(rows.items()):
+        own = [labels[i] for i in indices]
+        figure = {"count": float(len(own)), "accuracy": float(np.mean(own))}
+        area = auroc(own, [values[i] for i in indices])
+        figures[model] = figure if np.isnan(area) else figure | {"auroc": area}
+    return figures
+
+
+def _per_question(
+    groups: Sequence[str], labels: Sequence[bool], values: Sequence[float], tail: str
+) -> dict[str, float]:
+    """Mean AUROC within questions that have right and wrong solutions: what a vote can use."""
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        rows[group].append(index)
+    areas = [
+        auroc([labels[i] for i in indices], [values[i] for i in indices])
+        for indices in rows.values()
+    ]
+    defined = [area for area in areas if not np.isnan(area)]
+    if not defined:
+        return {}
+    return {
+        f"auroc_per_question{tail}": float(np.mean(defined)),
+        "questions_with_both": len(defined),
+    }
+
+
+def _by_percentile(
+    solutions: Sequence[Solution], labels: Sequence[bool], groups: Sequence[str], signal: Signal,
+    config: CorrectnessConfig,
+) -> list[dict[str, float]]:
+    figures = []
+    for step in range(config.steps + 1):
+        share = step / config.steps
+        area = auroc_interval(
+            labels, prefix_values(solutions, signal, share), groups=groups,
+            resamples=min(config.resamples, 200), seed=config.seed,
+        )
+        figures.append(
+            {"percentile": share, "auroc": area.value, "low": area.low, "high": area.high}
+        )
+    return figures

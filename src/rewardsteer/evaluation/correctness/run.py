@@ -1,0 +1,124 @@
+"""All figures of scored solutions, benchmark by benchmark."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
+from rewardsteer.evaluation.correctness.filtering import (
+    choose_by_risk,
+    choose_free,
+    filter_questions,
+    summarise,
+    threshold_grid,
+)
+from rewardsteer.evaluation.correctness.probability import calibrate
+from rewardsteer.evaluation.correctness.ranking import compare_rankings, ranking
+from rewardsteer.evaluation.correctness.scored import Benchmark, Question, signals
+from rewardsteer.evaluation.correctness.votes import (
+    at_equal_tokens,
+    by_samples,
+    plain_curve,
+    stopping_rules,
+)
+
+Benchmarks = dict[str, Benchmark]
+
+
+def evaluate_correctness(
+    sampled: Benchmarks, greedy: Benchmarks, config: CorrectnessConfig, *,
+    baseline: Benchmarks | None = None, announce: Callable[[str], None] = lambda _: None,
+) -> dict[str, dict[str, Any]]:
+    """Figures by benchmark.
+
+    Args:
+        sampled: several solutions a question.
+        greedy: one a question; ranked by itself under ``greedy``.
+        config: see `CorrectnessConfig`.
+        baseline: the same solutions scored by another reward model, for paired differences.
+        announce: called with each benchmark's name.
+    """
+    figures: dict[str, dict[str, Any]] = {}
+    for name in sorted(sampled.keys() | greedy.keys()):
+        announce(name)
+        main = sampled.get(name) or greedy[name]
+        record = _one(main, config)
+        if name in greedy:
+            record["greedy"] = _counts(greedy[name]) | ranking(greedy[name], config)
+        if baseline and name in baseline:
+            record["against_baseline"] = compare_rankings(main, baseline[name], config)
+        figures[name] = record
+    return figures
+
+
+def _counts(benchmark: Benchmark) -> dict[str, Any]:
+    sizes = [len(question.solutions) for question in benchmark.questions]
+    solutions = benchmark.solutions
+    return {
+        "questions": len(sizes),
+        "solutions": len(solutions),
+        "solutions_per_question": {"min": min(sizes), "max": max(sizes)},
+        "unlabelled": benchmark.unlabelled,
+        "skipped": benchmark.skipped,
+        "unanswered": sum(one.predicted_answer is None for one in solutions),
+        "accuracy": float(np.mean([bool(one.is_correct) for one in solutions])),
+        "tokens_per_solution": float(np.mean([one.token_count for one in solutions])),
+    }
+
+
+def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
+    record = _counts(benchmark) | ranking(benchmark, config)
+    record["by_samples"] = by_samples(benchmark.questions, config)
+    last = record["by_samples"][-1]
+    record |= {f"{name}_accuracy": last[name] for name in ("majority", "weighted", "best_of")}
+    validation, test = benchmark.split(config.validation, config.seed)
+    if not validation or not test or record["solutions_per_question"]["max"] < 2:
+        return record
+    curve = plain_curve(test, config)
+    record["plain_votes"] = curve
+    record["stopping"] = [
+        rule | {"plain_vote_at_equal_tokens": at_equal_tokens(curve, rule["tokens_per_question"])}
+        for rule in stopping_rules(test, config)
+    ]
+    record["filtering"] = {
+        signal: _filtering(validation, test, signal, curve, config)
+        for signal in signals(benchmark)
+    }
+    record["calibration"] = {
+        signal: calibrate(validation, test, signal, config) for signal in signals(benchmark)
+    }
+    return record
+
+
+def _filtering(
+    validation: Sequence[Question], test: Sequence[Question], signal: Signal,
+    curve: Sequence[dict[str, float]], config: CorrectnessConfig,
+) -> dict[str, Any]:
+    """Every threshold on the test questions; ``free`` and ``risk`` are chosen on the others."""
+    thresholds = threshold_grid(validation, signal, config)
+    seen = filter_questions(validation, thresholds, signal, config.start)
+    unseen = filter_questions(test, thresholds, signal, config.start)
+
+    def figures(column: int) -> dict[str, Any]:
+        found = summarise(unseen, column, thresholds[column], config.cost)
+        read = found["reward_model_tokens"] * float(unseen.tokens.mean())
+        whole = found["tokens_per_question"] + config.cost * read
+        return found | {
+            "plain_vote_at_equal_tokens": at_equal_tokens(curve, found["tokens_per_question"]),
+            "plain_vote_at_equal_cost": at_equal_tokens(curve, whole),
+        }
+
+    record: dict[str, Any] = {"sweep": [figures(column) for column in range(len(thresholds))]}
+    free = choose_free(seen)
+    if free is not None:
+        record["free"] = figures(free)
+    risky = choose_by_risk(seen, config.loss, config.confidence)
+    if risky is not None:
+        lost = (unseen.accuracy[:, risky] < unseen.before - 1e-12).mean()
+        record["risk"] = figures(risky) | {
+            "loss": config.loss, "confidence": config.confidence, "lost": float(lost),
+        }
+    if 0.0 in thresholds and signal == "similarity":
+        record["published"] = figures(thresholds.index(0.0))
+    return record

@@ -1,0 +1,178 @@
+"""Scored solutions by benchmark and question, as ``rewardsteer score`` leaves them."""
+
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from pydantic import ValidationError
+
+from rewardsteer.data.solutions import GREEDY, question_key
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.correctness.config import Signal
+from rewardsteer.outputs import read_jsonl
+from rewardsteer.records import Solution
+
+
+@dataclass(frozen=True)
+class Question:
+    """All labelled solutions of one question, in the order of their sample names."""
+
+    key: str
+    solutions: Sequence[Solution]
+
+    @property
+    def answers(self) -> list[str | None]:
+        """Final answers; None where there is none."""
+        return [solution.predicted_answer for solution in self.solutions]
+
+    @property
+    def correct(self) -> list[bool]:
+        """Labels."""
+        return [bool(solution.is_correct) for solution in self.solutions]
+
+    @property
+    def rewards(self) -> list[float]:
+        """Rewards of whole solutions; NaN where there is none."""
+        return [_number(solution.reward) for solution in self.solutions]
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens of each solution; 0 where it was not scored."""
+        return [solution.token_count for solution in self.solutions]
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """One set of questions.
+
+    Attributes:
+        name: of the benchmark.
+        questions: sorted by key.
+        unlabelled: solutions without ``is_correct``, left out.
+        skipped: solutions that the reward model could not score; they vote, but have no reward.
+    """
+
+    name: str
+    questions: Sequence[Question]
+    unlabelled: int
+    skipped: int
+
+    @property
+    def solutions(self) -> list[Solution]:
+        """All solutions, question by question."""
+        return [one for question in self.questions for one in question.solutions]
+
+    @property
+    def scored(self) -> list[Solution]:
+        """Those with a reward."""
+        return [solution for solution in self.solutions if solution.reward is not None]
+
+    def split(self, share: float, seed: int) -> tuple[list[Question], list[Question]]:
+        """Questions for choosing and for testing, decided by each question's key alone."""
+        chosen: tuple[list[Question], list[Question]] = ([], [])
+        for question in self.questions:
+            place = zlib.crc32(f"{seed}/{question.key}".encode()) / 2**32
+            chosen[place >= share].append(question)
+        return chosen
+
+
+def token_values(solution: Solution, signal: Signal) -> np.ndarray:
+    """The signal at every token of a scored solution, ``[T]``.
+
+    Raises:
+        DataError: it was scored without it.
+    """
+    values = (
+        solution.token_rewards if signal == "reward" else solution.token_similarities
+    )
+    if values is None:
+        missing = (
+            "per-token rewards; score again with --tokens" if signal == "reward" else
+            "similarities to a goal; make one with 'rewardsteer goal-state' and score again"
+        )
+        raise DataError(f"The scored solutions of {solution.benchmark!r} hold no {missing}.")
+    return np.asarray(values)
+
+
+def signals(benchmark: Benchmark) -> list[Signal]:
+    """The per-token signals that all scored solutions have."""
+    scored = benchmark.scored
+    found: list[Signal] = []
+    if scored and all(one.token_rewards is not None for one in scored):
+        found.append("reward")
+    if scored and all(one.token_similarities is not None for one in scored):
+        found.append("similarity")
+    return found
+
+
+def load_scored(path: Path) -> tuple[dict[str, Benchmark], dict[str, Benchmark]]:
+    """Sampled and greedy solutions by benchmark.
+
+    Args:
+        path: a folder written by ``rewardsteer score`` (``all/`` and ``greedy/``), or one file.
+
+    Raises:
+        DataError: nothing there, malformed rows, one solution twice, or no label at all.
+    """
+    if not path.exists():
+        raise DataError(f"Expected scored solutions at {path}, there is no such file or folder.")
+    if path.is_file():
+        return _benchmarks([path]), {}
+    sampled = sorted((path / "all").glob("*.jsonl"))
+    greedy = sorted((path / GREEDY).glob("*.jsonl"))
+    if not sampled and not greedy:
+        raise DataError(
+            f"Expected all/*.jsonl or {GREEDY}/*.jsonl in {path}; write them with "
+            "'rewardsteer score'."
+        )
+    return _benchmarks(sampled), _benchmarks(greedy)
+
+
+def _benchmarks(files: Sequence[Path]) -> dict[str, Benchmark]:
+    rows: dict[str, dict[str, list[Solution]]] = {}
+    seen: dict[tuple[str, str, str, str], str] = {}
+    for file in files:
+        for number, row in read_jsonl(file):
+            place = f"{file}, line {number}"
+            solution = _solution(row, file, place)
+            key = (solution.benchmark, solution.question_id, solution.sample, solution.model)
+            if key in seen:
+                raise DataError(f"{place}: this solution was there before ({seen[key]}).")
+            seen[key] = place
+            by_question = rows.setdefault(solution.benchmark, {})
+            by_question.setdefault(solution.question_id, []).append(solution)
+    return {name: _benchmark(name, questions) for name, questions in sorted(rows.items())}
+
+
+def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
+    """A row as a solution; fields that are not ours are left aside."""
+    known = {name: value for name, value in row.items() if name in Solution.model_fields}
+    known.setdefault("benchmark", file.stem)
+    known.setdefault("question_id", question_key(known.get("prompt") or ""))
+    try:
+        return Solution.model_validate(known)
+    except ValidationError as error:
+        raise DataError(f"{place}: no scored solution ({error.errors()[0]['msg']}).") from error
+
+
+def _benchmark(name: str, by_question: dict[str, list[Solution]]) -> Benchmark:
+    questions, unlabelled, skipped = [], 0, 0
+    for key, solutions in sorted(by_question.items()):
+        labelled = [one for one in solutions if one.is_correct is not None]
+        unlabelled += len(solutions) - len(labelled)
+        skipped += sum(one.reward is None for one in labelled)
+        if labelled:
+            labelled.sort(key=lambda one: (one.model, one.sample))
+            questions.append(Question(key, labelled))
+    if not questions:
+        raise DataError(
+            f"None of the {unlabelled} solutions of {name!r} has a label; give 'is_correct' in the "
+            "input of 'rewardsteer score'."
+        )
+    return Benchmark(name, questions, unlabelled, skipped)
+
+
+def _number(value: float | None) -> float:
+    return float("nan") if value is None else value
