@@ -19,6 +19,7 @@ from rewardsteer.errors import ConfigError, OutputError
 SMALL = DemoConfig(
     hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
     tuning_prompts=6, test_prompts=8, weights=[1.0, 2.0], candidates=3, best_of=2,
+    vote_questions=40, vote_samples=4,
 )
 
 
@@ -38,6 +39,23 @@ def test_summary_holds_what_is_promised(demo):
     for figures in summary["methods"].values():
         assert wanted <= figures.keys()
     assert summary["seconds"] > 0
+
+
+def test_goal_section(demo):
+    out, summary = demo
+    goal = summary["goal"]
+    for name in (
+        "auroc", "auroc_baseline", "vote_accuracy", "vote_accuracy_filtered", "tokens_saved",
+    ):
+        assert 0 <= goal[name] <= 1
+    assert goal["auroc_by_percentile"].keys() == {"reward", "similarity", "baseline"}
+    whole = goal["auroc_by_percentile"]["reward"][-1]
+    assert whole["percentile"] == 1
+    assert whole["auroc"] == pytest.approx(goal["auroc"])
+    metrics = json.loads((out / "goal" / "goal" / "metrics.json").read_text())["arithmetic"]
+    assert metrics["auroc"] == goal["auroc"]
+    assert 'id="goal"' in (out / "report.html").read_text()
+    assert (out / "reward_models" / "goal" / "model" / "goal_states.safetensors").exists()
 
 
 def test_calls_per_token(demo):

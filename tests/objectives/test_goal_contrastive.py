@@ -74,7 +74,9 @@ def output_of(hidden):
 
 
 def options_of(**options):
-    return GoalContrastiveConfig.model_validate({"positives": 5, "negatives": 4} | options)
+    return GoalContrastiveConfig.model_validate(
+        {"form": "future", "positives": 5, "negatives": 4} | options
+    )
 
 
 # --- plain computations ----------------------------------------------------------------------
@@ -543,7 +545,7 @@ def test_ids_and_seed_decide_the_draws(form):
     ({"goal_window": [0, 1.5]}, r"goal_window must be \(low, high\)"),
     ({"form": "published", "temperature": 0.1}, r"'published' does not use temperature"),
     ({"form": "published", "goal_window": [0, 0.5]}, r"'published' does not use goal_window"),
-    ({"source_percentile": 0.1}, r"'future' does not use source_percentile"),
+    ({"form": "future", "source_percentile": 0.1}, r"'future' does not use source_percentile"),
     ({"form": "infonce", "goal_percentile": 0.1}, r"'infonce' does not use goal_percentile"),
     ({"form": "published", "goal_percentile": 1.1}, r"'goal_percentile' is wrong"),
     ({"temperature": 0}, r"'temperature' is wrong"),
@@ -557,7 +559,7 @@ def test_bad_options_are_refused_by_name(options, message):
 def test_the_registry_builds_it():
     with pytest.raises(ConfigError, match=r"Did you mean 'goal_contrastive'\?"):
         build_objective([TermConfig(name="goal_contrastiv")])
-    options = {"positives": 5, "negatives": 4, "source_window": [0, 0.5]}
+    options = {"form": "future", "positives": 5, "negatives": 4, "source_window": [0, 0.5]}
     objective = build_objective([TermConfig(name="goal_contrastive", options=options)])
     assert "hidden_states" in objective.needs
     assert objective.rows == "pairs"

@@ -37,6 +37,12 @@ def demo_command(
     )
     rows = auroc_rows(summary["reward_models"])
     print_table("reward models on fresh solutions", AUROC_COLUMNS, rows)
+    goal = summary["goal"]
+    typer.echo(
+        f"goal-conditioned: AUROC {goal['auroc']:.3f} (plain {goal['auroc_baseline']:.3f}); vote "
+        f"{goal['vote_accuracy']:.3f}, filtered by similarity {goal['vote_accuracy_filtered']:.3f} "
+        f"with {goal['tokens_saved']:.1%} of the tokens saved"
+    )
     weights = ", ".join(f"{name} {weight:g}" for name, weight in summary["weights"].items())
     title = f"methods on {config.test_prompts} test questions (weights: {weights})"
     print_table(title, METHOD_COLUMNS, method_rows(summary["methods"]))

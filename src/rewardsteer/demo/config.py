@@ -18,6 +18,8 @@ class DemoConfig(Config):
         pairs_per_question: at most so many pairs of a question.
         reward_steps: updates of each reward model, 64 pairs each.
         constraint_steps: updates of FaRMA's constraint phase, among ``reward_steps``.
+        goal_weight: weight of the contrastive objective in the goal-conditioned model.
+        vote_questions, vote_samples: questions on which it is evaluated, and solutions of each.
         center_coefficient: reward centring; it makes rewards comparable across questions.
         fresh: new sampled solutions on which reward models are tested.
         tuning_prompts: questions on which each guided method's weight is chosen.
@@ -38,6 +40,9 @@ class DemoConfig(Config):
     pairs_per_question: int = Field(4, ge=1)
     reward_steps: int = Field(400, ge=1)
     constraint_steps: int = Field(50, ge=1)
+    goal_weight: float = 0.25
+    vote_questions: int = Field(400, ge=4)
+    vote_samples: int = Field(16, ge=2)
     center_coefficient: float = 0.1
     fresh: int = Field(2000, ge=10)
     tuning_prompts: int = Field(300, ge=1)

@@ -4,11 +4,26 @@ import json
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.demo.goal import BENCHMARK
 from rewardsteer.outputs import read_json, read_jsonl
+from rewardsteer.reports.correctness import (
+    FILTER_COLUMNS,
+    RANKING_COLUMNS,
+    filter_plot,
+    filter_rows,
+    percentile_plot,
+    ranking_rows,
+)
 from rewardsteer.reports.page import write_page
 from rewardsteer.reports.plots import Point, bars, curves, scatter
 from rewardsteer.reports.sections import Figure, Prose, Samples, Section, Settings, Table
-from rewardsteer.reports.tables import AUROC_COLUMNS, METHOD_COLUMNS, auroc_rows, method_rows
+from rewardsteer.reports.tables import (
+    AUROC_COLUMNS,
+    METHOD_COLUMNS,
+    auroc_rows,
+    between,
+    method_rows,
+)
 
 _SHOWN = ("none", "args", "pargs", "farma")
 
@@ -26,6 +41,7 @@ def write_demo_page(folder: Path) -> Path:
     sections = [
         Section("Methods", "methods", _methods(methods, summary)),
         Section("Reward models", "reward-models", _reward_models(summary)),
+        Section("Goal-conditioned reward model", "goal", _goal(folder, summary["goal"])),
         Section("Training", "training", _training(folder)),
         Section("Completions", "completions", [_samples(folder)]),
         Section("Settings", "settings", [Settings(_flat(summary["config"]))]),
@@ -105,9 +121,49 @@ def _reward_models(summary: dict[str, Any]) -> list[Any]:
     ]
 
 
+def _goal(folder: Path, goal: dict[str, Any]) -> list[Any]:
+    metrics = {
+        label: read_json(folder / "goal" / name / "metrics.json")[BENCHMARK]
+        for label, name in (("plain", "plain"), ("goal-conditioned", "goal"))
+    }
+    gain = between(goal, "auroc_gain", "auroc_gain_low", "auroc_gain_high", "{:+.3f}")
+    return [
+        Prose(
+            "Trained on the same pairs for as many updates, with a contrastive loss on its hidden "
+            "states added, so that the cosine of a prefix's state to the mean state at the end of "
+            "right solutions (the goal state) says how well it is going. AUROC of the reward: "
+            f"{goal['auroc']:.3f} against the plain model's {goal['auroc_baseline']:.3f}, a "
+            f"difference of {gain}."
+        ),
+        Table(
+            "Several solutions of each question, with 95 % intervals over questions. Within a "
+            "question: mean AUROC among the solutions of one question.",
+            ("model", *RANKING_COLUMNS[1:]), ranking_rows(metrics),
+            frozenset({"goal-conditioned"}),
+        ),
+        Figure(
+            percentile_plot(goal["auroc_by_percentile"]),
+            "Line chart of AUROC against the share of the solution that was read.",
+            "Telling right from wrong before the end: the goal-conditioned model's reward and "
+            "similarity, and the plain model's reward (baseline).",
+        ),
+        Table(
+            "Majority vote after dropping solutions whose value falls below a threshold while they "
+            "are written. Thresholds were chosen on other questions than these.",
+            ("model", *FILTER_COLUMNS[1:]), filter_rows(metrics),
+        ),
+        Figure(
+            filter_plot(metrics["goal-conditioned"]),
+            "Line chart of vote accuracy against tokens generated, for filters and baselines.",
+            "What a vote costs: the goal-conditioned model's filters at every threshold, plain "
+            "votes of fewer samples, and rules that stop sampling early.",
+        ),
+    ]
+
+
 def _training(folder: Path) -> list[Any]:
     series: dict[str, tuple[list[float], list[float]]] = {}
-    for name in ("plain", "pargs", "farma"):
+    for name in ("plain", "goal", "pargs", "farma"):
         steps: list[float] = []
         values: list[float] = []
         offset, last = 0, 0

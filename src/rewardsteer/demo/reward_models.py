@@ -1,4 +1,4 @@
-"""The demo's reward models: plain, PARGS and FaRMA, all started from the policy's weights."""
+"""The demo's reward models, all started from the policy's weights."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -54,6 +54,7 @@ def plans(config: DemoConfig) -> list[Plan]:
     pairs = TermConfig(name="bradley_terry", options=center)
     prefixes = TermConfig(name="partial", options=center)
     constraint = TermConfig(name="max_constraint")
+    contrast = TermConfig(name="goal_contrastive", weight=config.goal_weight)
     scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
     # The published alternation, two rounds that end after Bradley-Terry.
     rest = max(steps - config.constraint_steps, 2)
@@ -64,6 +65,7 @@ def plans(config: DemoConfig) -> list[Plan]:
     )
     return [
         Plan("plain", scalar, (Phase((pairs,), steps),)),
+        Plan("goal", scalar, (Phase((pairs, contrast), steps),)),
         Plan("pargs", scalar, (Phase((prefixes,), steps),)),
         Plan("farma", HeadConfig(kind="vocabulary", init="lm_head"), farma),
         Plan("farma_zeros", HeadConfig(kind="vocabulary", init="zeros"), farma),

@@ -9,6 +9,7 @@ from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.demo.compare import compare_methods, judge_samples
 from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.goal import evaluate_goal
 from rewardsteer.demo.page import write_demo_page
 from rewardsteer.demo.reward_models import plans, train_reward_model
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
@@ -56,6 +57,9 @@ def run_demo(
         for plan in plans(config)
     }
     reward_models = judge_samples(scorers, fresh)
+    goal = evaluate_goal(
+        policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
+    )
     announce("comparing decoding methods")
     methods, weights = compare_methods(
         policy, tokenizer, scorers, config, out / "comparison",
@@ -64,6 +68,7 @@ def run_demo(
     summary = {
         "methods": methods,
         "reward_models": reward_models,
+        "goal": goal,
         "weights": weights,
         "pairs": len(pairs),
         "config": config.model_dump(mode="json"),

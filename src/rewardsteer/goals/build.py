@@ -5,7 +5,7 @@ go to a file, and only a slice of it is in memory at a time. Either way what was
 the work is interrupted, and a resumed one goes on behind it.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,23 @@ def build_goals(
     if spool is not None:
         spool.discard()
     return goals
+
+
+def mean_goal(
+    scorer: Scorer, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
+    name: str = "preferred", batch_tokens: int = 8192,
+) -> GoalState:
+    """The mean last-token state of preferred responses that are in memory, as token ids."""
+    total = torch.zeros(scorer.hidden_size, dtype=torch.float64)
+    for read in scorer.read(
+        prompt_ids, response_ids, batch_size=None, batch_tokens=batch_tokens
+    ):
+        total += read.last_states.double().sum(0).cpu()
+    provenance = Provenance(
+        kind="mean", model_fingerprint=scorer.fingerprint, count=len(prompt_ids),
+        template=scorer.template.model_dump(mode="json"),
+    )
+    return GoalState(name, (total / max(len(prompt_ids), 1)).float()[None], provenance)
 
 
 def _states(
