@@ -7,9 +7,9 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import constraint, decoding
+from benchmarks import constraint, decoding, scoring
 
-TABLES = {"constraint": constraint.run, "decoding": decoding.run}
+TABLES = {"constraint": constraint.run, "decoding": decoding.run, "scoring": scoring.run}
 
 
 def main(names: list[str]) -> None:

@@ -111,7 +111,8 @@ class TestLayouts:
         assert {one.question_id for one in found} == {question_key("1+1?")}
         assert {one.prompt for one in found} == {"1+1?"}
         assert {one.benchmark for one in found} == {"gsm8k"}
-        assert [(one.model, one.sample) for one in found] == [("a", "COT"), ("b", "COT"), ("b", "2")]
+        names = [(one.model, one.sample) for one in found]
+        assert names == [("a", "COT"), ("b", "COT"), ("b", "2")]
         assert [one.predicted_answer for one in found] == ["2", None, "4"]
         assert [one.is_correct for one in found] == [True, False, None]
         assert [one.expected_answer for one in found] == ["2"] * 3
@@ -230,8 +231,8 @@ class TestRefused:
         assert f"{first}, line 2" in str(caught.value)
 
     def test_same_question_elsewhere_is_no_duplicate(self, tmp_path):
-        rows = [nemo(1, "a"), nemo(1, "a", sample="s"), nemo(1, "a", model="m"),
-                nemo(1, "a", benchmark="other")]
+        more = ({}, {"sample": "s"}, {"model": "m"}, {"benchmark": "other"})
+        rows = [nemo(1, "a") | fields for fields in more]
         assert len(read(write(tmp_path / "x.jsonl", rows))) == 4
 
     @pytest.mark.parametrize(("row", "part"), [

@@ -332,6 +332,14 @@ def test_batch_without_any_pair_gives_zero_with_a_gradient_path(form):
     assert result.metrics == {}
 
 
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("form", ["future", "infonce"])
+def test_rejected_beginnings_of_the_chosen_push_nothing_away(form, side):
+    data = [EDGES[1]]  # the rejected response has no token of its own
+    loss = assert_same(data, side, options_of(form=form))
+    assert (loss == 0) == (form == "infonce")
+
+
 @pytest.mark.parametrize("form", ["future", "infonce", "published"])
 def test_half_precision_states_are_compared_in_float32(form):
     data = random_rows(5)

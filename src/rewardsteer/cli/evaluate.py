@@ -226,3 +226,38 @@ def correctness_command(
         ):
             if figures[count]:
                 typer.echo(f"{name}: {figures[count]} solutions {what}", err=True)
+
+
+@app.command("answers")
+def answers_command(
+    input_: Annotated[
+        Path, typer.Option("--input", help="Solutions with labels; layouts: docs/scoring.md.")
+    ],
+    problems: Annotated[
+        list[str] | None, typer.Option(help="Reference answers of a benchmark, as NAME=FILE.")
+    ] = None,
+    out: Out = Path("out/answers"),
+    overwrite: Overwrite = False,
+) -> None:
+    """How far labels that come with solutions agree with our grading of their answers."""
+    from rewardsteer.cli.score import read_labelled
+    from rewardsteer.data.grading import agreement
+    from rewardsteer.errors import DataError
+    from rewardsteer.outputs import claim_folder, write_json
+    from rewardsteer.reports.tables import print_table
+
+    figures = agreement(read_labelled(input_, problems or []))
+    if not figures:
+        raise DataError(
+            f"No solution in {input_} has both a label and a reference answer; give --problems."
+        )
+    claim_folder(out, overwrite=overwrite)
+    write_json(out / "metrics.json", figures)
+    print_table(
+        "labels and our grading",
+        ("benchmark", "solutions", "agreement, predicted answer", "agreement, extracted answer"),
+        [
+            [name, str(f["solutions"]), f"{f['predicted']:.3f}", f"{f['extracted']:.3f}"]
+            for name, f in figures.items()
+        ],
+    )

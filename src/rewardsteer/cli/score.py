@@ -8,6 +8,7 @@ import typer
 if TYPE_CHECKING:
     from rewardsteer.evaluation.scoring import Settings
     from rewardsteer.models.scorer import Scorer
+    from rewardsteer.records import Solution
 
 
 def score_command(
@@ -27,6 +28,13 @@ def score_command(
             "greedy/BENCHMARK.jsonl and all/BENCHMARK.jsonl."
         ),
     ],
+    problems: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Reference answers of a benchmark, as NAME=FILE: gsm8k, math, gsm-hard, mawps, "
+            "asdiv, algebra222, svamp. Labels solutions that have no label."
+        ),
+    ] = None,
     goal: Annotated[
         str | None,
         typer.Option(
@@ -62,7 +70,8 @@ def score_command(
         claim_output(output, resume=resume, overwrite=overwrite)
         jobs = {output: plain}
     else:
-        jobs = _solution_jobs(input_, output, resume=resume, overwrite=overwrite)
+        solutions = read_labelled(input_, problems or [])
+        jobs = _solution_jobs(solutions, output, resume=resume, overwrite=overwrite)
     scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
     state = _goal(scorer, reward_model, goal, goal_name)
     settings = Settings(state, plain is None if tokens is None else tokens, batch_tokens)
@@ -117,15 +126,36 @@ def _plain_rows(path: Path) -> list[dict[str, Any]] | None:
     return rows
 
 
+def read_labelled(path: Path, problems: list[str]) -> "list[Solution]":
+    """Solutions, graded by the problems' answers where they have no label.
+
+    Raises:
+        ConfigError: a problem option that is not NAME=FILE.
+    """
+    from rewardsteer.data.benchmarks import load_problems
+    from rewardsteer.data.grading import attach_problems, grade
+    from rewardsteer.data.solutions import read_solutions
+    from rewardsteer.errors import ConfigError
+
+    known = []
+    for item in problems:
+        name, equals, file = item.partition("=")
+        if not equals:
+            raise ConfigError(f"Expected --problems NAME=FILE, got {item!r}.")
+        known += load_problems(name, file)
+    solutions = [solution for _, solution in read_solutions(path)]
+    return [grade(solution) for solution in attach_problems(solutions, known)]
+
+
 def _solution_jobs(
-    path: Path, output: Path, *, resume: bool, overwrite: bool
+    solutions: "list[Solution]", output: Path, *, resume: bool, overwrite: bool
 ) -> dict[Path, list[dict[str, Any]]]:
     """Rows by output file; finished files of an interrupted run are left out."""
-    from rewardsteer.data.solutions import GREEDY, read_solutions
+    from rewardsteer.data.solutions import GREEDY
     from rewardsteer.outputs import claim_folder
 
     jobs: dict[Path, list[dict[str, Any]]] = {}
-    for _, solution in read_solutions(path):
+    for solution in solutions:
         part = GREEDY if solution.sample == GREEDY else "all"
         place = output / part / f"{solution.benchmark or 'solutions'}.jsonl"
         jobs.setdefault(place, []).append(solution.model_dump(mode="json", exclude_defaults=True))

@@ -12,7 +12,7 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import Samples, draw_questions, sample
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored import Benchmark, load_scored
 from rewardsteer.evaluation.scoring import Settings, score_rows
 from rewardsteer.goals.build import mean_goal
 from rewardsteer.goals.files import save_goals
@@ -39,21 +39,16 @@ def evaluate_goal(
     """
     announce("scoring several solutions of a question, token by token")
     questions = list(dict.fromkeys(draw_questions(config.vote_questions, config, "votes")))
-    rows = _rows(
+    rows = solution_rows(
         sample(policy, tokenizer, questions, config, samples=config.vote_samples, stream="votes")
     )
     settings = CorrectnessConfig(
         start=0, resamples=200, draws=40, orders=5, windows=[3, 5], adaptive=[0.95],
         seed=config.seed,
     )
-    goals = {name: _goal(scorers[name], pairs) for name in MODELS}
+    goals = {name: goal_of(scorers[name], pairs) for name in MODELS}
     save_goals(Path(scorers["goal"].name), {"preferred": goals["goal"]})
-    scored = {}
-    for name in MODELS:
-        place = out / name / "all" / f"{BENCHMARK}.jsonl"
-        place.parent.mkdir(parents=True)
-        score_rows(scorers[name], rows, place, Settings(goals[name], True, 16384))
-        scored[name] = load_scored(out / name)[0]
+    scored = {name: score(scorers[name], goals[name], rows, out / name) for name in MODELS}
     metrics = {
         name: evaluate_correctness(
             scored[name], {}, settings, baseline=scored["plain"] if name == "goal" else None
@@ -65,7 +60,7 @@ def evaluate_goal(
     return _summary(metrics["goal"][BENCHMARK], metrics["plain"][BENCHMARK])
 
 
-def _rows(samples: Samples) -> list[dict[str, Any]]:
+def solution_rows(samples: Samples) -> list[dict[str, Any]]:
     """Solutions as rows of our own layout; one that says the same twice is still two samples."""
     seen: dict[str, int] = {}
     rows = []
@@ -81,10 +76,21 @@ def _rows(samples: Samples) -> list[dict[str, Any]]:
     return rows
 
 
-def _goal(scorer: Scorer, pairs: list[Row]) -> GoalState:
+def goal_of(scorer: Scorer, pairs: list[Row]) -> GoalState:
+    """The mean state at the end of the pairs' right solutions."""
     return mean_goal(
         scorer, [row["prompt_ids"] for row in pairs], [row["chosen_ids"] for row in pairs]
     )
+
+
+def score(
+    scorer: Scorer, goal: GoalState, rows: list[dict[str, Any]], out: Path
+) -> dict[str, Benchmark]:
+    """Score solutions into ``OUT/all/arithmetic.jsonl`` and read them back by question."""
+    place = out / "all" / f"{BENCHMARK}.jsonl"
+    place.parent.mkdir(parents=True)
+    score_rows(scorer, rows, place, Settings(goal, True, 16384))
+    return load_scored(out)[0]
 
 
 def _summary(goal: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,460 @@
+"""Ranking, filtering, votes and calibration on hand-made solutions, against scikit-learn."""
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.metrics import average_precision_score, roc_auc_score
+
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.correctness import filtering, ranking, votes
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+from rewardsteer.evaluation.correctness.probability import calibrate
+from rewardsteer.evaluation.correctness.run import evaluate_correctness
+from rewardsteer.evaluation.correctness.scored import Benchmark, Question, signals
+from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval, weighted_aurocs
+from rewardsteer.evaluation.voting import vote
+from rewardsteer.records import Solution
+
+QUICK = {"resamples": 50, "draws": 20, "orders": 3}
+
+
+def solution(key, number, values, answer="1", correct=None, **more):
+    """``values`` are rewards and similarities; None for a solution that was not scored."""
+    known = {} if values is None else {
+        "reward": values[-1], "token_rewards": values, "token_similarities": values,
+        "token_count": len(values), "prompt_tokens": 2,
+    }
+    return Solution(
+        benchmark="b", question_id=key, sample=f"rs{number:03}", prompt=key, completion="c",
+        predicted_answer=answer, is_correct=answer == "1" if correct is None else correct,
+        **known | more,
+    )
+
+
+def question(key, *rows):
+    return Question(key, [solution(key, i, *row) for i, row in enumerate(rows)])
+
+
+def benchmark(questions):
+    questions = sorted(questions, key=lambda one: one.key)
+    missing = sum(one.reward is None for q in questions for one in q.solutions)
+    return Benchmark("b", questions, 0, missing)
+
+
+def simulated(count=40, samples=6, seed=0, length=10, noise=1.0):
+    """Right solutions have higher values throughout; answers "1" are right."""
+    rng = np.random.default_rng(seed)
+    questions = []
+    for q in range(count):
+        rows = []
+        for _ in range(samples):
+            answer = "1" if rng.random() < 0.6 else str(rng.integers(2, 4))
+            level = (0.5 if answer == "1" else -0.5) + noise * rng.normal()
+            rows.append((np.tanh(level + 0.2 * rng.normal(size=length)).tolist(), answer))
+        questions.append(question(f"q{q:03}", *rows))
+    return benchmark(questions)
+
+
+def relabelled(bench, keys):
+    """The same with the labels of some questions turned round."""
+    return benchmark([
+        one if one.key not in keys else Question(one.key, [
+            s.model_copy(update={"is_correct": not s.is_correct}) for s in one.solutions
+        ]) for one in bench.questions
+    ])
+
+
+class TestRanking:
+    def test_against_scikit_learn(self):
+        bench = simulated()
+        for index, one in enumerate(bench.solutions):
+            object.__setattr__(one, "model", ["x", "y", ""][index % 3])
+            object.__setattr__(one, "token_similarities", [-v for v in one.token_similarities])
+        found = ranking.ranking(bench, CorrectnessConfig(**QUICK))
+        labels = np.array([one.is_correct for one in bench.solutions])
+        rewards = np.array([one.reward for one in bench.solutions])
+        assert found["auroc_low"] < found["auroc"] < found["auroc_high"]
+        for tail, sign in (("", 1), ("_similarity", -1)):
+            area, precision = (
+                measure(labels, sign * rewards)
+                for measure in (roc_auc_score, average_precision_score))
+            assert abs(area - 0.5) > 0.1
+            assert found[f"auroc{tail}"] == pytest.approx(area)
+            assert found[f"average_precision{tail}"] == pytest.approx(precision)
+        assert set(found["auroc_by_model"]) == {"unknown", "x", "y"}
+        models = np.array([one.model or "unknown" for one in bench.solutions])
+        for name, figures in found["auroc_by_model"].items():
+            own = models == name
+            assert (figures["count"], figures["accuracy"]) == (80, labels[own].mean())
+            assert figures["auroc"] == pytest.approx(roc_auc_score(labels[own], rewards[own]))
+        both = [q for q in bench.questions if len(set(q.correct)) == 2]
+        assert 0 < len(both) < 40
+        assert found["questions_with_both"] == len(both)
+        assert found["auroc_per_question"] == pytest.approx(
+            np.mean([roc_auc_score(q.correct, q.rewards) for q in both]))
+
+    def test_prefixes_carry_the_signal_where_it_is(self):
+        rng = np.random.default_rng(1)
+        questions = []
+        for q in range(150):
+            rows = []
+            for answer in ("1", "2"):
+                late = rng.normal(size=5) * 0.1 + (1 if answer == "1" else -1)
+                rows.append(([*rng.normal(size=5).tolist(), *late.tolist()], answer))
+            questions.append(question(f"q{q}", *rows))
+        found = ranking.ranking(benchmark(questions), CorrectnessConfig(**QUICK))
+        for points in found["auroc_by_percentile"].values():
+            assert [point["percentile"] for point in points] == [k / 10 for k in range(11)]
+            areas = [point["auroc"] for point in points]
+            assert areas[:6] == pytest.approx([0.5] * 6, abs=0.1)
+            assert areas[6:] == [1.0] * 5
+            assert all(point["low"] <= point["auroc"] <= point["high"] for point in points)
+        assert set(found["auroc_by_percentile"]) == {"reward", "similarity"}
+
+    def test_prefix_index(self):
+        assert [ranking.prefix_index(1, share) for share in (0, 0.5, 1.0)] == [0, 0, 0]
+        found = [ranking.prefix_index(10, share) for share in (0.0, 0.1, 0.2, 0.55, 1.0)]
+        assert found == [0, 0, 1, 4, 9]
+
+    def test_prefix_index_is_exact_at_tenths(self):
+        """⌊n·p⌋ − 1 for p = k/10 as written, not as 0.7 rounds in binary."""
+        wrong = [
+            (n, k) for n in range(1, 400) for k in range(11)
+            if ranking.prefix_index(n, k / 10) != max(n * k // 10 - 1, 0)
+        ]
+        assert wrong == []
+
+    def test_one_class_and_nothing_scored(self):
+        right = benchmark([question("a", ([0.1], "1"), ([0.2], "1"))])
+        assert ranking.ranking(right, CorrectnessConfig()) == {
+            "undefined": "all 2 scored solutions are right: no AUROC"}
+        none = benchmark([question("a", (None, "1"), (None, "2"))])
+        assert "undefined" in ranking.ranking(none, CorrectnessConfig())
+        assert signals(none) == []
+
+    def test_no_similarities(self):
+        rows = enumerate([([0.1, 0.3], "1"), ([0.1, 0.2], "2")])
+        bench = benchmark([
+            Question("a", [solution("a", i, *row, token_similarities=None) for i, row in rows])])
+        found = ranking.ranking(bench, CorrectnessConfig(**QUICK))
+        assert found["auroc"] == 1.0
+        assert "auroc_similarity" not in found
+        with pytest.raises(DataError, match="goal"):
+            ranking.prefix_values(bench.solutions, "similarity", 0.5)
+
+
+class TestIntervals:
+    @given(st.lists(
+        st.tuples(st.booleans(), st.integers(-2, 2), st.integers(0, 3), st.integers(0, 3)),
+        min_size=2, max_size=12,
+    ))
+    def test_weighted_against_scikit_learn(self, rows):
+        labels, scores, *weights = zip(*rows, strict=True)
+        found = weighted_aurocs(labels, [s / 3 for s in scores], np.array(weights, dtype=float))
+        for area, own in zip(found, weights, strict=True):
+            kept = [(lab, s, w) for lab, s, w in zip(labels, scores, own, strict=True) if w]
+            if len({lab for lab, _, _ in kept}) < 2:
+                assert np.isnan(area)
+            else:
+                truth, values, mass = zip(*kept, strict=True)
+                expected = roc_auc_score(truth, values, sample_weight=mass)
+                assert area == pytest.approx(expected, abs=1e-12)
+
+    def test_groups_of_equal_rows_are_wider(self):
+        rng = np.random.default_rng(0)
+        labels = np.repeat(rng.random(40) < 0.5, 10)
+        scores = np.repeat(rng.normal(size=40), 10) + labels
+        groups = np.repeat([f"g{i}" for i in range(40)], 10)
+        alone = auroc_interval(labels.tolist(), scores.tolist())
+        grouped = auroc_interval(labels.tolist(), scores.tolist(), groups=groups.tolist())
+        assert alone.value == grouped.value == pytest.approx(roc_auc_score(labels, scores))
+        # Ten equal rows hold as much as one: the interval is √10 as wide.
+        assert grouped.high - grouped.low > 2 * (alone.high - alone.low) > 0
+
+    def test_difference(self):
+        labels, scores = [True, False, True, False], [3.0, 1.0, 2.0, 2.5]
+        assert auroc_difference(labels, scores, list(scores)) == (0, 0, 0)
+        assert auroc_difference(labels, scores, [-s for s in scores]).value == pytest.approx(0.5)
+        assert np.isnan(auroc_difference([True, True], [1, 2], [2, 1]).value)
+
+
+HAND = [
+    question("a", ([0.9, 0.9, 0.1, 0.9], "1"), ([0.9, 0.8, 0.9], "2"), ([0.1, 0.9], "1")),
+    question("b", ([0.9, 0.9], None), (None, "1")),
+    question("c", ([0.9, 0.99], None), ([0.9, 0.3], "1")),
+]
+LEVELS = [0.0, 0.5, 0.85, 0.95]
+
+
+def table(accuracy, before=None, generated=None):
+    """A table of which only the choices' columns matter."""
+    accuracy = np.asarray(accuracy, dtype=float)
+    zeros = np.zeros(accuracy.shape)
+    return filtering.Filtered(
+        accuracy, np.ones(len(accuracy)) if before is None else np.asarray(before, dtype=float),
+        zeros, zeros if generated is None else np.asarray(generated, dtype=float), zeros, zeros,
+        zeros.astype(bool), np.ones(len(accuracy)), np.full(len(accuracy), 10.0),
+    )
+
+
+values = st.floats(-1, 1) | st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])
+answers = st.sampled_from([None, "1", "2", "3"])
+solutions = st.tuples(st.lists(values, min_size=1, max_size=7) | st.none(), answers)
+questions = st.lists(st.lists(solutions, min_size=1, max_size=5), min_size=1, max_size=3).map(
+    lambda rows: [question(f"q{i}", *row) for i, row in enumerate(rows)])
+
+
+class TestFiltering:
+    @given(st.lists(values, max_size=8), st.lists(values, max_size=6), st.integers(0, 10))
+    def test_crossings_against_a_loop(self, series, thresholds, start):
+        found = filtering.crossings(np.array(series), np.array(thresholds), start)
+        for place, threshold in zip(found, thresholds, strict=True):
+            below = [i for i in range(start, len(series)) if series[i] < threshold]
+            assert place == (below[0] if below else len(series))
+
+    def test_by_hand(self):
+        found = filtering.filter_questions(HAND, LEVELS, "similarity", 1)
+        expect = {
+            # b's unscored solution is always kept; the last of c to be kept has no answer
+            "accuracy": [[1, 0.5, 1, 1], [1] * 4, [1, 0, 0, 0]],
+            "dropped": [[0, 1, 2, 0], [0, 0, 0, 1], [0, 1, 1, 1]],
+            "generated": [[9, 8, 7, 9], [2] * 4, [4] * 4],  # the crossing token is generated
+            "read": [[15, 14, 13, 15], [4] * 4, [8] * 4],
+            "kept_correct": [[2 / 3, 0.5, 1, 2 / 3], [0.5, 0.5, 0.5, 1], [0.5, 0, 0, 0]],
+            "fallback": [[0, 0, 0, 1], [0] * 4, [0] * 4],
+            "before": [1, 1, 1], "solutions": [3, 2, 2], "tokens": [9, 2, 4],
+        }
+        for name, rows in expect.items():
+            np.testing.assert_allclose(getattr(found, name), rows, err_msg=name)
+
+    def test_summary_by_hand(self):
+        found = filtering.filter_questions(HAND, LEVELS, "reward", 1)
+        figures = filtering.summarise(found, 2, 0.85, cost=0.1)
+        expect = {
+            "threshold": 0.85, "questions": 3, "filtered": 3 / 7, "tokens_saved": 2 / 15,
+            "reward_model_tokens": 25 / 15, "tokens_saved_net": (2 - 2.5) / 15,
+            "accuracy_before": 1.0, "accuracy": 2 / 3, "gain": -1 / 3,
+            "kept_correct": 1.5 / 3, "all_filtered": 0, "tokens_per_question": 13 / 3,
+        }
+        assert {name: figures[name] for name in expect} == pytest.approx(expect)
+        assert filtering.summarise(found, 3, 0.95, cost=0)["all_filtered"] == 1
+
+    @given(questions, st.integers(0, 3))
+    def test_extreme_thresholds(self, found, start):
+        low, high = -1.0, 1.5
+        result = filtering.filter_questions(found, [low, high], "similarity", start)
+        for row, one in enumerate(found):
+            assert result.dropped[row, 0] == 0
+            assert result.accuracy[row, 0] == vote(one.answers, one.correct) == result.before[row]
+            assert result.generated[row, 0] == sum(one.tokens) == result.tokens[row]
+            short = [s for s in one.solutions if s.token_count <= start]  # unscored: no tokens
+            assert result.fallback[row, 1] == (not short)
+            if not short:
+                assert result.dropped[row, 1] == 0
+                assert result.accuracy[row, 1] == result.before[row]
+                assert result.generated[row, 1] == result.tokens[row]
+            else:
+                assert result.dropped[row, 1] == len(one.solutions) - len(short)
+        assert filtering.summarise(result, 0, low, 1)["tokens_saved"] == 0
+
+    @given(questions, st.lists(values, min_size=2, max_size=5), st.integers(0, 3))
+    def test_higher_thresholds_drop_more(self, found, thresholds, start):
+        levels = sorted(thresholds)
+        for one in found:
+            for own in one.solutions:
+                if own.reward is not None:
+                    series = np.array(own.token_rewards)
+                    places = filtering.crossings(series, np.array(levels), start)
+                    assert (np.diff(places) <= 0).all()
+        result = filtering.filter_questions(found, levels, "reward", start)
+        for row in range(len(found)):
+            fell = result.fallback[row]
+            assert (np.diff(fell.astype(int)) >= 0).all()
+            assert (np.diff(result.dropped[row][~fell]) >= 0).all()
+            assert (np.diff(result.generated[row][~fell]) <= 0).all()
+
+    def test_grid(self):
+        bench = simulated(5)
+        grid = filtering.threshold_grid(bench.questions, "similarity", CorrectnessConfig(start=5))
+        lowest = [min(one.token_similarities[5:]) for one in bench.solutions]
+        assert (grid[0], grid[-1]) == (min(lowest), max([*lowest, 0.0]))
+        assert 0.0 in grid
+        assert grid == sorted(set(grid))
+        assert len(grid) <= 42
+        chosen = CorrectnessConfig(thresholds=[0.5, -0.5])
+        assert filtering.threshold_grid(bench.questions, "reward", chosen) == [-0.5, 0.5]
+        assert filtering.threshold_grid([question("a", (None,))], "reward", CorrectnessConfig())
+
+
+class TestChoices:
+    @pytest.mark.parametrize(("rates", "count"), [
+        ([0.101], 22), ([0.101] * 8, 22), ([0.01, 0.02, 0.11, 0.3], 44), ([0.0, 0.12, 0.05], 60),
+    ])
+    def test_risk_is_controlled(self, rates, count):
+        loss, confidence, runs = 0.1, 0.9, 600
+        rng = np.random.default_rng(0)
+        lost = rng.random((runs, count, len(rates))) < np.array(rates)
+        chosen = [filtering.choose_by_risk(table(~one), loss, confidence) for one in lost]
+        broken = np.mean([column is not None and rates[column] > loss for column in chosen])
+        allowed = 1 - confidence
+        assert broken <= allowed + 3 * np.sqrt(allowed * confidence / runs)
+        if rates[0] < 0.05:  # and it is no empty promise
+            assert np.mean([column is not None for column in chosen]) > 0.5
+
+    def test_risk_by_hand(self):
+        kept = np.ones((22, 3))
+        assert filtering.choose_by_risk(table(kept), 0.1, 0.9) == 2  # 0.9²² = 0.098
+        assert filtering.choose_by_risk(table(kept[:21]), 0.1, 0.9) is None  # 0.9²¹ = 0.109
+        once = kept.copy()
+        once[0, 1] = 0.5  # worse in any degree; what comes after is not tried
+        assert filtering.choose_by_risk(table(once), 0.1, 0.9) == 0
+        once[0] = 0.5
+        assert filtering.choose_by_risk(table(once), 0.1, 0.9) is None
+        before = np.eye(22)[0]  # one loses, all others gain: a loss is a loss
+        assert filtering.choose_by_risk(table(1 - before[:, None], before), 0.1, 0.9) is None
+
+    def test_free(self):
+        accuracy = [[1, 1, 0, 1], [0, 1, 0.5, 0]]
+        choose = filtering.choose_free
+        assert choose(table(accuracy, [1, 0], [[10, 9, 2, 5], [10, 10, 2, 6]])) == 3
+        assert choose(table(accuracy, [1, 0], [[10] * 4] * 2)) is None  # nothing saved
+        assert choose(table(accuracy, [1, 1], [[10, 10, 2, 5]] * 2)) is None  # all worse
+
+    def test_free_forgives_rounding(self):
+        """Votes of 1/2 and 1/2 become 2/3 and 1/3: no loss, though floats say −3e-17."""
+        assert filtering.choose_free(table([[2 / 3], [1 / 3]], [0.5, 0.5], [[5], [5]])) == 0
+
+
+class TestVotes:
+    def test_all_samples_are_the_vote(self):
+        bench, config = simulated(10, 5), CorrectnessConfig(windows=[99], adaptive=[1.0], **QUICK)
+        found = bench.questions
+        expected = np.mean([vote(q.answers, q.correct) for q in found])
+        rows = votes.by_samples(found, config)
+        assert [row["k"] for row in rows] == [1, 2, 4, 5]
+        assert rows[-1]["majority"] == pytest.approx(expected)
+        assert rows[-1]["best_of"] == pytest.approx(
+            np.mean([q.correct[int(np.argmax(q.rewards))] for q in found]))
+        assert rows[-1]["pass"] == np.mean([any(q.correct) for q in found])
+        weights = [[1 / (1 + np.exp(-r)) for r in q.rewards] for q in found]
+        assert rows[-1]["weighted"] == pytest.approx(np.mean(
+            [vote(q.answers, q.correct, w) for q, w in zip(found, weights, strict=True)]))
+        assert rows[0]["best_of"] == pytest.approx(np.mean([q.correct for q in found]))
+        curve = votes.plain_curve(found, config)
+        assert [point["tokens_per_question"] for point in curve] == [10, 20, 30, 40, 50]
+        assert curve[-1]["accuracy"] == pytest.approx(expected)
+        rules = votes.stopping_rules(found, config)
+        assert [rule["rule"] for rule in rules] == ["ESC, window 99", "adaptive consistency, 1"]
+        for rule in rules:
+            assert rule["accuracy"] == pytest.approx(expected)
+            assert (rule["samples"], rule["tokens_per_question"]) == (5, 50)
+
+    def test_unscored_solutions_vote_but_are_not_best(self):
+        [row] = votes.by_samples([question("a", (None, "1"))], CorrectnessConfig())
+        assert (row["majority"], row["pass"], row["best_of"]) == (1, 1, 1)
+        rows = votes.by_samples([question("a", (None, "1"), ([-9.0], "2"))], CorrectnessConfig())
+        assert (rows[-1]["majority"], rows[-1]["weighted"], rows[-1]["best_of"]) == (0.5, 0, 0)
+
+    def test_at_equal_tokens(self):
+        curve = [{"tokens_per_question": t, "accuracy": a} for t, a in ((10, 0.2), (30, 0.6))]
+        found = [votes.at_equal_tokens(curve, tokens) for tokens in (5, 10, 15, 30, 99)]
+        assert found == pytest.approx([0.2, 0.2, 0.3, 0.6, 0.6])
+
+
+def test_calibration_of_known_probabilities():
+    rng = np.random.default_rng(0)
+    halves = [
+        [question(f"{half}{q}", *(
+            ([0.5, 0.5, 0.5, p], "1" if rng.random() < p else "2") for p in rng.random(5).tolist()
+        )) for q in range(400)] for half in "vt"
+    ]
+    found = calibrate(*halves, "reward", CorrectnessConfig())
+    assert [one["percentile"] for one in found] == [0.25, 0.5, 0.75, 1.0]
+    assert found[-1]["expected_calibration_error"] < 0.05
+    assert found[-1]["brier"] == pytest.approx(1 / 6, abs=0.02)  # ∫ p(1 − p) dp
+    for early in found[:3]:  # nothing to see yet: as good as the constant
+        assert early["brier"] == pytest.approx(early["brier_constant"])
+    assert found[-1]["brier_constant"] == pytest.approx(0.25, abs=0.01)
+    assert sum(one["count"] for one in found[-1]["bins"]) == 2000
+    assert calibrate([question("a", (None,))], halves[1], "reward", CorrectnessConfig()) == []
+
+
+class TestEvaluate:
+    CONFIG = CorrectnessConfig(loss=0.3, confidence=0.7, start=2, **QUICK)
+
+    def run(self, bench, **more):
+        return evaluate_correctness({"b": bench}, {}, self.CONFIG, **more)["b"]
+
+    def test_keys_and_json(self):
+        sampled, greedy, seen = simulated(), simulated(samples=1), []
+        found = evaluate_correctness(
+            {"b": sampled}, {"b": greedy, "a": greedy}, self.CONFIG, announce=seen.append)
+        assert seen == list(found) == ["a", "b"]
+        assert json.loads(json.dumps(found, allow_nan=False)) == found
+        both = found["b"]
+        assert (both["questions"], both["solutions"]) == (40, 240)
+        assert both["solutions_per_question"] == {"min": 6, "max": 6}
+        assert both["greedy"]["solutions"] == 40
+        assert "auroc" in both["greedy"]
+        assert "filtering" not in found["a"]  # one solution a question: nothing to vote on
+        assert both["majority_accuracy"] == both["by_samples"][-1]["majority"]
+        for record in both["filtering"].values():
+            assert {"sweep", "free", "risk"} <= set(record)
+            assert record["risk"]["lost"] <= 1
+        assert both["filtering"]["similarity"]["published"]["threshold"] == 0
+        assert set(both["calibration"]) == {"reward", "similarity"}
+        assert self.run(sampled) == self.run(sampled)
+
+    @settings(deadline=None, max_examples=5)
+    @given(st.integers(1, 4))
+    def test_small_sets_are_json_too(self, count):
+        for bench in (simulated(count, 2, seed=count), benchmark([
+            question(f"q{i}", (None, "1"), (None, "2")) for i in range(8 * count)
+        ])):
+            json.dumps(self.run(bench), allow_nan=False)
+
+    def test_split_by_key(self):
+        bench, part = simulated(200), simulated(150)
+        chosen, tested = ({q.key for q in half} for half in bench.split(0.5, 0))
+        assert not chosen & tested
+        assert len(chosen | tested) == 200
+        assert 70 < len(chosen) < 130
+        fewer = {q.key for q in part.split(0.5, 0)[0]}
+        assert fewer == chosen & {q.key for q in part.questions}
+        assert fewer != {q.key for q in part.split(0.5, 1)[0]}
+
+    def test_thresholds_come_from_validation_questions(self):
+        bench = simulated(80)
+        chosen, tested = ({q.key for q in half} for half in bench.split(0.5, 0))
+        own, test, validation = (
+            {name: one["threshold"] for name, one in self.run(relabelled(bench, turned))[
+                "filtering"]["similarity"].items() if name in ("free", "risk")}
+            for turned in (set(), tested, chosen)
+        )
+        assert set(own) == {"free", "risk"}
+        assert test == own != validation
+
+    def test_baseline_is_paired_by_key(self):
+        bench, other = simulated(noise=0.8), simulated(noise=0.8)
+        def changed(update, first=0):
+            return {"b": Benchmark("b", [
+                Question(q.key, [s.model_copy(update=update()) for s in q.solutions[:first:-1]])
+                for q in other.questions[::-1]], 0, 0)}
+
+        found = self.run(bench, baseline=changed(dict, None))["against_baseline"]
+        assert found["solutions"] == 240
+        assert found["reward"] == found["similarity"] == {"gain": 0, "low": 0, "high": 0}
+        rng = np.random.default_rng(0)
+        noise = changed(lambda: {"reward": float(rng.normal())})
+        found = self.run(bench, baseline=noise)["against_baseline"]
+        theirs = {(s.question_id, s.sample): s.reward for s in noise["b"].solutions}
+        ours = [s for s in bench.solutions if (s.question_id, s.sample) in theirs]
+        labels = [s.is_correct for s in ours]
+        expected = roc_auc_score(labels, [s.reward for s in ours]) - roc_auc_score(
+            labels, [theirs[s.question_id, s.sample] for s in ours])
+        assert found["solutions"] == 200
+        assert found["reward"]["gain"] == pytest.approx(expected)
+        assert found["reward"]["low"] < expected < found["reward"]["high"]
