@@ -97,8 +97,9 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         elif item["type"] == "missing":
             sentences.append(f"The setting {name!r} is required and was not given.")
         else:
-            problem, value = item["msg"], item["input"]
-            sentences.append(f"The setting {name!r} is wrong: {problem}, got {value!r}.")
+            problem, value = item["msg"].removeprefix("Value error, "), item["input"]
+            subject = f"The setting {name!r} is wrong" if name else "The settings do not fit"
+            sentences.append(f"{subject}: {problem}, got {value!r}.")
     return " ".join(sentences)
 
 

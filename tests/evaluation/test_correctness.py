@@ -8,30 +8,27 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness import filtering, ranking, votes
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.probability import calibrate
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
-from rewardsteer.evaluation.correctness.scored import Benchmark, Question, signals
+from rewardsteer.evaluation.correctness.scored import Benchmark, Question
 from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval, weighted_aurocs
 from rewardsteer.evaluation.voting import vote
 from rewardsteer.records import Solution
 
 QUICK = {"resamples": 50, "draws": 20, "orders": 3}
+unhurried = settings(deadline=None)
 
 
-def solution(key, number, values, answer="1", correct=None, **more):
+def solution(key, number, values, answer="1"):
     """``values`` are rewards and similarities; None for a solution that was not scored."""
     known = {} if values is None else {
         "reward": values[-1], "token_rewards": values, "token_similarities": values,
-        "token_count": len(values), "prompt_tokens": 2,
-    }
+        "token_count": len(values), "prompt_tokens": 2}
     return Solution(
         benchmark="b", question_id=key, sample=f"rs{number:03}", prompt=key, completion="c",
-        predicted_answer=answer, is_correct=answer == "1" if correct is None else correct,
-        **known | more,
-    )
+        predicted_answer=answer, is_correct=answer == "1", **known)
 
 
 def question(key, *rows):
@@ -58,29 +55,26 @@ def simulated(count=40, samples=6, seed=0, length=10, noise=1.0):
     return benchmark(questions)
 
 
-def relabelled(bench, keys):
-    """The same with the labels of some questions turned round."""
-    return benchmark([
-        one if one.key not in keys else Question(one.key, [
-            s.model_copy(update={"is_correct": not s.is_correct}) for s in one.solutions
-        ]) for one in bench.questions
-    ])
+def changed(bench, update):
+    """A copy in reverse order, with the fields that ``update`` gives for a solution."""
+    return Benchmark("b", [
+        Question(q.key, [s.model_copy(update=update(s)) for s in q.solutions[::-1]])
+        for q in bench.questions[::-1]], 0, 0)
 
 
 class TestRanking:
     def test_against_scikit_learn(self):
-        bench = simulated()
-        for index, one in enumerate(bench.solutions):
-            object.__setattr__(one, "model", ["x", "y", ""][index % 3])
-            object.__setattr__(one, "token_similarities", [-v for v in one.token_similarities])
+        bench = changed(simulated(), lambda s: {
+            "model": {"rs000": "x", "rs001": "y"}.get(s.sample, ""),
+            "token_similarities": [-value for value in s.token_similarities],
+        })
         found = ranking.ranking(bench, CorrectnessConfig(**QUICK))
         labels = np.array([one.is_correct for one in bench.solutions])
         rewards = np.array([one.reward for one in bench.solutions])
         assert found["auroc_low"] < found["auroc"] < found["auroc_high"]
         for tail, sign in (("", 1), ("_similarity", -1)):
-            area, precision = (
-                measure(labels, sign * rewards)
-                for measure in (roc_auc_score, average_precision_score))
+            area = roc_auc_score(labels, sign * rewards)
+            precision = average_precision_score(labels, sign * rewards)
             assert abs(area - 0.5) > 0.1
             assert found[f"auroc{tail}"] == pytest.approx(area)
             assert found[f"average_precision{tail}"] == pytest.approx(precision)
@@ -88,7 +82,7 @@ class TestRanking:
         models = np.array([one.model or "unknown" for one in bench.solutions])
         for name, figures in found["auroc_by_model"].items():
             own = models == name
-            assert (figures["count"], figures["accuracy"]) == (80, labels[own].mean())
+            assert (figures["count"], figures["accuracy"]) == (own.sum(), labels[own].mean())
             assert figures["auroc"] == pytest.approx(roc_auc_score(labels[own], rewards[own]))
         both = [q for q in bench.questions if len(set(q.correct)) == 2]
         assert 0 < len(both) < 40
@@ -115,53 +109,31 @@ class TestRanking:
         assert set(found["auroc_by_percentile"]) == {"reward", "similarity"}
 
     def test_prefix_index(self):
-        assert [ranking.prefix_index(1, share) for share in (0, 0.5, 1.0)] == [0, 0, 0]
-        found = [ranking.prefix_index(10, share) for share in (0.0, 0.1, 0.2, 0.55, 1.0)]
-        assert found == [0, 0, 1, 4, 9]
+        cases = (1, 0), (1, 0.5), (1, 1.0), (10, 0), (10, 0.1), (10, 0.2), (10, 0.55), (10, 1.0)
+        assert [ranking.prefix_index(*case) for case in cases] == [0, 0, 0, 0, 0, 1, 4, 9]
 
     def test_prefix_index_is_exact_at_tenths(self):
         """⌊n·p⌋ − 1 for p = k/10 as written, not as 0.7 rounds in binary."""
         wrong = [
             (n, k) for n in range(1, 400) for k in range(11)
-            if ranking.prefix_index(n, k / 10) != max(n * k // 10 - 1, 0)
-        ]
+            if ranking.prefix_index(n, k / 10) != max(n * k // 10 - 1, 0)]
         assert wrong == []
-
-    def test_one_class_and_nothing_scored(self):
-        right = benchmark([question("a", ([0.1], "1"), ([0.2], "1"))])
-        assert ranking.ranking(right, CorrectnessConfig()) == {
-            "undefined": "all 2 scored solutions are right: no AUROC"}
-        none = benchmark([question("a", (None, "1"), (None, "2"))])
-        assert "undefined" in ranking.ranking(none, CorrectnessConfig())
-        assert signals(none) == []
-
-    def test_no_similarities(self):
-        rows = enumerate([([0.1, 0.3], "1"), ([0.1, 0.2], "2")])
-        bench = benchmark([
-            Question("a", [solution("a", i, *row, token_similarities=None) for i, row in rows])])
-        found = ranking.ranking(bench, CorrectnessConfig(**QUICK))
-        assert found["auroc"] == 1.0
-        assert "auroc_similarity" not in found
-        with pytest.raises(DataError, match="goal"):
-            ranking.prefix_values(bench.solutions, "similarity", 0.5)
 
 
 class TestIntervals:
+    @unhurried
     @given(st.lists(
-        st.tuples(st.booleans(), st.integers(-2, 2), st.integers(0, 3), st.integers(0, 3)),
-        min_size=2, max_size=12,
-    ))
+        st.tuples(st.booleans(), *[st.integers(0, 3)] * 3), min_size=2, max_size=12))
     def test_weighted_against_scikit_learn(self, rows):
         labels, scores, *weights = zip(*rows, strict=True)
         found = weighted_aurocs(labels, [s / 3 for s in scores], np.array(weights, dtype=float))
         for area, own in zip(found, weights, strict=True):
             kept = [(lab, s, w) for lab, s, w in zip(labels, scores, own, strict=True) if w]
-            if len({lab for lab, _, _ in kept}) < 2:
-                assert np.isnan(area)
-            else:
-                truth, values, mass = zip(*kept, strict=True)
-                expected = roc_auc_score(truth, values, sample_weight=mass)
-                assert area == pytest.approx(expected, abs=1e-12)
+            expected = np.nan
+            if len({lab for lab, _, _ in kept}) == 2:
+                truth, level, mass = zip(*kept, strict=True)
+                expected = roc_auc_score(truth, level, sample_weight=mass)
+            assert area == pytest.approx(expected, abs=1e-12, nan_ok=True)
 
     def test_groups_of_equal_rows_are_wider(self):
         rng = np.random.default_rng(0)
@@ -178,7 +150,6 @@ class TestIntervals:
         labels, scores = [True, False, True, False], [3.0, 1.0, 2.0, 2.5]
         assert auroc_difference(labels, scores, list(scores)) == (0, 0, 0)
         assert auroc_difference(labels, scores, [-s for s in scores]).value == pytest.approx(0.5)
-        assert np.isnan(auroc_difference([True, True], [1, 2], [2, 1]).value)
 
 
 HAND = [
@@ -191,13 +162,11 @@ LEVELS = [0.0, 0.5, 0.85, 0.95]
 
 def table(accuracy, before=None, generated=None):
     """A table of which only the choices' columns matter."""
-    accuracy = np.asarray(accuracy, dtype=float)
-    zeros = np.zeros(accuracy.shape)
+    accuracy, ones = np.asarray(accuracy, dtype=float), np.ones(len(accuracy))
+    made, zeros = (accuracy * 0 if x is None else np.asarray(x) for x in (generated, None))
+    before = ones if before is None else np.asarray(before)
     return filtering.Filtered(
-        accuracy, np.ones(len(accuracy)) if before is None else np.asarray(before, dtype=float),
-        zeros, zeros if generated is None else np.asarray(generated, dtype=float), zeros, zeros,
-        zeros.astype(bool), np.ones(len(accuracy)), np.full(len(accuracy), 10.0),
-    )
+        accuracy, before, zeros, made, zeros, zeros, zeros.astype(bool), ones, 10 * ones)
 
 
 values = st.floats(-1, 1) | st.sampled_from([-1.0, -0.5, 0.0, 0.5, 1.0])
@@ -208,6 +177,7 @@ questions = st.lists(st.lists(solutions, min_size=1, max_size=5), min_size=1, ma
 
 
 class TestFiltering:
+    @unhurried
     @given(st.lists(values, max_size=8), st.lists(values, max_size=6), st.integers(0, 10))
     def test_crossings_against_a_loop(self, series, thresholds, start):
         found = filtering.crossings(np.array(series), np.array(thresholds), start)
@@ -218,7 +188,6 @@ class TestFiltering:
     def test_by_hand(self):
         found = filtering.filter_questions(HAND, LEVELS, "similarity", 1)
         expect = {
-            # b's unscored solution is always kept; the last of c to be kept has no answer
             "accuracy": [[1, 0.5, 1, 1], [1] * 4, [1, 0, 0, 0]],
             "dropped": [[0, 1, 2, 0], [0, 0, 0, 1], [0, 1, 1, 1]],
             "generated": [[9, 8, 7, 9], [2] * 4, [4] * 4],  # the crossing token is generated
@@ -240,35 +209,30 @@ class TestFiltering:
             "kept_correct": 1.5 / 3, "all_filtered": 0, "tokens_per_question": 13 / 3,
         }
         assert {name: figures[name] for name in expect} == pytest.approx(expect)
-        assert filtering.summarise(found, 3, 0.95, cost=0)["all_filtered"] == 1
 
+    @unhurried
     @given(questions, st.integers(0, 3))
     def test_extreme_thresholds(self, found, start):
-        low, high = -1.0, 1.5
-        result = filtering.filter_questions(found, [low, high], "similarity", start)
+        result = filtering.filter_questions(found, [-1.0, 1.5], "similarity", start)
         for row, one in enumerate(found):
             assert result.dropped[row, 0] == 0
             assert result.accuracy[row, 0] == vote(one.answers, one.correct) == result.before[row]
             assert result.generated[row, 0] == sum(one.tokens) == result.tokens[row]
             short = [s for s in one.solutions if s.token_count <= start]  # unscored: no tokens
             assert result.fallback[row, 1] == (not short)
+            assert result.dropped[row, 1] == (len(one.solutions) - len(short) if short else 0)
             if not short:
-                assert result.dropped[row, 1] == 0
                 assert result.accuracy[row, 1] == result.before[row]
                 assert result.generated[row, 1] == result.tokens[row]
-            else:
-                assert result.dropped[row, 1] == len(one.solutions) - len(short)
-        assert filtering.summarise(result, 0, low, 1)["tokens_saved"] == 0
+        assert filtering.summarise(result, 0, -1.0, 1)["tokens_saved"] == 0
 
+    @unhurried
     @given(questions, st.lists(values, min_size=2, max_size=5), st.integers(0, 3))
     def test_higher_thresholds_drop_more(self, found, thresholds, start):
         levels = sorted(thresholds)
-        for one in found:
-            for own in one.solutions:
-                if own.reward is not None:
-                    series = np.array(own.token_rewards)
-                    places = filtering.crossings(series, np.array(levels), start)
-                    assert (np.diff(places) <= 0).all()
+        for own in (own for one in found for own in one.solutions if own.token_rewards):
+            series = np.array(own.token_rewards)
+            assert (np.diff(filtering.crossings(series, np.array(levels), start)) <= 0).all()
         result = filtering.filter_questions(found, levels, "reward", start)
         for row in range(len(found)):
             fell = result.fallback[row]
@@ -278,15 +242,10 @@ class TestFiltering:
 
     def test_grid(self):
         bench = simulated(5)
-        grid = filtering.threshold_grid(bench.questions, "similarity", CorrectnessConfig(start=5))
+        grid = filtering.threshold_grid(bench.questions, "similarity", CorrectnessConfig())
         lowest = [min(one.token_similarities[5:]) for one in bench.solutions]
         assert (grid[0], grid[-1]) == (min(lowest), max([*lowest, 0.0]))
-        assert 0.0 in grid
-        assert grid == sorted(set(grid))
-        assert len(grid) <= 42
-        chosen = CorrectnessConfig(thresholds=[0.5, -0.5])
-        assert filtering.threshold_grid(bench.questions, "reward", chosen) == [-0.5, 0.5]
-        assert filtering.threshold_grid([question("a", (None,))], "reward", CorrectnessConfig())
+        assert grid == sorted({0.0, *grid})
 
 
 class TestChoices:
@@ -299,8 +258,7 @@ class TestChoices:
         lost = rng.random((runs, count, len(rates))) < np.array(rates)
         chosen = [filtering.choose_by_risk(table(~one), loss, confidence) for one in lost]
         broken = np.mean([column is not None and rates[column] > loss for column in chosen])
-        allowed = 1 - confidence
-        assert broken <= allowed + 3 * np.sqrt(allowed * confidence / runs)
+        assert broken <= 1 - confidence + 3 * np.sqrt(confidence * (1 - confidence) / runs)
         if rates[0] < 0.05:  # and it is no empty promise
             assert np.mean([column is not None for column in chosen]) > 0.5
 
@@ -308,11 +266,10 @@ class TestChoices:
         kept = np.ones((22, 3))
         assert filtering.choose_by_risk(table(kept), 0.1, 0.9) == 2  # 0.9²² = 0.098
         assert filtering.choose_by_risk(table(kept[:21]), 0.1, 0.9) is None  # 0.9²¹ = 0.109
-        once = kept.copy()
-        once[0, 1] = 0.5  # worse in any degree; what comes after is not tried
-        assert filtering.choose_by_risk(table(once), 0.1, 0.9) == 0
-        once[0] = 0.5
-        assert filtering.choose_by_risk(table(once), 0.1, 0.9) is None
+        kept[0, 1] = 0.5  # worse in any degree; what comes after is not tried
+        assert filtering.choose_by_risk(table(kept), 0.1, 0.9) == 0
+        kept[0] = 0.5
+        assert filtering.choose_by_risk(table(kept), 0.1, 0.9) is None
         before = np.eye(22)[0]  # one loses, all others gain: a loss is a loss
         assert filtering.choose_by_risk(table(1 - before[:, None], before), 0.1, 0.9) is None
 
@@ -324,7 +281,7 @@ class TestChoices:
         assert choose(table(accuracy, [1, 1], [[10, 10, 2, 5]] * 2)) is None  # all worse
 
     def test_free_forgives_rounding(self):
-        """Votes of 1/2 and 1/2 become 2/3 and 1/3: no loss, though floats say −3e-17."""
+        # Votes of 1/2 and 1/2 become 2/3 and 1/3: no loss, though floats say −3e-17.
         assert filtering.choose_free(table([[2 / 3], [1 / 3]], [0.5, 0.5], [[5], [5]])) == 0
 
 
@@ -339,9 +296,8 @@ class TestVotes:
         assert rows[-1]["best_of"] == pytest.approx(
             np.mean([q.correct[int(np.argmax(q.rewards))] for q in found]))
         assert rows[-1]["pass"] == np.mean([any(q.correct) for q in found])
-        weights = [[1 / (1 + np.exp(-r)) for r in q.rewards] for q in found]
-        assert rows[-1]["weighted"] == pytest.approx(np.mean(
-            [vote(q.answers, q.correct, w) for q, w in zip(found, weights, strict=True)]))
+        assert rows[-1]["weighted"] == pytest.approx(np.mean([
+            vote(q.answers, q.correct, 1 / (1 + np.exp(-np.array(q.rewards)))) for q in found]))
         assert rows[0]["best_of"] == pytest.approx(np.mean([q.correct for q in found]))
         curve = votes.plain_curve(found, config)
         assert [point["tokens_per_question"] for point in curve] == [10, 20, 30, 40, 50]
@@ -353,24 +309,20 @@ class TestVotes:
             assert (rule["samples"], rule["tokens_per_question"]) == (5, 50)
 
     def test_unscored_solutions_vote_but_are_not_best(self):
-        [row] = votes.by_samples([question("a", (None, "1"))], CorrectnessConfig())
-        assert (row["majority"], row["pass"], row["best_of"]) == (1, 1, 1)
-        rows = votes.by_samples([question("a", (None, "1"), ([-9.0], "2"))], CorrectnessConfig())
-        assert (rows[-1]["majority"], rows[-1]["weighted"], rows[-1]["best_of"]) == (0.5, 0, 0)
+        *_, row = votes.by_samples([question("a", (None, "1"), ([-9.0], "2"))], CorrectnessConfig())
+        assert (row["majority"], row["weighted"], row["best_of"]) == (0.5, 0, 0)
 
     def test_at_equal_tokens(self):
         curve = [{"tokens_per_question": t, "accuracy": a} for t, a in ((10, 0.2), (30, 0.6))]
-        found = [votes.at_equal_tokens(curve, tokens) for tokens in (5, 10, 15, 30, 99)]
-        assert found == pytest.approx([0.2, 0.2, 0.3, 0.6, 0.6])
+        for tokens, accuracy in ((5, 0.2), (10, 0.2), (15, 0.3), (30, 0.6), (99, 0.6)):
+            assert votes.at_equal_tokens(curve, tokens) == pytest.approx(accuracy)
 
 
 def test_calibration_of_known_probabilities():
     rng = np.random.default_rng(0)
-    halves = [
-        [question(f"{half}{q}", *(
-            ([0.5, 0.5, 0.5, p], "1" if rng.random() < p else "2") for p in rng.random(5).tolist()
-        )) for q in range(400)] for half in "vt"
-    ]
+    halves = [[question(f"{half}{q}", *(
+        ([0.5, 0.5, 0.5, p], "1" if rng.random() < p else "2") for p in rng.random(5).tolist()
+    )) for q in range(400)] for half in "vt"]
     found = calibrate(*halves, "reward", CorrectnessConfig())
     assert [one["percentile"] for one in found] == [0.25, 0.5, 0.75, 1.0]
     assert found[-1]["expected_calibration_error"] < 0.05
@@ -378,7 +330,6 @@ def test_calibration_of_known_probabilities():
     for early in found[:3]:  # nothing to see yet: as good as the constant
         assert early["brier"] == pytest.approx(early["brier_constant"])
     assert found[-1]["brier_constant"] == pytest.approx(0.25, abs=0.01)
-    assert sum(one["count"] for one in found[-1]["bins"]) == 2000
     assert calibrate([question("a", (None,))], halves[1], "reward", CorrectnessConfig()) == []
 
 
@@ -395,66 +346,54 @@ class TestEvaluate:
         assert seen == list(found) == ["a", "b"]
         assert json.loads(json.dumps(found, allow_nan=False)) == found
         both = found["b"]
-        assert (both["questions"], both["solutions"]) == (40, 240)
-        assert both["solutions_per_question"] == {"min": 6, "max": 6}
-        assert both["greedy"]["solutions"] == 40
-        assert "auroc" in both["greedy"]
+        assert (both["questions"], both["solutions"], both["greedy"]["solutions"]) == (40, 240, 40)
         assert "filtering" not in found["a"]  # one solution a question: nothing to vote on
         assert both["majority_accuracy"] == both["by_samples"][-1]["majority"]
         for record in both["filtering"].values():
             assert {"sweep", "free", "risk"} <= set(record)
-            assert record["risk"]["lost"] <= 1
         assert both["filtering"]["similarity"]["published"]["threshold"] == 0
-        assert set(both["calibration"]) == {"reward", "similarity"}
-        assert self.run(sampled) == self.run(sampled)
+        assert [*both["calibration"], "auroc" in both["greedy"]] == ["reward", "similarity", True]
 
-    @settings(deadline=None, max_examples=5)
+    @settings(unhurried, max_examples=5)
     @given(st.integers(1, 4))
     def test_small_sets_are_json_too(self, count):
-        for bench in (simulated(count, 2, seed=count), benchmark([
-            question(f"q{i}", (None, "1"), (None, "2")) for i in range(8 * count)
-        ])):
+        unscored = [question(f"q{i}", (None, "1"), (None, "2")) for i in range(8 * count)]
+        for bench in (simulated(count, 2, seed=count), benchmark(unscored)):
             json.dumps(self.run(bench), allow_nan=False)
 
     def test_split_by_key(self):
         bench, part = simulated(200), simulated(150)
         chosen, tested = ({q.key for q in half} for half in bench.split(0.5, 0))
         assert not chosen & tested
-        assert len(chosen | tested) == 200
-        assert 70 < len(chosen) < 130
-        fewer = {q.key for q in part.split(0.5, 0)[0]}
-        assert fewer == chosen & {q.key for q in part.questions}
-        assert fewer != {q.key for q in part.split(0.5, 1)[0]}
+        assert (len(chosen | tested), 70 < len(chosen) < 130) == (200, True)
+        fewer, other = ({q.key for q in part.split(0.5, seed)[0]} for seed in (0, 1))
+        assert other != fewer == chosen & {q.key for q in part.questions}
 
     def test_thresholds_come_from_validation_questions(self):
         bench = simulated(80)
         chosen, tested = ({q.key for q in half} for half in bench.split(0.5, 0))
         own, test, validation = (
-            {name: one["threshold"] for name, one in self.run(relabelled(bench, turned))[
-                "filtering"]["similarity"].items() if name in ("free", "risk")}
+            {name: one["threshold"] for name, one in self.run(changed(bench, lambda s: {
+                "is_correct": s.is_correct != (s.question_id in turned)  # noqa: B023
+            }))["filtering"]["similarity"].items() if name in ("free", "risk")}
             for turned in (set(), tested, chosen)
         )
         assert set(own) == {"free", "risk"}
         assert test == own != validation
 
     def test_baseline_is_paired_by_key(self):
-        bench, other = simulated(noise=0.8), simulated(noise=0.8)
-        def changed(update, first=0):
-            return {"b": Benchmark("b", [
-                Question(q.key, [s.model_copy(update=update()) for s in q.solutions[:first:-1]])
-                for q in other.questions[::-1]], 0, 0)}
-
-        found = self.run(bench, baseline=changed(dict, None))["against_baseline"]
+        bench, rng = simulated(noise=0.8), np.random.default_rng(0)
+        same = changed(bench, lambda _: {})
+        found = self.run(bench, baseline={"b": same})["against_baseline"]
         assert found["solutions"] == 240
         assert found["reward"] == found["similarity"] == {"gain": 0, "low": 0, "high": 0}
-        rng = np.random.default_rng(0)
-        noise = changed(lambda: {"reward": float(rng.normal())})
-        found = self.run(bench, baseline=noise)["against_baseline"]
-        theirs = {(s.question_id, s.sample): s.reward for s in noise["b"].solutions}
-        ours = [s for s in bench.solutions if (s.question_id, s.sample) in theirs]
-        labels = [s.is_correct for s in ours]
-        expected = roc_auc_score(labels, [s.reward for s in ours]) - roc_auc_score(
-            labels, [theirs[s.question_id, s.sample] for s in ours])
+        noise = changed(bench, lambda s: {
+            "reward": None if s.sample == "rs000" else float(rng.normal())})
+        found = self.run(bench, baseline={"b": noise})["against_baseline"]
+        theirs = {(s.question_id, s.sample): s.reward for s in noise.scored}
+        ours = [s for s in bench.solutions if s.sample != "rs000"]
+        expected = np.subtract(*(roc_auc_score([s.is_correct for s in ours], values) for values in (
+            [s.reward for s in ours], [theirs[s.question_id, s.sample] for s in ours])))
         assert found["solutions"] == 200
         assert found["reward"]["gain"] == pytest.approx(expected)
         assert found["reward"]["low"] < expected < found["reward"]["high"]

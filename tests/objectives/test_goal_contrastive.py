@@ -245,9 +245,8 @@ def assert_same(data, side, options, seed=0):
     expected = theirs.grad if theirs.grad is not None else torch.zeros_like(theirs)
     torch.testing.assert_close(ours.grad, expected, atol=1e-10, rtol=1e-10)
     for name, rows in (("goal_positive", positive), ("goal_negative", negative)):
-        assert (name in result.metrics) == bool(rows)
-        if rows:
-            assert result.metrics[name].item() == pytest.approx(flat_mean(rows), abs=1e-10)
+        expected = flat_mean(rows) if rows else 0.0
+        assert result.metrics[name].item() == pytest.approx(expected, abs=1e-10)
     return result.loss.item()
 
 
@@ -259,7 +258,7 @@ def assert_same(data, side, options, seed=0):
 @pytest.mark.parametrize("form", ["future", "infonce"])
 @pytest.mark.parametrize("windows", [
     (WINDOWS[0], WINDOWS[0]), (WINDOWS[1], WINDOWS[2]), (WINDOWS[2], WINDOWS[0]),
-    (WINDOWS[2], WINDOWS[1]), (WINDOWS[1], WINDOWS[1]),
+    (WINDOWS[2], (0.0, 0.75)), (WINDOWS[1], WINDOWS[1]),
 ])
 def test_future_and_infonce_equal_the_loops(form, strategy, side, windows):
     options = options_of(
@@ -268,8 +267,7 @@ def test_future_and_infonce_equal_the_loops(form, strategy, side, windows):
     )
     losses = [assert_same(random_rows(seed), side, options, seed) for seed in range(3)]
     losses.append(assert_same(EDGES, side, options))
-    backwards = windows == (WINDOWS[2], WINDOWS[1])  # goals end before sources begin
-    assert any(losses) == (not backwards or form == "future")
+    assert any(losses)
 
 
 @pytest.mark.parametrize("side", SIDES)
@@ -329,7 +327,7 @@ def test_batch_without_any_pair_gives_zero_with_a_gradient_path(form):
     result.loss.backward()
     assert result.loss.item() == 0.0
     assert not hidden.grad.any()
-    assert result.metrics == {}
+    assert [value.item() for value in result.metrics.values()] == [0.0, 0.0]
 
 
 @pytest.mark.parametrize("side", SIDES)

@@ -51,23 +51,25 @@ def goal_state_command(
     config = load_config(GoalConfig, {}, settings or [])
     if sum(source is not None for source in (data, add, import_npy)) != 1:
         raise ConfigError("Give one of --data, --add and --import-npy: where the goal comes from.")
+    single = config.kind in ("mean", "contrast") and not config.by_subset
+    if export_npy is not None and not single:
+        raise ConfigError(
+            "The .npy form holds one vector; --export-npy needs kind=mean or kind=contrast, and no "
+            "by_subset."
+        )
     folder = out or reward_model
     known = load_goals(folder) if (folder / GOAL_STATES).exists() else {}
-    if config.name in known and not (overwrite or config.by_subset):
+    taken = sorted(_names(config, data) & known.keys())
+    if taken and not overwrite:
         raise OutputError(
-            f"{folder} holds a goal named {config.name!r} already; choose another with name=…, or "
-            "pass --overwrite."
+            f"{folder} holds goals named {', '.join(map(repr, taken))} already; choose another "
+            "with name=…, or pass --overwrite."
         )
     scorer = Scorer.load(reward_model, device=parse_device(device))
     work = folder / ".goal-state"
     if overwrite and not resume:
         shutil.rmtree(work, ignore_errors=True)
     made = _make(scorer, config, data, add, import_npy, known, work, resume=resume)
-    if (taken := sorted(made.keys() & known.keys())) and not overwrite:
-        raise OutputError(
-            f"{folder} holds goals named {', '.join(taken)} already; pass --overwrite to replace "
-            "them."
-        )
     folder.mkdir(parents=True, exist_ok=True)
     place = save_goals(folder, known | made)
     shutil.rmtree(work, ignore_errors=True)
@@ -79,6 +81,15 @@ def goal_state_command(
             f"{name}: {goal.provenance.kind} of {goal.provenance.count} responses → {place}",
             err=True,
         )
+
+
+def _names(config: "GoalConfig", data: Path | None) -> set[str]:
+    """Names that the goals to make will have."""
+    from rewardsteer.data.store import load_set
+
+    if data is None or not config.by_subset:
+        return {config.name}
+    return {subset or config.name for subset in load_set(data, config.split, "full")["subset"]}
 
 
 def _make(
@@ -108,9 +119,11 @@ def parse_weights(text: str) -> dict[str, float]:
     """``"a=1,b=-0.5"`` → ``{"a": 1.0, "b": -0.5}``; raises `ConfigError` on anything else."""
     from rewardsteer.errors import ConfigError
 
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         name, equals, value = part.partition("=")
+        if name.strip() in weights:
+            raise ConfigError(f"The goal {name.strip()!r} stands twice in {text!r}.")
         try:
             weights[name.strip()] = float(value) if equals else 1.0
         except ValueError:

@@ -66,6 +66,22 @@ def load_manifest(folder: Path) -> Manifest:
         raise DataError(f"The manifest {folder / MANIFEST} is damaged: {error}") from error
 
 
+def check_tokenizer(manifest: Manifest, tokenizer: Any, folder: Path) -> None:
+    """Refuse data whose token ids another tokenizer made.
+
+    Raises:
+        DataError: it has another number of tokens.
+    """
+    size = manifest.tokenizer.get("size")
+    # One added padding token is no difference: data never contains it.
+    if size is not None and abs(size - len(tokenizer)) > 1:
+        raise DataError(
+            f"The data in {folder} was prepared with the tokenizer "
+            f"{manifest.tokenizer.get('name')} of {size} tokens, the model's has "
+            f"{len(tokenizer)}; prepare it again with this model's tokenizer."
+        )
+
+
 def load_set(folder: Path, split: str, name: str) -> Any:
     """One set as a `datasets.Dataset`, memory-mapped.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from rewardsteer.data.store import load_manifest, load_set
+from rewardsteer.data.store import check_tokenizer, load_manifest, load_set
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.goals.goal_state import GoalState, Provenance
@@ -46,10 +46,16 @@ def build_goals(
             f"{scorer.name} was trained with; prepare it again with the template in the model's "
             "rewardsteer.json."
         )
+    check_tokenizer(manifest, scorer.tokenizer, data)
     rows = load_set(data, config.split, "full")
     total = min(len(rows), config.rows or len(rows))
     if total == 0:
         raise DataError(f"The {config.split} split of {data} holds no rows to take goals from.")
+    if config.kind == "clusters" and total < config.clusters:
+        raise DataError(
+            f"{config.clusters} clusters need at least as many responses; {data} has {total}. "
+            "Lower clusters or give more data."
+        )
     task = f"{scorer.fingerprint}/{manifest.fingerprint}/{config.model_dump_json()}"
     sums = Sums(work / "sums.safetensors", task, resume=resume)
     spool = None
@@ -63,10 +69,10 @@ def build_goals(
             names = [config.name] * len(names)
         if spool is None:
             for side in ("chosen", "rejected") if config.kind == "contrast" else ("chosen",):
-                for numbers, last, _ in _states(scorer, chunk, side, config):
+                for numbers, last, _ in _states(scorer, chunk, side, config, begin):
                     sums.add([f"{side}/{names[number]}" for number in numbers], last)
         else:
-            for numbers, last, prompts in _states(scorer, chunk, "chosen", config):
+            for numbers, last, prompts in _states(scorer, chunk, "chosen", config, begin):
                 sums.count([names[number] for number in numbers])
                 spool.append([names[number] for number in numbers], last, prompts)
         sums.save(begin + len(names))
@@ -101,12 +107,12 @@ def mean_goal(
 
 
 def _states(
-    scorer: Scorer, chunk: dict[str, list[Any]], side: str, config: GoalConfig
+    scorer: Scorer, chunk: dict[str, list[Any]], side: str, config: GoalConfig, begin: int
 ) -> Iterator[tuple[list[int], torch.Tensor, torch.Tensor]]:
     """Row numbers within the chunk, last states ``[R, D]``, prompt states ``[R, D]``."""
     prompts, responses = chunk["prompt_ids"], chunk[f"{side}_ids"]
     for read in scorer.read(
-        prompts, responses, batch_size=None, batch_tokens=config.batch_tokens
+        prompts, responses, batch_size=None, batch_tokens=config.batch_tokens, first_row=begin
     ):
         yield read.rows, read.last_states, read.prompt_states(prompts)
 

@@ -7,6 +7,7 @@ published form, a ``.npy`` of shape (1, hidden), is read and written too.
 
 import io
 import json
+import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -61,8 +62,10 @@ def load_goals(source: Path) -> dict[str, GoalState]:
         )
     try:
         with safe_open(place, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {})["goals"])
+            header = json.loads((file.metadata() or {})["goals"])
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        if not isinstance(header, dict):
+            raise ValueError("its header names no goals")
         return {
             name: GoalState(
                 name, tensors[f"{name}.vectors"], Provenance.model_validate(values),
@@ -97,8 +100,10 @@ def read_npy(path: Path, name: str, provenance: Provenance) -> GoalState:
     """
     try:
         array = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
         raise DataError(f"The goal state {path} cannot be read: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise DataError(f"The goal state {path} is an archive of arrays; expected one .npy array.")
     if array.dtype.kind not in "fiu" or array.ndim > 2 or (array.ndim == 2 and len(array) != 1):
         raise DataError(
             f"The goal state {path} holds {array.dtype} numbers of shape {array.shape}; expected "

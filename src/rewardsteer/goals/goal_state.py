@@ -63,10 +63,10 @@ class GoalState:
         for label, tensor in (("goal state", self.vectors), ("keys of the goal state", self.keys)):
             if tensor is None:
                 continue
-            if tensor.dim() != 2 or not tensor.numel():
+            if tensor.dim() != 2 or not tensor.numel() or not tensor.is_floating_point():
                 raise DataError(
-                    f"The {label} {self.name!r} has the shape {tuple(tensor.shape)}; expected "
-                    "(count, hidden size)."
+                    f"The {label} {self.name!r} has the shape {tuple(tensor.shape)} of "
+                    f"{tensor.dtype}; expected floating-point (count, hidden size)."
                 )
             if not bool(torch.isfinite(tensor).all()):
                 raise DataError(f"The {label} {self.name!r} holds NaN or infinite numbers.")
@@ -120,17 +120,19 @@ def weighted_sum(
             f"Goals of several vectors cannot be added: {', '.join(several)}; use goals of kind "
             "mean or contrast."
         )
-    prints = {goal.provenance.model_fingerprint for goal in used}
-    if len(prints) > 1:
+    made = {(goal.provenance.model_fingerprint, goal.width) for goal in used}
+    if len(made) > 1:
         raise DataError(f"The goals {', '.join(weights)} belong to different reward models.")
     total = sum(
         (weight * normalize(goals[other].vectors.double(), dim=-1)
          for other, weight in weights.items()),
         torch.zeros(1, used[0].width, dtype=torch.float64),
     )
+    # Imported goals carry no template; one that does speaks for all of this model.
+    template = next((goal.provenance.template for goal in used if goal.provenance.template), {})
     provenance = used[0].provenance.model_copy(
         update={
-            "kind": "sum", "weights": dict(weights),
+            "kind": "sum", "weights": dict(weights), "template": template,
             "count": sum(goal.provenance.count for goal in used),
         }
     )

@@ -1,6 +1,7 @@
 """What building goal states keeps while it reads: running sums, or the states on disk."""
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.errors import DataError, OutputError
+from rewardsteer.errors import DataError, NonFiniteError, OutputError
 from rewardsteer.outputs import write_bytes
 
 
@@ -54,7 +55,7 @@ class Sums:
 
     def add(self, labels: Sequence[str], states: Tensor) -> None:
         """Add states ``[R, D]``, one label each."""
-        exact = states.double().cpu()
+        exact = _finite(states).double().cpu()
         for label in set(labels):
             chosen = exact[[index for index, own in enumerate(labels) if own == label]].sum(0)
             self._sums[label] = self._sums.get(label, torch.zeros_like(chosen)) + chosen
@@ -93,6 +94,9 @@ class StateFile:
         folder: where the files lie.
         width: numbers in a state.
         rows: rows that count; what an interrupted run wrote beyond them is cut off.
+
+    Raises:
+        DataError: fewer rows are there.
     """
 
     def __init__(self, folder: Path, width: int, *, rows: int) -> None:
@@ -102,20 +106,29 @@ class StateFile:
         for name, size in (("last", 4 * width), ("prompt", 4 * width), ("names", _NAME)):
             path = folder / name
             path.touch()
+            if path.stat().st_size < rows * size:
+                raise DataError(
+                    f"{path} lost rows that an interrupted run had read; pass --overwrite to begin "
+                    "anew."
+                )
             with path.open("r+b") as stream:
                 stream.truncate(rows * size)
 
     def append(self, names: Sequence[str], last: Tensor, prompts: Tensor) -> None:
         """Add rows: names, last states ``[R, D]`` and prompt states ``[R, D]``."""
+        for name in names:
+            if len(name.encode()) > _NAME:
+                raise DataError(f"The goal name {name!r} is longer than {_NAME} bytes.")
         for place, states in (("last", last), ("prompt", prompts)):
-            with (self.folder / place).open("ab") as stream:
-                stream.write(states.float().cpu().numpy().tobytes())
-        with (self.folder / "names").open("ab") as stream:
-            for name in names:
-                encoded = name.encode()
-                if len(encoded) > _NAME:
-                    raise DataError(f"The goal name {name!r} is longer than {_NAME} bytes.")
-                stream.write(encoded.ljust(_NAME, b"\0"))
+            self._write(place, _finite(states).float().cpu().numpy().tobytes())
+        self._write("names", b"".join(name.encode().ljust(_NAME, b"\0") for name in names))
+
+    def _write(self, place: str, content: bytes) -> None:
+        # On disk before the count of rows that says so.
+        with (self.folder / place).open("ab") as stream:
+            stream.write(content)
+            stream.flush()
+            os.fsync(stream.fileno())
 
     def names(self) -> list[str]:
         """Different names, sorted."""
@@ -145,6 +158,15 @@ class StateFile:
 
 
 _NAME = 64  # bytes of a name
+
+
+def _finite(states: Tensor) -> Tensor:
+    if not bool(torch.isfinite(states).all()):
+        raise NonFiniteError(
+            "The reward model gave NaN or infinite hidden states; the checkpoint may be damaged, "
+            "or its values overflow in this dtype: try float32."
+        )
+    return states
 
 
 def cluster(states: np.ndarray, count: int, seed: int) -> np.ndarray:

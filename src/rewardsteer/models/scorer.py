@@ -283,11 +283,12 @@ class Scorer:
     @torch.no_grad()
     def read(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
-        batch_size: int | None = 16, batch_tokens: int | None = None,
+        batch_size: int | None = 16, batch_tokens: int | None = None, first_row: int = 0,
     ) -> Iterator[Read]:
-        """Read all rows in batches of similar length; arguments as in `token_scores`."""
+        """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
+        rows came before these, for messages."""
         whole = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
-        self._check_lengths(whole)
+        self._check_lengths(whole, first_row)
         device = self.reward_model.device
         for rows in batches([len(row) for row in whole], rows=batch_size, tokens=batch_tokens):
             lengths = torch.tensor([len(whole[row]) for row in rows])
@@ -298,9 +299,9 @@ class Scorer:
             ids, last = ids.to(device), (lengths - 1).to(device)
             yield Read(rows, ids, self.reward_model.hidden_states(ids, mask.to(device)), last)
 
-    def _check_lengths(self, rows: list[list[int]]) -> None:
+    def _check_lengths(self, rows: list[list[int]], first_row: int) -> None:
         limit = self.position_limit
-        for number, row in enumerate(rows, start=1):
+        for number, row in enumerate(rows, start=first_row + 1):
             if not row:
                 raise DataError(f"Row {number} holds no token to score; give it a completion.")
             if limit is not None and len(row) > limit:

@@ -61,6 +61,8 @@ class GoalContrastiveConfig(Config):
             low, high = getattr(self, name)
             if not 0 <= low < high <= 1:
                 raise ValueError(f"{name} must be (low, high) with 0 <= low < high <= 1")
+        if self.goal_window[1] <= self.source_window[0]:
+            raise ValueError("goal_window must not end before source_window begins")
         given = self.model_fields_set
         foreign = {"source_window", "goal_window", "temperature"}
         if self.form != "published":
@@ -70,14 +72,12 @@ class GoalContrastiveConfig(Config):
         return self
 
 
-class _Figures(NamedTuple):
-    """A loss, and the cosines that went into it with ``[B]`` masks of the rows that had any."""
+class _Result(NamedTuple):
+    """A loss and the mean cosines, of this process, that went into it."""
 
     loss: Tensor
-    positive: Tensor
-    negative: Tensor
-    with_positive: Tensor
-    with_negative: Tensor
+    goal_positive: Tensor
+    goal_negative: Tensor
 
 
 def goal_contrastive(
@@ -93,7 +93,9 @@ def goal_contrastive(
       exp(cos(s, g⁻)/τ) of the rejected states of all rows in the batch
     - ``published``: −log mean σ(cos(s, g⁺)) − log(1 − mean σ(cos(s', g⁻)))
 
-    Rows without a later goal (a single token) take no part; a batch without any gives 0.
+    A row without a later goal (a single token) has no positive pair, one whose responses differ by
+    an ending alone no negative one; what a row lacks it leaves out of the means (``published``
+    counts everything). A batch without any pair gives 0.
 
     Args:
         output: needs ``hidden_states [2B, T, D]``.
@@ -104,19 +106,16 @@ def goal_contrastive(
     with torch.autocast(output.hidden_states.device.type, enabled=False):
         hidden = output.hidden_states
         states = hidden if hidden.dtype == torch.float64 else hidden.float()
-        figures = _FORMS[options.form](states, batch, options, _generator(batch, options.seed))
-    metrics = {}
-    for name, cosine, rows in (
-        ("goal_positive", figures.positive, figures.with_positive),
-        ("goal_negative", figures.negative, figures.with_negative),
-    ):
-        if bool(rows.any()):
-            metrics[name] = cosine.detach()[rows].mean()
-    return ObjectiveResult(figures.loss, metrics)
+        result = _FORMS[options.form](states, batch, options, _generator(batch, options.seed))
+    metrics = {
+        "goal_positive": result.goal_positive.detach(),
+        "goal_negative": result.goal_negative.detach(),
+    }
+    return ObjectiveResult(result.loss, metrics)
 
 
 def _generator(batch: PairBatch, seed: int) -> torch.Generator:
-    rows = "/".join(batch.row_ids) or str(batch.input_ids.sum().item())
+    rows = "/".join(batch.row_ids) if any(batch.row_ids) else str(batch.input_ids.sum().item())
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{rows}".encode()))
 
 
@@ -135,10 +134,21 @@ def _average(goals: Tensor, options: GoalContrastiveConfig) -> Tensor:
     return goals.mean(1, keepdim=True) if options.strategy == "cosine_avg" else goals
 
 
+def _over_rows(values: Tensor, rows: Tensor) -> tuple[Tensor, Tensor]:
+    """Sum of the means of values ``[B, S]`` over the rows that count, and their number."""
+    zero = torch.zeros((), dtype=values.dtype, device=values.device)
+    return values.mean(1).where(rows, zero).sum(), rows.sum()
+
+
 def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
-    """Mean over values ``[B, S]`` of a row, then over the rows with any, of all processes."""
-    per_row = values.mean(1).where(rows, torch.zeros((), dtype=values.dtype, device=values.device))
-    return global_mean(per_row.sum(), rows.sum())
+    """Mean over values ``[B, S]`` of a row, then over the rows that count, of all processes."""
+    return global_mean(*_over_rows(values, rows))
+
+
+def _shown(values: Tensor, rows: Tensor) -> Tensor:
+    """The same mean within this process, for the log; 0 when no row counts."""
+    total, count = _over_rows(values, rows)
+    return total / count.clamp(min=1)
 
 
 def _draw_states(
@@ -159,7 +169,7 @@ def _draw_states(
 
 def _future(
     states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
-) -> _Figures:
+) -> _Result:
     source, goal, valid, (sources, goals) = _draw_states(states, batch, options, generator)
     ours, theirs = split_pairs(states, batch)
     positive = _cosine(source, goal)
@@ -173,30 +183,33 @@ def _future(
     )
     loss = _row_mean(-logsigmoid(positive / options.temperature), valid)
     loss = loss + _row_mean(-logsigmoid(-negative / options.temperature), both)
-    return _Figures(loss, positive, negative, valid, both)
+    return _Result(loss, _shown(positive, valid), _shown(negative, both))
 
 
 def _infonce(
     states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
-) -> _Figures:
+) -> _Result:
     source, goal, valid, (_, goals) = _draw_states(states, batch, options, generator)
     _, theirs = split_pairs(states, batch)
     has_goal = goals.lengths > 0
     columns = draw(goals.begin, goals.end, options.negatives, generator)
     pool = _average(_take(theirs, columns.where(has_goal[:, None], 0)), options)
     # Rejected states of every row: all of them are what a good response should be far from.
-    others = normalize(pool, dim=-1)[has_goal].flatten(0, 1)
+    others = normalize(pool, dim=-1)
+    counts = has_goal.repeat_interleave(others.shape[1])
+    negative = normalize(source, dim=-1) @ others.flatten(0, 1).T
     positive = _cosine(source, goal)
-    negative = normalize(source, dim=-1) @ others.T
-    logits = torch.cat([positive[..., None], negative], dim=-1) / options.temperature
+    logits = negative.masked_fill(~counts, -torch.inf) / options.temperature
+    logits = torch.cat([positive[..., None] / options.temperature, logits], dim=-1)
     loss = _row_mean(torch.logsumexp(logits, dim=-1) - logits[..., 0], valid)
-    seen = valid & has_goal.any()
-    return _Figures(loss, positive, negative.flatten(1), valid, seen)
+    both = valid[:, None] & counts
+    met = negative.mean(1).where(both, 0.0).sum() / both.sum().clamp(min=1)
+    return _Result(loss, _shown(positive, valid), met)
 
 
 def _published(
     states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
-) -> _Figures:
+) -> _Result:
     ours, theirs = split_pairs(states, batch)
     source, goal, negative_source, negative_goal = published_columns(batch, options, generator)
 
@@ -212,8 +225,7 @@ def _published(
         for cosine in (positive, negative)
     ]
     loss = -torch.log(means[0]) - torch.log(1 - means[1])
-    rows = torch.ones(len(ours), dtype=torch.bool, device=states.device)
-    return _Figures(loss, positive, negative, rows, rows)
+    return _Result(loss, positive.mean(), negative.mean())
 
 
 def published_columns(
@@ -225,7 +237,7 @@ def published_columns(
     u is uniform in [0, 1); f = (p − 1)·u + 1 for percentile p; the k-th token from the end is
     taken, k = ⌊f·n + 1⌋ with n response tokens, at most the row's length minus one. The pair of a
     positive source and goal is sorted so that the source has the smaller u. (k = n + 1, the token
-    before the response, comes up for u = 0 only.)
+    before the response, comes up for u = 0 and, always, for p = 1.)
     """
     lengths, responses = batch.attention_mask.sum(1), batch.response_mask.sum(1)
     device = batch.input_ids.device
@@ -250,7 +262,7 @@ def published_columns(
     )
 
 
-_Form = Callable[[Tensor, PairBatch, GoalContrastiveConfig, torch.Generator], _Figures]
+_Form = Callable[[Tensor, PairBatch, GoalContrastiveConfig, torch.Generator], _Result]
 _FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published": _published}
 
 

@@ -27,9 +27,10 @@ class Spans(NamedTuple):
     def window(self, low: float, high: float) -> "Spans":
         """The part between two fractions of each span, at least one column where there is one."""
         lengths = self.lengths
-        first = (low * lengths.double()).floor().long()
+        # A share of a length may come out a rounding error beside the whole number it is.
+        first = (low * lengths.double() + 1e-9).floor().long()
         first = torch.minimum(first, (lengths - 1).clamp(min=0))
-        last = (high * lengths.double()).ceil().long()
+        last = (high * lengths.double() - 1e-9).ceil().long()
         last = torch.minimum(torch.maximum(last, first + 1), lengths)
         return Spans(self.begin + first, self.begin + last)
 

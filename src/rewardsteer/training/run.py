@@ -19,7 +19,7 @@ from transformers import set_seed
 
 from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import MANIFEST, Manifest, load_manifest, load_set
+from rewardsteer.data.store import MANIFEST, Manifest, check_tokenizer, load_manifest, load_set
 from rewardsteer.errors import (
     CheckpointError,
     ConfigError,
@@ -67,7 +67,8 @@ def train(
     tokenizer = load_tokenizer(config.base_model)
     ensure_padding_token(tokenizer)
     if config.prepared is not None:
-        _check_prepared(Path(config.prepared), config, tokenizer)
+        place = Path(config.prepared)
+        check_tokenizer(load_manifest(place), tokenizer, place)
     # Under a launcher every process runs this; the first one alone makes folders and writes files.
     # It must be told of a machine without accelerator, or several processes there look like one.
     processes = PartialState(cpu=not torch.accelerator.is_available())
@@ -115,19 +116,6 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
     if config.prepared is None and not (out / "data" / MANIFEST).exists():
         assert config.data is not None, "TrainConfig demands one of the two"
         prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
-
-
-def _check_prepared(folder: Path, config: TrainConfig, tokenizer: Any) -> None:
-    """Refuse data that another tokenizer made."""
-    manifest = load_manifest(folder)
-    size = manifest.tokenizer.get("size")
-    # One added padding token is no difference: data never contains it.
-    if size is not None and abs(size - len(tokenizer)) > 1:
-        raise DataError(
-            f"The data in {folder} was prepared with the tokenizer "
-            f"{manifest.tokenizer.get('name')} of {size} tokens, {config.base_model} has "
-            f"{len(tokenizer)}; prepare it again with this model's tokenizer."
-        )
 
 
 def _build(config: TrainConfig, tokenizer: Any) -> RewardModel:
