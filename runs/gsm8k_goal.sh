@@ -18,7 +18,7 @@ HERE=$(dirname "$0")
 mkdir -p "$OUT"
 
 if [ ! -f "$OUT/test/svamp.jsonl" ]; then
-  python "$HERE/split_solutions.py" "$OUT" 0.35 0 \
+  python "$HERE/split_solutions.py" "$OUT" 0.35 0 "${SVAMP_QUESTIONS:-500}" \
     "$DATA/completions/GSM8K_multi.jsonl.gz" "$DATA/gsm8k/example_model_solutions.jsonl.gz" \
     -- "$DATA/completions/SVAMP_multi.jsonl.gz"
 fi
@@ -26,7 +26,7 @@ if [ "${SIZE:-small}" = full ]; then
   BASE=meta-llama/Llama-3.2-1B-Instruct TOKENIZER=$BASE DEVICE=cuda
   SETTINGS=(optimiser.learning_rate=1e-5 optimiser.precision=bf16 data.max_length=1024)
 else
-  BASE=$OUT/policy/model TOKENIZER=$OUT/tokenizer DEVICE=cpu SETTINGS=()
+  BASE=$OUT/policy/model TOKENIZER=$OUT/tokenizer DEVICE=cpu SETTINGS=("phases.0.rows=${ROWS:-3200}")
   [ -d "$TOKENIZER" ] || python "$HERE/train_tokenizer.py" 4096 "$TOKENIZER" "$OUT/train.jsonl"
 fi
 if [ ! -d "$OUT/data" ]; then
@@ -52,7 +52,8 @@ for seed in $SEEDS; do
     case $plan in
       baseline) RECIPE=gsm8k/baseline ;;
       mlp) OPTIONS=(head.layers=mlp) ;;
-      future | published) OPTIONS=("phases.0.objective.1.options.form=$plan") ;;
+      future) OPTIONS=(phases.0.objective.1.options.form=future) ;;
+      published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
       average) OPTIONS=(phases.0.objective.1.options.strategy=cosine_avg) ;;
       weight-*) OPTIONS=("phases.0.objective.1.weight=${plan#weight-}") ;;
     esac

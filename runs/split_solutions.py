@@ -1,11 +1,11 @@
 """Graded solutions of several files → training and held-out questions, in our own layout.
 
-    python runs/split_solutions.py OUT SHARE SEED TRAIN_FILE… [-- TEST_FILE…]
+    python runs/split_solutions.py OUT SHARE SEED QUESTIONS TRAIN_FILE… [-- TEST_FILE…]
 
 Questions of the first files are split: OUT/train.jsonl gets the solutions of most of them,
-OUT/test/BENCHMARK.jsonl those of a SHARE. Files after ``--`` are held out whole. Solutions are
-stripped of outer white space, which tells the models that wrote them apart; those without text are
-left out.
+OUT/test/BENCHMARK.jsonl those of a SHARE. Of files after ``--`` so many QUESTIONS, drawn at random,
+are held out (0: all). Solutions are stripped of outer white space, which tells the models that wrote
+them apart; those without text are left out.
 """
 
 import json
@@ -16,7 +16,7 @@ from pathlib import Path
 from rewardsteer.data.solutions import read_solutions
 
 
-def main(out: str, share: str, seed: str, *files: str) -> None:
+def main(out: str, share: str, seed: str, questions: str, *files: str) -> None:
     place = Path(out)
     (place / "test").mkdir(parents=True, exist_ok=True)
     whole = list(files[files.index("--") + 1 :]) if "--" in files else []
@@ -30,6 +30,9 @@ def main(out: str, share: str, seed: str, *files: str) -> None:
     )
     for file in whole:
         found = list(_rows(Path(file)))
+        keys = sorted({row["question_id"] for row in found})
+        wanted = set(random.Random(seed).sample(keys, min(int(questions) or len(keys), len(keys))))
+        found = [row for row in found if row["question_id"] in wanted]
         _write(place / "test" / f"{found[0]['benchmark']}.jsonl", found)
 
 

@@ -653,7 +653,7 @@ class TestCommand:
         self.made(reward, "by_subset=true", "--data", world / "subsets")
         self.refused(
             reward, ("by_subset=true", "--data", world / "subsets"), "goals named",
-            "helpful, honest, preferred",
+            "'helpful', 'honest', 'preferred'",
         )
         self.made(reward, "name=mix", "--add", "helpful=1,honest=-0.5")
         goals = load_goals(reward)
