@@ -3,9 +3,9 @@
     python runs/split_solutions.py OUT SHARE SEED QUESTIONS TRAIN_FILE… [-- TEST_FILE…]
 
 Questions of the first files are split: OUT/train.jsonl gets the solutions of most of them,
-OUT/test/BENCHMARK.jsonl those of a SHARE. Of files after ``--`` so many QUESTIONS, drawn at random,
-are held out (0: all). Solutions are stripped of outer white space, which tells the models that wrote
-them apart; those without text are left out.
+OUT/test/BENCHMARK.jsonl those of a SHARE. Of files after ``--`` so many QUESTIONS, drawn at
+random, are held out (0: all). Solutions are stripped of outer white space, which tells the models
+that wrote them apart; those without text are left out.
 """
 
 import json
