@@ -67,7 +67,7 @@ def _filtering(several: dict[str, list[dict[str, Any]]]) -> None:
           "vote after", "plain vote, equal tokens")
     for plan, runs in several.items():
         for signal in ("reward", "similarity"):
-            for choice in ("published", "free", "risk"):
+            for choice in ("published", "best", "free", "risk"):
                 records = [
                     run["filtering"][signal][choice] for run in runs
                     if choice in run.get("filtering", {}).get(signal, {})

@@ -262,7 +262,7 @@ def nemo_folder(path, benchmarks=("sums", "ones"), labels=True, questions=12):
             write(path / name / f"output-{sample}.jsonl", [
                 {
                     "problem": f"What is {i}+1?", "generation": f"{sample} {'x' * i} \\boxed{{2}}",
-                    "expected_answer": "2", **({"is_correct": (
+                    **({"expected_answer": "2", "is_correct": (
                         name == "ones" or (i + len(sample) + ord(sample[-1])) % 2 == 0
                     )} if labels else {}),
                 }
@@ -313,12 +313,16 @@ class TestCommands:
         assert made["goal"]["name"] == "preferred"
         assert made["goal"]["model_fingerprint"] == made["fingerprint"]
 
-    def test_goal_of_another_model_leaves_no_output(self, root, tmp_path):
+    def test_goal_of_another_model_is_refused(self, root, tmp_path):
         folder, output = nemo_folder(tmp_path / "in"), tmp_path / "out"
         refused(score(root, folder, output, "--goal", root / "goal-other"), "other weights")
         assert not list(output.rglob("*.jsonl"))
+
+    def test_refused_goal_has_not_taken_the_folder(self, root, tmp_path):
+        folder, output = nemo_folder(tmp_path / "in"), tmp_path / "out"
+        assert score(root, folder, output, "--goal", root / "goal-other").exit_code == 2
         result = score(root, folder, output, "--goal", root / "goal-plain")
-        assert result.exit_code == 0, result.output  # the refusal has not taken the folder
+        assert result.exit_code == 0, result.output
 
     def test_goal_of_another_model_overwrites_nothing(self, root, tmp_path):
         folder, output = nemo_folder(tmp_path / "in"), tmp_path / "out"

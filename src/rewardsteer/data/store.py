@@ -19,7 +19,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from rewardsteer.configuration import Config
-from rewardsteer.errors import DataError
+from rewardsteer.data.template import Template
+from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.outputs import read_json
 
 MANIFEST = "manifest.json"
@@ -79,6 +80,20 @@ def check_tokenizer(manifest: Manifest, tokenizer: Any, folder: Path) -> None:
             f"The data in {folder} was prepared with the tokenizer "
             f"{manifest.tokenizer.get('name')} of {size} tokens, the model's has "
             f"{len(tokenizer)}; prepare it again with this model's tokenizer."
+        )
+
+
+def check_template(manifest: Manifest, template: Template, folder: Path, reader: str) -> None:
+    """Refuse data written with another response template than the reward model's.
+
+    Raises:
+        MismatchError: the templates differ.
+    """
+    if manifest.template != template.model_dump(mode="json"):
+        raise MismatchError(
+            f"The data in {folder} was written with another response template than the reward "
+            f"model {reader} was trained with; prepare it again with the template in the model's "
+            "rewardsteer.json."
         )
 
 

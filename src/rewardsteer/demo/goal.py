@@ -96,17 +96,15 @@ def score(
 def _summary(goal: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     gain = goal["against_baseline"]["reward"]
     points = goal["auroc_by_percentile"] | {"baseline": plain["auroc_by_percentile"]["reward"]}
-    # The threshold was chosen on other questions; where none was free of loss, nothing is dropped.
-    chosen = goal["filtering"]["similarity"].get("free")
-    kept = chosen or goal["filtering"]["similarity"]["sweep"][0]
+    chosen = goal["filtering"]["similarity"]["best"]  # on other questions than these
     return {
         "auroc": goal["auroc"], "auroc_low": goal["auroc_low"], "auroc_high": goal["auroc_high"],
         "auroc_similarity": goal["auroc_similarity"],
         "auroc_baseline": plain["auroc"],
         "auroc_gain": gain["gain"], "auroc_gain_low": gain["low"], "auroc_gain_high": gain["high"],
         "auroc_by_percentile": points,
-        "vote_accuracy": kept["accuracy_before"],
-        "vote_accuracy_filtered": kept["accuracy"] if chosen else kept["accuracy_before"],
-        "tokens_saved": kept["tokens_saved"] if chosen else 0.0,
-        "threshold": kept["threshold"] if chosen else None,
+        "vote_accuracy": chosen["accuracy_before"],
+        "vote_accuracy_filtered": chosen["accuracy"],
+        "tokens_saved": chosen["tokens_saved"],
+        "threshold": chosen["threshold"],
     }

@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from rewardsteer.data.store import load_manifest, load_set
-from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.data.store import check_template, load_manifest, load_set
+from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.metrics import preference_accuracy
 from rewardsteer.evaluation.statistics import proportion
@@ -36,12 +36,7 @@ def evaluate_preference(
         DataError: there is no comparison that the model can read.
     """
     manifest = load_manifest(data)
-    if manifest.template != scorer.template.model_dump(mode="json"):
-        raise MismatchError(
-            f"The data in {data} was written with another response template than the reward model "
-            f"{scorer.name} was trained with; prepare it again with the template in the model's "
-            "rewardsteer.json."
-        )
+    check_template(manifest, scorer.template, data, scorer.name)
     rows = load_set(data, split, "full")
     prompts = [len(ids) for ids in rows["prompt_ids"]]
     lengths = _lengths(rows["chosen_ids"], rows["rejected_ids"])

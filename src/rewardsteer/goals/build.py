@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from rewardsteer.data.store import check_tokenizer, load_manifest, load_set
-from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.data.store import check_template, check_tokenizer, load_manifest, load_set
+from rewardsteer.errors import DataError
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.goals.spool import StateFile, Sums, cluster
@@ -40,12 +40,7 @@ def build_goals(
         DataError: no rows, or fewer than clusters.
     """
     manifest = load_manifest(data)
-    if manifest.template != scorer.template.model_dump(mode="json"):
-        raise MismatchError(
-            f"The data in {data} was written with another response template than the reward model "
-            f"{scorer.name} was trained with; prepare it again with the template in the model's "
-            "rewardsteer.json."
-        )
+    check_template(manifest, scorer.template, data, scorer.name)
     check_tokenizer(manifest, scorer.tokenizer, data)
     rows = load_set(data, config.split, "full")
     total = min(len(rows), config.rows or len(rows))

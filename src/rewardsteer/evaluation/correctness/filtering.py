@@ -162,15 +162,23 @@ def choose_free(table: Filtered) -> int | None:
     return int(allowed[saved[allowed].argmax()]) if len(allowed) else None
 
 
+def choose_best(table: Filtered) -> int:
+    """Column with the best vote; among equals the one that saves most."""
+    return max(
+        range(table.accuracy.shape[1]),
+        key=lambda column: (table.accuracy[:, column].mean(), -table.generated[:, column].sum()),
+    )
+
+
 def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | None:
-    """Largest threshold shown to turn at most a share ``loss`` of votes worse.
+    """The threshold that saves most among those shown to turn few votes worse: a share ``loss``.
 
     Thresholds are tested from the smallest up, each against «more than ``loss`` of the questions
     lose»: the p-value is exact, the chance that a binomial with that share gives as few losses as
     were seen. The first one that cannot be rejected at 1 − ``confidence`` ends the search, so the
-    guarantee holds for the one chosen though many were tried (fixed-sequence testing, as in Learn
-    then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as lost;
-    gains do not make up for it, so the accuracy loses at most that much.
+    guarantee holds for all before it together, whichever is taken (fixed-sequence testing, as in
+    Learn then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as
+    lost; gains do not make up for it, so the accuracy loses at most that much.
 
     Args:
         table: of validation questions; columns by ascending threshold.
@@ -183,9 +191,7 @@ def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | Non
     # The vote of what is kept is compared up to the rounding of shares.
     lost = (table.accuracy < table.before[:, None] - 1e-12).sum(0)
     p_values = binom.cdf(lost, len(table.before), loss)
-    best = None
-    for column, p_value in enumerate(p_values):
-        if p_value > 1 - confidence:
-            break
-        best = column
-    return best
+    failed = np.flatnonzero(p_values > 1 - confidence)
+    passed = int(failed[0]) if len(failed) else len(p_values)
+    # Very high thresholds save nothing: where all would be dropped, all are kept.
+    return int(table.generated[:, :passed].sum(0).argmin()) if passed else None

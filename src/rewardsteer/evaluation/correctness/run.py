@@ -7,6 +7,7 @@ import numpy as np
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.filtering import (
+    choose_best,
     choose_by_risk,
     choose_free,
     filter_questions,
@@ -95,7 +96,8 @@ def _filtering(
     validation: Sequence[Question], test: Sequence[Question], signal: Signal,
     curve: Sequence[dict[str, float]], config: CorrectnessConfig,
 ) -> dict[str, Any]:
-    """Every threshold on the test questions; ``free`` and ``risk`` are chosen on the others."""
+    """Every threshold on the test questions; ``best``, ``free`` and ``risk`` are chosen on the
+    others."""
     thresholds = threshold_grid(validation, signal, config)
     seen = filter_questions(validation, thresholds, signal, config.start)
     unseen = filter_questions(test, thresholds, signal, config.start)
@@ -109,7 +111,10 @@ def _filtering(
             "plain_vote_at_equal_cost": at_equal_tokens(curve, whole),
         }
 
-    record: dict[str, Any] = {"sweep": [figures(column) for column in range(len(thresholds))]}
+    record: dict[str, Any] = {
+        "sweep": [figures(column) for column in range(len(thresholds))],
+        "best": figures(choose_best(seen)),
+    }
     free = choose_free(seen)
     if free is not None:
         record["free"] = figures(free)

@@ -1,0 +1,97 @@
+"""`rewardsteer evaluate preference --input` and `evaluate answers` as a user meets them."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from tests.fakes import save_tiny
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def refused(result, *words):
+    assert result.exit_code == 2, result.output
+    for word in words:
+        assert word in " ".join(result.stderr.split())
+
+
+@pytest.fixture(scope="module")
+def reward(tmp_path_factory):
+    root = tmp_path_factory.mktemp("evaluate")
+    base = save_tiny(root / "base")
+    head = HeadConfig(kind="scalar")
+    model = RewardModel.from_base(base, head)
+    model.save_pretrained(root / "reward", load_tokenizer(base), CheckpointCard(head=head))
+    return root / "reward"
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+def test_reward_bench_layout(reward, tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [
+        {"prompt": f"q{i}", "chosen": "good", "rejected": "bad!", "subset": f"s{i % 2}", "id": i}
+        for i in range(6)
+    ])
+    result = run(
+        "evaluate", "preference", "--reward-model", reward, "--input", pairs, "--out",
+        tmp_path / "out",
+    )
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["all"]["count"] == 6
+    assert metrics["subsets"].keys() == {"s0", "s1"}
+    assert metrics["calibration"]["brier"] >= 0
+    assert (tmp_path / "out" / "reliability.svg").read_text().startswith("<svg")
+
+
+def test_one_of_data_and_input(reward, tmp_path):
+    refused(run("evaluate", "preference", "--reward-model", reward), "--data", "--input")
+    refused(
+        run("evaluate", "preference", "--reward-model", reward, "--input", tmp_path / "no.jsonl"),
+        "no.jsonl",
+    )
+
+
+def test_answers(tmp_path):
+    solutions = write(tmp_path / "gsm8k.jsonl", [
+        {"question": "2+2?", "generation": "So 4.", "predicted_answer": "4", "is_correct": True},
+        {"question": "3+3?", "generation": "So 5.", "predicted_answer": "5", "is_correct": True},
+    ])
+    problems = write(tmp_path / "test.jsonl", [
+        {"question": "3+3?", "answer": "#### 6"}, {"question": "2+2?", "answer": "#### 4"},
+    ])
+    refused(run("evaluate", "answers", "--input", solutions), "--problems")
+    result = run(
+        "evaluate", "answers", "--input", solutions, "--problems", f"gsm8k={problems}", "--out",
+        tmp_path / "out",
+    )
+    assert result.exit_code == 0, result.output
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())["gsm8k"]
+    assert (metrics["solutions"], metrics["predicted"]) == (2, 0.5)
+    refused(run("evaluate", "answers", "--input", solutions, "--problems", "gsm8k"), "NAME=FILE")
+
+
+def test_scoring_labels_solutions_by_their_problems(reward, tmp_path):
+    folder = tmp_path / "in" / "gsm8k"
+    folder.mkdir(parents=True)
+    write(folder / "output-rs0.jsonl", [{"question": "2+2?", "generation": "So 4."}])
+    problems = write(tmp_path / "test.jsonl", [{"question": "2+2?", "answer": "#### 4"}])
+    result = run(
+        "score", "--reward-model", reward, "--input", tmp_path / "in", "--problems",
+        f"gsm8k={problems}", "--output", tmp_path / "out",
+    )
+    assert result.exit_code == 0, result.output
+    [line] = (tmp_path / "out" / "all" / "gsm8k.jsonl").read_text().splitlines()
+    row = json.loads(line)
+    assert row["is_correct"] is True
+    assert len(row["token_rewards"]) == row["token_count"] == len("So 4.") + 1
