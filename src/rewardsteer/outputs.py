@@ -26,14 +26,8 @@ def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
     Raises:
         OutputError: the folder is not empty and neither flag was given, or it cannot be made.
     """
-    if path.exists() and not path.is_dir():
-        raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
+    check_folder(path, resume=resume, overwrite=overwrite)
     if path.exists() and any(path.iterdir()) and not resume:
-        if not overwrite:
-            raise OutputError(
-                f"The output folder {path} is not empty; choose another, or pass --resume to go on "
-                "from it or --overwrite to replace it."
-            )
         if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
             raise OutputError(f"Refusing to delete {path} for --overwrite; choose a subfolder.")
         shutil.rmtree(path)
@@ -42,6 +36,21 @@ def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
     except OSError as error:
         raise OutputError(f"The output folder {path} cannot be made: {error}.") from error
     return path
+
+
+def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+    """Refuse what `claim_folder` would refuse, before anything is made or deleted.
+
+    Raises:
+        OutputError: the folder is not empty and neither flag was given, or it is a file.
+    """
+    if path.exists() and not path.is_dir():
+        raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
+    if path.exists() and any(path.iterdir()) and not (resume or overwrite):
+        raise OutputError(
+            f"The output folder {path} is not empty; choose another, or pass --resume to go on "
+            "from it or --overwrite to replace it."
+        )
 
 
 def write_bytes(path: Path, content: bytes) -> None:

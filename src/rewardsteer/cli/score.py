@@ -62,20 +62,23 @@ def score_command(
     """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.cli.devices import parse_device, parse_dtype
     from rewardsteer.cli.progress import progress_bar
-    from rewardsteer.evaluation.scoring import Settings, claim_output, score_rows
+    from rewardsteer.evaluation.scoring import Settings, check_output, score_rows
     from rewardsteer.models.scorer import Scorer
+    from rewardsteer.outputs import check_folder, claim_folder
 
     plain = _plain_rows(input_)
     if plain is not None:
-        claim_output(output, resume=resume, overwrite=overwrite)
+        check_output(output, resume=resume, overwrite=overwrite)
         jobs = {output: plain}
     else:
-        solutions = read_labelled(input_, problems or [])
-        jobs = _solution_jobs(solutions, output, resume=resume, overwrite=overwrite)
+        check_folder(output, resume=resume, overwrite=overwrite)
+        jobs = _solution_jobs(read_labelled(input_, problems or []), output)
     scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
     state = _goal(scorer, reward_model, goal, goal_name)
     settings = Settings(state, plain is None if tokens is None else tokens, batch_tokens)
     if plain is None:
+        claim_folder(output, resume=resume, overwrite=overwrite)
+        jobs = {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
         _record(output, scorer, settings)
     for place, rows in jobs.items():
         with progress_bar("scoring") as announce:
@@ -148,21 +151,19 @@ def read_labelled(path: Path, problems: list[str]) -> "list[Solution]":
 
 
 def _solution_jobs(
-    solutions: "list[Solution]", output: Path, *, resume: bool, overwrite: bool
+    solutions: "list[Solution]", output: Path
 ) -> dict[Path, list[dict[str, Any]]]:
-    """Rows by output file; finished files of an interrupted run are left out."""
+    """Rows by output file."""
     from rewardsteer.data.solutions import GREEDY
-    from rewardsteer.outputs import claim_folder
 
     jobs: dict[Path, list[dict[str, Any]]] = {}
     for solution in solutions:
         part = GREEDY if solution.sample == GREEDY else "all"
-        place = output / part / f"{solution.benchmark or 'solutions'}.jsonl"
+        # Names as on the hub (openai/gsm8k) would make folders.
+        name = solution.benchmark.replace("/", "_") or "solutions"
+        place = output / part / f"{name}.jsonl"
         jobs.setdefault(place, []).append(solution.model_dump(mode="json", exclude_defaults=True))
-    claim_folder(output, resume=resume, overwrite=overwrite)
-    for place in jobs:
-        place.parent.mkdir(parents=True, exist_ok=True)
-    return {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
+    return jobs
 
 
 def _goal(scorer: "Scorer", folder: Path, goal: str | None, name: str | None) -> Any:

@@ -65,7 +65,9 @@ def score_rows(
         DataError: the interrupted run had other rows.
         NonFiniteError: a reward is NaN or infinite.
     """
-    partial = claim_output(output, resume=resume, overwrite=overwrite)
+    partial = check_output(output, resume=resume, overwrite=overwrite)
+    if not resume:
+        partial.unlink(missing_ok=True)
     done, skipped = _take_up(partial, rows) if resume else (0, 0)
     announce(done, len(rows))
     for begin in range(done, len(rows), _CHUNK):
@@ -78,7 +80,7 @@ def score_rows(
     return Report(len(rows), skipped)
 
 
-def claim_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
     """The partial file of an output that may be written now; raises `OutputError` otherwise."""
     partial = output.with_name(output.name + ".partial")
     if output.exists() and not overwrite:
@@ -88,8 +90,6 @@ def claim_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
             f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
             "--overwrite to begin anew."
         )
-    if not resume:
-        partial.unlink(missing_ok=True)
     return partial
 
 

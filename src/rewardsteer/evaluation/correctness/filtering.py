@@ -158,7 +158,8 @@ def choose_free(table: Filtered) -> int | None:
     saves anything without loss."""
     gains = (table.accuracy - table.before[:, None]).mean(0)
     saved = table.tokens.sum() - table.generated.sum(0)
-    allowed = np.flatnonzero((gains >= 0) & (saved > 0))
+    # Shares of votes round; a loss must be larger than that to be one.
+    allowed = np.flatnonzero((gains >= -1e-12) & (saved > 0))
     return int(allowed[saved[allowed].argmax()]) if len(allowed) else None
 
 

@@ -15,7 +15,8 @@ from rewardsteer.records import Solution
 
 def prefix_index(length: int, share: float) -> int:
     """Token at a percentile of a solution, the published max(⌊n·p⌋ − 1, 0)."""
-    return max(int(length * share) - 1, 0)
+    # 90 · 0.7 comes out just below 63.
+    return max(int(length * share + 1e-9) - 1, 0)
 
 
 def prefix_values(solutions: Sequence[Solution], signal: Signal, share: float) -> list[float]:
