@@ -75,7 +75,7 @@ class TestLayouts:
                 {"prompt": prompt[1:], "completion": "2"}]
         first, second = read(write(tmp_path / "x.jsonl", rows))
         assert [message.content for message in first.prompt] == ["Think.", "1+1?"]
-        assert first.question_id == question_key(prompt) != second.question_id
+        assert first.question_id == question_key(first.prompt) != second.question_id
 
     def test_nemo_folder(self, nemo_folder):
         found = read(nemo_folder)

@@ -192,7 +192,10 @@ def correctness_command(
     quiet_libraries()
     config = load_config(CorrectnessConfig, {}, settings or [])
     sampled, greedy = load_scored(scores)
-    other = load_scored(baseline)[0] if baseline is not None else None
+    other = None
+    if baseline is not None:
+        theirs = load_scored(baseline)
+        other = theirs[1] | theirs[0]
     claim_folder(out, overwrite=overwrite)
     metrics = evaluate_correctness(
         sampled, greedy, config, baseline=other,

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rewardsteer.records import Solution
 
 
+# Fields that plain rows of prompt and completion do not have.
+_OF_SOLUTIONS = {"question", "problem", "question_id", "sample", "is_correct", "expected_answer"}
+
+
 def score_command(
     reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
     input_: Annotated[
@@ -79,7 +83,7 @@ def score_command(
     if plain is None:
         claim_folder(output, resume=resume, overwrite=overwrite)
         jobs = {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
-        _record(output, scorer, settings)
+        _record(output, scorer, settings, resume=resume)
     for place, rows in jobs.items():
         with progress_bar("scoring") as announce:
             report = score_rows(
@@ -105,10 +109,9 @@ def _plain_rows(path: Path) -> list[dict[str, Any]] | None:
 
     if path.is_dir() or path.name.endswith(".gz"):
         return None
-    rows = []
+    rows: list[dict[str, Any]] = []
     for number, row in read_jsonl(path):
-        known = row.keys()
-        if number == 1 and known & {"question", "problem"} and not known & {"prompt", "completion"}:
+        if not rows and row.keys() & _OF_SOLUTIONS:
             return None
         absent = [name for name in ("prompt", "completion") if name not in row]
         if absent:
@@ -182,17 +185,27 @@ def _goal(scorer: "Scorer", folder: Path, goal: str | None, name: str | None) ->
     return state
 
 
-def _record(output: Path, scorer: "Scorer", settings: "Settings") -> None:
-    """Write what scored the files of a folder, beside them."""
+def _record(output: Path, scorer: "Scorer", settings: "Settings", *, resume: bool) -> None:
+    """Write what scores the files of a folder beside them; a resumed run must be of the same."""
+    from rewardsteer.errors import DataError
     from rewardsteer.goals.goal_state import GoalState
     from rewardsteer.models.checkpoint import library_versions
-    from rewardsteer.outputs import write_json
+    from rewardsteer.outputs import read_json, write_json
 
-    goal = settings.goal
-    write_json(output / "run.json", {
-        "reward_model": scorer.name, "fingerprint": scorer.fingerprint,
+    goal, place = settings.goal, output / "run.json"
+    run = {
+        "fingerprint": scorer.fingerprint,
         "template": scorer.template.model_dump(mode="json"),
         "goal": {"name": goal.name} | goal.provenance.model_dump(mode="json")
         if isinstance(goal, GoalState) else None,
-        "versions": library_versions(),
-    })
+        "tokens": settings.tokens,
+    }
+    if resume and place.exists():
+        before = read_json(place)
+        changed = [name for name, value in run.items() if before.get(name) != value]
+        if changed:
+            raise DataError(
+                f"The scores in {output} were begun with another {', '.join(changed)}; resume with "
+                "the same reward model, goal and options, or pass --overwrite to begin anew."
+            )
+    write_json(place, run | {"reward_model": scorer.name, "versions": library_versions()})

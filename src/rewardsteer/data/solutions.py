@@ -17,10 +17,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.data.sources.files import Row, read_rows
 from rewardsteer.errors import DataError
-from rewardsteer.records import Solution
+from rewardsteer.records import Message, Prompt, Solution
 
 GREEDY = "greedy"
 QUESTIONS = ("question", "problem", "prompt")
@@ -38,7 +40,10 @@ def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
     seen: dict[tuple[str, str, str, str], str] = {}
     for file, benchmark in _files(path):
         for place, row in read_rows("train", str(file), ""):
-            found = list(_from_row(row, benchmark, _sample(file)))
+            try:
+                found = list(_from_row(row, benchmark, _sample(file)))
+            except ValueError as error:
+                raise DataError(f"{place}: {error}.") from error
             if not found:
                 raise DataError(
                     f"{place}: expected a question and a solution (see docs/scoring.md for the "
@@ -56,10 +61,10 @@ def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
                 yield place, solution
 
 
-def question_key(question: Any) -> str:
+def question_key(question: Prompt) -> str:
     """A key that the same question has in every file, whatever its quotes and spaces."""
     if not isinstance(question, str):
-        question = "\n".join(f"{turn['role']}: {turn['content']}" for turn in question)
+        question = "\n".join(f"{turn.role}: {turn.content}" for turn in question)
     text = unicodedata.normalize("NFKC", question).replace("’", "'").replace("‘", "'")
     text = " ".join(text.replace("“", '"').replace("”", '"').split())
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -99,9 +104,11 @@ def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
     question = next((row[name] for name in QUESTIONS if row.get(name)), None)
     if not isinstance(question, str | list):
         return
+    prompt = _prompt(question)
+    given = row.get("question_id")
     shared: dict[str, Any] = {
-        "prompt": question,
-        "question_id": str(row.get("question_id") or question_key(question)),
+        "prompt": prompt,
+        "question_id": question_key(prompt) if given is None else str(given),
         "benchmark": str(row.get("benchmark") or row.get("dataset") or benchmark).lower(),
         "expected_answer": _expected(row),
     }
@@ -110,6 +117,11 @@ def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
     if isinstance(text, str):
         yield _solution(row, text, shared, str(row.get("sample") or sample))
     elif isinstance(text, list) and isinstance(row.get("is_correct"), list):
+        if len(text) != len(row["is_correct"]):
+            raise ValueError(
+                f"{len(text)} solutions have {len(row['is_correct'])} values of is_correct; "
+                "expected one each"
+            )
         for number, (one, grade) in enumerate(zip(text, row["is_correct"], strict=True)):
             if isinstance(one, str) and grade is not None:
                 yield _solution({"is_correct": grade}, one, shared, str(number))
@@ -121,6 +133,19 @@ def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
         for name, one in row.items():
             if isinstance(one, dict):
                 yield from _nested({"model": name, **one}, shared, "")
+
+
+def _prompt(question: Any) -> Prompt:
+    """The question as text or messages; raises `ValueError` on anything else."""
+    if isinstance(question, str):
+        return question
+    try:
+        return [Message.model_validate(turn) for turn in question]
+    except (ValidationError, TypeError) as error:
+        raise ValueError(
+            f"expected the question as text or as messages with role and content, got "
+            f"{type(question).__name__}"
+        ) from error
 
 
 def _nested(row: Row, shared: dict[str, Any], sample: str) -> Iterator[Solution]:
@@ -135,7 +160,8 @@ def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solut
     answer = extract_answer(text) if answered is _ABSENT else answered
     return Solution(
         completion=text, sample=sample, model=str(row.get("model") or ""),
-        predicted_answer=canonical_answer(None if answer is None else str(answer)),
+        # An empty answer is none: unanswered solutions must not vote together.
+        predicted_answer=canonical_answer(None if answer is None else str(answer)) or None,
         is_correct=bool(grade) if isinstance(grade, bool | int) else None, **shared,
     )
 

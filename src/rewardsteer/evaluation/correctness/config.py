@@ -14,8 +14,8 @@ class CorrectnessConfig(Config):
 
     Attributes:
         start: tokens at the beginning of a solution that never drop it (published: 5).
-        thresholds: to try; None: 41 quantiles of the lowest values on the validation questions,
-            and the published 0 for similarities.
+        thresholds: to try; None: 41 quantiles of the lowest values on the test questions, whose
+            labels play no part, and the published 0 for similarities.
         validation: share of the questions on which thresholds are chosen and values calibrated;
             all figures of filtering are from the others.
         loss: with ``confidence``: filtering may turn at most this share of right votes wrong …
@@ -31,7 +31,7 @@ class CorrectnessConfig(Config):
     """
 
     start: int = Field(5, ge=0)
-    thresholds: list[float] | None = None
+    thresholds: list[float] | None = Field(None, min_length=1)
     validation: float = Field(0.5, gt=0, lt=1)
     loss: float = Field(0.02, gt=0, lt=1)
     confidence: float = Field(0.9, gt=0, lt=1)

@@ -98,7 +98,9 @@ def _filtering(
 ) -> dict[str, Any]:
     """Every threshold on the test questions; ``best``, ``free`` and ``risk`` are chosen on the
     others."""
-    thresholds = threshold_grid(validation, signal, config)
+    # Levels must not depend on the questions that choose among them, or the risk-controlled choice
+    # would not keep its promise; those of the test questions come without their labels.
+    thresholds = threshold_grid(test, signal, config)
     seen = filter_questions(validation, thresholds, signal, config.start)
     unseen = filter_questions(test, thresholds, signal, config.start)
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
+from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.data.solutions import GREEDY, question_key
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness.config import Signal
@@ -150,11 +151,17 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
     """A row as a solution; fields that are not ours are left aside."""
     known = {name: value for name, value in row.items() if name in Solution.model_fields}
     known.setdefault("benchmark", file.stem)
-    known.setdefault("question_id", question_key(known.get("prompt") or ""))
+    known.setdefault("question_id", "")
     try:
-        return Solution.model_validate(known)
+        solution = Solution.model_validate(known)
     except ValidationError as error:
         raise DataError(f"{place}: no scored solution ({error.errors()[0]['msg']}).") from error
+    found: dict[str, str | None] = {}
+    if not solution.question_id:
+        found["question_id"] = question_key(solution.prompt)
+    if solution.predicted_answer is None and "predicted_answer" not in row:
+        found["predicted_answer"] = canonical_answer(extract_answer(solution.completion))
+    return solution.model_copy(update=found)
 
 
 def _benchmark(name: str, by_question: dict[str, list[Solution]]) -> Benchmark:
