@@ -55,7 +55,7 @@ def score_command(
     ] = None,
     batch_tokens: Annotated[
         int, typer.Option(min=1, help="Tokens read together, padding included.")
-    ] = 8192,
+    ] = 4096,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
     dtype: Annotated[
         str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")

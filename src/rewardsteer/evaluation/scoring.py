@@ -31,7 +31,7 @@ class Settings(NamedTuple):
 
     goal: Goal | None = None
     tokens: bool = False
-    batch_tokens: int = 8192
+    batch_tokens: int = 4096
 
 
 class Report(NamedTuple):

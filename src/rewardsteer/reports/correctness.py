@@ -40,12 +40,13 @@ def ranking_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def sample_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark and k under `SAMPLE_COLUMNS`."""
+    """One row a benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
     return [
         [name, f"{row['k']:g}", *(f"{row[key]:.3f}" for key in (
             "majority", "weighted", "best_of", "pass"
         ))]
         for name, figures in metrics.items() for row in figures["by_samples"]
+        if int(row["k"]).bit_count() == 1 or row is figures["by_samples"][-1]
     ]
 
 

@@ -19,15 +19,14 @@ from rewardsteer.evaluation.voting import best_of_k, pass_at_k, vote_at_k
 
 
 def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy of each way to use k samples, k = 1, 2, 4, … and the most that all questions have.
+    """Accuracy of each way to use k samples, k from 1 to the most that all questions have.
 
     A weighted vote weighs each solution by the sigmoid of its reward.
     """
     most = min(len(question.solutions) for question in questions)
-    sizes = sorted({2**power for power in range(most.bit_length()) if 2**power < most} | {most})
     rng = np.random.default_rng(config.seed)
     figures = []
-    for k in sizes:
+    for k in range(1, most + 1):
         rows = [_one(question, k, rng, config) for question in questions]
         figures.append({"k": float(k)} | {
             name: float(np.mean([row[name] for row in rows])) for name in rows[0]
