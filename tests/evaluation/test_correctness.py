@@ -291,7 +291,7 @@ class TestVotes:
         found = bench.questions
         expected = np.mean([vote(q.answers, q.correct) for q in found])
         rows = votes.by_samples(found, config)
-        assert [row["k"] for row in rows] == [1, 2, 4, 5]
+        assert [row["k"] for row in rows] == [1, 2, 3, 4, 5]
         assert rows[-1]["majority"] == pytest.approx(expected)
         assert rows[-1]["best_of"] == pytest.approx(
             np.mean([q.correct[int(np.argmax(q.rewards))] for q in found]))
