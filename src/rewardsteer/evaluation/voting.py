@@ -33,8 +33,7 @@ def vote(
     """
     given = [1.0] * len(answers) if weights is None else [float(weight) for weight in weights]
     _check_lengths(len(answers), len(correct), len(given))
-    if not all(math.isfinite(weight) and weight >= 0 for weight in given):
-        raise ValueError("weights must be finite and not negative")
+    _check_weights(given)
     ballots: defaultdict[str, list[float]] = defaultdict(list)
     labels: defaultdict[str, list[bool]] = defaultdict(list)
     for answer, label, weight in zip(answers, correct, given, strict=True):
@@ -134,15 +133,47 @@ def vote_at_k(
     if draws < 1:
         raise ValueError(f"draws must be at least 1, not {draws}")
 
-    def vote_of(rows: Sequence[int]) -> float:
-        chosen = None if weights is None else [weights[i] for i in rows]
-        return vote([answers[i] for i in rows], [correct[i] for i in rows], chosen)
-
+    if weights is not None:
+        _check_weights(weights)
     if math.comb(n, k) <= draws:
-        values = [vote_of(rows) for rows in combinations(range(n), k)]
+        subsets = np.array(list(combinations(range(n), k)))
     else:
-        values = [vote_of(rng.choice(n, k, replace=False).tolist()) for _ in range(draws)]
-    return math.fsum(values) / len(values)
+        subsets = rng.permuted(np.tile(np.arange(n), (draws, 1)), axis=1)[:, :k]
+    return float(_votes(subsets, answers, correct, weights).mean())
+
+
+def _votes(
+    subsets: np.ndarray, answers: Sequence[str | None], correct: Sequence[bool],
+    weights: Sequence[float] | None,
+) -> np.ndarray:
+    """``vote`` of every subset, rows of indices ``[S, k]``, all at once: ``[S]``."""
+    known = sorted({answer for answer in answers if answer is not None})
+    if not known:
+        return np.zeros(len(subsets))
+    place = {answer: index for index, answer in enumerate(known)}
+    # Those who gave no answer vote for a last column that is cut off.
+    codes = np.array([place[answer] if answer is not None else len(known) for answer in answers])
+    cells = codes[subsets] + (len(known) + 1) * np.arange(len(subsets))[:, None]
+
+    def totals(values: np.ndarray) -> np.ndarray:
+        summed = np.bincount(
+            cells.ravel(), values[subsets].ravel(), len(subsets) * (len(known) + 1)
+        )
+        return summed.reshape(len(subsets), -1)[:, :-1]
+
+    ballots = np.ones(len(codes)) if weights is None else np.asarray(weights, dtype=float)
+    cast = totals(ballots / (ballots.max() or 1.0))
+    voters, right = totals(np.ones(len(codes))), totals(np.asarray(correct, dtype=float))
+    top = cast.max(axis=1, keepdims=True)
+    winners = (voters > 0) & (cast >= top * (1 - 1e-9))
+    shares = np.divide(right, voters, out=np.zeros_like(right), where=voters > 0)
+    found: np.ndarray = (shares * winners).sum(1) / np.maximum(winners.sum(1), 1)
+    return found
+
+
+def _check_weights(weights: Sequence[float]) -> None:
+    if not all(math.isfinite(weight) and weight >= 0 for weight in weights):
+        raise ValueError("weights must be finite and not negative")
 
 
 def _check_lengths(*lengths: int) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
 from rewardsteer.evaluation.metrics import auroc
-from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval
+from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval, weighted_aurocs
 from rewardsteer.records import Solution
 
 
@@ -129,11 +129,12 @@ def _per_question(
     rows: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         rows[group].append(index)
-    areas = [
-        auroc([labels[i] for i in indices], [values[i] for i in indices])
-        for indices in rows.values()
-    ]
-    defined = [area for area in areas if not np.isnan(area)]
+    defined = []
+    for indices in rows.values():
+        own = [labels[i] for i in indices]
+        if len(set(own)) > 1:
+            once = np.ones((1, len(own)))
+            defined.append(weighted_aurocs(own, [values[i] for i in indices], once)[0])
     if not defined:
         return {}
     return {
