@@ -133,14 +133,17 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Vote accuracy against tokens generated: filtering, plain votes and stopping rules."""
-    lines = {
-        f"filtered by {signal}": (
-            [point["tokens_per_question"] for point in record["sweep"]],
-            [point["accuracy"] for point in record["sweep"]],
-        )
-        for signal, record in figures["filtering"].items()
-    }
+    """Vote accuracy against tokens generated: filtering, plain votes and stopping rules.
+
+    A filter's line ends at the threshold that saves most: beyond it ever more questions would lose
+    all their solutions, and so keep them all.
+    """
+    lines = {}
+    for signal, record in figures["filtering"].items():
+        tokens = [point["tokens_per_question"] for point in record["sweep"]]
+        shown = tokens.index(min(tokens)) + 1
+        accuracy = [point["accuracy"] for point in record["sweep"][:shown]]
+        lines[f"filtered by {signal}"] = (tokens[:shown], accuracy)
     for label, points in (
         ("plain vote of k", figures["plain_votes"]),
         ("ESC", [r for r in figures["stopping"] if r["rule"].startswith("ESC")]),
@@ -156,10 +159,14 @@ def filter_plot(figures: Mapping[str, Any]) -> str:
 
 
 def reliability_plot(records: Sequence[Mapping[str, Any]]) -> str:
-    """Share that came true against the calibrated probability, by how much had been read."""
+    """Share that came true against the probability, by how much had been read.
+
+    Bins with less than a hundredth of all values are left out: their shares are noise.
+    """
     lines: dict[str, tuple[list[float], list[float]]] = {"ideal": ([0.0, 1.0], [0.0, 1.0])}
     for record in records:
-        filled = [one for one in record["bins"] if one["count"]]
+        total = sum(one["count"] for one in record["bins"])
+        filled = [one for one in record["bins"] if one["count"] and one["count"] >= total / 100]
         lines[f"{record['percentile']:.0%} read"] = (
             [one["mean_probability"] for one in filled], [one["share"] for one in filled]
         )
