@@ -54,11 +54,11 @@ class RewardOutput:
         token_rewards: ``[R, T]`` reward of the prefix that *ends* at that token. Meaningful on
             response tokens only.
         hidden_states: ``[R, T, D]`` last-layer states (after the final norm).
-        next_token_rewards: maps a bool mask ``[R, T]`` to rewards ``[N, V]`` of every one-token
-            extension of the N prefixes ending there; None for a scalar head.
+        best_next_token: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the best one-token
+            extension of each of the N prefixes ending there; None for a scalar head.
     """
 
     sequence_rewards: Tensor
     token_rewards: Tensor
     hidden_states: Tensor
-    next_token_rewards: Callable[[Tensor], Tensor] | None = None
+    best_next_token: Callable[[Tensor], Tensor] | None = None

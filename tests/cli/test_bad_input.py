@@ -109,7 +109,7 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
     assert (taken / "mine").read_text() == "x"
     refused(
         run("train", "hh/farma", "head.kind=scalar", f"base_model={base}", *common),
-        "next_token_rewards", "head.kind=vocabulary",
+        "best_next_token", "head.kind=vocabulary",
     )
 
 

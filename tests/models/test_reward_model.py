@@ -116,11 +116,13 @@ def test_plain_transformers_gives_the_same_vocabulary_rewards(tmp_path, kind, ti
     rows = torch.arange(len(last))
     theirs = logits[rows, last - 1, batch.input_ids[rows, last]]
     torch.testing.assert_close(ours.sequence_rewards, theirs, atol=1e-5, rtol=1e-5)
-    assert ours.next_token_rewards is not None
+    assert ours.best_next_token is not None
     mask = torch.zeros_like(batch.response_mask)
     mask[:, 2] = True
+    best = logits[:, 2].float().max(dim=-1).values
+    torch.testing.assert_close(ours.best_next_token(mask), best, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        ours.next_token_rewards(mask), logits[:, 2].float(), atol=1e-5, rtol=1e-5
+        model.head.next_token(ours.hidden_states[mask]), logits[:, 2].float(), atol=1e-5, rtol=1e-5
     )
 
 
@@ -131,7 +133,7 @@ def test_untrained_lm_head_rewards_are_the_policys_logits(tmp_path):
     batch = make_batch()
     with torch.no_grad():
         logits = policy(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        rewards = model(batch).next_token_rewards(batch.response_mask)
+        rewards = model.head.next_token(model(batch).hidden_states[batch.response_mask])
     torch.testing.assert_close(rewards, logits[batch.response_mask], atol=1e-5, rtol=1e-5)
 
 

@@ -216,6 +216,6 @@ def test_weighted_sum_and_its_refusals():
 
 def test_objective_names_the_field_that_the_head_lacks():
     objective = build_objective([TermConfig(name="max_constraint")])
-    with pytest.raises(ConfigError, match="next_token_rewards"):
+    with pytest.raises(ConfigError, match="best_next_token"):
         check_fit(objective, "scalar")
     check_fit(objective, "vocabulary")

@@ -157,7 +157,7 @@ def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, mo
 
 
 def test_refusals_come_before_any_work(world, tmp_path):
-    with pytest.raises(ConfigError, match="next_token_rewards"):
+    with pytest.raises(ConfigError, match="best_next_token"):
         train(settings(world, phases=[{"objective": [{"name": "max_constraint"}]}]), tmp_path / "x")
     assert not (tmp_path / "x").exists()
     (tmp_path / "taken").mkdir()

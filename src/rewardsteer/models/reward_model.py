@@ -98,16 +98,16 @@ class RewardModel(nn.Module):
         """Rewards and hidden states of every row; see `RewardOutput` for shapes."""
         hidden = self.hidden_states(batch.input_ids, batch.attention_mask)
         head = self.head
-        next_token = None
+        best_next_token = None
         if isinstance(head, VocabularyHead):
             vocabulary_head = head
 
-            def next_token(mask: Tensor) -> Tensor:
-                return vocabulary_head.next_token(hidden[mask])
+            def best_next_token(mask: Tensor) -> Tensor:
+                return vocabulary_head.best_next_token(hidden[mask])
 
         sequence = head.sequence_rewards(hidden, batch.input_ids, batch.last_positions)
         token = head.token_rewards(hidden, batch.input_ids)
-        if next_token is not None:
+        if best_next_token is not None:
             # A vocabulary head reads a token's reward off the token before it. A row's first real
             # token has none (under left padding, a padding position stands there): no opinion.
             before = torch.nn.functional.pad(batch.attention_mask[:, :-1], (1, 0)).bool()
@@ -117,7 +117,7 @@ class RewardModel(nn.Module):
             sequence_rewards=sequence,
             token_rewards=token,
             hidden_states=hidden,
-            next_token_rewards=next_token,
+            best_next_token=best_next_token,
         )
 
     @classmethod

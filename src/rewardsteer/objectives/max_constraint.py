@@ -18,14 +18,14 @@ def max_constraint(
     A whole response has no expansion, so the partial set lists proper prefixes alone.
 
     Args:
-        output: needs ``token_rewards [R, T]`` and ``next_token_rewards`` (a vocabulary head).
+        output: needs ``token_rewards [R, T]`` and ``best_next_token`` (a vocabulary head).
         batch: ``prefix_mask [R, T]`` marks the last token of each prefix.
         detach_target: take the maximum as a fixed target. The published code lets gradients flow
             into both sides, which is the default.
     """
-    assert output.next_token_rewards is not None, "checked before training starts"
+    assert output.best_next_token is not None, "checked before training starts"
     reward = output.token_rewards[batch.prefix_mask]
-    best = output.next_token_rewards(batch.prefix_mask).max(dim=-1).values
+    best = output.best_next_token(batch.prefix_mask)
     target = best.detach() if detach_target else best
     violation = reward - target
     # Prefixes differ in number from process to process; each counts the same.
@@ -47,6 +47,6 @@ def build(detach_target: bool = False) -> Objective:
         "max_constraint",
         lambda output, batch: max_constraint(output, batch, detach_target=detach_target),
         rows="chosen",
-        needs=frozenset({"token_rewards", "next_token_rewards"}),
+        needs=frozenset({"token_rewards", "best_next_token"}),
         prefixes="chosen_lengths",
     )

@@ -39,9 +39,9 @@ def build_objective(terms: Sequence[TermConfig]) -> Objective:
 
 def check_fit(objective: Objective, head_kind: str) -> None:
     """Raise `ConfigError` when the head does not give a field that the objective needs."""
-    if "next_token_rewards" in objective.needs and head_kind != "vocabulary":
+    if "best_next_token" in objective.needs and head_kind != "vocabulary":
         raise ConfigError(
-            f"The objective {objective.name!r} needs next_token_rewards, which a {head_kind} head "
+            f"The objective {objective.name!r} needs best_next_token, which a {head_kind} head "
             "does not give; set head.kind=vocabulary."
         )
 

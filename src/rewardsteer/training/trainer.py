@@ -106,8 +106,8 @@ def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
     count = len(mask) // 2
     mask[count:] = False
     violation = torch.full(mask.shape, float("nan"), device=mask.device)
-    if output.next_token_rewards is not None and bool(mask.any()):
-        best = output.next_token_rewards(mask).max(dim=-1).values
+    if output.best_next_token is not None and bool(mask.any()):
+        best = output.best_next_token(mask)
         violation[mask] = (output.token_rewards[mask] - best).abs().float()
     return violation[:count].nanmean(dim=1)
 

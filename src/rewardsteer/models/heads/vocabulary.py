@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
+
 
 class VocabularyHead:
     """Reads rewards off the output row of a causal language model.
@@ -23,14 +25,16 @@ class VocabularyHead:
         rewards: Tensor = self.projection(hidden)
         return rewards if rewards.dtype == torch.float64 else rewards.float()
 
+    def best_next_token(self, hidden: Tensor) -> Tensor:
+        """Rewards ``[...]`` of the best one-token extension, the maximum of `next_token`, without
+        ever holding all of them; differentiable. hidden ``[N, D]``."""
+        return self._gather(
+            hidden, vocabulary_argmax(hidden, self.projection.weight, self.projection.bias)
+        )
+
     def _gather(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Q(hidden)[tokens] by one dot product a position, never the product with all of V."""
-        weight, bias = self.projection.weight, self.projection.bias
-        with torch.autocast(hidden.device.type, enabled=False):
-            rewards = (hidden.to(weight.dtype) * weight[tokens]).sum(-1)
-            if bias is not None:
-                rewards = rewards + bias[tokens]
-        return rewards if rewards.dtype == torch.float64 else rewards.float()
+        return gather_products(hidden, self.projection.weight, tokens, self.projection.bias)
 
     def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """Rewards ``[R, T]`` of the prefix ending at every token; column 0 has no state before it
