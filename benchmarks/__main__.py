@@ -7,9 +7,12 @@ from pathlib import Path
 
 import torch
 
-from benchmarks import constraint, decoding, scoring
+from benchmarks import constraint, decoding, head, scoring
 
-TABLES = {"constraint": constraint.run, "decoding": decoding.run, "scoring": scoring.run}
+TABLES = {
+    "constraint": constraint.run, "decoding": decoding.run, "head": head.run,
+    "scoring": scoring.run,
+}
 
 
 def main(names: list[str]) -> None:
