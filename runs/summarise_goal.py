@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy import stats
 
 
 def main(out: str, *plans: str) -> None:
@@ -41,6 +42,17 @@ def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
              _spread(runs, "auroc_similarity"), _spread(runs, "auroc_per_question"),
              _spread(runs, "auroc_per_question_similarity"), _spread(runs, "best_of_accuracy"),
              _spread(runs, "weighted_accuracy"))
+    for plan, runs in several.items():
+        gains = [run["against_baseline"]["reward"]["gain"] for run in runs
+                 if "against_baseline" in run]
+        if len(gains) > 1:
+            low, high = stats.t.interval(
+                0.95, len(gains) - 1, loc=np.mean(gains), scale=stats.sem(gains)
+            )
+            print(
+                f"\n{plan}: AUROC gain over the baseline, mean of {len(gains)} seeds "
+                f"{np.mean(gains):+.3f} (95 % {low:+.3f}, {high:+.3f})"
+            )
     majority = next(iter(several.values()))[0]["majority_accuracy"]
     print(f"\nMajority vote: {majority:.3f}.\n")
 
