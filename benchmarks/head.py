@@ -5,7 +5,6 @@ that of the loss alone: what a process of its own needs beyond states, head and 
 """
 
 import json
-import resource
 import subprocess
 import sys
 from functools import partial
@@ -14,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import side_by_side
+from benchmarks.harness import peak_memory, side_by_side
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 
 POSITIONS, SIZE = 1024, 512
@@ -64,13 +63,13 @@ def _memory(kind: str, vocabulary: int) -> float:
 
 def _measure(kind: str, vocabulary: int) -> None:
     hidden, layer = _inputs(vocabulary)
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_memory()
     value = (
         VocabularyHead(layer).best_next_token(hidden) if kind == "ours"
         else layer(hidden).max(dim=-1).values
     )
     value.square().mean().backward()
-    grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1024
+    grown = peak_memory() - before
     # The gradients are there either way; what comes on top is the loss's own.
     gradients = 4 * (hidden.numel() + layer.weight.numel()) / 2**20
     print(json.dumps(max(grown - gradients, 0.0)))

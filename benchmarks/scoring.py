@@ -7,7 +7,6 @@ its peak memory is its own.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import tempfile
@@ -18,7 +17,7 @@ from typing import Any
 import torch
 from transformers import LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
-from benchmarks.harness import side_by_side
+from benchmarks.harness import peak_memory, side_by_side
 from rewardsteer.data.solutions import read_solutions
 from rewardsteer.data.template import Template
 from rewardsteer.evaluation.scoring import Settings, score_rows
@@ -79,8 +78,7 @@ def _measure(kind: str) -> None:
         for row in rows:
             scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
     seconds = time.perf_counter() - began
-    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(json.dumps({"rows": len(rows), "rate": len(rows) / seconds, "memory": memory}))
+    print(json.dumps({"rows": len(rows), "rate": len(rows) / seconds, "memory": peak_memory()}))
 
 
 def _rows() -> list[dict[str, Any]]:

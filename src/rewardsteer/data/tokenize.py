@@ -5,6 +5,7 @@ tokenized by itself. The response takes the tokens it has in the joint text when
 the prompt's (this keeps, for instance, SentencePiece from adding a space), else its own.
 """
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rewardsteer.data.render import render_prompt, render_response
@@ -23,25 +24,45 @@ class TokenizedPair(NamedTuple):
     margin: float
 
 
+def encode_prompts(
+    prompt_texts: Sequence[str], template: Template, tokenizer: Any
+) -> list[list[int]]:
+    """Token ids of rendered prompts, all in one call of the tokenizer."""
+    if not prompt_texts:
+        return []
+    special = template.add_special_tokens and template.kind == "text"
+    rows = tokenizer(list(prompt_texts), add_special_tokens=special)["input_ids"]
+    end = tokenizer.eos_token_id
+    if special and any(ids and ids[-1] == end for ids in rows) and end != _first(tokenizer):
+        # Tokenizers that close a text with end-of-text would close the prompt.
+        rows = [ids[:-1] if ids and ids[-1] == end else ids for ids in rows]
+    return [list(ids) for ids in rows]
+
+
 def encode_prompt(prompt_text: str, template: Template, tokenizer: Any) -> list[int]:
     """Token ids of a rendered prompt."""
-    special = template.add_special_tokens and template.kind == "text"
-    ids: list[int] = tokenizer(prompt_text, add_special_tokens=special)["input_ids"]
-    # Tokenizers that close a text with end-of-text would close the prompt.
-    if ids and special and ids[-1] == tokenizer.eos_token_id and ids[-1] != _first(tokenizer):
-        ids = ids[:-1]
-    return list(ids)
+    return encode_prompts([prompt_text], template, tokenizer)[0]
 
 
 def encode_response(
-    prompt_text: str, prompt_ids: list[int], response_text: str, template: Template, tokenizer: Any
+    prompt_text: str, prompt_ids: list[int], response_text: str, template: Template,
+    tokenizer: Any, *, joint: list[int] | None = None,
 ) -> list[int]:
     """Token ids of a rendered response after its prompt, closed by end-of-text if asked.
+
+    Args:
+        prompt_text: the rendered prompt.
+        prompt_ids: its token ids.
+        response_text: the rendered response.
+        template: says whether end-of-text closes it.
+        tokenizer: the tokenizer.
+        joint: token ids of both texts together where they are known already.
 
     Raises:
         DataError: end-of-text is asked for and the tokenizer has none.
     """
-    joint = encode_prompt(prompt_text + response_text, template, tokenizer)
+    if joint is None:
+        joint = encode_prompt(prompt_text + response_text, template, tokenizer)
     if joint[: len(prompt_ids)] == prompt_ids:
         ids = joint[len(prompt_ids) :]
     else:

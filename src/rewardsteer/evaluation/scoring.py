@@ -4,7 +4,7 @@ Rows are appended to ``OUTPUT.partial`` chunk by chunk; ``OUTPUT`` appears when 
 """
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -72,9 +72,11 @@ def score_rows(
     announce(done, len(rows))
     for begin in range(done, len(rows), _CHUNK):
         chunk = rows[begin : begin + _CHUNK]
-        scored = _score(scorer, chunk, settings)
-        skipped += sum("skipped" in row for row in scored)
-        append_jsonl(partial, [json.dumps(row, ensure_ascii=False) for row in scored])
+        lines = []
+        for row in _score(scorer, chunk, settings):
+            skipped += "skipped" in row
+            lines.append(json.dumps(row, ensure_ascii=False))
+        append_jsonl(partial, lines)
         announce(begin + len(chunk), len(rows))
     partial.replace(output)
     return Report(len(rows), skipped)
@@ -93,7 +95,9 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
     return partial
 
 
-def _score(scorer: Scorer, rows: Sequence[Row], settings: Settings) -> list[Row]:
+def _score(scorer: Scorer, rows: Sequence[Row], settings: Settings) -> Iterator[Row]:
+    """The rows with their values, one after the other: a list of per-token numbers is far larger in
+    Python than what it is made from."""
     prompts, responses = scorer.encode(
         [_prompt(row["prompt"]) for row in rows], [row["completion"] for row in rows]
     )
@@ -106,15 +110,13 @@ def _score(scorer: Scorer, rows: Sequence[Row], settings: Settings) -> list[Row]
         [prompts[index] for index in readable], [responses[index] for index in readable],
         batch_size=None, batch_tokens=settings.batch_tokens, goal=settings.goal,
     )
-    results: list[Row] = []
     by_row = dict(zip(readable, scores, strict=True))
     for index, row in enumerate(rows):
         kept = {name: value for name, value in row.items() if name not in ADDED}
         if index in by_row:
-            results.append(kept | _values(by_row[index], settings))
+            yield kept | _values(by_row[index], settings)
         else:
-            results.append(kept | {"reward": None, "skipped": reasons[index]})
-    return results
+            yield kept | {"reward": None, "skipped": reasons[index]}
 
 
 def _obstacle(length: int, response: int, limit: int | None) -> str:
@@ -130,11 +132,9 @@ def _values(scores: TokenScores, settings: Settings) -> Row:
     if settings.tokens:
         values["token_count"] = len(scores.rewards)
         values["prompt_tokens"] = scores.prompt_tokens
-        values["token_rewards"] = [round(float(value), _DIGITS) for value in scores.rewards]
+        values["token_rewards"] = scores.rewards.round(_DIGITS).tolist()
         if scores.similarities is not None:
-            values["token_similarities"] = [
-                round(float(value), _DIGITS) for value in scores.similarities
-            ]
+            values["token_similarities"] = scores.similarities.round(_DIGITS).tolist()
     return values
 
 

@@ -84,11 +84,17 @@ class RewardModel(nn.Module):
         """Recompute activations in the backward pass (the Trainer calls this)."""
         self.base.gradient_checkpointing_enable(**options)
 
-    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
         """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
-        side gives the same states, for learned absolute positions too."""
+        side gives the same states, for learned absolute positions too.
+
+        None as mask says that rows are padded on the right. Under causal attention no real token
+        sees what follows it, so the mask may go, and attention takes its faster, unmasked path;
+        states on padding mean nothing then.
+        """
         options: dict[str, Any] = {"use_cache": False}
-        if "position_ids" in inspect.signature(self.backbone.forward).parameters:
+        takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        if attention_mask is not None and takes_positions:
             options["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
         states: Tensor = output.last_hidden_state

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_completion
+from rewardsteer.data.tokenize import encode_prompts, encode_response
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
 from rewardsteer.models.batching import batches
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
@@ -226,11 +227,19 @@ class Scorer:
                 f"Expected one completion for each prompt, got {len(prompts)} prompts and "
                 f"{len(completions)} completions."
             )
-        prompt_ids, response_ids = [], []
-        for prompt, completion in zip(prompts, completions, strict=True):
-            ids, response = encode_completion(prompt, completion, self.template, self.tokenizer)
-            prompt_ids.append(ids)
-            response_ids.append(response)
+        template, tokenizer = self.template, self.tokenizer
+        texts = [render_prompt(prompt, template, tokenizer) for prompt in prompts]
+        responses = [render_response(completion, template) for completion in completions]
+        # Several completions of one prompt are the usual case.
+        once = list(dict.fromkeys(texts))
+        known = dict(zip(once, encode_prompts(once, template, tokenizer), strict=True))
+        whole = [text + response for text, response in zip(texts, responses, strict=True)]
+        joint = encode_prompts(whole, template, tokenizer)
+        prompt_ids = [known[text] for text in texts]
+        response_ids = [
+            encode_response(text, ids, response, template, tokenizer, joint=both)
+            for text, ids, response, both in zip(texts, prompt_ids, responses, joint, strict=True)
+        ]
         return prompt_ids, response_ids
 
     def close_response(self, response_ids: Sequence[int]) -> list[int]:
@@ -295,9 +304,8 @@ class Scorer:
             ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
             for index, row in enumerate(rows):
                 ids[index, : len(whole[row])] = torch.tensor(whole[row])
-            mask = (torch.arange(ids.shape[1])[None, :] < lengths[:, None]).long()
             ids, last = ids.to(device), (lengths - 1).to(device)
-            yield Read(rows, ids, self.reward_model.hidden_states(ids, mask.to(device)), last)
+            yield Read(rows, ids, self.reward_model.hidden_states(ids, None), last)
 
     def _check_lengths(self, rows: list[list[int]], first_row: int) -> None:
         limit = self.position_limit
