@@ -94,4 +94,12 @@ def test_scoring_labels_solutions_by_their_problems(reward, tmp_path):
     [line] = (tmp_path / "out" / "all" / "gsm8k.jsonl").read_text().splitlines()
     row = json.loads(line)
     assert row["is_correct"] is True
+    result = run(
+        "score", "--reward-model", reward, "--input", folder / "output-rs0.jsonl", "--output",
+        tmp_path / "one.jsonl",
+    )
+    assert result.exit_code == 0, result.output
+    [line] = (tmp_path / "one.jsonl").read_text().splitlines()
+    assert json.loads(line)["generation"] == "So 4."
+    assert json.loads(line)["token_rewards"] == row["token_rewards"]
     assert len(row["token_rewards"]) == row["token_count"] == len("So 4.") + 1

@@ -165,7 +165,11 @@ def _pairs(source: str, path: Path) -> list[Any]:
 @app.command("correctness")
 def correctness_command(
     scores: Annotated[
-        Path, typer.Option(help="Folder or file of scored solutions, from 'rewardsteer score'.")
+        Path,
+        typer.Option(
+            "--scores", "--input",
+            help="Folder or file of scored solutions, from 'rewardsteer score'.",
+        ),
     ],
     settings: Annotated[
         list[str] | None,

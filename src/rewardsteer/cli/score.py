@@ -28,8 +28,8 @@ def score_command(
     output: Annotated[
         Path,
         typer.Option(
-            help="File with the same rows and their rewards, in order; for solutions a folder with "
-            "greedy/BENCHMARK.jsonl and all/BENCHMARK.jsonl."
+            help="File with the same rows and their rewards, in order; for solutions a .jsonl "
+            "file, or a folder that gets greedy/BENCHMARK.jsonl and all/BENCHMARK.jsonl."
         ),
     ],
     problems: Annotated[
@@ -71,16 +71,17 @@ def score_command(
     from rewardsteer.outputs import check_folder, claim_folder
 
     plain = _plain_rows(input_)
-    if plain is not None:
+    one_file = plain is not None or (input_.is_file() and output.suffix == ".jsonl")
+    if one_file:
         check_output(output, resume=resume, overwrite=overwrite)
-        jobs = {output: plain}
+        jobs = {output: plain or _solution_rows(input_, problems or [])}
     else:
         check_folder(output, resume=resume, overwrite=overwrite)
         jobs = _solution_jobs(read_labelled(input_, problems or []), output)
     scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
     state = _goal(scorer, reward_model, goal, goal_name)
     settings = Settings(state, plain is None if tokens is None else tokens, batch_tokens)
-    if plain is None:
+    if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
         jobs = {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
         _record(output, scorer, settings, resume=resume)
@@ -151,6 +152,18 @@ def read_labelled(path: Path, problems: list[str]) -> "list[Solution]":
         known += load_problems(name, file)
     solutions = [solution for _, solution in read_solutions(path)]
     return [grade(solution) for solution in attach_problems(solutions, known)]
+
+
+def _solution_rows(path: Path, problems: list[str]) -> list[dict[str, Any]]:
+    """Rows of one file of solutions in our layout; where a row is a solution, with all it had."""
+    from rewardsteer.data.sources.files import read_rows
+
+    solutions = read_labelled(path, problems)
+    rows = [solution.model_dump(mode="json", exclude_defaults=True) for solution in solutions]
+    given = [row for _, row in read_rows("train", str(path), "")]
+    if len(given) != len(rows):
+        return rows
+    return [before | row for before, row in zip(given, rows, strict=True)]
 
 
 def _solution_jobs(
