@@ -46,11 +46,11 @@ class TableScorer:
     def encode(self, prompts, completions):
         return [text.split() for text in map(as_text, prompts)], [c.split() for c in completions]
 
-    def score(self, prompts, completions, *, batch_size=16):
+    def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
         self.batch_sizes.append(batch_size)
-        for prompt, response in zip(*self.encode(prompts, completions), strict=True):
+        for prompt, response in zip(prompt_ids, response_ids, strict=True):
             assert self.position_limit is None or len(prompt + response) <= self.position_limit
-        return np.array([self.rewards[text] for text in completions])
+        return np.array([self.rewards[" ".join(response)] for response in response_ids])
 
 
 def as_text(prompt):

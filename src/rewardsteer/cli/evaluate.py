@@ -32,6 +32,7 @@ def generation_command(
     """Compare decoding methods on the same prompts; the first is the baseline."""
     from rewardsteer.configuration import load_config, read_yaml
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.methods import wants_goal
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.errors import ConfigError
 
@@ -41,7 +42,7 @@ def generation_command(
             raise ConfigError(f"{methods}: expected settings under {label!r}, got {values!r}.")
         reward_model, goal = values.pop("reward_model", None), values.pop("goal", None)
         config = load_config(DecodingConfig, values)
-        if config.method == "goal_beam":
+        if wants_goal(config.method):
             goal = goal or reward_model
         settings[str(label)] = (config, reward_model, goal)
     if not settings:

@@ -110,7 +110,7 @@ def generate_command(
         "model": model,
         "reward_model": None if reward_model is None else str(reward_model),
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
-        "goal": _describe(goal_state), "dtype": dtype, "reward_dtype": reward_dtype,
+        "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
         "template": written_as.model_dump(mode="json"),
     }
     _write(
@@ -139,12 +139,12 @@ def _load_goal(
     Raises:
         ConfigError: a goal was given to a method that uses none.
     """
-    from rewardsteer.decoding.methods import METHODS
+    from rewardsteer.decoding.methods import wants_goal
     from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import load_goal
     from rewardsteer.models.checkpoint import read_card
 
-    if not getattr(METHODS.get(config.method), "wants_goal", False):
+    if not wants_goal(config.method):
         if source or name:
             raise ConfigError(
                 f"The method {config.method!r} uses no goal state; leave out --goal and "
@@ -156,13 +156,6 @@ def _load_goal(
         read_card(reward_model)
     where = source or reward_model
     return None if where is None else load_goal(where, name)
-
-
-def _describe(goal: "GoalState | None") -> dict[str, Any] | None:
-    """What settings say of a goal."""
-    if goal is None:
-        return None
-    return {"name": goal.name} | goal.provenance.model_dump(mode="json")
 
 
 def _load_scorer(

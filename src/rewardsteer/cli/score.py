@@ -209,8 +209,7 @@ def _record(output: Path, scorer: "Scorer", settings: "Settings", *, resume: boo
     run = {
         "fingerprint": scorer.fingerprint,
         "template": scorer.template.model_dump(mode="json"),
-        "goal": {"name": goal.name} | goal.provenance.model_dump(mode="json")
-        if isinstance(goal, GoalState) else None,
+        "goal": goal.describe() if isinstance(goal, GoalState) else None,
         "tokens": settings.tokens,
     }
     if resume and place.exists():

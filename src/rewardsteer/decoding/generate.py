@@ -11,7 +11,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.guide import Method, ResponseGuide
 from rewardsteer.decoding.loop import Row
-from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.methods import METHODS, wants_goal
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.steps import search
@@ -36,9 +36,8 @@ def build_method(
         MismatchError: no reward model, or one with the wrong head or training; no goal state, or
             one of another reward model.
     """
-    kind = METHODS.get(config.method)
-    goals = [goal] if getattr(kind, "wants_goal", False) else []
-    method: Method = kind(scorer, config, *goals)
+    goals = [goal] if wants_goal(config.method) else []
+    method: Method = METHODS.get(config.method)(scorer, config, *goals)
     return method
 
 

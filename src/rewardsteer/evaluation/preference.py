@@ -1,7 +1,7 @@
 """How often a reward model ranks held-out comparisons right, how sure it is, what it leans on."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -38,16 +38,8 @@ def evaluate_preference(
     manifest = load_manifest(data)
     check_template(manifest, scorer.template, data, scorer.name)
     rows = load_set(data, split, "full")
-    prompts = [len(ids) for ids in rows["prompt_ids"]]
-    lengths = _lengths(rows["chosen_ids"], rows["rejected_ids"])
-    kept = _readable(scorer, np.array([prompts, prompts]).T, lengths)
-    readable = rows.select(kept)
-    rewards = [
-        scorer.score_ids(readable["prompt_ids"], readable[f"{side}_ids"], batch_size=batch_size)
-        for side in ("chosen", "rejected")
-    ]
-    pairs = _Pairs(np.stack(rewards, axis=1), lengths[kept], list(readable["subset"]))
-    return _summary(pairs, too_long=len(rows) - len(kept))
+    responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
+    return _evaluate(scorer, list(rows["prompt_ids"]), responses, list(rows["subset"]), batch_size)
 
 
 def evaluate_comparisons(
@@ -71,18 +63,28 @@ def evaluate_comparisons(
         DataError: there is no comparison that the model can read.
     """
     prompts = [pair.prompt for pair in comparisons]
-    sides = [[pair.chosen for pair in comparisons], [pair.rejected for pair in comparisons]]
-    encoded = [scorer.encode(prompts, texts) for texts in sides]
-    before = _lengths(*(prompt_ids for prompt_ids, _ in encoded))
-    lengths = _lengths(*(response_ids for _, response_ids in encoded))
-    kept = _readable(scorer, before, lengths)
+    prompt_ids, chosen_ids = scorer.encode(prompts, [pair.chosen for pair in comparisons])
+    _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons])
+    subsets = [pair.subset for pair in comparisons]
+    return _evaluate(scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size)
+
+
+def _evaluate(
+    scorer: Scorer, prompts: Sequence[Sequence[int]],
+    responses: Sequence[Sequence[Sequence[int]]], subsets: Sequence[str], batch_size: int,
+) -> dict[str, Any]:
+    """Figures of token ids; responses are the chosen ones, then the rejected ones."""
+    lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T
+    before = np.array([len(ids) for ids in prompts], dtype=int)
+    kept = _readable(scorer, before[:, None] + lengths)
     rewards = [
-        scorer.score([prompts[i] for i in kept], [texts[i] for i in kept], batch_size=batch_size)
-        for texts in sides
+        scorer.score_ids(
+            [prompts[i] for i in kept], [side[i] for i in kept], batch_size=batch_size
+        )
+        for side in responses
     ]
-    subsets = [comparisons[i].subset for i in kept]
-    pairs = _Pairs(np.stack(rewards, axis=1), lengths[kept], subsets)
-    return _summary(pairs, too_long=len(comparisons) - len(kept))
+    pairs = _Pairs(np.stack(rewards, axis=1), lengths[kept], [subsets[i] for i in kept])
+    return _summary(pairs, too_long=len(prompts) - len(kept))
 
 
 class _Pairs(NamedTuple):
@@ -99,15 +101,10 @@ class _Pairs(NamedTuple):
     subsets: list[str]
 
 
-def _lengths(chosen: Iterable[Sequence[int]], rejected: Iterable[Sequence[int]]) -> np.ndarray:
-    counts = [(len(first), len(second)) for first, second in zip(chosen, rejected, strict=True)]
-    return np.array(counts, dtype=int).reshape(-1, 2)
-
-
-def _readable(scorer: Scorer, prompts: np.ndarray, responses: np.ndarray) -> list[int]:
-    """Numbers of the pairs whose rows both fit: a cut response would be another response."""
+def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
+    """Numbers of the pairs whose rows ``[N, 2]`` both fit: a cut response would be another one."""
     limit = scorer.position_limit
-    longest = (prompts + responses).max(axis=1, initial=0)
+    longest = lengths.max(axis=1, initial=0)
     kept = [i for i, length in enumerate(longest) if limit is None or length <= limit]
     if not kept:
         raise DataError(

@@ -68,7 +68,6 @@ def build_goals(
                     sums.add([f"{side}/{names[number]}" for number in numbers], last)
         else:
             for numbers, last, prompts in _states(scorer, chunk, "chosen", config, begin):
-                sums.count([names[number] for number in numbers])
                 spool.append([names[number] for number in numbers], last, prompts)
         sums.save(begin + len(names))
         announce(begin + len(names), total)

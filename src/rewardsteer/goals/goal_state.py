@@ -80,6 +80,10 @@ class GoalState:
         """Hidden size D."""
         return int(self.vectors.shape[1])
 
+    def describe(self) -> dict[str, Any]:
+        """Name and provenance as plain values, for settings beside results."""
+        return {"name": self.name} | self.provenance.model_dump(mode="json")
+
     def similarity(self, hidden: Tensor, prompt_state: Tensor) -> Tensor:
         """Cosine ``[R, T]`` in [−1, 1] of every state to the goal, in float32 or wider.
 

@@ -59,10 +59,6 @@ class Sums:
         for label in set(labels):
             chosen = exact[[index for index, own in enumerate(labels) if own == label]].sum(0)
             self._sums[label] = self._sums.get(label, torch.zeros_like(chosen)) + chosen
-        self.count(labels)
-
-    def count(self, labels: Sequence[str]) -> None:
-        """Count rows without adding states."""
         for label in labels:
             self._counts[label] = self._counts.get(label, 0) + 1
 

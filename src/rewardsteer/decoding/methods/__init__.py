@@ -17,3 +17,8 @@ METHODS = Registry(
         "goal_beam": "rewardsteer.decoding.methods.goal_beam:GoalBeam",
     },
 )
+
+
+def wants_goal(name: str) -> bool:
+    """Whether a method is guided by a goal state; raises `ConfigError` on an unknown name."""
+    return bool(getattr(METHODS.get(name), "wants_goal", False))

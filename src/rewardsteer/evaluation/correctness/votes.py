@@ -15,7 +15,7 @@ from rewardsteer.evaluation.stopping import (
     early_stopping,
     over_orders,
 )
-from rewardsteer.evaluation.voting import best_of_k, pass_at_k, vote_at_k
+from rewardsteer.evaluation.voting import best_of_k, pass_at_k, reward_weights, vote_at_k
 
 
 def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
@@ -38,7 +38,7 @@ def _one(
     question: Question, k: int, rng: np.random.Generator, config: CorrectnessConfig
 ) -> dict[str, float]:
     answers, correct, rewards = question.answers, question.correct, question.rewards
-    weights = np.nan_to_num(expit(np.array(rewards)), nan=0.0).tolist()
+    weights = reward_weights(expit(np.array(rewards)).tolist())
     return {
         "pass": pass_at_k(correct, k),
         "best_of": best_of_k(rewards, correct, k),
