@@ -1,36 +1,47 @@
-"""Run one table or all, print it and write ``benchmarks/results/TABLE.json``."""
+"""Run the named tables or all; print, keep and publish each."""
 
-import json
-import platform
 import sys
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-import torch
-
-from benchmarks import constraint, decoding, head, scoring
+from benchmarks import (
+    bradley_terry,
+    constraint,
+    contrastive,
+    decoding,
+    gpu,
+    growth,
+    head,
+    scoring,
+)
+from benchmarks.harness import CannotRun
+from benchmarks.report import Table, publish
 
 TABLES = {
-    "constraint": constraint.run, "decoding": decoding.run, "head": head.run,
-    "scoring": scoring.run,
+    "bradley_terry": Table(bradley_terry.run, "TRL", bradley_terry.SETUP),
+    "growth": Table(growth.run, "TRL", growth.SETUP),
+    "constraint": Table(constraint.run, "row a prefix", constraint.SETUP),
+    "head": Table(head.run, "all logits", head.SETUP),
+    "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),
+    "decoding": Table(decoding.run, "no cache, batch 1", decoding.SETUP),
+    "scoring": Table(scoring.run, "row by row", scoring.SETUP),
+    "gpu": Table(gpu.run, "TRL", gpu.SETUP),
 }
 
 
-def main(names: list[str]) -> None:
-    unknown = sorted(set(names) - set(TABLES))
+def main(names: Sequence[str], folder: Path, tables: Mapping[str, Table] = TABLES) -> None:
+    """Run tables one after the other; one that cannot run leaves what stands there alone."""
+    unknown = sorted(set(names) - set(tables))
     if unknown:
-        sys.exit(f"Unknown table(s) {', '.join(unknown)}; known: {', '.join(TABLES)}.")
-    print(f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
-    for name in names or TABLES:
-        rows = TABLES[name]()
-        place = Path(__file__).parent / "results" / f"{name}.json"
-        place.write_text(json.dumps(rows, indent=2) + "\n")
-        print(f"\n{name}")
-        for row in rows:
-            print(
-                f"  {row['case']:<44} {row['ours']:>10.4g} {row['other']:>10.4g} {row['unit']:<14}"
-                f" ratio {row['ratio']:.2f}"
-            )
+        sys.exit(f"Unknown table(s) {', '.join(unknown)}; known: {', '.join(tables)}.")
+    for name in names or tables:
+        try:
+            rows = tables[name].run()
+        except CannotRun as reason:
+            print(f"\n{name}: {reason}")
+            continue
+        print(f"\n{name}\n\n{publish(name, tables[name], rows, folder)}", flush=True)
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main(sys.argv[1:], Path(__file__).parent)

@@ -1,51 +1,159 @@
-"""The maximum constraint: one pass over a response against one row per prefix, same loss."""
+"""The maximum constraint: one pass over a chosen response against one row a prefix.
 
+Loss and gradients of the constraint at the same token prefixes, three ways: ours; one row a prefix
+with a tensor of all logits, as published code makes them; and one row a prefix with our head, which
+tells how much comes from the one pass and how much from the head. Rows a prefix are read in
+micro-batches of similar length, of the size that is fastest for them.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
+from torch import Tensor
 
-from benchmarks.harness import side_by_side
+from benchmarks.backbones import PADDING, Backbone, autocast, precision
+from benchmarks.harness import Row, device, in_turn, rates, timed
+from benchmarks.shapes import HH_ROWS, TLDR, ULTRAFEEDBACK_ROWS, Shape, take
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.data.sets import partial_row
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.max_constraint import max_constraint
+from rewardsteer.tensors import PairBatch
 
-SHAPES = {"TL;DR shape (prompt 350, response 35)": (350, 35), "150 / 60": (150, 60)}
-
-
-def run() -> list[dict[str, Any]]:
-    torch.manual_seed(0)
-    base = LlamaForCausalLM(LlamaConfig(
-        vocab_size=4000, hidden_size=128, intermediate_size=256, num_hidden_layers=2,
-        num_attention_heads=4, max_position_embeddings=1024, tie_word_embeddings=False,
-    ))
-    model = RewardModel(base, HeadConfig(kind="vocabulary"))
-    return [_case(name, model, *shape) for name, shape in SHAPES.items()]
+Step = Callable[[RewardModel, int, Sequence[PairBatch]], float]
+# Published: prefixes have more than this many response tokens.
+START = 10
 
 
-def _case(name: str, model: RewardModel, prompt: int, response: int) -> dict[str, Any]:
-    row = {
-        "id": "0", "prompt_ids": torch.randint(3, 4000, (prompt,)).tolist(),
-        "chosen_ids": torch.randint(3, 4000, (response,)).tolist(), "margin": 0.0,
-        "chosen_lengths": list(range(11, response)),
-    }
-    whole = to_batch(PairCollator(0, paired=False, prefixes="chosen_lengths")([row]))
+@dataclass(frozen=True)
+class Sizes:
+    """What the table measures; each shape with the prefixes drawn from a response (None: all)."""
 
-    def one_pass() -> None:
-        model.zero_grad()
-        max_constraint(model(whole), whole).loss.backward()
+    backbone: Backbone
+    shapes: tuple[tuple[Shape, int | None], ...]
+    responses: int
+    micro_batches: tuple[int, ...]
+    runs: int
 
-    def row_per_prefix() -> None:
-        model.zero_grad()
-        prefixes = [
-            row | {"chosen_ids": row["chosen_ids"][:length], "chosen_lengths": [length]}
-            for length in row["chosen_lengths"]
-        ]
-        batch = to_batch(PairCollator(0, paired=False, prefixes="chosen_lengths")(prefixes))
-        max_constraint(model(batch), batch).loss.backward()
 
-    return side_by_side(
-        f"constraint, {name}", one_pass, row_per_prefix, work=len(row["chosen_lengths"]),
-        unit="prefixes/s",
-    )
+SIZES = Sizes(
+    backbone=Backbone(4, 256, 8192),
+    shapes=((TLDR, None), (HH_ROWS, None), (ULTRAFEEDBACK_ROWS, 20)), responses=4,
+    micro_batches=(4, 16, 32), runs=3,
+)
+SETUP = (
+    f"{SIZES.backbone}; {SIZES.responses} responses a batch, every prefix from token {START + 1} "
+    "on, of UltraFeedback-like responses the published 20."
+)
+
+
+def run(sizes: Sizes = SIZES) -> list[Row]:
+    """Prefixes per second at each shape, against both plain forms."""
+    model = RewardModel(sizes.backbone.causal_lm(), HeadConfig(kind="vocabulary"))
+    # All rows are read before anything is timed, so that what is missing is told at once.
+    batches = {shape.name: _responses(sizes, shape, count) for shape, count in sizes.shapes}
+    return [row for name, rows in batches.items() for row in _cases(sizes, model, name, rows)]
+
+
+def _responses(sizes: Sizes, shape: Shape, count: int | None) -> list[Row]:
+    # A response of one token more has a proper prefix to look at.
+    pairs = take(shape, sizes.responses, sizes.backbone.vocabulary, longer_than=START + 1)
+    return [partial_row(pair, start=START, count=count, seed=0) for pair in pairs]
+
+
+def _cases(sizes: Sizes, model: RewardModel, name: str, rows: Sequence[Row]) -> list[Row]:
+    prefixes = split(rows)
+    losses: list[float] = []
+
+    def seconds(step: Step, parts: Sequence[PairBatch]) -> float:
+        return timed(lambda: losses.append(step(model, len(prefixes), parts)))
+
+    sides = [partial(seconds, own_head, [collate(rows)])]
+    chosen = {}
+    for form, step in PLAIN.items():
+        seconds(step, micro_batches(prefixes[-1:], 1))
+        some = prefixes[-max(sizes.micro_batches) :]
+        chosen[form] = min(
+            sizes.micro_batches, key=lambda size: seconds(step, micro_batches(some, size))
+        )
+        sides.append(partial(seconds, step, micro_batches(prefixes, chosen[form])))
+    sides[0]()
+    losses.clear()
+    found = in_turn(sides, sizes.runs)
+    _check(losses)
+    return [
+        rates(
+            f"{name}: row a prefix, {form}", [(run[0], run[side]) for run in found],
+            work=len(prefixes), unit="prefixes/s",
+        ) | {"prefixes": len(prefixes), "micro-batch": size}
+        for side, (form, size) in enumerate(chosen.items(), start=1)
+    ]
+
+
+def collate(rows: Sequence[Row]) -> PairBatch:
+    """Chosen responses with their prefixes marked, as training reads them, on the device."""
+    fields: dict[str, Any] = PairCollator(PADDING, paired=False, prefixes="chosen_lengths")(rows)
+    return to_batch({
+        name: value.to(device()) if isinstance(value, Tensor) else value
+        for name, value in fields.items()
+    })
+
+
+def split(rows: Sequence[Row]) -> list[Row]:
+    """One row a prefix, shortest first."""
+    prefixes = [
+        row | {"chosen_ids": row["chosen_ids"][:length], "chosen_lengths": [length]}
+        for row in rows for length in row["chosen_lengths"]
+    ]
+    return sorted(prefixes, key=lambda row: len(row["prompt_ids"]) + len(row["chosen_ids"]))
+
+
+def micro_batches(prefixes: Sequence[Row], size: int) -> list[PairBatch]:
+    """Rows padded in batches of ``size``."""
+    return [collate(prefixes[at : at + size]) for at in range(0, len(prefixes), size)]
+
+
+def own_head(model: RewardModel, total: int, parts: Sequence[PairBatch]) -> float:
+    """The constraint's loss over ``total`` prefixes, with gradients, by our objective."""
+    model.zero_grad()
+    loss = 0.0
+    for batch in parts:
+        with autocast():
+            share = batch.prefix_mask.sum() / total
+            part = max_constraint(model(batch), batch).loss * share
+        part.backward()
+        loss += part.item()
+    return loss
+
+
+def all_logits(model: RewardModel, total: int, parts: Sequence[PairBatch]) -> float:
+    """The same from all logits of rows that each end with their prefix."""
+    model.zero_grad()
+    loss = 0.0
+    for batch in parts:
+        with autocast():
+            logits = model.base(
+                input_ids=batch.input_ids, attention_mask=batch.attention_mask, use_cache=False
+            ).logits.float()
+        rows, last = torch.arange(len(logits), device=logits.device), batch.last_positions
+        reward = logits[rows, last - 1].gather(1, batch.input_ids[rows, last, None]).squeeze(1)
+        part = (reward - logits[rows, last].max(dim=-1).values).square().sum() / total
+        part.backward()
+        loss += part.item()
+    return loss
+
+
+def _check(losses: Sequence[float]) -> None:
+    allowed = 1e-4 if precision() == "fp32" else 5e-2
+    if max(losses) - min(losses) > allowed * max(losses):
+        raise RuntimeError(
+            f"The losses lie between {min(losses)} and {max(losses)}; the sides do not compute the "
+            "same and cannot be compared."
+        )
+
+
+PLAIN: dict[str, Step] = {"all logits": all_logits, "our head": own_head}

@@ -1,41 +1,109 @@
-"""Two computations timed in turn: these machines are noisy, so only ratios of neighbours count."""
+"""Computations timed in turn: these machines are noisy, so only ratios of neighbours count."""
 
+import json
 import statistics
+import subprocess
+import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
+
+Row = dict[str, Any]
+
+
+class CannotRun(Exception):  # noqa: N818
+    """Why a table cannot be made here, in one sentence."""
+
+
+def device() -> str:
+    """Where tables are measured: ``cuda`` where there is a GPU, else ``cpu``."""
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def synchronise() -> None:
+    """Wait until the GPU has done what it was told."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+def timed(function: Callable[[], Any]) -> float:
+    """Seconds that a call takes."""
+    synchronise()
+    began = time.perf_counter()
+    function()
+    synchronise()
+    return time.perf_counter() - began
+
+
+def in_turn(sides: Sequence[Callable[[], float]], runs: int) -> list[list[float]]:
+    """What each side returns, ``[runs][sides]``.
+
+    Every other run goes through the sides backwards, so that a machine that slowly grows faster or
+    slower favours none of them.
+    """
+    found = []
+    for run in range(runs):
+        order = list(range(len(sides)))
+        figures = {side: sides[side]() for side in (order[::-1] if run % 2 else order)}
+        found.append([figures[side] for side in order])
+    return found
+
+
+def spread(ratios: Sequence[float]) -> Row:
+    """Median, least and greatest of the ratios of neighbouring runs."""
+    return {
+        "ratio": statistics.median(ratios), "low": min(ratios), "high": max(ratios),
+        "runs": len(ratios),
+    }
+
+
+def rates(case: str, seconds: Sequence[Sequence[float]], *, work: float, unit: str) -> Row:
+    """A row of ``work`` per second; ratios above one say that ours is faster.
+
+    Args:
+        case: what was measured.
+        seconds: ``[runs][2]``, ours and the other's.
+        work: units done in those seconds.
+        unit: of the rates.
+    """
+    ours, other = zip(*seconds, strict=True)
+    return {
+        "case": case,
+        "ours": work / statistics.median(ours),
+        "other": work / statistics.median(other),
+        **spread([second / first for first, second in seconds]),
+        "unit": unit,
+    }
 
 
 def side_by_side(
     case: str, ours: Callable[[], Any], other: Callable[[], Any], *, work: float, unit: str,
     runs: int = 5,
-) -> dict[str, Any]:
-    """Median rates of ``work`` per second, and the median of the ratios of neighbouring runs."""
-    ours(), other()  # warm-up
-    times: list[tuple[float, float]] = []
-    for _ in range(runs):
-        pair = []
-        for function in (ours, other):
-            began = time.perf_counter()
-            function()
-            pair.append(time.perf_counter() - began)
-        times.append((pair[0], pair[1]))
-    return {
-        "case": case,
-        "ours": work / statistics.median(first for first, _ in times),
-        "other": work / statistics.median(second for _, second in times),
-        "ratio": statistics.median(second / first for first, second in times),
-        "unit": unit,
-    }
+) -> Row:
+    """`rates` of two functions, timed in turn after a warm-up of each."""
+    ours(), other()
+    seconds = in_turn([lambda: timed(ours), lambda: timed(other)], runs)
+    return rates(case, seconds, work=work, unit=unit)
 
 
-def peak_memory() -> float:
-    """Most memory that this process has held, in MiB.
+def alone(module: str, *arguments: object) -> Any:
+    """The JSON that ``python -m module arguments`` prints last: a process of its own, whose peak
+    memory is its own."""
+    command = [sys.executable, "-m", module, *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command[1:])} failed:\n{done.stderr[-2000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
 
-    From the kernel's own count of it: ``getrusage`` starts a child at its parent's peak.
-    """
+
+def held_memory() -> float:
+    """Memory held now, in MiB: allocated on the GPU, else this process's own."""
+    if torch.cuda.is_available():
+        return torch.cuda.memory_allocated() / 2**20
     for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) / 1024
-    raise RuntimeError("this system does not tell a process's peak memory")
+        if line.startswith("VmRSS:"):
+            return int(line.split()[1]) / 2**10
+    raise RuntimeError("this system does not tell a process's memory")

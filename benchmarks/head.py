@@ -1,35 +1,51 @@
 """The maximum over the vocabulary: found chunk by chunk against a tensor of all logits.
 
-The same values and gradients; POSITIONS states of size SIZE and a head of V rows. Peak memory is
-that of the loss alone: what a process of its own needs beyond states, head and their gradients.
+The same values and gradients. Peak memory is that of the loss alone: what a process of its own
+needs beyond states, head and their gradients.
 """
 
 import json
-import subprocess
 import sys
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from benchmarks.harness import peak_memory, side_by_side
+from benchmarks.harness import Row, alone, device, side_by_side
 from rewardsteer.models.heads.vocabulary import VocabularyHead
-
-POSITIONS, SIZE = 1024, 512
-VOCABULARIES = (32_000, 128_000, 256_000)
+from rewardsteer.training.memory import peak_memory, reset_peak_memory
 
 
-def run() -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Sizes:
+    """What the table measures."""
+
+    positions: int
+    size: int
+    vocabularies: tuple[int, ...]
+    runs: int
+
+
+SIZES = Sizes(positions=1024, size=512, vocabularies=(32_000, 128_000, 256_000), runs=3)
+SETUP = (
+    f"Forward and backward for {SIZES.positions:,} states of size {SIZES.size}; float32. Memory is "
+    "what the loss needs beyond states, head and their gradients."
+)
+
+
+def run(sizes: Sizes = SIZES) -> list[Row]:
+    """Positions per second, then memory, by vocabulary."""
     rows = []
-    for vocabulary in VOCABULARIES:
-        hidden, layer = _inputs(vocabulary)
+    for vocabulary in sizes.vocabularies:
+        hidden, layer = _inputs(vocabulary, sizes)
         rows.append(side_by_side(
             f"best next token, V = {vocabulary:,}", partial(_ours, hidden, layer),
-            partial(_dense, hidden, layer), work=POSITIONS, unit="positions/s", runs=3,
+            partial(_dense, hidden, layer), work=sizes.positions, unit="positions/s",
+            runs=sizes.runs,
         ))
-    for vocabulary in VOCABULARIES:
-        ours, other = (_memory(kind, vocabulary) for kind in ("ours", "dense"))
+    for vocabulary in sizes.vocabularies:
+        ours, other = (alone("benchmarks.head", side, vocabulary) for side in ("ours", "dense"))
         rows.append({
             "case": f"peak memory of the loss, V = {vocabulary:,}", "ours": ours, "other": other,
             "ratio": other / max(ours, 1.0), "unit": "MiB",
@@ -37,11 +53,11 @@ def run() -> list[dict[str, Any]]:
     return rows
 
 
-def _inputs(vocabulary: int) -> tuple[Tensor, nn.Linear]:
+def _inputs(vocabulary: int, sizes: Sizes) -> tuple[Tensor, nn.Linear]:
     torch.manual_seed(0)
-    hidden = torch.randn(POSITIONS, SIZE, requires_grad=True)
-    layer = nn.Linear(SIZE, vocabulary, bias=False)
-    return hidden, layer
+    with torch.device(device()):
+        hidden = torch.randn(sizes.positions, sizes.size, requires_grad=True)
+        return hidden, nn.Linear(sizes.size, vocabulary, bias=False)
 
 
 def _ours(hidden: Tensor, layer: nn.Linear) -> None:
@@ -54,26 +70,16 @@ def _dense(hidden: Tensor, layer: nn.Linear) -> None:
     layer(hidden).max(dim=-1).values.square().mean().backward()
 
 
-def _memory(kind: str, vocabulary: int) -> float:
-    command = [sys.executable, "-m", "benchmarks.head", kind, str(vocabulary)]
-    done = subprocess.run(command, check=True, capture_output=True, text=True)  # noqa: S603
-    figure: float = json.loads(done.stdout.splitlines()[-1])
-    return figure
-
-
-def _measure(kind: str, vocabulary: int) -> None:
-    hidden, layer = _inputs(vocabulary)
+def measure(side: str, vocabulary: int, sizes: Sizes = SIZES) -> None:
+    """Print the peak memory of one loss, in MiB."""
+    hidden, layer = _inputs(vocabulary, sizes)
+    reset_peak_memory()
     before = peak_memory()
-    value = (
-        VocabularyHead(layer).best_next_token(hidden) if kind == "ours"
-        else layer(hidden).max(dim=-1).values
-    )
-    value.square().mean().backward()
-    grown = peak_memory() - before
+    (_ours if side == "ours" else _dense)(hidden, layer)
     # The gradients are there either way; what comes on top is the loss's own.
     gradients = 4 * (hidden.numel() + layer.weight.numel()) / 2**20
-    print(json.dumps(max(grown - gradients, 0.0)))
+    print(json.dumps(max(peak_memory() - before - gradients, 0.0)))
 
 
 if __name__ == "__main__":
-    _measure(sys.argv[1], int(sys.argv[2]))
+    measure(sys.argv[1], int(sys.argv[2]))

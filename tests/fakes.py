@@ -18,6 +18,8 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from rewardsteer.tensors import RewardOutput, TokenStates
+
 CHARACTERS = string.ascii_letters + string.digits + " .,:;!?=+*-#'\n"
 
 
@@ -77,6 +79,15 @@ def tiny_causal_lm(
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.3 / hidden**0.25)
     return model.to(dtype).eval()
+
+
+def fixed_output(
+    sequence_rewards: torch.Tensor, token_rewards: torch.Tensor, hidden: torch.Tensor
+) -> RewardOutput:
+    """An output made of numbers: rewards ``[R]`` and ``[R, T]``, states ``[R, T, D]``."""
+    return RewardOutput(
+        sequence_rewards, TokenStates.of(hidden), lambda mask: token_rewards[mask]
+    )
 
 
 def save_tiny(

@@ -5,6 +5,7 @@ Shape legend, used in every docstring:
     B  comparisons in a batch          R  rows (2B when chosen and rejected are both there)
     T  padded length in tokens         D  hidden size
     V  vocabulary size                 N  positions picked by a mask        K  candidates
+    P  packed rows                     W  their width in tokens
 """
 
 from collections.abc import Callable
@@ -12,6 +13,26 @@ from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
+
+
+@dataclass
+class Packing:
+    """The tokens of a `PairBatch` in fewer places: common beginnings once, several pairs a row.
+
+    Attributes:
+        input_ids: ``[P, W]``.
+        position_ids: ``[P, W]``, as in the unpacked row: they start anew for each response.
+        blocks: ``[P, W]`` int, which run of tokens a place belongs to; -1 where it is empty.
+        parents: ``[P, W]`` int, the block that comes before the place's own in its row (the own
+            one at a row's beginning). A place sees its own block and its parent.
+        index: ``[R, T]`` place (row · W + column) of each token of the batch; 0 on padding.
+    """
+
+    input_ids: Tensor
+    position_ids: Tensor
+    blocks: Tensor
+    parents: Tensor
+    index: Tensor
 
 
 @dataclass
@@ -28,6 +49,10 @@ class PairBatch:
         margin: ``[B]``, in reward units.
         row_ids: the B comparisons' ids, for messages.
         paired: whether the rejected rows are there.
+        right_padded: whether all padding is on the right; then, under causal attention, no real
+            token sees any and the mask may go.
+        packing: the same tokens in fewer places, which the backbone reads instead; None: it reads
+            the padded rows.
     """
 
     input_ids: Tensor
@@ -37,6 +62,18 @@ class PairBatch:
     margin: Tensor
     row_ids: list[str] = field(default_factory=list)
     paired: bool = True
+    right_padded: bool = False
+    packing: Packing | None = None
+
+    @property
+    def padded_tokens(self) -> int:
+        """Places of the padded rows, R · T."""
+        return self.input_ids.numel()
+
+    @property
+    def computed_tokens(self) -> int:
+        """Places that the backbone reads."""
+        return self.padded_tokens if self.packing is None else self.packing.input_ids.numel()
 
     @property
     def last_positions(self) -> Tensor:
@@ -46,19 +83,52 @@ class PairBatch:
 
 
 @dataclass
+class TokenStates:
+    """Hidden states of a batch's tokens, wherever the backbone read them.
+
+    Attributes:
+        flat: ``[M, D]`` last-layer states (after the final norm) of all places read.
+        index: ``[R, T]`` where in ``flat`` each token's state is.
+    """
+
+    flat: Tensor
+    index: Tensor
+
+    @classmethod
+    def of(cls, hidden: Tensor) -> "TokenStates":
+        """States ``[R, T, D]`` that were read row by row."""
+        places = torch.arange(hidden.shape[0] * hidden.shape[1], device=hidden.device)
+        return cls(hidden.flatten(0, 1), places.view(hidden.shape[:2]))
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        """States ``[..., D]`` of the tokens at rows and columns ``[...]``."""
+        return self.flat[self.index[rows, columns]]
+
+    def marked(self, mask: Tensor) -> Tensor:
+        """States ``[N, D]`` of the tokens that a bool mask ``[R, T]`` marks, row by row."""
+        return self.flat[self.index[mask]]
+
+
+@dataclass
 class RewardOutput:
-    """What a reward model says of a `PairBatch`.
+    """What a reward model says of a `PairBatch`. Beyond whole rows, nothing is computed until it is
+    asked for.
 
     Attributes:
         sequence_rewards: ``[R]`` reward of each whole row, read at its last real token.
-        token_rewards: ``[R, T]`` reward of the prefix that *ends* at that token. Meaningful on
-            response tokens only.
-        hidden_states: ``[R, T, D]`` last-layer states (after the final norm).
+        states: hidden states of every token.
+        rewards_at: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the prefixes that *end* at
+            the marked tokens.
         best_next_token: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the best one-token
-            extension of each of the N prefixes ending there; None for a scalar head.
+            extension of each of the prefixes ending there; None for a scalar head.
+        soft_next_token: maps such a mask and a temperature to the soft maximum ``[N]`` over the
+            one-token extensions; None for a scalar head.
+        vocabulary_size: V of a vocabulary head; None for a scalar one.
     """
 
     sequence_rewards: Tensor
-    token_rewards: Tensor
-    hidden_states: Tensor
+    states: TokenStates
+    rewards_at: Callable[[Tensor], Tensor]
     best_next_token: Callable[[Tensor], Tensor] | None = None
+    soft_next_token: Callable[[Tensor, float], Tensor] | None = None
+    vocabulary_size: int | None = None

@@ -51,13 +51,17 @@ def build(tmp_path, kind, head, **options):
 def test_padding_side_does_not_matter(tmp_path, kind, head):
     model = build(tmp_path, kind, head)
     with torch.no_grad():
-        right, left = model(make_batch("right")), model(make_batch("left"))
-    torch.testing.assert_close(right.sequence_rewards, left.sequence_rewards, atol=2e-5, rtol=2e-5)
-    for row, length in enumerate((9, 5, 7)):
+        batches = [make_batch("right"), make_batch("left")]
+        right, left = (model(batch) for batch in batches)
         torch.testing.assert_close(
-            right.token_rewards[row, :length], left.token_rewards[row, 9 - length :],
-            atol=2e-5, rtol=2e-5,
+            right.sequence_rewards, left.sequence_rewards, atol=2e-5, rtol=2e-5
         )
+        # Real tokens come row by row on either side.
+        ours, theirs = (
+            output.rewards_at(batch.attention_mask.bool())
+            for output, batch in zip((right, left), batches, strict=True)
+        )
+    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -122,7 +126,7 @@ def test_plain_transformers_gives_the_same_vocabulary_rewards(tmp_path, kind, ti
     best = logits[:, 2].float().max(dim=-1).values
     torch.testing.assert_close(ours.best_next_token(mask), best, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        model.head.next_token(ours.hidden_states[mask]), logits[:, 2].float(), atol=1e-5, rtol=1e-5
+        model.head.next_token(ours.states.marked(mask)), logits[:, 2].float(), atol=1e-5, rtol=1e-5
     )
 
 
@@ -133,7 +137,7 @@ def test_untrained_lm_head_rewards_are_the_policys_logits(tmp_path):
     batch = make_batch()
     with torch.no_grad():
         logits = policy(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        rewards = model.head.next_token(model(batch).hidden_states[batch.response_mask])
+        rewards = model.head.next_token(model(batch).states.marked(batch.response_mask))
     torch.testing.assert_close(rewards, logits[batch.response_mask], atol=1e-5, rtol=1e-5)
 
 

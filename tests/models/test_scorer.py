@@ -120,6 +120,21 @@ def test_candidates_are_the_rewards_of_extensions(base):
     np.testing.assert_allclose(rewards.flatten(), expected, rtol=1e-4, atol=1e-5)
 
 
+def test_an_autoregressive_model_is_worth_its_log_probabilities(base):
+    scorer = make(base, "vocabulary")
+    scorer.objective = "autoregressive"
+    prompt_ids, response_ids = scorer.encode(PROMPTS, COMPLETIONS)
+    rewards = scorer.score_ids(prompt_ids, response_ids, batch_size=2)
+    tokens = scorer.token_scores_ids(prompt_ids, response_ids, batch_size=3)
+    for row, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
+        with torch.no_grad():
+            logits = scorer.reward_model.carrier(torch.tensor([prompt + response])).logits[0]
+        steps = logits.double().log_softmax(dim=-1)[len(prompt) - 1 : -1]
+        expected = [float(one[token]) for one, token in zip(steps, response, strict=True)]
+        np.testing.assert_allclose(tokens[row].rewards, np.cumsum(expected), rtol=1e-4, atol=1e-4)
+        assert rewards[row] == pytest.approx(sum(expected), rel=1e-4, abs=1e-4)
+
+
 def test_saved_and_loaded(base, tmp_path):
     scorer = make(base, template=Template(response=" {response}"))
     card = CheckpointCard(

@@ -17,9 +17,9 @@ from rewardsteer.objectives.goal_contrastive import (
 )
 from rewardsteer.objectives.positions import Spans, draw, draw_future, response_spans
 from rewardsteer.objectives.reduce import global_mean
-from rewardsteer.tensors import RewardOutput
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
+from tests.fakes import fixed_output
 
 WIDTH = 5  # hidden size
 WINDOWS = [(0.0, 1.0), (0.0, 0.5), (0.5, 1.0)]
@@ -70,7 +70,7 @@ def random_states(batch, seed=0):
 
 
 def output_of(hidden):
-    return RewardOutput(hidden[:, -1, 0], hidden[:, :, 0], hidden)
+    return fixed_output(hidden[:, -1, 0], hidden[:, :, 0], hidden)
 
 
 def options_of(**options):
@@ -567,7 +567,7 @@ def test_the_registry_builds_it():
         build_objective([TermConfig(name="goal_contrastiv")])
     options = {"form": "future", "positives": 5, "negatives": 4, "source_window": [0, 0.5]}
     objective = build_objective([TermConfig(name="goal_contrastive", options=options)])
-    assert "hidden_states" in objective.needs
+    assert "states" in objective.needs
     assert objective.rows == "pairs"
     batch = collate(random_rows(2), "right")
     output = output_of(random_states(batch))

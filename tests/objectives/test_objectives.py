@@ -14,10 +14,10 @@ from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.objectives.partial import partial
-from rewardsteer.tensors import PairBatch, RewardOutput
+from rewardsteer.tensors import PairBatch
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, check_fit
-from tests.fakes import tiny_causal_lm
+from tests.fakes import fixed_output, tiny_causal_lm
 
 
 def rows(seed, count=3, longest=14):
@@ -182,7 +182,7 @@ def fixed(chosen, rejected):
     count = len(chosen)
     ids = torch.zeros(2 * count, 1, dtype=torch.long)
     batch = PairBatch(ids, ids + 1, ids.bool(), ids.bool(), torch.zeros(count))
-    return RewardOutput(rewards, rewards[:, None], rewards[:, None, None]), batch
+    return fixed_output(rewards, rewards[:, None], rewards[:, None, None]), batch
 
 
 def test_known_values_and_ties():
@@ -219,3 +219,30 @@ def test_objective_names_the_field_that_the_head_lacks():
     with pytest.raises(ConfigError, match="best_next_token"):
         check_fit(objective, "scalar")
     check_fit(objective, "vocabulary")
+
+
+@pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
+@pytest.mark.parametrize("detach", [False, True])
+def test_soft_constraint_equals_the_mean_of_exponentials(temperature, detach):
+    model, data = vocabulary_model("gpt_neox"), rows(seed=6)
+    collate = PairCollator(2, "left", paired=False, prefixes="chosen_lengths")
+    batch = to_batch(collate(data))
+    options = {"detach_target": detach, "temperature": temperature}
+    objective = build_objective([TermConfig(name="max_constraint", options=options)])
+    fast = objective(model(batch), batch).loss
+
+    errors = []
+    for row in data:
+        logits = model.carrier(torch.tensor([row["prompt_ids"] + row["chosen_ids"]])).logits[0]
+        for length in row["chosen_lengths"]:
+            end = len(row["prompt_ids"]) + length - 1
+            soft = temperature * (logits[end] / temperature).exp().mean().log()
+            target = soft.detach() if detach else soft
+            errors.append((logits[end - 1, row["chosen_ids"][length - 1]] - target) ** 2)
+    assert_same(model, fast, torch.stack(errors).mean())
+
+
+@pytest.mark.parametrize("temperature", [0, -1.0, math.inf, math.nan, True, "warm"])
+def test_soft_constraint_refuses_what_is_no_temperature(temperature):
+    with pytest.raises(ConfigError, match="number above 0"):
+        build_objective([TermConfig(name="max_constraint", options={"temperature": temperature})])

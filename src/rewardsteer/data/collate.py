@@ -7,7 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rewardsteer.tensors import PairBatch
+from rewardsteer.data.packing import pack
+from rewardsteer.tensors import Packing, PairBatch
 
 Row = Mapping[str, Any]
 
@@ -22,12 +23,15 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint) or ``pair_lengths`` (PARGS); None marks none.
+        packing: what a query-key pair of attention costs in tokens; batches are then also packed
+            where that saves time. None: never.
     """
 
     pad_token_id: int
     padding_side: Literal["right", "left"] = "right"
     paired: bool = True
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+    packing: float | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The fields of a `PairBatch` by name, ready for `to_batch`."""
@@ -37,18 +41,19 @@ class PairCollator:
             for side in sides
             for row in rows
         ]
-        width = max(len(prompt) + len(response) for prompt, response, _ in sequences)
+        whole = [prompt + response for prompt, response, _ in sequences]
+        width = max(len(ids) for ids in whole)
+        starts = [0 if self.padding_side == "right" else width - len(ids) for ids in whole]
         shape = (len(sequences), width)
         input_ids = torch.full(shape, self.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros(shape, dtype=torch.long)
         response_mask = torch.zeros(shape, dtype=torch.bool)
         prefix_mask = torch.zeros(shape, dtype=torch.bool)
-        for index, (prompt, response, lengths) in enumerate(sequences):
-            total = len(prompt) + len(response)
-            start = 0 if self.padding_side == "right" else width - total
-            input_ids[index, start : start + total] = torch.tensor(prompt + response)
-            attention_mask[index, start : start + total] = 1
-            response_mask[index, start + len(prompt) : start + total] = True
+        for index, (prompt, _, lengths) in enumerate(sequences):
+            start, end = starts[index], starts[index] + len(whole[index])
+            input_ids[index, start:end] = torch.tensor(whole[index])
+            attention_mask[index, start:end] = 1
+            response_mask[index, start + len(prompt) : end] = True
             for length in lengths:
                 prefix_mask[index, start + len(prompt) + length - 1] = True
         return {
@@ -59,7 +64,21 @@ class PairCollator:
             "margin": torch.tensor([float(row.get("margin") or 0.0) for row in rows]),
             "row_ids": [str(row.get("id", "")) for row in rows],
             "paired": self.paired,
+            "right_padded": self.padding_side == "right",
+            "packing": self._pack(whole, starts, width, len(rows)),
         }
+
+    def _pack(
+        self, whole: list[list[int]], starts: list[int], width: int, count: int
+    ) -> dict[str, Tensor] | None:
+        if self.packing is None:
+            return None
+        # Row i and row i + B are the two responses to a prompt.
+        pairs = [list(range(row, len(whole), count)) for row in range(count)]
+        return pack(
+            whole, pairs, starts=starts, width=width, attention=self.packing,
+            padding=self.pad_token_id,
+        )
 
     def _lengths(self, row: Row, side: str) -> list[int]:
         if self.prefixes is None or (self.prefixes == "chosen_lengths" and side != "chosen_ids"):
@@ -69,7 +88,10 @@ class PairCollator:
 
 def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
     """A collator's output, moved to whatever device, as a `PairBatch`."""
-    return PairBatch(**{name: inputs[name] for name in PairBatch.__dataclass_fields__})
+    fields = {name: inputs[name] for name in PairBatch.__dataclass_fields__}
+    if fields["packing"] is not None:
+        fields["packing"] = Packing(**fields["packing"])
+    return PairBatch(**fields)
 
 
 @dataclass

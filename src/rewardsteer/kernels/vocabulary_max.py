@@ -1,25 +1,55 @@
 """The best next token without the logits.
 
 The maximum constraint needs one number of a vocabulary-sized product: its maximum. Here the product
-is made chunk by chunk of the vocabulary, without gradients, and only the place of the maximum is
-kept; value and gradient then come from one dot product a position. Where the maximum is attained
-once, that is the gradient of the plain maximum, exactly; where several tokens tie, autograd's
-maximum picks one of them too.
+is made piece by piece, without gradients, and only the place of the maximum is kept; value and
+gradient then come from one dot product a position. Where the maximum is attained once, that is the
+gradient of the plain maximum, exactly; where several tokens tie, autograd's maximum picks one of
+them too. Under autocast the search is as fast and as coarse as logits would be, and may end at a
+token that is within a rounding error of the best; what is read there is exact.
 
-No tensor of size positions × vocabulary is ever held: memory grows with the chunk instead.
+No tensor of size positions × vocabulary is ever held: memory grows with the piece instead.
 """
+
+import math
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-# Numbers in a chunk of logits: 16 MiB in float32.
-_CHUNK_NUMBERS = 1 << 22
+# Numbers in one piece of the product. On a CPU, 8 MiB of them are still at hand when the maximum
+# reads them; larger pieces were slower to make room for, smaller ones no faster on a free machine
+# and much slower on a busy one, as threads meet after each. Other devices do more at once.
+_NEAR, _PARALLEL = 1 << 21, 1 << 24
 
 
-@torch.no_grad()
+class Pieces(NamedTuple):
+    """Blocks of positions and chunks of vocabulary rows."""
+
+    blocks: list[slice]
+    chunks: list[slice]
+
+
+def pieces(hidden: Tensor, weight: Tensor, numbers: int | None) -> Pieces:
+    """How the product ``[N, V]`` of ``hidden [N, D]`` and ``weight [V, D]`` is cut.
+
+    Args:
+        hidden: only its length and device count.
+        weight: only its length counts.
+        numbers: most numbers in one block × chunk; None: what suits the device.
+    """
+    limit = numbers or (_NEAR if hidden.device.type == "cpu" else _PARALLEL)
+    # Square pieces, unless there are few positions: many of them would leave narrow chunks.
+    block = max(min(len(hidden), math.isqrt(limit)), 1)
+    return Pieces(_cut(len(hidden), block), _cut(len(weight), max(limit // block, 1)))
+
+
+def _cut(length: int, size: int) -> list[slice]:
+    return [slice(begin, begin + size) for begin in range(0, length, size)]
+
+
 def vocabulary_argmax(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, chunk: int | None = None
+    hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, numbers: int | None = None
 ) -> Tensor:
     """Which row of ``weight`` has the largest product with each state.
 
@@ -27,25 +57,52 @@ def vocabulary_argmax(
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         bias: ``[V]`` or None.
-        chunk: rows of ``weight`` read at once; None: as many as a few MiB of products allow.
+        numbers: most products held at once; None: as many as suit the device.
 
     Returns:
         ``[N]`` indices; the lowest one of equals.
     """
-    states = hidden.to(weight.dtype)
-    size = chunk or max(_CHUNK_NUMBERS // max(len(states), 1), 128)
-    best = states.new_full((len(states),), -torch.inf)
-    place = torch.zeros(len(states), dtype=torch.long, device=states.device)
-    # Autocast would round the products, and ties so made would move the maximum.
-    with torch.autocast(states.device.type, enabled=False):
-        for begin in range(0, len(weight), size):
-            rows = slice(begin, begin + size)
-            products = linear(states, weight[rows], None if bias is None else bias[rows])
-            value, index = products.max(dim=-1)
-            better = value > best
-            best = torch.where(better, value, best)
-            place = torch.where(better, index + begin, place)
+    place: Tensor = _argmax(
+        hidden.detach(), weight.detach(), None if bias is None else bias.detach(),
+        product_dtype(hidden, weight), numbers,
+    )
     return place
+
+
+def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
+    """What the products are made in: autocast's type where it is on, else that of ``weight``."""
+    kind = hidden.device.type
+    # Autocast leaves float64 alone, and knows no meta device.
+    if weight.dtype == torch.float64 or kind == "meta" or not torch.is_autocast_enabled(kind):
+        return weight.dtype
+    return torch.get_autocast_dtype(kind)
+
+
+# An operator of its own, so that torch.compile calls it instead of unrolling its loop.
+@torch.library.custom_op(
+    "rewardsteer::vocabulary_argmax", mutates_args=(),
+    schema="(Tensor hidden, Tensor weight, Tensor? bias, ScalarType dtype, int? numbers) -> Tensor",
+)
+def _argmax(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, dtype: torch.dtype, numbers: int | None
+) -> Tensor:
+    states, (blocks, chunks) = hidden.to(dtype), pieces(hidden, weight, numbers)
+    best = states.new_full((len(states),), -torch.inf)
+    place = torch.zeros_like(best, dtype=torch.long)
+    for rows in chunks:
+        chunk, offset = weight[rows].to(dtype), None if bias is None else bias[rows].to(dtype)
+        for block in blocks:
+            value, index = linear(states[block], chunk, offset).max(dim=-1)
+            # NaN wins, as it does in the plain maximum: a broken row must not be passed over.
+            better = (value > best[block]) | value.isnan()
+            best[block] = torch.where(better, value, best[block])
+            place[block] = torch.where(better, index + rows.start, place[block])
+    return place
+
+
+@_argmax.register_fake
+def _(hidden: Tensor, *_: Any) -> Tensor:
+    return hidden.new_empty(len(hidden), dtype=torch.long)
 
 
 def gather_products(
@@ -53,7 +110,7 @@ def gather_products(
 ) -> Tensor:
     """``hidden · weight[tokens] + bias[tokens]`` ``[...]``, one dot product a position.
 
-    Float32 or wider; differentiable in hidden, weight and bias.
+    Float32 or wider, sums included; differentiable in hidden, weight and bias.
 
     Args:
         hidden: ``[..., D]``.
@@ -61,8 +118,37 @@ def gather_products(
         tokens: ``[...]`` row numbers.
         bias: ``[V]`` or None.
     """
-    with torch.autocast(hidden.device.type, enabled=False):
-        products = (hidden.to(weight.dtype) * weight[tokens]).sum(-1)
-        if bias is not None:
-            products = products + bias[tokens]
-    return products if products.dtype == torch.float64 else products.float()
+    rows: Tensor = _Rows.apply(weight, tokens)
+    products = (hidden.to(rows.dtype) * rows).sum(-1)
+    return products if bias is None else products + _Rows.apply(bias, tokens)
+
+
+def widen(values: Tensor) -> Tensor:
+    """The same numbers in float32, or in float64 if they came so."""
+    return values if values.dtype == torch.float64 else values.float()
+
+
+class _Rows(torch.autograd.Function):
+    """``values[tokens]``, widened. The gradient of a row is summed before it is rounded: the sum
+    that indexing makes in bfloat16 stands still once it is large, and one token may be the best
+    at thousands of positions."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, tokens: Tensor) -> Tensor:
+        ctx.save_for_backward(tokens)
+        ctx.shape, ctx.dtype = values.shape, values.dtype
+        return widen(values[tokens])
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (tokens,) = ctx.saved_tensors
+        flat = tokens.flatten()
+        parts = gradient.reshape(len(flat), *ctx.shape[1:])
+        # One of its positions, no matter which, stands for a token and gathers its sum.
+        seat = flat.new_empty(ctx.shape[0])
+        seat[flat] = torch.arange(len(flat), device=flat.device)
+        place = seat[flat]
+        sums = torch.zeros_like(parts).index_put_((place,), parts, accumulate=True)
+        rows = gradient.new_zeros(ctx.shape, dtype=ctx.dtype)
+        rows[flat] = sums[place].to(ctx.dtype)
+        return rows, None

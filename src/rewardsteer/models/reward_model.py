@@ -16,11 +16,16 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard, read_card, write_card
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
-from rewardsteer.models.heads.vocabulary import VocabularyHead
-from rewardsteer.tensors import PairBatch, RewardOutput
+from rewardsteer.models.heads.vocabulary import (
+    RewardProjection,
+    VocabularyHead,
+    install_projection,
+)
+from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
 # Some architectures bend or scale logits after the output layer. Rewards are read off the layer
 # itself, so the saved model must not do that either.
@@ -100,31 +105,51 @@ class RewardModel(nn.Module):
         states: Tensor = output.last_hidden_state
         return states
 
+    def packed_states(self, packing: Packing) -> Tensor:
+        """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row
+        read alone, where `rewardsteer.models.packing` allows packing at all."""
+        config = self.backbone.config
+        mask = block_mask(packing, config._attn_implementation, self.backbone.dtype)
+        output = self.backbone(
+            input_ids=packing.input_ids, position_ids=packing.position_ids, attention_mask=mask,
+            use_cache=False,
+        )
+        states: Tensor = output.last_hidden_state
+        return states
+
     def forward(self, batch: PairBatch) -> RewardOutput:
         """Rewards and hidden states of every row; see `RewardOutput` for shapes."""
-        hidden = self.hidden_states(batch.input_ids, batch.attention_mask)
-        head = self.head
-        best_next_token = None
-        if isinstance(head, VocabularyHead):
-            vocabulary_head = head
+        if batch.packing is not None:
+            packed = self.packed_states(batch.packing)
+            states = TokenStates(packed.flatten(0, 1), batch.packing.index)
+        else:
+            mask = None if batch.right_padded else batch.attention_mask
+            states = TokenStates.of(self.hidden_states(batch.input_ids, mask))
+        head, last = self.head, batch.last_positions
 
-            def best_next_token(mask: Tensor) -> Tensor:
-                return vocabulary_head.best_next_token(hidden[mask])
-
-        sequence = head.sequence_rewards(hidden, batch.input_ids, batch.last_positions)
-        token = head.token_rewards(hidden, batch.input_ids)
-        if best_next_token is not None:
+        def rewards(rows: Tensor, columns: Tensor) -> Tensor:
+            if isinstance(head, ScalarHead):
+                return head.values(states.at(rows, columns))
             # A vocabulary head reads a token's reward off the token before it. A row's first real
             # token has none (under left padding, a padding position stands there): no opinion.
-            before = torch.nn.functional.pad(batch.attention_mask[:, :-1], (1, 0)).bool()
-            token = token.where(before, 0.0)
-            sequence = sequence.where(batch.attention_mask.sum(1) > 1, 0.0)
-        return RewardOutput(
-            sequence_rewards=sequence,
-            token_rewards=token,
-            hidden_states=hidden,
-            best_next_token=best_next_token,
+            before = (columns - 1).clamp(min=0)
+            known = (columns > 0) & batch.attention_mask[rows, before].bool()
+            values = head.rewards_of(states.at(rows, before), batch.input_ids[rows, columns])
+            return values.where(known, 0.0)
+
+        output = RewardOutput(
+            sequence_rewards=rewards(torch.arange(len(last), device=last.device), last),
+            states=states,
+            rewards_at=lambda mask: rewards(*mask.nonzero(as_tuple=True)),
         )
+        if isinstance(head, VocabularyHead):
+            readers = head
+            output.best_next_token = lambda mask: readers.best_next_token(states.marked(mask))
+            output.soft_next_token = lambda mask, temperature: readers.soft_next_token(
+                states.marked(mask), temperature
+            )
+            output.vocabulary_size = head.vocabulary_size
+        return output
 
     @classmethod
     def from_base(
@@ -176,6 +201,8 @@ class RewardModel(nn.Module):
         head = read_card(folder).head
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         base = _load(folder, head, options)
+        if head.kind == "vocabulary":
+            install_projection(base)
         mlp = None
         if head.kind == "scalar" and head.layers == "mlp":
             if not (folder / VALUE_HEAD).exists():
@@ -242,7 +269,7 @@ def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
     old = base.get_output_embeddings()
     if old is None:
         raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
-    new = nn.Linear(
+    new = RewardProjection(
         old.in_features, old.out_features, bias=old.bias is not None,
         device=old.weight.device, dtype=old.weight.dtype,
     )

@@ -6,6 +6,7 @@ template of training.
 """
 
 import logging
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,6 +134,11 @@ class Scorer:
         return min(len(self.tokenizer), int(rows))
 
     @property
+    def autoregressive(self) -> bool:
+        """Whether rewards are log-probabilities: a model trained with that objective."""
+        return "autoregressive" in self.objective.split("+")
+
+    @property
     def position_limit(self) -> int | None:
         """Longest row the backbone can read, in tokens; None when it has no limit."""
         return position_limit(self.reward_model.config)
@@ -165,7 +171,11 @@ class Scorer:
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
         ):
-            values = head.sequence_rewards(read.hidden, read.ids, read.last)
+            if self.autoregressive:
+                whole = self._token_rewards(read, prompt_ids)
+                values = whole[torch.arange(len(whole), device=whole.device), read.last]
+            else:
+                values = head.sequence_rewards(read.hidden, read.ids, read.last)
             rewards[read.rows] = values.double().cpu().numpy()
         _require_finite(rewards)
         return rewards
@@ -198,11 +208,10 @@ class Scorer:
     ) -> list[TokenScores]:
         """`token_scores` of token rows exactly as given."""
         scores: dict[int, TokenScores] = {}
-        head = self.reward_model.head
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
         ):
-            rewards = head.token_rewards(read.hidden, read.ids).double().cpu().numpy()
+            rewards = self._token_rewards(read, prompt_ids).double().cpu().numpy()
             similar = None
             if goal is not None:
                 states = goal.similarity(read.hidden, read.prompt_states(prompt_ids))
@@ -217,6 +226,21 @@ class Scorer:
                     prompt_tokens=len(prompt_ids[row]),
                 )
         return [scores[row] for row in range(len(prompt_ids))]
+
+    def _token_rewards(self, read: Read, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
+        """Rewards ``[R, T]`` of the prefixes ending at each token. An autoregressive model's is
+        the sum of the log-probabilities of a prefix's response tokens (arXiv 2410.08193)."""
+        head = self.reward_model.head
+        if not self.autoregressive:
+            return head.token_rewards(read.hidden, read.ids)
+        assert isinstance(head, VocabularyHead), "the objective needs one"
+        before = read.hidden[:, :-1]
+        soft = head.soft_next_token(before.flatten(0, 1), 1.0).view(before.shape[:2])
+        values = head.rewards_of(before, read.ids[:, 1:]) - soft - math.log(head.vocabulary_size)
+        begins = torch.tensor([len(prompt_ids[row]) for row in read.rows], device=values.device)
+        columns = torch.arange(1, read.ids.shape[1], device=values.device)
+        values = values.where(columns >= begins[:, None], 0.0).cumsum(dim=1)
+        return torch.nn.functional.pad(values, (1, 0))
 
     def encode(
         self, prompts: Sequence[Prompt], completions: Sequence[str]

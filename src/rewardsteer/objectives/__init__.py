@@ -9,5 +9,6 @@ OBJECTIVES = Registry(
         "partial": "rewardsteer.objectives.partial:build",
         "max_constraint": "rewardsteer.objectives.max_constraint:build",
         "goal_contrastive": "rewardsteer.objectives.goal_contrastive:build",
+        "autoregressive": "rewardsteer.objectives.autoregressive:build",
     },
 )

@@ -26,6 +26,8 @@ class Objective:
         rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough.
         needs: fields of `RewardOutput` that must not be None; checked before training starts.
         prefixes: the length list of the partial set that it looks at, or None for the full set.
+        rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
+            the reward read at its end.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Objective:
     rows: Literal["pairs", "chosen"] = "pairs"
     needs: frozenset[str] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+    rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

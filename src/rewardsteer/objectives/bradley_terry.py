@@ -1,8 +1,10 @@
 """Bradley-Terry on whole responses: the loss of every plain reward model."""
 
+import torch
 from torch.nn.functional import logsigmoid
 
 from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
+from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -21,15 +23,17 @@ def bradley_terry(
     """
     chosen, rejected = split_pairs(output.sequence_rewards, batch)
     gap = chosen - rejected
-    loss = -logsigmoid(gap - batch.margin).mean()
+    losses = -logsigmoid(gap - batch.margin)
+    if center_coefficient:
+        losses = losses + center_coefficient * (chosen + rejected).square()
+    # Processes may hold different numbers of pairs; each pair counts the same.
+    loss = global_mean(losses.sum(), torch.tensor(float(len(losses)), device=losses.device))
     metrics = {
         "accuracy": accuracy(chosen, rejected).detach(),
         "reward_gap": gap.detach().mean(),
         "reward_chosen": chosen.detach().mean(),
         "reward_rejected": rejected.detach().mean(),
     }
-    if center_coefficient:
-        loss = loss + center_coefficient * (chosen + rejected).square().mean()
     return ObjectiveResult(loss, metrics)
 
 

@@ -25,7 +25,7 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         )
 
     def function(output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
-        total = torch.zeros((), device=output.token_rewards.device)
+        total = torch.zeros((), device=output.sequence_rewards.device)
         metrics: dict[str, torch.Tensor] = {}
         for term, weight in terms:
             result = term(output, batch)
@@ -40,4 +40,5 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         rows="pairs" if any(term.rows == "pairs" for term, _ in terms) else "chosen",
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
+        rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
     )

@@ -14,10 +14,10 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import Config, load_config
-from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.positions import Spans, draw, draw_future, response_spans
 from rewardsteer.objectives.reduce import global_mean
-from rewardsteer.tensors import PairBatch, RewardOutput
+from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 
 Window = tuple[float, float]
 
@@ -98,14 +98,13 @@ def goal_contrastive(
     counts everything). A batch without any pair gives 0.
 
     Args:
-        output: needs ``hidden_states [2B, T, D]``.
+        output: needs ``states`` of all tokens.
         batch: pairs, ``response_mask [2B, T]``.
         options: see `GoalContrastiveConfig`.
     """
     # Cosines near one differ by less than bfloat16 can tell.
-    with torch.autocast(output.hidden_states.device.type, enabled=False):
-        hidden = output.hidden_states
-        states = hidden if hidden.dtype == torch.float64 else hidden.float()
+    states = output.states
+    with torch.autocast(states.flat.device.type, enabled=False):
         result = _FORMS[options.form](states, batch, options, _generator(batch, options.seed))
     metrics = {
         "goal_positive": result.goal_positive.detach(),
@@ -119,9 +118,16 @@ def _generator(batch: PairBatch, seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{rows}".encode()))
 
 
-def _take(states: Tensor, columns: Tensor) -> Tensor:
-    """States ``[B, S, D]`` at columns ``[B, S]``."""
-    return states.gather(1, columns[..., None].expand(-1, -1, states.shape[-1]))
+def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
+    """States ``[B, S, D]`` (float32 or wider) of rows ``[B]`` at columns ``[B, S]``."""
+    taken = states.at(rows[:, None], columns)
+    return taken if taken.dtype == torch.float64 else taken.float()
+
+
+def _rows(states: TokenStates) -> tuple[Tensor, Tensor]:
+    """Numbers ``[B]`` of the chosen and of the rejected rows."""
+    first, second = torch.arange(len(states.index), device=states.index.device).chunk(2)
+    return first, second
 
 
 def _cosine(first: Tensor, second: Tensor) -> Tensor:
@@ -152,7 +158,8 @@ def _shown(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def _draw_states(
-    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+    states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
+    generator: torch.Generator,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Spans, Spans]]:
     """Sources ``[B, S, D]``, later goals ``[B, S or 1, D]``, which rows have them, and the spans
     of negative sources and goals."""
@@ -162,16 +169,18 @@ def _draw_states(
         sources, chosen.window(*options.goal_window), options.positives, generator,
         shared_split=options.strategy == "cosine_avg",
     )
-    ours, _ = split_pairs(states, batch)
+    ours, _ = _rows(states)
     spans = (sources, rejected.window(*options.goal_window))
-    return _take(ours, source), _average(_take(ours, goal), options), valid, spans
+    goals = _average(_take(states, ours, goal), options)
+    return _take(states, ours, source), goals, valid, spans
 
 
 def _future(
-    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+    states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
+    generator: torch.Generator,
 ) -> _Result:
     source, goal, valid, (sources, goals) = _draw_states(states, batch, options, generator)
-    ours, theirs = split_pairs(states, batch)
+    ours, theirs = _rows(states)
     positive = _cosine(source, goal)
     both = (sources.lengths > 0) & (goals.lengths > 0)
     columns = [
@@ -179,7 +188,7 @@ def _future(
         for span in (sources, goals)
     ]
     negative = _cosine(
-        _take(ours, columns[0]), _average(_take(theirs, columns[1]), options)
+        _take(states, ours, columns[0]), _average(_take(states, theirs, columns[1]), options)
     )
     loss = _row_mean(-logsigmoid(positive / options.temperature), valid)
     loss = loss + _row_mean(-logsigmoid(-negative / options.temperature), both)
@@ -187,13 +196,14 @@ def _future(
 
 
 def _infonce(
-    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+    states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
+    generator: torch.Generator,
 ) -> _Result:
     source, goal, valid, (_, goals) = _draw_states(states, batch, options, generator)
-    _, theirs = split_pairs(states, batch)
+    _, theirs = _rows(states)
     has_goal = goals.lengths > 0
     columns = draw(goals.begin, goals.end, options.negatives, generator)
-    pool = _average(_take(theirs, columns.where(has_goal[:, None], 0)), options)
+    pool = _average(_take(states, theirs, columns.where(has_goal[:, None], 0)), options)
     # Rejected states of every row: all of them are what a good response should be far from.
     others = normalize(pool, dim=-1)
     counts = has_goal.repeat_interleave(others.shape[1])
@@ -208,9 +218,10 @@ def _infonce(
 
 
 def _published(
-    states: Tensor, batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+    states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
+    generator: torch.Generator,
 ) -> _Result:
-    ours, theirs = split_pairs(states, batch)
+    ours, theirs = _rows(states)
     source, goal, negative_source, negative_goal = published_columns(batch, options, generator)
 
     def pairs(first: Tensor, second: Tensor) -> Tensor:
@@ -218,8 +229,8 @@ def _published(
         goals = _average(second, options)
         return _cosine(first[:, :, None], goals[:, None, :]).flatten(1)
 
-    positive = pairs(_take(ours, source), _take(ours, goal))
-    negative = pairs(_take(ours, negative_source), _take(theirs, negative_goal))
+    positive = pairs(_take(states, ours, source), _take(states, ours, goal))
+    negative = pairs(_take(states, ours, negative_source), _take(states, theirs, negative_goal))
     means = [
         global_mean(torch.sigmoid(cosine).sum(), torch.tensor(float(cosine.numel())))
         for cosine in (positive, negative)
@@ -262,7 +273,7 @@ def published_columns(
     )
 
 
-_Form = Callable[[Tensor, PairBatch, GoalContrastiveConfig, torch.Generator], _Result]
+_Form = Callable[[TokenStates, PairBatch, GoalContrastiveConfig, torch.Generator], _Result]
 _FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published": _published}
 
 
@@ -272,5 +283,5 @@ def build(**options: Any) -> Objective:
     return Objective(
         "goal_contrastive",
         lambda output, batch: goal_contrastive(output, batch, config),
-        needs=frozenset({"hidden_states"}),
+        needs=frozenset({"states"}),
     )

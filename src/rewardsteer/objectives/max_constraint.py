@@ -1,5 +1,7 @@
 """The maximum constraint of FaRMA (arXiv 2502.04517): a prefix is worth its best expansion."""
 
+import math
+
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.reduce import global_mean
@@ -7,7 +9,8 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 
 
 def max_constraint(
-    output: RewardOutput, batch: PairBatch, *, detach_target: bool = False
+    output: RewardOutput, batch: PairBatch, *, detach_target: bool = False,
+    temperature: float | None = None,
 ) -> ObjectiveResult:
     """Mean squared error between r(x, y₁..i) and max_v r(x, y₁..i ∘ v) over the drawn prefixes.
 
@@ -18,14 +21,21 @@ def max_constraint(
     A whole response has no expansion, so the partial set lists proper prefixes alone.
 
     Args:
-        output: needs ``token_rewards [R, T]`` and ``best_next_token`` (a vocabulary head).
+        output: needs ``rewards_at`` and ``best_next_token`` (a vocabulary head).
         batch: ``prefix_mask [R, T]`` marks the last token of each prefix.
         detach_target: take the maximum as a fixed target. The published code lets gradients flow
             into both sides, which is the default.
+        temperature: None takes the maximum. A τ > 0, in units of rewards, takes a soft one in its
+            place, τ · log(mean_v exp(r(x, y₁..i ∘ v) / τ)), which all expansions have a part in: it
+            nears the maximum as τ → 0 and the mean as τ → ∞ (see `kernels.vocabulary_soft`).
     """
     assert output.best_next_token is not None, "checked before training starts"
-    reward = output.token_rewards[batch.prefix_mask]
-    best = output.best_next_token(batch.prefix_mask)
+    reward = output.rewards_at(batch.prefix_mask)
+    if temperature is None:
+        best = output.best_next_token(batch.prefix_mask)
+    else:
+        assert output.soft_next_token is not None, "given with best_next_token"
+        best = output.soft_next_token(batch.prefix_mask, temperature)
     target = best.detach() if detach_target else best
     violation = reward - target
     # Prefixes differ in number from process to process; each counts the same.
@@ -39,14 +49,31 @@ def max_constraint(
     return ObjectiveResult(loss, metrics)
 
 
-def build(detach_target: bool = False) -> Objective:
-    """The objective with its options bound."""
+def build(detach_target: bool = False, temperature: float | None = None) -> Objective:
+    """The objective with its options bound.
+
+    Raises:
+        ConfigError: an option is not of its type or range.
+    """
     if not isinstance(detach_target, bool):
         raise ConfigError(f"detach_target must be true or false, got {detach_target!r}.")
+    if temperature is not None and not _positive(temperature):
+        raise ConfigError(
+            "temperature must be null for the hard maximum or a number above 0 for the soft one, "
+            f"got {temperature!r}."
+        )
     return Objective(
         "max_constraint",
-        lambda output, batch: max_constraint(output, batch, detach_target=detach_target),
+        lambda output, batch: max_constraint(
+            output, batch, detach_target=detach_target, temperature=temperature
+        ),
         rows="chosen",
-        needs=frozenset({"token_rewards", "best_next_token"}),
+        needs=frozenset({"rewards_at", "best_next_token"}),
         prefixes="chosen_lengths",
     )
+
+
+def _positive(value: object) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return 0 < value < math.inf

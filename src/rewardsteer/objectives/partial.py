@@ -18,16 +18,15 @@ def partial(
     is over all prefix pairs of the batch.
 
     Args:
-        output: needs ``token_rewards [2B, T]``.
+        output: needs ``rewards_at``.
         batch: ``prefix_mask`` marks the same prefix lengths in the chosen and the rejected row.
         center_coefficient: c of c·mean((r_chosen + r_rejected)²).
     """
     chosen_mask, rejected_mask = split_pairs(batch.prefix_mask, batch)
     counts = chosen_mask.sum(1)
     assert torch.equal(counts, rejected_mask.sum(1)), "prefixes come in pairs"
-    chosen_rows, rejected_rows = split_pairs(output.token_rewards, batch)
-    # A boolean index walks row by row, left to right, so the i-th prefixes of a pair meet.
-    chosen, rejected = chosen_rows[chosen_mask], rejected_rows[rejected_mask]
+    # Marked tokens come row by row, left to right, so the i-th prefixes of a pair meet.
+    chosen, rejected = output.rewards_at(batch.prefix_mask).chunk(2)
     margin = batch.margin.repeat_interleave(counts)
     gap = chosen - rejected
     losses = -logsigmoid(gap - margin)
@@ -49,6 +48,6 @@ def build(center_coefficient: float = 0.0) -> Objective:
     return Objective(
         "partial",
         lambda output, batch: partial(output, batch, center_coefficient=center_coefficient),
-        needs=frozenset({"token_rewards"}),
+        needs=frozenset({"rewards_at"}),
         prefixes="pair_lengths",
     )

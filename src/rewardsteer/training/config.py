@@ -15,6 +15,11 @@ class OptimiserConfig(Config):
     Attributes:
         learning_rate: peak learning rate.
         batch_size: comparisons a device reads at once.
+        order: ``random``, or ``length``: pairs of similar length stand in one batch, which leaves
+            little padding. Batches are shuffled anew each epoch either way.
+        batch_tokens: a training batch holds, instead of ``batch_size`` comparisons, as many of
+            similar length as fit into so many tokens, padding and both responses included; a longer
+            comparison stands alone. Implies ``order=length``; evaluation keeps ``batch_size``.
         accumulation: batches summed up before an update.
         epochs: passes over the rows of a phase.
         max_steps: updates per phase; overrides ``epochs`` when positive.
@@ -25,10 +30,14 @@ class OptimiserConfig(Config):
         max_grad_norm: gradients are clipped to this norm.
         precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
+        activation_offload: keep activations in the computer's memory between forward and backward
+            pass instead of the accelerator's; needs trl.
     """
 
     learning_rate: float = 5e-6
     batch_size: int = Field(8, ge=1)
+    order: Literal["random", "length"] = "random"
+    batch_tokens: int | None = Field(None, ge=1)
     accumulation: int = Field(1, ge=1)
     epochs: float = Field(1.0, gt=0)
     max_steps: int = -1
@@ -39,6 +48,7 @@ class OptimiserConfig(Config):
     max_grad_norm: float = 1.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
+    activation_offload: bool = False
 
 
 class LogConfig(Config):
@@ -118,6 +128,8 @@ class TrainConfig(Config):
         lora: adapters instead of full weights; None trains all weights.
         attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; None: automatic.
         padding_side: side on which training batches are padded.
+        packing: ``auto`` reads a pair's prompt once and several pairs in one row, where the
+            backbone allows it and it saves time; the losses are the same. ``off`` never does.
         seed: of row draws, order, new heads and dropout.
     """
 
@@ -134,6 +146,7 @@ class TrainConfig(Config):
     lora: LoraSettings | None = None
     attn_implementation: str | None = None
     padding_side: Literal["right", "left"] = "right"
+    packing: Literal["auto", "off"] = "auto"
     seed: int = 0
 
     @field_validator("phases")

@@ -11,14 +11,25 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.packing import choose_packing
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
 from rewardsteer.objectives.combine import combine
+from rewardsteer.training.batches import (
+    describe,
+    describe_packing,
+    length_batches,
+    read_lengths,
+)
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.trainer import RewardTrainer
 
 logger = logging.getLogger(__name__)
+
+# Fields of `RewardOutput` that are None for a scalar head.
+_VOCABULARY_FIELDS = {"best_next_token", "soft_next_token", "vocabulary_size"}
 
 
 def build_objective(terms: Sequence[TermConfig]) -> Objective:
@@ -39,10 +50,11 @@ def build_objective(terms: Sequence[TermConfig]) -> Objective:
 
 def check_fit(objective: Objective, head_kind: str) -> None:
     """Raise `ConfigError` when the head does not give a field that the objective needs."""
-    if "best_next_token" in objective.needs and head_kind != "vocabulary":
+    missing = sorted(objective.needs & _VOCABULARY_FIELDS)
+    if missing and head_kind != "vocabulary":
         raise ConfigError(
-            f"The objective {objective.name!r} needs best_next_token, which a {head_kind} head "
-            "does not give; set head.kind=vocabulary."
+            f"The objective {objective.name!r} needs {missing[0]}, which a {head_kind} head does "
+            "not give; set head.kind=vocabulary."
         )
 
 
@@ -134,6 +146,7 @@ def fit(
     seed: int = 0,
     eval_rows: Any = None,
     padding_side: Literal["right", "left"] = "right",
+    packing: Literal["auto", "off"] = "auto",
     phase: str = "train",
     resume: bool = False,
     keep_best: bool = False,
@@ -147,7 +160,7 @@ def fit(
         rows: a dataset of full rows, or of partial rows when the objective looks at prefixes.
         out: folder for checkpoints and a bad batch's record.
         log_lines: JSONL file that log lines are appended to.
-        optimiser, log, seed, padding_side: settings.
+        optimiser, log, seed, padding_side, packing: settings.
         eval_rows: partial rows to evaluate on, or None.
         phase: name written into the log lines.
         resume: go on from the last whole checkpoint in ``out``.
@@ -155,9 +168,11 @@ def fit(
             evaluations and checkpoints are made within the phase.
 
     Returns:
-        The last evaluation's figures (``eval_accuracy``, …), empty without ``eval_rows``.
+        ``peak_memory_mib`` of the phase (in this process, see `peak_memory`) and, with
+        ``eval_rows``, the last evaluation's figures (``eval_accuracy``, …).
 
     Raises:
+        ConfigError: activations cannot be offloaded here.
         NonFiniteError: the loss became NaN or infinite.
     """
     check_fit(objective, model.head_kind)
@@ -167,32 +182,45 @@ def fit(
     eval_prefixes = objective.prefixes
     if eval_prefixes is None and model.head_kind == "vocabulary":
         eval_prefixes = "chosen_lengths"
+    arguments = training_arguments(
+        out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best
+    )
+    paired = objective.rows == "pairs"
+    lengths = read_lengths(rows, paired=paired)
+    order = length_batches(lengths, optimiser, seed, arguments.world_size)
+    attention = choose_packing(model, int(lengths.max())) if packing == "auto" else None
+    collate = PairCollator(padding, padding_side, paired, objective.prefixes, attention)
     trainer = RewardTrainer(
         objective=objective,
-        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes),
+        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, attention),
+        order=order,
+        offload=activation_offloading() if optimiser.activation_offload else None,
         model=model,
-        args=training_arguments(
-            out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best
-        ),
+        args=arguments,
         train_dataset=rows,
         eval_dataset=eval_rows,
-        data_collator=PairCollator(
-            padding, padding_side, objective.rows == "pairs", objective.prefixes
-        ),
+        data_collator=collate,
         callbacks=[LogLines(log_lines, phase)],
     )
     if not log.echo:
         trainer.remove_callback(PrinterCallback)
+    if trainer.is_world_process_zero():
+        logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
+        if attention is not None:
+            logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
+    reset_peak_memory()
     checkpoint = last_checkpoint(out) if resume else None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    if eval_rows is None:
-        return {}
-    if keep_best:
-        best: dict[str, float] = trainer.evaluate()
-        return best
+    figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
+    figures["peak_memory_mib"] = peak_memory()
+    trainer.log({"peak_memory_mib": figures["peak_memory_mib"]})
+    return figures
+
+
+def _last_evaluation(trainer: RewardTrainer, *, again: bool) -> dict[str, float]:
+    """Figures of the weights as they are now; ``again`` when others were loaded since."""
     # With evaluation at the end of each epoch the last figures are in the log already.
     for line in reversed(trainer.state.log_history):
-        if "eval_loss" in line and line["step"] == trainer.state.global_step:
+        if not again and "eval_loss" in line and line["step"] == trainer.state.global_step:
             return {name: value for name, value in line.items() if name.startswith("eval_")}
-    figures: dict[str, float] = trainer.evaluate()
-    return figures
+    return trainer.evaluate()

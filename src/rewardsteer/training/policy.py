@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config, save_config
 from rewardsteer.data.collate import SftCollator
@@ -43,6 +43,16 @@ class PolicyConfig(Config):
     log: LogConfig = LogConfig()
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     seed: int = 0
+
+    @model_validator(mode="after")
+    def _stock_trainer(self) -> "PolicyConfig":
+        asked = self.optimiser
+        if asked.order != "random" or asked.batch_tokens or asked.activation_offload:
+            raise ValueError(
+                "order, batch_tokens and activation_offload are for training reward models; leave "
+                "them out when fine-tuning a policy"
+            )
+        return self
 
 
 def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:

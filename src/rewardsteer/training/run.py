@@ -38,6 +38,7 @@ from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.fit import build_objective, check_fit, fit
+from rewardsteer.training.memory import activation_offloading
 
 logger = logging.getLogger(__name__)
 
@@ -64,6 +65,8 @@ def train(
     """
     for phase in config.phases:
         check_fit(build_objective(phase.objective), config.head.kind)
+    if config.optimiser.activation_offload:
+        activation_offloading()
     tokenizer = load_tokenizer(config.base_model)
     ensure_padding_token(tokenizer)
     if config.prepared is not None:
@@ -179,8 +182,8 @@ def _run_phase(
         model, tokenizer, objective, rows, folder, folder.parent.parent / "metrics.jsonl",
         optimiser=optimiser, log=config.log, seed=seed,
         eval_rows=test.select(range(min(len(test), config.log.eval_rows))) if len(test) else None,
-        padding_side=config.padding_side, phase=f"{index + 1:02d}-{phase.name}", resume=resume,
-        keep_best=config.keep == "best",
+        padding_side=config.padding_side, packing=config.packing,
+        phase=f"{index + 1:02d}-{phase.name}", resume=resume, keep_best=config.keep == "best",
     )
 
 

@@ -1,9 +1,58 @@
 """One reward per next token: Q(h)[v] = r(x, y∘v) (FaRMA, arXiv 2502.04517)."""
 
+from typing import Any, Literal
+
 import torch
 from torch import Tensor, nn
 
-from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
+from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax, widen
+from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
+
+
+class RewardProjection(nn.Linear):
+    """The output layer of a causal language model, whose logits can be read without making all.
+
+    Sharded training (FSDP, ZeRO-3) gathers a layer's parameters around its call and nowhere else,
+    so every reading of them is a call. A plain call gives the logits, as generation expects it.
+    """
+
+    def forward(
+        self, hidden: Tensor, read: Literal["logits", "tokens", "best", "soft"] = "logits", *,
+        tokens: Tensor | None = None, temperature: float = 1.0,
+    ) -> Tensor:
+        """What ``read`` names.
+
+        Args:
+            hidden: ``[..., D]``; ``[N, D]`` for ``best`` and ``soft``.
+            read: ``logits`` ``[..., V]``; ``tokens``: those of ``tokens [...]``; ``best``: their
+                maximum ``[N]``; ``soft``: their soft maximum ``[N]`` with uniform p, see
+                `vocabulary_logsumexp`.
+            tokens: see ``read``.
+            temperature: of ``soft``, in units of the logits.
+        """
+        if read == "logits":
+            return super().forward(hidden)
+        if read == "soft":
+            return vocabulary_logsumexp(hidden, self.weight, self.bias, temperature=temperature)
+        if read == "best":
+            tokens = vocabulary_argmax(hidden, self.weight, self.bias)
+        assert tokens is not None, "which tokens to read"
+        return gather_products(hidden, self.weight, tokens, self.bias)
+
+    @classmethod
+    def sharing(cls, layer: nn.Linear) -> "RewardProjection":
+        """A layer of the same parameters, no copies of them."""
+        projection = cls(layer.in_features, layer.out_features, bias=False, device="meta")
+        projection.weight, projection.bias = layer.weight, layer.bias
+        return projection.train(layer.training)
+
+
+def install_projection(model: Any) -> None:
+    """Make the output layer of a Hugging Face causal language model a `RewardProjection`, in place.
+    The library puts a plain layer there whenever it loads a model or resizes its embeddings."""
+    layer = model.get_output_embeddings()
+    if type(layer) is nn.Linear:
+        model.set_output_embeddings(RewardProjection.sharing(layer))
 
 
 class VocabularyHead:
@@ -13,37 +62,51 @@ class VocabularyHead:
     r(x, y₁..t) = Q(h_{t-1})[y_t].
 
     Args:
-        projection: the output layer, ``[D] → [V]``. It belongs to the model that holds its
-            parameters; the head only reads it.
+        projection: the output layer, which belongs to the model that holds its parameters; the
+            head only reads it. Where parameters are sharded it must be a `RewardProjection` (or
+            peft's wrapper of one), see `install_projection`.
     """
 
     def __init__(self, projection: nn.Linear) -> None:
-        self.projection = projection
+        plain = type(projection) is nn.Linear
+        self.projection = RewardProjection.sharing(projection) if plain else projection
+
+    @property
+    def vocabulary_size(self) -> int:
+        """V."""
+        return self.projection.out_features
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
-        rewards: Tensor = self.projection(hidden)
-        return rewards if rewards.dtype == torch.float64 else rewards.float()
+        return widen(self.projection(hidden))
 
     def best_next_token(self, hidden: Tensor) -> Tensor:
-        """Rewards ``[...]`` of the best one-token extension, the maximum of `next_token`, without
+        """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token`, without
         ever holding all of them; differentiable. hidden ``[N, D]``."""
-        return self._gather(
-            hidden, vocabulary_argmax(hidden, self.projection.weight, self.projection.bias)
-        )
+        best: Tensor = self.projection(hidden, "best")
+        return best
 
-    def _gather(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Q(hidden)[tokens] by one dot product a position, never the product with all of V."""
-        return gather_products(hidden, self.projection.weight, tokens, self.projection.bias)
+    def soft_next_token(self, hidden: Tensor, temperature: float) -> Tensor:
+        """τ · log of the mean of exp(`next_token` / τ) over the vocabulary ``[N]``, which is below
+        the maximum and nears it as τ → 0; differentiable. hidden ``[N, D]``, τ > 0 in units of
+        rewards."""
+        soft: Tensor = self.projection(hidden, "soft", temperature=temperature)
+        return soft
+
+    def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Rewards ``[...]`` of the extensions by ``tokens [...]`` of the prefixes ending at hidden
+        ``[..., D]``, by one dot product a position, never the product with all of V."""
+        rewards: Tensor = self.projection(hidden, "tokens", tokens=tokens)
+        return rewards
 
     def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """Rewards ``[R, T]`` of the prefix ending at every token; column 0 has no state before it
         and is 0. hidden ``[R, T, D]``, input_ids ``[R, T]``."""
-        rewards = self._gather(hidden[:, :-1], input_ids[:, 1:])
+        rewards = self.rewards_of(hidden[:, :-1], input_ids[:, 1:])
         return torch.cat([rewards.new_zeros(len(rewards), 1), rewards], dim=1)
 
     def sequence_rewards(self, hidden: Tensor, input_ids: Tensor, last: Tensor) -> Tensor:
         """Rewards ``[R]`` of whole rows; last ``[R]`` indexes each row's last real token."""
         rows = torch.arange(len(last), device=hidden.device)
         before = (last - 1).clamp(min=0)
-        return self._gather(hidden[rows, before], input_ids[rows, last])
+        return self.rewards_of(hidden[rows, before], input_ids[rows, last])

@@ -1,0 +1,98 @@
+"""What packed rows hold, and when they are made."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.data.packing import common_beginning, first_fit, pack
+
+token = st.integers(1, 4)
+
+
+def tokens(least, most):
+    return st.lists(token, min_size=least, max_size=most)
+
+
+def pairs(count=5):
+    row = st.fixed_dictionaries({
+        "prompt_ids": tokens(0, 6), "chosen_ids": tokens(1, 6), "rejected_ids": tokens(1, 6),
+    })
+    return st.lists(row, min_size=1, max_size=count)
+
+
+@settings(max_examples=200, deadline=None)
+@given(pairs(), st.sampled_from(["left", "right"]))
+def test_every_token_is_found_with_its_position_and_sees_its_own_row_alone(data, side):
+    batch = to_batch(PairCollator(0, side, packing=0.0)(data))
+    if batch.packing is None:
+        assert batch.computed_tokens == batch.padded_tokens
+        return
+    packing, real = batch.packing, batch.attention_mask.bool()
+    assert batch.computed_tokens == packing.input_ids.numel() <= batch.padded_tokens
+    places = packing.index[real]
+    assert torch.equal(packing.input_ids.flatten()[places], batch.input_ids[real])
+    positions = batch.attention_mask.cumsum(1) - 1
+    assert torch.equal(packing.position_ids.flatten()[places], positions[real])
+    width = packing.input_ids.shape[1]
+    for row in range(len(batch.input_ids)):
+        mine = packing.index[row][real[row]]
+        # Places of a row are distinct, in order, and in one packed row.
+        assert torch.equal(mine, mine.unique())
+        assert len({int(place) // width for place in mine}) == 1
+        packed = int(mine[0]) // width
+        blocks, parents = packing.blocks[packed], packing.parents[packed]
+        for place in (mine % width).tolist():
+            seen = [
+                other for other in range(place + 1)
+                if blocks[other] == blocks[place] or blocks[other] == parents[place]
+            ]
+            assert seen == [one for one in (mine % width).tolist() if one <= place]
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(9, 20))
+def test_bins_hold_each_item_once_and_never_too_much(sizes, capacity):
+    bins = first_fit(sizes, capacity)
+    assert sorted(item for several in bins for item in several) == list(range(len(sizes)))
+    assert all(sum(sizes[item] for item in several) <= capacity for several in bins)
+    # First fit never leaves two bins that would go into one.
+    loads = [sum(sizes[item] for item in several) for several in bins]
+    assert all(a + b > capacity for i, a in enumerate(loads) for b in loads[:i])
+
+
+def test_the_beginning_that_rows_share():
+    assert common_beginning([[1, 2, 3]]) == 3
+    assert common_beginning([[1, 2, 3], [1, 2, 4]]) == 2
+    assert common_beginning([[1, 2], [1, 2, 4]]) == 2
+    assert common_beginning([[5], [6]]) == 0
+    assert common_beginning([[], [6]]) == 0
+
+
+def long_prompt(count):
+    return [
+        {"prompt_ids": [1] * 50, "chosen_ids": [2, row + 3], "rejected_ids": [3, row + 3]}
+        for row in range(count)
+    ]
+
+
+def test_prompts_are_read_once():
+    batch = to_batch(PairCollator(0, packing=1e-3)(long_prompt(4)))
+    assert batch.padded_tokens == 8 * 52
+    assert batch.computed_tokens == 4 * 54
+
+
+def test_padding_is_kept_where_attention_would_cost_more_than_it_saves():
+    assert to_batch(PairCollator(0, packing=1.0)(long_prompt(4))).packing is None
+    assert to_batch(PairCollator(0, packing=None)(long_prompt(4))).packing is None
+    equal = [{"prompt_ids": [], "chosen_ids": [1] * 9, "rejected_ids": [2] * 9}] * 3
+    assert to_batch(PairCollator(0, packing=0.0)(equal)).packing is None
+
+
+def test_short_rows_fill_a_row_as_wide_as_the_longest():
+    rows = [[1] * 8, [2] * 3, [3] * 3, [4] * 2]
+    fields = pack(
+        rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, attention=0.0, padding=0
+    )
+    assert fields["input_ids"].tolist() == [[1] * 8, [2, 2, 2, 3, 3, 3, 4, 4]]
+    assert fields["position_ids"][1].tolist() == [0, 1, 2, 0, 1, 2, 0, 1]

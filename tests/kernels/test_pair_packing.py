@@ -1,0 +1,181 @@
+"""Every objective on packed rows against the same rows padded: loss and gradients."""
+
+import logging
+import re
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
+
+from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.data.packing import pack
+from rewardsteer.kernels.pair_packing import block_mask
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.packing import attention_cost, choose_packing, packing_refusal
+from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
+from rewardsteer.tensors import Packing
+from rewardsteer.training.config import TermConfig
+from rewardsteer.training.fit import build_objective
+from tests.fakes import tiny_causal_lm
+from tests.objectives.test_objectives import gradients, rows
+
+OBJECTIVES = {
+    "bradley_terry": [{"name": "bradley_terry", "options": {"center_coefficient": 0.1}}],
+    "partial": [{"name": "partial"}],
+    "max_constraint": [{"name": "max_constraint"}],
+    "both": [{"name": "bradley_terry"}, {"name": "max_constraint", "weight": 0.5}],
+    "contrastive": [{"name": "bradley_terry"}, {"name": "goal_contrastive", "weight": 0.5}],
+    "future": [{"name": "goal_contrastive", "options": {"form": "future"}}],
+    "published": [{"name": "goal_contrastive", "options": {"form": "published"}}],
+}
+
+
+def build(kind, head, dtype=torch.float64, attention="sdpa"):
+    base = tiny_causal_lm(kind)
+    config = base.config
+    if head == "scalar":
+        config.num_labels = 1
+        torch.manual_seed(0)
+        base = AutoModelForSequenceClassification.from_config(config)
+        for parameter in base.parameters():
+            if parameter.dim() > 1:
+                torch.nn.init.normal_(parameter, std=0.12)
+        model = RewardModel(base, HeadConfig())
+    else:
+        settings = HeadConfig(kind="vocabulary")
+        model = RewardModel(_open_vocabulary(base, settings), settings)
+    model.base.set_attn_implementation(attention)
+    return model.to(dtype).eval()
+
+
+def objective_of(name):
+    return build_objective([TermConfig.model_validate(term) for term in OBJECTIVES[name]])
+
+
+def batch_of(data, side, objective, packing):
+    collate = PairCollator(2, side, objective.rows == "pairs", objective.prefixes, packing)
+    return to_batch(collate(data))
+
+
+def loss_and_gradients(model, objective, batch):
+    loss = objective(model(batch), batch).loss
+    return loss.detach(), gradients(model, loss)
+
+
+def assert_equal(ours, theirs, exact):
+    torch.testing.assert_close(ours[0], theirs[0], atol=exact, rtol=exact)
+    assert ours[1].keys() == theirs[1].keys()
+    for name, gradient in ours[1].items():
+        torch.testing.assert_close(gradient, theirs[1][name], atol=exact, rtol=exact, msg=name)
+
+
+@pytest.mark.parametrize("side", ["right", "left"])
+@pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_packed_rows_give_the_same_loss_and_gradients(name, kind, side):
+    objective = objective_of(name)
+    model = build(kind, "vocabulary" if "constraint" in name or name == "both" else "scalar")
+    data = rows(seed=3, count=9, longest=12)
+    padded = batch_of(data, side, objective, None)
+    packed = batch_of(data, side, objective, 0.0)
+    assert packed.packing is not None
+    # Llama's norms compute in float32 whatever the weights are.
+    exact = 1e-6 if kind == "llama" else 1e-8
+    assert_equal(
+        loss_and_gradients(model, objective, packed),
+        loss_and_gradients(model, objective, padded), exact,
+    )
+
+
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("head", ["scalar", "vocabulary"])
+def test_float32(head, attention):
+    objective, model = objective_of("bradley_terry"), build("gpt2", head, torch.float32, attention)
+    data = rows(seed=6, count=6)
+    packed, padded = (batch_of(data, "right", objective, packing) for packing in (0.0, None))
+    assert packed.packing is not None
+    assert_equal(
+        loss_and_gradients(model, objective, packed),
+        loss_and_gradients(model, objective, padded), 1e-5,
+    )
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["right", "left"]), st.integers(1, 6))
+def test_random_lengths(seed, side, count):
+    objective, model = objective_of("both"), build("gpt_neox", "vocabulary")
+    data = rows(seed, count=count, longest=6)
+    packed, padded = (batch_of(data, side, objective, packing) for packing in (0.0, None))
+    ours, theirs = (objective(model(one), one).loss for one in (packed, padded))
+    torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=1e-8)
+
+
+def test_flex_attention_takes_the_same_mask():
+    """Forward alone: torch has no backward of it on a CPU."""
+    objective = objective_of("bradley_terry")
+    data = rows(seed=6, count=4)
+    packed = batch_of(data, "right", objective, 0.0)
+    plain = build("llama", "scalar", torch.float32)
+    flex = build("llama", "scalar", torch.float32, "flex_attention")
+    flex.load_state_dict(plain.state_dict())
+    with torch.no_grad():
+        ours, theirs = (model(packed).sequence_rewards for model in (flex, plain))
+    torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-5)
+
+
+def test_forms_of_the_mask_say_the_same():
+    fields = pack([[1, 2, 3], [1, 4], [5, 6]], [[0, 1], [2]], starts=[0, 0, 0], width=3,
+                  attention=0.0, padding=0)
+    packing = Packing(**fields)
+    allowed = block_mask(packing, "sdpa", torch.float32)
+    added = block_mask(packing, "eager", torch.float32)
+    assert torch.equal(allowed, added == 0)
+    assert added.min() == torch.finfo(torch.float32).min
+    # [1, 2, 3] and 4 share the 1; 5, 6 lie in a row of their own.
+    assert allowed[0, 0].long().tolist() == [
+        [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1],
+    ]
+
+
+
+def other(kind, **options):
+    config = AutoConfig.for_model(kind, vocab_size=97, num_labels=1, pad_token_id=0, **options)
+    torch.manual_seed(0)
+    base = AutoModelForCausalLM.from_config(config)
+    for parameter in base.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    settings = HeadConfig(kind="vocabulary")
+    return RewardModel(_open_vocabulary(base, settings), settings).train()
+
+
+SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+
+
+@pytest.mark.parametrize(("model", "reason"), [
+    (lambda: other("mamba", hidden_size=32, num_hidden_layers=2), "no block mask|no positions"),
+    (lambda: other("bloom", hidden_size=32, n_layer=2, n_head=2), "takes no positions"),
+    (lambda: other("falcon", alibi=True, **SMALL), "refuses the block mask"),
+    (lambda: other("mistral", intermediate_size=64, num_key_value_heads=1, sliding_window=8,
+                   **SMALL), "attention window of 8 tokens is too short"),
+    (lambda: other("jamba", intermediate_size=64, num_key_value_heads=1, attn_layer_period=2,
+                   attn_layer_offset=1, mamba_d_state=4, **SMALL | {"num_hidden_layers": 4}),
+     "other states"),
+])
+def test_backbones_for_which_it_does_not_hold_fall_back_with_a_reason(model, reason, caplog):
+    built = model()
+    with caplog.at_level(logging.INFO):
+        assert choose_packing(built, longest=9) is None
+    assert "rows are padded, not packed: " in caplog.text
+    assert re.search(reason, caplog.text)
+    assert built.training
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma2", "mistral"])
+def test_backbones_for_which_it_holds(kind):
+    settings = HeadConfig(kind="vocabulary")
+    model = RewardModel(_open_vocabulary(tiny_causal_lm(kind), settings), settings)
+    assert packing_refusal(model, longest=100) is None
+    assert 0 < attention_cost(model) < 1

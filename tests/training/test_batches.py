@@ -1,0 +1,278 @@
+"""Batches of similar length: every row once an epoch, within the budget, the same after a break."""
+
+import json
+import logging
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from accelerate.data_loader import DataLoaderShard, prepare_data_loader, skip_first_batches
+from datasets import Dataset
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch.utils.data import DataLoader
+
+from rewardsteer.data.collate import PairCollator
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.tensors import Packing, PairBatch
+from rewardsteer.training import fit as fit_module
+from rewardsteer.training.batches import (
+    EpochCallback,
+    LengthBatches,
+    describe,
+    padded_share,
+    read_lengths,
+)
+from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.fit import build_objective, fit
+from tests.fakes import character_tokenizer, tiny_causal_lm
+
+
+def make_rows(count, longest=40, seed=0):
+    generator = np.random.default_rng(seed)
+
+    def ids():
+        return generator.integers(3, 70, generator.integers(1, longest)).tolist()
+
+    return [
+        {"id": str(row), "prompt_ids": ids(), "chosen_ids": ids(), "rejected_ids": ids(),
+         "margin": 0.0, "chosen_lengths": [1], "pair_lengths": [1]}
+        for row in range(count)
+    ]
+
+
+def column(lengths):
+    return np.array(lengths)[:, None]
+
+
+def greedy(costs, rows, tokens):
+    """Longest first into the same batch while it fits."""
+    found = []
+    for cost in sorted(costs, reverse=True):
+        fits = found and (rows is None or len(found[-1]) < rows) and (
+            tokens is None or (len(found[-1]) + 1) * found[-1][0] <= tokens
+        )
+        if fits:
+            found[-1].append(cost)
+        else:
+            found.append([cost])
+    return found
+
+
+limits = st.one_of(
+    st.tuples(st.integers(1, 7), st.none()), st.tuples(st.none(), st.integers(1, 200))
+)
+
+
+@given(st.lists(st.integers(1, 60), min_size=1, max_size=60), limits, st.integers(1, 4))
+@settings(deadline=None)
+def test_every_epoch_reads_every_row_once_within_the_budget(lengths, limit, processes):
+    rows, tokens = limit
+    order = LengthBatches(column(lengths), rows=rows, tokens=tokens, processes=processes)
+    for epoch in range(3):
+        order.set_epoch(epoch)
+        found = list(order)
+        assert len(found) == len(order)
+        assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
+        for batch in found:
+            assert rows is None or len(batch) <= rows
+            cost = len(batch) * max(lengths[row] for row in batch)
+            assert tokens is None or len(batch) == 1 or cost <= tokens
+        assert len(found) % processes == 0 or all(len(batch) == 1 for batch in found)
+        if processes == 1:
+            composed = sorted(sorted((lengths[row] for row in b), reverse=True) for b in found)
+            assert composed == sorted(greedy(lengths, rows, tokens))
+
+
+def test_seed_and_epoch_decide_the_order():
+    lengths = column(np.random.default_rng(0).integers(1, 12, 64))
+
+    def read(seed, epoch):
+        order = LengthBatches(lengths, rows=4, seed=seed)
+        order.set_epoch(epoch)
+        return list(order)
+
+    assert read(0, 1) == read(0, 1)
+    different = [read(0, 0), read(0, 1), read(1, 0)]
+    composed = [{frozenset(batch) for batch in found} for found in different]
+    sizes = [[lengths[batch[0], 0] for batch in found] for found in different]
+    for first in range(3):
+        assert lengths[different[first][0]].max() == lengths.max()  # what may not fit comes first
+        for second in range(first):
+            assert composed[first] != composed[second]  # rows of equal length change batches
+            assert sizes[first] != sizes[second]  # and batches their place
+
+
+def loader(order, process, processes=2):
+    data = DataLoader(range(len(order.costs)), batch_sampler=order, collate_fn=list)
+    return prepare_data_loader(data, num_processes=processes, process_index=process)
+
+
+def test_two_processes_share_an_epoch_and_wait_little():
+    lengths = np.random.default_rng(0).integers(1, 400, 101)
+    order = LengthBatches(column(lengths), tokens=900, processes=2)
+    alone = LengthBatches(column(lengths), tokens=900)
+    assert len(alone) % 2 == 1  # one batch has to be halved
+    first, second = list(loader(order, 0)), list(loader(order, 1))
+    assert len(first) == len(second) == len(loader(order, 0)) == (len(alone) + 1) // 2
+    read = [row for batch in first + second for row in batch]
+    assert sorted(read) == list(range(101))
+    costs = [[len(b) * lengths[b].max() for b in batches] for batches in (first, second)]
+    waited = sum(abs(a - b) for a, b in zip(*costs, strict=True)) / sum(map(sum, costs))
+    assert waited < 0.1
+
+
+def test_more_processes_than_rows_repeat_what_they_must():
+    order = LengthBatches(column([5, 3, 4]), rows=2, processes=4)
+    read = [list(loader(order, process, 4)) for process in range(4)]
+    assert [len(batches) for batches in read] == [1, 1, 1, 1]
+    rows = [row for batches in read for batch in batches for row in batch]
+    assert set(rows) == {0, 1, 2}
+
+
+@pytest.mark.parametrize("process", [0, 1])
+def test_two_processes_resume_within_the_second_epoch(process):
+    order = LengthBatches(column(np.random.default_rng(0).integers(1, 40, 60)), rows=4, processes=2)
+    order.set_epoch(1)
+    whole = list(loader(order, process))
+    again = LengthBatches(np.array(order.costs)[:, None], rows=4, processes=2)
+    resumed = skip_first_batches(loader(again, process), 3)
+    resumed.set_epoch(1)
+    EpochCallback(again).on_epoch_begin(None, SimpleNamespace(epoch=1.4), None)
+    assert list(resumed) == whole[3:]
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_lengths_and_padding_are_those_of_the_collator(paired):
+    rows = make_rows(50)
+    data = Dataset.from_list(rows).shuffle(seed=1).select(range(30))
+    lengths = read_lengths(data, paired=paired)
+    np.testing.assert_array_equal(lengths, read_lengths(list(data), paired=paired))
+    sides = ["chosen_ids", "rejected_ids"][: 1 + paired]
+    assert lengths.tolist() == [
+        [len(row["prompt_ids"] + row[side]) for side in sides] for row in data
+    ]
+    collate = PairCollator(0, "right", paired)
+    batch = collate([data[3], data[7]])
+    assert batch["attention_mask"].sum() == lengths[[3, 7]].sum()
+    groups = list(LengthBatches(lengths, tokens=300))
+    batches = [collate([data[row] for row in group]) for group in groups]
+    assert all(b["input_ids"].numel() <= 300 for b in batches if len(b["row_ids"]) > 1)
+    real = sum(int(b["attention_mask"].sum()) for b in batches)
+    computed = sum(b["input_ids"].numel() for b in batches)
+    assert padded_share(lengths, groups) == pytest.approx(1 - real / computed)
+
+
+def test_describe():
+    lengths = column([10, 1, 10, 1])
+    by_length = describe(lengths, LengthBatches(lengths, rows=2), 2, seed=2)
+    assert by_length == (
+        "4 chosen responses of 6 tokens in 2 batches; padding 0% (random order: 45%)"
+    )
+    at_random = describe(np.repeat(lengths, 2, axis=1), None, 2, seed=2)
+    assert at_random == "4 pairs of 11 tokens in 2 batches; padding 45% (by length: 0%)"
+
+
+def run(folder, optimiser, *, rows=None, **options):
+    """Train a tiny scalar model; returns its weights and the log lines."""
+    torch.manual_seed(0)
+    base = folder / "base"
+    if not base.exists():
+        tiny_causal_lm().save_pretrained(base)
+    model = RewardModel.from_base(base, HeadConfig())
+    out = folder / "run"
+    figures = fit(
+        model, character_tokenizer(), build_objective([TermConfig(name="bradley_terry")]),
+        rows or make_rows(24), out, folder / "metrics.jsonl",
+        optimiser=OptimiserConfig.model_validate({"learning_rate": 1e-2} | optimiser),
+        log=LogConfig(log_steps=1, save_steps=1, progress=False, echo=False), seed=3, **options,
+    )
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return model.state_dict(), lines, figures
+
+
+@pytest.mark.parametrize("optimiser", [
+    {"batch_tokens": 400}, {"order": "length", "batch_size": 5, "accumulation": 2},
+])
+def test_interrupted_within_the_second_epoch_resumes_to_the_same(tmp_path, monkeypatch, optimiser):
+    optimiser = optimiser | {"epochs": 2}
+    rows = make_rows(24)
+    sizes = {
+        "rows": None if "batch_tokens" in optimiser else 5,
+        "tokens": optimiser.get("batch_tokens"),
+    }
+    batches = len(LengthBatches(read_lengths(rows, paired=True), **sizes))
+    updates = -(-batches // optimiser.get("accumulation", 1))
+    real = fit_module.RewardTrainer.compute_loss
+    seen = []
+
+    def noted(self, model, inputs, *args, **options):
+        if self.state.global_step == stop:
+            raise KeyboardInterrupt
+        seen.append((self.state.global_step, inputs["row_ids"]))
+        return real(self, model, inputs, *args, **options)
+
+    monkeypatch.setattr(fit_module.RewardTrainer, "compute_loss", noted)
+    # As where several processes share the batches: accelerate then tells them no epoch.
+    monkeypatch.setattr(DataLoaderShard, "set_epoch", lambda *_: None)
+    stop = None
+    whole, lines, _ = run(tmp_path / "whole", optimiser, rows=rows)
+    uninterrupted, seen[:] = list(seen), []
+    assert len(uninterrupted) == 2 * batches
+    assert max(line["step"] for line in lines) == 2 * updates
+    for epoch in (0, 1):
+        part = uninterrupted[epoch * batches : (epoch + 1) * batches]
+        read = [row for _, row_ids in part for row in row_ids]
+        assert sorted(read, key=int) == [row["id"] for row in rows]
+    assert uninterrupted[:batches] != uninterrupted[batches:]
+
+    stop = updates + 1
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "cut", optimiser, rows=rows)
+    stop, seen[:] = None, []
+    again, _, _ = run(tmp_path / "cut", optimiser, rows=rows, resume=True)
+    assert seen == [entry for entry in uninterrupted if entry[0] > updates]
+    for name, value in whole.items():
+        assert torch.equal(value, again[name]), name
+
+
+def test_a_run_says_and_logs_how_much_is_padding(tmp_path, caplog):
+    rows = make_rows(20)
+    with caplog.at_level(logging.INFO, logger="rewardsteer"):
+        optimiser = {"batch_tokens": 500, "accumulation": 100}
+        _, lines, _ = run(tmp_path, optimiser, rows=rows, packing="off")
+    assert "train: 20 pairs of " in caplog.text
+    lengths = read_lengths(rows, paired=True)
+    expected = padded_share(lengths, list(LengthBatches(lengths, tokens=500, seed=3)))
+    (line,) = [line for line in lines if "loss" in line]
+    assert line["padding"] == pytest.approx(expected)
+    assert 0 < line["tokens_per_second"] < 1e8
+
+
+def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
+    tokens = torch.tensor([[1, 2, 3, 4, 0], [1, 2, 5, 0, 0]])
+    ids, blocks = torch.tensor([[1, 2, 3, 4, 5, 0]]), torch.tensor([[0, 0, 1, 1, 2, -1]])
+    batch = PairBatch(
+        tokens, (tokens > 0).long(), tokens > 2, tokens > 9, torch.zeros(1),
+        packing=Packing(ids, ids, blocks, blocks, tokens),
+    )
+    trainer = SimpleNamespace(
+        _tokens_real=torch.zeros(2, dtype=torch.long), _tokens_computed=0, _tokens_padded=0,
+    )
+    for _ in range(2):
+        fit_module.RewardTrainer.count(trainer, batch)
+    assert trainer._tokens_real.tolist() == [14, 10]
+    assert (trainer._tokens_computed, trainer._tokens_padded) == (12, 20)
+
+
+@pytest.mark.parametrize(("setting", "message"), [
+    ("batch_tokens=0", "greater than or equal to 1"), ("order=longest", "'random' or 'length'"),
+])
+def test_wrong_settings_are_refused(setting, message):
+    from rewardsteer.configuration import load_config
+
+    with pytest.raises(ConfigError, match=message):
+        load_config(OptimiserConfig, {}, [setting])
