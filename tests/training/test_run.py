@@ -226,3 +226,12 @@ def test_best_checkpoint_within_a_phase_is_kept(world, tmp_path):
     assert result["phases"][0]["eval_accuracy"] == max(seen[:6])
     with pytest.raises(ValueError, match=r"multiple of log\.eval_steps"):
         settings(world, keep="best", log=log | {"eval_steps": 2, "save_steps": 3})
+
+
+def test_adapters_on_a_vocabulary_that_had_to_grow(world, tmp_path):
+    tokenizer = build_tokenizer()
+    # As many rows as there are tokens but one: the model gets a new output layer.
+    tiny_causal_lm(vocab_size=len(tokenizer) - 1).save_pretrained(tmp_path / "base")
+    tokenizer.save_pretrained(tmp_path / "base")
+    config = settings(world, base_model=str(tmp_path / "base"), lora={"rank": 2}, **FARMA)
+    assert train(config, tmp_path / "run").exists()

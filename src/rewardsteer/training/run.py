@@ -33,6 +33,7 @@ from rewardsteer.models.checkpoint import (
     library_versions,
     load_tokenizer,
 )
+from rewardsteer.models.heads.vocabulary import install_projection
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.training.adapters import add_adapters
@@ -128,6 +129,8 @@ def _build(config: TrainConfig, tokenizer: Any) -> RewardModel:
         else None,
     )
     ensure_padding_token(tokenizer, model.carrier)
+    if config.head.kind == "vocabulary":
+        install_projection(model.carrier)  # resized embeddings bring a plain layer back
     if config.lora is not None:
         add_adapters(model, config.lora)
     return model
