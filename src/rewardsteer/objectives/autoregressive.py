@@ -10,10 +10,9 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn.functional import logsigmoid
 
 from rewardsteer.errors import ConfigError
-from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
+from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -50,14 +49,7 @@ def autoregressive(
         beta: β_r; the published one is 0.05.
     """
     chosen, rejected = split_pairs(beta * response_log_probabilities(output, batch), batch)
-    gap = chosen - rejected
-    metrics = {
-        "accuracy": accuracy(chosen, rejected).detach(),
-        "reward_gap": gap.detach().mean(),
-        "reward_chosen": chosen.detach().mean(),
-        "reward_rejected": rejected.detach().mean(),
-    }
-    return ObjectiveResult(-logsigmoid(gap - batch.margin).mean(), metrics)
+    return prefer(chosen, rejected, batch.margin)
 
 
 def build(beta: float = 0.05) -> Objective:

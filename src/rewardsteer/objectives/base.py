@@ -4,8 +4,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
 
+from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -51,3 +54,30 @@ def split_pairs(rewards: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
 def accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
     """Share of pairs ranked right; a tie counts one half."""
     return (chosen > rejected).float().mean() + 0.5 * (chosen == rejected).float().mean()
+
+
+def prefer(
+    chosen: Tensor, rejected: Tensor, margin: Tensor, *, center_coefficient: float = 0.0
+) -> ObjectiveResult:
+    """−log σ(chosen − rejected − margin) + c · (chosen + rejected)², the mean over the pairs of all
+    processes; 0 where there is none.
+
+    Args:
+        chosen, rejected, margin: ``[N]``, in units of the rewards.
+        center_coefficient: c.
+    """
+    gap = chosen - rejected
+    losses = -logsigmoid(gap - margin)
+    if center_coefficient:
+        losses = losses + center_coefficient * (chosen + rejected).square()
+    # Processes may hold different numbers of pairs; each pair counts the same.
+    count = torch.tensor(float(len(gap)), device=gap.device)
+    loss = global_mean(losses.sum(), count)
+    if not len(gap):
+        return ObjectiveResult(loss, {})
+    return ObjectiveResult(loss, {
+        "accuracy": accuracy(chosen, rejected).detach(),
+        "reward_gap": gap.detach().mean(),
+        "reward_chosen": chosen.detach().mean(),
+        "reward_rejected": rejected.detach().mean(),
+    })

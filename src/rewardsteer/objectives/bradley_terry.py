@@ -1,10 +1,6 @@
 """Bradley-Terry on whole responses: the loss of every plain reward model."""
 
-import torch
-from torch.nn.functional import logsigmoid
-
-from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
-from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -22,19 +18,7 @@ def bradley_terry(
         center_coefficient: c, 0 for the plain loss.
     """
     chosen, rejected = split_pairs(output.sequence_rewards, batch)
-    gap = chosen - rejected
-    losses = -logsigmoid(gap - batch.margin)
-    if center_coefficient:
-        losses = losses + center_coefficient * (chosen + rejected).square()
-    # Processes may hold different numbers of pairs; each pair counts the same.
-    loss = global_mean(losses.sum(), torch.tensor(float(len(losses)), device=losses.device))
-    metrics = {
-        "accuracy": accuracy(chosen, rejected).detach(),
-        "reward_gap": gap.detach().mean(),
-        "reward_chosen": chosen.detach().mean(),
-        "reward_rejected": rejected.detach().mean(),
-    }
-    return ObjectiveResult(loss, metrics)
+    return prefer(chosen, rejected, batch.margin, center_coefficient=center_coefficient)
 
 
 def build(center_coefficient: float = 0.0) -> Objective:

@@ -1,10 +1,8 @@
 """Bradley-Terry on pairs of prefixes: the reward model behind PARGS."""
 
 import torch
-from torch.nn.functional import logsigmoid
 
-from rewardsteer.objectives.base import Objective, ObjectiveResult, accuracy, split_pairs
-from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -28,19 +26,7 @@ def partial(
     # Marked tokens come row by row, left to right, so the i-th prefixes of a pair meet.
     chosen, rejected = output.rewards_at(batch.prefix_mask).chunk(2)
     margin = batch.margin.repeat_interleave(counts)
-    gap = chosen - rejected
-    losses = -logsigmoid(gap - margin)
-    if center_coefficient:
-        losses = losses + center_coefficient * (chosen + rejected).square()
-    # Prefixes differ in number from process to process; each counts the same.
-    loss = global_mean(losses.sum(), counts.sum())
-    if not len(chosen):
-        return ObjectiveResult(loss, {})
-    metrics = {
-        "accuracy": accuracy(chosen, rejected).detach(),
-        "reward_gap": gap.detach().mean(),
-    }
-    return ObjectiveResult(loss, metrics)
+    return prefer(chosen, rejected, margin, center_coefficient=center_coefficient)
 
 
 def build(center_coefficient: float = 0.0) -> Objective:
