@@ -133,9 +133,10 @@ def test_forms_of_the_mask_say_the_same():
     added = block_mask(packing, "eager", torch.float32)
     assert torch.equal(allowed, added == 0)
     assert added.min() == torch.finfo(torch.float32).min
-    # [1, 2, 3] and 4 share the 1; 5, 6 lie in a row of their own.
+    # [1, 2, 3] and 4 share the 1; 5, 6 see nothing of them.
     assert allowed[0, 0].long().tolist() == [
-        [1, 0, 0, 0], [1, 1, 0, 0], [1, 1, 1, 0], [1, 0, 0, 1],
+        [1, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [1, 1, 1, 0, 0, 0], [1, 0, 0, 1, 0, 0],
+        [0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1],
     ]
 
 
@@ -159,7 +160,9 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
     (lambda: other("bloom", hidden_size=32, n_layer=2, n_head=2), "takes no positions"),
     (lambda: other("falcon", alibi=True, **SMALL), "refuses the block mask"),
     (lambda: other("mistral", intermediate_size=64, num_key_value_heads=1, sliding_window=8,
-                   **SMALL), "attention window of 8 tokens is too short"),
+                   **SMALL), "attention window of 8 tokens is shorter"),
+    (lambda: other("gpt_neo", hidden_size=32, num_layers=2, num_heads=2, window_size=256,
+                   attention_types=[[["global", "local"], 1]]), "window in columns"),
     (lambda: other("jamba", intermediate_size=64, num_key_value_heads=1, attn_layer_period=2,
                    attn_layer_offset=1, mamba_d_state=4, **SMALL | {"num_hidden_layers": 4}),
      "other states"),

@@ -1,10 +1,11 @@
 """Several rows of tokens in one: a pair's common beginning once, and little padding.
 
 A pair of responses shares its prompt, often more. A group of rows with a common beginning is laid
-out as ``[beginning, rest of the first, rest of the second]``; groups of a batch then fill rows as
-wide as the longest group. Who may see whom is a block mask (`rewardsteer.kernels.pair_packing`).
+out as ``[beginning, rest of the first, rest of the second]``; the groups of a batch then share
+rows, as many as cost least. Who may see whom is a block mask (`rewardsteer.kernels.pair_packing`).
 """
 
+import heapq
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -15,6 +16,8 @@ Tokens = Sequence[int]
 
 # A query-key pair under a dense mask against one under plain causal attention (measured on a CPU).
 _MASKED = 1.3
+# Numbers of rows that are tried, about.
+_CHOICES = 32
 
 
 class Group(NamedTuple):
@@ -47,18 +50,15 @@ def group(rows: Sequence[Tokens], members: Sequence[int]) -> Group:
     return Group(tuple(members), shared, shared + sum(len(rows[row]) - shared for row in members))
 
 
-def first_fit(sizes: Sequence[int], capacity: int) -> list[list[int]]:
-    """Items into as few bins as first-fit decreasing finds; no item exceeds ``capacity``."""
-    bins: list[list[int]] = []
-    room: list[int] = []
+def spread(sizes: Sequence[int], bins: int) -> list[list[int]]:
+    """Items in so many bins, about equally full: the largest first, each where least is."""
+    filled: list[list[int]] = [[] for _ in range(bins)]
+    loads = [(0, number) for number in range(bins)]
     for item in sorted(range(len(sizes)), key=lambda item: -sizes[item]):
-        place = next((i for i, free in enumerate(room) if free >= sizes[item]), len(bins))
-        if place == len(bins):
-            bins.append([])
-            room.append(capacity)
-        bins[place].append(item)
-        room[place] -= sizes[item]
-    return bins
+        load, number = heapq.heappop(loads)
+        filled[number].append(item)
+        heapq.heappush(loads, (load + sizes[item], number))
+    return filled
 
 
 def pack(
@@ -87,11 +87,14 @@ def pack(
     # With the beginning read once, or each row by itself: long responses to a short prompt.
     for members in (pairs, [[row] for row in range(len(rows))]):
         groups = [group(rows, several) for several in members]
-        capacity = max(one.size for one in groups)
-        bins = first_fit([one.size for one in groups], capacity)
-        cost = len(bins) * capacity * (1 + _MASKED * attention * capacity)
-        if cost < least:
-            best, least = (groups, bins, capacity), cost
+        sizes = [one.size for one in groups]
+        # Fewer rows are fuller, but wider, and attention pays for width.
+        for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
+            bins = spread(sizes, count)
+            capacity = max(sum(sizes[item] for item in one) for one in bins)
+            cost = count * capacity * (1 + _MASKED * attention * capacity)
+            if cost < least:
+                best, least = (groups, bins, capacity), cost
     return None if best is None else _lay_out(rows, *best, starts, width, padding)
 
 

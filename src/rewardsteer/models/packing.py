@@ -41,9 +41,10 @@ def packing_refusal(model: RewardModel, longest: int) -> str | None:
     if "position_ids" not in inspect.signature(model.backbone.forward).parameters:
         return f"{type(model.backbone).__name__} takes no positions"
     window = attention_window(config)
-    # Where an architecture counts the window in columns, a packed pair must fit into it whole.
-    if window is not None and 2 * longest > window:
-        return f"its attention window of {window} tokens is too short for pairs of {longest} each"
+    if window is not None and longest > window:
+        return f"its attention window of {window} tokens is shorter than a row of {longest}"
+    if getattr(config, "window_size", None) is not None:
+        return f"{type(model.backbone).__name__} counts its attention window in columns"
     return _trial(model)
 
 

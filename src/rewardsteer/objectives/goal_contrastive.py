@@ -227,7 +227,8 @@ def _published(
     def pairs(first: Tensor, second: Tensor) -> Tensor:
         """All source × goal cosines of a row, ``[B, S·S]`` (or ``[B, S]`` with averaged goals)."""
         goals = _average(second, options)
-        return _cosine(first[:, :, None], goals[:, None, :]).flatten(1)
+        products = normalize(first, dim=-1) @ normalize(goals, dim=-1).transpose(1, 2)
+        return products.flatten(1)
 
     positive = pairs(_take(states, ours, source), _take(states, ours, goal))
     negative = pairs(_take(states, ours, negative_source), _take(states, theirs, negative_goal))
