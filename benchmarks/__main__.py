@@ -13,6 +13,7 @@ from benchmarks import (
     growth,
     head,
     scoring,
+    vllm,
 )
 from benchmarks.harness import CannotRun
 from benchmarks.report import Table, publish
@@ -25,6 +26,7 @@ TABLES = {
     "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),
     "decoding": Table(decoding.run, "no cache, batch 1", decoding.SETUP),
     "scoring": Table(scoring.run, "row by row", scoring.SETUP),
+    "vllm": Table(vllm.run, "other", vllm.SETUP),
     "gpu": Table(gpu.run, "TRL", gpu.SETUP),
 }
 

@@ -94,11 +94,12 @@ def test_resume_after_a_torn_line_gives_the_same(root, tmp_path):
 def test_interruption_keeps_what_is_written(root, tmp_path, monkeypatch):
     decode, calls = engines.hf.decode, []
 
-    def interrupted(*arguments):
+    def interrupted(*arguments, **options):
         calls.append(1)
-        if len(calls) == 2:
-            raise KeyboardInterrupt
-        return decode(*arguments)
+        for number, row in enumerate(decode(*arguments, **options)):
+            if number == 2 and len(calls) == 1:
+                raise KeyboardInterrupt
+            yield row
 
     monkeypatch.setattr(engines.hf, "decode", interrupted)
     output = tmp_path / "y.jsonl"

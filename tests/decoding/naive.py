@@ -11,10 +11,11 @@ def naive_greedy(policy, scorer, prompt_ids, config, stop_ids):
         logits = policy(torch.tensor([row])).logits[0, -1]
         if config.method == "none":
             scores = logits
-        elif config.method == "farma":
-            scores = logits + config.weight * scorer.reward_model.carrier(
-                torch.tensor([row])
-            ).logits[0, -1]
+        elif config.method in ("farma", "genarm"):
+            rewards = scorer.reward_model.carrier(torch.tensor([row])).logits[0, -1]
+            if config.method == "genarm":
+                rewards = rewards.log_softmax(-1)
+            scores = logits + config.weight * rewards
         else:
             log_p, best = logits.log_softmax(-1).topk(config.top_k)
             scores = torch.full_like(logits, float("-inf"))

@@ -7,6 +7,7 @@ import torch
 
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.models.prefix_state import NEW
 
 PROMPT = [7]  # one token before every response, outside the toy vocabulary
 
@@ -18,7 +19,7 @@ class TableReader:
         self.answer = answer
         self.forwards: list[int] = []
         self.tokens: list[int] = []
-        self.width = 0
+        self.lengths: list[int] = []
 
     def sync(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         self.count(ids, mask, 0)
@@ -26,16 +27,16 @@ class TableReader:
         return torch.tensor([self.answer(row) for row in rows])
 
     def count(self, ids, mask, extra):
-        if not self.forwards:
-            self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
-        new = mask[:, self.width :].sum(dim=1).tolist()
-        self.forwards = [f + 1 for f in self.forwards]
-        self.tokens = [t + n + extra for t, n in zip(self.tokens, new, strict=True)]
-        self.width = ids.shape[1]
+        known, self.lengths = self.lengths or [0] * len(ids), mask.sum(dim=1).tolist()
+        new = [now - before for now, before in zip(self.lengths, known, strict=True)]
+        self.forwards = [f + 1 for f in self.forwards or [0] * len(ids)]
+        tokens = self.tokens or [0] * len(ids)
+        self.tokens = [t + n + extra for t, n in zip(tokens, new, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
-        self.forwards = [self.forwards[row] for row in rows]
-        self.tokens = [self.tokens[row] for row in rows]
+        self.forwards = [0 if row == NEW else self.forwards[row] for row in rows]
+        self.tokens = [0 if row == NEW else self.tokens[row] for row in rows]
+        self.lengths = [0 if row == NEW else self.lengths[row] for row in rows]
 
 
 def response(ids: torch.Tensor, mask: torch.Tensor) -> tuple[int, ...]:

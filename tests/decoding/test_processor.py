@@ -55,6 +55,11 @@ def test_beams_are_reordered(folders, name):  # noqa: F811
     method = make_method(config, folders)
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     together = library(policy, tokenizer, processor, **options)
+    for row in range(3 * len(PROMPTS)):
+        calls, forwards, tokens = processor._session.reads(row)
+        assert forwards == 6
+        # A beam that takes another's place takes over what was read of it.
+        assert tokens == len(PROMPTS[row // 3]) + (5 if name == "farma" else calls)
     for prompt, row in zip(PROMPTS, together, strict=True):
         fresh = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
         [alone] = library(policy, tokenizer, fresh, [prompt], **options)

@@ -28,9 +28,8 @@ def random_rewards(seed):
 
 
 def run(method, config, logits=lambda prefix: [0.0] * V, rows=1):
-    batch = toy_rows(rows)
-    decode(TableReader(logits), method.open(), batch, config, frozenset())
-    return batch
+    batch, reader = toy_rows(rows), TableReader(logits)
+    return list(decode(reader, method.open(), batch, config, frozenset(), places=rows))
 
 
 def greedy(method, **values):

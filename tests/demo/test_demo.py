@@ -41,6 +41,19 @@ def test_summary_holds_what_is_promised(demo):
     assert summary["seconds"] > 0
 
 
+def test_equal_budgets(demo):
+    out, summary = demo
+    affordable = summary["methods"]["best_of_n"]["equivalent_tokens"]
+    budget = summary["budget"]
+    assert budget.keys() >= {"none", "best_of_n", "args", "pargs", "genarm", "farma"}
+    assert budget["best_of_n"]["draws"] == SMALL.best_of
+    assert budget["none"]["draws"] == 1
+    for name, figures in budget.items():
+        # Draws differ in length, so what was planned and what was spent differ a little.
+        assert figures["draws"] == 1 or figures["equivalent_tokens"] < 1.3 * affordable, name
+    assert 'id="budget"' in (out / "report.html").read_text()
+
+
 def test_goal_section(demo):
     out, summary = demo
     goal = summary["goal"]

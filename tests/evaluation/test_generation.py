@@ -1,18 +1,25 @@
-"""Methods × prompts on tiny models: figures, resume, refusals; preference accuracy."""
+"""Methods × prompts on tiny models: figures, budgets, resume, refusals; preference accuracy."""
 
 import json
+import math
 
+import numpy as np
 import pytest
+import torch
 
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import DataError, MismatchError
-from rewardsteer.evaluation.generation import Entry, Judge, compare, read_records
+from rewardsteer.errors import ConfigError, DataError, MismatchError
+from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.preference import evaluate_preference
+from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -68,6 +75,148 @@ def test_figures_and_costs(world, tmp_path):
     assert "ones_stderr" in summary["args"]
 
 
+def test_surprise_tokens_and_intervals(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    compare(
+        entries(scorers), policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path,
+        baseline="farma w=1",
+    )
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["baseline"] == "farma w=1"
+    summary = content["methods"]
+    records = {
+        label: list(read_records(tmp_path / f"{label.replace(' ', '_')}.jsonl").values())
+        for label in summary
+    }
+    one = max(records["args"], key=lambda record: len(record.generation.token_ids))
+    assert len(one.generation.token_ids) > 1
+    ids, total = tokenizer(one.generation.prompt)["input_ids"], 0.0
+    for token in one.generation.token_ids:
+        with torch.no_grad():
+            total += float(policy(torch.tensor([ids])).logits[0, -1].log_softmax(0)[token])
+        ids.append(token)
+    surprise = -total / len(one.generation.token_ids)
+    assert one.metrics["surprise"] == pytest.approx(surprise, abs=1e-4)
+    sizes = [
+        sum(p.numel() for p in model.parameters())
+        for model in (scorers["scalar"].reward_model, policy)
+    ]
+    cost = one.generation.cost
+    tokens = cost.lm_tokens + sizes[0] / sizes[1] * cost.rm_tokens
+    assert one.extra == {"equivalent_tokens": pytest.approx(tokens)}
+    for label, rows in records.items():
+        figures = summary[label]
+        assert figures["seconds_per_response"] == pytest.approx(
+            np.mean([row.generation.cost.seconds for row in rows])
+        )
+        assert figures["reward_low"] < figures["reward"] < figures["reward_high"]
+        gain = paired_difference(
+            [row.metrics["reward"] for row in rows],
+            [row.metrics["reward"] for row in records["farma w=1"]],
+        )
+        found = [figures[f"reward_gain{end}"] for end in ("", "_low", "_high")]
+        assert found == pytest.approx(list(gain))
+    assert summary["farma w=1"]["reward_gain"] == 0 != summary["none"]["reward_gain"]
+    assert "kl_bound" not in summary["none"]
+
+
+def test_at_equal_budgets_each_method_keeps_the_best_that_it_can_afford(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    config = DecodingConfig(max_new_tokens=6, batch_size=3, top_k=4)
+    guided = config.model_copy(update={"method": "farma"})
+    table = [
+        Entry("none", config, scorers["scalar"]),  # which it does not use
+        Entry("best", config.model_copy(update={"method": "best_of_n"}), scorers["scalar"]),
+        Entry("farma w=1", guided, scorers["vocabulary"], sweep="farma"),
+        Entry("farma w=2", guided.model_copy(update={"weight": 2.0}), scorers["vocabulary"],
+              sweep="farma"),
+    ]
+    budget = Budget("tokens", 100)
+    compare(
+        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path, budget=budget
+    )
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["sweeps"] == {"farma": ["farma w=1", "farma w=2"]}
+    summary = content["methods"]
+    assert summary["none"]["draws"] == 1
+    assert summary["best"]["kl_bound"] == pytest.approx(
+        math.log(summary["best"]["draws"]) - 1 + 1 / summary["best"]["draws"]
+    )
+    for entry in table[1:]:
+        draws = int(summary[entry.label]["draws"])
+        assert draws > 1
+        # What the budget buys is near it, from below up to the luck of the later rounds.
+        assert 0.6 * 100 < summary[entry.label]["budget_used"] < 1.1 * 100
+        rounds = []
+        for seed in range(draws):
+            alone = entry.config.model_copy(update={"seed": seed, "n": 1})
+            method = build_method(alone, entry.scorer)
+            rounds.append(list(generate(policy, tokenizer, REQUESTS, method, alone)))
+        place = tmp_path / f"{entry.label.replace(' ', '_')}.jsonl"
+        for record, *several in zip(read_records(place).values(), *rounds, strict=True):
+            rewards = entry.scorer.score_ids(
+                [tokenizer(one.prompt)["input_ids"] for one in several],
+                [entry.scorer.close_response(one.token_ids) for one in several],
+            )
+            best = several[int(np.argmax(rewards))]
+            assert record.generation.token_ids == best.token_ids
+            assert record.generation.reward == pytest.approx(rewards.max(), abs=1e-5)
+            assert record.generation.cost.lm_tokens == sum(one.cost.lm_tokens for one in several)
+            assert record.extra["draws"] == draws
+    lines = (tmp_path / "draws" / "best.jsonl").read_text().splitlines()
+    assert len(lines) == summary["best"]["draws"] * len(REQUESTS)
+
+
+def test_a_budget_resumes_with_the_same_draws(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    table = [entries(scorers)[1]]
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    # Time is measured anew by a resumed run, yet the number of draws stays what it was.
+    first = compare(
+        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), whole,
+        budget=Budget("seconds", 0.3),
+    )
+    assert first["farma w=1"]["draws"] > 1
+    drawn = (whole / "draws" / "farma_w=1.jsonl").read_text().splitlines(keepends=True)
+    answered = (whole / "farma_w=1.jsonl").read_text().splitlines(keepends=True)
+    (cut / "draws").mkdir(parents=True)
+    (cut / "draws" / "farma_w=1.jsonl").write_text("".join(drawn[:-1]))
+    (cut / "farma_w=1.jsonl").write_text("".join(answered[:2]))
+    again = compare(
+        table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), cut,
+        budget=Budget("seconds", 0.3),
+    )
+    assert len((cut / "farma_w=1.jsonl").read_text().splitlines()) == len(REQUESTS)
+    assert again["farma w=1"]["draws"] == first["farma w=1"]["draws"]
+    assert again["farma w=1"]["reward"] == pytest.approx(first["farma w=1"]["reward"], abs=1e-5)
+
+
+class Referee:
+    """Stands in for a language model: the longer response is better."""
+
+    model = "referee"
+
+    def ask(self, pair):
+        longer = len(pair.response) - len(pair.baseline)
+        if longer == 0:
+            return "Verdict: tie", ""
+        return f"Verdict: {'A' if (longer < 0) == pair.baseline_first else 'B'}", ""
+
+
+def test_win_rates_join_the_figures(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    judge = Judge(scorers["scalar"], pairs=Referee())
+    summary = compare(entries(scorers), policy, tokenizer, REQUESTS, judge, tmp_path)
+    assert "win_rate" not in summary["none"]
+    base = read_records(tmp_path / "none.jsonl")
+    score = 0.0
+    for name, record in read_records(tmp_path / "args.jsonl").items():
+        longer = len(record.generation.completion) - len(base[name].generation.completion)
+        score += 0.5 * (1 + np.sign(longer))
+    assert summary["args"]["win_rate"] == pytest.approx(score / len(REQUESTS))
+    assert json.loads((tmp_path / "summary.json").read_text())["methods"] == summary
+
+
 def test_resume_after_a_kill_gives_the_same_records(world, tmp_path):
     _, policy, tokenizer, scorers = world
     judge = Judge(scorers["scalar"])
@@ -94,6 +243,12 @@ def test_refusals(world, tmp_path):
         compare(entries(scorers)[:1], policy, tokenizer, REQUESTS[:2], judge, tmp_path)
     with pytest.raises(DataError, match="labels"):
         compare(entries(scorers)[:1] * 2, policy, tokenizer, REQUESTS, judge, tmp_path / "x")
+    one = entries(scorers)[0]
+    twins = [Entry(label, one.config) for label in ("a b", "a/b")]
+    with pytest.raises(DataError, match="a b, a/b"):
+        compare(twins, policy, tokenizer, REQUESTS, judge, tmp_path / "x")
+    with pytest.raises(ConfigError, match="'other' is none of"):
+        compare([one], policy, tokenizer, REQUESTS, judge, tmp_path / "x", baseline="other")
     with pytest.raises(MismatchError, match="judge"):
         compare(
             entries(scorers)[:1], policy, tokenizer, REQUESTS, Judge(scorers["vocabulary"]),

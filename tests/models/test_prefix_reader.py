@@ -1,9 +1,12 @@
 """The cached reader against the same model read whole, one row at a time."""
 
+from random import Random
+
 import pytest
 import torch
 
 from rewardsteer.models.prefix_reader import PrefixReader, takes_tree_masks
+from rewardsteer.models.prefix_state import NEW
 from tests.fakes import tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]
@@ -129,6 +132,163 @@ def test_selecting_rows(probed):
     assert reader.tokens[1] == len(ROWS[0]) + (2 if probed else 1)
 
 
+def close(answers, model, rows):
+    torch.testing.assert_close(answers, expected(model, rows), rtol=1e-5, atol=1e-5)
+
+
+def separate(model, rows, candidates):
+    """Answers ``[B, K, X]`` by B·K separate whole reads."""
+    return torch.stack([
+        expected(model, [[*row, int(token)] for token in several])
+        for row, several in zip(rows, candidates, strict=True)
+    ])
+
+
+def random_row(random, longest=40):
+    return [random.randint(3, 79) for _ in range(random.randint(1, longest))]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("probing", ["never", "always", "at times", "one by one"])
+def test_rows_come_and_go(kind, probing):
+    """Rows of any length take the places of others, while these go on; nothing is read twice."""
+    model, random = tiny_causal_lm(kind), Random(kind + probing)
+    reader = PrefixReader(model, tree=probing != "one by one")
+    rows = [random_row(random) for _ in range(4)]
+    costs = [[0, 0] for _ in rows]
+    pending = [len(row) for row in rows]  # tokens of each row that were not read yet
+    for step in range(14):
+        probe = probing in ("always", "one by one") or (probing == "at times" and step % 3)
+        candidates = torch.tensor([random.sample(range(3, 80), 3) for _ in rows])
+        # The mask may be wider than any row: the caller's padding is no business of the cache.
+        ids, mask = (torch.nn.functional.pad(t, (step % 3, 0)) for t in left_pad(rows))
+        if probe:
+            answers = reader.probe(ids, mask, candidates)
+            torch.testing.assert_close(
+                answers, separate(model, rows, candidates), rtol=1e-5, atol=1e-5
+            )
+        else:
+            close(reader.sync(ids, mask), model, rows)
+        for cost, new in zip(costs, pending, strict=True):
+            cost[0] += 3 + (new > 0) if probing == "one by one" else bool(new or probe)
+            cost[1] += new + 3 * bool(probe)
+        assert [list(cost) for cost in zip(reader.forwards, reader.tokens, strict=True)] == costs
+        settled = probe and reader._tree
+        pending = []
+        for row, several in zip(rows, candidates.tolist(), strict=True):
+            row.append(random.choice(several) if random.random() < 0.8 else random.randint(3, 79))
+            # A candidate that was taken was read already, unless it was read by itself.
+            pending.append(1 if not settled else 0 if row[-1] in several else len(row))
+        places = [place if random.random() < 0.7 else NEW for place in range(len(rows))]
+        random.shuffle(places)
+        places = places[random.randint(0, len(rows) > 2) :] + [NEW] * random.randint(0, 1)
+        reader.select(places)
+        rows = [random_row(random) if place == NEW else rows[place] for place in places]
+        costs = [[0, 0] if place == NEW else costs[place] for place in places]
+        pending = [
+            len(row) if place == NEW else pending[place]
+            for row, place in zip(rows, places, strict=True)
+        ]
+    assert reader._state is None or reader._state.ids.shape[1] <= max(map(len, rows))
+
+
+def test_a_new_row_owes_nothing_to_the_one_before():
+    """Even a prompt that begins like the row that left is read from its start."""
+    model = tiny_causal_lm()
+    reader = PrefixReader(model)
+    reader.sync(*left_pad(ROWS))
+    reader.select([NEW, 1, NEW])
+    rows = [[*ROWS[0], 20], [*ROWS[1], 21], ROWS[2]]
+    close(reader.sync(*left_pad(rows)), model, rows)
+    assert reader.tokens == [len(rows[0]), len(rows[1]), len(rows[2])]
+    assert reader.forwards == [1, 2, 1]
+
+
+def test_rows_that_changed_places_are_not_read_again():
+    model = tiny_causal_lm()
+    reader = PrefixReader(model)
+    rows = [[*ROWS[0], 20], [*ROWS[0], 21], ROWS[2]]
+    reader.sync(*left_pad(rows))
+    before = list(reader.tokens)
+    rows = [[*rows[1], 30], [*rows[0], 31], [*rows[2], 32]]
+    close(reader.sync(*left_pad(rows)), model, rows)
+    assert reader.tokens == [tokens + 1 for tokens in before]
+
+
+@pytest.mark.parametrize("told", [False, True])
+@pytest.mark.parametrize("probed", [False, True])
+def test_what_was_given_or_taken_stays(told, probed):
+    """Neither answers that the caller holds nor its own tensors change later."""
+    model = tiny_causal_lm()
+    reader, candidates = PrefixReader(model), torch.tensor([[30, 31]] * 3)
+    changed = [ROWS[0], [9, 9], ROWS[2]]
+
+    def read(rows):
+        ids, mask = left_pad(rows)
+        return reader.probe(ids, mask, candidates) if probed else reader.sync(ids, mask)
+
+    first = read(ROWS)
+    held = first.clone()
+    if told:
+        reader.select([0, NEW, 2])
+    candidates = torch.tensor([[40, 41]] * 3)
+    read(changed)
+    assert torch.equal(first, held)
+    assert candidates.tolist() == [[40, 41]] * 3
+
+
+def test_the_answer_at_a_probed_prefix_is_kept():
+    model = tiny_causal_lm()
+    reader = PrefixReader(model)
+    for _ in range(2):
+        close(reader.sync(*left_pad(ROWS)), model, ROWS)
+        reader.probe(*left_pad(ROWS), torch.tensor([[30, 31]] * 3))
+    assert reader.forwards == [3, 3, 3]
+
+
+def test_padding_is_dropped_with_the_row_that_needed_it():
+    model = tiny_causal_lm()
+    reader = PrefixReader(model)
+    rows = [[5] * 100, [6, 7]]
+    reader.sync(*left_pad(rows))
+    reader.select([NEW, 1])
+    rows = [[8, 9, 10], [6, 7, 11]]
+    close(reader.sync(*left_pad(rows)), model, rows)
+    assert reader._state.cache.get_seq_length() == 3
+
+
+def test_a_mask_is_given_only_where_there_is_padding():
+    model, seen = tiny_causal_lm(), []
+    model.register_forward_pre_hook(
+        lambda _, args, options: seen.append("attention_mask" in options), with_kwargs=True
+    )
+    reader = PrefixReader(model)
+    for rows in ([[5, 6], [7, 8]], [[5, 6, 1], [7, 8, 2]]):
+        reader.sync(*left_pad(rows))
+    assert seen == [False, False]
+    reader.select([0, NEW])
+    reader.sync(*left_pad([[5, 6, 1, 3], [7]]))
+    reader.sync(*left_pad([[5, 6, 1, 3, 4], [7, 5]]))
+    assert seen[-1]
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "gpt_neox"])
+def test_candidates_equal_separate_reads_in_double_precision(kind):
+    model = tiny_causal_lm(kind, dtype=torch.float64)
+    reader, rows = PrefixReader(model), [list(row) for row in ROWS]
+    for step in range(3):
+        candidates = torch.tensor([[30, 31, 32], [40, 41, 42], [50, 51, 52]]) + step
+        torch.testing.assert_close(
+            reader.probe(*left_pad(rows), candidates), separate(model, rows, candidates),
+            rtol=1e-8, atol=1e-8,
+        )
+        for row, several in zip(rows, candidates.tolist(), strict=True):
+            row.append(several[step])
+        reader.select([1, 0, 2])
+        rows[0], rows[1] = rows[1], rows[0]
+    assert reader.tokens == [len(row) - 3 + 9 for row in rows]
+
+
 def test_adapters_are_read_with_positions():
     from peft import LoraConfig, get_peft_model
 
@@ -158,6 +318,9 @@ def test_sliding_windows_are_kept():
     reader = PrefixReader(model)
     rows = [[5, 6], [7, 8, 9]]
     for step in range(8):  # the window is passed on the way
+        if step == 5:  # and a new row takes the place of another
+            reader.select([NEW, 1])
+            rows[0] = [9, 8, 7, 6]
         candidates = torch.tensor([[30, 31], [40, 41]]) + step
         answers = reader.probe(*left_pad(rows), candidates)
         for index, row in enumerate(rows):

@@ -5,102 +5,14 @@ from typing import Annotated, Any
 
 import typer
 
+from rewardsteer.cli.evaluate_generation import generation_command
+
 app = typer.Typer(no_args_is_help=True, help="Measure methods and reward models.")
+app.command("generation")(generation_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
-Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-
-
-@app.command("generation")
-def generation_command(
-    model: Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")],
-    prompts: Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")],
-    methods: Annotated[
-        Path,
-        typer.Option(
-            help="YAML: label → decoding settings, 'reward_model' for guided methods, 'goal' for "
-            "goal_beam (default: the reward model's own)."
-        ),
-    ],
-    judge: Annotated[Path, typer.Option(help="Scalar reward model that gives the rewards.")],
-    out: Out = Path("out/evaluation"),
-    limit: Annotated[int | None, typer.Option(help="Use the first so many prompts.")] = None,
-    device: Device = "cpu", resume: Resume = False, overwrite: Overwrite = False,
-) -> None:
-    """Compare decoding methods on the same prompts; the first is the baseline."""
-    from rewardsteer.configuration import load_config, read_yaml
-    from rewardsteer.decoding.config import DecodingConfig
-    from rewardsteer.decoding.methods import wants_goal
-    from rewardsteer.decoding.requests import read_requests
-    from rewardsteer.errors import ConfigError
-
-    settings: dict[str, tuple[DecodingConfig, str | None, str | None]] = {}
-    for label, values in read_yaml(methods).items():
-        if not isinstance(values, dict):
-            raise ConfigError(f"{methods}: expected settings under {label!r}, got {values!r}.")
-        reward_model, goal = values.pop("reward_model", None), values.pop("goal", None)
-        config = load_config(DecodingConfig, values)
-        if wants_goal(config.method):
-            goal = goal or reward_model
-        settings[str(label)] = (config, reward_model, goal)
-    if not settings:
-        raise ConfigError(f"{methods} names no method; expected 'label: {{method: …}}' entries.")
-    requests = read_requests(prompts, limit=limit)
-    _run(settings, model, requests, judge, out, device, resume=resume, overwrite=overwrite)
-
-
-def _run(
-    settings: dict[str, Any], model: str, requests: list[Any], judge: Path, out: Path, device: str,
-    *, resume: bool, overwrite: bool,
-) -> None:
-    from rewardsteer.cli.devices import parse_device
-    from rewardsteer.decoding.engines.hf import load_policy
-    from rewardsteer.decoding.generate import build_method
-    from rewardsteer.evaluation.generation import Entry, Judge, compare
-    from rewardsteer.goals.files import load_goal
-    from rewardsteer.models.checkpoint import load_tokenizer
-    from rewardsteer.models.scorer import Scorer
-    from rewardsteer.outputs import claim_folder, write_json, write_text
-    from rewardsteer.quiet import quiet_libraries
-    from rewardsteer.reports.plots import Point, scatter
-    from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
-
-    quiet_libraries()
-    where = parse_device(device)
-    folders = {folder for _, folder, _ in settings.values() if folder} | {str(judge)}
-    scorers = {folder: Scorer.load(folder, device=where) for folder in sorted(folders)}
-    entries = [
-        Entry(
-            label, config, scorers[folder] if folder else None,
-            load_goal(Path(goal)) if goal else None,
-        )
-        for label, (config, folder, goal) in settings.items()
-    ]
-    for entry in entries:
-        build_method(entry.config, entry.scorer, entry.goal)
-    tokenizer = load_tokenizer(model)
-    claim_folder(out, resume=resume, overwrite=overwrite)
-    write_json(out / "run.json", {
-        "model": model, "judge": str(judge), "judge_fingerprint": scorers[str(judge)].fingerprint,
-        "methods": {
-            label: config.model_dump(mode="json") | {"reward_model": folder, "goal": goal}
-            for label, (config, folder, goal) in settings.items()
-        },
-    })
-    summary = compare(
-        entries, load_policy(model, device=where), tokenizer, requests,
-        Judge(scorers[str(judge)]), out, announce=lambda label: typer.echo(label, err=True),
-    )
-    points = [
-        Point(label, 1e3 * f["seconds_per_token"], f["reward"], f.get("reward_stderr", 0.0))
-        for label, f in summary.items()
-    ]
-    write_text(out / "frontier.svg", scatter(
-        points, x_label="milliseconds per generated token", y_label="mean reward", log_x=True
-    ))
-    print_table(f"{len(requests)} prompts", METHOD_COLUMNS, method_rows(summary))
 
 
 @app.command("preference")

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
@@ -19,9 +21,15 @@ Prompts = Annotated[
     Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
 ]
 Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
-MethodName = Annotated[str, typer.Option(help="none, farma, args, pargs, best_of_n, goal_beam.")]
-RewardModelFolder = Annotated[
-    Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
+MethodName = Annotated[
+    str, typer.Option(help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam.")
+]
+RewardModels = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Reward model folder (from 'rewardsteer train'); several with --weight for each, for "
+        "farma, genarm, args, pargs and cd."
+    ),
 ]
 GoalFile = Annotated[
     Path | None,
@@ -31,11 +39,28 @@ GoalFile = Annotated[
     ),
 ]
 GoalName = Annotated[str | None, typer.Option(help="Which goal; needed where there are several.")]
-Weight = Annotated[
-    float, typer.Option(help="Weight of rewards or similarity; 0: the policy alone.")
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Weight of rewards or similarity; 0: the policy alone. Once for each reward model; "
+        "negative ones push away.", show_default="1",
+    ),
+]
+WeightSchedule = Annotated[
+    str, typer.Option(help="constant; or linear, cosine: from --weight to --weight-end.")
+]
+WeightEnd = Annotated[
+    float | None, typer.Option(help="Weight at the last token of --max-new-tokens.")
+]
+TargetKl = Annotated[
+    float | None,
+    typer.Option(help="Find the weight with this KL from the policy, in nats, at every token."),
+]
+MaxKl = Annotated[
+    float | None, typer.Option(help="Lower the weight where its KL from the policy is larger.")
 ]
 TopK = Annotated[
-    int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args and pargs.")
+    int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args, pargs and cd.")
 ]
 Temperature = Annotated[float, typer.Option(help="Divides the scores before drawing.")]
 Greedy = Annotated[
@@ -73,13 +98,16 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 def generate_command(
     model: Model, prompts: Prompts, output: Output, method: MethodName = "none",
-    reward_model: RewardModelFolder = None, goal: GoalFile = None, goal_name: GoalName = None,
-    weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, greedy: Greedy = False,
+    reward_model: RewardModels = None, goal: GoalFile = None, goal_name: GoalName = None,
+    weight: Weights = None, weight_schedule: WeightSchedule = "constant",
+    weight_end: WeightEnd = None, target_kl: TargetKl = None, max_kl: MaxKl = None,
+    top_k: TopK = 10, temperature: Temperature = 1.0, greedy: Greedy = False,
     n: Samples = 8, beam: Beam = 4, branches: Branches = 2, step_separator: StepSeparator = "\n",
     step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
     limit: Limit = None, template: TemplateFile = None, device: Device = "cpu",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
+    engine: Engine = "transformers", vllm_option: VllmOptions = None,
     resume: Resume = False, overwrite: Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
@@ -89,33 +117,47 @@ def generate_command(
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.quiet import quiet_libraries
 
+    folders, weights = reward_model or [], weight or []
+    # One weight is the run's; those of several reward models are within their sum.
+    single = weights[0] if weights and len(folders) < 2 else 1.0
     config = load_config(
         DecodingConfig,
         {
-            "method": method, "mode": "greedy" if greedy else "sample", "weight": weight,
-            "top_k": top_k, "temperature": temperature, "n": n, "seed": seed,
+            "method": method, "mode": "greedy" if greedy else "sample", "weight": single,
+            "weight_schedule": weight_schedule, "weight_end": weight_end, "target_kl": target_kl,
+            "max_kl": max_kl, "top_k": top_k, "temperature": temperature, "n": n, "seed": seed,
             "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
             "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
             "max_steps": max_steps,
         },
     )
+    weights = _check_weights(config, len(folders), weights)
+    vllm = vllm_options(engine, vllm_option or [])
     requests = read_requests(prompts, limit=limit)
     quiet_libraries()
     _refuse_taken(output, resume=resume, overwrite=overwrite)
-    goal_state = _load_goal(goal, goal_name, config, reward_model)
-    scorer = _load_scorer(reward_model, config, goal_state, reward_device or device, reward_dtype)
+    goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
+    scorer = _load_scorer(
+        folders, weights, config, goal_state, reward_device or device, reward_dtype
+    )
     written_as = load_config(Template, template) if template else None
     written_as = written_as or getattr(scorer, "template", None) or Template()
     settings = config.model_dump(mode="json") | {
         "model": model,
-        "reward_model": None if reward_model is None else str(reward_model),
+        "reward_model": ", ".join(map(str, folders)) or None,
+        "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
         "template": written_as.model_dump(mode="json"),
     }
+    if vllm is not None:
+        settings["engine"] = engine
     _write(
         config, requests, output, settings, scorer, goal_state, written_as, resume=resume,
         policy={"source": model, "device": device, "dtype": dtype},
+        vllm=None if vllm is None else vllm | {"reward_dtype": reward_dtype} | {
+            "reward_device": reward_device or device
+        },
     )
 
 
@@ -129,6 +171,31 @@ def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
             f"The output {output} exists; choose another, or pass --resume to go on with it or "
             "--overwrite to replace it."
         )
+
+
+def _check_weights(
+    config: "DecodingConfig", models: int, weights: list[float]
+) -> list[float]:
+    """A weight for each reward model, 1 where none was given.
+
+    Raises:
+        ConfigError: another number of weights than of reward models, or what only a method that
+            adds rewards to next-token logits can use.
+    """
+    from rewardsteer.decoding.ensemble import check_weights
+    from rewardsteer.decoding.methods import adds_rewards
+    from rewardsteer.errors import ConfigError
+
+    controls = (config.weight_end, config.target_kl, config.max_kl)
+    steered = models > 1 or any(control is not None for control in controls)
+    if steered and not adds_rewards(config.method):
+        raise ConfigError(
+            f"The method {config.method!r} takes one reward model and no --weight-schedule, "
+            "--target-kl or --max-kl; use farma, genarm, args, pargs or cd."
+        )
+    if models > 1 or len(weights) > 1:
+        check_weights(models, weights or [1.0] * models)
+    return weights or [1.0] * models
 
 
 def _load_goal(
@@ -159,59 +226,71 @@ def _load_goal(
 
 
 def _load_scorer(
-    folder: Path | None, config: "DecodingConfig", goal: "GoalState | None", device: str,
-    dtype: str | None,
+    folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
+    device: str, dtype: str | None,
 ) -> Any:
-    """The reward model, after the checks that need only its card; None when none was given."""
+    """The reward model, several as one, after the checks that need only their cards; None when none
+    was given."""
     from types import SimpleNamespace
 
     from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.decoding.ensemble import RewardEnsemble
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.scorer import Scorer
 
-    if folder is None:
+    if not folders:
         build_method(config, None, goal)
         return None
-    card = read_card(folder)
+    cards = [read_card(folder) for folder in folders]
     # A method looks at no more than this when it is made, so misfits show before weights load; a
     # goal is compared with the weights, so with one it waits for them.
     if goal is None:
-        build_method(
-            config,
-            SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder)),
-        )
-    return Scorer.load(folder, device=parse_device(device), dtype=parse_dtype(dtype))
+        stated = [
+            SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder))
+            for folder, card in zip(folders, cards, strict=True)
+        ]
+        build_method(config, SimpleNamespace(members=stated))
+    where, kind = parse_device(device), parse_dtype(dtype)
+    scorers = [Scorer.load(folder, device=where, dtype=kind) for folder in folders]
+    return scorers[0] if len(scorers) == 1 else RewardEnsemble(scorers, weights)
 
 
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
     scorer: Any, goal: "GoalState | None", template: "Template", *, resume: bool,
-    policy: dict[str, Any],
+    policy: dict[str, Any], vllm: dict[str, Any] | None = None,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.cli.devices import parse_device, parse_dtype
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.generate import build_method, generate
     from rewardsteer.models.checkpoint import load_tokenizer
-    from rewardsteer.models.compatibility import check_vocabulary
+    from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
 
     method = build_method(config, scorer, goal)
     tokenizer = load_tokenizer(policy["source"])
     if method.scorer is not None:
-        check_vocabulary(tokenizer, method.scorer.tokenizer)
+        check_vocabularies(tokenizer, method.scorer)
     done = _resume(output, settings) if resume else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
-    model = load_policy(
-        policy["source"], device=parse_device(policy["device"]), dtype=parse_dtype(policy["dtype"])
-    )
-    results = generate(
-        model, tokenizer, missing, method, config, template=template
-    )
+    if vllm is not None:
+        from rewardsteer.decoding.engines import vllm_engine
+
+        results = vllm_engine.generate(
+            policy["source"], tokenizer, missing, method, config, template=template,
+            dtype=policy["dtype"] or "auto", **vllm,
+        )
+    else:
+        model = load_policy(
+            policy["source"], device=parse_device(policy["device"]),
+            dtype=parse_dtype(policy["dtype"]),
+        )
+        results = generate(model, tokenizer, missing, method, config, template=template)
     # Everything that can be refused was refused: only now is the output touched.
     if not resume or not output.exists():
         write_text(output, "")

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+
 if TYPE_CHECKING:
     from rewardsteer.evaluation.scoring import Settings
     from rewardsteer.models.scorer import Scorer
@@ -62,6 +64,7 @@ def score_command(
     ] = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
+    engine: Engine = "transformers", vllm_option: VllmOptions = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.cli.devices import parse_device, parse_dtype
@@ -70,6 +73,7 @@ def score_command(
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.outputs import check_folder, claim_folder
 
+    vllm = vllm_options(engine, vllm_option or [])
     plain = _plain_rows(input_)
     one_file = plain is not None or (input_.is_file() and output.suffix == ".jsonl")
     if one_file:
@@ -78,9 +82,13 @@ def score_command(
     else:
         check_folder(output, resume=resume, overwrite=overwrite)
         jobs = _solution_jobs(read_labelled(input_, problems or []), output)
-    scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
+    per_token = plain is None if tokens is None else tokens
+    if vllm is None:
+        scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
+    else:
+        scorer = _vllm_scorer(reward_model, per_token, dtype, vllm)
     state = _goal(scorer, reward_model, goal, goal_name)
-    settings = Settings(state, plain is None if tokens is None else tokens, batch_tokens)
+    settings = Settings(state, per_token, batch_tokens)
     if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
         jobs = {place: rows for place, rows in jobs.items() if not (resume and place.exists())}
@@ -98,6 +106,21 @@ def score_command(
                 "the output says why",
                 err=True,
             )
+
+
+def _vllm_scorer(
+    folder: Path, tokens: bool, dtype: str | None, options: dict[str, Any]
+) -> "Scorer":
+    """A scorer of whole completions; raises `ConfigError` where per-token values are wanted."""
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.vllm_scorer import VllmScorer
+
+    if tokens:
+        raise ConfigError(
+            "vLLM gives the rewards of whole completions; pass --no-tokens, or use --engine "
+            "transformers for per-token values."
+        )
+    return VllmScorer(folder, dtype, **options)
 
 
 def _plain_rows(path: Path) -> list[dict[str, Any]] | None:

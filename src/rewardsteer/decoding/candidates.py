@@ -1,4 +1,4 @@
-"""The rule that ARGS and PARGS share: the policy's k best tokens, re-ranked by a scalar reward.
+"""The rule that ARGS, PARGS and CD share: the policy's k best tokens, re-ranked by a scalar reward.
 
     score(v) = log p_LM(v | x, y) + w · r(x, y∘v)        for v among the k best, else -inf
 
@@ -14,7 +14,9 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, require_finite
+from rewardsteer.decoding.weights import Weight
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.compatibility import members
 
 
 class CandidateGuide:
@@ -22,8 +24,8 @@ class CandidateGuide:
 
     Args:
         name: of the method.
-        scorer: a scalar reward model.
-        config: ``top_k`` and ``weight`` are used.
+        scorer: a reward model with a scalar head, or several as a `RewardEnsemble`.
+        config: ``top_k`` is used, and see `Weight`.
 
     Raises:
         ConfigError: no number of candidates.
@@ -40,7 +42,7 @@ class CandidateGuide:
         self.name = name
         self.scorer = scorer
         self.count = config.top_k
-        self.weight = config.weight
+        self.weight = Weight(config)
 
     def open(self) -> "CandidateSession":
         """Begin a batch."""
@@ -50,7 +52,7 @@ class CandidateGuide:
 class CandidateSession:
     """Holds the reward model's cache for one batch."""
 
-    def __init__(self, scorer: Rewarder, count: int, weight: float) -> None:
+    def __init__(self, scorer: Rewarder, count: int, weight: Weight) -> None:
         self._scorer, self._count, self._weight = scorer, count, weight
         self._cache = scorer.open()
         self._calls: list[int] = []
@@ -62,10 +64,10 @@ class CandidateSession:
         asked = tokens.masked_fill(~known, 0)
         rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, self._cache)
         require_finite(rewards, prefix)
-        rewards = floor_unknown(rewards.to(best.device, best.dtype), known)
-        self._calls = [n + self._count for n in self._calls or [0] * len(tokens)]
-        guided = torch.full_like(logits, float("-inf"), dtype=best.dtype)
-        return guided.scatter(1, tokens, best + self._weight * rewards)
+        asked_of = self._count * len(members(self._scorer))
+        self._calls = [n + asked_of for n in self._calls or [0] * len(tokens)]
+        guided = self._weight.guided(best, rewards.to(best), prefix.steps, known)
+        return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows."""
@@ -75,17 +77,3 @@ class CandidateSession:
     def reads(self, row: int) -> Reads:
         """What the row has cost so far."""
         return Reads(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
-
-
-def floor_unknown(rewards: Tensor, known: Tensor) -> Tensor:
-    """Give tokens that the reward model does not know the least reward of their row.
-
-    Args:
-        rewards: ``[B, K]``.
-        known: ``[B, K]`` bool.
-
-    Guidance then never favours them; a row without any known token gets zeros.
-    """
-    least = rewards.masked_fill(~known, float("inf")).amin(dim=1, keepdim=True)
-    least = least.masked_fill(~known.any(dim=1, keepdim=True), 0.0)
-    return torch.where(known, rewards, least)

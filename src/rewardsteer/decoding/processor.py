@@ -2,9 +2,9 @@
 
     model.generate(**inputs, logits_processor=[GuideProcessor(guide, pad_token_id=…)])
 
-The guide's caches are kept from step to step; a batch that does not go on from the last call (a new
-prompt, rows reordered by beam search) is read again where it differs. In sampling, transformers
-applies temperature and top-k after the guide, as our own loop does.
+The guide's caches are kept from step to step, and follow rows that beam search reorders; rows that
+do not go on from the last call are read anew. In sampling, transformers applies temperature and
+top-k after the guide, as our own loop does.
 """
 
 import torch
@@ -54,7 +54,7 @@ class GuideProcessor(LogitsProcessor):
         if self._session is None or not grown:
             self._session, self._steps = self._guide.open(), 0
         names = [str(row) for row in range(len(ids))]
-        prefix = Prefix(ids, self._mask(ids), self._steps, names)
+        prefix = Prefix(ids, self._mask(ids), [self._steps] * len(ids), names)
         guided = self._session.scores(prefix, scores)
         self._last, self._steps = ids, self._steps + 1
         return guided.to(scores.dtype)

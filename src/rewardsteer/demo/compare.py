@@ -9,14 +9,18 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, longest_solution
+from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.generation import Entry, Judge, compare
 from rewardsteer.evaluation.statistics import auroc_interval
 from rewardsteer.models.scorer import Scorer
+
+Figures = dict[str, dict[str, float]]
 
 # Row of the table → the reward model that guides and the decoding method.
 GUIDED = {
     "args": ("plain", "args"),
     "pargs": ("pargs", "pargs"),
+    "genarm": ("genarm", "genarm"),
     "farma": ("farma", "farma"),
     "farma (zeros)": ("farma_zeros", "farma"),
 }
@@ -36,8 +40,10 @@ def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, di
 def compare_methods(
     policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], config: DemoConfig, out: Path, *,
     announce: Callable[[str], None],
-) -> tuple[dict[str, dict[str, float]], dict[str, float]]:
-    """Figures per method and the weight chosen for each guided one.
+) -> tuple[Figures, Figures, dict[str, float]]:
+    """Figures per method, those at equal token budgets, and the weight chosen for each guided one.
+
+    The budget is what best-of-n reads for a question.
 
     A weight is chosen by the mean reward under the plain model on the tuning questions; those of
     the comparison play no part in it. The untrained FaRMA head gets the trained one's weight.
@@ -47,11 +53,14 @@ def compare_methods(
         {"accuracy": lambda generation: is_correct(generation.prompt, generation.completion)},
     )
 
-    def run(entries: list[Entry], stream: str, count: int) -> dict[str, dict[str, float]]:
+    def run(
+        entries: list[Entry], stream: str, count: int, budget: Budget | None = None
+    ) -> Figures:
         questions = draw_questions(count, config, stream)
         requests = [Request(id=f"{stream}/{i}", prompt=q) for i, q in enumerate(questions)]
         return compare(
-            entries, policy, tokenizer, requests, judge, out / stream, template=TEMPLATE,
+            entries, policy, tokenizer, requests, judge,
+            out / (stream if budget is None else "budget"), template=TEMPLATE, budget=budget,
             announce=announce,
         )
 
@@ -78,7 +87,11 @@ def compare_methods(
             scorers["farma_untrained"],
         ),
     ]
-    return run(entries, "test", config.test_prompts), weights
+    methods = run(entries, "test", config.test_prompts)
+    budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
+    announce(f"the same, with {budget.per_prompt:.0f} tokens a question for each")
+    sampled = [entry for entry in entries if not entry.label.startswith("none ")]
+    return methods, run(sampled, "test", config.test_prompts, budget), weights
 
 
 def _guided(

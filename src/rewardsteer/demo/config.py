@@ -47,7 +47,7 @@ class DemoConfig(Config):
     fresh: int = Field(2000, ge=10)
     tuning_prompts: int = Field(300, ge=1)
     test_prompts: int = Field(1000, ge=2)
-    weights: list[float] = Field(default_factory=lambda: [0.5, 1.0, 2.0, 3.0])
+    weights: list[float] = Field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 3.0])
     candidates: int = 5
     best_of: int = 8
     seed: int = 0

@@ -25,7 +25,7 @@ from rewardsteer.reports.tables import (
     method_rows,
 )
 
-_SHOWN = ("none", "args", "pargs", "farma")
+_SHOWN = ("none", "args", "pargs", "genarm", "farma")
 
 
 def write_demo_page(folder: Path) -> Path:
@@ -40,6 +40,7 @@ def write_demo_page(folder: Path) -> Path:
     )
     sections = [
         Section("Methods", "methods", _methods(methods, summary)),
+        Section("At equal budgets", "budget", [_budget(summary["budget"])]),
         Section("Reward models", "reward-models", _reward_models(summary)),
         Section("Goal-conditioned reward model", "goal", _goal(folder, summary["goal"])),
         Section("Training", "training", _training(folder)),
@@ -94,6 +95,24 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
             "What a unit of reward costs.",
         ),
     ]
+
+
+def _budget(methods: dict[str, Any]) -> Table:
+    return Table(
+        "The same questions when every method may read as many tokens as best-of-n (policy and "
+        "reward model together; tokens of a model of another size count in proportion). A method "
+        "draws as many responses as that pays for and keeps the one that its own reward model "
+        "likes best. Plain sampling has nothing to choose by.",
+        ("method", "accuracy (95 %)", "responses drawn", "tokens a question"),
+        [
+            [
+                name, between(figures, "accuracy", "accuracy_low", "accuracy_high", "{:.3f}"),
+                f"{figures['draws']:.0f}", f"{figures['equivalent_tokens']:.0f}",
+            ]
+            for name, figures in methods.items()
+        ],
+        frozenset({"farma"}),
+    )
 
 
 def _overoptimised(methods: dict[str, Any]) -> list[Any]:
@@ -163,7 +182,7 @@ def _goal(folder: Path, goal: dict[str, Any]) -> list[Any]:
 
 def _training(folder: Path) -> list[Any]:
     series: dict[str, tuple[list[float], list[float]]] = {}
-    for name in ("plain", "goal", "pargs", "farma"):
+    for name in ("plain", "goal", "pargs", "genarm", "farma"):
         steps: list[float] = []
         values: list[float] = []
         offset, last = 0, 0

@@ -54,6 +54,8 @@ def plans(config: DemoConfig) -> list[Plan]:
     pairs = TermConfig(name="bradley_terry", options=center)
     prefixes = TermConfig(name="partial", options=center)
     constraint = TermConfig(name="max_constraint")
+    # The published 0.05 is for long responses; here it would hardly move any weight.
+    autoregressive = TermConfig(name="autoregressive", options={"beta": 1.0})
     contrast = TermConfig(name="goal_contrastive", weight=config.goal_weight)
     scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
     # The published alternation, two rounds that end after Bradley-Terry.
@@ -67,6 +69,10 @@ def plans(config: DemoConfig) -> list[Plan]:
         Plan("plain", scalar, (Phase((pairs,), steps),)),
         Plan("goal", scalar, (Phase((pairs, contrast), steps),)),
         Plan("pargs", scalar, (Phase((prefixes,), steps),)),
+        Plan(
+            "genarm", HeadConfig(kind="vocabulary", init="lm_head"),
+            (Phase((autoregressive,), steps),),
+        ),
         Plan("farma", HeadConfig(kind="vocabulary", init="lm_head"), farma),
         Plan("farma_zeros", HeadConfig(kind="vocabulary", init="zeros"), farma),
         Plan("farma_untrained", HeadConfig(kind="vocabulary", init="lm_head"), ()),

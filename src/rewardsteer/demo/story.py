@@ -61,12 +61,13 @@ def run_demo(
         policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
     )
     announce("comparing decoding methods")
-    methods, weights = compare_methods(
+    methods, budget, weights = compare_methods(
         policy, tokenizer, scorers, config, out / "comparison",
         announce=lambda label: announce(f"  {label}"),
     )
     summary = {
         "methods": methods,
+        "budget": budget,
         "reward_models": reward_models,
         "goal": goal,
         "weights": weights,

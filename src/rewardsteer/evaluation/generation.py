@@ -1,138 +1,101 @@
-"""Methods × prompts: generate, judge by a reward model, summarise.
+"""Methods × prompts: generate, judge, and compare with one of them.
 
-    OUT/METHOD.jsonl    one `EvalRecord` a line, appended batch by batch; resumable
-    OUT/summary.json    a record of figures per method, in order; the first is the baseline
+    OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
+    OUT/judge.jsonl     what a language model said of pairs of responses
+    OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
+                        labels of methods that differ by weight alone
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import DataError
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.entries import Entry, Judge, Run, file_name
+from rewardsteer.evaluation.judge import win_rates
+from rewardsteer.evaluation.likelihood import best_of_n_bound
 from rewardsteer.evaluation.metrics import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.statistics import paired_difference, standard_error
-from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_head, check_vocabulary
-from rewardsteer.models.scorer import Scorer
-from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl, write_json
+from rewardsteer.outputs import write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
-
-Metric = Callable[[Generation], float]
-
-
-@dataclass(frozen=True)
-class Entry:
-    """One row of a comparison.
-
-    Attributes:
-        label: name in tables; also the file's name.
-        config: how to decode.
-        scorer: the reward model that guides; None for plain sampling.
-        goal: the goal state that guides, for methods that want one.
-    """
-
-    label: str
-    config: DecodingConfig
-    scorer: Scorer | None = None
-    goal: GoalState | None = None
-
-
-@dataclass
-class Judge:
-    """What is asked of every generation.
-
-    Attributes:
-        scorer: gives the ``reward``.
-        metrics: further figures by name.
-    """
-
-    scorer: Scorer
-    metrics: Mapping[str, Metric] = field(default_factory=dict)
-
-
-def run_entry(
-    entry: Entry, policy: Any, tokenizer: Any, requests: Sequence[Request], judge: Judge,
-    place: Path, *, template: Template | None = None,
-) -> list[EvalRecord]:
-    """Generate and judge what is missing in ``place`` and return all records, in prompt order.
-
-    Raises:
-        DataError: ``place`` holds records of other prompts.
-    """
-    done = read_records(place) if place.exists() else {}
-    by_id = {request.id: request for request in requests}
-    foreign = done.keys() - by_id.keys()
-    if foreign:
-        raise DataError(
-            f"{place} holds answers to other prompts (for example {min(foreign)!r}); resume with "
-            "the same prompts, or choose another output."
-        )
-    missing = [request for request in requests if request.id not in done]
-    method = build_method(entry.config, entry.scorer, entry.goal)
-    generations = generate(
-        policy, tokenizer, missing, method, entry.config, template=template, label=entry.label
-    ) if missing else iter(())
-    for batch in _batches(generations, entry.config.batch_size):
-        rewards = _judge(batch, by_id, judge.scorer, entry.config.batch_size)
-        records = [
-            EvalRecord(
-                generation=generation,
-                metrics={"reward": float(reward)}
-                | {name: float(metric(generation)) for name, metric in judge.metrics.items()},
-            )
-            for generation, reward in zip(batch, rewards, strict=True)
-        ]
-        append_jsonl(place, [record.model_dump_json() for record in records])
-        done |= {record.generation.id: record for record in records}
-    return [done[request.id] for request in requests]
-
-
-def _judge(
-    batch: list[Generation], requests: Mapping[str, Request], scorer: Scorer, batch_size: int
-) -> Any:
-    """Rewards ``[N]``. Prompts given as ids are already rendered and are scored as ids, in the
-    judge's own vocabulary; others are rendered with the judge's template."""
-    if all(requests[generation.id].prompt_ids is not None for generation in batch):
-        return scorer.score_ids(
-            [requests[generation.id].prompt_ids or [] for generation in batch],
-            [scorer.close_response(generation.token_ids) for generation in batch],
-            batch_size=batch_size,
-        )
-    return scorer.score(
-        [requests[generation.id].prompt for generation in batch],
-        [generation.completion for generation in batch], batch_size=batch_size,
-    )
 
 
 def compare(
     entries: Sequence[Entry], policy: Any, tokenizer: Any, requests: Sequence[Request],
-    judge: Judge, out: Path, *, template: Template | None = None,
-    announce: Callable[[str], None] = lambda _: None,
+    judge: Judge, out: Path, *, template: Template | None = None, baseline: str | None = None,
+    budget: Budget | None = None, announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
-    """Run every entry on the same prompts and write ``summary.json``; returns its content."""
+    """Run every entry on the same prompts and write ``summary.json``; returns its ``methods``.
+
+    Args:
+        entries: what to compare.
+        policy: a causal LM.
+        tokenizer: the policy's.
+        requests: the prompts.
+        judge: what is asked of the responses.
+        out: the folder of the results.
+        template: how prompts are written; default: each reward model's, else the plain one.
+        baseline: label of the entry that the others are compared with; default: the first.
+        budget: what each entry may spend on a prompt; None: every one answers once.
+        announce: is told what begins.
+
+    Raises:
+        ConfigError: no entry has the label of the baseline.
+        DataError: two entries would share a file, or a file holds answers to other prompts.
+        MismatchError: the judge has no scalar head, or another tokenizer than the policy.
+    """
     check_head("the judge", judge.scorer, "scalar")
     check_vocabulary(tokenizer, judge.scorer.tokenizer)
     labels = [entry.label for entry in entries]
-    if len(set(labels)) != len(labels):
-        raise DataError(f"The labels of compared methods must differ, got {', '.join(labels)}.")
+    baseline = check_labels(labels, baseline)
+    run = Run(policy, tokenizer, requests, judge, out, template, budget)
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
         announce(entry.label)
-        place = out / f"{_file_name(entry.label)}.jsonl"
-        results[entry.label] = run_entry(
-            entry, policy, tokenizer, requests, judge, place, template=template
-        )
-    baseline = results[labels[0]]
-    summary = {label: summarise(records, baseline) for label, records in results.items()}
-    write_json(out / "summary.json", {"methods": summary})
+        results[entry.label] = run.records(entry)
+    summary = {label: summarise(records, results[baseline]) for label, records in results.items()}
+    for entry in entries:
+        if entry.config.method == "best_of_n":
+            n = entry.config.n if budget is None else int(summary[entry.label]["draws"])
+            summary[entry.label]["kl_bound"] = best_of_n_bound(n)
+    if judge.pairs is not None:
+        announce(f"pairs, by {judge.pairs.model}")
+        rates = win_rates(judge.pairs, results, baseline, out / "judge.jsonl")
+        summary = {label: figures | rates.get(label, {}) for label, figures in summary.items()}
+    sweeps = defaultdict(list)
+    for entry in entries:
+        if entry.sweep:
+            sweeps[entry.sweep].append(entry.label)
+    write_json(
+        out / "summary.json", {"methods": summary, "baseline": baseline, "sweeps": sweeps}
+    )
     return summary
+
+
+def check_labels(labels: Sequence[str], baseline: str | None) -> str:
+    """The label of the baseline, by default the first.
+
+    Raises:
+        ConfigError: no entry has it.
+        DataError: two entries would share a file.
+    """
+    if len({file_name(label) for label in labels}) != len(labels):
+        raise DataError(
+            "The labels of compared methods must differ in more than signs, got "
+            f"{', '.join(labels)}."
+        )
+    if baseline is not None and baseline not in labels:
+        raise ConfigError(
+            f"The baseline {baseline!r} is none of the compared methods: {', '.join(labels)}."
+        )
+    return baseline or labels[0]
 
 
 def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> dict[str, float]:
@@ -140,14 +103,19 @@ def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> 
     figures: dict[str, float] = {"count": len(records)}
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
+        mean = paired_difference(values, [0.0] * len(values))
         difference = paired_difference(values, [record.metrics[name] for record in baseline])
         figures |= {
-            name: float(np.mean(values)),
+            name: mean.value,
             f"{name}_stderr": standard_error(values),
+            f"{name}_low": mean.low,
+            f"{name}_high": mean.high,
             f"{name}_gain": difference.value,
             f"{name}_gain_low": difference.low,
             f"{name}_gain_high": difference.high,
         }
+    for name in records[0].extra:
+        figures[name] = float(np.mean([record.extra[name] for record in records]))
     texts = [_words(record.generation) for record in records]
     figures |= {f"distinct_{n}": distinct_n(texts, n) for n in (1, 2, 3)}
     figures["rouge_l"] = pairwise_rouge_l(texts)
@@ -157,36 +125,12 @@ def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> 
     for name in ("lm_calls", "rm_calls", "lm_forwards", "rm_forwards", "lm_tokens", "rm_tokens"):
         figures[f"{name}_per_token"] = getattr(total, name) / tokens
     figures["seconds_per_token"] = total.seconds / tokens
+    figures["seconds_per_response"] = total.seconds / len(records)
     # JSON has no NaN; a figure that cannot be given is left out.
     return {name: value for name, value in figures.items() if not np.isnan(value)}
-
-
-def read_records(place: Path) -> dict[str, EvalRecord]:
-    """Records by prompt id, after cutting off a torn last line."""
-    repair_jsonl(place)
-    try:
-        records = [EvalRecord.model_validate(row) for _, row in read_jsonl(place)]
-    except ValueError as error:
-        raise DataError(f"{place} holds a line that is no evaluation record: {error}") from error
-    return {record.generation.id: record for record in records}
-
-
-def _batches(generations: Iterator[Generation], size: int) -> Iterator[list[Generation]]:
-    batch: list[Generation] = []
-    for generation in generations:
-        batch.append(generation)
-        if len(batch) == size:
-            yield batch
-            batch = []
-    if batch:
-        yield batch
 
 
 def _words(generation: Generation) -> list[str]:
     """Words; a text written without spaces falls into its tokens instead."""
     words = generation.completion.split()
     return words if len(words) > 1 else [str(token) for token in generation.token_ids]
-
-
-def _file_name(label: str) -> str:
-    return "".join(letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)

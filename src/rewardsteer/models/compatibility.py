@@ -3,11 +3,29 @@
 Guided decoding adds rewards to logits by token id, so both tokenizers must give every id the same
 token. What lies beyond the tokenizers does not matter: embeddings padded to a round size, or a
 special token (an added padding token, say) that only one of the two has.
+
+Where several reward models guide at once, each of them must fit.
 """
 
+import logging
+from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.errors import MismatchError
+
+logger = logging.getLogger(__name__)
+
+
+def members(scorer: Any) -> Sequence[Any]:
+    """The reward models that an ensemble is made of; a single one's only member is itself."""
+    several: Sequence[Any] = getattr(scorer, "members", (scorer,))
+    return several
+
+
+def check_vocabularies(policy_tokenizer: Any, scorer: Any) -> None:
+    """`check_vocabulary` of the policy with every reward model."""
+    for one in members(scorer):
+        check_vocabulary(policy_tokenizer, one.tokenizer)
 
 
 def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
@@ -39,29 +57,76 @@ def check_head(method: str, scorer: Any, needed: str) -> None:
 
     Args:
         method: name of the method, for the message.
-        scorer: the reward model, or None when the user gave none.
-        needed: ``scalar``, ``vocabulary`` or ``any``.
+        scorer: the reward model, an ensemble, or None when the user gave none.
+        needed: ``scalar``, ``vocabulary`` or ``any`` (of one reward model).
 
     Raises:
-        MismatchError: no reward model, or the wrong head.
+        MismatchError: no reward model, the wrong head, or several where one is needed.
     """
     if scorer is None:
         raise MismatchError(
             f"The method {method!r} needs a reward model and none was given; pass one with "
             "--reward-model."
         )
-    if needed in ("any", scorer.head_kind):
-        return
-    given = getattr(scorer, "name", "") or "the given one"
     meaning = {
         "scalar": "a scalar head (one reward per prefix)",
         "vocabulary": "a vocabulary head (one reward per next token)",
     }
-    fitting = {"scalar": "args, pargs or best_of_n", "vocabulary": "farma or best_of_n"}
-    raise MismatchError(
-        f"The method {method!r} needs a reward model with {meaning[needed]}, but {given} has "
-        f"{meaning[scorer.head_kind]}; use it with {fitting[scorer.head_kind]}, or train another."
-    )
+    fitting = {"scalar": "args, pargs, cd or best_of_n", "vocabulary": "farma, genarm or best_of_n"}
+    several = members(scorer)
+    if needed == "any" and len(several) > 1:
+        raise MismatchError(
+            f"The method {method!r} takes one reward model, got {len(several)}; leave out all but "
+            "one, or use a method that adds rewards to next-token logits."
+        )
+    for one in several:
+        if needed not in ("any", one.head_kind):
+            raise MismatchError(
+                f"The method {method!r} needs a reward model with {meaning[needed]}, but "
+                f"{_told(one)} has {meaning[one.head_kind]}; use it with {fitting[one.head_kind]}, "
+                "or train another."
+            )
+
+
+def trained_with(scorer: Any, objective: str) -> bool:
+    """Whether some reward model says that an objective took part in its training."""
+    return any(objective in _objectives(one) for one in members(scorer))
+
+
+def check_training(method: str, scorer: Any, fitting: Sequence[str], others: str) -> None:
+    """Refuse a reward model that says it was trained on something else; warn where it says nothing.
+
+    Args:
+        method: name of the method, for the message.
+        scorer: the reward model, or an ensemble.
+        fitting: objectives, one of which must have taken part in its training.
+        others: methods that would take such a reward model, for the message.
+
+    Raises:
+        MismatchError: names the objective it was trained with.
+    """
+    wanted = " or ".join(repr(name) for name in fitting)
+    for one in members(scorer):
+        if not _objectives(one):
+            logger.warning(
+                "The reward model does not say what it was trained on; %s needs one trained with "
+                "the objective %s.", method, wanted,
+            )
+        elif not any(name in _objectives(one) for name in fitting):
+            raise MismatchError(
+                f"The method {method!r} needs a reward model trained with the objective {wanted}, "
+                f"but {_told(one)} was trained with {one.objective!r}; use it with {others}, or "
+                "train another."
+            )
+
+
+def _objectives(scorer: Any) -> list[str]:
+    """Names of the objectives that took part in the training; none where it is not known."""
+    return [name for name in getattr(scorer, "objective", "").split("+") if name]
+
+
+def _told(scorer: Any) -> str:
+    return getattr(scorer, "name", "") or "the given one"
 
 
 def _tokens(tokenizer: Any) -> dict[int, str]:

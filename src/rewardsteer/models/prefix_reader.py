@@ -3,8 +3,10 @@
 A decoding step asks a model about prefixes that grew by one token. `PrefixReader.sync` reads only
 what is new; `PrefixReader.probe` scores K one-token extensions of every prefix in one forward pass
 over a tree mask, in which siblings do not see each other, and keeps the cached states of the one
-that is taken. Both check what they are given against what was read, so a prefix that changed is
-read again instead of answered wrongly.
+that is taken. Both check what they are given against what was read: a row that did anything but
+grow, or took none of its candidates, is read anew, in a batch of its own beside the others, so it
+is never answered wrongly and costs the others nothing. So does a new prompt that takes the place of
+a finished one.
 
 Shapes: B prefixes, T columns of the left-padded prefixes, K candidates, X hidden or vocabulary
 size.
@@ -19,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsteer.models.prefix_state import PrefixState
 from rewardsteer.models.tree_mask import attention_window, tree_mask
 
 logger = logging.getLogger(__name__)
@@ -51,11 +54,7 @@ class PrefixReader:
         accepted = inspect.signature(inner.forward).parameters
         self._takes_positions = "position_ids" in accepted
         self._takes_keep = "logits_to_keep" in accepted
-        self._ids: Tensor | None = None
-        self._mask: Tensor | None = None
-        self._answer: Tensor | None = None
-        self._probed: tuple[Tensor, Tensor] | None = None
-        self._forget()
+        self._state: PrefixState | None = None
 
     @torch.no_grad()
     def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -65,18 +64,7 @@ class PrefixReader:
             prefix_ids: ``[B, T]``, padded on the left, at least one real token a row.
             attention_mask: ``[B, T]``, 1 on real tokens.
         """
-        ids, mask = prefix_ids.cpu(), attention_mask.cpu().bool()
-        start = self._reuse(ids, mask)
-        width = ids.shape[1]
-        if start == width and self._answer is not None:
-            return self._answer
-        if start == width:
-            start = width - 1
-            self._crop_to(start)
-        answer = self._read(ids[:, start:], mask, _positions(mask)[:, start:], keep=1)[:, -1]
-        self._count(mask[:, start:])
-        self._ids, self._mask, self._answer = ids, mask, answer
-        return answer
+        return self._advance(prefix_ids, attention_mask, None).answer
 
     @torch.no_grad()
     def probe(self, prefix_ids: Tensor, attention_mask: Tensor, candidate_ids: Tensor) -> Tensor:
@@ -90,124 +78,138 @@ class PrefixReader:
             attention_mask: ``[B, T]``, 1 on real tokens.
             candidate_ids: ``[B, K]``.
         """
-        ids, mask = prefix_ids.cpu(), attention_mask.cpu().bool()
         candidates = candidate_ids.cpu()
-        if not self._may_use_tree(ids.shape[1]):
-            return self._probe_one_by_one(ids, mask, candidates)
-        start, (width, count) = self._reuse(ids, mask), (ids.shape[1], candidates.shape[1])
-        lengths = mask.sum(dim=1, keepdim=True)
-        positions = torch.cat([_positions(mask)[:, start:], lengths.expand(-1, count)], dim=1)
-        states = self._read(
-            torch.cat([ids[:, start:], candidates], dim=1),
-            tree_mask(mask, start, count, self.module.dtype),
-            positions,
-            keep=count + (start < width),
-        )
-        self._count(torch.cat([mask[:, start:], torch.ones_like(candidates).bool()], dim=1))
-        if start < width:
-            self._answer = states[:, -count - 1]
-        self._ids, self._mask = ids, mask
-        answers = states[:, -count:]
-        self._probed = (candidates, answers)
-        return answers
+        if not self._may_use_tree(prefix_ids.shape[1]):
+            return self._probe_one_by_one(prefix_ids, attention_mask, candidates)
+        probed = self._advance(prefix_ids, attention_mask, candidates).probed
+        assert probed is not None
+        return probed[1]
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; the rows that are not named are forgotten."""
-        if self._ids is None or self._mask is None:
+        """Keep, reorder or repeat rows; the rows that are not named are forgotten.
+
+        Args:
+            rows: their numbers, `rewardsteer.models.prefix_state.NEW` at the places of new ones.
+        """
+        if not self.forwards:
             return
-        kept = torch.tensor(list(rows), dtype=torch.long)
-        self._ids, self._mask = self._ids[kept], self._mask[kept]
-        self.forwards = [self.forwards[row] for row in rows]
-        self.tokens = [self.tokens[row] for row in rows]
-        there = kept.to(self.module.device)
-        self._cache.batch_select_indices(there)
-        if self._answer is not None:
-            self._answer = self._answer[there]
-        if self._probed is not None:
-            self._probed = (self._probed[0][kept], self._probed[1][there])
+        self.forwards = [0 if row < 0 else self.forwards[row] for row in rows]
+        self.tokens = [0 if row < 0 else self.tokens[row] for row in rows]
+        self._select(torch.tensor(list(rows), dtype=torch.long))
 
-    def _forget(self) -> None:
-        from transformers import DynamicCache
+    def _select(self, rows: Tensor) -> None:
+        if bool((rows < 0).all()):
+            self._state = None
+        if self._state is not None:
+            self._state.select(rows)
 
-        # Without a configuration every layer keeps all it has read, so that sliding-window layers
-        # can be cropped too; their masks still hide what lies outside the window.
-        self._cache = DynamicCache()
-        self._ids = self._mask = self._answer = None
-        self._probed = None
+    def _advance(
+        self, prefix_ids: Tensor, attention_mask: Tensor, candidates: Tensor | None
+    ) -> PrefixState:
+        """Read what is new of the prefixes, and the candidates if there are any."""
+        ids, lengths = prefix_ids.cpu(), attention_mask.cpu().long().sum(dim=1)
+        grown, stays = self._follow(ids, lengths)
+        if not bool(stays.any()):
+            self._state = None
+        extra = 0 if candidates is None else candidates.shape[1]
+        if self._state is not None and grown + extra:
+            # Rows that are read anew take part, so that the others need not be taken out of the
+            # cache and put back; what comes of it is overwritten.
+            new = ids[:, ids.shape[1] - grown :]
+            self._read(self._state, new, torch.ones_like(new).bool(), candidates)
+            self._count(stays, torch.full_like(lengths, grown + extra))
+        if not bool(stays.all()):
+            self._enter((~stays).nonzero().squeeze(1), ids, lengths, candidates)
+            self._count(~stays, lengths + extra)
+        assert self._state is not None
+        return self._state
 
-    def _reuse(self, ids: Tensor, mask: Tensor) -> int:
-        """Cut the cache back to what agrees with the given prefixes; its columns, at most T."""
-        if self._ids is not None and len(ids) != len(self._ids):
-            self._forget()
-        if self._ids is None or self._mask is None:
-            if len(self.forwards) != len(ids):
-                self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
-            return 0
-        self._settle(ids, mask)
-        known = self._ids.shape[1]
-        width = min(known, ids.shape[1])
-        same = self._mask[:, :width] == mask[:, :width]
-        same &= (self._ids[:, :width] == ids[:, :width]) | ~mask[:, :width]
-        agree = int(same.all(dim=0).long().cumprod(dim=0).sum())
-        if agree < known:
-            self._crop_to(agree)
-        return agree
+    def _follow(self, ids: Tensor, lengths: Tensor) -> tuple[int, Tensor]:
+        """Columns to read of the rows that did nothing but grow, and which ``[B]`` these are."""
+        if self._state is not None and len(ids) != len(self._state.ids):
+            self._state = None
+        if len(self.forwards) != len(ids):
+            self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
+        if self._state is None:
+            return 0, torch.zeros_like(lengths).bool()
+        grown, stays = self._state.growth(ids, lengths)
+        if not bool((stays | (self._state.lengths == 0)).all()):
+            # Rows may have changed places, as in beam search.
+            self._select(self._state.origins(ids, lengths))
+            if self._state is None:
+                return 0, stays
+            grown, stays = self._state.growth(ids, lengths)
+        if self._state.probed is not None and grown:
+            stays &= self._state.settle(ids[:, -grown])
+            grown -= 1
+        elif self._state.probed is not None:
+            self._state.drop_candidates()
+        return grown, stays
 
-    def _settle(self, ids: Tensor, mask: Tensor) -> None:
-        """After a probe: keep the states of the candidate each prefix took, drop the others."""
-        if self._probed is None or self._ids is None or self._mask is None:
+    def _enter(
+        self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None
+    ) -> None:
+        """Read rows anew, in a batch of their own, and put them into their places."""
+        width = int(lengths[rows].max())
+        mask = torch.arange(width) >= width - lengths[rows, None]
+        fresh = PrefixState.empty(len(rows))
+        self._read(
+            fresh, ids[rows, ids.shape[1] - width :], mask,
+            None if candidates is None else candidates[rows],
+        )
+        if self._state is None:
+            self._state = fresh
+        else:
+            self._state.place(rows, fresh)
+
+    def _read(
+        self, state: PrefixState, ids: Tensor, mask: Tensor, candidates: Tensor | None
+    ) -> None:
+        """Add new columns to a state, and candidates behind them, in one forward pass."""
+        start, new = state.ids.shape[1], ids.shape[1]
+        state.append(ids, mask)
+        positions = _positions(state.mask)[:, start:]
+        if candidates is None:
+            state.answer = self._forward(state.cache, ids, state.mask, positions, keep=1)[:, 0]
             return
-        candidates, answers = self._probed
-        self._probed = None
-        known = self._ids.shape[1]
-        taken = candidates == ids[:, known : known + 1]
-        if ids.shape[1] <= known or not bool((taken.any(dim=1) & mask[:, known]).all()):
-            self._cache.crop(-candidates.shape[1])
-            return
-        which = taken.long().argmax(dim=1).to(answers.device)
-        rows = torch.arange(len(which), device=answers.device)
-        for layer in self._cache.layers:
-            for name in ("keys", "values"):
-                states = getattr(layer, name)
-                mine = which.to(states.device)
-                states[:, :, known] = states[rows.to(states.device), :, known + mine]
-                setattr(layer, name, states[:, :, : known + 1])
-        self._answer = answers[rows, which]
-        self._ids = torch.cat([self._ids, ids[:, known : known + 1]], dim=1)
-        self._mask = torch.cat([self._mask, mask[:, known : known + 1]], dim=1)
+        count = candidates.shape[1]
+        after = state.lengths[:, None].expand(-1, count)
+        states = self._forward(
+            state.cache,
+            torch.cat([ids, candidates], dim=1),
+            tree_mask(state.mask, start, count, self.module.dtype),
+            torch.cat([positions, after], dim=1),
+            keep=count + (new > 0),
+        )
+        if new:
+            state.answer = states[:, 0]
+        state.probed = (candidates, states[:, -count:])
 
-    def _crop_to(self, width: int) -> None:
-        assert self._ids is not None
-        assert self._mask is not None
-        if width == 0:
-            self._forget()
-            return
-        self._cache.crop(width - self._ids.shape[1])
-        self._ids, self._mask = self._ids[:, :width], self._mask[:, :width]
-        self._answer = None
-
-    def _read(self, ids: Tensor, mask: Tensor, positions: Tensor, keep: int) -> Tensor:
+    def _forward(
+        self, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
+    ) -> Tensor:
         """One forward pass over new columns; answers ``[B, keep, X]`` at the last ones."""
-        device = self.module.device
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {"input_ids": self._there(ids)}
         if self._takes_positions:
-            options["position_ids"] = positions.to(device)
+            options["position_ids"] = self._there(positions)
         if self._takes_keep:
             options["logits_to_keep"] = keep
-        output = self.module(
-            input_ids=ids.to(device),
-            attention_mask=(mask if mask.is_floating_point() else mask.long()).to(device),
-            past_key_values=self._cache,
-            use_cache=True,
-            **options,
-        )
+        # Without a mask, attention takes its faster path.
+        if mask.is_floating_point() or not bool(mask.all()):
+            options["attention_mask"] = self._there(mask if mask.dim() == 4 else mask.long())
+        output = self.module(past_key_values=cache, use_cache=True, **options)
         states: Tensor = output.logits if "logits" in output else output.last_hidden_state
         return states[:, -keep:]
 
-    def _count(self, read: Tensor) -> None:
-        new = read.sum(dim=1).tolist()
-        self.tokens = [old + int(more) for old, more in zip(self.tokens, new, strict=True)]
-        self.forwards = [old + 1 for old in self.forwards]
+    def _there(self, tensor: Tensor) -> Tensor:
+        """On the model's device, without waiting for what the device is doing."""
+        return tensor.to(self.module.device, non_blocking=True)
+
+    def _count(self, rows: Tensor, read: Tensor) -> None:
+        """Rows ``[B]`` took part in a pass in which each read so many tokens ``[B]``."""
+        for row, (counted, tokens) in enumerate(zip(rows.tolist(), read.tolist(), strict=True)):
+            self.forwards[row] += counted
+            self.tokens[row] += counted * tokens
 
     def _may_use_tree(self, width: int) -> bool:
         if self._tree is None:
@@ -217,14 +219,13 @@ class PrefixReader:
         return self._tree and (window is None or width + 1 <= window)
 
     def _probe_one_by_one(self, ids: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        self.sync(ids, mask)
-        answers = []
-        longer = torch.cat([mask, torch.ones_like(mask[:, :1])], dim=1)
-        positions = _positions(longer)[:, -1:]
+        state = self._advance(ids, mask, None)
+        longer = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
+        positions, answers = _positions(longer)[:, -1:], []
         for column in candidates.split(1, dim=1):
-            answers.append(self._read(column, longer, positions, keep=1))
-            self._count(longer[:, -1:])
-            self._cache.crop(-1)
+            answers.append(self._forward(state.cache, column, longer, positions, keep=1))
+            state.cache.cut(right=1)
+            self._count(torch.ones(len(column)).bool(), torch.ones(len(column)).long())
         return torch.cat(answers, dim=1)
 
 

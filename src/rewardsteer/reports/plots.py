@@ -66,20 +66,30 @@ def scatter(
     points: Sequence[Point], *, x_label: str, y_label: str, log_x: bool = False
 ) -> str:
     """Named points with error bars on y."""
+    return paths([[point] for point in points], x_label=x_label, y_label=y_label, log_x=log_x)
+
+
+def paths(
+    lines: Sequence[Sequence[Point]], *, x_label: str, y_label: str, log_x: bool = False
+) -> str:
+    """Named points with error bars on y; those of one line share a colour and are joined."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(7.2, 4.4))
         axes = figure.add_subplot()
-        for index, point in enumerate(points):
-            colour = COLOURS[index % len(COLOURS)]
+        above = True
+        for index, line in enumerate(lines):
             axes.errorbar(
-                point.x, point.y, yerr=point.error, fmt="o", color=colour, markersize=6,
-                capsize=2, elinewidth=1,
+                [point.x for point in line], [point.y for point in line],
+                yerr=[point.error for point in line], fmt="o-", linewidth=1.2,
+                color=COLOURS[index % len(COLOURS)], markersize=6, capsize=2, elinewidth=1,
             )
-            # Labels alternate above and below, so that neighbours do not cover each other.
-            axes.annotate(
-                point.label, (point.x, point.y), xytext=(6, 6 if index % 2 == 0 else -12),
-                textcoords="offset points", fontsize=9.5,
-            )
+            for point in line:
+                # Labels alternate above and below, so that neighbours do not cover each other.
+                axes.annotate(
+                    point.label, (point.x, point.y), xytext=(6, 6 if above else -12),
+                    textcoords="offset points", fontsize=9.5,
+                )
+                above = not above
         if log_x:
             axes.set_xscale("log")
             axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))

@@ -6,14 +6,21 @@ from pathlib import Path
 
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import read_json
+from rewardsteer.reports.frontiers import (
+    AXES,
+    FRONTIER_COLUMNS,
+    WIN_COLUMNS,
+    frontier_rows,
+    frontiers,
+    win_rows,
+)
 from rewardsteer.reports.page import write_page
-from rewardsteer.reports.plots import Point, scatter
 from rewardsteer.reports.sections import Block, Figure, Section, Settings, Table
 from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
 
 
 def write_runs_page(runs: Sequence[Path], out: Path) -> None:
-    """One section a run: table, reward against time, settings.
+    """One section a run: tables, reward against what it costs, settings.
 
     Raises:
         DataError: a folder without a summary of methods.
@@ -21,31 +28,38 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
     sections = []
     for index, run in enumerate(runs):
         place = run / "summary.json"
-        methods = read_json(place).get("methods") if place.exists() else None
+        content = read_json(place) if place.exists() else {}
+        methods = content.get("methods")
         if not methods:
             raise DataError(
                 f"Expected an evaluation in {run} (summary.json with methods), found none; make "
                 "one with 'rewardsteer evaluate generation'."
             )
-        points = [
-            Point(name, 1e3 * f["seconds_per_token"], f["reward"], f.get("reward_stderr", 0.0))
-            for name, f in methods.items()
-        ]
+        baseline = content.get("baseline", next(iter(methods)))
         blocks: list[Block] = [
             Table(
-                "Mean reward ± standard error; difference to the first method with a paired "
-                "bootstrap interval; calls, tokens and time per generated token.",
+                f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
+                "interval; calls, tokens and time per generated token.",
                 METHOD_COLUMNS, method_rows(methods),
             ),
-            Figure(
-                scatter(
-                    points, x_label="milliseconds per generated token", y_label="mean reward",
-                    log_x=True,
-                ),
-                "Scatter plot of mean reward against time per token of every method.",
-                "What a unit of reward costs.",
+            Table(
+                "Reward and what it costs, with 95 % intervals.",
+                FRONTIER_COLUMNS, frontier_rows(methods),
+            ),
+            *(
+                Figure(
+                    svg, f"Mean reward of every method against {AXES[name].label}.",
+                    "Bars are 95 % intervals; lines join the weights of one method.",
+                )
+                for name, svg in frontiers(content).items()
             ),
         ]
+        if wins := win_rows(methods):
+            blocks.append(Table(
+                f"Responses compared with those of {baseline} by a language model; a tie counts "
+                "one half, answers without a verdict are left out.",
+                WIN_COLUMNS, wins,
+            ))
         if (run / "run.json").exists():
             values = read_json(run / "run.json")
             blocks.append(Settings({name: json.dumps(value) for name, value in values.items()}))

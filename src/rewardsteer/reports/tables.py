@@ -4,8 +4,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 METHOD_COLUMNS = (
-    "method", "reward", "gain over first (95 %)", "accuracy", "LM calls", "RM calls", "RM tokens",
-    "ms",
+    "method", "reward", "gain over baseline (95 %)", "accuracy", "LM calls", "RM calls",
+    "RM tokens", "ms",
 )
 
 

@@ -1,6 +1,7 @@
 """Running token guides on a transformers model."""
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,20 +38,28 @@ class HfEngine:
         self.vocabulary_size = min(rows, len(tokenizer))
 
     def run(self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig) -> None:
-        """Generate one batch, filling in the rows; see `rewardsteer.decoding.loop.decode`.
+        """Generate all of the rows, filling them in; see `stream`."""
+        deque(self.stream(rows, guide, config), maxlen=0)
+
+    def stream(
+        self, rows: Iterable[Row], guide: TokenGuide, config: DecodingConfig
+    ) -> Iterator[Row]:
+        """Generate rows, ``batch_size`` together, and yield them in the order given; see
+        `rewardsteer.decoding.loop.decode`.
 
         Raises:
             ConfigError: out of memory; names the settings to lower.
         """
         reader = PrefixReader(self.policy)
         try:
-            with torch.no_grad():
-                decode(reader, guide.open(), rows, config, self.stop_ids)
+            yield from decode(
+                reader, guide.open(), rows, config, self.stop_ids, places=config.batch_size
+            )
         except torch.OutOfMemoryError as error:
             raise ConfigError(
-                f"Out of memory with {len(rows)} rows together; lower batch_size (now "
-                f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args "
-                f"and pargs, top_k (now {config.top_k}). What was finished before is kept."
+                f"Out of memory with {len(reader.tokens)} rows together; lower batch_size (now "
+                f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args, "
+                f"pargs and cd, top_k (now {config.top_k}). What was finished before is kept."
             ) from error
 
 

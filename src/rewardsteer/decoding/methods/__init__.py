@@ -1,6 +1,7 @@
 """The decoding methods, one file each; none imports another.
 
-A method is called as ``method(scorer, config)``, scorer None when the user gave no reward model.
+A method is called as ``method(scorer, config)``, scorer None when the user gave no reward model; a
+token guide takes several as one, a `rewardsteer.decoding.ensemble.RewardEnsemble`.
 One whose class attribute ``wants_goal`` is true is called as ``method(scorer, config, goal)``.
 """
 
@@ -13,6 +14,8 @@ METHODS = Registry(
         "farma": "rewardsteer.decoding.methods.farma:Farma",
         "args": "rewardsteer.decoding.methods.args:Args",
         "pargs": "rewardsteer.decoding.methods.pargs:Pargs",
+        "genarm": "rewardsteer.decoding.methods.genarm:GenArm",
+        "cd": "rewardsteer.decoding.methods.cd:Cd",
         "best_of_n": "rewardsteer.decoding.methods.best_of_n:BestOfN",
         "goal_beam": "rewardsteer.decoding.methods.goal_beam:GoalBeam",
     },
@@ -22,3 +25,9 @@ METHODS = Registry(
 def wants_goal(name: str) -> bool:
     """Whether a method is guided by a goal state; raises `ConfigError` on an unknown name."""
     return bool(getattr(METHODS.get(name), "wants_goal", False))
+
+
+def adds_rewards(name: str) -> bool:
+    """Whether a method adds weighted rewards to next-token logits, and so takes several reward
+    models, a schedule or a target KL; raises `ConfigError` on an unknown name."""
+    return METHODS.get(name).level == "token" and name != "none"

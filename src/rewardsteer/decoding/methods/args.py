@@ -5,7 +5,7 @@ import logging
 from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
-from rewardsteer.models.compatibility import check_head
+from rewardsteer.models.compatibility import check_head, trained_with
 
 logger = logging.getLogger(__name__)
 
@@ -22,7 +22,7 @@ class Args(CandidateGuide):
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         check_head("args", scorer, "scalar")
-        if "partial" in getattr(scorer, "objective", ""):
+        if trained_with(scorer, "partial"):
             logger.warning(
                 "The reward model was trained on partial responses: with it, args is pargs."
             )

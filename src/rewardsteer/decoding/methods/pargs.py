@@ -1,14 +1,9 @@
 """PARGS: candidates re-ranked by a reward model of partial sequences."""
 
-import logging
-
 from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
-from rewardsteer.errors import MismatchError
-from rewardsteer.models.compatibility import check_head
-
-logger = logging.getLogger(__name__)
+from rewardsteer.models.compatibility import check_head, check_training
 
 
 class Pargs(CandidateGuide):
@@ -22,17 +17,5 @@ class Pargs(CandidateGuide):
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         check_head("pargs", scorer, "scalar")
-        objective = getattr(scorer, "objective", "")
-        name = getattr(scorer, "name", "") or "the given one"
-        if not objective:
-            logger.warning(
-                "The reward model does not say what it was trained on; pargs needs one trained "
-                "with the objective 'partial'."
-            )
-        elif "partial" not in objective:
-            raise MismatchError(
-                "The method 'pargs' needs a reward model trained on partial responses (objective "
-                f"'partial'), but {name} was trained with {objective!r}; use it with args or "
-                "best_of_n, or train one with 'partial'."
-            )
+        check_training("pargs", scorer, ("partial",), "args or best_of_n")
         super().__init__("pargs", scorer, config)

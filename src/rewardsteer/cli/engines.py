@@ -1,0 +1,34 @@
+"""The choice of the engine that runs a model."""
+
+from typing import Annotated, Any
+
+import typer
+
+Engine = Annotated[str, typer.Option(help="Runs the model: transformers or vllm.")]
+VllmOptions = Annotated[
+    list[str] | None,
+    typer.Option("--vllm-option", help="Engine argument of vLLM, as name=value; repeatable."),
+]
+
+
+def vllm_options(engine: str, items: list[str]) -> dict[str, Any] | None:
+    """Engine arguments of vLLM; None for the transformers engine.
+
+    Raises:
+        ConfigError: an unknown engine, or an option that is malformed or not for this one.
+    """
+    import yaml
+
+    from rewardsteer.errors import ConfigError
+
+    if engine not in ("transformers", "vllm"):
+        raise ConfigError(f"Unknown engine {engine!r}; expected transformers or vllm.")
+    wrong = [item for item in items if engine != "vllm" or "=" not in item]
+    if wrong:
+        raise ConfigError(
+            f"Expected --vllm-option name=value with --engine vllm, got {wrong[0]!r} with "
+            f"--engine {engine}."
+        )
+    if engine != "vllm":
+        return None
+    return {name: yaml.safe_load(value) for name, _, value in (i.partition("=") for i in items)}

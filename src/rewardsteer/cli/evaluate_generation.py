@@ -1,0 +1,230 @@
+"""``rewardsteer evaluate generation``: decoding methods by reward, cost and preference."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rewardsteer.evaluation.budget import Budget
+    from rewardsteer.evaluation.entries import Entry, Judge
+    from rewardsteer.evaluation.method_settings import MethodConfig
+
+Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
+Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")]
+Methods = Annotated[
+    str,
+    typer.Option(
+        help="YAML: label → decoding settings, 'reward_model' for guided methods (or a list, with "
+        "'reward_weights'), 'goal' where a method wants one (default: the reward model's own). Or "
+        "names with default settings: none,best_of_n=BT,farma=FARMA, a reward model behind each."
+    ),
+]
+JudgeFolder = Annotated[
+    Path, typer.Option("--judge", help="Scalar reward model that gives the rewards.")
+]
+Out = Annotated[Path, typer.Option(help="Output folder.")]
+Baseline = Annotated[
+    str | None, typer.Option(help="Label that the others are compared with; default: the first.")
+]
+Weights = Annotated[
+    str | None,
+    typer.Option(help="Weights to try, as 0.5,1,2: each guided method becomes one per weight."),
+]
+BudgetUnit = Annotated[
+    str | None,
+    typer.Option(
+        "--budget",
+        help="tokens, seconds or calls: each method answers with the best of as many responses as "
+        "--budget-per-prompt pays for.",
+    ),
+]
+BudgetPerPrompt = Annotated[
+    float | None, typer.Option(help="Policy-equivalent tokens, seconds or reward model calls.")
+]
+JudgeUrl = Annotated[
+    str | None,
+    typer.Option(help="OpenAI-compatible address (…/v1) whose model judges pairs of responses."),
+]
+JudgeModel = Annotated[str | None, typer.Option(help="The model's name at --judge-url.")]
+JudgeKeyEnv = Annotated[
+    str, typer.Option(help="Environment variable that holds the key for --judge-url.")
+]
+CoherenceModel = Annotated[
+    str | None,
+    typer.Option(
+        "--coherence",
+        help="Sentence-embedding model (folder or hub name) for the nearness of response and "
+        "prompt; needs sentence-transformers.",
+    ),
+]
+Limit = Annotated[int | None, typer.Option(help="Use the first so many prompts.")]
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
+Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
+
+
+def generation_command(
+    model: Model, prompts: Prompts, methods: Methods, judge: JudgeFolder,
+    out: Out = Path("out/evaluation"), baseline: Baseline = None, weights: Weights = None,
+    budget: BudgetUnit = None, budget_per_prompt: BudgetPerPrompt = None,
+    judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
+    judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
+    limit: Limit = None, device: Device = "cpu", resume: Resume = False,
+    overwrite: Overwrite = False,
+) -> None:
+    """Compare decoding methods on the same prompts, at equal budgets if one is given."""
+    from rewardsteer.cli.devices import parse_device
+    from rewardsteer.decoding.requests import read_requests
+    from rewardsteer.evaluation.coherence import Coherence
+    from rewardsteer.evaluation.entries import Judge
+    from rewardsteer.evaluation.generation import check_labels
+    from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
+    from rewardsteer.outputs import check_folder
+    from rewardsteer.quiet import quiet_libraries
+
+    quiet_libraries()
+    settings, sweeps = read_methods(methods), dict[str, str]()
+    if weights is not None:
+        settings, sweeps = sweep_weights(settings, weights)
+    baseline = check_labels(list(settings), baseline)
+    limits = _budget(budget, budget_per_prompt)
+    requests = read_requests(prompts, limit=limit)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    pairs = _pair_judge(judge_url, judge_model, judge_key_env)
+    metrics: dict[str, Any] = {}
+    if coherence is not None:
+        metrics["coherence"] = Coherence(coherence, device=str(parse_device(device)))
+    described = {
+        "model": model, "judge": str(judge), "baseline": baseline, "coherence": coherence,
+        "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
+        "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
+    }
+    scorers = _scorers([str(judge), *(one for row in settings.values() for one in row.folders)],
+                       device)
+    entries = _entries(settings, sweeps, scorers)
+    described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
+    if resume:
+        _check_resumed(out / "run.json", described)
+    _compare(
+        entries, described, requests, Judge(scorers[str(judge)], metrics, pairs), out, limits,
+        device, resume=resume, overwrite=overwrite,
+    )
+
+
+def _budget(unit: str | None, per_prompt: float | None) -> "Budget | None":
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.budget import Budget
+
+    if (unit is None) != (per_prompt is None):
+        raise ConfigError("--budget and --budget-per-prompt go together; give both or neither.")
+    if unit is None or per_prompt is None:
+        return None
+    return Budget(unit, per_prompt)  # type: ignore[arg-type]
+
+
+def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
+    """The language model that judges, after making sure that it answers; None without one."""
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.judge import PairJudge
+
+    if (url is None) != (model is None):
+        raise ConfigError("--judge-url and --judge-model go together; give both or neither.")
+    if url is None or model is None:
+        return None
+    judge = PairJudge(url, model, key_env=key_env)
+    judge.check()
+    return judge
+
+
+def _scorers(folders: list[str], device: str) -> dict[str, Any]:
+    """Reward models by folder, each loaded once."""
+    from rewardsteer.cli.devices import parse_device
+    from rewardsteer.models.scorer import Scorer
+
+    where = parse_device(device)
+    return {folder: Scorer.load(folder, device=where) for folder in dict.fromkeys(folders)}
+
+
+def _entries(
+    settings: dict[str, "MethodConfig"], sweeps: dict[str, str], scorers: dict[str, Any]
+) -> list["Entry"]:
+    """Rows of the comparison with their reward models; each method is built once, as a check."""
+    from rewardsteer.decoding.ensemble import RewardEnsemble
+    from rewardsteer.decoding.generate import build_method
+    from rewardsteer.evaluation.entries import Entry
+    from rewardsteer.goals.files import load_goal
+
+    entries = []
+    for label, config in settings.items():
+        models = [scorers[folder] for folder in config.folders]
+        scorer = RewardEnsemble(models, config.weights) if len(models) > 1 else None
+        goal = None if config.goal_place is None else load_goal(Path(config.goal_place))
+        entry = Entry(
+            label, config, scorer or next(iter(models), None), goal, sweeps.get(label, "")
+        )
+        build_method(entry.config, entry.scorer, entry.goal)
+        entries.append(entry)
+    return entries
+
+
+def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
+    """Refuse to go on with other settings; methods may be added, and another baseline chosen.
+
+    Raises:
+        ConfigError: names what differs.
+    """
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.outputs import read_json
+
+    if not place.exists():
+        return
+    before = read_json(place)
+    names = [name for name in ("model", "judge", "budget", "coherence") if name in before]
+    changed = [name for name in names if before[name] != settings[name]]
+    for part in ("methods", "fingerprints"):
+        both = before.get(part, {}).keys() & settings[part].keys()
+        changed += sorted(name for name in both if before[part][name] != settings[part][name])
+    if changed:
+        raise ConfigError(
+            f"{place.parent} was begun with other settings of {', '.join(changed)}; resume with "
+            "the same ones, or choose another output."
+        )
+
+
+def _compare(
+    entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
+    out: Path, budget: "Budget | None", device: str, *, resume: bool, overwrite: bool,
+) -> None:
+    """Run the comparison; files and tables."""
+    from rewardsteer.cli.devices import parse_device
+    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.evaluation.generation import compare
+    from rewardsteer.models.checkpoint import load_tokenizer
+    from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
+    from rewardsteer.reports import frontiers as report
+    from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
+
+    tokenizer = load_tokenizer(described["model"])
+    policy = load_policy(described["model"], device=parse_device(device))
+    claim_folder(out, resume=resume, overwrite=overwrite)
+    write_json(out / "run.json", described)
+    methods = compare(
+        entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
+        budget=budget, announce=lambda text: typer.echo(text, err=True),
+    )
+    for name, svg in report.frontiers(read_json(out / "summary.json")).items():
+        write_text(out / f"frontier-{name}.svg", svg)
+    for title, columns, rows in (
+        (f"{len(requests)} prompts", METHOD_COLUMNS, method_rows(methods)),
+        ("reward and what it costs", report.FRONTIER_COLUMNS, report.frontier_rows(methods)),
+        ("pairs, by a language model", report.WIN_COLUMNS, report.win_rows(methods)),
+    ):
+        if rows:
+            print_table(title, columns, rows)
+    for label, figures in methods.items():
+        if figures.get("no_verdict"):
+            typer.echo(
+                f"{label}: the judge gave no verdict on {figures['no_verdict']:g} pairs, see "
+                f"{out / 'judge.jsonl'}", err=True,
+            )

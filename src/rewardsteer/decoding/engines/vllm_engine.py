@@ -1,0 +1,191 @@
+"""Answers to prompts by vLLM in this process: the policy alone, guided, or the best of n.
+
+Draws are made by vLLM, from a seed of the row's own; so they do not depend on the batch, and are
+other draws than those of the transformers engine. Greedy responses are the same.
+"""
+
+import os
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.template import Template
+from rewardsteer.decoding import generate as answers
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.vllm_requests import DEVICE, DTYPE, MODELS, check_top_k
+from rewardsteer.decoding.engines.vllm_rows import COSTS, LOADED
+from rewardsteer.decoding.guide import Method, Reads, TokenGuide
+from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.compatibility import check_vocabularies, members
+from rewardsteer.models.limits import position_limit
+from rewardsteer.records import Cost, Generation
+
+PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
+# Rows handed over at once, as a multiple of those decoded together: at the end of each such part
+# the batch runs empty, and only what came before it is written.
+_PART = 8
+
+
+def generate(
+    source: str, tokenizer: Any, requests: Sequence[Request], method: Method,
+    config: DecodingConfig, *, template: Template, reward_device: str | None = None,
+    reward_dtype: str | None = None, **options: Any,
+) -> Iterator[Generation]:
+    """As `rewardsteer.decoding.generate.generate`, by vLLM. Costs of the policy's passes
+    (``lm_forwards``, ``lm_tokens``) are 0: vLLM does not tell them.
+
+    Args:
+        source: the policy's folder or hub name.
+        tokenizer: the policy's.
+        requests: the prompts.
+        method: from `build_method`; a reward model that guides came from a folder.
+        config: settings; ``batch_size`` is vLLM's ``max_num_seqs``.
+        template: how prompts are written.
+        reward_device, reward_dtype: of the reward model where vLLM runs workers of its own, which
+            load it again; default: vLLM's device, as saved.
+        options: engine arguments of vLLM.
+
+    Raises:
+        ConfigError: vLLM is not installed, cannot do this, or refuses an option.
+        MismatchError: the two tokenizers differ.
+        DataError: a prompt that is too long or empty.
+    """
+    check_supported(method, config)
+    scorer = method.scorer
+    if scorer is not None:
+        check_vocabularies(tokenizer, scorer)
+    renderer = tokenizer if scorer is None else scorer.tokenizer
+    shown = [answers._show(request, template, renderer) for request in requests]
+    encoded = [answers._encode(one, template, renderer, tokenizer) for one in requests]
+    limits = {"policy": longest_row(source)}
+    limits["reward model"] = getattr(scorer, "position_limit", None)
+    answers._check_lengths(requests, encoded, limits, config)
+    longest = max(len(ids) for ids in encoded) + config.max_new_tokens
+    options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
+    if method.level == "token" and scorer is not None:
+        LOADED[scorer.name] = scorer
+        os.environ[MODELS] = scorer.name
+        for name, value in ((DEVICE, reward_device), (DTYPE, reward_dtype)):
+            os.environ[name] = value or ""
+        options["logits_processors"] = [PROCESSOR]
+    engine = VllmEngine(start(source, **options), tokenizer)
+    ready = list(zip(requests, shown, encoded, strict=True))
+    # Typed for the transformers engine, of which it needs the stream and the tokenizer.
+    return answers._stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
+
+
+class VllmEngine:
+    """A running vLLM with the policy's tokenizer; see `rewardsteer.decoding.engines.hf.HfEngine`.
+
+    Args:
+        llm: a ``vllm.LLM``, with the reward processor where it is to guide.
+        tokenizer: the policy's.
+    """
+
+    def __init__(self, llm: Any, tokenizer: Any) -> None:
+        self.llm, self.tokenizer = llm, tokenizer
+
+    def stream(
+        self, rows: Iterable[Row], guide: TokenGuide, config: DecodingConfig
+    ) -> Iterator[Row]:
+        """Generate rows and yield them in the order given."""
+        waiting = iter(rows)
+        while part := list(islice(waiting, _PART * config.batch_size)):
+            yield from self._generate(part, guide, config)
+
+    def _generate(
+        self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig
+    ) -> Sequence[Row]:
+        COSTS.update((row.name, Reads()) for row in rows)
+        began = time.perf_counter()
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": list(row.prompt_ids)} for row in rows],
+            [self._parameters(row, guide, config) for row in rows], use_tqdm=False,
+        )
+        share = (time.perf_counter() - began) / len(rows)
+        for row, output in zip(rows, outputs, strict=True):
+            [answer] = output.outputs
+            row.token_ids = list(answer.token_ids)
+            row.finish_reason = answer.finish_reason
+            reads = COSTS.get(row.name, Reads())
+            row.cost = Cost(
+                new_tokens=len(row.token_ids), lm_calls=len(row.token_ids), rm_calls=reads.calls,
+                rm_forwards=reads.forwards, rm_tokens=reads.tokens, seconds=share,
+            )
+        for row in rows:
+            COSTS.pop(row.name, None)
+        return rows
+
+    def _parameters(self, row: Row, guide: TokenGuide, config: DecodingConfig) -> Any:
+        from vllm import SamplingParams
+
+        greedy = config.mode == "greedy"
+        return SamplingParams(
+            temperature=0.0 if greedy else config.temperature,
+            top_k=0 if greedy else config.top_k,
+            seed=None if greedy else row.draws.getrandbits(63),
+            max_tokens=config.max_new_tokens, detokenize=False,
+            stop_token_ids=[i for i in (self.tokenizer.eos_token_id,) if i is not None],
+            extra_args=None if guide.scorer is None else _wish(guide, config) | {
+                "reward_name": row.name
+            },
+        )
+
+
+def check_supported(method: Method, config: DecodingConfig) -> None:
+    """Raise `ConfigError` unless vLLM can do this by the processor."""
+    controls = (config.weight_end, config.target_kl, config.max_kl)
+    wanting = {
+        "goal_beam": method.level == "step",
+        "several reward models": len(members(method.scorer)) > 1,
+        "a schedule or KL of the weight": any(control is not None for control in controls),
+    }
+    for what, wanted in wanting.items():
+        if wanted:
+            raise ConfigError(f"The vLLM engine does not know {what}; use --engine transformers.")
+    if method.level == "token" and getattr(method.scorer, "head_kind", None) == "scalar":
+        check_top_k(config.top_k)
+
+
+def _wish(guide: TokenGuide, config: DecodingConfig) -> dict[str, Any]:
+    wish: dict[str, Any] = {"reward_weight": config.weight}
+    return wish | ({"reward_top_k": config.top_k} if guide.scorer.head_kind == "scalar" else {})
+
+
+def start(source: str, **options: Any) -> Any:
+    """A ``vllm.LLM`` in this process.
+
+    Raises:
+        ConfigError: vLLM is not installed, or refuses an option.
+    """
+    # What the reward model read is counted in the worker, which must be in this process.
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise ConfigError(
+            f"vLLM cannot be imported ({error}); install rewardsteer[vllm], or use the "
+            "transformers engine."
+        ) from error
+    try:
+        return LLM(source, **options)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"vLLM refuses to start: {error}") from error
+
+
+def longest_row(source: str | Path) -> int | None:
+    """Most positions that a model on disk or on the hub was built for; None when it states none.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        return position_limit(AutoConfig.from_pretrained(str(source)))
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The model {source} cannot be read: {error}") from error

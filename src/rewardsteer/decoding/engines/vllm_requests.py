@@ -1,0 +1,132 @@
+"""What vLLM is told: reward models by environment variables, weights by each request.
+
+The environment reaches vLLM's front end, which checks requests, and its workers, which hold the
+models; nothing else that a logits processor is given does.
+
+    REWARDSTEER_REWARD_MODEL    folder of a reward model; several, separated as in PATH
+    REWARDSTEER_REWARD_DEVICE   where they are held; default: the policy's device
+    REWARDSTEER_REWARD_DTYPE    float32, bfloat16 or float16; default: as saved
+"""
+
+import functools
+import math
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.checkpoint import read_card
+from rewardsteer.registry import nearest
+
+MODELS = "REWARDSTEER_REWARD_MODEL"
+DEVICE = "REWARDSTEER_REWARD_DEVICE"
+DTYPE = "REWARDSTEER_REWARD_DTYPE"
+DTYPES = ("float32", "bfloat16", "float16")
+
+# Every candidate is a row of the reward model's forward pass: a request may not ask for so many
+# that memory runs out for all.
+MOST_CANDIDATES = 256
+_CANDIDATES = 10
+_PREFIX = "reward_"
+_NAMES = ("reward_weight", "reward_top_k", "reward_model", "reward_name")
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What a request asks of a reward model.
+
+    Attributes:
+        weight: w of the method, in logits per reward unit; not 0.
+        top_k: the policy's best tokens that a scalar head is asked about.
+        model: name of the reward model.
+        name: of the request, for messages and costs; "" when it has none.
+    """
+
+    weight: float
+    top_k: int
+    model: str
+    name: str = ""
+
+
+def reward_folders() -> dict[str, Path]:
+    """Folders of the reward models by their last part, in the order given.
+
+    Raises:
+        ConfigError: none is given, or two share a name.
+    """
+    folders = [Path(part) for part in os.environ.get(MODELS, "").split(os.pathsep) if part]
+    if not folders:
+        raise ConfigError(
+            f"The environment variable {MODELS} names no reward model; set it to the folder of "
+            f"one, or of several separated by {os.pathsep!r}, before vLLM starts."
+        )
+    named = {folder.resolve().name: folder for folder in folders}
+    if len(named) < len(folders):
+        raise ConfigError(
+            f"Requests name reward models by their folders' last part, so these must differ; "
+            f"{MODELS} is {os.environ[MODELS]!r}."
+        )
+    return named
+
+
+def read_wish(extra_args: Mapping[str, Any] | None) -> Wish | None:
+    """The wish of a request; None where it asks nothing: without ``reward_weight``, or with 0.
+
+    Args:
+        extra_args: ``reward_weight`` (a number), ``reward_top_k`` (1 to 256, default 10; scalar
+            heads alone), ``reward_model`` (default: the first), ``reward_name`` (text). Names that
+            begin otherwise are not ours.
+
+    Raises:
+        ConfigError: an unknown name or a bad value.
+    """
+    given = {name: v for name, v in (extra_args or {}).items() if name.startswith(_PREFIX)}
+    unknown = sorted(given.keys() - set(_NAMES))
+    if unknown:
+        raise ConfigError(
+            f"Unknown argument {unknown[0]!r}.{nearest(unknown[0], list(_NAMES))} Known: "
+            f"{', '.join(_NAMES)}."
+        )
+    if not given:
+        return None
+    weight = given.get("reward_weight")
+    if not _is_number(weight):
+        raise ConfigError(f"'reward_weight' must be a finite number, got {weight!r}.")
+    folders = reward_folders()
+    model = given.get("reward_model", next(iter(folders)))
+    if model not in folders:
+        raise ConfigError(
+            f"'reward_model' must be one of {', '.join(map(repr, folders))}, got {model!r}."
+        )
+    top_k = given.get("reward_top_k", _CANDIDATES)
+    check_top_k(top_k)
+    if "reward_top_k" in given and _head(folders[model]) != "scalar":
+        raise ConfigError(
+            f"'reward_top_k' is for reward models with a scalar head, but {model!r} knows the "
+            "rewards of all next tokens; leave it out."
+        )
+    name = given.get("reward_name", "")
+    if not isinstance(name, str):
+        raise ConfigError(f"'reward_name' must be text, got {name!r}.")
+    return Wish(float(weight), top_k, model, name) if weight else None
+
+
+def check_top_k(top_k: Any) -> None:
+    """Raise `ConfigError` unless so many candidates may be asked about."""
+    whole = isinstance(top_k, int) and not isinstance(top_k, bool)
+    if not whole or not 1 <= top_k <= MOST_CANDIDATES:
+        raise ConfigError(
+            f"The number of candidates, 'reward_top_k', must be a whole number from 1 to "
+            f"{MOST_CANDIDATES}, got {top_k!r}."
+        )
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+@functools.cache
+def _head(folder: Path) -> str:
+    return read_card(folder).head.kind

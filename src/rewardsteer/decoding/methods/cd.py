@@ -1,0 +1,27 @@
+"""Controlled decoding: candidates re-ranked by a value function (arXiv 2310.17022)."""
+
+from rewardsteer.decoding.candidates import CandidateGuide
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guide import Rewarder
+from rewardsteer.models.compatibility import check_head, check_training
+
+
+class Cd(CandidateGuide):
+    """score(v) = log p_LM(v) + w · V(x, y∘v) over the policy's top_k.
+
+    The rule is that of ARGS and PARGS, letter by letter. What differs is the head's meaning: V is
+    the value of a prefix, what the response that it begins is expected to be worth, so the head
+    must have learned something of every token. A head trained on whole responses alone (ARGS) knows
+    no value of a prefix. One trained on pairs of prefixes (PARGS) is taken for a value here, and
+    one whose states were drawn to those of good endings (``goal_contrastive``) too.
+
+    Raises:
+        MismatchError: no reward model, one without a scalar head, or one trained on whole responses
+            alone.
+        ConfigError: top_k is 0.
+    """
+
+    def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
+        check_head("cd", scorer, "scalar")
+        check_training("cd", scorer, ("partial", "goal_contrastive"), "args or best_of_n")
+        super().__init__("cd", scorer, config)

@@ -1,0 +1,221 @@
+"""Equal budgets: how many responses a method can afford, and the best of them.
+
+    m = max(1, ⌊budget / mean cost of a response⌋)
+
+Every method answers all prompts once. The mean cost of that round, choosing included, says how many
+independent responses m it can afford per prompt. m is the same for all prompts, so it does not
+depend on which responses one of them happened to get. Of the m responses the one stays that the
+method's own reward model likes best, at the cost of all. A method without a reward model has
+nothing to choose by and a greedy one nothing to choose among: they answer once.
+"""
+
+import math
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+from typing import Any, Literal, TypeVar, get_args
+
+import numpy as np
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.models.compatibility import members
+from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+from rewardsteer.records import Cost, Generation, Record
+
+T = TypeVar("T")
+Unit = Literal["tokens", "seconds", "calls"]
+Sample = Callable[[DecodingConfig, Sequence[Request]], Iterator[Generation]]
+Rate = Callable[[Sequence[Generation]], Sequence[tuple[float, Cost]]]
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What a method may spend on a prompt, on average over the prompts.
+
+    Attributes:
+        unit: ``tokens`` (see `equivalent_tokens`), ``seconds`` or ``calls`` of reward models.
+        per_prompt: how many.
+
+    Raises:
+        ConfigError: unknown unit, or nothing to spend.
+    """
+
+    unit: Unit
+    per_prompt: float
+
+    def __post_init__(self) -> None:
+        if self.unit not in get_args(Unit):
+            raise ConfigError(
+                f"Expected a budget of {', '.join(get_args(Unit))}, got {self.unit!r}."
+            )
+        if not 0 < self.per_prompt < math.inf:
+            raise ConfigError(f"A budget per prompt must be above 0, got {self.per_prompt:g}.")
+
+    def spent(self, cost: Cost, size: float) -> float:
+        """What a cost is in this unit; size as in `equivalent_tokens`."""
+        if self.unit == "tokens":
+            return equivalent_tokens(cost, size)
+        return cost.seconds if self.unit == "seconds" else float(cost.rm_calls)
+
+
+def equivalent_tokens(cost: Cost, size: float) -> float:
+    """Policy-equivalent tokens: those that the policy read plus ``size`` times those that the
+    reward model read, where ``size`` is its number of parameters over the policy's."""
+    return cost.lm_tokens + size * cost.rm_tokens
+
+
+def relative_size(scorer: Any, policy: Any) -> float:
+    """Parameters of the reward model over those of the policy; the mean where there are several
+    reward models, since all of them read the same tokens; 0 where there is none."""
+    if scorer is None:
+        return 0.0
+    return fmean(_parameters(one.reward_model) for one in members(scorer)) / _parameters(policy)
+
+
+def _parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+class Draw(Record):
+    """One of a prompt's responses.
+
+    Attributes:
+        number: which one, from 0.
+        generation: the response, at its own cost.
+        reward: by the method's own reward model; None when it has none.
+        choosing: what that reward cost beyond the generation.
+    """
+
+    number: int
+    generation: Generation
+    reward: float | None = None
+    choosing: Cost = Cost()
+
+
+def best_within(
+    budget: Budget, size: float, config: DecodingConfig, requests: Sequence[Request], place: Path,
+    *, sample: Sample, rate: Rate | None,
+) -> tuple[list[Generation], int]:
+    """The best responses that the budget allows, and out of how many each was chosen.
+
+    Args:
+        budget: per prompt.
+        size: of the reward model, see `relative_size`.
+        config: the method's settings; draw r has ``seed`` + r, and of ``best_of_n`` a draw is one
+            response.
+        requests: the prompts.
+        place: one `Draw` a line; resumable. m follows from its first round, so it stays the same
+            after a resume.
+        sample: generates, in the order of the requests it is given.
+        rate: rewards by the method's own reward model and what they cost; None: nothing to
+            choose by.
+
+    Raises:
+        DataError: ``place`` holds other lines than draws.
+    """
+    done = _read(place)
+    if config.mode == "greedy":
+        rate = None
+    if config.method == "best_of_n":
+        config = config.model_copy(update={"n": 1})
+
+    def draw_all(number: int) -> list[Draw]:
+        missing = [request for request in requests if (number, request.id) not in done]
+        seeded = config.model_copy(update={"seed": config.seed + number})
+        generations = sample(seeded, missing) if missing else iter(())
+        for batch in in_batches(generations, config.batch_size):
+            draws = _rated(number, batch, rate)
+            append_jsonl(place, [draw.model_dump_json() for draw in draws])
+            done.update({(number, draw.generation.id): draw for draw in draws})
+        return [done[number, request.id] for request in requests]
+
+    first = draw_all(0)
+    if rate is None:
+        return [draw.generation for draw in first], 1
+    mean = fmean(budget.spent(draw.generation.cost + draw.choosing, size) for draw in first)
+    # The small addition keeps a budget of exactly m responses from rounding to m - 1.
+    affordable = max(1, math.floor(budget.per_prompt / mean + 1e-9))
+    if affordable == 1:
+        return [draw.generation for draw in first], 1
+    rounds = [first, *(draw_all(number) for number in range(1, affordable))]
+    return [_best(draws) for draws in zip(*rounds, strict=True)], affordable
+
+
+def _rated(number: int, batch: Sequence[Generation], rate: Rate | None) -> list[Draw]:
+    if rate is None or batch[0].reward is not None:
+        # A method that chooses among responses has already asked, and paid for it.
+        return [
+            Draw(number=number, generation=generation, reward=generation.reward)
+            for generation in batch
+        ]
+    return [
+        Draw(number=number, generation=generation, reward=reward, choosing=cost)
+        for generation, (reward, cost) in zip(batch, rate(batch), strict=True)
+    ]
+
+
+def _best(draws: Sequence[Draw]) -> Generation:
+    """The draw with the highest reward, the first of equals, at the cost of all."""
+    best = max(draws, key=lambda draw: -math.inf if draw.reward is None else draw.reward)
+    total = sum((draw.generation.cost + draw.choosing for draw in draws), Cost())
+    kept = best.generation
+    cost = total.model_copy(update={"new_tokens": kept.cost.new_tokens})
+    return kept.model_copy(update={"reward": best.reward, "cost": cost})
+
+
+def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size: int) -> Rate:
+    """Rewards by the reward model that guides, one call a response; several add up by weight.
+
+    Args:
+        scorer: a `rewardsteer.models.scorer.Scorer` or a `RewardEnsemble`.
+        prompt_ids: of each request, as the policy read them.
+        batch_size: rows read together.
+    """
+    models = members(scorer)
+    weights = getattr(scorer, "weights", (1.0,))
+
+    def rate(generations: Sequence[Generation]) -> list[tuple[float, Cost]]:
+        began = time.perf_counter()
+        prompts = [prompt_ids[generation.id] for generation in generations]
+        rewards, tokens = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
+        for one, weight in zip(models, weights, strict=True):
+            closed = [one.close_response(generation.token_ids) for generation in generations]
+            rewards += weight * one.score_ids(prompts, closed, batch_size=batch_size)
+            tokens += [len(p) + len(r) for p, r in zip(prompts, closed, strict=True)]
+        share = (time.perf_counter() - began) / len(prompts)
+        return [
+            (float(reward), Cost(
+                rm_calls=len(models), rm_forwards=len(models), rm_tokens=int(read), seconds=share
+            ))
+            for reward, read in zip(rewards, tokens, strict=True)
+        ]
+
+    return rate
+
+
+def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Lists of ``size`` items, the last one shorter."""
+    batch: list[T] = []
+    for item in items:
+        batch.append(item)
+        if len(batch) == size:
+            yield batch
+            batch = []
+    if batch:
+        yield batch
+
+
+def _read(place: Path) -> dict[tuple[int, str], Draw]:
+    """Draws by number and request, after cutting off a torn last line."""
+    if not place.exists():
+        return {}
+    repair_jsonl(place)
+    try:
+        draws = [Draw.model_validate(row) for _, row in read_jsonl(place)]
+    except ValueError as error:
+        raise DataError(f"{place} holds a line that is no draw: {error}") from error
+    return {(draw.number, draw.generation.id): draw for draw in draws}

@@ -1,0 +1,191 @@
+"""One row of a comparison: responses to all prompts, at equal budgets where one is given, judged.
+
+    OUT/METHOD.jsonl          one `EvalRecord` a line, appended batch by batch; resumable
+    OUT/draws/METHOD.jsonl    with a budget: all responses that METHOD chose from
+"""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.budget import (
+    Budget,
+    Rate,
+    best_within,
+    equivalent_tokens,
+    in_batches,
+    own_rewards,
+    relative_size,
+)
+from rewardsteer.evaluation.judge import PairJudge
+from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
+from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.models.scorer import Scorer
+from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+from rewardsteer.records import EvalRecord, Generation
+
+Metric = Callable[[Generation], float]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of a comparison.
+
+    Attributes:
+        label: name in tables; also the file's name.
+        config: how to decode.
+        scorer: the reward model that guides, or a `RewardEnsemble`; None for plain sampling.
+        goal: the goal state that guides, for methods that want one.
+        sweep: name shared with the entries that differ from it by weight alone; "" when alone.
+    """
+
+    label: str
+    config: DecodingConfig
+    scorer: Any = None
+    goal: GoalState | None = None
+    sweep: str = ""
+
+
+@dataclass
+class Judge:
+    """What is asked of every generation.
+
+    Attributes:
+        scorer: gives the ``reward``.
+        metrics: further figures by name.
+        pairs: a language model that compares each method's responses with the baseline's.
+    """
+
+    scorer: Scorer
+    metrics: Mapping[str, Metric] = field(default_factory=dict)
+    pairs: PairJudge | None = None
+
+
+@dataclass(frozen=True)
+class Run:
+    """What all entries of a comparison share; see `rewardsteer.evaluation.generation.compare`."""
+
+    policy: Any
+    tokenizer: Any
+    requests: Sequence[Request]
+    judge: Judge
+    out: Path
+    template: Template | None
+    budget: Budget | None
+
+    def records(self, entry: Entry) -> list[EvalRecord]:
+        """Generate and judge what is missing in the entry's file; all records, in prompt order.
+
+        The metrics of a record are ``reward``, ``surprise`` (−log p(y | x) / |y| under the policy
+        alone, in nats a token) and the judge's own. Its ``extra`` holds ``equivalent_tokens`` and,
+        with a budget, ``draws`` and ``budget_used``.
+        """
+        place = self.out / file_name(entry.label)
+        done = read_records(place) if place.exists() else {}
+        foreign = done.keys() - {request.id for request in self.requests}
+        if foreign:
+            raise DataError(
+                f"{place} holds answers to other prompts (for example {min(foreign)!r}); resume "
+                "with the same prompts, or choose another output."
+            )
+        if len(done) < len(self.requests):
+            # A method may use none of what it was given.
+            scorer = build_method(entry.config, entry.scorer, entry.goal).scorer
+            size, rows = relative_size(scorer, self.policy), entry.config.batch_size
+            prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
+            rate = own_rewards(scorer, prompt_ids, rows) if scorer is not None else None
+            answers = self._answers(entry, done.keys(), rate, size)
+            for batch in in_batches(answers, rows):
+                metrics = self._measure([answer for answer, _ in batch], prompt_ids, rows)
+                records = [
+                    EvalRecord(
+                        generation=answer, metrics=figures, extra=self._used(answer, draws, size)
+                    )
+                    for (answer, draws), figures in zip(batch, metrics, strict=True)
+                ]
+                append_jsonl(place, [record.model_dump_json() for record in records])
+                done |= {record.generation.id: record for record in records}
+        return [done[request.id] for request in self.requests]
+
+    def _answers(
+        self, entry: Entry, done: Set[str], rate: Rate | None, size: float
+    ) -> Iterator[tuple[Generation, int]]:
+        """Answers to the prompts that have none yet, and out of how many each was chosen."""
+
+        def sample(config: DecodingConfig, asked: Sequence[Request]) -> Iterator[Generation]:
+            method = build_method(config, entry.scorer, entry.goal)
+            return generate(
+                self.policy, self.tokenizer, asked, method, config, template=self.template,
+                label=entry.label,
+            )
+
+        if self.budget is None:
+            missing = [request for request in self.requests if request.id not in done]
+            for answer in sample(entry.config, missing):
+                yield answer, 1
+            return
+        best, draws = best_within(
+            self.budget, size, entry.config, self.requests,
+            self.out / "draws" / file_name(entry.label), sample=sample, rate=rate,
+        )
+        yield from ((answer, draws) for answer in best if answer.id not in done)
+
+    def _measure(
+        self, answers: list[Generation], prompt_ids: Mapping[str, list[int]], batch_size: int
+    ) -> list[dict[str, float]]:
+        requests = {request.id: request for request in self.requests}
+        rewards = _rewards(answers, requests, self.judge.scorer, batch_size)
+        likely = log_probabilities(
+            self.policy, [prompt_ids[answer.id] for answer in answers],
+            [answer.token_ids for answer in answers], batch_size=batch_size,
+        )
+        return [
+            {"reward": float(reward), "surprise": float(-total / len(answer.token_ids))}
+            | {name: float(metric(answer)) for name, metric in self.judge.metrics.items()}
+            for answer, reward, total in zip(answers, rewards, likely, strict=True)
+        ]
+
+    def _used(self, answer: Generation, draws: int, size: float) -> dict[str, float]:
+        used = {"equivalent_tokens": equivalent_tokens(answer.cost, size)}
+        if self.budget is None:
+            return used
+        return used | {"draws": draws, "budget_used": self.budget.spent(answer.cost, size)}
+
+
+def _rewards(
+    batch: list[Generation], requests: Mapping[str, Request], scorer: Scorer, batch_size: int
+) -> Any:
+    """Rewards ``[N]``. Prompts given as ids are already rendered and are scored as ids, in the
+    judge's own vocabulary; others are rendered with the judge's template."""
+    if all(requests[generation.id].prompt_ids is not None for generation in batch):
+        return scorer.score_ids(
+            [requests[generation.id].prompt_ids or [] for generation in batch],
+            [scorer.close_response(generation.token_ids) for generation in batch],
+            batch_size=batch_size,
+        )
+    return scorer.score(
+        [requests[generation.id].prompt for generation in batch],
+        [generation.completion for generation in batch], batch_size=batch_size,
+    )
+
+
+def read_records(place: Path) -> dict[str, EvalRecord]:
+    """Records by prompt id, after cutting off a torn last line."""
+    repair_jsonl(place)
+    try:
+        records = [EvalRecord.model_validate(row) for _, row in read_jsonl(place)]
+    except ValueError as error:
+        raise DataError(f"{place} holds a line that is no evaluation record: {error}") from error
+    return {record.generation.id: record for record in records}
+
+
+def file_name(label: str) -> str:
+    """The file of an entry's records."""
+    kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
+    return "".join(kept) + ".jsonl"

@@ -1,0 +1,126 @@
+"""The rows of a comparison as settings: from a YAML file or from names, swept over weights."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.configuration import load_config, read_yaml
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.ensemble import check_weights
+from rewardsteer.decoding.methods import adds_rewards, wants_goal
+from rewardsteer.errors import ConfigError
+
+
+class MethodConfig(DecodingConfig):
+    """How to decode, and by what.
+
+    Attributes:
+        reward_model: folder of the reward model that guides; several for a method that takes
+            several.
+        reward_weights: one for each of several reward models; None: 1.
+        goal: goal states, for a method that wants one; None: the reward model's own.
+    """
+
+    reward_model: str | list[str] | None = None
+    reward_weights: list[float] | None = None
+    goal: str | None = None
+
+    @property
+    def folders(self) -> list[str]:
+        """The reward models."""
+        named = self.reward_model
+        return named if isinstance(named, list) else [named] if named else []
+
+    @property
+    def weights(self) -> list[float]:
+        """Of the reward models."""
+        return self.reward_weights or [1.0] * len(self.folders)
+
+    @property
+    def goal_place(self) -> str | None:
+        """Where the goal state lies; None for a method that wants none."""
+        if not wants_goal(self.method):
+            return None
+        return self.goal or next(iter(self.folders), None)
+
+
+def read_methods(methods: str) -> dict[str, MethodConfig]:
+    """Settings by label.
+
+    Args:
+        methods: a YAML file (label → settings), or names with default settings and their reward
+            models: ``none,best_of_n=FOLDER,farma=FOLDER``.
+
+    Raises:
+        ConfigError: an unreadable file, no method, one named twice or without a reward model that
+            it needs, or an unknown setting.
+    """
+    rows: dict[str, Any] = {}
+    if methods.endswith((".yaml", ".yml")):
+        rows = read_yaml(Path(methods))
+    else:
+        for item in methods.split(","):
+            name, _, folder = item.strip().partition("=")
+            if name in rows:
+                raise ConfigError(
+                    f"--methods names {name!r} twice; give a YAML file with a label for each."
+                )
+            rows[name] = {"method": name, "reward_model": folder or None}
+    if not rows:
+        raise ConfigError(f"{methods} names no method; expected 'label: {{method: …}}' entries.")
+    return {str(label): _read(str(label), values) for label, values in rows.items()}
+
+
+def _read(label: str, values: Any) -> MethodConfig:
+    if not isinstance(values, dict):
+        raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
+    config = load_config(MethodConfig, values)
+    wants_goal(config.method)  # an unknown name shows here
+    if not config.folders and config.method != "none":
+        raise ConfigError(
+            f"The method {config.method!r} of {label!r} needs a reward model: write "
+            f"{config.method}=FOLDER in --methods, or 'reward_model: FOLDER' in its file."
+        )
+    if config.reward_weights is not None and len(config.folders) < 2:
+        raise ConfigError(
+            f"The 'reward_weights' of {label!r} are for several reward models, got "
+            f"{len(config.folders)}; use 'weight'."
+        )
+    check_weights(len(config.folders), config.weights)
+    return config
+
+
+def sweep_weights(
+    settings: Mapping[str, MethodConfig], weights: str
+) -> tuple[dict[str, MethodConfig], dict[str, str]]:
+    """Guided methods once per weight, the others as they are.
+
+    Args:
+        settings: by label.
+        weights: numbers with commas between them.
+
+    Returns:
+        settings by label, and by label what it was called before, for those that were swept.
+
+    Raises:
+        ConfigError: a weight is no finite number, or no method has one.
+    """
+    try:
+        values = [float(part) for part in weights.split(",")]
+    except ValueError as error:
+        raise ConfigError(f"Expected --weights as 0.5,1,2, got {weights!r}.") from error
+    swept: dict[str, MethodConfig] = {}
+    sweeps = {}
+    for label, config in settings.items():
+        if not (adds_rewards(config.method) or wants_goal(config.method)):
+            swept[label] = config
+            continue
+        for value in values:
+            one = f"{label} w={value:g}"
+            swept[one] = load_config(MethodConfig, config.model_dump() | {"weight": value})
+            sweeps[one] = label
+    if not sweeps:
+        raise ConfigError(
+            f"None of the methods {', '.join(settings)} has a weight; leave out --weights."
+        )
+    return swept, sweeps

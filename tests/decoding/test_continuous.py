@@ -1,0 +1,249 @@
+"""Rows that finish give their places to new ones: answers, costs and order are those of rows that
+run alone."""
+
+import random
+
+import pytest
+import torch
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.loop import Row, decode
+from rewardsteer.decoding.methods.none import Plain
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.models.prefix_state import NEW
+from tests.decoding.naive import naive_greedy
+from tests.decoding.tables import TableReader
+from tests.decoding.test_generate import folders, make_policy, make_scorer  # noqa: F401
+
+# What the reward model of each token method was trained with.
+TOKEN_METHODS = {
+    "none": None, "farma": ("vocabulary", ""), "genarm": ("vocabulary", "autoregressive"),
+    "args": ("scalar", ""), "pargs": ("scalar", "partial"), "cd": ("scalar", "partial"),
+}
+
+# Rows end at different steps.
+EOS_BIAS = {"llama": 1.5, "gpt2": 2.0, "gpt_neox": 2.0}
+
+
+def make_requests(count=23, longest=90):
+    """Prompts of very different lengths, many more than places."""
+    draw = random.Random(0)
+    prompts = [[draw.randint(3, 70) for _ in range(draw.randint(1, longest))] for _ in range(count)]
+    return [
+        Request(id=f"r{index}", prompt="", prompt_ids=ids) for index, ids in enumerate(prompts)
+    ]
+
+
+REQUESTS = make_requests()
+
+
+def make_guide(config, folders, kind="llama"):  # noqa: F811
+    needed = TOKEN_METHODS[config.method]
+    return build_method(config, needed and make_scorer(folders[kind], *needed))
+
+
+def run(folders, requests=REQUESTS, kind="llama", **settings):  # noqa: F811
+    policy, tokenizer = make_policy(kind, eos_bias=EOS_BIAS[kind])
+    config = DecodingConfig(**{"max_new_tokens": 14, "top_k": 5, "weight": 1.5, **settings})
+    return list(generate(policy, tokenizer, requests, make_guide(config, folders, kind), config))
+
+
+def without_seconds(result):
+    return result.model_copy(update={"cost": result.cost.model_copy(update={"seconds": 0.0})})
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(name, "llama") for name in TOKEN_METHODS]
+    + [(name, kind) for name in ("farma", "args") for kind in ("gpt2", "gpt_neox")],
+)
+def test_equals_the_naive_loop(folders, name, kind):  # noqa: F811
+    results = run(folders, kind=kind, method=name, mode="greedy", batch_size=4)
+    policy, tokenizer = make_policy(kind, eos_bias=EOS_BIAS[kind])
+    config = DecodingConfig(method=name, mode="greedy", top_k=5, weight=1.5, max_new_tokens=14)
+    scorer = make_guide(config, folders, kind).scorer
+    assert [result.id for result in results] == [request.id for request in REQUESTS]
+    for request, result in zip(REQUESTS, results, strict=True):
+        stop_ids = {tokenizer.eos_token_id}
+        assert result.token_ids == naive_greedy(
+            policy, scorer, request.prompt_ids, config, stop_ids
+        )
+    assert len({len(result.token_ids) for result in results}) > 3
+
+
+@pytest.mark.parametrize("mode", ["greedy", "sample"])
+@pytest.mark.parametrize("name", TOKEN_METHODS)
+def test_a_row_is_what_it_is_alone(folders, name, mode):  # noqa: F811
+    """Answer and cost, whatever the number of places and whatever else there is."""
+    settings = {"method": name, "mode": mode, "seed": 3, "weight": 0.7}
+    together = run(folders, **settings, batch_size=4)
+    expected = {result.id: without_seconds(result) for result in together}
+    some = [REQUESTS[index] for index in (20, 3, 11, 0, 7)]
+    for requests, batch_size in [(REQUESTS, 7), (REQUESTS[::-1], 2), (some, 1), (REQUESTS, 64)]:
+        for result in run(folders, requests, **settings, batch_size=batch_size):
+            assert without_seconds(result) == expected[result.id]
+    for request, result in zip(REQUESTS, together, strict=True):
+        cost, p, n = result.cost, len(request.prompt_ids), len(result.token_ids)
+        assert (cost.lm_calls, cost.lm_forwards, cost.lm_tokens) == (n, n, p + n - 1)
+        assert (cost.rm_calls, cost.rm_forwards, cost.rm_tokens) == {
+            "none": (0, 0, 0), "farma": (n, n, p + n - 1), "genarm": (n, n, p + n - 1),
+        }.get(name, (5 * n, n, p + 5 * n))
+
+
+def test_best_of_n_flows_from_prompt_to_prompt(folders):  # noqa: F811
+    def best(batch_size):
+        policy, tokenizer = make_policy(eos_bias=EOS_BIAS["llama"])
+        config = DecodingConfig(method="best_of_n", n=3, max_new_tokens=9, batch_size=batch_size)
+        method = build_method(config, make_scorer(folders["llama"], "scalar"))
+        return list(generate(policy, tokenizer, REQUESTS[:9], method, config))
+
+    alone = best(1)
+    for results in (best(4), best(64)):
+        for one, other in zip(results, alone, strict=True):
+            assert (one.id, one.token_ids) == (other.id, other.token_ids)
+            assert one.reward == pytest.approx(other.reward, abs=1e-4)
+            assert one.cost.model_copy(update={"seconds": 0}) == other.cost.model_copy(
+                update={"seconds": 0}
+            )
+
+
+# --- the loop itself, on tables -------------------------------------------------------------------
+
+STOP, GO_ON = 0, 1
+
+
+class Lengths(TableReader):
+    """Every row stops after as many tokens as its prompt says."""
+
+    def __init__(self):
+        super().__init__(None)
+        self.seen = []  # rows of every step
+        self.selected = []  # how places changed
+
+    def sync(self, ids, mask):
+        self.count(ids, mask, 0)
+        self.seen.append([row[shown.bool()].tolist() for row, shown in zip(ids, mask, strict=True)])
+        return torch.tensor([
+            [1.0, 0.0] if len(row) == row[0] else [0.0, 1.0] for row in self.seen[-1]
+        ])
+
+    def select(self, rows):
+        super().select(rows)
+        self.selected.append(list(rows))
+
+
+def flow(lengths, places, reader=None, pulled=None):
+    """Decode rows of such lengths; ``pulled`` collects them as they are asked for."""
+    config = DecodingConfig(mode="greedy", max_new_tokens=99)
+
+    def rows():
+        for index, length in enumerate(lengths):
+            if pulled is not None:
+                pulled.append(index)
+            yield Row(str(index), [length], random.Random(0))
+
+    session = Plain(None, config).open()
+    reader = reader or Lengths()
+    return decode(reader, session, rows(), config, frozenset({STOP}), places=places)
+
+
+_DRAW = random.Random(1)
+LENGTHS = [_DRAW.randint(1, 20) for _ in range(200)]
+
+
+@pytest.mark.parametrize("places", [1, 3, 8, 40, 1000])
+def test_every_row_gets_its_tokens_in_order(places):
+    reader = Lengths()
+    rows = list(flow(LENGTHS, places, reader))
+    assert [row.name for row in rows] == [str(index) for index in range(200)]
+    for row, length in zip(rows, LENGTHS, strict=True):
+        assert row.token_ids == [GO_ON] * (length - 1) + [STOP]
+        assert row.finish_reason == "stop"
+        assert (row.cost.lm_forwards, row.cost.lm_tokens) == (length, length)
+
+
+def test_no_place_is_empty_while_rows_wait():
+    reader = Lengths()
+    list(flow(LENGTHS, 8, reader))
+    working = [len(rows) for rows in reader.seen]
+    assert working[: len(working) - 20] == [8] * (len(working) - 20)
+    lockstep = sum(max(LENGTHS[begin : begin + 8]) for begin in range(0, 200, 8))
+    assert len(working) < 0.7 * lockstep
+
+
+def test_with_many_places_rows_enter_in_company():
+    reader = Lengths()
+    list(flow(LENGTHS, 40, reader))
+    came = [rows.count(NEW) for rows in reader.selected if NEW in rows]
+    assert all(count >= 5 for count in came[:-1])
+    assert len(came) > 5
+
+
+@pytest.mark.parametrize("places", [8, 40])
+def test_rows_move_only_to_close_gaps(places):
+    """What moves is copied."""
+    reader = Lengths()
+    list(flow(LENGTHS, places, reader))
+    before = places
+    for rows in reader.selected:
+        moved = [row for place, row in enumerate(rows) if row not in (place, NEW)]
+        assert len(moved) <= max(0, before - len(rows))
+        before = len(rows)
+
+
+def test_rows_are_asked_for_when_there_is_a_place():
+    pulled = []
+    rows = flow([3] + [30] * 50, 4, pulled=pulled)
+    assert next(rows).name == "0"
+    assert pulled == [0, 1, 2, 3]
+
+
+def test_finished_rows_wait_for_the_first():
+    pulled = []
+    rows = flow([90] + [1] * 500, 4, pulled=pulled)
+    assert next(rows).name == "0"
+    # Three places, ninety steps.
+    assert len(pulled) == 1 + 3 * 90
+    assert [row.name for row in rows] == [str(index) for index in range(1, 501)]
+
+
+def test_an_error_names_the_row_and_its_own_step():
+    class Broken(Lengths):
+        def sync(self, ids, mask):
+            logits = super().sync(ids, mask)
+            for row, seen in enumerate(self.seen[-1]):
+                if seen[0] == 6 and len(seen) == 3:
+                    logits[row] = float("nan")
+            return logits
+
+    rows = flow([2, 9, 6, 6], 2, Broken())
+    assert next(rows).name == "0"
+    with pytest.raises(NonFiniteError, match="NaN logits at step 3 of row '2'"):
+        next(rows)
+
+
+def test_out_of_memory_keeps_what_was_finished(folders):  # noqa: F811
+    policy, tokenizer = make_policy(eos_bias=EOS_BIAS["llama"])
+    passes, forward = [0], policy.forward
+
+    def fails_in_the_end(*args, **options):
+        passes[0] += 1
+        if passes[0] > 25:
+            raise torch.OutOfMemoryError("full")
+        return forward(*args, **options)
+
+    policy.forward = fails_in_the_end
+    rows = [Row(r.id, r.prompt_ids, random.Random(r.id)) for r in REQUESTS]
+    config = DecodingConfig(max_new_tokens=14, batch_size=3)
+    answers, finished = HfEngine(policy, tokenizer).stream(rows, Plain(None, config), config), []
+
+    def collect():
+        finished.extend(row.name for row in answers)
+
+    with pytest.raises(ConfigError, match="Out of memory with 3 rows together; lower batch_size"):
+        collect()
+    assert finished == [row.name for row in rows[: len(finished)]]
+    assert 0 < len(finished) < len(rows)

@@ -1,0 +1,82 @@
+"""`rewardsteer generate --engine vllm`: the records of the transformers engine."""
+
+import pytest
+
+vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
+
+from rewardsteer.models.scorer import Scorer  # noqa: E402
+from tests.cli.test_generate_command import read, refused, run  # noqa: E402
+from tests.vllm.models import REWARDS, make_requests, save_models, write_prompts  # noqa: E402
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    root = save_models(tmp_path_factory.mktemp("models"))
+    write_prompts(root / "prompts.jsonl", make_requests(9, 30))
+    return root
+
+
+def generate(root, output, method, *more):
+    reward = () if method == "none" else ("--reward-model", root / REWARD[method])
+    return run(
+        "generate", "--model", root / "policy", *reward, "--method", method, "--prompts",
+        root / "prompts.jsonl", "--output", output, "--max-new-tokens", 8, "--batch-size", 4,
+        "--dtype", "float32", *more,
+    )
+
+
+REWARD = {"best_of_n": "args", "cd": "pargs"} | {name: name for name in REWARDS}
+VLLM = (
+    "--engine", "vllm", "--vllm-option", "enforce_eager=true", "--vllm-option",
+    "distributed_executor_backend=uni",
+)
+
+
+@pytest.mark.parametrize("method", ["none", "farma", "args", "cd"])
+def test_same_records_as_the_transformers_engine(root, tmp_path, method):
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    options = ("--greedy", "--weight", 1.5, "--top-k", 4)
+    assert generate(root, ours, method, *options).exit_code == 0
+    result = generate(root, theirs, method, *options, *VLLM)
+    assert result.exit_code == 0, result.output
+    for one, other in zip(read(ours), read(theirs), strict=True):
+        dropped = {"cost": {"seconds", "lm_forwards", "lm_tokens"}}
+        assert one.model_dump(exclude=dropped) == other.model_dump(exclude=dropped)
+        assert other.cost.seconds > 0
+    refused(generate(root, theirs, method, *options, "--resume"), "engine")
+
+
+def test_best_of_n(root, tmp_path):
+    output = tmp_path / "y.jsonl"
+    assert generate(root, output, "best_of_n", "--n", 3, *VLLM).exit_code == 0
+    rows, scorer = read(output), Scorer.load(root / "args")
+    prompts = [one.prompt_ids for one in make_requests(9, 30)]
+    responses = [scorer.close_response(row.token_ids) for row in rows]
+    rewards = scorer.score_ids(prompts, responses)
+    assert [row.reward for row in rows] == pytest.approx(list(rewards), abs=1e-4)
+    assert all(row.cost.rm_calls == 3 for row in rows)
+    again, one = tmp_path / "again.jsonl", tmp_path / "one.jsonl"
+    assert generate(root, again, "best_of_n", "--n", 3, *VLLM, "--batch-size", 9).exit_code == 0
+    assert [row.token_ids for row in read(again)] == [row.token_ids for row in rows]
+    assert generate(root, one, "best_of_n", "--n", 1, *VLLM).exit_code == 0
+    gains = [row.reward - first.reward for row, first in zip(rows, read(one), strict=True)]
+    assert min(gains) > -1e-4
+    assert max(gains) > 0.01
+
+
+@pytest.mark.parametrize(
+    ("method", "more", "parts"),
+    [
+        ("farma", ("--target-kl", 0.1), ("vLLM engine", "KL")),
+        ("farma", ("--reward-model", "genarm"), ("several reward models",)),
+        ("args", ("--top-k", 257), ("1 to 256", "257")),
+        ("none", ("--max-new-tokens", 600), ("'r0'", "512")),
+        ("none", ("--vllm-option", "eager"), ("name=value", "'eager'")),
+        ("none", ("--vllm-option", "no_such_thing=1"), ("vLLM refuses", "no_such_thing")),
+        ("none", ("--engine", "vlm"), ("Unknown engine 'vlm'",)),
+    ],
+)
+def test_refused(root, tmp_path, method, more, parts):
+    more = [root / item if item == "genarm" else item for item in more]
+    refused(generate(root, tmp_path / "y.jsonl", method, *VLLM, *more), *parts)
+    assert list(tmp_path.iterdir()) == []
