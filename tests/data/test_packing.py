@@ -93,7 +93,7 @@ def test_padding_is_kept_where_attention_would_cost_more_than_it_saves():
 
 def test_short_rows_share_a_row():
     rows = [[1] * 8, [2] * 3, [3] * 3, [4] * 2]
-    # A wider row would cost more attention than the second row saves.
+    # One row of 16 would cost more attention than two of 8.
     fields = pack(
         rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, attention=1e-2, padding=0
     )

@@ -14,8 +14,6 @@ import torch
 
 Tokens = Sequence[int]
 
-# A query-key pair under a dense mask against one under plain causal attention (measured on a CPU).
-_MASKED = 1.3
 # Numbers of rows that are tried, about.
 _CHOICES = 32
 
@@ -69,7 +67,7 @@ def pack(
 
     Counted in tokens through the layers. A padded row costs T tokens and, under causal attention,
     T²/2 query-key pairs; a packed row of width W costs W tokens and, as a dense mask skips nothing,
-    W² pairs, each somewhat dearer.
+    W² pairs.
 
     Args:
         rows: token ids of each row of the batch.
@@ -92,7 +90,7 @@ def pack(
         for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
             bins = spread(sizes, count)
             capacity = max(sum(sizes[item] for item in one) for one in bins)
-            cost = count * capacity * (1 + _MASKED * attention * capacity)
+            cost = count * capacity * (1 + attention * capacity)
             if cost < least:
                 best, least = (groups, bins, capacity), cost
     return None if best is None else _lay_out(rows, *best, starts, width, padding)
