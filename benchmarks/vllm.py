@@ -61,6 +61,7 @@ SETUP = (
 # vLLM's threads wait for each other where there are more of them than processors.
 _ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
 
 

@@ -4,3 +4,5 @@ import os
 os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
 os.environ.setdefault("VLLM_CPU_KVCACHE_SPACE", "1")
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Threads bound to a core starve where other processes use it.
+os.environ.setdefault("VLLM_CPU_OMP_THREADS_BIND", "nobind")

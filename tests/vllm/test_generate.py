@@ -1,9 +1,14 @@
 """`rewardsteer generate --engine vllm`: the records of the transformers engine."""
 
+from types import SimpleNamespace
+
 import pytest
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
+from rewardsteer.decoding.engines.vllm_engine import check_supported  # noqa: E402
+from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.cli.test_generate_command import read, refused, run  # noqa: E402
 from tests.vllm.models import REWARDS, make_requests, save_models, write_prompts  # noqa: E402
@@ -80,3 +85,9 @@ def test_refused(root, tmp_path, method, more, parts):
     more = [root / item if item == "genarm" else item for item in more]
     refused(generate(root, tmp_path / "y.jsonl", method, *VLLM, *more), *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_methods_that_the_processor_does_not_know():
+    config = DecodingConfig(method="goal_beam")
+    with pytest.raises(ConfigError, match="does not know the method 'goal_beam'"):
+        check_supported(SimpleNamespace(scorer=None, level="step"), config)

@@ -75,16 +75,16 @@ def test_costs_of_a_request_that_was_set_aside_add_up(root):
     rows = GuidedRows(Scorer.load(root / "args"))
     one, other = (Seat(Wish(1.0, 3, "args", name), [4, 5, 6], []) for name in ("one", "other"))
     COSTS["one"] = Reads()
-    logits = torch.arange(V).float()  # the token that is taken is none of the candidates
+    logits = torch.arange(V).float()
     try:
         for seats in ([other], [other, one], [one, other], [other]):
             rows.scores(seats, logits.expand(len(seats), V))
             for seat in seats:
-                seat.output.append(7)
-        assert COSTS["one"] == Reads(6, 2, 3 + 3 + 1 + 3)
+                seat.output.append(V - 1)
+        assert COSTS["one"] == Reads(6, 2, 3 + 3 + 3)
         back = Seat(one.wish, one.prompt, one.output)
         rows.scores([other, back], logits.expand(2, V))
-        assert COSTS["one"] == Reads(9, 3, 10 + 5 + 3)
+        assert COSTS["one"] == Reads(9, 3, 9 + 5 + 3)
         assert list(COSTS) == ["one"]
     finally:
         COSTS.clear()

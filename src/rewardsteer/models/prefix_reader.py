@@ -137,7 +137,7 @@ class PrefixReader:
             # Rows may have changed places, as in beam search.
             self._select(self._state.origins(ids, lengths))
             if self._state is None:
-                return 0, stays
+                return 0, torch.zeros_like(stays)
             grown, stays = self._state.growth(ids, lengths)
         if self._state.probed is not None and grown:
             stays &= self._state.settle(ids[:, -grown])

@@ -25,6 +25,8 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.records import Cost, Generation
 
 PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
+# Whose rules the processor knows, and what needs samples alone.
+_METHODS = ("none", "farma", "genarm", "args", "pargs", "cd", "best_of_n")
 # Rows handed over at once, as a multiple of those decoded together: at the end of each such part
 # the batch runs empty, and only what came before it is written.
 _PART = 8
@@ -140,7 +142,7 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
     """Raise `ConfigError` unless vLLM can do this by the processor."""
     controls = (config.weight_end, config.target_kl, config.max_kl)
     wanting = {
-        "goal_beam": method.level == "step",
+        f"the method {config.method!r}": config.method not in _METHODS,
         "several reward models": len(members(method.scorer)) > 1,
         "a schedule or KL of the weight": any(control is not None for control in controls),
     }

@@ -59,6 +59,7 @@ class GuidedRows:
         self._weights = _Weights()
         self._session: GuideSession | None = None
         self._seats: list[Seat] = []
+        self._lengths: list[int] = []
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
 
     def scores(self, seats: Sequence[Seat], logits: Tensor) -> Tensor:
@@ -78,38 +79,37 @@ class GuidedRows:
 
     def forget(self) -> None:
         """Nobody asks any more: give the memory back."""
-        self._session, self._seats = None, []
+        self._session, self._seats, self._lengths = None, [], []
 
     def _take(self, seats: list[Seat]) -> None:
         """Make the session's rows and the prefixes those of the seats."""
-        width = max(len(seat.prompt) + len(seat.output) for seat in seats)
-        if seats == self._seats and width == self._ids.shape[1] + 1 and self._all_grew():
+        lengths = [len(seat.prompt) + len(seat.output) for seat in seats]
+        # A row that did not grow by one token (its prompt is not finished) comes as a new one: the
+        # reader takes what most rows do for what all do, and would doubt the others.
+        known = {
+            (id(seat), length + 1): place
+            for place, (seat, length) in enumerate(zip(self._seats, self._lengths, strict=True))
+        }
+        origins = [known.get(row, NEW) for row in zip(map(id, seats), lengths, strict=True)]
+        if self._seats and origins == list(range(len(self._seats))):
             last = torch.tensor([[seat.output[-1]] for seat in seats])
             self._ids = torch.cat([self._ids, last], dim=1)
             self._mask = torch.cat([self._mask, torch.ones_like(last)], dim=1)
-            return
-        if seats != self._seats:
-            self._change(seats)
-        self._ids, self._mask = left_pad([[*seat.prompt, *seat.output] for seat in seats])
+        else:
+            self._change(seats, origins)
+            self._ids, self._mask = left_pad([[*seat.prompt, *seat.output] for seat in seats])
+        self._seats, self._lengths = seats, lengths
 
-    def _all_grew(self) -> bool:
-        known = self._mask.sum(dim=1).tolist()
-        lengths = [len(seat.prompt) + len(seat.output) for seat in self._seats]
-        return all(now == before + 1 for now, before in zip(lengths, known, strict=True))
-
-    def _change(self, seats: list[Seat]) -> None:
-        known = {id(seat): place for place, seat in enumerate(self._seats)}
-        origins = [known.get(id(seat), NEW) for seat in seats]
+    def _change(self, seats: list[Seat], origins: list[int]) -> None:
         fresh = self._session is None
         if self._session is None:
             self._session = self._open()
         else:
             self._session.select(origins)
         for place, (seat, origin) in enumerate(zip(seats, origins, strict=True)):
-            if origin == NEW:
+            if origin == NEW or fresh:
                 seat.before = COSTS.get(seat.wish.name, Reads())
                 seat.begin = Reads() if fresh else self._session.reads(place)
-        self._seats = seats
 
     def _open(self) -> GuideSession:
         if self._scorer.head_kind == "scalar":
