@@ -12,6 +12,7 @@ from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.loop import Row, decode
 from rewardsteer.decoding.methods.none import Plain
 from rewardsteer.decoding.requests import Request
+from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.prefix_state import NEW
 from tests.decoding.naive import naive_greedy
@@ -91,6 +92,29 @@ def test_a_row_is_what_it_is_alone(folders, name, mode):  # noqa: F811
         assert (cost.rm_calls, cost.rm_forwards, cost.rm_tokens) == {
             "none": (0, 0, 0), "farma": (n, n, p + n - 1), "genarm": (n, n, p + n - 1),
         }.get(name, (5 * n, n, p + 5 * n))
+
+
+def test_rows_with_settings_of_their_own_share_a_batch(folders):  # noqa: F811
+    """Modes, temperatures, numbers of candidates and lengths differ from row to row."""
+    changes = [
+        {"mode": "greedy"}, {"temperature": 0.5}, {"top_k": 0}, {"max_new_tokens": 3},
+        {"temperature": 2.0, "top_k": 2, "max_new_tokens": 20},
+    ]
+    expected, rows = {}, []
+    base = {"method": "farma", "seed": 3, "weight": 0.7, "max_new_tokens": 14, "top_k": 5}
+    for index, request in enumerate(REQUESTS):
+        settings = base | changes[index % len(changes)]
+        [expected[request.id]] = run(folders, [request], **settings)
+        rows.append(Row(
+            request.id, request.prompt_ids, row_generator(3, request.id, 0),
+            config=DecodingConfig(**settings),
+        ))
+    policy, tokenizer = make_policy("llama", eos_bias=EOS_BIAS["llama"])
+    config = DecodingConfig(**base, batch_size=6)
+    HfEngine(policy, tokenizer).run(rows, make_guide(config, folders), config)
+    for row in rows:
+        assert row.token_ids == expected[row.name].token_ids
+    assert len({len(row.token_ids) for row in rows}) > 5
 
 
 def test_best_of_n_flows_from_prompt_to_prompt(folders):  # noqa: F811

@@ -1,6 +1,8 @@
 """The batched decoding loop: admit, read, pick; rows that finish give their places to new ones.
 
-It knows a reader that answers with the policy's next-token logits (`PrefixReader`) and a guide's
+`decode` takes rows from an iterable; whoever has rows that come at any time drives a `Batch`.
+
+Both know a reader that answers with the policy's next-token logits (`PrefixReader`) and a guide's
 session, no model. Rows of different ages and lengths share a batch. A row that has finished leaves
 at once, and a new one is read beside the others, so what the counters say of a row is exactly what
 that row cost.
@@ -23,7 +25,7 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import GuideSession, Prefix, Reads
-from rewardsteer.decoding.sampling import pick
+from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.prefix_state import NEW
 from rewardsteer.records import Cost
@@ -47,6 +49,7 @@ class Row:
         until: asked after every token with ``token_ids``; true ends the row, for length.
         log_probability: a number to which the policy's log-probabilities of the tokens are added,
             at temperature 1 over the whole vocabulary; None: nobody asks for them.
+        config: mode, temperature, top_k and max_new_tokens of this row; None: the batch's.
     """
 
     name: str
@@ -57,6 +60,7 @@ class Row:
     cost: Cost = field(default_factory=Cost)
     until: Callable[[Sequence[int]], bool] | None = None
     log_probability: float | None = None
+    config: DecodingConfig | None = None
 
 
 def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
@@ -98,18 +102,22 @@ def decode(
             begun.append(row)
             yield row
 
-    batch = _Batch(reader, session, config, stop_ids)
+    batch = Batch(reader, session, config, stop_ids)
     waiting = begin()
     while True:
-        free = places - batch.busy
-        enough = free >= max(1, places // _FREE_SHARE) or not batch.busy
-        entering = list(islice(waiting, free)) if enough else []
+        entering = list(islice(waiting, entries(batch.busy, places)))
         if not entering and not batch.busy:
             return
         finished.update(id(row) for row in batch.advance(entering))
         while begun and id(begun[0]) in finished:
             finished.remove(id(begun[0]))
             yield begun.popleft()
+
+
+def entries(busy: int, places: int) -> int:
+    """How many new rows may enter now: none while too few places are free to be worth a pass."""
+    free = places - busy
+    return free if free >= max(1, places // _FREE_SHARE) or not busy else 0
 
 
 @dataclass
@@ -121,8 +129,8 @@ class _Seat:
     seconds: float = 0.0
 
 
-class _Batch:
-    """The rows at work, each at its place."""
+class Batch:
+    """The rows at work, each at its place; arguments as those of `decode`."""
 
     def __init__(
         self, reader: Any, session: GuideSession, config: DecodingConfig, stop_ids: frozenset[int]
@@ -139,7 +147,10 @@ class _Batch:
 
     @torch.no_grad()
     def advance(self, entering: Sequence[Row]) -> list[Row]:
-        """Let rows enter, add a token to every row; the rows that finished with it."""
+        """Let rows enter, add a token to every row; the rows that finished with it.
+
+        There must be a row. After an error the batch is of no use.
+        """
         began = time.perf_counter()
         if entering or None in self._seats:
             self._change_places(entering)
@@ -152,7 +163,9 @@ class _Batch:
         scores = self._session.scores(prefix, logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
         _require_numbers(logits, prefix)
-        tokens = pick(scores, [row.draws for row in rows], self._config)
+        tokens = pick_each(
+            scores, [row.draws for row in rows], [row.config or self._config for row in rows]
+        )
         _add_log_probabilities(rows, logits, tokens)
         self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
         self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
@@ -195,7 +208,7 @@ class _Batch:
         if token in self._stop_ids:
             row.finish_reason = "stop"
             return True
-        if len(row.token_ids) >= self._config.max_new_tokens:
+        if len(row.token_ids) >= (row.config or self._config).max_new_tokens:
             return True
         return row.until is not None and row.until(row.token_ids)
 

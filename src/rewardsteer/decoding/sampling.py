@@ -39,3 +39,20 @@ def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig)
     places = places.clamp(max=scores.shape[-1] - 1)
     chosen = places if tokens is None else tokens.gather(1, places)
     return [int(token) for token in chosen.squeeze(1).tolist()]
+
+
+def pick_each(
+    scores: Tensor, draws: Sequence[random.Random], configs: Sequence[DecodingConfig]
+) -> list[int]:
+    """`pick` with settings for each row; rows of equal settings are picked together."""
+    alike: dict[tuple[str, float, int], list[int]] = {}
+    for row, config in enumerate(configs):
+        alike.setdefault((config.mode, config.temperature, config.top_k), []).append(row)
+    if len(alike) == 1:
+        return pick(scores, draws, configs[0])
+    tokens = [0] * len(configs)
+    for rows in alike.values():
+        picked = pick(scores[rows], [draws[row] for row in rows], configs[rows[0]])
+        for row, token in zip(rows, picked, strict=True):
+            tokens[row] = token
+    return tokens
