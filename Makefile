@@ -11,9 +11,14 @@ export TOKENIZERS_PARALLELISM ?= false
 
 setup: $(VENV)/.done
 
+# uv, because it takes seconds where pip takes minutes. It does not read PIP_FIND_LINKS by itself.
+UV := $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)")
+
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet uv
+	$(UV) $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+		--constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 # vLLM pins its own versions of much, so it gets an environment of its own. pip cannot leave out what
@@ -22,7 +27,7 @@ $(VENV)/.done: pyproject.toml constraints.txt
 $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 	$(PYTHON) -m venv $(VENV_VLLM)
 	$(VENV_VLLM)/bin/pip install --quiet uv
-	$(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)",UV_TORCH_BACKEND=cpu) \
+	$(or $(UV),UV_TORCH_BACKEND=cpu) \
 		$(VENV_VLLM)/bin/uv pip install --quiet --python $(VENV_VLLM)/bin/python \
 		--compile-bytecode --constraint constraints.txt --override tests/vllm/overrides.txt \
 		"$(VLLM)" --editable ".[dev]"
@@ -32,7 +37,7 @@ demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
 test: setup
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
 
 test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm
