@@ -38,6 +38,7 @@ def _mount() -> None:
     from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
     from rewardsteer.cli.goal_state import goal_state_command
+    from rewardsteer.cli.inspect import inspect_command
     from rewardsteer.cli.report import report_command
     from rewardsteer.cli.score import score_command
     from rewardsteer.cli.train import train_command, train_policy_command
@@ -50,6 +51,7 @@ def _mount() -> None:
     app.command("score")(score_command)
     app.command("generate")(generate_command)
     app.add_typer(evaluate.app, name="evaluate")
+    app.command("inspect")(inspect_command)
     app.command("report")(report_command)
 
 

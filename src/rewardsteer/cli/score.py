@@ -87,7 +87,7 @@ def score_command(
         scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
     else:
         scorer = _vllm_scorer(reward_model, per_token, dtype, vllm)
-    state = _goal(scorer, reward_model, goal, goal_name)
+    state = find_goal(scorer, reward_model, goal, goal_name)
     settings = Settings(state, per_token, batch_tokens)
     if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
@@ -205,7 +205,15 @@ def _solution_jobs(
     return jobs
 
 
-def _goal(scorer: "Scorer", folder: Path, goal: str | None, name: str | None) -> Any:
+def find_goal(scorer: "Scorer", folder: Path, goal: str | None, name: str | None) -> Any:
+    """The goal state that options name: by default the reward model's own, None where there is none
+    or where 'none' was asked for.
+
+    Raises:
+        ConfigError: a name of none.
+        DataError: no such goal.
+        MismatchError: it belongs to another reward model.
+    """
     from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import check_goal, load_goal
     from rewardsteer.models.checkpoint import GOAL_STATES

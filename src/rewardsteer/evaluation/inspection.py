@@ -1,0 +1,281 @@
+"""A completion token by token: its rewards, and what policy, reward model and both preferred.
+
+The completion is read as decoding would have written it: the method's own session is asked before
+every token, with caches, so what is shown is what steers.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from pydantic import ValidationError
+from torch import Tensor
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import generate
+from rewardsteer.decoding.guide import Method, Prefix
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.correctness.config import Signal
+from rewardsteer.evaluation.correctness.filtering import crossings
+from rewardsteer.evaluation.likelihood import prompts_as_read
+from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.models.compatibility import check_vocabularies, members
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.records import Alternative, FilterStop, InspectedToken, Inspection
+
+_WINDOW = 16  # tokens of context in which a token is turned into text
+
+
+class FilterRule(NamedTuple):
+    """A filter: stop at the first token, after ``start`` ones, whose value is below a threshold."""
+
+    signal: Signal
+    threshold: float
+    start: int = 5
+
+
+def inspect_completion(
+    policy: Any, tokenizer: Any, scorer: Any, method: Method, prompt_ids: Sequence[int],
+    completion_ids: Sequence[int], *, config: DecodingConfig | None = None,
+    goal: GoalState | None = None, rule: FilterRule | None = None, alternatives: int = 6,
+    name: str = "0",
+) -> Inspection:
+    """Look at a completion.
+
+    Args:
+        policy: a causal LM in evaluation mode.
+        tokenizer: the policy's.
+        scorer: the reward model, or several as a `RewardEnsemble`.
+        method: from `rewardsteer.decoding.generate.build_method`; one that does not guide token by
+            token leaves the third column empty.
+        prompt_ids: at least one token.
+        completion_ids: at least one token; read exactly as given.
+        config: of the method; mode and temperature are used. Default: sampling at temperature 1.
+        goal: a goal state of the reward model, for similarities.
+        rule: a filter whose stop is to be marked.
+        alternatives: tokens a column.
+        name: id of the record, and for messages.
+
+    Raises:
+        MismatchError: the two tokenizers differ.
+        ConfigError: a filter by similarity without a goal.
+        DataError: an empty prompt or completion, or one too long to read.
+        NonFiniteError: rewards are no numbers.
+    """
+    config = config or DecodingConfig()
+    _check(policy, tokenizer, scorer, prompt_ids, completion_ids, goal, rule)
+    rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
+    pieces = token_texts(tokenizer, prompt_ids, completion_ids)
+    watch = _Watch(policy, tokenizer, scorer, method, config, alternatives)
+    tokens = []
+    for index, token in enumerate(completion_ids):
+        told = watch.before([*prompt_ids, *completion_ids[:index]], index, int(token), name)
+        tokens.append(InspectedToken(
+            token_id=int(token), text=pieces[index], reward=rewards[index],
+            similarity=None if similar is None else similar[index], **told,
+        ))
+    whole = tokenizer.decode([*prompt_ids, *completion_ids], skip_special_tokens=True)
+    before = tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
+    return Inspection(
+        id=name, prompt=before, completion=whole.removeprefix(before), method=method.name,
+        tokens=tokens, stop=_stop(rule, rewards, similar),
+    )
+
+
+def token_texts(
+    tokenizer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int]
+) -> list[str]:
+    """What each token adds to the text; a token that ends within a character by its own name."""
+    whole, texts = [*prompt_ids, *completion_ids], []
+    for index in range(len(prompt_ids), len(whole)):
+        before = whole[max(0, index - _WINDOW) : index]
+        texts.append(_added(tokenizer, before, whole[index]))
+    return texts
+
+
+def _added(tokenizer: Any, before: Sequence[int], token: int) -> str:
+    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
+    context = tokenizer.decode(list(before), **options)
+    text: str = tokenizer.decode([*before, token], **options)
+    if text.startswith(context) and (added := text[len(context) :]) and "\ufffd" not in added:
+        return added
+    return str(tokenizer.convert_ids_to_tokens(token) or f"#{token}")
+
+
+class _Watch:
+    """The three columns before every token of one completion."""
+
+    def __init__(
+        self, policy: Any, tokenizer: Any, scorer: Any, method: Method, config: DecodingConfig,
+        count: int,
+    ) -> None:
+        self._reader, self._tokenizer, self._scorer = PrefixReader(policy), tokenizer, scorer
+        self._session = method.open() if method.level == "token" and method.scorer else None
+        self._cache = scorer.open()
+        self._count = count
+        self._temperature = config.temperature if config.mode == "sample" else 1.0
+
+    @torch.no_grad()
+    def before(self, prefix: Sequence[int], step: int, taken: int, name: str) -> dict[str, Any]:
+        """Columns and distances before the token ``taken`` comes."""
+        ids = torch.tensor([list(prefix)])
+        mask = torch.ones_like(ids)
+        logits = self._reader.sync(ids, mask).float()
+        plain = (logits[0].double() / self._temperature).log_softmax(-1)
+        told: dict[str, Any] = {
+            "policy": self._column(plain.exp(), taken, prefix),
+            "reward_model": self._rewards(ids, mask, logits, taken, prefix),
+        }
+        if self._session is None:
+            return told
+        guided = self._session.scores(Prefix(ids, mask, [step], [name]), logits)[0].double()
+        guided = (guided / self._temperature).log_softmax(-1).to(plain.device)
+        kl, moved = distances(guided, plain)
+        return told | {
+            "guided": self._column(guided.exp(), taken, prefix), "kl": kl, "moved": moved,
+        }
+
+    def _rewards(
+        self, ids: Tensor, mask: Tensor, logits: Tensor, taken: int, prefix: Sequence[int]
+    ) -> list[Alternative]:
+        """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
+        known = self._scorer.vocabulary_size
+        if members(self._scorer)[0].head_kind == "vocabulary":
+            values = self._scorer.next_token(ids, mask, self._cache)[0, :known].double()
+            if getattr(self._scorer, "autoregressive", False):
+                values = values.log_softmax(-1)
+            return self._column(values, taken, prefix)
+        likely = logits[0, :known].topk(min(self._count, known, logits.shape[1])).indices.tolist()
+        asked = list(dict.fromkeys([*likely, *([taken] if taken < known else [])]))
+        found = self._scorer.candidates(ids, mask, torch.tensor([asked]), self._cache)[0].tolist()
+        ranked = sorted(zip(asked, found, strict=True), key=lambda pair: -pair[1])
+        return [
+            self._alternative(token, value, rank, prefix)
+            for rank, (token, value) in enumerate(ranked, start=1)
+        ]
+
+    def _column(self, values: Tensor, taken: int, prefix: Sequence[int]) -> list[Alternative]:
+        """The first of values ``[V]``, highest first, and the token that was taken."""
+        best = values.topk(min(self._count, len(values)))
+        pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
+        # Outside a method's candidates a token has no value and no place.
+        rows = [
+            self._alternative(token, value, rank, prefix)
+            for rank, (token, value) in enumerate(pairs, start=1) if math.isfinite(value)
+        ]
+        if taken < len(values) and all(token != taken for token, _ in pairs):
+            rank = 1 + int((values > values[taken]).sum())
+            rows.append(self._alternative(taken, float(values[taken]), rank, prefix))
+        return rows
+
+    def _alternative(
+        self, token: int, value: float, rank: int, prefix: Sequence[int]
+    ) -> Alternative:
+        text = _added(self._tokenizer, prefix[-_WINDOW:], token)
+        return Alternative(token_id=token, text=text, value=value, rank=rank)
+
+
+def distances(guided: Tensor, plain: Tensor) -> tuple[float, float]:
+    """KL divergence (nats) and total variation of guided log-probabilities ``[V]`` from plain ones.
+
+    Both on the tokens that guidance leaves possible: that a method asks about k candidates alone is
+    no doing of the rewards, and between distributions on different tokens there is no finite KL.
+    """
+    possible = guided > -torch.inf
+    ours, base = guided[possible], plain[possible].log_softmax(-1)
+    probability = ours.exp()
+    # 0 · (−∞ − −∞) is 0 here: a token that neither can take.
+    terms = torch.where(probability > 0, probability * (ours - base), 0.0)
+    moved = (probability - base.exp()).abs().sum() / 2
+    return max(float(terms.sum()), 0.0), min(float(moved), 1.0)
+
+
+def _values(
+    scorer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int], goal: GoalState | None
+) -> tuple[list[float], list[float] | None]:
+    """Rewards at every token, weighted and summed over an ensemble, and similarities."""
+    several = members(scorer)
+    weights = getattr(scorer, "weights", (1.0,))
+    read = [
+        one.token_scores_ids([prompt_ids], [completion_ids], goal=goal)[0] for one in several
+    ]
+    total = sum(weight * one.rewards for weight, one in zip(weights, read, strict=True))
+    similar = read[0].similarities
+    return list(map(float, total)), None if similar is None else list(map(float, similar))
+
+
+def _stop(
+    rule: FilterRule | None, rewards: list[float], similar: list[float] | None
+) -> FilterStop | None:
+    if rule is None:
+        return None
+    values = rewards if rule.signal == "reward" else similar
+    assert values is not None, "_check() first"
+    index: int | None = None
+    if len(values) > rule.start:
+        first = int(crossings(
+            torch.tensor(values).double().numpy(),
+            torch.tensor([rule.threshold]).double().numpy(), rule.start,
+        )[0])
+        index = first if first < len(values) else None
+    return FilterStop(
+        signal=rule.signal, threshold=rule.threshold, start=rule.start, index=index
+    )
+
+
+def _check(
+    policy: Any, tokenizer: Any, scorer: Any, prompt_ids: Sequence[int],
+    completion_ids: Sequence[int], goal: GoalState | None, rule: FilterRule | None,
+) -> None:
+    check_vocabularies(tokenizer, scorer)
+    if goal is not None and len(members(scorer)) > 1:
+        raise ConfigError("A goal state belongs to one reward model; inspect with that one alone.")
+    if rule is not None and rule.signal == "similarity" and goal is None:
+        raise ConfigError(
+            "A filter by similarity needs a goal state and there is none; pass --goal (make one "
+            "with 'rewardsteer goal-state') or filter by reward."
+        )
+    for what, ids in (("prompt", prompt_ids), ("completion", completion_ids)):
+        if not len(ids):
+            raise DataError(f"The {what} encodes to no token, at least one is needed.")
+    length = len(prompt_ids) + len(completion_ids)
+    limits = {"policy": position_limit(policy.config), "reward model": scorer.position_limit}
+    for reader, limit in limits.items():
+        if limit is not None and length > limit:
+            raise DataError(
+                f"Prompt and completion have {length} tokens together; the {reader} can read "
+                f"{limit}. Shorten them."
+            )
+
+
+def as_read(
+    policy: Any, tokenizer: Any, scorer: Any, method: Method, config: DecodingConfig,
+    row: Mapping[str, Any],
+) -> tuple[list[int], list[int]]:
+    """Token ids of prompt and completion of a row.
+
+    Args:
+        policy, tokenizer, scorer, method, config: as in `inspect_completion`.
+        row: ``id``, ``prompt`` (text or messages), and ``token_ids`` or ``completion``; with
+            neither, the method writes one.
+
+    Raises:
+        DataError: malformed messages.
+    """
+    try:
+        request = Request(id=row["id"], prompt=row["prompt"])
+    except ValidationError as error:
+        raise DataError(
+            f"The prompt of {row['id']!r} must be text or a list of messages with role and content "
+            f"({error.errors()[0]['msg']})."
+        ) from error
+    prompt_ids = prompts_as_read([request], tokenizer, scorer, None)[request.id]
+    if row.get("token_ids"):
+        return prompt_ids, list(row["token_ids"])
+    if row.get("completion") is not None:
+        return prompt_ids, scorer.encode([request.prompt], [row["completion"]])[1][0]
+    [written] = generate(policy, tokenizer, [request], method, config)
+    return prompt_ids, written.token_ids
