@@ -75,6 +75,7 @@ def test_best_of_n(root, tmp_path):
         ("farma", ("--target-kl", 0.1), ("vLLM engine", "KL")),
         ("farma", ("--reward-model", "genarm"), ("several reward models",)),
         ("args", ("--top-k", 257), ("1 to 256", "257")),
+        ("farma", ("--vllm-option", "speculative_config={method: ngram}"), ("speculative",)),
         ("none", ("--max-new-tokens", 600), ("'r0'", "512")),
         ("none", ("--vllm-option", "eager"), ("name=value", "'eager'")),
         ("none", ("--vllm-option", "no_such_thing=1"), ("vLLM refuses", "no_such_thing")),

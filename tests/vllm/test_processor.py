@@ -1,12 +1,16 @@
 """Guided decoding inside vLLM against the transformers engine, token for token."""
 
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
 from vllm.exceptions import VLLMValidationError  # noqa: E402
+from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
+from vllm.v1.sample.logits_processor import build_logitsprocs  # noqa: E402
 
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
@@ -47,7 +51,7 @@ def llm(root):
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Reward calls and engine steps since the test began."""
+    """Reward calls, the rows in them, and what vLLM did since the test began."""
     seen = Counter()
 
     def count(name):
@@ -62,6 +66,21 @@ def calls(monkeypatch):
 
     count("next_token")
     count("candidates")
+    preempt, schedule = Scheduler._preempt_request, Scheduler.schedule
+
+    def preempting(*arguments, **options):
+        seen["preemptions"] += 1
+        return preempt(*arguments, **options)
+
+    def scheduling(self, *arguments, **options):
+        planned = schedule(self, *arguments, **options)
+        for name in planned.num_scheduled_tokens:
+            request = self.requests[name]
+            seen["parts of prompts"] += request.num_computed_tokens < request.num_prompt_tokens
+        return planned
+
+    monkeypatch.setattr(Scheduler, "_preempt_request", preempting)
+    monkeypatch.setattr(Scheduler, "schedule", scheduling)
     return seen
 
 
@@ -70,35 +89,32 @@ def asked(weight, new=NEW, **more):
     return vllm.SamplingParams(temperature=0, max_tokens=new, extra_args=extra)
 
 
-def run(llm, requests, parameters, *, every=1, many=4):
-    """Token ids by request; ``many`` requests arrive every so many steps."""
-    engine, done, steps = llm.llm_engine, {}, 0
+def run(llm, requests, parameters, *, many=4, calls=None):
+    """Outputs by request, of which ``many`` arrive at every step; with counted calls, no step may
+    have more than one of each reward model."""
+    engine, done = llm.llm_engine, {}
     waiting = list(zip(requests, parameters, strict=True))
+    calls = Counter() if calls is None else calls
     while waiting or engine.has_unfinished_requests():
-        if steps % every == 0:
-            for request, params in waiting[:many]:
-                engine.add_request(
-                    request.id, {"prompt_token_ids": request.prompt_ids}, params
-                )
-            del waiting[:many]
+        for request, params in waiting[:many]:
+            engine.add_request(request.id, {"prompt_token_ids": request.prompt_ids}, params)
+        del waiting[:many]
+        before = calls["calls"]
         for output in engine.step():
             if output.finished:
-                done[output.request_id] = list(output.outputs[0].token_ids)
-        steps += 1
+                done[output.request_id] = output
+                calls["cached tokens"] += output.num_cached_tokens or 0
+        calls["steps"] += 1
+        calls["most a step"] = max(calls["most a step"], calls["calls"] - before)
     return done
 
 
+def tokens(done):
+    return {name: list(output.outputs[0].token_ids) for name, output in done.items()}
+
+
 @pytest.mark.parametrize("name", REWARDS)
-def test_equals_the_transformers_engine(llm, root, name, calls, monkeypatch):
-    from vllm.v1.core.sched.scheduler import Scheduler
-
-    preempt = Scheduler._preempt_request
-
-    def counted(*arguments, **options):
-        calls["preemptions"] += 1
-        return preempt(*arguments, **options)
-
-    monkeypatch.setattr(Scheduler, "_preempt_request", counted)
+def test_equals_the_transformers_engine(llm, root, name, calls):
     requests = make_requests(64)
     weights = [WEIGHTS[number % 4] for number in range(64)]
     lengths = [NEW - number % 7 for number in range(64)]
@@ -107,8 +123,9 @@ def test_equals_the_transformers_engine(llm, root, name, calls, monkeypatch):
         asked(weight, new, reward_model=name, **({"reward_top_k": k} if k != 10 else {}))
         for weight, new, k in zip(weights, lengths, ks, strict=True)
     ]
-    found = run(llm, requests, parameters)
-    assert calls["preemptions"] > 0
+    found = tokens(run(llm, requests, parameters, calls=calls))
+    assert min(calls[what] for what in ("preemptions", "parts of prompts", "cached tokens")) > 0
+    assert calls["most a step"] == 1
     right = {
         (weight, k): expected(root, name, requests, weight, NEW, k)
         for weight in WEIGHTS for k in set(ks)
@@ -124,45 +141,94 @@ def roomy(root):
     """One reward model for each kind of head; memory for all requests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
-        yield make_llm(root, logits_processors=[PROCESSOR], max_num_seqs=64)
+        yield make_llm(
+            root, logits_processors=[PROCESSOR], max_num_seqs=64,
+            logprobs_mode="processed_logits", max_logprobs=-1,
+        )
+
+
+def test_weight_0_is_the_policy_alone_bit_by_bit(roomy, root):
+    """Beside guided rows, against a vLLM that knows no reward model."""
+    unguided = make_llm(
+        root, max_num_seqs=64, logprobs_mode="processed_logits", max_logprobs=-1
+    )
+    requests = make_requests(24)
+    same = {"temperature": 0, "max_tokens": NEW, "ignore_eos": True, "logprobs": -1}
+    alone = vllm.SamplingParams(**same)
+    extras = [{"reward_weight": 0}, {"reward_weight": 1.5}, None, {"reward_weight": -1.0}]
+    mixed = [vllm.SamplingParams(**same, extra_args=extras[n % 4]) for n in range(24)]
+    plain = run(unguided, requests, [alone] * 24)
+    beside = run(roomy, requests, mixed)
+    for number, request in enumerate(requests):
+        one, other = (done[request.id].outputs[0] for done in (plain, beside))
+        logits = [[{i: v.logprob for i, v in step.items()} for step in o.logprobs]
+                  for o in (one, other)]
+        assert (logits[0] == logits[1]) == (number % 2 == 0), number
+        assert len(logits[0][0]) == 79
 
 
 @pytest.mark.parametrize("name", ["farma", "args"])
-def test_one_reward_call_a_step_for_the_rows_that_ask(roomy, root, name, calls, monkeypatch):
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
+def test_one_reward_call_a_step_for_the_rows_that_ask(roomy, name, calls):
     requests = make_requests(12)
     parameters = [
         asked(1.0, NEW, reward_model=name) if number % 3 else
         vllm.SamplingParams(temperature=0, max_tokens=NEW + 5)
         for number in range(12)
     ]
-    found = run(roomy, requests, parameters, many=12)
+    found = tokens(run(roomy, requests, parameters, many=12, calls=calls))
     guided = [len(found[r.id]) for number, r in enumerate(requests) if number % 3]
-    assert calls["calls"] == max(guided)
+    assert calls["calls"] == max(guided) < calls["steps"]
     assert calls["rows"] == sum(guided)
+    assert calls["most a step"] == 1
 
 
-def test_nobody_asks(roomy, root, calls, monkeypatch):
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
+def test_two_reward_models_are_asked_once_each(roomy, root, calls):
+    requests, names = make_requests(8), ("farma", "args")
+    parameters = [asked(1.0, NEW, reward_model=names[number % 2]) for number in range(8)]
+    found = tokens(run(roomy, requests, parameters, many=8, calls=calls))
+    assert calls["most a step"] == 2
+    for number, request in enumerate(requests):
+        right = expected(root, names[number % 2], [request], 1.0, NEW)
+        assert found[request.id] == right[request.id]
+
+
+def test_nobody_asks(roomy, root, calls):
     requests = make_requests(8)
     without = vllm.SamplingParams(temperature=0, max_tokens=NEW)
     with_zero = asked(0, reward_top_k=3, reward_model="args")
-    plain = run(roomy, requests, [without] * 8)
-    assert run(roomy, requests, [with_zero] * 8) == plain
+    plain = tokens(run(roomy, requests, [without] * 8, calls=calls))
+    assert tokens(run(roomy, requests, [with_zero] * 8, calls=calls)) == plain
     assert plain == expected(root, "farma", requests, 0.0, NEW)
-    assert not calls
+    assert calls["calls"] == calls["most a step"] == 0
 
 
-def test_sampling_follows_the_guided_distribution(roomy, root, monkeypatch):
+def test_sampling_follows_the_guided_distribution(roomy, root):
     """The reward decides: with a large weight only the best-rewarded candidate is ever drawn."""
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
     [request] = make_requests(1)
     parameters = vllm.SamplingParams(
         temperature=1.0, max_tokens=4, n=1, seed=1,
         extra_args={"reward_weight": 1e4, "reward_model": "args", "reward_top_k": 5},
     )
     right = expected(root, "args", [request], 1e4, 4, 5)
-    assert run(roomy, [request], [parameters]) == right
+    assert tokens(run(roomy, [request], [parameters])) == right
+
+
+@pytest.mark.parametrize("name", ["farma", "args"])
+def test_tokens_that_vllm_forbids_stay_forbidden(roomy, name):
+    [request], allowed = make_requests(1), [5, 9, 20]
+    parameters = vllm.SamplingParams(
+        temperature=0, max_tokens=8, allowed_token_ids=allowed, ignore_eos=True,
+        extra_args={"reward_weight": 50.0, "reward_model": name},
+    )
+    found = tokens(run(roomy, [request], [parameters]))[request.id]
+    assert len(found) == 8
+    assert set(found) <= set(allowed)
+
+
+def test_vllm_itself_refuses_speculative_decoding():
+    config = SimpleNamespace(speculative_config=object())
+    with pytest.raises(ValueError, match="not supported when speculative decoding is enabled"):
+        build_logitsprocs(config, torch.device("cpu"), False, False, [PROCESSOR])
 
 
 @pytest.mark.parametrize(
@@ -188,4 +254,5 @@ def test_bad_values_are_refused_and_harm_no_one(roomy, root, monkeypatch, extra,
     with pytest.raises(VLLMValidationError, match=message):
         roomy.generate([{"prompt_token_ids": [5]}], bad, use_tqdm=False)
     [request] = make_requests(1)
-    assert run(roomy, [request], [asked(0.5)]) == expected(root, "farma", [request], 0.5, NEW)
+    found = tokens(run(roomy, [request], [asked(0.5)]))
+    assert found == expected(root, "farma", [request], 0.5, NEW)

@@ -1,11 +1,15 @@
-"""Our scalar checkpoints in vLLM's pooling runner give the rewards that transformers gives."""
+"""Our checkpoints in stock vLLM give the rewards that transformers gives."""
 
 import json
 
 import pytest
+import torch
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from rewardsteer.errors import ConfigError  # noqa: E402
+from rewardsteer.evaluation.vllm_scorer import VllmScorer  # noqa: E402
+from rewardsteer.models.checkpoint import read_card, write_card  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.cli.test_generate_command import refused, run  # noqa: E402
 from tests.vllm.models import make_requests, save_models  # noqa: E402
@@ -35,43 +39,99 @@ def read(path):
     return [json.loads(line) for line in path.read_text().splitlines()]
 
 
-def test_rewards(root, tmp_path):
-    assert score(root, tmp_path / "ours.jsonl").exit_code == 0
-    result = score(root, tmp_path / "theirs.jsonl", *VLLM)
+@pytest.mark.parametrize(
+    ("reward_model", "more"),
+    [("args", ()), ("args", ("--tokens",)), ("farma", ()), ("genarm", ("--tokens",))],
+)
+def test_rewards(root, tmp_path, reward_model, more):
+    """Those of the transformers engine, of whole completions and of all their prefixes."""
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    assert score(root, ours, *more, reward_model=reward_model).exit_code == 0
+    result = score(root, theirs, *more, *VLLM, reward_model=reward_model)
     assert result.exit_code == 0, result.output
-    ours, theirs = read(tmp_path / "ours.jsonl"), read(tmp_path / "theirs.jsonl")
+    ours, theirs = read(ours), read(theirs)
     assert ours[4].pop("reward") is theirs[4].pop("reward") is None
+    assert ours[4].pop("skipped").startswith(theirs[4].pop("skipped")[:9])
     for one, other in zip(ours, theirs, strict=True):
-        assert other.pop("reward", None) == pytest.approx(one.pop("reward", None), abs=1e-4)
+        for name in ("reward", "token_rewards"):
+            assert other.pop(name, None) == pytest.approx(one.pop(name, None), abs=1e-4)
         assert one == other
+    assert sum("prompt_tokens" in one for one in ours) == (24 if more else 0)
 
 
-def test_stock_vllm_gives_them(root):
-    """Without any code of ours: text in, raw value out."""
-    requests = make_requests(6)
-    llm = vllm.LLM(
+@pytest.fixture(scope="module")
+def classifier(root):
+    return vllm.LLM(
         str(root / "args"), runner="pooling", dtype="float32", enforce_eager=True,
         distributed_executor_backend="uni",
     )
-    scorer = Scorer.load(root / "args")
-    outputs = llm.classify(
-        [request.prompt for request in requests],
-        pooling_params=vllm.PoolingParams(use_activation=False), use_tqdm=False,
-    )
+
+
+RAW = vllm.PoolingParams(use_activation=False)
+
+
+def test_stock_vllm_gives_them(root, classifier):
+    """Without any code of ours: text in, raw value out."""
+    requests = make_requests(6)
+    texts, scorer = [request.prompt for request in requests], Scorer.load(root / "args")
+    outputs = classifier.classify(texts, pooling_params=RAW, use_tqdm=False)
     expected = scorer.score_ids([[]] * 6, [request.prompt_ids for request in requests])
     found = [output.outputs.probs[0] for output in outputs]
     assert found == pytest.approx(list(expected), abs=1e-4)
+    outputs = classifier.encode(texts, pooling_task="classify", pooling_params=RAW, use_tqdm=False)
+    found = [float(output.outputs.data[0]) for output in outputs]
+    assert found == pytest.approx(list(expected), abs=1e-4)
+
+
+def test_stock_vllm_ranks_completions_of_a_prompt(root, classifier):
+    """Its scoring call joins the two texts, which is what our template does too."""
+    texts = ["me", "you and me", "1"]
+    outputs = classifier.score("say ", texts, pooling_params=RAW, use_tqdm=False)
+    expected = Scorer.load(root / "args").score(["say "] * 3, texts)
+    assert [output.outputs.score for output in outputs] == pytest.approx(list(expected), abs=1e-4)
+
+
+def test_a_vocabulary_head_is_an_ordinary_causal_model(root):
+    """Its logits are the rewards of all next tokens, and it writes what a causal model would."""
+    llm = vllm.LLM(
+        str(root / "farma"), dtype="float32", enforce_eager=True, logprobs_mode="raw_logits",
+        distributed_executor_backend="uni", max_logprobs=-1,
+    )
+    requests, scorer = make_requests(6), Scorer.load(root / "farma")
+    outputs = llm.generate(
+        [{"prompt_token_ids": request.prompt_ids} for request in requests],
+        vllm.SamplingParams(max_tokens=1, temperature=0, logprobs=-1, detokenize=False),
+        use_tqdm=False,
+    )
+    for request, output in zip(requests, outputs, strict=True):
+        ids = torch.tensor([request.prompt_ids])
+        rewards = scorer.next_token(ids, torch.ones_like(ids))[0]
+        [answer] = output.outputs
+        found = [answer.logprobs[0][token].logprob for token in range(len(rewards))]
+        assert found == pytest.approx(rewards.tolist(), abs=1e-4)
+        assert list(answer.token_ids) == [int(rewards.argmax())]
 
 
 @pytest.mark.parametrize(
-    ("reward_model", "more", "parts"),
+    ("more", "parts"),
     [
-        ("farma", (), ("scalar heads", "vocabulary head")),
-        ("args", ("--tokens",), ("--no-tokens",)),
-        ("absent", (), ("there is none",)),
+        (("--reward-model", "mlp"), ("linear heads alone", "mlp")),
+        (("--reward-model", "absent"), ("there is none",)),
+        (("--dtype", "float8"), ("vLLM refuses", "float8")),
     ],
 )
-def test_refused(root, tmp_path, reward_model, more, parts):
-    result = score(root, tmp_path / "y.jsonl", *VLLM, *more, reward_model=reward_model)
-    refused(result, *parts)
+def test_refused(root, tmp_path, more, parts):
+    if "mlp" in more:
+        card = read_card(root / "args")
+        head = card.head.model_copy(update={"layers": "mlp"})
+        (root / "mlp").mkdir()
+        write_card(root / "mlp", card.model_copy(update={"head": head}))
+    more = [root / item if item in ("mlp", "absent") else item for item in more]
+    refused(score(root, tmp_path / "y.jsonl", *VLLM, *more), *parts)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_no_similarities(root):
+    scorer = object.__new__(VllmScorer)
+    with pytest.raises(ConfigError, match="no hidden states"):
+        scorer.token_scores_ids([[1]], [[2]], goal=object())

@@ -9,7 +9,10 @@ import torch
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from vllm.v1.sample.logits_processor import BatchUpdate, MoveDirectionality  # noqa: E402
+
 from rewardsteer.decoding.engines import vllm as engine  # noqa: E402
+from rewardsteer.decoding.engines import vllm_memory  # noqa: E402
 from rewardsteer.errors import CheckpointError, ConfigError, MismatchError  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.cli.test_generate_command import save_reward_model  # noqa: E402
@@ -30,7 +33,11 @@ def make(root, state=None, **changes):
     model = SimpleNamespace(
         tokenizer=str(root / "policy"), max_model_len=256, enable_prompt_embeds=False
     )
-    config = SimpleNamespace(model_config=model, speculative_config=None)
+    config = SimpleNamespace(
+        model_config=model, speculative_config=None,
+        scheduler_config=SimpleNamespace(max_num_seqs=64),
+        cache_config=SimpleNamespace(gpu_memory_utilization=0.9),
+    )
     for name, value in changes.items():
         setattr(model if hasattr(model, name) else config, name, value)
     return engine.RewardProcessor(config, state or torch.device("cpu"), False)
@@ -46,6 +53,8 @@ def make(root, state=None, **changes):
         ({"DTYPE": "float8"}, {}, ConfigError, "float32, bfloat16, float16, got 'float8'"),
         ({"DEVICE": "cuda:99"}, {}, ConfigError, "cannot be used here"),
         ({"DEVICE": "gpu"}, {}, ConfigError, "cannot be used here"),
+        ({"MEMORY": "most"}, {}, ConfigError, "above 0 and up to 1, got 'most'"),
+        ({"MEMORY": "1.5"}, {}, ConfigError, "above 0 and up to 1, got '1.5'"),
         ({}, {"max_model_len": 513}, ConfigError, "max_model_len=512"),
         ({}, {"enable_prompt_embeds": True}, ConfigError, "prompt embeddings"),
         ({}, {"speculative_config": object()}, ConfigError, "speculative decoding"),
@@ -68,6 +77,63 @@ def test_device_and_dtype(root, monkeypatch):
     )
     make(root)
     assert seen == [{"device": torch.device("cpu"), "dtype": torch.bfloat16}]
+
+
+def test_share_of_memory(root, monkeypatch):
+    """The bound holds for what a full batch of long rows keeps, and names what would fit."""
+    scorer, rows, length = Scorer.load(root / "args"), 8, 40
+    weights = sum(weight.nbytes for weight in scorer.reward_model.parameters())
+    ids = torch.randint(3, 70, (rows, length))
+    reader = scorer.open()
+    candidates = torch.arange(256).expand(rows, -1) % 70
+    scorer.candidates(ids, torch.ones_like(ids), candidates, reader)
+    stores = [store for layer in reader._state.cache.layers for store in layer._stores]
+    kept = sum(store.nbytes for store in stores)
+    monkeypatch.setattr(vllm_memory, "_total", lambda device: 10 * (weights + kept))
+    monkeypatch.setenv("REWARDSTEER_REWARD_MEMORY", "0.1")
+    vllm_memory.check_memory([scorer], rows, length)
+    with pytest.raises(ConfigError, match=rf"max_num_seqs to {rows}, lower max_model_len"):
+        vllm_memory.check_memory([scorer], rows + 1, length)
+    monkeypatch.setenv("REWARDSTEER_REWARD_MEMORY", "0.001")
+    with pytest.raises(ConfigError, match="half precision"):
+        vllm_memory.check_memory([scorer], rows, length)
+    monkeypatch.setenv("REWARDSTEER_REWARD_MEMORY", "0.3")
+    with pytest.raises(ConfigError, match=r"gpu_memory_utilization=0\.70"):
+        vllm_memory.check_memory([scorer], rows, length, utilization=0.9)
+
+
+@pytest.mark.parametrize("name", ["farma", "args"])
+def test_every_rank_computes_the_same(root, monkeypatch, name):
+    """Two processors that are told the same, as those of two tensor-parallel workers are."""
+    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", str(root / name))
+    processors, outputs = [make(root), make(root)], [[], []]
+    prompts = [one.prompt_ids for one in make_requests(5, 30)]
+    torch.manual_seed(0)
+    for step in range(12):
+        logits = torch.randn(4, 79)
+        both = []
+        for processor, rows in zip(processors, outputs, strict=True):
+            added, removed, moved = [], [], []
+            if step == 0:
+                rows.extend([[] for _ in range(4)])
+                added = [(n, params(0.5 * n), prompts[n], rows[n]) for n in range(4)]
+            elif step == 4:
+                removed, rows[1] = [1], []
+                added = [(1, params(-1.0), prompts[4], rows[1])]
+            elif step == 8:
+                moved = [(0, 3, MoveDirectionality.SWAP)]
+                rows[0], rows[3] = rows[3], rows[0]
+            update = BatchUpdate(4, removed, added, moved) if added or moved else None
+            processor.update_state(update)
+            both.append(processor.apply(logits.clone()))
+            for row, best in zip(rows, both[-1].argmax(dim=1).tolist(), strict=True):
+                row.append(best)
+        assert torch.equal(*both)
+        assert not torch.equal(both[0], logits)
+
+
+def params(weight):
+    return vllm.SamplingParams(extra_args={"reward_weight": weight})
 
 
 @pytest.mark.parametrize("version", ["0.31.9", "0.33.0", "0.33.0rc1", "1.0"])

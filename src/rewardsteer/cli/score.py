@@ -70,6 +70,7 @@ def score_command(
     from rewardsteer.cli.devices import parse_device, parse_dtype
     from rewardsteer.cli.progress import progress_bar
     from rewardsteer.evaluation.scoring import Settings, check_output, score_rows
+    from rewardsteer.evaluation.vllm_scorer import VllmScorer
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.outputs import check_folder, claim_folder
 
@@ -86,7 +87,7 @@ def score_command(
     if vllm is None:
         scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
     else:
-        scorer = _vllm_scorer(reward_model, per_token, dtype, vllm)
+        scorer = VllmScorer(reward_model, dtype, tokens=per_token, **vllm)
     state = find_goal(scorer, reward_model, goal, goal_name)
     settings = Settings(state, per_token, batch_tokens)
     if not one_file:
@@ -106,21 +107,6 @@ def score_command(
                 "the output says why",
                 err=True,
             )
-
-
-def _vllm_scorer(
-    folder: Path, tokens: bool, dtype: str | None, options: dict[str, Any]
-) -> "Scorer":
-    """A scorer of whole completions; raises `ConfigError` where per-token values are wanted."""
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.evaluation.vllm_scorer import VllmScorer
-
-    if tokens:
-        raise ConfigError(
-            "vLLM gives the rewards of whole completions; pass --no-tokens, or use --engine "
-            "transformers for per-token values."
-        )
-    return VllmScorer(folder, dtype, **options)
 
 
 def _plain_rows(path: Path) -> list[dict[str, Any]] | None:

@@ -1,10 +1,11 @@
-"""Rewards of whole completions by vLLM's pooling runner.
+"""Rewards of completions by vLLM.
 
-A scalar checkpoint is an ordinary sequence classifier, so stock vLLM reads it; asked for raw
-values it answers with the rewards.
+A scalar checkpoint is an ordinary sequence classifier: vLLM's pooling runner answers with the raw
+values. A vocabulary head is an ordinary causal language model: the reward of a prefix that ends in
+a token is that token's logit, which vLLM gives for every token of a prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,9 @@ class VllmScorer(Scorer):
     """The part of a `Scorer` that `rewardsteer.evaluation.scoring` uses, by vLLM.
 
     Args:
-        folder: a reward model with a scalar head.
+        folder: a reward model with a linear head.
         dtype: float32, bfloat16 or float16; None: as saved.
+        tokens: give the rewards of all prefixes, not of whole completions alone.
         options: engine arguments of vLLM.
 
     Raises:
@@ -30,22 +32,33 @@ class VllmScorer(Scorer):
         ConfigError: another head; vLLM is not installed or refuses an option.
     """
 
-    def __init__(self, folder: Path, dtype: str | None = None, **options: Any) -> None:
+    def __init__(
+        self, folder: Path, dtype: str | None = None, *, tokens: bool = False, **options: Any
+    ) -> None:
         card = read_card(folder)
-        if card.head.kind != "scalar":
+        if card.head.layers != "linear":
             raise ConfigError(
-                f"vLLM gives the rewards of scalar heads, but {folder} has a {card.head.kind} "
-                "head; use --engine transformers."
+                f"vLLM knows linear heads alone, but {folder} has one of several layers "
+                f"({card.head.layers}); use --engine transformers."
             )
         self.tokenizer = load_tokenizer(folder)
         self.template = Template.model_validate(card.template)
         self.objective, self.name = card.objective, str(folder)
         self.fingerprint = fingerprint(folder)
-        self._limit = longest_row(folder)
+        self._limit, self._tokens = longest_row(folder), tokens
+        if card.head.kind == "scalar":
+            self._rewards = self._from_values
+            # Values of all tokens cannot use cached prefixes, so they are asked for where needed.
+            task = "token_classify" if tokens else "classify"
+            mode: dict[str, Any] = {"runner": "pooling", "pooler_config": {"task": task}}
+        else:
+            self._rewards = self._from_logits
+            mode = {"logprobs_mode": "raw_logprobs" if self.autoregressive else "raw_logits"}
         self._llm = start(
-            str(folder), runner="pooling", dtype=dtype or "auto", max_model_len=self._limit,
-            **options,
+            str(folder), dtype=dtype or "auto", max_model_len=self._limit, **mode, **options
         )
+        if card.head.kind == "vocabulary" and self._limit is not None:
+            self._limit -= 1  # vLLM reads a prompt in order to write at least one token
 
     @property
     def position_limit(self) -> int | None:
@@ -56,31 +69,62 @@ class VllmScorer(Scorer):
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
         **settings: Any,
     ) -> list[TokenScores]:
-        """The rewards ``[1]`` of whole completions. vLLM makes its own batches.
+        """The rewards ``[T]`` of all prefixes, or ``[1]`` of whole completions. vLLM makes its own
+        batches.
 
         Raises:
             ConfigError: similarities to a goal are asked for.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
-        from vllm import PoolingParams
-
         if settings.get("goal") is not None:
             raise ConfigError(
                 "vLLM gives no hidden states to compare with a goal; use --engine transformers, or "
                 "--goal none."
             )
         rows = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
-        outputs = self._llm.classify(
-            [{"prompt_token_ids": row} for row in rows],
-            pooling_params=PoolingParams(use_activation=False), use_tqdm=False,
-        )
+        counts = [len(ids) if self._tokens else 1 for ids in response_ids]
         scores = []
-        for number, (output, ids) in enumerate(zip(outputs, prompt_ids, strict=True), start=1):
-            reward = np.asarray(output.outputs.probs, dtype=np.float64)
-            if not np.isfinite(reward).all():
+        for number, values in enumerate(self._rewards(rows, [len(p) for p in prompt_ids])):
+            if not np.isfinite(values).all():
                 raise NonFiniteError(
-                    f"The reward of row {number} is {reward[0]}; expected a finite number. The "
-                    "checkpoint may be damaged, or its values overflow in this dtype: try float32."
+                    f"A reward of row {number + 1} is {values[~np.isfinite(values)][0]}; expected "
+                    "finite numbers. The checkpoint may be damaged, or its values overflow in this "
+                    "dtype: try float32."
                 )
-            scores.append(TokenScores(reward, None, len(ids)))
+            kept = values[len(values) - counts[number] :]
+            scores.append(TokenScores(kept, None, len(prompt_ids[number])))
         return scores
+
+    def _from_values(
+        self, rows: list[list[int]], begins: Sequence[int]
+    ) -> Iterator[np.ndarray]:
+        """What the classifier says at every token that it was asked about."""
+        from vllm import PoolingParams
+
+        for output in self._llm.encode(
+            [{"prompt_token_ids": row} for row in rows],
+            pooling_params=PoolingParams(use_activation=False),
+            pooling_task="token_classify" if self._tokens else "classify", use_tqdm=False,
+        ):
+            yield output.outputs.data.double().flatten().numpy()
+
+    def _from_logits(
+        self, rows: list[list[int]], begins: Sequence[int]
+    ) -> Iterator[np.ndarray]:
+        """The logit of every token at the one before it; before the first one there is none. An
+        autoregressive model's rewards are sums of log-probabilities from the response's begin."""
+        from vllm import SamplingParams
+
+        outputs = self._llm.generate(
+            [{"prompt_token_ids": row} for row in rows],
+            SamplingParams(max_tokens=1, temperature=0, prompt_logprobs=0, detokenize=False),
+            use_tqdm=False,
+        )
+        for row, begin, output in zip(rows, begins, outputs, strict=True):
+            values = np.zeros(len(row))
+            for place, (token, found) in enumerate(zip(row, output.prompt_logprobs, strict=True)):
+                values[place] = 0.0 if found is None else found[token].logprob
+            if self.autoregressive:
+                values[:begin] = 0.0
+                values = values.cumsum()
+            yield values

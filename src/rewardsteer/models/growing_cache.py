@@ -18,6 +18,11 @@ from transformers.cache_utils import DynamicCache, DynamicLayer
 _ROOM, _PART = 64, 8
 
 
+def room(width: int) -> int:
+    """Columns that are held free behind so many."""
+    return max(_ROOM, width // _PART)
+
+
 class GrowingLayer(DynamicLayer):
     """Keys and values ``[B, H, W, D]`` of one layer, as views of larger tensors."""
 
@@ -84,7 +89,7 @@ class GrowingLayer(DynamicLayer):
         stores = []
         for index, tensor in enumerate(like):
             shape = [max(rows, len(tensor)), *tensor.shape[1:]]
-            shape[2] = width + max(_ROOM, width // _PART)
+            shape[2] = width + room(width)
             store = tensor.new_empty(shape)
             store[:, :, :before] = 0
             if self._stores:

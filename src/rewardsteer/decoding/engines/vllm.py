@@ -27,10 +27,12 @@ from vllm.v1.sample.logits_processor import (
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
 
 import vllm
+from rewardsteer.decoding.engines.vllm_memory import check_memory
 from rewardsteer.decoding.engines.vllm_requests import (
     DEVICE,
     DTYPE,
     DTYPES,
+    NO_DRAFTS,
     read_wish,
     reward_folders,
 )
@@ -67,7 +69,8 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
 
     Raises:
         ConfigError: the environment names no reward model, its device or dtype cannot be used, rows
-            may become longer than it can read, or drafts of tokens are to be guided.
+            may become longer than it can read, its share of memory may not do, or drafts of tokens
+            are to be guided.
         CheckpointError: a reward model cannot be loaded.
         MismatchError: its tokenizer is not the policy's.
     """
@@ -144,10 +147,7 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
     """The reward models that the environment names, checked against what vLLM is to do."""
     model = vllm_config.model_config
     if vllm_config.speculative_config is not None:
-        raise ConfigError(
-            "Reward-guided decoding needs the logits of every token, so it does not go with "
-            "speculative decoding; leave out the speculative configuration."
-        )
+        raise ConfigError(NO_DRAFTS)
     if model.enable_prompt_embeds:
         raise ConfigError(
             "A reward model reads token ids, which prompt embeddings do not have; leave out "
@@ -157,9 +157,10 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"{DTYPE} must be one of {', '.join(DTYPES)}, got {dtype!r}.")
     tokenizer, scorers = load_tokenizer(model.tokenizer), {}
+    where = _device(device)
     for name, folder in reward_folders().items():
         scorer = LOADED.get(str(folder)) or Scorer.load(
-            folder, device=_device(device), dtype=dtype and getattr(torch, dtype)
+            folder, device=where, dtype=dtype and getattr(torch, dtype)
         )
         check_vocabularies(tokenizer, scorer)
         limit = scorer.position_limit
@@ -169,6 +170,11 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
                 f"{name!r} reads at most {limit}; start it with max_model_len={limit}."
             )
         scorers[name] = scorer
+    shared = where.type == "cuda" and where == device
+    check_memory(
+        list(scorers.values()), vllm_config.scheduler_config.max_num_seqs, model.max_model_len,
+        utilization=vllm_config.cache_config.gpu_memory_utilization if shared else 0.0,
+    )
     return scorers
 
 

@@ -14,7 +14,13 @@ from typing import Any
 from rewardsteer.data.template import Template
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.vllm_requests import DEVICE, DTYPE, MODELS, check_top_k
+from rewardsteer.decoding.engines.vllm_requests import (
+    DEVICE,
+    DTYPE,
+    MODELS,
+    NO_DRAFTS,
+    check_top_k,
+)
 from rewardsteer.decoding.engines.vllm_rows import COSTS, LOADED
 from rewardsteer.decoding.guide import Method, Reads, TokenGuide
 from rewardsteer.decoding.loop import Row
@@ -57,6 +63,9 @@ def generate(
         DataError: a prompt that is too long or empty.
     """
     check_supported(method, config)
+    guides = method.level == "token" and method.scorer is not None
+    if guides and options.get("speculative_config"):
+        raise ConfigError(NO_DRAFTS)
     scorer = method.scorer
     if scorer is not None:
         check_vocabularies(tokenizer, scorer)
@@ -68,7 +77,7 @@ def generate(
     answers._check_lengths(requests, encoded, limits, config)
     longest = max(len(ids) for ids in encoded) + config.max_new_tokens
     options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
-    if method.level == "token" and scorer is not None:
+    if guides:
         LOADED[scorer.name] = scorer
         os.environ[MODELS] = scorer.name
         for name, value in ((DEVICE, reward_device), (DTYPE, reward_dtype)):

@@ -6,6 +6,7 @@ models; nothing else that a logits processor is given does.
     REWARDSTEER_REWARD_MODEL    folder of a reward model; several, separated as in PATH
     REWARDSTEER_REWARD_DEVICE   where they are held; default: the policy's device
     REWARDSTEER_REWARD_DTYPE    float32, bfloat16 or float16; default: as saved
+    REWARDSTEER_REWARD_MEMORY   share of that device's memory that they may take; default: no limit
 """
 
 import functools
@@ -23,7 +24,12 @@ from rewardsteer.registry import nearest
 MODELS = "REWARDSTEER_REWARD_MODEL"
 DEVICE = "REWARDSTEER_REWARD_DEVICE"
 DTYPE = "REWARDSTEER_REWARD_DTYPE"
+MEMORY = "REWARDSTEER_REWARD_MEMORY"
 DTYPES = ("float32", "bfloat16", "float16")
+NO_DRAFTS = (
+    "Reward-guided decoding needs the logits of every token, so it does not go with speculative "
+    "decoding; leave out the speculative configuration."
+)
 
 # Every candidate is a row of the reward model's forward pass: a request may not ask for so many
 # that memory runs out for all.
