@@ -32,9 +32,10 @@ def root(tmp_path_factory):
 
 
 def make_llm(root, **options):
+    settings = {"max_num_seqs": 64, "num_gpu_blocks_override": 128} | options
     return vllm.LLM(
         str(root / "policy"), dtype="float32", enforce_eager=True, max_model_len=LENGTH,
-        distributed_executor_backend="uni", disable_log_stats=True, **options,
+        distributed_executor_backend="uni", disable_log_stats=True, **settings,
     )
 
 
@@ -44,8 +45,8 @@ def llm(root):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REWARDSTEER_REWARD_MODEL", ":".join(str(root / name) for name in REWARDS))
         yield make_llm(
-            root, logits_processors=[PROCESSOR], max_num_batched_tokens=80, max_num_seqs=64,
-            enable_prefix_caching=True, num_gpu_blocks_override=18, block_size=32
+            root, logits_processors=[PROCESSOR], max_num_batched_tokens=80,
+            enable_prefix_caching=True, num_gpu_blocks_override=18, block_size=32,
         )
 
 
@@ -141,17 +142,20 @@ def roomy(root):
     """One reward model for each kind of head; memory for all requests."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
-        yield make_llm(
-            root, logits_processors=[PROCESSOR], max_num_seqs=64,
-            logprobs_mode="processed_logits", max_logprobs=-1,
-        )
+        yield make_llm(root, logits_processors=[PROCESSOR], **LOGITS)
 
 
-def test_weight_0_is_the_policy_alone_bit_by_bit(roomy, root):
+# Kept to the end of the module: vLLM takes down what all of a process share with any of them.
+@pytest.fixture(scope="module")
+def unguided(root):
+    return make_llm(root, **LOGITS)
+
+
+LOGITS = {"logprobs_mode": "processed_logits", "max_logprobs": -1}
+
+
+def test_weight_0_is_the_policy_alone_bit_by_bit(roomy, unguided):
     """Beside guided rows, against a vLLM that knows no reward model."""
-    unguided = make_llm(
-        root, max_num_seqs=64, logprobs_mode="processed_logits", max_logprobs=-1
-    )
     requests = make_requests(24)
     same = {"temperature": 0, "max_tokens": NEW, "ignore_eos": True, "logprobs": -1}
     alone = vllm.SamplingParams(**same)

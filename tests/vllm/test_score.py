@@ -56,14 +56,14 @@ def test_rewards(root, tmp_path, reward_model, more):
         for name in ("reward", "token_rewards"):
             assert other.pop(name, None) == pytest.approx(one.pop(name, None), abs=1e-4)
         assert one == other
-    assert sum("prompt_tokens" in one for one in ours) == (24 if more else 0)
+    assert sum("prompt_tokens" in one for one in ours) == (29 if more else 0)
 
 
 @pytest.fixture(scope="module")
 def classifier(root):
     return vllm.LLM(
         str(root / "args"), runner="pooling", dtype="float32", enforce_eager=True,
-        distributed_executor_backend="uni",
+        distributed_executor_backend="uni", hf_overrides={"use_sep_token": False},
     )
 
 
@@ -84,10 +84,11 @@ def test_stock_vllm_gives_them(root, classifier):
 
 
 def test_stock_vllm_ranks_completions_of_a_prompt(root, classifier):
-    """Its scoring call joins the two texts, which is what our template does too."""
-    texts = ["me", "you and me", "1"]
-    outputs = classifier.score("say ", texts, pooling_params=RAW, use_tqdm=False)
-    expected = Scorer.load(root / "args").score(["say "] * 3, texts)
+    """Its scoring call joins the two texts, as our template does, but for end-of-text."""
+    texts, scorer = ["me", "you and me", "1"], Scorer.load(root / "args")
+    closed = [text + scorer.tokenizer.eos_token for text in texts]
+    outputs = classifier.score("say ", closed, pooling_params=RAW, use_tqdm=False)
+    expected = scorer.score(["say "] * 3, texts)
     assert [output.outputs.score for output in outputs] == pytest.approx(list(expected), abs=1e-4)
 
 

@@ -1,5 +1,7 @@
-"""vLLM's own server: guided completions and chat, and rewards on its classification endpoint."""
+"""vLLM's own server: guided completions and chat by two tensor-parallel workers, and rewards on its
+endpoints for classification, pooling and scoring."""
 
+import contextlib
 import json
 import os
 import socket
@@ -67,9 +69,16 @@ class Server:
         with urllib.request.urlopen(request, timeout=120) as answer:
             return json.load(answer)
 
-    def stop(self):
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *error):
         self.process.terminate()
-        self.process.wait(60)
+        try:
+            self.process.wait(60)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            raise
 
 
 @pytest.fixture(scope="module")
@@ -79,17 +88,20 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def servers(root):
-    """Guided generation, and scoring; they start side by side."""
-    started = [
-        Server(
-            root / "guided.log", root / "policy", "--logits-processors", PROCESSOR,
-            REWARDSTEER_REWARD_MODEL=str(root / "farma"),
-        ),
-        Server(root / "scoring.log", root / "args", "--runner", "pooling"),
-    ]
-    yield [server.wait() for server in started]
-    for server in started:
-        server.stop()
+    """Guided generation by two workers, and scoring; they start side by side."""
+    with contextlib.ExitStack() as stack:
+        yield [server.wait() for server in [
+            stack.enter_context(Server(
+                root / "guided.log", root / "policy", "--logits-processors", PROCESSOR,
+                "--tensor-parallel-size", "2",
+                REWARDSTEER_REWARD_MODEL=f"{root / 'farma'}:{root / 'args'}",
+            )),
+            stack.enter_context(Server(
+                root / "scoring.log", root / "args", "--runner", "pooling",
+                "--distributed-executor-backend", "uni",
+                "--hf-overrides", json.dumps({"use_sep_token": False}),
+            )),
+        ]]
 
 
 @pytest.fixture(scope="module")
@@ -101,48 +113,88 @@ def chat_prompt(content):
     return f"user: {content}\n"
 
 
-def test_32_clients_get_what_the_transformers_engine_gives(guided, root):
+def make_asked(requests):
+    """What 32 clients ask: completions and chats, guided by either reward model or not at all,
+    greedy or drawn. For each: a chat or not, its parameters, its arguments for the processor."""
+    asked = []
+    for number in range(len(requests)):
+        parameters = {"max_tokens": NEW, "temperature": 0.0}
+        if number % 5 == 4:
+            parameters |= {"temperature": 1.0, "seed": number}
+        weight, extra = WEIGHTS[number // 2 % 4], {}
+        if weight:
+            extra = {"reward_weight": weight, "reward_model": ("farma", "args")[number // 8 % 2]}
+        if extra.get("reward_model") == "args":
+            extra["reward_top_k"] = 5
+        asked.append((bool(number % 2), parameters, extra))
+    return asked
+
+
+def test_32_clients_get_what_offline_requests_get(guided, root, monkeypatch):
     requests = make_requests(32, 40)
-    chats = [
-        request.model_copy(update={
-            "prompt_ids": character_tokenizer().encode(chat_prompt(request.prompt))
-        }) if number % 2 else request
-        for number, request in enumerate(requests)
-    ]
-    weights = [WEIGHTS[number // 2 % 4] for number in range(32)]
-    options = {"temperature": 0, "max_tokens": NEW, "return_token_ids": True}
+    asked = make_asked(requests)
 
     def ask(number):
-        xargs = {"vllm_xargs": {"reward_weight": weights[number]}} if weights[number] else {}
-        if number % 2:
+        chat, parameters, extra = asked[number]
+        body = parameters | {"return_token_ids": True} | ({"vllm_xargs": extra} if extra else {})
+        if chat:
             message = {"role": "user", "content": requests[number].prompt}
-            answer = guided.post(
-                "/v1/chat/completions", messages=[message], **options, **xargs
-            )
+            answer = guided.post("/v1/chat/completions", messages=[message], **body)
         else:
-            answer = guided.post(
-                "/v1/completions", prompt=requests[number].prompt_ids, **options, **xargs
-            )
+            answer = guided.post("/v1/completions", prompt=requests[number].prompt_ids, **body)
         return answer["choices"][0]["token_ids"]
 
     with ThreadPoolExecutor(32) as pool:
         found = list(pool.map(ask, range(32)))
-    right = {weight: expected(root, "farma", chats, weight, NEW) for weight in WEIGHTS}
-    assert found == [
-        right[weight][request.id] for request, weight in zip(requests, weights, strict=True)
+
+    prompts = [
+        character_tokenizer().encode(chat_prompt(request.prompt)) if chat else request.prompt_ids
+        for request, (chat, _, _) in zip(requests, asked, strict=True)
     ]
+    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
+    llm = vllm.LLM(
+        str(root / "policy"), dtype="float32", enforce_eager=True, max_model_len=LENGTH,
+        distributed_executor_backend="uni", logits_processors=[PROCESSOR],
+    )
+    outputs = llm.generate(
+        [{"prompt_token_ids": ids} for ids in prompts],
+        [vllm.SamplingParams(**p, extra_args=extra) for _, p, extra in asked], use_tqdm=False,
+    )
+    assert found == [list(output.outputs[0].token_ids) for output in outputs]
+    for number, (_, parameters, extra) in enumerate(asked):
+        if parameters["temperature"] == 0:
+            request = requests[number].model_copy(update={"prompt_ids": prompts[number]})
+            right = expected(
+                root, extra.get("reward_model", "farma"), [request],
+                extra.get("reward_weight", 0.0), NEW, 5,
+            )
+            assert found[number] == right[request.id], number
 
 
-def test_bad_values_are_the_clients_fault(guided):
-    for value in ("much", [1.0]):
+@pytest.mark.parametrize(
+    ("extra", "part"),
+    [
+        ({"reward_weight": "much"}, "'reward_weight' must be a finite number, got 'much'"),
+        ({"reward_weight": [1.0]}, "'reward_weight' must be a finite number"),
+        ({"reward_weight": 1, "reward_model": "best"}, "one of 'farma', 'args', got 'best'"),
+        ({"reward_weight": 1, "reward_top_k": 5}, "scalar head"),
+        ({"reward_weight": 1, "reward_model": "args", "reward_top_k": 0}, "1 to 256, got 0"),
+        ({"reward_wieght": 1}, "Did you mean 'reward_weight'"),
+    ],
+)
+def test_bad_values_are_the_clients_fault(guided, extra, part):
+    message = {"role": "user", "content": "a"}
+    for path, body in (
+        ("/v1/completions", {"prompt": "a"}), ("/v1/chat/completions", {"messages": [message]})
+    ):
         with pytest.raises(urllib.error.HTTPError) as caught:
-            guided.post("/v1/completions", prompt="a", vllm_xargs={"reward_weight": value})
+            guided.post(path, vllm_xargs=extra, **body)
         assert caught.value.code == 400
-        assert "'reward_weight' must be a finite number" in caught.value.read().decode()
+        assert part in json.load(caught.value)["error"]["message"]
     assert guided.post("/v1/completions", prompt="a", max_tokens=2)["choices"]
 
 
-def test_classification_endpoint_gives_the_rewards(servers, root):
+def test_scoring_endpoints_give_the_rewards(servers, root):
     texts = [request.prompt for request in make_requests(8)]
     rows = [character_tokenizer().encode(text) for text in texts]
     right = list(Scorer.load(root / "args").score_ids([[]] * len(rows), rows))
@@ -150,3 +202,7 @@ def test_classification_endpoint_gives_the_rewards(servers, root):
     assert [one["probs"][0] for one in answer["data"]] == pytest.approx(right, abs=1e-4)
     answer = servers[1].post("/pooling", input=texts, task="classify", use_activation=False)
     assert [one["data"][0] for one in answer["data"]] == pytest.approx(right, abs=1e-4)
+    closed = [text + character_tokenizer().eos_token for text in texts]
+    answer = servers[1].post("/score", queries="say ", documents=closed, use_activation=False)
+    right = list(Scorer.load(root / "args").score(["say "] * len(texts), texts))
+    assert [one["score"] for one in answer["data"]] == pytest.approx(right, abs=1e-4)

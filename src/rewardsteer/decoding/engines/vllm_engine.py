@@ -43,8 +43,8 @@ def generate(
     config: DecodingConfig, *, template: Template, reward_device: str | None = None,
     reward_dtype: str | None = None, **options: Any,
 ) -> Iterator[Generation]:
-    """As `rewardsteer.decoding.generate.generate`, by vLLM. Costs of the policy's passes
-    (``lm_forwards``, ``lm_tokens``) are 0: vLLM does not tell them.
+    """As `rewardsteer.decoding.generate.generate`, by vLLM. What vLLM computes again after it has
+    set a request aside it does not tell, so it is missing in the costs.
 
     Args:
         source: the policy's folder or hub name.
@@ -122,10 +122,12 @@ class VllmEngine:
             [answer] = output.outputs
             row.token_ids = list(answer.token_ids)
             row.finish_reason = answer.finish_reason
-            reads = COSTS.get(row.name, Reads())
+            reads, new = COSTS.get(row.name, Reads()), len(row.token_ids)
+            read = len(row.prompt_ids) - (output.num_cached_tokens or 0) + new - 1
             row.cost = Cost(
-                new_tokens=len(row.token_ids), lm_calls=len(row.token_ids), rm_calls=reads.calls,
-                rm_forwards=reads.forwards, rm_tokens=reads.tokens, seconds=share,
+                new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read,
+                rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens,
+                seconds=share,
             )
         for row in rows:
             COSTS.pop(row.name, None)
