@@ -51,7 +51,9 @@ def preference_command(
     else:
         figures = evaluate_comparisons(scorer, pairs, batch_size=batch_size)
     claim_folder(out, overwrite=overwrite)
-    write_json(out / "metrics.json", {"reward_model": str(reward_model), **figures})
+    write_json(out / "metrics.json", {
+        "reward_model": str(reward_model), "fingerprint": scorer.fingerprint, **figures,
+    })
     write_text(
         out / "reliability.svg",
         reliability_plot([{"percentile": 1.0, "bins": figures["calibration"]["bins"]}]),

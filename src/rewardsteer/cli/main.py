@@ -35,10 +35,12 @@ app = typer.Typer(
 def _mount() -> None:
     """Commands in the order in which a newcomer meets them."""
     from rewardsteer.cli import data, evaluate
+    from rewardsteer.cli.card import card_command
     from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
     from rewardsteer.cli.goal_state import goal_state_command
     from rewardsteer.cli.inspect import inspect_command
+    from rewardsteer.cli.push import push_command
     from rewardsteer.cli.report import report_command
     from rewardsteer.cli.score import score_command
     from rewardsteer.cli.train import train_command, train_policy_command
@@ -53,6 +55,8 @@ def _mount() -> None:
     app.add_typer(evaluate.app, name="evaluate")
     app.command("inspect")(inspect_command)
     app.command("report")(report_command)
+    app.command("card")(card_command)
+    app.command("push")(push_command)
 
 
 _mount()

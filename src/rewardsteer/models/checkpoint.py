@@ -25,6 +25,24 @@ GOAL_STATES = "goal_states.safetensors"
 _KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
 
 
+class Measured(Config):
+    """A figure measured on the model, for its model card.
+
+    Attributes:
+        name: what was measured: ``accuracy``, ``auroc``, …
+        on: the data it was measured on.
+        value: the figure; ``low`` and ``high`` its 95 % interval, None when unknown.
+        count: rows it was measured on; 0 when unknown.
+    """
+
+    name: str
+    on: str
+    value: float
+    low: float | None = None
+    high: float | None = None
+    count: int = 0
+
+
 class CheckpointCard(Config):
     """Contents of ``rewardsteer.json``.
 
@@ -33,7 +51,11 @@ class CheckpointCard(Config):
         objective: name of the objective it was trained with; "" before any training.
         template: response template of training, as plain values; scoring uses the same one.
         base_model: what the weights started from.
+        base_on_hub: whether that is a name on the Hugging Face hub; False for a local folder.
+        base_licence: licence that the base model's own card names; "" when unknown.
         data_fingerprint: fingerprint of the training data; "" when unknown.
+        data: names of its ``sources`` and its rows by split; empty when unknown.
+        metrics: what was measured on the model.
         seed: seed of training.
         goal_states: file names of goal states beside the weights.
         versions: versions of the libraries that wrote the folder.
@@ -43,7 +65,11 @@ class CheckpointCard(Config):
     objective: str = ""
     template: dict[str, Any] = Field(default_factory=dict)
     base_model: str = ""
+    base_on_hub: bool = False
+    base_licence: str = ""
     data_fingerprint: str = ""
+    data: dict[str, Any] = Field(default_factory=dict)
+    metrics: list[Measured] = Field(default_factory=list)
     seed: int = 0
     goal_states: list[str] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=lambda: library_versions())
@@ -56,8 +82,11 @@ def library_versions() -> dict[str, str]:
 
 
 def write_card(folder: Path, card: CheckpointCard) -> None:
-    """Write ``rewardsteer.json``."""
+    """Write ``rewardsteer.json`` and, unless there is one of somebody's own, the model card."""
+    from rewardsteer.models.model_card import write_model_card
+
     write_json(folder / CARD, card.model_dump(mode="json"))
+    write_model_card(folder, card)
 
 
 def read_card(folder: Path) -> CheckpointCard:

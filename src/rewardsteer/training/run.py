@@ -34,10 +34,12 @@ from rewardsteer.models.checkpoint import (
     load_tokenizer,
 )
 from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import PhaseConfig, TrainConfig
+from rewardsteer.training.description import describe_data, held_out_accuracy
 from rewardsteer.training.fit import build_objective, check_fit, fit
 from rewardsteer.training.memory import activation_offloading
 
@@ -177,17 +179,19 @@ def _run_phase(
     if phase.rows is not None and phase.rows < len(rows):
         rows = rows.shuffle(seed=seed).select(range(phase.rows))
     test = load_set(data, "test", "partial")
+    held_out = test.select(range(min(len(test), config.log.eval_rows)))
     optimiser = config.optimiser
     if phase.learning_rate is not None:
         optimiser = optimiser.model_copy(update={"learning_rate": phase.learning_rate})
     set_seed(seed)
-    return fit(
+    figures = fit(
         model, tokenizer, objective, rows, folder, folder.parent.parent / "metrics.jsonl",
         optimiser=optimiser, log=config.log, seed=seed,
-        eval_rows=test.select(range(min(len(test), config.log.eval_rows))) if len(test) else None,
+        eval_rows=held_out if len(held_out) else None,
         padding_side=config.padding_side, packing=config.packing,
         phase=f"{index + 1:02d}-{phase.name}", resume=resume, keep_best=config.keep == "best",
     )
+    return figures | {"eval_rows": len(held_out)}
 
 
 def _has_prefixes(row: dict[str, Any], name: str) -> bool:
@@ -231,7 +235,11 @@ def _finish(
         objective="+".join(objectives),
         template=manifest.template,
         base_model=config.base_model,
+        base_on_hub=hub_name(config.base_model) is not None,
+        base_licence=base_licence(config.base_model),
         data_fingerprint=manifest.fingerprint,
+        data=describe_data(manifest),
+        metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.keep == "best"),
         seed=config.seed,
     )
     model.save_pretrained(out / "model", tokenizer, card)

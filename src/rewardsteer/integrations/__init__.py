@@ -1,0 +1,1 @@
+"""Reward models inside other projects' trainers and benchmarks."""

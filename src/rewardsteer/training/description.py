@@ -1,0 +1,38 @@
+"""What a checkpoint says of its training: names and numbers, no paths and no text of the data."""
+
+from typing import Any
+
+from scipy import stats
+
+from rewardsteer.data.store import Manifest
+from rewardsteer.models.checkpoint import Measured
+
+
+def describe_data(manifest: Manifest) -> dict[str, Any]:
+    """Names of the sources and rows by split."""
+    sources = [source["name"] for source in manifest.config.get("sources", [])]
+    rows = {split: counts["full"] for split, counts in manifest.counts.items() if counts["full"]}
+    return {"sources": sources, "rows": rows}
+
+
+def held_out_accuracy(
+    record: dict[str, Any], manifest: Manifest, *, chosen_by_it: bool
+) -> list[Measured]:
+    """Accuracy on held-out pairs as a phase's last evaluation found it, with Wilson's interval.
+
+    Args:
+        record: what ``state.json`` holds of the phase.
+        manifest: of the data.
+        chosen_by_it: whether the phase was kept because of this very figure.
+    """
+    count = int(record.get("eval_rows", 0))
+    if "eval_accuracy" not in record or not count:
+        return []
+    share = float(record["eval_accuracy"])
+    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    sources = ", ".join(describe_data(manifest)["sources"])
+    which = "held-out pairs that chose the phase" if chosen_by_it else "held-out pairs"
+    return [Measured(
+        name="accuracy", on=f"{sources}: {which}" if sources else which, value=share,
+        low=float(interval.low), high=float(interval.high), count=count,
+    )]
