@@ -51,6 +51,9 @@ class Hub:
                     private = asked.get("private", asked.get("visibility") == "private")
                     hub.private.setdefault(name, private)
                     self.answer({"url": f"{hub.address}/{name}"}, 409 if known else 200)
+                elif self.path == "/api/validate-yaml":
+                    assert "reward-model" in json.loads(body)["content"]
+                    self.answer({"errors": [], "warnings": []})
                 elif "/preupload/" in self.path:
                     files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False}
                              for f in json.loads(body)["files"]]
@@ -60,7 +63,8 @@ class Hub:
                         if line["key"] == "file":
                             value = line["value"]
                             hub.files[value["path"]] = base64.b64decode(value["content"])
-                    self.answer({"commitUrl": f"{hub.address}/c", "commitOid": "1" * 40})
+                    address = f"{hub.address}/me/x/commit/1"
+                    self.answer({"commitUrl": address, "commitOid": "1" * 40})
                 else:
                     self.answer({"error": self.path}, 404)
 

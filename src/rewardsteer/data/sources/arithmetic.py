@@ -118,7 +118,7 @@ class FlawedSolver:
 
 def load(
     split: str = "train", *, path: str | None = None, rows: int = 4000, seed: int = 0,
-    **task: Any,
+    flawed: bool = False, **task: Any,
 ) -> Iterator[Comparison]:
     """Correct against incorrect solutions of one question, drawn from the flawed solver.
 
@@ -127,6 +127,8 @@ def load(
         path: not used, there is no file; present because every source takes it.
         rows: number of comparisons.
         seed: seed of the questions and draws (``task_seed`` draws the flaw).
+        flawed: the first response is the wrong one with ``wrong_probability``: no preferences, but
+            text on which to train a policy with systematic errors.
         task: fields of `ArithmeticConfig`; ``task_seed`` for its seed.
     """
     if path is not None:
@@ -145,9 +147,12 @@ def load(
         right = sorted(text for text in drawn if is_correct(question, text))
         wrong = sorted(text for text in drawn if not is_correct(question, text))
         if right and wrong:
+            first, second = rng.choice(right), rng.choice(wrong)
+            if flawed and rng.random() < config.wrong_probability:
+                first, second = second, first
             yield Comparison(
-                id=f"{split}-{made}", prompt=question, chosen=rng.choice(right),
-                rejected=rng.choice(wrong), source="arithmetic",
+                id=f"{split}-{made}", prompt=question, chosen=first, rejected=second,
+                source="arithmetic",
             )
             made += 1
 
