@@ -11,12 +11,18 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.goal_contrastive import (
     GoalContrastiveConfig,
-    _generator,
+    _draws,
     goal_contrastive,
     published_columns,
 )
-from rewardsteer.objectives.positions import Spans, draw, draw_future, response_spans
-from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.objectives.positions import (
+    RowDraws,
+    Spans,
+    draw,
+    draw_future,
+    response_spans,
+)
+from rewardsteer.objectives.reduce import global_mean, standing_aside
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.fakes import fixed_output
@@ -125,14 +131,14 @@ def goal_states(hidden, columns, options):
 def plain(form, hidden, batch, data, side, options):
     """Loss with loops over rows and pairs, and the positive and negative cosines, row by row."""
     width, count = batch.input_ids.shape[1], len(data)
-    generator = _generator(batch, options.seed)
+    draws = _draws(batch, options.seed)
     if form == "published":
-        return plain_published(hidden, batch, options, generator)
+        return plain_published(hidden, batch, options, draws)
     sources = plain_spans(data, side, width, "chosen_ids", options.source_window)
     goals = plain_spans(data, side, width, "chosen_ids", options.goal_window)
     theirs = plain_spans(data, side, width, "rejected_ids", options.goal_window)
     source, goal, _ = draw_future(
-        as_spans(sources), as_spans(goals), options.positives, generator,
+        as_spans(sources), as_spans(goals), options.positives, draws,
         shared_split=options.strategy == "cosine_avg",
     )
     usable = [  # rows that have a source with a later goal
@@ -141,10 +147,10 @@ def plain(form, hidden, batch, data, side, options):
     ]
     near = {i: cosines(hidden, i, source[i], i, goal[i], options) for i in usable}
     if form == "infonce":
-        against = draw(*as_spans(theirs), options.negatives, generator)
+        against = draw(*as_spans(theirs), options.negatives, draws)
         return plain_infonce(hidden, source, near, theirs, against, options)
-    again = draw(*as_spans(sources), options.negatives, generator)
-    against = draw(*as_spans(theirs), options.negatives, generator)
+    again = draw(*as_spans(sources), options.negatives, draws)
+    against = draw(*as_spans(theirs), options.negatives, draws)
     far = {
         i: cosines(hidden, i, again[i], count + i, against[i], options) for i in range(count)
         if sources[i][0] < sources[i][1] and theirs[i][0] < theirs[i][1]
@@ -184,14 +190,11 @@ def plain_infonce(hidden, source, near, theirs, against, options):
     return mean(terms), list(near.values()), far if pool else []
 
 
-def plain_published(hidden, batch, options, generator):
+def plain_published(hidden, batch, options, draws):
     """A transcription of the published formula on unpadded rows, indices counted from the end."""
     count = len(hidden) // 2
     rows = [hidden[i][batch.attention_mask[i].bool()] for i in range(2 * count)]
     answer = batch.response_mask.sum(1).tolist()
-
-    def uniform(*shape):
-        return torch.rand(*shape, generator=generator, dtype=torch.float64)
 
     def states(u, percentile, row):
         taken = []
@@ -201,8 +204,8 @@ def plain_published(hidden, batch, options, generator):
             taken.append(rows[row][-min(k, len(rows[row]) - 1)])
         return taken
 
-    u = uniform(count, 2, options.positives).sort(dim=1).values
-    v, w = uniform(count, options.negatives), uniform(count, options.negatives)
+    u = draws.uniform(2, options.positives).sort(dim=1).values
+    v, w = draws.uniform(options.negatives), draws.uniform(options.negatives)
 
     def all_pairs(pick_sources, pick_goals):
         rows = []
@@ -377,15 +380,15 @@ def test_published_loss_stays_between_its_bounds():
 def drawn(data, side, strategy="cosine", seed=0, source_window=(0, 1), goal_window=(0, 1)):
     """Columns as the objective draws them, for rows that have any."""
     batch = collate(data, side)
-    generator = _generator(batch, seed)
+    draws = _draws(batch, seed)
     chosen, rejected = response_spans(batch, skip_common=True)
     sources, goals = chosen.window(*source_window), rejected.window(*goal_window)
     source, goal, valid = draw_future(
-        sources, chosen.window(*goal_window), 8, generator,
+        sources, chosen.window(*goal_window), 8, draws,
         shared_split=strategy == "cosine_avg",
     )
-    again = draw(sources.begin, sources.end, 8, generator)
-    against = draw(goals.begin, goals.end, 8, generator)
+    again = draw(sources.begin, sources.end, 8, draws)
+    against = draw(goals.begin, goals.end, 8, draws)
     return batch, source, goal, valid, again, against
 
 
@@ -445,19 +448,19 @@ def test_every_column_that_may_be_drawn_is(strategy):
     data = [row(0, [3], [4, 5, 6, 7, 8], [9, 9, 9])]
     batch = collate(data, "right")
     chosen, _ = response_spans(batch, skip_common=True)
-    generator = torch.Generator().manual_seed(0)
+    draws = RowDraws([0])
     seen = set()
     for _ in range(200):
         source, goal, _ = draw_future(
-            chosen, chosen, 4, generator, shared_split=strategy == "cosine_avg"
+            chosen, chosen, 4, draws, shared_split=strategy == "cosine_avg"
         )
         seen |= set(zip(source.flatten().tolist(), goal.flatten().tolist(), strict=True))
     assert seen == {(s, g) for s in range(1, 5) for g in range(s + 1, 6)}
 
 
 def test_draws_are_uniform():
-    generator = torch.Generator().manual_seed(0)
-    columns = draw(torch.tensor([2]), torch.tensor([6]), 40_000, generator)
+    draws = RowDraws([0])
+    columns = draw(torch.tensor([2]), torch.tensor([6]), 40_000, draws)
     shares = torch.bincount(columns[0], minlength=7) / 40_000
     assert shares[[0, 1, 6]].sum() == 0
     torch.testing.assert_close(shares[2:6], torch.full((4,), 0.25), atol=0.01, rtol=0)
@@ -497,7 +500,7 @@ def test_published_columns_count_from_the_end():
     options = options_of(form="published", positives=30, negatives=30)
     for side in SIDES:
         batch = collate(data, side)
-        columns = published_columns(batch, options, _generator(batch, 0))
+        columns = published_columns(batch, options, _draws(batch, 0))
         count = len(data)
         for place, (taken, rows) in enumerate(zip(
             columns, [slice(count), slice(count), slice(count), slice(count, None)], strict=True
@@ -512,7 +515,7 @@ def test_published_percentile_leaves_the_end_out():
     options = options_of(
         form="published", positives=400, negatives=400, source_percentile=0.5, goal_percentile=1.0
     )
-    source, goal, again, against = published_columns(batch, options, _generator(batch, 0))
+    source, goal, again, against = published_columns(batch, options, _draws(batch, 0))
     # Columns 3..12 are the response. f in (0.5, 1], k from 6 to 10 from the end.
     assert set(source.flatten().tolist()) == set(again.flatten().tolist()) == {3, 4, 5, 6, 7}
     assert set(goal.flatten().tolist()) == set(against.flatten().tolist()) == {2}
@@ -602,6 +605,12 @@ def contrastive(weight, part, form):
     return goal_contrastive(output_of(hidden), batch, options_of(form=form)).loss
 
 
+def aside(weight, rank):
+    """The first process's rows alone: the other one reads too and stands aside."""
+    with standing_aside(rank == 1):
+        return contrastive(weight, rank, "infonce")
+
+
 def one_process(rank, world, folder):
     torch.set_num_threads(1)
     torch.distributed.init_process_group(
@@ -612,6 +621,8 @@ def one_process(rank, world, folder):
         ("logarithm", lambda weight: logarithm(weight, [rank])),
         ("published", lambda weight: contrastive(weight, rank, "published")),
         ("future", lambda weight: contrastive(weight, rank, "future")),
+        ("infonce", lambda weight: contrastive(weight, rank, "infonce")),
+        ("aside", lambda weight: aside(weight, rank)),
     ):
         weight = shared_start().requires_grad_()
         loss = make(weight)
@@ -626,18 +637,17 @@ def one_process(rank, world, folder):
     torch.distributed.destroy_process_group()
 
 
-def plain_loss(form, positive, negative):
-    """The loss from the cosines of the rows of all processes."""
-    if form == "published":
-        p, n = (
-            mean([torch.sigmoid(c) for own in side for c in own]) for side in (positive, negative)
-        )
-        return -torch.log(p) - torch.log(1 - n)
-    near, far = (
-        mean([mean([minus_log_sigmoid(sign * c / 0.1) for c in own]) for own in side])
-        for side, sign in ((positive, 1), (negative, -1))
-    )
-    return near + far
+def whole_states(batch, parts):
+    """The states that the processes have of their own rows, at those rows' places in one batch."""
+    hidden = torch.zeros(*batch.input_ids.shape, WIDTH, dtype=torch.float64)
+    count, before = len(hidden) // 2, 0
+    for part in parts:
+        own = random_states(collate(PARTS[part], "right"), part)
+        for place, side in ((before, 0), (count + before, 1)):
+            rows = own.chunk(2)[side]
+            hidden[place : place + len(rows), : own.shape[1]] = rows
+        before += len(own) // 2
+    return hidden
 
 
 @pytest.mark.slow
@@ -650,18 +660,15 @@ def test_two_processes_with_unequal_rows_give_the_gradient_of_one(tmp_path):
         if name == "logarithm":
             loss = logarithm(weight, [0, 1])
         else:
-            positive, negative = [], []
-            for part, data in enumerate(PARTS):
-                batch, options = collate(data, "right"), options_of(form=name)
-                hidden = random_states(batch, part) @ weight
-                _, near, far = plain(name, hidden, batch, data, "right", options)
-                positive += near
-                negative += far
-            loss = plain_loss(name, positive, negative)
+            form, parts = ("infonce", [0]) if name == "aside" else (name, [0, 1])
+            data = [item for part in parts for item in PARTS[part]]
+            batch, options = collate(data, "right"), options_of(form=form)
+            hidden = whole_states(batch, parts) @ weight
+            loss, _, _ = plain(form, hidden, batch, data, "right", options)
         loss.backward()
         return loss.detach(), weight.grad
 
-    for name in ("logarithm", "published", "future"):
+    for name in ("logarithm", "published", "future", "infonce", "aside"):
         loss, gradient = whole(name)
         for results in found:
             torch.testing.assert_close(results[name][0], loss, atol=1e-10, rtol=1e-10)

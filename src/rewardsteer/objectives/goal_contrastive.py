@@ -14,9 +14,15 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import Config, load_config
-from rewardsteer.objectives.base import Objective, ObjectiveResult
-from rewardsteer.objectives.positions import Spans, draw, draw_future, response_spans
-from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.positions import (
+    RowDraws,
+    Spans,
+    draw,
+    draw_future,
+    response_spans,
+)
+from rewardsteer.objectives.reduce import gather_rows, global_mean, global_sum
 from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 
 Window = tuple[float, float]
@@ -41,7 +47,7 @@ class GoalContrastiveConfig(Config):
         source_percentile, goal_percentile: for ``published`` alone: the fraction counted from the
             *end* of the response that is never drawn.
         seed: of the draws. With the ids of a batch's rows it decides them, so an interrupted
-            training that goes on draws the same.
+            training that goes on draws the same, on however many processes.
     """
 
     form: Literal["future", "infonce", "published"] = "infonce"
@@ -90,7 +96,7 @@ def goal_contrastive(
 
     - ``future``: mean over rows of mean −log σ(cos(s, g⁺)/τ), plus that of −log σ(−cos(s', g⁻)/τ)
     - ``infonce``: −log [e⁺ / (e⁺ + Σ e⁻)], e⁺ = exp(cos(s, g⁺)/τ), the sum over e⁻ =
-      exp(cos(s, g⁻)/τ) of the rejected states of all rows in the batch
+      exp(cos(s, g⁻)/τ) of the rejected states of all rows in the batch, of all processes
     - ``published``: −log mean σ(cos(s, g⁺)) − log(1 − mean σ(cos(s', g⁻)))
 
     A row without a later goal (a single token) has no positive pair, one whose responses differ by
@@ -105,7 +111,7 @@ def goal_contrastive(
     # Cosines near one differ by less than bfloat16 can tell.
     states = output.states
     with torch.autocast(states.flat.device.type, enabled=False):
-        result = _FORMS[options.form](states, batch, options, _generator(batch, options.seed))
+        result = _FORMS[options.form](states, batch, options, _draws(batch, options.seed))
     metrics = {
         "goal_positive": result.goal_positive.detach(),
         "goal_negative": result.goal_negative.detach(),
@@ -113,9 +119,15 @@ def goal_contrastive(
     return ObjectiveResult(result.loss, metrics)
 
 
-def _generator(batch: PairBatch, seed: int) -> torch.Generator:
-    rows = "/".join(batch.row_ids) if any(batch.row_ids) else str(batch.input_ids.sum().item())
-    return torch.Generator().manual_seed(zlib.crc32(f"{seed}/{rows}".encode()))
+def _draws(batch: PairBatch, seed: int) -> RowDraws:
+    """Each row's own draws, decided by the seed, its id and the ids of all rows that are read with
+    it, wherever they are read: other company, other draws."""
+    names = batch.row_ids
+    if not any(names):
+        names = ["/".join(map(str, row)) for row in split_pairs(batch.input_ids, batch)[0].tolist()]
+    hashes = [zlib.crc32(name.encode()) for name in names]
+    company = global_sum(sum(hashes), batch.input_ids.device)
+    return RowDraws([zlib.crc32(f"{seed}/{company}/{own}".encode()) for own in hashes])
 
 
 def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
@@ -159,14 +171,14 @@ def _shown(values: Tensor, rows: Tensor) -> Tensor:
 
 def _draw_states(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    generator: torch.Generator,
+    draws: RowDraws,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Spans, Spans]]:
     """Sources ``[B, S, D]``, later goals ``[B, S or 1, D]``, which rows have them, and the spans
     of negative sources and goals."""
     chosen, rejected = response_spans(batch, skip_common=True)
     sources = chosen.window(*options.source_window)
     source, goal, valid = draw_future(
-        sources, chosen.window(*options.goal_window), options.positives, generator,
+        sources, chosen.window(*options.goal_window), options.positives, draws,
         shared_split=options.strategy == "cosine_avg",
     )
     ours, _ = _rows(states)
@@ -177,14 +189,14 @@ def _draw_states(
 
 def _future(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    generator: torch.Generator,
+    draws: RowDraws,
 ) -> _Result:
-    source, goal, valid, (sources, goals) = _draw_states(states, batch, options, generator)
+    source, goal, valid, (sources, goals) = _draw_states(states, batch, options, draws)
     ours, theirs = _rows(states)
     positive = _cosine(source, goal)
     both = (sources.lengths > 0) & (goals.lengths > 0)
     columns = [
-        draw(span.begin, span.end, options.negatives, generator).where(both[:, None], 0)
+        draw(span.begin, span.end, options.negatives, draws).where(both[:, None], 0)
         for span in (sources, goals)
     ]
     negative = _cosine(
@@ -197,32 +209,29 @@ def _future(
 
 def _infonce(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    generator: torch.Generator,
+    draws: RowDraws,
 ) -> _Result:
-    source, goal, valid, (_, goals) = _draw_states(states, batch, options, generator)
+    source, goal, valid, (_, goals) = _draw_states(states, batch, options, draws)
     _, theirs = _rows(states)
     has_goal = goals.lengths > 0
-    columns = draw(goals.begin, goals.end, options.negatives, generator)
+    columns = draw(goals.begin, goals.end, options.negatives, draws)
     pool = _average(_take(states, theirs, columns.where(has_goal[:, None], 0)), options)
     # Rejected states of every row: all of them are what a good response should be far from.
-    others = normalize(pool, dim=-1)
-    counts = has_goal.repeat_interleave(others.shape[1])
-    negative = normalize(source, dim=-1) @ others.flatten(0, 1).T
+    others = gather_rows(normalize(pool[has_goal], dim=-1).flatten(0, 1))
+    negative = normalize(source, dim=-1) @ others.T
     positive = _cosine(source, goal)
-    logits = negative.masked_fill(~counts, -torch.inf) / options.temperature
-    logits = torch.cat([positive[..., None] / options.temperature, logits], dim=-1)
+    logits = torch.cat([positive[..., None], negative], dim=-1) / options.temperature
     loss = _row_mean(torch.logsumexp(logits, dim=-1) - logits[..., 0], valid)
-    both = valid[:, None] & counts
-    met = negative.mean(1).where(both, 0.0).sum() / both.sum().clamp(min=1)
+    met = negative[valid].sum() / max(negative[valid].numel(), 1)
     return _Result(loss, _shown(positive, valid), met)
 
 
 def _published(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    generator: torch.Generator,
+    draws: RowDraws,
 ) -> _Result:
     ours, theirs = _rows(states)
-    source, goal, negative_source, negative_goal = published_columns(batch, options, generator)
+    source, goal, negative_source, negative_goal = published_columns(batch, options, draws)
 
     def pairs(first: Tensor, second: Tensor) -> Tensor:
         """All source × goal cosines of a row, ``[B, S·S]`` (or ``[B, S]`` with averaged goals)."""
@@ -241,7 +250,7 @@ def _published(
 
 
 def published_columns(
-    batch: PairBatch, options: GoalContrastiveConfig, generator: torch.Generator
+    batch: PairBatch, options: GoalContrastiveConfig, draws: RowDraws
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The published draw of columns: sources and goals ``[B, S]`` of the chosen rows, then
     negative sources (chosen) and goals (rejected) ``[B, U]``.
@@ -254,9 +263,6 @@ def published_columns(
     lengths, responses = batch.attention_mask.sum(1), batch.response_mask.sum(1)
     device = batch.input_ids.device
 
-    def uniform(*shape: int) -> Tensor:
-        return torch.rand(*shape, generator=generator, dtype=torch.float64).to(device)
-
     def columns(noise: Tensor, percentile: float, rows: slice) -> Tensor:
         fraction = (percentile - 1) * noise + 1
         back = (fraction * responses[rows, None] + 1).floor().long()
@@ -265,16 +271,19 @@ def published_columns(
 
     count = len(lengths) // 2
     ours, theirs = slice(0, count), slice(count, None)
-    noise = uniform(count, 2, options.positives).sort(dim=1).values
+    def uniform() -> Tensor:
+        return draws.uniform(options.negatives).to(device)
+
+    noise = draws.uniform(2, options.positives).to(device).sort(dim=1).values
     return (
         columns(noise[:, 0], options.source_percentile, ours),
         columns(noise[:, 1], options.goal_percentile, ours),
-        columns(uniform(count, options.negatives), options.source_percentile, ours),
-        columns(uniform(count, options.negatives), options.goal_percentile, theirs),
+        columns(uniform(), options.source_percentile, ours),
+        columns(uniform(), options.goal_percentile, theirs),
     )
 
 
-_Form = Callable[[TokenStates, PairBatch, GoalContrastiveConfig, torch.Generator], _Result]
+_Form = Callable[[TokenStates, PairBatch, GoalContrastiveConfig, RowDraws], _Result]
 _FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published": _published}
 
 

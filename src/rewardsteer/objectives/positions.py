@@ -1,9 +1,10 @@
-"""Where in a response the contrastive objective looks; every draw takes a generator.
+"""Where in a response the contrastive objective looks; every row draws for itself.
 
 A span is a run of columns of a padded row, given by its first column and the column after its last
 one. Counting columns keeps draws right under either padding side.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -61,7 +62,26 @@ def response_spans(batch: PairBatch, *, skip_common: bool) -> tuple[Spans, Spans
     )
 
 
-def draw(begin: Tensor, end: Tensor, count: int, generator: torch.Generator) -> Tensor:
+class RowDraws:
+    """Random numbers in which every row has a stream of its own, so that it does not matter which
+    process reads which of a batch's rows.
+
+    Args:
+        seeds: one a row.
+    """
+
+    def __init__(self, seeds: Sequence[int]) -> None:
+        self._streams = [torch.Generator().manual_seed(seed) for seed in seeds]
+
+    def uniform(self, *shape: int) -> Tensor:
+        """``[B, *shape]`` in [0, 1), float64."""
+        rows = [
+            torch.rand(shape, generator=stream, dtype=torch.float64) for stream in self._streams
+        ]
+        return torch.stack(rows) if rows else torch.empty(0, *shape, dtype=torch.float64)
+
+
+def draw(begin: Tensor, end: Tensor, count: int, draws: RowDraws) -> Tensor:
     """``[B, count]`` columns, uniform with replacement in ``begin ≤ column < end``.
 
     ``begin`` and ``end`` are ``[B]`` or ``[B, count]``. A row with an empty span gets ``begin``
@@ -70,20 +90,20 @@ def draw(begin: Tensor, end: Tensor, count: int, generator: torch.Generator) -> 
     if begin.dim() == 1:
         begin, end = begin[:, None], end[:, None]
     sizes = (end - begin).clamp(min=1).expand(-1, count)
-    noise = torch.rand(sizes.shape, generator=generator, dtype=torch.float64).to(sizes.device)
+    noise = draws.uniform(count).to(sizes.device)
     steps = torch.minimum((noise * sizes).long(), sizes - 1)
     return (begin + steps).clamp(min=0)
 
 
 def draw_future(
-    sources: Spans, goals: Spans, count: int, generator: torch.Generator, *, shared_split: bool
+    sources: Spans, goals: Spans, count: int, draws: RowDraws, *, shared_split: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Source columns and strictly later goal columns of the same row.
 
     Args:
         sources, goals: where each may lie.
         count: pairs a row.
-        generator: of the draws.
+        draws: one stream a row.
         shared_split: all goals of a row come after all its sources (needed when the goals of a
             row are averaged); else each goal only after its own source.
 
@@ -94,14 +114,14 @@ def draw_future(
     stop = torch.minimum(sources.end, goals.end - 1)
     valid = sources.begin < stop
     if shared_split:
-        split = draw(sources.begin, stop, 1, generator)[:, 0]
-        source = draw(sources.begin, split + 1, count, generator)
+        split = draw(sources.begin, stop, 1, draws)[:, 0]
+        source = draw(sources.begin, split + 1, count, draws)
         after = torch.maximum(split + 1, goals.begin)
     else:
-        source = draw(sources.begin, stop, count, generator)
+        source = draw(sources.begin, stop, count, draws)
         after = torch.maximum(source + 1, goals.begin[:, None])
     end = goals.end if after.dim() == 1 else goals.end[:, None].expand_as(after)
-    goal = draw(after, end, count, generator)
+    goal = draw(after, end, count, draws)
     # Columns of rows without a pair may lie past the row; keep them readable, they are masked.
     zero = torch.zeros((), dtype=source.dtype, device=source.device)
     return source.where(valid[:, None], zero), goal.where(valid[:, None], zero), valid

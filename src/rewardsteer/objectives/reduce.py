@@ -1,8 +1,34 @@
 """Means over the batches of all processes."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+_ASIDE = ContextVar("aside", default=False)
+
+
+def several_processes() -> bool:
+    """Whether other processes take part."""
+    return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
+
+
+@contextmanager
+def standing_aside(aside: bool) -> Iterator[None]:
+    """Within it, what this process holds counts for nothing in any reduction.
+
+    A process that has no row left when others still have one must nevertheless take part in their
+    collective calls; it reads some row and stands aside.
+    """
+    token = _ASIDE.set(aside)
+    try:
+        yield
+    finally:
+        _ASIDE.reset(token)
 
 
 def global_mean(total: Tensor, count: Tensor) -> Tensor:
@@ -20,10 +46,58 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
         count: scalar number of them; 0 everywhere gives 0.
     """
     count = count.to(total)
-    if dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1:
+    if _ASIDE.get():
+        total, count = total * 0, count * 0
+    if several_processes():
         sums = torch.stack([total.detach(), count])
         dist.all_reduce(sums)
         local = total * dist.get_world_size()
         total = local + (sums[0] - local.detach())
         count = sums[1]
     return total / count.clamp(min=1)
+
+
+def global_sum(value: int, device: torch.device) -> int:
+    """The sum of an integer over all processes; ``device`` is where collective calls are made."""
+    value = 0 if _ASIDE.get() else value
+    if not several_processes():
+        return value
+    total = torch.tensor(value, device=device)
+    dist.all_reduce(total)
+    return int(total)
+
+
+def gather_rows(rows: Tensor) -> Tensor:
+    """Rows ``[N, …]`` of all processes below each other, in the order of the processes;
+    differentiable, N may differ.
+
+    A gradient that reaches another process's rows goes back to that process. As with
+    `global_mean`, every process must call this the same number of times.
+    """
+    if _ASIDE.get():
+        rows = rows[:0]
+    if not several_processes():
+        return rows
+    gathered: Tensor = _GatherRows.apply(rows)
+    return gathered
+
+
+class _GatherRows(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, rows: Tensor) -> Tensor:
+        size = torch.tensor([len(rows)], device=rows.device)
+        sizes = [torch.zeros_like(size) for _ in range(dist.get_world_size())]
+        dist.all_gather(sizes, size)
+        counts = [int(one) for one in sizes]
+        padded = rows.new_zeros(max(counts), *rows.shape[1:])
+        padded[: len(rows)] = rows
+        parts = [torch.empty_like(padded) for _ in counts]
+        dist.all_gather(parts, padded)
+        context.begin, context.count = sum(counts[: dist.get_rank()]), len(rows)
+        return torch.cat([part[:count] for part, count in zip(parts, counts, strict=True)])
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        gradient = gradients[0].contiguous()
+        dist.all_reduce(gradient)
+        return gradient[context.begin : context.begin + context.count]
