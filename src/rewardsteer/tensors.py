@@ -53,6 +53,8 @@ class PairBatch:
             token sees any and the mask may go.
         packing: the same tokens in fewer places, which the backbone reads instead; None: it reads
             the padded rows.
+        aside: this process had no row left when others still had; the one here stands in for them
+            and must count for nothing (see `objectives.reduce.standing_aside`).
     """
 
     input_ids: Tensor
@@ -64,6 +66,7 @@ class PairBatch:
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None
+    aside: bool = False
 
     @property
     def padded_tokens(self) -> int:

@@ -34,7 +34,11 @@ class PairCollator:
     packing: float | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The fields of a `PairBatch` by name, ready for `to_batch`."""
+        """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
+        stands aside."""
+        aside = not rows
+        if aside:
+            rows = [self._stand_in()]
         sides = ["chosen_ids", "rejected_ids"] if self.paired else ["chosen_ids"]
         sequences = [
             (list(row["prompt_ids"]), list(row[side]), self._lengths(row, side))
@@ -65,8 +69,14 @@ class PairCollator:
             "row_ids": [str(row.get("id", "")) for row in rows],
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
-            "packing": self._pack(whole, starts, width, len(rows)),
+            "packing": None if aside else self._pack(whole, starts, width, len(rows)),
+            "aside": aside,
         }
+
+    def _stand_in(self) -> Row:
+        ids = [self.pad_token_id]
+        return {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids,
+                "chosen_lengths": [], "pair_lengths": []}
 
     def _pack(
         self, whole: list[list[int]], starts: list[int], width: int, count: int

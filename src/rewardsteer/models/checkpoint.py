@@ -160,6 +160,6 @@ def ensure_padding_token(tokenizer: Any, model: Any = None) -> None:
         known = [token for token in known if token != tokenizer.eos_token]
         tokenizer.add_special_tokens({"pad_token": known[0] if known else "<|pad|>"})
     if model is not None:
-        if model.get_input_embeddings().weight.shape[0] < len(tokenizer):
+        if model.get_input_embeddings().num_embeddings < len(tokenizer):
             model.resize_token_embeddings(len(tokenizer))
         model.config.pad_token_id = tokenizer.pad_token_id

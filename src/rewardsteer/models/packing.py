@@ -8,6 +8,7 @@ import torch
 from rewardsteer.data.packing import pack
 from rewardsteer.kernels.pair_packing import MASK_TAKING
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.sharding import is_spread
 from rewardsteer.models.tree_mask import attention_window
 from rewardsteer.tensors import Packing
 
@@ -38,6 +39,8 @@ def packing_refusal(model: RewardModel, longest: int) -> str | None:
     implementation = config._attn_implementation
     if implementation not in MASK_TAKING:
         return f"attention {implementation!r} takes no block mask"
+    if any(is_spread(parameter) for parameter in model.parameters()):
+        return "its weights were spread over processes while it was loaded"
     if "position_ids" not in inspect.signature(model.backbone.forward).parameters:
         return f"{type(model.backbone).__name__} takes no positions"
     window = attention_window(config)

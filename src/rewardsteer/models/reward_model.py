@@ -9,8 +9,9 @@ import contextlib
 import inspect
 import shutil
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -25,7 +26,10 @@ from rewardsteer.models.heads.vocabulary import (
     VocabularyHead,
     install_projection,
 )
+from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
+
+T = TypeVar("T")
 
 # Some architectures bend or scale logits after the output layer. Rewards are read off the layer
 # itself, so the saved model must not do that either.
@@ -117,8 +121,23 @@ class RewardModel(nn.Module):
         states: Tensor = output.last_hidden_state
         return states
 
-    def forward(self, batch: PairBatch) -> RewardOutput:
-        """Rewards and hidden states of every row; see `RewardOutput` for shapes."""
+    @property
+    def _no_split_modules(self) -> list[str]:
+        """Classes of layers that FSDP shards as one each: the backbone's own."""
+        return list(self.carrier._no_split_modules or ())
+
+    def forward(
+        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None
+    ) -> RewardOutput | T:
+        """Rewards and hidden states of every row; see `RewardOutput` for shapes.
+
+        With ``then``, what it makes of them. Training computes its loss there: wrappers that shard
+        parameters or reduce gradients see all reading of the parameters and its result.
+        """
+        output = self._read(batch)
+        return output if then is None else then(output, batch)
+
+    def _read(self, batch: PairBatch) -> RewardOutput:
         if batch.packing is not None:
             packed = self.packed_states(batch.packing)
             states = TokenStates(packed.flatten(0, 1), batch.packing.index)
@@ -181,7 +200,8 @@ class RewardModel(nn.Module):
                 "a decoder backbone such as Llama, Qwen, Mistral, GPT-NeoX, Gemma or GPT-2."
             )
         size = base.score.in_features
-        initialise_linear(base.score, size)
+        with gathered(base.score.parameters()):
+            initialise_linear(base.score, size)
         mlp = build_mlp(size).to(base.score.weight.dtype) if head.layers == "mlp" else None
         return cls(base, head, mlp)
 
@@ -260,7 +280,7 @@ def _load(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
             str(source), num_labels=1, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, ImportError) as error:
         raise CheckpointError(f"The model {source} cannot be loaded: {error}") from error
 
 
@@ -273,7 +293,7 @@ def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
         old.in_features, old.out_features, bias=old.bias is not None,
         device=old.weight.device, dtype=old.weight.dtype,
     )
-    with torch.no_grad():
+    with torch.no_grad(), gathered(old.parameters()):
         for name, parameter in new.named_parameters():
             parameter.copy_(getattr(old, name))
             if head.init == "zeros":

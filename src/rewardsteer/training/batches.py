@@ -1,10 +1,12 @@
-"""Training batches of rows of similar length, so that little of a batch is padding."""
+"""Which rows stand in one training batch, and which process reads it."""
 
 import random
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
@@ -39,6 +41,50 @@ def read_lengths(rows: Any, *, paired: bool) -> Lengths:
     return lengths
 
 
+class RowBatches(Sampler[list[int]]):
+    """Row numbers in batches of so many rows; all rows once an epoch.
+
+    The batches that all processes read at the same time are consecutive, and hold together the
+    same rows however many processes share them. What is left for the last of them is dealt out
+    evenly; a process for which no row is left gets an empty batch.
+
+    Args:
+        count: rows there are.
+        rows: rows a batch.
+        seed: with the epoch, of the order; None keeps the rows' own.
+        processes: how many share the batches.
+    """
+
+    def __init__(
+        self, count: int, rows: int, *, seed: int | None = None, processes: int = 1
+    ) -> None:
+        self.count = count
+        self.rows = rows
+        self.seed = seed
+        self.processes = processes
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Which epoch is read next."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        """Batches of an epoch, over all processes."""
+        return -(-self.count // (self.rows * self.processes)) * self.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = list(range(self.count))
+        if self.seed is not None:
+            generator = torch.Generator().manual_seed(self.seed + self.epoch)
+            order = torch.randperm(self.count, generator=generator).tolist()
+        together = self.rows * self.processes
+        for start in range(0, self.count, together):
+            part = order[start : start + together]
+            for process in range(self.processes):
+                low, high = process * len(part), (process + 1) * len(part)
+                yield part[low // self.processes : high // self.processes]
+
+
 class LengthBatches(Sampler[list[int]]):
     """Row numbers in batches of rows of similar length; all rows once an epoch.
 
@@ -48,8 +94,8 @@ class LengthBatches(Sampler[list[int]]):
 
     Batch i goes to process i modulo ``processes``. Batches that are read at the same time are
     neighbours in length, so no process waits long for another. Their number is a multiple of
-    ``processes``: the batches with most rows are halved until it is. Only where no batch has two
-    rows left does the loader have to repeat some.
+    ``processes``: the batches with most rows are halved until it is. Where no batch has two rows
+    left, empty ones fill up.
 
     Args:
         lengths: ``[N, S]`` tokens of the S sequences of each row. A batch of b rows takes
@@ -100,18 +146,33 @@ class LengthBatches(Sampler[list[int]]):
         while len(found) % self.processes:
             largest = max(range(len(found)), key=lambda index: (len(found[index]), index))
             batch = found[largest]
-            if len(batch) == 1:
+            if len(batch) <= 1:
+                found += [[]] * (-len(found) % self.processes)
                 break
             half = len(batch) // 2
             found[largest : largest + 1] = [batch[:half], batch[half:]]
         return found
 
 
-class EpochCallback(TrainerCallback):
-    """Tells the batches which epoch begins; accelerate does not pass that on to batches that it
-    both shares among processes and skips after an interruption."""
+class ProcessBatches(Sampler[list[int]]):
+    """The batches that one of several processes reads: every so many-th of all."""
 
-    def __init__(self, order: LengthBatches) -> None:
+    def __init__(self, batch_sampler: RowBatches | LengthBatches, process: int) -> None:
+        self.batch_sampler = batch_sampler
+        self.process = process
+
+    def __len__(self) -> int:
+        return len(self.batch_sampler) // self.batch_sampler.processes
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return islice(self.batch_sampler, self.process, None, self.batch_sampler.processes)
+
+
+class EpochCallback(TrainerCallback):
+    """Tells the batches which epoch begins; libraries do not pass that on to batches that are both
+    shared among processes and skipped after an interruption."""
+
+    def __init__(self, order: RowBatches | LengthBatches) -> None:
         self.order = order
 
     def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -119,12 +180,12 @@ class EpochCallback(TrainerCallback):
         self.order.set_epoch(int(state.epoch or 0))
 
 
-def length_batches(
+def make_batches(
     lengths: Lengths, optimiser: OptimiserConfig, seed: int, processes: int
-) -> LengthBatches | None:
-    """The batches that the settings ask for; None for random ones of ``batch_size`` rows."""
+) -> RowBatches | LengthBatches:
+    """The training batches that the settings ask for."""
     if optimiser.batch_tokens is None and optimiser.order == "random":
-        return None
+        return RowBatches(len(lengths), optimiser.batch_size, seed=seed, processes=processes)
     rows = optimiser.batch_size if optimiser.batch_tokens is None else None
     return LengthBatches(
         lengths, rows=rows, tokens=optimiser.batch_tokens, seed=seed, processes=processes
@@ -133,30 +194,25 @@ def length_batches(
 
 def padded_share(lengths: Lengths, order: Sequence[list[int]]) -> float:
     """Share of padding in rows padded to the longest of their batch."""
-    computed = sum(lengths[batch].max() * lengths[batch].size for batch in order)
+    computed = sum(lengths[batch].max() * lengths[batch].size for batch in order if batch)
     return float(1 - lengths.sum() / computed)
 
 
 def describe(
-    lengths: Lengths, order: LengthBatches | None, batch_size: int, seed: int
+    lengths: Lengths, order: RowBatches | LengthBatches, batch_size: int, seed: int
 ) -> str:
     """A sentence on a phase's first epoch: rows, batches, tokens, and how much is padding, in this
     order and in the other one."""
-    rows = list(range(len(lengths)))
-    random.Random(seed).shuffle(rows)
-    drawn = [rows[start : start + batch_size] for start in range(0, len(rows), batch_size)]
-    sorted_first = order or LengthBatches(lengths, rows=batch_size, seed=seed)
-    by_length = padded_share(lengths, list(sorted_first))
-    at_random = padded_share(lengths, drawn)
-    used, other, name = (
-        (at_random, by_length, "by length") if order is None
-        else (by_length, at_random, "random order")
-    )
+    other: RowBatches | LengthBatches
+    if isinstance(order, RowBatches):
+        other, name = LengthBatches(lengths, rows=batch_size, seed=seed), "by length"
+    else:
+        other, name = RowBatches(len(lengths), batch_size, seed=seed), "random order"
     kind = "pairs" if lengths.shape[1] == 2 else "chosen responses"
     return (
         f"{len(lengths):,} {kind} of {lengths.sum(axis=1).mean():.0f} tokens in "
-        f"{len(drawn) if order is None else len(order):,} batches; "
-        f"padding {used:.0%} ({name}: {other:.0%})"
+        f"{len(order):,} batches; padding {padded_share(lengths, list(order)):.0%} "
+        f"({name}: {padded_share(lengths, list(other)):.0%})"
     )
 
 

@@ -62,6 +62,9 @@ class LogConfig(Config):
         report_to: trackers known to transformers: tensorboard, wandb, trackio, mlflow.
         progress: show progress bars.
         echo: print log lines where there is no progress bar; they are in metrics.jsonl anyway.
+        spike: an update is logged as a spike (``loss_spike``, with its rows in the program's log)
+            when its loss lies so many times their spread above the median of the last 50; None
+            watches for none.
     """
 
     log_steps: int = Field(10, ge=1)
@@ -71,6 +74,7 @@ class LogConfig(Config):
     report_to: list[str] = Field(default_factory=list)
     progress: bool = True
     echo: bool = True
+    spike: float | None = Field(8.0, gt=0)
 
 
 class TermConfig(Config):
@@ -109,6 +113,18 @@ class LoraSettings(Config):
     target_modules: str | list[str] = "all-linear"
 
 
+class QuantizeSettings(Config):
+    """The frozen backbone rounded to few bits (QLoRA, arXiv 2305.14314), through bitsandbytes.
+
+    Attributes:
+        kind: ``nf4``, ``fp4`` (4 bits) or ``int8``.
+        double: round the scales of 4-bit blocks too; saves 0.4 bits a weight.
+    """
+
+    kind: Literal["nf4", "fp4", "int8"] = "nf4"
+    double: bool = True
+
+
 class TrainConfig(Config):
     """A reward model's training, whole.
 
@@ -126,11 +142,16 @@ class TrainConfig(Config):
         optimiser: see `OptimiserConfig`.
         log: see `LogConfig`.
         lora: adapters instead of full weights; None trains all weights.
-        attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``; None: automatic.
+        quantize: round the frozen backbone; needs ``lora``. The final model is a plain one: the
+            rounded weights with the adapters merged in.
+        attn_implementation: ``sdpa``, ``eager``, ``flash`` (flash-attn 2), ``flex``, or any name
+            that transformers knows (``flash_attention_3``, …); None: automatic.
         padding_side: side on which training batches are padded.
         packing: ``auto`` reads a pair's prompt once and several pairs in one row, where the
             backbone allows it and it saves time; the losses are the same. ``off`` never does.
-        seed: of row draws, order, new heads and dropout.
+        seed: of row draws, order, new heads and dropout; each process drops out for itself.
+        deterministic: refuse operations whose result may differ from run to run on the same
+            machine (``torch.use_deterministic_algorithms``); slower on an accelerator.
     """
 
     base_model: str
@@ -144,10 +165,12 @@ class TrainConfig(Config):
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
     lora: LoraSettings | None = None
+    quantize: QuantizeSettings | None = None
     attn_implementation: str | None = None
     padding_side: Literal["right", "left"] = "right"
     packing: Literal["auto", "off"] = "auto"
     seed: int = 0
+    deterministic: bool = False
 
     @field_validator("phases")
     @classmethod
@@ -157,8 +180,15 @@ class TrainConfig(Config):
             raise ValueError(f"phases of a round must differ in their objectives, got {names}")
         return phases
 
+    @field_validator("attn_implementation")
+    @classmethod
+    def _long_name(cls, name: str | None) -> str | None:
+        return {"flash": "flash_attention_2", "flex": "flex_attention"}.get(name or "", name)
+
     @model_validator(mode="after")
     def _complete(self) -> "TrainConfig":
+        if self.quantize is not None and self.lora is None:
+            raise ValueError("quantize freezes the backbone, so it needs lora, for example lora={}")
         if self.data is None and self.prepared is None:
             raise ValueError("give data (what to prepare) or prepared (a folder of prepared data)")
         evaluate, save = self.log.eval_steps, self.log.save_steps

@@ -10,7 +10,7 @@ import torch
 from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
-from rewardsteer.errors import ConfigError
+from rewardsteer.errors import ConfigError, OutputError
 from rewardsteer.models.packing import choose_packing
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
@@ -19,9 +19,10 @@ from rewardsteer.objectives.combine import combine
 from rewardsteer.training.batches import (
     describe,
     describe_packing,
-    length_batches,
+    make_batches,
     read_lengths,
 )
+from rewardsteer.training.checkpoints import check_engine, last_checkpoint, rewind_log
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.trainer import RewardTrainer
@@ -60,10 +61,9 @@ def check_fit(objective: Objective, head_kind: str) -> None:
 
 def training_arguments(
     out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool,
-    keep_best: bool = False,
+    keep_best: bool = False, deterministic: bool = False,
 ) -> TrainingArguments:
     """Our settings in the terms of `transformers.TrainingArguments`."""
-    strategy = ("steps" if log.eval_steps else "epoch") if evaluate else "no"
     return TrainingArguments(
         output_dir=str(out),
         per_device_train_batch_size=optimiser.batch_size,
@@ -82,7 +82,8 @@ def training_arguments(
         fp16=optimiser.precision == "fp16",
         gradient_checkpointing=optimiser.gradient_checkpointing,
         gradient_checkpointing_kwargs={"use_reentrant": False},
-        eval_strategy=strategy,
+        # At the ends of epochs the trainer sees to it itself.
+        eval_strategy="steps" if evaluate and log.eval_steps else "no",
         eval_steps=log.eval_steps or None,
         save_strategy="steps" if log.save_steps else "no",
         save_steps=log.save_steps or 500,
@@ -102,6 +103,7 @@ def training_arguments(
         dataloader_pin_memory=False,
         seed=seed,
         data_seed=seed,
+        full_determinism=deterministic,
     )
 
 
@@ -117,20 +119,11 @@ class LogLines(TrainerCallback):
         if not state.is_world_process_zero or not logs:
             return
         row = {"phase": self.phase, "step": state.global_step, **logs}
-        with self.path.open("a", encoding="utf-8") as stream:
-            stream.write(json.dumps(row) + "\n")
-
-
-def last_checkpoint(out: Path) -> Path | None:
-    """The newest whole checkpoint; the Trainer writes ``trainer_state.json`` last of what it reads,
-    so a folder without it was cut short and is passed over."""
-    found = []
-    for folder in out.glob("checkpoint-*"):
-        if (folder / "trainer_state.json").exists():
-            found.append(folder)
-        else:
-            logger.warning("ignoring the half-written checkpoint %s", folder.name)
-    return max(found, key=lambda folder: int(folder.name.rpartition("-")[2]), default=None)
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row) + "\n")
+        except OSError as error:
+            raise OutputError(f"The log {self.path} cannot be written: {error}.") from error
 
 
 def fit(
@@ -150,6 +143,7 @@ def fit(
     phase: str = "train",
     resume: bool = False,
     keep_best: bool = False,
+    deterministic: bool = False,
 ) -> dict[str, float]:
     """Train in place on rows of the store's schema.
 
@@ -166,6 +160,7 @@ def fit(
         resume: go on from the last whole checkpoint in ``out``.
         keep_best: end with the weights of the checkpoint that ranked most test pairs right, where
             evaluations and checkpoints are made within the phase.
+        deterministic: refuse operations whose result may differ from run to run; stays in force.
 
     Returns:
         ``peak_memory_mib`` of the phase (in this process, see `peak_memory`) and, with
@@ -173,7 +168,9 @@ def fit(
 
     Raises:
         ConfigError: activations cannot be offloaded here.
-        NonFiniteError: the loss became NaN or infinite.
+        CheckpointError: another engine wrote the checkpoint.
+        NonFiniteError: the loss or the gradient became NaN or infinite.
+        OutputError: a checkpoint or a log line cannot be written.
     """
     check_fit(objective, model.head_kind)
     keep_best = keep_best and eval_rows is not None and bool(log.eval_steps and log.save_steps)
@@ -183,17 +180,22 @@ def fit(
     if eval_prefixes is None and model.head_kind == "vocabulary":
         eval_prefixes = "chosen_lengths"
     arguments = training_arguments(
-        out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best
+        out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best,
+        deterministic=deterministic,
     )
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
-    order = length_batches(lengths, optimiser, seed, arguments.world_size)
+    order = make_batches(lengths, optimiser, seed, arguments.world_size)
     attention = choose_packing(model, int(lengths.max())) if packing == "auto" else None
     collate = PairCollator(padding, padding_side, paired, objective.prefixes, attention)
+    checkpoint = last_checkpoint(out) if resume else None
     trainer = RewardTrainer(
         objective=objective,
         eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, attention),
         order=order,
+        log_lines=log_lines,
+        resume_from=checkpoint,
+        spike=log.spike,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model,
         args=arguments,
@@ -208,8 +210,12 @@ def fit(
         logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
         if attention is not None:
             logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
+    if checkpoint is not None:
+        check_engine(checkpoint, trainer.accelerator)
+    if resume and trainer.is_world_process_zero():
+        rewind_log(log_lines, phase, checkpoint)
+    trainer.accelerator.wait_for_everyone()
     reset_peak_memory()
-    checkpoint = last_checkpoint(out) if resume else None
     trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
     figures["peak_memory_mib"] = peak_memory()

@@ -14,34 +14,28 @@ from typing import Any
 
 import torch
 from accelerate import PartialState
-from safetensors.torch import load_file, save_file
 from transformers import set_seed
 
 from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.store import MANIFEST, Manifest, check_tokenizer, load_manifest, load_set
-from rewardsteer.errors import (
-    CheckpointError,
-    ConfigError,
-    DataError,
-    OutputError,
-    RewardsteerError,
-)
+from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
     ensure_padding_token,
     library_versions,
     load_tokenizer,
 )
-from rewardsteer.models.heads.vocabulary import install_projection
 from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
-from rewardsteer.training.adapters import add_adapters
+from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_data, held_out_accuracy
 from rewardsteer.training.fit import build_objective, check_fit, fit
+from rewardsteer.training.loading import build
 from rewardsteer.training.memory import activation_offloading
+from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +55,8 @@ def train(
 
     Raises:
         ConfigError: contradictory settings, or other ones than the interrupted run's.
-        OutputError: ``out`` is not empty and neither flag was given.
+        OutputError: ``out`` is not empty and neither flag was given; or something cannot be
+            written, and finished phases and checkpoints stay.
         DataError: no rows, or data prepared with another tokenizer.
         CheckpointError: the base model cannot be loaded.
         NonFiniteError: the loss became NaN; finished phases and checkpoints stay.
@@ -80,7 +75,7 @@ def train(
     processes = PartialState(cpu=not torch.accelerator.is_available())
     if processes.is_main_process:
         claim_folder(out, resume=resume, overwrite=overwrite)
-        _check_same(config, out)
+        _check_same(config, out, processes.num_processes)
     processes.wait_for_everyone()
     if (out / "model").exists():
         return out / "model"
@@ -88,33 +83,64 @@ def train(
         if processes.is_main_process:
             _prepare_data(config, tokenizer, out, overwrite=resume)
         processes.wait_for_everyone()
-        set_seed(config.seed)
-        model = _build(config, tokenizer)
+        first = build(config, tokenizer)
     except RewardsteerError:
         # Nothing was trained yet: leave the place as free as it was found.
         if processes.is_main_process and not resume:
             shutil.rmtree(out, ignore_errors=True)
         raise
     data = out / "data" if config.prepared is None else Path(config.prepared)
-    state = _run_phases(config, model, tokenizer, data, out, resume=resume)
-    return _finish(config, model, tokenizer, data, out, state)
+    state = _run_phases(config, first, tokenizer, data, out, resume=resume)
+    if processes.is_main_process:
+        _finish(config, tokenizer, data, out, state)
+    PartialState().wait_for_everyone()
+    return out / "model"
 
 
-def _check_same(config: TrainConfig, out: Path) -> None:
+def _check_same(config: TrainConfig, out: Path, processes: int) -> None:
     """Save the settings beside the run, or refuse to resume it with other ones."""
     values = config.model_dump(mode="json")
     place = out / "run.json"
-    if place.exists():
-        before = read_json(place)["config"]
-        changed = sorted(key for key in values if before.get(key) != values[key])
-        if changed:
-            raise ConfigError(
-                f"The run in {out} was started with other settings ({', '.join(changed)} differ); "
-                "resume it with the same ones, or choose another --out."
-            )
+    if not place.exists():
+        save_config(config, out / "config.yaml")
+        write_json(place, {
+            "config": values, "versions": library_versions(), "seed": config.seed,
+            "processes": processes,
+        })
         return
-    save_config(config, out / "config.yaml")
-    write_json(place, {"config": values, "versions": library_versions(), "seed": config.seed})
+    run = read_json(place)
+    before, launched = run["config"], run.get("processes", 1)
+    if launched != processes:
+        _check_moved(config, before, launched, processes, out)
+        for name in ("batch_size", "accumulation"):
+            before["optimiser"][name] = values["optimiser"][name]
+    changed = sorted(key for key in values if before.get(key) != values[key])
+    if changed:
+        raise ConfigError(
+            f"The run in {out} was started with other settings ({', '.join(changed)} differ); "
+            "resume it with the same ones, or choose another --out."
+        )
+
+
+def _check_moved(
+    config: TrainConfig, before: dict[str, Any], launched: int, processes: int, out: Path
+) -> None:
+    """Refuse to go on with another number of processes where an update would hold other rows."""
+    optimiser, old = config.optimiser, before["optimiser"]
+    if optimiser.order != "random" or optimiser.batch_tokens is not None:
+        raise ConfigError(
+            f"The run in {out} was started on {launched} processes, and with batches of similar "
+            f"length their number decides which rows an update holds; resume it on {launched}, "
+            f"not {processes}."
+        )
+    together = old["batch_size"] * old["accumulation"] * launched
+    ours = optimiser.batch_size * optimiser.accumulation * processes
+    if ours != together:
+        raise ConfigError(
+            f"The run in {out} was started on {launched} processes with {together} comparisons an "
+            f"update; on {processes} these settings make {ours}. Set optimiser.batch_size and "
+            f"optimiser.accumulation so that their product is {together / processes:g}."
+        )
 
 
 def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: bool) -> None:
@@ -124,38 +150,29 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
         prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
 
 
-def _build(config: TrainConfig, tokenizer: Any) -> RewardModel:
-    model = RewardModel.from_base(
-        config.base_model, config.head, attn_implementation=config.attn_implementation,
-        dtype=torch.float32 if config.optimiser.precision != "fp32" and config.lora is None
-        else None,
-    )
-    ensure_padding_token(tokenizer, model.carrier)
-    if config.head.kind == "vocabulary":
-        install_projection(model.carrier)  # resized embeddings bring a plain layer back
-    if config.lora is not None:
-        add_adapters(model, config.lora)
-    return model
-
-
 def _run_phases(
-    config: TrainConfig, model: RewardModel, tokenizer: Any, data: Path, out: Path, *, resume: bool
+    config: TrainConfig, first: RewardModel, tokenizer: Any, data: Path, out: Path, *, resume: bool
 ) -> list[dict[str, Any]]:
-    """Run what is left of the plan; returns one record per finished phase."""
+    """Run what is left of the plan; returns one record per finished phase.
+
+    Each phase begins with a model built anew: one that was sharded for a phase is not for another
+    trainer, and a run that goes on does what one that was interrupted does.
+    """
     state: list[dict[str, Any]] = (
         read_json(out / "state.json") if (out / "state.json").exists() else []
     )
     plan = config.plan()
-    if state:
-        load_weights(model, out / state[-1]["folder"] / WEIGHTS)
     for index in range(len(state), len(plan)):
         phase = plan[index]
         folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
         logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
+        model = first
+        if state:
+            model = build(config, tokenizer, out / state[-1]["folder"] / WEIGHTS)
         figures = _run_phase(config, phase, index, model, tokenizer, data, folder, resume=resume)
         state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
+        save_weights(model, folder / WEIGHTS)
         if PartialState().is_main_process:
-            save_weights(model, folder / WEIGHTS)
             write_json(out / "state.json", state)
             _drop_old(state, config, out)
         PartialState().wait_for_everyone()
@@ -190,6 +207,7 @@ def _run_phase(
         eval_rows=held_out if len(held_out) else None,
         padding_side=config.padding_side, packing=config.packing,
         phase=f"{index + 1:02d}-{phase.name}", resume=resume, keep_best=config.keep == "best",
+        deterministic=config.deterministic,
     )
     return figures | {"eval_rows": len(held_out)}
 
@@ -219,16 +237,13 @@ def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
 
 
 def _finish(
-    config: TrainConfig, model: RewardModel, tokenizer: Any, data: Path, out: Path,
-    state: list[dict[str, Any]],
-) -> Path:
+    config: TrainConfig, tokenizer: Any, data: Path, out: Path, state: list[dict[str, Any]]
+) -> None:
+    """Write the model folder, in one process and in the computer's memory."""
     chosen = _best(state, config) if config.keep == "best" else state[-1]
-    if chosen is not state[-1]:
-        load_weights(model, out / chosen["folder"] / WEIGHTS)
     manifest: Manifest = load_manifest(data)
+    model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)
     model.merge_adapters()
-    if not PartialState().is_main_process:
-        return out / "model"
     objectives = dict.fromkeys(record["phase"] for record in state)
     card = CheckpointCard(
         head=config.head,
@@ -242,30 +257,6 @@ def _finish(
         metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.keep == "best"),
         seed=config.seed,
     )
-    model.save_pretrained(out / "model", tokenizer, card)
+    with named_failure(f"The model {out / 'model'}", out / chosen["folder"]):
+        model.save_pretrained(out / "model", tokenizer, card)
     write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
-    return out / "model"
-
-
-def save_weights(model: RewardModel, path: Path) -> None:
-    """Write what training changed (all weights, or adapters and head), whole or not at all."""
-    changed = {
-        name: parameter.detach().contiguous().cpu()
-        for name, parameter in model.named_parameters() if parameter.requires_grad
-    }
-    temporary = path.with_name(f".{path.name}")
-    try:
-        save_file(changed, temporary)
-        temporary.replace(path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise OutputError(f"The weights {path} cannot be written: {error}.") from error
-
-
-def load_weights(model: RewardModel, path: Path) -> None:
-    """Read what `save_weights` wrote into a model built from the same settings."""
-    if not path.exists():
-        raise CheckpointError(f"Expected the weights of a finished phase at {path}.")
-    _, unexpected = model.load_state_dict(load_file(path), strict=False)
-    if unexpected:
-        raise CheckpointError(f"{path} holds weights that this model lacks: {unexpected[:3]}.")

@@ -1,7 +1,8 @@
-"""The only `transformers.Trainer` subclass: a reward model, an objective, and a stop on NaN."""
+"""The only `transformers.Trainer` subclass: an objective, exact resumes, an eye on the numbers."""
 
-import time
-from collections import defaultdict
+import logging
+import math
+import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -11,16 +12,17 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer
+from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.errors import NonFiniteError
-from rewardsteer.objectives.base import Objective, split_pairs
-from rewardsteer.outputs import write_json
+from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.reduce import gather_rows, standing_aside
 from rewardsteer.tensors import PairBatch, RewardOutput
-from rewardsteer.training.batches import EpochCallback, LengthBatches
+from rewardsteer.training import checkpoints, watch
+from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
+from rewardsteer.training.interval import Interval
 
-BAD_BATCH = "nonfinite_batch.json"
+logger = logging.getLogger(__name__)
 
 
 class RewardTrainer(Trainer):
@@ -29,8 +31,11 @@ class RewardTrainer(Trainer):
     Args:
         objective: the loss.
         eval_collator: collates evaluation rows; always in pairs, whatever training reads.
-        order: which training rows stand in one batch; None draws ``batch_size`` at random.
+        order: which training rows stand in one batch.
+        log_lines: the file that log lines go to; checkpoints note its length.
+        resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
+        spike: see `watch.Spikes`; None: no loss stands out.
         options: passed on to `transformers.Trainer`.
     """
 
@@ -40,30 +45,33 @@ class RewardTrainer(Trainer):
 
     def __init__(
         self, *, objective: Objective, eval_collator: PairCollator,
-        order: LengthBatches | None = None,
+        order: RowBatches | LengthBatches, log_lines: Path, resume_from: Path | None = None,
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
-        **options: Any,
+        spike: float | None = None, **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
         self.objective = objective
         self.eval_collator = eval_collator
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = defaultdict(int)
         self.order = order
-        if order is not None:
-            self.add_callback(EpochCallback(order))
+        self.log_lines = log_lines
+        self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
-        # Of the log interval. Real: tokens of the rows, and places read that hold a token, which
-        # are fewer where rows share a beginning.
-        self._tokens_real = torch.zeros(2, dtype=torch.long, device=self.args.device)
-        self._tokens_computed = self._tokens_padded = 0
-        self._seconds = 0.0
-        self._began: float | None = None
+        self.interval = Interval(self.args.device)
+        self.spikes = None if spike is None else watch.Spikes(spike)
+        # Of the update under way: losses of its batches, and the rows read for it.
+        self._losses: list[float] = []
+        self._read: list[str] = []
+        self._saving: Path | None = None
+        self.add_callback(EpochCallback(order))
+        self.add_callback(_Flow(self))
+        # Processes draw their own dropout; everything that must be equal was drawn before.
+        set_seed(self.args.seed + 7919 * self.args.process_index)
+
+    # --- one update ------------------------------------------------------------------------------
 
     def training_step(self, *args: Any, **options: Any) -> Tensor:
         """One forward and backward pass."""
-        if self._began is None:
-            self._began = time.perf_counter()
+        self.interval.start()
         with self.offload:
             loss: Tensor = super().training_step(*args, **options)
         return loss
@@ -74,100 +82,193 @@ class RewardTrainer(Trainer):
     ) -> Any:
         """The objective on one batch; raises `NonFiniteError` naming the rows of a bad batch."""
         batch = to_batch(inputs)
-        output: RewardOutput = model(batch)
-        result = self.objective(output, batch)
-        if not torch.isfinite(result.loss):
-            self._stop(batch, result.loss)
-        if model.training:
-            self.count(batch)
-            for name, value in result.metrics.items():
-                # Summed on the device: reading a number each step would make a GPU wait.
-                self._sums[name] = self._sums.get(name, torch.zeros_like(value)) + value
-                self._counts[name] += 1
-        return (result.loss, output) if return_outputs else result.loss
+        result, suspects = model(batch, self._judge)
+        self._read += [] if batch.aside else batch.row_ids
+        value = result.loss.item()
+        if not math.isfinite(value):
+            names = [name for name, bad in zip(batch.row_ids, suspects.tolist(), strict=True)
+                     if bad and not batch.aside]
+            self._stop("loss", value, names)
+        self._losses.append(value)
+        self.interval.add(batch, result.metrics)
+        return (result.loss, result) if return_outputs else result.loss
 
-    def count(self, batch: PairBatch) -> None:
-        """Add a training batch to the log interval's padding and speed."""
-        real = batch.attention_mask.sum()
-        filled = real if batch.packing is None else (batch.packing.blocks >= 0).sum()
-        self._tokens_real = self._tokens_real + torch.stack([real, filled])
-        self._tokens_computed += batch.computed_tokens
-        self._tokens_padded += batch.padded_tokens
+    def _judge(self, output: RewardOutput, batch: PairBatch) -> tuple[ObjectiveResult, Tensor]:
+        """The loss, and which rows ``[B]`` have rewards that are not finite."""
+        with standing_aside(batch.aside):
+            result = self.objective(output, batch)
+        bad = ~torch.isfinite(output.sequence_rewards.detach())
+        return result, bad.view(-1, len(batch.margin)).any(0)
 
-    def _pause(self) -> None:
-        """Stop the clock of `training_step` until the next one."""
-        if self._began is not None:
-            self._seconds += time.perf_counter() - self._began
-            self._began = None
+    def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
+        """As the library's, which under DeepSpeed would round the margins to the model's type."""
+        margin = inputs["margin"].to(self.args.device)
+        prepared: dict[str, Any] = super()._prepare_inputs(inputs)
+        return {**prepared, "margin": margin}
+
+    def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
+        """As the library's; raises `NonFiniteError` when the gradient is not finite."""
+        norm = super()._get_grad_norm(model, grad_norm=grad_norm)
+        # A loss scaler for float16 lowers its scale when that happens, and skips the update.
+        if norm is not None and not self.args.fp16 and not math.isfinite(norm):
+            self._stop("gradient", float(norm), [])
+        return norm
+
+    def _stop(self, what: str, value: float, suspects: list[str]) -> None:
+        step = self.state.global_step + 1
+        watch.stop(what, value, step, self._read, suspects, Path(self.args.output_dir))
+
+    def end_update(self) -> None:
+        """Look at the loss of the update that was made."""
+        loss, rows = float(np.mean(self._losses)), self._read
+        self._losses, self._read = [], []
+        usual = None if self.spikes is None else self.spikes.note(loss)
+        if usual is None:
+            return
+        if self.is_world_process_zero():
+            logger.warning(
+                "the loss of update %d stands out: %.4g, usual is %.4g; rows %s",
+                self.state.global_step, loss, usual, watch.shown(rows),
+            )
+        self.log({"loss_spike": loss, "loss_usual": usual})
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Adds to the training log lines what was summed up since the last one, see
+        `Interval.figures`."""
+        if "loss" in logs:
+            logs |= self.interval.figures()
+        if "train_loss" in logs:
+            # Of the whole phase, also where it was interrupted.
+            logs["train_loss"] = self._total_loss_scalar / max(self.state.global_step, 1)
+        super().log(logs, start_time)
+
+    # --- which rows ------------------------------------------------------------------------------
+
+    def get_train_dataloader(self) -> Any:
+        """This process's share of the batches of `order`."""
+        return self._load(self.train_dataset, self.order, self.data_collator)
+
+    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
+        """This process's share of the evaluation rows, every row in exactly one; they come in pairs
+        even when training reads chosen rows alone."""
+        rows = self.eval_dataset if eval_dataset is None else eval_dataset
+        order = RowBatches(
+            len(rows), self.args.per_device_eval_batch_size, processes=self.args.world_size
+        )
+        return self._load(rows, order, self.eval_collator)
+
+    def _load(self, rows: Any, order: RowBatches | LengthBatches, collate: Any) -> Any:
+        share = ProcessBatches(order, self.args.process_index)
+        return DataLoader(rows, batch_sampler=share, collate_fn=collate)
+
+    # --- evaluation ------------------------------------------------------------------------------
 
     def evaluate(self, *args: Any, **options: Any) -> dict[str, float]:
         """As the library's; its time does not count as training."""
-        self._pause()
+        self.interval.pause()
         figures: dict[str, float] = super().evaluate(*args, **options)
         return figures
 
-    def _stop(self, batch: PairBatch, loss: Tensor) -> None:
-        step = self.state.global_step + 1
-        place = Path(self.args.output_dir) / BAD_BATCH
-        write_json(place, {"step": step, "row_ids": batch.row_ids, "loss": str(loss.item())})
-        shown = ", ".join(batch.row_ids[:8]) + (", …" if len(batch.row_ids) > 8 else "")
-        raise NonFiniteError(
-            f"The loss became {loss.item()} at update {step}; training stopped and earlier "
-            f"checkpoints are kept. The batch held rows {shown} (all in {place}). Lower the "
-            "learning rate or look at these rows, then go on with --resume."
-        )
-
-    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds to the training log lines what was summed up since the last one: means of the
-        objective's figures, ``padding`` (share of the places read that hold no token),
-        ``tokens_saved`` (share of the places of padded rows that packing left out) and
-        ``tokens_per_second`` (real ones, in this process)."""
-        if "loss" in logs:
-            for name, total in self._sums.items():
-                logs[name] = (total / self._counts[name]).item()
-            self._sums, self._counts = {}, defaultdict(int)
-            real, filled = self._tokens_real.tolist()
-            self._pause()
-            logs["padding"] = 1 - filled / self._tokens_computed
-            logs["tokens_saved"] = 1 - self._tokens_computed / self._tokens_padded
-            logs["tokens_per_second"] = real / self._seconds
-            self._tokens_real = torch.zeros_like(self._tokens_real)
-            self._tokens_computed = self._tokens_padded = 0
-            self._seconds = 0.0
-        super().log(logs, start_time)
-
-    def get_train_dataloader(self) -> Any:
-        """Batches of `order`, where there is one."""
-        if self.order is None:
-            return super().get_train_dataloader()
-        return self.accelerator.prepare(DataLoader(
-            self.train_dataset, batch_sampler=self.order, collate_fn=self.data_collator
-        ))
-
-    def get_eval_dataloader(self, eval_dataset: Any = None) -> Any:
-        """Evaluation rows come in pairs even when training reads chosen rows alone."""
-        training_collator: Any = self.data_collator
-        self.data_collator = self.eval_collator
-        try:
-            return super().get_eval_dataloader(eval_dataset)
-        finally:
-            self.data_collator = training_collator
+    def evaluation_loop(self, *args: Any, **options: Any) -> Any:
+        """As the library's, which would expect as many rows of every process."""
+        self.gather_function = gather_rows
+        return super().evaluation_loop(*args, **options)
 
     def prediction_step(
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Rewards of both responses and the constraint violation of every row, ``[B, 3]``."""
-        inputs = self._prepare_inputs(inputs)
+        """Rewards of both responses, the constraint violation of every row and the loss of the
+        batch of all processes it stood in, ``[B, 4]``."""
+        batch = to_batch(self._prepare_inputs(inputs))
         with torch.no_grad(), self.compute_loss_context_manager():
-            batch = to_batch(inputs)
-            output: RewardOutput = model(batch)
-            result = self.objective(output, batch)
-            rewards = self.objective.rewards
-            whole = output.sequence_rewards if rewards is None else rewards(output, batch)
-            chosen, rejected = split_pairs(whole, batch)
-            columns = torch.stack([chosen, rejected, _violations(output, batch)], dim=1).float()
-        return result.loss, columns, batch.margin
+            columns: Tensor = model(batch, self._columns)
+        count = 0 if batch.aside else len(columns)
+        return None, columns[:count], batch.margin[:count]
+
+    def _columns(self, output: RewardOutput, batch: PairBatch) -> Tensor:
+        with standing_aside(batch.aside):
+            loss = self.objective(output, batch).loss
+        rewards = self.objective.rewards
+        whole = output.sequence_rewards if rewards is None else rewards(output, batch)
+        chosen, rejected = split_pairs(whole, batch)
+        parts = [chosen, rejected, _violations(output, batch), loss.expand(len(chosen))]
+        return torch.stack([part.float() for part in parts], dim=1)
+
+    # --- checkpoints -----------------------------------------------------------------------------
+
+    def _get_output_dir(self, trial: Any) -> str:
+        return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        """As the library's, but whole or not at all, and with what an exact resume needs."""
+        out = Path(self.args.output_dir)
+        place = out / f"checkpoint-{self.state.global_step}"
+        with checkpoints.named_failure(f"The checkpoint {place}", out):
+            self._saving = checkpoints.begin(out, self.accelerator)
+            written = self._saving / place.name
+            try:
+                super()._save_checkpoint(model, trial)
+                checkpoints.write_progress(
+                    written, self.accelerator, self.log_lines, self._progress()
+                )
+                self.accelerator.wait_for_everyone()
+                if self.state.best_global_step == self.state.global_step:
+                    self.state.best_model_checkpoint = str(place)
+                if self.is_world_process_zero():
+                    self.state.save_to_json(str(written / "trainer_state.json"))
+                    checkpoints.publish(written, place)
+                    checkpoints.keep_newest(out, self.state.best_model_checkpoint)
+            finally:
+                if self.is_world_process_zero():
+                    shutil.rmtree(self._saving, ignore_errors=True)
+                self._saving = None
+        self.accelerator.wait_for_everyone()
+
+    def _progress(self) -> dict[str, Any]:
+        return {
+            "loss": self._tr_loss.item(), "logged": self._globalstep_last_logged,
+            "total_loss": self._total_loss_scalar, "interval": self.interval.state(),
+            "spikes": None if self.spikes is None else self.spikes.state(),
+        }
+
+    def restore_progress(self) -> None:
+        """Go on with the sums of the log interval in which the checkpoint was made."""
+        if self.resume_from is None:
+            return
+        first = checkpoints.read_interval(self.resume_from, 0)
+        self._tr_loss += first["loss"]
+        self._globalstep_last_logged = first["logged"]
+        self._total_loss_scalar = first["total_loss"]
+        own = checkpoints.read_intervals(self.resume_from, self.accelerator)
+        self.interval.restore([one["interval"] for one in own])
+        if self.spikes is not None:
+            self.spikes.restore(first["spikes"] or [])
+
+
+class _Flow(TrainerCallback):
+    """When to evaluate and to save at the ends of epochs and of the phase, and what goes on after
+    an interruption.
+
+    Evaluation comes with an epoch's last update, not after it as in the library: a checkpoint of
+    that update then stands after both, and a resume leaves out none.
+    """
+
+    def __init__(self, trainer: RewardTrainer) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.restore_progress()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.trainer.end_update()
+        last = state.global_step >= state.max_steps
+        epoch_ends = float(state.epoch).is_integer() or last
+        if epoch_ends and args.eval_strategy == "no" and self.trainer.eval_dataset is not None:
+            control.should_evaluate = True
+        if last and not args.load_best_model_at_end:
+            # The weights of a finished phase are written by whoever asked for it.
+            control.should_save = False
 
 
 def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
@@ -176,17 +277,20 @@ def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
     count = len(mask) // 2
     mask[count:] = False
     violation = torch.full(mask.shape, float("nan"), device=mask.device)
-    if output.best_next_token is not None and bool(mask.any()):
+    if output.best_next_token is not None:
+        # Also without a prefix here: where the layer is sharded, other processes wait for the call.
         best = output.best_next_token(mask)
         violation[mask] = (output.rewards_at(mask) - best).abs().float()
     return violation[:count].nanmean(dim=1)
 
 
 def pair_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Accuracy (a tie counts half), reward gap and, for a vocabulary head, constraint violation."""
+    """Loss, accuracy (a tie counts half), reward gap and, for a vocabulary head, constraint
+    violation."""
     columns = np.asarray(prediction.predictions, dtype=np.float64)
-    chosen, rejected, violation = columns.T
+    chosen, rejected, violation, loss = columns.T
     metrics = {
+        "loss": float(loss.mean()),
         "accuracy": float((chosen > rejected).mean() + 0.5 * (chosen == rejected).mean()),
         "reward_gap": float((chosen - rejected).mean()),
     }

@@ -1,0 +1,27 @@
+"""Parameters that DeepSpeed's ZeRO-3 spread over processes while the model was loaded."""
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
+
+from torch import nn
+
+
+def is_spread(parameter: nn.Parameter) -> bool:
+    """Whether this process holds but a part of a parameter, and what it shows is empty."""
+    return hasattr(parameter, "ds_id")
+
+
+def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[object]:
+    """Within it the parameters are whole; what the first process makes of them is kept, by all.
+
+    Every process must enter it.
+    """
+    spread = [parameter for parameter in parameters if is_spread(parameter)]
+    if not spread:
+        return nullcontext()
+    import deepspeed
+
+    context: AbstractContextManager[object] = deepspeed.zero.GatheredParameters(
+        spread, modifier_rank=0
+    )
+    return context

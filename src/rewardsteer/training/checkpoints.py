@@ -1,0 +1,197 @@
+"""Checkpoints within a phase: never half-written, never of another engine, exact to the log line.
+
+    checkpoint-N/            what the Trainer writes (weights, optimiser, schedule, random states)
+      progress.json          engine, processes, and how long metrics.jsonl was
+      interval_R.json        what process R had summed up since the last log line
+    .saving/                 a checkpoint that is being written, or whose writing was cut short
+"""
+
+import json
+import logging
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from accelerate import Accelerator
+from safetensors import SafetensorError
+
+from rewardsteer.errors import CheckpointError, OutputError
+from rewardsteer.outputs import read_json, write_json
+
+logger = logging.getLogger(__name__)
+
+SAVING = ".saving"
+PROGRESS = "progress.json"
+KEPT = 2
+
+
+def engine(accelerator: Accelerator) -> str:
+    """What shares the work: ``single``, ``ddp``, ``fsdp2``, ``zero2``, …"""
+    kind = accelerator.distributed_type.value.lower()
+    if kind == "deepspeed":
+        return f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
+    if kind == "fsdp":
+        return f"fsdp{accelerator.state.fsdp_plugin.fsdp_version}"
+    return "single" if accelerator.num_processes == 1 else "ddp"
+
+
+@contextmanager
+def named_failure(what: str, kept: Path) -> Iterator[None]:
+    """Turn a failure to write into one sentence that says what is left.
+
+    Raises:
+        OutputError: the disk is full, a quota is reached, the place went away.
+    """
+    try:
+        yield
+    except (OSError, RuntimeError, SafetensorError) as error:
+        last = max(whole_checkpoints(kept), key=step_of, default=None)
+        left = "no earlier checkpoint is there" if last is None else f"{last} is kept"
+        raise OutputError(
+            f"{what} cannot be written ({error}); {left}. Make room, then go on with --resume."
+        ) from error
+
+
+def begin(out: Path, accelerator: Accelerator) -> Path:
+    """An empty folder to write a checkpoint into; what a kill left there goes."""
+    place = out / SAVING
+    if accelerator.is_main_process:
+        shutil.rmtree(place, ignore_errors=True)
+        place.mkdir(parents=True)
+    accelerator.wait_for_everyone()
+    return place
+
+
+def publish(written: Path, place: Path) -> None:
+    """Push a written checkpoint to disk and give it its name."""
+    for root, _, files in os.walk(written):
+        for name in [*files, "."]:
+            handle = os.open(Path(root) / name, os.O_RDONLY)
+            try:
+                os.fsync(handle)
+            finally:
+                os.close(handle)
+    _remove(place)
+    written.rename(place)
+    handle = os.open(place.parent, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def keep_newest(out: Path, best: str | None) -> None:
+    """Delete all whole checkpoints but the newest two and the best."""
+    found = sorted(whole_checkpoints(out), key=step_of)
+    for folder in found[:-KEPT]:
+        if best is None or folder.resolve() != Path(best).resolve():
+            _remove(folder)
+
+
+def _remove(folder: Path) -> None:
+    """Delete a folder that must never look whole when half of it is gone."""
+    if folder.exists():
+        gone = folder.with_name(f".old-{folder.name}")
+        shutil.rmtree(gone, ignore_errors=True)
+        folder.rename(gone)
+        shutil.rmtree(gone)
+
+
+def step_of(folder: Path) -> int:
+    """Updates that had been made."""
+    return int(folder.name.rpartition("-")[2])
+
+
+def whole_checkpoints(out: Path) -> list[Path]:
+    """Checkpoints that were written to their end; `publish` alone makes the name."""
+    return [
+        folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").exists()
+    ]
+
+
+def last_checkpoint(out: Path) -> Path | None:
+    """The newest checkpoint to go on from.
+
+    One that was cut short is passed over and named in the log. So is one of the phase's last
+    update: nothing is left to do from there but what ends a phase, and that would be done again.
+    """
+    for folder in (out / SAVING).glob("checkpoint-*"):
+        logger.warning("ignoring the half-written checkpoint %s", folder)
+    whole = whole_checkpoints(out)
+    for folder in set(out.glob("checkpoint-*")) - set(whole):
+        logger.warning("ignoring the half-written checkpoint %s", folder)
+    found = []
+    for folder in whole:
+        state = read_json(folder / "trainer_state.json")
+        if state["global_step"] < state["max_steps"]:
+            found.append(folder)
+    return max(found, key=step_of, default=None)
+
+
+def write_progress(folder: Path, accelerator: Accelerator, log: Path, interval: Any) -> None:
+    """Note beside a checkpoint what the Trainer does not; every process calls this."""
+    write_json(folder / f"interval_{accelerator.process_index}.json", interval)
+    if accelerator.is_main_process:
+        length = 0
+        if log.exists():
+            with log.open("rb") as stream:
+                os.fsync(stream.fileno())
+            length = log.stat().st_size
+        write_json(folder / PROGRESS, {
+            "engine": engine(accelerator), "processes": accelerator.num_processes,
+            "log_bytes": length,
+        })
+
+
+def read_interval(folder: Path, process: int) -> Any:
+    """What one of the processes that wrote a checkpoint had summed up."""
+    return read_json(folder / f"interval_{process}.json")
+
+
+def read_intervals(folder: Path, accelerator: Accelerator) -> list[Any]:
+    """The intervals that this process goes on from: its own, and those of processes that are no
+    longer there, dealt out."""
+    written = read_json(folder / PROGRESS)["processes"]
+    mine = range(accelerator.process_index, written, accelerator.num_processes)
+    return [read_interval(folder, process) for process in mine]
+
+
+def check_engine(folder: Path, accelerator: Accelerator) -> None:
+    """Refuse a checkpoint that this engine cannot go on from.
+
+    Raises:
+        CheckpointError: another engine wrote it, or DeepSpeed with another number of processes.
+    """
+    written = read_json(folder / PROGRESS)
+    before, now = written["engine"], engine(accelerator)
+    plain = {"single", "ddp"}
+    same = before == now or {before, now} <= plain
+    moved = written["processes"] != accelerator.num_processes
+    if not same or (moved and now.startswith("zero")):
+        raise CheckpointError(
+            f"The checkpoint {folder} was written by {before} on {written['processes']} processes, "
+            f"and {now} on {accelerator.num_processes} cannot go on from it; resume with the same, "
+            "or delete the checkpoints of this phase to begin it anew."
+        )
+
+
+def rewind_log(log: Path, phase: str, checkpoint: Path | None) -> None:
+    """Cut off log lines that will be written again: all after the checkpoint, or the whole phase.
+
+    A line that a kill tore goes too.
+    """
+    if not log.exists():
+        return
+    if checkpoint is not None:
+        keep = int(read_json(checkpoint / PROGRESS)["log_bytes"])
+    else:
+        keep = 0
+        for line in log.read_bytes().splitlines(keepends=True):
+            if not line.endswith(b"\n") or json.loads(line).get("phase") == phase:
+                break
+            keep += len(line)
+    if keep < log.stat().st_size:
+        os.truncate(log, keep)

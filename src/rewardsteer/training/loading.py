@@ -1,0 +1,104 @@
+"""The model as a phase of training begins with it, or as it is written at the end."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import set_seed
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.checkpoint import ensure_padding_token
+from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.adapters import add_adapters
+from rewardsteer.training.config import QuantizeSettings, TrainConfig
+from rewardsteer.training.weights import load_weights
+
+
+def build(
+    config: TrainConfig, tokenizer: Any, weights: Path | None = None, *, whole: bool = False
+) -> RewardModel:
+    """A new head on the base model, with adapters where they are asked for.
+
+    Args:
+        config, tokenizer: of the run.
+        weights: what an earlier phase ended with; None leaves the start.
+        whole: for one process alone, ready to be merged: nothing is spread over processes, and
+            rounded (quantized) weights are plain ones of the same values.
+
+    Raises:
+        CheckpointError: the base model cannot be loaded.
+        ConfigError: adapters do not fit it, or a library for the quantization is missing.
+    """
+    set_seed(config.seed)
+    options: dict[str, Any] = {}
+    if config.quantize is not None:
+        options["quantization_config"] = _quantization(config.quantize, config.optimiser.precision)
+    with _deepspeed(spread=not whole):
+        model = RewardModel.from_base(
+            config.base_model, config.head, attn_implementation=config.attn_implementation,
+            dtype=torch.float32 if config.optimiser.precision != "fp32" and config.lora is None
+            else None, **options,
+        )
+        ensure_padding_token(tokenizer, model.carrier)
+        if config.head.kind == "vocabulary":
+            install_projection(model.carrier)  # resized embeddings bring a plain layer back
+        if config.quantize is not None and whole:
+            _round(model)
+        if config.lora is not None:
+            add_adapters(model, config.lora)
+    if weights is not None:
+        load_weights(model, weights)
+    return model
+
+
+@contextmanager
+def _deepspeed(*, spread: bool) -> Iterator[None]:
+    """Within it transformers loads models as a DeepSpeed launch file says: with ``zero3_init_flag``
+    spread over processes from the start. transformers itself looks at what training arguments left
+    behind, which differs between the first phase and later ones."""
+    if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
+        yield
+        return
+    from accelerate.utils import DeepSpeedPlugin
+    from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
+    plugin = DeepSpeedPlugin()
+    unset_hf_deepspeed_config()
+    if spread and plugin.is_zero3_init_enabled():
+        plugin.set_deepspeed_weakref()
+    try:
+        yield
+    finally:
+        unset_hf_deepspeed_config()
+
+
+def _quantization(settings: QuantizeSettings, precision: str) -> Any:
+    try:
+        import bitsandbytes  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(
+            "Quantization needs bitsandbytes, which is not installed; run pip install "
+            "'rewardsteer[quantize]', or leave quantize out."
+        ) from error
+    from transformers import BitsAndBytesConfig
+
+    compute = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    if settings.kind == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type=settings.kind, bnb_4bit_compute_dtype=compute,
+        bnb_4bit_use_double_quant=settings.double,
+    )
+
+
+def _round(model: RewardModel) -> None:
+    """Replace quantized layers by plain ones of the values that they stand for."""
+    model.base = model.carrier.dequantize()
+    for module in model.base.modules():
+        if isinstance(module, nn.Linear):
+            module.weight.data = module.weight.data.to(model.base.dtype)

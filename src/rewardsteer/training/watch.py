@@ -1,0 +1,96 @@
+"""An eye on the numbers of a training: what is not finite stops it, what stands out is told."""
+
+import logging
+import math
+import statistics
+from collections import deque
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from torch import distributed as dist
+
+from rewardsteer.errors import NonFiniteError
+from rewardsteer.objectives.reduce import several_processes
+from rewardsteer.outputs import write_json
+
+logger = logging.getLogger(__name__)
+
+BAD_BATCH = "nonfinite_batch.json"
+# Updates that say what is usual, and how many of them there must be before anything stands out.
+WINDOW, FEWEST = 50, 10
+
+
+def shown(row_ids: Sequence[str], most: int = 8) -> str:
+    """The first few ids, for a message."""
+    return ", ".join(row_ids[:most]) + (", …" if len(row_ids) > most else "")
+
+
+def stop(
+    what: str, value: float, step: int, row_ids: Sequence[str], suspects: Sequence[str], out: Path
+) -> None:
+    """Write the ids of a bad update's rows aside and stop; every process calls this.
+
+    Args:
+        what: ``loss`` or ``gradient``.
+        value: NaN or infinite.
+        step: number of the update, from 1.
+        row_ids: rows that this process read for it.
+        suspects: those of them that are not finite themselves.
+        out: folder for the record.
+
+    Raises:
+        NonFiniteError: always.
+    """
+    parts = [(list(row_ids), list(suspects))]
+    main = True
+    if several_processes():
+        found = parts * dist.get_world_size()
+        dist.all_gather_object(found, parts[0])
+        parts, main = found, dist.get_rank() == 0
+    rows = [row for part, _ in parts for row in part]
+    bad = [row for _, part in parts for row in part]
+    place = out / BAD_BATCH
+    if main:
+        write_json(place, {
+            "step": step, "what": what, "value": str(value), "row_ids": rows, "suspects": bad,
+        })
+    raise NonFiniteError(
+        f"The {what} became {value} at update {step}; training stopped and earlier checkpoints are "
+        f"kept. The batch held rows {shown(bad or rows)} (all in {place}). Lower the learning rate "
+        "or look at these rows, then go on with --resume."
+    )
+
+
+class Spikes:
+    """Tells an update whose loss stands out from those of the last 50.
+
+    Args:
+        factor: how many times the spread of the losses (1.4826 times the median distance from
+            their median, the standard deviation of a normal distribution) it must lie above their
+            median.
+    """
+
+    def __init__(self, factor: float) -> None:
+        self.factor = factor
+        self._losses: deque[float] = deque(maxlen=WINDOW)
+
+    def state(self) -> list[float]:
+        """The losses that say what is usual, for a checkpoint."""
+        return list(self._losses)
+
+    def restore(self, losses: Iterable[float]) -> None:
+        """Go on from `state`."""
+        self._losses = deque(losses, maxlen=WINDOW)
+
+    def note(self, loss: float) -> float | None:
+        """Take in an update's loss; returns what is usual when it stands out."""
+        usual = None
+        if len(self._losses) >= FEWEST:
+            middle = statistics.median(self._losses)
+            spread = 1.4826 * statistics.median(abs(one - middle) for one in self._losses)
+            # Losses that hardly move would make everything stand out.
+            if loss > middle + self.factor * max(spread, 1e-3 * abs(middle)):
+                usual = middle
+        if math.isfinite(loss):
+            self._losses.append(loss)
+        return usual

@@ -1,0 +1,82 @@
+"""The weights that training changes, whole, whatever engine spread them over processes."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from accelerate import PartialState
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
+
+from rewardsteer.errors import CheckpointError, OutputError
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.sharding import gathered
+
+
+def save_weights(model: RewardModel, path: Path) -> None:
+    """Write what training changed (all weights, or adapters and head), whole or not at all.
+
+    Every process calls this; the first one writes. Parameters are put together one by one.
+
+    Raises:
+        OutputError: the file cannot be written.
+    """
+    main = PartialState().is_main_process
+    changed = {name: whole.cpu() for name, whole in _whole(model) if main}
+    if not main:
+        return
+    temporary = path.with_name(f".{path.name}")
+    try:
+        save_file(changed, temporary)
+        with temporary.open("rb") as stream:
+            os.fsync(stream.fileno())
+        temporary.replace(path)
+    except (OSError, SafetensorError) as error:
+        temporary.unlink(missing_ok=True)
+        raise OutputError(
+            f"The weights {path} cannot be written ({error}); earlier phases and checkpoints are "
+            "kept. Make room, then go on with --resume."
+        ) from error
+
+
+def _whole(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            yield name, _whole_parameter(parameter)
+
+
+def _whole_parameter(parameter: nn.Parameter) -> Tensor:
+    value = parameter.detach()
+    if isinstance(value, DTensor):
+        return value.full_tensor().contiguous()
+    if hasattr(parameter, "ds_id") or hasattr(parameter, "_hp_mapping"):
+        from deepspeed.utils import safe_get_full_fp32_param
+
+        # What DeepSpeed computes with is rounded under bf16 and fp16; this is what it trains.
+        exact: Tensor = safe_get_full_fp32_param(parameter)
+        return exact.detach().clone().view(getattr(parameter, "ds_shape", parameter.shape))
+    return value.contiguous()
+
+
+def load_weights(model: RewardModel, path: Path) -> None:
+    """Read what `save_weights` wrote into a model built from the same settings.
+
+    Raises:
+        CheckpointError: the file is missing or damaged, or belongs to another model.
+    """
+    if not path.exists():
+        raise CheckpointError(f"Expected the weights of a finished phase at {path}.")
+    try:
+        weights = load_file(path)
+    except SafetensorError as error:
+        raise CheckpointError(f"The weights {path} are damaged: {error}.") from error
+    parameters = dict(model.named_parameters())
+    unexpected = sorted(weights.keys() - parameters.keys())
+    if unexpected:
+        raise CheckpointError(f"{path} holds weights that this model lacks: {unexpected[:3]}.")
+    for name, weight in weights.items():
+        with torch.no_grad(), gathered([parameters[name]]):
+            parameters[name].copy_(weight)

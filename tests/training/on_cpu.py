@@ -1,0 +1,55 @@
+"""`python -m tests.training.on_cpu JOBS.json`: trainings one after another in launched processes
+that have no accelerators.
+
+FSDP2 and DeepSpeed run on several such processes only when accelerate takes them for devices that
+speak gloo. Each job is ``{"config": settings, "out": folder, "resume": bool, "stop_at": update or
+null}``; one that is stopped is left as an interruption leaves it. What a job refuses is written to
+``OUT.error``.
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+
+from accelerate import PartialState
+from accelerate.utils import DistributedType
+
+if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys():
+    made = PartialState.__init__
+    PartialState.__init__ = lambda self, cpu=False, **options: made(self, **options)
+    PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
+
+from rewardsteer.errors import RewardsteerError
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.run import train
+from rewardsteer.training.trainer import RewardTrainer
+
+
+class Stopped(BaseException):
+    """Stands for an interruption."""
+
+
+real = RewardTrainer.compute_loss
+
+
+def run(job):
+    """One training."""
+    def compute_loss(self, *args, **options):
+        if self.state.global_step == job.get("stop_at"):
+            raise Stopped
+        return real(self, *args, **options)
+
+    RewardTrainer.compute_loss = compute_loss
+    out = Path(job["out"])
+    try:
+        train(TrainConfig.model_validate(job["config"]), out, resume=job.get("resume", False))
+    except Stopped:
+        pass
+    except RewardsteerError as error:
+        out.with_suffix(".error").write_text(str(error))
+
+
+if __name__ == "__main__":
+    for each in json.loads(Path(sys.argv[1]).read_text()):
+        run(each)
