@@ -60,7 +60,7 @@ def settings(world, objective, processes, **changes):
     """Settings of a short training, the same for any number of processes."""
     head, phases = OBJECTIVES[objective]
     optimiser = {
-        "learning_rate": 1e-3, "batch_size": TOGETHER // processes, **changes.pop("optimiser", {}),
+        "learning_rate": 3e-4, "batch_size": TOGETHER // processes, **changes.pop("optimiser", {}),
     }
     log = {
         "progress": False, "log_steps": 1, "echo": False, "eval_rows": 11, **changes.pop("log", {}),

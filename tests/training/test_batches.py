@@ -2,33 +2,39 @@
 
 import json
 import logging
+from dataclasses import replace
+from itertools import chain
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from accelerate.data_loader import DataLoaderShard, prepare_data_loader, skip_first_batches
+from accelerate.data_loader import SeedableRandomSampler, skip_first_batches
 from datasets import Dataset
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
-from rewardsteer.data.collate import PairCollator
+from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.reduce import standing_aside
 from rewardsteer.tensors import Packing, PairBatch
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training.batches import (
     EpochCallback,
     LengthBatches,
+    ProcessBatches,
+    RowBatches,
     describe,
     padded_share,
     read_lengths,
 )
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
-from tests.fakes import character_tokenizer, tiny_causal_lm
+from rewardsteer.training.interval import Interval
+from tests.fakes import character_tokenizer, fixed_output, tiny_causal_lm
 
 
 def make_rows(count, longest=40, seed=0):
@@ -79,9 +85,10 @@ def test_every_epoch_reads_every_row_once_within_the_budget(lengths, limit, proc
         assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
         for batch in found:
             assert rows is None or len(batch) <= rows
-            cost = len(batch) * max(lengths[row] for row in batch)
+            cost = len(batch) * max((lengths[row] for row in batch), default=0)
             assert tokens is None or len(batch) == 1 or cost <= tokens
-        assert len(found) % processes == 0 or all(len(batch) == 1 for batch in found)
+        assert len(found) % processes == 0
+        assert all(found) or all(len(batch) <= 1 for batch in found)
         if processes == 1:
             composed = sorted(sorted((lengths[row] for row in b), reverse=True) for b in found)
             assert composed == sorted(greedy(lengths, rows, tokens))
@@ -106,9 +113,59 @@ def test_seed_and_epoch_decide_the_order():
             assert sizes[first] != sizes[second]  # and batches their place
 
 
-def loader(order, process, processes=2):
-    data = DataLoader(range(len(order.costs)), batch_sampler=order, collate_fn=list)
-    return prepare_data_loader(data, num_processes=processes, process_index=process)
+@given(st.integers(1, 40), st.integers(1, 5), st.booleans())
+@settings(deadline=None)
+def test_several_processes_read_together_what_one_reads(count, rows, shuffled):
+    seed = 3 if shuffled else None
+    alone = RowBatches(count, 4 * rows, seed=seed)
+    for processes in (1, 2, 4):
+        order = RowBatches(count, 4 * rows // processes, seed=seed, processes=processes)
+        for epoch in (0, 1):
+            alone.set_epoch(epoch)
+            shares = [ProcessBatches(order, process) for process in range(processes)]
+            for share in shares:
+                share.batch_sampler.set_epoch(epoch)
+            read = [list(share) for share in shares]
+            assert [len(part) for part in read] == [len(alone)] * processes == [
+                len(share) for share in shares
+            ]
+            together = [list(chain(*parts)) for parts in zip(*read, strict=True)]
+            assert together == list(alone)
+            for parts in zip(*read, strict=True):
+                sizes = [len(part) for part in parts]
+                assert max(sizes) - min(sizes) <= 1
+    assert sorted(chain(*alone)) == list(range(count))
+
+
+def test_the_random_order_is_that_of_the_library():
+    library = SeedableRandomSampler(range(50), data_seed=7)
+    order = RowBatches(50, 8, seed=7)
+    for epoch in range(2):
+        order.set_epoch(epoch)
+        library.set_epoch(epoch)
+        assert list(chain(*order)) == list(library)
+
+
+@pytest.mark.parametrize("paired", [True, False])
+def test_a_process_without_a_row_stands_aside(paired):
+    batch = to_batch(PairCollator(2, "right", paired, "chosen_lengths", 0.1)([]))
+    assert batch.aside
+    assert len(batch.margin) == 1
+    assert len(batch.input_ids) == 1 + paired
+    objective = build_objective([TermConfig(name="bradley_terry")])
+    if paired:
+        rewards = torch.tensor([1.0, 3.0], requires_grad=True)
+        output = fixed_output(rewards, torch.zeros(2, 2), torch.zeros(2, 2, 4))
+        with standing_aside(batch.aside):
+            loss = objective(output, batch).loss
+        loss.backward()
+        assert loss.item() == 0
+        assert rewards.grad.tolist() == [0, 0]
+
+
+def loader(order, process):
+    share = ProcessBatches(order, process)
+    return DataLoader(range(len(order.costs)), batch_sampler=share, collate_fn=list)
 
 
 def test_two_processes_share_an_epoch_and_wait_little():
@@ -125,12 +182,11 @@ def test_two_processes_share_an_epoch_and_wait_little():
     assert waited < 0.1
 
 
-def test_more_processes_than_rows_repeat_what_they_must():
+def test_with_more_processes_than_rows_some_stand_aside():
     order = LengthBatches(column([5, 3, 4]), rows=2, processes=4)
-    read = [list(loader(order, process, 4)) for process in range(4)]
+    read = [list(loader(order, process)) for process in range(4)]
     assert [len(batches) for batches in read] == [1, 1, 1, 1]
-    rows = [row for batches in read for batch in batches for row in batch]
-    assert set(rows) == {0, 1, 2}
+    assert sorted(row for batches in read for batch in batches for row in batch) == [0, 1, 2]
 
 
 @pytest.mark.parametrize("process", [0, 1])
@@ -140,7 +196,6 @@ def test_two_processes_resume_within_the_second_epoch(process):
     whole = list(loader(order, process))
     again = LengthBatches(np.array(order.costs)[:, None], rows=4, processes=2)
     resumed = skip_first_batches(loader(again, process), 3)
-    resumed.set_epoch(1)
     EpochCallback(again).on_epoch_begin(None, SimpleNamespace(epoch=1.4), None)
     assert list(resumed) == whole[3:]
 
@@ -172,7 +227,7 @@ def test_describe():
     assert by_length == (
         "4 chosen responses of 6 tokens in 2 batches; padding 0% (random order: 45%)"
     )
-    at_random = describe(np.repeat(lengths, 2, axis=1), None, 2, seed=2)
+    at_random = describe(np.repeat(lengths, 2, axis=1), RowBatches(4, 2, seed=2), 2, seed=2)
     assert at_random == "4 pairs of 11 tokens in 2 batches; padding 45% (by length: 0%)"
 
 
@@ -216,8 +271,6 @@ def test_interrupted_within_the_second_epoch_resumes_to_the_same(tmp_path, monke
         return real(self, model, inputs, *args, **options)
 
     monkeypatch.setattr(fit_module.RewardTrainer, "compute_loss", noted)
-    # As where several processes share the batches: accelerate then tells them no epoch.
-    monkeypatch.setattr(DataLoaderShard, "set_epoch", lambda *_: None)
     stop = None
     whole, lines, _ = run(tmp_path / "whole", optimiser, rows=rows)
     uninterrupted, seen[:] = list(seen), []
@@ -259,13 +312,22 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
         tokens, (tokens > 0).long(), tokens > 2, tokens > 9, torch.zeros(1),
         packing=Packing(ids, ids, blocks, blocks, tokens),
     )
-    trainer = SimpleNamespace(
-        _tokens_real=torch.zeros(2, dtype=torch.long), _tokens_computed=0, _tokens_padded=0,
-    )
+    interval = Interval(torch.device("cpu"))
     for _ in range(2):
-        fit_module.RewardTrainer.count(trainer, batch)
-    assert trainer._tokens_real.tolist() == [14, 10]
-    assert (trainer._tokens_computed, trainer._tokens_padded) == (12, 20)
+        interval.add(batch, {"accuracy": torch.tensor(0.25)})
+    interval.add(replace(batch, aside=True), {"accuracy": torch.tensor(1.0)})
+    assert interval.state()["tokens"] == [14, 10]
+    assert (interval.state()["computed"], interval.state()["padded"]) == (12, 20)
+    again = Interval(torch.device("cpu"))
+    again.restore([interval.state()])
+    assert again.state() == interval.state()
+    again.restore([interval.state(), interval.state()])
+    assert again.state()["tokens"] == [28, 20]
+    interval.start()
+    figures = interval.figures()
+    assert figures["accuracy"] == 0.25
+    assert figures["padding"] == pytest.approx(1 - 10 / 12)
+    assert interval.state()["sums"] == {}
 
 
 @pytest.mark.parametrize(("setting", "message"), [

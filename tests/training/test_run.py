@@ -137,12 +137,12 @@ def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, mo
     real = RewardModel.forward
     calls = []
 
-    def poisoned(self, batch):
-        output = real(self, batch)
+    def poisoned(self, batch, then=None):
+        output = self._read(batch)
         calls.append(1)
         if len(calls) == 3:
             output.sequence_rewards = output.sequence_rewards * float("nan")
-        return output
+        return then(output, batch)
 
     monkeypatch.setattr(RewardModel, "forward", poisoned)
     with pytest.raises(NonFiniteError, match=r"became nan at update 3.*--resume"):

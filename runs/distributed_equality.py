@@ -1,0 +1,90 @@
+"""Engine × objective: how far two processes end from one that reads the same rows.
+
+    python runs/distributed_equality.py [--work DIR] [ENGINE …]
+
+Trains tiny models on the CPU (gloo), float32, and writes the table into docs/distributed.md. What
+lies in the work folder already is not trained again.
+"""
+
+import argparse
+import shutil
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from rewardsteer.outputs import write_text  # noqa: E402
+from rewardsteer.training.config import TrainConfig  # noqa: E402
+from rewardsteer.training.run import train  # noqa: E402
+from tests.training.engines import (  # noqa: E402
+    ENGINES,
+    OBJECTIVES,
+    distance,
+    launch,
+    make_world,
+    settings,
+)
+
+PAGE = ROOT / "docs" / "distributed.md"
+BEGIN, END = "<!-- equality: begin -->\n", "<!-- equality: end -->\n"
+
+
+def slug(name: str) -> str:
+    """An objective's name as a folder's."""
+    return name.replace(" ", "").replace(",", "-").replace("|", "-")
+
+
+def run_all(work: Path, engines: list[str]) -> None:
+    """Every objective in this process, then under every engine, one launch each."""
+    world = work / "world"
+    if not world.exists():
+        make_world(world)
+    for name in OBJECTIVES:
+        out = work / "single" / slug(name)
+        if not (out / "result.json").exists():
+            shutil.rmtree(out, ignore_errors=True)
+            train(TrainConfig.model_validate(settings(world, name, 1)), out)
+    for engine in engines:
+        jobs = []
+        for name in OBJECTIVES:
+            out = work / engine / slug(name)
+            if not (out / "result.json").exists():
+                shutil.rmtree(out, ignore_errors=True)
+                jobs.append({"config": settings(world, name, 2), "out": str(out)})
+        if jobs:
+            print(f"{engine}: {len(jobs)} trainings", flush=True)
+            launch(engine, jobs, work)
+
+
+def table(work: Path, engines: list[str]) -> str:
+    """Largest difference of a logged loss / of a final weight, a row an objective."""
+    lines = ["| objective | " + " | ".join(engines) + " |", "|---|" + "---|" * len(engines)]
+    for name in OBJECTIVES:
+        cells = []
+        for engine in engines:
+            found = distance(work / "single" / slug(name), work / engine / slug(name))
+            mark = "" if max(found.values()) <= 1e-5 else " **not equal**"
+            cells.append(f"{found['loss']:.0e} / {found['weights']:.0e}{mark}")
+        title = name.replace("|", "then")
+        lines.append(f"| {title} | " + " | ".join(cells) + " |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    """The console command."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("engines", nargs="*", default=list(ENGINES))
+    parser.add_argument("--work", type=Path, default=Path("out/distributed-equality"))
+    options = parser.parse_args()
+    options.work.mkdir(parents=True, exist_ok=True)
+    run_all(options.work, options.engines)
+    made = table(options.work, options.engines)
+    page = PAGE.read_text()
+    before, rest = page.split(BEGIN)
+    write_text(PAGE, before + BEGIN + made + END + rest.split(END)[1])
+    print(made)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,170 @@
+"""A run that was cut short and goes on ends with the same weights and the same log."""
+
+import errno
+import json
+import logging
+import multiprocessing
+import os
+import random
+import signal
+import time
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from rewardsteer.errors import OutputError
+from rewardsteer.training import trainer as trainer_module
+from rewardsteer.training.checkpoints import last_checkpoint, rewind_log
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.run import train
+from tests.training.engines import log_lines, make_world, settings
+
+# Log lines, evaluations, checkpoints and updates keep different steps, and dropout draws.
+CHANGES = {
+    "optimiser": {"batch_size": 2, "accumulation": 2, "epochs": 1.5},
+    "log": {"log_steps": 3, "save_steps": 2},
+    "lora": {"rank": 2, "dropout": 0.1}, "rounds": 2, "last_phase": "bradley_terry",
+}
+FARMA = "bradley_terry | max_constraint"
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    return make_world(tmp_path_factory.mktemp("world"))
+
+
+def farma(world, **changes):
+    return TrainConfig.model_validate(settings(world, FARMA, 1, **(CHANGES | changes)))
+
+
+@pytest.fixture(scope="module")
+def whole(world, tmp_path_factory):
+    out = tmp_path_factory.mktemp("whole") / "run"
+    train(farma(world), out)
+    return out
+
+
+def assert_same(first, second):
+    ours, theirs = (load_file(out / "model" / "model.safetensors") for out in (first, second))
+    assert ours.keys() == theirs.keys()
+    for name, value in ours.items():
+        assert torch.equal(value, theirs[name]), name
+    assert log_lines(first) == log_lines(second)
+
+
+class Stopped(BaseException):
+    """Stands for an interruption."""
+
+
+@pytest.mark.parametrize("moments", [[1, 9], [5, 6, 13, 17, 27]])
+def test_stopped_before_any_update_the_log_and_the_weights_are_the_same(
+    world, whole, tmp_path, monkeypatch, moments
+):
+    real = trainer_module.RewardTrainer.training_step
+    steps = []
+
+    def counted(self, *args, **options):
+        steps.append(1)
+        if len(steps) in moments:
+            raise Stopped
+        return real(self, *args, **options)
+
+    monkeypatch.setattr(trainer_module.RewardTrainer, "training_step", counted)
+    for _ in moments:
+        with pytest.raises(Stopped):
+            train(farma(world), tmp_path / "run", resume=True)
+    train(farma(world), tmp_path / "run", resume=True)
+    assert_same(whole, tmp_path / "run")
+
+
+def victim(config, out):
+    """A process of its own, which is killed from outside."""
+    logging.disable()
+    train(TrainConfig.model_validate(config), out, resume=True)
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_it_ends_the_same(world, whole, tmp_path):
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["rewardsteer.training.run", "peft", "deepspeed"])
+    draw, config, out = random.Random(0), farma(world).model_dump(), tmp_path / "run"
+    left = 3
+    while True:
+        process = context.Process(target=victim, args=(config, out))
+        process.start()
+        if left:
+            while not (out / "phases").exists() and process.is_alive():
+                time.sleep(0.01)
+            process.join(draw.uniform(0.0, 2.5))
+        else:
+            process.join()
+        if process.exitcode is not None:
+            break
+        os.kill(process.pid, signal.SIGKILL)
+        process.join()
+        left -= 1
+    assert process.exitcode == 0
+    assert left < 3, "it ended before it was killed once"
+    assert_same(whole, out)
+
+
+@pytest.mark.parametrize("written", ["optimizer.pt", "model.safetensors", "progress.json"])
+def test_a_full_disk_keeps_the_last_checkpoint(world, whole, tmp_path, monkeypatch, written):
+    full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    saves = []
+
+    def refuse(path):
+        if os.path.basename(path) == written and ".saving" in str(path):
+            saves.append(1)
+            if len(saves) == 2:
+                raise full
+
+    real_save, real_write = torch.save, trainer_module.checkpoints.write_json
+    import safetensors.torch
+
+    real_weights = safetensors.torch.save_file
+    monkeypatch.setattr(torch, "save", lambda obj, f, **k: (refuse(f), real_save(obj, f, **k))[1])
+    monkeypatch.setattr(
+        safetensors.torch, "save_file", lambda t, f, **k: (refuse(f), real_weights(t, f, **k))[1]
+    )
+    monkeypatch.setattr(
+        trainer_module.checkpoints, "write_json", lambda p, c: (refuse(p), real_write(p, c))[1]
+    )
+    config, out = farma(world), tmp_path / "run"
+    with pytest.raises(OutputError, match=r"checkpoint-4 cannot be written .*No space left.*"
+                                          r"checkpoint-2 is kept.*--resume"):
+        train(config, out)
+    phase = out / "phases" / "01-bradley_terry"
+    assert last_checkpoint(phase) == phase / "checkpoint-2"
+    assert not (phase / ".saving").exists()
+    train(config, out, resume=True)
+    assert_same(whole, out)
+
+
+def test_half_written_checkpoints_are_named_and_passed_over(tmp_path, caplog):
+    def make(name, step):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        state = {"global_step": step, "max_steps": 9}
+        (folder / "trainer_state.json").write_text(json.dumps(state))
+
+    make("checkpoint-4", 4)
+    make("checkpoint-9", 9)  # of the last update: what ends a phase would be done twice
+    make(".saving/checkpoint-8", 8)
+    (tmp_path / "checkpoint-7").mkdir()
+    with caplog.at_level(logging.WARNING):
+        assert last_checkpoint(tmp_path) == tmp_path / "checkpoint-4"
+    assert ".saving/checkpoint-8" in caplog.text
+    assert "checkpoint-7" in caplog.text
+
+
+def test_a_log_is_cut_where_it_will_be_written_again(tmp_path):
+    log = tmp_path / "metrics.jsonl"
+    lines = ['{"phase": "01-a", "step": 1}\n', '{"phase": "02-b", "step": 1}\n', '{"phase": "02']
+    log.write_text("".join(lines))
+    rewind_log(log, "03-c", None)
+    assert log.read_text() == "".join(lines[:2])
+    rewind_log(log, "02-b", None)
+    assert log.read_text() == lines[0]
+    rewind_log(tmp_path / "none.jsonl", "02-b", None)

@@ -1,0 +1,116 @@
+"""What is not finite stops a training, what stands out is told."""
+
+import json
+import logging
+
+import pytest
+import torch
+
+from rewardsteer.errors import NonFiniteError
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.watch import Spikes
+from tests.fakes import character_tokenizer, save_tiny
+from tests.objectives.test_objectives import rows
+
+
+def run(folder, *, change=None, log=None, **options):
+    torch.manual_seed(0)
+    model = RewardModel.from_base(save_tiny(folder / "base"), HeadConfig())
+    if change is not None:
+        change(model)
+    fit(
+        model, character_tokenizer(), build_objective([TermConfig(name="bradley_terry")]),
+        rows(seed=1, count=48), folder / "run", folder / "metrics.jsonl",
+        optimiser=OptimiserConfig(learning_rate=1e-4, batch_size=2, accumulation=2),
+        log=LogConfig(log_steps=1, progress=False, echo=False, **(log or {})), **options,
+    )
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path):
+    weights = []
+
+    def change(model):
+        weights.append(model.base.score.weight)
+        calls = []
+
+        def poison(gradient):
+            calls.append(1)
+            return gradient * float("nan") if len(calls) == 4 else gradient
+
+        weights[0].register_hook(poison)
+
+    with pytest.raises(NonFiniteError, match=r"The gradient became nan at update 2.*held rows"):
+        run(tmp_path, change=change)
+    assert torch.isfinite(weights[0]).all()
+    record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    assert (record["step"], record["what"]) == (2, "gradient")
+    assert len(record["row_ids"]) == 4  # both batches of the update
+    assert set(record) == {"step", "what", "value", "row_ids", "suspects"}
+
+
+def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
+    real = RewardModel._read
+
+    def poisoned(self, batch):
+        output = real(self, batch)
+        if "3" in batch.row_ids or "r3" in batch.row_ids:
+            output.sequence_rewards = output.sequence_rewards.clone()
+            place = [name.strip("r") for name in batch.row_ids].index("3")
+            output.sequence_rewards[place] = float("inf")
+        return output
+
+    monkeypatch.setattr(RewardModel, "_read", poisoned)
+    with pytest.raises(NonFiniteError, match="The loss became"):
+        run(tmp_path)
+    record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    assert [name.strip("r") for name in record["suspects"]] == ["3"]
+    assert record["suspects"][0] in record["row_ids"]
+
+
+def test_spikes():
+    watch = Spikes(4.0)
+    usual = [0.7, 0.6, 0.65, 0.72, 0.58, 0.66, 0.69, 0.61, 0.63, 0.7]
+    assert [watch.note(loss) for loss in usual[:-1]] == [None] * 9
+    assert watch.note(50.0) is None  # too few to say what is usual
+    watch.restore(usual)
+    assert watch.state() == usual
+    assert watch.note(0.8) is None
+    assert watch.note(1.2) == pytest.approx(0.66)
+    assert watch.note(float("nan")) is None
+    flat = Spikes(4.0)
+    flat.restore([0.5] * 50)
+    assert flat.note(0.5001) is None
+    assert flat.note(0.6) == 0.5
+    assert len(flat.state()) == 50
+
+
+def test_a_spike_is_logged_with_its_rows(tmp_path, monkeypatch, caplog):
+    real = RewardModel._read
+    calls = []
+
+    def spiked(self, batch):
+        output = real(self, batch)
+        calls.append(1)
+        if len(calls) == 23:
+            output.sequence_rewards = output.sequence_rewards + torch.tensor([-30.0] * 2 + [30] * 2)
+        return output
+
+    monkeypatch.setattr(RewardModel, "_read", spiked)
+    with caplog.at_level(logging.WARNING, logger="rewardsteer"):
+        lines = run(tmp_path, log={"spike": 6.0})
+    (line,) = [line for line in lines if "loss_spike" in line]
+    assert line["step"] == 12
+    assert line["loss_spike"] > 20 > line["loss_usual"]
+    assert "the loss of update 12 stands out" in caplog.text
+
+
+def test_deterministic_mode(tmp_path):
+    try:
+        run(tmp_path, deterministic=True)
+        assert torch.are_deterministic_algorithms_enabled()
+    finally:
+        torch.use_deterministic_algorithms(False)
