@@ -42,14 +42,14 @@ def run_all(work: Path, engines: list[str]) -> None:
         make_world(world)
     for name in OBJECTIVES:
         out = work / "single" / slug(name)
-        if not (out / "result.json").exists():
+        if not (out / "model").exists():
             shutil.rmtree(out, ignore_errors=True)
             train(TrainConfig.model_validate(settings(world, name, 1)), out)
     for engine in engines:
         jobs = []
         for name in OBJECTIVES:
             out = work / engine / slug(name)
-            if not (out / "result.json").exists():
+            if not (out / "model").exists():
                 shutil.rmtree(out, ignore_errors=True)
                 jobs.append({"config": settings(world, name, 2), "out": str(out)})
         if jobs:

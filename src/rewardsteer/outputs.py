@@ -54,18 +54,22 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    """Write a file whole or not at all; raises `OutputError` where it cannot be."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    except OSError as error:
+        raise OutputError(f"The file {path} cannot be written: {error}.") from error
     try:
         with os.fdopen(handle, "wb") as stream:
             stream.write(content)
             stream.flush()
             os.fsync(stream.fileno())
         Path(temporary).replace(path)
-    except BaseException:
+    except OSError as error:
+        raise OutputError(f"The file {path} cannot be written: {error}.") from error
+    finally:
         Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 def write_text(path: Path, content: str) -> None:

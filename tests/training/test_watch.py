@@ -60,11 +60,11 @@ def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
         if "3" in batch.row_ids or "r3" in batch.row_ids:
             output.sequence_rewards = output.sequence_rewards.clone()
             place = [name.strip("r") for name in batch.row_ids].index("3")
-            output.sequence_rewards[place] = float("inf")
+            output.sequence_rewards[place] = float("nan")
         return output
 
     monkeypatch.setattr(RewardModel, "_read", poisoned)
-    with pytest.raises(NonFiniteError, match="The loss became"):
+    with pytest.raises(NonFiniteError, match=r"The loss became nan at update .* held rows 3 "):
         run(tmp_path)
     record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
     assert [name.strip("r") for name in record["suspects"]] == ["3"]

@@ -7,6 +7,7 @@
     OUT/model/              the reward model: an ordinary Hugging Face folder
 """
 
+import gc
 import logging
 import shutil
 from pathlib import Path
@@ -83,14 +84,15 @@ def train(
         if processes.is_main_process:
             _prepare_data(config, tokenizer, out, overwrite=resume)
         processes.wait_for_everyone()
-        first = build(config, tokenizer)
+        # A new run's first model is built here, where a refusal leaves the place free.
+        ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
     except RewardsteerError:
         # Nothing was trained yet: leave the place as free as it was found.
         if processes.is_main_process and not resume:
             shutil.rmtree(out, ignore_errors=True)
         raise
     data = out / "data" if config.prepared is None else Path(config.prepared)
-    state = _run_phases(config, first, tokenizer, data, out, resume=resume)
+    state = _run_phases(config, ready, tokenizer, data, out, resume=resume)
     if processes.is_main_process:
         _finish(config, tokenizer, data, out, state)
     PartialState().wait_for_everyone()
@@ -151,7 +153,8 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
 
 
 def _run_phases(
-    config: TrainConfig, first: RewardModel, tokenizer: Any, data: Path, out: Path, *, resume: bool
+    config: TrainConfig, ready: list[RewardModel], tokenizer: Any, data: Path, out: Path, *,
+    resume: bool,
 ) -> list[dict[str, Any]]:
     """Run what is left of the plan; returns one record per finished phase.
 
@@ -166,9 +169,8 @@ def _run_phases(
         phase = plan[index]
         folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
         logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
-        model = first
-        if state:
-            model = build(config, tokenizer, out / state[-1]["folder"] / WEIGHTS)
+        before = out / state[-1]["folder"] / WEIGHTS if state else None
+        model = ready.pop() if ready else build(config, tokenizer, before)
         figures = _run_phase(config, phase, index, model, tokenizer, data, folder, resume=resume)
         state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
         save_weights(model, folder / WEIGHTS)
@@ -176,6 +178,9 @@ def _run_phases(
             write_json(out / "state.json", state)
             _drop_old(state, config, out)
         PartialState().wait_for_everyone()
+        # Trainer and model point to each other; two models need not be there at once.
+        del model
+        gc.collect()
     return state
 
 
@@ -257,6 +262,7 @@ def _finish(
         metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.keep == "best"),
         seed=config.seed,
     )
+    # The model comes last: where it is, the run is done.
+    write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
     with named_failure(f"The model {out / 'model'}", out / chosen["folder"]):
         model.save_pretrained(out / "model", tokenizer, card)
-    write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
