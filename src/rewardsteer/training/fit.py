@@ -176,9 +176,8 @@ def fit(
     keep_best = keep_best and eval_rows is not None and bool(log.eval_steps and log.save_steps)
     out.mkdir(parents=True, exist_ok=True)
     padding = tokenizer.pad_token_id
-    eval_prefixes = objective.prefixes
-    if eval_prefixes is None and model.head_kind == "vocabulary":
-        eval_prefixes = "chosen_lengths"
+    violations = objective.prefixes is None and model.head_kind == "vocabulary"
+    eval_prefixes = "chosen_lengths" if violations else objective.prefixes
     arguments = training_arguments(
         out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best,
         deterministic=deterministic,
@@ -188,13 +187,12 @@ def fit(
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
     attention = choose_packing(model, int(lengths.max())) if packing == "auto" else None
     collate = PairCollator(padding, padding_side, paired, objective.prefixes, attention)
-    checkpoint = last_checkpoint(out) if resume else None
     trainer = RewardTrainer(
         objective=objective,
         eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, attention),
         order=order,
         log_lines=log_lines,
-        resume_from=checkpoint,
+        resume_from=last_checkpoint(out) if resume else None,
         spike=log.spike,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model,
@@ -210,17 +208,23 @@ def fit(
         logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
         if attention is not None:
             logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
-    if checkpoint is not None:
-        check_engine(checkpoint, trainer.accelerator)
-    if resume and trainer.is_world_process_zero():
-        rewind_log(log_lines, phase, checkpoint)
-    trainer.accelerator.wait_for_everyone()
+    if resume:
+        _rewind(trainer, phase)
     reset_peak_memory()
-    trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    trainer.train(resume_from_checkpoint=trainer.resume_from and str(trainer.resume_from))
     figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
     figures["peak_memory_mib"] = peak_memory()
     trainer.log({"peak_memory_mib": figures["peak_memory_mib"]})
     return figures
+
+
+def _rewind(trainer: RewardTrainer, phase: str) -> None:
+    """Set the log back to where the trainer goes on from."""
+    if trainer.resume_from is not None:
+        check_engine(trainer.resume_from, trainer.accelerator)
+    if trainer.is_world_process_zero():
+        rewind_log(trainer.log_lines, phase, trainer.resume_from)
+    trainer.accelerator.wait_for_everyone()
 
 
 def _last_evaluation(trainer: RewardTrainer, *, again: bool) -> dict[str, float]:
