@@ -72,6 +72,19 @@ class GrowingLayer(DynamicLayer):
         for mine, theirs in ((self.keys, other.keys), (self.values, other.values)):
             mine[rows, :, mine.shape[2] - width :] = theirs
 
+    def taken(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
+        """Keys and values ``[R, H, C, D]`` of some rows ``[R]``, of each its own columns ``[R, C]``;
+        copies."""
+        # Indices with a slice between them come out in front.
+        keys, values = (
+            states[rows[:, None], :, columns].transpose(1, 2) for states in (self.keys, self.values)
+        )
+        return keys, values
+
+    def shift(self, rows: Tensor, columns: Tensor) -> None:
+        """Give some rows ``[R]`` other columns ``[R, W]`` of their own, in place."""
+        self.keys[rows], self.values[rows] = self.taken(rows, columns)
+
     def keep_one(self, columns: Tensor, among: int) -> None:
         """Of each row's last ``among`` columns keep one, given by its place ``[B]`` among them."""
         first = self._right - self._left - among
@@ -134,6 +147,19 @@ class GrowingCache(DynamicCache):
         """Write the rows of another cache into places of this one."""
         for mine, theirs in zip(self.layers, other.layers, strict=True):
             mine.place(rows.to(mine.device), theirs)
+
+    def part(self, rows: Tensor, columns: Tensor) -> "GrowingCache":
+        """A cache of its own of some rows ``[R]``, of each its own columns ``[R, C]``."""
+        part = GrowingCache()
+        for index, layer in enumerate(self.layers):
+            keys, values = layer.taken(rows.to(layer.device), columns.to(layer.device))
+            part.update(keys, values, index)
+        return part
+
+    def shift(self, rows: Tensor, columns: Tensor) -> None:
+        """Give some rows ``[R]`` other columns ``[R, W]`` of their own, in place."""
+        for layer in self.layers:
+            layer.shift(rows.to(layer.device), columns.to(layer.device))
 
     def keep_one(self, columns: Tensor, among: int) -> None:
         """Of each row's last ``among`` columns keep one, given by its place ``[B]`` among them."""

@@ -85,6 +85,57 @@ class PrefixReader:
         assert probed is not None
         return probed[1]
 
+    @torch.no_grad()
+    def visit(
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, *, places: int
+    ) -> Tensor:
+        """Answers ``[R, X]`` for some rows, which may have grown by different numbers of tokens, or
+        gone back and on from there; the others are left as they are.
+
+        One forward pass reads what is new, in a copy of these rows' caches. A row that grew less
+        than another reads some of its last tokens again, in columns that would be padding
+        otherwise; they do not count.
+
+        Args:
+            rows: their numbers.
+            prefix_ids: ``[R, T]``, padded on the left, at least one real token a row.
+            attention_mask: ``[R, T]``, 1 on real tokens.
+            places: of how many rows they are some.
+        """
+        if len(self.forwards) != places:
+            self._state, self.forwards, self.tokens = None, [0] * places, [0] * places
+        index, ids = torch.tensor(list(rows)), prefix_ids.cpu()
+        lengths = attention_mask.cpu().long().sum(dim=1)
+        read, known = self._take_up(index, ids, lengths)
+        answer = read.answer
+        if self._state is not None:
+            self._state.place(index, read)
+        else:
+            origins = torch.full((places,), NEW)
+            origins[index] = torch.arange(len(index))
+            read.select(origins)
+            self._state = read
+        for row, tokens in zip(rows, (lengths - known).tolist(), strict=True):
+            self.forwards[row] += 1
+            self.tokens[row] += tokens
+        return answer
+
+    def _take_up(
+        self, rows: Tensor, ids: Tensor, lengths: Tensor
+    ) -> tuple[PrefixState, Tensor]:
+        """A state of some rows, read from where they are known, and how many tokens were."""
+        known = torch.zeros_like(lengths)
+        if self._state is not None:
+            known = self._state.shared(rows, ids, lengths).clamp(max=lengths - 1)
+        new = int((lengths - known).max())
+        keep = (lengths - new).clamp(min=0)
+        read = PrefixState.empty(len(rows))
+        if self._state is not None and bool((keep > 0).any()):
+            read = self._state.part(rows, keep)
+        mask = torch.arange(new) >= new - lengths[:, None]
+        self._read(read, ids[:, ids.shape[1] - new :], mask, None)
+        return read, known
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows; the rows that are not named are forgotten.
 
@@ -134,6 +185,8 @@ class PrefixReader:
             return 0, torch.zeros_like(lengths).bool()
         grown, stays = self._state.growth(ids, lengths)
         if not bool((stays | (self._state.lengths == 0)).all()):
+            grown, stays = self._go_back(ids, lengths, grown, stays)
+        if not bool((stays | (self._state.lengths == 0)).all()):
             # Rows may have changed places, as in beam search.
             self._select(self._state.origins(ids, lengths))
             if self._state is None:
@@ -145,6 +198,22 @@ class PrefixReader:
         elif self._state.probed is not None:
             self._state.drop_candidates()
         return grown, stays
+
+    def _go_back(
+        self, ids: Tensor, lengths: Tensor, grown: int, stays: Tensor
+    ) -> tuple[int, Tensor]:
+        """Rewind rows that went back, so that they grow with the others: by at least a token, which
+        is read again where it is known, because its answer is not."""
+        assert self._state is not None
+        if self._state.probed is not None:
+            return grown, stays
+        rows = (~stays & (self._state.lengths > 0)).nonzero().squeeze(1)
+        keep = lengths[rows] - max(grown, 1)
+        fits = (keep > 0) & (self._state.shared(rows, ids[rows], lengths[rows]) >= keep)
+        if not bool(fits.any()):
+            return grown, stays
+        self._state.rewind(rows[fits], keep[fits])
+        return self._state.growth(ids, lengths)
 
     def _enter(
         self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None

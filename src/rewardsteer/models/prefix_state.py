@@ -78,6 +78,40 @@ class PrefixState:
         if self.probed is not None and other.probed is not None:
             self.probed[1][there] = other.probed[1]
 
+    def shared(self, rows: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Of some rows ``[R]``, how many tokens ``[R]`` at the beginning of given prefixes are known.
+
+        Args:
+            rows: their numbers.
+            ids: ``[R, T]``, padded on the left.
+            lengths: ``[R]``, tokens of each.
+        """
+        known = self.lengths[rows]
+        width = int(torch.minimum(known, lengths).max())
+        ours = _from_the_left(self.ids[rows], known, width)
+        theirs = _from_the_left(ids, lengths, width)
+        both = torch.arange(width) < torch.minimum(known, lengths)[:, None]
+        return ((ours == theirs) & both).long().cumprod(dim=1).sum(dim=1)
+
+    def part(self, rows: Tensor, keep: Tensor) -> "PrefixState":
+        """A state of its own of some rows ``[R]``, of each the first ``keep [R]`` tokens."""
+        columns, mask = self._first(rows, keep, int(keep.max()))
+        ids = self.ids[rows].gather(1, columns)
+        return PrefixState(self.cache.part(rows, columns), ids, mask, self.answer[:0])
+
+    def rewind(self, rows: Tensor, keep: Tensor) -> None:
+        """Forget all but the first ``keep [R]`` tokens of some rows ``[R]``."""
+        columns, mask = self._first(rows, keep, self.ids.shape[1])
+        self.ids[rows], self.mask[rows] = self.ids[rows].gather(1, columns), mask
+        self.cache.shift(rows, columns)
+
+    def _first(self, rows: Tensor, keep: Tensor, width: int) -> tuple[Tensor, Tensor]:
+        """Columns ``[R, width]`` in which the first tokens of rows stand, moved to the right edge,
+        and which of them are real."""
+        places = torch.arange(width) - (width - keep)[:, None]
+        begin = self.ids.shape[1] - self.lengths[rows]
+        return (places + begin[:, None]).clamp(min=0), places >= 0
+
     def settle(self, tokens: Tensor) -> Tensor:
         """After a probe: keep what was read of the candidates that were taken, drop the others.
 
@@ -138,3 +172,9 @@ class PrefixState:
 def _widen(rows: Tensor, width: int) -> Tensor:
     """Rows ``[B, width]``, filled up on the left."""
     return pad(rows, (width - rows.shape[1], 0))
+
+
+def _from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
+    """The first ``width`` tokens of left-padded rows; whatever stands behind the end of a row."""
+    begin = rows.shape[1] - lengths
+    return rows.gather(1, (begin[:, None] + torch.arange(width)).clamp(max=rows.shape[1] - 1))

@@ -267,10 +267,15 @@ class Scorer:
         return prompt_ids, response_ids
 
     def close_response(self, response_ids: Sequence[int]) -> list[int]:
-        """Response ids as in training: closed by end-of-text where the template says so."""
+        """Response ids as in training: closed by end-of-text where the template says so, else open,
+        for a state behind it means nothing to a model that never saw one."""
         ids, end = list(response_ids), self.tokenizer.eos_token_id
-        if self.template.append_eos and end is not None and ids[-1:] != [end]:
-            ids.append(end)
+        if end is None:
+            return ids
+        if self.template.append_eos and ids[-1:] != [end]:
+            return [*ids, end]
+        if not self.template.append_eos and len(ids) > 1 and ids[-1] == end:
+            return ids[:-1]
         return ids
 
     def open(self) -> PrefixReader:
@@ -312,6 +317,32 @@ class Scorer:
             rewards = head.next_token(reader.sync(prefix_ids, attention_mask))
             return rewards.gather(1, candidate_ids.to(rewards.device))
         return head.values(reader.probe(prefix_ids, attention_mask, candidate_ids))
+
+    @torch.no_grad()
+    def prefixes(
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, cache: PrefixReader,
+        *, places: int,
+    ) -> Tensor:
+        """Rewards ``[R]`` (float32) of the prefixes of some rows, which may have grown by different
+        numbers of tokens; needs a scalar head. See `PrefixReader.visit` for the arguments."""
+        head = self.reward_model.head
+        assert not isinstance(head, VocabularyHead), "check_head() first"
+        return head.values(cache.visit(rows, prefix_ids, attention_mask, places=places))
+
+    @torch.no_grad()
+    def similarities(
+        self, prefix_ids: Tensor, attention_mask: Tensor, goal: Goal, cache: PrefixReader
+    ) -> Tensor:
+        """Cosines ``[B]`` of the states of the prefixes' last tokens to a goal.
+
+        Args:
+            prefix_ids: ``[B, T]``, padded on the left.
+            attention_mask: ``[B, T]``.
+            goal: one that does not depend on the prompt's state.
+            cache: from `open`.
+        """
+        states = cache.sync(prefix_ids, attention_mask)
+        return goal.similarity(states[:, None], states)[:, 0]
 
     @torch.no_grad()
     def read(
