@@ -28,12 +28,40 @@ class DecodingConfig(Config):
             only the sign counts then. None: no target.
         max_kl: as ``target_kl``, but w is lowered to that where it would lead further, never
             raised. None: no limit.
-        n: responses drawn per prompt by ``best_of_n``.
+        n: responses drawn per prompt by ``best_of_n`` and ``speculative_rejection``, and at most by
+            ``goal_filter``.
         beam: hypotheses that ``goal_beam`` keeps of each prompt.
         branches: steps drawn from each hypothesis in a round of ``goal_beam``.
         step_separator: a step ends after a token whose text contains it; "" never ends one.
         step_tokens: longest step.
         max_steps: most rounds of ``goal_beam``.
+        entropy_threshold: a segment of ``cards`` ends before a token of which the policy is so
+            unsure: entropy of its distribution at temperature 1, in nats …
+        segment_min: … once it has so many tokens.
+        segment_tokens: longest segment.
+        reward_target: r* of ``cards``, which needs it: a reward a little above what the policy's
+            responses get on average.
+        reward_share: α of ``cards``: at the beginning of a response a segment must get
+            (1 − α) · r(prompt) + α · r*, rising to r* at ``max_new_tokens`` along a line. 1: always
+            r*, and the prompt's own reward is not asked for.
+        acceptance: β of ``cards``: a segment is accepted with probability
+            min(1, exp((r − what it must get) / β)). 0: only if it gets it.
+        max_rejections: after so many rejections the best proposal of a segment is taken.
+        reject_share: α of ``speculative_rejection``: share of the responses in the making that a
+            decision drops, at least one.
+        decision_tokens: it decides whenever the responses to a prompt that are in the making hold
+            ``n`` times so many tokens together: after so many tokens each, and again when those
+            that are left have grown to as much.
+        drop_rule: how ``goal_filter`` drops responses; see `rewardsteer.decoding.dropping`.
+        drop_threshold: a similarity, or a probability for the rule ``probability``.
+        drop_start: tokens at the beginning that never drop a response.
+        drop_patience: tokens in a row below the threshold, for the rule ``patience``.
+        calibration: file from ``rewardsteer calibrate``, for the rule ``probability``.
+        vote_stop: when ``goal_filter`` stops sampling: once a window of responses agrees (``esc``),
+            once the majority is unlikely to change (``adaptive``), or after ``n``. Responses that
+            were dropped do not vote.
+        vote_window: responses to a window, drawn together.
+        vote_confidence: for ``adaptive``; 1 draws all.
         max_new_tokens: longest response, end-of-text included.
         batch_size: rows decoded together; results do not depend on it beyond rounding.
         seed: every request draws from its own generator, made from this and the request's id.
@@ -54,6 +82,23 @@ class DecodingConfig(Config):
     step_separator: str = "\n"
     step_tokens: int = Field(default=52, ge=1)
     max_steps: int = Field(default=16, ge=1)
+    entropy_threshold: float = Field(default=3.0, ge=0)
+    segment_min: int = Field(default=4, ge=1)
+    segment_tokens: int = Field(default=64, ge=1)
+    reward_target: float | None = Field(default=None, allow_inf_nan=False)
+    reward_share: float = Field(default=0.5, ge=0, le=1)
+    acceptance: float = Field(default=0.7, ge=0, allow_inf_nan=False)
+    max_rejections: int = Field(default=20, ge=0)
+    reject_share: float = Field(default=0.5, gt=0, lt=1)
+    decision_tokens: int = Field(default=16, ge=1)
+    drop_rule: Literal["none", "below", "patience", "probability"] = "below"
+    drop_threshold: float = Field(default=0.0, allow_inf_nan=False)
+    drop_start: int = Field(default=5, ge=0)
+    drop_patience: int = Field(default=5, ge=1)
+    calibration: str | None = None
+    vote_stop: Literal["none", "esc", "adaptive"] = "none"
+    vote_window: int = Field(default=5, ge=1)
+    vote_confidence: float = Field(default=0.95, ge=0.5, le=1)
     max_new_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)
     seed: int = 0

@@ -10,7 +10,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
-from rewardsteer.decoding.guide import Method, ResponseGuide, StepGuide, TokenGuide
+from rewardsteer.decoding.guide import GroupGuide, Method, ResponseGuide, StepGuide, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS, wants_goal
 from rewardsteer.decoding.requests import Request, as_requests
@@ -94,12 +94,14 @@ def _stream(
 ) -> Iterator[Generation]:
     """Generate; prompts are requests, their text for the results, their ids."""
     asked = [(request, ids) for request, _, ids in prompts]
-    if method.level == "token":
-        answers = _guide(engine, asked, method, config)
+    if method.level == "group":
+        answers = _plan(engine, asked, method, config, template)
     elif method.level == "step":
         answers = _search(engine, asked, method, config)
-    else:
+    elif method.level == "response":
         answers = _choose(engine, asked, method, config)
+    else:
+        answers = _guide(engine, asked, method, config)
     for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
         yield Generation(
             id=request.id, prompt=shown, completion=_text(row, template, engine),
@@ -117,7 +119,16 @@ def _guide(
     engine: HfEngine, asked: _Asked, method: TokenGuide, config: DecodingConfig
 ) -> _Answers:
     for row in engine.stream(_rows(asked, 1, config), method, config):
-        yield row, None
+        yield row, row.reward
+
+
+def _plan(
+    engine: HfEngine, asked: _Asked, method: GroupGuide, config: DecodingConfig, template: Template
+) -> _Answers:
+    for row in engine.groups(
+        asked, method, config, lambda row: _text(row, template, engine)
+    ):
+        yield row, row.reward
 
 
 def _search(

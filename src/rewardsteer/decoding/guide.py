@@ -8,14 +8,30 @@ holds the caches and counts what they cost.
 Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
 """
 
-from collections.abc import Sequence
+import random
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
 from rewardsteer.errors import NonFiniteError
+
+
+class Response(Protocol):
+    """The part of a `rewardsteer.decoding.loop.Row` that a reviewer sees and may change."""
+
+    name: str
+    sample: int
+    prompt_ids: Sequence[int]
+    draws: random.Random
+    token_ids: list[int]
+    finish_reason: Literal["stop", "length"]
+    watch: Callable[[float], bool] | None
+    dropped: bool
+    waits: bool
+    reward: float | None
 
 
 @dataclass
@@ -28,12 +44,16 @@ class Prefix:
         steps: per row, tokens generated so far; rows of different ages share a batch. 0 marks a row
             that is new to its place.
         names: per row, the request's id, for messages.
+        rows: the responses themselves, for guides that review them; not known to every engine.
+        changed: set by a guide that changed what some row had got.
     """
 
     ids: Tensor
     mask: Tensor
     steps: Sequence[int]
     names: Sequence[str]
+    rows: Sequence[Any] = ()
+    changed: bool = False
 
 
 class Reads(NamedTuple):
@@ -90,7 +110,18 @@ class Rewarder(Protocol):
         """Per row, rewards and similarities to the goal at every response token."""
 
     def close_response(self, response_ids: Sequence[int]) -> list[int]:
-        """The response as the reward model knows it from training, end-of-text included."""
+        """The response as the reward model knows it from training, with or without end-of-text."""
+
+    def prefixes(
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, cache: Any, *,
+        places: int,
+    ) -> Tensor:
+        """Rewards ``[R]`` of the prefixes of some rows of ``places``."""
+
+    def similarities(
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, goal: Any, cache: Any
+    ) -> Tensor:
+        """Cosines ``[R]`` of the last tokens' states of some rows of ``[B, T]`` to a goal."""
 
 
 class GuideSession(Protocol):
@@ -107,11 +138,28 @@ class GuideSession(Protocol):
         """What was read at this place so far; a row's cost is what was added since it came."""
 
 
+@runtime_checkable
+class Reviewer(Protocol):
+    """A session that looks at responses as they grow: ends them, drops them or takes tokens back.
+
+    In `scores` too it may take tokens back from rows, which then must wait (see `Response`).
+    """
+
+    def review(self, prefix: Prefix, ended: list[bool]) -> list[bool]:
+        """Called after every token; which rows end now.
+
+        Args:
+            prefix: all rows with their new tokens.
+            ended: which of them end because of their token or their length.
+        """
+
+
 class TokenGuide(Protocol):
-    """A method that reweighs next tokens."""
+    """A method that reweighs next tokens, or (``segment``) takes some of them back; the latter's
+    sessions are `Reviewer`s too."""
 
     name: str
-    level: Literal["token"]
+    level: Literal["token", "segment"]
     scorer: Any
 
     def open(self) -> GuideSession:
@@ -182,7 +230,47 @@ class StepGuide(Protocol):
         """
 
 
-Method = TokenGuide | StepGuide | ResponseGuide
+class Plan(Protocol):
+    """What a group guide does with the samples of one prompt.
+
+    ``together`` says whether samples must begin at the same time, to grow in step.
+    """
+
+    together: bool
+
+    def start(self) -> list[int]:
+        """Numbers of the samples to begin now, or of dropped ones that go on; asked whenever none
+        is at work. None: there is an answer."""
+
+    def watch(self, sample: int) -> Callable[[float], bool] | None:
+        """What watches a sample that begins or goes on, see `rewardsteer.decoding.loop.Row`."""
+
+    def finish(self, sample: int, row: Any) -> None:
+        """A sample has ended."""
+
+    def choose(self) -> int | None:
+        """The sample that answers; None while that is open."""
+
+
+class GroupGuide(Protocol):
+    """A method that draws several responses to a prompt and ends some of them early.
+
+    ``samples`` is the largest number of responses to a prompt.
+    """
+
+    name: str
+    level: Literal["group"]
+    scorer: Any
+    samples: int
+
+    def open(self) -> GuideSession:
+        """Begin a batch; the session is a `Reviewer`."""
+
+    def plan(self, text_of: Callable[[Any], str]) -> Plan:
+        """Begin with a prompt; ``text_of`` turns a row into text."""
+
+
+Method = TokenGuide | StepGuide | ResponseGuide | GroupGuide
 
 
 def require_finite(rewards: Tensor, prefix: Prefix) -> None:

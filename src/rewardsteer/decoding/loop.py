@@ -16,7 +16,7 @@ import random
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import GuideSession, Prefix, Reads
+from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.prefix_state import NEW
@@ -50,6 +50,12 @@ class Row:
         log_probability: a number to which the policy's log-probabilities of the tokens are added,
             at temperature 1 over the whole vocabulary; None: nobody asks for them.
         config: mode, temperature, top_k and max_new_tokens of this row; None: the batch's.
+        watch: asked after every token with what a guide that watches thinks of the response (higher
+            is better); true drops the row. None: it is not watched.
+        dropped: it was ended by a guide, for it was not good enough.
+        waits: set by a guide: it gets no token in this step.
+        reward: of the whole response, where a guide read one.
+        sample: which of the responses to its prompt this is.
     """
 
     name: str
@@ -61,6 +67,11 @@ class Row:
     until: Callable[[Sequence[int]], bool] | None = None
     log_probability: float | None = None
     config: DecodingConfig | None = None
+    watch: Callable[[float], bool] | None = None
+    dropped: bool = False
+    waits: bool = False
+    reward: float | None = None
+    sample: int = 0
 
 
 def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
@@ -127,6 +138,7 @@ class _Seat:
     row: Row
     reads: Reads = field(default_factory=Reads)
     seconds: float = 0.0
+    drawn: int = 0
 
 
 class Batch:
@@ -136,6 +148,7 @@ class Batch:
         self, reader: Any, session: GuideSession, config: DecodingConfig, stop_ids: frozenset[int]
     ) -> None:
         self._reader, self._session = reader, session
+        self._reviewer = session if isinstance(session, Reviewer) else None
         self._config, self._stop_ids = config, stop_ids
         self._seats: list[_Seat | None] = []
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
@@ -157,28 +170,46 @@ class Batch:
         seats = [seat for seat in self._seats if seat is not None]
         rows = [seat.row for seat in seats]
         prefix = Prefix(
-            self._ids, self._mask, [len(row.token_ids) for row in rows], [row.name for row in rows]
+            self._ids, self._mask, [len(row.token_ids) for row in rows],
+            [row.name for row in rows], rows,
         )
         logits = self._reader.sync(self._ids, self._mask)
         scores = self._session.scores(prefix, logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
         _require_numbers(logits, prefix)
-        tokens = pick_each(
-            scores, [row.draws for row in rows], [row.config or self._config for row in rows]
-        )
+        tokens = _pick_for(rows, scores, self._config)
         _add_log_probabilities(rows, logits, tokens)
-        self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
-        self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        ended = [self._add(row, token) for row, token in zip(rows, tokens, strict=True)]
+        self._grow(prefix, tokens)
+        if self._reviewer is not None:
+            prefix = replace(prefix, ids=self._ids, mask=self._mask, changed=False)
+            ended = self._reviewer.review(prefix, ended)
+            self._grow(prefix, None)
         share = (time.perf_counter() - began) / len(rows)
         finished = []
-        for place, (seat, token) in enumerate(zip(seats, tokens, strict=True)):
-            seat.row.token_ids.append(token)
+        for place, (seat, ends, token) in enumerate(zip(seats, ended, tokens, strict=True)):
             seat.seconds += share
-            if self._ends(seat.row, token):
-                seat.row.cost = self._cost(place, seat)
+            seat.drawn += token is not None
+            if ends:
+                seat.row.cost += self._cost(place, seat)
                 self._seats[place] = None
                 finished.append(seat.row)
         return finished
+
+    def _add(self, row: Row, token: int | None) -> bool:
+        """Add a token to a row, unless it waits; whether the row ends."""
+        if token is None:
+            return False
+        row.token_ids.append(token)
+        return self._ends(row, token)
+
+    def _grow(self, prefix: Prefix, tokens: Sequence[int | None] | None) -> None:
+        """Bring the prefixes up to date, after every row got a token or a guide changed some."""
+        if prefix.changed or (tokens is not None and None in tokens):
+            self._ids, self._mask = _prefixes(prefix.rows)
+        elif tokens is not None:
+            self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
 
     def _change_places(self, entering: Sequence[Row]) -> None:
         """Rows that enter take the places of those that left, or come last. A place for which there
@@ -201,8 +232,7 @@ class Batch:
                 if origin == NEW:
                     seat.reads = self._session.reads(place)
         self._seats = [seat for _, seat in after]
-        rows = [seat.row for _, seat in after]
-        self._ids, self._mask = left_pad([[*row.prompt_ids, *row.token_ids] for row in rows])
+        self._ids, self._mask = _prefixes([seat.row for _, seat in after])
 
     def _ends(self, row: Row, token: int) -> bool:
         if token in self._stop_ids:
@@ -215,8 +245,8 @@ class Batch:
     def _cost(self, place: int, seat: _Seat) -> Cost:
         reads = self._session.reads(place)
         return Cost(
-            new_tokens=len(seat.row.token_ids),
-            lm_calls=len(seat.row.token_ids),
+            new_tokens=len(seat.row.token_ids) - seat.row.cost.new_tokens,
+            lm_calls=seat.drawn,
             lm_forwards=self._reader.forwards[place],
             lm_tokens=self._reader.tokens[place],
             rm_calls=reads.calls - seat.reads.calls,
@@ -226,14 +256,40 @@ class Batch:
         )
 
 
-def _add_log_probabilities(rows: Sequence[Row], logits: Tensor, tokens: Sequence[int]) -> None:
+def _prefixes(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
+    return left_pad([[*row.prompt_ids, *row.token_ids] for row in rows])
+
+
+def _pick_for(
+    rows: Sequence[Row], scores: Tensor, config: DecodingConfig
+) -> Sequence[int | None]:
+    """Next tokens of the rows, None for those that wait, once."""
+    active = [place for place, row in enumerate(rows) if not row.waits]
+    if len(active) < len(rows):
+        tokens: list[int | None] = [None] * len(rows)
+        if active:
+            some = _pick_for([rows[place] for place in active], scores[active], config)
+            for place, token in zip(active, some, strict=True):
+                tokens[place] = token
+        for row in rows:
+            row.waits = False
+        return tokens
+    return pick_each(
+        scores, [row.draws for row in rows], [row.config or config for row in rows]
+    )
+
+
+def _add_log_probabilities(
+    rows: Sequence[Row], logits: Tensor, tokens: Sequence[int | None]
+) -> None:
     """Add the tokens' log-probabilities to the rows that ask for them; logits ``[B, V]``."""
     if all(row.log_probability is None for row in rows):
         return
-    taken = torch.tensor(tokens, device=logits.device)[:, None]
+    chosen = [0 if token is None else token for token in tokens]
+    taken = torch.tensor(chosen, device=logits.device)[:, None]
     values = logits.float().log_softmax(dim=-1).gather(1, taken).squeeze(1).tolist()
-    for row, value in zip(rows, values, strict=True):
-        if row.log_probability is not None:
+    for row, token, value in zip(rows, tokens, values, strict=True):
+        if row.log_probability is not None and token is not None:
             row.log_probability += value
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from rewardsteer.configuration import load_config, read_yaml
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.ensemble import check_weights
-from rewardsteer.decoding.methods import adds_rewards, wants_goal
+from rewardsteer.decoding.methods import has_weight, wants_goal
 from rewardsteer.errors import ConfigError
 
 
@@ -112,7 +112,7 @@ def sweep_weights(
     swept: dict[str, MethodConfig] = {}
     sweeps = {}
     for label, config in settings.items():
-        if not (adds_rewards(config.method) or wants_goal(config.method)):
+        if not has_weight(config.method):
             swept[label] = config
             continue
         for value in values:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import betainc
 
+from rewardsteer.decoding.votes import majority_stands, window_agrees
 from rewardsteer.evaluation.voting import vote
 
 
@@ -65,8 +65,7 @@ def early_stopping(
     if window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
     for end in range(window, len(answers) + 1, window):
-        seen = set(answers[end - window : end])
-        if len(seen) == 1 and None not in seen:
+        if window_agrees(answers[end - window : end]):
             return _stop_after(end, answers, correct, tokens)
     return _stop_after(len(answers), answers, correct, tokens)
 
@@ -79,9 +78,7 @@ def adaptive_consistency(
 ) -> Stopped:
     """Adaptive-Consistency (EMNLP 2023): stop once the majority is unlikely to change.
 
-    With v1 and v2 votes for the two most frequent answers, the share of the first among the two
-    has the posterior Beta(v1 + 1, v2 + 1); sampling stops when it exceeds one half with at least
-    the probability ``threshold``. A threshold of 1 takes every sample.
+    See `rewardsteer.decoding.votes.majority_stands`. A threshold of 1 takes every sample.
 
     Args:
         answers: in the order taken; None where no answer was found.
@@ -99,9 +96,7 @@ def adaptive_consistency(
         if answer is None:
             continue  # No vote has changed, so neither has the decision to go on.
         votes[answer] += 1
-        first, second = ([count for _, count in votes.most_common(2)] + [0])[:2]
-        # Certainty is never reached, but rounding would reach it after some fifty agreeing votes.
-        if threshold < 1 and 1 - betainc(first + 1, second + 1, 0.5) >= threshold:
+        if majority_stands(votes, threshold):
             return _stop_after(taken, answers, correct, tokens)
     return _stop_after(len(answers), answers, correct, tokens)
 

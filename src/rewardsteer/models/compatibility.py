@@ -52,13 +52,14 @@ def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
         )
 
 
-def check_head(method: str, scorer: Any, needed: str) -> None:
+def check_head(method: str, scorer: Any, needed: str, *, single: bool = False) -> None:
     """Refuse a reward model whose head is of the wrong kind for a decoding method.
 
     Args:
         method: name of the method, for the message.
         scorer: the reward model, an ensemble, or None when the user gave none.
         needed: ``scalar``, ``vocabulary`` or ``any`` (of one reward model).
+        single: the method takes one reward model.
 
     Raises:
         MismatchError: no reward model, the wrong head, or several where one is needed.
@@ -74,7 +75,7 @@ def check_head(method: str, scorer: Any, needed: str) -> None:
     }
     fitting = {"scalar": "args, pargs, cd or best_of_n", "vocabulary": "farma, genarm or best_of_n"}
     several = members(scorer)
-    if needed == "any" and len(several) > 1:
+    if (single or needed == "any") and len(several) > 1:
         raise MismatchError(
             f"The method {method!r} takes one reward model, got {len(several)}; leave out all but "
             "one, or use a method that adds rewards to next-token logits."

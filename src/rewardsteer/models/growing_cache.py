@@ -73,8 +73,8 @@ class GrowingLayer(DynamicLayer):
             mine[rows, :, mine.shape[2] - width :] = theirs
 
     def taken(self, rows: Tensor, columns: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values ``[R, H, C, D]`` of some rows ``[R]``, of each its own columns ``[R, C]``;
-        copies."""
+        """Copies of keys and values ``[R, H, C, D]`` of some rows ``[R]``, of each its own columns
+        ``[R, C]``."""
         # Indices with a slice between them come out in front.
         keys, values = (
             states[rows[:, None], :, columns].transpose(1, 2) for states in (self.keys, self.values)

@@ -21,7 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardsteer.models.prefix_state import PrefixState
+from rewardsteer.models.prefix_state import NEW, PrefixState
 from rewardsteer.models.tree_mask import attention_window, tree_mask
 
 logger = logging.getLogger(__name__)

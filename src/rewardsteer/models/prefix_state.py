@@ -79,7 +79,7 @@ class PrefixState:
             self.probed[1][there] = other.probed[1]
 
     def shared(self, rows: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Of some rows ``[R]``, how many tokens ``[R]`` at the beginning of given prefixes are known.
+        """How many tokens ``[R]`` at the beginning of given prefixes some rows hold.
 
         Args:
             rows: their numbers.

@@ -331,17 +331,24 @@ class Scorer:
 
     @torch.no_grad()
     def similarities(
-        self, prefix_ids: Tensor, attention_mask: Tensor, goal: Goal, cache: PrefixReader
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, goal: Goal,
+        cache: PrefixReader,
     ) -> Tensor:
-        """Cosines ``[B]`` of the states of the prefixes' last tokens to a goal.
+        """Cosines ``[R]`` of the states of the last tokens of some prefixes to a goal.
 
         Args:
-            prefix_ids: ``[B, T]``, padded on the left.
+            rows: numbers of the prefixes.
+            prefix_ids: ``[B, T]`` of all, padded on the left.
             attention_mask: ``[B, T]``.
             goal: one that does not depend on the prompt's state.
             cache: from `open`.
         """
-        states = cache.sync(prefix_ids, attention_mask)
+        places = len(prefix_ids)
+        if len(rows) == places:
+            states = cache.sync(prefix_ids, attention_mask)
+        else:
+            some = list(rows)
+            states = cache.visit(some, prefix_ids[some], attention_mask[some], places=places)
         return goal.similarity(states[:, None], states)[:, 0]
 
     @torch.no_grad()

@@ -1,15 +1,18 @@
 """Running token guides on a transformers model."""
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import TokenGuide
-from rewardsteer.decoding.loop import Row, decode
+from rewardsteer.decoding.groups import run_groups
+from rewardsteer.decoding.guide import GroupGuide, TokenGuide
+from rewardsteer.decoding.loop import Batch, Row, decode
+from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -51,16 +54,37 @@ class HfEngine:
             ConfigError: out of memory; names the settings to lower.
         """
         reader = PrefixReader(self.policy)
-        try:
+        with _enough_memory(reader, config):
             yield from decode(
                 reader, guide.open(), rows, config, self.stop_ids, places=config.batch_size
             )
-        except torch.OutOfMemoryError as error:
-            raise ConfigError(
-                f"Out of memory with {len(reader.tokens)} rows together; lower batch_size (now "
-                f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args, "
-                f"pargs and cd, top_k (now {config.top_k}). What was finished before is kept."
-            ) from error
+
+    def groups(
+        self, asked: Sequence[tuple[Request, list[int]]], guide: GroupGuide,
+        config: DecodingConfig, text_of: Callable[[Row], str],
+    ) -> Iterator[Row]:
+        """Answers to prompts in the order given, ``batch_size`` rows together; see
+        `rewardsteer.decoding.groups.run_groups`.
+
+        Raises:
+            ConfigError: out of memory; names the settings to lower.
+        """
+        reader = PrefixReader(self.policy)
+        with _enough_memory(reader, config):
+            batch = Batch(reader, guide.open(), config, self.stop_ids)
+            yield from run_groups(batch, asked, guide, config, text_of)
+
+
+@contextmanager
+def _enough_memory(reader: PrefixReader, config: DecodingConfig) -> Iterator[None]:
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        raise ConfigError(
+            f"Out of memory with {len(reader.tokens)} rows together; lower batch_size (now "
+            f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args, "
+            f"pargs and cd, top_k (now {config.top_k}). What was finished before is kept."
+        ) from error
 
 
 def load_policy(

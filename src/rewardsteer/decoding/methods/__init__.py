@@ -17,7 +17,11 @@ METHODS = Registry(
         "genarm": "rewardsteer.decoding.methods.genarm:GenArm",
         "cd": "rewardsteer.decoding.methods.cd:Cd",
         "best_of_n": "rewardsteer.decoding.methods.best_of_n:BestOfN",
+        "cards": "rewardsteer.decoding.methods.cards:Cards",
         "goal_beam": "rewardsteer.decoding.methods.goal_beam:GoalBeam",
+        "goal_filter": "rewardsteer.decoding.methods.goal_filter:GoalFilter",
+        "speculative_rejection":
+            "rewardsteer.decoding.methods.speculative_rejection:SpeculativeRejection",
     },
 )
 
@@ -31,3 +35,9 @@ def adds_rewards(name: str) -> bool:
     """Whether a method adds weighted rewards to next-token logits, and so takes several reward
     models, a schedule or a target KL; raises `ConfigError` on an unknown name."""
     return METHODS.get(name).level == "token" and name != "none"
+
+
+def has_weight(name: str) -> bool:
+    """Whether the setting ``weight`` means something to a method; raises `ConfigError` on an
+    unknown name."""
+    return adds_rewards(name) or METHODS.get(name).level == "step"
