@@ -49,6 +49,8 @@ class TableScorer:
 
     objective = ""
     name = "table"
+    fingerprint = ""
+    hidden_size = 1
 
     def __init__(self, reward: Callable[[tuple[int, ...]], float], kind: str, size: int) -> None:
         self.reward = reward
@@ -71,6 +73,23 @@ class TableScorer:
                 prefix_ids, attention_mask, candidate_ids, strict=True
             )
         ])
+
+    def prefixes(self, rows, prefix_ids, attention_mask, cache, *, places):
+        if len(cache.forwards) != places:
+            cache.forwards, cache.tokens, cache.lengths = ([0] * places for _ in range(3))
+        for row, length in zip(rows, attention_mask.sum(dim=1).tolist(), strict=True):
+            cache.forwards[row] += 1
+            cache.tokens[row] += length
+        return torch.tensor([
+            self.reward(response(row, mask))
+            for row, mask in zip(prefix_ids, attention_mask, strict=True)
+        ])
+
+    def similarities(self, rows, prefix_ids, attention_mask, goal, cache):
+        some = list(rows)
+        return self.prefixes(
+            some, prefix_ids[some], attention_mask[some], cache, places=len(prefix_ids)
+        )
 
     def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
         return np.array([self.reward(tuple(ids)) for ids in response_ids])

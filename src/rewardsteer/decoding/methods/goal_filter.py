@@ -189,5 +189,5 @@ class VotePlan:
             return bool(full) and window_agrees(answers[-config.vote_window :])
         if config.vote_stop == "adaptive":
             votes = Counter(answer for answer in answers if answer is not None)
-            return majority_stands(votes, config.vote_confidence)
+            return bool(votes) and majority_stands(votes, config.vote_confidence)
         return False
