@@ -23,7 +23,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from tests.decoding.tables import PROMPT, TableReader, TableScorer, toy_rows
 
-COUNT = 3000
+COUNT = 1000
 
 
 def table(size, length, seed, scale=1.0):
@@ -51,17 +51,16 @@ def softmax(values):
 
 def assert_distributed(seen, probability):
     assert sum(probability.values()) == pytest.approx(1.0)
-    likely = [y for y, p in probability.items() if p * COUNT >= 5]
+    count = seen.total()
+    likely = [y for y, p in probability.items() if p * count >= 5]
     rest = 1 - sum(probability[y] for y in likely)
     assert len(likely) > 4
-    observed = [seen[y] for y in likely] + [COUNT - sum(seen[y] for y in likely)]
-    expected = [probability[y] * COUNT for y in likely] + [rest * COUNT]
-    if rest * COUNT < 1e-9:
+    observed = [seen[y] for y in likely] + [count - sum(seen[y] for y in likely)]
+    expected = [probability[y] * count for y in likely] + [rest * count]
+    if rest * count < 1e-9:
         assert observed.pop() == 0
         expected.pop()
     assert chisquare(observed, expected).pvalue > 1e-3
-    # Plain sampling would be told apart.
-    assert max(probability.values()) > 0
 
 
 def answers_of_groups(method, logits, config):

@@ -18,7 +18,7 @@ from rewardsteer.errors import ConfigError, OutputError
 
 SMALL = DemoConfig(
     hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
-    tuning_prompts=6, test_prompts=8, weights=[1.0, 2.0], candidates=3, best_of=2,
+    tuning_prompts=6, test_prompts=8, weights=[1.0, 2.0], candidates=3, best_of=2, speculative=3,
     vote_questions=40, vote_samples=4,
 )
 
@@ -45,7 +45,10 @@ def test_equal_budgets(demo):
     out, summary = demo
     affordable = summary["methods"]["best_of_n"]["equivalent_tokens"]
     budget = summary["budget"]
-    assert budget.keys() >= {"none", "best_of_n", "args", "pargs", "genarm", "farma"}
+    assert budget.keys() >= {
+        "none", "best_of_n", "args", "pargs", "genarm", "farma", "cards", "speculative_rejection",
+        "goal_filter",
+    }
     assert budget["best_of_n"]["draws"] == SMALL.best_of
     assert budget["none"]["draws"] == 1
     for name, figures in budget.items():

@@ -22,7 +22,10 @@ Prompts = Annotated[
 ]
 Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
 MethodName = Annotated[
-    str, typer.Option(help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam.")
+    str, typer.Option(
+        help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
+        "speculative_rejection."
+    )
 ]
 RewardModels = Annotated[
     list[Path] | None,
@@ -34,8 +37,8 @@ RewardModels = Annotated[
 GoalFile = Annotated[
     Path | None,
     typer.Option(
-        help="Goal states of goal_beam (from 'rewardsteer goal-state'): a file, or a folder that "
-        "holds one; default: the reward model's folder."
+        help="Goal states of goal_beam and goal_filter (from 'rewardsteer goal-state'): a file, or "
+        "a folder that holds one; default: the reward model's folder."
     ),
 ]
 GoalName = Annotated[str | None, typer.Option(help="Which goal; needed where there are several.")]
@@ -66,7 +69,17 @@ Temperature = Annotated[float, typer.Option(help="Divides the scores before draw
 Greedy = Annotated[
     bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
 ]
-Samples = Annotated[int, typer.Option("--n", help="Responses drawn by best_of_n.")]
+Samples = Annotated[int, typer.Option(
+    "--n", help="Responses drawn by best_of_n, speculative_rejection and (at most) goal_filter."
+)]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of cards (reward_target, …), speculative_rejection (reject_share, …) or "
+        "goal_filter (drop_rule, …) as name=value; repeatable, see docs/decoding.md."
+    ),
+]
 Beam = Annotated[int, typer.Option(help="Hypotheses that goal_beam keeps.")]
 Branches = Annotated[int, typer.Option(help="Steps goal_beam draws from each hypothesis.")]
 StepSeparator = Annotated[
@@ -105,7 +118,8 @@ def generate_command(
     n: Samples = 8, beam: Beam = 4, branches: Branches = 2, step_separator: StepSeparator = "\n",
     step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
-    limit: Limit = None, template: TemplateFile = None, device: Device = "cpu",
+    overrides: Settings = None, limit: Limit = None, template: TemplateFile = None,
+    device: Device = "cpu",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
     engine: Engine = "transformers", vllm_option: VllmOptions = None,
     resume: Resume = False, overwrite: Overwrite = False,
@@ -130,6 +144,7 @@ def generate_command(
             "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
             "max_steps": max_steps,
         },
+        overrides or [],
     )
     weights = _check_weights(config, len(folders), weights)
     vllm = vllm_options(engine, vllm_option or [])
@@ -215,7 +230,7 @@ def _load_goal(
         if source or name:
             raise ConfigError(
                 f"The method {config.method!r} uses no goal state; leave out --goal and "
-                "--goal-name, or use the method goal_beam."
+                "--goal-name, or use the method goal_beam or goal_filter."
             )
         return None
     if source is None and reward_model is not None:

@@ -35,6 +35,7 @@ app = typer.Typer(
 def _mount() -> None:
     """Commands in the order in which a newcomer meets them."""
     from rewardsteer.cli import data, evaluate
+    from rewardsteer.cli.calibrate import calibrate_command
     from rewardsteer.cli.card import card_command
     from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
@@ -51,6 +52,7 @@ def _mount() -> None:
     app.command("train-policy")(train_policy_command)
     app.command("goal-state")(goal_state_command)
     app.command("score")(score_command)
+    app.command("calibrate")(calibrate_command)
     app.command("generate")(generate_command)
     app.add_typer(evaluate.app, name="evaluate")
     app.command("inspect")(inspect_command)

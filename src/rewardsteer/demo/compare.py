@@ -1,5 +1,6 @@
 """The demo's comparison: weights are chosen on some questions, methods compared on others."""
 
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, longest_so
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.generation import Entry, Judge, compare
 from rewardsteer.evaluation.statistics import auroc_interval
+from rewardsteer.goals.files import load_goal
 from rewardsteer.models.scorer import Scorer
 
 Figures = dict[str, dict[str, float]]
@@ -39,14 +41,16 @@ def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, di
 
 def compare_methods(
     policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], config: DemoConfig, out: Path, *,
-    announce: Callable[[str], None],
+    goal_threshold: float, announce: Callable[[str], None],
 ) -> tuple[Figures, Figures, dict[str, float]]:
-    """Figures per method, those at equal token budgets, and the weight chosen for each guided one.
+    """Figures per method, those at equal token budgets, and the weight chosen for each guided one
+    (for ``cards`` its reward target).
 
     The budget is what best-of-n reads for a question.
 
     A weight is chosen by the mean reward under the plain model on the tuning questions; those of
-    the comparison play no part in it. The untrained FaRMA head gets the trained one's weight.
+    the comparison play no part in it. The untrained FaRMA head gets the trained one's weight. The
+    goal filter drops below ``goal_threshold``, which was chosen by labels of other questions.
     """
     judge = Judge(
         scorers["plain"],
@@ -73,6 +77,15 @@ def compare_methods(
         )
         rewards = [figures["reward"] for figures in tried.values()]
         weights[label] = config.weights[rewards.index(max(rewards))]
+    plain = run([Entry("none", _settings(config))], "tuning", config.tuning_prompts)["none"]
+    spread = plain["reward_stderr"] * math.sqrt(plain["count"])
+    targets = [plain["reward"] + above * spread for above in (0.0, 1.0)]
+    tried = run(
+        [_cards(f"cards {target:.3g}", scorers, target, config) for target in targets],
+        "tuning", config.tuning_prompts,
+    )
+    rewards = [figures["reward"] for figures in tried.values()]
+    weights["cards"] = targets[rewards.index(max(rewards))]
     entries = [
         Entry("none", _settings(config)),
         Entry("none T=0.5", _settings(config, temperature=0.5)),
@@ -82,6 +95,22 @@ def compare_methods(
             scorers["plain"],
         ),
         *(_guided(label, label, scorers, weights[label], config) for label in GUIDED),
+        _cards("cards", scorers, weights["cards"], config),
+        Entry(
+            "speculative_rejection",
+            _settings(
+                config, method="speculative_rejection", n=config.speculative, decision_tokens=4
+            ),
+            scorers["plain"],
+        ),
+        Entry(
+            "goal_filter",
+            _settings(
+                config, method="goal_filter", n=config.best_of, drop_start=0,
+                drop_threshold=goal_threshold,
+            ),
+            scorers["goal"], load_goal(Path(scorers["goal"].name)),
+        ),
         Entry(
             UNTRAINED, _settings(config, method="farma", weight=weights["farma"]),
             scorers["farma_untrained"],
@@ -99,6 +128,15 @@ def _guided(
 ) -> Entry:
     model, method = GUIDED[label]
     return Entry(name, _settings(config, method=method, weight=weight), scorers[model])
+
+
+def _cards(label: str, scorers: Mapping[str, Scorer], target: float, config: DemoConfig) -> Entry:
+    # Segments end where the policy is torn between a fact and its wrong twin.
+    settings = _settings(
+        config, method="cards", reward_target=target, entropy_threshold=0.5, segment_min=1,
+        max_rejections=8,
+    )
+    return Entry(label, settings, scorers["plain"])
 
 
 def _settings(config: DemoConfig, **options: Any) -> DecodingConfig:

@@ -26,7 +26,8 @@ class DemoConfig(Config):
         test_prompts: questions of the comparison.
         weights: weights to choose from.
         candidates: k of ARGS and PARGS.
-        best_of: n of best-of-n.
+        best_of: n of best-of-n and of the goal filter.
+        speculative: n of speculative rejection.
         seed: of everything; the task's flaw has its own.
     """
 
@@ -50,4 +51,5 @@ class DemoConfig(Config):
     weights: list[float] = Field(default_factory=lambda: [0.25, 0.5, 1.0, 2.0, 3.0])
     candidates: int = 5
     best_of: int = 8
+    speculative: int = 12
     seed: int = 0

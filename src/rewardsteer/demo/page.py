@@ -64,8 +64,9 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
         ),
         Table(
             f"{methods['none']['count']:g} test questions. Reward is the plain model's, ± standard "
-            f"error; calls and time per generated token. Weights chosen on other questions: "
-            f"{weights}.",
+            f"error; calls and time per generated token. Weights (of cards the reward target) "
+            f"chosen on other questions: {weights}. cards, speculative rejection and best-of-n ask "
+            "the plain model, goal_filter votes over what stays near the goal state.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"farma"}),
         ),
         *_overoptimised(methods),
@@ -102,7 +103,8 @@ def _budget(methods: dict[str, Any]) -> Table:
         "The same questions when every method may read as many tokens as best-of-n (policy and "
         "reward model together; tokens of a model of another size count in proportion). A method "
         "draws as many responses as that pays for and keeps the one that its own reward model "
-        "likes best. Plain sampling has nothing to choose by.",
+        "likes best; goal_filter and speculative rejection draw several to a response. Plain "
+        "sampling has nothing to choose by.",
         ("method", "accuracy (95 %)", "responses drawn", "tokens a question"),
         [
             [

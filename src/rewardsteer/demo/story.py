@@ -63,6 +63,7 @@ def run_demo(
     announce("comparing decoding methods")
     methods, budget, weights = compare_methods(
         policy, tokenizer, scorers, config, out / "comparison",
+        goal_threshold=goal["threshold"],
         announce=lambda label: announce(f"  {label}"),
     )
     summary = {

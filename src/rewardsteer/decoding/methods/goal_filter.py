@@ -155,7 +155,7 @@ class VotePlan:
             if self._answers or self._fallback:
                 return []
             self._fallback = True
-            return sorted(self._rows)
+            return [sample for sample in sorted(self._rows) if not self._settled(sample)]
         count = {
             "none": left, "adaptive": 1,
             "esc": config.vote_window - len(self._answers) % config.vote_window,
@@ -180,6 +180,15 @@ class VotePlan:
             return None
         kept = sorted(self._answers)
         return kept[winner([self._answers[sample] for sample in kept])]
+
+    def _settled(self, sample: int) -> bool:
+        """Whether a sample was dropped at its very end: then it votes after all, as it is."""
+        row = self._rows[sample]
+        over = row.finish_reason == "stop" or len(row.token_ids) >= self._config.max_new_tokens
+        if over:
+            row.dropped = False
+            self.finish(sample, row)
+        return over
 
     def _decided(self) -> bool:
         config = self._config
