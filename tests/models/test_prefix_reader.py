@@ -344,3 +344,84 @@ def test_models_that_take_no_tree_mask_are_found_out():
     assert not takes_tree_masks(model)
     several = [[*ROWS[0], 30], [*ROWS[0], 31]]
     torch.testing.assert_close(answers[0], expected(model, several), rtol=1e-4, atol=1e-4)
+
+
+# --- rows that go back, rows that are asked about alone -------------------------------------------
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_rows_that_go_back_are_not_read_anew(kind):
+    model = tiny_causal_lm(kind)
+    reader = PrefixReader(model)
+    rows = [list(row) for row in ROWS]
+    reader.sync(*left_pad(rows))
+    for token in (21, 22, 23):
+        rows = [[*row, token] for row in rows]
+        reader.sync(*left_pad(rows))
+    read = list(reader.tokens)
+    steps = [
+        # The first goes back two tokens, the others grow.
+        lambda rows: [rows[0][:-2], [*rows[1], 30], [*rows[2], 31]],
+        # All go back: to the same place, by one, and to another last token.
+        lambda rows: [rows[0][:-1], rows[1][:-3], [*rows[2][:-1], 40]],
+        lambda rows: [[*row, 50] for row in rows],
+    ]
+    for step in steps:
+        rows = step(rows)
+        torch.testing.assert_close(
+            reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+        )
+        read = [before + 1 for before in read]
+        assert reader.tokens == read
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_visiting_some_rows(kind):
+    """Rows are asked about at different times, having grown by different numbers of tokens, or gone
+    back; the others keep what they had."""
+    model = tiny_causal_lm(kind)
+    reader = PrefixReader(model)
+    rows, seen = [list(row) for row in ROWS], [0, 0, 0]
+    draw = torch.Generator().manual_seed(0)
+
+    def ask(places):
+        answers = reader.visit(places, *left_pad([rows[place] for place in places]), places=3)
+        torch.testing.assert_close(
+            answers, expected(model, [rows[place] for place in places]), rtol=1e-4, atol=1e-4
+        )
+
+    ask([1])
+    assert (reader.forwards, reader.tokens) == ([0, 1, 0], [0, len(rows[1]), 0])
+    for turn, places in enumerate(([0, 2], [2], [1, 0], [0, 1, 2], [1], [2, 0])):
+        for place in range(3):
+            back = (turn + place) % 3
+            if back and len(rows[place]) > back + 1:
+                del rows[place][-back:]
+            grown = torch.randint(0, 6, (1 + place + turn % 2,), generator=draw)
+            rows[place] += [20 + int(token) for token in grown]
+        ask(places)
+    # Only what was new since a row's last visit counts.
+    assert sum(reader.forwards) == 1 + 2 + 1 + 2 + 3 + 1 + 2
+    seen = list(reader.tokens)
+    rows = [[*row, 60, 61] for row in rows]
+    ask([0, 2])
+    assert reader.tokens == [seen[0] + 2, seen[1], seen[2] + 2]
+    # A row that leaves and one that comes.
+    reader.select([2, NEW, 0])
+    rows = [rows[2], [7, 8, 9], rows[0]]
+    assert reader.tokens == [seen[2] + 2, 0, seen[0] + 2]
+    rows[0].append(62)
+    ask([0, 1])
+    assert reader.tokens == [seen[2] + 3, 3, seen[0] + 2]
+    # Everything together again, as one step.
+    torch.testing.assert_close(
+        reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+    )
+
+
+def test_asking_again_about_the_same_reads_the_last_token():
+    reader = PrefixReader(tiny_causal_lm())
+    first = reader.visit([0, 1, 2], *left_pad(ROWS), places=3)
+    again = reader.visit([1], *left_pad([ROWS[1]]), places=3)
+    torch.testing.assert_close(again[0], first[1], rtol=1e-4, atol=1e-4)
+    assert reader.tokens == [len(ROWS[0]), len(ROWS[1]) + 1, len(ROWS[2])]
