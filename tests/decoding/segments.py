@@ -26,6 +26,7 @@ class Naive:
     def __init__(self, policy, scorer, config, stop_ids, goal=None):
         self.policy, self.scorer, self.config = policy, scorer, config
         self.stop_ids, self.goal = stop_ids, goal
+        self.samples = {}
 
     @torch.no_grad()
     def logits(self, row):
@@ -39,8 +40,8 @@ class Naive:
     def reward(self, row):
         return float(self.scorer.reward_model.carrier.score(self.states(row)[-1]))
 
-    def similarity(self, row):
-        return float(torch.cosine_similarity(self.states(row)[-1], self.goal.vectors[0], dim=0))
+    def similarities(self, row):
+        return torch.cosine_similarity(self.states(row), self.goal.vectors, dim=1).tolist()
 
     def over(self, tokens):
         return tokens[-1] in self.stop_ids or len(tokens) >= self.config.max_new_tokens
@@ -50,10 +51,12 @@ class Naive:
 
     def sample(self, prompt, name, number):
         """A whole response and nothing else."""
-        rng, tokens = random.Random(f"{self.config.seed}/{number}/{name}"), []
-        while not tokens or not self.over(tokens):
-            tokens.append(choose(self.logits([*prompt, *tokens]), rng, self.config))
-        return tokens
+        if (name, number) not in self.samples:
+            rng, tokens = random.Random(f"{self.config.seed}/{number}/{name}"), []
+            while not tokens or not self.over(tokens):
+                tokens.append(choose(self.logits([*prompt, *tokens]), rng, self.config))
+            self.samples[name, number] = tokens
+        return self.samples[name, number]
 
 
 def cards(naive, prompt, name):
@@ -116,10 +119,9 @@ def written(naive, prompt, tokens, calibration):
     """Tokens until a sample is dropped, and whether it is."""
     config, low = naive.config, 0
     known = naive.closed(tokens) if tokens[-1] in naive.stop_ids else tokens
-    for i in range(min(len(known), len(tokens))):
-        if i < config.drop_start:
-            continue
-        value = naive.similarity([*prompt, *tokens[: i + 1]])
+    values = naive.similarities([*prompt, *tokens])[len(prompt) :]
+    for i in range(config.drop_start, min(len(known), len(tokens))):
+        value = values[i]
         if config.drop_rule == "probability":
             value = calibration.probability(i, value)
         low = low + 1 if value < config.drop_threshold else 0

@@ -9,7 +9,12 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
-from rewardsteer.goals.calibration import PositionCalibration, Range, save_calibration
+from rewardsteer.goals.calibration import (
+    PositionCalibration,
+    Range,
+    load_calibration,
+    save_calibration,
+)
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -92,7 +97,7 @@ def without_seconds(result):
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("more", [
     {}, {"acceptance": 0.0, "reward_share": 1.0}, {"segment_min": 1, "entropy_threshold": 0.0},
-    {"entropy_threshold": 99.0, "top_k": 5, "temperature": 0.7, "reward_target": 0.2},
+    {"entropy_threshold": 99.0, "top_k": 5, "temperature": 0.7, "reward_target": 3.0},
 ])
 def test_cards_equals_the_plain_loop(models, kind, more):
     parts = models[kind, True]
@@ -131,9 +136,11 @@ def test_speculative_rejection_equals_the_plain_loop(models, kind, more, append_
 
 FILTERS = [
     {}, {"drop_rule": "patience", "drop_patience": 2, "drop_threshold": 0.1},
-    {"drop_rule": "probability", "drop_threshold": 0.3}, {"drop_threshold": 2.0},
+    {"drop_rule": "probability", "drop_threshold": 0.3}, {"drop_threshold": 2.0, "drop_start": 0},
     {"drop_rule": "none"},
 ]
+# Of the plain loop, the same under all rules.
+SAMPLES: dict = {}
 STOPS = [{}, {"vote_stop": "esc", "vote_window": 2}, {"vote_stop": "adaptive",
                                                      "vote_confidence": 0.7}]
 
@@ -143,10 +150,8 @@ STOPS = [{}, {"vote_stop": "esc", "vote_window": 2}, {"vote_stop": "adaptive",
 def test_goal_filter_equals_the_plain_loop(models, calibration, more, stop):
     parts = models["llama", bool(stop)]
     settings = FILTER | more | stop | {"calibration": str(calibration)}
-    naive = naive_of(parts, settings)
-    from rewardsteer.goals.calibration import load_calibration
-
-    told = load_calibration(calibration)
+    naive, told = naive_of(parts, settings), load_calibration(calibration)
+    naive.samples = SAMPLES
     drawn_in_all = whole = 0
     for request, result in zip(REQUESTS, run(parts, settings), strict=True):
         prompt = parts[1].encode(request.prompt)
@@ -161,8 +166,9 @@ def test_goal_filter_equals_the_plain_loop(models, calibration, more, stop):
             assert result.cost.rm_tokens == 0
             assert result.cost.lm_tokens == drawn + begun * (len(prompt) - 1)
     # Under the highest threshold all are dropped, so all go on.
-    everything = more == {"drop_threshold": 2.0} or (more == {"drop_rule": "none"} and not stop)
-    assert drawn_in_all == whole if everything else drawn_in_all < whole
+    everything = "drop_start" in more or (more.get("drop_rule") == "none" and not stop)
+    assert drawn_in_all <= whole
+    assert (drawn_in_all == whole) == everything or more.get("drop_rule") == "none"
 
 
 @pytest.mark.parametrize("settings", [
@@ -175,7 +181,7 @@ def test_a_prompt_is_what_it_is_alone(models, settings):
     together = {one.id: without_seconds(one) for one in run(parts, settings)}
     for requests, places in ((REQUESTS[::-1], 13), (REQUESTS[2:4], 6), (REQUESTS, 64)):
         for result in run(parts, settings, requests, batch_size=places):
-            assert without_seconds(result) == together[result.id]
+            assert without_seconds(result).model_dump() == together[result.id].model_dump()
 
 
 def test_without_rejections_or_rules_nothing_changes(models):
@@ -196,7 +202,8 @@ def test_rejected_segments_are_taken_back_not_read_again(models):
         cost, prompt = result.cost, len(request.prompt)
         most = cost.rm_calls  # no more rejections than judgements
         assert prompt + cost.lm_calls - 1 <= cost.lm_tokens + most
-        assert cost.lm_tokens <= prompt + cost.lm_calls + most + 3 * 5
+        # A proposal that is taken back was read once, and is read again.
+        assert cost.lm_tokens <= prompt + cost.lm_calls + most + cost.new_tokens
         assert cost.rm_forwards == cost.rm_calls
 
 

@@ -159,36 +159,45 @@ class PrefixReader:
     ) -> PrefixState:
         """Read what is new of the prefixes, and the candidates if there are any."""
         ids, lengths = prefix_ids.cpu(), attention_mask.cpu().long().sum(dim=1)
-        grown, stays = self._follow(ids, lengths)
-        if not bool(stays.any()):
-            self._state = None
-        extra = 0 if candidates is None else candidates.shape[1]
-        if self._state is not None and grown + extra:
-            # Rows that are read anew take part, so that the others need not be taken out of the
-            # cache and put back; what comes of it is overwritten.
-            new = ids[:, ids.shape[1] - grown :]
-            self._read(self._state, new, torch.ones_like(new).bool(), candidates)
-            self._count(stays, torch.full_like(lengths, grown + extra))
-        if not bool(stays.all()):
-            self._enter((~stays).nonzero().squeeze(1), ids, lengths, candidates)
-            self._count(~stays, lengths + extra)
-        assert self._state is not None
-        return self._state
-
-    def _follow(self, ids: Tensor, lengths: Tensor) -> tuple[int, Tensor]:
-        """Columns to read of the rows that did nothing but grow, and which ``[B]`` these are."""
         if self._state is not None and len(ids) != len(self._state.ids):
             self._state = None
         if len(self.forwards) != len(ids):
             self.forwards, self.tokens = [0] * len(ids), [0] * len(ids)
+        known = torch.zeros_like(lengths)
+        grown, stays = self._follow(ids, lengths, known)
+        if candidates is not None:
+            known *= stays
+        if not bool((stays | (known > 0)).any()):
+            self._state = None
+        extra = 0 if candidates is None else candidates.shape[1]
+        if self._state is not None and grown + extra and bool(stays.any()):
+            # Rows that are read apart take part, so that the others need not be taken out of the
+            # cache and put back; what comes of it is overwritten.
+            new = ids[:, ids.shape[1] - grown :]
+            self._read(self._state, new, torch.ones_like(new).bool(), candidates)
+            self._count(stays, grown + extra - known)
+        if not bool(stays.all()):
+            self._enter((~stays).nonzero().squeeze(1), ids, lengths, candidates)
+            self._count(~stays, lengths + extra - known)
+        assert self._state is not None
+        return self._state
+
+    def _follow(self, ids: Tensor, lengths: Tensor, known: Tensor) -> tuple[int, Tensor]:
+        """Columns to read of the rows that did nothing but grow, and which ``[B]`` these are.
+
+        ``known [B]`` receives how many of the tokens that a row is going to read were read before:
+        of these columns, or, where it is read apart, of all its tokens.
+        """
         if self._state is None:
             return 0, torch.zeros_like(lengths).bool()
         grown, stays = self._state.growth(ids, lengths)
-        if not bool((stays | (self._state.lengths == 0)).all()):
-            grown, stays = self._go_back(ids, lengths, grown, stays)
-        if not bool((stays | (self._state.lengths == 0)).all()):
+        told = self._state.lengths > 0
+        if not bool((stays | ~told).all()):
             # Rows may have changed places, as in beam search.
-            self._select(self._state.origins(ids, lengths))
+            origins = self._state.origins(ids, lengths)
+            if self._state.probed is None and bool((told & (origins < 0)).any()):
+                return self._go_back(ids, lengths, known)
+            self._select(origins)
             if self._state is None:
                 return 0, torch.zeros_like(stays)
             grown, stays = self._state.growth(ids, lengths)
@@ -199,33 +208,39 @@ class PrefixReader:
             self._state.drop_candidates()
         return grown, stays
 
-    def _go_back(
-        self, ids: Tensor, lengths: Tensor, grown: int, stays: Tensor
-    ) -> tuple[int, Tensor]:
+    def _go_back(self, ids: Tensor, lengths: Tensor, known: Tensor) -> tuple[int, Tensor]:
         """Rewind rows that went back, so that they grow with the others: by at least a token, which
-        is read again where it is known, because its answer is not."""
-        assert self._state is not None
-        if self._state.probed is not None:
-            return grown, stays
-        rows = (~stays & (self._state.lengths > 0)).nonzero().squeeze(1)
-        keep = lengths[rows] - max(grown, 1)
-        fits = (keep > 0) & (self._state.shared(rows, ids[rows], lengths[rows]) >= keep)
-        if not bool(fits.any()):
-            return grown, stays
-        self._state.rewind(rows[fits], keep[fits])
-        return self._state.growth(ids, lengths)
+        is read again where it is known, because its answer is not. Rows that went on from there by
+        more than others are read apart, from where they are known; see `_follow`."""
+        state = self._state
+        assert state is not None
+        shared = state.shared(torch.arange(len(ids)), ids, lengths)
+        same = (shared == lengths) & (state.lengths == lengths)
+        new = lengths - shared.clamp(max=lengths - 1)
+        columns = int(new[shared > 0].mode().values) if bool((shared > 0).any()) else 1
+        stays = (lengths > columns) & (new <= columns)
+        rows = stays.nonzero().squeeze(1)
+        if len(rows):
+            state.rewind(rows, lengths[rows] - columns)
+        read = torch.where(same, 0, new)
+        known += torch.where(stays, columns - read, lengths - read)
+        return columns, stays
 
     def _enter(
         self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None
     ) -> None:
-        """Read rows anew, in a batch of their own, and put them into their places."""
-        width = int(lengths[rows].max())
-        mask = torch.arange(width) >= width - lengths[rows, None]
-        fresh = PrefixState.empty(len(rows))
-        self._read(
-            fresh, ids[rows, ids.shape[1] - width :], mask,
-            None if candidates is None else candidates[rows],
-        )
+        """Read rows in a batch of their own, anew if there are candidates, and put them into their
+        places."""
+        if candidates is None and self._state is not None:
+            fresh, _ = self._take_up(rows, ids[rows], lengths[rows])
+        else:
+            width = int(lengths[rows].max())
+            mask = torch.arange(width) >= width - lengths[rows, None]
+            fresh = PrefixState.empty(len(rows))
+            self._read(
+                fresh, ids[rows, ids.shape[1] - width :], mask,
+                None if candidates is None else candidates[rows],
+            )
         if self._state is None:
             self._state = fresh
         else:
@@ -275,9 +290,9 @@ class PrefixReader:
         return tensor.to(self.module.device, non_blocking=True)
 
     def _count(self, rows: Tensor, read: Tensor) -> None:
-        """Rows ``[B]`` took part in a pass in which each read so many tokens ``[B]``."""
+        """Rows ``[B]`` took part in a pass in which each read so many new tokens ``[B]``."""
         for row, (counted, tokens) in enumerate(zip(rows.tolist(), read.tolist(), strict=True)):
-            self.forwards[row] += counted
+            self.forwards[row] += counted and tokens > 0
             self.tokens[row] += counted * tokens
 
     def _may_use_tree(self, width: int) -> bool:
