@@ -86,7 +86,20 @@ def compare_methods(
     )
     rewards = [figures["reward"] for figures in tried.values()]
     weights["cards"] = targets[rewards.index(max(rewards))]
-    entries = [
+    entries = _entries(scorers, weights, goal_threshold, config)
+    methods = run(entries, "test", config.test_prompts)
+    budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
+    announce(f"the same, with {budget.per_prompt:.0f} tokens a question for each")
+    sampled = [entry for entry in entries if not entry.label.startswith("none ")]
+    return methods, run(sampled, "test", config.test_prompts, budget), weights
+
+
+def _entries(
+    scorers: Mapping[str, Scorer], weights: Mapping[str, float], goal_threshold: float,
+    config: DemoConfig,
+) -> list[Entry]:
+    """The rows of the comparison."""
+    return [
         Entry("none", _settings(config)),
         Entry("none T=0.5", _settings(config, temperature=0.5)),
         Entry("none greedy", _settings(config, mode="greedy")),
@@ -116,11 +129,6 @@ def compare_methods(
             scorers["farma_untrained"],
         ),
     ]
-    methods = run(entries, "test", config.test_prompts)
-    budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
-    announce(f"the same, with {budget.per_prompt:.0f} tokens a question for each")
-    sampled = [entry for entry in entries if not entry.label.startswith("none ")]
-    return methods, run(sampled, "test", config.test_prompts, budget), weights
 
 
 def _guided(

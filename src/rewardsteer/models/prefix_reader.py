@@ -219,7 +219,7 @@ class PrefixReader:
         new = lengths - shared.clamp(max=lengths - 1)
         columns = int(new[shared > 0].mode().values) if bool((shared > 0).any()) else 1
         stays = (lengths > columns) & (new <= columns)
-        rows = stays.nonzero().squeeze(1)
+        rows = (stays & (state.lengths != lengths - columns)).nonzero().squeeze(1)
         if len(rows):
             state.rewind(rows, lengths[rows] - columns)
         read = torch.where(same, 0, new)
