@@ -108,7 +108,7 @@ def _states(
     for read in scorer.read(
         prompts, responses, batch_size=None, batch_tokens=config.batch_tokens, first_row=begin
     ):
-        yield read.rows, read.last_states, read.prompt_states(prompts)
+        yield read.rows, read.last_states, read.prompt_states
 
 
 def _from_sums(sums: Sums, provenance: Provenance) -> dict[str, GoalState]:

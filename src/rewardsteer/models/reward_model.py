@@ -102,12 +102,16 @@ class RewardModel(nn.Module):
         states on padding mean nothing then.
         """
         options: dict[str, Any] = {"use_cache": False}
-        takes_positions = "position_ids" in inspect.signature(self.backbone.forward).parameters
-        if attention_mask is not None and takes_positions:
-            options["position_ids"] = (attention_mask.long().cumsum(1) - 1).clamp(min=0)
+        if attention_mask is not None:
+            options |= self.positions((attention_mask.long().cumsum(1) - 1).clamp(min=0))
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
         states: Tensor = output.last_hidden_state
         return states
+
+    def positions(self, positions: Tensor) -> dict[str, Tensor]:
+        """Positions ``[R, T]`` as an argument of the backbone; none where it takes none."""
+        takes = "position_ids" in inspect.signature(self.backbone.forward).parameters
+        return {"position_ids": positions} if takes else {}
 
     def packed_states(self, packing: Packing) -> Tensor:
         """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row

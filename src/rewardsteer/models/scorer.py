@@ -10,7 +10,7 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -20,11 +20,11 @@ from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompts, encode_response
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
-from rewardsteer.models.batching import batches
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.models.reading import Read, read_rows
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.records import Prompt
 
@@ -54,29 +54,6 @@ class TokenScores:
     prompt_tokens: int
 
 
-class Read(NamedTuple):
-    """One batch of rows, read.
-
-    ``rows`` are row numbers; ``ids [R, T]`` padded on the right, ``hidden [R, T, D]`` and each
-    row's ``last [R]`` position.
-    """
-
-    rows: list[int]
-    ids: Tensor
-    hidden: Tensor
-    last: Tensor
-
-    @property
-    def last_states(self) -> Tensor:
-        """States ``[R, D]`` of the rows' last tokens."""
-        return self.hidden[torch.arange(len(self.rows)), self.last]
-
-    def prompt_states(self, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
-        """States ``[R, D]`` of the prompts' last tokens; prompts of all rows are given."""
-        ends = torch.tensor([max(len(prompt_ids[row]) - 1, 0) for row in self.rows])
-        return self.hidden[torch.arange(len(self.rows)), ends.to(self.hidden.device)]
-
-
 class Scorer:
     """A reward model with its tokenizer and template.
 
@@ -87,11 +64,12 @@ class Scorer:
         objective: what it was trained on; "" when unknown or untrained.
         fingerprint: of the weights, for result files; "" when unknown.
         name: folder or other name, for messages.
+        share_prompts: read the prompt of several completions once where that is cheaper.
     """
 
     def __init__(
         self, reward_model: RewardModel, tokenizer: Any, template: Template, *,
-        objective: str = "", fingerprint: str = "", name: str = "",
+        objective: str = "", fingerprint: str = "", name: str = "", share_prompts: bool = True,
     ) -> None:
         self.reward_model = reward_model.eval()
         self.tokenizer = tokenizer
@@ -99,6 +77,7 @@ class Scorer:
         self.objective = objective
         self.fingerprint = fingerprint
         self.name = name
+        self.share_prompts = share_prompts
 
     @classmethod
     def load(
@@ -172,7 +151,7 @@ class Scorer:
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
         ):
             if self.autoregressive:
-                whole = self._token_rewards(read, prompt_ids)
+                whole = self._token_rewards(read)
                 values = whole[torch.arange(len(whole), device=whole.device), read.last]
             else:
                 values = head.sequence_rewards(read.hidden, read.ids, read.last)
@@ -211,10 +190,10 @@ class Scorer:
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
         ):
-            rewards = self._token_rewards(read, prompt_ids).double().cpu().numpy()
+            rewards = self._token_rewards(read).double().cpu().numpy()
             similar = None
             if goal is not None:
-                states = goal.similarity(read.hidden, read.prompt_states(prompt_ids))
+                states = goal.similarity(read.hidden, read.prompt_states)
                 similar = states.double().cpu().numpy()
             for index, row in enumerate(read.rows):
                 end = int(read.last[index]) + 1
@@ -227,8 +206,8 @@ class Scorer:
                 )
         return [scores[row] for row in range(len(prompt_ids))]
 
-    def _token_rewards(self, read: Read, prompt_ids: Sequence[Sequence[int]]) -> Tensor:
-        """Rewards ``[R, T]`` of the prefixes ending at each token. An autoregressive model's is
+    def _token_rewards(self, read: Read) -> Tensor:
+        """Rewards ``[R, T]`` of the prefixes ending at each column. An autoregressive model's is
         the sum of the log-probabilities of a prefix's response tokens (arXiv 2410.08193)."""
         head = self.reward_model.head
         if not self.autoregressive:
@@ -237,9 +216,8 @@ class Scorer:
         before = read.hidden[:, :-1]
         soft = head.soft_next_token(before.flatten(0, 1), 1.0).view(before.shape[:2])
         values = head.rewards_of(before, read.ids[:, 1:]) - soft - math.log(head.vocabulary_size)
-        begins = torch.tensor([len(prompt_ids[row]) for row in read.rows], device=values.device)
         columns = torch.arange(1, read.ids.shape[1], device=values.device)
-        values = values.where(columns >= begins[:, None], 0.0).cumsum(dim=1)
+        values = values.where(columns >= read.begins[:, None], 0.0).cumsum(dim=1)
         return torch.nn.functional.pad(values, (1, 0))
 
     def encode(
@@ -358,25 +336,21 @@ class Scorer:
     ) -> Iterator[Read]:
         """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
         rows came before these, for messages."""
-        whole = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
-        self._check_lengths(whole, first_row)
-        device = self.reward_model.device
-        for rows in batches([len(row) for row in whole], rows=batch_size, tokens=batch_tokens):
-            lengths = torch.tensor([len(whole[row]) for row in rows])
-            ids = torch.zeros(len(rows), int(lengths.max()), dtype=torch.long)
-            for index, row in enumerate(rows):
-                ids[index, : len(whole[row])] = torch.tensor(whole[row])
-            ids, last = ids.to(device), (lengths - 1).to(device)
-            yield Read(rows, ids, self.reward_model.hidden_states(ids, None), last)
+        lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
+        self._check_lengths(lengths, first_row)
+        yield from read_rows(
+            self.reward_model, prompt_ids, response_ids, batch_size=batch_size,
+            batch_tokens=batch_tokens, share=self.share_prompts,
+        )
 
-    def _check_lengths(self, rows: list[list[int]], first_row: int) -> None:
+    def _check_lengths(self, lengths: Sequence[int], first_row: int) -> None:
         limit = self.position_limit
-        for number, row in enumerate(rows, start=first_row + 1):
-            if not row:
+        for number, length in enumerate(lengths, start=first_row + 1):
+            if length == 0:
                 raise DataError(f"Row {number} holds no token to score; give it a completion.")
-            if limit is not None and len(row) > limit:
+            if limit is not None and length > limit:
                 raise DataError(
-                    f"Row {number} has {len(row)} tokens, but the reward model reads at most "
+                    f"Row {number} has {length} tokens, but the reward model reads at most "
                     f"{limit}; shorten its prompt or completion."
                 )
 

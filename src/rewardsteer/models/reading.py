@@ -1,0 +1,222 @@
+"""Rows of tokens into hidden states: padded batches, and prompts that several rows share read once.
+
+A prompt of n completions is read into a cache of keys and values; the completions, sorted by
+length across prompts, then read on from it. Positions and masks are those of the whole rows, so
+every token gets the state that its row alone would give it.
+"""
+
+import logging
+import weakref
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from transformers.cache_utils import DynamicCache
+
+from rewardsteer.models.batching import batches
+from rewardsteer.models.reward_model import RewardModel
+
+logger = logging.getLogger(__name__)
+
+Rows = Sequence[Sequence[int]]
+
+# A token in the cache takes part in attention alone: so many of them count as one that is read.
+_CACHED = 4
+# The part of a group's tokens that must be saved; below it the cache costs more than it spares.
+_WORTH = 0.1
+
+_known: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+
+
+class Read(NamedTuple):
+    """One batch of rows, read.
+
+    Attributes:
+        rows: their numbers.
+        ids: ``[R, T]`` the columns that were read, padded on the right: whole rows, or, where
+            prompts are shared, the prompt's last token and the response.
+        hidden: ``[R, T, D]`` states of these columns.
+        begins: ``[R]`` column of each row's first response token.
+        last: ``[R]`` column of its last token.
+    """
+
+    rows: list[int]
+    ids: Tensor
+    hidden: Tensor
+    begins: Tensor
+    last: Tensor
+
+    @property
+    def last_states(self) -> Tensor:
+        """States ``[R, D]`` of the rows' last tokens."""
+        return self._states(self.last)
+
+    @property
+    def prompt_states(self) -> Tensor:
+        """States ``[R, D]`` of the prompts' last tokens; of the first token without a prompt."""
+        return self._states((self.begins - 1).clamp(min=0))
+
+    def _states(self, columns: Tensor) -> Tensor:
+        return self.hidden[torch.arange(len(self.rows), device=columns.device), columns]
+
+
+def read_rows(
+    model: RewardModel, prompts: Rows, responses: Rows, *, batch_size: int | None,
+    batch_tokens: int | None, share: bool,
+) -> Iterator[Read]:
+    """Read all rows, each once, in batches of similar length.
+
+    Args:
+        model: in evaluation mode.
+        prompts, responses: token ids; no row is empty.
+        batch_size: rows read together; None: as many as ``batch_tokens`` allows.
+        batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
+            quarter. None: no limit.
+        share: read the prompt of several rows once, where that saves enough and the model can.
+    """
+    limits = {"rows": batch_size, "tokens": batch_tokens}
+    groups = _worth_sharing(prompts, responses) if share else []
+    if groups and not reads_on(model):
+        groups = []
+    yield from _shared(model, prompts, responses, groups, limits)
+    shared = {row for group in groups for row in group}
+    alone = [row for row in range(len(prompts)) if row not in shared]
+    lengths = [len(prompts[row]) + len(responses[row]) for row in alone]
+    for batch in batches(lengths, **limits):
+        rows = [alone[place] for place in batch]
+        ids = _padded([[*prompts[row], *responses[row]] for row in rows]).to(model.device)
+        begins = [len(prompts[row]) for row in rows]
+        yield _read(rows, ids, model.hidden_states(ids, None), begins, responses)
+
+
+def reads_on(model: RewardModel) -> bool:
+    """Whether completions read on from a cached prompt have the states of whole rows, found by
+    trying a few tokens once (recurrent layers and positions by column do not)."""
+    backbone = model.backbone
+    if backbone not in _known:
+        _known[backbone] = _trial(model)
+        if not _known[backbone]:
+            logger.info(
+                "%s cannot read on from a shared prompt: rows are read whole",
+                type(backbone).__name__,
+            )
+    return _known[backbone]
+
+
+def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
+    """Rows of the same prompt, where reading it once saves enough."""
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
+        if response:  # else there is nothing to read on with
+            groups.setdefault(tuple(prompt), []).append(row)
+    chosen = []
+    for prompt_ids, group in groups.items():
+        whole = sum(len(prompt_ids) + len(responses[row]) for row in group)
+        if (len(group) - 1) * (len(prompt_ids) - 1) > _WORTH * whole:
+            chosen.append(group)
+    return chosen
+
+
+def _shared(
+    model: RewardModel, prompts: Rows, responses: Rows, groups: Sequence[list[int]],
+    limits: dict[str, int | None],
+) -> Iterator[Read]:
+    # The prompt's last token is read with each response: its state gives the first token's reward.
+    lengths = [len(prompts[group[0]]) - 1 for group in groups]
+    for several in batches(lengths, **limits):
+        beginnings = [prompts[groups[number][0]][:-1] for number in several]
+        cached, mask = _read_beginnings(model, beginnings)
+        members = [(row, place) for place, number in enumerate(several) for row in groups[number]]
+        costs = [1 + len(responses[row]) + mask.shape[1] // _CACHED for row, _ in members]
+        for batch in batches(costs, **limits):
+            rows = [members[item][0] for item in batch]
+            places = torch.tensor([members[item][1] for item in batch], device=model.device)
+            ids = _padded([[prompts[row][-1], *responses[row]] for row in rows]).to(model.device)
+            hidden = _read_on(model, ids, cached, mask, places)
+            yield _read(rows, ids, hidden, [1] * len(rows), responses)
+
+
+def _read_beginnings(
+    model: RewardModel, beginnings: Rows
+) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+    """Keys and values ``[U, H, W, E]`` of each layer, and which columns ``[U, W]`` are real;
+    padded on the left, so that responses follow at once."""
+    width = max(len(row) for row in beginnings)
+    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in beginnings])
+    lengths = torch.tensor([len(row) for row in beginnings])
+    mask = torch.arange(width) >= width - lengths[:, None]
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    # Made without the configuration, a cache keeps all columns; masks hide what a window hides.
+    cache = DynamicCache()
+    model.backbone(
+        input_ids=ids, attention_mask=None if bool(mask.all()) else mask.long(),
+        past_key_values=cache, use_cache=True,
+        **model.positions((mask.long().cumsum(1) - 1).clamp(min=0)),
+    )
+    return [(layer.keys, layer.values) for layer in cache.layers], mask
+
+
+def _read_on(
+    model: RewardModel, ids: Tensor, cached: list[tuple[Tensor, Tensor]], mask: Tensor,
+    places: Tensor,
+) -> Tensor:
+    """States ``[R, T, D]`` of columns that follow the beginnings at ``places [R]``."""
+    cache = DynamicCache()
+    for number, (keys, values) in enumerate(cached):
+        cache.update(keys[places], values[places], number)
+    before = mask[places]
+    lengths, columns = before.sum(1), torch.arange(ids.shape[1], device=ids.device)
+    whole = torch.cat([before, before.new_ones(ids.shape)], dim=1)
+    output = model.backbone(
+        input_ids=ids, attention_mask=whole.long(), past_key_values=cache, use_cache=True,
+        **model.positions(lengths[:, None] + columns),
+    )
+    states: Tensor = output.last_hidden_state
+    return states
+
+
+def _read(
+    rows: list[int], ids: Tensor, hidden: Tensor, begins: Sequence[int], responses: Rows
+) -> Read:
+    first = torch.tensor(begins, device=ids.device)
+    counts = torch.tensor([len(responses[row]) for row in rows], device=ids.device)
+    return Read(rows, ids, hidden, first, first + counts - 1)
+
+
+def _padded(rows: Rows) -> Tensor:
+    """``[R, T]``, zeros on the right."""
+    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
+    for index, row in enumerate(rows):
+        ids[index, : len(row)] = torch.tensor(row)
+    return ids
+
+
+@torch.no_grad()
+def _trial(model: RewardModel) -> bool:
+    size = min(model.backbone.config.get_text_config(decoder=True).vocab_size, 97)
+    prompts, responses = (
+        [[token % size for token in row] for row in rows]
+        for rows in (
+            [[5, 11, 23, 7, 2], [5, 11, 23, 7, 2], [31, 3, 9], [31, 3, 9]],
+            [[13, 17, 3], [19, 29, 41, 8], [37], [43, 6, 1]],
+        )
+    )
+    limits: dict[str, int | None] = {"rows": None, "tokens": None}
+    whole = _padded([[*p, *r] for p, r in zip(prompts, responses, strict=True)])
+    plain = model.hidden_states(whole.to(model.device), None).float()
+    try:
+        [read] = _shared(model, prompts, responses, [[0, 1], [2, 3]], limits)
+    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+        logger.info("The trial of shared prompts failed: %s", error)
+        return False
+    ours, theirs = [], []
+    for place, row in enumerate(read.rows):
+        count = len(responses[row]) + 1
+        begin = len(prompts[row]) - 1
+        ours.append(read.hidden[place, :count].float())
+        theirs.append(plain[row, begin : begin + count])
+    found, expected = torch.cat(ours), torch.cat(theirs)
+    # Half precision differs by rounding; a token out of place differs by far more.
+    allowed = 1e-3 if model.backbone.dtype in (torch.float32, torch.float64) else 5e-2
+    return bool((found - expected).norm() <= allowed * expected.norm())
