@@ -194,20 +194,22 @@ class TestScore:
         assert rows == ROWS
         refused(self.score(root, input_file, tmp_path / "y.jsonl"), "exists")
 
-    def test_resume(self, root, tmp_path, input_file, monkeypatch):
-        monkeypatch.setattr("rewardsteer.evaluation.scoring._CHUNK", 2)
-        output, partial = tmp_path / "y.jsonl", tmp_path / "y.jsonl.partial"
-        partial.write_text(json.dumps(ROWS[0] | {"reward": 1.5}) + '\n{"prompt": "to')
-        refused(self.score(root, input_file, output), "--resume")
-        assert self.score(root, input_file, output, "--resume").exit_code == 0
-        rows = [json.loads(line) for line in output.read_text().splitlines()]
-        assert rows[0]["reward"] == 1.5
-        assert len(rows) == 5
+    def test_resume(self, root, tmp_path, input_file):
+        whole, output = tmp_path / "whole.jsonl", tmp_path / "y.jsonl"
+        assert self.score(root, input_file, whole, "--shard-rows", 2).exit_code == 0
+        partial = tmp_path / "y.jsonl.partial"
+        partial.mkdir()
+        lines = whole.read_text().splitlines(keepends=True)
+        (partial / "00000001.jsonl").write_text("".join(lines[2:4]))
+        made = (tmp_path / "whole.jsonl.run.json").read_text()
+        (partial / "run.json").write_text(made.replace('"shard_rows": 2', '"shard_rows": 3'))
+        refused(self.score(root, input_file, output, "--shard-rows", 2), "--resume")
+        more = ("--shard-rows", 2, "--resume")
+        refused(self.score(root, input_file, output, *more), "begun with other shard_rows")
+        (partial / "run.json").write_text(made)
+        assert self.score(root, input_file, output, *more).exit_code == 0
+        assert output.read_text() == whole.read_text()
         assert not partial.exists()
-
-    def test_resume_with_another_input(self, root, tmp_path, input_file):
-        (tmp_path / "y.jsonl.partial").write_text('{"prompt": "?", "reward": 1}\n')
-        refused(self.score(root, input_file, tmp_path / "y.jsonl", "--resume"), "not line 1")
 
     def test_fields_absent(self, root, tmp_path):
         (tmp_path / "x.jsonl").write_text('{"prompt": "a", "answer": "b"}\n')

@@ -32,12 +32,12 @@ def test_problems_are_found_by_text_not_by_place():
     [one] = attach_problems([solution()], problems)
     assert one.expected_answer == "4"
     other = solution(benchmark="math")
-    assert attach_problems([other], problems) == [other]
+    assert list(attach_problems([other], problems)) == [other]
 
 
 def test_a_question_without_its_problem_is_refused():
     with pytest.raises(DataError, match=r"1 solutions of 'gsm8k'.*lack"):
-        attach_problems([solution()], [Problem("a", "gsm8k", "What is 3 + 3?", "6")])
+        list(attach_problems([solution()], [Problem("a", "gsm8k", "What is 3 + 3?", "6")]))
 
 
 def test_agreement_counts_each_way_of_grading():

@@ -1,23 +1,27 @@
 """Scores in files, and `rewardsteer score` then `evaluate correctness` on folders of solutions."""
 
 import json
+import resource
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.data.rows import ListedRows
 from rewardsteer.data.template import Template
-from rewardsteer.errors import DataError, OutputError
+from rewardsteer.errors import DataError, NonFiniteError, OutputError
 from rewardsteer.evaluation import scoring
 from rewardsteer.evaluation.scoring import Settings, score_rows
+from rewardsteer.evaluation.shards import partial_folder
 from rewardsteer.goals.files import save_goals
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.scorer import Scorer, require_finite
 from tests.fakes import character_tokenizer, save_tiny
 
 LIMIT = 512  # positions of the tiny llama
@@ -177,12 +181,8 @@ class TestScoreRows:
 
 
 class TestResume:
-    @pytest.fixture(autouse=True)
-    def _small_chunks(self, monkeypatch):
-        monkeypatch.setattr(scoring, "_CHUNK", 2)
-
     def interrupted(self, scorer, output, rows, monkeypatch, calls=2):
-        real, seen = scoring._score, []
+        real, seen = scoring.score_shard, []
 
         def failing(*arguments):
             seen.append(1)
@@ -191,38 +191,51 @@ class TestResume:
             return real(*arguments)
 
         with monkeypatch.context() as patch:
-            patch.setattr(scoring, "_score", failing)
+            patch.setattr(scoring, "score_shard", failing)
             with pytest.raises(KeyboardInterrupt):
-                score_rows(scorer, rows, output, Settings(tokens=True))
-        return output.with_name(output.name + ".partial")
+                score_rows(scorer, ListedRows(rows, 2), output, Settings(tokens=True))
+        return partial_folder(output)
 
-    @pytest.mark.parametrize("torn", ["", '{"prompt": "to'])
-    def test_same_file_as_uninterrupted(self, scorer, tmp_path, monkeypatch, torn):
-        rows, whole, output = [LONG, *ROWS], tmp_path / "whole.jsonl", tmp_path / "y.jsonl"
-        expected = score_rows(scorer, rows, whole, Settings(tokens=True))
+    @pytest.mark.parametrize("ending", ["jsonl", "parquet"])
+    def test_same_file_as_uninterrupted(self, scorer, tmp_path, monkeypatch, ending):
+        rows = [LONG | {"tag": 0}, *(row for row in ROWS if isinstance(row["prompt"], str))]
+        whole, output = tmp_path / f"whole.{ending}", tmp_path / f"y.{ending}"
+        expected = score_rows(scorer, ListedRows(rows, 2), whole, Settings(tokens=True))
         partial = self.interrupted(scorer, output, rows, monkeypatch)
         assert not output.exists()
-        assert len(read(partial)) == 4
-        with partial.open("a") as stream:
-            stream.write(torn)
+        assert {path.name for path in partial.iterdir()} == {
+            "run.json", "00000000.jsonl", "00000001.jsonl"
+        }
+        (partial / ".00000002.jsonl.x1").write_text('{"prompt": "to')
+        (partial / "whole").write_text("half")
         done = []
         report = score_rows(
-            scorer, rows, output, Settings(tokens=True), resume=True,
+            scorer, ListedRows(rows, 2), output, Settings(tokens=True), resume=True,
             announce=lambda *progress: done.append(progress),
         )
-        assert done == [(4, 7), (6, 7), (7, 7)]
-        assert report == expected == (7, 1)
+        assert done == [(4, 6), (6, 6)]
+        assert report == expected == (6, 1)
         assert output.read_bytes() == whole.read_bytes()
         assert not partial.exists()
+        assert {path.name for path in tmp_path.iterdir()} == {
+            name + end for name in (output.name, whole.name) for end in ("", ".run.json")
+        }
 
-    def test_other_input_is_refused(self, scorer, tmp_path, monkeypatch):
+    def test_another_task_is_refused(self, root, scorer, tmp_path, monkeypatch):
         output = tmp_path / "y.jsonl"
         partial = self.interrupted(scorer, output, ROWS, monkeypatch)
-        before = partial.read_bytes()
-        for other in ([ROWS[0], ROWS[2], *ROWS[2:]], ROWS[:3]):
-            with pytest.raises(DataError, match="--overwrite"):
-                score_rows(scorer, other, output, Settings(tokens=True), resume=True)
-        assert partial.read_bytes() == before
+        before = {path.name: path.read_bytes() for path in partial.iterdir()}
+        for reader, rows, settings, what in (
+            (scorer, ListedRows([ROWS[0], *ROWS[2:], ROWS[1]], 2), Settings(tokens=True), "input"),
+            (scorer, ListedRows(ROWS[:3], 2), Settings(tokens=True), "input, rows"),
+            (scorer, ListedRows(ROWS, 3), Settings(tokens=True), "shard_rows"),
+            (scorer, ListedRows(ROWS, 2), Settings(), "tokens"),
+            (scorer, ListedRows(ROWS, 2), Settings(make_goal(scorer), True), "goal"),
+            (Scorer.load(root / "other"), ListedRows(ROWS, 2), Settings(tokens=True), "fingerpr"),
+        ):
+            with pytest.raises(DataError, match=f"other {what}.*--overwrite"):
+                score_rows(reader, rows, output, settings, resume=True)
+        assert {path.name: path.read_bytes() for path in partial.iterdir()} == before
         assert not output.exists()
 
     def test_taken(self, scorer, tmp_path, monkeypatch):
@@ -234,7 +247,93 @@ class TestResume:
         assert not partial.exists()
         assert "token_rewards" not in read(output)[0]
         with pytest.raises(OutputError, match="exists"):
+            score_rows(scorer, ROWS, output, Settings())
+
+    def test_a_finished_run_has_nothing_left(self, scorer, tmp_path):
+        """Also where the kill came between the output's name and the tidying up."""
+        output = tmp_path / "y.jsonl"
+        expected = score_rows(scorer, ROWS, output, Settings())
+        before = output.read_bytes()
+        record = tmp_path / "y.jsonl.run.json"
+        assert score_rows(scorer, ROWS, output, Settings(), resume=True) == expected
+        partial_folder(output).mkdir()
+        record.rename(partial_folder(output) / "run.json")
+        assert score_rows(scorer, ROWS, output, Settings(), resume=True) == expected
+        assert output.read_bytes() == before
+        assert record.exists()
+        assert not partial_folder(output).exists()
+        with pytest.raises(DataError, match="other tokens"):
+            score_rows(scorer, ROWS, output, Settings(tokens=True), resume=True)
+        record.unlink()
+        with pytest.raises(OutputError, match="nothing says what made it"):
             score_rows(scorer, ROWS, output, Settings(), resume=True)
+
+    def test_a_damaged_shard_is_named(self, scorer, tmp_path, monkeypatch):
+        output = tmp_path / "y.jsonl"
+        shard = self.interrupted(scorer, output, ROWS, monkeypatch) / "00000001.jsonl"
+        content = shard.read_bytes()
+        for damaged, what in (
+            (content[:-4], "cannot be read"), (content.splitlines(True)[0], "holds 1 rows"),
+        ):
+            shard.write_bytes(damaged)
+            with pytest.raises(OutputError, match=what):
+                score_rows(
+                    scorer, ListedRows(ROWS, 2), output, Settings(tokens=True), resume=True
+                )
+            assert not output.exists()
+        shard.unlink()
+        score_rows(scorer, ListedRows(ROWS, 2), output, Settings(tokens=True), resume=True)
+        assert len(read(output)) == len(ROWS)
+
+    @pytest.mark.parametrize(("limit", "kept"), [(100, "0 of 3"), (2000, "3 of 3")])
+    def test_a_full_disk_keeps_what_is_done(self, scorer, tmp_path, limit, kept):
+        """The system refuses to write files larger than the limit: first the shards, then what
+        joins them."""
+        rows = [{"prompt": "a" * 200, "completion": "b" * 20}] * 12
+        output, whole = tmp_path / "y.jsonl", tmp_path / "whole.jsonl"
+        score_rows(scorer, ListedRows(rows, 4), whole, Settings())
+        before = resource.getrlimit(resource.RLIMIT_FSIZE)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, before[1]))
+        try:
+            with pytest.raises(OutputError, match=f"cannot be written.* {kept} shards.*--resume"):
+                score_rows(scorer, ListedRows(rows, 4), output, Settings())
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        assert not output.exists()
+        score_rows(scorer, ListedRows(rows, 4), output, Settings(), resume=True)
+        assert output.read_bytes() == whole.read_bytes()
+
+
+def test_parquet_has_the_same_rows(scorer, tmp_path):
+    rows = [dict(row, tag=number) for number, row in enumerate(ROWS) if row["prompt"] != ""]
+    rows = [row for row in rows if isinstance(row["prompt"], str)]
+    rows[2] = dict(rows[2], extra=[1, 2], prompt="p" * LIMIT)
+    goal = make_goal(scorer)
+    for name in ("y.jsonl", "y.parquet"):
+        score_rows(scorer, ListedRows(rows, 2), tmp_path / name, Settings(goal, True))
+    expected = read(tmp_path / "y.jsonl")
+    found = pq.read_table(tmp_path / "y.parquet").to_pylist()
+    assert expected[2]["reward"] is found[2]["reward"] is None
+    for one, other in zip(found, expected, strict=True):
+        assert {name: value for name, value in one.items() if value is not None} == {
+            name: value for name, value in other.items() if value is not None
+        }
+
+
+def test_parquet_refuses_mixed_fields_before_any_work(scorer, tmp_path):
+    with pytest.raises(DataError, match="'prompt' holds values that do not fit"):
+        score_rows(scorer, ROWS, tmp_path / "y.parquet", Settings())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_reward_that_is_no_number_names_the_row(scorer, tmp_path, monkeypatch):
+    rows = ListedRows([LONG, *ROWS], 3)
+    values = np.array([np.nan, 1.0])
+    monkeypatch.setattr(scorer, "score_ids", lambda *_, numbers, **__: require_finite(
+        values if len(numbers) == 2 else values[1:].repeat(len(numbers)), numbers
+    ) or values[1:].repeat(len(numbers)))
+    with pytest.raises(NonFiniteError, match="row 2 is nan"):
+        score_rows(scorer, rows, tmp_path / "y.jsonl", Settings())
 
 
 def run(*arguments):
@@ -297,7 +396,10 @@ class TestCommands:
     def test_files(self, root, scores):
         found = {str(path.relative_to(scores)) for path in scores.rglob("*") if path.is_file()}
         assert found == {
-            "run.json", *(f"{p}/{b}.jsonl" for p in ("all", "greedy") for b in ("sums", "ones"))
+            "run.json", *(
+                f"{p}/{b}.jsonl{end}" for p in ("all", "greedy") for b in ("sums", "ones")
+                for end in ("", ".run.json")
+            )
         }
         for name in ("sums", "ones"):
             assert {row["sample"] for row in read(scores / f"greedy/{name}.jsonl")} == {"greedy"}

@@ -1,5 +1,6 @@
 """The choice of the engine that runs a model."""
 
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
@@ -11,8 +12,10 @@ VllmOptions = Annotated[
 ]
 
 
-def vllm_options(engine: str, items: list[str]) -> dict[str, Any] | None:
-    """Engine arguments of vLLM; None for the transformers engine.
+def vllm_options(
+    engine: str, items: list[str], known: Sequence[str] = ("transformers", "vllm")
+) -> dict[str, Any] | None:
+    """Engine arguments of vLLM; None for the other engines.
 
     Raises:
         ConfigError: an unknown engine, or an option that is malformed or not for this one.
@@ -21,8 +24,8 @@ def vllm_options(engine: str, items: list[str]) -> dict[str, Any] | None:
 
     from rewardsteer.errors import ConfigError
 
-    if engine not in ("transformers", "vllm"):
-        raise ConfigError(f"Unknown engine {engine!r}; expected transformers or vllm.")
+    if engine not in known:
+        raise ConfigError(f"Unknown engine {engine!r}; expected {' or '.join(known)}.")
     wrong = [item for item in items if engine != "vllm" or "=" not in item]
     if wrong:
         raise ConfigError(

@@ -1,7 +1,7 @@
 """Labels of solutions: from reference answers where a file has none, compared where it has."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rewardsteer.data.answers import extract_answer, same_answer
@@ -12,35 +12,33 @@ from rewardsteer.records import Solution
 
 
 def attach_problems(
-    solutions: Sequence[Solution], problems: Iterable[Problem]
-) -> list[Solution]:
+    solutions: Iterable[Solution], problems: Iterable[Problem]
+) -> Iterator[Solution]:
     """Solutions with the reference answers of their questions, found by the questions' text.
 
     Only benchmarks that problems were given for are looked at.
 
     Raises:
-        DataError: a question is not among its benchmark's problems.
+        DataError: at the end, where questions were not among their benchmark's problems.
     """
     answers: dict[str, dict[str, str]] = defaultdict(dict)
     for problem in problems:
         answers[problem.benchmark][question_key(problem.question)] = problem.answer
-    attached, missing = [], []
+    missing, first = 0, None
     for solution in solutions:
         known = answers.get(solution.benchmark)
         if known is None:
-            attached.append(solution)
+            yield solution
             continue
         answer = known.get(question_key(solution.prompt))
         if answer is None:
-            missing.append(solution)
-        attached.append(solution.model_copy(update={"expected_answer": answer}))
-    if missing:
-        first = missing[0]
+            missing, first = missing + 1, first or solution
+        yield solution.model_copy(update={"expected_answer": answer})
+    if first is not None:
         raise DataError(
-            f"{len(missing)} solutions of {first.benchmark!r} answer questions that its problems "
+            f"{missing} solutions of {first.benchmark!r} answer questions that its problems "
             f"lack (the first: {str(first.prompt)[:60]!r}…); give the problems they were made for."
         )
-    return attached
 
 
 def grade(solution: Solution) -> Solution:

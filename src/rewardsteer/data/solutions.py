@@ -37,6 +37,13 @@ def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
     Raises:
         DataError: nothing there, a row without question or solution, or one solution twice.
     """
+    for place, _, solution in read_solution_rows(path):
+        yield place, solution
+
+
+def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
+    """`read_solutions` with the row each comes from; of rows that hold several, nothing is left
+    that the solution does not say, so theirs are empty."""
     seen: dict[tuple[str, str, str, str], str] = {}
     for file, benchmark in _files(path):
         for place, row in read_rows("train", str(file), ""):
@@ -58,7 +65,7 @@ def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
                         "'sample' values or remove one."
                     )
                 seen[key] = place
-                yield place, solution
+                yield place, row if len(found) == 1 else {}, solution
 
 
 def question_key(question: Prompt) -> str:

@@ -1,25 +1,20 @@
-"""Rewards of many completions to a file: in order, any size, resumable.
+"""Rewards of many completions to a file: in order, any size, resumable shard by shard."""
 
-Rows are appended to ``OUTPUT.partial`` chunk by chunk; ``OUTPUT`` appears when all are done.
-"""
-
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-from rewardsteer.errors import DataError, OutputError
+from rewardsteer.data.rows import SHARD_ROWS, ListedRows, Rows, arrow_schema
+from rewardsteer.data.template import Template
+from rewardsteer.evaluation.shards import Row, Shards
+from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.scorer import Goal, Scorer, TokenScores
-from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 from rewardsteer.records import Message
 
-_CHUNK = 2048  # rows between two writes; sorted by length within
 _DIGITS = 6  # of token values in files
 ADDED = (
     "reward", "token_rewards", "token_similarities", "token_count", "prompt_tokens", "skipped",
 )
-
-Row = dict[str, Any]
 
 
 class Settings(NamedTuple):
@@ -41,9 +36,21 @@ class Report(NamedTuple):
     skipped: int
 
 
+class Described(Protocol):
+    """Which reward model gives the values."""
+
+    fingerprint: str
+    template: Template
+    name: str
+
+
+# Makes shards and yields the number of each that is done.
+Engine = Callable[[Shards, Sequence[int]], Iterator[int]]
+
+
 def score_rows(
-    scorer: Scorer, rows: Sequence[Row], output: Path, settings: Settings, *,
-    resume: bool = False, overwrite: bool = False,
+    scorer: Described, rows: Rows | Sequence[Row], output: Path, settings: Settings, *,
+    resume: bool = False, overwrite: bool = False, engine: Engine | None = None,
     announce: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
     """Write every row with what the reward model says of its ``prompt`` and ``completion``.
@@ -52,52 +59,63 @@ def score_rows(
     under ``skipped``.
 
     Args:
-        scorer: the reward model.
+        scorer: the reward model, a `Scorer` where no engine is given.
         rows: JSON-ready, in order.
-        output: JSONL file.
+        output: JSONL or Parquet file.
         settings: see `Settings`.
         resume: go on with an interrupted run of the same rows.
         overwrite: replace what is there.
+        engine: does the work elsewhere; None: here, one shard after the other.
         announce: called with rows done and rows in all.
 
     Raises:
-        OutputError: the output exists, or an interrupted run does, and no flag was given.
-        DataError: the interrupted run had other rows.
+        OutputError: the output exists, or an interrupted run does, and no flag was given; or the
+            disk is full.
+        DataError: the interrupted run had other rows, weights or settings.
         NonFiniteError: a reward is NaN or infinite.
     """
-    partial = check_output(output, resume=resume, overwrite=overwrite)
-    if not resume:
-        partial.unlink(missing_ok=True)
-    done, skipped = _take_up(partial, rows) if resume else (0, 0)
-    announce(done, len(rows))
-    for begin in range(done, len(rows), _CHUNK):
-        chunk = rows[begin : begin + _CHUNK]
-        lines = []
-        for row in _score(scorer, chunk, settings):
-            skipped += "skipped" in row
-            lines.append(json.dumps(row, ensure_ascii=False))
-        append_jsonl(partial, lines)
-        announce(begin + len(chunk), len(rows))
-    partial.replace(output)
-    return Report(len(rows), skipped)
+    if isinstance(rows, Sequence):
+        rows = ListedRows(rows, SHARD_ROWS)
+    schema = parquet_schema(rows, settings) if output.suffix == ".parquet" else None
+    shards = Shards(
+        output, _task(scorer, rows, settings), count=rows.count, step=rows.step, resume=resume,
+        overwrite=overwrite,
+    )
+    missing = shards.missing()
+    done = rows.count - sum(shards.rows_in(shard) for shard in missing)
+    announce(done, rows.count)
+    if engine is None:
+        assert isinstance(scorer, Scorer), "without an engine the model is here"
+        engine = here(scorer, rows, settings)
+    for shard in engine(shards, missing):
+        done += shards.rows_in(shard)
+        announce(done, rows.count)
+    return Report(rows.count, sum("skipped" in row for row in shards.finish(schema)))
 
 
-def check_output(output: Path, *, resume: bool, overwrite: bool) -> Path:
-    """The partial file of an output that may be written now; raises `OutputError` otherwise."""
-    partial = output.with_name(output.name + ".partial")
-    if output.exists() and not overwrite:
-        raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
-    if partial.exists() and not (resume or overwrite):
-        raise OutputError(
-            f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
-            "--overwrite to begin anew."
-        )
-    return partial
+def here(scorer: Scorer, rows: Rows, settings: Settings) -> Engine:
+    """Scores in this process."""
+    def run(shards: Shards, missing: Sequence[int]) -> Iterator[int]:
+        for shard in missing:
+            found = rows.read(shard)
+            shards.write(shard, score_shard(scorer, found, settings, shard * rows.step))
+            yield shard
+
+    return run
 
 
-def _score(scorer: Scorer, rows: Sequence[Row], settings: Settings) -> Iterator[Row]:
+def score_shard(
+    scorer: Scorer, rows: Sequence[Row], settings: Settings, first_row: int = 0
+) -> Iterator[Row]:
     """The rows with their values, one after the other: a list of per-token numbers is far larger in
-    Python than what it is made from."""
+    Python than what it is made from.
+
+    Args:
+        scorer: the reward model.
+        rows: those of one shard.
+        settings: see `Settings`.
+        first_row: how many rows came before these, for messages.
+    """
     prompts, responses = scorer.encode(
         [_prompt(row["prompt"]) for row in rows], [row["completion"] for row in rows]
     )
@@ -106,17 +124,39 @@ def _score(scorer: Scorer, rows: Sequence[Row], settings: Settings) -> Iterator[
         _obstacle(len(p) + len(r), len(r), limit) for p, r in zip(prompts, responses, strict=True)
     ]
     readable = [index for index, reason in enumerate(reasons) if not reason]
-    scores = scorer.token_scores_ids(
-        [prompts[index] for index in readable], [responses[index] for index in readable],
-        batch_size=None, batch_tokens=settings.batch_tokens, goal=settings.goal,
+    values = _values(
+        scorer, [prompts[index] for index in readable], [responses[index] for index in readable],
+        settings, [first_row + index + 1 for index in readable],
     )
-    by_row = dict(zip(readable, scores, strict=True))
-    for index, row in enumerate(rows):
+    for row, reason in zip(rows, reasons, strict=True):
         kept = {name: value for name, value in row.items() if name not in ADDED}
-        if index in by_row:
-            yield kept | _values(by_row[index], settings)
-        else:
-            yield kept | {"reward": None, "skipped": reasons[index]}
+        yield kept | (next(values) if not reason else {"reward": None, "skipped": reason})
+
+
+def _values(
+    scorer: Scorer, prompts: list[list[int]], responses: list[list[int]], settings: Settings,
+    numbers: list[int],
+) -> Iterator[Row]:
+    how: dict[str, Any] = {
+        "batch_size": None, "batch_tokens": settings.batch_tokens, "numbers": numbers
+    }
+    if not settings.tokens:
+        for reward in scorer.score_ids(prompts, responses, **how):
+            yield {"reward": float(reward)}
+        return
+    for scores in scorer.token_scores_ids(prompts, responses, goal=settings.goal, **how):
+        yield _token_values(scores)
+
+
+def _token_values(scores: TokenScores) -> Row:
+    values: Row = {
+        "reward": float(scores.rewards[-1]), "token_count": len(scores.rewards),
+        "prompt_tokens": scores.prompt_tokens,
+        "token_rewards": scores.rewards.round(_DIGITS).tolist(),
+    }
+    if scores.similarities is not None:
+        values["token_similarities"] = scores.similarities.round(_DIGITS).tolist()
+    return values
 
 
 def _obstacle(length: int, response: int, limit: int | None) -> str:
@@ -127,39 +167,37 @@ def _obstacle(length: int, response: int, limit: int | None) -> str:
     return ""
 
 
-def _values(scores: TokenScores, settings: Settings) -> Row:
-    values: Row = {"reward": float(scores.rewards[-1])}
-    if settings.tokens:
-        values["token_count"] = len(scores.rewards)
-        values["prompt_tokens"] = scores.prompt_tokens
-        values["token_rewards"] = scores.rewards.round(_DIGITS).tolist()
-        if scores.similarities is not None:
-            values["token_similarities"] = scores.similarities.round(_DIGITS).tolist()
-    return values
-
-
 def _prompt(prompt: Any) -> Any:
     if isinstance(prompt, str):
         return prompt
     return [Message.model_validate(message) for message in prompt]
 
 
-def _take_up(partial: Path, rows: Sequence[Row]) -> tuple[int, int]:
-    """Rows already scored and those skipped, after cutting off a torn last line."""
-    done, skipped = repair_jsonl(partial), 0
-    if done > len(rows):
-        raise DataError(f"{partial} holds {done} rows, the input {len(rows)}; pass --overwrite.")
-    if done == 0:
-        return 0, 0
-    for (number, before), row in zip(read_jsonl(partial), rows, strict=False):
-        skipped += "skipped" in before
-        theirs, ours = (
-            {name: value for name, value in one.items() if name not in ADDED}
-            for one in (before, row)
-        )
-        if theirs != ours:
-            raise DataError(
-                f"{partial}, line {number} is not line {number} of the input; resume with the same "
-                "input, or pass --overwrite to begin anew."
-            )
-    return done, skipped
+def _task(scorer: Described, rows: Rows, settings: Settings) -> dict[str, Any]:
+    """What decides the values: a run of another task may not be gone on with."""
+    return {"input": rows.digest} | describe(scorer, settings)
+
+
+def describe(scorer: Described, settings: Settings) -> dict[str, Any]:
+    """Which model, template and goal give the values."""
+    goal = settings.goal
+    return {
+        "fingerprint": scorer.fingerprint,
+        "template": scorer.template.model_dump(mode="json"),
+        "goal": goal.describe() if isinstance(goal, GoalState) else None,
+        "tokens": settings.tokens,
+    }
+
+
+def parquet_schema(rows: Rows, settings: Settings) -> Any:
+    """The Arrow schema of the output; raises `DataError` where the rows fit into none."""
+    import pyarrow as pa
+
+    values = [("reward", pa.float64())]
+    if settings.tokens:
+        values += [("token_count", pa.int64()), ("prompt_tokens", pa.int64())]
+        values += [("token_rewards", pa.list_(pa.float64()))]
+    if settings.tokens and settings.goal is not None:
+        values += [("token_similarities", pa.list_(pa.float64()))]
+    given = arrow_schema(rows, ADDED)
+    return pa.schema([*given, *(pa.field(*value) for value in values), ("skipped", pa.string())])

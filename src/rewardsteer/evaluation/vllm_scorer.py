@@ -65,6 +65,14 @@ class VllmScorer(Scorer):
         """Longest row the model can read, in tokens; None when it has no limit."""
         return self._limit
 
+    def score_ids(
+        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
+        **settings: Any,
+    ) -> np.ndarray:
+        """The rewards ``[N]`` of whole completions; see `token_scores_ids`."""
+        found = self.token_scores_ids(prompt_ids, response_ids, **settings)
+        return np.array([scores.rewards[-1] for scores in found])
+
     def token_scores_ids(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
         **settings: Any,
@@ -83,11 +91,12 @@ class VllmScorer(Scorer):
             )
         rows = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
         counts = [len(ids) if self._tokens else 1 for ids in response_ids]
+        names = settings.get("numbers") or range(1, len(rows) + 1)
         scores = []
         for number, values in enumerate(self._rewards(rows, [len(p) for p in prompt_ids])):
             if not np.isfinite(values).all():
                 raise NonFiniteError(
-                    f"A reward of row {number + 1} is {values[~np.isfinite(values)][0]}; expected "
+                    f"A reward of row {names[number]} is {values[~np.isfinite(values)][0]}; expected "
                     "finite numbers. The checkpoint may be damaged, or its values overflow in this "
                     "dtype: try float32."
                 )

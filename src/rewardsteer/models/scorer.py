@@ -143,8 +143,10 @@ class Scorer:
     def score_ids(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> np.ndarray:
-        """Rewards ``[N]`` (float64) of token rows exactly as given (see `close_response`)."""
+        """Rewards ``[N]`` (float64) of token rows exactly as given (see `close_response`);
+        ``numbers`` are the rows' own, for messages."""
         rewards = np.empty(len(prompt_ids), dtype=np.float64)
         head = self.reward_model.head
         for read in self.read(
@@ -156,7 +158,7 @@ class Scorer:
             else:
                 values = head.sequence_rewards(read.hidden, read.ids, read.last)
             rewards[read.rows] = values.double().cpu().numpy()
-        _require_finite(rewards)
+        require_finite(rewards, numbers)
         return rewards
 
     def token_scores(
@@ -184,8 +186,10 @@ class Scorer:
     def token_scores_ids(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None, goal: Goal | None = None,
+        numbers: Sequence[int] | None = None,
     ) -> list[TokenScores]:
-        """`token_scores` of token rows exactly as given."""
+        """`token_scores` of token rows exactly as given; ``numbers`` are their own, for messages.
+        """
         scores: dict[int, TokenScores] = {}
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
@@ -198,7 +202,8 @@ class Scorer:
             for index, row in enumerate(read.rows):
                 end = int(read.last[index]) + 1
                 part = slice(end - len(response_ids[row]), end)
-                _require_finite(rewards[index, part], row)
+                number = row + 1 if numbers is None else numbers[row]
+                require_finite(rewards[index, part], tokens_of=number)
                 scores[row] = TokenScores(
                     rewards=rewards[index, part],
                     similarities=None if similar is None else similar[index, part],
@@ -355,11 +360,24 @@ class Scorer:
                 )
 
 
-def _require_finite(rewards: np.ndarray, row: int | None = None) -> None:
+def require_finite(
+    rewards: np.ndarray, numbers: Sequence[int] | None = None, *, tokens_of: int | None = None
+) -> None:
+    """Raise `NonFiniteError` naming the first reward that is no finite number.
+
+    Args:
+        rewards: of rows, or of the tokens of one.
+        numbers: the rows' own numbers; None: they count from 1.
+        tokens_of: number of the row whose tokens these are.
+    """
     wrong = np.flatnonzero(~np.isfinite(rewards))
-    if len(wrong):
-        where = f"row {wrong[0] + 1}" if row is None else f"token {wrong[0] + 1} of row {row + 1}"
-        raise NonFiniteError(
-            f"The reward of {where} is {rewards[wrong[0]]}; expected a finite number. The "
-            "checkpoint may be damaged, or its values overflow in this dtype: try float32."
-        )
+    if not len(wrong):
+        return
+    at = int(wrong[0])
+    where = f"row {at + 1 if numbers is None else numbers[at]}"
+    if tokens_of is not None:
+        where = f"token {at + 1} of row {tokens_of}"
+    raise NonFiniteError(
+        f"The reward of {where} is {rewards[at]}; expected a finite number. The checkpoint may be "
+        "damaged, or its values overflow in this dtype: try float32."
+    )

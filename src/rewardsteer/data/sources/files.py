@@ -4,15 +4,21 @@ import csv
 import gzip
 import io
 import json
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import IO, Any, cast
 
 from rewardsteer.data.sources import NoSplitError
 from rewardsteer.errors import DataError
 
 Row = dict[str, Any]
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+# What reading a file may raise, a damaged .gz included.
+READ_FAILURES = (OSError, EOFError, zlib.error)
+# Half of a surrogate pair, which is no text, can only be written so.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_rows(
@@ -127,46 +133,59 @@ def _kind(file: Path) -> str:
     return Path(file.name.removesuffix(".gz")).suffix
 
 
+def open_bytes(file: Path) -> IO[bytes]:
+    """A file's bytes, of a ``.gz`` what was compressed; see `READ_FAILURES`."""
+    opener: Any = gzip.open if file.name.endswith(".gz") else open
+    return cast(IO[bytes], opener(file, "rb"))
+
+
+def parse_object(line: bytes, place: str) -> Row:
+    """The JSON object of one line; raises `DataError` naming the place."""
+    return _object(_parse(_decode(line, place), place), place)
+
+
 def _file(file: Path) -> Iterator[tuple[str, Row]]:
     """Rows of one file; an empty one is an error."""
     kind = _kind(file)
-    if kind == ".parquet":
-        rows = _parquet(file)
-    elif kind in _SUFFIXES:
-        text = _text(file)
-        rows = {".jsonl": _jsonl, ".json": _json, ".csv": _csv}[kind](file, text)
-    else:
+    readers = {".parquet": _parquet, ".jsonl": _jsonl, ".json": _json, ".csv": _csv}
+    if kind not in readers or (kind == ".parquet" and file.suffix == ".gz"):
         raise DataError(
             f"The file {file} has an unknown ending; expected {', '.join(_SUFFIXES)}, the text "
             "forms also with .gz."
         )
     count = 0
-    for place, row in rows:
+    for place, row in readers[kind](file):
         count += 1
         yield place, row
     if count == 0:
         raise DataError(f"The file {file} holds no rows.")
 
 
-def _text(file: Path) -> str:
-    try:
-        content = file.read_bytes()
-        if file.name.endswith(".gz"):
-            content = gzip.decompress(content)
-        return content.decode("utf-8-sig")
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise DataError(f"The file {file} cannot be read as UTF-8 text: {error}.") from error
-
-
-def _jsonl(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _lines(file: Path) -> Iterator[bytes]:
     # Split at "\n" alone: JSON strings may hold other characters that str.splitlines breaks at.
-    for number, line in enumerate(text.split("\n"), start=1):
+    try:
+        with open_bytes(file) as stream:
+            yield from stream
+    except READ_FAILURES as error:
+        raise DataError(f"The file {file} cannot be read: {error}.") from error
+
+
+def _decode(content: bytes, place: str) -> str:
+    try:
+        return content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{place}: expected UTF-8 text ({error}).") from error
+
+
+def _jsonl(file: Path) -> Iterator[tuple[str, Row]]:
+    for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             place = f"{file}, line {number}"
-            yield place, _object(_parse(line, place), place)
+            yield place, parse_object(line, place)
 
 
-def _json(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _json(file: Path) -> Iterator[tuple[str, Row]]:
+    text = _decode(b"".join(_lines(file)), str(file))
     if not text.strip():
         return
     rows = _parse(text, str(file))
@@ -177,32 +196,51 @@ def _json(file: Path, text: str) -> Iterator[tuple[str, Row]]:
         yield place, _object(row, place)
 
 
-def _csv(file: Path, text: str) -> Iterator[tuple[str, Row]]:
+def _csv(file: Path) -> Iterator[tuple[str, Row]]:
+    text = _decode(b"".join(_lines(file)), str(file))
     reader = csv.DictReader(io.StringIO(text, newline=""))
-    for row in reader:
-        place = f"{file}, line {reader.line_num}"
-        if None in row or None in row.values():
-            raise DataError(f"{place}: expected {len(reader.fieldnames or [])} cells in each row.")
-        yield place, dict(row)
+    try:
+        for row in reader:
+            place = f"{file}, line {reader.line_num}"
+            if None in row or None in row.values():
+                names = reader.fieldnames or []
+                raise DataError(f"{place}: expected {len(names)} cells in each row.")
+            yield place, dict(row)
+    except csv.Error as error:
+        raise DataError(f"{file}, line {reader.line_num}: not valid CSV ({error}).") from error
 
 
-def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+def parquet_rows(file: Path) -> Iterator[Row]:
+    """Rows of a Parquet file, a few at a time.
+
+    Raises:
+        DataError: it cannot be read.
+    """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
-        rows = pq.read_table(file).to_pylist()
-    except (pa.ArrowException, OSError) as error:
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(batch_size=256):
+                yield from batch.to_pylist()
+    # Values that no Python object holds raise of the last three kinds.
+    except (pa.ArrowException, OSError, ValueError, OverflowError, TypeError) as error:
         raise DataError(f"The Parquet file {file} cannot be read: {error}") from error
-    for index, row in enumerate(rows, start=1):
+
+
+def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
+    for index, row in enumerate(parquet_rows(file), start=1):
         yield f"{file}, row {index}", row
 
 
 def _parse(text: str, place: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError as error:
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            json.dumps(value, ensure_ascii=False).encode()
+    except (ValueError, RecursionError) as error:
         raise DataError(f"{place}: not valid JSON ({error}).") from error
+    return value
 
 
 def _object(row: Any, place: str) -> Row:

@@ -1,0 +1,155 @@
+"""Scoring on a Ray cluster: actors hold the model, Ray Data hands them the numbers of shards.
+
+Only numbers travel. Every actor reads its rows from the input and writes its shards itself, so all
+machines must see the folders of the input, the output and the model under the same names. A shard
+that Ray has done twice, because a machine went away, is the same file again.
+"""
+
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from rewardsteer import errors
+from rewardsteer.data.rows import Rows
+from rewardsteer.data.template import Template
+from rewardsteer.evaluation.scoring import Engine, Settings, score_shard
+from rewardsteer.evaluation.shards import Shards
+from rewardsteer.models.checkpoint import fingerprint, read_card
+from rewardsteer.models.scorer import Scorer
+
+# Blocks of numbers that Ray keeps track of, at most.
+_BLOCKS = 10_000
+
+
+@dataclass
+class FolderDescription:
+    """A reward model that is not loaded here; see `Scorer` for its attributes."""
+
+    fingerprint: str
+    template: Template
+    name: str
+    hidden_size: int
+
+
+def describe_folder(folder: Path) -> FolderDescription:
+    """What a reward model folder holds.
+
+    Raises:
+        CheckpointError: missing or damaged folder.
+    """
+    from transformers import AutoConfig
+
+    card = read_card(folder)
+    try:
+        config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
+        template = Template.model_validate(card.template)
+    except (OSError, ValueError) as error:
+        raise errors.CheckpointError(f"The model {folder} cannot be loaded: {error}") from error
+    width = config.get_text_config(decoder=True).hidden_size
+    return FolderDescription(fingerprint(folder), template, str(folder), width)
+
+
+def on_ray(
+    folder: Path, rows: Rows, settings: Settings, *, device: str = "cpu",
+    dtype: str | None = None, address: str | None = None, actors: int | None = None,
+) -> Engine:
+    """An engine that scores shards on a Ray cluster.
+
+    Args:
+        folder: the reward model.
+        rows: the input.
+        settings: see `Settings`.
+        device: of each actor; ``cuda`` takes one GPU each.
+        dtype: float32, bfloat16 or float16; None: as saved.
+        address: of a cluster; None: the one RAY_ADDRESS names, else one on this machine alone.
+        actors: how many; None: one a GPU, or one a CPU core where there is none.
+
+    Raises:
+        ConfigError: Ray is not installed, or the cluster does not answer.
+    """
+    def run(shards: Shards, missing: Sequence[int]) -> Iterator[int]:
+        if not missing:
+            return
+        ray = _connect(address)
+        kind = "GPU" if device.startswith("cuda") else "CPU"
+        count = min(actors or int(ray.cluster_resources().get(kind, 0)), len(missing))
+        if count < 1:
+            raise errors.ConfigError(f"The Ray cluster has no {kind}; choose another --device.")
+        shards.folder = shards.folder.absolute()
+        options = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
+        numbers = ray.data.from_items(
+            [{"shard": shard} for shard in missing], override_num_blocks=min(len(missing), _BLOCKS)
+        )
+        done = numbers.map_batches(
+            _Actor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
+            fn_constructor_args=(folder.absolute(), rows, shards, settings, device, dtype),
+            **options,
+        )
+        for answer in done.iter_rows():
+            if answer["fault"]:
+                raise getattr(errors, answer["kind"])(answer["fault"])
+            yield _here(shards, int(answer["shard"]))
+
+    return run
+
+
+def _connect(address: str | None) -> Any:
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    try:
+        import ray
+        import ray.data
+    except ImportError as error:
+        raise errors.ConfigError(
+            "--engine ray needs Ray: pip install 'rewardsteer[ray]'."
+        ) from error
+    if ray.is_initialized():
+        return ray
+    local: dict[str, Any] = {}
+    if address is None and not os.environ.get("RAY_ADDRESS"):
+        local = {"_node_ip_address": "127.0.0.1", "include_dashboard": False}
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **local)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise errors.ConfigError(
+            f"The Ray cluster {address or os.environ.get('RAY_ADDRESS', '')} cannot be reached: "
+            f"{error}"
+        ) from error
+    ray.data.DataContext.get_current().enable_progress_bars = False
+    return ray
+
+
+def _here(shards: Shards, shard: int) -> int:
+    if not shards.place(shard).exists():
+        raise errors.OutputError(
+            f"Shard {shard} was scored, but {shards.place(shard)} is not there: the output must "
+            "lie in a folder that all machines of the cluster share."
+        )
+    return shard
+
+
+class _Actor:
+    """Holds the model; Ray calls it with numbers of shards."""
+
+    def __init__(
+        self, folder: Path, rows: Rows, shards: Shards, settings: Settings, device: str,
+        dtype: str | None,
+    ) -> None:
+        import torch
+
+        kind = None if dtype is None else getattr(torch, dtype)
+        self._rows, self._shards, self._settings = rows, shards, settings
+        self._scorer = Scorer.load(folder, device=device, dtype=kind)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
+        [shard] = batch["shard"].tolist()
+        fault = kind = ""
+        try:
+            rows = self._rows.read(shard)
+            first = shard * self._rows.step
+            self._shards.write(shard, score_shard(self._scorer, rows, self._settings, first))
+        except errors.RewardsteerError as error:
+            fault, kind = str(error), type(error).__name__
+        return {"shard": [shard], "fault": [fault], "kind": [kind]}

@@ -1,0 +1,207 @@
+"""Results of a long run, shard by shard, until the output is whole.
+
+    OUTPUT.partial/run.json        what is being made, from what
+    OUTPUT.partial/00000000.jsonl  the first rows, and so on
+    OUTPUT                         all of them, in order
+    OUTPUT.run.json                what made them
+
+Every file appears whole or not at all. A shard's number says which rows it holds, so whatever is
+done twice (after a kill, by a second machine) is the same shard again and no row is there twice.
+"""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import IO, Any
+
+from rewardsteer.errors import DataError, OutputError
+from rewardsteer.outputs import read_json, write_json, write_text
+
+Row = dict[str, Any]
+_RUN = "run.json"
+
+
+class Shards:
+    """The unfinished output of one run.
+
+    Args:
+        output: the file to make, JSONL or, by its ending, Parquet.
+        task: what decides the values of the rows; a run of another task is not gone on with.
+        count: rows in all.
+        step: rows a shard.
+        resume: go on with an interrupted run.
+        overwrite: replace what is there.
+
+    Raises:
+        OutputError: the output or an interrupted run exists and no flag was given.
+        DataError: it was begun for another task.
+    """
+
+    def __init__(
+        self, output: Path, task: Mapping[str, Any], *, count: int, step: int,
+        resume: bool = False, overwrite: bool = False,
+    ) -> None:
+        check_output(output, resume=resume, overwrite=overwrite)
+        self.output, self.count, self.step = output, count, step
+        self.folder = partial_folder(output)
+        self._record = output.with_name(f"{output.name}.{_RUN}")
+        task = {**task, "rows": count, "shard_rows": step}
+        if not resume:
+            shutil.rmtree(self.folder, ignore_errors=True)
+        # A run that was killed after its last step has left nothing to do.
+        self.finished = resume and output.exists()
+        begun = self.folder / _RUN
+        if self.finished and not begun.exists():
+            begun = self._record
+            if not begun.exists():
+                raise OutputError(
+                    f"The output {output} exists and nothing says what made it; choose another or "
+                    "pass --overwrite."
+                )
+        if begun.exists() and resume:
+            self._compare(read_json(begun), task)
+        if not self.finished:
+            self._guarded(lambda: write_json(self.folder / _RUN, task))
+
+    def _compare(self, before: Any, task: Mapping[str, Any]) -> None:
+        known = before if isinstance(before, dict) else {}
+        changed = sorted(name for name, value in task.items() if known.get(name) != value)
+        if changed:
+            raise DataError(
+                f"The scores in {self.output} were begun with other {', '.join(changed)}; resume "
+                "with the same input, reward model, goal and options, or pass --overwrite to begin "
+                "anew."
+            )
+
+    def missing(self) -> list[int]:
+        """Numbers of the shards that are still to be made, in order."""
+        if self.finished:
+            return []
+        return [number for number in range(self._shards) if not self.place(number).exists()]
+
+    def rows_in(self, shard: int) -> int:
+        """How many rows a shard has."""
+        return min(self.step, self.count - shard * self.step)
+
+    def write(self, shard: int, rows: Iterator[Row] | Sequence[Row]) -> None:
+        """Put a shard on disk, whole or not at all.
+
+        Raises:
+            OutputError: the disk is full or fails; the shards before are kept.
+        """
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        self._guarded(lambda: write_text(self.place(shard), lines))
+
+    def finish(self, schema: Any = None) -> Iterator[Row]:
+        """Join the shards into the output and yield its rows on the way.
+
+        Args:
+            schema: the Arrow schema of a Parquet output.
+
+        Raises:
+            OutputError: a shard is missing or damaged, or the disk is full; the shards are kept.
+        """
+        if not self.finished:
+            yield from self._join(schema)
+        if (self.folder / _RUN).exists():
+            (self.folder / _RUN).replace(self._record)
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _join(self, schema: Any) -> Iterator[Row]:
+        place = self.folder / "whole"
+        write = _parquet if self.output.suffix == ".parquet" else _jsonl
+        try:
+            with place.open("wb") as stream:
+                yield from write(stream, self._read(), schema)
+                stream.flush()
+                os.fsync(stream.fileno())
+            place.replace(self.output)
+        except OutputError:
+            raise
+        except OSError as error:
+            place.unlink(missing_ok=True)
+            raise self._full(error) from error
+
+    def _read(self) -> Iterator[tuple[bytes, list[Row]]]:
+        for shard in range(self._shards):
+            place = self.place(shard)
+            try:
+                content = place.read_bytes()
+                rows = [json.loads(line) for line in content.splitlines()]
+            except (OSError, ValueError) as error:
+                raise OutputError(
+                    f"The shard {place} cannot be read ({error}); delete it if it is there, and "
+                    "pass --resume to make it anew."
+                ) from error
+            if len(rows) != self.rows_in(shard):
+                raise OutputError(
+                    f"The shard {place} holds {len(rows)} rows, expected {self.rows_in(shard)}; "
+                    "delete it and pass --resume to make it anew."
+                )
+            yield content, rows
+
+    def _guarded(self, action: Callable[[], None]) -> None:
+        try:
+            action()
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> OutputError:
+        kept = self._shards - len(self.missing())
+        return OutputError(
+            f"{self.output} cannot be written: {error.strerror or error}. {kept} of {self._shards} "
+            f"shards are done and kept in {self.folder}; make room and pass --resume to go on."
+        )
+
+    @property
+    def _shards(self) -> int:
+        return -(-self.count // self.step)
+
+    def place(self, shard: int) -> Path:
+        """Where a shard stands."""
+        return self.folder / f"{shard:08d}.jsonl"
+
+
+def partial_folder(output: Path) -> Path:
+    """Where an output grows."""
+    return output.with_name(output.name + ".partial")
+
+
+def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Refuse an output that may not be written now, before any work.
+
+    Raises:
+        OutputError: it exists, or an interrupted run of it does, and no flag was given.
+    """
+    if output.is_dir():
+        raise OutputError(f"The output {output} is a folder, a file was expected; choose another.")
+    if output.exists() and not (resume or overwrite):
+        raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
+    partial = partial_folder(output)
+    if partial.exists() and not (resume or overwrite):
+        raise OutputError(
+            f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
+            "--overwrite to begin anew."
+        )
+
+
+def _jsonl(
+    stream: IO[bytes], shards: Iterator[tuple[bytes, list[Row]]], schema: None
+) -> Iterator[Row]:
+    for content, rows in shards:
+        stream.write(content)
+        yield from rows
+
+
+def _parquet(
+    stream: IO[bytes], shards: Iterator[tuple[bytes, list[Row]]], schema: Any
+) -> Iterator[Row]:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    with pq.ParquetWriter(stream, schema) as writer:
+        for _, rows in shards:
+            writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+            yield from rows
