@@ -56,7 +56,13 @@ def load_config(
             # Unlike merging a second mapping, this reaches into lists: sources.0.path=x.
             OmegaConf.update(merged, name, value, merge=False, force_add=True)
         values = OmegaConf.to_container(merged, resolve=True)
-    except (OmegaConfBaseException, yaml.YAMLError, TypeError, IndexError) as error:
+    except ConfigError:
+        raise
+    # Hostile nesting and impossible values come out of the parsers as many unrelated kinds.
+    except (
+        OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError,
+        RecursionError,
+    ) as error:
         raise ConfigError(f"The settings cannot be read: {error}") from error
     try:
         return kind.model_validate(values)
@@ -70,7 +76,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
         values = yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"The configuration file {path} is not valid YAML: {error}") from error
     if values is None:
         return {}

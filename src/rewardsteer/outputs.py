@@ -88,7 +88,7 @@ def read_json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error}.") from error
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:
         raise DataError(f"The file {path} is not valid JSON: {error}.") from error
 
 
@@ -101,7 +101,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                     continue
                 try:
                     row = json.loads(line)
-                except json.JSONDecodeError as error:
+                except (ValueError, RecursionError) as error:
                     raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
                 if not isinstance(row, dict):
                     raise DataError(

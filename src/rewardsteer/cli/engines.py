@@ -11,6 +11,14 @@ VllmOptions = Annotated[
     typer.Option("--vllm-option", help="Engine argument of vLLM, as name=value; repeatable."),
 ]
 
+RayAddress = Annotated[
+    str | None, typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: this machine."),
+]
+RayActors = Annotated[
+    int | None,
+    typer.Option(min=1, help="Copies of the model; default: one a GPU, else one a CPU core."),
+]
+
 
 def vllm_options(
     engine: str, items: list[str], known: Sequence[str] = ("transformers", "vllm")

@@ -5,11 +5,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.engines import VllmOptions, vllm_options
+from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
 
 if TYPE_CHECKING:
     from rewardsteer.data.rows import Rows
     from rewardsteer.evaluation.scoring import Described, Engine, Settings
+
+Problems = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="Reference answers of a benchmark, as NAME=FILE: gsm8k, math, gsm-hard, mawps, asdiv, "
+        "algebra222, svamp. Labels solutions that have no label."
+    ),
+]
+Goal = Annotated[
+    str | None,
+    typer.Option(
+        help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, when it "
+        "has any."
+    ),
+]
+GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
 
 
 def score_command(
@@ -31,23 +47,7 @@ def score_command(
             "all/BENCHMARK.jsonl."
         ),
     ],
-    problems: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Reference answers of a benchmark, as NAME=FILE: gsm8k, math, gsm-hard, mawps, "
-            "asdiv, algebra222, svamp. Labels solutions that have no label."
-        ),
-    ] = None,
-    goal: Annotated[
-        str | None,
-        typer.Option(
-            help="Goal states: a file, a folder, or 'none'. Default: the reward model's own, when "
-            "it has any."
-        ),
-    ] = None,
-    goal_name: Annotated[
-        str | None, typer.Option(help="Which of several goals.")
-    ] = None,
+    problems: Problems = None, goal: Goal = None, goal_name: GoalName = None,
     tokens: Annotated[
         bool | None,
         typer.Option(help="Write per-token values; default: for solutions alone."),
@@ -68,14 +68,7 @@ def score_command(
         str, typer.Option(help="Runs the model: transformers, vllm or ray.")
     ] = "transformers",
     vllm_option: VllmOptions = None,
-    ray_address: Annotated[
-        str | None,
-        typer.Option(envvar="RAY_ADDRESS", help="Ray cluster; default: one on this machine."),
-    ] = None,
-    ray_actors: Annotated[
-        int | None,
-        typer.Option(min=1, help="Copies of the model; default: one a GPU, else one a CPU core."),
-    ] = None,
+    ray_address: RayAddress = None, ray_actors: RayActors = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows

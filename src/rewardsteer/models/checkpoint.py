@@ -105,9 +105,12 @@ def read_card(folder: Path) -> CheckpointCard:
             raise CheckpointError(f"The card {folder / CARD} is damaged: {error}") from error
     if not (folder / "config.json").exists():
         raise CheckpointError(f"Expected a model folder at {folder}, it holds no config.json.")
-    config = read_json(folder / "config.json")
-    architectures = config.get("architectures") or ["none"]
-    labels = config.get("num_labels", len(config.get("id2label", {0: 0, 1: 1})))
+    try:
+        config = read_json(folder / "config.json")
+        architectures = [str(name) for name in config.get("architectures") or ["none"]]
+        labels = config.get("num_labels", len(config.get("id2label", {0: 0, 1: 1})))
+    except (AttributeError, TypeError, ValueError) as error:
+        raise CheckpointError(f"The file {folder / 'config.json'} is damaged: {error}") from error
     if architectures[0].endswith("ForSequenceClassification") and labels == 1:
         return CheckpointCard(head=HeadConfig(kind="scalar"), base_model=str(folder))
     raise CheckpointError(
@@ -142,7 +145,7 @@ def load_tokenizer(source: str | Path) -> Any:
 
     try:
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the Rust library raises plain exceptions, its callers many kinds
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
 
 

@@ -219,11 +219,15 @@ class RewardModel(nn.Module):
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
         """
+        from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(folder)
         head = read_card(folder).head
-        options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
+        # Never a pickle: a folder whose weights are no safetensors is refused.
+        options = dict(
+            load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
+        )
         base = _load(folder, head, options)
         if head.kind == "vocabulary":
             install_projection(base)
@@ -232,7 +236,12 @@ class RewardModel(nn.Module):
             if not (folder / VALUE_HEAD).exists():
                 raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
             mlp = build_mlp(base.score.in_features).to(base.score.weight.dtype)
-            mlp.load_state_dict(load_file(folder / VALUE_HEAD))
+            try:
+                mlp.load_state_dict(load_file(folder / VALUE_HEAD))
+            except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+                raise CheckpointError(
+                    f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
+                ) from error
         model = cls(base, head, mlp).eval()
         return model if device is None else model.to(device)
 
@@ -284,8 +293,9 @@ def _load(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
         return AutoModelForSequenceClassification.from_pretrained(
             str(source), num_labels=1, **options
         )
-    except (OSError, ValueError, RuntimeError, ImportError) as error:
-        raise CheckpointError(f"The model {source} cannot be loaded: {error}") from error
+    except Exception as error:  # damaged files raise dozens of unrelated kinds
+        problem = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"The model {source} cannot be loaded ({problem}).") from error
 
 
 def _open_vocabulary(base: Any, head: HeadConfig) -> Any:

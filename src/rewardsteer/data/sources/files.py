@@ -1,5 +1,6 @@
 """Rows of local files and of hub data sets, with faults named by file and line."""
 
+import contextlib
 import csv
 import gzip
 import io
@@ -62,6 +63,27 @@ def require(row: Row, fields: list[str], place: str) -> None:
             f"{place}: expected the field(s) {', '.join(absent)}, found "
             f"{', '.join(sorted(row)) or 'none'}."
         )
+
+
+@contextlib.contextmanager
+def well_formed(place: str) -> Iterator[None]:
+    """Say which row it was where a value is of another kind than the code within expects.
+
+    Raises:
+        DataError: in place of what such values raise.
+    """
+    try:
+        yield
+    except DataError:
+        raise
+    except (
+        ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError
+    ) as error:
+        problem = str(error).splitlines()[0] if str(error) else ""
+        raise DataError(
+            f"{place}: a field holds another kind of value than expected, such as a number where "
+            f"text should stand ({type(error).__name__}: {problem})."
+        ) from error
 
 
 def shared_beginning(first: str, second: str) -> str:

@@ -8,7 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rewardsteer.data.solutions import QUESTIONS, graded_texts
-from rewardsteer.data.sources.files import read_rows
+from rewardsteer.data.sources.files import read_rows, well_formed
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -28,7 +28,8 @@ def load(
     wrong: dict[str, set[str]] = defaultdict(set)
     for place, row in read_rows(split, path, ""):
         question = next((row[name] for name in QUESTIONS if row.get(name)), None)
-        solutions = list(graded_texts(row))
+        with well_formed(place):
+            solutions = list(graded_texts(row))
         if not isinstance(question, str) or not solutions:
             raise DataError(
                 f"{place}: expected a question and graded solutions (is_correct), found the fields "

@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from rewardsteer.data.sources.files import Row, read_rows, require
-from rewardsteer.errors import ConfigError
+from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
 HUB = "nvidia/HelpSteer2"
@@ -28,13 +28,16 @@ def load(
     by_prompt: dict[str, list[Row]] = defaultdict(list)
     for place, row in read_rows(split, path, HUB, hub_splits={"test": "validation"}):
         require(row, ["prompt", "response", attribute], place)
-        by_prompt[row["prompt"]].append(row)
+        if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
+            raise DataError(f"{place}: expected texts as prompt and response.")
+        with well_formed(place):
+            by_prompt[row["prompt"]].append(row | {attribute: float(row[attribute])})
     for number, (prompt, responses) in enumerate(by_prompt.items()):
         for first, second in combinations(range(len(responses)), 2):
             better, worse = responses[first], responses[second]
-            if float(worse[attribute]) > float(better[attribute]):
+            if worse[attribute] > better[attribute]:
                 better, worse = worse, better
-            margin = float(better[attribute]) - float(worse[attribute])
+            margin = better[attribute] - worse[attribute]
             if margin >= min_margin:
                 yield Comparison(
                     id=f"helpsteer-{split}-{number}-{first}-{second}", prompt=prompt,

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import read_rows, require, shared_beginning
+from rewardsteer.data.sources.files import read_rows, require, shared_beginning, well_formed
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -18,15 +18,17 @@ def load(split: str, *, path: str | None = None) -> Iterator[Comparison]:
     """
     for index, (place, row) in enumerate(read_rows(split, path, HUB)):
         require(row, ["chosen", "rejected"], place)
-        if "prompt" in row:
-            prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
-        else:
-            prompt, chosen, rejected = split_transcripts(row["chosen"], row["rejected"], place)
-        # One space follows "Assistant:"; it begins the response's first token.
-        yield Comparison(
-            id=f"hh-{split}-{index}", prompt=prompt.rstrip(), chosen=" " + chosen.strip(),
-            rejected=" " + rejected.strip(), source="hh",
-        )
+        with well_formed(place):
+            if "prompt" in row:
+                prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
+            else:
+                prompt, chosen, rejected = split_transcripts(row["chosen"], row["rejected"], place)
+            # One space follows "Assistant:"; it begins the response's first token.
+            comparison = Comparison(
+                id=f"hh-{split}-{index}", prompt=prompt.rstrip(), chosen=" " + chosen.strip(),
+                rejected=" " + rejected.strip(), source="hh",
+            )
+        yield comparison
 
 
 def split_transcripts(chosen: str, rejected: str, place: str) -> tuple[str, str, str]:

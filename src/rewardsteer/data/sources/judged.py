@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.sources.files import Row, read_rows, require
+from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
 from rewardsteer.data.sources.pairs import from_conversations
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
@@ -46,7 +46,8 @@ def load(split: str, *, path: str | None = None, layout: str = "auto") -> Iterat
         for place, row in read_rows(split, str(file), ""):
             found = _layout(row, place) if layout == "auto" else layout
             require(row, list(_FIELDS[found]), place)
-            comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
+            with well_formed(place):
+                comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
             index += 1
             if comparison is not None:
                 yield comparison

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import read_rows, require
+from rewardsteer.data.sources.files import read_rows, require, well_formed
 from rewardsteer.errors import ConfigError
 from rewardsteer.records import Comparison
 
@@ -19,7 +19,9 @@ def load(
         raise ConfigError("The source openmath has no published place; give a path.")
     for index, (place, row) in enumerate(read_rows(split, path, "")):
         require(row, [question, correct, incorrect], place)
-        yield Comparison(
-            id=f"openmath-{split}-{index}", prompt=row[question], chosen=row[correct],
-            rejected=row[incorrect], source="openmath", subset=str(row.get("dataset", "")),
-        )
+        with well_formed(place):
+            comparison = Comparison(
+                id=f"openmath-{split}-{index}", prompt=row[question], chosen=row[correct],
+                rejected=row[incorrect], source="openmath", subset=str(row.get("dataset", "")),
+            )
+        yield comparison

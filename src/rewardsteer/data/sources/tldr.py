@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import read_rows, require
+from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -20,18 +20,23 @@ def load(split: str, *, path: str | None = None) -> Iterator[Comparison]:
         revision="refs/convert/parquet",
     )
     for index, (place, row) in enumerate(rows):
-        if "summaries" in row:
-            require(row, ["info", "summaries", "choice"], place)
-            summaries, choice = row["summaries"], row["choice"]
-            if choice not in (0, 1) or len(summaries) != 2:
-                raise DataError(f"{place}: expected two summaries and a choice of 0 or 1.")
-            prompt = (row["info"].get("post") or row["info"].get("article") or "").strip()
-            chosen, rejected = summaries[choice]["text"], summaries[1 - choice]["text"]
-        else:
-            require(row, ["prompt", "chosen", "rejected"], place)
-            prompt = row["prompt"].strip().removesuffix("TL;DR:").rstrip()
-            chosen, rejected = row["chosen"], row["rejected"]
-        yield Comparison(
-            id=f"tldr-{split}-{index}", prompt=prompt, chosen=chosen.strip(),
-            rejected=rejected.strip(), source="tldr",
-        )
+        with well_formed(place):
+            prompt, chosen, rejected = _texts(row, place)
+            comparison = Comparison(
+                id=f"tldr-{split}-{index}", prompt=prompt, chosen=chosen.strip(),
+                rejected=rejected.strip(), source="tldr",
+            )
+        yield comparison
+
+
+def _texts(row: Row, place: str) -> tuple[str, str, str]:
+    if "summaries" in row:
+        require(row, ["info", "summaries", "choice"], place)
+        summaries, choice = row["summaries"], row["choice"]
+        if choice not in (0, 1) or len(summaries) != 2:
+            raise DataError(f"{place}: expected two summaries and a choice of 0 or 1.")
+        prompt = (row["info"].get("post") or row["info"].get("article") or "").strip()
+        return prompt, summaries[choice]["text"], summaries[1 - choice]["text"]
+    require(row, ["prompt", "chosen", "rejected"], place)
+    prompt = row["prompt"].strip().removesuffix("TL;DR:").rstrip()
+    return prompt, row["chosen"], row["rejected"]

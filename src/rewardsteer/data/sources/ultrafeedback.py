@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import read_rows
+from rewardsteer.data.sources.files import read_rows, well_formed
 from rewardsteer.data.sources.pairs import from_conversations
 from rewardsteer.records import Comparison
 
@@ -25,6 +25,7 @@ def load(
             row, place, id=f"ultrafeedback-{split}-{index}", source="ultrafeedback"
         )
         if score_margin:
-            margin = float(row["score_chosen"]) - float(row["score_rejected"])
+            with well_formed(place):
+                margin = float(row["score_chosen"]) - float(row["score_rejected"])
             comparison = comparison.model_copy(update={"margin": margin})
         yield comparison
