@@ -7,7 +7,7 @@ OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-vllm check bench clean
+.PHONY: setup demo test test-vllm check bench fuzz clean
 
 setup: $(VENV)/.done
 
@@ -43,7 +43,7 @@ test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm
 
 check: setup
-	$(BIN)/ruff check src tests benchmarks runs
+	$(BIN)/ruff check src tests benchmarks runs fuzz
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -51,6 +51,10 @@ BENCH_VENV := $(if $(filter vllm,$(TABLE)),$(VENV_VLLM),$(VENV))
 
 bench: $(BENCH_VENV)/.done
 	$(BENCH_VENV)/bin/python -m benchmarks $(TABLE)
+
+# Minutes; what it finds belongs into tests/fuzz/corpus.py.
+fuzz: setup
+	$(BIN)/python -m fuzz $(TARGET) --runs $(or $(RUNS),2000)
 
 clean:
 	rm -rf $(VENV) $(VENV_VLLM) demo-out out dist

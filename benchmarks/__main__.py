@@ -25,7 +25,7 @@ TABLES = {
     "head": Table(head.run, "all logits", head.SETUP),
     "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),
     "decoding": Table(decoding.run, "no cache, batch 1", decoding.SETUP),
-    "scoring": Table(scoring.run, "row by row", scoring.SETUP),
+    "scoring": Table(scoring.run, "other", scoring.SETUP),
     "vllm": Table(vllm.run, "other", vllm.SETUP),
     "gpu": Table(gpu.run, "TRL", gpu.SETUP),
 }

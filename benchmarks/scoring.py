@@ -1,9 +1,11 @@
-"""Scoring completions token by token: token-budget batches against one row at a time.
+"""Scoring real completions: `rewardsteer score` against a loop of one row at a time and against
+transformers' text-classification pipeline at the same number of rows a batch.
 
-Real GSM8K completions with a tiny reward model and goal state. The whole set runs in a process of
-its own, so that its peak memory is its own.
+Real GSM8K completions, 18 a question, with reward models of random weights. Memory is measured in
+processes of their own, as rows grow; `runs/plot_scoring_memory.py` draws it.
 """
 
+import itertools
 import json
 import sys
 import tempfile
@@ -16,7 +18,8 @@ import torch
 
 from benchmarks import shapes
 from benchmarks.backbones import Backbone
-from benchmarks.harness import CannotRun, Row, alone, side_by_side, synchronise
+from benchmarks.harness import CannotRun, Row, alone, device, in_turn, rates, side_by_side, timed
+from rewardsteer.data.rows import open_rows
 from rewardsteer.data.solutions import read_solutions
 from rewardsteer.data.template import Template
 from rewardsteer.evaluation.scoring import Settings, score_rows
@@ -27,82 +30,164 @@ from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.memory import peak_memory
 
 FILE = "completions/GSM8K_multi.jsonl.gz"
+TEMPLATE = "{prompt}\n"
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the table measures: about ``sample`` completions, then all."""
+    """What the table measures.
 
-    backbone: Backbone
-    sample: int
+    Attributes:
+        backbones: with how many questions each is measured, 18 completions a question.
+        batch: rows a batch of the pipeline; ours reads as many tokens together as such a batch
+            has on average.
+        grown: numbers of rows whose memory is measured.
+        runs: of each side.
+    """
+
+    backbones: tuple[tuple[Backbone, int], ...]
+    batch: int
+    grown: tuple[int, ...]
     runs: int
 
 
+SMALL = Backbone(2, 64, 50_277, heads=4, feed_forward=256)
 SIZES = Sizes(
-    backbone=Backbone(2, 64, 50_277, heads=4, feed_forward=256), sample=1500, runs=3
+    backbones=((SMALL, 60), (Backbone(4, 256, 50_277), 20)), batch=32,
+    grown=(1_000, 10_000, 100_000), runs=3,
 )
-SETUP = f"{SIZES.backbone}; real GSM8K completions (6 models × 3 prompts); float32."
+SETUP = (
+    "Real GSM8K completions (6 models × 3 prompt styles a question) in the file's order; float32; "
+    f"the pipeline reads {SIZES.batch} rows a batch, ours as many tokens as {SIZES.batch} rows "
+    "have on average."
+)
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Rows per second on a sample and on all, and peak memory."""
-    place = shapes.DATA / FILE
-    if not place.exists():
-        raise CannotRun(f"no real completions at {place}; set DATA to the folder that has them.")
-    rows = _rows()
-    sample = rows[:: max(len(rows) // sizes.sample, 1)]
-    scorer, goal = _scorer(sizes), _goal(sizes)
-    results = [side_by_side(
-        f"per-token scores, {len(sample):,} GSM8K completions",
-        lambda: _all_at_once(scorer, sample, goal), lambda: _one_by_one(scorer, sample, goal),
-        work=len(sample), unit="rows/s", runs=sizes.runs,
-    )]
-    whole, loop = (alone("benchmarks.scoring", side) for side in ("whole", "loop"))
-    results.append({
-        "case": f"the same, all {whole['rows']:,} completions, once", "ours": whole["rate"],
-        "other": loop["rate"], "ratio": whole["rate"] / loop["rate"], "unit": "rows/s",
-    })
-    results.append({
-        "case": "peak memory of that process", "ours": whole["memory"], "other": loop["memory"],
-        "ratio": loop["memory"] / whole["memory"], "unit": "MiB",
-    })
+    """Rows a second side by side, and peak memory as rows grow."""
+    if not (shapes.DATA / FILE).exists():
+        raise CannotRun(
+            f"no real completions under {shapes.DATA}; set DATA to the folder that has them."
+        )
+    results = []
+    for backbone, questions in sizes.backbones:
+        results += _speed(backbone, _rows(questions * 18), sizes)
+    figures = [(count, alone("benchmarks.scoring", count)) for count in sizes.grown]
+    least = figures[0][1]
+    for count, found in figures:
+        results.append({
+            "case": f"peak memory, {count:,} rows in a file", "ours": found["memory"],
+            "other": least["memory"], "ratio": found["memory"] / least["memory"], "unit": "MiB",
+            "against": f"ours, {sizes.grown[0]:,} rows",
+        })
     return results
 
 
-def _all_at_once(scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState) -> None:
+def _speed(backbone: Backbone, rows: list[dict[str, Any]], sizes: Sizes) -> list[Row]:
+    scorer, pipe = _scorer(backbone), _pipeline(backbone)
+    lengths = [sum(map(len, ids)) for ids in zip(*_encoded(scorer, rows), strict=True)]
+    tokens = sizes.batch * round(sum(lengths) / len(lengths))
+    _agree(scorer, pipe, rows[:20], sizes.batch)
+    goal = _goal(backbone.size)
+    sides = {
+        "one row at a time": lambda: _one_by_one(scorer, rows),
+        f"transformers' pipeline, batch {sizes.batch}": lambda: _piped(pipe, rows, sizes.batch),
+    }
+    found = []
+    for name, other in sides.items():
+        ours = lambda: _ours(scorer, rows, Settings(batch_tokens=tokens))  # noqa: E731
+        found.append(side_by_side(
+            f"rewards, {backbone.layers} × {backbone.size}, {len(rows):,} rows", ours, other,
+            work=len(rows), unit="rows/s", runs=sizes.runs,
+        ) | {"against": name})
+    seconds = in_turn([
+        lambda: timed(lambda: _ours(scorer, rows, Settings(goal, True, tokens))),
+        lambda: timed(lambda: _one_by_one(scorer, rows, goal)),
+    ], sizes.runs)
+    found.append(rates(
+        f"rewards and similarities of every token, {backbone.layers} × {backbone.size}", seconds,
+        work=len(rows), unit="rows/s",
+    ) | {"against": "one row at a time"})
+    return found
+
+
+def _ours(scorer: Scorer, rows: list[dict[str, Any]], settings: Settings) -> None:
+    """All that the command does between its model and the finished file."""
     with tempfile.TemporaryDirectory() as folder:
-        score_rows(scorer, rows, Path(folder) / "y.jsonl", Settings(goal, True))
+        score_rows(scorer, rows, Path(folder) / "y.jsonl", settings)
 
 
-def _one_by_one(scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState) -> None:
+def _one_by_one(
+    scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState | None = None
+) -> None:
+    """The plain loop; it writes nothing."""
     for row in rows:
-        scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
+        if goal is None:
+            scorer.score([row["prompt"]], [row["completion"]], batch_size=1)
+        else:
+            scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
 
 
-def measure(side: str, sizes: Sizes = SIZES) -> None:
-    """Print the rate and the peak memory of scoring all completions."""
-    rows, scorer, goal = _rows(), _scorer(sizes), _goal(sizes)
-    began = time.perf_counter()
-    (_all_at_once if side == "whole" else _one_by_one)(scorer, rows, goal)
-    synchronise()
-    seconds = time.perf_counter() - began
-    print(json.dumps({"rows": len(rows), "rate": len(rows) / seconds, "memory": peak_memory()}))
+def _piped(pipe: Any, rows: list[dict[str, Any]], batch: int) -> list[float]:
+    """Stock transformers on the whole texts, as it documents it; it writes nothing."""
+    texts = (row["prompt"] + "\n" + row["completion"] + pipe.tokenizer.eos_token for row in rows)
+    return [
+        one["score"] for one in pipe(texts, batch_size=batch, function_to_apply="none")
+    ]
 
 
-def _rows() -> list[dict[str, Any]]:
-    found = read_solutions(shapes.DATA / FILE)
-    return [one.model_dump(mode="json", exclude_defaults=True) for _, one in found]
+def _agree(scorer: Scorer, pipe: Any, rows: list[dict[str, Any]], batch: int) -> None:
+    """Both sides give the same rewards, or there is nothing to compare."""
+    ours = scorer.score([row["prompt"] for row in rows], [row["completion"] for row in rows])
+    theirs = torch.tensor(_piped(pipe, rows, batch), dtype=torch.float64)
+    torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-3, atol=1e-4)
 
 
-def _scorer(sizes: Sizes) -> Scorer:
-    model = RewardModel(sizes.backbone.classifier().eval(), HeadConfig())
-    return Scorer(model, shapes.tokenizer(), Template(prompt="{prompt}\n"))
+def _pipeline(backbone: Backbone) -> Any:
+    from transformers import TextClassificationPipeline
+
+    model = backbone.classifier().eval()
+    model.config.pad_token_id = shapes.tokenizer().pad_token_id
+    return TextClassificationPipeline(
+        model=model, tokenizer=shapes.tokenizer(), device=torch.device(device())
+    )
 
 
-def _goal(sizes: Sizes) -> GoalState:
+def measure(count: int, sizes: Sizes = SIZES) -> None:
+    """Print the peak memory and the rate of scoring so many rows of a file."""
+    scorer = _scorer(sizes.backbones[0][0])
+    with tempfile.TemporaryDirectory() as name:
+        place = Path(name) / "x.jsonl"
+        with place.open("w") as stream:
+            for row in itertools.islice(itertools.cycle(_rows(18_000)), count):
+                stream.write(json.dumps(row) + "\n")
+        began = time.perf_counter()
+        score_rows(scorer, open_rows(place), Path(name) / "y.jsonl", Settings())
+        seconds = time.perf_counter() - began
+    print(json.dumps({"rows": count, "rate": count / seconds, "memory": peak_memory()}))
+
+
+def _rows(count: int) -> list[dict[str, Any]]:
+    found = (one for _, one in read_solutions(shapes.DATA / FILE))
+    return [
+        {"prompt": one.prompt, "completion": one.completion}
+        for one in itertools.islice(found, count)
+    ]
+
+
+def _encoded(scorer: Scorer, rows: list[dict[str, Any]]) -> Any:
+    return scorer.encode([row["prompt"] for row in rows], [row["completion"] for row in rows])
+
+
+def _scorer(backbone: Backbone) -> Scorer:
+    model = RewardModel(backbone.classifier().eval(), HeadConfig())
+    return Scorer(model, shapes.tokenizer(), Template(prompt=TEMPLATE))
+
+
+def _goal(size: int) -> GoalState:
     provenance = Provenance(kind="mean", model_fingerprint="", count=1)
-    return GoalState("preferred", torch.randn(1, sizes.backbone.size), provenance)
+    return GoalState("preferred", torch.randn(1, size), provenance)
 
 
 if __name__ == "__main__":
-    measure(sys.argv[1])
+    measure(int(sys.argv[1]))

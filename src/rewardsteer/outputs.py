@@ -6,6 +6,7 @@ a torn last line, left by a kill, is cut off on resume.
 
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import DataError, OutputError
+
+# Half of a surrogate pair can only be written so.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
@@ -82,13 +86,25 @@ def write_json(path: Path, content: Any) -> None:
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
+def parse_json(text: str) -> Any:
+    """The value of a JSON text; raises `ValueError` for whatever is wrong with it, nesting that is
+    too deep and halves of surrogate pairs (which are no text) included."""
+    try:
+        value = json.loads(text)
+    except RecursionError as error:
+        raise ValueError("it is nested too deeply") from error
+    if _SURROGATE.search(text):
+        json.dumps(value, ensure_ascii=False).encode()
+    return value
+
+
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `DataError` naming the place of a fault."""
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error}.") from error
-    except (ValueError, RecursionError) as error:
+    except ValueError as error:
         raise DataError(f"The file {path} is not valid JSON: {error}.") from error
 
 
@@ -100,8 +116,8 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError) as error:
+                    row = parse_json(line)
+                except ValueError as error:
                     raise DataError(f"{path}, line {number}: not valid JSON ({error}).") from error
                 if not isinstance(row, dict):
                     raise DataError(

@@ -187,11 +187,14 @@ def test_decoding():
 
 
 def test_scoring(in_process, data):
-    sizes = scoring.Sizes(Backbone(1, 16, len(shapes.tokenizer())), sample=4, runs=1)
+    backbone = Backbone(1, 16, len(shapes.tokenizer()))
+    sizes = scoring.Sizes(backbones=((backbone, 1),), batch=2, grown=(4, 8), runs=1)
     in_process(scoring, sizes)
     rows = scoring.run(sizes)
-    check(rows, 3)
-    assert rows[1]["case"].startswith("the same, all 8 ")
+    check(rows, 5)
+    assert [row["case"] for row in rows[3:]] == [
+        "peak memory, 4 rows in a file", "peak memory, 8 rows in a file"
+    ]
 
 
 def test_gpu(capsys):

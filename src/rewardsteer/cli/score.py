@@ -72,8 +72,9 @@ def score_command(
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
-    from rewardsteer.evaluation.scoring import Settings
+    from rewardsteer.evaluation.scoring import Described, Settings
     from rewardsteer.evaluation.shards import check_output
+    from rewardsteer.evaluation.vllm_scorer import VllmScorer
     from rewardsteer.outputs import check_folder, claim_folder
 
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
@@ -81,9 +82,9 @@ def score_command(
     one_file = rows is not None or (input_.is_file() and output.suffix in (".jsonl", ".parquet"))
     (check_output if one_file else check_folder)(output, resume=resume, overwrite=overwrite)
     per_token = rows is None if tokens is None else tokens
+    scorer: Described
     if vllm is not None:
-        scorer = _vllm_scorer(reward_model, per_token, dtype, vllm, goal)
-        goal, goal_name = "none", None
+        scorer = VllmScorer(reward_model, dtype, tokens=per_token, **vllm)
     else:
         scorer = _scorer(engine, reward_model, device, dtype)
     settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
@@ -143,26 +144,6 @@ def _scorer(engine: str, folder: Path, device: str, dtype: str | None) -> "Descr
     from rewardsteer.models.scorer import Scorer
 
     return Scorer.load(folder, device=parse_device(device), dtype=kind)
-
-
-def _vllm_scorer(
-    folder: Path, tokens: bool, dtype: str | None, options: dict[str, Any], goal: str | None
-) -> "Described":
-    """A scorer of whole completions; raises `ConfigError` where more is asked for."""
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.evaluation.vllm_scorer import VllmScorer
-
-    if tokens:
-        raise ConfigError(
-            "vLLM gives the rewards of whole completions; pass --no-tokens, or use --engine "
-            "transformers for per-token values."
-        )
-    if goal not in (None, "none"):
-        raise ConfigError(
-            "vLLM gives no hidden states to compare with a goal; use --engine transformers, or "
-            "--goal none."
-        )
-    return VllmScorer(folder, dtype, **options)
 
 
 def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:

@@ -105,6 +105,8 @@ def _connect(address: str | None) -> Any:
         raise errors.ConfigError(
             "--engine ray needs Ray: pip install 'rewardsteer[ray]'."
         ) from error
+    logging.getLogger("ray.data").setLevel(logging.WARNING)
+    ray.data.DataContext.get_current().enable_progress_bars = False
     if ray.is_initialized():
         return ray
     local: dict[str, Any] = {}
@@ -117,7 +119,6 @@ def _connect(address: str | None) -> Any:
             f"The Ray cluster {address or os.environ.get('RAY_ADDRESS', '')} cannot be reached: "
             f"{error}"
         ) from error
-    ray.data.DataContext.get_current().enable_progress_bars = False
     return ray
 
 

@@ -96,9 +96,9 @@ class VllmScorer(Scorer):
         for number, values in enumerate(self._rewards(rows, [len(p) for p in prompt_ids])):
             if not np.isfinite(values).all():
                 raise NonFiniteError(
-                    f"A reward of row {names[number]} is {values[~np.isfinite(values)][0]}; expected "
-                    "finite numbers. The checkpoint may be damaged, or its values overflow in this "
-                    "dtype: try float32."
+                    f"A reward of row {names[number]} is {values[~np.isfinite(values)][0]}; "
+                    "expected finite numbers. The checkpoint may be damaged, or its values "
+                    "overflow in this dtype: try float32."
                 )
             kept = values[len(values) - counts[number] :]
             scores.append(TokenScores(kept, None, len(prompt_ids[number])))

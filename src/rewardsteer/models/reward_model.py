@@ -228,7 +228,14 @@ class RewardModel(nn.Module):
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )
-        base = _load(folder, head, options)
+        base, found = _load(folder, head, options | {"output_loading_info": True})
+        # The library would draw them anew, and rewards would be noise.
+        absent = sorted(found["missing_keys"])
+        if absent:
+            raise CheckpointError(
+                f"The weights in {folder} lack {', '.join(absent[:3])}"
+                f"{' and more' if len(absent) > 3 else ''}; copy the whole folder again."
+            )
         if head.kind == "vocabulary":
             install_projection(base)
         mlp = None

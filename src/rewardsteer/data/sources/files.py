@@ -4,8 +4,6 @@ import contextlib
 import csv
 import gzip
 import io
-import json
-import re
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,13 +11,12 @@ from typing import IO, Any, cast
 
 from rewardsteer.data.sources import NoSplitError
 from rewardsteer.errors import DataError
+from rewardsteer.outputs import parse_json
 
 Row = dict[str, Any]
 _SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
 # What reading a file may raise, a damaged .gz included.
 READ_FAILURES = (OSError, EOFError, zlib.error)
-# Half of a surrogate pair, which is no text, can only be written so.
-_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_rows(
@@ -257,12 +254,9 @@ def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
 
 def _parse(text: str, place: str) -> Any:
     try:
-        value = json.loads(text)
-        if _SURROGATE.search(text):
-            json.dumps(value, ensure_ascii=False).encode()
-    except (ValueError, RecursionError) as error:
+        return parse_json(text)
+    except ValueError as error:
         raise DataError(f"{place}: not valid JSON ({error}).") from error
-    return value
 
 
 def _object(row: Any, place: str) -> Row:
