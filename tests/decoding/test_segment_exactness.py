@@ -15,6 +15,7 @@ from rewardsteer.decoding.groups import run_groups
 from rewardsteer.decoding.loop import Batch, decode
 from rewardsteer.decoding.methods.args import Args
 from rewardsteer.decoding.methods.cards import Cards
+from rewardsteer.decoding.methods.cd import Cd
 from rewardsteer.decoding.methods.genarm import GenArm
 from rewardsteer.decoding.methods.goal_filter import GoalFilter
 from rewardsteer.decoding.methods.pargs import Pargs
@@ -190,7 +191,8 @@ def sequences(logits, size, length):
 
 
 @pytest.mark.parametrize(("make", "kind", "objective"), [
-    (Args, "scalar", ""), (Pargs, "scalar", "partial"), (GenArm, "vocabulary", "autoregressive"),
+    (Args, "scalar", ""), (Pargs, "scalar", "partial"), (Cd, "scalar", "partial"),
+    (GenArm, "vocabulary", "autoregressive"),
 ])
 def test_token_guides(make, kind, objective):
     """Those whose distribution no other test enumerates; candidates are the two best of three."""

@@ -275,3 +275,19 @@ def test_values_that_are_no_numbers_name_step_and_row(models, settings):
     broken = Broken(scorer.reward_model, scorer.tokenizer, scorer.template)
     with pytest.raises(NonFiniteError, match=r"gave nan at step \d+ of row 'r0'"):
         run((policy, tokenizer, broken), settings, REQUESTS[:1])
+
+
+@pytest.mark.parametrize("append_eos", [True, False])
+def test_best_of_n_equals_the_plain_loop(models, append_eos):
+    """Beside the others, for it had no plain loop of its own. Read as in training: closed by
+    end-of-text, or open, whether the policy said it or not."""
+    parts = models["llama", append_eos]
+    settings = SHARED | {"method": "best_of_n", "n": 4, "top_k": 9, "temperature": 1.2}
+    naive = naive_of(parts, settings)
+    for request, result in zip(REQUESTS[:4], run(parts, settings, REQUESTS[:4]), strict=True):
+        prompt = parts[1].encode(request.prompt)
+        drawn = [naive.sample(prompt, request.id, k) for k in range(4)]
+        rewards = [naive.reward([*prompt, *naive.closed(one)]) for one in drawn]
+        assert result.token_ids == drawn[int(np.argmax(rewards))]
+        assert result.reward == pytest.approx(max(rewards), abs=1e-4)
+        assert result.cost.lm_calls == sum(map(len, drawn))

@@ -157,7 +157,8 @@ def test_responses_are_closed_once(base):
     end = scorer.tokenizer.eos_token_id
     assert scorer.close_response([5, 6]) == scorer.close_response([5, 6, end]) == [5, 6, end]
     open_ended = make(base, template=Template(append_eos=False))
-    assert open_ended.close_response([5, 6]) == [5, 6]
+    assert open_ended.close_response([5, 6]) == open_ended.close_response([5, 6, end]) == [5, 6]
+    assert open_ended.close_response([end]) == [end], "there must be something to read"
 
 
 def test_bad_rows(base):

@@ -73,7 +73,10 @@ def check_head(method: str, scorer: Any, needed: str, *, single: bool = False) -
         "scalar": "a scalar head (one reward per prefix)",
         "vocabulary": "a vocabulary head (one reward per next token)",
     }
-    fitting = {"scalar": "args, pargs, cd or best_of_n", "vocabulary": "farma, genarm or best_of_n"}
+    fitting = {
+        "scalar": "args, pargs, cd, cards, speculative_rejection or best_of_n",
+        "vocabulary": "farma, genarm or best_of_n",
+    }
     several = members(scorer)
     if (single or needed == "any") and len(several) > 1:
         raise MismatchError(
