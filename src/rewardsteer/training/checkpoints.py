@@ -50,8 +50,11 @@ def named_failure(what: str, kept: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         last = max(whole_checkpoints(kept), key=step_of, default=None)
         left = "no earlier checkpoint is there" if last is None else f"{last} is kept"
+        # torch says of a full disk no more than that a file ended early.
+        free = shutil.disk_usage(kept).free / 2**20
         raise OutputError(
-            f"{what} cannot be written ({error}); {left}. Make room, then go on with --resume."
+            f"{what} cannot be written ({error}; {free:,.0f} MiB are free there); {left}. Make "
+            "room, then go on with --resume."
         ) from error
 
 
