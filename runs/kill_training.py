@@ -28,7 +28,7 @@ from tests.training.engines import log_lines, make_world  # noqa: E402
 
 SETTINGS = [
     "rounds=2", "phases.0.rows=null", "phases.1.rows=null", "optimiser.batch_size=2",
-    "optimiser.accumulation=2", "optimiser.epochs=4", "optimiser.learning_rate=1e-3",
+    "optimiser.accumulation=2", "optimiser.epochs=2", "optimiser.learning_rate=1e-3",
     "log.log_steps=3", "log.save_steps=2", "log.progress=false", "log.echo=false",
 ]
 
