@@ -149,3 +149,9 @@ def append_jsonl(path: Path, lines: list[str]) -> None:
         stream.writelines(line + "\n" for line in lines)
         stream.flush()
         os.fsync(stream.fileno())
+
+
+def file_name(label: str) -> str:
+    """The JSONL file of what a label names: letters and digits stay, other signs become ``_``."""
+    kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
+    return "".join(kept) + ".jsonl"

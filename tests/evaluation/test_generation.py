@@ -18,6 +18,7 @@ from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.entries import Entry, Judge, read_records
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.inspection import response_kl
 from rewardsteer.evaluation.preference import evaluate_preference
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard
@@ -54,6 +55,39 @@ def entries(scorers):
 
 
 REQUESTS = [Request(id=str(i), prompt=f"{i}+{i}=") for i in range(7)]
+
+
+def test_kl_divergences_from_the_policy(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    options = {"max_new_tokens": 6, "batch_size": 3, "top_k": 4}
+    several = [
+        *entries(scorers),
+        Entry("best", DecodingConfig(method="best_of_n", n=3, **options), scorers["scalar"]),
+        Entry("farma w=0", DecodingConfig(method="farma", weight=0, **options),
+              scorers["vocabulary"]),
+    ]
+    judge = Judge(scorers["scalar"])
+    found = compare(several, policy, tokenizer, REQUESTS, judge, tmp_path, kl_prompts=3)
+    assert found["none"]["kl"] == 0
+    assert found["farma w=0"]["kl"] == pytest.approx(0, abs=1e-9)
+    assert found["best"]["kl"] == found["best"]["kl_bound"] == math.log(3) - 2 / 3
+    records = read_records(tmp_path / "farma_w=1.jsonl")
+    guide = several[1]
+    expected = np.mean([
+        response_kl(
+            policy, build_method(guide.config, guide.scorer),
+            tokenizer(records[key].generation.prompt)["input_ids"],
+            records[key].generation.token_ids, guide.config,
+        )
+        for key in ("0", "1", "2")
+    ])
+    assert found["farma w=1"]["kl"] == pytest.approx(expected)
+    assert found["farma w=1"]["kl_low"] <= expected <= found["farma w=1"]["kl_high"]
+    assert found["args"]["kl"] > 0
+    with pytest.raises(ConfigError, match="within a budget is not known"):
+        compare(several, policy, tokenizer, REQUESTS, judge, tmp_path / "b", kl_prompts=3,
+                budget=Budget("tokens", 100))
+    assert not (tmp_path / "b").exists()
 
 
 def test_figures_and_costs(world, tmp_path):

@@ -15,6 +15,7 @@ from rewardsteer.evaluation.inspection import (
     as_read,
     distances,
     inspect_completion,
+    response_kl,
     token_texts,
 )
 from rewardsteer.goals.goal_state import GoalState, Provenance
@@ -142,6 +143,18 @@ def test_distances():
     assert moved == pytest.approx(0.25)
     assert kl == pytest.approx(0.75 * torch.tensor(1.5).log() + 0.25 * torch.tensor(0.5).log())
     assert distances(plain, plain) == (0, 0)
+
+
+def test_kl_of_a_response_is_the_sum_over_its_tokens(world):
+    policy, _, scorers, prompt, completion = world
+    config = DecodingConfig(method="farma", weight=1.5, temperature=0.7, top_k=5)
+    method = build_method(config, scorers["vocabulary"])
+    found = look(world, "vocabulary", config=config)
+    total = response_kl(policy, method, prompt, completion, config)
+    assert total == pytest.approx(sum(token.kl for token in found.tokens))
+    assert total > 0.01
+    plain = DecodingConfig(method="none")
+    assert response_kl(policy, build_method(plain), prompt, completion, plain) == 0
 
 
 def test_similarities_and_where_a_filter_stops(world):

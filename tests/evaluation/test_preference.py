@@ -85,7 +85,10 @@ def figures(count, right, margin, median):
 def test_figures_by_hand():
     scorer = TableScorer()
     found = evaluate_comparisons(scorer, comparisons(), batch_size=3)
-    assert set(found) == {"all", "subsets", "too_long", "calibration", "length_bias"}
+    assert set(found) == {
+        "all", "subsets", "too_long", "calibration", "length_bias", "histogram", "reward_by_length",
+    }
+    assert sum(found["histogram"]["counts"]["chosen"]) == found["all"]["count"]
     assert found["all"] == figures(4, 2.5, 2.0, 1.0)
     assert list(found["subsets"]) == ["none", "x", "y"]
     assert found["subsets"]["none"] == figures(1, 1, 7.0, 7.0)

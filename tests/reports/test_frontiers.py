@@ -47,6 +47,8 @@ def test_a_plot_for_every_axis_that_was_measured():
     drawn = frontiers(SUMMARY)
     assert drawn.keys() == {"surprise", "seconds", "calls", "tokens"}
     assert drawn == frontiers(SUMMARY)
+    known = {"methods": {label: one | {"kl": 1.5} for label, one in METHODS.items()}}
+    assert frontiers(known).keys() == drawn.keys() | {"kl"}
     for svg in drawn.values():
         for label in METHODS:
             assert svg.count(f">{label}<") == 1
@@ -72,6 +74,7 @@ def test_the_page_shows_frontiers_and_win_rates(tmp_path):
     (run / "summary.json").write_text(json.dumps(SUMMARY))
     write_runs_page([run], tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
-    assert html.count("<svg") == 4
+    for label in ("surprise", "seconds per response", "calls per token", "tokens read"):
+        assert len(re.findall(rf"<figcaption><b>Reward against [^<]*{label}", html)) == 1
     assert "difference to none" in html
     assert "0.625 (0.300, 0.900)" in html

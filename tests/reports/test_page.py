@@ -1,19 +1,42 @@
 """The page: escaped, self-contained, well-formed; plots deterministic."""
 
+import base64
+import hashlib
 import json
 import re
 from html.parser import HTMLParser
 
 import pytest
 
-from rewardsteer.errors import DataError
-from rewardsteer.reports.page import write_page
-from rewardsteer.reports.plots import Point, bars, curves, scatter
-from rewardsteer.reports.runs import write_runs_page
-from rewardsteer.reports.sections import Figure, Prose, Samples, Section, Settings, Table
+from rewardsteer.records import Inspection
+from rewardsteer.reports.inspector import inspector
+from rewardsteer.reports.page import policy_of, write_page
+from rewardsteer.reports.plots import (
+    Point,
+    Spread,
+    bars,
+    curves,
+    histograms,
+    intervals,
+    scatter,
+)
+from rewardsteer.reports.sections import (
+    Answer,
+    Figure,
+    Figures,
+    Heading,
+    Prose,
+    Sample,
+    Samples,
+    Section,
+    Settings,
+    Table,
+    Tile,
+    Tiles,
+)
 from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
 
-VOID = {"meta", "br", "img", "link", "hr"}
+VOID = {"meta", "br", "img", "link", "hr", "input"}
 
 
 class Balance(HTMLParser):
@@ -45,29 +68,74 @@ def page(tmp_path, blocks):
 
 
 def test_text_is_escaped_everywhere(tmp_path):
-    evil = "<script>alert(1)</script>\"'"
+    evil = "<script>alert(1)</script>\"'</p>"
+    answers = [Answer(0, evil, 0.5, True), Answer(1, evil, 0.1)]
+    record = Inspection(id=evil, label=evil, prompt=evil, completion=evil)
     html, _ = page(tmp_path, [
-        Prose(evil), Table(evil, [evil], [[evil]]), Samples(evil, [evil], [[evil, evil]]),
-        Settings({evil: evil}), Figure("<svg></svg>", evil, evil),
+        Prose(evil), Heading(evil), Table(evil, [evil], [[evil]]), Settings({evil: evil}, evil),
+        Samples(evil, [evil, evil], [Sample(evil, answers)]), Tiles([Tile(evil, evil, evil)]),
+        Figure("<svg></svg>", evil, evil), Figures([Figure("<svg></svg>", evil, evil)]),
+        inspector([record]),
     ])
-    assert "<script" not in html
-    assert html.count("&lt;script&gt;") >= 9
+    # Its own script and the inspections' data; what is in those cannot end them.
+    assert len(re.findall("<script", html)) == 2
+    assert html.count("&lt;script&gt;") >= 20
+    data = re.search(r'<script type="application/json" id="[^"]+">(.*?)</script>', html)[1]
+    assert "<" not in data
+    assert json.loads(data)[0]["prompt"] == evil
     assert "T &lt;b&gt;" in html
+
+
+def test_plots_escape_names():
+    evil = "<script>&$x_1$</text>"
+    svg = curves({evil: ([1, 2], [1, 2]), "_b": ([1, 2], [2, 1])}, x_label=evil, y_label=evil)
+    assert "<script" not in svg
+    assert svg.count("&lt;script&gt;&amp;$x_1$&lt;/text&gt;") == 3
+    assert "\u200b_b" in svg
 
 
 def test_page_needs_nothing_from_outside(tmp_path):
     svg = scatter([Point("a", 1.0, 2.0, 0.1), Point("b", 10.0, 1.0)], x_label="x", y_label="y")
-    _, parser = page(tmp_path, [Figure(svg, "alt", "caption")])
+    html, parser = page(tmp_path, [Figure(svg, "alt", "caption")])
     for name, value in parser.attributes:
         if name in ("src", "href", "xlink:href", "action"):
             assert value.startswith("#")
+        assert not name.startswith("on")
     assert ("aria-label", "alt") in parser.attributes
+    assert "@import" not in html
+    assert not re.search(r"url\((?!#)", html)
+
+
+def test_the_policy_names_the_pages_own_script_and_style(tmp_path):
+    html, _ = page(tmp_path, [Prose("x")])
+    policy = policy_of(html)
+    for tag, directive in (("script", "script-src"), ("style", "style-src-elem")):
+        [content] = re.findall(rf"<{tag}>(.*?)</{tag}>", html, flags=re.DOTALL)
+        digest = base64.b64encode(hashlib.sha256(content.encode()).digest()).decode()
+        assert f"{directive} 'sha256-{digest}';" in policy
+    assert "default-src 'none'" in policy
+    assert "connect-src 'none'" in policy
+
+
+def test_plots_of_a_page_have_their_own_names(tmp_path):
+    svg = curves({"a": ([1, 2], [1, 2])}, x_label="x", y_label="y")
+    html, parser = page(tmp_path, [Figure(svg, "a", ""), Figure(svg, "b", "")])
+    names = [value for name, value in parser.attributes if name == "id"]
+    assert len(set(names)) == len(names)
+    for used in re.findall(r"url\(#([^)]+)\)", html):
+        assert used in names
+    assert "var(--s1, #" in html
 
 
 @pytest.mark.parametrize("draw", [
     lambda: bars(["a", "b"], [0.1, 0.9], [0.01, 0.0], x_label="share", reference=0.5),
     lambda: scatter([Point("a", 1.0, 2.0, 0.1)], x_label="x", y_label="y", log_x=True),
     lambda: curves({"a": ([1, 2], [0.5, 0.7])}, x_label="x", y_label="y"),
+    lambda: curves({"a": ([0, 1], [0.5, 0.7])}, x_label="x", y_label="y", diagonal=True),
+    lambda: histograms([0, 1, 2], {"a": [1, 2], "b": [0, 0]}, x_label="x"),
+    lambda: intervals(
+        ["a", "b"], {"x": {"a": Spread(1, 0, 2)}, "y": {"b": Spread(1, 1, 1)}}, x_label="x"
+    ),
 ])
 def test_plots_are_deterministic_and_follow_the_page(draw):
     first = draw()
@@ -84,15 +152,3 @@ def test_table_shows_what_was_measured_and_a_dash_for_the_rest():
     assert cells["reward"] == "+1.000 ± 0.250"
     assert cells["ms"] == "2.00"
     assert cells["accuracy"] == "–"
-
-
-def test_runs_page_and_a_folder_without_results(tmp_path):
-    run = tmp_path / "run"
-    run.mkdir()
-    with pytest.raises(DataError, match="Expected an evaluation in"):
-        write_runs_page([run], tmp_path / "r.html")
-    assert not (tmp_path / "r.html").exists()
-    methods = {"none": {"reward": 0.5, "seconds_per_token": 0.01}}
-    (run / "summary.json").write_text(json.dumps({"methods": methods}))
-    write_runs_page([run], tmp_path / "r.html")
-    assert "+0.500" in (tmp_path / "r.html").read_text()

@@ -100,9 +100,8 @@ def correctness_command(
     """AUROC, votes, filtering and calibration on solutions that are labelled right or wrong."""
     from rewardsteer.configuration import load_config
     from rewardsteer.evaluation.correctness.config import CorrectnessConfig
-    from rewardsteer.evaluation.correctness.ranking import roc_points
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
-    from rewardsteer.evaluation.correctness.scored import load_scored, signals
+    from rewardsteer.evaluation.correctness.scored import load_scored
     from rewardsteer.outputs import claim_folder, write_json, write_text
     from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports import correctness as report
@@ -122,13 +121,7 @@ def correctness_command(
     )
     write_json(out / "metrics.json", metrics)
     write_json(out / "settings.json", config.model_dump(mode="json"))
-    roc: dict[str, dict[str, Any]] = {
-        name: {
-            signal: roc_points(benchmark.scored, signal) for signal in signals(benchmark)
-        }
-        for name, benchmark in (greedy | sampled).items() if "auroc" in metrics[name]
-    }
-    for name, svg in report.plots(metrics, roc).items():
+    for name, svg in report.plots(metrics).items():
         write_text(out / f"{name}.svg", svg)
     for title, columns, rows in (
         ("right above wrong", report.RANKING_COLUMNS, report.ranking_rows(metrics)),

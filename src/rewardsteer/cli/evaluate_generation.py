@@ -42,6 +42,14 @@ BudgetUnit = Annotated[
 BudgetPerPrompt = Annotated[
     float | None, typer.Option(help="Policy-equivalent tokens, seconds or reward model calls.")
 ]
+KlPrompts = Annotated[
+    int,
+    typer.Option(
+        min=0,
+        help="Measure each method's KL divergence from the policy on so many prompts; takes as "
+        "long as generating them again one by one.",
+    ),
+]
 JudgeUrl = Annotated[
     str | None,
     typer.Option(help="OpenAI-compatible address (…/v1) whose model judges pairs of responses."),
@@ -68,7 +76,7 @@ def generation_command(
     model: Model, prompts: Prompts, methods: Methods, judge: JudgeFolder,
     out: Out = Path("out/evaluation"), baseline: Baseline = None, weights: Weights = None,
     budget: BudgetUnit = None, budget_per_prompt: BudgetPerPrompt = None,
-    judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
+    kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
     limit: Limit = None, device: Device = "cpu", resume: Resume = False,
     overwrite: Overwrite = False,
@@ -78,7 +86,7 @@ def generation_command(
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.evaluation.coherence import Coherence
     from rewardsteer.evaluation.entries import Judge
-    from rewardsteer.evaluation.generation import check_labels
+    from rewardsteer.evaluation.generation import check_divergence, check_labels
     from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
     from rewardsteer.outputs import check_folder
     from rewardsteer.quiet import quiet_libraries
@@ -89,6 +97,7 @@ def generation_command(
         settings, sweeps = sweep_weights(settings, weights)
     baseline = check_labels(list(settings), baseline)
     limits = _budget(budget, budget_per_prompt)
+    check_divergence(limits, kl_prompts)
     requests = read_requests(prompts, limit=limit)
     check_folder(out, resume=resume, overwrite=overwrite)
     pairs = _pair_judge(judge_url, judge_model, judge_key_env)
@@ -108,7 +117,7 @@ def generation_command(
         _check_resumed(out / "run.json", described)
     _compare(
         entries, described, requests, Judge(scorers[str(judge)], metrics, pairs), out, limits,
-        device, resume=resume, overwrite=overwrite,
+        device, kl_prompts, resume=resume, overwrite=overwrite,
     )
 
 
@@ -194,7 +203,8 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
 
 def _compare(
     entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
-    out: Path, budget: "Budget | None", device: str, *, resume: bool, overwrite: bool,
+    out: Path, budget: "Budget | None", device: str, kl_prompts: int, *, resume: bool,
+    overwrite: bool,
 ) -> None:
     """Run the comparison; files and tables."""
     from rewardsteer.cli.devices import parse_device
@@ -211,7 +221,7 @@ def _compare(
     write_json(out / "run.json", described)
     methods = compare(
         entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
-        budget=budget, announce=lambda text: typer.echo(text, err=True),
+        budget=budget, kl_prompts=kl_prompts, announce=lambda text: typer.echo(text, err=True),
     )
     for name, svg in report.frontiers(read_json(out / "summary.json")).items():
         write_text(out / f"frontier-{name}.svg", svg)

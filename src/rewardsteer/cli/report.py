@@ -1,4 +1,4 @@
-"""``rewardsteer report``: one page from the result files of evaluations."""
+"""``rewardsteer report``: one page from the result files of trainings and evaluations."""
 
 from pathlib import Path
 from typing import Annotated
@@ -8,11 +8,15 @@ import typer
 
 def report_command(
     runs: Annotated[
-        list[Path], typer.Argument(help="Folders that 'evaluate generation' or 'demo' wrote.")
+        list[Path],
+        typer.Argument(
+            help="Folders that 'train', 'evaluate …', 'inspect' or 'demo' wrote, or a folder of "
+            "such folders."
+        ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
-    """Write a self-contained HTML page that compares evaluations."""
+    """Write a self-contained HTML page that shows and compares runs."""
     from rewardsteer.reports.runs import write_runs_page
 
     write_runs_page(runs, out)

@@ -1,22 +1,28 @@
-"""The demo's report page and terminal table, from its result files alone."""
+"""The demo's report page, from its result files alone."""
 
-import json
 from pathlib import Path
 from typing import Any
 
 from rewardsteer.demo.goal import BENCHMARK
-from rewardsteer.outputs import read_json, read_jsonl
-from rewardsteer.reports.correctness import (
-    FILTER_COLUMNS,
-    RANKING_COLUMNS,
-    filter_plot,
-    filter_rows,
-    percentile_plot,
-    ranking_rows,
-)
+from rewardsteer.outputs import file_name
+from rewardsteer.reports.comparison import reward_figures, samples
+from rewardsteer.reports.correctness import benchmark_blocks
+from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import write_page
-from rewardsteer.reports.plots import Point, bars, curves, scatter
-from rewardsteer.reports.sections import Figure, Prose, Samples, Section, Settings, Table
+from rewardsteer.reports.plots import Point, bars, scatter
+from rewardsteer.reports.runs import INSPECTOR
+from rewardsteer.reports.sections import (
+    Block,
+    Figure,
+    Figures,
+    Prose,
+    Section,
+    Settings,
+    Table,
+    Tile,
+    Tiles,
+)
+from rewardsteer.reports.sources import Sources, flat, load_inspections, load_records
 from rewardsteer.reports.tables import (
     AUROC_COLUMNS,
     METHOD_COLUMNS,
@@ -24,13 +30,15 @@ from rewardsteer.reports.tables import (
     between,
     method_rows,
 )
+from rewardsteer.reports.training import training_figures
 
 _SHOWN = ("none", "args", "pargs", "genarm", "farma")
 
 
 def write_demo_page(folder: Path) -> Path:
     """``FOLDER/report.html`` from ``summary.json``, metrics and generations in the folder."""
-    summary = read_json(folder / "summary.json")
+    sources = Sources()
+    summary = sources.json(folder / "summary.json")
     methods: dict[str, Any] = summary["methods"]
     lead = (
         f"A small policy with systematic errors is right {methods['none']['accuracy']:.0%} of the "
@@ -38,21 +46,62 @@ def write_demo_page(folder: Path) -> Path:
         f"Steered by FaRMA, with one call of a reward model per token, it is right "
         f"{methods['farma']['accuracy']:.0%} of the time."
     )
+    records = {
+        name: load_records(folder / "comparison" / "test" / file_name(name), sources)
+        for name in _SHOWN
+    }
+    tokens = load_inspections(folder / "inspections.jsonl", sources)
     sections = [
-        Section("Methods", "methods", _methods(methods, summary)),
+        Section("At a glance", "overview", [_tiles(summary)]),
+        Section("Methods", "methods", [
+            *_methods(methods, summary),
+            Figures(reward_figures({n: pairs for n, (_, pairs) in records.items()})[:1]),
+        ]),
         Section("At equal budgets", "budget", [_budget(summary["budget"])]),
+        Section("Token by token", "tokens", [Prose(INSPECTOR), inspector(tokens)]),
         Section("Reward models", "reward-models", _reward_models(summary)),
-        Section("Goal-conditioned reward model", "goal", _goal(folder, summary["goal"])),
-        Section("Training", "training", _training(folder)),
-        Section("Completions", "completions", [_samples(folder)]),
-        Section("Settings", "settings", [Settings(_flat(summary["config"]))]),
+        Section("Goal-conditioned", "goal", _goal(folder, summary["goal"], sources)),
+        Section("Training", "training", _training(folder, sources)),
+        Section("Completions", "completions", [
+            samples({name: rows for name, (rows, _) in records.items()}, {}),
+        ]),
     ]
+    sections.append(Section("Settings", "settings", [
+        Prose(f"Fingerprint of all that this page shows: {sources.fingerprint}."),
+        Settings(flat(summary["config"]) | flat(summary["versions"], "versions"), "Settings"),
+        Settings({str(Path(name).relative_to(folder)): digest
+                  for name, digest in sources.digests.items()},
+                 "Files read, with the first digits of their SHA-256"),
+    ]))
     place = folder / "report.html"
-    write_page(place, "Steering a flawed policy with reward models", lead, sections)
+    write_page(
+        place, "Steering a flawed policy with reward models", lead, sections,
+        footer=f"Seed {summary['config']['seed']}, {summary['seconds']:.0f} s.",
+    )
     return place
 
 
-def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
+def _tiles(summary: dict[str, Any]) -> Tiles:
+    methods, goal = summary["methods"], summary["goal"]
+    return Tiles([
+        Tile("policy alone", f"{methods['none']['accuracy']:.1%}", "right answers, sampled"),
+        Tile(
+            "FaRMA", f"{methods['farma']['accuracy']:.1%}", "right answers at "
+            f"{methods['farma']['rm_calls_per_token']:g} call of a reward model a token",
+        ),
+        Tile(
+            "plain reward model", f"{summary['reward_models']['plain']['auroc']:.3f}",
+            f"AUROC on {summary['config']['fresh']:,} fresh solutions",
+        ),
+        Tile(
+            "votes, filtered", f"{goal['vote_accuracy_filtered']:.1%}",
+            f"against {goal['vote_accuracy']:.1%}, with {goal['tokens_saved']:.1%} of the tokens "
+            "saved",
+        ),
+    ])
+
+
+def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
     weights = ", ".join(f"{name} {weight:g}" for name, weight in summary["weights"].items())
     names = list(methods)
     return [
@@ -62,6 +111,32 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
             "the language-model head itself: adding its rewards only sharpens the policy, and "
             "whatever FaRMA gains must be gained beyond that row."
         ),
+        Figures([
+            Figure(
+                bars(
+                    names, [methods[name]["accuracy"] for name in names],
+                    [1.96 * methods[name].get("accuracy_stderr", 0.0) for name in names],
+                    x_label="share of right answers (bars: 95 %)",
+                    reference=methods["none"]["accuracy"], highlight=("farma",),
+                ),
+                "Share of right answers",
+                "True accuracy, by the checker. The dashed line is plain sampling.",
+            ),
+            Figure(
+                scatter(
+                    [
+                        Point(
+                            name, 1e3 * methods[name]["seconds_per_token"],
+                            methods[name]["reward"], methods[name].get("reward_stderr", 0.0),
+                        )
+                        for name in names
+                    ],
+                    x_label="milliseconds per generated token",
+                    y_label="mean reward (plain model)", log_x=True,
+                ),
+                "What a unit of reward costs", "Mean reward against time per token.",
+            ),
+        ]),
         Table(
             f"{methods['none']['count']:g} test questions. Reward is the plain model's, ± standard "
             f"error; calls and time per generated token. Weights (of cards the reward target) "
@@ -70,31 +145,6 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Any]:
             METHOD_COLUMNS, method_rows(methods), frozenset({"farma"}),
         ),
         *_overoptimised(methods),
-        Figure(
-            bars(
-                names, [methods[name]["accuracy"] for name in names],
-                [1.96 * methods[name].get("accuracy_stderr", 0.0) for name in names],
-                x_label="share of right answers (bars: 95 %)",
-                reference=methods["none"]["accuracy"], highlight=("farma",),
-            ),
-            "Bar chart of the share of right answers of every method.",
-            "True accuracy, by the checker. The dashed line is plain sampling.",
-        ),
-        Figure(
-            scatter(
-                [
-                    Point(
-                        name, 1e3 * methods[name]["seconds_per_token"], methods[name]["reward"],
-                        methods[name].get("reward_stderr", 0.0),
-                    )
-                    for name in names
-                ],
-                x_label="milliseconds per generated token", y_label="mean reward (plain model)",
-                log_x=True,
-            ),
-            "Scatter plot of mean reward against time per token of every method.",
-            "What a unit of reward costs.",
-        ),
     ]
 
 
@@ -117,7 +167,7 @@ def _budget(methods: dict[str, Any]) -> Table:
     )
 
 
-def _overoptimised(methods: dict[str, Any]) -> list[Any]:
+def _overoptimised(methods: dict[str, Any]) -> list[Block]:
     """A warning for methods that gained reward and lost truth, when there are any."""
     names = [
         name for name, figures in methods.items()
@@ -133,7 +183,7 @@ def _overoptimised(methods: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _reward_models(summary: dict[str, Any]) -> list[Any]:
+def _reward_models(summary: dict[str, Any]) -> list[Block]:
     return [
         Table(
             f"Ranking right above wrong on {summary['config']['fresh']} fresh solutions of the "
@@ -142,9 +192,9 @@ def _reward_models(summary: dict[str, Any]) -> list[Any]:
     ]
 
 
-def _goal(folder: Path, goal: dict[str, Any]) -> list[Any]:
+def _goal(folder: Path, goal: dict[str, Any], sources: Sources) -> list[Block]:
     metrics = {
-        label: read_json(folder / "goal" / name / "metrics.json")[BENCHMARK]
+        label: sources.json(folder / "goal" / name / "metrics.json")[BENCHMARK]
         for label, name in (("plain", "plain"), ("goal-conditioned", "goal"))
     }
     gain = between(goal, "auroc_gain", "auroc_gain_low", "auroc_gain_high", "{:+.3f}")
@@ -156,82 +206,19 @@ def _goal(folder: Path, goal: dict[str, Any]) -> list[Any]:
             f"{goal['auroc']:.3f} against the plain model's {goal['auroc_baseline']:.3f}, a "
             f"difference of {gain}."
         ),
-        Table(
-            "Several solutions of each question, with 95 % intervals over questions. Within a "
-            "question: mean AUROC among the solutions of one question.",
-            ("model", *RANKING_COLUMNS[1:]), ranking_rows(metrics),
-            frozenset({"goal-conditioned"}),
-        ),
-        Figure(
-            percentile_plot(goal["auroc_by_percentile"]),
-            "Line chart of AUROC against the share of the solution that was read.",
-            "Telling right from wrong before the end: the goal-conditioned model's reward and "
-            "similarity, and the plain model's reward (baseline).",
-        ),
-        Table(
-            "Majority vote after dropping solutions whose value falls below a threshold while they "
-            "are written. Thresholds were chosen on other questions than these.",
-            ("model", *FILTER_COLUMNS[1:]), filter_rows(metrics),
-        ),
-        Figure(
-            filter_plot(metrics["goal-conditioned"]),
-            "Line chart of vote accuracy against tokens generated, for filters and baselines.",
-            "What a vote costs: the goal-conditioned model's filters at every threshold, plain "
-            "votes of fewer samples, and rules that stop sampling early.",
-        ),
+        *benchmark_blocks(metrics),
     ]
 
 
-def _training(folder: Path) -> list[Any]:
-    series: dict[str, tuple[list[float], list[float]]] = {}
-    for name in ("plain", "goal", "pargs", "genarm", "farma"):
-        steps: list[float] = []
-        values: list[float] = []
-        offset, last = 0, 0
-        phase = None
-        for _, row in read_jsonl(folder / "reward_models" / name / "metrics.jsonl"):
-            if row["phase"] != phase:
-                offset, phase = offset + last, row["phase"]
-            last = row["step"]
-            if "accuracy" in row:
-                steps.append(offset + row["step"])
-                values.append(row["accuracy"])
-        series[name] = (steps, values)
+def _training(folder: Path, sources: Sources) -> list[Block]:
+    runs = {
+        name: [row for _, row in sources.lines(folder / "reward_models" / name / "metrics.jsonl")]
+        for name in ("plain", "goal", "pargs", "genarm", "farma")
+    }
     return [
-        Figure(
-            curves(series, x_label="updates", y_label="share of pairs ranked right"),
-            "Line chart of the share of training pairs ranked right while training.",
-            "Training pairs ranked right, mean of the last 25 updates. PARGS ranks prefixes, many "
-            "of which the two responses share: those tie and count one half.",
-        )
+        Prose(
+            "PARGS ranks prefixes, many of which the two responses share: those tie and count one "
+            "half."
+        ),
+        Figures(training_figures(runs, ("accuracy", "loss", "constraint_violation"))),
     ]
-
-
-def _samples(folder: Path) -> Samples:
-    by_method = {}
-    for name in _SHOWN:
-        rows = [row for _, row in read_jsonl(folder / "comparison" / "test" / f"{name}.jsonl")]
-        by_method[name] = rows[:12]
-    cells = []
-    for index in range(len(by_method["none"])):
-        row = [by_method["none"][index]["generation"]["prompt"]]
-        for name in _SHOWN:
-            record = by_method[name][index]
-            mark = "✓" if record["metrics"]["accuracy"] else "✗"
-            text = record["generation"]["completion"]
-            row.append(f"{mark} {text}\n{record['metrics']['reward']:+.2f}")
-        cells.append(row)
-    return Samples(
-        "The first test questions: right or wrong, and the plain model's reward.",
-        ["question", *_SHOWN], cells,
-    )
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
-    for name, value in values.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value if isinstance(value, str) else json.dumps(value)
-    return flat

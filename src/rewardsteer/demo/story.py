@@ -10,6 +10,7 @@ from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.demo.compare import compare_methods, judge_samples
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import evaluate_goal
+from rewardsteer.demo.inspect import inspect_solutions
 from rewardsteer.demo.page import write_demo_page
 from rewardsteer.demo.reward_models import plans, train_reward_model
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
@@ -65,6 +66,10 @@ def run_demo(
         policy, tokenizer, scorers, config, out / "comparison",
         goal_threshold=goal["threshold"],
         announce=lambda label: announce(f"  {label}"),
+    )
+    announce("looking at some solutions token by token")
+    inspect_solutions(
+        policy, tokenizer, scorers, config, weights["farma"], goal["threshold"], out
     )
     summary = {
         "methods": methods,

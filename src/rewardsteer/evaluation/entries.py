@@ -27,7 +27,7 @@ from rewardsteer.evaluation.judge import PairJudge
 from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+from rewardsteer.outputs import append_jsonl, file_name, read_jsonl, repair_jsonl
 from rewardsteer.records import EvalRecord, Generation
 
 Metric = Callable[[Generation], float]
@@ -183,9 +183,3 @@ def read_records(place: Path) -> dict[str, EvalRecord]:
     except ValueError as error:
         raise DataError(f"{place} holds a line that is no evaluation record: {error}") from error
     return {record.generation.id: record for record in records}
-
-
-def file_name(label: str) -> str:
-    """The file of an entry's records."""
-    kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
-    return "".join(kept) + ".jsonl"

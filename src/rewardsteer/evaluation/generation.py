@@ -14,23 +14,26 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.budget import Budget
-from rewardsteer.evaluation.entries import Entry, Judge, Run, file_name
+from rewardsteer.evaluation.entries import Entry, Judge, Run
+from rewardsteer.evaluation.inspection import response_kl
 from rewardsteer.evaluation.judge import win_rates
-from rewardsteer.evaluation.likelihood import best_of_n_bound
+from rewardsteer.evaluation.likelihood import best_of_n_bound, prompts_as_read
 from rewardsteer.evaluation.metrics import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.statistics import paired_difference, standard_error
 from rewardsteer.models.compatibility import check_head, check_vocabulary
-from rewardsteer.outputs import write_json
+from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
 
 
 def compare(
     entries: Sequence[Entry], policy: Any, tokenizer: Any, requests: Sequence[Request],
     judge: Judge, out: Path, *, template: Template | None = None, baseline: str | None = None,
-    budget: Budget | None = None, announce: Callable[[str], None] = lambda _: None,
+    budget: Budget | None = None, kl_prompts: int = 0,
+    announce: Callable[[str], None] = lambda _: None,
 ) -> dict[str, dict[str, float]]:
     """Run every entry on the same prompts and write ``summary.json``; returns its ``methods``.
 
@@ -44,10 +47,13 @@ def compare(
         template: how prompts are written; default: each reward model's, else the plain one.
         baseline: label of the entry that the others are compared with; default: the first.
         budget: what each entry may spend on a prompt; None: every one answers once.
+        kl_prompts: measure each method's ``kl`` from the policy on its responses to so many
+            prompts, at what generating them again alone would cost; 0: do not. Not with a budget,
+            since responses that were chosen among several are no draws of the method.
         announce: is told what begins.
 
     Raises:
-        ConfigError: no entry has the label of the baseline.
+        ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.
         DataError: two entries would share a file, or a file holds answers to other prompts.
         MismatchError: the judge has no scalar head, or another tokenizer than the policy.
     """
@@ -55,6 +61,7 @@ def compare(
     check_vocabulary(tokenizer, judge.scorer.tokenizer)
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)
+    check_divergence(budget, kl_prompts)
     run = Run(policy, tokenizer, requests, judge, out, template, budget)
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
@@ -65,6 +72,10 @@ def compare(
         if entry.config.method == "best_of_n":
             n = entry.config.n if budget is None else int(summary[entry.label]["draws"])
             summary[entry.label]["kl_bound"] = best_of_n_bound(n)
+    if kl_prompts:
+        announce(f"KL divergences, on {min(kl_prompts, len(requests))} prompts")
+        for entry in entries:
+            summary[entry.label] |= _divergence(run, entry, results[entry.label][:kl_prompts])
     if judge.pairs is not None:
         announce(f"pairs, by {judge.pairs.model}")
         rates = win_rates(judge.pairs, results, baseline, out / "judge.jsonl")
@@ -77,6 +88,36 @@ def compare(
         out / "summary.json", {"methods": summary, "baseline": baseline, "sweeps": sweeps}
     )
     return summary
+
+
+def check_divergence(budget: Budget | None, kl_prompts: int) -> None:
+    """Raise `ConfigError` where KL divergences are asked for and cannot be known."""
+    if budget is not None and kl_prompts:
+        raise ConfigError(
+            "The KL divergence of responses chosen within a budget is not known; leave out "
+            "kl_prompts or the budget."
+        )
+
+
+def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[str, float]:
+    """``kl`` of an entry's responses from the policy's, nats per response, with its interval; for
+    best of n its bound. Empty for methods that search step by step: theirs is not known."""
+    if entry.config.method == "best_of_n":
+        return {"kl": best_of_n_bound(entry.config.n)}
+    method = build_method(entry.config, entry.scorer, entry.goal)
+    if method.level != "token":
+        return {}
+    prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)
+    found = [
+        response_kl(
+            run.policy, method, prompts[one.generation.id], one.generation.token_ids,
+            entry.config, one.generation.id,
+        )
+        for one in records
+    ]
+    mean = paired_difference(found, [0.0] * len(found))
+    figures = {"kl": mean.value, "kl_low": mean.low, "kl_high": mean.high}
+    return {name: value for name, value in figures.items() if not np.isnan(value)}
 
 
 def check_labels(labels: Sequence[str], baseline: str | None) -> str:

@@ -105,6 +105,57 @@ def _added(tokenizer: Any, before: Sequence[int], token: int) -> str:
     return str(tokenizer.convert_ids_to_tokens(token) or f"#{token}")
 
 
+class _Step(NamedTuple):
+    """What is known before a token: the prefix ``[1, T]``, the policy's logits ``[1, V]``, and its
+    log-probabilities and the guided ones ``[V]``, None where a method guides no tokens."""
+
+    ids: Tensor
+    mask: Tensor
+    logits: Tensor
+    plain: Tensor
+    guided: Tensor | None
+
+
+class _Replay:
+    """Policy and method before every token of one completion, as decoding asks them."""
+
+    def __init__(self, policy: Any, method: Method, config: DecodingConfig) -> None:
+        self._reader = PrefixReader(policy)
+        self._session = method.open() if method.level == "token" and method.scorer else None
+        self._temperature = config.temperature if config.mode == "sample" else 1.0
+
+    @torch.no_grad()
+    def before(self, prefix: Sequence[int], step: int, name: str) -> _Step:
+        """The distributions of the token after the prefix, the ``step``-th of the completion."""
+        ids = torch.tensor([list(prefix)])
+        mask = torch.ones_like(ids)
+        logits = self._reader.sync(ids, mask).float()
+        plain = (logits[0].double() / self._temperature).log_softmax(-1)
+        guided = None
+        if self._session is not None:
+            scores = self._session.scores(Prefix(ids, mask, [step], [name]), logits)[0].double()
+            guided = (scores / self._temperature).log_softmax(-1).to(plain.device)
+        return _Step(ids, mask, logits, plain, guided)
+
+
+def response_kl(
+    policy: Any, method: Method, prompt_ids: Sequence[int], response_ids: Sequence[int],
+    config: DecodingConfig, name: str = "0",
+) -> float:
+    """Σ_t KL(guided_t ‖ policy_t) along a response, in nats; see `distances`.
+
+    Over responses that the method drew, the mean estimates the KL divergence of its responses from
+    the policy's without bias. 0 for a method that guides no tokens.
+    """
+    replay, total = _Replay(policy, method, config), 0.0
+    for index in range(len(response_ids)):
+        step = replay.before([*prompt_ids, *response_ids[:index]], index, name)
+        if step.guided is None:
+            return 0.0
+        total += distances(step.guided, step.plain)[0]
+    return total
+
+
 class _Watch:
     """The three columns before every token of one completion."""
 
@@ -112,30 +163,22 @@ class _Watch:
         self, policy: Any, tokenizer: Any, scorer: Any, method: Method, config: DecodingConfig,
         count: int,
     ) -> None:
-        self._reader, self._tokenizer, self._scorer = PrefixReader(policy), tokenizer, scorer
-        self._session = method.open() if method.level == "token" and method.scorer else None
-        self._cache = scorer.open()
-        self._count = count
-        self._temperature = config.temperature if config.mode == "sample" else 1.0
+        self._replay, self._cache = _Replay(policy, method, config), scorer.open()
+        self._tokenizer, self._scorer, self._count = tokenizer, scorer, count
 
     @torch.no_grad()
-    def before(self, prefix: Sequence[int], step: int, taken: int, name: str) -> dict[str, Any]:
+    def before(self, prefix: Sequence[int], index: int, taken: int, name: str) -> dict[str, Any]:
         """Columns and distances before the token ``taken`` comes."""
-        ids = torch.tensor([list(prefix)])
-        mask = torch.ones_like(ids)
-        logits = self._reader.sync(ids, mask).float()
-        plain = (logits[0].double() / self._temperature).log_softmax(-1)
+        step = self._replay.before(prefix, index, name)
         told: dict[str, Any] = {
-            "policy": self._column(plain.exp(), taken, prefix),
-            "reward_model": self._rewards(ids, mask, logits, taken, prefix),
+            "policy": self._column(step.plain.exp(), taken, prefix),
+            "reward_model": self._rewards(step.ids, step.mask, step.logits, taken, prefix),
         }
-        if self._session is None:
+        if step.guided is None:
             return told
-        guided = self._session.scores(Prefix(ids, mask, [step], [name]), logits)[0].double()
-        guided = (guided / self._temperature).log_softmax(-1).to(plain.device)
-        kl, moved = distances(guided, plain)
+        kl, moved = distances(step.guided, step.plain)
         return told | {
-            "guided": self._column(guided.exp(), taken, prefix), "kl": kl, "moved": moved,
+            "guided": self._column(step.guided.exp(), taken, prefix), "kl": kl, "moved": moved,
         }
 
     def _rewards(

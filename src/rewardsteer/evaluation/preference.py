@@ -11,6 +11,7 @@ from scipy import stats
 from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
+from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.metrics import preference_accuracy
 from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.models.scorer import Scorer
@@ -54,10 +55,12 @@ def evaluate_comparisons(
 
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
-        "length_bias": figures}``. Accuracies have 95 % Wilson intervals, a tie counts one half.
+        "length_bias": figures, …}``. Accuracies have 95 % Wilson intervals, a tie counts one half.
         ``too_long`` pairs exceed what the model reads; they are in no figure. ``calibration``
         asks how often pairs come out as sigmoid(reward difference) says. ``length_bias`` looks at
         pairs by which response has more tokens. A figure that is not defined is left out.
+        ``histogram`` and ``reward_by_length`` show the rewards themselves, see
+        `rewardsteer.evaluation.distributions`.
 
     Raises:
         DataError: there is no comparison that the model can read.
@@ -125,6 +128,11 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
         "too_long": too_long,
         "calibration": pair_calibration(pairs.rewards[:, 0] - pairs.rewards[:, 1]),
         "length_bias": _length_bias(pairs),
+        "histogram": histogram({"chosen": pairs.rewards[:, 0], "rejected": pairs.rewards[:, 1]}),
+        "reward_by_length": {
+            side: by_length(pairs.lengths[:, column], pairs.rewards[:, column])
+            for column, side in enumerate(("chosen", "rejected"))
+        },
     }
 
 

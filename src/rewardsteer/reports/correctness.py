@@ -1,9 +1,11 @@
-"""Figures of ``evaluate correctness`` as tables and plots, from ``metrics.json`` alone."""
+"""Figures of ``evaluate correctness``, from ``metrics.json`` alone: tables, plots, a section."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewardsteer.reports.plots import curves
+from rewardsteer.reports.plots import curves, histograms
+from rewardsteer.reports.preference import length_figure
+from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
 from rewardsteer.reports.tables import between
 
 Metrics = Mapping[str, Mapping[str, Any]]
@@ -92,21 +94,13 @@ def gain_rows(metrics: Metrics) -> list[list[str]]:
     ]
 
 
-def plots(metrics: Metrics, roc: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:
-    """SVG by file name, benchmark by benchmark.
-
-    Args:
-        metrics: content of ``metrics.json``.
-        roc: by benchmark, the ROC points of each signal.
-    """
+def plots(metrics: Metrics) -> dict[str, str]:
+    """SVG by file name, benchmark by benchmark, from the content of ``metrics.json``."""
     made = {}
     for name, figures in metrics.items():
-        if name in roc:
-            made[f"{name}-roc"] = curves(
-                {**roc[name], "chance": ([0.0, 1.0], [0.0, 1.0])},
-                x_label="wrong solutions above the threshold",
-                y_label="right solutions above the threshold",
-            )
+        one = {"": figures}
+        if "roc" in figures:
+            made[f"{name}-roc"] = roc_plot(one)
         if "auroc_by_percentile" in figures:
             made[f"{name}-percentiles"] = percentile_plot(figures["auroc_by_percentile"])
         if "filtering" in figures:
@@ -115,6 +109,137 @@ def plots(metrics: Metrics, roc: Mapping[str, Mapping[str, Any]]) -> dict[str, s
             if records:
                 made[f"{name}-reliability-{signal}"] = reliability_plot(records)
     return made
+
+
+def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
+    """Reward models on solutions labelled right or wrong, benchmark by benchmark; None without.
+
+    Args:
+        runs: content of ``metrics.json`` by run.
+    """
+    if not runs:
+        return None
+    benchmarks = list(dict.fromkeys(name for metrics in runs.values() for name in metrics))
+    blocks: list[Block] = [Prose(
+        "AUROC is the chance that a right solution scores above a wrong one. Intervals are 95 %, "
+        "over questions; thresholds were chosen on other questions than those shown."
+    )]
+    for benchmark in benchmarks:
+        blocks.append(Heading(benchmark))
+        blocks += benchmark_blocks({
+            name: metrics[benchmark] for name, metrics in runs.items() if benchmark in metrics
+        })
+    return Section("Correctness", "correctness", blocks)
+
+
+def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
+    """Figures and tables of one benchmark, all runs together."""
+    figures = _shared_figures(runs)
+    for name, one in runs.items():
+        figures += _own_figures(one, f" ({name})" if len(runs) > 1 else "")
+    blocks: list[Block] = [Figures(figures)]
+    for caption, columns, rows in (
+        ("How often right stands above wrong.", RANKING_COLUMNS, ranking_rows),
+        ("Difference to the baseline's reward, the same solutions drawn together.", GAIN_COLUMNS,
+         gain_rows),
+        ("Votes and choices among k solutions of a question.", SAMPLE_COLUMNS, sample_rows),
+        ("Vote after dropping solutions whose value falls below a threshold while they are "
+         "written.", FILTER_COLUMNS, filter_rows),
+        ("Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
+    ):
+        if cells := rows(runs):
+            blocks.append(Table(caption, ("run", *columns[1:]), cells))
+    return blocks
+
+
+def _shared_figures(runs: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
+    """Plots in which runs lie over each other."""
+    figures = []
+    if any("roc" in one for one in runs.values()):
+        figures.append(Figure(
+            roc_plot(runs), "ROC curves",
+            "Share of right and of wrong solutions above every threshold; the dotted line is "
+            "chance.",
+        ))
+    series = {
+        _called(run, signal): points for run, one in runs.items()
+        for signal, points in one.get("auroc_by_percentile", {}).items()
+    }
+    if series:
+        figures.append(Figure(
+            percentile_plot(series), "Right from wrong before the end",
+            "AUROC by the share of the solution that was read, with 95 % bands.",
+        ))
+    return figures
+
+
+def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
+    """Plots of one run; older files lack some."""
+    found = []
+    for signal, made in figures.get("histogram", {}).items():
+        found.append(Figure(
+            histograms(made["edges"], made["counts"], x_label=signal),
+            f"{signal.capitalize()} of whole solutions{of}", "The less they overlap, the better.",
+        ))
+    for signal, records in figures.get("calibration", {}).items():
+        if records:
+            found.append(Figure(
+                reliability_plot(records), f"Calibration of the {signal}{of}",
+                "P(right) fitted on other questions, at quarters of a solution.",
+            ))
+    if "filtering" in figures:
+        found.append(Figure(
+            filter_plot(figures), f"What a vote costs{of}",
+            "Filters at every threshold, plain votes of fewer samples, and rules that stop early.",
+        ))
+        found.append(Figure(
+            trade_off_plot(figures["filtering"]), f"Filter trade-off{of}",
+            "What every threshold saves, and what the vote is then worth.",
+        ))
+    if any(one["bins"] for one in figures.get("reward_by_length", {}).values()):
+        found.append(length_figure(figures["reward_by_length"]))
+    return found
+
+
+def _called(run: str, signal: str) -> str:
+    return f"{run}, {signal}" if run else signal
+
+
+def roc_plot(runs: Mapping[str, Mapping[str, Any]]) -> str:
+    """ROC curves of each signal of each run, with its area where it is known."""
+    lines = {}
+    for run, figures in runs.items():
+        for signal, points in figures.get("roc", {}).items():
+            area = figures.get("auroc" if signal == "reward" else f"auroc_{signal}")
+            name = _called(run, signal) + ("" if area is None else f" ({area:.3f})")
+            lines[name] = (points["wrong"], points["right"])
+    return curves(
+        lines, diagonal=True, x_label="wrong solutions above the threshold",
+        y_label="right solutions above the threshold",
+    )
+
+
+def trade_off_plot(filtering: Mapping[str, Mapping[str, Any]]) -> str:
+    """Accuracy of the vote against tokens saved, by signal, with that of the plain vote."""
+    lines = {}
+    for signal, record in filtering.items():
+        sweep = _falling(record["sweep"])
+        lines[f"filtered by {signal}"] = (
+            [point["tokens_saved"] for point in sweep], [point["accuracy"] for point in sweep]
+        )
+    reach = max(x for saved, _ in lines.values() for x in saved)
+    before = next(iter(filtering.values()))["sweep"][0]["accuracy_before"]
+    lines["plain vote"] = ([0.0, reach], [before, before])
+    return curves(
+        lines, marks=True, x_label="share of tokens saved", y_label="accuracy of the vote"
+    )
+
+
+def _falling(sweep: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
+    """Thresholds up to the one that saves most: beyond it ever more questions would lose all their
+    solutions, and so keep them all."""
+    tokens = [point["tokens_per_question"] for point in sweep]
+    return sweep[: tokens.index(min(tokens)) + 1]
 
 
 def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
@@ -133,17 +258,14 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Vote accuracy against tokens generated: filtering, plain votes and stopping rules.
-
-    A filter's line ends at the threshold that saves most: beyond it ever more questions would lose
-    all their solutions, and so keep them all.
-    """
+    """Vote accuracy against tokens generated: filtering, plain votes and stopping rules."""
     lines = {}
     for signal, record in figures["filtering"].items():
-        tokens = [point["tokens_per_question"] for point in record["sweep"]]
-        shown = tokens.index(min(tokens)) + 1
-        accuracy = [point["accuracy"] for point in record["sweep"][:shown]]
-        lines[f"filtered by {signal}"] = (tokens[:shown], accuracy)
+        sweep = _falling(record["sweep"])
+        lines[f"filtered by {signal}"] = (
+            [point["tokens_per_question"] for point in sweep],
+            [point["accuracy"] for point in sweep],
+        )
     for label, points in (
         ("plain vote of k", figures["plain_votes"]),
         ("ESC", [r for r in figures["stopping"] if r["rule"].startswith("ESC")]),
@@ -163,7 +285,7 @@ def reliability_plot(records: Sequence[Mapping[str, Any]]) -> str:
 
     Bins with less than a hundredth of all values are left out: their shares are noise.
     """
-    lines: dict[str, tuple[list[float], list[float]]] = {"ideal": ([0.0, 1.0], [0.0, 1.0])}
+    lines: dict[str, tuple[list[float], list[float]]] = {}
     for record in records:
         total = sum(one["count"] for one in record["bins"])
         filled = [one for one in record["bins"] if one["count"] and one["count"] >= total / 100]
@@ -171,7 +293,8 @@ def reliability_plot(records: Sequence[Mapping[str, Any]]) -> str:
             [one["mean_probability"] for one in filled], [one["share"] for one in filled]
         )
     return curves(
-        lines, x_label="probability of being right", y_label="share that was right", marks=True
+        lines, diagonal=True, marks=True, x_label="probability of being right",
+        y_label="share that was right",
     )
 
 

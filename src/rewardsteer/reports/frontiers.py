@@ -21,13 +21,14 @@ AXES = {
     "surprise": Axis(
         "surprise", "surprise: −log p of the policy alone, nats per token (no KL divergence)"
     ),
+    "kl": Axis("kl", "KL divergence from the policy, nats per response (best of n: at most)"),
     "seconds": Axis("seconds_per_response", "seconds per response", log=True),
     "calls": Axis("rm_calls_per_token", "reward model calls per token of the response"),
     "tokens": Axis("equivalent_tokens", "policy-equivalent tokens read per response", log=True),
 }
 
 FRONTIER_COLUMNS = (
-    "method", "reward (95 %)", "surprise", "KL bound", "s per response", "RM calls per token",
+    "method", "reward (95 %)", "surprise", "KL", "KL bound", "s per response", "RM calls per token",
     "equivalent tokens", "draws", "budget used", "distinct-2", "coherence",
 )
 WIN_COLUMNS = ("method", "win rate (95 %)", "wins", "ties", "losses", "no verdict")
@@ -36,8 +37,9 @@ WIN_COLUMNS = ("method", "win rate (95 %)", "wins", "ties", "losses", "no verdic
 def frontier_rows(methods: Methods) -> list[list[str]]:
     """One row a method under `FRONTIER_COLUMNS`; a figure that was not measured is a dash."""
     patterns = {
-        "surprise": "{:.3f}", "kl_bound": "{:.2f}", "seconds_per_response": "{:.3g}",
-        "rm_calls_per_token": "{:.2f}", "equivalent_tokens": "{:.1f}", "draws": "{:.0f}",
+        "surprise": "{:.3f}", "kl": "{:.3f}", "kl_bound": "{:.2f}",
+        "seconds_per_response": "{:.3g}", "rm_calls_per_token": "{:.2f}",
+        "equivalent_tokens": "{:.1f}", "draws": "{:.0f}",
         "budget_used": "{:.4g}", "distinct_2": "{:.3f}", "coherence": "{:.3f}",
     }
     return [

@@ -1,6 +1,16 @@
-"""One self-contained HTML file: opens offline, light and dark, on a phone and on paper."""
+"""One self-contained HTML file: opens offline, light and dark, on a phone and on paper.
 
-from collections.abc import Sequence
+All text is escaped. The page's own script and style are the only ones that its Content-Security-
+Policy lets run (by their hashes), and it may load nothing and send nothing.
+"""
+
+import base64
+import hashlib
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from html import unescape
+from importlib.resources import files
 from pathlib import Path
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -8,10 +18,17 @@ from markupsafe import Markup
 
 from rewardsteer import __version__
 from rewardsteer.outputs import write_text
-from rewardsteer.reports.sections import Section
+from rewardsteer.reports.plots import COLOURS
+from rewardsteer.reports.sections import Figure, Section
+
+_TEMPLATES = files("rewardsteer.reports") / "templates"
+STYLES = ("page.css", "inspector.css")
+SCRIPTS = ("inspector.js", "theme.js")
 
 
-def write_page(path: Path, title: str, summary: str, sections: Sequence[Section]) -> None:
+def write_page(
+    path: Path, title: str, summary: str, sections: Sequence[Section], *, footer: str = ""
+) -> None:
     """Render and write the page whole or not at all.
 
     Args:
@@ -19,13 +36,63 @@ def write_page(path: Path, title: str, summary: str, sections: Sequence[Section]
         title: heading of the page.
         summary: one or two sentences under it.
         sections: in reading order. All text is escaped; only SVG of our own plots is not.
+        footer: small print.
+    """
+    values = {"title": title, "summary": summary, "sections": sections, "footer": footer}
+    write_text(path, render("page.html.j2", STYLES, (*SCRIPTS, "report.js"), values))
+
+
+def render(
+    template: str, styles: Sequence[str], scripts: Sequence[str], values: Mapping[str, object], *,
+    connect: str = "'none'",
+) -> str:
+    """A page of the folder ``templates``.
+
+    Args:
+        template, styles, scripts: file names; the page gets one style and one script of them all.
+        values: what the template shows.
+        connect: where the script may send requests, in the words of the policy.
     """
     environment = Environment(
         loader=PackageLoader("rewardsteer.reports"), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )
-    environment.filters["svg"] = Markup
-    html = environment.get_template("page.html.j2").render(
-        title=title, summary=summary, sections=sections, version=__version__
+    number = itertools.count(1)
+    environment.filters["svg"] = lambda figure: Markup(_inline(figure, next(number)))  # noqa: S704
+    style, script = _joined(styles), _joined(scripts)
+    policy = (
+        f"default-src 'none'; script-src '{_hash(script)}'; style-src-elem '{_hash(style)}'; "
+        f"style-src-attr 'unsafe-inline'; connect-src {connect}; base-uri 'none'; "
+        "form-action 'none'"
     )
-    write_text(path, html)
+    return environment.get_template(template).render(
+        values, version=__version__, policy=policy, style=Markup(style),  # noqa: S704
+        script=Markup(script),  # noqa: S704
+    )
+
+
+def policy_of(html: str) -> str:
+    """The Content-Security-Policy that a page states, for a server to say too."""
+    found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
+    assert found, "all our pages state one"
+    return unescape(found[1])
+
+
+def _joined(names: Sequence[str]) -> str:
+    """Our own files as one text, in which nothing can end its element."""
+    text = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
+    assert "</" not in text, "it would end the element that it stands in"
+    return text
+
+
+def _hash(text: str) -> str:
+    return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _inline(figure: Figure, number: int) -> str:
+    """A plot for a page of several: its names are its own, its colours the page's."""
+    svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", figure.svg)
+    for place, colour in enumerate(COLOURS, start=1):
+        svg = re.sub(colour, f"var(--s{place}, {colour})", svg, flags=re.IGNORECASE)
+    # A style element in a plot would be one for the whole page.
+    return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)

@@ -1,68 +1,86 @@
-"""A page from evaluation folders: result files only, no model is loaded."""
+"""A page from result folders: result files only, no model is loaded.
 
-import json
+Sections go by question, not by run: curves of several runs lie over each other.
+"""
+
 from collections.abc import Sequence
 from pathlib import Path
 
-from rewardsteer.errors import DataError
-from rewardsteer.outputs import read_json
-from rewardsteer.reports.frontiers import (
-    AXES,
-    FRONTIER_COLUMNS,
-    WIN_COLUMNS,
-    frontier_rows,
-    frontiers,
-    win_rows,
-)
+from rewardsteer.reports.comparison import comparison_section, samples_section
+from rewardsteer.reports.correctness import correctness_section
+from rewardsteer.reports.inspector import inspector
+from rewardsteer.reports.overview import overview
 from rewardsteer.reports.page import write_page
-from rewardsteer.reports.sections import Block, Figure, Section, Settings, Table
-from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
+from rewardsteer.reports.preference import preference_section
+from rewardsteer.reports.sections import Block, Prose, Section, Settings
+from rewardsteer.reports.sources import Run, Sources, flat, load_runs
+from rewardsteer.reports.training import training_section
 
 
 def write_runs_page(runs: Sequence[Path], out: Path) -> None:
-    """One section a run: tables, reward against what it costs, settings.
+    """Everything that result folders hold, side by side.
+
+    Args:
+        runs: folders of trainings, evaluations and inspections; one that is none of these stands
+            for those within it.
+        out: the HTML file.
 
     Raises:
-        DataError: a folder without a summary of methods.
+        DataError: a folder without results, or a damaged file.
     """
-    sections = []
-    for index, run in enumerate(runs):
-        place = run / "summary.json"
-        content = read_json(place) if place.exists() else {}
-        methods = content.get("methods")
-        if not methods:
-            raise DataError(
-                f"Expected an evaluation in {run} (summary.json with methods), found none; make "
-                "one with 'rewardsteer evaluate generation'."
-            )
-        baseline = content.get("baseline", next(iter(methods)))
-        blocks: list[Block] = [
-            Table(
-                f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
-                "interval; calls, tokens and time per generated token.",
-                METHOD_COLUMNS, method_rows(methods),
-            ),
-            Table(
-                "Reward and what it costs, with 95 % intervals.",
-                FRONTIER_COLUMNS, frontier_rows(methods),
-            ),
-            *(
-                Figure(
-                    svg, f"Mean reward of every method against {AXES[name].label}.",
-                    "Bars are 95 % intervals; lines join the weights of one method.",
-                )
-                for name, svg in frontiers(content).items()
-            ),
-        ]
-        if wins := win_rows(methods):
-            blocks.append(Table(
-                f"Responses compared with those of {baseline} by a language model; a tie counts "
-                "one half, answers without a verdict are left out.",
-                WIN_COLUMNS, wins,
-            ))
-        if (run / "run.json").exists():
-            values = read_json(run / "run.json")
-            blocks.append(Settings({name: json.dumps(value) for name, value in values.items()}))
-        sections.append(Section(run.name, f"run-{index + 1}", blocks))
-    names = ", ".join(run.name for run in runs)
-    write_page(out, "Guided generation", f"Evaluations: {names}.", sections)
+    sources = Sources()
+    found = load_runs(runs, sources)
+    sections = [
+        overview(found),
+        training_section({run.name: run.training for run in found if run.training}),
+        preference_section({run.name: run.preference for run in found if run.preference}),
+        correctness_section({run.name: run.correctness for run in found if run.correctness}),
+        comparison_section(found),
+        inspection_section(found),
+        samples_section(found),
+        sources_section(found, sources),
+    ]
+    names = ", ".join(run.name for run in found)
+    one = "1 run" if len(found) == 1 else f"{len(found)} runs compared"
+    write_page(
+        out, "Reward model report", f"{one}: {names}.",
+        [section for section in sections if section is not None],
+        footer=f"Made from {len(sources.digests)} files, fingerprint {sources.fingerprint}.",
+    )
+
+
+def inspection_section(runs: Sequence[Run]) -> Section | None:
+    """The token inspector with all runs' inspections; None without any."""
+    records = [
+        record if len(runs) == 1 else record.model_copy(
+            update={"label": f"{run.name}: {record.label or record.id}"}
+        )
+        for run in runs for record in run.inspections
+    ]
+    if not records:
+        return None
+    return Section("Token by token", "tokens", [
+        Prose(INSPECTOR), inspector(records),
+        *(
+            Settings(flat(run.inspections[0].settings), f"How {run.name} was inspected")
+            for run in runs if run.inspections and run.inspections[0].settings
+        ),
+    ])
+
+
+INSPECTOR = (
+    "Each token is coloured by its reward, by how much the reward changed, by its similarity to "
+    "the goal state, or by the share of the probability that guidance moved there. The columns "
+    "show what the policy, the reward model and both together would have taken instead."
+)
+
+
+def sources_section(runs: Sequence[Run], sources: Sources) -> Section:
+    """How the runs were made, and which files the page was made from."""
+    blocks: list[Block] = [
+        Settings(flat(run.settings), run.name) for run in runs if run.settings
+    ]
+    blocks.append(Settings(sources.digests, "Files read, with the first digits of their SHA-256"))
+    return Section("Settings", "settings", [
+        Prose(f"Fingerprint of all that this page shows: {sources.fingerprint}."), *blocks,
+    ])

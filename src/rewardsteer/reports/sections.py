@@ -14,6 +14,31 @@ class Prose:
 
 
 @dataclass(frozen=True)
+class Heading:
+    """A title within a section."""
+
+    text: str
+    kind: str = "heading"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One figure, large: what it is called, how it reads, and what to know about it."""
+
+    name: str
+    figure: str
+    note: str
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Figures at a glance."""
+
+    tiles: Sequence[Tile]
+    kind: str = "tiles"
+
+
+@dataclass(frozen=True)
 class Table:
     """A table: the first column is a row's name, the others are figures or text.
 
@@ -42,24 +67,69 @@ class Figure:
 
 
 @dataclass(frozen=True)
+class Figures:
+    """Plots side by side where there is room."""
+
+    figures: Sequence[Figure]
+    kind: str = "figures"
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a method answered: its place among the methods, and whether it is right where known."""
+
+    method: int
+    text: str
+    reward: float
+    right: bool | None = None
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A prompt and its answers."""
+
+    prompt: str
+    answers: Sequence[Answer]
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Completions side by side: ``columns`` name the cells of each row."""
+    """Completions side by side, to be searched and filtered."""
 
     caption: str
-    columns: Sequence[str]
-    rows: Sequence[Sequence[str]]
+    methods: Sequence[str]
+    samples: Sequence[Sample]
     kind: str = "samples"
+
+    @property
+    def judged(self) -> bool:
+        """Whether it is known which answers are right."""
+        return any(
+            answer.right is not None for sample in self.samples for answer in sample.answers
+        )
+
+
+@dataclass(frozen=True)
+class Inspector:
+    """Completions token by token: `rewardsteer.records.Inspection` as plain values."""
+
+    records: Sequence[Mapping[str, Any]]
+    kind: str = "inspector"
 
 
 @dataclass(frozen=True)
 class Settings:
-    """Names and values: configuration, versions, fingerprints."""
+    """Names and values, folded away: configuration, versions, fingerprints."""
 
     values: Mapping[str, Any]
+    title: str = "Settings"
+    open: bool = False
     kind: str = "settings"
 
 
-Block = Prose | Table | Figure | Samples | Settings
+Block = (
+    Prose | Heading | Tiles | Table | Figure | Figures | Samples | Inspector | Settings
+)
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,12 @@ import numpy as np
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
+from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.metrics import auroc
 from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval, weighted_aurocs
 from rewardsteer.records import Solution
+
+_ROC_POINTS = 200
 
 
 def prefix_index(length: int, share: float) -> int:
@@ -44,8 +47,10 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
         return {"undefined": f"all {len(labels)} scored solutions are {kind}: no AUROC"}
     groups = [one.question_id for one in solutions]
     found = signals(benchmark)
+    # The reward of a whole solution needs no values of its tokens.
+    whole: list[Signal] = ["reward", *(signal for signal in found if signal != "reward")]
     figures: dict[str, Any] = {}
-    for signal in {"reward": None} | dict.fromkeys(found):
+    for signal in whole:
         values = prefix_values(solutions, signal, 1.0)
         tail = "" if signal == "reward" else "_similarity"
         area = auroc_interval(
@@ -60,6 +65,12 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
         }
     figures["auroc_by_percentile"] = {
         signal: _by_percentile(solutions, labels, groups, signal, config) for signal in found
+    }
+    figures["roc"] = {signal: roc_points(solutions, signal) for signal in whole}
+    figures["histogram"] = {signal: _histogram(solutions, labels, signal) for signal in whole}
+    figures["reward_by_length"] = {
+        name: by_length([one.token_count for one in some], prefix_values(some, "reward", 1.0))
+        for name, some in _by_label(solutions).items()
     }
     return figures
 
@@ -92,13 +103,32 @@ def compare_rankings(
     return figures
 
 
-def roc_points(solutions: Sequence[Solution], signal: Signal) -> tuple[list[float], list[float]]:
-    """False and true positive rates of the whole solutions' values."""
+def roc_points(solutions: Sequence[Solution], signal: Signal) -> dict[str, list[float]]:
+    """Rates of ``wrong`` and ``right`` solutions above a falling threshold, for a plot: of many
+    points some that stand close."""
     from sklearn.metrics import roc_curve
 
     labels = [bool(one.is_correct) for one in solutions]
     false, true, _ = roc_curve(labels, prefix_values(solutions, signal, 1.0))
-    return false.tolist(), true.tolist()
+    # Evenly along the curve: both rates grow, so their sum never stands still.
+    along = np.searchsorted(false + true, np.linspace(0, 2, _ROC_POINTS))
+    kept = np.unique(np.minimum(along, len(false) - 1))
+    return {"wrong": false[kept].round(5).tolist(), "right": true[kept].round(5).tolist()}
+
+
+def _by_label(solutions: Sequence[Solution]) -> dict[str, list[Solution]]:
+    return {
+        name: [one for one in solutions if bool(one.is_correct) is label]
+        for name, label in (("right", True), ("wrong", False))
+    }
+
+
+def _histogram(
+    solutions: Sequence[Solution], labels: Sequence[bool], signal: Signal
+) -> dict[str, Any]:
+    values = np.asarray(prefix_values(solutions, signal, 1.0))
+    right = np.asarray(labels)
+    return histogram({"right": values[right], "wrong": values[~right]})
 
 
 def _average_precision(labels: Sequence[bool], values: Sequence[float]) -> float:

@@ -1,0 +1,64 @@
+"""What a reward model says, spread out: histograms, and rewards by length. JSON-ready, no torch."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+Values = Sequence[float] | np.ndarray
+
+
+def histogram(groups: Mapping[str, Values], bins: int = 40) -> dict[str, Any]:
+    """Counts of several groups over shared bins of equal width.
+
+    Args:
+        groups: values by name; at least one value in all.
+        bins: how many.
+
+    Returns:
+        ``edges`` (bins + 1) and ``counts``, a list for each group.
+    """
+    arrays = {name: np.asarray(values, dtype=float) for name, values in groups.items()}
+    edges = np.histogram_bin_edges(np.concatenate(list(arrays.values())), bins=bins)
+    return {
+        "edges": edges.tolist(),
+        "counts": {
+            name: np.histogram(values, edges)[0].tolist() for name, values in arrays.items()
+        },
+    }
+
+
+def by_length(
+    lengths: Sequence[int] | np.ndarray, rewards: Values, bins: int = 8
+) -> dict[str, Any]:
+    """Mean reward by length, in bins of about equally many responses.
+
+    Args:
+        lengths: of the responses, in tokens.
+        rewards: of the same ones.
+        bins: how many at most; equal lengths share one.
+
+    Returns:
+        ``bins``: ``tokens`` (mean), ``reward`` (mean), ``error`` (half a 95 % interval; left out of
+        bins with one response) and ``count``; and ``spearman``, left out where it is undefined.
+    """
+    size, values = np.asarray(lengths, dtype=float), np.asarray(rewards, dtype=float)
+    if not len(size):
+        return {"bins": []}
+    cuts = np.unique(np.quantile(size, np.linspace(0, 1, bins + 1)[1:-1]))
+    place = np.searchsorted(cuts, size, side="left")
+    found: list[dict[str, float]] = []
+    for number in np.unique(place):
+        inside = values[place == number]
+        one = {
+            "tokens": float(size[place == number].mean()), "reward": float(inside.mean()),
+            "count": len(inside),
+        }
+        if len(inside) > 1:
+            one["error"] = float(1.96 * stats.sem(inside))
+        found.append(one)
+    figures: dict[str, Any] = {"bins": found}
+    if np.ptp(size) > 0 and np.ptp(values) > 0:
+        figures["spearman"] = float(stats.spearmanr(size, values).statistic)
+    return figures

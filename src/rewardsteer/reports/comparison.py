@@ -1,0 +1,179 @@
+"""Figures of ``evaluate generation``: what a method gains, what it costs, and what it answers."""
+
+from collections.abc import Mapping, Sequence
+
+from rewardsteer.evaluation.distributions import by_length, histogram
+from rewardsteer.records import EvalRecord
+from rewardsteer.reports.frontiers import (
+    AXES,
+    FRONTIER_COLUMNS,
+    WIN_COLUMNS,
+    frontier_rows,
+    frontiers,
+    win_rows,
+)
+from rewardsteer.reports.plots import Spread, histograms, intervals
+from rewardsteer.reports.preference import length_figure
+from rewardsteer.reports.sections import (
+    Answer,
+    Block,
+    Figure,
+    Figures,
+    Heading,
+    Prose,
+    Sample,
+    Samples,
+    Section,
+    Table,
+)
+from rewardsteer.reports.sources import Run
+from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
+
+_DRAWN = 6  # methods a plot of several: more lines cannot be told apart
+
+
+def comparison_section(runs: Sequence[Run]) -> Section | None:
+    """All comparisons of decoding methods; None without any."""
+    shown = [run for run in runs if run.comparison and run.comparison.get("methods")]
+    if not shown:
+        return None
+    blocks: list[Block] = [Prose(
+        "Every method answers the same prompts. Rewards of different runs compare only where the "
+        "same reward model judged."
+    )]
+    if len(shown) > 1:
+        blocks.append(Figures([_all_runs(shown)]))
+    for run in shown:
+        if len(shown) > 1:
+            blocks.append(Heading(run.name))
+        blocks += _of_one(run)
+    return Section("Methods", "methods", blocks)
+
+
+def _all_runs(runs: Sequence[Run]) -> Figure:
+    labels = list(dict.fromkeys(
+        label for run in runs for label in (run.comparison or {})["methods"]
+    ))
+    series = {run.name: _spreads((run.comparison or {})["methods"], "reward") for run in runs}
+    return Figure(
+        intervals(labels, series, x_label="mean reward"), "Mean reward by method and run",
+        "With 95 % intervals.",
+    )
+
+
+def _spreads(methods: Mapping[str, Mapping[str, float]], name: str) -> dict[str, Spread]:
+    return {
+        label: Spread(
+            figures[name], figures.get(f"{name}_low", figures[name]),
+            figures.get(f"{name}_high", figures[name]),
+        )
+        for label, figures in methods.items() if name in figures
+    }
+
+
+def _of_one(run: Run) -> list[Block]:
+    content = run.comparison or {}
+    methods: Mapping[str, Mapping[str, float]] = content["methods"]
+    baseline = content.get("baseline", next(iter(methods)))
+    figures = [
+        Figure(
+            intervals(
+                list(methods), {"": _spreads(methods, name)}, x_label=label,
+                reference=methods[baseline].get(name),
+            ),
+            label.capitalize(), f"With 95 % intervals; the dashed line is {baseline}.",
+        )
+        for name, label in (("accuracy", "share of right answers"), ("reward", "mean reward"))
+        if any(name in one for one in methods.values())
+    ]
+    figures += [
+        Figure(
+            svg, f"Reward against {AXES[name].label}",
+            "Bars are 95 % intervals; lines join the weights of one method.",
+        )
+        for name, svg in frontiers(content).items()
+    ]
+    blocks: list[Block] = [
+        Figures([*figures, *reward_figures(run.rewards)]),
+        Table(
+            f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
+            "interval; calls, tokens and time per generated token.",
+            METHOD_COLUMNS, method_rows(methods), frozenset({baseline}),
+        ),
+        Table(
+            "Reward and what it costs, with 95 % intervals.",
+            FRONTIER_COLUMNS, frontier_rows(methods), frozenset({baseline}),
+        ),
+    ]
+    if wins := win_rows(methods):
+        blocks.append(Table(
+            f"Responses compared with those of {baseline} by a language model; a tie counts one "
+            "half, answers without a verdict are left out.",
+            WIN_COLUMNS, wins,
+        ))
+    return blocks
+
+
+def reward_figures(rewards: Mapping[str, Sequence[tuple[int, float]]]) -> list[Figure]:
+    """Histogram of the rewards of some methods, and their rewards by length."""
+    some = {name: pairs for name, pairs in list(rewards.items())[:_DRAWN] if pairs}
+    if not some:
+        return []
+    made = histogram({name: [reward for _, reward in pairs] for name, pairs in some.items()}, 30)
+    lengths = {
+        name: by_length([tokens for tokens, _ in pairs], [reward for _, reward in pairs])
+        for name, pairs in some.items()
+    }
+    return [
+        Figure(
+            histograms(made["edges"], made["counts"], x_label="reward"), "Rewards of the responses",
+            "Every method's own share of responses in each bin."
+            + (f" The first {_DRAWN} methods." if len(rewards) > _DRAWN else ""),
+        ),
+        length_figure(lengths),
+    ]
+
+
+def samples_section(runs: Sequence[Run]) -> Section | None:
+    """Responses of all methods side by side, run by run; None without any."""
+    shown = [run for run in runs if any(run.records.values())]
+    if not shown:
+        return None
+    blocks: list[Block] = []
+    for run in shown:
+        if len(shown) > 1:
+            blocks.append(Heading(run.name))
+        blocks.append(samples(run.records, {}))
+    return Section("Completions", "completions", blocks)
+
+
+def samples(records: Mapping[str, Sequence[EvalRecord]], names: Mapping[str, str]) -> Samples:
+    """Responses side by side, for the prompts that all methods answered.
+
+    Args:
+        records: of each method, in the order of the prompts.
+        names: what to call a method, where that is not its label.
+    """
+    methods = [label for label, rows in records.items() if rows]
+    by_id = {label: {row.generation.id: row for row in records[label]} for label in methods}
+    shared = [
+        key for key in by_id[methods[0]] if all(key in by_id[label] for label in methods)
+    ]
+    found = []
+    for key in shared:
+        rows = [by_id[label][key] for label in methods]
+        found.append(Sample(rows[0].generation.prompt, [
+            _answer(place, row) for place, row in enumerate(rows)
+        ]))
+    return Samples(
+        f"The first {len(shared)} prompts and what each method answered, with its reward.",
+        [names.get(label, label) for label in methods], found,
+    )
+
+
+def _answer(place: int, row: EvalRecord) -> Answer:
+    right = row.metrics.get("accuracy")
+    return Answer(
+        place, row.generation.completion, row.metrics["reward"],
+        None if right is None else right >= 0.5,
+    )

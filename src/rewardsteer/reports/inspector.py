@@ -1,0 +1,50 @@
+"""The token inspector: part of a report, or a page by itself that asks a server. No torch."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.records import Inspection
+from rewardsteer.reports.page import SCRIPTS, STYLES, render
+from rewardsteer.reports.sections import Inspector
+
+_DIGITS = 5  # significant ones; a page holds thousands of numbers
+
+
+def inspector(records: Sequence[Inspection]) -> Inspector:
+    """The block that shows some inspections."""
+    return Inspector([_rounded(record.model_dump(mode="json", exclude={"settings"}))
+                      for record in records])
+
+
+def live_page(
+    methods: Sequence[str], *, default_method: str, needs_key: bool = False, goal: bool = False
+) -> str:
+    """A page with a form and an empty inspector, which asks ``POST /v1/inspect`` of its own origin
+    and shows the `Inspection` that comes back.
+
+    Args:
+        methods: decoding methods to choose from.
+        default_method: the one chosen at first.
+        needs_key: ask for a key, which is sent as ``Authorization: Bearer`` and kept nowhere.
+        goal: whether the server has a goal state, so that similarities can be filtered by.
+    """
+    values = {
+        "title": "Token inspector", "methods": methods, "default_method": default_method,
+        "needs_key": needs_key, "goal": goal,
+        "summary": "Where along the text the reward rises, and which tokens guidance changes.",
+    }
+    return render(
+        "live.html.j2", (*STYLES, "live.css"), (*SCRIPTS, "live.js"), values, connect="'self'"
+    )
+
+
+def _rounded(value: Any) -> Any:
+    """Plain values with fewer digits; what is no number in JSON becomes null."""
+    if isinstance(value, float):
+        return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {name: _rounded(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return value

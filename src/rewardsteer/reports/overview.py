@@ -1,0 +1,69 @@
+"""The first look: one large figure a run and question."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.reports.sections import Section, Tile, Tiles
+from rewardsteer.reports.sources import Run
+from rewardsteer.reports.training import series
+
+_MOST = 12  # tiles; beyond that the tables say more
+
+
+def overview(runs: Sequence[Run]) -> Section | None:
+    """Tiles of all runs; None when there is nothing to say in one figure."""
+    tiles = [tile for run in runs for tile in _tiles(run)]
+    return Section("At a glance", "overview", [Tiles(tiles[:_MOST])]) if tiles else None
+
+
+def _tiles(run: Run) -> list[Tile]:
+    tiles = []
+    if run.preference:
+        figures = run.preference["all"]
+        tiles.append(Tile(
+            run.name, f"{figures['accuracy']:.1%}",
+            f"of {figures['count']:,} held-out pairs ranked right "
+            f"({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%})",
+        ))
+    for name, figures in (run.correctness or {}).items():
+        tiles += _correctness(f"{run.name}, {name}", figures)
+    if run.comparison and run.comparison.get("methods"):
+        tiles.append(_best(run.name, run.comparison))
+    if run.training and not tiles:
+        _, values = series(run.training, "eval_accuracy")
+        if values:
+            tiles.append(Tile(
+                run.name, f"{values[-1]:.1%}",
+                "of held-out pairs ranked right at the end of training",
+            ))
+    return tiles
+
+
+def _correctness(name: str, figures: Mapping[str, Any]) -> list[Tile]:
+    if "auroc" not in figures:
+        return []
+    signal = "auroc"
+    if figures.get("auroc_similarity", 0) > figures["auroc"]:
+        signal = "auroc_similarity"
+    what = "similarity" if signal.endswith("similarity") else "reward"
+    return [Tile(
+        name, f"{figures[signal]:.3f}",
+        f"AUROC of the {what} on {figures['solutions']:,} solutions "
+        f"({figures[f'{signal}_low']:.3f} to {figures[f'{signal}_high']:.3f})",
+    )]
+
+
+def _best(name: str, content: Mapping[str, Any]) -> Tile:
+    """The method with the highest accuracy, or reward where there is none."""
+    methods: Mapping[str, Mapping[str, float]] = content["methods"]
+    figure = "accuracy" if all("accuracy" in one for one in methods.values()) else "reward"
+    best = max(methods, key=lambda label: methods[label][figure])
+    baseline = content.get("baseline", next(iter(methods)))
+    value = methods[best][figure]
+    told = f"{'right answers' if figure == 'accuracy' else 'mean reward'}, {best}"
+    gain = methods[best].get(f"{figure}_gain")
+    low, high = (methods[best].get(f"{figure}_gain_{end}") for end in ("low", "high"))
+    if gain is not None and best != baseline:
+        told += f": {gain:+.3f} over {baseline}"
+        told += "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+    return Tile(name, f"{value:.1%}" if figure == "accuracy" else f"{value:+.2f}", told)

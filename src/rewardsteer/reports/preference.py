@@ -1,0 +1,140 @@
+"""Figures of ``evaluate preference``: accuracy, histograms, calibration and length."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.evaluation.statistics import proportion
+from rewardsteer.reports.plots import Spread, curves, histograms, intervals
+from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows
+
+Metrics = Mapping[str, Any]
+_FEW = 8  # bins of fewer pairs are left out: their shares are noise
+
+
+def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
+    """All reward models on held-out comparisons; None without any."""
+    if not runs:
+        return None
+    blocks: list[Block] = [
+        Prose(
+            "Share of pairs whose chosen response gets the higher reward, with 95 % Wilson "
+            "intervals; a tie counts one half, and 0.5 is chance."
+        ),
+        Figures([accuracy_figure(runs), calibration_figure(runs)]),
+        Table(
+            "How sure a model is of pairs and how it leans on length. Expected calibration error, "
+            "Brier score and negative log-likelihood of P(chosen > rejected) = sigmoid of the "
+            "difference of rewards; accuracy where the chosen response is the longer or the "
+            "shorter one; rank correlation of the differences of reward and length.",
+            ("run", "ECE", "Brier", "NLL", "chosen longer", "chosen shorter", "rank correlation"),
+            [[name, *_sureness(metrics)] for name, metrics in runs.items()],
+        ),
+    ]
+    for name, metrics in runs.items():
+        if len(runs) > 1:
+            blocks.append(Heading(name))
+        if figures := _of_one(metrics):
+            blocks.append(Figures(figures))
+        blocks.append(Table("By subset.", PREFERENCE_COLUMNS, preference_rows(metrics)))
+    return Section("Preferences", "preference", blocks)
+
+
+def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
+    """Accuracy by subset."""
+    labels = list(dict.fromkeys(
+        label for metrics in runs.values() for label in _groups(metrics)
+    ))
+    series = {
+        name: {
+            label: Spread(one["accuracy"], one["accuracy_low"], one["accuracy_high"])
+            for label, one in _groups(metrics).items()
+        }
+        for name, metrics in runs.items()
+    }
+    return Figure(
+        intervals(labels, series, x_label="share ranked right", reference=0.5),
+        "Accuracy by subset", "The dashed line is chance; the ends are 95 % intervals.",
+    )
+
+
+def _groups(metrics: Metrics) -> dict[str, Mapping[str, float]]:
+    several = metrics["subsets"] if len(metrics["subsets"]) > 1 else {}
+    return {"all": metrics["all"], **several}
+
+
+def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:
+    """P(chosen > rejected) against how often it came true."""
+    lines, errors = {}, {}
+    for name, metrics in runs.items():
+        bins = [one for one in metrics["calibration"]["bins"] if one["count"] >= _FEW]
+        shares = [
+            proportion(one["share"] * one["count"], int(one["count"])) for one in bins
+        ]
+        lines[name] = ([one["mean_probability"] for one in bins], [one["share"] for one in bins])
+        errors[name] = [(share.high - share.low) / 2 for share in shares]
+    return Figure(
+        curves(
+            lines, errors=errors, marks=True, diagonal=True,
+            x_label="P(first response preferred)", y_label="share preferred",
+        ),
+        "Calibration",
+        "How often a response is preferred that the model gives that probability, sigmoid of the "
+        "difference of rewards. On the dotted line probabilities come true.",
+    )
+
+
+def _sureness(metrics: Metrics) -> list[str]:
+    calibration, bias = metrics["calibration"], metrics["length_bias"]
+    return [
+        f"{calibration['expected_calibration_error']:.3f}", f"{calibration['brier']:.3f}",
+        f"{calibration['negative_log_likelihood']:.3f}",
+        *(_accuracy(bias.get(side, {})) for side in ("longer", "shorter")),
+        f"{bias['spearman']:+.3f}" if "spearman" in bias else "–",
+    ]
+
+
+def _accuracy(figures: Mapping[str, float]) -> str:
+    if "accuracy" not in figures:
+        return "–"
+    return f"{figures['accuracy']:.3f} of {figures['count']:g}"
+
+
+def _of_one(metrics: Metrics) -> list[Figure]:
+    """Histogram and length plot; older files have neither."""
+    figures = []
+    if "histogram" in metrics:
+        figures.append(Figure(
+            histograms(
+                metrics["histogram"]["edges"], metrics["histogram"]["counts"], x_label="reward"
+            ),
+            "Rewards", "Of chosen and rejected responses; what matters is the difference within a "
+            "pair, which accuracy counts.",
+        ))
+    if "reward_by_length" in metrics:
+        figures.append(length_figure(metrics["reward_by_length"]))
+    return figures
+
+
+def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """Mean reward by length of each group, and how the two go together."""
+    lines = {name: _line(group["bins"]) for name, group in groups.items()}
+    errors = {
+        name: [one.get("error", 0.0) for one in group["bins"]] for name, group in groups.items()
+    }
+    told = [
+        f"{name} {group['spearman']:+.2f}" for name, group in groups.items() if "spearman" in group
+    ]
+    rank = f" Rank correlation: {', '.join(told)}." if told else ""
+    return Figure(
+        curves(
+            lines, errors=errors, marks=True, x_label="tokens of the response",
+            y_label="mean reward",
+        ),
+        "Reward against length", "Bins of about equally many responses, with 95 % intervals. Where "
+        f"a line rises without better answers, length is rewarded.{rank}",
+    )
+
+
+def _line(bins: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
+    return [one["tokens"] for one in bins], [one["reward"] for one in bins]

@@ -1,0 +1,225 @@
+"""Result folders as a page sees them: what kind each is, what it holds, and which files were read.
+
+A training run holds ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness`` write
+``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``; ``inspect`` writes
+``*inspections.jsonl``. A folder may be several of these.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rewardsteer.errors import DataError
+from rewardsteer.outputs import file_name, read_json, read_jsonl
+from rewardsteer.records import EvalRecord, Inspection
+
+_DEPTH = 3  # folders below one that is no run itself are looked through, this deep
+_RECORDS = 60  # prompts shown side by side
+_INSPECTIONS = 12
+
+
+@dataclass
+class Run:
+    """One result folder.
+
+    Attributes:
+        name: what the page calls it.
+        folder: where it is.
+        training: log lines; none where it is no training.
+        preference: content of ``metrics.json`` of ``evaluate preference``.
+        correctness: of ``evaluate correctness``, by benchmark.
+        comparison: content of ``summary.json``.
+        records: of a comparison, the first records of each method.
+        rewards: of a comparison, length in tokens and reward of all records of each method.
+        inspections: token by token.
+        settings: how it was made, as plain values.
+    """
+
+    name: str
+    folder: Path
+    training: list[dict[str, Any]] = field(default_factory=list)
+    preference: dict[str, Any] | None = None
+    correctness: dict[str, Any] | None = None
+    comparison: dict[str, Any] | None = None
+    records: dict[str, list[EvalRecord]] = field(default_factory=dict)
+    rewards: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    inspections: list[Inspection] = field(default_factory=list)
+    settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Sources:
+    """Reads files and keeps the SHA-256 of each, so that a page can say what it was made from."""
+
+    def __init__(self) -> None:
+        self.digests: dict[str, str] = {}
+
+    @property
+    def fingerprint(self) -> str:
+        """Of all files read: first 16 hexadecimal digits."""
+        return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()[:16]
+
+    def json(self, path: Path) -> Any:
+        """`read_json`, noted."""
+        self._note(path)
+        return read_json(path)
+
+    def lines(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+        """`read_jsonl`, noted."""
+        self._note(path)
+        return read_jsonl(path)
+
+    def _note(self, path: Path) -> None:
+        try:
+            digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        except OSError:
+            return  # the reading that follows says what is wrong
+        self.digests[str(path)] = digest[:16]
+
+
+def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
+    """Read result folders; one that is no run stands for those within it.
+
+    Raises:
+        DataError: a folder that holds no results, or a damaged file.
+    """
+    found: list[Path] = []
+    for folder in folders:
+        inside = _runs_in(folder, _DEPTH)
+        if not inside:
+            raise DataError(
+                f"Expected results in {folder} (metrics.jsonl, metrics.json, summary.json or "
+                "*inspections.jsonl), found none; make some with 'rewardsteer train', 'evaluate' "
+                "or 'inspect'."
+            )
+        found += inside
+    found = list(dict.fromkeys(found))
+    names = _names(found)
+    return [_load(folder, name, sources) for folder, name in zip(found, names, strict=True)]
+
+
+def _runs_in(folder: Path, depth: int) -> list[Path]:
+    if _is_run(folder):
+        return [folder]
+    if depth == 0 or not folder.is_dir():
+        return []
+    below = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
+    return [run for one in below for run in _runs_in(one, depth - 1)]
+
+
+def _is_run(folder: Path) -> bool:
+    known = ("metrics.jsonl", "metrics.json", "summary.json")
+    return any((folder / name).is_file() for name in known) or bool(_inspections(folder))
+
+
+def _inspections(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*inspections.jsonl"))
+
+
+def _names(folders: Sequence[Path]) -> list[str]:
+    """The last part of each path, and as many before it as tell them apart."""
+    parts = [folder.resolve().parts for folder in folders]
+    for count in range(1, max(map(len, parts)) + 1):
+        names = ["/".join(one[-count:]) for one in parts]
+        if len(set(names)) == len(names):
+            return names
+    return names
+
+
+def _load(folder: Path, name: str, sources: Sources) -> Run:
+    run = Run(name, folder)
+    if (folder / "metrics.jsonl").is_file():
+        run.training = [row for _, row in sources.lines(folder / "metrics.jsonl")]
+    if (folder / "metrics.json").is_file():
+        metrics = sources.json(folder / "metrics.json")
+        if isinstance(metrics, dict) and "subsets" in metrics and "all" in metrics:
+            run.preference = metrics
+        elif isinstance(metrics, dict):
+            run.correctness = {
+                key: value for key, value in metrics.items()
+                if isinstance(value, dict) and "solutions_per_question" in value
+            }
+    if (folder / "summary.json").is_file():
+        run.comparison = sources.json(folder / "summary.json")
+        _load_records(run, sources)
+    for place in _inspections(folder):
+        run.inspections += load_inspections(place, sources)
+    for file in ("run.json", "settings.json", "result.json"):
+        if (folder / file).is_file():
+            run.settings[file] = sources.json(folder / file)
+    _require_something(run)
+    return run
+
+
+def _require_something(run: Run) -> None:
+    comparison = run.comparison and run.comparison.get("methods")
+    if not (run.training or run.preference or run.correctness or comparison or run.inspections):
+        raise DataError(
+            f"Expected results in {run.folder}, but its files hold no log lines, figures, methods "
+            "or inspections."
+        )
+
+
+def _load_records(run: Run, sources: Sources) -> None:
+    """Records of a comparison's methods, where they lie beside its summary."""
+    assert run.comparison is not None
+    for label in run.comparison.get("methods", {}):
+        place = run.folder / file_name(label)
+        if place.is_file():
+            run.records[label], run.rewards[label] = load_records(place, sources)
+
+
+def load_records(
+    place: Path, sources: Sources, limit: int = _RECORDS
+) -> tuple[list[EvalRecord], list[tuple[int, float]]]:
+    """The first records of a file, and of all of them (tokens, reward).
+
+    Raises:
+        DataError: a line is no record.
+    """
+    records: list[EvalRecord] = []
+    rewards = []
+    for number, row in sources.lines(place):
+        try:
+            record = EvalRecord.model_validate(row)
+            rewards.append((record.generation.cost.new_tokens, record.metrics["reward"]))
+        except (ValidationError, KeyError) as error:
+            raise DataError(f"{place}, line {number}: no evaluation record ({error}).") from error
+        if len(records) < limit:
+            records.append(record)
+    return records, rewards
+
+
+def load_inspections(
+    place: Path, sources: Sources, limit: int = _INSPECTIONS
+) -> list[Inspection]:
+    """The first inspections of a file.
+
+    Raises:
+        DataError: a line is none.
+    """
+    found: list[Inspection] = []
+    for number, row in sources.lines(place):
+        if len(found) >= limit:
+            break
+        try:
+            found.append(Inspection.model_validate(row))
+        except ValidationError as error:
+            raise DataError(
+                f"{place}, line {number}: no inspection ({error.errors()[0]['msg']})."
+            ) from error
+    return found
+
+
+def flat(values: Any, prefix: str = "") -> dict[str, str]:
+    """Nested values by dotted name, as text."""
+    if isinstance(values, dict) and values:
+        found: dict[str, str] = {}
+        for name, value in values.items():
+            found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
+        return found
+    return {prefix: values if isinstance(values, str) else json.dumps(values, ensure_ascii=False)}

@@ -1,0 +1,90 @@
+"""Training curves, from the log lines of runs."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.reports.plots import curves
+from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table
+
+Rows = Sequence[Mapping[str, Any]]
+
+# Figure in the log → axis and caption; only those that some run has are drawn.
+CURVES = {
+    "loss": ("loss", "Mean of the objective over the log interval; losses of different objectives "
+             "share no scale."),
+    "accuracy": ("training pairs ranked right", "Share of the pairs of the log interval whose "
+                 "chosen response has the higher reward; ties count one half."),
+    "eval_accuracy": ("held-out pairs ranked right", "Measured while training on pairs that take "
+                      "no part in it."),
+    "constraint_violation": ("constraint violation", "Mean distance of a prefix's reward from that "
+                             "of its best extension."),
+    "learning_rate": ("learning rate", "As the schedule set it; a new phase begins anew."),
+    "tokens_per_second": ("tokens a second", "Real tokens, evaluation time left out."),
+}
+COLUMNS = ("run", "updates", "phases", "last loss", "pairs ranked right", "held out",
+           "tokens a second", "peak memory, MiB")
+
+
+def training_section(runs: Mapping[str, Rows]) -> Section | None:
+    """Curves of all runs over each other; None without any.
+
+    Args:
+        runs: log lines by run.
+    """
+    if not runs:
+        return None
+    blocks: list[Block] = [
+        Prose("Updates of a run's phases are counted on, one after the other."),
+        Table("At the end of training.", COLUMNS, [
+            [name, *_last(rows)] for name, rows in runs.items()
+        ]),
+        Figures(training_figures(runs)),
+    ]
+    return Section("Training", "training", blocks)
+
+
+def training_figures(
+    runs: Mapping[str, Rows], names: Sequence[str] = tuple(CURVES)
+) -> list[Figure]:
+    """One plot for each figure that some run logged at least twice."""
+    figures = []
+    for figure in names:
+        lines = {name: series(rows, figure) for name, rows in runs.items()}
+        lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
+        if lines:
+            label, caption = CURVES[figure]
+            svg = curves(lines, x_label="updates", y_label=label)
+            figures.append(Figure(svg, label.capitalize(), caption))
+    return figures
+
+
+def series(rows: Rows, figure: str) -> tuple[list[float], list[float]]:
+    """Updates and values of one figure, over all phases."""
+    steps: list[float] = []
+    values: list[float] = []
+    offset = last = 0
+    phase = None
+    for row in rows:
+        if row.get("phase") != phase:
+            offset, phase = offset + last, row.get("phase")
+        last = row.get("step", 0)
+        if isinstance(row.get(figure), int | float):
+            steps.append(offset + last)
+            values.append(float(row[figure]))
+    return steps, values
+
+
+def _last(rows: Rows) -> list[str]:
+    def figure(name: str, pattern: str) -> str:
+        _, values = series(rows, name)
+        return pattern.format(values[-1]) if values else "–"
+
+    phases = list(dict.fromkeys(row.get("phase") for row in rows))
+    steps = dict.fromkeys(phases, 0)
+    for row in rows:
+        steps[row.get("phase")] = max(steps[row.get("phase")], row.get("step", 0))
+    return [
+        str(sum(steps.values())), str(len(phases)), figure("loss", "{:.4f}"),
+        figure("accuracy", "{:.3f}"), figure("eval_accuracy", "{:.3f}"),
+        figure("tokens_per_second", "{:,.0f}"), figure("peak_memory_mib", "{:,.0f}"),
+    ]

@@ -1,0 +1,112 @@
+"""Result folders: what is found, what several runs share, and what a damaged file says."""
+
+import json
+import re
+
+import pytest
+
+from rewardsteer.errors import DataError
+from rewardsteer.reports.runs import write_runs_page
+from rewardsteer.reports.sources import Sources, load_runs
+from rewardsteer.reports.training import series
+from tests.reports.results import comparison, everything, inspections, preferences, training
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return everything(tmp_path_factory.mktemp("runs"))
+
+
+def headings(html):
+    return re.findall(r"<h2[^>]*>(.*?)</h2>", html)
+
+
+def test_a_folder_of_runs_stands_for_those_within_it(root):
+    runs = {run.name: run for run in load_runs([root], Sources())}
+    assert runs.keys() == {
+        "bt", "farma", "accuracy-bt", "accuracy-farma", "correctness-plain", "correctness-goal",
+        "evaluation", "inspected",
+    }
+    assert runs["bt"].training
+    assert runs["bt"].settings["run.json"]["config"]["seed"] == 0
+    assert runs["accuracy-bt"].preference["too_long"] == 3
+    assert runs["correctness-goal"].correctness.keys() == {"gsm8k"}
+    assert [len(rows) for rows in runs["evaluation"].records.values()] == [8] * 4
+    assert len(runs["inspected"].inspections) == 3
+
+
+def test_one_run_gives_its_own_sections_alone(tmp_path):
+    write_runs_page([training(tmp_path / "bt")], tmp_path / "r.html")
+    assert headings((tmp_path / "r.html").read_text()) == ["At a glance", "Training", "Settings"]
+    write_runs_page([inspections(tmp_path / "i")], tmp_path / "r.html")
+    assert headings((tmp_path / "r.html").read_text()) == ["Token by token", "Settings"]
+
+
+def test_runs_of_one_name_are_told_apart(tmp_path):
+    preferences(tmp_path / "a" / "accuracy")
+    preferences(tmp_path / "b" / "accuracy", shift=2)
+    runs = load_runs([tmp_path / "a" / "accuracy", tmp_path / "b" / "accuracy"], Sources())
+    assert [run.name for run in runs] == ["a/accuracy", "b/accuracy"]
+    assert len(load_runs([tmp_path, tmp_path / "a"], Sources())) == 2
+
+
+def test_the_fingerprint_is_of_all_files_that_were_read(tmp_path):
+    run = comparison(tmp_path / "run")
+
+    def fingerprint():
+        sources = Sources()
+        load_runs([run], sources)
+        return sources.fingerprint, len(sources.digests)
+
+    before = fingerprint()
+    assert before == fingerprint()
+    assert before[1] == 6  # summary, run and four methods
+    with (run / "none.jsonl").open("a") as stream:
+        stream.write("\n")
+    assert fingerprint()[0] != before[0]
+    write_runs_page([run], tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    assert html.count(fingerprint()[0]) == 2
+    assert "fingerprints.out/bt/model" in html
+
+
+def test_updates_are_counted_over_phases():
+    rows = [{"phase": "a", "step": 5, "loss": 1.0}, {"phase": "a", "step": 10, "loss": 0.5},
+            {"phase": "b", "step": 5, "loss": 0.25}, {"phase": "b", "step": 5, "eval_loss": 9}]
+    assert series(rows, "loss") == ([5, 10, 15], [1.0, 0.5, 0.25])
+
+
+def test_figures_of_older_files_are_left_out(tmp_path):
+    place = preferences(tmp_path / "old") / "metrics.json"
+    metrics = json.loads(place.read_text())
+    for name in ("histogram", "reward_by_length"):
+        del metrics[name]
+    place.write_text(json.dumps(metrics))
+    write_runs_page([tmp_path / "old"], tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    assert "Calibration" in html
+    assert "Reward against length" not in html
+
+
+@pytest.mark.parametrize(("name", "content", "message"), [
+    (None, "", "Expected results in"),
+    ("metrics.jsonl", "", "hold no log lines"),
+    ("metrics.json", "{", "not valid JSON"),
+    ("summary.json", "{}", "hold no log lines, figures, methods"),
+    ("inspections.jsonl", '{"id": 1}\n', "line 1: no inspection"),
+    ("metrics.jsonl", "[1]\n", "line 1: expected a JSON object"),
+])
+def test_a_folder_without_results_or_with_damaged_ones(tmp_path, name, content, message):
+    (tmp_path / "run").mkdir()
+    if name:
+        (tmp_path / "run" / name).write_text(content)
+    with pytest.raises(DataError, match=message):
+        write_runs_page([tmp_path / "run"], tmp_path / "r.html")
+    assert not (tmp_path / "r.html").exists()
+
+
+def test_a_record_that_is_none(tmp_path):
+    run = comparison(tmp_path / "run")
+    (run / "none.jsonl").write_text('{"generation": {}}\n')
+    with pytest.raises(DataError, match=r"none\.jsonl, line 1: no evaluation record"):
+        write_runs_page([run], tmp_path / "r.html")
