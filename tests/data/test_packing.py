@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import common_beginning, pack, spread
+from rewardsteer.data.packing import PackingCosts, common_beginning, pack, spread
 
 token = st.integers(1, 4)
 
@@ -22,9 +22,12 @@ def pairs(count=5):
 
 
 @settings(max_examples=200, deadline=None)
-@given(pairs(), st.sampled_from(["left", "right"]))
-def test_every_token_is_found_with_its_position_and_sees_its_own_row_alone(data, side):
-    batch = to_batch(PairCollator(0, side, packing=0.0)(data))
+@given(
+    pairs(), st.sampled_from(["left", "right"]),
+    st.sampled_from([PackingCosts(0.0), PackingCosts(1.0, 0.0)]),
+)
+def test_every_token_is_found_with_its_position_and_sees_its_own_row_alone(data, side, costs):
+    batch = to_batch(PairCollator(0, side, packing=costs)(data))
     if batch.packing is None:
         assert batch.computed_tokens == batch.padded_tokens
         return
@@ -48,6 +51,15 @@ def test_every_token_is_found_with_its_position_and_sees_its_own_row_alone(data,
                 if blocks[other] == blocks[place] or blocks[other] == parents[place]
             ]
             assert seen == [one for one in (mine % width).tolist() if one <= place]
+            if packing.segments is not None:
+                assert seen == _seen(packing.segments.tolist(), packed, place)
+
+
+def _seen(segments, row, place):
+    ((_, start, _, first, last),) = [
+        one for one in segments if one[0] == row and one[1] <= place < one[2]
+    ]
+    return [*range(first, last), *range(start, place + 1)]
 
 
 @settings(max_examples=100, deadline=None)
@@ -77,7 +89,7 @@ def long_prompt(count):
 
 
 def test_prompts_are_read_once():
-    batch = to_batch(PairCollator(0, packing=1e-3)(long_prompt(4)))
+    batch = to_batch(PairCollator(0, packing=PackingCosts(1e-3))(long_prompt(4)))
     assert batch.padded_tokens == 8 * 52
     # What a pair has in common is the prompt; the last tokens of its responses are equal too, but
     # come after the difference.
@@ -85,17 +97,17 @@ def test_prompts_are_read_once():
 
 
 def test_padding_is_kept_where_attention_would_cost_more_than_it_saves():
-    assert to_batch(PairCollator(0, packing=1.0)(long_prompt(4))).packing is None
+    assert to_batch(PairCollator(0, packing=PackingCosts(1.0))(long_prompt(4))).packing is None
     assert to_batch(PairCollator(0, packing=None)(long_prompt(4))).packing is None
     equal = [{"prompt_ids": [], "chosen_ids": [1] * 9, "rejected_ids": [2] * 9}] * 3
-    assert to_batch(PairCollator(0, packing=0.0)(equal)).packing is None
+    assert to_batch(PairCollator(0, packing=PackingCosts(0.0))(equal)).packing is None
 
 
 def test_short_rows_share_a_row():
     rows = [[1] * 8, [2] * 3, [3] * 3, [4] * 2]
     # One row of 16 would cost more attention than two of 8.
     fields = pack(
-        rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, attention=1e-2, padding=0
+        rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, costs=PackingCosts(1e-2), padding=0
     )
     ids, positions = fields["input_ids"].tolist(), fields["position_ids"].tolist()
     assert ids == [[1] * 8, [2, 2, 2, 3, 3, 3, 4, 4]]
@@ -104,5 +116,29 @@ def test_short_rows_share_a_row():
 
 def test_free_attention_puts_everything_into_one_row():
     rows = [[1] * 8, [2] * 3, [3] * 5]
-    fields = pack(rows, [[0], [1], [2]], starts=[0] * 3, width=8, attention=0.0, padding=0)
+    fields = pack(
+        rows, [[0], [1], [2]], starts=[0] * 3, width=8, costs=PackingCosts(0.0), padding=0
+    )
     assert fields["input_ids"].shape == (1, 16)
+
+
+def test_each_form_is_taken_where_it_is_cheapest():
+    """Prompts of 50, responses of 2: 54 tokens a pair instead of 104."""
+    def form(costs):
+        packing = to_batch(PairCollator(0, packing=costs)(long_prompt(4))).packing
+        return packing and ("mask" if packing.segments is None else "segments")
+
+    # A mask of 216 × 216 would cost more than the tokens that it saves; segments do not.
+    assert form(PackingCosts(1.0)) is None
+    assert form(PackingCosts(1.0, 0.0)) == "segments"
+    # Three calls a pair, each as dear as a hundred tokens, would not pay either.
+    assert form(PackingCosts(1e-3, 100.0)) == "mask"
+    assert form(PackingCosts(1.0, 1000.0)) is None
+
+
+def test_segments_stand_in_one_row_without_padding():
+    batch = to_batch(PairCollator(0, packing=PackingCosts(1.0, 0.0))(long_prompt(4)))
+    assert batch.packing.input_ids.shape == (1, 4 * 54)
+    assert batch.packing.segments.tolist()[:3] == [
+        [0, 0, 52, 0, 0], [0, 52, 54, 0, 50], [0, 54, 106, 54, 54],
+    ]

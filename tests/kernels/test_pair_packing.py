@@ -10,16 +10,27 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import pack
+from rewardsteer.data.packing import PackingCosts, pack
 from rewardsteer.kernels.pair_packing import block_mask
+from rewardsteer.models.attention import segments_read
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.packing import attention_cost, choose_packing, packing_refusal
+from rewardsteer.models.packing import (
+    attention_costs,
+    choose_packing,
+    packed_attention,
+    packing_refusal,
+    segments_refusal,
+)
 from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
 from rewardsteer.tensors import Packing
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.fakes import tiny_causal_lm
 from tests.objectives.test_objectives import gradients, rows
+
+# The two forms of packed rows, each where it costs least: under a mask, and segment by segment.
+MASKED, SEGMENTED = PackingCosts(0.0), PackingCosts(1.0, 0.0)
+FORMS = {"mask": MASKED, "segments": SEGMENTED}
 
 OBJECTIVES = {
     "bradley_terry": [{"name": "bradley_terry", "options": {"center_coefficient": 0.1}}],
@@ -59,9 +70,14 @@ def batch_of(data, side, objective, packing):
     return to_batch(collate(data))
 
 
+def is_segmented(batch):
+    return batch.packing is not None and batch.packing.segments is not None
+
+
 def loss_and_gradients(model, objective, batch):
-    loss = objective(model(batch), batch).loss
-    return loss.detach(), gradients(model, loss)
+    with packed_attention(model, SEGMENTED if is_segmented(batch) else None):
+        loss = objective(model(batch), batch).loss
+        return loss.detach(), gradients(model, loss)
 
 
 def assert_equal(ours, theirs, exact):
@@ -71,16 +87,17 @@ def assert_equal(ours, theirs, exact):
         torch.testing.assert_close(gradient, theirs[1][name], atol=exact, rtol=exact, msg=name)
 
 
+@pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("side", ["right", "left"])
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_packed_rows_give_the_same_loss_and_gradients(name, kind, side):
+def test_packed_rows_give_the_same_loss_and_gradients(name, kind, side, form):
     objective = objective_of(name)
     model = build(kind, "vocabulary" if "constraint" in name or name == "both" else "scalar")
     data = rows(seed=3, count=9, longest=12)
     padded = batch_of(data, side, objective, None)
-    packed = batch_of(data, side, objective, 0.0)
-    assert packed.packing is not None
+    packed = batch_of(data, side, objective, FORMS[form])
+    assert is_segmented(packed) == (form == "segments")
     # Llama's norms compute in float32 whatever the weights are.
     exact = 1e-6 if kind == "llama" else 1e-8
     assert_equal(
@@ -89,13 +106,15 @@ def test_packed_rows_give_the_same_loss_and_gradients(name, kind, side):
     )
 
 
-@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize(("attention", "form"), [
+    ("sdpa", MASKED), ("eager", MASKED), ("sdpa", SEGMENTED),
+])
 @pytest.mark.parametrize("head", ["scalar", "vocabulary"])
-def test_float32(head, attention):
+def test_float32(head, attention, form):
     objective, model = objective_of("bradley_terry"), build("gpt2", head, torch.float32, attention)
     data = rows(seed=6, count=6)
-    packed, padded = (batch_of(data, "right", objective, packing) for packing in (0.0, None))
-    assert packed.packing is not None
+    packed, padded = (batch_of(data, "right", objective, packing) for packing in (form, None))
+    assert is_segmented(packed) == (form is SEGMENTED)
     assert_equal(
         loss_and_gradients(model, objective, packed),
         loss_and_gradients(model, objective, padded), 1e-5,
@@ -103,20 +122,51 @@ def test_float32(head, attention):
 
 
 @settings(max_examples=25, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(["right", "left"]), st.integers(1, 6))
-def test_random_lengths(seed, side, count):
+@given(
+    st.integers(0, 10_000), st.sampled_from(["right", "left"]), st.integers(1, 6),
+    st.sampled_from(list(FORMS)),
+)
+def test_random_lengths(seed, side, count, form):
     objective, model = objective_of("both"), build("gpt_neox", "vocabulary")
     data = rows(seed, count=count, longest=6)
-    packed, padded = (batch_of(data, side, objective, packing) for packing in (0.0, None))
-    ours, theirs = (objective(model(one), one).loss for one in (packed, padded))
+    packed, padded = (batch_of(data, side, objective, packing) for packing in (FORMS[form], None))
+    with segments_read(model):
+        ours, theirs = (objective(model(one), one).loss for one in (packed, padded))
     torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=1e-8)
+
+
+@pytest.mark.parametrize("kind", ["qwen3", "gemma2", "mistral"])
+def test_segments_with_shared_heads_norms_and_windows(kind):
+    """In training mode, with checkpoints of activations, forward and backward."""
+    settings = HeadConfig(kind="vocabulary")
+    model = RewardModel(_open_vocabulary(tiny_causal_lm(kind), settings), settings).double().train()
+    objective, data = objective_of("both"), rows(seed=3, count=9, longest=12)
+    padded = loss_and_gradients(model, objective, batch_of(data, "right", objective, None))
+    model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    packed = loss_and_gradients(model, objective, batch_of(data, "right", objective, SEGMENTED))
+    # Their norms compute in float32 whatever the weights are.
+    assert_equal(packed, padded, 1e-6)
+
+
+def test_segments_under_autocast():
+    objective, model = objective_of("bradley_terry"), build("qwen3", "scalar", torch.float32)
+    data = rows(seed=6, count=6)
+    with torch.autocast("cpu", torch.bfloat16):
+        packed, padded = (
+            loss_and_gradients(model, objective, batch_of(data, "right", objective, packing))
+            for packing in (SEGMENTED, None)
+        )
+    torch.testing.assert_close(packed[0], padded[0], atol=2e-2, rtol=2e-2)
+    for name, gradient in packed[1].items():
+        far = (gradient - padded[1][name]).norm() / padded[1][name].norm()
+        assert far < 0.1, name
 
 
 def test_flex_attention_takes_the_same_mask():
     """Forward alone: torch has no backward of it on a CPU."""
     objective = objective_of("bradley_terry")
     data = rows(seed=6, count=4)
-    packed = batch_of(data, "right", objective, 0.0)
+    packed = batch_of(data, "right", objective, MASKED)
     plain = build("llama", "scalar", torch.float32)
     flex = build("llama", "scalar", torch.float32, "flex_attention")
     flex.load_state_dict(plain.state_dict())
@@ -127,7 +177,7 @@ def test_flex_attention_takes_the_same_mask():
 
 def test_forms_of_the_mask_say_the_same():
     fields = pack([[1, 2, 3], [1, 4], [5, 6]], [[0, 1], [2]], starts=[0, 0, 0], width=3,
-                  attention=0.0, padding=0)
+                  costs=MASKED, padding=0)
     packing = Packing(**fields)
     allowed = block_mask(packing, "sdpa", torch.float32)
     added = block_mask(packing, "eager", torch.float32)
@@ -181,4 +231,25 @@ def test_backbones_for_which_it_holds(kind):
     settings = HeadConfig(kind="vocabulary")
     model = RewardModel(_open_vocabulary(tiny_causal_lm(kind), settings), settings)
     assert packing_refusal(model, longest=100) is None
-    assert 0 < attention_cost(model) < 1
+    assert segments_refusal(model) is None
+    costs = attention_costs(model, segments=True)
+    assert 0 < costs.pair < 1 < costs.call
+    assert attention_costs(model).call is None
+
+
+def test_dropout_of_attention_weights_needs_the_mask(caplog):
+    model = other("gpt2", n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.1)
+    with caplog.at_level(logging.INFO):
+        costs = choose_packing(model, longest=9)
+    assert costs.call is None
+    assert "not segment by segment: GPT2Model refuses the segments" in caplog.text
+    assert "dropout of attention weights" in caplog.text
+    assert model.training
+    assert model.backbone.config._attn_implementation == "sdpa"
+
+
+def test_an_attention_that_was_chosen_is_kept(caplog):
+    model = build("llama", "scalar", torch.float32, "eager")
+    with caplog.at_level(logging.INFO):
+        assert choose_packing(model, longest=9).call is None
+    assert "attention 'eager' was chosen" in caplog.text

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.data.packing import PackingCosts
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.autoregressive import autoregressive, response_log_probabilities
@@ -69,7 +70,7 @@ def test_sums_the_log_probabilities_of_the_response_alone(side):
 
 @pytest.mark.parametrize("kind", ["llama", "gpt_neox", "gpt2"])
 @pytest.mark.parametrize("side", ["right", "left"])
-@pytest.mark.parametrize("packing", [None, 0.0])
+@pytest.mark.parametrize("packing", [None, PackingCosts(0.0)])
 def test_equals_dense_rows_in_loss_and_gradients(kind, side, packing):
     model, data = vocabulary_model(kind), rows(seed=8)
     batch = to_batch(PairCollator(2, side, packing=packing)(data))

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from rewardsteer.data.packing import pack
+from rewardsteer.data.packing import PackingCosts, pack
 from rewardsteer.tensors import Packing, PairBatch
 
 Row = Mapping[str, Any]
@@ -23,15 +23,15 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint) or ``pair_lengths`` (PARGS); None marks none.
-        packing: what a query-key pair of attention costs in tokens; batches are then also packed
-            where that saves time. None: never.
+        packing: what attention costs; batches are then also packed where that saves time. None:
+            never.
     """
 
     pad_token_id: int
     padding_side: Literal["right", "left"] = "right"
     paired: bool = True
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
-    packing: float | None = None
+    packing: PackingCosts | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
@@ -86,7 +86,7 @@ class PairCollator:
         # Row i and row i + B are the two responses to a prompt.
         pairs = [list(range(row, len(whole), count)) for row in range(count)]
         return pack(
-            whole, pairs, starts=starts, width=width, attention=self.packing,
+            whole, pairs, starts=starts, width=width, costs=self.packing,
             padding=self.pad_token_id,
         )
 

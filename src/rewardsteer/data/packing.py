@@ -18,6 +18,19 @@ Tokens = Sequence[int]
 _CHOICES = 32
 
 
+class PackingCosts(NamedTuple):
+    """What attention costs, in tokens that pass through the layers.
+
+    Attributes:
+        pair: a query-key pair.
+        call: of an attention that computes segments one by one, each call of it, whatever its
+            size; None where attention needs a mask over whole rows.
+    """
+
+    pair: float
+    call: float | None = None
+
+
 class Group(NamedTuple):
     """Rows that begin alike.
 
@@ -30,6 +43,19 @@ class Group(NamedTuple):
     rows: tuple[int, ...]
     shared: int
     size: int
+
+    def segments(self, rows: Sequence[Tokens], at: int = 0) -> list[tuple[int, int, int, int]]:
+        """Runs of tokens that see one another, when the group is laid out from a column on: first
+        column, the one after the last, the same of the beginning that they see besides.
+
+        The beginning and the rest of the first row are one run.
+        """
+        end = at + len(rows[self.rows[0]])
+        found = [(at, end, at, at)]
+        for row in self.rows[1:]:
+            start, end = end, end + len(rows[row]) - self.shared
+            found.append((start, end, at, at + self.shared))
+        return [one for one in found if one[0] < one[1]]
 
 
 def common_beginning(rows: Sequence[Tokens]) -> int:
@@ -61,27 +87,29 @@ def spread(sizes: Sequence[int], bins: int) -> list[list[int]]:
 
 def pack(
     rows: Sequence[Tokens], pairs: Sequence[Sequence[int]], *, starts: Sequence[int], width: int,
-    attention: float, padding: int,
+    costs: PackingCosts, padding: int,
 ) -> dict[str, torch.Tensor] | None:
     """The cheapest packed form of padded rows ``[R, T]``, or None where padding is cheaper.
 
     Counted in tokens through the layers. A padded row costs T tokens and, under causal attention,
     T²/2 query-key pairs; a packed row of width W costs W tokens and, as a dense mask skips nothing,
-    W² pairs.
+    W² pairs. An attention that computes segments costs the pairs that see each other and its
+    calls, however wide the row is, so all goes into one row without padding.
 
     Args:
         rows: token ids of each row of the batch.
         pairs: which rows belong together, in any number; each row once.
         starts: column of each row's first token in the padded form.
         width: T.
-        attention: what a query-key pair costs, in tokens; see `rewardsteer.models.packing`.
+        costs: see `rewardsteer.models.packing`.
         padding: id for what stays empty.
 
     Returns:
         The fields of `rewardsteer.tensors.Packing`.
     """
-    best: tuple[list[Group], list[list[int]], int] | None = None
-    least = len(rows) * width * (1 + attention * width / 2)
+    best: tuple[list[Group], list[list[int]], int, bool] | None = None
+    # All padded rows are one call; a call for each is what segments cost beyond that.
+    least = len(rows) * width * (1 + costs.pair * width / 2)
     # With the beginning read once, or each row by itself: long responses to a short prompt.
     for members in (pairs, [[row] for row in range(len(rows))]):
         groups = [group(rows, several) for several in members]
@@ -90,15 +118,29 @@ def pack(
         for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
             bins = spread(sizes, count)
             capacity = max(sum(sizes[item] for item in one) for one in bins)
-            cost = count * capacity * (1 + attention * capacity)
+            cost = count * capacity * (1 + costs.pair * capacity)
             if cost < least:
-                best, least = (groups, bins, capacity), cost
+                best, least = (groups, bins, capacity, False), cost
+        if costs.call is not None:
+            cost = sum(sizes) + _segment_cost(rows, groups, costs.pair, costs.call)
+            if cost < least:
+                best, least = (groups, [list(range(len(groups)))], sum(sizes), True), cost
     return None if best is None else _lay_out(rows, *best, starts, width, padding)
+
+
+def _segment_cost(
+    rows: Sequence[Tokens], groups: Sequence[Group], pair: float, call: float
+) -> float:
+    cost = 0.0
+    for start, end, first, last in (one for group in groups for one in group.segments(rows)):
+        length = end - start
+        cost += pair * length * (length / 2 + last - first) + call * (2 if first < last else 1)
+    return cost
 
 
 def _lay_out(
     rows: Sequence[Tokens], groups: Sequence[Group], bins: Sequence[Sequence[int]], capacity: int,
-    starts: Sequence[int], width: int, padding: int,
+    in_segments: bool, starts: Sequence[int], width: int, padding: int,
 ) -> dict[str, torch.Tensor]:
     shape = (len(bins), capacity)
     ids = np.full(shape, padding, dtype=np.int64)
@@ -106,10 +148,12 @@ def _lay_out(
     # Empty places see each other alone: a place that sees nothing would be NaN.
     blocks, parents = np.full(shape, -1, dtype=np.int32), np.full(shape, -1, dtype=np.int32)
     index = np.zeros((len(rows), width), dtype=np.int64)
+    segments: list[tuple[int, ...]] = []
     for number, several in enumerate(bins):
         at, block = 0, 0
         for one in (groups[item] for item in several):
             first, root = at, block
+            segments += [(number, *segment) for segment in one.segments(rows, at)]
             beginning = rows[one.rows[0]][: one.shared]
             parts: list[tuple[int | None, int, Tokens]] = [(None, 0, beginning)]
             parts += [(row, one.shared, rows[row][one.shared :]) for row in one.rows]
@@ -126,4 +170,6 @@ def _lay_out(
         "input_ids": ids, "position_ids": positions, "blocks": blocks, "parents": parents,
         "index": index,
     }
+    if in_segments:
+        arrays["segments"] = np.array(segments, dtype=np.int64)
     return {name: torch.from_numpy(array) for name, array in arrays.items()}

@@ -12,8 +12,11 @@ from torch import Tensor
 
 from rewardsteer.tensors import Packing
 
-# Attention implementations of transformers that hand a ready-made mask on to every layer.
-MASK_TAKING = ("sdpa", "eager", "flex_attention")
+# The attention that computes a packed row segment by segment; `rewardsteer.models.attention` makes
+# it known to transformers.
+SEGMENTS = "rewardsteer_segments"
+# Attention implementations that hand a ready-made mask on to every layer.
+MASK_TAKING = ("sdpa", "eager", "flex_attention", SEGMENTS)
 
 
 def block_mask(packing: Packing, implementation: str, dtype: torch.dtype) -> Any:
@@ -22,15 +25,19 @@ def block_mask(packing: Packing, implementation: str, dtype: torch.dtype) -> Any
     Args:
         packing: P rows of width W.
         implementation: ``sdpa`` (bool ``[P, 1, W, W]``), ``eager`` (the same, added to the
-            scores) or ``flex_attention`` (a block mask, whose empty blocks cost nothing).
+            scores), ``flex_attention`` (a block mask, whose empty blocks cost nothing) or
+            `SEGMENTS` (in place of a mask the segments ``[1, 1, S, 5]``, where there are any).
         dtype: of the additive mask.
     """
+    if packing.segments is not None:
+        assert implementation == SEGMENTS, "no other attention reads segments"
+        return packing.segments[None, None]
     blocks, parents = packing.blocks, packing.parents
     if implementation == "flex_attention":
         return _flex(blocks, parents)
     seen = (blocks[:, :, None] == blocks[:, None, :]) | (parents[:, :, None] == blocks[:, None, :])
     allowed = seen.tril()[:, None]
-    if implementation == "sdpa":
+    if implementation in ("sdpa", SEGMENTS):
         return allowed
     hidden = torch.full((), torch.finfo(dtype).min, dtype=dtype, device=blocks.device)
     return torch.where(allowed, torch.zeros_like(hidden), hidden)

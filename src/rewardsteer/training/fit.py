@@ -11,7 +11,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
-from rewardsteer.models.packing import choose_packing
+from rewardsteer.models.packing import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
@@ -185,11 +185,11 @@ def fit(
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
-    attention = choose_packing(model, int(lengths.max())) if packing == "auto" else None
-    collate = PairCollator(padding, padding_side, paired, objective.prefixes, attention)
+    costs = choose_packing(model, int(lengths.max())) if packing == "auto" else None
+    collate = PairCollator(padding, padding_side, paired, objective.prefixes, costs)
     trainer = RewardTrainer(
         objective=objective,
-        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, attention),
+        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, costs),
         order=order,
         log_lines=log_lines,
         resume_from=last_checkpoint(out) if resume else None,
@@ -206,13 +206,14 @@ def fit(
         trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
         logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
-        if attention is not None:
+        if costs is not None:
             logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
     if resume:
         _rewind(trainer, phase)
     reset_peak_memory()
-    trainer.train(resume_from_checkpoint=trainer.resume_from and str(trainer.resume_from))
-    figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
+    with packed_attention(model, costs):
+        trainer.train(resume_from_checkpoint=trainer.resume_from and str(trainer.resume_from))
+        figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
     figures["peak_memory_mib"] = peak_memory()
     trainer.log({"peak_memory_mib": figures["peak_memory_mib"]})
     return figures

@@ -1,0 +1,91 @@
+"""Attention over packed rows that computes what their block mask leaves and nothing else.
+
+A *segment* is a run of tokens that see one another causally and, all of them, a beginning that
+stands elsewhere in the same row: the second response of a pair sees its prompt. Its attention is
+two plain attentions, over itself and over its beginning, merged by their log-sum-exp. Given the
+merged output and log-sum-exp, the backward pass of each is that of the whole restricted to its
+keys, so both directions run in torch's flash attention, which skips what is not causal.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Row of the batch, first column and the one after the last, and the same of the beginning.
+Segment = tuple[int, int, int, int, int]
+
+_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+_flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def segment_attention(
+    query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment],
+    scale: float | None = None,
+) -> Tensor:
+    """Attention outputs ``[P, H, W, C]`` of the tokens in segments; zeros elsewhere. On a CPU.
+
+    Args:
+        query, key, value: ``[P, H, W, C]``: P packed rows of width W, H heads, C channels a head.
+        segments: each token at most in one.
+        scale: of the products; None: 1 / √C.
+    """
+    output: Tensor = _SegmentAttention.apply(query, key, value, segments, scale)
+    return output
+
+
+def _parts(segment: Segment) -> list[tuple[slice, bool]]:
+    """The keys of a segment, each with whether they are seen causally."""
+    _, start, end, first, last = segment
+    own = (slice(start, end), True)
+    return [own] if first == last else [own, (slice(first, last), False)]
+
+
+class _SegmentAttention(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, segments: Sequence[Segment],
+        scale: float | None,
+    ) -> Tensor:
+        rows, heads, width, channels = query.shape
+        # Laid out as the caller reads it next: all heads of a token together.
+        output = query.new_zeros(rows, width, heads, channels).transpose(1, 2)
+        total = query.new_zeros(rows, heads, width, dtype=torch.promote_types(
+            query.dtype, torch.float32
+        ))
+        for segment in segments:
+            row, queries = slice(segment[0], segment[0] + 1), slice(segment[1], segment[2])
+            parts = [
+                _flash(
+                    query[row, :, queries], key[row, :, keys], value[row, :, keys], 0.0, causal,
+                    scale=scale,
+                )
+                for keys, causal in _parts(segment)
+            ]
+            found, sums = parts[0]
+            for other, other_sums in parts[1:]:
+                both = torch.logaddexp(sums, other_sums)
+                share = (sums - both).exp()[..., None].to(found.dtype)
+                found, sums = torch.lerp(other, found, share), both
+            output[row, :, queries], total[row, :, queries] = found, sums
+        ctx.save_for_backward(query, key, value, output, total)
+        ctx.segments, ctx.scale = segments, scale
+        return output
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor | None, ...]:
+        query, key, value, output, total = ctx.saved_tensors
+        grads = [torch.zeros_like(tensor) for tensor in (query, key, value)]
+        for segment in ctx.segments:
+            row, queries = slice(segment[0], segment[0] + 1), slice(segment[1], segment[2])
+            for keys, causal in _parts(segment):
+                parts = _flash_backward(
+                    grad_output[row, :, queries], query[row, :, queries], key[row, :, keys],
+                    value[row, :, keys], output[row, :, queries], total[row, :, queries],
+                    0.0, causal, scale=ctx.scale,
+                )
+                for grad, columns, part in zip(grads, (queries, keys, keys), parts, strict=True):
+                    grad[row, :, columns] += part
+        return *grads, None, None
