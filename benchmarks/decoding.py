@@ -1,19 +1,51 @@
-"""Guided decoding: caches and batches against the published style (batch 1, nothing kept)."""
+"""Guided decoding: every token method against plain `generate`, the physical floor and the published
+style (batch 1, everything read anew at each token)."""
 
-from dataclasses import dataclass
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import torch
+from tokenizers import Tokenizer, models
+from transformers import PreTrainedTokenizerFast
 
 from benchmarks.backbones import Backbone
-from benchmarks.harness import Row, device, side_by_side
-from rewardsteer.data.sources.arithmetic import build_tokenizer
+from benchmarks.harness import Row, device, in_turn, spread, timed
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
+from rewardsteer.models.growing_cache import GrowingCache
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+
+# The head that each method reads, and what its reward model was trained on.
+HEADS = {
+    "none": None, "farma": ("vocabulary", "max_constraint"),
+    "genarm": ("vocabulary", "autoregressive"), "args": ("scalar", "bradley_terry"),
+    "pargs": ("scalar", "partial"), "cd": ("scalar", "partial"),
+    "best_of_n": ("scalar", "bradley_terry"),
+}
+# Lengths at which the published style is timed; its time grows smoothly in between.
+_NAIVE_LENGTHS = 3
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A prompt length, new tokens, and rows together, with the methods timed there; ``args:5`` asks
+    about 5 candidates instead of 10."""
+
+    prompt: int
+    new: int
+    batch: int
+    methods: tuple[str, ...] = tuple(HEADS)
+    runs: int = 2
+
+    def __str__(self) -> str:
+        return f"prompt {self.prompt}, {self.new} new, batch {self.batch}"
 
 
 @dataclass(frozen=True)
@@ -21,43 +53,146 @@ class Sizes:
     """What the table measures."""
 
     backbone: Backbone
-    prompt: int
-    new: int
-    rows: int
-    runs: int
+    cells: tuple[Cell, ...]
 
 
-SIZES = Sizes(
-    backbone=Backbone(2, 128, len(build_tokenizer()), heads=4, feed_forward=256), prompt=200,
-    new=16, rows=4, runs=5,
+_FEW = ("none", "farma", "args")
+SIZES = Sizes(Backbone(8, 512, 32_000), (
+    Cell(350, 64, 1),
+    Cell(350, 64, 8, (*HEADS, "args:5", "args:20", "args:40")),
+    Cell(350, 64, 32, _FEW, runs=1),
+    Cell(128, 256, 1, _FEW, runs=1),
+    Cell(128, 256, 8, _FEW, runs=1),
+    Cell(128, 256, 32, ("none", "farma"), runs=1),
+))
+SETUP = (
+    f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, pargs "
+    "and cd, 8 samples of each prompt for best_of_n. Prompts are read within the time. The ratio is "
+    "the method's speed over that of the policy alone in transformers' `generate`. Floor: forward "
+    "passes of both models over the same tokens, with caches and nothing else. Faster than re-reading: "
+    "a token's time in a loop of batch 1 that reads everything anew with both models at each token "
+    f"(timed at {_NAIVE_LENGTHS} lengths) over the method's. The expensive corners hold fewer methods."
 )
-SETUP = f"Policy and reward model: {SIZES.backbone}; float32."
+
+
+@dataclass
+class Bench:
+    """The models, each made once."""
+
+    backbone: Backbone
+    tokenizer: Any = field(init=False)
+    policy: Any = field(init=False)
+    rewards: dict[str, Any] = field(init=False)
+
+    def __post_init__(self) -> None:
+        words = {f"w{number}": number for number in range(self.backbone.vocabulary)}
+        self.tokenizer = PreTrainedTokenizerFast(
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))  # noqa: S106
+        )
+        self.policy = self.backbone.causal_lm().eval()
+        # No token ends a response, so that all methods generate as many.
+        self.policy.generation_config.eos_token_id = None
+        self.rewards = {
+            "vocabulary": RewardModel(
+                self.backbone.causal_lm().eval(), HeadConfig(kind="vocabulary")
+            ),
+            "scalar": RewardModel(self.backbone.classifier().eval(), HeadConfig()),
+        }
+
+    def prompts(self, cell: Cell) -> torch.Tensor:
+        """Random ids ``[batch, prompt]``."""
+        generator = torch.Generator().manual_seed(0)
+        shape = (cell.batch, cell.prompt)
+        return torch.randint(2, self.backbone.vocabulary, shape, generator=generator)
+
+    def method(self, name: str, cell: Cell) -> None:
+        """Answer the prompts by a method."""
+        name, _, count = name.partition(":")
+        wanted, scorer = HEADS[name], None
+        if wanted is not None:
+            head, objective = wanted
+            scorer = Scorer(
+                self.rewards[head], self.tokenizer, Template(append_eos=False), objective=objective
+            )
+        config = DecodingConfig(
+            method=name, mode="sample" if name == "best_of_n" else "greedy",
+            max_new_tokens=cell.new, batch_size=cell.batch, top_k=int(count or 10), n=8,
+        )
+        requests = [
+            Request(id=str(number), prompt="", prompt_ids=ids)
+            for number, ids in enumerate(self.prompts(cell).tolist())
+        ]
+        method = build_method(config, scorer)
+        answers = list(generate(self.policy, self.tokenizer, requests, method, config))
+        if any(len(answer.token_ids) != cell.new for answer in answers):
+            raise RuntimeError(f"{name} generated another number of tokens than {cell.new}")
+
+    def plain(self, cell: Cell) -> None:
+        """The policy alone in transformers' `generate`."""
+        ids = self.prompts(cell).to(device())
+        self.policy.generate(
+            ids, attention_mask=torch.ones_like(ids), max_new_tokens=cell.new, do_sample=False,
+            pad_token_id=0,
+        )
+
+    @torch.no_grad()
+    def floor(self, cell: Cell) -> None:
+        """Forward passes of policy and reward model over prompts and responses, token by token."""
+        ids = self.prompts(cell).to(device())
+        readers = [(self.policy, GrowingCache()), (self.rewards["vocabulary"].base, GrowingCache())]
+        for _ in range(cell.new):
+            for model, cache in readers:
+                model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+            ids = ids[:, -1:]
+
+    @torch.no_grad()
+    def naive(self, cell: Cell) -> float:
+        """Seconds a token of one row read anew by both models, logits of all positions included."""
+        prompt, step = self.prompts(cell)[:1].to(device()), max(cell.new // _NAIVE_LENGTHS, 1)
+        found = []
+        for length in range(step // 2, cell.new, step):
+            ids = torch.cat([prompt, prompt[:, :1].expand(1, length)], dim=1)
+            for model in (self.policy, self.rewards["vocabulary"].base):
+                model(ids, use_cache=False)  # the first call of a shape is slower
+            found.append(timed(lambda ids=ids: [  # type: ignore[misc]
+                model(ids, use_cache=False)
+                for model in (self.policy, self.rewards["vocabulary"].base)
+            ]))
+        return statistics.mean(found)
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Tokens per second of greedy generation."""
-    tokenizer = build_tokenizer()
-    policy, reward = sizes.backbone.causal_lm().eval(), sizes.backbone.causal_lm().eval()
-    scorer = Scorer(RewardModel(reward, HeadConfig(kind="vocabulary")), tokenizer, Template())
-    prompts = torch.randint(2, len(tokenizer), (sizes.rows, sizes.prompt)).tolist()
-    config = DecodingConfig(
-        method="farma", mode="greedy", max_new_tokens=sizes.new, batch_size=sizes.rows, top_k=0
-    )
-    requests = [Request(id=str(i), prompt="", prompt_ids=ids) for i, ids in enumerate(prompts)]
+    """A row for each method in each cell, in tokens per second."""
+    bench = Bench(sizes.backbone)
+    return [row for cell in sizes.cells for row in _measure(bench, cell)]
 
-    def ours() -> None:
-        list(generate(policy, tokenizer, requests, build_method(config, scorer), config))
 
-    @torch.no_grad()
-    def plain() -> None:
-        for ids in prompts:
-            tokens = torch.tensor([ids], device=device())
-            for _ in range(sizes.new):
-                scores = policy(tokens, use_cache=False).logits[0, -1]
-                scores = scores + reward(tokens, use_cache=False).logits[0, -1]
-                tokens = torch.cat([tokens, scores.argmax().view(1, 1)], dim=1)
+def _measure(bench: Bench, cell: Cell) -> list[Row]:
+    sides: list[Callable[[Cell], None]] = [bench.plain, bench.floor]
+    sides += [partial(bench.method, name) for name in cell.methods]
+    bench.method("farma", Cell(cell.prompt, 2, cell.batch))  # the first pass of a size is slower
+    seconds = in_turn([partial(timed, partial(side, cell)) for side in sides], cell.runs)
+    naive, tokens = bench.naive(cell), cell.new * cell.batch
+    plain, floor, *ours = zip(*seconds, strict=True)
+    return [
+        _row(f"{name}, {cell}", mine, plain, floor, naive * tokens, tokens)
+        for name, mine in zip(cell.methods, ours, strict=True)
+    ]
 
-    return [side_by_side(
-        f"farma greedy, prompt {sizes.prompt}, {sizes.new} new, {sizes.rows} rows", ours, plain,
-        work=sizes.rows * sizes.new, unit="tokens/s", runs=sizes.runs,
-    )]
+
+def _row(
+    case: str, mine: Sequence[float], plain: Sequence[float], floor: Sequence[float], naive: float,
+    tokens: int,
+) -> Row:
+    median = statistics.median(mine)
+    row: Row = {
+        "case": case, "ours": tokens / median, "other": tokens / statistics.median(plain),
+        **spread([other / own for own, other in zip(mine, plain, strict=True)]),
+        "unit": "tokens/s", "ms/token": 1000 * median / tokens,
+        "floor, ms/token": 1000 * statistics.median(floor) / tokens,
+        "time over floor": statistics.median(
+            [own / least for own, least in zip(mine, floor, strict=True)]
+        ),
+        "faster than re-reading": naive / median,
+    }
+    return row
