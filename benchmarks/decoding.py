@@ -1,5 +1,5 @@
-"""Guided decoding: every token method against plain `generate`, the physical floor and the published
-style (batch 1, everything read anew at each token)."""
+"""Guided decoding: every token method against plain `generate`, the physical floor and the
+published style (batch 1, everything read anew at each token)."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -67,11 +67,12 @@ SIZES = Sizes(Backbone(8, 512, 32_000), (
 ))
 SETUP = (
     f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, pargs "
-    "and cd, 8 samples of each prompt for best_of_n. Prompts are read within the time. The ratio is "
-    "the method's speed over that of the policy alone in transformers' `generate`. Floor: forward "
-    "passes of both models over the same tokens, with caches and nothing else. Faster than re-reading: "
-    "a token's time in a loop of batch 1 that reads everything anew with both models at each token "
-    f"(timed at {_NAIVE_LENGTHS} lengths) over the method's. The expensive corners hold fewer methods."
+    "and cd, 8 samples of each prompt for best_of_n. Prompts are read within the time. The ratio "
+    "is the method's speed over that of the policy alone in transformers' `generate`. Floor: "
+    "forward passes of both models over the same tokens, with caches and nothing else. Faster than "
+    "re-reading: a token's time in a loop of batch 1 that reads everything anew with both models "
+    f"at each token (timed at {_NAIVE_LENGTHS} lengths) over the method's. The expensive corners "
+    "hold fewer methods."
 )
 
 
@@ -87,7 +88,7 @@ class Bench:
     def __post_init__(self) -> None:
         words = {f"w{number}": number for number in range(self.backbone.vocabulary)}
         self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))  # noqa: S106
+            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
         )
         self.policy = self.backbone.causal_lm().eval()
         # No token ends a response, so that all methods generate as many.

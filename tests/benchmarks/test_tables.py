@@ -183,7 +183,10 @@ def test_head(in_process):
 
 
 def test_decoding():
-    check(decoding.run(small(decoding.SIZES, prompt=6, new=2, rows=2, runs=1)), 1)
+    cells = (decoding.Cell(6, 3, 2), decoding.Cell(5, 2, 1, ("none", "args:3"), runs=1))
+    rows = decoding.run(decoding.Sizes(TINY, cells))
+    check(rows, len(decoding.HEADS) + 2)
+    assert all(row["time over floor"] > 0 < row["faster than re-reading"] for row in rows)
 
 
 def test_scoring(in_process, data):
