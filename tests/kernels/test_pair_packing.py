@@ -11,6 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.data.packing import PackingCosts, pack
+from rewardsteer.kernels import segment_attention
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.attention import segments_read
 from rewardsteer.models.heads.config import HeadConfig
@@ -146,6 +147,18 @@ def test_segments_with_shared_heads_norms_and_windows(kind):
     packed = loss_and_gradients(model, objective, batch_of(data, "right", objective, SEGMENTED))
     # Their norms compute in float32 whatever the weights are.
     assert_equal(packed, padded, 1e-6)
+
+
+def test_long_segments_are_computed_in_runs(monkeypatch):
+    monkeypatch.setattr(segment_attention, "_QUERIES", 3)
+    objective, model = objective_of("both"), build("gpt_neox", "vocabulary")
+    data = rows(seed=3, count=9, longest=30)
+    packed, padded = (batch_of(data, "right", objective, form) for form in (SEGMENTED, None))
+    assert (packed.packing.segments[:, 2] - packed.packing.segments[:, 1]).max() > 6
+    assert_equal(
+        loss_and_gradients(model, objective, packed),
+        loss_and_gradients(model, objective, padded), 1e-8,
+    )
 
 
 def test_segments_under_autocast():
