@@ -9,13 +9,14 @@ from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.errors import ConfigError, NonFiniteError, OutputError
-from rewardsteer.models.checkpoint import read_card
+from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training import run as run_module
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
-from tests.fakes import tiny_causal_lm
+from tests.fakes import save_tiny, tiny_causal_lm
 
 
 @pytest.fixture(scope="module")
@@ -180,6 +181,28 @@ def test_adapters_train_and_merge_into_a_plain_folder(world, tmp_path, head):
     base = tiny_causal_lm(vocab_size=19).state_dict()
     query = "base.model.layers.0.self_attn.q_proj.weight"
     assert not torch.equal(model[query], base[query.removeprefix("base.")])
+
+
+@pytest.mark.parametrize("head", [
+    {"kind": "scalar"}, {"kind": "scalar", "layers": "mlp"}, {"kind": "vocabulary"},
+])
+def test_a_kept_adapter_is_the_merged_model(world, tmp_path, head):
+    texts = ["1+2=", "3"], ["3", "4+1"]
+    merged, kept = (
+        train(settings(world, head=head, lora={"rank": 4, "merge": merge}), tmp_path / str(merge))
+        for merge in (True, False)
+    )
+    assert (kept / "adapter_model.safetensors").exists()
+    assert not (kept / "model.safetensors").exists()
+    rewards = [Scorer.load(folder).score(*texts) for folder in (merged, kept)]
+    assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
+
+
+def test_an_adapter_is_not_kept_where_the_embeddings_grow(world, tmp_path):
+    base = save_tiny(tmp_path / "base", pad_is_eos=True)
+    config = settings(world, base_model=str(base), lora={"rank": 2, "merge": False})
+    with pytest.raises(ConfigError, match="no padding token of its own"):
+        run_module._build(config, load_tokenizer(base))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -105,6 +105,10 @@ Dtype = Annotated[
 RewardDtype = Annotated[
     str | None, typer.Option(help="Of the reward model; default: as saved.")
 ]
+ShareBackbone = Annotated[
+    bool,
+    typer.Option(help="Put a reward model kept as an adapter on the policy's own weights."),
+]
 Resume = Annotated[bool, typer.Option(help="Go on with an output begun before.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
@@ -121,6 +125,7 @@ def generate_command(
     overrides: Settings = None, limit: Limit = None, template: TemplateFile = None,
     device: Device = "cpu",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
+    share_backbone: ShareBackbone = False,
     engine: Engine = "transformers", vllm_option: VllmOptions = None,
     resume: Resume = False, overwrite: Overwrite = False,
 ) -> None:
@@ -152,8 +157,11 @@ def generate_command(
     quiet_libraries()
     _refuse_taken(output, resume=resume, overwrite=overwrite)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
+    if share_backbone:
+        _check_sharing(folders, engine, reward_device, reward_dtype)
     scorer = _load_scorer(
-        folders, weights, config, goal_state, reward_device or device, reward_dtype
+        folders, weights, config, goal_state, reward_device or device, reward_dtype,
+        policy={"source": model, "device": device, "dtype": dtype} if share_backbone else None,
     )
     written_as = load_config(Template, template) if template else None
     written_as = written_as or getattr(scorer, "template", None) or Template()
@@ -174,6 +182,18 @@ def generate_command(
             "reward_device": reward_device or device
         },
     )
+
+
+def _check_sharing(
+    folders: list[Path], engine: str, reward_device: str | None, reward_dtype: str | None
+) -> None:
+    from rewardsteer.errors import ConfigError
+
+    if len(folders) != 1 or engine != "transformers" or reward_device or reward_dtype:
+        raise ConfigError(
+            "--share-backbone takes one --reward-model, the transformers engine and no "
+            "--reward-device or --reward-dtype: the weights are the policy's."
+        )
 
 
 def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
@@ -242,10 +262,10 @@ def _load_goal(
 
 def _load_scorer(
     folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
-    device: str, dtype: str | None,
+    device: str, dtype: str | None, policy: dict[str, Any] | None = None,
 ) -> Any:
     """The reward model, several as one, after the checks that need only their cards; None when none
-    was given."""
+    was given. With a policy, on its weights."""
     from types import SimpleNamespace
 
     from rewardsteer.cli.devices import parse_device, parse_dtype
@@ -266,9 +286,22 @@ def _load_scorer(
             for folder, card in zip(folders, cards, strict=True)
         ]
         build_method(config, SimpleNamespace(members=stated))
+    if policy is not None:
+        from rewardsteer.models.shared_backbone import SharedScorer
+
+        return SharedScorer(_load_policy(policy), policy["source"], folders[0])
     where, kind = parse_device(device), parse_dtype(dtype)
     scorers = [Scorer.load(folder, device=where, dtype=kind) for folder in folders]
     return scorers[0] if len(scorers) == 1 else RewardEnsemble(scorers, weights)
+
+
+def _load_policy(policy: dict[str, Any]) -> Any:
+    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.decoding.engines.hf import load_policy
+
+    return load_policy(
+        policy["source"], device=parse_device(policy["device"]), dtype=parse_dtype(policy["dtype"])
+    )
 
 
 def _write(
@@ -277,8 +310,6 @@ def _write(
     policy: dict[str, Any], vllm: dict[str, Any] | None = None,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
-    from rewardsteer.cli.devices import parse_device, parse_dtype
-    from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.generate import build_method, generate
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.models.compatibility import check_vocabularies
@@ -301,10 +332,7 @@ def _write(
             dtype=policy["dtype"] or "auto", **vllm,
         )
     else:
-        model = load_policy(
-            policy["source"], device=parse_device(policy["device"]),
-            dtype=parse_dtype(policy["dtype"]),
-        )
+        model = getattr(scorer, "policy", None) or _load_policy(policy)
         results = generate(model, tokenizer, missing, method, config, template=template)
     # Everything that can be refused was refused: only now is the output touched.
     if not resume or not output.exists():

@@ -20,6 +20,9 @@ from rewardsteer.outputs import read_json, write_json
 CARD = "rewardsteer.json"
 VALUE_HEAD = "value_head.safetensors"
 GOAL_STATES = "goal_states.safetensors"
+# Of a reward model kept as an adapter (peft's names).
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = "adapter_model.safetensors"
 
 # Padding tokens that well-known tokenizers carry without naming them as such.
 _KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
@@ -53,6 +56,7 @@ class CheckpointCard(Config):
         base_model: what the weights started from.
         base_on_hub: whether that is a name on the Hugging Face hub; False for a local folder.
         base_licence: licence that the base model's own card names; "" when unknown.
+        base_fingerprint: of its weights, for a reward model kept as an adapter; "" when unknown.
         data_fingerprint: fingerprint of the training data; "" when unknown.
         data: names of its ``sources`` and its rows by split; empty when unknown.
         metrics: what was measured on the model.
@@ -67,6 +71,7 @@ class CheckpointCard(Config):
     base_model: str = ""
     base_on_hub: bool = False
     base_licence: str = ""
+    base_fingerprint: str = ""
     data_fingerprint: str = ""
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: list[Measured] = Field(default_factory=list)

@@ -18,7 +18,14 @@ from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.pair_packing import block_mask
-from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard, read_card, write_card
+from rewardsteer.models.adapter_folder import check_base
+from rewardsteer.models.checkpoint import (
+    ADAPTER_CONFIG,
+    VALUE_HEAD,
+    CheckpointCard,
+    read_card,
+    write_card,
+)
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
 from rewardsteer.models.heads.vocabulary import (
@@ -33,7 +40,7 @@ T = TypeVar("T")
 
 # Some architectures bend or scale logits after the output layer. Rewards are read off the layer
 # itself, so the saved model must not do that either.
-_NEUTRAL_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
+NEUTRAL_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 
 
 class RewardModel(nn.Module):
@@ -216,13 +223,19 @@ class RewardModel(nn.Module):
     ) -> "RewardModel":
         """Load a folder written by `save_pretrained`, or a plain one-label sequence classifier.
 
+        An adapter is put on its base model and merged.
+
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
+            MismatchError: the base model is no longer the one that an adapter was trained on.
         """
         from safetensors import SafetensorError
         from safetensors.torch import load_file
 
         folder = Path(folder)
+        if (folder / ADAPTER_CONFIG).exists():
+            adapted = cls._from_adapter(folder, dtype=dtype, **load_options)
+            return adapted if device is None else adapted.to(device)
         head = read_card(folder).head
         # Never a pickle: a folder whose weights are no safetensors is refused.
         options = dict(
@@ -252,6 +265,25 @@ class RewardModel(nn.Module):
         model = cls(base, head, mlp).eval()
         return model if device is None else model.to(device)
 
+    @classmethod
+    def _from_adapter(cls, folder: Path, **load_options: Any) -> "RewardModel":
+        from peft import PeftModel
+        from safetensors.torch import load_file
+
+        card = read_card(folder)
+        check_base(card, folder, card.base_model)
+        model = cls.from_base(card.base_model, card.head, **load_options)
+        try:
+            model.base = PeftModel.from_pretrained(model.base, str(folder))
+        except (OSError, ValueError, RuntimeError) as error:
+            raise CheckpointError(f"The adapter in {folder} cannot be loaded: {error}") from error
+        model.merge_adapters()
+        if card.head.kind == "vocabulary":
+            install_projection(model.base)
+        if model.value_head is not None:
+            model.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+        return model.eval()
+
     def merge_adapters(self) -> None:
         """Fold LoRA adapters into the weights, so that a plain folder can be saved."""
         if hasattr(self.base, "merge_and_unload"):
@@ -260,16 +292,21 @@ class RewardModel(nn.Module):
     def save_pretrained(self, folder: str | Path, tokenizer: Any, card: CheckpointCard) -> None:
         """Write the folder whole or not at all; an older folder of that name is replaced.
 
-        Adapters must have been merged (`merge_adapters`) before.
+        Adapters that were not merged (`merge_adapters`) are kept as such: an ordinary peft folder,
+        with the head among its weights.
         """
         from safetensors.torch import save_file
 
-        assert not hasattr(self.base, "merge_and_unload"), "merge_adapters() first"
+        adapted = hasattr(self.base, "merge_and_unload")
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
-            self.carrier.save_pretrained(temporary)
+            if adapted:
+                # The embeddings are the base's; looking for changes would ask a hub.
+                self.base.save_pretrained(temporary, save_embedding_layers=False)
+            else:
+                self.carrier.save_pretrained(temporary)
             tokenizer.save_pretrained(temporary)
             if self.value_head is not None:
                 state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
@@ -324,7 +361,7 @@ def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
     # Without this the library would tie the two again when the folder is saved or loaded.
     base._tied_weights_keys = {}
     base.all_tied_weights_keys = {}
-    for name, neutral in _NEUTRAL_LOGITS.items():
+    for name, neutral in NEUTRAL_LOGITS.items():
         if hasattr(base.config, name):
             setattr(base.config, name, neutral)
     return base

@@ -105,12 +105,19 @@ class PhaseConfig(Config):
 
 
 class LoraSettings(Config):
-    """Low-rank adapters instead of full weights (arXiv 2106.09685); merged at the end."""
+    """Low-rank adapters instead of full weights (arXiv 2106.09685).
+
+    Attributes:
+        rank, alpha, dropout, target_modules: as in peft.
+        merge: fold them into the weights at the end. False keeps them as an ordinary peft folder
+            with the head, which is small and can share a policy's weights.
+    """
 
     rank: int = Field(16, ge=1)
     alpha: int = 32
     dropout: float = 0.0
     target_modules: str | list[str] = "all-linear"
+    merge: bool = True
 
 
 class QuantizeSettings(Config):

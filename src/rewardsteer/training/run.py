@@ -21,6 +21,7 @@ from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.store import MANIFEST, Manifest, check_tokenizer, load_manifest, load_set
 from rewardsteer.errors import ConfigError, DataError, RewardsteerError
+from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
     ensure_padding_token,
@@ -248,7 +249,9 @@ def _finish(
     chosen = _best(state, config) if config.keep == "best" else state[-1]
     manifest: Manifest = load_manifest(data)
     model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)
-    model.merge_adapters()
+    keep = config.lora is not None and not config.lora.merge
+    if not keep:
+        model.merge_adapters()
     objectives = dict.fromkeys(record["phase"] for record in state)
     card = CheckpointCard(
         head=config.head,
@@ -257,6 +260,7 @@ def _finish(
         base_model=config.base_model,
         base_on_hub=hub_name(config.base_model) is not None,
         base_licence=base_licence(config.base_model),
+        base_fingerprint=base_fingerprint(config.base_model) if keep else "",
         data_fingerprint=manifest.fingerprint,
         data=describe_data(manifest),
         metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.keep == "best"),

@@ -53,7 +53,9 @@ class HfEngine:
         Raises:
             ConfigError: out of memory; names the settings to lower.
         """
-        reader = PrefixReader(self.policy)
+        # A reward model on the policy's own weights reads with it.
+        shared = getattr(guide.scorer, "open_policy", None)
+        reader = PrefixReader(self.policy) if shared is None else shared()
         with _enough_memory(reader, config):
             yield from decode(
                 reader, guide.open(), rows, config, self.stop_ids, places=config.batch_size

@@ -1,0 +1,282 @@
+"""One set of base weights for policy and reward model: the latter as adapters and a head.
+
+A reward model that was trained with LoRA and kept as an adapter (``lora.merge=false``) differs from
+its base by little. Put on a policy that *is* this base, it needs no second copy, and one batch
+serves both: every prefix stands in it twice, and the adapters act on the half that is the reward
+model's. Outputs are those of two models.
+
+Shapes: B prefixes, T columns, V the policy's vocabulary, D hidden size.
+"""
+
+import functools
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from peft import LoraConfig, inject_adapter_in_model, set_peft_model_state_dict
+from peft.tuners.lora import LoraLayer
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.adapter_folder import check_base
+from rewardsteer.models.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    VALUE_HEAD,
+    fingerprint,
+    load_tokenizer,
+    read_card,
+)
+from rewardsteer.models.heads.scalar import build_mlp
+from rewardsteer.models.heads.vocabulary import RewardProjection
+from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.reward_model import NEUTRAL_LOGITS, RewardModel
+from rewardsteer.models.scorer import Scorer
+
+_NAME = "reward"
+
+
+class SharedScorer(Scorer):
+    """A kept adapter as reward model on the very weights of the policy.
+
+    The policy goes on as before: without being told otherwise, adapters act on no row.
+
+    Args:
+        policy: a causal LM in evaluation mode, of which the adapter was trained; changed in place.
+        source: where the policy was loaded from.
+        folder: the reward model, kept as an adapter.
+
+    Raises:
+        CheckpointError: the folder holds no adapter, or one that does not fit.
+        MismatchError: the adapter belongs to another base model.
+    """
+
+    def __init__(self, policy: Any, source: str, folder: Path) -> None:
+        card = read_card(folder)
+        if not (folder / ADAPTER_CONFIG).exists():
+            raise CheckpointError(
+                f"Sharing the policy's weights needs a reward model kept as an adapter, and "
+                f"{folder} is a whole model; train with lora.merge=false, or do not share."
+            )
+        check_base(card, folder, source)
+        self.policy = policy
+        backbone = getattr(policy, policy.base_model_prefix)
+        rows = _Rows(backbone)
+        head = _put_on(policy, backbone, folder)
+        for layer in backbone.modules():
+            if isinstance(layer, LoraLayer):
+                layer.register_forward_pre_hook(rows.name, with_kwargs=True)
+        carrier = _Carrier(policy, _Side(rows, policy, True), head)
+        mlp = None
+        if card.head.kind == "scalar" and card.head.layers == "mlp":
+            mlp = build_mlp(head.in_features).to(head.weight)
+            mlp.load_state_dict(load_file(folder / VALUE_HEAD))
+        super().__init__(
+            RewardModel(carrier, card.head, mlp), load_tokenizer(folder),
+            Template.model_validate(card.template), objective=card.objective,
+            fingerprint=fingerprint(folder), name=str(folder),
+        )
+        self._joint = _Side(rows, policy, None)
+        self._partner: _RewardHalf | None = None
+
+    def open_policy(self) -> Any:
+        """The policy's reader for a batch. With a vocabulary head, which is asked about the same
+        prefixes as the policy, the next `open` is its other half; a scalar one is asked about
+        candidates, which the policy has to name first, so it reads in passes of its own."""
+        config = self.policy.config
+        bent = any(getattr(config, name, plain) != plain for name, plain in NEUTRAL_LOGITS.items())
+        if self.head_kind != "vocabulary" or bent:
+            return PrefixReader(self.policy)
+        both = _Both(PrefixReader(self._joint), len(self.policy.get_input_embeddings().weight))
+        self._partner = _RewardHalf(both)
+        return _PolicyHalf(both, self.policy.get_output_embeddings())
+
+    def open(self) -> Any:
+        """A fresh cache; see `open_policy`."""
+        partner, self._partner = self._partner, None
+        return super().open() if partner is None else partner
+
+
+def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
+    """Put the folder's adapters on the backbone; its head, a linear layer of its own."""
+    settings = LoraConfig.from_pretrained(str(folder))
+    settings.modules_to_save, settings.inference_mode = None, True
+    weights = load_file(folder / ADAPTER_WEIGHTS)
+    start = f"base_model.model.{policy.base_model_prefix}."
+    inner = {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)}
+    outer = {
+        name.rpartition(".")[2]: value for name, value in weights.items()
+        if not name.startswith(start)
+    }
+    # Their names within the backbone; the settings name them within the whole model.
+    settings.target_modules = {name.partition(".lora_")[0] for name in inner}
+    settings.exclude_modules = None
+    try:
+        inject_adapter_in_model(settings, backbone, adapter_name=_NAME)
+        result = set_peft_model_state_dict(backbone, inner, adapter_name=_NAME)
+        # Wrong sizes raise; names that do not fit are told.
+        if result.unexpected_keys or "weight" not in outer:
+            raise ValueError(f"unknown weights {result.unexpected_keys[:3]} or no head")
+    except (ValueError, RuntimeError, KeyError) as error:
+        raise CheckpointError(
+            f"The adapter in {folder} does not fit {type(policy).__name__}: {error}"
+        ) from error
+    size, width = outer["weight"].shape
+    first = next(backbone.parameters())
+    kind = RewardProjection if read_card(folder).head.kind == "vocabulary" else nn.Linear
+    head = kind(width, size, bias="bias" in outer)
+    head.load_state_dict(outer)
+    return head.to(first.device, first.dtype).requires_grad_(False)
+
+
+class _Rows:
+    """Which rows of the batch that the backbone reads are the reward model's."""
+
+    def __init__(self, backbone: nn.Module) -> None:
+        self.backbone = backbone
+        self._names: list[str] | None = None
+
+    def name(self, layer: nn.Module, states: Any, options: dict[str, Any]) -> tuple[Any, Any]:
+        """Tell a layer with adapters; a hook before its call."""
+        options["adapter_names"] = self._names or ["__base__"] * len(states[0])
+        return states, options
+
+    def read(self, rewarded: Sequence[bool], *args: Any, **options: Any) -> Any:
+        """The backbone's output, with adapters on the rows ``[R]`` that are true."""
+        self._names = [_NAME if one else "__base__" for one in rewarded]
+        try:
+            return self.backbone(*args, **options)
+        finally:
+            self._names = None
+
+
+class _Side(nn.Module):
+    """The backbone as the reward model's (``rewarded``), or as both models' at once (None): there
+    ids from V on mark the rows of the reward model, whatever rows are read together."""
+
+    def __init__(self, rows: _Rows, policy: Any, rewarded: bool | None) -> None:
+        super().__init__()
+        self.config, size = policy.config, len(policy.get_input_embeddings().weight)
+        self._rows = rows
+
+        # What the signature says is what callers may pass.
+        @functools.wraps(rows.backbone.forward)
+        def forward(input_ids: Tensor, **options: Any) -> Any:
+            if rewarded is None:
+                marked = (input_ids >= size).any(dim=1).tolist()
+            else:
+                marked = [rewarded] * len(input_ids)
+            return rows.read(marked, input_ids=input_ids % size, **options)
+
+        self.forward = forward
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights."""
+        return next(self._rows.backbone.parameters()).dtype
+
+    @property
+    def device(self) -> torch.device:
+        """Of the weights."""
+        return next(self._rows.backbone.parameters()).device
+
+
+class _Carrier(nn.Module):
+    """What a `RewardModel` reads parameters from."""
+
+    base_model_prefix = "backbone"
+
+    def __init__(self, policy: Any, backbone: _Side, head: nn.Module) -> None:
+        super().__init__()
+        self.config, self.backbone, self.score = policy.config, backbone, head
+        self.get_input_embeddings = policy.get_input_embeddings
+
+    def get_output_embeddings(self) -> nn.Module:
+        """A vocabulary head."""
+        return self.score
+
+
+class _Both:
+    """Every prefix twice, the policy's rows first."""
+
+    def __init__(self, reader: PrefixReader, offset: int) -> None:
+        self.reader, self._offset = reader, offset
+        self.seen = torch.empty(0, 0)
+        self.states = torch.empty(0, 0)
+
+    def sync(self, ids: Tensor, mask: Tensor) -> None:
+        """Read what is new."""
+        marked = torch.cat([ids, ids + self._offset])
+        self.seen, self.states = ids, self.reader.sync(marked, torch.cat([mask, mask]))
+
+    def half(self, values: Any, which: int) -> Any:
+        """The policy's (0) or the reward model's (1)."""
+        middle = len(values) // 2
+        return values[middle:] if which else values[:middle]
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows; see `PrefixReader.select`."""
+        count = len(self.reader.forwards) // 2
+        self.reader.select([*rows, *(NEW if row < 0 else row + count for row in rows)])
+
+
+class _PolicyHalf:
+    """The policy's reader: the next-token logits of all prefixes."""
+
+    def __init__(self, both: _Both, output: nn.Module) -> None:
+        self._both, self._output = both, output
+
+    @torch.no_grad()
+    def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """Logits ``[B, V]``."""
+        self._both.sync(prefix_ids, attention_mask)
+        logits: Tensor = self._output(self._both.half(self._both.states, 0))
+        return logits
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows, of the other half too."""
+        self._both.select(rows)
+
+    @property
+    def forwards(self) -> list[int]:
+        """Network passes of each row."""
+        passes: list[int] = self._both.half(self._both.reader.forwards, 0)
+        return passes
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens read of each row."""
+        read: list[int] = self._both.half(self._both.reader.tokens, 0)
+        return read
+
+
+class _RewardHalf:
+    """The reward model's cache: it was read with the policy."""
+
+    def __init__(self, both: _Both) -> None:
+        self._both = both
+
+    def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """States ``[B, D]`` of the prefixes that the policy was asked about last."""
+        assert torch.equal(prefix_ids, self._both.seen), "other prefixes than the policy's"
+        states: Tensor = self._both.half(self._both.states, 1)
+        return states
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Nothing to do: rows go with the policy's."""
+
+    @property
+    def forwards(self) -> list[int]:
+        """Network passes of each row."""
+        passes: list[int] = self._both.half(self._both.reader.forwards, 1)
+        return passes
+
+    @property
+    def tokens(self) -> list[int]:
+        """Tokens read of each row."""
+        read: list[int] = self._both.half(self._both.reader.tokens, 1)
+        return read
