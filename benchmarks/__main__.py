@@ -13,6 +13,7 @@ from benchmarks import (
     growth,
     head,
     scoring,
+    shared,
     vllm,
 )
 from benchmarks.harness import CannotRun
@@ -24,7 +25,8 @@ TABLES = {
     "constraint": Table(constraint.run, "row a prefix", constraint.SETUP),
     "head": Table(head.run, "all logits", head.SETUP),
     "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),
-    "decoding": Table(decoding.run, "no cache, batch 1", decoding.SETUP),
+    "decoding": Table(decoding.run, "generate", decoding.SETUP),
+    "shared": Table(shared.run, "two models", shared.SETUP),
     "scoring": Table(scoring.run, "other", scoring.SETUP),
     "vllm": Table(vllm.run, "other", vllm.SETUP),
     "gpu": Table(gpu.run, "TRL", gpu.SETUP),

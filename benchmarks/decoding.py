@@ -8,11 +8,10 @@ from functools import partial
 from typing import Any
 
 import torch
-from tokenizers import Tokenizer, models
-from transformers import PreTrainedTokenizerFast
 
 from benchmarks.backbones import Backbone
 from benchmarks.harness import Row, device, in_turn, spread, timed
+from benchmarks.words import word_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
@@ -86,10 +85,7 @@ class Bench:
     rewards: dict[str, Any] = field(init=False)
 
     def __post_init__(self) -> None:
-        words = {f"w{number}": number for number in range(self.backbone.vocabulary)}
-        self.tokenizer = PreTrainedTokenizerFast(
-            tokenizer_object=Tokenizer(models.WordLevel(words, unk_token="w0"))
-        )
+        self.tokenizer = word_tokenizer(self.backbone.vocabulary)
         self.policy = self.backbone.causal_lm().eval()
         # No token ends a response, so that all methods generate as many.
         self.policy.generation_config.eos_token_id = None

@@ -18,6 +18,7 @@ from benchmarks import (
     head,
     scoring,
     shapes,
+    shared,
 )
 from benchmarks.backbones import Backbone
 from benchmarks.harness import CannotRun
@@ -187,6 +188,14 @@ def test_decoding():
     rows = decoding.run(decoding.Sizes(TINY, cells))
     check(rows, len(decoding.HEADS) + 2)
     assert all(row["time over floor"] > 0 < row["faster than re-reading"] for row in rows)
+
+
+def test_shared(in_process):
+    sizes = shared.Sizes(TINY, prompt=5, new=2, batch=2, rank=2, runs=1)
+    in_process(shared, sizes)
+    rows = shared.run(sizes)
+    check(rows, 4)
+    assert [row["unit"] for row in rows] == ["tokens/s", "MiB"] * 2
 
 
 def test_scoring(in_process, data):

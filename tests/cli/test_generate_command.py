@@ -18,6 +18,7 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Generation
 from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
+from tests.models.test_shared_backbone import keep_adapter
 
 PROMPTS = ["What is 7+8?", "a", "zz top", "Who?", "Sum of 3 and 4: "]
 
@@ -37,6 +38,8 @@ def root(tmp_path_factory):
     base = save_tiny(root / "policy", seed=1)
     save_reward_model(base, root / "farma", "vocabulary")
     save_reward_model(base, root / "plain", "scalar")
+    keep_adapter(base, root / "adapter", "vocabulary")
+    keep_adapter(save_tiny(root / "strange", seed=9), root / "stranger", "vocabulary")
     save_reward_model(base, root / "other", "vocabulary", character_tokenizer(CHARACTERS[::-1]))
     (root / "prompts.jsonl").write_text(
         "".join(json.dumps({"id": f"p{i}", "prompt": p}) + "\n" for i, p in enumerate(PROMPTS))
@@ -117,6 +120,14 @@ def refused(result, *parts):
         assert part in " ".join(result.output.split())
 
 
+def test_one_backbone(root, tmp_path):
+    for name, more in (("two", ()), ("one", ("--share-backbone",))):
+        result = generate(root, tmp_path / name, *more, reward_model="adapter")
+        assert result.exit_code == 0, result.output
+    one, two = (read(tmp_path / name) for name in ("one", "two"))
+    assert [row.token_ids for row in one] == [row.token_ids for row in two]
+
+
 def test_taken_output(root, tmp_path):
     output = tmp_path / "y.jsonl"
     assert generate(root, output).exit_code == 0
@@ -137,6 +148,9 @@ def test_taken_output(root, tmp_path):
         ({"reward_model": "other"}, (), ("policy", "other", "id 3", "every id the same token")),
         ({"reward_model": "absent"}, (), ("absent", "there is none")),
         ({}, ("--top-k", 1000), ("top_k = 1000", "exceeds")),
+        ({}, ("--share-backbone",), ("whole model", "lora.merge=false")),
+        ({}, ("--share-backbone", "--reward-dtype", "bfloat16"), ("takes one --reward-model",)),
+        ({"reward_model": "stranger"}, ("--share-backbone",), ("another model", "base of")),
         ({}, ("--temperature", 0), ("temperature",)),
         ({}, ("--dtype", "float8"), ("Unknown dtype 'float8'", "bfloat16")),
         ({}, ("--max-new-tokens", 510), ("'p0'", "512")),

@@ -267,3 +267,35 @@ class TestBadInput:
             embeddings.weight[tokenizer.encode("z")] = float("nan")
         with pytest.raises(NonFiniteError, match="step 1 of row '3'"):
             list(generate(policy, tokenizer, PROMPTS, method, config))
+
+    @pytest.mark.parametrize("error", [
+        torch.OutOfMemoryError("full"),
+        RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
+    ])
+    def test_out_of_memory_in_the_reward_model_keeps_what_was_finished(
+        self, folders, monkeypatch, error
+    ):
+        policy, tokenizer = make_policy()
+        config = DecodingConfig(method="best_of_n", n=2, batch_size=2, max_new_tokens=4)
+        method, calls = make_method(config, folders), []
+        score = method.scorer.score_ids
+
+        def fails_the_third_time(*args, **options):
+            calls.append(args)
+            if len(calls) == 3:
+                raise error
+            return score(*args, **options)
+
+        monkeypatch.setattr(method.scorer, "score_ids", fails_the_third_time)
+        answers = generate(policy, tokenizer, PROMPTS, method, config)
+        assert [next(answers).id for _ in range(2)] == ["0", "1"]
+        with pytest.raises(ConfigError, match=r"lower batch_size \(now 2\).* n \(now 2\)"):
+            next(answers)
+
+    def test_other_errors_are_not_taken_for_it(self, folders, monkeypatch):
+        policy, tokenizer = make_policy()
+        config = DecodingConfig(method="best_of_n", n=2, batch_size=2, max_new_tokens=4)
+        method = make_method(config, folders)
+        monkeypatch.setattr(method.scorer, "score_ids", lambda *_, **__: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            list(generate(policy, tokenizer, PROMPTS, method, config))

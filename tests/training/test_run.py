@@ -15,6 +15,7 @@ from rewardsteer.models.scorer import Scorer
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training import run as run_module
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.loading import build
 from rewardsteer.training.run import train
 from tests.fakes import save_tiny, tiny_causal_lm
 
@@ -202,7 +203,7 @@ def test_an_adapter_is_not_kept_where_the_embeddings_grow(world, tmp_path):
     base = save_tiny(tmp_path / "base", pad_is_eos=True)
     config = settings(world, base_model=str(base), lora={"rank": 2, "merge": False})
     with pytest.raises(ConfigError, match="no padding token of its own"):
-        run_module._build(config, load_tokenizer(base))
+        build(config, load_tokenizer(base))
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

@@ -12,6 +12,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.guide import GroupGuide, Method, ResponseGuide, StepGuide, TokenGuide
 from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.memory import memory_told
 from rewardsteer.decoding.methods import METHODS, wants_goal
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.sampling import row_generator
@@ -102,12 +103,13 @@ def _stream(
         answers = _choose(engine, asked, method, config)
     else:
         answers = _guide(engine, asked, method, config)
-    for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
-        yield Generation(
-            id=request.id, prompt=shown, completion=_text(row, template, engine),
-            method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
-            seed=config.seed, reward=reward, cost=row.cost,
-        )
+    with memory_told(config):
+        for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
+            yield Generation(
+                id=request.id, prompt=shown, completion=_text(row, template, engine),
+                method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
+                seed=config.seed, reward=reward, cost=row.cost,
+            )
 
 
 # Prompts to answer, with their token ids; their answers, each with its reward where one is known.

@@ -1,0 +1,31 @@
+"""What to say when memory runs out while generating, wherever it does."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.errors import ConfigError
+
+# How torch's allocator on a CPU says it; it has no class of its own for that.
+_CPU = "can't allocate memory"
+
+
+@contextmanager
+def memory_told(config: DecodingConfig) -> Iterator[None]:
+    """Name the settings to lower.
+
+    Raises:
+        ConfigError: out of memory, in the policy or in the reward model.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if not isinstance(error, torch.OutOfMemoryError) and _CPU not in str(error):
+            raise
+        raise ConfigError(
+            f"Out of memory; lower batch_size (now {config.batch_size}), max_new_tokens (now "
+            f"{config.max_new_tokens}) or, where there are candidates or samples, top_k (now "
+            f"{config.top_k}) and n (now {config.n}). What was finished before is kept."
+        ) from error
