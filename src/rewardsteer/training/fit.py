@@ -195,11 +195,8 @@ def fit(
         resume_from=last_checkpoint(out) if resume else None,
         spike=log.spike,
         offload=activation_offloading() if optimiser.activation_offload else None,
-        model=model,
-        args=arguments,
-        train_dataset=rows,
-        eval_dataset=eval_rows,
-        data_collator=collate,
+        model=model, args=arguments,
+        train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
         callbacks=[LogLines(log_lines, phase)],
     )
     if not log.echo:
