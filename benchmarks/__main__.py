@@ -13,6 +13,7 @@ from benchmarks import (
     growth,
     head,
     scoring,
+    serving,
     shared,
     vllm,
 )
@@ -28,6 +29,7 @@ TABLES = {
     "decoding": Table(decoding.run, "generate", decoding.SETUP),
     "shared": Table(shared.run, "two models", shared.SETUP),
     "scoring": Table(scoring.run, "other", scoring.SETUP),
+    "serving": Table(serving.run, "1 place", serving.SETUP),
     "vllm": Table(vllm.run, "other", vllm.SETUP),
     "gpu": Table(gpu.run, "TRL", gpu.SETUP),
 }

@@ -44,6 +44,7 @@ def _mount() -> None:
     from rewardsteer.cli.push import push_command
     from rewardsteer.cli.report import report_command
     from rewardsteer.cli.score import score_command
+    from rewardsteer.cli.serve import serve_command
     from rewardsteer.cli.train import train_command, train_policy_command
 
     app.command("demo")(demo_command)
@@ -59,6 +60,7 @@ def _mount() -> None:
     app.command("report")(report_command)
     app.command("card")(card_command)
     app.command("push")(push_command)
+    app.command("serve")(serve_command)
 
 
 _mount()

@@ -60,7 +60,16 @@ class Weight:
         pull = rewards.new_tensor([self.at(step) for step in steps])[:, None] * rewards
         if known is not None:
             pull = floor_unknown(pull, known)
-        if self._config.target_kl is None and self._config.max_kl is None:
+        return self.added(logits, pull)
+
+    @property
+    def by_kl(self) -> bool:
+        """Whether a KL divergence decides or limits it."""
+        return self._config.target_kl is not None or self._config.max_kl is not None
+
+    def added(self, logits: Tensor, pull: Tensor) -> Tensor:
+        """Logits plus the weighted rewards ``[B, K]``, or what a KL divergence allows of them."""
+        if not self.by_kl:
             return logits + pull
         count = self._config.top_k
         if not 0 < count < logits.shape[1]:
@@ -84,6 +93,33 @@ class Weight:
             strength = strength.clamp(max=1.0)
         steered = torch.where(pull < 0, scores + strength[:, None] * pull, scores)
         return steered.to(logits.dtype)
+
+
+class RowWeights(Weight):
+    """Every row's own weight, for batches of rows with settings of their own.
+
+    Attributes:
+        rows: the weights of the rows that `guided` is asked about, in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(DecodingConfig())
+        self.rows: Sequence[Weight] = ()
+
+    def guided(
+        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
+    ) -> Tensor:
+        """Guided scores ``[B, K]`` (float32)."""
+        own = [weight.at(step) for weight, step in zip(self.rows, steps, strict=True)]
+        pull = rewards.new_tensor(own)[:, None] * rewards
+        if known is not None:
+            pull = floor_unknown(pull, known)
+        scores = logits + pull
+        for row, weight in enumerate(self.rows):
+            if weight.by_kl:
+                one = slice(row, row + 1)
+                scores[one] = weight.added(logits[one], pull[one])
+        return scores
 
 
 def floor_unknown(pull: Tensor, known: Tensor) -> Tensor:

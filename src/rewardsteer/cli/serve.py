@@ -1,0 +1,163 @@
+"""``rewardsteer serve``: guided generation and rewards over HTTP."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+
+if TYPE_CHECKING:
+    from rewardsteer.serving.config import ServingConfig
+    from rewardsteer.serving.served import Served
+
+Model = Annotated[
+    str | None, typer.Option(help="Policy: a causal LM folder or hub name; none: rewards alone.")
+]
+RewardModel = Annotated[
+    Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        help="Method of requests that name none. Default: farma, genarm, args or pargs, by the "
+        "reward model; none without one."
+    ),
+]
+Weight = Annotated[float, typer.Option(help="Weight of requests that give none.")]
+TopK = Annotated[int, typer.Option(help="top_k of requests that give none.")]
+Temperature = Annotated[
+    float, typer.Option(help="Temperature of requests that give none; 0: the best token.")
+]
+Name = Annotated[
+    str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
+]
+TemplateFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="YAML template for prompts; default: the reward model's, else the tokenizer's chat "
+        "template, else plain."
+    ),
+]
+Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
+Port = Annotated[int, typer.Option(help="Port; 0 takes a free one and tells it.")]
+KeyFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="File with the API key that clients must send; else the environment variable "
+        "REWARDSTEER_API_KEY is read."
+    ),
+]
+Anyone = Annotated[
+    bool, typer.Option("--allow-anyone", help="Listen to other machines without an API key.")
+]
+Limits = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--limit", help="A limit, as name=value; repeatable. Names: places, queue, reward_queue, "
+        "reward_tokens, max_prompt_tokens, max_tokens, max_rows, max_reward_rows, max_stops, "
+        "max_body_bytes, seconds, body_seconds, drain_seconds (docs/serving.md).",
+    ),
+]
+Device = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
+RewardDevice = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: the policy's.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
+]
+RewardDtype = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: as saved.")
+]
+
+
+def serve_command(
+    model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
+    weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, name: Name = None,
+    template: TemplateFile = None, host: Host = "127.0.0.1", port: Port = 8000,
+    api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
+    device: Device = "cpu", reward_device: RewardDevice = None, dtype: Dtype = None,
+    reward_dtype: RewardDtype = None, engine: Engine = "transformers",
+    vllm_option: VllmOptions = None,
+) -> None:
+    """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
+
+    The API key is never given on the command line, where others could read it.
+    """
+    from rewardsteer.configuration import load_config
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.serving.config import ServingConfig
+
+    options = vllm_options(engine, vllm_option or [])
+    limits = load_config(ServingConfig, {}, limit or [])
+    try:
+        from rewardsteer.serving.run import bind, check_reach, read_key, run
+        from rewardsteer.serving.service import Service
+    except ModuleNotFoundError as error:
+        raise ConfigError(
+            f"Serving needs {error.name}, which is not installed; run "
+            "pip install 'rewardsteer[serve]'."
+        ) from error
+    from rewardsteer.quiet import quiet_libraries
+
+    key = read_key(api_key_file)
+    check_reach(host, key, allow_anyone=allow_anyone)
+    if options is not None:
+        from rewardsteer.serving.vllm_server import replace_by_vllm
+
+        replace_by_vllm(
+            model, reward_model, method=method, name=name, host=host, port=port, key=key,
+            dtype=dtype, reward_device=reward_device, reward_dtype=reward_dtype, options=options,
+        )
+    quiet_libraries()
+    # Before models load: that the port is taken is told at once.
+    place = bind(host, port)
+    served = _load(
+        model, reward_model, limits, method=method, name=name, template=template,
+        settings={"weight": weight, "top_k": top_k} | (
+            {"mode": "greedy"} if temperature == 0 else {"temperature": temperature}
+        ),
+        devices=(device, reward_device or device), dtypes=(dtype, reward_dtype),
+    )
+    run(Service(served, limits), place, host=host, key=key)
+
+
+def _load(
+    model: str | None, reward_model: Path | None, limits: "ServingConfig", *, method: str | None,
+    name: str | None, template: Path | None, settings: dict[str, Any],
+    devices: tuple[str, str], dtypes: tuple[str | None, str | None],
+) -> "Served":
+    """The models, after the checks that need only their cards."""
+    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.configuration import load_config
+    from rewardsteer.data.template import Template
+    from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.serving.served import Served, goals_of, natural_method
+
+    if method is None:
+        method = "none"
+        if reward_model is not None:
+            card = read_card(reward_model)
+            method = natural_method(card.head.kind, card.objective)
+    defaults = load_config(DecodingConfig, settings | {"method": method})
+    written = load_config(Template, template) if template else None
+    scorer = goals = policy = tokenizer = None
+    if reward_model is not None:
+        scorer = Scorer.load(
+            reward_model, device=parse_device(devices[1]), dtype=parse_dtype(dtypes[1])
+        )
+        goals = goals_of(reward_model, scorer)
+    if model is not None:
+        tokenizer = load_tokenizer(model)
+        policy = load_policy(model, device=parse_device(devices[0]), dtype=parse_dtype(dtypes[0]))
+    folder = Path(model) if model and Path(model).is_dir() else None
+    known = folder is not None and any(folder.glob("*.safetensors"))
+    return Served(
+        policy, tokenizer, scorer, defaults, limits, template=written, goals=goals,
+        name=name or (folder.resolve().name if folder else model or "policy"),
+        reward_name=reward_model.resolve().name if reward_model else "reward",
+        fingerprint=fingerprint(folder) if folder and known else "",
+    )

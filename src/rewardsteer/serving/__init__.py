@@ -1,0 +1,1 @@
+"""Guided generation and rewards over HTTP: OpenAI's forms, batched as they come."""

@@ -1,0 +1,248 @@
+"""The thread that owns the models: rows enter while others run, completions are scored between.
+
+At every turn, rows that wait take the places that are free, every lane adds a token to each of its
+rows, some completions are scored, and what happened is told to those who wait for it. Requests that
+nobody waits for any more lose their places at once, and with the last row of a lane its caches go.
+"""
+
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.guide import TokenGuide
+from rewardsteer.decoding.loop import entries
+from rewardsteer.errors import RewardsteerError
+from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.errors import full
+from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.lanes import Lane
+from rewardsteer.serving.responses import LaneKey, Response, Sample
+from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
+from rewardsteer.serving.tickets import Failed, Outbox, Ticket, Value
+
+# Ends of rows from which the time of waiting is guessed, and the longest guess in seconds.
+_REMEMBERED = 64
+_LONGEST_WAIT = 60
+
+
+class Batcher:
+    """A queue, its bounds, and the thread that works it off.
+
+    Args:
+        engine: the policy; None: rewards alone.
+        scorer: the reward model; None: generation alone.
+        config: places and bounds.
+        guide_of: makes the token guide of a lane.
+        text_of: a finished row's text.
+
+    Attributes:
+        outbox: what is told to the requests.
+        steps, tokens, scored: turns of lanes, tokens generated and completions scored so far.
+    """
+
+    def __init__(
+        self, engine: HfEngine | None, scorer: Any, config: ServingConfig,
+        guide_of: Callable[[LaneKey], TokenGuide], text_of: Callable[[Any], str],
+    ) -> None:
+        self._engine, self._scorer, self._config = engine, scorer, config
+        self._guide_of, self._text_of = guide_of, text_of
+        self.outbox = Outbox()
+        self.steps = self.tokens = self.scored = 0
+        self._changed = threading.Condition()
+        self._waiting: deque[Sample] = deque()
+        self._rewards = RewardQueue()
+        self._calls: deque[tuple[Ticket, Callable[[], Any]]] = deque()
+        self._lanes: dict[LaneKey, Lane] = {}
+        self._working: dict[str, Sample] = {}
+        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
+        self._closed = False
+        self._thread = threading.Thread(target=self._run, name="models", daemon=True)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._thread.start()
+
+    def close(self) -> None:
+        """End the thread after its present turn; what waits is given up."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify()
+        if self._thread.is_alive():
+            self._thread.join()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread works."""
+        return self._thread.is_alive()
+
+    @property
+    def busy(self) -> int:
+        """Rows that are being decoded."""
+        return len(self._working)
+
+    @property
+    def lanes(self) -> int:
+        """Lanes that hold rows, and their caches."""
+        return len(self._lanes)
+
+    @property
+    def waiting(self) -> int:
+        """Rows that wait for a place."""
+        return len(self._waiting)
+
+    @property
+    def waiting_rewards(self) -> int:
+        """Completions that wait to be scored."""
+        return len(self._rewards)
+
+    @property
+    def waiting_calls(self) -> int:
+        """Other work that waits."""
+        return len(self._calls)
+
+    def generate(self, responses: Sequence[Response]) -> None:
+        """Take a request's responses.
+
+        Raises:
+            ApiError: 429, there is no room for all of them.
+        """
+        samples = [sample for response in responses for sample in response.samples]
+        with self._changed:
+            # Free places count: an idle server takes what it can begin with, whatever its queue.
+            free = max(0, self._config.places - len(self._working))
+            self._require(len(self._waiting) + len(samples) <= self._config.queue + free)
+            self._waiting.extend(samples)
+            self._changed.notify()
+
+    def score(self, job: RewardJob) -> None:
+        """Take a request for rewards; raises `ApiError` 429 as `generate` does."""
+        with self._changed:
+            count = len(self._rewards) + len(job.response_ids)
+            self._require(count <= self._config.reward_queue)
+            self._rewards.put(job)
+            self._changed.notify()
+
+    def call(self, ticket: Ticket, function: Callable[[], Any]) -> None:
+        """Take any other work with the models; raises `ApiError` 429 where there is much of it."""
+        with self._changed:
+            self._require(len(self._calls) < max(1, self._config.places))
+            self._calls.append((ticket, function))
+            self._changed.notify()
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Nobody waits for this request any more."""
+        if ticket.over:
+            return
+        ticket.over = True
+        with self._changed:
+            self._waiting = deque(
+                sample for sample in self._waiting if sample.response.ticket is not ticket
+            )
+            self._rewards.drop(ticket)
+            self._calls = deque(one for one in self._calls if one[0] is not ticket)
+
+    def _require(self, room: bool) -> None:
+        if not room:
+            raise full(self._seconds_to_wait())
+
+    def _seconds_to_wait(self) -> int:
+        """Until what waits now may have been taken, guessed from how fast rows ended lately."""
+        if len(self._ends) < 2:
+            return 1
+        rate = len(self._ends) / max(1e-3, time.monotonic() - self._ends[0])
+        return max(1, min(_LONGEST_WAIT, math.ceil(len(self._waiting) / rate)))
+
+    # --- the thread ---------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                while not self._closed and not self._has_work():
+                    self._changed.wait()
+                if self._closed:
+                    return
+                entering = self._enter()
+                scoring = self._rewards.take(self._config.reward_tokens)
+                call = self._calls.popleft() if self._calls else None
+            self._generate(entering)
+            if scoring:
+                self._score(scoring)
+            if call is not None:
+                self._call(*call)
+            self.outbox.flush()
+
+    def _has_work(self) -> bool:
+        return bool(self._waiting or self._working or self._rewards or self._calls)
+
+    def _enter(self) -> dict[LaneKey, list[Sample]]:
+        """Rows that take places now, by lane."""
+        entering: dict[LaneKey, list[Sample]] = {}
+        for _ in range(entries(len(self._working), self._config.places)):
+            if not self._waiting:
+                break
+            sample = self._waiting.popleft()
+            self._working[sample.row.name] = sample
+            entering.setdefault(sample.lane, []).append(sample)
+        return entering
+
+    def _generate(self, entering: dict[LaneKey, list[Sample]]) -> None:
+        assert self._engine is not None or not entering
+        for key in list(dict.fromkeys([*self._lanes, *entering])):
+            try:
+                if key not in self._lanes:
+                    assert self._engine is not None
+                    self._lanes[key] = Lane(self._engine, self._guide_of(key))
+                lane = self._lanes[key]
+                finished = lane.advance([sample.row for sample in entering.get(key, ())])
+                self.steps += 1
+                self.tokens += lane.busy + len(finished)
+                for row in finished:
+                    self._end(self._working.pop(row.name))
+                if not lane.busy:
+                    del self._lanes[key]
+            except Exception as error:
+                # A lane that failed in the midst of a step holds nothing that can be trusted.
+                self._lanes.pop(key, None)
+                self._fail_lane(key, error)
+
+    def _end(self, sample: Sample) -> None:
+        self._ends.append(time.monotonic())
+        if sample.response.ticket.over:
+            return
+        try:
+            sample.finish(self._text_of(sample.row))
+        except Exception as error:
+            self._fail(sample.response.ticket, error)
+
+    def _fail_lane(self, key: LaneKey, error: Exception) -> None:
+        lost = [sample for sample in self._working.values() if sample.lane == key]
+        for sample in lost:
+            del self._working[sample.row.name]
+        for ticket in dict.fromkeys(sample.response.ticket for sample in lost):
+            self._fail(ticket, error, log=False)
+        log_failure(error)
+
+    def _fail(self, ticket: Ticket, error: Exception, *, log: bool = True) -> None:
+        if log:
+            log_failure(error)
+        self.outbox.put(ticket, Failed(error))
+        self.give_up(ticket)
+
+    def _score(self, scoring: list[tuple[RewardJob, int]]) -> None:
+        try:
+            score_together(self._scorer, scoring, self.outbox)
+            self.scored += len(scoring)
+        except Exception as error:
+            for ticket in dict.fromkeys(job.ticket for job, _ in scoring):
+                self._fail(ticket, error, log=False)
+            log_failure(error)
+
+    def _call(self, ticket: Ticket, function: Callable[[], Any]) -> None:
+        try:
+            self.outbox.put(ticket, Value(function()))
+        except Exception as error:
+            self._fail(ticket, error, log=not isinstance(error, RewardsteerError))

@@ -1,0 +1,219 @@
+"""What stands before the application: who may ask, how large a request is, what is logged.
+
+Nothing that a client sends gets into the log: paths are told by the name of the route, errors by
+their kind. A body is read whole, within a size and a time, before the application sees the request.
+"""
+
+import asyncio
+import hmac
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, MutableMapping
+from typing import Any
+
+from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.errors import ApiError, ending, failed
+from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.metrics import Metrics
+
+Message = MutableMapping[str, Any]
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+logger = logging.getLogger(__name__)
+
+# Nobody needs a key to know that the server lives, or for the page, which holds nothing yet.
+_OPEN = ("/healthz", "/")
+# These are answered to the very end.
+_ALWAYS = ("/healthz", "/metrics")
+_ROUTES = (
+    "/", "/healthz", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions",
+    "/v1/rewards", "/get_reward", "/v1/inspect", "/openapi.json",
+)
+_HEADERS = (
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"cache-control", b"no-store"),
+)
+# OpenAI's code for a client who did not wait for the answer.
+LEFT = 499
+
+
+class Guard:
+    """An ASGI application around the application.
+
+    Args:
+        app: the application.
+        limits: of the server.
+        metrics: told of every request.
+        api_key: without which nothing but health and page is answered; None: no key.
+        hosts: names under which the server may be called; None: any. Without a key this keeps a
+            foreign web page from reaching a server on its reader's machine under a name of its own.
+
+    Attributes:
+        draining: no new requests are taken.
+        in_flight: requests that were accepted and are not answered yet.
+        accepted: all requests that were accepted.
+    """
+
+    def __init__(
+        self, app: App, limits: ServingConfig, metrics: Metrics, *, api_key: str | None = None,
+        hosts: Collection[str] | None = None,
+    ) -> None:
+        self._app, self._limits, self._metrics = app, limits, metrics
+        self._key = None if api_key is None else api_key.encode()
+        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self.draining = False
+        self.in_flight = self.accepted = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        began, answer = time.perf_counter(), _Answer(send)
+        try:
+            await self._admit(scope, receive, answer)
+        except ApiError as error:
+            await answer.refuse(error)
+        except Exception as error:
+            log_failure(error)
+            await answer.refuse(failed())
+        finally:
+            route = _route(scope["path"])
+            # Methods are names that a client may invent.
+            method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
+            seconds = time.perf_counter() - began
+            status = answer.status or LEFT
+            self._metrics.count(route, status, seconds)
+            logger.info("%s %s %d %.0f ms", method, route, status, 1000 * seconds)
+
+    async def _admit(self, scope: Scope, receive: Receive, answer: "_Answer") -> None:
+        headers = dict(scope["headers"])
+        self._check_host(headers)
+        self._check_key(scope["path"], headers)
+        if scope["method"] == "POST":
+            kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
+            if kind != b"application/json":
+                # A foreign page may send other kinds without asking first.
+                raise ApiError(415, "Expected the header 'Content-Type: application/json'.")
+        body = await self._body(headers, receive)
+        if body is None:
+            return
+        if self.draining and scope["path"] not in _ALWAYS:
+            answer.close = True
+            raise ending()
+        given = False
+
+        async def replay() -> Message:
+            nonlocal given
+            if not given:
+                given = True
+                return {"type": "http.request", "body": body, "more_body": False}
+            return await receive()
+
+        if scope["path"] in _ALWAYS:
+            await self._app(scope, replay, answer.send)
+            return
+        self.in_flight += 1
+        self.accepted += 1
+        try:
+            await self._app(scope, replay, answer.send)
+        finally:
+            self.in_flight -= 1
+
+    def _check_host(self, headers: dict[bytes, bytes]) -> None:
+        if self._hosts is None:
+            return
+        host = headers.get(b"host", b"").decode("latin-1").lower()
+        name = host.rpartition("]")[0].lstrip("[") if host.startswith("[") else host.split(":")[0]
+        if name not in self._hosts:
+            raise ApiError(
+                403, "This server does not answer under that host name; call it by the address it "
+                "was started with.", code="host_not_allowed",
+            )
+
+    def _check_key(self, path: str, headers: dict[bytes, bytes]) -> None:
+        if self._key is None or path in _OPEN:
+            return
+        scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
+        # Compared in a time that does not tell how much of it was right.
+        if not hmac.compare_digest(given.strip(), self._key) or scheme.lower() != b"bearer":
+            raise ApiError(
+                401, "Expected the server's API key in the header 'Authorization: Bearer KEY'.",
+                code="invalid_api_key",
+            )
+
+    async def _body(self, headers: dict[bytes, bytes], receive: Receive) -> bytes | None:
+        """The whole body; None when the client left.
+
+        Raises:
+            ApiError: 413, too large; 408, too slow.
+        """
+        most = self._limits.max_body_bytes
+        told = headers.get(b"content-length", b"")
+        if told.isdigit() and int(told) > most:
+            raise _too_large(most)
+        try:
+            return await asyncio.wait_for(_read(receive, most), self._limits.body_seconds)
+        except asyncio.TimeoutError:
+            raise ApiError(408, "The request's body took too long to come.") from None
+
+
+async def _read(receive: Receive, most: int) -> bytes | None:
+    body = bytearray()
+    while True:
+        message = await receive()
+        if message["type"] == "http.disconnect":
+            return None
+        body += message.get("body", b"")
+        if len(body) > most:
+            raise _too_large(most)
+        if not message.get("more_body", False):
+            return bytes(body)
+
+
+class _Answer:
+    """What is sent back: with our headers, and an error only while nothing was sent."""
+
+    def __init__(self, send: Send) -> None:
+        self._send = send
+        self.status: int | None = None
+        self.close = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.status = message["status"]
+            named = {name.lower() for name, _ in message["headers"]}
+            more = [one for one in _HEADERS if one[0] not in named]
+            if self.close:
+                more.append((b"connection", b"close"))
+            message = {**message, "headers": [*message["headers"], *more]}
+        await self._send(message)
+
+    async def refuse(self, error: ApiError) -> None:
+        if self.status is not None:
+            return
+        headers = [(name.lower().encode(), value.encode())
+                   for name, value in error.headers().items()]
+        body = error.encoded()
+        headers += [(b"content-type", b"application/json"),
+                    (b"content-length", str(len(body)).encode())]
+        await self.send(
+            {"type": "http.response.start", "status": error.status, "headers": headers}
+        )
+        await self.send({"type": "http.response.body", "body": body})
+
+
+def _too_large(most: int) -> ApiError:
+    return ApiError(413, f"The request's body is larger than {most} bytes.", code="body_too_large")
+
+
+def _route(path: str) -> str:
+    if path.startswith("/v1/models/"):
+        return "/v1/models/{model}"
+    return path if path in _ROUTES else "other"

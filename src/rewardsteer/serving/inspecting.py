@@ -1,0 +1,82 @@
+"""``/v1/inspect``: a completion token by token, under policy, reward model and both."""
+
+import contextlib
+from typing import Any
+
+from starlette.requests import Request
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method
+from rewardsteer.evaluation.inspection import FilterRule, inspect_completion
+from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.generation import settings_of
+from rewardsteer.serving.schema import Guidance, InspectRequest
+from rewardsteer.serving.service import Service
+from rewardsteer.serving.tickets import Done, Ticket
+
+
+async def inspect(service: Service, request: InspectRequest, http: Request) -> dict[str, Any]:
+    """Answer ``/v1/inspect``: generate a completion where none is given, then read it token by
+    token.
+
+    Generation shares the batch; the reading does not, and holds it up, so completions are short.
+    """
+    served, most = service.served, service.limits.max_inspect_tokens
+    engine = served.engine
+    service.check_model(None, served.name if engine and served.scorer else None)
+    assert engine is not None
+    if request.max_tokens > most:
+        raise bad_request(f"max_tokens may be at most {most} here.", "max_tokens")
+    config = settings_of(Guidance(
+        method=request.method, weight=request.weight, temperature=request.temperature,
+        seed=request.seed,
+    ), served)
+    goal = next(iter(served.goals.values()), None)
+    wanted = request.filter
+    rule = None
+    if wanted is not None:
+        rule = FilterRule(wanted.signal, wanted.threshold, wanted.start)
+    prompt_ids, ids = await _ids(service, request, config, http)
+    if len(ids) > most:
+        raise bad_request(f"The completion has {len(ids)} tokens; {most} may be looked at.",
+                          "completion")
+
+    def look() -> dict[str, Any]:
+        method = build_method(config, served.scorer)
+        found = inspect_completion(
+            engine.policy, engine.tokenizer, served.scorer, method, prompt_ids, ids, config=config,
+            goal=goal, rule=rule,
+        )
+        return found.model_dump(mode="json")
+
+    ticket = Ticket()
+    service.batcher.call(ticket, look)
+    seen: dict[str, Any] = await service.value(http, ticket)
+    return seen
+
+
+async def _ids(
+    service: Service, request: InspectRequest, config: DecodingConfig, http: Request
+) -> tuple[list[int], list[int]]:
+    """Token ids of the prompt and of the completion, given or generated."""
+    served = service.served
+    if request.completion is not None:
+        completion = request.completion
+        prompts, completions = await service.prepare(
+            lambda: served.encode_completions([request.prompt], [completion])
+        )
+        # An empty prompt is read as the start of a text.
+        prompt = prompts[0] or await service.prepare(lambda: served.encode(request.prompt, "0"))
+        return prompt, completions[0]
+    ticket = Ticket()
+    responses = await service.prepare(lambda: served.responses(
+        ticket, service.batcher.outbox, [request.prompt], config, n=1, stops=(), stream=False,
+        max_tokens=request.max_tokens,
+    ))
+    service.batcher.generate(responses)
+    async with contextlib.aclosing(service.listen(http, ticket)) as events:
+        async for event in events:
+            if isinstance(event, Done):
+                prompt_ids = list(responses[0].samples[0].row.prompt_ids)
+                return prompt_ids, event.answer.token_ids
+    raise AssertionError("events end with an answer or an error")

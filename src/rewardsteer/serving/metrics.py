@@ -1,0 +1,71 @@
+"""Figures for Prometheus."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
+from prometheus_client.registry import Collector
+
+if TYPE_CHECKING:
+    from rewardsteer.serving.batcher import Batcher
+
+_SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
+
+
+class Metrics:
+    """The figures of one server, in a registry of its own."""
+
+    def __init__(self) -> None:
+        self.registry = CollectorRegistry()
+        self._requests = Counter(
+            "rewardsteer_requests", "Requests answered, by route and status.", ["route", "status"],
+            registry=self.registry,
+        )
+        self._seconds = Histogram(
+            "rewardsteer_request_seconds", "Seconds until a request was answered.", ["route"],
+            buckets=_SECONDS, registry=self.registry,
+        )
+        self._left = Counter(
+            "rewardsteer_clients_left", "Requests whose client did not wait for the answer.",
+            registry=self.registry,
+        )
+
+    def count(self, route: str, status: int, seconds: float) -> None:
+        """A request was answered."""
+        self._requests.labels(route, str(status)).inc()
+        self._seconds.labels(route).observe(seconds)
+
+    def client_left(self) -> None:
+        """A client hung up before his answer was ready."""
+        self._left.inc()
+
+    def watch(self, batcher: "Batcher") -> None:
+        """Tell of a batcher whatever it says when asked."""
+        self.registry.register(_Watch(batcher))
+
+    def text(self) -> bytes:
+        """In Prometheus' form."""
+        return generate_latest(self.registry)
+
+
+class _Watch(Collector):
+    """Asks a batcher whenever somebody asks for the figures."""
+
+    def __init__(self, batcher: "Batcher") -> None:
+        self._batcher = batcher
+
+    def collect(self) -> Iterator[Metric]:
+        batcher = self._batcher
+        for name, meaning, value in (
+            ("rows_busy", "Rows being decoded.", batcher.busy),
+            ("rows_waiting", "Rows waiting for a place.", batcher.waiting),
+            ("rewards_waiting", "Completions waiting to be scored.", batcher.waiting_rewards),
+        ):
+            yield GaugeMetricFamily(f"rewardsteer_{name}", meaning, value=value)
+        for name, meaning, value in (
+            ("steps", "Steps of decoding.", batcher.steps),
+            ("tokens_generated", "Tokens generated.", batcher.tokens),
+            ("completions_scored", "Completions scored.", batcher.scored),
+        ):
+            yield CounterMetricFamily(f"rewardsteer_{name}", meaning, value=value)

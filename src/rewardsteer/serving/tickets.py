@@ -1,0 +1,121 @@
+"""What passes between the thread that answers HTTP and the one that owns the models. No torch here.
+
+A `Ticket` stands for one request. The models' thread tells it what happened; whoever waits reads
+that as `Event`s, the client's leaving and the end of its time among them.
+"""
+
+import asyncio
+import itertools
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+from rewardsteer.records import Cost
+
+_numbers = itertools.count()
+
+
+@dataclass(frozen=True)
+class Answer:
+    """One response.
+
+    Attributes:
+        text: without what stopped it.
+        token_ids: all that were generated, end-of-text included.
+        finish_reason: ``stop`` or ``length``.
+        cost: what it cost; with best_of_n, that of all samples.
+        reward: of the response, where the method chose by it.
+    """
+
+    text: str
+    token_ids: list[int]
+    finish_reason: str
+    cost: Cost
+    reward: float | None = None
+
+
+@dataclass(frozen=True)
+class Piece:
+    """New text of a response."""
+
+    index: int
+    text: str
+
+
+@dataclass(frozen=True)
+class Done:
+    """A response has ended."""
+
+    index: int
+    answer: Answer
+
+
+@dataclass(frozen=True)
+class Value:
+    """What a request that is no generation comes to."""
+
+    value: Any
+
+
+@dataclass(frozen=True)
+class Failed:
+    """The request cannot be answered."""
+
+    error: Exception
+
+
+@dataclass(frozen=True)
+class Gone:
+    """The client has left."""
+
+
+@dataclass(frozen=True)
+class Late:
+    """The request's time is over."""
+
+
+Event = Piece | Done | Value | Failed | Gone | Late
+
+
+@dataclass(eq=False)
+class Ticket:
+    """One request.
+
+    Attributes:
+        name: unique, without anything of the request.
+        events: of the loop that waits.
+        over: nobody waits any more; read by the models' thread at every step.
+    """
+
+    name: str = field(default_factory=lambda: f"r{next(_numbers)}")
+    events: asyncio.Queue[Event] = field(default_factory=asyncio.Queue)
+    over: bool = False
+
+
+class Outbox:
+    """Events that the models' thread has for the loop, handed over together."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._events: list[tuple[Ticket, Event]] = []
+
+    def open(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Say where events go."""
+        self._loop = loop
+
+    def put(self, ticket: Ticket, event: Event) -> None:
+        """Keep an event for `flush`."""
+        if not ticket.over:
+            self._events.append((ticket, event))
+
+    def flush(self) -> None:
+        """Hand over what was kept; waking the loop costs more than an event."""
+        if self._events:
+            assert self._loop is not None, "open() first"
+            events, self._events = self._events, []
+            self._loop.call_soon_threadsafe(_deliver, events)
+
+
+def _deliver(events: Iterable[tuple[Ticket, Event]]) -> None:
+    for ticket, event in events:
+        ticket.events.put_nowait(event)

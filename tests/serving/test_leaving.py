@@ -1,0 +1,133 @@
+"""Clients that hang up leave nothing behind: no place, no queue, no memory."""
+
+import asyncio
+import gc
+import random
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import httpx
+import pytest
+import torch
+
+from rewardsteer.decoding.loop import Row
+from rewardsteer.serving.tickets import Ticket
+from tests.serving.running import client, make_service, offline, running, wait_until
+
+PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: ", "zz top", "Who?"]
+
+
+def kept():
+    """Objects that a request brings, alive now."""
+    gc.collect()
+    kinds = (Ticket, Row, torch.Tensor, asyncio.Task)
+    counts = dict.fromkeys(kinds, 0)
+    for one in gc.get_objects():
+        for kind in kinds:
+            # Not isinstance, which wakes lazy objects of other libraries.
+            counts[kind] += issubclass(type(one), kind)
+    return counts
+
+
+def idle(service, guard):
+    return not (
+        service.batcher.busy or service.batcher.waiting or service.batcher.waiting_rewards
+        or service.batcher.waiting_calls or guard.in_flight
+    )
+
+
+def resident():
+    line = next(x for x in Path("/proc/self/status").read_text().splitlines() if "VmRSS" in x)
+    return int(line.split()[1]) / 1024
+
+
+def test_a_place_is_free_at_once(folder):
+    service = make_service(folder, method="none")
+    # No end-of-text: only who leaves ends a row.
+    service.served.engine.stop_ids = frozenset()
+    with running(service) as (address, guard), client(address) as http:
+        body = {"prompt": "a", "max_tokens": 500}
+        with http.stream("POST", "/v1/completions", json=body | {"stream": True}) as reply:
+            lines = reply.iter_lines()
+            for _ in range(4):
+                next(lines)
+            assert service.batcher.busy == 1
+        steps = service.batcher.steps
+        wait_until(lambda: idle(service, guard))
+        assert service.batcher.steps - steps < 100
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/completions", json=body, timeout=0.2)
+        wait_until(lambda: idle(service, guard))
+        assert "rewardsteer_clients_left_total 2.0" in http.get("/metrics").text
+
+
+def test_who_waits_in_the_queue_leaves_it(folder):
+    service = make_service(folder, method="none", places=1)
+    service.served.engine.stop_ids = frozenset()
+    with running(service) as (address, guard), client(address) as http:
+        body = {"prompt": "a", "max_tokens": 400, "n": 4}
+        with pytest.raises(httpx.ReadTimeout):
+            http.post("/v1/completions", json=body, timeout=0.2)
+        wait_until(lambda: idle(service, guard))
+        assert service.batcher.tokens < 4 * 400
+
+
+def crowd(address, service, seed, clients=12, requests=3):
+    """Clients of which a fifth hang up midway; the others' answers are as offline."""
+    draw = random.Random(seed)
+    plans = [
+        [(draw.choice(PROMPTS), draw.randrange(1000), draw.random() < 0.5, draw.random() < 0.2)
+         for _ in range(requests)] for _ in range(clients)
+    ]
+
+    def one(plan):
+        answers = []
+        for prompt, number, stream, leaves in plan:
+            body = {"prompt": prompt, "seed": number, "max_tokens": 24, "stream": stream}
+            patience = 0.03 if leaves and not stream else 60
+            with httpx.Client(base_url=address, timeout=patience) as http:
+                try:
+                    if leaves and stream:
+                        with http.stream("POST", "/v1/completions", json=body) as reply:
+                            next(reply.iter_lines())
+                    else:
+                        reply = http.post("/v1/completions", json=body)
+                        assert reply.status_code == 200, reply.text
+                        if not stream:
+                            answers.append((prompt, number, reply.json()["choices"][0]["text"]))
+                        else:
+                            assert reply.text.endswith("data: [DONE]\n\n")
+                except httpx.TimeoutException:
+                    assert leaves
+        return answers
+
+    with ThreadPoolExecutor(clients) as pool:
+        return [answer for answers in pool.map(one, plans) for answer in answers]
+
+
+def test_a_fifth_hangs_up_and_nothing_stays(folder):
+    service = make_service(folder)
+    with running(service) as (address, guard):
+        crowd(address, service, 0)
+        wait_until(lambda: idle(service, guard))
+        time.sleep(0.3)
+        before, memory = kept(), resident()
+        answers = [one for seed in (1, 2) for one in crowd(address, service, seed)]
+        wait_until(lambda: idle(service, guard))
+        assert service.batcher.lanes == 0
+        time.sleep(0.3)
+        after = kept()
+        assert after[Ticket] == after[Row] == 0
+        assert after[torch.Tensor] <= before[torch.Tensor]
+        assert after[asyncio.Task] <= before[asyncio.Task]
+        # Allocators keep some; what a leak would add grows with the rounds.
+        assert resident() - memory < 32, "MiB"
+        left = httpx.get(f"{address}/metrics").text
+    [count] = [line.split()[1] for line in left.splitlines()
+               if line.startswith("rewardsteer_clients_left_total")]
+    assert float(count) > 5
+    assert len(answers) > 10
+    for prompt, number, text in answers:
+        [right] = offline(service, [prompt], seed=number, max_new_tokens=24)
+        assert text == right.completion
