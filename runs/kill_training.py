@@ -70,7 +70,7 @@ def main() -> None:
             while process.poll() is None and not _has_begun(cut, begun, before):
                 time.sleep(0.02)
             try:
-                process.wait(timeout=draw.uniform(0.0, 2 * trained / options.kills))
+                process.wait(timeout=draw.uniform(0.0, trained / options.kills))
             except subprocess.TimeoutExpired:
                 os.kill(process.pid, signal.SIGKILL)
                 process.wait()
