@@ -30,14 +30,14 @@ $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 	$(or $(UV),UV_TORCH_BACKEND=cpu) \
 		$(VENV_VLLM)/bin/uv pip install --quiet --python $(VENV_VLLM)/bin/python \
 		--compile-bytecode --constraint constraints.txt --override tests/vllm/overrides.txt \
-		"$(VLLM)" --editable ".[dev]"
+		"$(VLLM)" --editable . pytest
 	touch $@
 
 demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
 
 test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm
