@@ -199,7 +199,8 @@ def run(sizes: Sizes = SIZES, start: Start = own_process) -> list[Row]:
             "case": case, "ours": ours, "other": other, "ratio": ours / other,
             "unit": "requests/s", "answered": len(one.latencies), "p50, ms": one.quantile(0.5),
             "p99, ms": one.quantile(0.99), "tokens/s": one.tokens / one.seconds,
-            "429": one.refused, "errors": len(one.errors), **extra,
+            "429": one.refused, "errors": len(one.errors),
+            "kinds of errors": ", ".join(sorted(set(one.errors))) or "none", **extra,
         })
     return rows
 

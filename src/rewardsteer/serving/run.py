@@ -21,6 +21,9 @@ API_KEY = "REWARDSTEER_API_KEY"
 _SHORTEST_KEY = 16
 # Connections that are still open after the last answer get so long to close.
 _CLOSING_SECONDS = 5
+# Clients' pools drop idle connections after 5 seconds. A server that does so at the same time cuts
+# off requests that are just on their way.
+_IDLE_SECONDS = 30
 
 
 def read_key(file: Path | None) -> str | None:
@@ -101,7 +104,7 @@ def run(service: Service, place: socket.socket, *, host: str, key: str | None) -
     guard = create_app(service, api_key=key, hosts=hosts)
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, server_header=False, lifespan="on",
-        timeout_graceful_shutdown=_CLOSING_SECONDS,
+        timeout_graceful_shutdown=_CLOSING_SECONDS, timeout_keep_alive=_IDLE_SECONDS,
     )
     port = place.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
