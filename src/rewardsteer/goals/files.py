@@ -126,6 +126,21 @@ def write_npy(path: Path, goal: GoalState) -> None:
     write_bytes(path, buffer.getvalue())
 
 
+def require_goal(method: str, goal: GoalState | None, scorer: Any) -> GoalState:
+    """The goal, for a decoding method that cannot do without one.
+
+    Raises:
+        MismatchError: none was given, or one of another reward model.
+    """
+    if goal is None:
+        raise MismatchError(
+            f"The method {method!r} needs a goal state and none was given; pass one with --goal "
+            "(make it with 'rewardsteer goal-state')."
+        )
+    check_goal(goal, scorer)
+    return goal
+
+
 def check_goal(goal: GoalState, scorer: Any) -> None:
     """Refuse a goal that was not made with this reward model.
 

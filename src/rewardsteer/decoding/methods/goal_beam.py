@@ -6,8 +6,8 @@ from typing import Literal
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Judged, Reads, Rewarder
-from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError
-from rewardsteer.goals.files import check_goal
+from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.goals.files import require_goal
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_head
 
@@ -39,12 +39,7 @@ class GoalBeam:
         self, scorer: Rewarder, config: DecodingConfig, goal: GoalState | None = None
     ) -> None:
         check_head(self.name, scorer, "any")
-        if goal is None:
-            raise MismatchError(
-                f"The method {self.name!r} needs a goal state and none was given; pass one with "
-                "--goal (make it with 'rewardsteer goal-state')."
-            )
-        check_goal(goal, scorer)
+        goal = require_goal(self.name, goal, scorer)
         if config.mode == "greedy" and config.beam * config.branches > 1:
             raise ConfigError(
                 f"The method {self.name!r} draws beam × branches = {config.beam} × "

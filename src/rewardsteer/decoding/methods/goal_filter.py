@@ -14,7 +14,7 @@ from rewardsteer.decoding.reviews import ReviewSession, require_number
 from rewardsteer.decoding.votes import majority_stands, window_agrees, winner
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
-from rewardsteer.goals.files import check_goal
+from rewardsteer.goals.files import require_goal
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_head
 
@@ -47,12 +47,7 @@ class GoalFilter:
         self, scorer: Rewarder, config: DecodingConfig, goal: GoalState | None = None
     ) -> None:
         check_head(self.name, scorer, "any")
-        if goal is None:
-            raise MismatchError(
-                f"The method {self.name!r} needs a goal state and none was given; pass one with "
-                "--goal (make it with 'rewardsteer goal-state')."
-            )
-        check_goal(goal, scorer)
+        goal = require_goal(self.name, goal, scorer)
         if goal.keys is not None:
             raise MismatchError(
                 f"The goal {goal.name!r} is of kind 'nearest', which depends on the prompt; the "
