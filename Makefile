@@ -30,7 +30,7 @@ $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 	$(or $(UV),UV_TORCH_BACKEND=cpu) \
 		$(VENV_VLLM)/bin/uv pip install --quiet --python $(VENV_VLLM)/bin/python \
 		--compile-bytecode --constraint constraints.txt --override tests/vllm/overrides.txt \
-		"$(VLLM)" --editable . pytest
+		"$(VLLM)" --editable . pytest hypothesis
 	touch $@
 
 demo: setup

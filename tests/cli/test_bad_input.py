@@ -114,7 +114,7 @@ def test_train_refuses_missing_models_and_taken_folders(base, tmp_path):
 
 
 def test_report_and_evaluate_name_what_is_missing(base, tmp_path):
-    refused(run("report", tmp_path), "evaluate generation")
+    refused(run("report", tmp_path), "found none", "rewardsteer train", "'evaluate'")
     prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
     (tmp_path / "m.yaml").write_text("none: {metod: none}")
     refused(
