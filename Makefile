@@ -7,7 +7,7 @@ OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-vllm check bench fuzz clean
+.PHONY: setup demo test test-vllm check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -56,5 +56,8 @@ bench: $(BENCH_VENV)/.done
 fuzz: setup
 	$(BIN)/python -m fuzz $(TARGET) --runs $(or $(RUNS),2000)
 
+docs: setup
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) demo-out out dist
+	rm -rf $(VENV) $(VENV_VLLM) demo-out out dist site
