@@ -20,6 +20,7 @@ class Command:
 
     page: str
     text: str
+    inline: bool = False
 
     @property
     def words(self) -> list[str]:
@@ -31,8 +32,8 @@ class Command:
 
     @property
     def abbreviated(self) -> bool:
-        """Whether the page leaves parts out: ``…`` or ``[optional]``."""
-        return "…" in self.text or " [" in self.text
+        """Whether the page leaves parts out: ``…``, ``[optional]``, or a mere mention in text."""
+        return "…" in self.text or " [" in self.text or (self.inline and "--" not in self.text)
 
     def __str__(self) -> str:
         return f"{self.page}: {self.text[:70]}"
@@ -61,7 +62,7 @@ def commands(page: Path) -> list[Command]:
             if bare.startswith(OURS) and not bare.startswith(("python -c", "python -m vllm")):
                 found.append(Command(page.name, line))
     for match in _INLINE.finditer(_FENCE.sub("", page.read_text())):
-        found.append(Command(page.name, match[1]))
+        found.append(Command(page.name, match[1], inline=True))
     return found
 
 

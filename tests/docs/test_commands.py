@@ -26,6 +26,7 @@ from typer.testing import CliRunner
 from rewardsteer.cli.main import app
 from rewardsteer.configuration import load_config
 from rewardsteer.data.config import DataConfig
+from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
@@ -107,6 +108,8 @@ def test_command_parses(command):
         load_config(GoalConfig, {}, settings)
     elif name == "evaluate correctness":
         load_config(CorrectnessConfig, {}, settings)
+    elif name == "generate":
+        load_config(DecodingConfig, {"method": given["method"]}, settings)
     else:
         assert not settings, f"settings of {name} are not checked here: {settings}"
 
