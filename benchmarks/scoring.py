@@ -53,7 +53,7 @@ class Sizes:
 
 SMALL = Backbone(2, 64, 50_277, heads=4, feed_forward=256)
 SIZES = Sizes(
-    backbones=((SMALL, 60), (Backbone(4, 256, 50_277), 20)), batch=32,
+    backbones=((SMALL, 60), (Backbone(4, 256, 50_277), 6)), batch=32,
     grown=(1_000, 10_000, 100_000), runs=3,
 )
 SETUP = (
