@@ -15,7 +15,7 @@ from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import goal_of, score, solution_rows
 from rewardsteer.demo.reward_models import Phase, Plan, train_reward_model
-from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
+from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
 from rewardsteer.evaluation.correctness.scored import load_scored
@@ -57,8 +57,7 @@ def one_seed(out: Path, config: DemoConfig, names: list[str]) -> None:
     if not place.exists():
         make_policy(config, tokenizer, place.parent, progress=False)
     policy = load_policy(place)
-    questions = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
-    drawn = sample(policy, tokenizer, questions, config, samples=config.samples, stream="pairs")
+    drawn = sample_pairs(policy, tokenizer, config)
     pairs = make_pairs(drawn, tokenizer, config)
     asked = list(dict.fromkeys(draw_questions(config.vote_questions, config, "votes")))
     rows = solution_rows(

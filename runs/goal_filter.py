@@ -21,6 +21,8 @@ from rewardsteer.evaluation.budget import equivalent_tokens, relative_size
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.goals.calibration import fit_calibration, save_calibration
 from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.outputs import read_json, write_json, write_text
+from rewardsteer.quiet import quiet_libraries
 from rewardsteer.records import Generation
 
 Figures = dict[str, list[float]]  # accuracy, tokens, drawn: a number for each question
@@ -47,6 +49,29 @@ class World:
         return list(generate(
             self.policy, self.tokenizer, requests, method, config, template=self.template
         ))
+
+
+def run(
+    out: Path, seeds: Sequence[int], samples: int, build: Callable[[Path, int], World]
+) -> None:
+    """Measure every seed that was not measured before and write the table of all, ``out/table.md``.
+
+    Args:
+        out: each seed has a folder in it.
+        seeds: of the worlds.
+        samples: of a vote.
+        build: makes the world of a folder and a seed.
+    """
+    quiet_libraries()
+    figures = []
+    for seed in seeds:
+        place = out / str(seed) / "figures.json"
+        if not place.exists():
+            write_json(place, measure(build(place.parent, seed), samples, place.parent))
+        figures.append(read_json(place))
+        text = table(figures, f"plain vote, n = {samples}")
+        write_text(out / "table.md", text + "\n")
+        print(text, flush=True)
 
 
 def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:

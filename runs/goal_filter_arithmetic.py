@@ -9,7 +9,7 @@ OUT/SEED/figures.json and OUT/table.md.
 import argparse
 from pathlib import Path
 
-from goal_filter import World, measure, table
+from goal_filter import World, run
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer, is_correct
 from rewardsteer.decoding.config import DecodingConfig
@@ -24,10 +24,8 @@ from rewardsteer.demo.world import (
     longest_solution,
     make_pairs,
     make_policy,
-    sample,
+    sample_pairs,
 )
-from rewardsteer.outputs import read_json, write_json, write_text
-from rewardsteer.quiet import quiet_libraries
 
 SAMPLES = 16
 
@@ -38,20 +36,9 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--questions", type=int, default=200)
     arguments = parser.parse_args()
-    quiet_libraries()
-    figures = []
-    for seed in arguments.seeds:
-        place = arguments.out / str(seed) / "figures.json"
-        if not place.exists():
-            config = DemoConfig(seed=seed, questions=3000)
-            write_json(
-                place, measure(build(config, place.parent, arguments.questions), SAMPLES,
-                               place.parent)
-            )
-        figures.append(read_json(place))
-        text = table(figures, f"plain vote, n = {SAMPLES}")
-        write_text(arguments.out / "table.md", text + "\n")
-        print(text, flush=True)
+    run(arguments.out, arguments.seeds, SAMPLES, lambda out, seed: build(
+        DemoConfig(seed=seed, questions=3000), out, arguments.questions
+    ))
 
 
 def build(config: DemoConfig, out: Path, count: int) -> World:
@@ -60,8 +47,7 @@ def build(config: DemoConfig, out: Path, count: int) -> World:
     if not place.exists():
         make_policy(config, tokenizer, place.parent, progress=False)
     policy = load_policy(place)
-    asked = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
-    drawn = sample(policy, tokenizer, asked, config, samples=config.samples, stream="pairs")
+    drawn = sample_pairs(policy, tokenizer, config)
     pairs = make_pairs(drawn, tokenizer, config)
     plan = next(one for one in plans(config) if one.name == "goal")
     scorer = train_reward_model(
@@ -72,7 +58,7 @@ def build(config: DemoConfig, out: Path, count: int) -> World:
         drop_start=0,
     )
     # Questions of different streams may be equal; such are tested on none.
-    known = set(asked)
+    known = set(drawn.questions)
     fresh = [
         one for one in dict.fromkeys(draw_questions(6 * count, config, "filter"))
         if one not in known

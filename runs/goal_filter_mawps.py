@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from goal_filter import World, measure, table
+from goal_filter import World, run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
@@ -33,8 +33,6 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import goal_of
 from rewardsteer.demo.reward_models import plans, train_reward_model
 from rewardsteer.demo.world import POLICY_TEMPLATE, TEMPLATE, Samples, make_pairs, optimiser
-from rewardsteer.outputs import read_json, write_json, write_text
-from rewardsteer.quiet import quiet_libraries
 from rewardsteer.training.config import LogConfig
 from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_policy
 
@@ -174,6 +172,7 @@ def graded(
 
 
 def build(problems: list[Problem], out: Path, seed: int, count: int) -> World:
+    print(f"{len(problems)} questions", flush=True)
     random.Random(seed).shuffle(problems)
     held, known = problems[: 2 * count], problems[2 * count :]
     tokenizer = make_tokenizer([one.question(one.numbers) for one in known])
@@ -209,19 +208,9 @@ def main() -> None:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--questions", type=int, default=200)
     arguments = parser.parse_args()
-    quiet_libraries()
-    figures = []
-    for seed in arguments.seeds:
-        place = arguments.out / str(seed) / "figures.json"
-        if not place.exists():
-            problems = read_problems(arguments.data)
-            print(f"{len(problems)} questions", flush=True)
-            world = build(problems, place.parent, seed, arguments.questions)
-            write_json(place, measure(world, SAMPLES, place.parent))
-        figures.append(read_json(place))
-        text = table(figures, f"plain vote, n = {SAMPLES}")
-        write_text(arguments.out / "table.md", text + "\n")
-        print(text, flush=True)
+    run(arguments.out, arguments.seeds, SAMPLES, lambda out, seed: build(
+        read_problems(arguments.data), out, seed, arguments.questions
+    ))
 
 
 if __name__ == "__main__":

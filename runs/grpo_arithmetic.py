@@ -33,7 +33,7 @@ from rewardsteer.demo.world import (
     longest_solution,
     make_pairs,
     make_policy,
-    sample,
+    sample_pairs,
 )
 from rewardsteer.evaluation.statistics import auroc_interval, paired_difference, proportion
 from rewardsteer.integrations.trl import RewardFunction
@@ -105,10 +105,7 @@ def one_seed(
 
 def reward_model(folder: Path, place: Path, config: DemoConfig, tokenizer: Any) -> None:
     """One of the demo's reward models, from solutions that the policy sampled."""
-    asked = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
-    drawn = sample(
-        load_policy(place), tokenizer, asked, config, samples=config.samples, stream="pairs"
-    )
+    drawn = sample_pairs(load_policy(place), tokenizer, config)
     plan = next(plan for plan in plans(config) if plan.name == folder.name)
     train_reward_model(
         plan, place, tokenizer, make_pairs(drawn, tokenizer, config), config, folder,

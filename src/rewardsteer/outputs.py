@@ -57,6 +57,15 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
         )
 
 
+def sync(path: Path) -> None:
+    """Push a file, or the names in a folder, to disk."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write a file whole or not at all; raises `OutputError` where it cannot be."""
     try:

@@ -1,11 +1,25 @@
 """Device and dtype options of the commands."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
+
+import typer
 
 from rewardsteer.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
+
+Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
+PolicyDevice = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
+RewardDevice = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: the policy's.")
+]
+Dtype = Annotated[
+    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
+]
+RewardDtype = Annotated[
+    str | None, typer.Option(help="Of the reward model; default: as saved.")
+]
 
 _DTYPES = ("float32", "bfloat16", "float16")
 

@@ -5,6 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_generation import generation_command
 
 app = typer.Typer(no_args_is_help=True, help="Measure methods and reward models.")
@@ -12,7 +13,6 @@ app.command("generation")(generation_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 
 
 @app.command("preference")

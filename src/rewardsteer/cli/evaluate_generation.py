@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Device
+
 if TYPE_CHECKING:
     from rewardsteer.evaluation.budget import Budget
     from rewardsteer.evaluation.entries import Entry, Judge
@@ -67,7 +69,6 @@ CoherenceModel = Annotated[
     ),
 ]
 Limit = Annotated[int | None, typer.Option(help="Use the first so many prompts.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
 Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 

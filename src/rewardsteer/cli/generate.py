@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 
 if TYPE_CHECKING:
@@ -95,16 +96,6 @@ TemplateFile = Annotated[
     Path | None,
     typer.Option(help="YAML template for prompts; default: the reward model's, else plain."),
 ]
-Device = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
-RewardDevice = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: the policy's.")
-]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
-]
-RewardDtype = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: as saved.")
-]
 ShareBackbone = Annotated[
     bool,
     typer.Option(help="Put a reward model kept as an adapter on the policy's own weights."),
@@ -123,7 +114,7 @@ def generate_command(
     step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
     overrides: Settings = None, limit: Limit = None, template: TemplateFile = None,
-    device: Device = "cpu",
+    device: PolicyDevice = "cpu",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
     share_backbone: ShareBackbone = False,
     engine: Engine = "transformers", vllm_option: VllmOptions = None,

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Device, Dtype, parse_device, parse_dtype
+
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.evaluation.inspection import FilterRule
@@ -51,10 +53,6 @@ Signal = Annotated[
 Threshold = Annotated[float, typer.Option(help="The filter's: it stops below.")]
 Start = Annotated[int, typer.Option(min=0, help="Tokens that the filter never looks at.")]
 Alternatives = Annotated[int, typer.Option(min=1, help="Tokens a column.")]
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
-]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 
@@ -68,7 +66,6 @@ def inspect_command(
     overwrite: Overwrite = False,
 ) -> None:
     """Rewards, similarities and what guidance changed at every token of some completions."""
-    from rewardsteer.cli.devices import parse_device, parse_dtype
     from rewardsteer.cli.score import find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
@@ -86,7 +83,8 @@ def inspect_command(
     })
     rows = _rows(prompt, completion, input_, limit)
     rule = _rule(filter_, threshold, start)
-    scorer = Scorer.load(reward_model, device=parse_device(device), dtype=parse_dtype(dtype))
+    place: dict[str, Any] = {"device": parse_device(device), "dtype": parse_dtype(dtype)}
+    scorer = Scorer.load(reward_model, **place)
     state = find_goal(scorer, reward_model, goal, goal_name)
     settings = {
         "policy": model, "reward_model": str(reward_model), "weight": weight,
@@ -94,8 +92,7 @@ def inspect_command(
         "reward_fingerprint": scorer.fingerprint, "goal": state and state.describe(),
         "versions": library_versions(),
     }
-    policy = {"source": model, "device": parse_device(device), "dtype": parse_dtype(dtype)}
-    found = _inspect(policy, scorer, config, rows, state, rule, alternatives, settings)
+    found = _inspect(place, scorer, config, rows, state, rule, alternatives, settings)
     _write(output, found)
 
 
@@ -107,7 +104,7 @@ def _write(output: Path, found: list["Inspection"]) -> None:
 
 
 def _inspect(
-    policy: dict[str, Any], scorer: Any, config: "DecodingConfig", rows: list[dict[str, Any]],
+    place: dict[str, Any], scorer: Any, config: "DecodingConfig", rows: list[dict[str, Any]],
     goal: "GoalState | None", rule: "FilterRule | None", alternatives: int,
     settings: dict[str, Any],
 ) -> list["Inspection"]:
@@ -118,17 +115,15 @@ def _inspect(
     from rewardsteer.models.checkpoint import load_tokenizer
 
     method = build_method(config, scorer, goal)
-    tokenizer = load_tokenizer(policy.pop("source"))
-    language_model = load_policy(settings["policy"], **policy)
+    tokenizer = load_tokenizer(settings["policy"])
+    policy = load_policy(settings["policy"], **place)
     found = []
     with progress_bar("inspecting") as announce:
         for number, row in enumerate(rows):
             announce(number, len(rows))
-            prompt_ids, completion_ids = as_read(
-                language_model, tokenizer, scorer, method, config, row
-            )
+            prompt_ids, completion_ids = as_read(policy, tokenizer, scorer, method, config, row)
             one = inspect_completion(
-                language_model, tokenizer, scorer, method, prompt_ids, completion_ids,
+                policy, tokenizer, scorer, method, prompt_ids, completion_ids,
                 config=config, goal=goal, rule=rule, alternatives=alternatives, name=row["id"],
             )
             found.append(one.model_copy(update={

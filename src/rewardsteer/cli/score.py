@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
 
 if TYPE_CHECKING:
@@ -58,10 +59,7 @@ def score_command(
     shard_rows: Annotated[
         int, typer.Option(min=1, help="Rows written together; a kill costs at most so many.")
     ] = 2048,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
-    dtype: Annotated[
-        str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
-    ] = None,
+    device: Device = "cpu", dtype: Dtype = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
     engine: Annotated[

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 
 if TYPE_CHECKING:
@@ -59,16 +60,6 @@ Limits = Annotated[
         "max_body_bytes, seconds, body_seconds, drain_seconds (docs/serving.md).",
     ),
 ]
-Device = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
-RewardDevice = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: the policy's.")
-]
-Dtype = Annotated[
-    str | None, typer.Option(help="float32, bfloat16 or float16; default: as saved.")
-]
-RewardDtype = Annotated[
-    str | None, typer.Option(help="Of the reward model; default: as saved.")
-]
 
 
 def serve_command(
@@ -76,7 +67,7 @@ def serve_command(
     weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, name: Name = None,
     template: TemplateFile = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
-    device: Device = "cpu", reward_device: RewardDevice = None, dtype: Dtype = None,
+    device: PolicyDevice = "cpu", reward_device: RewardDevice = None, dtype: Dtype = None,
     reward_dtype: RewardDtype = None, engine: Engine = "transformers",
     vllm_option: VllmOptions = None,
 ) -> None:

@@ -80,16 +80,16 @@ def generate(
     template = template or getattr(scorer, "template", None) or Template()
     # A chat template is carried by a tokenizer: the reward model's, which was trained with it.
     renderer = tokenizer if scorer is None else scorer.tokenizer
-    shown = [_show(request, template, renderer) for request in requests]
-    encoded = [_encode(request, template, renderer, tokenizer) for request in requests]
+    shown = [show_request(request, template, renderer) for request in requests]
+    encoded = [encode_request(request, template, renderer, tokenizer) for request in requests]
     limits = {"policy": engine.position_limit}
     limits["reward model"] = getattr(scorer, "position_limit", None)
-    _check_lengths(requests, encoded, limits, config)
+    check_lengths(requests, encoded, limits, config)
     ready = list(zip(requests, shown, encoded, strict=True))
-    return _stream(engine, ready, method, config, template, label or method.name)
+    return stream(engine, ready, method, config, template, label or method.name)
 
 
-def _stream(
+def stream(
     engine: HfEngine, prompts: list[tuple[Request, str, list[int]]], method: Method,
     config: DecodingConfig, template: Template, label: str,
 ) -> Iterator[Generation]:
@@ -106,7 +106,7 @@ def _stream(
     with memory_told(config):
         for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
             yield Generation(
-                id=request.id, prompt=shown, completion=_text(row, template, engine),
+                id=request.id, prompt=shown, completion=response_text(row, template, engine),
                 method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
                 seed=config.seed, reward=reward, cost=row.cost,
             )
@@ -128,7 +128,7 @@ def _plan(
     engine: HfEngine, asked: _Asked, method: GroupGuide, config: DecodingConfig, template: Template
 ) -> _Answers:
     for row in engine.groups(
-        asked, method, config, lambda row: _text(row, template, engine)
+        asked, method, config, lambda row: response_text(row, template, engine)
     ):
         yield row, row.reward
 
@@ -185,14 +185,17 @@ def _batches(asked: _Asked, size: int) -> Iterator[_Asked]:
         yield asked[begin : begin + size]
 
 
-def _show(request: Request, template: Template, renderer: Any) -> str:
+def show_request(request: Request, template: Template, renderer: Any) -> str:
     """The prompt as results carry it: text as it was given, a conversation as rendered."""
     if isinstance(request.prompt, str):
         return request.prompt
     return render_prompt(request.prompt, template, renderer)
 
 
-def _encode(request: Request, template: Template, renderer: Any, tokenizer: Any) -> list[int]:
+def encode_request(
+    request: Request, template: Template, renderer: Any, tokenizer: Any
+) -> list[int]:
+    """Token ids of a prompt as the template writes it; raises `DataError` where there are none."""
     if request.prompt_ids is not None:
         ids = list(request.prompt_ids)
     else:
@@ -210,7 +213,7 @@ def _encode(request: Request, template: Template, renderer: Any, tokenizer: Any)
     )
 
 
-def _check_lengths(
+def check_lengths(
     requests: Sequence[Request], encoded: Sequence[list[int]], limits: dict[str, int | None],
     config: DecodingConfig,
 ) -> None:
@@ -224,7 +227,7 @@ def _check_lengths(
                 )
 
 
-def _text(row: Row, template: Template, engine: HfEngine) -> str:
+def response_text(row: Row, template: Template, engine: HfEngine) -> str:
     """The response as text, without what the template puts around it."""
     ids = row.token_ids[:-1] if row.finish_reason == "stop" else row.token_ids
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}

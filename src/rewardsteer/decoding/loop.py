@@ -27,7 +27,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import NonFiniteError
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.prefix_state import NEW, left_pad
 from rewardsteer.records import Cost
 
 # New rows enter once this share of the places is free. An entry is a forward pass of its own; with
@@ -72,15 +72,6 @@ class Row:
     waits: bool = False
     reward: float | None = None
     sample: int = 0
-
-
-def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
-    """Ids and mask ``[B, T]`` with padding on the left."""
-    width = max(len(row) for row in rows)
-    missing = [width - len(row) for row in rows]
-    padded = [[padding] * more + list(row) for row, more in zip(rows, missing, strict=True)]
-    mask = torch.arange(width) >= torch.tensor(missing)[:, None]
-    return torch.tensor(padded), mask.long()
 
 
 def decode(

@@ -3,11 +3,11 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from rewardsteer.decoding.guide import Prefix, Reads, Rewarder
 from rewardsteer.errors import NonFiniteError
+from rewardsteer.models.prefix_state import left_pad
 
 
 class ReviewSession:
@@ -46,10 +46,7 @@ class ReviewSession:
         """
         if not texts:
             return {}
-        width = max(len(text) for text in texts.values())
-        ids = torch.tensor([[0] * (width - len(text)) + list(text) for text in texts.values()])
-        lengths = torch.tensor([len(text) for text in texts.values()])
-        mask = (torch.arange(width) >= width - lengths[:, None]).long()
+        ids, mask = left_pad(list(texts.values()))
         read = self._scorer.prefixes(
             list(texts), ids, mask, self._cache, places=len(prefix.rows)
         )

@@ -13,7 +13,7 @@ from rewardsteer.demo.goal import evaluate_goal
 from rewardsteer.demo.inspect import inspect_solutions
 from rewardsteer.demo.page import write_demo_page
 from rewardsteer.demo.reward_models import plans, train_reward_model
-from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample
+from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.quiet import quiet_libraries
@@ -42,8 +42,7 @@ def run_demo(
     place = make_policy(config, tokenizer, out / "policy", progress=progress)
     policy = load_policy(place)
     announce("sampling solutions and pairing right with wrong ones")
-    questions = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
-    samples = sample(policy, tokenizer, questions, config, samples=config.samples, stream="pairs")
+    samples = sample_pairs(policy, tokenizer, config)
     pairs = make_pairs(samples, tokenizer, config)
     fresh = sample(
         policy, tokenizer, draw_questions(config.fresh, config, "fresh"), config, samples=1,

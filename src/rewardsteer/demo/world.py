@@ -122,6 +122,12 @@ def sample(
     return result
 
 
+def sample_pairs(policy: Any, tokenizer: Any, config: DemoConfig) -> Samples:
+    """Solutions of the questions that pairs are made of, each question once."""
+    questions = list(dict.fromkeys(draw_questions(config.questions, config, "pairs")))
+    return sample(policy, tokenizer, questions, config, samples=config.samples, stream="pairs")
+
+
 def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row]:
     """Right against wrong solutions of one question, as rows for training.
 

@@ -4,6 +4,7 @@ Shapes: B prefixes, W columns of the cache without candidates, T columns of give
 K candidates, X hidden or vocabulary size.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -178,3 +179,12 @@ def _from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
     """The first ``width`` tokens of left-padded rows; whatever stands behind the end of a row."""
     begin = rows.shape[1] - lengths
     return rows.gather(1, (begin[:, None] + torch.arange(width)).clamp(max=rows.shape[1] - 1))
+
+
+def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
+    """Ids and mask ``[B, T]`` with padding on the left."""
+    width = max(len(row) for row in rows)
+    missing = [width - len(row) for row in rows]
+    padded = [[padding] * more + list(row) for row, more in zip(rows, missing, strict=True)]
+    mask = torch.arange(width) >= torch.tensor(missing)[:, None]
+    return torch.tensor(padded), mask.long()

@@ -15,6 +15,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
+from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 
 logger = logging.getLogger(__name__)
@@ -142,19 +143,15 @@ def _read_beginnings(
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Keys and values ``[U, H, W, E]`` of each layer, and which columns ``[U, W]`` are real;
     padded on the left, so that responses follow at once."""
-    width = max(len(row) for row in beginnings)
-    ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in beginnings])
-    lengths = torch.tensor([len(row) for row in beginnings])
-    mask = torch.arange(width) >= width - lengths[:, None]
-    ids, mask = ids.to(model.device), mask.to(model.device)
+    ids, mask = (one.to(model.device) for one in left_pad(beginnings))
     # Made without the configuration, a cache keeps all columns; masks hide what a window hides.
     cache = DynamicCache()
     model.backbone(
-        input_ids=ids, attention_mask=None if bool(mask.all()) else mask.long(),
+        input_ids=ids, attention_mask=None if bool(mask.all()) else mask,
         past_key_values=cache, use_cache=True,
-        **model.positions((mask.long().cumsum(1) - 1).clamp(min=0)),
+        **model.positions((mask.cumsum(1) - 1).clamp(min=0)),
     )
-    return [(layer.keys, layer.values) for layer in cache.layers], mask
+    return [(layer.keys, layer.values) for layer in cache.layers], mask.bool()
 
 
 def _read_on(

@@ -3,11 +3,13 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch import distributed as dist
+
+T = TypeVar("T")
 
 _ASIDE = ContextVar("aside", default=False)
 
@@ -65,6 +67,15 @@ def global_sum(value: int, device: torch.device) -> int:
     total = torch.tensor(value, device=device)
     dist.all_reduce(total)
     return int(total)
+
+
+def gather_objects(own: T) -> list[T]:
+    """What each process gives, in their order; all of them must call this."""
+    if not several_processes():
+        return [own]
+    found = [own] * dist.get_world_size()
+    dist.all_gather_object(found, own)
+    return found
 
 
 def gather_rows(rows: Tensor) -> Tensor:

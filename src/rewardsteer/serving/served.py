@@ -140,7 +140,7 @@ class Served:
     def text_of(self, row: Any) -> str:
         """A finished row's text."""
         assert self.engine is not None
-        return answers._text(row, self.template, self.engine)
+        return answers.response_text(row, self.template, self.engine)
 
     def responses(
         self, ticket: Ticket, outbox: Outbox, prompts: Sequence[Prompt | list[int]],
@@ -198,7 +198,7 @@ class Served:
         else:
             request = Request(id=name, prompt=prompt)
         renderer = tokenizer if self.scorer is None else self.scorer.tokenizer
-        ids = answers._encode(request, self.template, renderer, tokenizer)
+        ids = answers.encode_request(request, self.template, renderer, tokenizer)
         if max(ids) >= self.engine.vocabulary_size or min(ids) < 0:
             raise bad_request(
                 f"Token ids must be from 0 to {self.engine.vocabulary_size - 1}, got "

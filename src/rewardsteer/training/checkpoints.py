@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from safetensors import SafetensorError
 
 from rewardsteer.errors import CheckpointError, OutputError
-from rewardsteer.outputs import read_json, write_json
+from rewardsteer.outputs import read_json, sync, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -72,18 +72,10 @@ def publish(written: Path, place: Path) -> None:
     """Push a written checkpoint to disk and give it its name."""
     for root, _, files in os.walk(written):
         for name in [*files, "."]:
-            handle = os.open(Path(root) / name, os.O_RDONLY)
-            try:
-                os.fsync(handle)
-            finally:
-                os.close(handle)
+            sync(Path(root) / name)
     _remove(place)
     written.rename(place)
-    handle = os.open(place.parent, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync(place.parent)
 
 
 def keep_newest(out: Path, best: str | None) -> None:
@@ -140,8 +132,7 @@ def write_progress(folder: Path, accelerator: Accelerator, log: Path, interval: 
     if accelerator.is_main_process:
         length = 0
         if log.exists():
-            with log.open("rb") as stream:
-                os.fsync(stream.fileno())
+            sync(log)
             length = log.stat().st_size
         write_json(folder / PROGRESS, {
             "engine": engine(accelerator), "processes": accelerator.num_processes,

@@ -7,9 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch import distributed as dist
 
-from rewardsteer.objectives.reduce import several_processes
+from rewardsteer.objectives.reduce import gather_objects
 from rewardsteer.tensors import PairBatch
 
 
@@ -84,11 +83,7 @@ class Interval:
         """The objective's figures, ``padding`` (share of the places read that hold no token),
         ``tokens_saved`` (share of the places of padded rows that packing left out) and
         ``tokens_per_second`` (real ones), of all processes; starts a new interval."""
-        own = self.state()
-        states = [own]
-        if several_processes():
-            states = [own] * dist.get_world_size()
-            dist.all_gather_object(states, own)
+        states = gather_objects(self.state())
         total = _sum_up(states)
         self._reset()
         found = {name: value / total["rows"][name] for name, value in total["sums"].items()}

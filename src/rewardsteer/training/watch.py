@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import distributed as dist
 
 from rewardsteer.errors import NonFiniteError
-from rewardsteer.objectives.reduce import several_processes
+from rewardsteer.objectives.reduce import gather_objects, several_processes
 from rewardsteer.outputs import write_json
 
 logger = logging.getLogger(__name__)
@@ -41,16 +41,11 @@ def stop(
     Raises:
         NonFiniteError: always.
     """
-    parts = [(list(row_ids), list(suspects))]
-    main = True
-    if several_processes():
-        found = parts * dist.get_world_size()
-        dist.all_gather_object(found, parts[0])
-        parts, main = found, dist.get_rank() == 0
+    parts = gather_objects((list(row_ids), list(suspects)))
     rows = [row for part, _ in parts for row in part]
     bad = [row for _, part in parts for row in part]
     place = out / BAD_BATCH
-    if main:
+    if not several_processes() or dist.get_rank() == 0:
         write_json(place, {
             "step": step, "what": what, "value": str(value), "row_ids": rows, "suspects": bad,
         })

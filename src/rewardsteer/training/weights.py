@@ -1,6 +1,5 @@
 """The weights that training changes, whole, whatever engine spread them over processes."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from torch.distributed.tensor import DTensor
 from rewardsteer.errors import CheckpointError, OutputError
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.sharding import gathered
+from rewardsteer.outputs import sync
 
 
 def save_weights(model: RewardModel, path: Path) -> None:
@@ -31,8 +31,7 @@ def save_weights(model: RewardModel, path: Path) -> None:
     temporary = path.with_name(f".{path.name}")
     try:
         save_file(changed, temporary)
-        with temporary.open("rb") as stream:
-            os.fsync(stream.fileno())
+        sync(temporary)
         temporary.replace(path)
     except (OSError, SafetensorError) as error:
         temporary.unlink(missing_ok=True)

@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +11,9 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.groups import run_groups
 from rewardsteer.decoding.guide import GroupGuide, TokenGuide
 from rewardsteer.decoding.loop import Batch, Row, decode
+from rewardsteer.decoding.memory import memory_told
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.errors import CheckpointError
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
 
@@ -56,7 +56,7 @@ class HfEngine:
         # A reward model on the policy's own weights reads with it.
         shared = getattr(guide.scorer, "open_policy", None)
         reader = PrefixReader(self.policy) if shared is None else shared()
-        with _enough_memory(reader, config):
+        with memory_told(config, reader):
             yield from decode(
                 reader, guide.open(), rows, config, self.stop_ids, places=config.batch_size
             )
@@ -72,21 +72,9 @@ class HfEngine:
             ConfigError: out of memory; names the settings to lower.
         """
         reader = PrefixReader(self.policy)
-        with _enough_memory(reader, config):
+        with memory_told(config, reader):
             batch = Batch(reader, guide.open(), config, self.stop_ids)
             yield from run_groups(batch, asked, guide, config, text_of)
-
-
-@contextmanager
-def _enough_memory(reader: PrefixReader, config: DecodingConfig) -> Iterator[None]:
-    try:
-        yield
-    except torch.OutOfMemoryError as error:
-        raise ConfigError(
-            f"Out of memory with {len(reader.tokens)} rows together; lower batch_size (now "
-            f"{config.batch_size}), max_new_tokens (now {config.max_new_tokens}) or, for args, "
-            f"pargs and cd, top_k (now {config.top_k}). What was finished before is kept."
-        ) from error
 
 
 def load_policy(

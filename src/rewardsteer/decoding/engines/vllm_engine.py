@@ -70,11 +70,11 @@ def generate(
     if scorer is not None:
         check_vocabularies(tokenizer, scorer)
     renderer = tokenizer if scorer is None else scorer.tokenizer
-    shown = [answers._show(request, template, renderer) for request in requests]
-    encoded = [answers._encode(one, template, renderer, tokenizer) for one in requests]
+    shown = [answers.show_request(request, template, renderer) for request in requests]
+    encoded = [answers.encode_request(one, template, renderer, tokenizer) for one in requests]
     limits = {"policy": longest_row(source)}
     limits["reward model"] = getattr(scorer, "position_limit", None)
-    answers._check_lengths(requests, encoded, limits, config)
+    answers.check_lengths(requests, encoded, limits, config)
     longest = max(len(ids) for ids in encoded) + config.max_new_tokens
     options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
     if guides:
@@ -86,7 +86,7 @@ def generate(
     engine = VllmEngine(start(source, **options), tokenizer)
     ready = list(zip(requests, shown, encoded, strict=True))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
-    return answers._stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
+    return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
 
 
 class VllmEngine:

@@ -16,10 +16,9 @@ from rewardsteer.decoding.candidates import CandidateSession
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.vllm_requests import Wish
 from rewardsteer.decoding.guide import GuideSession, Prefix, Reads
-from rewardsteer.decoding.loop import left_pad
 from rewardsteer.decoding.vocabulary import VocabularySession
-from rewardsteer.decoding.weights import Weight, floor_unknown
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.decoding.weights import RowWeights, Weight
+from rewardsteer.models.prefix_state import NEW, left_pad
 
 # What the requests cost whose names stand here, for whoever runs the engine in his own process.
 COSTS: dict[str, Reads] = {}
@@ -37,6 +36,7 @@ class Seat:
         output: token ids generated so far; the engine adds to this list.
         before: what the request had cost when it came.
         begin: what the counters of its place said then.
+        weight: what it asks, as guides take it.
     """
 
     wish: Wish
@@ -44,6 +44,10 @@ class Seat:
     output: list[int]
     before: Reads = field(default_factory=Reads)
     begin: Reads = field(default_factory=Reads)
+    weight: Weight = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.weight = Weight(DecodingConfig(weight=self.wish.weight))
 
 
 class GuidedRows:
@@ -70,7 +74,8 @@ class GuidedRows:
         """
         self._take(list(seats))
         assert self._session is not None
-        self._weights.wishes = [seat.wish for seat in seats]
+        self._weights.rows = [seat.weight for seat in seats]
+        self._weights.counts = [seat.wish.top_k for seat in seats]
         names = [seat.wish.name or f"{place} of the batch" for place, seat in enumerate(seats)]
         steps = [len(seat.output) for seat in seats]
         scores = self._session.scores(Prefix(self._ids, self._mask, steps, names), logits)
@@ -125,19 +130,10 @@ class GuidedRows:
                 COSTS[seat.wish.name] = Reads(*(b + n - begin for b, n, begin in sums))
 
 
-class _Weights(Weight):
+class _Weights(RowWeights):
     """Every row's own weight and number of candidates."""
 
-    def __init__(self) -> None:
-        super().__init__(DecodingConfig())
-        self.wishes: list[Wish] = []
-
-    def guided(
-        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
-    ) -> Tensor:
-        """Guided scores ``[B, K]`` (float32)."""
-        pull = rewards.new_tensor([wish.weight for wish in self.wishes])[:, None] * rewards
-        return logits + (pull if known is None else floor_unknown(pull, known))
+    counts: Sequence[int] = ()
 
 
 class _Candidates(CandidateSession):
@@ -147,7 +143,7 @@ class _Candidates(CandidateSession):
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
         """Guided scores ``[B, V]``, -inf outside each row's candidates."""
-        counts = [min(wish.top_k, logits.shape[1]) for wish in self._weight.wishes]
+        counts = [min(count, logits.shape[1]) for count in self._weight.counts]
         self._count = max(counts)
         guided = super().scores(prefix, logits)
         if min(counts) == self._count:

@@ -7,7 +7,8 @@ import numpy as np
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Choice, Reads, Rewarder
-from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.decoding.sampling import require_draws
+from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.compatibility import check_head
 
 
@@ -28,11 +29,7 @@ class BestOfN:
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         check_head(self.name, scorer, "any")
-        if config.n > 1 and config.mode == "greedy":
-            raise ConfigError(
-                f"The method 'best_of_n' draws n = {config.n} responses, but greedy decoding gives "
-                "the same one each time; use mode 'sample' or n = 1."
-            )
+        require_draws(self.name, config)
         self.scorer = scorer
         self.samples = config.n
         self._batch_size = config.batch_size

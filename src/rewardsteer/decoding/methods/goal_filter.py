@@ -11,6 +11,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.dropping import watcher
 from rewardsteer.decoding.guide import Prefix, Rewarder
 from rewardsteer.decoding.reviews import ReviewSession, require_number
+from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.decoding.votes import majority_stands, window_agrees, winner
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
@@ -53,11 +54,7 @@ class GoalFilter:
                 f"The goal {goal.name!r} is of kind 'nearest', which depends on the prompt; the "
                 f"method {self.name!r} needs one of kind mean, contrast or clusters."
             )
-        if config.n > 1 and config.mode == "greedy":
-            raise ConfigError(
-                f"The method {self.name!r} draws n = {config.n} responses, but greedy decoding "
-                "gives the same one each time; use mode 'sample' or n = 1."
-            )
+        require_draws(self.name, config)
         self.scorer, self.goal, self.samples = scorer, goal, config.n
         self._config, self._calibration = config, _calibration(config, scorer)
 

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Prefix, Rewarder
 from rewardsteer.decoding.reviews import ReviewSession
+from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.compatibility import check_head
 
@@ -35,11 +36,7 @@ class SpeculativeRejection:
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         check_head(self.name, scorer, "scalar", single=True)
-        if config.n > 1 and config.mode == "greedy":
-            raise ConfigError(
-                f"The method {self.name!r} draws n = {config.n} responses, but greedy decoding "
-                "gives the same one each time; use mode 'sample' or n = 1."
-            )
+        require_draws(self.name, config)
         if config.n > config.batch_size:
             raise ConfigError(
                 f"The method {self.name!r} draws the n = {config.n} responses to a prompt "
