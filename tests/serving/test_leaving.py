@@ -107,6 +107,8 @@ def crowd(address, service, seed, clients=12, requests=3):
 
 
 def test_a_fifth_hangs_up_and_nothing_stays(folder):
+    # What other tests of this process left is theirs.
+    start = kept()
     service = make_service(folder)
     with running(service) as (address, guard):
         crowd(address, service, 0)
@@ -118,7 +120,8 @@ def test_a_fifth_hangs_up_and_nothing_stays(folder):
         assert service.batcher.lanes == 0
         time.sleep(0.3)
         after = kept()
-        assert after[Ticket] == after[Row] == 0
+        assert after[Ticket] <= start[Ticket]
+        assert after[Row] <= start[Row]
         assert after[torch.Tensor] <= before[torch.Tensor]
         assert after[asyncio.Task] <= before[asyncio.Task]
         # Allocators keep some; what a leak would add grows with the rounds.
