@@ -16,6 +16,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
+from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.growing_cache import GrowingCache
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -26,8 +27,20 @@ HEADS = {
     "none": None, "farma": ("vocabulary", "max_constraint"),
     "genarm": ("vocabulary", "autoregressive"), "args": ("scalar", "bradley_terry"),
     "pargs": ("scalar", "partial"), "cd": ("scalar", "partial"),
-    "best_of_n": ("scalar", "bradley_terry"),
+    "best_of_n": ("scalar", "bradley_terry"), "speculative_rejection": ("scalar", "bradley_terry"),
+    "cards": ("scalar", "bradley_terry"), "goal_filter": ("scalar", "bradley_terry"),
+    "goal_beam": ("scalar", "bradley_terry"),
 }
+# Random models would reject and drop at random. With these nothing is, so that the price of looking
+# is what is timed; what rejecting saves or costs depends on the models.
+SEGMENTS: dict[str, dict[str, Any]] = {
+    "cards": {"reward_target": -1e6, "segment_min": 16, "segment_tokens": 16},
+    "goal_filter": {"drop_threshold": -1.0},
+    "goal_beam": {"step_tokens": 16},
+}
+SAMPLED = ("best_of_n", "speculative_rejection", *SEGMENTS)
+# These draw the 8 responses to a prompt together, which takes a batch of so many rows.
+TOGETHER = ("speculative_rejection", "goal_filter", "goal_beam")
 # Lengths at which the published style is timed; its time grows smoothly in between.
 _NAIVE_LENGTHS = 3
 
@@ -57,7 +70,7 @@ class Sizes:
 
 _FEW = ("none", "farma", "args")
 SIZES = Sizes(Backbone(8, 512, 32_000), (
-    Cell(350, 64, 1),
+    Cell(350, 64, 1, tuple(name for name in HEADS if name not in TOGETHER)),
     Cell(350, 64, 8, (*HEADS, "args:5", "args:20", "args:40")),
     Cell(350, 64, 32, _FEW, runs=1),
     Cell(128, 256, 1, _FEW, runs=1),
@@ -66,7 +79,9 @@ SIZES = Sizes(Backbone(8, 512, 32_000), (
 ))
 SETUP = (
     f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, pargs "
-    "and cd, 8 samples of each prompt for best_of_n. Prompts are read within the time. The ratio "
+    "and cd, 8 samples of each prompt for best_of_n, speculative_rejection and goal_filter, which "
+    "drops none here, as cards rejects no segment of 16 tokens; goal_beam keeps 4 of 8 hypotheses at "
+    "every 16 tokens. Prompts are read within the time. The ratio "
     "is the method's speed over that of the policy alone in transformers' `generate`. Floor: "
     "forward passes of both models over the same tokens, with caches and nothing else. Faster than "
     "re-reading: a token's time in a loop of batch 1 that reads everything anew with both models "
@@ -112,14 +127,18 @@ class Bench:
                 self.rewards[head], self.tokenizer, Template(append_eos=False), objective=objective
             )
         config = DecodingConfig(
-            method=name, mode="sample" if name == "best_of_n" else "greedy",
+            method=name, mode="sample" if name in SAMPLED else "greedy",
             max_new_tokens=cell.new, batch_size=cell.batch, top_k=int(count or 10), n=8,
+            **SEGMENTS.get(name, {}),
         )
         requests = [
             Request(id=str(number), prompt="", prompt_ids=ids)
             for number, ids in enumerate(self.prompts(cell).tolist())
         ]
-        method = build_method(config, scorer)
+        goal = GoalState(
+            "goal", torch.ones(1, self.backbone.size), Provenance(kind="mean", model_fingerprint="")
+        )
+        method = build_method(config, scorer, goal)
         answers = list(generate(self.policy, self.tokenizer, requests, method, config))
         if any(len(answer.token_ids) != cell.new for answer in answers):
             raise RuntimeError(f"{name} generated another number of tokens than {cell.new}")

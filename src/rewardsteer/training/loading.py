@@ -50,8 +50,8 @@ def build(
             _check_kept(config, grew=rows < len(model.carrier.get_input_embeddings().weight))
         if config.head.kind == "vocabulary":
             install_projection(model.carrier)  # resized embeddings bring a plain layer back
-        if config.quantize is not None and whole:
-            _round(model)
+        if config.quantize is not None:
+            (_round if whole else _as_stored)(model)
         if config.lora is not None:
             add_adapters(model, config.lora)
     if weights is not None:
@@ -111,6 +111,15 @@ def _quantization(settings: QuantizeSettings, precision: str) -> Any:
         load_in_4bit=True, bnb_4bit_quant_type=settings.kind, bnb_4bit_compute_dtype=compute,
         bnb_4bit_use_double_quant=settings.double,
     )
+
+
+def _as_stored(model: RewardModel) -> None:
+    """Keep 4-bit weights as they are. On CPUs with bf16 instructions bitsandbytes repacks them at
+    the first forward pass outside training: with coarser scales from then on, in training too, and
+    only where rows are whole blocks long."""
+    for module in model.base.modules():
+        if hasattr(module, "support_avx512bf16_for_cpu"):
+            module.support_avx512bf16_for_cpu = False
 
 
 def _round(model: RewardModel) -> None:
