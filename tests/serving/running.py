@@ -1,5 +1,9 @@
-"""A server in a thread of this process, and what it is compared with."""
+"""A server in a thread of this process or in one of its own, and what it is compared with."""
 
+import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -85,3 +89,49 @@ def client(address, key=None, **options):
     headers = {} if key is None else {"Authorization": f"Bearer {key}"}
     limits = httpx.Limits(max_connections=200, max_keepalive_connections=200)
     return httpx.Client(base_url=address, headers=headers, timeout=60, limits=limits, **options)
+
+
+class Process:
+    """``rewardsteer`` with some words, which serve, in a process of its own."""
+
+    def __init__(self, *words, **environment):
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "rewardsteer", *map(str, words)],
+            stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
+            env=os.environ | environment,
+        )
+        self.lines = []
+        self.ready = threading.Event()
+        self._reader = threading.Thread(target=self._read)
+        self._reader.start()
+        assert self.ready.wait(120), self.lines
+        line = next(line for line in self.lines if "serving at" in line)
+        self.address = line.split()[-1]
+
+    def _read(self):
+        for line in self.process.stderr:
+            self.lines.append(line.strip())
+            if "serving at" in line:
+                self.ready.set()
+        self.ready.set()
+
+    def end(self, sig=signal.SIGTERM):
+        if self.process.poll() is None:
+            self.process.send_signal(sig)
+        code = self.process.wait(60)
+        self._reader.join(10)
+        return code
+
+    def accepted(self):
+        [line] = [line for line in self.lines if "requests were accepted" in line]
+        return int(line.split()[1])
+
+
+def wait_for(address):
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            return httpx.get(f"{address}/healthz", timeout=5)
+        except httpx.TransportError:
+            assert time.monotonic() < deadline
+            time.sleep(0.05)

@@ -1,8 +1,5 @@
 """The command: a signal to end loses no accepted request, and what cannot be served is refused."""
 
-import os
-import signal
-import subprocess
 import sys
 import threading
 import time
@@ -20,7 +17,7 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.serving.run import check_reach, read_key
 from rewardsteer.serving.vllm_server import command
 from tests.fakes import character_tokenizer, save_tiny
-from tests.serving.running import KEY
+from tests.serving.running import KEY, Process, wait_for
 
 
 @pytest.fixture(scope="module")
@@ -37,59 +34,13 @@ def root(tmp_path_factory):
     return root
 
 
-class Process:
-    """``rewardsteer serve`` in a process of its own."""
-
-    def __init__(self, root, *options, **environment):
-        command = [
-            sys.executable, "-m", "rewardsteer", "serve", "--model", str(root / "policy"),
-            "--reward-model", str(root / "reward"), "--port", "0", *options,
-        ]
-        self.process = subprocess.Popen(
-            command, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
-            env=os.environ | environment,
-        )
-        self.lines = []
-        self.ready = threading.Event()
-        self._reader = threading.Thread(target=self._read)
-        self._reader.start()
-        assert self.ready.wait(120), self.lines
-        line = next(line for line in self.lines if "serving at" in line)
-        self.address = line.split()[-1]
-
-    def _read(self):
-        for line in self.process.stderr:
-            self.lines.append(line.strip())
-            if "serving at" in line:
-                self.ready.set()
-        self.ready.set()
-
-    def end(self, sig=signal.SIGTERM):
-        if self.process.poll() is None:
-            self.process.send_signal(sig)
-        code = self.process.wait(60)
-        self._reader.join(10)
-        return code
-
-    def accepted(self):
-        [line] = [line for line in self.lines if "requests were accepted" in line]
-        return int(line.split()[1])
-
-
-def wait_for(address):
-    deadline = time.monotonic() + 60
-    while True:
-        try:
-            return httpx.get(f"{address}/healthz", timeout=5)
-        except httpx.TransportError:
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
-
-
 def test_sigterm_under_load_loses_no_accepted_request(root):
     """Whole answers for all that were accepted, 503 for the others; the key comes from the
     environment."""
-    server = Process(root, "--limit", "places=8", REWARDSTEER_API_KEY=KEY)
+    server = Process(
+        "serve", "--model", root / "policy", "--reward-model", root / "reward", "--port", "0",
+        "--limit", "places=8", REWARDSTEER_API_KEY=KEY,
+    )
     wait_for(server.address)
     header = {"Authorization": f"Bearer {KEY}"}
     assert httpx.post(f"{server.address}/v1/completions", json={"prompt": "a"}).status_code == 401

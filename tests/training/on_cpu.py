@@ -20,6 +20,12 @@ if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys():
     PartialState.__init__ = lambda self, cpu=False, **options: made(self, **options)
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
+if "ACCELERATE_USE_DEEPSPEED" in os.environ:
+    # Its own reductions in shared memory would be compiled first, which takes a minute.
+    from deepspeed.comm import torch as deepspeed_comm
+
+    deepspeed_comm.build_shm_op = lambda: None
+
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
