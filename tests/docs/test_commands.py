@@ -73,6 +73,7 @@ SMALLER = [
     (r"train (?!.*(prepared=|data\.sources))", ["prepared=PREPARED"]),
     (r"train (hh|tldr)/farma", ["rounds=2"]),
     (r" generate --model", ["--max-new-tokens", "4"]),
+    (r"by_subset", ["--overwrite"]),  # these rows have one subset, whose goal is there already
     (r"--budget-per-prompt", ["--budget-per-prompt", "300"]),  # the last one given counts
 ]
 
@@ -200,7 +201,7 @@ MODELS = {
     "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
     "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
                       "out/farma/model": "farma"},
-    "from_published_code.md": {"R": "goal"},
+    "from_published_code.md": {"R": "bt"},
     "goal.md": {"R": "bt"},
     "publishing.md": {"out/bt/model": "bt"},
     "report.md": {"R": "farma"},

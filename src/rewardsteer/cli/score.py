@@ -54,8 +54,12 @@ def score_command(
         typer.Option(help="Write per-token values; default: for solutions alone."),
     ] = None,
     batch_tokens: Annotated[
-        int, typer.Option(min=1, help="Tokens read together, padding included.")
-    ] = 4096,
+        int | None,
+        typer.Option(
+            min=1, help="Tokens read together, padding included. Default: 1024 on a CPU, 16384 "
+            "elsewhere."
+        ),
+    ] = None,
     shard_rows: Annotated[
         int, typer.Option(min=1, help="Rows written together; a kill costs at most so many.")
     ] = 2048,

@@ -21,12 +21,12 @@ class Settings(NamedTuple):
     """How to score.
 
     ``goal`` gives similarities; ``tokens`` writes per-token values too; ``batch_tokens`` is how
-    many tokens are read together, padding included.
+    many tokens are read together, padding included; None: as many as suit the device.
     """
 
     goal: Goal | None = None
     tokens: bool = False
-    batch_tokens: int = 4096
+    batch_tokens: int | None = None
 
 
 class Report(NamedTuple):

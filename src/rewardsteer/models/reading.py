@@ -22,6 +22,9 @@ logger = logging.getLogger(__name__)
 
 Rows = Sequence[Sequence[int]]
 
+# Tokens read together where nobody says. On a CPU activations of more fall out of its caches, which
+# costs up to half the speed (benchmarks/scoring.py); accelerators need many to be busy.
+BATCH_TOKENS = {"cpu": 1024, "accelerator": 16384}
 # A token in the cache takes part in attention alone: so many of them count as one that is read.
 _CACHED = 4
 # The part of a group's tokens that must be saved; below it the cache costs more than it spares.
@@ -73,9 +76,11 @@ def read_rows(
         prompts, responses: token ids; no row is empty.
         batch_size: rows read together; None: as many as ``batch_tokens`` allows.
         batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
-            quarter. None: no limit.
+            quarter. None: no limit beside ``batch_size``; without that `BATCH_TOKENS`.
         share: read the prompt of several rows once, where that saves enough and the model can.
     """
+    if batch_size is None and batch_tokens is None:
+        batch_tokens = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
     limits = {"rows": batch_size, "tokens": batch_tokens}
     groups = _worth_sharing(prompts, responses) if share else []
     if groups and not reads_on(model):

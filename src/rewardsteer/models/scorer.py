@@ -170,7 +170,8 @@ class Scorer:
         Args:
             prompts, completions: N each.
             batch_size: rows read together; None: as many as ``batch_tokens`` allows.
-            batch_tokens: tokens read together, padding included; None: no limit.
+            batch_tokens: tokens read together, padding included; None: no limit, or without a
+                ``batch_size`` what suits the device (`rewardsteer.models.reading`).
             goal: a goal state, for the similarities.
 
         Raises:
