@@ -23,6 +23,7 @@ CELLS = {
     "zero3": (FARMA, INFONCE),
 }
 OFTEN = {"log_steps": 2, "save_steps": 1}
+LORA = {"rank": 2}
 
 pytestmark = pytest.mark.slow
 
@@ -55,10 +56,12 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         for place, name in enumerate(CELLS[engine])
     ]
     cut = {"config": settings(world, "partial", 2, log=OFTEN), "out": str(tmp_path / "cut")}
-    jobs += [{**cut, "stop_at": 3}]
+    adapters = {"config": settings(world, "partial", 2, lora=LORA), "out": str(tmp_path / "lora")}
+    jobs += [{**cut, "stop_at": 3}, adapters]
     launch(engine, jobs, tmp_path)
     for place, name in enumerate(CELLS[engine]):
         assert max(distance(alone(name), tmp_path / f"{place}").values()) < 1e-5, name
+    assert max(distance(alone("partial", lora=LORA), tmp_path / "lora").values()) < 1e-5
     # What is logged beside the loss is of both processes too.
     for ours, theirs in zip(log_lines(alone(FARMA)), log_lines(tmp_path / "0"), strict=True):
         for name in {"accuracy", "reward_gap", "grad_norm"} & ours.keys():
