@@ -1,7 +1,7 @@
 """What the runs of goal_filter share: rules chosen on some questions, measured on others.
 
-Every row of a table is decoded, not replayed: what is dropped is never generated. Tokens are those
-that the policy read and, where there is a rule, those that the reward model of the same size read.
+Tokens are those that the policy read and, where there is a rule, those that the reward model of the
+same size read.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -76,8 +76,24 @@ def run(
 
 def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
     """Figures of all methods on the test questions; the rules' settings go to ``out``."""
-    rules = choose_rules(world, samples, out)
-    print("chosen on the validation questions:", rules, flush=True)
+    rules = _choose_rules(world, samples, out)
+    size, figures = relative_size(world.scorer, world.policy), {}
+    for label, settings in compared(rules, samples).items():
+        config = world.base.model_copy(update={"method": "goal_filter"} | settings)
+        answers = world.answers(config, world.test)
+        figures[label] = {
+            "accuracy": [float(world.is_correct(one)) for one in answers],
+            "tokens": [equivalent_tokens(one.cost, size) for one in answers],
+            "drawn": [float(one.cost.lm_calls) for one in answers],
+        }
+        means = {name: round(float(np.mean(of)), 3) for name, of in figures[label].items()}
+        print(label, means, flush=True)
+    return figures
+
+
+def compared(rules: Mapping[str, dict[str, Any]], samples: int) -> dict[str, dict[str, Any]]:
+    """Settings of all that is compared: votes, ESC and adaptive consistency, alone and with rules.
+    """
     rows: dict[str, dict[str, Any]] = {
         f"plain vote, n = {samples}": {"drop_rule": "none", "n": samples},
         f"plain vote, n = {2 * samples}": {"drop_rule": "none", "n": 2 * samples},
@@ -96,23 +112,10 @@ def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
             "n": samples, "vote_stop": "esc", "vote_window": 4
         }
         rows[f"{rule} + adaptive, 0.95"] = settings | {"n": samples, "vote_stop": "adaptive"}
-    size, figures = relative_size(world.scorer, world.policy), {}
-    for label, settings in rows.items():
-        config = world.base.model_copy(update={"method": "goal_filter"} | settings)
-        answers = world.answers(config, world.test)
-        figures[label] = {
-            "accuracy": [float(world.is_correct(one)) for one in answers],
-            "tokens": [equivalent_tokens(one.cost, size) for one in answers],
-            "drawn": [float(one.cost.lm_calls) for one in answers],
-        }
-        means = {name: round(float(np.mean(of)), 3) for name, of in figures[label].items()}
-        print(label, means, flush=True)
-    return figures
+    return rows
 
 
-def choose_rules(world: World, samples: int, out: Path) -> dict[str, dict[str, Any]]:
-    """Settings of each rule whose vote is best on the validation questions, of equals the cheapest.
-    """
+def _choose_rules(world: World, samples: int, out: Path) -> dict[str, dict[str, Any]]:
     several = [
         request.model_copy(update={"id": f"{request.id}/{number}"})
         for request in world.validation for number in range(samples)
@@ -123,14 +126,30 @@ def choose_rules(world: World, samples: int, out: Path) -> dict[str, dict[str, A
         [request.prompt for request in several], [one.completion for one in drawn],
         batch_size=256, goal=world.goal,
     )
-    values = [one.similarities for one in scored]
-    correct = [world.is_correct(one) for one in drawn]
-    answers = [canonical_answer(extract_answer(one.completion)) for one in drawn]
-    print(f"validation samples: {np.mean(correct):.3f} right", flush=True)
-    calibration = fit_calibration(
-        values, correct, model_fingerprint=world.scorer.fingerprint
+    return choose_rules(
+        world.base, [one.similarities for one in scored],
+        [canonical_answer(extract_answer(one.completion)) for one in drawn],
+        [world.is_correct(one) for one in drawn], samples, out / "calibration.json",
+        fingerprint=world.scorer.fingerprint,
     )
-    place = out / "calibration.json"
+
+
+def choose_rules(
+    base: DecodingConfig, values: Sequence[np.ndarray], answers: Sequence[str | None],
+    correct: Sequence[bool], samples: int, place: Path, *, fingerprint: str = "",
+) -> dict[str, dict[str, Any]]:
+    """Settings of each rule whose vote is best on the validation questions, of equals the cheapest.
+
+    Args:
+        base: the other settings.
+        values, answers, correct: of every sample, ``samples`` of a question one after the other:
+            similarities of its tokens, final answer, whether that is right.
+        samples: of a question.
+        place: gets the calibration.
+        fingerprint: of the reward model.
+    """
+    print(f"validation samples: {np.mean(correct):.3f} right", flush=True)
+    calibration = fit_calibration(values, correct, model_fingerprint=fingerprint)
     save_calibration(calibration, place)
     quantiles = np.quantile(np.concatenate(values), np.linspace(0.02, 0.9, 45)).tolist()
     candidates = {
@@ -147,12 +166,13 @@ def choose_rules(world: World, samples: int, out: Path) -> dict[str, dict[str, A
     for rule, several_settings in candidates.items():
         ranked = []
         for settings in several_settings:
-            settings = {"drop_rule": rule, "drop_start": world.base.drop_start, **settings}
-            config = world.base.model_copy(update=settings)
+            settings = {"drop_rule": rule, "drop_start": base.drop_start, **settings}
+            config = base.model_copy(update=settings)
             ranked.append((
                 *_replay(config, calibration, values, answers, correct, samples), settings
             ))
         chosen[rule] = max(ranked, key=lambda one: (one[0], -one[1]))[2]
+    print("chosen on the validation questions:", chosen, flush=True)
     return chosen
 
 

@@ -1,0 +1,141 @@
+"""goal_filter on real questions: solutions that real models wrote, dropped as they would have been.
+
+    python runs/goal_filter_recorded.py OUT SCORES…
+
+SCORES: files of scored solutions (all/BENCHMARK.jsonl of `rewardsteer score`, so with similarities
+and labels), one a reward model, as runs/gsm8k_goal.sh leaves in its OUT/goal-SEED/scores. The
+samples of a question are drawn from what was recorded, in several orders; the method's own rules
+decide which are begun, where each is dropped and what the vote says. A sample does not depend on
+the others, so what this counts is what decoding would have generated. The reward model counts as
+large as the policy. Writes OUT/table.md.
+"""
+
+import argparse
+import random
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from goal_filter import Figures, choose_rules, compared, table
+
+from rewardsteer.data.answers import canonical_answer
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.dropping import watcher
+from rewardsteer.decoding.methods.goal_filter import VotePlan
+from rewardsteer.goals.calibration import load_calibration
+from rewardsteer.outputs import read_jsonl, write_text
+
+SAMPLES, ORDERS = 16, 8
+
+
+@dataclass
+class Recorded:
+    """A recorded solution, written up to some token."""
+
+    row: dict[str, Any]
+    written: int = 0
+    dropped: bool = False
+
+    @property
+    def token_ids(self) -> range:
+        return range(self.written)
+
+    @property
+    def finish_reason(self) -> str | None:
+        return "stop" if self.written == self.row["token_count"] else None
+
+    @property
+    def answer(self) -> str | None:
+        return canonical_answer(self.row.get("predicted_answer"))
+
+    def write(self, watch: Any) -> None:
+        """Go on to the token that drops it, or to its end."""
+        self.dropped = False
+        for value in self.row["token_similarities"][self.written :]:
+            self.written += 1
+            if watch is not None and watch(value):
+                self.dropped = True
+                return
+
+
+def decode(config: DecodingConfig, rows: Sequence[dict[str, Any]]) -> tuple[float, float, float]:
+    """Whether the vote is right, tokens that both models read, and tokens generated."""
+    calibration = None
+    if config.drop_rule == "probability":
+        calibration = load_calibration(Path(config.calibration or ""))
+    plan = VotePlan(config, lambda one: one.answer, lambda: watcher(config, calibration))
+    begun: dict[int, Recorded] = {}
+    read = 0
+    while samples := plan.start():
+        for sample in samples:
+            one, watch = begun.setdefault(sample, Recorded(rows[sample])), plan.watch(sample)
+            before = one.written
+            one.write(watch)
+            if watch is not None:
+                read += one.row["prompt_tokens"] + one.written - before
+            plan.finish(sample, one)
+    chosen = plan.choose()
+    written = sum(one.written for one in begun.values())
+    prompts = sum(one.row["prompt_tokens"] for one in begun.values())
+    right = chosen is not None and bool(begun[chosen].row["is_correct"])
+    return float(right), float(prompts + written + read), float(written)
+
+
+def questions(place: Path) -> list[list[dict[str, Any]]]:
+    """Scored solutions by question; questions with too few of them are left out."""
+    found = defaultdict(list)
+    for _, row in read_jsonl(place):
+        if row.get("token_similarities") and row.get("is_correct") is not None:
+            found[row["question_id"]].append(row)
+    return [rows for _, rows in sorted(found.items()) if len(rows) >= SAMPLES]
+
+
+def orders(asked: Iterable[Sequence[dict[str, Any]]], most: int) -> list[list[dict[str, Any]]]:
+    """Every question in several random orders of its solutions."""
+    rng = random.Random(0)
+    return [rng.sample(list(rows), min(most, len(rows))) for rows in asked for _ in range(ORDERS)]
+
+
+def measure(place: Path, out: Path) -> dict[str, Figures]:
+    """Figures of all methods on half of the questions, their settings chosen on the other half."""
+    asked = questions(place)
+    random.Random(0).shuffle(asked)
+    half = len(asked) // 2
+    print(f"{half} questions to choose on, {len(asked) - half} to test on", flush=True)
+    base = DecodingConfig(drop_start=5, max_new_tokens=10_000)
+    flat = [row for rows in orders(asked[:half], SAMPLES) for row in rows]
+    rules = choose_rules(
+        base, [np.array(row["token_similarities"]) for row in flat],
+        [canonical_answer(row.get("predicted_answer")) for row in flat],
+        [bool(row["is_correct"]) for row in flat], SAMPLES, out / "calibration.json",
+    )
+    test, figures = orders(asked[half:], 3 * SAMPLES), {}
+    most = min(map(len, test))
+    for label, settings in compared(rules, SAMPLES).items():
+        n = min(settings["n"], most)
+        label = label.replace(f"n = {settings['n']}", f"n = {n}")
+        config = base.model_copy(update={"method": "goal_filter", **settings, "n": n})
+        found = np.array([decode(config, rows) for rows in test])
+        means = found.reshape(-1, ORDERS, 3).mean(axis=1)
+        figures[label] = dict(zip(("accuracy", "tokens", "drawn"), means.T.tolist(), strict=True))
+        print(label, found.mean(axis=0).round(3).tolist(), flush=True)
+    return figures
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("scores", type=Path, nargs="+")
+    arguments = parser.parse_args()
+    figures = [
+        measure(place, arguments.out / str(number))
+        for number, place in enumerate(arguments.scores)
+    ]
+    write_text(arguments.out / "table.md", table(figures, f"plain vote, n = {SAMPLES}") + "\n")
+
+
+if __name__ == "__main__":
+    main()
