@@ -25,7 +25,7 @@ from rewardsteer.data.answers import canonical_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.dropping import watcher
 from rewardsteer.decoding.methods.goal_filter import VotePlan
-from rewardsteer.goals.calibration import load_calibration
+from rewardsteer.goals.calibration import PositionCalibration, load_calibration
 from rewardsteer.outputs import read_jsonl, write_text
 
 SAMPLES, ORDERS = 16, 8
@@ -61,11 +61,11 @@ class Recorded:
                 return
 
 
-def decode(config: DecodingConfig, rows: Sequence[dict[str, Any]]) -> tuple[float, float, float]:
+def decode(
+    config: DecodingConfig, rows: Sequence[dict[str, Any]],
+    calibration: PositionCalibration | None = None,
+) -> tuple[float, float, float]:
     """Whether the vote is right, tokens that both models read, and tokens generated."""
-    calibration = None
-    if config.drop_rule == "probability":
-        calibration = load_calibration(Path(config.calibration or ""))
     plan = VotePlan(config, lambda one: one.answer, lambda: watcher(config, calibration))
     begun: dict[int, Recorded] = {}
     read = 0
@@ -109,16 +109,17 @@ def measure(place: Path, out: Path) -> dict[str, Figures]:
     flat = [row for rows in orders(asked[:half], SAMPLES) for row in rows]
     rules = choose_rules(
         base, [np.array(row["token_similarities"]) for row in flat],
-        [canonical_answer(row.get("predicted_answer")) for row in flat],
-        [bool(row["is_correct"]) for row in flat], SAMPLES, out / "calibration.json",
+        [Recorded(row).answer for row in flat], [bool(row["is_correct"]) for row in flat],
+        SAMPLES, out / "calibration.json",
     )
+    calibration = load_calibration(out / "calibration.json")
     test, figures = orders(asked[half:], 3 * SAMPLES), {}
     most = min(map(len, test))
     for label, settings in compared(rules, SAMPLES).items():
         n = min(settings["n"], most)
         label = label.replace(f"n = {settings['n']}", f"n = {n}")
         config = base.model_copy(update={"method": "goal_filter", **settings, "n": n})
-        found = np.array([decode(config, rows) for rows in test])
+        found = np.array([decode(config, rows, calibration) for rows in test])
         means = found.reshape(-1, ORDERS, 3).mean(axis=1)
         figures[label] = dict(zip(("accuracy", "tokens", "drawn"), means.T.tolist(), strict=True))
         print(label, found.mean(axis=0).round(3).tolist(), flush=True)

@@ -292,12 +292,13 @@ def prepare_page(page, place):
         invoke(["evaluate", "correctness", "--scores", "out/scores", "--out", "out/correctness"])
 
 
-SERVED = [command for command in OUR_COMMANDS
-          if "serve" in command.words and "--engine" not in command.words]
+# Pages that say the same need one server.
+SERVED = {command.text: command for command in OUR_COMMANDS
+          if "serve" in command.words and "--engine" not in command.words}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("command", SERVED, ids=str)
+@pytest.mark.parametrize("command", SERVED.values(), ids=str)
 def test_server_answers_what_its_page_asks(command, place):
     shutil.copytree(place / "made" / "farma", place / "out/farma/model")
     (place / "key").write_text("0123456789abcdef-0123456789abcdef\n")
