@@ -49,6 +49,8 @@ check: setup
 
 BENCH_VENV := $(if $(filter vllm,$(TABLE)),$(VENV_VLLM),$(VENV))
 
+# As users have it.
+bench: export TOKENIZERS_PARALLELISM = true
 bench: $(BENCH_VENV)/.done
 	$(BENCH_VENV)/bin/python -m benchmarks $(TABLE)
 

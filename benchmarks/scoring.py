@@ -1,5 +1,5 @@
-"""Scoring real completions: `rewardsteer score` against a loop of one row at a time and against
-transformers' text-classification pipeline at the same number of rows a batch.
+"""Scoring real completions: `rewardsteer score` against stock transformers, as a loop of one row at
+a time and as the text-classification pipeline at the same number of rows a batch.
 
 Real GSM8K completions, 18 a question, with reward models of random weights. Memory is measured in
 processes of their own, as rows grow; `runs/plot_scoring_memory.py` draws it.
@@ -10,6 +10,7 @@ import json
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -91,7 +92,7 @@ def _speed(backbone: Backbone, rows: list[dict[str, Any]], sizes: Sizes) -> list
     _agree(scorer, pipe, rows[:20], sizes.batch)
     goal = _goal(backbone.size)
     sides = {
-        "one row at a time": (None, lambda: _one_by_one(scorer, rows)),
+        "one row at a time": (None, lambda: _looped(pipe, rows)),
         f"transformers' pipeline, batch {sizes.batch}":
             (tokens, lambda: _piped(pipe, rows, sizes.batch)),
     }
@@ -104,12 +105,12 @@ def _speed(backbone: Backbone, rows: list[dict[str, Any]], sizes: Sizes) -> list
         ) | {"against": name})
     seconds = in_turn([
         lambda: timed(lambda: _ours(scorer, rows, Settings(goal, True))),
-        lambda: timed(lambda: _one_by_one(scorer, rows, goal)),
+        lambda: timed(lambda: _token_by_token(scorer, rows, goal)),
     ], sizes.runs)
     found.append(rates(
         f"rewards and similarities of every token, {backbone.layers} × {backbone.size}", seconds,
         work=len(rows), unit="rows/s",
-    ) | {"against": "one row at a time"})
+    ) | {"against": "our scorer, one row at a time"})
     return found
 
 
@@ -119,30 +120,37 @@ def _ours(scorer: Scorer, rows: list[dict[str, Any]], settings: Settings) -> Non
         score_rows(scorer, rows, Path(folder) / "y.jsonl", settings)
 
 
-def _one_by_one(
-    scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState | None = None
-) -> None:
+@torch.no_grad()
+def _looped(pipe: Any, rows: list[dict[str, Any]]) -> list[float]:
     """The plain loop; it writes nothing."""
+    return [
+        pipe.model(**pipe.tokenizer(text, return_tensors="pt").to(pipe.device)).logits.item()
+        for text in _texts(pipe, rows)
+    ]
+
+
+def _token_by_token(scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState) -> None:
+    """The same loop for what stock transformers does not have; it writes nothing."""
     for row in rows:
-        if goal is None:
-            scorer.score([row["prompt"]], [row["completion"]], batch_size=1)
-        else:
-            scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
+        scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
 
 
 def _piped(pipe: Any, rows: list[dict[str, Any]], batch: int) -> list[float]:
     """Stock transformers on the whole texts, as it documents it; it writes nothing."""
-    texts = (row["prompt"] + "\n" + row["completion"] + pipe.tokenizer.eos_token for row in rows)
-    return [
-        one["score"] for one in pipe(texts, batch_size=batch, function_to_apply="none")
-    ]
+    found = pipe(_texts(pipe, rows), batch_size=batch, function_to_apply="none")
+    return [one["score"] for one in found]
+
+
+def _texts(pipe: Any, rows: list[dict[str, Any]]) -> Iterator[str]:
+    for row in rows:
+        yield row["prompt"] + "\n" + row["completion"] + pipe.tokenizer.eos_token
 
 
 def _agree(scorer: Scorer, pipe: Any, rows: list[dict[str, Any]], batch: int) -> None:
-    """Both sides give the same rewards, or there is nothing to compare."""
+    """All sides give the same rewards, or there is nothing to compare."""
     ours = scorer.score([row["prompt"] for row in rows], [row["completion"] for row in rows])
-    theirs = torch.tensor(_piped(pipe, rows, batch), dtype=torch.float64)
-    torch.testing.assert_close(torch.from_numpy(ours), theirs, rtol=1e-3, atol=1e-4)
+    for theirs in (_piped(pipe, rows, batch), _looped(pipe, rows)):
+        torch.testing.assert_close(ours.tolist(), theirs, rtol=1e-3, atol=1e-4)
 
 
 def _pipeline(backbone: Backbone) -> Any:

@@ -192,3 +192,17 @@ def test_recurrent_models_read_whole_rows(tmp_path, caplog):
         found, expected = (scorer.score_ids(prompts, responses) for scorer in scorers)
     np.testing.assert_allclose(found, expected)
     assert "rows are read whole" in caplog.text
+
+
+@pytest.mark.parametrize(("width", "dtype", "tokens"), [
+    (64, torch.float32, 4096), (256, torch.float32, 3072), (512, torch.float32, 1536),
+    (512, torch.bfloat16, 3072), (4096, torch.float32, 1024),
+])
+def test_small_models_read_more_tokens_together(tmp_path, width, dtype, tokens):
+    scorer = make(tmp_path, intermediate_size=width)[0]
+    assert reading.tokens_together(scorer.reward_model.to(dtype)) == tokens
+
+
+def test_without_a_word_about_its_layers_four_times_the_width(tmp_path):
+    scorer = make(tmp_path, "gpt2", dtype=torch.float32, n_embd=128)[0]
+    assert reading.tokens_together(scorer.reward_model) == 3 * 2**20 // (4 * 128 * 4)

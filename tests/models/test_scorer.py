@@ -145,8 +145,9 @@ def test_saved_and_loaded(base, tmp_path):
     assert loaded.template == scorer.template
     assert loaded.objective == "bradley_terry"
     assert loaded.fingerprint
-    np.testing.assert_array_equal(
-        loaded.score(PROMPTS, COMPLETIONS), scorer.score(PROMPTS, COMPLETIONS)
+    # Where weights lie in memory decides how products of a few rows are rounded.
+    np.testing.assert_allclose(
+        loaded.score(PROMPTS, COMPLETIONS), scorer.score(PROMPTS, COMPLETIONS), rtol=1e-6
     )
     with pytest.raises(CheckpointError, match="nowhere"):
         Scorer.load(tmp_path / "nowhere")

@@ -4,7 +4,6 @@ import copy
 
 import pytest
 import torch
-from torch import distributed as dist
 from torch import nn
 from torch.nn.functional import logsigmoid
 from transformers import AutoModelForCausalLM
@@ -23,6 +22,7 @@ from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import LoraSettings
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
+from tests.processes import in_two_processes
 
 CONFIG = HeadConfig(kind="vocabulary")
 
@@ -273,19 +273,14 @@ def check_sharded(rank, units, temperature):
             assert_close(parameter.grad.full_tensor(), want[name], name)
 
 
-def _run_process(rank, folder):
-    torch.set_num_threads(1)
-    dist.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
-    )
+def check_all_sharded(rank):
     for units in ("layers", "projection"):
         for temperature in (None, 0.5):
             check_sharded(rank, units, temperature)
-    dist.destroy_process_group()
 
 
 @pytest.mark.slow
 def test_two_sharded_processes_equal_one(tmp_path):
     """Loss and gradients under FSDP2, the output layer gathered with the rest or by itself, in
     which case its parameters are there during its call only."""
-    torch.multiprocessing.spawn(_run_process, (tmp_path,), nprocs=2)
+    in_two_processes(check_all_sharded, tmp_path)

@@ -26,6 +26,7 @@ from rewardsteer.objectives.reduce import global_mean, standing_aside
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.fakes import fixed_output
+from tests.processes import in_two_processes
 
 WIDTH = 5  # hidden size
 WINDOWS = [(0.0, 1.0), (0.0, 0.5), (0.5, 1.0)]
@@ -611,11 +612,7 @@ def aside(weight, rank):
         return contrastive(weight, rank, "infonce")
 
 
-def one_process(rank, world, folder):
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=world
-    )
+def one_process(rank, folder):
     found = {}
     for name, make in (
         ("logarithm", lambda weight: logarithm(weight, [rank])),
@@ -629,12 +626,11 @@ def one_process(rank, world, folder):
         loss.backward()
         gradient = weight.grad.clone()
         torch.distributed.all_reduce(gradient)
-        found[name] = (loss.detach(), gradient / world)
+        found[name] = (loss.detach(), gradient / 2)
     nothing = torch.zeros((), dtype=torch.float64, requires_grad=True)
     empty = global_mean(nothing * 1.0, torch.tensor(0))
     found["empty"] = (empty.detach(), empty.detach())
-    torch.save(found, f"{folder}/{rank}.pt")
-    torch.distributed.destroy_process_group()
+    torch.save(found, folder / f"{rank}.pt")
 
 
 def whole_states(batch, parts):
@@ -652,7 +648,7 @@ def whole_states(batch, parts):
 
 @pytest.mark.slow
 def test_two_processes_with_unequal_rows_give_the_gradient_of_one(tmp_path):
-    torch.multiprocessing.spawn(one_process, args=(2, str(tmp_path)), nprocs=2)
+    in_two_processes(one_process, tmp_path, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
 
     def whole(name):

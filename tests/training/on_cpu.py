@@ -30,6 +30,7 @@ from rewardsteer.errors import RewardsteerError
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
 from rewardsteer.training.trainer import RewardTrainer
+from tests.processes import leave
 
 
 class Stopped(BaseException):
@@ -59,3 +60,4 @@ def run(job):
 if __name__ == "__main__":
     for each in json.loads(Path(sys.argv[1]).read_text()):
         run(each)
+    leave()

@@ -56,8 +56,8 @@ def score_command(
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens read together, padding included. Default: 1024 on a CPU, 16384 "
-            "elsewhere."
+            min=1, help="Tokens read together, padding included. Default: 1024 on a CPU (more for "
+            "small models), 16384 elsewhere."
         ),
     ] = None,
     shard_rows: Annotated[

@@ -33,11 +33,15 @@ def train_command(
     # Settings are checked before torch is loaded: a typing mistake answers at once.
     config = load_config(TrainConfig, read_recipe(recipe), overrides or ())
 
+    from accelerate import PartialState
+
     from rewardsteer.quiet import quiet_libraries
     from rewardsteer.training.run import train
 
     quiet_libraries()
     folder = train(config, out, resume=resume, overwrite=overwrite)
+    # Processes that leave together without having parted may wait for each other, or abort.
+    PartialState().destroy_process_group()
     typer.echo(f"reward model: {folder}", err=True)
 
 

@@ -139,6 +139,15 @@ class GuideSession(Protocol):
 
 
 @runtime_checkable
+class Foreseeing(Protocol):
+    """A session whose reward model is asked about the prefixes alone, whatever the policy says of
+    them. An engine may have it read them at the same time as the policy."""
+
+    def read(self, prefix_ids: Tensor, attention_mask: Tensor) -> None:
+        """Read prefixes ``[B, T]``, padded on the left; the next `scores` is about them."""
+
+
+@runtime_checkable
 class Reviewer(Protocol):
     """A session that looks at responses as they grow: ends them, drops them or takes tokens back.
 

@@ -49,11 +49,18 @@ class VocabularySession:
         self._scorer, self._weight, self._normalise = scorer, weight, normalise
         self._cache = scorer.open()
         self._calls: list[int] = []
+        self._ahead: Tensor | None = None
+
+    def read(self, prefix_ids: Tensor, attention_mask: Tensor) -> None:
+        """Read prefixes ``[B, T]``; the next `scores` is about them."""
+        self._ahead = self._scorer.next_token(prefix_ids, attention_mask, self._cache)
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
         """Guided scores ``[B, V]``; the two vocabularies may be padded to different sizes."""
-        rewards = self._scorer.next_token(prefix.ids, prefix.mask, self._cache)
-        rewards = rewards[:, : self._scorer.vocabulary_size]
+        if self._ahead is None:
+            self.read(prefix.ids, prefix.mask)
+        assert self._ahead is not None
+        rewards, self._ahead = self._ahead[:, : self._scorer.vocabulary_size], None
         require_finite(rewards, prefix)
         asked = len(members(self._scorer))
         self._calls = [n + asked for n in self._calls or [0] * len(logits)]

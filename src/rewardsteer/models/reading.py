@@ -5,9 +5,10 @@ length across prompts, then read on from it. Positions and masks are those of th
 every token gets the state that its row alone would give it.
 """
 
+import functools
 import logging
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -15,6 +16,7 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
+from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 
@@ -22,9 +24,10 @@ logger = logging.getLogger(__name__)
 
 Rows = Sequence[Sequence[int]]
 
-# Tokens read together where nobody says. On a CPU activations of more fall out of its caches, which
-# costs up to half the speed (benchmarks/scoring.py); accelerators need many to be busy.
-BATCH_TOKENS = {"cpu": 1024, "accelerator": 16384}
+# Tokens read together where nobody says. Accelerators need many to be busy. On a CPU, activations
+# that fall out of its caches cost up to half the speed (measured: beyond 3 MiB in the widest part
+# of a layer), and fewer tokens than the least do not make up for reading the weights.
+_ON_ACCELERATORS, _LEAST, _MOST, _WIDEST = 16384, 1024, 4096, 3 * 2**20
 # A token in the cache takes part in attention alone: so many of them count as one that is read.
 _CACHED = 4
 # The part of a group's tokens that must be saved; below it the cache costs more than it spares.
@@ -39,9 +42,10 @@ class Read(NamedTuple):
     Attributes:
         rows: their numbers.
         ids: ``[R, T]`` the columns that were read, padded on the right: whole rows, or, where
-            prompts are shared, the prompt's last token and the response.
+            prompts are shared, the prompt's last token and the response; of the ends alone, the
+            last two.
         hidden: ``[R, T, D]`` states of these columns.
-        begins: ``[R]`` column of each row's first response token.
+        begins: ``[R]`` column of each row's first response token, or the first one there is.
         last: ``[R]`` column of its last token.
     """
 
@@ -67,7 +71,7 @@ class Read(NamedTuple):
 
 def read_rows(
     model: RewardModel, prompts: Rows, responses: Rows, *, batch_size: int | None,
-    batch_tokens: int | None, share: bool,
+    batch_tokens: int | None, share: bool, ends: bool = False,
 ) -> Iterator[Read]:
     """Read all rows, each once, in batches of similar length.
 
@@ -76,16 +80,17 @@ def read_rows(
         prompts, responses: token ids; no row is empty.
         batch_size: rows read together; None: as many as ``batch_tokens`` allows.
         batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
-            quarter. None: no limit beside ``batch_size``; without that `BATCH_TOKENS`.
+            quarter. None: no limit beside ``batch_size``; without that `tokens_together`.
         share: read the prompt of several rows once, where that saves enough and the model can.
+        ends: only the last two columns of each row are needed.
     """
     if batch_size is None and batch_tokens is None:
-        batch_tokens = BATCH_TOKENS["cpu" if model.device.type == "cpu" else "accelerator"]
+        batch_tokens = tokens_together(model)
     limits = {"rows": batch_size, "tokens": batch_tokens}
     groups = _worth_sharing(prompts, responses) if share else []
     if groups and not reads_on(model):
         groups = []
-    yield from _shared(model, prompts, responses, groups, limits)
+    yield from _shared(model, prompts, responses, groups, limits, ends=ends)
     shared = {row for group in groups for row in group}
     alone = [row for row in range(len(prompts)) if row not in shared]
     lengths = [len(prompts[row]) + len(responses[row]) for row in alone]
@@ -93,7 +98,16 @@ def read_rows(
         rows = [alone[place] for place in batch]
         ids = _padded([[*prompts[row], *responses[row]] for row in rows]).to(model.device)
         begins = [len(prompts[row]) for row in rows]
-        yield _read(rows, ids, model.hidden_states(ids, None), begins, responses)
+        yield _read(model, rows, ids, _whole, begins, responses, ends=ends)
+
+
+def tokens_together(model: RewardModel) -> int:
+    """How many tokens suit the model and its device."""
+    if model.device.type != "cpu":
+        return _ON_ACCELERATORS
+    config = model.backbone.config.get_text_config(decoder=True)
+    width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
+    return min(max(_WIDEST // (width * model.backbone.dtype.itemsize), _LEAST), _MOST)
 
 
 def reads_on(model: RewardModel) -> bool:
@@ -126,7 +140,7 @@ def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
 
 def _shared(
     model: RewardModel, prompts: Rows, responses: Rows, groups: Sequence[list[int]],
-    limits: dict[str, int | None],
+    limits: dict[str, int | None], *, ends: bool = False,
 ) -> Iterator[Read]:
     # The prompt's last token is read with each response: its state gives the first token's reward.
     lengths = [len(prompts[group[0]]) - 1 for group in groups]
@@ -139,8 +153,8 @@ def _shared(
             rows = [members[item][0] for item in batch]
             places = torch.tensor([members[item][1] for item in batch], device=model.device)
             ids = _padded([[prompts[row][-1], *responses[row]] for row in rows]).to(model.device)
-            hidden = _read_on(model, ids, cached, mask, places)
-            yield _read(rows, ids, hidden, [1] * len(rows), responses)
+            states = functools.partial(_read_on, cached=cached, mask=mask, places=places)
+            yield _read(model, rows, ids, states, [1] * len(rows), responses, ends=ends)
 
 
 def _read_beginnings(
@@ -157,6 +171,11 @@ def _read_beginnings(
         **model.positions((mask.cumsum(1) - 1).clamp(min=0)),
     )
     return [(layer.keys, layer.values) for layer in cache.layers], mask.bool()
+
+
+def _whole(model: RewardModel, ids: Tensor) -> Tensor:
+    """States ``[R, T, D]`` of rows padded on the right."""
+    return model.hidden_states(ids, None)
 
 
 def _read_on(
@@ -179,11 +198,22 @@ def _read_on(
 
 
 def _read(
-    rows: list[int], ids: Tensor, hidden: Tensor, begins: Sequence[int], responses: Rows
+    model: RewardModel, rows: list[int], ids: Tensor,
+    states: Callable[[RewardModel, Tensor], Tensor], begins: Sequence[int], responses: Rows, *,
+    ends: bool,
 ) -> Read:
     first = torch.tensor(begins, device=ids.device)
-    counts = torch.tensor([len(responses[row]) for row in rows], device=ids.device)
-    return Read(rows, ids, hidden, first, first + counts - 1)
+    last = first + torch.tensor([len(responses[row]) for row in rows], device=ids.device) - 1
+    if not ends:
+        return Read(rows, ids, states(model, ids), first, last)
+    start = (last - 1).clamp(min=0)
+    columns = torch.stack([start, (start + 1).clamp(max=ids.shape[1] - 1)], dim=1)
+    hidden = states(at_ends(model, columns) if takes_ends(model) else model, ids)
+    places = torch.arange(len(rows), device=ids.device)[:, None]
+    return Read(
+        rows, ids[places, columns], hidden[places, columns], (first - start).clamp(min=0),
+        last - start,
+    )
 
 
 def _padded(rows: Rows) -> Tensor:

@@ -150,7 +150,8 @@ class Scorer:
         rewards = np.empty(len(prompt_ids), dtype=np.float64)
         head = self.reward_model.head
         for read in self.read(
-            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
+            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens,
+            ends=not self.autoregressive,
         ):
             if self.autoregressive:
                 whole = self._token_rewards(read)
@@ -339,14 +340,15 @@ class Scorer:
     def read(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None, first_row: int = 0,
+        ends: bool = False,
     ) -> Iterator[Read]:
-        """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
-        rows came before these, for messages."""
+        """Read all rows in batches of similar length; arguments as in `token_scores`, how many rows
+        came before these, for messages, and whether the last two columns of each are enough."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check_lengths(lengths, first_row)
         yield from read_rows(
             self.reward_model, prompt_ids, response_ids, batch_size=batch_size,
-            batch_tokens=batch_tokens, share=self.share_prompts,
+            batch_tokens=batch_tokens, share=self.share_prompts, ends=ends,
         )
 
     def _check_lengths(self, lengths: Sequence[int], first_row: int) -> None:

@@ -16,7 +16,6 @@ from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, TokenGuide
 from rewardsteer.decoding.loop import Batch, Row
 from rewardsteer.decoding.vocabulary import VocabularyGuide
 from rewardsteer.decoding.weights import RowWeights, Weight
-from rewardsteer.models.prefix_reader import PrefixReader
 
 
 class Lane:
@@ -32,9 +31,9 @@ class Lane:
         if isinstance(guide, VocabularyGuide | CandidateGuide):
             guide.weight = self._weights
         self._own: dict[str, Weight] = {}
-        session = _Session(guide.open(), self._weights, self._own)
+        reader, session = engine.open(guide)
         self._batch = Batch(
-            PrefixReader(engine.policy), session, DecodingConfig(), engine.stop_ids
+            reader, _Session(session, self._weights, self._own), DecodingConfig(), engine.stop_ids
         )
 
     @property

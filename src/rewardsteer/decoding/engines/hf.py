@@ -8,8 +8,9 @@ from typing import Any
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.side_by_side import side_by_side
 from rewardsteer.decoding.groups import run_groups
-from rewardsteer.decoding.guide import GroupGuide, TokenGuide
+from rewardsteer.decoding.guide import GroupGuide, GuideSession, TokenGuide
 from rewardsteer.decoding.loop import Batch, Row, decode
 from rewardsteer.decoding.memory import memory_told
 from rewardsteer.decoding.requests import Request
@@ -53,13 +54,21 @@ class HfEngine:
         Raises:
             ConfigError: out of memory; names the settings to lower.
         """
-        # A reward model on the policy's own weights reads with it.
-        shared = getattr(guide.scorer, "open_policy", None)
-        reader = PrefixReader(self.policy) if shared is None else shared()
+        reader, session = self.open(guide)
         with memory_told(config, reader):
             yield from decode(
-                reader, guide.open(), rows, config, self.stop_ids, places=config.batch_size
+                reader, session, rows, config, self.stop_ids, places=config.batch_size
             )
+
+    def open(self, guide: TokenGuide) -> tuple[Any, GuideSession]:
+        """Begin a batch: readers of the policy and, in the guide's session, of its reward model.
+        """
+        # A reward model on the policy's own weights reads with it.
+        shared = getattr(guide.scorer, "open_policy", None)
+        if shared is not None:
+            return shared(), guide.open()
+        session = guide.open()
+        return side_by_side(PrefixReader(self.policy), session, guide.scorer), session
 
     def groups(
         self, asked: Sequence[tuple[Request, list[int]]], guide: GroupGuide,

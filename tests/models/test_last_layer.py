@@ -1,0 +1,151 @@
+"""Rewards from a last layer that works at the ends of rows alone, against all states of all rows."""
+
+import logging
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+from transformers import MambaConfig, MambaForCausalLM
+
+from rewardsteer.models import last_layer
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.last_layer import at_ends, takes_ends
+from rewardsteer.models.reward_model import RewardModel
+from tests.models.test_reading import KINDS, PROMPTS, make, rows_of
+
+
+@torch.no_grad()
+def plainly(scorer, prompts, responses):
+    """Every row by itself, all of its states."""
+    model, rewards = scorer.reward_model, []
+    for prompt, response in zip(prompts, responses, strict=True):
+        ids = torch.tensor([[*prompt, *response]])
+        states = model.hidden_states(ids, torch.ones_like(ids))
+        last = torch.tensor([ids.shape[1] - 1])
+        rewards.append(model.head.sequence_rewards(states, ids, last).item())
+    return rewards
+
+
+def rows():
+    """Of all lengths from 1 on."""
+    prompts, responses = rows_of(PROMPTS)
+    return [*prompts, [], [4]], [*responses, [5], [6]]
+
+
+@pytest.mark.parametrize("head", ["scalar", "vocabulary"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_architecture(tmp_path, kind, head):
+    prompts, responses = rows()
+    for scorer in make(tmp_path, kind, head):
+        assert takes_ends(scorer.reward_model)
+        expected = plainly(scorer, prompts, responses)
+        for options in ({"batch_size": 5}, {"batch_size": None, "batch_tokens": 60}):
+            found = scorer.score_ids(prompts, responses, **options)
+            np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("kind", ["mistral", "gemma2"])
+def test_a_window_shorter_than_rows(tmp_path, kind):
+    prompts, responses = rows()
+    for scorer in make(tmp_path, kind, sliding_window=8):
+        np.testing.assert_allclose(
+            scorer.score_ids(prompts, responses), plainly(scorer, prompts, responses), rtol=1e-9
+        )
+
+
+def test_the_last_layer_takes_two_tokens_a_row(tmp_path, monkeypatch):
+    prompts, responses = rows_of(PROMPTS)
+    scorer = make(tmp_path)[1]
+    takes_ends(scorer.reward_model)  # the trial
+    kind, taken = type(scorer.reward_model.backbone.layers[-1].mlp), []
+    real = kind.forward
+
+    def forward(self, states):
+        taken.append(states.shape[1])
+        return real(self, states)
+
+    monkeypatch.setattr(kind, "forward", forward)
+    scorer.score_ids(prompts, responses, batch_size=4)
+    assert set(taken[1::2]) == {2}
+    assert min(taken[::2]) > 2
+    taken.clear()
+    scorer.token_scores_ids(prompts, responses, batch_size=4)
+    assert min(taken) > 2
+
+
+def test_the_model_is_left_as_it_is(tmp_path):
+    model = make(tmp_path)[0].reward_model
+    modules = dict(model.named_modules())
+    settings = {name: vars(module).copy() for name, module in modules.items()}
+    view = at_ends(model, torch.tensor([[0, 1]]))
+    assert dict(model.named_modules()) == modules
+    for name, module in modules.items():
+        assert vars(module) == settings[name]
+    assert model.config._attn_implementation == "sdpa"
+    ours, theirs = dict(model.named_parameters()), dict(view.named_parameters())
+    assert ours.keys() == theirs.keys()
+    assert all(ours[name] is theirs[name] for name in ours)
+
+
+def test_threads_do_not_disturb_each_other(tmp_path):
+    scorer = make(tmp_path)[0]
+    prompts, responses = rows_of(PROMPTS)
+    whole = scorer.score_ids(prompts, responses)
+    by_token = scorer.token_scores_ids(prompts, responses)
+
+    def score(number):
+        if number % 2:
+            found = scorer.score_ids(prompts, responses, batch_size=number)
+            np.testing.assert_allclose(found, whole, rtol=1e-9)
+            return
+        found = scorer.token_scores_ids(prompts, responses, batch_size=number + 1)
+        for one, other in zip(found, by_token, strict=True):
+            np.testing.assert_allclose(one.rewards, other.rewards, rtol=1e-9, atol=1e-9)
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(score, range(12)))
+
+
+class Mixing(torch.nn.Module):
+    """A feed-forward part in which tokens see each other."""
+
+    def __init__(self, inner):
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, states):
+        return self.inner(states) + states.cumsum(1) / 10
+
+
+def refuse(model):
+    model.backbone.config._attn_implementation = "eager"
+
+
+def mix(model):
+    model.backbone.layers[-1].mlp = Mixing(model.backbone.layers[-1].mlp)
+
+
+def rename(model):
+    model.backbone.layers[-1].feed_forward = model.backbone.layers[-1].mlp
+    del model.backbone.layers[-1].mlp
+    model.backbone.layers[-1].register_forward_pre_hook(
+        lambda layer, *_: object.__setattr__(layer, "mlp", layer.feed_forward)
+    )
+
+
+@pytest.mark.parametrize("change", [refuse, mix, rename])
+def test_other_layers_read_all_tokens(tmp_path, change, caplog):
+    scorer = make(tmp_path)[1]
+    change(scorer.reward_model)
+    prompts, responses = rows()
+    with caplog.at_level(logging.INFO, logger=last_layer.__name__):
+        found = scorer.score_ids(prompts, responses)
+    assert "the last layer of LlamaModel reads all tokens" in caplog.text
+    # Eager attention takes its softmax in float32.
+    np.testing.assert_allclose(found, plainly(scorer, prompts, responses), rtol=1e-5)
+
+
+def test_a_model_without_attention(tmp_path):
+    base = MambaForCausalLM(MambaConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1))
+    assert not takes_ends(RewardModel(base, HeadConfig(kind="vocabulary")))
