@@ -1,4 +1,4 @@
-"""Rewards from a last layer that works at the ends of rows alone, against all states of all rows."""
+"""Rewards from a last layer that works at the ends of rows alone, against all states of all."""
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
