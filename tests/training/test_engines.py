@@ -23,7 +23,8 @@ CELLS = {
     "zero3": (FARMA, INFONCE),
 }
 OFTEN = {"log_steps": 2, "save_steps": 1}
-LORA = {"rank": 2}
+LORA = {"lora": {"rank": 2}}
+QLORA = {**LORA, "quantize": {"kind": "nf4"}}
 
 pytestmark = pytest.mark.slow
 
@@ -56,12 +57,17 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         for place, name in enumerate(CELLS[engine])
     ]
     cut = {"config": settings(world, "partial", 2, log=OFTEN), "out": str(tmp_path / "cut")}
-    adapters = {"config": settings(world, "partial", 2, lora=LORA), "out": str(tmp_path / "lora")}
-    jobs += [{**cut, "stop_at": 3}, adapters]
+    adapters = {"lora": LORA, "qlora": QLORA}
+    jobs += [{**cut, "stop_at": 3}]
+    jobs += [
+        {"config": settings(world, "partial", 2, **changes), "out": str(tmp_path / name)}
+        for name, changes in adapters.items()
+    ]
     launch(engine, jobs, tmp_path)
     for place, name in enumerate(CELLS[engine]):
         assert max(distance(alone(name), tmp_path / f"{place}").values()) < 1e-5, name
-    assert max(distance(alone("partial", lora=LORA), tmp_path / "lora").values()) < 1e-5
+    for name, changes in adapters.items():
+        assert max(distance(alone("partial", **changes), tmp_path / name).values()) < 1e-5, name
     # What is logged beside the loss is of both processes too.
     for ours, theirs in zip(log_lines(alone(FARMA)), log_lines(tmp_path / "0"), strict=True):
         for name in {"accuracy", "reward_gap", "grad_norm"} & ours.keys():
@@ -88,6 +94,10 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         message = f"written by {engine} on 2 processes, and single"
         with pytest.raises(CheckpointError, match=message):
             go_on(1)
+    if engine == "fsdp2":
+        more = {"config": settings(world, "partial", 4, log=OFTEN), "out": str(tmp_path / "moved")}
+        launch(engine, [{**more, "resume": True}], tmp_path, processes=4)
+        assert max(distance(alone("partial", log=OFTEN), tmp_path / "moved").values()) < 1e-5
 
 
 def test_every_objective_has_a_cell():
