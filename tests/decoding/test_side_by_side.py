@@ -174,6 +174,13 @@ class TestInTurn:
         monkeypatch.setattr(side_by_side, "_threads_are_per_caller", lambda: False)
         assert self.check(folders) == "PrefixReader"
 
+    def test_weights_of_both_models(self, folders, any_size):  # noqa: F811
+        policy, tokenizer = make_policy()
+        guide = make_guide(DecodingConfig(method="farma"), folders)
+        guide.scorer.reward_model.base = policy
+        reader, _ = HfEngine(policy, tokenizer).open(guide)
+        assert type(reader).__name__ == "PrefixReader"
+
     def test_small_models(self, folders):  # noqa: F811
         assert self.check(folders) == "PrefixReader"
 

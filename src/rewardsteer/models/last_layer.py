@@ -24,7 +24,8 @@ logger = logging.getLogger(__name__)
 _NAME = "rewardsteer_ends"
 _COLUMNS = "rewardsteer_columns"
 
-_known: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
+# Of each backbone, by its attention.
+_known: "weakref.WeakKeyDictionary[Any, dict[str, bool]]" = weakref.WeakKeyDictionary()
 
 
 def attention(
@@ -117,11 +118,12 @@ def takes_ends(model: RewardModel) -> bool:
     feed-forward part ``mlp`` that takes every token by itself.
     """
     backbone = model.backbone
-    if backbone not in _known:
-        _known[backbone] = _trial(model)
-        if not _known[backbone]:
+    attending, known = backbone.config._attn_implementation, _known.setdefault(backbone, {})
+    if attending not in known:
+        known[attending] = attending == "sdpa" and _trial(model)
+        if not known[attending]:
             logger.info("the last layer of %s reads all tokens", type(backbone).__name__)
-    return _known[backbone]
+    return known[attending]
 
 
 def _last_layer(model: RewardModel) -> str:
@@ -140,8 +142,6 @@ def _last_layer(model: RewardModel) -> str:
 @torch.no_grad()
 def _trial(model: RewardModel) -> bool:
     config = model.backbone.config.get_text_config(decoder=True)
-    if config._attn_implementation != "sdpa":
-        return False
     size = min(config.vocab_size, 97)
     ids = torch.tensor([[5, 11, 23, 7, 2, 13], [31, 3, 37, 41, 43, 17]], device=model.device) % size
     padded = torch.tensor([[1, 1, 1, 1, 1, 1], [0, 0, 1, 1, 1, 1]], device=model.device)

@@ -7,7 +7,7 @@ at larger ones threads wait for each other at its end. What is computed does not
 """
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
 from typing import Any
 
@@ -46,12 +46,13 @@ def _share(policy: Any, rewards: Sequence[Any]) -> tuple[int, int] | None:
     models = [policy, *rewards]
     if total < 2 or not _threads_are_per_caller() or torch.is_autocast_enabled("cpu"):
         return None
-    if any(parameter.device.type != "cpu" for one in models for parameter in one.parameters()):
+    own, *others = (set(one.parameters()) for one in models)
+    if any(parameter.device.type != "cpu" for each in (own, *others) for parameter in each):
         return None
-    ours, *each = (
-        sum(parameter.nbytes for parameter in one.parameters()) for one in models
-    )
-    theirs = sum(each)
+    # Weights that both models have may be told for whom they work (adapters on one backbone).
+    if any(own & each for each in others):
+        return None
+    ours, theirs = _size(own), sum(_size(each) for each in others)
     if min(ours, theirs) < _LEAST:
         return None
     second = min(max(round(total * theirs / (ours + theirs)), 1), total - 1)
@@ -59,6 +60,10 @@ def _share(policy: Any, rewards: Sequence[Any]) -> tuple[int, int] | None:
     if max(ours / first, theirs / second) > _UNEVEN * (ours + theirs) / total:
         return None
     return first, second
+
+
+def _size(parameters: Iterable[Tensor]) -> int:
+    return sum(parameter.nbytes for parameter in parameters)
 
 
 @functools.cache
