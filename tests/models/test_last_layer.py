@@ -8,10 +8,15 @@ import pytest
 import torch
 from transformers import MambaConfig, MambaForCausalLM
 
+from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.data.packing import PackingCosts
 from rewardsteer.models import last_layer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.bradley_terry import bradley_terry
+from rewardsteer.training.config import TermConfig
+from rewardsteer.training.fit import build_objective
 from tests.models.test_reading import KINDS, PROMPTS, make, rows_of
 
 
@@ -62,23 +67,23 @@ def test_the_last_layer_takes_two_tokens_a_row(tmp_path, monkeypatch):
     real = kind.forward
 
     def forward(self, states):
-        taken.append(states.shape[1])
+        taken.append(states.shape[:-1].numel())
         return real(self, states)
 
     monkeypatch.setattr(kind, "forward", forward)
     scorer.score_ids(prompts, responses, batch_size=4)
-    assert set(taken[1::2]) == {2}
-    assert min(taken[::2]) > 2
+    assert set(taken[1::2]) == {2 * 4}
+    assert min(taken[::2]) > 2 * 4
     taken.clear()
     scorer.token_scores_ids(prompts, responses, batch_size=4)
-    assert min(taken) > 2
+    assert min(taken) > 2 * 4
 
 
 def test_the_model_is_left_as_it_is(tmp_path):
     model = make(tmp_path)[0].reward_model
     modules = dict(model.named_modules())
     settings = {name: vars(module).copy() for name, module in modules.items()}
-    view = at_ends(model, torch.tensor([[0, 1]]))
+    view = at_ends(model, torch.tensor([[0, 1]]), 4)
     assert dict(model.named_modules()) == modules
     for name, module in modules.items():
         assert vars(module) == settings[name]
@@ -149,3 +154,74 @@ def test_other_layers_read_all_tokens(tmp_path, change, caplog):
 def test_a_model_without_attention(tmp_path):
     base = MambaForCausalLM(MambaConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1))
     assert not takes_ends(RewardModel(base, HeadConfig(kind="vocabulary")))
+
+
+def comparisons(side, packed):
+    """Pairs of all lengths, responses of one token and common beginnings among them, as a batch."""
+    draw = np.random.default_rng(3)
+    rows = []
+    for number in range(6):
+        prompt = draw.integers(3, 60, draw.integers(1, 25)).tolist()
+        chosen, rejected = (draw.integers(3, 60, length).tolist() for length in (1 + number, 7))
+        if number % 2:
+            rejected = [*chosen[:1], *rejected]
+        rows.append({
+            "id": str(number), "prompt_ids": prompt, "chosen_ids": chosen,
+            "rejected_ids": rejected[: max(1, 7 - 2 * number)], "margin": 0.1 * number,
+        })
+    costs = PackingCosts(0.0) if packed else None
+    batch = to_batch(PairCollator(1, side, True, None, costs)(rows))
+    assert (batch.packing is not None) == packed
+    return batch
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("packed", [False, True])
+@pytest.mark.parametrize("head", ["scalar", "vocabulary"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_loss_and_gradients(tmp_path, kind, head, packed, side, dtype, tolerance):
+    model = make(tmp_path, kind, head, dtype)[0].reward_model
+    assert takes_ends(model)
+    batch, found = comparisons(side, packed), []
+    batch.margin = batch.margin.to(dtype)
+    for ends in (False, True):
+        model.zero_grad()
+        loss = model(batch, bradley_terry, ends=ends).loss
+        loss.backward()
+        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}))
+    (whole, expected), (loss, gradients) = found
+    torch.testing.assert_close(loss, whole, rtol=tolerance, atol=tolerance)
+    for name, gradient in gradients.items():
+        torch.testing.assert_close(
+            gradient, expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: n + m
+        )
+
+
+def test_under_gradient_checkpointing(tmp_path):
+    found = []
+    for checkpointing in (False, True):
+        model = make(tmp_path)[0].reward_model.train()
+        if checkpointing:
+            model.gradient_checkpointing_enable()
+        loss = model(comparisons("right", True), bradley_terry, ends=checkpointing).loss
+        loss.backward()
+        found.append({n: p.grad for n, p in model.named_parameters()})
+    torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
+
+
+def test_other_states_are_not_to_be_had(tmp_path):
+    model = make(tmp_path)[0].reward_model
+    output = model(comparisons("right", False), ends=True)
+    assert len(output.states.flat) == 12
+    with pytest.raises(IndexError):
+        output.rewards_at(torch.ones_like(output.states.index).bool())
+
+
+@pytest.mark.parametrize(("terms", "ends"), [
+    (["bradley_terry"], True), (["bradley_terry", "goal_contrastive"], False), (["partial"], False),
+    (["max_constraint"], False), (["autoregressive"], False),
+])
+def test_what_looks_at_ends_alone(terms, ends):
+    objective = build_objective([TermConfig(name=name, weight=0.5) for name in terms])
+    assert objective.ends is ends

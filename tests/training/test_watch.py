@@ -55,8 +55,8 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path)
 def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
     real = RewardModel._read
 
-    def poisoned(self, batch):
-        output = real(self, batch)
+    def poisoned(self, *read):
+        output, batch = real(self, *read), read[0]
         if "3" in batch.row_ids or "r3" in batch.row_ids:
             output.sequence_rewards = output.sequence_rewards.clone()
             place = [name.strip("r") for name in batch.row_ids].index("3")
@@ -92,8 +92,8 @@ def test_a_spike_is_logged_with_its_rows(tmp_path, monkeypatch, caplog):
     real = RewardModel._read
     calls = []
 
-    def spiked(self, batch):
-        output = real(self, batch)
+    def spiked(self, *read):
+        output = real(self, *read)
         calls.append(1)
         if len(calls) == 23:
             output.sequence_rewards = output.sequence_rewards + torch.tensor([-30.0] * 2 + [30] * 2)

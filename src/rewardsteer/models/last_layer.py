@@ -2,24 +2,27 @@
 
 A reward of a whole row is read off the state of its last token. The last layer's queries and its
 feed-forward part then serve no one at all other tokens, whose keys and values alone count. With the
-hidden states of two columns instead of all, a model of 2 layers has a third less to compute, one
-of 32 layers a fiftieth.
+hidden states of a column or two instead of all, a model of 2 layers has a third less to compute,
+one of 32 layers a fiftieth; in training too, forwards and backwards.
 """
 
 import copy
 import logging
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.sharding import is_spread
 
 logger = logging.getLogger(__name__)
+
+# A `rewardsteer.models.reward_model.RewardModel`, which itself reads this way.
+Model = TypeVar("Model", bound=Any)
 
 _NAME = "rewardsteer_ends"
 _COLUMNS = "rewardsteer_columns"
@@ -55,44 +58,57 @@ def attention(
 AttentionInterface.register(_NAME, attention)
 
 
-def at_ends(model: RewardModel, columns: Tensor) -> RewardModel:
-    """The same model, its last layer at work at columns ``[R, C]`` of the next rows alone: the
-    states of others mean nothing. It shares all weights; the model itself is left as it is.
+def at_places(model: Model, places: Tensor) -> Model:
+    """The same model, the last layer's feed-forward part at work at some places of the next batch
+    alone: the states of others mean nothing. It shares all weights; the model itself is left as it
+    is.
+
+    Args:
+        model: a reward model that `takes_ends`.
+        places: ``[N]``, row · width + column, none of them twice.
 
     Raises:
         LookupError: the backbone has no list of its layers.
     """
+    name = f"{_last_layer(model)}.mlp"
+    view = _shallow(model, [name])
+    _narrow(view.get_submodule(name), places)
+    return view
+
+
+def at_ends(model: Model, columns: Tensor, width: int) -> Model:
+    """As `at_places`, and attention too works at columns ``[R, C]`` of rows of a width alone; for
+    reading without gradients."""
+    rows = torch.arange(len(columns), device=columns.device)[:, None]
     name = _last_layer(model)
-    layer = model.get_submodule(name)
     attending = [
-        f"{name}.{inner}" for inner, module in layer.named_modules()
+        f"{name}.{inner}" for inner, module in model.get_submodule(name).named_modules()
         if hasattr(module, "is_causal") and hasattr(module, "config")
     ]
     view = _shallow(model, [f"{name}.mlp", *attending])
     for path in attending:
-        module: Any = view.get_submodule(path)
+        module = view.get_submodule(path)
         module.config = copy.copy(module.config)
         module.config._attn_implementation = _NAME
         setattr(module, _COLUMNS, columns)
-    _narrow(view.get_submodule(f"{name}.mlp"), columns)
+    _narrow(view.get_submodule(f"{name}.mlp"), (rows * width + columns).flatten())
     return view
 
 
-def _narrow(module: nn.Module, columns: Tensor) -> None:
-    """Have a module that takes every token by itself take those at the columns, and give zeros
+def _narrow(module: nn.Module, places: Tensor) -> None:
+    """Have a module that takes every token by itself take those at the places, and give zeros
     elsewhere."""
-    rows = torch.arange(len(columns), device=columns.device)[:, None]
-    width = 0
+    shape = torch.Size()
 
     def narrow(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        nonlocal width
-        width = inputs[0].shape[1]
-        return (inputs[0][rows, columns], *inputs[1:])
+        nonlocal shape
+        shape = inputs[0].shape[:-1]
+        return (inputs[0].flatten(0, 1)[None, places], *inputs[1:])
 
     def widen(_: nn.Module, inputs: Any, output: Tensor) -> Tensor:
-        states = output.new_zeros(len(output), width, output.shape[-1])
-        states[rows, columns] = output
-        return states
+        states = output.new_zeros(shape.numel(), output.shape[-1])
+        states[places] = output[0]
+        return states.view(*shape, -1)
 
     module.register_forward_pre_hook(narrow)
     module.register_forward_hook(widen)
@@ -101,7 +117,8 @@ def _narrow(module: nn.Module, columns: Tensor) -> None:
 def _shallow(module: Any, paths: Sequence[str]) -> Any:
     """A module that shares all with another one, but for copies of its own of the submodules on
     the way to some."""
-    twin = module.__new__(type(module))
+    # Not the class's own: FSDP2's gives modules that are no longer sharded.
+    twin = object.__new__(type(module))
     twin.__dict__ = module.__dict__.copy()
     for kept in ("_modules", "_forward_hooks", "_forward_pre_hooks"):
         twin.__dict__[kept] = twin.__dict__[kept].copy()
@@ -111,7 +128,7 @@ def _shallow(module: Any, paths: Sequence[str]) -> Any:
     return twin
 
 
-def takes_ends(model: RewardModel) -> bool:
+def takes_ends(model: Any) -> bool:
     """Whether a model gives the same states at the ends of rows, found by trying a few tokens once.
 
     It must be made of layers with an attention that may be chosen, here ``sdpa``, and a
@@ -126,7 +143,7 @@ def takes_ends(model: RewardModel) -> bool:
     return known[attending]
 
 
-def _last_layer(model: RewardModel) -> str:
+def _last_layer(model: Any) -> str:
     """The name of the last of the backbone's layers."""
     config = model.backbone.config.get_text_config(decoder=True)
     lists = {
@@ -140,7 +157,9 @@ def _last_layer(model: RewardModel) -> str:
 
 
 @torch.no_grad()
-def _trial(model: RewardModel) -> bool:
+def _trial(model: Any) -> bool:
+    if any(is_spread(parameter) for parameter in model.parameters()):
+        return False
     config = model.backbone.config.get_text_config(decoder=True)
     size = min(config.vocab_size, 97)
     ids = torch.tensor([[5, 11, 23, 7, 2, 13], [31, 3, 37, 41, 43, 17]], device=model.device) % size
@@ -149,13 +168,18 @@ def _trial(model: RewardModel) -> bool:
     rows = torch.arange(2, device=model.device)[:, None]
     # Half precision differs by rounding; a token that sees another differs by far more.
     allowed = 1e-3 if model.backbone.dtype in (torch.float32, torch.float64) else 5e-2
-    for mask in (None, padded):
-        plain = model.hidden_states(ids, mask)[rows, columns].float()
-        try:
-            ends = at_ends(model, columns).hidden_states(ids, mask)[rows, columns].float()
-        except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-            logger.info("The trial of the last layer at the ends of rows failed: %s", error)
-            return False
-        if not bool((ends - plain).norm() <= allowed * plain.norm()):
-            return False
+    training = model.training
+    try:
+        model.eval()
+        for mask in (None, padded):
+            plain = model.hidden_states(ids, mask)[rows, columns].float()
+            view = at_ends(model, columns, ids.shape[1])
+            ends = view.hidden_states(ids, mask)[rows, columns].float()
+            if not bool((ends - plain).norm() <= allowed * plain.norm()):
+                return False
+    except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
+        logger.info("The trial of the last layer at the ends of rows failed: %s", error)
+        return False
+    finally:
+        model.train(training)
     return True

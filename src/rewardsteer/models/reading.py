@@ -208,7 +208,7 @@ def _read(
         return Read(rows, ids, states(model, ids), first, last)
     start = (last - 1).clamp(min=0)
     columns = torch.stack([start, (start + 1).clamp(max=ids.shape[1] - 1)], dim=1)
-    hidden = states(at_ends(model, columns) if takes_ends(model) else model, ids)
+    hidden = states(at_ends(model, columns, ids.shape[1]) if takes_ends(model) else model, ids)
     places = torch.arange(len(rows), device=ids.device)[:, None]
     return Read(
         rows, ids[places, columns], hidden[places, columns], (first - start).clamp(min=0),

@@ -33,6 +33,7 @@ from rewardsteer.models.heads.vocabulary import (
     VocabularyHead,
     install_projection,
 )
+from rewardsteer.models.last_layer import at_places
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
@@ -138,24 +139,47 @@ class RewardModel(nn.Module):
         return list(self.carrier._no_split_modules or ())
 
     def forward(
-        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None
+        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None, *,
+        ends: bool = False,
     ) -> RewardOutput | T:
         """Rewards and hidden states of every row; see `RewardOutput` for shapes.
 
         With ``then``, what it makes of them. Training computes its loss there: wrappers that shard
         parameters or reduce gradients see all reading of the parameters and its result.
+
+        With ``ends``, the rewards of whole rows and no others, of a model that `takes_ends`.
         """
-        output = self._read(batch)
+        output = self._read(batch, ends)
         return output if then is None else then(output, batch)
 
-    def _read(self, batch: PairBatch) -> RewardOutput:
+    def _states(self, batch: PairBatch) -> TokenStates:
         if batch.packing is not None:
             packed = self.packed_states(batch.packing)
-            states = TokenStates(packed.flatten(0, 1), batch.packing.index)
+            return TokenStates(packed.flatten(0, 1), batch.packing.index)
+        mask = None if batch.right_padded else batch.attention_mask
+        return TokenStates.of(self.hidden_states(batch.input_ids, mask))
+
+    def _states_at(self, batch: PairBatch, columns: Tensor) -> TokenStates:
+        """States of a column ``[R]`` of each row; the others are nowhere."""
+        rows = torch.arange(len(columns), device=columns.device)
+        if batch.packing is None:
+            index = rows * batch.input_ids.shape[1] + columns
         else:
-            mask = None if batch.right_padded else batch.attention_mask
-            states = TokenStates.of(self.hidden_states(batch.input_ids, mask))
+            index = batch.packing.index[rows, columns]
+        places, found = index.unique(return_inverse=True)
+        flat = at_places(self, places)._states(batch).flat[places]
+        index = torch.full_like(batch.input_ids, len(places))
+        index[rows, columns] = found
+        return TokenStates(flat, index)
+
+    def _read(self, batch: PairBatch, ends: bool) -> RewardOutput:
         head, last = self.head, batch.last_positions
+        if ends:
+            # Where `rewards` looks.
+            columns = last if isinstance(head, ScalarHead) else (last - 1).clamp(min=0)
+            states = self._states_at(batch, columns)
+        else:
+            states = self._states(batch)
 
         def rewards(rows: Tensor, columns: Tensor) -> Tensor:
             if isinstance(head, ScalarHead):

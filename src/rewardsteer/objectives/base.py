@@ -31,6 +31,7 @@ class Objective:
         prefixes: the length list of the partial set that it looks at, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
+        ends: it looks at the rewards of whole rows and nothing else of the output.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Objective:
     needs: frozenset[str] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
+    ends: bool = False
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

@@ -26,4 +26,5 @@ def build(center_coefficient: float = 0.0) -> Objective:
     return Objective(
         "bradley_terry",
         lambda output, batch: bradley_terry(output, batch, center_coefficient=center_coefficient),
+        ends=True,
     )

@@ -41,4 +41,5 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
+        ends=all(term.ends for term, _ in terms),
     )

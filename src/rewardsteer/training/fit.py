@@ -11,6 +11,7 @@ from transformers import PrinterCallback, TrainerCallback, TrainingArguments
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
+from rewardsteer.models.last_layer import takes_ends
 from rewardsteer.models.packing import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
@@ -194,6 +195,7 @@ def fit(
         log_lines=log_lines,
         resume_from=last_checkpoint(out) if resume else None,
         spike=log.spike,
+        ends=objective.ends and takes_ends(model),
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,

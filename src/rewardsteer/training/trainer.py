@@ -36,6 +36,7 @@ class RewardTrainer(Trainer):
         resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
         spike: see `watch.Spikes`; None: no loss stands out.
+        ends: the objective needs the rewards of whole rows alone, and the model can be read so.
         options: passed on to `transformers.Trainer`.
     """
 
@@ -47,13 +48,16 @@ class RewardTrainer(Trainer):
         self, *, objective: Objective, eval_collator: PairCollator,
         order: RowBatches | LengthBatches, log_lines: Path, resume_from: Path | None = None,
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
-        spike: float | None = None, **options: Any,
+        spike: float | None = None, ends: bool = False, **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
         self.objective = objective
         self.eval_collator = eval_collator
         self.order = order
         self.log_lines = log_lines
+        # ZeRO-3 keeps its accounts of a layer in the layer itself, which a view does not share.
+        plugin = self.accelerator.state.deepspeed_plugin
+        self.ends = ends and (plugin is None or plugin.zero_stage < 3)
         self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
         self.interval = Interval(self.args.device)
@@ -82,7 +86,7 @@ class RewardTrainer(Trainer):
     ) -> Any:
         """The objective on one batch; raises `NonFiniteError` naming the rows of a bad batch."""
         batch = to_batch(inputs)
-        result, suspects = model(batch, self._judge)
+        result, suspects = model(batch, self._judge, ends=self.ends)
         self._read += [] if batch.aside else batch.row_ids
         value = result.loss.item()
         if not math.isfinite(value):
