@@ -2,6 +2,7 @@
 
 import logging
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -14,7 +15,7 @@ from rewardsteer.models import last_layer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.objectives.bradley_terry import bradley_terry
+from rewardsteer.tensors import TokenStates
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.models.test_reading import KINDS, PROMPTS, make, rows_of
@@ -175,6 +176,26 @@ def comparisons(side, packed):
     return batch
 
 
+OBJECTIVES = {
+    "bradley_terry": [TermConfig(name="bradley_terry")],
+    **{
+        form: [
+            TermConfig(name="bradley_terry"),
+            TermConfig(name="goal_contrastive", options={"form": form, "negatives": 3}),
+        ]
+        for form in ("infonce", "future", "published")
+    },
+}
+
+
+def loss_and_gradients(model, batch, objective, *, everywhere):
+    model.zero_grad()
+    looks_at = None if everywhere else objective.looks_at(batch)
+    loss = model(batch, objective, looks_at=looks_at).loss
+    loss.backward()
+    return loss.detach(), {n: p.grad for n, p in model.named_parameters() if p.grad is not None}
+
+
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-5)])
 @pytest.mark.parametrize("side", ["left", "right"])
 @pytest.mark.parametrize("packed", [False, True])
@@ -183,19 +204,36 @@ def comparisons(side, packed):
 def test_loss_and_gradients(tmp_path, kind, head, packed, side, dtype, tolerance):
     model = make(tmp_path, kind, head, dtype)[0].reward_model
     assert takes_ends(model)
-    batch, found = comparisons(side, packed), []
+    batch = comparisons(side, packed)
     batch.margin = batch.margin.to(dtype)
-    for ends in (False, True):
-        model.zero_grad()
-        loss = model(batch, bradley_terry, ends=ends).loss
-        loss.backward()
-        found.append((loss.detach(), {n: p.grad for n, p in model.named_parameters()}))
-    (whole, expected), (loss, gradients) = found
-    torch.testing.assert_close(loss, whole, rtol=tolerance, atol=tolerance)
-    for name, gradient in gradients.items():
+    # Every form once, in turn.
+    objectives = list(OBJECTIVES) if kind == "llama" else ["bradley_terry", "infonce"]
+    for name in objectives:
+        objective = build_objective(OBJECTIVES[name])
         torch.testing.assert_close(
-            gradient, expected[name], rtol=tolerance, atol=tolerance, msg=lambda m, n=name: n + m
+            loss_and_gradients(model, batch, objective, everywhere=False),
+            loss_and_gradients(model, batch, objective, everywhere=True),
+            rtol=tolerance, atol=tolerance, msg=lambda text, name=name: f"{name}: {text}",
         )
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_it_looks_where_it_says(tmp_path, name):
+    """Other states may be anything."""
+    model = make(tmp_path)[0].reward_model
+    batch, objective = comparisons("left", False), build_objective(OBJECTIVES[name])
+    states = model(batch).states
+    marked = objective.looks_at(batch)
+    assert marked.any() == (name != "bradley_terry")
+    assert marked.sum() < batch.attention_mask.sum()
+    wrong = TokenStates(states.flat.clone(), states.index)
+    ends = torch.zeros_like(marked).scatter(1, batch.last_positions[:, None], True)
+    wrong.flat[states.index[~marked & ~ends]] = torch.nan
+    losses = [
+        objective(replace(model(batch), states=given), batch).loss for given in (states, wrong)
+    ]
+    torch.testing.assert_close(*losses)
+    assert losses[1].isfinite()
 
 
 def test_under_gradient_checkpointing(tmp_path):
@@ -204,24 +242,26 @@ def test_under_gradient_checkpointing(tmp_path):
         model = make(tmp_path)[0].reward_model.train()
         if checkpointing:
             model.gradient_checkpointing_enable()
-        loss = model(comparisons("right", True), bradley_terry, ends=checkpointing).loss
-        loss.backward()
-        found.append({n: p.grad for n, p in model.named_parameters()})
+        objective = build_objective(OBJECTIVES["infonce"])
+        found.append(loss_and_gradients(
+            model, comparisons("right", True), objective, everywhere=not checkpointing
+        ))
     torch.testing.assert_close(*found, rtol=1e-10, atol=1e-10)
 
 
 def test_other_states_are_not_to_be_had(tmp_path):
-    model = make(tmp_path)[0].reward_model
-    output = model(comparisons("right", False), ends=True)
+    model, batch = make(tmp_path)[0].reward_model, comparisons("right", False)
+    output = model(batch, looks_at=torch.zeros_like(batch.response_mask))
     assert len(output.states.flat) == 12
     with pytest.raises(IndexError):
-        output.rewards_at(torch.ones_like(output.states.index).bool())
+        output.rewards_at(torch.ones_like(batch.response_mask))
 
 
-@pytest.mark.parametrize(("terms", "ends"), [
-    (["bradley_terry"], True), (["bradley_terry", "goal_contrastive"], False), (["partial"], False),
-    (["max_constraint"], False), (["autoregressive"], False),
+@pytest.mark.parametrize(("terms", "known"), [
+    (["bradley_terry"], True), (["bradley_terry", "goal_contrastive"], True),
+    (["goal_contrastive"], True), (["partial"], False), (["max_constraint"], False),
+    (["autoregressive"], False), (["bradley_terry", "partial"], False),
 ])
-def test_what_looks_at_ends_alone(terms, ends):
+def test_which_objectives_say_where_they_look(terms, known):
     objective = build_objective([TermConfig(name=name, weight=0.5) for name in terms])
-    assert objective.ends is ends
+    assert (objective.looks_at is not None) is known

@@ -140,16 +140,17 @@ class RewardModel(nn.Module):
 
     def forward(
         self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None, *,
-        ends: bool = False,
+        looks_at: Tensor | None = None,
     ) -> RewardOutput | T:
         """Rewards and hidden states of every row; see `RewardOutput` for shapes.
 
         With ``then``, what it makes of them. Training computes its loss there: wrappers that shard
         parameters or reduce gradients see all reading of the parameters and its result.
 
-        With ``ends``, the rewards of whole rows and no others, of a model that `takes_ends`.
+        With ``looks_at`` ``[R, T]``, of a model that `takes_ends`, no more than rewards of whole
+        rows and the states of the tokens that it marks.
         """
-        output = self._read(batch, ends)
+        output = self._read(batch, looks_at)
         return output if then is None else then(output, batch)
 
     def _states(self, batch: PairBatch) -> TokenStates:
@@ -159,27 +160,26 @@ class RewardModel(nn.Module):
         mask = None if batch.right_padded else batch.attention_mask
         return TokenStates.of(self.hidden_states(batch.input_ids, mask))
 
-    def _states_at(self, batch: PairBatch, columns: Tensor) -> TokenStates:
-        """States of a column ``[R]`` of each row; the others are nowhere."""
-        rows = torch.arange(len(columns), device=columns.device)
+    def _states_at(self, batch: PairBatch, mask: Tensor) -> TokenStates:
+        """States of the tokens that are marked ``[R, T]``; the others are nowhere."""
         if batch.packing is None:
-            index = rows * batch.input_ids.shape[1] + columns
+            index = torch.arange(mask.numel(), device=mask.device).view(mask.shape)
         else:
-            index = batch.packing.index[rows, columns]
-        places, found = index.unique(return_inverse=True)
+            index = batch.packing.index
+        places, found = index[mask].unique(return_inverse=True)
         flat = at_places(self, places)._states(batch).flat[places]
         index = torch.full_like(batch.input_ids, len(places))
-        index[rows, columns] = found
+        index[mask] = found
         return TokenStates(flat, index)
 
-    def _read(self, batch: PairBatch, ends: bool) -> RewardOutput:
+    def _read(self, batch: PairBatch, looks_at: Tensor | None) -> RewardOutput:
         head, last = self.head, batch.last_positions
-        if ends:
-            # Where `rewards` looks.
-            columns = last if isinstance(head, ScalarHead) else (last - 1).clamp(min=0)
-            states = self._states_at(batch, columns)
-        else:
+        if looks_at is None:
             states = self._states(batch)
+        else:
+            # And where `rewards` looks for those of whole rows.
+            ends = last if isinstance(head, ScalarHead) else (last - 1).clamp(min=0)
+            states = self._states_at(batch, looks_at.scatter(1, ends[:, None], True))
 
         def rewards(rows: Tensor, columns: Tensor) -> Tensor:
             if isinstance(head, ScalarHead):

@@ -31,7 +31,8 @@ class Objective:
         prefixes: the length list of the partial set that it looks at, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
-        ends: it looks at the rewards of whole rows and nothing else of the output.
+        looks_at: beside the rewards of whole rows, it looks at the states of those tokens of a
+            batch that this marks ``[R, T]``, and at nothing else of the output; None: anywhere.
     """
 
     name: str
@@ -40,10 +41,15 @@ class Objective:
     needs: frozenset[str] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
-    ends: bool = False
+    looks_at: Callable[[PairBatch], Tensor] | None = None
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)
+
+
+def nowhere(batch: PairBatch) -> Tensor:
+    """No token of a batch ``[R, T]``."""
+    return torch.zeros_like(batch.response_mask)
 
 
 def split_pairs(rewards: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:

@@ -1,6 +1,12 @@
 """Bradley-Terry on whole responses: the loss of every plain reward model."""
 
-from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
+from rewardsteer.objectives.base import (
+    Objective,
+    ObjectiveResult,
+    nowhere,
+    prefer,
+    split_pairs,
+)
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -26,5 +32,5 @@ def build(center_coefficient: float = 0.0) -> Objective:
     return Objective(
         "bradley_terry",
         lambda output, batch: bradley_terry(output, batch, center_coefficient=center_coefficient),
-        ends=True,
+        looks_at=nowhere,
     )

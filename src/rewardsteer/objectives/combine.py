@@ -1,5 +1,7 @@
 """Weighted sums of objectives: ``bradley_terry + 0.5 · max_constraint``."""
 
+from collections.abc import Callable, Sequence
+
 import torch
 
 from rewardsteer.errors import ConfigError
@@ -41,5 +43,14 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
-        ends=all(term.ends for term, _ in terms),
+        looks_at=_all_looks([term.looks_at for term, _ in terms]),
     )
+
+
+def _all_looks(
+    several: Sequence[Callable[[PairBatch], torch.Tensor] | None],
+) -> Callable[[PairBatch], torch.Tensor] | None:
+    known = [one for one in several if one is not None]
+    if len(known) < len(several):
+        return None
+    return lambda batch: torch.stack([one(batch) for one in known]).any(dim=0)

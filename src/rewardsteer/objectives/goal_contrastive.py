@@ -130,6 +130,26 @@ def _draws(batch: PairBatch, seed: int) -> RowDraws:
     return RowDraws([zlib.crc32(f"{seed}/{company}/{own}".encode()) for own in hashes])
 
 
+@torch.no_grad()
+def looks_at(batch: PairBatch, options: GoalContrastiveConfig) -> Tensor:
+    """The tokens ``[2B, T]`` whose states the loss on a batch reads, known before they are."""
+    seen = _Seen(batch)
+    _FORMS[options.form](seen, batch, options, _draws(batch, options.seed))
+    return seen.mask
+
+
+class _Seen(TokenStates):
+    """Stands in for states and notes where it is looked at."""
+
+    def __init__(self, batch: PairBatch) -> None:
+        super().__init__(torch.zeros(1, 1, device=batch.input_ids.device), batch.input_ids)
+        self.mask = torch.zeros_like(batch.response_mask)
+
+    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
+        self.mask[rows, columns] = True
+        return self.flat.new_zeros(*torch.broadcast_shapes(rows.shape, columns.shape), 1)
+
+
 def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
     """States ``[B, S, D]`` (float32 or wider) of rows ``[B]`` at columns ``[B, S]``."""
     taken = states.at(rows[:, None], columns)
@@ -294,4 +314,5 @@ def build(**options: Any) -> Objective:
         "goal_contrastive",
         lambda output, batch: goal_contrastive(output, batch, config),
         needs=frozenset({"states"}),
+        looks_at=lambda batch: looks_at(batch, config),
     )

@@ -36,7 +36,7 @@ class RewardTrainer(Trainer):
         resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
         spike: see `watch.Spikes`; None: no loss stands out.
-        ends: the objective needs the rewards of whole rows alone, and the model can be read so.
+        looks_at: where the objective looks, for a model that can be read so; None: anywhere.
         options: passed on to `transformers.Trainer`.
     """
 
@@ -48,7 +48,8 @@ class RewardTrainer(Trainer):
         self, *, objective: Objective, eval_collator: PairCollator,
         order: RowBatches | LengthBatches, log_lines: Path, resume_from: Path | None = None,
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
-        spike: float | None = None, ends: bool = False, **options: Any,
+        spike: float | None = None, looks_at: Callable[[PairBatch], Tensor] | None = None,
+        **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
         self.objective = objective
@@ -57,7 +58,7 @@ class RewardTrainer(Trainer):
         self.log_lines = log_lines
         # ZeRO-3 keeps its accounts of a layer in the layer itself, which a view does not share.
         plugin = self.accelerator.state.deepspeed_plugin
-        self.ends = ends and (plugin is None or plugin.zero_stage < 3)
+        self.looks_at = looks_at if plugin is None or plugin.zero_stage < 3 else None
         self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
         self.interval = Interval(self.args.device)
@@ -86,7 +87,9 @@ class RewardTrainer(Trainer):
     ) -> Any:
         """The objective on one batch; raises `NonFiniteError` naming the rows of a bad batch."""
         batch = to_batch(inputs)
-        result, suspects = model(batch, self._judge, ends=self.ends)
+        with standing_aside(batch.aside):
+            looks_at = None if self.looks_at is None else self.looks_at(batch)
+        result, suspects = model(batch, self._judge, looks_at=looks_at)
         self._read += [] if batch.aside else batch.row_ids
         value = result.loss.item()
         if not math.isfinite(value):
