@@ -26,7 +26,7 @@ class Sizes:
 # Solutions as long as GSM8K's.
 SIZES = Sizes(
     backbone=Backbone(6, 384, 2048), forms=("infonce", "future", "published"), batch=8,
-    shape=Synthetic("GSM8K shape (prompt 60, response 105)", 60, 105), updates=5, runs=9,
+    shape=Synthetic("GSM8K shape (prompt 60, response 105)", 60, 105), updates=9, runs=9,
 )
 SETUP = (
     f"{SIZES.backbone}, {SIZES.shape.name}, batch {SIZES.batch}; {SIZES.updates - 1} updates a "

@@ -1,4 +1,4 @@
-"""The last layer at the ends of rows alone, for who needs no other states.
+"""The last layer at some places alone, mostly the ends of rows, for who needs no other states.
 
 A reward of a whole row is read off the state of its last token. The last layer's queries and its
 feed-forward part then serve no one at all other tokens, whose keys and values alone count. With the
