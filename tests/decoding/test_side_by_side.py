@@ -188,7 +188,7 @@ class TestInTurn:
 class Sized(torch.nn.Module):
     """So many MiB on some device."""
 
-    def __init__(self, size, device="meta"):
+    def __init__(self, size, device="cpu"):
         super().__init__()
         self.weight = torch.nn.Parameter(torch.empty(size, 2**18, device=device))
 
@@ -205,13 +205,10 @@ class Sized(torch.nn.Module):
 )
 def test_threads_go_by_size(threads, policy, rewards, shares, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: threads)
-    found = side_by_side._share(
-        Sized(policy, "cpu"), [Sized(reward, "cpu") for reward in rewards]
-    )
-    assert found == shares
+    assert side_by_side._share(Sized(policy), [Sized(one) for one in rewards]) == shares
 
 
 def test_another_device_has_threads_of_its_own():
-    assert side_by_side._share(Sized(100, "cpu"), [Sized(100, "cpu")]) == (2, 2)
-    assert side_by_side._share(Sized(100, "cpu"), [Sized(100, "meta")]) is None
-    assert side_by_side._share(Sized(100, "meta"), [Sized(100, "cpu")]) is None
+    assert side_by_side._share(Sized(100), [Sized(100)]) == (2, 2)
+    assert side_by_side._share(Sized(100), [Sized(100, "meta")]) is None
+    assert side_by_side._share(Sized(100, "meta"), [Sized(100)]) is None

@@ -76,7 +76,8 @@ def test_same_loss_curve(tmp_path, monkeypatch, name, head, form):
 
     monkeypatch.setattr(reward_model, "at_places", noted)
     fast = losses(base, tmp_path / "fast", name, head, "auto")
-    assert len(narrowed) == (20 if name in ("bradley_terry", "goal") else 0)
+    expected = 20 if name in ("bradley_terry", "goal") else 0
+    assert len(narrowed) == expected
     # Two trials before training, in each of two layers.
     assert (len(calls) > 2 * 2) == (form == "segments")
     assert all(line["tokens_saved"] > 0 for line in fast)
@@ -86,7 +87,7 @@ def test_same_loss_curve(tmp_path, monkeypatch, name, head, form):
     slow = losses(base, tmp_path / "slow", name, head, "off", "left")
     assert all(line["tokens_saved"] == 0 for line in slow)
     assert len(fast) == len(slow) == 20
-    assert len(narrowed) <= 20
+    assert len(narrowed) == expected
     ours, theirs = ([line["loss"] for line in one] for one in (fast, slow))
     assert ours == pytest.approx(theirs, abs=2e-4, rel=2e-4)
     assert len(set(ours)) == 20

@@ -12,6 +12,7 @@ from rewardsteer.models.attention import segments_read
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.sharding import is_spread
 from rewardsteer.models.tree_mask import attention_window
+from rewardsteer.models.trials import same_states
 from rewardsteer.tensors import Packing
 
 logger = logging.getLogger(__name__)
@@ -106,10 +107,7 @@ def _trial(model: RewardModel, costs: PackingCosts) -> str | None:
     real = torch.zeros(len(rows), width, dtype=torch.bool, device=model.device)
     for row, tokens in enumerate(rows):
         real[row, : len(tokens)] = True
-    plain, packed = plain[real], packed[real]
-    # Half precision differs by rounding; a neighbour that is seen differs by far more.
-    allowed = 1e-3 if model.backbone.dtype in (torch.float32, torch.float64) else 5e-2
-    if bool((packed - plain).norm() <= allowed * plain.norm()):
+    if same_states(packed[real], plain[real], model.backbone.dtype):
         return None
     return f"{type(model.backbone).__name__} gives packed rows other states"
 

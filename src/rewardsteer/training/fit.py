@@ -195,7 +195,7 @@ def fit(
         log_lines=log_lines,
         resume_from=last_checkpoint(out) if resume else None,
         spike=log.spike,
-        looks_at=objective.looks_at if takes_ends(model) else None,
+        looks_at=objective.looks_at if objective.looks_at and takes_ends(model) else None,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
