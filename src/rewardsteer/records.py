@@ -6,7 +6,7 @@ it took, an `EvalRecord` out of an evaluation, and an `Inspection` is one comple
 
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
 
 class Record(BaseModel):
@@ -16,10 +16,27 @@ class Record(BaseModel):
 
 
 class Message(Record):
-    """One turn of a conversation."""
+    """One turn of a conversation; what a turn does not have is left out of its JSON.
+
+    Attributes:
+        role: ``system``, ``user``, ``assistant``, ``tool``, or another that the template knows.
+        content: the text, "" where a turn only calls tools.
+        name: of the speaker, or of the tool that answers.
+        tool_calls: calls of an assistant turn, as OpenAI and transformers write them.
+        tool_call_id: which call a tool's turn answers.
+        reasoning_content: what a reasoning model thought before the content.
+    """
 
     role: str
     content: str
+    name: str | None = None
+    tool_calls: list[dict[str, Any]] | None = None
+    tool_call_id: str | None = None
+    reasoning_content: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _present(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in handler(self).items() if value is not None}
 
 
 Prompt = str | list[Message]
@@ -36,6 +53,8 @@ class Comparison(Record):
         margin: how much better the chosen one is, in reward units; 0 when unknown.
         source: name of the data source.
         subset: category within the source, for metrics by subset.
+        tools: functions that the prompt's chat template lists, as JSON schemas; None without.
+        place: file and row it was read from, for messages; "" when unknown.
     """
 
     id: str
@@ -45,6 +64,8 @@ class Comparison(Record):
     margin: float = 0.0
     source: str = ""
     subset: str = ""
+    tools: list[dict[str, Any]] | None = None
+    place: str = Field("", exclude=True)
 
 
 class Completion(Record):

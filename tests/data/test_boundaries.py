@@ -115,3 +115,27 @@ def test_templates_render_and_refuse():
     )
     chat = render_prompt("x", Template(kind="chat", system="s"), tokenizer)
     assert chat == "[system]s[user]x[assistant]"
+
+
+def test_tools_reach_the_chat_template_and_nothing_else():
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = (
+        "{% if tools %}[tools]{{ tools[0].name }}{% endif %}"
+        "{% for m in messages %}{% if m.role == 'critic' %}{{ raise_exception('No critics') }}"
+        "{% endif %}[{{ m.role }}]{{ m.content }}"
+        "{% if m.tool_calls %}({{ m.tool_calls[0].function.name }}){% endif %}{% endfor %}"
+    )
+    call = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
+    talk = [
+        Message(role="user", content="x"), Message(role="assistant", content="", tool_calls=[call]),
+        Message(role="tool", content="3", name="add"),
+    ]
+    chat = Template(kind="chat")
+    text = render_prompt(talk, chat, tokenizer, tools=[{"name": "add"}])
+    assert text == "[tools]add[user]x[assistant](add)[tool]3"
+    assert talk[0].model_dump() == {"role": "user", "content": "x"}
+    with pytest.raises(DataError, match=r"refuses the conversation: No critics"):
+        render_prompt([Message(role="critic", content="x")], chat, tokenizer)
+    turns = {"user": "{content}", "assistant": "{content}", "tool": "{content}"}
+    with pytest.raises(DataError, match="cannot write tools"):
+        render_prompt(talk, Template(turns=turns), tokenizer)
