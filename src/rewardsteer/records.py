@@ -138,17 +138,31 @@ class Cost(Record):
 
 
 class Generation(Record):
-    """One generated completion with all that is needed to repeat and to judge it."""
+    """One generated completion with all that is needed to repeat and to judge it.
+
+    Attributes:
+        id: the request's.
+        prompt, completion: their text.
+        method: that made it.
+        token_ids: what was generated, end-of-text included.
+        finish_reason: ``stop`` at a token that ends a response, ``length`` at the longest one,
+            ``error`` where the row failed.
+        seed: of the run.
+        reward: of the whole response, where the method knows one.
+        cost: what it took.
+        error: why the row failed, in words: its completion is then no answer. None: it has not.
+    """
 
     id: str
     prompt: str
     completion: str
     method: str
     token_ids: list[int] = Field(default_factory=list)
-    finish_reason: Literal["stop", "length"] = "length"
+    finish_reason: Literal["stop", "length", "error"] = "length"
     seed: int = 0
     reward: float | None = None
     cost: Cost = Field(default_factory=Cost)
+    error: str | None = None
 
 
 class EvalRecord(Record):

@@ -234,19 +234,40 @@ def test_finished_rows_wait_for_the_first():
     assert [row.name for row in rows] == [str(index) for index in range(1, 501)]
 
 
-def test_an_error_names_the_row_and_its_own_step():
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
+def test_a_row_without_numbers_fails_alone(value):
     class Broken(Lengths):
         def sync(self, ids, mask):
             logits = super().sync(ids, mask)
             for row, seen in enumerate(self.seen[-1]):
                 if seen[0] == 6 and len(seen) == 3:
-                    logits[row] = float("nan")
+                    logits[row] = float(value)
             return logits
 
-    rows = flow([2, 9, 6, 6], 2, Broken())
-    assert next(rows).name == "0"
-    with pytest.raises(NonFiniteError, match="NaN logits at step 3 of row '2'"):
-        next(rows)
+    lengths = [2, 9, 6, 6, 5, 1, 6, 12]
+    rows = list(flow(lengths, 3, Broken()))
+    assert [row.name for row in rows] == [str(index) for index in range(8)]
+    for row, length in zip(rows, lengths, strict=True):
+        if length == 6:
+            assert isinstance(row.error, NonFiniteError)
+            assert f"infinite logits at step 3 of row {row.name!r}" in str(row.error)
+            assert row.token_ids == [GO_ON] * 2
+        else:
+            assert row.error is None
+            assert row.token_ids == [GO_ON] * (length - 1) + [STOP]
+
+
+def test_a_row_whose_own_question_raises_fails_alone():
+    def asked(token_ids):
+        return 1 / (3 - len(token_ids)) < 0
+
+    config = DecodingConfig(mode="greedy", max_new_tokens=99)
+    rows = [Row(str(n), [n], random.Random(0), until=asked if n == 7 else None) for n in (5, 7, 9)]
+    session = Plain(None, config).open()
+    list(decode(Lengths(), session, iter(rows), config, frozenset({STOP}), places=2))
+    assert [len(row.token_ids) for row in rows] == [5, 3, 9]
+    assert isinstance(rows[1].error, ZeroDivisionError)
+    assert rows[0].error is rows[2].error is None
 
 
 def test_out_of_memory_keeps_what_was_finished(folders):  # noqa: F811

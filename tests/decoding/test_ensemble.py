@@ -12,7 +12,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.methods.farma import Farma
-from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.compatibility import check_vocabularies
 from tests.cli.test_generate_command import (
     generate as command,
@@ -189,8 +189,9 @@ class TestEveryMemberMustFit:
             embeddings = members[1].reward_model.carrier.get_input_embeddings()
             embeddings.weight[tokenizer.encode("z")] = float("nan")
         guide = build_method(config, RewardEnsemble(members, [1.0, 0.0]))
-        with pytest.raises(NonFiniteError, match="step 1 of row '3'"):
-            list(generate(policy, tokenizer, PROMPTS, guide, config))
+        results = list(generate(policy, tokenizer, PROMPTS, guide, config))
+        assert "step 1 of row '3'" in results[3].error
+        assert [result.finish_reason == "error" for result in results] == [0, 0, 0, 1, 0]
 
     def test_another_template_is_told(self, folders, caplog):  # noqa: F811
         members = [

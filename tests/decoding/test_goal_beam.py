@@ -21,7 +21,7 @@ from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods.none import Plain
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.steps import search
-from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import save_goals
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CheckpointCard, fingerprint
@@ -460,8 +460,12 @@ def test_non_finite_states_name_the_request(folders):
         embeddings = method.scorer.reward_model.carrier.get_input_embeddings()
         embeddings.weight[tokenizer.encode("z")] = float("nan")
     odd = Request(id="odd", prompt="zz top")
-    with pytest.raises(NonFiniteError, match="ranking steps of odd"):
-        list(generate(policy, tokenizer, [odd], method, settings()))
+    even = Request(id="even", prompt="What is 7+8?")
+    [alone] = generate(policy, tokenizer, [even], method, settings())
+    assert alone.error is None
+    failed, other = generate(policy, tokenizer, [odd, even], method, settings())
+    assert "ranking steps of odd" in failed.error
+    assert other.completion == alone.completion
 
 
 class TestCommandLine:

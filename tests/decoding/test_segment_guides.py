@@ -1,5 +1,7 @@
 """cards, speculative_rejection and goal_filter: batched with caches against the plain loops."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.goals.calibration import (
     PositionCalibration,
     Range,
@@ -273,8 +275,10 @@ def test_values_that_are_no_numbers_name_step_and_row(models, settings):
             return super().similarities(*arguments, **options) * np.nan
 
     broken = Broken(scorer.reward_model, scorer.tokenizer, scorer.template)
-    with pytest.raises(NonFiniteError, match=r"gave nan at step \d+ of row 'r0'"):
-        run((policy, tokenizer, broken), settings, REQUESTS[:1])
+    results = run((policy, tokenizer, broken), settings, REQUESTS[:3])
+    for result in results:
+        assert re.search(rf"gave nan at step \d+ of row '{result.id}'", result.error)
+        assert result.finish_reason == "error"
 
 
 @pytest.mark.parametrize("append_eos", [True, False])

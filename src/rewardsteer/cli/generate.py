@@ -302,6 +302,7 @@ def _write(
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.decoding.generate import build_method, generate
+    from rewardsteer.errors import RewardsteerError
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
@@ -329,9 +330,16 @@ def _write(
     if not resume or not output.exists():
         write_text(output, "")
     write_json(_settings_file(output), settings)
+    failed = 0
     for result in _with_progress(results, len(missing)):
         append_jsonl(output, [result.model_dump_json()])
-    typer.echo(f"{len(missing)} generations written to {output}", err=True)
+        failed += result.error is not None
+    typer.echo(f"{len(missing) - failed} generations written to {output}", err=True)
+    if failed:
+        raise RewardsteerError(
+            f"{failed} of {len(missing)} prompts got no answer; the field 'error' of their lines "
+            f"in {output} says why. Mend what it names, then --resume tries them again."
+        )
 
 
 def _settings_file(output: Path) -> Path:
@@ -339,7 +347,8 @@ def _settings_file(output: Path) -> Path:
 
 
 def _resume(output: Path, settings: dict[str, Any]) -> set[str]:
-    """Ids that the output holds, after cutting off a torn last line.
+    """Ids that the output holds answers to, after cutting off a torn last line and taking out the
+    lines of rows that failed.
 
     Raises:
         ConfigError: the output was begun with other settings; names them.
@@ -348,7 +357,7 @@ def _resume(output: Path, settings: dict[str, Any]) -> set[str]:
     from pydantic import ValidationError
 
     from rewardsteer.errors import ConfigError, DataError
-    from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl
+    from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl, write_text
     from rewardsteer.records import Generation
 
     if _settings_file(output).exists():
@@ -365,15 +374,22 @@ def _resume(output: Path, settings: dict[str, Any]) -> set[str]:
     if not output.exists():
         return set()
     repair_jsonl(output)
-    done = set()
+    done, lines, failed = set(), [], 0
     for number, row in read_jsonl(output):
         try:
-            done.add(Generation.model_validate(row).id)
+            result = Generation.model_validate(row)
+            if result.error is None:
+                done.add(result.id)
+                lines.append(result.model_dump_json())
+            else:
+                failed += 1
         except ValidationError as error:
             raise DataError(
                 f"{output}, line {number}: no generation ({error.errors()[0]['msg']}); --resume "
                 "needs a file that 'rewardsteer generate' wrote."
             ) from error
+    if failed:
+        write_text(output, "".join(f"{line}\n" for line in lines))
     return done
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, require_finite
+from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, finite
 from rewardsteer.decoding.weights import Weight
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.compatibility import members
@@ -63,7 +63,7 @@ class CandidateSession:
         known = tokens < self._scorer.vocabulary_size
         asked = tokens.masked_fill(~known, 0)
         rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, self._cache)
-        require_finite(rewards, prefix)
+        rewards = finite(rewards, prefix)
         asked_of = self._count * len(members(self._scorer))
         self._calls = [n + asked_of for n in self._calls or [0] * len(tokens)]
         guided = self._weight.guided(best, rewards.to(best), prefix.steps, known)

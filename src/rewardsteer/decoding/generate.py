@@ -1,7 +1,9 @@
 """Answers to prompts by any decoding method, in order, each with what it cost."""
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
@@ -17,10 +19,29 @@ from rewardsteer.decoding.methods import METHODS, wants_goal
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.steps import search
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Generation, Prompt
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A request that is written and tokenized, or why it cannot be.
+
+    Attributes:
+        request: as given.
+        shown: its prompt as results carry it.
+        ids: its token ids.
+        error: what is wrong with it; None: nothing.
+    """
+
+    request: Request
+    shown: str = ""
+    ids: Sequence[int] = ()
+    error: RewardsteerError | None = None
 
 
 def build_method(
@@ -59,13 +80,14 @@ def generate(
         label: ``method`` field of the results; default: the method's name.
 
     Yields:
-        generations in the order of the prompts, each once it and those before it are finished.
+        generations in the order of the prompts, each once it and those before it are finished. A
+        row that fails (its prompt cannot be written or has unknown token ids, its logits or
+        rewards are no numbers) has ``error`` set and ends alone; the others go on.
 
     Raises:
         MismatchError: the two tokenizers differ.
         ConfigError: ``top_k`` exceeds the vocabulary; out of memory.
-        DataError: repeated ids, or a prompt that is too long or empty.
-        NonFiniteError: rewards or logits are no numbers.
+        DataError: repeated ids, or a prompt that is too long.
     """
     engine = HfEngine(policy, tokenizer)
     requests = as_requests(prompts)
@@ -80,41 +102,116 @@ def generate(
     template = template or getattr(scorer, "template", None) or Template()
     # A chat template is carried by a tokenizer: the reward model's, which was trained with it.
     renderer = tokenizer if scorer is None else scorer.tokenizer
-    shown = [show_request(request, template, renderer) for request in requests]
-    encoded = [encode_request(request, template, renderer, tokenizer) for request in requests]
     limits = {"policy": engine.position_limit}
     limits["reward model"] = getattr(scorer, "position_limit", None)
-    check_lengths(requests, encoded, limits, config)
-    ready = list(zip(requests, shown, encoded, strict=True))
+    ready = prepare(
+        requests, template, renderer, tokenizer, limits, config, vocabulary=engine.readable
+    )
     return stream(engine, ready, method, config, template, label or method.name)
 
 
+def prepare(
+    requests: Sequence[Request], template: Template, renderer: Any, tokenizer: Any,
+    limits: dict[str, int | None], config: DecodingConfig, *, vocabulary: int,
+) -> list[Prepared]:
+    """Write and tokenize prompts. One that cannot be, or has token ids that the policy does not
+    know (from ``vocabulary`` on), is kept with its error.
+
+    Raises:
+        DataError: a prompt is too long.
+    """
+    ready = []
+    for request in requests:
+        try:
+            shown = show_request(request, template, renderer)
+            ids = encode_request(request, template, renderer, tokenizer)
+            check_ids(request, ids, vocabulary)
+            ready.append(Prepared(request, shown, ids))
+        except RewardsteerError as error:
+            ready.append(Prepared(request, error=error))
+    fine = [one for one in ready if one.error is None]
+    check_lengths([one.request for one in fine], [one.ids for one in fine], limits, config)
+    return ready
+
+
+def check_ids(request: Request, ids: Sequence[int], vocabulary: int) -> None:
+    """Raise `DataError` on a token id that the policy has no embedding for."""
+    wrong = next((token for token in ids if not 0 <= token < vocabulary), None)
+    if wrong is not None:
+        raise DataError(
+            f"The prompt {request.id!r} has the token id {wrong}, but the policy knows those from "
+            f"0 to {vocabulary - 1}; give it ids of the policy's tokenizer, or text."
+        )
+
+
 def stream(
-    engine: HfEngine, prompts: list[tuple[Request, str, list[int]]], method: Method,
+    engine: HfEngine, prompts: Sequence[Prepared], method: Method,
     config: DecodingConfig, template: Template, label: str,
 ) -> Iterator[Generation]:
-    """Generate; prompts are requests, their text for the results, their ids."""
-    asked = [(request, ids) for request, _, ids in prompts]
-    if method.level == "group":
-        answers = _plan(engine, asked, method, config, template)
-    elif method.level == "step":
-        answers = _search(engine, asked, method, config)
-    elif method.level == "response":
-        answers = _choose(engine, asked, method, config)
-    else:
-        answers = _guide(engine, asked, method, config)
+    """Generate. Prompts with an error, and rows that fail, give results with ``error`` set."""
+    answers = _answers(
+        engine, [(one.request, one.ids) for one in prompts if one.error is None], method, config,
+        template,
+    )
+    failed: list[str] = []
     with memory_told(config):
-        for (request, shown, _), (row, reward) in zip(prompts, answers, strict=True):
+        for one in prompts:
+            known = {"id": one.request.id, "method": label, "seed": config.seed}
+            error: Exception | None = one.error
+            if error is None:
+                row, reward = next(answers)
+                error = row.error
+                known |= {"prompt": one.shown, "token_ids": row.token_ids, "cost": row.cost}
+            if error is not None:
+                failed.append(_words(error))
+                yield Generation(
+                    **{"prompt": "", "completion": "", **known}, finish_reason="error",
+                    error=failed[-1],
+                )
+                continue
             yield Generation(
-                id=request.id, prompt=shown, completion=response_text(row, template, engine),
-                method=label, token_ids=row.token_ids, finish_reason=row.finish_reason,
-                seed=config.seed, reward=reward, cost=row.cost,
+                completion=response_text(row, template, engine), finish_reason=row.finish_reason,
+                reward=reward, **known,
             )
+    if failed:
+        logger.warning(
+            "%d of %d prompts got no answer; the first one: %s", len(failed), len(prompts),
+            failed[0],
+        )
+
+
+def _words(error: Exception) -> str:
+    named = "" if isinstance(error, RewardsteerError) else f"{type(error).__name__}: "
+    return named + str(error)
+
+
+def require_answers(results: Iterator[Generation]) -> Iterator[Generation]:
+    """Pass results on; for what needs an answer to every prompt.
+
+    Raises:
+        RewardsteerError: one failed; says why.
+    """
+    for result in results:
+        if result.error is not None:
+            raise RewardsteerError(result.error)
+        yield result
 
 
 # Prompts to answer, with their token ids; their answers, each with its reward where one is known.
-_Asked = Sequence[tuple[Request, list[int]]]
+_Asked = Sequence[tuple[Request, Sequence[int]]]
 _Answers = Iterator[tuple[Row, float | None]]
+
+
+def _answers(
+    engine: HfEngine, asked: _Asked, method: Method, config: DecodingConfig, template: Template
+) -> _Answers:
+    if method.level == "group":
+        return _plan(engine, asked, method, config, template)
+    if method.level == "step":
+        return _search(engine, asked, method, config)
+    if method.level == "response":
+        return _choose(engine, asked, method, config)
+    return _guide(engine, asked, method, config)
 
 
 def _guide(
@@ -150,19 +247,27 @@ def _choose(
     engine: HfEngine, asked: _Asked, method: ResponseGuide, config: DecodingConfig
 ) -> _Answers:
     """Draw the samples of all prompts, and keep what the method chooses of each, at the cost of
-    all of them."""
+    all of them. A prompt fails with a sample of its own."""
     n, plain = method.samples, METHODS.get("none")(None, config)
     drawn = engine.stream(_rows(asked, n, config), plain, config)
     for some in _batches(asked, config.batch_size // n):
         groups = [list(islice(drawn, n)) for _ in some]
         began = time.perf_counter()
-        choices = method.choose(
-            [ids for _, ids in some], [[row.token_ids for row in group] for group in groups],
-            [request.id for request, _ in some],
-        )
+        failed = [next((row for row in group if row.error), None) for group in groups]
+        whole = [place for place, row in enumerate(failed) if row is None]
+        choices = iter(method.choose(
+            [some[place][1] for place in whole],
+            [[row.token_ids for row in groups[place]] for place in whole],
+            [some[place][0].id for place in whole],
+        ) if whole else ())
         share = (time.perf_counter() - began) / len(groups)
-        for group, choice in zip(groups, choices, strict=True):
+        for group, lost in zip(groups, failed, strict=True):
+            if lost is not None:
+                yield lost, None
+                continue
+            choice = next(choices)
             row, reads = group[choice.sample], choice.reads
+            row.error = choice.error
             judging = Cost(
                 rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens,
                 seconds=share,
@@ -214,9 +319,10 @@ def encode_request(
 
 
 def check_lengths(
-    requests: Sequence[Request], encoded: Sequence[list[int]], limits: dict[str, int | None],
+    requests: Sequence[Request], encoded: Sequence[Sequence[int]], limits: dict[str, int | None],
     config: DecodingConfig,
 ) -> None:
+    """Raise `DataError` where a row may grow longer than a model can read."""
     for request, ids in zip(requests, encoded, strict=True):
         for reader, limit in limits.items():
             if limit is not None and len(ids) + config.max_new_tokens > limit:

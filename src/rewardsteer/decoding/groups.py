@@ -46,9 +46,21 @@ class _Group:
     def finish(self, row: Row) -> None:
         """A sample has ended."""
         self._running -= 1
+        if self.answer is not None:
+            return
+        if row.error is not None:
+            self._fail(row)
+            return
         self._plan.finish(row.sample, row)
         if not self._running and not self._waiting:
             self._go_on()
+
+    def _fail(self, row: Row) -> None:
+        """A sample failed, and the prompt with it: the other samples end with their next token."""
+        self._waiting.clear()
+        for other in self._rows.values():
+            other.until = _at_once
+        self.answer = row
 
     def _go_on(self) -> None:
         self._waiting.extend(self._plan.start())
@@ -71,8 +83,12 @@ class _Group:
         return row
 
 
+def _at_once(token_ids: Sequence[int]) -> bool:
+    return True
+
+
 def run_groups(
-    batch: Batch, asked: Sequence[tuple[Request, list[int]]], guide: GroupGuide,
+    batch: Batch, asked: Sequence[tuple[Request, Sequence[int]]], guide: GroupGuide,
     config: DecodingConfig, text_of: Callable[[Row], str],
 ) -> Iterator[Row]:
     """The row that answers each prompt, at the cost of all its samples.
@@ -85,7 +101,7 @@ def run_groups(
         text_of: turns a row into text.
 
     Yields:
-        rows in the order of the prompts.
+        rows in the order of the prompts; one with an error where a sample failed.
     """
     prompts = iter(asked)
     begun: deque[_Group] = deque()

@@ -10,13 +10,13 @@ Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a r
 
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
 
-from rewardsteer.errors import NonFiniteError
+from rewardsteer.errors import NonFiniteError, RewardsteerError
 
 
 class Response(Protocol):
@@ -46,6 +46,7 @@ class Prefix:
         names: per row, the request's id, for messages.
         rows: the responses themselves, for guides that review them; not known to every engine.
         changed: set by a guide that changed what some row had got.
+        failed: per row that cannot go on, why; see `fail`.
     """
 
     ids: Tensor
@@ -54,6 +55,13 @@ class Prefix:
     names: Sequence[str]
     rows: Sequence[Any] = ()
     changed: bool = False
+    failed: dict[int, RewardsteerError] = field(default_factory=dict)
+
+    def fail(self, row: int, error: RewardsteerError) -> None:
+        """End one row of the batch with an error of its own. The other rows go on, so whatever a
+        guide returns for this row must leave theirs alone; what it returns for the row itself is
+        not used."""
+        self.failed.setdefault(row, error)
 
 
 class Reads(NamedTuple):
@@ -176,11 +184,13 @@ class TokenGuide(Protocol):
 
 
 class Choice(NamedTuple):
-    """The response that was taken among the samples of a prompt, and what choosing cost."""
+    """The response that was taken among the samples of a prompt, and what choosing cost. With an
+    error nothing could be chosen for this prompt, and the other fields mean nothing."""
 
     sample: int
     reward: float
     reads: Reads
+    error: RewardsteerError | None = None
 
 
 class ResponseGuide(Protocol):
@@ -202,10 +212,12 @@ class ResponseGuide(Protocol):
 
 
 class Judged(NamedTuple):
-    """What a step guide says of a candidate, and what it cost."""
+    """What a step guide says of a candidate, and what it cost. With an error the candidate could
+    not be judged, and its prompt fails."""
 
     score: float
     reads: Reads
+    error: RewardsteerError | None = None
 
 
 class StepGuide(Protocol):
@@ -282,20 +294,20 @@ class GroupGuide(Protocol):
 Method = TokenGuide | StepGuide | ResponseGuide | GroupGuide
 
 
-def require_finite(rewards: Tensor, prefix: Prefix) -> None:
-    """Stop on a reward that is no number, naming step and row.
-
-    Raises:
-        NonFiniteError: some reward is NaN or infinite.
-    """
+def finite(rewards: Tensor, prefix: Prefix) -> Tensor:
+    """Rewards ``[B, …]`` with 0 in the rows that have NaN or infinite ones; those rows fail."""
     # A finite sum has finite terms alone, and costs a fiftieth of looking at each.
     if bool(rewards.sum().isfinite()):
-        return
+        return rewards
     fine = torch.isfinite(rewards).flatten(1).all(dim=1)
-    if not bool(fine.all()):
-        row = int((~fine).long().argmax())
-        raise NonFiniteError(
-            f"The reward model gave NaN or infinite rewards at step {prefix.steps[row] + 1} of row "
-            f"{prefix.names[row]!r}; the checkpoint may be damaged, or its values overflow in this "
-            "dtype: try float32. What was finished before is kept."
-        )
+    for row in (~fine).nonzero().squeeze(1).tolist():
+        prefix.fail(row, not_a_number("The reward model gave NaN or infinite rewards", prefix, row))
+    return torch.where(fine.view(-1, *[1] * (rewards.dim() - 1)), rewards, 0.0)
+
+
+def not_a_number(what: str, prefix: Prefix, row: int) -> NonFiniteError:
+    """The error of a row for which a model gave no numbers, naming step and row."""
+    return NonFiniteError(
+        f"{what} at step {prefix.steps[row] + 1} of row {prefix.names[row]!r}; the checkpoint may "
+        "be damaged, or its values overflow in this dtype: try float32."
+    )

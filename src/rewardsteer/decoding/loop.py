@@ -2,6 +2,10 @@
 
 `decode` takes rows from an iterable; whoever has rows that come at any time drives a `Batch`.
 
+A row that cannot go on (its logits, rewards or scores are no numbers, or what is asked after its
+tokens raises) fails alone: it leaves among the finished rows with `Row.error` set, and the others
+are what they would have been without it.
+
 Both know a reader that answers with the policy's next-token logits (`PrefixReader`) and a guide's
 session, no model. Rows of different ages and lengths share a batch. A row that has finished leaves
 at once, and a new one is read beside the others, so what the counters say of a row is exactly what
@@ -24,7 +28,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer
+from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer, not_a_number
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.prefix_state import NEW, left_pad
@@ -56,6 +60,8 @@ class Row:
         waits: set by a guide: it gets no token in this step.
         reward: of the whole response, where a guide read one.
         sample: which of the responses to its prompt this is.
+        error: why the row failed; it has left the batch, and ``token_ids`` are those before. None:
+            it has not.
     """
 
     name: str
@@ -72,6 +78,7 @@ class Row:
     waits: bool = False
     reward: float | None = None
     sample: int = 0
+    error: Exception | None = None
 
 
 def decode(
@@ -90,11 +97,8 @@ def decode(
         places: rows decoded together.
 
     Yields:
-        the rows in the order given, each once it and all before it have finished. So at most
-        ``places · max_new_tokens`` finished ones wait at a time.
-
-    Raises:
-        NonFiniteError: logits or rewards are no numbers; names step and row.
+        the rows in the order given, each once it and all before it have finished or failed (see
+        `Row.error`). So at most ``places · max_new_tokens`` finished ones wait at a time.
     """
     begun: deque[Row] = deque()
     finished: set[int] = set()
@@ -151,9 +155,10 @@ class Batch:
 
     @torch.no_grad()
     def advance(self, entering: Sequence[Row]) -> list[Row]:
-        """Let rows enter, add a token to every row; the rows that finished with it.
+        """Let rows enter, add a token to every row; the rows that finished with it, or failed (see
+        `Row.error`).
 
-        There must be a row. After an error the batch is of no use.
+        There must be a row. After an exception the batch is of no use.
         """
         began = time.perf_counter()
         if entering or None in self._seats:
@@ -167,15 +172,22 @@ class Batch:
         logits = self._reader.sync(self._ids, self._mask)
         scores = self._session.scores(prefix, logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
-        _require_numbers(logits, prefix)
+        _check_numbers(logits, scores, prefix)
+        for place in prefix.failed:
+            rows[place].waits = True
         tokens = _pick_for(rows, scores, self._config)
         _add_log_probabilities(rows, logits, tokens)
-        ended = [self._add(row, token) for row, token in zip(rows, tokens, strict=True)]
+        ended = [
+            self._add(row, token) or place in prefix.failed
+            for place, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        ]
         self._grow(prefix, tokens)
         if self._reviewer is not None:
             prefix = replace(prefix, ids=self._ids, mask=self._mask, changed=False)
             ended = self._reviewer.review(prefix, ended)
             self._grow(prefix, None)
+        for place, error in prefix.failed.items():
+            rows[place].error, ended[place] = error, True
         share = (time.perf_counter() - began) / len(rows)
         finished = []
         for place, (seat, ends, token) in enumerate(zip(seats, ended, tokens, strict=True)):
@@ -192,7 +204,11 @@ class Batch:
         if token is None:
             return False
         row.token_ids.append(token)
-        return self._ends(row, token)
+        try:
+            return self._ends(row, token)
+        except Exception as error:
+            row.error = error
+            return True
 
     def _grow(self, prefix: Prefix, tokens: Sequence[int | None] | None) -> None:
         """Bring the prefixes up to date, after every row got a token or a guide changed some."""
@@ -284,15 +300,20 @@ def _add_log_probabilities(
             row.log_probability += value
 
 
-def _require_numbers(logits: Tensor, prefix: Prefix) -> None:
-    # What makes a sum no number shows in it, and that costs a fraction of looking at each term.
-    if not bool(logits.sum().isnan()):
+def _check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
+    """Fail the rows of which no token can be picked: logits or scores ``[B, V]`` with NaN or +inf,
+    or without any finite one."""
+    # What a row cannot have shows in its maximum.
+    best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
+    fine = best.isfinite()
+    if bool(fine.all()):
         return
-    wrong = torch.isnan(logits).any(dim=1)
-    if bool(wrong.any()):
-        row = int(wrong.long().argmax())
-        raise NonFiniteError(
-            f"The policy gave NaN logits at step {prefix.steps[row] + 1} of row "
-            f"{prefix.names[row]!r}; its weights may be damaged, or overflow in this dtype: try "
-            "float32. What was finished before is kept."
-        )
+    policy, guided = fine.tolist()
+    for row, (one, both) in enumerate(zip(policy, guided, strict=True)):
+        if not one:
+            prefix.fail(row, not_a_number("The policy gave NaN or infinite logits", prefix, row))
+        elif not both:
+            prefix.fail(row, NonFiniteError(
+                f"The weighted rewards leave float32's range at step {prefix.steps[row] + 1} of "
+                f"row {prefix.names[row]!r}; lower the weight."
+            ))

@@ -5,8 +5,7 @@ from typing import Any
 
 from torch import Tensor
 
-from rewardsteer.decoding.guide import Prefix, Reads, Rewarder
-from rewardsteer.errors import NonFiniteError
+from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, not_a_number
 from rewardsteer.models.prefix_state import left_pad
 
 
@@ -35,15 +34,14 @@ class ReviewSession:
         return Reads(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
 
     def rewards_of(self, prefix: Prefix, texts: Mapping[int, Sequence[int]]) -> dict[int, float]:
-        """Rewards by place, all read together.
+        """Rewards by place, all read together. Places whose reward is no number fail and are left
+        out; so are those that had failed before.
 
         Args:
             prefix: all rows.
             texts: by place, what is to be judged: prompt and response (token ids).
-
-        Raises:
-            NonFiniteError: a reward is no number; names the row.
         """
+        texts = {place: text for place, text in texts.items() if place not in prefix.failed}
         if not texts:
             return {}
         ids, mask = left_pad(list(texts.values()))
@@ -51,10 +49,8 @@ class ReviewSession:
             list(texts), ids, mask, self._cache, places=len(prefix.rows)
         )
         self.count(texts, len(prefix.rows))
-        rewards = dict(zip(texts, read.tolist(), strict=True))
-        for place, reward in rewards.items():
-            require_number(reward, prefix, place)
-        return rewards
+        rewards = zip(texts, read.tolist(), strict=True)
+        return {place: reward for place, reward in rewards if is_number(reward, prefix, place)}
 
     def count(self, asked: Any, places: int) -> None:
         """One call more at the places asked about."""
@@ -63,15 +59,9 @@ class ReviewSession:
             self._calls[place] += 1
 
 
-def require_number(value: float, prefix: Prefix, place: int) -> None:
-    """Stop on a value that is no number, naming step and row.
-
-    Raises:
-        NonFiniteError: NaN or infinite.
-    """
-    if not abs(value) < float("inf"):
-        raise NonFiniteError(
-            f"The reward model gave {value} at step {prefix.steps[place] + 1} of row "
-            f"{prefix.names[place]!r}; the checkpoint may be damaged, or its values overflow in "
-            "this dtype: try float32. What was finished before is kept."
-        )
+def is_number(value: float, prefix: Prefix, place: int) -> bool:
+    """Whether a value is finite; the row at this place fails where it is not."""
+    if abs(value) < float("inf"):
+        return True
+    prefix.fail(place, not_a_number(f"The reward model gave {value}", prefix, place))
+    return False

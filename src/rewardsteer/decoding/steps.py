@@ -37,10 +37,11 @@ class Hypothesis:
 
 
 def search(
-    requests: Sequence[Request], prompts: Sequence[list[int]], guide: StepGuide,
+    requests: Sequence[Request], prompts: Sequence[Sequence[int]], guide: StepGuide,
     config: DecodingConfig, *, tokenizer: Any, advance: Callable[[Sequence[Row]], None],
 ) -> list[Row]:
-    """The best response to each prompt, at the cost of all its candidates.
+    """The best response to each prompt, at the cost of all its candidates; a row with an error
+    where one of them failed.
 
     Args:
         requests: the batch.
@@ -81,10 +82,11 @@ class _Beam:
     """The hypotheses of one prompt."""
 
     def __init__(
-        self, name: str, prompt_ids: list[int], guide: StepGuide, config: DecodingConfig
+        self, name: str, prompt_ids: Sequence[int], guide: StepGuide, config: DecodingConfig
     ) -> None:
         self.name, self.prompt_ids = name, prompt_ids
         self.cost = Cost()
+        self.error: Exception | None = None
         self._guide, self._longest = guide, config.max_new_tokens
         # As many empty ones as the beam holds: the first round draws as widely as the later ones.
         self._kept = [Hypothesis()] * guide.beam
@@ -93,8 +95,9 @@ class _Beam:
         self._draws = [row_generator(config.seed, name, sample) for sample in range(count)]
 
     def grow(self, ends: Callable[[int], bool]) -> list[Row]:
-        """The next round's rows: every live hypothesis, ``branches`` times; none at the end."""
-        live = [one for one in self._kept if one.finish_reason is None]
+        """The next round's rows: every live hypothesis, ``branches`` times; none at the end, or
+        once a candidate has failed."""
+        live = [one for one in self._kept if one.finish_reason is None and self.error is None]
         self._parents = [one for one in live for _ in range(self._guide.branches)]
         return [
             Row(
@@ -109,8 +112,12 @@ class _Beam:
         """The candidates that the rows make, equal ones once; the cost of all is counted."""
         seen = {one.token_ids for one in self._kept if one.finish_reason}
         fresh = []
-        for parent, row in zip(self._parents, rows, strict=True):
+        for row in rows:
             self.cost += row.cost
+            self.error = self.error or row.error
+        if self.error is not None:
+            return []
+        for parent, row in zip(self._parents, rows, strict=True):
             token_ids = (*parent.token_ids, *row.token_ids)
             if token_ids in seen:
                 continue
@@ -130,7 +137,11 @@ class _Beam:
         self._kept = ranked[: self._guide.beam]
 
     def answer(self) -> Row:
-        """The best hypothesis that came to its end, or the best of all."""
+        """The best hypothesis that came to its end, or the best of all; empty with an error."""
+        if self.error is not None:
+            return Row(
+                self.name, self.prompt_ids, self._draws[0], cost=self.cost, error=self.error
+            )
         best = next((one for one in self._kept if one.finish_reason == "stop"), self._kept[0])
         return Row(
             self.name, self.prompt_ids, self._draws[0], token_ids=list(best.token_ids),
@@ -162,7 +173,8 @@ def _judge(
     for beam, several in zip(beams, fresh, strict=True):
         scored = []
         for one in several:
-            score, reads = next(judged)
+            score, reads, error = next(judged)
+            beam.error = beam.error or error
             beam.cost += Cost(
                 rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens,
                 seconds=share,

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, require_finite
+from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, finite
 from rewardsteer.decoding.weights import Weight
 from rewardsteer.models.compatibility import check_head, members
 
@@ -61,7 +61,7 @@ class VocabularySession:
             self.read(prefix.ids, prefix.mask)
         assert self._ahead is not None
         rewards, self._ahead = self._ahead[:, : self._scorer.vocabulary_size], None
-        require_finite(rewards, prefix)
+        rewards = finite(rewards, prefix)
         asked = len(members(self._scorer))
         self._calls = [n + asked for n in self._calls or [0] * len(logits)]
         rewards = rewards.to(logits.device, torch.float32)

@@ -11,7 +11,7 @@ from rewardsteer.data.sources.arithmetic import FlawedSolver, draw_question, is_
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_comparison, encode_completion
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.errors import DataError
@@ -108,9 +108,9 @@ def sample(
     requests.sort(key=lambda request: len(request.prompt))
     drawn: dict[str, Generation] = {
         generation.id: generation
-        for generation in generate(
+        for generation in require_answers(generate(
             policy, tokenizer, requests, build_method(settings), settings, template=TEMPLATE
-        )
+        ))
     }
     result = Samples([], [], [])
     for index, question in enumerate(questions):

@@ -11,7 +11,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
@@ -120,10 +120,10 @@ class Run:
 
         def sample(config: DecodingConfig, asked: Sequence[Request]) -> Iterator[Generation]:
             method = build_method(config, entry.scorer, entry.goal)
-            return generate(
+            return require_answers(generate(
                 self.policy, self.tokenizer, asked, method, config, template=self.template,
                 label=entry.label,
-            )
+            ))
 
         if self.budget is None:
             missing = [request for request in self.requests if request.id not in done]

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import generate
+from rewardsteer.decoding.generate import generate, require_answers
 from rewardsteer.decoding.guide import Method, Prefix
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
@@ -320,5 +320,5 @@ def as_read(
         return prompt_ids, list(row["token_ids"])
     if row.get("completion") is not None:
         return prompt_ids, scorer.encode([request.prompt], [row["completion"]])[1][0]
-    [written] = generate(policy, tokenizer, [request], method, config)
+    [written] = require_answers(generate(policy, tokenizer, [request], method, config))
     return prompt_ids, written.token_ids

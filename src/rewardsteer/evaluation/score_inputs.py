@@ -49,6 +49,11 @@ def _check(place: str, row: Row) -> None:
             f"{place}: expected the fields 'prompt' and 'completion', found "
             f"{', '.join(sorted(row)) or 'none'}."
         )
+    if row.get("finish_reason") == "error":
+        raise DataError(
+            f"{place}: this row holds no answer, for its generation failed ({row.get('error')}); "
+            "try again with 'rewardsteer generate --resume', or take the line out."
+        )
     try:
         Completion(id="", prompt=row["prompt"], completion=row["completion"])
     except ValidationError as error:

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.engines.vllm_engine import longest_row, start
+from rewardsteer.decoding.engines.vllm_engine import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.scorer import Scorer, TokenScores
@@ -45,7 +45,7 @@ class VllmScorer(Scorer):
         self.template = Template.model_validate(card.template)
         self.objective, self.name = card.objective, str(folder)
         self.fingerprint = fingerprint(folder)
-        self._limit, self._tokens = longest_row(folder), tokens
+        self._limit, self._tokens = bounds(folder)[0], tokens
         if card.head.kind == "scalar":
             self._rewards = self._from_values
             # Values of all tokens cannot use cached prefixes, so they are asked for where needed.

@@ -213,6 +213,9 @@ class Batcher:
         self._ends.append(time.monotonic())
         if sample.response.ticket.over:
             return
+        if sample.row.error is not None:
+            self._fail(sample.response.ticket, sample.row.error)
+            return
         try:
             sample.finish(self._text_of(sample.row))
         except Exception as error:

@@ -108,6 +108,8 @@ class Response:
         [choice] = chooser.choose(
             [rows[0].prompt_ids], [[row.token_ids for row in rows]], [self.ticket.name]
         )
+        if choice.error is not None:
+            raise choice.error
         judging = Cost(
             rm_calls=choice.reads.calls, rm_forwards=choice.reads.forwards,
             rm_tokens=choice.reads.tokens, seconds=time.perf_counter() - began,

@@ -31,6 +31,7 @@ class HfEngine:
             generation settings name.
         position_limit: longest row the policy can read; None when it has no limit.
         vocabulary_size: token ids that the policy can choose from.
+        readable: token ids that it has an embedding for.
     """
 
     def __init__(self, policy: Any, tokenizer: Any) -> None:
@@ -40,6 +41,7 @@ class HfEngine:
         self.position_limit = position_limit(policy.config)
         rows = policy.get_output_embeddings().weight.shape[0]
         self.vocabulary_size = min(rows, len(tokenizer))
+        self.readable = int(policy.get_input_embeddings().weight.shape[0])
 
     def run(self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig) -> None:
         """Generate all of the rows, filling them in; see `stream`."""
@@ -71,7 +73,7 @@ class HfEngine:
         return side_by_side(PrefixReader(self.policy), session, guide.scorer), session
 
     def groups(
-        self, asked: Sequence[tuple[Request, list[int]]], guide: GroupGuide,
+        self, asked: Sequence[tuple[Request, Sequence[int]]], guide: GroupGuide,
         config: DecodingConfig, text_of: Callable[[Row], str],
     ) -> Iterator[Row]:
         """Answers to prompts in the order given, ``batch_size`` rows together; see

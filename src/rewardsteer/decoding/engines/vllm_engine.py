@@ -70,12 +70,12 @@ def generate(
     if scorer is not None:
         check_vocabularies(tokenizer, scorer)
     renderer = tokenizer if scorer is None else scorer.tokenizer
-    shown = [answers.show_request(request, template, renderer) for request in requests]
-    encoded = [answers.encode_request(one, template, renderer, tokenizer) for one in requests]
-    limits = {"policy": longest_row(source)}
-    limits["reward model"] = getattr(scorer, "position_limit", None)
-    answers.check_lengths(requests, encoded, limits, config)
-    longest = max(len(ids) for ids in encoded) + config.max_new_tokens
+    limit, vocabulary = bounds(source)
+    limits = {"policy": limit, "reward model": getattr(scorer, "position_limit", None)}
+    ready = answers.prepare(
+        requests, template, renderer, tokenizer, limits, config, vocabulary=vocabulary
+    )
+    longest = max(len(one.ids) for one in ready) + config.max_new_tokens
     options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
     if guides:
         LOADED[scorer.name] = scorer
@@ -84,7 +84,6 @@ def generate(
             os.environ[name] = value or ""
         options["logits_processors"] = [PROCESSOR]
     engine = VllmEngine(start(source, **options), tokenizer)
-    ready = list(zip(requests, shown, encoded, strict=True))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
     return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
 
@@ -190,8 +189,9 @@ def start(source: str, **options: Any) -> Any:
         raise ConfigError(f"vLLM refuses to start: {error}") from error
 
 
-def longest_row(source: str | Path) -> int | None:
-    """Most positions that a model on disk or on the hub was built for; None when it states none.
+def bounds(source: str | Path) -> tuple[int | None, int]:
+    """Most positions that a model on disk or on the hub was built for, None when it states none,
+    and how many token ids it has embeddings for.
 
     Raises:
         CheckpointError: it cannot be read.
@@ -199,6 +199,7 @@ def longest_row(source: str | Path) -> int | None:
     from transformers import AutoConfig
 
     try:
-        return position_limit(AutoConfig.from_pretrained(str(source)))
+        config = AutoConfig.from_pretrained(str(source))
+        return position_limit(config), int(config.get_text_config().vocab_size)
     except (OSError, ValueError) as error:
         raise CheckpointError(f"The model {source} cannot be read: {error}") from error

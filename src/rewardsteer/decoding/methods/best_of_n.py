@@ -38,14 +38,18 @@ class BestOfN:
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]],
         names: Sequence[str],
     ) -> list[Choice]:
-        """The best response to each prompt; the first of equals."""
+        """The best response to each prompt; the first of equals. Where a reward is no number, its
+        prompt's choice has an error and the others are made."""
         asked = [p for p, several in zip(prompts, responses, strict=True) for _ in several]
         closed = [self.scorer.close_response(one) for several in responses for one in several]
         try:
             scores = self.scorer.score_ids(asked, closed, batch_size=self._batch_size)
         except NonFiniteError as error:
-            among = ", ".join(names)
-            raise NonFiniteError(f"While choosing responses to {among}: {error}") from error
+            if len(prompts) == 1:
+                told = NonFiniteError(f"While choosing responses to {names[0]}: {error}")
+                return [Choice(0, float("nan"), Reads(), told)]
+            one_by_one = zip(prompts, responses, names, strict=True)
+            return [self.choose([p], [r], [name])[0] for p, r, name in one_by_one]
         rewards = np.asarray(scores).reshape(len(prompts), -1)
         choices = []
         for row in range(len(prompts)):

@@ -164,9 +164,10 @@ class CardsSession(ReviewSession):
         Returns:
             by place, whether the row stays as it is, and whether it ends.
         """
-        self._begin(prefix, list(ends))
+        self._begin(prefix, [place for place in ends if place not in prefix.failed])
         rewards = self.rewards_of(prefix, {
             place: self._text(prefix.rows[place], over) for place, over in ends.items()
+            if place not in prefix.failed
         })
         return {
             place: self._decide(prefix, place, reward, ends[place])

@@ -56,18 +56,15 @@ class GoalBeam:
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]],
         log_probabilities: Sequence[float], names: Sequence[str],
     ) -> list[Judged]:
-        """Scores of candidates.
-
-        Raises:
-            NonFiniteError: a reward or similarity is no number; names the requests.
-        """
+        """Scores of candidates; with an error where a reward or similarity is no number."""
         likely = [
             total / len(response)
             for total, response in zip(log_probabilities, responses, strict=True)
         ]
         if self._weight == 0:
             return [Judged(score, Reads()) for score in likely]
-        similar, known = [-1.0] * len(responses), self._known(responses)
+        similar: list[float | NonFiniteError] = [-1.0] * len(responses)
+        known = self._known(responses)
         for row, value in zip(known, self._similarities(prompts, responses, known, names),
                               strict=True):
             similar[row] = value
@@ -75,7 +72,8 @@ class GoalBeam:
         for row in known:
             reads[row] = Reads(1, 1, len(prompts[row]) + len(responses[row]))
         return [
-            Judged(score + self._weight * value, read)
+            Judged(-math.inf, read, value) if isinstance(value, NonFiniteError)
+            else Judged(score + self._weight * value, read)
             for score, value, read in zip(likely, similar, reads, strict=True)
         ]
 
@@ -86,21 +84,23 @@ class GoalBeam:
     def _similarities(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[int]],
         rows: Sequence[int], names: Sequence[str],
-    ) -> list[float]:
-        """Cosines of the last tokens' states of some rows to the goal."""
-        among = ", ".join(dict.fromkeys(names))
+    ) -> list[float | NonFiniteError]:
+        """Cosines of the last tokens' states of some rows to the goal, or why there is none."""
         try:
             read = self.scorer.token_scores_ids(
                 [prompts[row] for row in rows], [responses[row] for row in rows],
                 batch_size=self._batch_size, goal=self.goal,
             )
         except NonFiniteError as error:
-            raise NonFiniteError(f"While ranking steps of {among}: {error}") from error
+            if len(rows) > 1:
+                alone = [self._similarities(prompts, responses, [row], names) for row in rows]
+                return [value for [value] in alone]
+            return [NonFiniteError(f"While ranking steps of {names[rows[0]]}: {error}")]
         values = [float(one.similarities[-1]) for one in read]
-        if not all(math.isfinite(value) for value in values):
-            raise NonFiniteError(
-                f"The reward model gave NaN or infinite states while ranking steps of {among}; the "
-                "checkpoint may be damaged, or its values overflow in this dtype: try float32. "
-                "What was finished before is kept."
+        return [
+            value if math.isfinite(value) else NonFiniteError(
+                f"The reward model gave NaN or infinite states while ranking steps of {names[row]};"
+                " the checkpoint may be damaged, or its values overflow in this dtype: try float32."
             )
-        return values
+            for row, value in zip(rows, values, strict=True)
+        ]

@@ -10,7 +10,7 @@ from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.dropping import watcher
 from rewardsteer.decoding.guide import Prefix, Rewarder
-from rewardsteer.decoding.reviews import ReviewSession, require_number
+from rewardsteer.decoding.reviews import ReviewSession, is_number
 from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.decoding.votes import majority_stands, window_agrees, winner
 from rewardsteer.errors import ConfigError, MismatchError
@@ -98,7 +98,10 @@ class FilterSession(ReviewSession):
     def review(self, prefix: Prefix, ended: list[bool]) -> list[bool]:
         """Drop responses that stray from the goal."""
         rows = prefix.rows
-        watched = [place for place, row in enumerate(rows) if row.watch is not None]
+        watched = [
+            place for place, row in enumerate(rows)
+            if row.watch is not None and place not in prefix.failed
+        ]
         if not watched:
             return ended
         values = self._scorer.similarities(
@@ -107,7 +110,8 @@ class FilterSession(ReviewSession):
         self.count(watched, len(rows))
         out = list(ended)
         for place, value in zip(watched, values.tolist(), strict=True):
-            require_number(value, prefix, place)
+            if not is_number(value, prefix, place):
+                continue
             if self._knows_the_end(rows[place], ended[place]) and rows[place].watch(value):
                 rows[place].dropped = out[place] = True
         return out

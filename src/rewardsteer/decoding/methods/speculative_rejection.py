@@ -105,7 +105,7 @@ class RejectionSession(ReviewSession):
             row = prefix.rows[place]
             texts[place] = [*row.prompt_ids, *row.token_ids]
         for place, row in enumerate(prefix.rows):
-            if ended[place]:
+            if ended[place] and place not in prefix.failed:
                 closed = self._scorer.close_response(row.token_ids)
                 texts[place] = [*row.prompt_ids, *closed]
         rewards = self.rewards_of(prefix, texts)
@@ -113,7 +113,7 @@ class RejectionSession(ReviewSession):
             prefix.rows[place].reward = reward
         out = list(ended)
         for places in full:
-            for place in self._worst(prefix, places):
+            for place in self._worst(prefix, [one for one in places if one in rewards]):
                 prefix.rows[place].dropped = out[place] = True
         return out
 
