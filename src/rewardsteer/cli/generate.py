@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 
@@ -146,7 +147,7 @@ def generate_command(
     vllm = vllm_options(engine, vllm_option or [])
     requests = read_requests(prompts, limit=limit)
     quiet_libraries()
-    _refuse_taken(output, resume=resume, overwrite=overwrite)
+    refuse_taken(output, resume=resume, overwrite=overwrite)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype)
@@ -184,18 +185,6 @@ def _check_sharing(
         raise ConfigError(
             "--share-backbone takes one --reward-model, the transformers engine and no "
             "--reward-device or --reward-dtype: the weights are the policy's."
-        )
-
-
-def _refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
-    from rewardsteer.errors import OutputError
-
-    if output.is_dir():
-        raise OutputError(f"The output {output} is a folder, expected a file name for JSONL.")
-    if output.exists() and not (resume or overwrite):
-        raise OutputError(
-            f"The output {output} exists; choose another, or pass --resume to go on with it or "
-            "--overwrite to replace it."
         )
 
 
@@ -311,7 +300,7 @@ def _write(
     tokenizer = load_tokenizer(policy["source"])
     if method.scorer is not None:
         check_vocabularies(tokenizer, method.scorer)
-    done = _resume(output, settings) if resume else set()
+    done = answered(output, settings) if resume else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
@@ -329,7 +318,7 @@ def _write(
     # Everything that can be refused was refused: only now is the output touched.
     if not resume or not output.exists():
         write_text(output, "")
-    write_json(_settings_file(output), settings)
+    write_json(settings_file(output), settings)
     failed = 0
     for result in _with_progress(results, len(missing)):
         append_jsonl(output, [result.model_dump_json()])
@@ -340,57 +329,6 @@ def _write(
             f"{failed} of {len(missing)} prompts got no answer; the field 'error' of their lines "
             f"in {output} says why. Mend what it names, then --resume tries them again."
         )
-
-
-def _settings_file(output: Path) -> Path:
-    return output.with_name(output.name + ".settings.json")
-
-
-def _resume(output: Path, settings: dict[str, Any]) -> set[str]:
-    """Ids that the output holds answers to, after cutting off a torn last line and taking out the
-    lines of rows that failed.
-
-    Raises:
-        ConfigError: the output was begun with other settings; names them.
-        DataError: a line is no generation.
-    """
-    from pydantic import ValidationError
-
-    from rewardsteer.errors import ConfigError, DataError
-    from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl, write_text
-    from rewardsteer.records import Generation
-
-    if _settings_file(output).exists():
-        before = read_json(_settings_file(output))
-        # How many rows share a batch does not change what is generated.
-        names = sorted((before.keys() | settings.keys()) - {"batch_size"})
-        changed = [name for name in names if before.get(name) != settings.get(name)]
-        if changed:
-            told = ", ".join(f"{k} ({before.get(k)!r} → {settings.get(k)!r})" for k in changed)
-            raise ConfigError(
-                f"{output} was begun with other settings: {told}; resume with the same ones, or "
-                "choose another output."
-            )
-    if not output.exists():
-        return set()
-    repair_jsonl(output)
-    done, lines, failed = set(), [], 0
-    for number, row in read_jsonl(output):
-        try:
-            result = Generation.model_validate(row)
-            if result.error is None:
-                done.add(result.id)
-                lines.append(result.model_dump_json())
-            else:
-                failed += 1
-        except ValidationError as error:
-            raise DataError(
-                f"{output}, line {number}: no generation ({error.errors()[0]['msg']}); --resume "
-                "needs a file that 'rewardsteer generate' wrote."
-            ) from error
-    if failed:
-        write_text(output, "".join(f"{line}\n" for line in lines))
-    return done
 
 
 def _with_progress(results: Any, total: int) -> Any:

@@ -1,0 +1,69 @@
+"""The file that ``rewardsteer generate`` writes, and how a run goes on with one begun before."""
+
+from pathlib import Path
+from typing import Any
+
+
+def refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
+    """Raise `OutputError` where an output is a folder, or there is one that nothing is said of."""
+    from rewardsteer.errors import OutputError
+
+    if output.is_dir():
+        raise OutputError(f"The output {output} is a folder, expected a file name for JSONL.")
+    if output.exists() and not (resume or overwrite):
+        raise OutputError(
+            f"The output {output} exists; choose another, or pass --resume to go on with it or "
+            "--overwrite to replace it."
+        )
+
+
+def settings_file(output: Path) -> Path:
+    """Where the settings of a run stand, beside its output."""
+    return output.with_name(output.name + ".settings.json")
+
+
+def answered(output: Path, settings: dict[str, Any]) -> set[str]:
+    """Ids that the output holds answers to, after cutting off a torn last line and taking out the
+    lines of rows that failed.
+
+    Raises:
+        ConfigError: the output was begun with other settings; names them.
+        DataError: a line is no generation.
+    """
+    from pydantic import ValidationError
+
+    from rewardsteer.errors import ConfigError, DataError
+    from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl, write_text
+    from rewardsteer.records import Generation
+
+    if settings_file(output).exists():
+        before = read_json(settings_file(output))
+        # How many rows share a batch does not change what is generated.
+        names = sorted((before.keys() | settings.keys()) - {"batch_size"})
+        changed = [name for name in names if before.get(name) != settings.get(name)]
+        if changed:
+            told = ", ".join(f"{k} ({before.get(k)!r} → {settings.get(k)!r})" for k in changed)
+            raise ConfigError(
+                f"{output} was begun with other settings: {told}; resume with the same ones, or "
+                "choose another output."
+            )
+    if not output.exists():
+        return set()
+    repair_jsonl(output)
+    done, lines, failed = set(), [], 0
+    for number, row in read_jsonl(output):
+        try:
+            result = Generation.model_validate(row)
+            if result.error is None:
+                done.add(result.id)
+                lines.append(result.model_dump_json())
+            else:
+                failed += 1
+        except ValidationError as error:
+            raise DataError(
+                f"{output}, line {number}: no generation ({error.errors()[0]['msg']}); --resume "
+                "needs a file that 'rewardsteer generate' wrote."
+            ) from error
+    if failed:
+        write_text(output, "".join(f"{line}\n" for line in lines))
+    return done
