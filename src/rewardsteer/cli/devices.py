@@ -9,8 +9,9 @@ from rewardsteer.errors import ConfigError
 if TYPE_CHECKING:
     import torch
 
-Device = Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")]
-PolicyDevice = Annotated[str, typer.Option(help="Of the policy: cpu, cuda, cuda:1, …")]
+_NAMES = "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps."
+Device = Annotated[str, typer.Option(help=_NAMES)]
+PolicyDevice = Annotated[str, typer.Option(help=f"Of the policy: {_NAMES}")]
 RewardDevice = Annotated[
     str | None, typer.Option(help="Of the reward model; default: the policy's.")
 ]
@@ -38,19 +39,3 @@ def parse_dtype(name: str | None) -> "torch.dtype | None":
 
     dtype: torch.dtype = getattr(torch, name)
     return dtype
-
-
-def parse_device(name: str) -> "torch.device":
-    """The torch device of a name.
-
-    Raises:
-        ConfigError: no such device on this machine.
-    """
-    import torch
-
-    try:
-        device = torch.device(name)
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        raise ConfigError(f"The device {name!r} cannot be used here: {error}") from error
-    return device

@@ -29,10 +29,9 @@ def preference_command(
     ] = "pairs",
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
-    device: Device = "cpu", overwrite: Overwrite = False,
+    device: Device = "auto", overwrite: Overwrite = False,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
-    from rewardsteer.cli.devices import parse_device
     from rewardsteer.errors import ConfigError
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
     from rewardsteer.models.scorer import Scorer
@@ -45,7 +44,7 @@ def preference_command(
     if (data is None) == (input_ is None):
         raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
     pairs = _pairs(source, input_) if input_ is not None else []
-    scorer = Scorer.load(reward_model, device=parse_device(device))
+    scorer = Scorer.load(reward_model, device=device)
     if data is not None:
         figures = evaluate_preference(scorer, data, batch_size=batch_size)
     else:

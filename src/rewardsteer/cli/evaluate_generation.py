@@ -79,11 +79,10 @@ def generation_command(
     budget: BudgetUnit = None, budget_per_prompt: BudgetPerPrompt = None,
     kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
-    limit: Limit = None, device: Device = "cpu", resume: Resume = False,
+    limit: Limit = None, device: Device = "auto", resume: Resume = False,
     overwrite: Overwrite = False,
 ) -> None:
     """Compare decoding methods on the same prompts, at equal budgets if one is given."""
-    from rewardsteer.cli.devices import parse_device
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.evaluation.coherence import Coherence
     from rewardsteer.evaluation.entries import Judge
@@ -104,7 +103,7 @@ def generation_command(
     pairs = _pair_judge(judge_url, judge_model, judge_key_env)
     metrics: dict[str, Any] = {}
     if coherence is not None:
-        metrics["coherence"] = Coherence(coherence, device=str(parse_device(device)))
+        metrics["coherence"] = Coherence(coherence, device=device)
     described = {
         "model": model, "judge": str(judge), "baseline": baseline, "coherence": coherence,
         "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
@@ -149,11 +148,9 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
 
 def _scorers(folders: list[str], device: str) -> dict[str, Any]:
     """Reward models by folder, each loaded once."""
-    from rewardsteer.cli.devices import parse_device
     from rewardsteer.models.scorer import Scorer
 
-    where = parse_device(device)
-    return {folder: Scorer.load(folder, device=where) for folder in dict.fromkeys(folders)}
+    return {folder: Scorer.load(folder, device=device) for folder in dict.fromkeys(folders)}
 
 
 def _entries(
@@ -208,7 +205,6 @@ def _compare(
     overwrite: bool,
 ) -> None:
     """Run the comparison; files and tables."""
-    from rewardsteer.cli.devices import parse_device
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.evaluation.generation import compare
     from rewardsteer.models.checkpoint import load_tokenizer
@@ -217,7 +213,7 @@ def _compare(
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
     tokenizer = load_tokenizer(described["model"])
-    policy = load_policy(described["model"], device=parse_device(device))
+    policy = load_policy(described["model"], device=device)
     claim_folder(out, resume=resume, overwrite=overwrite)
     write_json(out / "run.json", described)
     methods = compare(

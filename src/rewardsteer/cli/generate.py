@@ -115,7 +115,7 @@ def generate_command(
     step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
     overrides: Settings = None, limit: Limit = None, template: TemplateFile = None,
-    device: PolicyDevice = "cpu",
+    device: PolicyDevice = "auto",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
     share_backbone: ShareBackbone = False,
     engine: Engine = "transformers", vllm_option: VllmOptions = None,
@@ -248,7 +248,7 @@ def _load_scorer(
     was given. With a policy, on its weights."""
     from types import SimpleNamespace
 
-    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.decoding.ensemble import RewardEnsemble
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.models.checkpoint import read_card
@@ -270,17 +270,17 @@ def _load_scorer(
         from rewardsteer.models.shared_backbone import SharedScorer
 
         return SharedScorer(_load_policy(policy), policy["source"], folders[0])
-    where, kind = parse_device(device), parse_dtype(dtype)
-    scorers = [Scorer.load(folder, device=where, dtype=kind) for folder in folders]
+    kind = parse_dtype(dtype)
+    scorers = [Scorer.load(folder, device=device, dtype=kind) for folder in folders]
     return scorers[0] if len(scorers) == 1 else RewardEnsemble(scorers, weights)
 
 
 def _load_policy(policy: dict[str, Any]) -> Any:
-    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.decoding.engines.hf import load_policy
 
     return load_policy(
-        policy["source"], device=parse_device(policy["device"]), dtype=parse_dtype(policy["dtype"])
+        policy["source"], device=policy["device"], dtype=parse_dtype(policy["dtype"])
     )
 
 

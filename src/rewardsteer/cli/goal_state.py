@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from rewardsteer.cli.devices import Device
+
 if TYPE_CHECKING:
     from rewardsteer.goals.config import GoalConfig
     from rewardsteer.goals.goal_state import GoalState
@@ -33,14 +35,13 @@ def goal_state_command(
     out: Annotated[
         Path | None, typer.Option(help="Folder for the goals; default: the reward model's.")
     ] = None,
-    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, …")] = "cpu",
+    device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace goals of the same name.")] = False,
 ) -> None:
     """Make goal states: where preferred responses end in the reward model's hidden states."""
     import shutil
 
-    from rewardsteer.cli.devices import parse_device
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import ConfigError, OutputError
     from rewardsteer.goals.config import GoalConfig
@@ -65,7 +66,7 @@ def goal_state_command(
             f"{folder} holds goals named {', '.join(map(repr, taken))} already; choose another "
             "with name=…, or pass --overwrite."
         )
-    scorer = Scorer.load(reward_model, device=parse_device(device))
+    scorer = Scorer.load(reward_model, device=device)
     work = folder / ".goal-state"
     if overwrite and not resume:
         shutil.rmtree(work, ignore_errors=True)

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import Device, Dtype, parse_device, parse_dtype
+from rewardsteer.cli.devices import Device, Dtype, parse_dtype
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
@@ -62,7 +62,7 @@ def inspect_command(
     method: MethodName = "none", weight: Weight = 1.0, temperature: Temperature = 1.0,
     top_k: TopK = 10, max_new_tokens: MaxNewTokens = 64, seed: Seed = 0, goal: Goal = None,
     goal_name: GoalName = None, filter_: Signal = None, threshold: Threshold = 0.0,
-    start: Start = 5, alternatives: Alternatives = 6, device: Device = "cpu", dtype: Dtype = None,
+    start: Start = 5, alternatives: Alternatives = 6, device: Device = "auto", dtype: Dtype = None,
     overwrite: Overwrite = False,
 ) -> None:
     """Rewards, similarities and what guidance changed at every token of some completions."""
@@ -83,7 +83,7 @@ def inspect_command(
     })
     rows = _rows(prompt, completion, input_, limit)
     rule = _rule(filter_, threshold, start)
-    place: dict[str, Any] = {"device": parse_device(device), "dtype": parse_dtype(dtype)}
+    place: dict[str, Any] = {"device": device, "dtype": parse_dtype(dtype)}
     scorer = Scorer.load(reward_model, **place)
     state = find_goal(scorer, reward_model, goal, goal_name)
     settings = {

@@ -63,7 +63,7 @@ def score_command(
     shard_rows: Annotated[
         int, typer.Option(min=1, help="Rows written together; a kill costs at most so many.")
     ] = 2048,
-    device: Device = "cpu", dtype: Dtype = None,
+    device: Device = "auto", dtype: Dtype = None,
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
     engine: Annotated[
@@ -136,7 +136,7 @@ def _score(
 
 def _scorer(engine: str, folder: Path, device: str, dtype: str | None) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
-    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.cli.devices import parse_dtype
 
     kind = parse_dtype(dtype)
     if engine == "ray":
@@ -145,7 +145,7 @@ def _scorer(engine: str, folder: Path, device: str, dtype: str | None) -> "Descr
         return describe_folder(folder)
     from rewardsteer.models.scorer import Scorer
 
-    return Scorer.load(folder, device=parse_device(device), dtype=kind)
+    return Scorer.load(folder, device=device, dtype=kind)
 
 
 def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:

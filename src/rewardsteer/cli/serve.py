@@ -67,7 +67,7 @@ def serve_command(
     weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, name: Name = None,
     template: TemplateFile = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
-    device: PolicyDevice = "cpu", reward_device: RewardDevice = None, dtype: Dtype = None,
+    device: PolicyDevice = "auto", reward_device: RewardDevice = None, dtype: Dtype = None,
     reward_dtype: RewardDtype = None, engine: Engine = "transformers",
     vllm_option: VllmOptions = None,
 ) -> None:
@@ -119,7 +119,7 @@ def _load(
     devices: tuple[str, str], dtypes: tuple[str | None, str | None],
 ) -> "Served":
     """The models, after the checks that need only their cards."""
-    from rewardsteer.cli.devices import parse_device, parse_dtype
+    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.configuration import load_config
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
@@ -138,12 +138,12 @@ def _load(
     scorer = goals = policy = tokenizer = None
     if reward_model is not None:
         scorer = Scorer.load(
-            reward_model, device=parse_device(devices[1]), dtype=parse_dtype(dtypes[1])
+            reward_model, device=devices[1], dtype=parse_dtype(dtypes[1])
         )
         goals = goals_of(reward_model, scorer)
     if model is not None:
         tokenizer = load_tokenizer(model)
-        policy = load_policy(model, device=parse_device(devices[0]), dtype=parse_dtype(dtypes[0]))
+        policy = load_policy(model, device=devices[0], dtype=parse_dtype(dtypes[0]))
     folder = Path(model) if model and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
     return Served(

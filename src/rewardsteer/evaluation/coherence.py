@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.records import Generation
 
@@ -11,14 +12,14 @@ class Coherence:
 
     Args:
         model: a sentence-transformers model, folder or hub name.
-        device: where it runs.
+        device: where it runs, see `choose_device`.
 
     Raises:
         ConfigError: the optional package sentence-transformers is not installed.
         CheckpointError: the model cannot be loaded.
     """
 
-    def __init__(self, model: str, *, device: str = "cpu") -> None:
+    def __init__(self, model: str, *, device: str = AUTO) -> None:
         try:
             from sentence_transformers import SentenceTransformer
         except ImportError as error:
@@ -27,7 +28,7 @@ class Coherence:
                 "pip install 'rewardsteer[coherence]', or leave coherence out."
             ) from error
         try:
-            self._model: Any = SentenceTransformer(model, device=device)
+            self._model: Any = SentenceTransformer(model, device=str(choose_device(device)))
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(
                 f"The sentence-embedding model {model} cannot be loaded: {error}"

@@ -15,6 +15,7 @@ from typing import Any
 from rewardsteer import errors
 from rewardsteer.data.rows import Rows
 from rewardsteer.data.template import Template
+from rewardsteer.devices import AUTO
 from rewardsteer.evaluation.scoring import Engine, Settings, score_shard
 from rewardsteer.evaluation.shards import Shards
 from rewardsteer.models.checkpoint import fingerprint, read_card
@@ -53,7 +54,7 @@ def describe_folder(folder: Path) -> FolderDescription:
 
 
 def on_ray(
-    folder: Path, rows: Rows, settings: Settings, *, device: str = "cpu",
+    folder: Path, rows: Rows, settings: Settings, *, device: str = AUTO,
     dtype: str | None = None, address: str | None = None, actors: int | None = None,
 ) -> Engine:
     """An engine that scores shards on a Ray cluster.
@@ -62,7 +63,7 @@ def on_ray(
         folder: the reward model.
         rows: the input.
         settings: see `Settings`.
-        device: of each actor; ``cuda`` takes one GPU each.
+        device: of each actor; ``cuda`` takes one GPU each, ``auto`` too where the cluster has any.
         dtype: float32, bfloat16 or float16; None: as saved.
         address: of a cluster; None: the one RAY_ADDRESS names, else one on this machine alone.
         actors: how many; None: one a GPU, or one a CPU core where there is none.
@@ -74,8 +75,10 @@ def on_ray(
         if not missing:
             return
         ray = _connect(address)
-        kind = "GPU" if device.startswith("cuda") else "CPU"
-        count = min(actors or int(ray.cluster_resources().get(kind, 0)), len(missing))
+        there = ray.cluster_resources()
+        place = ("cuda" if there.get("GPU", 0) >= 1 else "cpu") if device == AUTO else device
+        kind = "GPU" if place.startswith("cuda") else "CPU"
+        count = min(actors or int(there.get(kind, 0)), len(missing))
         if count < 1:
             raise errors.ConfigError(f"The Ray cluster has no {kind}; choose another --device.")
         shards.folder = shards.folder.absolute()
@@ -85,7 +88,7 @@ def on_ray(
         )
         done = numbers.map_batches(
             _Actor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
-            fn_constructor_args=(folder.absolute(), rows, shards, settings, device, dtype),
+            fn_constructor_args=(folder.absolute(), rows, shards, settings, place, dtype),
             **options,
         )
         for answer in done.iter_rows():

@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.devices import AUTO
 from rewardsteer.errors import DataError
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Message, Prompt
@@ -40,7 +41,7 @@ class RewardFunction:
         self.__name__ = name  # TRL names the columns of its logs by it
 
     @classmethod
-    def load(cls, folder: str | Path, *, device: str = "cpu", **options: Any) -> "RewardFunction":
+    def load(cls, folder: str | Path, *, device: str = AUTO, **options: Any) -> "RewardFunction":
         """From a checkpoint folder; ``options`` go to the constructor.
 
         Raises:

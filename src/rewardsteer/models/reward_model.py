@@ -34,6 +34,7 @@ from rewardsteer.models.heads.vocabulary import (
     install_projection,
 )
 from rewardsteer.models.last_layer import at_places
+from rewardsteer.models.placement import placed
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
@@ -249,8 +250,11 @@ class RewardModel(nn.Module):
 
         An adapter is put on its base model and merged.
 
+        ``device`` is a name or a device (see `placed`); None moves the model nowhere.
+
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
+            ConfigError: there is no such device.
             MismatchError: the base model is no longer the one that an adapter was trained on.
         """
         from safetensors import SafetensorError
@@ -258,8 +262,8 @@ class RewardModel(nn.Module):
 
         folder = Path(folder)
         if (folder / ADAPTER_CONFIG).exists():
-            adapted = cls._from_adapter(folder, dtype=dtype, **load_options)
-            return adapted if device is None else adapted.to(device)
+            return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
+        device, load_options = placed(folder, device, load_options)
         head = read_card(folder).head
         # Never a pickle: a folder whose weights are no safetensors is refused.
         options = dict(
@@ -290,12 +294,15 @@ class RewardModel(nn.Module):
         return model if device is None else model.to(device)
 
     @classmethod
-    def _from_adapter(cls, folder: Path, **load_options: Any) -> "RewardModel":
+    def _from_adapter(
+        cls, folder: Path, *, device: str | torch.device | None, **load_options: Any
+    ) -> "RewardModel":
         from peft import PeftModel
         from safetensors.torch import load_file
 
         card = read_card(folder)
         check_base(card, folder, card.base_model)
+        device, load_options = placed(card.base_model, device, load_options)
         model = cls.from_base(card.base_model, card.head, **load_options)
         try:
             model.base = PeftModel.from_pretrained(model.base, str(folder))
@@ -306,7 +313,8 @@ class RewardModel(nn.Module):
             install_projection(model.base)
         if model.value_head is not None:
             model.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
-        return model.eval()
+        model = model.eval()
+        return model if device is None else model.to(device)
 
     def merge_adapters(self) -> None:
         """Fold LoRA adapters into the weights, so that a plain folder can be saved."""

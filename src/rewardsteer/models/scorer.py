@@ -19,6 +19,7 @@ from torch import Tensor
 from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompts, encode_response
+from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import VocabularyHead
@@ -81,13 +82,21 @@ class Scorer:
 
     @classmethod
     def load(
-        cls, folder: str | Path, *, device: str | torch.device = "cpu",
+        cls, folder: str | Path, *, device: str | torch.device = AUTO,
         dtype: torch.dtype | None = None, **load_options: Any,
     ) -> "Scorer":
         """Load a checkpoint folder.
 
+        Args:
+            folder: the checkpoint.
+            device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does
+                not count beside a ``device_map``.
+            dtype: of the weights; None: as saved.
+            load_options: passed on to ``from_pretrained`` (``device_map``, …).
+
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
+            ConfigError: there is no such device.
         """
         folder = Path(folder)
         card = read_card(folder)

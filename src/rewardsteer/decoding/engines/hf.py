@@ -14,8 +14,10 @@ from rewardsteer.decoding.guide import GroupGuide, GuideSession, TokenGuide
 from rewardsteer.decoding.loop import Batch, Row, decode
 from rewardsteer.decoding.memory import memory_told
 from rewardsteer.decoding.requests import Request
+from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.limits import position_limit
+from rewardsteer.models.placement import placed
 from rewardsteer.models.prefix_reader import PrefixReader
 
 
@@ -89,23 +91,33 @@ class HfEngine:
 
 
 def load_policy(
-    source: str | Path, *, device: str | torch.device = "cpu", dtype: torch.dtype | None = None,
-    **load_options: Any,
+    source: str | Path, *, device: str | torch.device = AUTO, dtype: torch.dtype | None = None,
+    **options: Any,
 ) -> Any:
     """A causal LM from a folder or hub name, in evaluation mode.
 
+    Args:
+        source: the folder or name.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does not
+            count beside a ``device_map``.
+        dtype: of the weights; None: as saved.
+        options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
+
     Raises:
         CheckpointError: it cannot be loaded.
+        ConfigError: there is no such device.
     """
     from transformers import AutoModelForCausalLM
 
+    where, options = placed(source, device, options)
+
     try:
         model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", trust_remote_code=False, **load_options
+            str(source), dtype=dtype or "auto", trust_remote_code=False, **options
         )
     except (OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
-    return model.to(device).eval()
+    return (model if where is None else model.to(where)).eval()
 
 
 def _stop_ids(policy: Any, tokenizer: Any) -> frozenset[int]:

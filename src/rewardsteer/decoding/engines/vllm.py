@@ -37,6 +37,7 @@ from rewardsteer.decoding.engines.vllm_requests import (
     reward_folders,
 )
 from rewardsteer.decoding.engines.vllm_rows import LOADED, GuidedRows, Seat
+from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.compatibility import check_vocabularies
@@ -179,10 +180,10 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
 
 
 def _device(default: torch.device) -> torch.device:
-    named = os.environ.get(DEVICE)
+    named = os.environ.get(DEVICE) or AUTO
+    if named == AUTO:
+        return default
     try:
-        device = torch.device(named) if named else default
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
-        raise ConfigError(f"{DEVICE} is {named!r}, which cannot be used here: {error}") from error
-    return device
+        return choose_device(named)
+    except ConfigError as error:
+        raise ConfigError(f"{DEVICE}: {error}") from error

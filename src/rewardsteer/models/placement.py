@@ -1,0 +1,44 @@
+"""Where a Hugging Face model is put when it is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardsteer.devices import choose_device
+
+
+def placed(
+    source: str | Path, device: str | torch.device | None, options: dict[str, Any]
+) -> tuple[torch.device | None, dict[str, Any]]:
+    """The device to move a loaded model to, and the options to load it with.
+
+    A model that is dispatched by a device map or quantized cannot be moved after loading: the first
+    stays where the map puts it, the second is loaded onto its device. The device is then None.
+
+    Args:
+        source: a model folder or hub name.
+        device: a name or a device; None: leave the model where it is loaded.
+        options: of ``from_pretrained``. A ``device_map`` wins over a device of ``auto``.
+
+    Raises:
+        ConfigError: there is no such device.
+    """
+    if options.get("device_map") is not None:
+        return None, options
+    chosen = None if device is None else choose_device(device)
+    if chosen is None:
+        return None, options
+    if options.get("quantization_config") is not None or _quantized(source):
+        return None, options | {"device_map": {"": chosen}}
+    return chosen, options
+
+
+def _quantized(source: str | Path) -> bool:
+    from transformers import PretrainedConfig
+
+    try:
+        config, _ = PretrainedConfig.get_config_dict(str(source))
+    except (OSError, ValueError):
+        return False  # loading says what is wrong
+    return config.get("quantization_config") is not None
