@@ -28,7 +28,7 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
         device = torch.device(name)
     except RuntimeError as error:
         raise ConfigError(
-            f"The device {name!r} cannot be used here: torch knows no device of that name; expected "
+            f"The device {name!r} cannot be used here: torch knows no such name; expected "
             "auto, cpu, cuda, cuda:1 or mps."
         ) from error
     missing = _missing(device)
