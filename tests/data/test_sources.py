@@ -128,7 +128,7 @@ def test_pairs_reads_every_form(tmp_path, suffix):
 def test_pairs_implicit_prompt_mapping_and_conversations(tmp_path):
     implicit = write(tmp_path / "a.jsonl", [{"chosen": "Sky is blue", "rejected": "Sky is green"}])
     one = load("pairs", path=implicit)[0]
-    assert (one.prompt, one.chosen, one.rejected) == ("Sky is ", "blue", "green")
+    assert (one.prompt, one.chosen, one.rejected) == ("Sky is", " blue", " green")
     mapped = write(tmp_path / "b.jsonl", [{"q": "p", "win": "c", "lose": "r", "gap": 2}])
     fields = {"prompt": "q", "chosen": "win", "rejected": "lose", "margin": "gap"}
     two = load("pairs", path=mapped, fields=fields)[0]

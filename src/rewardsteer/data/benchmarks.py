@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.answers import last_boxed
-from rewardsteer.data.sources.files import Row, read_rows, require
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.registry import nearest
 

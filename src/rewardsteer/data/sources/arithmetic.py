@@ -118,7 +118,7 @@ class FlawedSolver:
 
 def load(
     split: str = "train", *, path: str | None = None, rows: int = 4000, seed: int = 0,
-    flawed: bool = False, **task: Any,
+    flawed: bool = False, reading: Any = None, **task: Any,
 ) -> Iterator[Comparison]:
     """Correct against incorrect solutions of one question, drawn from the flawed solver.
 
@@ -129,6 +129,7 @@ def load(
         seed: seed of the questions and draws (``task_seed`` draws the flaw).
         flawed: the first response is the wrong one with ``wrong_probability``: no preferences, but
             text on which to train a policy with systematic errors.
+        reading: not used, as `path`.
         task: fields of `ArithmeticConfig`; ``task_seed`` for its seed.
     """
     if path is not None:

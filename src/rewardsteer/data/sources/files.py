@@ -1,55 +1,27 @@
-"""Rows of local files and of hub data sets, with faults named by file and line."""
+"""Rows of local files, with faults named by file and line."""
 
 import contextlib
 import csv
 import gzip
 import io
+import itertools
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import IO, Any, cast
 
-from rewardsteer.data.sources import NoSplitError
+from pydantic import ValidationError
+
+from rewardsteer.data.sources.json_list import CHUNK, list_items
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import parse_json
 
 Row = dict[str, Any]
-_SUFFIXES = (".jsonl", ".json", ".csv", ".parquet")
+Guard = Callable[[], AbstractContextManager[None]]
+SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 # What reading a file may raise, a damaged .gz included.
 READ_FAILURES = (OSError, EOFError, zlib.error)
-
-
-def read_rows(
-    split: str, path: str | None, hub_name: str, *, hub_splits: dict[str, str] | None = None,
-    **hub_options: Any,
-) -> Iterator[tuple[str, Row]]:
-    """Yield ``(place, row)``, the place for messages ("file, line 3").
-
-    Args:
-        split: ``train`` or ``test``.
-        path: a local file (which is all training data), a folder with ``train.*`` and ``test.*``
-            files, or an Arrow folder saved by ``datasets``; None reads the hub.
-        hub_name: published data set, read when ``path`` is None.
-        hub_splits: the hub's names of our splits where they differ.
-        hub_options: further arguments of ``datasets.load_dataset``.
-
-    Raises:
-        NoSplitError: there is no such split.
-        DataError: missing, empty or malformed data.
-    """
-    if path is None:
-        name = (hub_splits or {}).get(split, split)
-        yield from _hub(hub_name, name, **hub_options)
-        return
-    place = Path(path)
-    if not place.exists():
-        raise DataError(f"Expected data at {place}, there is no such file or folder.")
-    if place.is_dir():
-        yield from _folder(place, split)
-        return
-    if split != "train":
-        raise NoSplitError(split)
-    yield from _file(place)
 
 
 def require(row: Row, fields: list[str], place: str) -> None:
@@ -60,6 +32,16 @@ def require(row: Row, fields: list[str], place: str) -> None:
             f"{place}: expected the field(s) {', '.join(absent)}, found "
             f"{', '.join(sorted(row)) or 'none'}."
         )
+
+
+def kind_of(value: Any) -> str:
+    """What a value is, for messages: ``a number (3)``."""
+    if value is None:
+        return "null"
+    if isinstance(value, bool | int | float):
+        return f"a number ({value})"
+    names: dict[type, str] = {str: "text", list: "a list", dict: "a mapping"}
+    return names.get(type(value), f"a {type(value).__name__}")
 
 
 @contextlib.contextmanager
@@ -73,13 +55,20 @@ def well_formed(place: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (
-        ValueError, TypeError, KeyError, IndexError, AttributeError, OverflowError
-    ) as error:
-        problem = str(error).splitlines()[0] if str(error) else ""
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(map(str, first["loc"])) or "the row"
+        raise DataError(
+            f"{place}: a field holds another kind of value than expected: {name} is "
+            f"{kind_of(first['input'])} ({first['msg']})."
+        ) from error
+    except KeyError as error:
+        raise DataError(f"{place}: a field lacks the key {error}.") from error
+    except (ValueError, TypeError, IndexError, AttributeError, OverflowError) as error:
+        problem = str(error).splitlines()[0] if str(error) else "no further words"
         raise DataError(
             f"{place}: a field holds another kind of value than expected, such as a number where "
-            f"text should stand ({type(error).__name__}: {problem})."
+            f"text should stand ({problem})."
         ) from error
 
 
@@ -93,62 +82,8 @@ def shared_beginning(first: str, second: str) -> str:
     return first[:length]
 
 
-def _hub(name: str, split: str, **options: Any) -> Iterator[tuple[str, Row]]:
-    from datasets import load_dataset
-
-    try:
-        rows = load_dataset(name, split=split, **options)
-    except ValueError as error:
-        if "split" in str(error).lower():
-            raise NoSplitError(split) from error
-        raise DataError(f"The data set {name} cannot be loaded: {error}") from error
-    except Exception as error:  # the hub client raises many unrelated kinds
-        raise DataError(
-            f"The data set {name} cannot be loaded ({type(error).__name__}: {error}); check the "
-            "connection, or download it and give its folder as path."
-        ) from error
-    for index, row in enumerate(rows, start=1):
-        yield f"{name}, {split} row {index}", dict(row)
-
-
-def _folder(folder: Path, split: str) -> Iterator[tuple[str, Row]]:
-    if (folder / "dataset_info.json").exists() or (folder / "dataset_dict.json").exists():
-        yield from _arrow(folder, split)
-        return
-    files = [
-        file for file in sorted(folder.iterdir())
-        if file.name.split(".")[0].split("-")[0] == split and _kind(file) in _SUFFIXES
-    ]
-    if not files:
-        known = sorted(file.name for file in folder.iterdir())
-        if split != "train":
-            raise NoSplitError(split)
-        raise DataError(
-            f"Expected train.jsonl (or .json, .csv, .parquet) in {folder}, found "
-            f"{', '.join(known[:8]) or 'nothing'}."
-        )
-    for file in files:
-        yield from _file(file)
-
-
-def _arrow(folder: Path, split: str) -> Iterator[tuple[str, Row]]:
-    from datasets import DatasetDict, load_from_disk
-
-    try:
-        loaded = load_from_disk(str(folder))
-    except Exception as error:  # pyarrow raises several unrelated kinds
-        raise DataError(f"The Arrow folder {folder} cannot be read: {error}") from error
-    if isinstance(loaded, DatasetDict):
-        if split not in loaded:
-            raise NoSplitError(split)
-        loaded = loaded[split]
-    elif split != "train":
-        raise NoSplitError(split)
-    for index, row in enumerate(loaded, start=1):
-        yield f"{folder}, row {index}", dict(row)
-
-
-def _kind(file: Path) -> str:
+def kind(file: Path) -> str:
+    """The ending of a file's name, without ``.gz``."""
     return Path(file.name.removesuffix(".gz")).suffix
 
 
@@ -163,17 +98,25 @@ def parse_object(line: bytes, place: str) -> Row:
     return _object(_parse(_decode(line, place), place), place)
 
 
-def _file(file: Path) -> Iterator[tuple[str, Row]]:
-    """Rows of one file; an empty one is an error."""
-    kind = _kind(file)
-    readers = {".parquet": _parquet, ".jsonl": _jsonl, ".json": _json, ".csv": _csv}
-    if kind not in readers or (kind == ".parquet" and file.suffix == ".gz"):
+def read_file(file: Path, guard: Guard = contextlib.nullcontext) -> Iterator[tuple[str, Row]]:
+    """Yield ``(place, row)`` of one file; an empty one is an error.
+
+    Args:
+        file: JSONL, JSON, CSV, Parquet or Arrow; the text forms also with ``.gz``.
+        guard: entered for each line of JSONL; it may suppress the `DataError` of a bad one.
+    """
+    ending = kind(file)
+    readers: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
+        ".parquet": _parquet, ".arrow": _arrow, ".csv": _csv,
+        ".jsonl": lambda path: _jsonl(path, guard), ".json": lambda path: _json(path, guard),
+    }
+    if ending not in readers or (ending in (".parquet", ".arrow") and file.suffix == ".gz"):
         raise DataError(
-            f"The file {file} has an unknown ending; expected {', '.join(_SUFFIXES)}, the text "
+            f"The file {file} has an unknown ending; expected {', '.join(SUFFIXES)}, the text "
             "forms also with .gz."
         )
     count = 0
-    for place, row in readers[kind](file):
+    for place, row in readers[ending](file):
         count += 1
         yield place, row
     if count == 0:
@@ -196,28 +139,74 @@ def _decode(content: bytes, place: str) -> str:
         raise DataError(f"{place}: expected UTF-8 text ({error}).") from error
 
 
-def _jsonl(file: Path) -> Iterator[tuple[str, Row]]:
+def _jsonl(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
     for number, line in enumerate(_lines(file), start=1):
         if line.strip():
             place = f"{file}, line {number}"
-            yield place, parse_object(line, place)
+            row = None
+            with guard():
+                row = parse_object(line, place)
+            if row is not None:
+                yield place, row
 
 
-def _json(file: Path) -> Iterator[tuple[str, Row]]:
-    text = _decode(b"".join(_lines(file)), str(file))
-    if not text.strip():
+def _json(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
+    """A list of objects, read item by item; or one object a line under the ending of a list."""
+    begin = b"".join(itertools.islice(_lines(file), 1)).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if begin[:1] == b"{" and _is_object(begin):
+        yield from _jsonl(file, guard)
         return
-    rows = _parse(text, str(file))
-    if not isinstance(rows, list):
-        raise DataError(f"{file}: expected a list of objects, got {type(rows).__name__}.")
-    for index, row in enumerate(rows, start=1):
-        place = f"{file}, row {index}"
-        yield place, _object(row, place)
+    index = 0
+    try:
+        for index, text in enumerate(list_items(_text_pieces(file)), start=1):
+            place = f"{file}, row {index}"
+            row = None
+            with guard():
+                row = _object(_parse(text, place), place)
+            if row is not None:
+                yield place, row
+    except DataError:
+        raise
+    except ValueError as error:
+        raise DataError(f"{file}: not valid JSON after row {index} ({error}).") from error
+    except TypeError as error:
+        raise DataError(f"{file}: expected a list of objects, got {error}.") from error
+
+
+def _is_object(line: bytes) -> bool:
+    try:
+        return isinstance(parse_json(line.decode()), dict)
+    except ValueError:
+        return False
+
+
+def _text_pieces(file: Path) -> Iterator[str]:
+    try:
+        with io.TextIOWrapper(
+            cast(Any, open_bytes(file)), encoding="utf-8-sig", newline=""
+        ) as stream:
+            while piece := stream.read(CHUNK):
+                yield piece
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: expected UTF-8 text ({error}).") from error
+    except READ_FAILURES as error:
+        raise DataError(f"The file {file} cannot be read: {error}.") from error
 
 
 def _csv(file: Path) -> Iterator[tuple[str, Row]]:
-    text = _decode(b"".join(_lines(file)), str(file))
-    reader = csv.DictReader(io.StringIO(text, newline=""))
+    csv.field_size_limit(1 << 30)
+    try:
+        with io.TextIOWrapper(
+            cast(Any, open_bytes(file)), encoding="utf-8-sig", newline=""
+        ) as stream:
+            yield from _csv_rows(file, csv.DictReader(stream))
+    except UnicodeDecodeError as error:
+        raise DataError(f"{file}: expected UTF-8 text ({error}).") from error
+    except READ_FAILURES as error:
+        raise DataError(f"The file {file} cannot be read: {error}.") from error
+
+
+def _csv_rows(file: Path, reader: Any) -> Iterator[tuple[str, Row]]:
     try:
         for row in reader:
             place = f"{file}, line {reader.line_num}"
@@ -250,6 +239,25 @@ def parquet_rows(file: Path) -> Iterator[Row]:
 def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
     for index, row in enumerate(parquet_rows(file), start=1):
         yield f"{file}, row {index}", row
+
+
+def _arrow(file: Path) -> Iterator[tuple[str, Row]]:
+    from datasets import Dataset
+
+    try:
+        rows = Dataset.from_file(str(file))
+    except Exception as error:  # pyarrow raises several unrelated kinds
+        raise DataError(f"The Arrow file {file} cannot be read: {error}") from error
+    for index, row in enumerate(arrow_rows(rows), start=1):
+        yield f"{file}, row {index}", row
+
+
+def arrow_rows(rows: Any) -> Iterator[Row]:
+    """Rows of a `datasets.Dataset`, a few at a time."""
+    for batch in rows.with_format(None).iter(batch_size=256):
+        names = list(batch)
+        for values in zip(*batch.values(), strict=True):
+            yield dict(zip(names, values, strict=True))
 
 
 def _parse(text: str, place: str) -> Any:

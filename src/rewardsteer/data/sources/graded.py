@@ -8,13 +8,15 @@ from collections import defaultdict
 from collections.abc import Iterator
 
 from rewardsteer.data.solutions import QUESTIONS, graded_texts
-from rewardsteer.data.sources.files import read_rows, well_formed
+from rewardsteer.data.sources.files import Row, well_formed
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
 
 def load(
-    split: str, *, path: str | None = None, max_pairs: int = 4, seed: int = 0
+    split: str, *, path: str | None = None, max_pairs: int = 4, seed: int = 0,
+    reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """At most ``max_pairs`` pairs per question, drawn at random with the seed.
 
@@ -22,21 +24,16 @@ def load(
         ConfigError: no path.
         DataError: rows without gradings.
     """
-    if path is None:
+    reading = reading or Reading()
+    if path is None and reading.hub is None:
         raise ConfigError("The source graded has no published place; give a path.")
     right: dict[str, set[str]] = defaultdict(set)
     wrong: dict[str, set[str]] = defaultdict(set)
-    for place, row in read_rows(split, path, ""):
-        question = next((row[name] for name in QUESTIONS if row.get(name)), None)
-        with well_formed(place):
-            solutions = list(graded_texts(row))
-        if not isinstance(question, str) or not solutions:
-            raise DataError(
-                f"{place}: expected a question and graded solutions (is_correct), found the fields "
-                f"{', '.join(sorted(row))}."
-            )
-        for text, correct in solutions:
-            (right if correct else wrong)[question].add(text)
+    for place, row in read_rows(split, path, "", reading=reading):
+        with reading.row():
+            question, solutions = _graded(row, place)
+            for text, correct in solutions:
+                (right if correct else wrong)[question].add(text)
     rng = random.Random(seed)
     index = 0
     for question in sorted(right.keys() & wrong.keys()):
@@ -47,3 +44,15 @@ def load(
                 source="graded",
             )
             index += 1
+
+
+def _graded(row: Row, place: str) -> tuple[str, list[tuple[str, bool]]]:
+    question = next((row[name] for name in QUESTIONS if row.get(name)), None)
+    with well_formed(place):
+        solutions = list(graded_texts(row))
+    if not isinstance(question, str) or not solutions:
+        raise DataError(
+            f"{place}: expected a question and graded solutions (is_correct), found the fields "
+            f"{', '.join(sorted(row))}."
+        )
+    return question, solutions

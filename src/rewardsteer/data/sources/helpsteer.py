@@ -1,10 +1,12 @@
 """HelpSteer: pairs of responses to one prompt, ranked by one attribute."""
 
+import math
 from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
-from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
+from rewardsteer.data.sources.files import require, well_formed
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -13,7 +15,8 @@ ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosit
 
 
 def load(
-    split: str, *, path: str | None = None, attribute: str = "helpfulness", min_margin: float = 1.0
+    split: str, *, path: str | None = None, attribute: str = "helpfulness", min_margin: float = 1.0,
+    reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """All pairs of responses to a prompt that differ in the attribute.
 
@@ -25,22 +28,28 @@ def load(
     """
     if attribute not in ATTRIBUTES:
         raise ConfigError(f"Unknown attribute {attribute!r}; known: {', '.join(ATTRIBUTES)}.")
-    by_prompt: dict[str, list[Row]] = defaultdict(list)
-    for place, row in read_rows(split, path, HUB, hub_splits={"test": "validation"}):
-        require(row, ["prompt", "response", attribute], place)
-        if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
-            raise DataError(f"{place}: expected texts as prompt and response.")
-        with well_formed(place):
-            by_prompt[row["prompt"]].append(row | {attribute: float(row[attribute])})
+    by_prompt: dict[str, list[tuple[str, float]]] = defaultdict(list)
+    reading = reading or Reading()
+    rows = read_rows(split, path, HUB, hub_splits={"test": "validation"}, reading=reading)
+    for place, row in rows:
+        with reading.row():
+            require(row, ["prompt", "response", attribute], place)
+            if not isinstance(row["prompt"], str) or not isinstance(row["response"], str):
+                raise DataError(f"{place}: expected texts as prompt and response.")
+            with well_formed(place):
+                score = float(row[attribute])
+            if not math.isfinite(score):
+                raise DataError(f"{place}: expected a number as {attribute}, got {score}.")
+            by_prompt[row["prompt"]].append((row["response"], score))
     for number, (prompt, responses) in enumerate(by_prompt.items()):
         for first, second in combinations(range(len(responses)), 2):
             better, worse = responses[first], responses[second]
-            if worse[attribute] > better[attribute]:
+            if worse[1] > better[1]:
                 better, worse = worse, better
-            margin = better[attribute] - worse[attribute]
+            margin = better[1] - worse[1]
             if margin >= min_margin:
                 yield Comparison(
                     id=f"helpsteer-{split}-{number}-{first}-{second}", prompt=prompt,
-                    chosen=better["response"], rejected=worse["response"], margin=margin,
-                    source="helpsteer", subset=attribute,
+                    chosen=better[0], rejected=worse[0], margin=margin, source="helpsteer",
+                    subset=attribute,
                 )

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import read_rows, require, shared_beginning, well_formed
+from rewardsteer.data.sources.files import Row, require, shared_beginning, well_formed
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -10,25 +11,34 @@ HUB = "Dahoas/static-hh"
 _ANSWER = "\n\nAssistant:"
 
 
-def load(split: str, *, path: str | None = None) -> Iterator[Comparison]:
+def load(
+    split: str, *, path: str | None = None, reading: Reading | None = None
+) -> Iterator[Comparison]:
     """Rows with ``prompt``, ``chosen``, ``rejected``, or two whole transcripts.
 
     The prompt stays as the transcript up to and including the last ``Assistant:``, so the plain
     text template leaves it as it is.
     """
-    for index, (place, row) in enumerate(read_rows(split, path, HUB)):
-        require(row, ["chosen", "rejected"], place)
-        with well_formed(place):
-            if "prompt" in row:
-                prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
-            else:
-                prompt, chosen, rejected = split_transcripts(row["chosen"], row["rejected"], place)
-            # One space follows "Assistant:"; it begins the response's first token.
-            comparison = Comparison(
-                id=f"hh-{split}-{index}", prompt=prompt.rstrip(), chosen=" " + chosen.strip(),
-                rejected=" " + rejected.strip(), source="hh",
-            )
-        yield comparison
+    reading = reading or Reading()
+    for index, (place, row) in enumerate(read_rows(split, path, HUB, reading=reading)):
+        comparison = None
+        with reading.row(), well_formed(place):
+            comparison = _comparison(row, place, f"hh-{split}-{index}")
+        if comparison is not None:
+            yield comparison
+
+
+def _comparison(row: Row, place: str, id: str) -> Comparison:
+    require(row, ["chosen", "rejected"], place)
+    if row.get("prompt") is not None:
+        prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
+    else:
+        prompt, chosen, rejected = split_transcripts(row["chosen"], row["rejected"], place)
+    # One space follows "Assistant:"; it begins the response's first token.
+    return Comparison(
+        id=id, prompt=prompt.rstrip(), chosen=" " + chosen.strip(),
+        rejected=" " + rejected.strip(), source="hh", place=place,
+    )
 
 
 def split_transcripts(chosen: str, rejected: str, place: str) -> tuple[str, str, str]:

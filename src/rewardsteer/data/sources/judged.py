@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
-from rewardsteer.data.sources.pairs import from_conversations
+from rewardsteer.data.sources.conversations import from_conversations
+from rewardsteer.data.sources.files import Row, require, well_formed
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -20,10 +21,12 @@ _FIELDS = {
     ),
     "llamafactory": ("conversations", "chosen", "rejected"),
 }
-_ROLES = ("system", "user", "assistant")
+_ROLES = ("system", "user", "assistant", "tool")
 
 
-def load(split: str, *, path: str | None = None, layout: str = "auto") -> Iterator[Comparison]:
+def load(
+    split: str, *, path: str | None = None, layout: str = "auto", reading: Reading | None = None
+) -> Iterator[Comparison]:
     """Comparisons that people judged; a pair they call a tie prefers nothing and is left out.
 
     Args:
@@ -40,17 +43,21 @@ def load(split: str, *, path: str | None = None, layout: str = "auto") -> Iterat
         raise ConfigError("The source judged needs the path of a file or a folder.")
     if layout != "auto" and layout not in _FIELDS:
         raise ConfigError(f"Unknown layout {layout!r}; known: auto, {', '.join(_FIELDS)}.")
-    index = 0
+    index, reading = 0, reading or Reading()
     for file in _files(Path(path)):
         stem = _SUFFIX.sub("", file.name)
-        for place, row in read_rows(split, str(file), ""):
-            found = _layout(row, place) if layout == "auto" else layout
-            require(row, list(_FIELDS[found]), place)
-            with well_formed(place):
-                comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
+        for place, row in read_rows(split, str(file), "", reading=reading):
+            comparison = None
+            with reading.row():
+                found = _layout(row, place) if layout == "auto" else layout
+                require(row, list(_FIELDS[found]), place)
+                with well_formed(place):
+                    comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
+                if comparison is None:
+                    reading.skip("judged a tie")
             index += 1
             if comparison is not None:
-                yield comparison
+                yield comparison.model_copy(update={"place": place})
 
 
 def _files(place: Path) -> list[Path]:
@@ -98,11 +105,9 @@ def _pandalm(row: Row, place: str, id: str, stem: str) -> Comparison | None:
     return _ordered(prompt, first, second, verdict, id=id, subset=str(subset))
 
 
-def _llamafactory(row: Row, place: str, id: str, stem: str) -> Comparison:
-    if row.get("system"):
-        turn = {"from": "system", "value": row["system"]}
-        row = row | {"conversations": [turn, *row["conversations"]]}
+def _llamafactory(row: Row, place: str, id: str, stem: str) -> Comparison | None:
     comparison = from_conversations(row, place, id=id, source="judged")
+    assert comparison is not None
     for message in comparison.prompt:
         if isinstance(message, str) or message.role not in _ROLES:
             raise DataError(

@@ -3,21 +3,23 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from pydantic import ValidationError
-
-from rewardsteer.data.sources.files import Row, read_rows, require, shared_beginning
+from rewardsteer.data.sources.conversations import from_conversations
+from rewardsteer.data.sources.files import require
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.records import Comparison, Message, Prompt
+from rewardsteer.records import Comparison
 
-_FIELDS = ("prompt", "chosen", "rejected", "margin", "subset", "id")
+_FIELDS = ("prompt", "chosen", "rejected", "margin", "subset", "id", "tools")
+_PARTED = ("error", "first", "drop")
 
 
 def load(
     split: str, *, path: str | None = None, name: str | None = None,
-    fields: Mapping[str, str] | None = None, identical: str = "error",
+    fields: Mapping[str, str] | None = None, identical: str = "error", parted: str = "error",
+    reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """Comparisons in TRL's forms: explicit prompt, implicit prompt (``chosen`` and ``rejected``
-    are whole conversations or texts), plain or conversational.
+    are whole conversations or texts), plain or conversational; in LLaMA-Factory's and ShareGPT's.
 
     Args:
         split: ``train`` or ``test``.
@@ -25,105 +27,43 @@ def load(
         name: data set on the hub.
         fields: our field names → the data's, where they differ.
         identical: what to do when chosen equals rejected: ``error`` or ``drop``.
+        parted: what to do when chosen and rejected part before the last turn: ``error``, ``first``
+            (compare the first answers that differ) or ``drop``.
+        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor name, or an unknown field name.
         DataError: absent fields, or identical responses; names the row.
     """
-    if path is None and name is None:
+    reading = reading or Reading()
+    if path is None and name is None and reading.hub is None:
         raise ConfigError("The source pairs needs a path or the name of a data set on the hub.")
     unknown = sorted(set(fields or {}) - set(_FIELDS))
     if unknown:
         raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
-    for index, (place, raw) in enumerate(read_rows(split, path, name or "")):
-        row = dict(raw)
-        for ours, theirs in (fields or {}).items():
-            require(raw, [theirs], place)
-            row[ours] = raw[theirs]
-        comparison = from_conversations(
-            row, place, id=str(row.get("id", f"pairs-{split}-{index}")), source="pairs"
-        )
-        if comparison.chosen == comparison.rejected and identical == "error":
-            raise DataError(
-                f"{place}: chosen equals rejected, which prefers nothing; remove the row or set "
-                "the option identical=drop."
+    if parted not in _PARTED:
+        raise ConfigError(f"Unknown value {parted!r} of parted; known: {', '.join(_PARTED)}.")
+    for index, (place, raw) in enumerate(read_rows(split, path, name or "", reading=reading)):
+        comparison = None
+        with reading.row():
+            row = dict(raw)
+            for ours, theirs in (fields or {}).items():
+                require(raw, [theirs], place)
+                row[ours] = raw[theirs]
+            comparison = from_conversations(
+                row, place, id=_id(row, f"pairs-{split}-{index}"), source="pairs", parted=parted,
             )
-        yield comparison
+            if comparison is None:
+                reading.skip("that part before the last turn")
+            elif comparison.chosen == comparison.rejected and identical == "error":
+                raise DataError(
+                    f"{place}: chosen equals rejected, which prefers nothing; remove the row or "
+                    "set sources.0.options.identical=drop (0: the first source)."
+                )
+        if comparison is not None:
+            yield comparison
 
 
-def from_conversations(row: Row, place: str, *, id: str, source: str) -> Comparison:
-    """A comparison from TRL's forms; see `load`.
-
-    Raises:
-        DataError: absent fields, or responses that are neither text nor messages.
-    """
-    require(row, ["chosen", "rejected"], place)
-    chosen, rejected = row["chosen"], row["rejected"]
-    try:
-        if isinstance(chosen, str) and isinstance(rejected, str):
-            prompt, chosen, rejected = _texts(row.get("prompt"), chosen, rejected, place)
-        else:
-            # LLaMA-Factory keeps the turns before the answer under "conversations".
-            before = row.get("prompt", row.get("conversations"))
-            prompt, chosen, rejected = _messages(before, chosen, rejected, place)
-        return Comparison(
-            id=id, prompt=prompt, chosen=chosen, rejected=rejected,
-            margin=float(row.get("margin") or 0.0), source=source,
-            subset=str(row.get("subset") or ""),
-        )
-    except (ValidationError, ValueError, TypeError, KeyError) as error:
-        if isinstance(error, DataError):
-            raise
-        raise DataError(
-            f"{place}: expected texts or lists of messages with role and content, and a number as "
-            f"margin ({type(error).__name__})."
-        ) from error
-
-
-def _texts(
-    prompt: Any, chosen: str, rejected: str, place: str
-) -> tuple[Prompt, str, str]:
-    if prompt is None:
-        # Implicit prompt: what the two texts share, up to a line or word boundary.
-        common = shared_beginning(chosen, rejected)
-        cut = max(common.rfind("\n"), common.rfind(" ")) + 1
-        return common[:cut], chosen[cut:], rejected[cut:]
-    if isinstance(prompt, str):
-        return prompt, chosen, rejected
-    return [Message.model_validate(message) for message in prompt], chosen, rejected
-
-
-def _messages(
-    prompt: Any, chosen: Any, rejected: Any, place: str
-) -> tuple[Prompt, str, str]:
-    first = [Message.model_validate(_keep(message)) for message in _listed(chosen)]
-    second = [Message.model_validate(_keep(message)) for message in _listed(rejected)]
-    shared = 0
-    while shared < min(len(first), len(second)) and first[shared] == second[shared]:
-        shared += 1
-    # Identical conversations share everything: the last turn is the response all the same.
-    shared = min(shared, len(first) - 1, len(second) - 1)
-    if len(first) - shared != 1 or len(second) - shared != 1:
-        raise DataError(
-            f"{place}: expected chosen and rejected to differ in their last message alone."
-        )
-    before: list[Message] = first[:shared]
-    if not before and prompt is not None:
-        if isinstance(prompt, str):
-            return prompt, first[-1].content, second[-1].content
-        before = [Message.model_validate(_keep(message)) for message in prompt]
-    if not before:
-        raise DataError(f"{place}: expected a prompt before the last message, found none.")
-    return before, first[-1].content, second[-1].content
-
-
-def _keep(message: Any) -> dict[str, Any]:
-    """Role and content; ShareGPT's ``from``/``value`` are read as well."""
-    if "from" in message:
-        roles = {"human": "user", "gpt": "assistant"}
-        return {"role": roles.get(message["from"], message["from"]), "content": message["value"]}
-    return {"role": message["role"], "content": message["content"]}
-
-
-def _listed(messages: Any) -> list[Any]:
-    return messages if isinstance(messages, list) else [messages]
+def _id(row: dict[str, Any], made: str) -> str:
+    own = row.get("id")
+    return made if own is None or own == "" else str(own)

@@ -2,31 +2,47 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import Row, read_rows, require, well_formed
+from rewardsteer.data.sources.files import Row, require, well_formed
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
 HUB = "openai/summarize_from_feedback"
 
 
-def load(split: str, *, path: str | None = None) -> Iterator[Comparison]:
+def load(
+    split: str, *, path: str | None = None, reading: Reading | None = None
+) -> Iterator[Comparison]:
     """Rows with ``info.post``, ``summaries[choice].text`` (published), or with ``prompt``,
     ``chosen``, ``rejected`` (trl-lib/tldr-preference).
 
-    The hub's script no longer loads with current libraries; its Parquet conversion does.
+    Rows without a post (news articles, in the published validation split) are skipped and counted,
+    as the published code skips them. The hub's script no longer loads with current libraries; its
+    Parquet conversion does.
     """
+    reading = reading or Reading()
     rows = read_rows(
-        split, path, HUB, hub_splits={"test": "validation"}, name="comparisons",
-        revision="refs/convert/parquet",
+        split, path, HUB, hub_splits={"test": "validation"}, reading=reading, **_hub(reading),
     )
     for index, (place, row) in enumerate(rows):
-        with well_formed(place):
+        comparison = None
+        with reading.row(), well_formed(place):
             prompt, chosen, rejected = _texts(row, place)
-            comparison = Comparison(
-                id=f"tldr-{split}-{index}", prompt=prompt, chosen=chosen.strip(),
-                rejected=rejected.strip(), source="tldr",
-            )
-        yield comparison
+            if prompt:
+                comparison = Comparison(
+                    id=f"tldr-{split}-{index}", prompt=prompt, chosen=chosen.strip(),
+                    rejected=rejected.strip(), source="tldr", place=place,
+                )
+            else:
+                reading.skip("without a post")
+        if comparison is not None:
+            yield comparison
+
+
+def _hub(reading: Reading) -> dict[str, str]:
+    if reading.hub is not None:
+        return {}
+    return {"name": "comparisons", "revision": "refs/convert/parquet"}
 
 
 def _texts(row: Row, place: str) -> tuple[str, str, str]:
@@ -35,7 +51,7 @@ def _texts(row: Row, place: str) -> tuple[str, str, str]:
         summaries, choice = row["summaries"], row["choice"]
         if choice not in (0, 1) or len(summaries) != 2:
             raise DataError(f"{place}: expected two summaries and a choice of 0 or 1.")
-        prompt = (row["info"].get("post") or row["info"].get("article") or "").strip()
+        prompt = (row["info"].get("post") or "").strip()
         return prompt, summaries[choice]["text"], summaries[1 - choice]["text"]
     require(row, ["prompt", "chosen", "rejected"], place)
     prompt = row["prompt"].strip().removesuffix("TL;DR:").rstrip()

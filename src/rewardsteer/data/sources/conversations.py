@@ -1,0 +1,228 @@
+"""One row in the forms of TRL, ShareGPT and LLaMA-Factory → a comparison."""
+
+import math
+from typing import Any
+
+from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
+from rewardsteer.data.sources.messages import FORM, encoded_messages, parse_messages, parse_tools
+from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison, Message, Prompt
+
+# Fields that may hold what was asked, the first that is there.
+PROMPTS = ("prompt", "conversations", "messages", "question", "instruction")
+
+
+def from_conversations(
+    row: Row, place: str, *, id: str, source: str, parted: str = "error"
+) -> Comparison | None:
+    """A comparison; None where it parts before the last turn and ``parted`` is ``drop``.
+
+    Fields that are null count as absent, and message lists may be written as JSON texts.
+
+    Args:
+        row: as the file holds it.
+        place: file and row, for messages.
+        id: of the comparison.
+        source: its name.
+        parted: see `rewardsteer.data.sources.pairs.load`.
+
+    Raises:
+        DataError: absent fields, or responses that are neither text nor messages; names the row,
+            and within conversations the message and the key.
+    """
+    row = _decoded({name: value for name, value in row.items() if value is not None})
+    if "chosen" not in row and isinstance(row.get("output"), list):
+        row = row | dict(zip(("chosen", "rejected"), _two(row["output"], place), strict=True))
+    require(row, ["chosen", "rejected"], place)
+    for name in ("chosen", "rejected"):
+        _check_response(row[name], name, place)
+    prompt, chosen, rejected = _prompt(row, place), row["chosen"], row["rejected"]
+    if isinstance(chosen, str) != isinstance(rejected, str):
+        raise DataError(
+            f"{place}: {FORM}; chosen is {kind_of(chosen)} and "
+            f"rejected is {kind_of(rejected)}."
+        )
+    if isinstance(chosen, str):
+        parts: tuple[Prompt, str, str] | None = (
+            split_texts(chosen, rejected) if prompt is None else (prompt, chosen, rejected)
+        )
+    else:
+        parts = _split_messages(
+            prompt, parse_messages(chosen, place, "chosen"),
+            parse_messages(rejected, place, "rejected"), place, parted,
+        )
+    if parts is None:
+        return None
+    with well_formed(place):
+        return Comparison(
+            id=id, prompt=_with_system(parts[0], row, place), chosen=parts[1], rejected=parts[2],
+            margin=margin_of(row.get("margin"), place), source=source,
+            subset=str(row.get("subset") or ""), tools=parse_tools(row.get("tools"), place),
+            place=place,
+        )
+
+
+def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
+    """Prompt and responses of two texts that hold the prompt: cut where TRL's ``extract_prompt``
+    cuts, at the first difference, and before a space in front of it."""
+    shorter = min(len(chosen), len(rejected))
+    cut = max(shorter - 1, 0)
+    for index in range(shorter):
+        if chosen[index] != rejected[index]:
+            cut = index - 1 if index and chosen[index - 1] == " " else index
+            break
+    return chosen[:cut], chosen[cut:], rejected[cut:]
+
+
+def margin_of(value: Any, place: str) -> float:
+    """A row's margin, 0 where there is none.
+
+    Raises:
+        DataError: it is no number, not finite or negative.
+    """
+    if value is None or value == "":
+        return 0.0
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        margin = float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: expected a number as margin, got {kind_of(value)}.") from error
+    if not math.isfinite(margin) or margin < 0:
+        raise DataError(
+            f"{place}: expected a margin of 0 or more (how much better the chosen response is), "
+            f"got {margin:g}."
+        )
+    return margin
+
+
+def _decoded(row: Row) -> Row:
+    """The row with message lists in place of JSON texts of them."""
+    chosen, rejected = encoded_messages(row.get("chosen")), encoded_messages(row.get("rejected"))
+    if chosen is not None and rejected is not None:
+        row = row | {"chosen": chosen, "rejected": rejected}
+    for name in PROMPTS:
+        found = encoded_messages(row.get(name))
+        if found is not None:
+            row = row | {name: found}
+    return row
+
+
+def _two(outputs: list[Any], place: str) -> list[Any]:
+    if len(outputs) != 2:
+        raise DataError(
+            f"{place}: expected two answers as output, the better one first, got {len(outputs)}; "
+            "write one row for each pair."
+        )
+    return outputs
+
+
+def _check_response(value: Any, name: str, place: str) -> None:
+    if isinstance(value, list) and value and all(isinstance(one, str) for one in value):
+        raise DataError(
+            f"{place}: {name} holds a list of {len(value)} texts, a comparison has one; write one "
+            "row for each pair of answers."
+        )
+    if not isinstance(value, str | list | dict) or value == []:
+        raise DataError(
+            f"{place}: {FORM}; {name} is "
+            f"{'an empty list' if value == [] else kind_of(value)}."
+        )
+
+
+def _prompt(row: Row, place: str) -> Prompt | None:
+    name = next((name for name in PROMPTS if name in row), None)
+    if name is None:
+        return None
+    value = row[name]
+    if isinstance(value, list | dict):
+        return parse_messages(value, place, name)
+    if not isinstance(value, str):
+        raise DataError(
+            f"{place}: {FORM}; {name} is {kind_of(value)}."
+        )
+    more = row.get("input")
+    if name == "instruction" and isinstance(more, str) and more:
+        value = f"{value}\n{more}"
+    turns = _history(row.get("history"), place)
+    return [*turns, Message(role="user", content=value)] if turns else value
+
+
+def _history(value: Any, place: str) -> list[Message]:
+    """LLaMA-Factory's earlier turns: a list of questions with their answers."""
+    turns = []
+    for number, pair in enumerate(value or [], start=1):
+        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
+            raise DataError(f"{place}: expected two texts as item {number} of history.")
+        turns += [
+            Message(role="user", content=pair[0]), Message(role="assistant", content=pair[1])
+        ]
+    return turns
+
+
+def _with_system(prompt: Prompt, row: Row, place: str) -> Prompt:
+    system = row.get("system")
+    if not system:
+        return prompt
+    if not isinstance(system, str):
+        raise DataError(f"{place}: expected a text as system, got {kind_of(system)}.")
+    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
+    if turns and turns[0].role == "system":
+        return turns
+    return [Message(role="system", content=system), *turns]
+
+
+def _split_messages(
+    prompt: Prompt | None, chosen: list[Message], rejected: list[Message], place: str, parted: str
+) -> tuple[Prompt, str, str] | None:
+    shared = 0
+    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
+        shared += 1
+    # Identical conversations share everything: the last turn is the response all the same.
+    shared = min(shared, len(chosen) - 1, len(rejected) - 1)
+    if len(chosen) - shared != 1 or len(rejected) - shared != 1:
+        if parted == "drop":
+            return None
+        if parted == "error":
+            raise DataError(
+                f"{place}: expected chosen and rejected to differ in their last message alone, "
+                f"they part at message {shared + 1} and go on; set sources.0.options.parted=first "
+                "to compare the first answers that differ, or parted=drop."
+            )
+    before = _before(prompt, chosen[:shared], place)
+    return (
+        before, _response(chosen[shared], place, "chosen"),
+        _response(rejected[shared], place, "rejected"),
+    )
+
+
+def _before(prompt: Prompt | None, shared: list[Message], place: str) -> Prompt:
+    """The whole prompt, of which a part may stand in ``prompt`` and a part in both responses."""
+    if not shared:
+        if not prompt:
+            raise DataError(f"{place}: expected a prompt before the last message, found none.")
+        return prompt
+    if isinstance(prompt, list):
+        return shared if shared[: len(prompt)] == prompt else [*prompt, *shared]
+    if prompt and not any(prompt.strip() in message.content for message in shared):
+        raise DataError(
+            f"{place}: expected the prompt among the messages that chosen and rejected begin with, "
+            "it is another text; leave one of the two out."
+        )
+    return shared
+
+
+def _response(message: Message, place: str, key: str) -> str:
+    if message.role != "assistant":
+        raise DataError(
+            f"{place}: expected an assistant's message at the end of {key}, got one of the role "
+            f"{message.role!r}."
+        )
+    if message.tool_calls:
+        raise DataError(
+            f"{place}: the last message of {key} is a tool call; only answers in text can be "
+            "compared."
+        )
+    if message.reasoning_content:
+        return f"<think>\n{message.reasoning_content.strip()}\n</think>\n\n{message.content}"
+    return message.content

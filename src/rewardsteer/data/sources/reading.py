@@ -1,0 +1,246 @@
+"""Rows of whatever place a source is read from: a file, a folder, a saved data set, the hub."""
+
+import contextlib
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.sources import NoSplitError
+from rewardsteer.data.sources.files import SUFFIXES, Row, arrow_rows, kind, read_file
+from rewardsteer.errors import DataError
+
+# Names that splits have elsewhere, the likeliest first.
+ALIASES = {
+    "train": ("train", "train_prefs", "training"),
+    "test": (
+        "test", "test_prefs", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout",
+    ),
+}
+_BEGINNINGS = {"train": ("train",), "test": ("test", "valid", "eval", "dev")}
+_SHARD = re.compile(r"-\d+-of-\d+$")
+
+
+@dataclass
+class Reading:
+    """How a source is read, and what became of rows that gave no comparison.
+
+    Attributes:
+        on_error: ``raise``, or ``drop``: count rows with a fault and go on.
+        hub: a data set on the hub in place of the published one.
+        config: the hub data set's configuration.
+        revision: its branch, tag or commit.
+        data_dir: a folder within it, or within a local folder.
+        splits: ``{train: …, test: …}``, the names of our splits in the data.
+        dropped: ``{reason: rows}``.
+        notes: what the reader of the log should know.
+    """
+
+    on_error: str = "raise"
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    data_dir: str | None = None
+    splits: dict[str, str] = field(default_factory=dict)
+    dropped: Counter[str] = field(default_factory=Counter)
+    notes: list[str] = field(default_factory=list)
+
+    @contextlib.contextmanager
+    def row(self) -> Iterator[None]:
+        """Work on one row: with ``on_error="drop"`` a `DataError` within is counted, not raised."""
+        try:
+            yield
+        except DataError as error:
+            if self.on_error != "drop":
+                raise
+            self.dropped["with a fault"] += 1
+            if self.dropped["with a fault"] == 1:
+                self.notes.append(f"The first row that was dropped for a fault: {error}")
+
+    def skip(self, reason: str) -> None:
+        """Count a row that holds no comparison."""
+        self.dropped[reason] += 1
+
+    def note(self, text: str) -> None:
+        """Keep a note, once."""
+        if text not in self.notes:
+            self.notes.append(text)
+
+
+def read_rows(
+    split: str, path: str | None, hub_name: str, *, hub_splits: dict[str, str] | None = None,
+    reading: Reading | None = None, **hub_options: Any,
+) -> Iterator[tuple[str, Row]]:
+    """Yield ``(place, row)``, the place for messages ("file, line 3").
+
+    Args:
+        split: ``train`` or ``test``.
+        path: a local file (which is all training data), a folder of files whose names or folders
+            name splits, or a folder saved by ``datasets``; None reads the hub.
+        hub_name: published data set, read when ``path`` is None.
+        hub_splits: the hub's names of our splits where they differ.
+        reading: split names, the place on the hub, and what to do with rows that are at fault.
+        hub_options: further arguments of ``datasets.load_dataset``.
+
+    Raises:
+        NoSplitError: there is no such split.
+        DataError: missing, empty or malformed data.
+    """
+    reading = reading or Reading()
+    if path is None:
+        if reading.hub is None:
+            reading_splits = {**(hub_splits or {}), **reading.splits}
+        else:
+            reading_splits = reading.splits
+        yield from _hub(reading.hub or hub_name, split, reading_splits, reading, hub_options)
+        return
+    place = Path(path)
+    if not place.exists():
+        raise DataError(f"Expected data at {place}, there is no such file or folder.")
+    if place.is_dir():
+        yield from _folder(place / (reading.data_dir or ""), split, reading)
+        return
+    if split != "train":
+        raise NoSplitError(split)
+    yield from read_file(place, reading.row)
+
+
+def choose_splits(
+    names: Sequence[str], split: str, reading: Reading, place: object
+) -> list[str]:
+    """Which of a data set's splits are ours.
+
+    Raises:
+        NoSplitError: none is a test split.
+        DataError: none is a training split, or the one that was asked for is not there.
+    """
+    wanted = reading.splits.get(split)
+    if wanted is not None:
+        if wanted not in names:
+            raise DataError(
+                f"Expected the split {wanted!r} in {place}, it has {', '.join(names) or 'none'}."
+            )
+        return [wanted]
+    free = [name for name in names if name not in reading.splits.values()]
+    for alias in ALIASES[split]:
+        if alias in free:
+            if split == "test":
+                left = [n for n in free if n != alias and n in ALIASES["test"]]
+                if left:
+                    reading.note(
+                        f"{place}: the split {alias} is the test split; {', '.join(left)} "
+                        "is not read."
+                    )
+                elif alias != "test":
+                    reading.note(f"{place}: the split {alias} is read as the test split.")
+            return [alias]
+    found = [name for name in free if name.startswith(_BEGINNINGS[split])]
+    if found:
+        return found
+    if split == "test":
+        raise NoSplitError(split)
+    if len(free) == 1 and not free[0].startswith(_BEGINNINGS["test"]):
+        return free
+    raise DataError(
+        f"Expected a training split in {place}, it has {', '.join(names) or 'no splits'}; say "
+        "which is which, for example 'sources.0.splits={train: NAME, test: NAME}'."
+    )
+
+
+def _hub(
+    name: str, split: str, splits: dict[str, str], reading: Reading, options: dict[str, Any]
+) -> Iterator[tuple[str, Row]]:
+    import datasets
+
+    given = {"name": reading.config, "revision": reading.revision, "data_dir": reading.data_dir}
+    options = options | {key: value for key, value in given.items() if value is not None}
+    wanted = splits.get(split, split)
+    try:
+        rows = datasets.load_dataset(name, split=wanted, **options)
+    except ValueError as error:
+        if "split" not in str(error).lower():
+            raise DataError(f"The data set {name} cannot be loaded: {error}") from error
+        if split in reading.splits:
+            raise DataError(f"The data set {name} has no split {wanted!r}: {error}") from error
+        loaded = datasets.load_dataset(name, **options)
+        chosen = choose_splits(list(loaded), split, reading, name)
+        rows = datasets.concatenate_datasets([loaded[one] for one in chosen])
+    except Exception as error:  # the hub client raises many unrelated kinds
+        raise DataError(
+            f"The data set {name} cannot be loaded ({type(error).__name__}: {error}); check the "
+            "connection, or download it and give its folder as path."
+        ) from error
+    for index, row in enumerate(arrow_rows(rows), start=1):
+        yield f"{name}, {wanted} row {index}", row
+
+
+def _folder(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, Row]]:
+    if not folder.is_dir():
+        raise DataError(f"Expected a folder of data at {folder}, there is none.")
+    if any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
+        yield from _saved(folder, split, reading)
+        return
+    files = _by_split(folder)
+    if not files:
+        if split != "train":
+            raise NoSplitError(split)
+        known = sorted(file.name for file in folder.iterdir())
+        raise DataError(
+            f"Expected train.jsonl (or .json, .csv, .parquet) in {folder}, found "
+            f"{', '.join(known[:8]) or 'nothing'}."
+        )
+    for name in choose_splits(list(files), split, reading, folder):
+        for file in files[name]:
+            yield from read_file(file, reading.row)
+
+
+def _by_split(folder: Path) -> dict[str, list[Path]]:
+    """The data files of a folder by the split that their names or their folders name."""
+    files = _data_files(folder.iterdir())
+    for pattern in ("*/*", "*/*/*"):
+        if not files:
+            files = _data_files(folder.glob(pattern))
+    found: dict[str, list[Path]] = {}
+    for file in files:
+        found.setdefault(_split_name(file.relative_to(folder)) or "", []).append(file)
+    if set(found) == {""}:
+        return {"train": files}
+    found.pop("", None)
+    return found
+
+
+def _data_files(files: Iterator[Path]) -> list[Path]:
+    return sorted(
+        file for file in files
+        if file.is_file() and kind(file) in SUFFIXES and not file.name.startswith(".")
+    )
+
+
+def _split_name(file: Path) -> str | None:
+    beginnings = (*_BEGINNINGS["train"], *_BEGINNINGS["test"], *ALIASES["test"])
+    own = _SHARD.sub("", file.name.split(".")[0]).split("-")[0]
+    for name in (own, *reversed([part.name for part in file.parents])):
+        if name.lower().startswith(beginnings):
+            return name
+    return None
+
+
+def _saved(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, Row]]:
+    """Rows of a folder written by ``Dataset.save_to_disk`` or ``DatasetDict.save_to_disk``."""
+    from datasets import DatasetDict, load_from_disk
+
+    try:
+        loaded = load_from_disk(str(folder))
+    except Exception as error:  # pyarrow raises several unrelated kinds
+        raise DataError(f"The Arrow folder {folder} cannot be read: {error}") from error
+    parts = {"": loaded}
+    if isinstance(loaded, DatasetDict):
+        chosen = choose_splits(list(loaded), split, reading, folder)
+        parts = {f"{name} " if len(loaded) > 1 else "": loaded[name] for name in chosen}
+    elif split != "train":
+        raise NoSplitError(split)
+    for name, part in parts.items():
+        for index, row in enumerate(arrow_rows(part), start=1):
+            yield f"{folder}, {name}row {index}", row
