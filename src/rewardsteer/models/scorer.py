@@ -5,6 +5,7 @@ Whole responses: `Scorer.score`. Growing prefixes: `Scorer.open` gives a cache, 
 template of training.
 """
 
+import functools
 import logging
 import math
 from collections.abc import Iterator, Sequence
@@ -23,6 +24,7 @@ from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import VocabularyHead
+from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reading import Read, read_rows
@@ -120,6 +122,13 @@ class Scorer:
         """Token ids that the tokenizer knows: rewards of higher ones mean nothing."""
         rows = self.reward_model.carrier.get_input_embeddings().weight.shape[0]
         return min(len(self.tokenizer), int(rows))
+
+    @functools.cached_property
+    def known(self) -> KnownIds:
+        """What is read for every token id: tokens that only a policy knows never reach the reward
+        model."""
+        rows = self.reward_model.carrier.get_input_embeddings().weight.shape[0]
+        return KnownIds(self.tokenizer, int(rows))
 
     @property
     def autoregressive(self) -> bool:
@@ -290,7 +299,7 @@ class Scorer:
         head = self.reward_model.head
         assert isinstance(head, VocabularyHead), "check_head() first"
         reader = cache if cache is not None else self.open()
-        return head.next_token(reader.sync(prefix_ids, attention_mask))
+        return head.next_token(reader.sync(self.known.of(prefix_ids), attention_mask))
 
     @torch.no_grad()
     def candidates(
@@ -306,7 +315,7 @@ class Scorer:
             cache: from `open`; None reads everything anew.
         """
         reader = cache if cache is not None else self.open()
-        head = self.reward_model.head
+        prefix_ids, head = self.known.of(prefix_ids), self.reward_model.head
         if isinstance(head, VocabularyHead):
             rewards = head.next_token(reader.sync(prefix_ids, attention_mask))
             return rewards.gather(1, candidate_ids.to(rewards.device))
@@ -321,7 +330,8 @@ class Scorer:
         numbers of tokens; needs a scalar head. See `PrefixReader.visit` for the arguments."""
         head = self.reward_model.head
         assert not isinstance(head, VocabularyHead), "check_head() first"
-        return head.values(cache.visit(rows, prefix_ids, attention_mask, places=places))
+        ids = self.known.of(prefix_ids)
+        return head.values(cache.visit(rows, ids, attention_mask, places=places))
 
     @torch.no_grad()
     def similarities(
@@ -337,7 +347,7 @@ class Scorer:
             goal: one that does not depend on the prompt's state.
             cache: from `open`.
         """
-        places = len(prefix_ids)
+        places, prefix_ids = len(prefix_ids), self.known.of(prefix_ids)
         if len(rows) == places:
             states = cache.sync(prefix_ids, attention_mask)
         else:
@@ -356,7 +366,8 @@ class Scorer:
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check_lengths(lengths, first_row)
         yield from read_rows(
-            self.reward_model, prompt_ids, response_ids, batch_size=batch_size,
+            self.reward_model, self.known.of_rows(prompt_ids), self.known.of_rows(response_ids),
+            batch_size=batch_size,
             batch_tokens=batch_tokens, share=self.share_prompts, ends=ends,
         )
 

@@ -32,6 +32,7 @@ from rewardsteer.models.checkpoint import (
 )
 from rewardsteer.models.heads.scalar import build_mlp
 from rewardsteer.models.heads.vocabulary import RewardProjection
+from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import NEW
 from rewardsteer.models.reward_model import NEUTRAL_LOGITS, RewardModel
@@ -94,6 +95,13 @@ class SharedScorer(Scorer):
         both = _Both(PrefixReader(self._joint), len(self.policy.get_input_embeddings().weight))
         self._partner = _RewardHalf(both)
         return _PolicyHalf(both, self.policy.get_output_embeddings())
+
+    @functools.cached_property
+    def known(self) -> KnownIds:
+        """All ids of the policy, whose embedding it is."""
+        known = super().known
+        known.size = len(self.policy.get_input_embeddings().weight)
+        return known
 
     def open(self) -> Any:
         """A fresh cache; see `open_policy`."""

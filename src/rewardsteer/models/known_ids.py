@@ -1,0 +1,46 @@
+"""Token ids that a reward model can read, where a policy's tokenizer has some that it lacks.
+
+Two tokenizers may differ in special tokens that only one of them has (`models.compatibility`). A
+token that only the policy knows has no embedding in the reward model, or one that was never
+trained. The reward model then reads another token in its place: its tokenizer's unknown token, else
+its padding, else its end-of-text, else the token 0.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from torch import Tensor
+
+
+class KnownIds:
+    """What a reward model reads for every token id.
+
+    Args:
+        tokenizer: the reward model's.
+        rows: of its embedding.
+
+    Attributes:
+        size: ids from here on are unknown.
+        stand_in: what is read in their place.
+    """
+
+    def __init__(self, tokenizer: Any, rows: int) -> None:
+        # Some tokenizers leave ids out, so their number of tokens is not enough.
+        ids = tokenizer.get_vocab().values()
+        self.size = min(max(ids, default=-1) + 1, rows)
+        named = (tokenizer.unk_token_id, tokenizer.pad_token_id, tokenizer.eos_token_id)
+        fitting = [token for token in named if token is not None and token < self.size]
+        self.stand_in = fitting[0] if fitting else 0
+
+    def of(self, ids: Tensor) -> Tensor:
+        """Ids of any shape as the reward model reads them."""
+        strange = ids >= self.size
+        return ids.masked_fill(strange, self.stand_in) if bool(strange.any()) else ids
+
+    def of_rows(self, rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
+        """Rows of ids as the reward model reads them."""
+        return [
+            row if max(row, default=0) < self.size
+            else [token if token < self.size else self.stand_in for token in row]
+            for row in rows
+        ]
