@@ -19,9 +19,10 @@ from rewardsteer.evaluation.shards import partial_folder
 from rewardsteer.goals.files import save_goals
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer, require_finite
+from rewardsteer.models.scorer import Scorer
 from tests.fakes import character_tokenizer, save_tiny
 
 LIMIT = 512  # positions of the tiny llama

@@ -21,8 +21,9 @@ from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompts, encode_response
 from rewardsteer.devices import AUTO
-from rewardsteer.errors import CheckpointError, DataError, NonFiniteError
+from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.limits import position_limit
@@ -381,26 +382,3 @@ class Scorer:
                     f"Row {number} has {length} tokens, but the reward model reads at most "
                     f"{limit}; shorten its prompt or completion."
                 )
-
-
-def require_finite(
-    rewards: np.ndarray, numbers: Sequence[int] | None = None, *, tokens_of: int | None = None
-) -> None:
-    """Raise `NonFiniteError` naming the first reward that is no finite number.
-
-    Args:
-        rewards: of rows, or of the tokens of one.
-        numbers: the rows' own numbers; None: they count from 1.
-        tokens_of: number of the row whose tokens these are.
-    """
-    wrong = np.flatnonzero(~np.isfinite(rewards))
-    if not len(wrong):
-        return
-    at = int(wrong[0])
-    where = f"row {at + 1 if numbers is None else numbers[at]}"
-    if tokens_of is not None:
-        where = f"token {at + 1} of row {tokens_of}"
-    raise NonFiniteError(
-        f"The reward of {where} is {rewards[at]}; expected a finite number. The checkpoint may be "
-        "damaged, or its values overflow in this dtype: try float32."
-    )
