@@ -6,7 +6,7 @@ refuses unknown keys. Each part of the package owns the config class of what it 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -16,7 +16,14 @@ from rewardsteer.registry import nearest
 
 
 class Config(BaseModel):
-    """Base of all settings: immutable, unknown keys refused."""
+    """Base of all settings: immutable, unknown keys refused.
+
+    Attributes:
+        aliases: names that other libraries give to settings, with the names here; suggested when
+            somebody types one.
+    """
+
+    aliases: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -98,7 +105,7 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             known = _known_fields(kind, item["loc"][:-1])
-            hint = nearest(str(item["loc"][-1]), known)
+            hint = _hint(kind, item["loc"], known)
             sentences.append(f"Unknown setting {name!r}.{hint} Known here: {', '.join(known)}.")
         elif item["type"] == "missing":
             sentences.append(f"The setting {name!r} is required and was not given.")
@@ -109,8 +116,38 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
     return " ".join(sentences)
 
 
+def _hint(kind: type[BaseModel], place: tuple[int | str, ...], known: list[str]) -> str:
+    """What was probably meant: another library's name for a setting, the same name in another
+    section, or the nearest name in this one."""
+    *above, leaf = (str(part) for part in place)
+    here = _class_at(kind, place[:-1])
+    if here is not None and (alias := getattr(here, "aliases", {}).get(leaf)) is not None:
+        inside = alias.split("=")[0] in known
+        return f" Did you mean {'.'.join([*above, alias]) if inside else alias!r}?"
+    elsewhere = [name for name in _all_settings(kind) if name.rpartition(".")[2] == leaf]
+    if len(elsewhere) == 1:
+        return f" Did you mean {elsewhere[0]!r}?"
+    return nearest(leaf, known)
+
+
+def _all_settings(kind: type[BaseModel]) -> list[str]:
+    """Dotted names of all settings that are not within lists."""
+    found = []
+    for name, field in kind.model_fields.items():
+        found.append(name)
+        inner = _config_class(field.annotation)
+        if inner is not None and "list" not in str(field.annotation):
+            found += [f"{name}.{one}" for one in _all_settings(inner)]
+    return found
+
+
 def _known_fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
     """Field names of the config class that ``path`` leads to from ``kind``."""
+    found = _class_at(kind, path)
+    return [] if found is None else sorted(found.model_fields)
+
+
+def _class_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
     current: Any = kind
     for part in path:
         if isinstance(current, type) and issubclass(current, BaseModel):
@@ -119,12 +156,12 @@ def _known_fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[st
                 continue
             current = _config_class(field.annotation)
     if isinstance(current, type) and issubclass(current, BaseModel):
-        return sorted(current.model_fields)
-    return []
+        return current
+    return None
 
 
 def _config_class(annotation: Any) -> Any:
-    if isinstance(annotation, type):
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     for argument in getattr(annotation, "__args__", ()):
         found = _config_class(argument)

@@ -16,12 +16,18 @@ Overrides = Annotated[
 ]
 Out = Annotated[Path, typer.Option(help="Output folder; the model appears in OUT/model.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an interrupted run in OUT.")]
+ResumeFrom = Annotated[
+    Path | None,
+    typer.Option(help="Go on from this checkpoint (OUT/phases/NN-NAME/checkpoint-N), not from the "
+                      "newest."),
+]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
 
 def train_command(
     recipe: Recipe, overrides: Overrides = None, out: Out = Path("out/reward-model"),
-    resume: Resume = False, overwrite: Overwrite = False,
+    resume: Resume = False, resume_from_checkpoint: ResumeFrom = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a reward model.
 
@@ -39,7 +45,10 @@ def train_command(
     from rewardsteer.training.run import train
 
     quiet_libraries()
-    folder = train(config, out, resume=resume, overwrite=overwrite)
+    folder = train(
+        config, out, resume=resume, overwrite=overwrite,
+        resume_from_checkpoint=resume_from_checkpoint,
+    )
     # Processes that leave together without having parted may wait for each other, or abort.
     PartialState().destroy_process_group()
     typer.echo(f"reward model: {folder}", err=True)

@@ -1,5 +1,6 @@
 """Which rows stand in one training batch, and which process reads it."""
 
+import logging
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
@@ -12,8 +13,11 @@ from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.errors import DataError
 from rewardsteer.models.batching import batches
 from rewardsteer.training.config import OptimiserConfig
+
+logger = logging.getLogger(__name__)
 
 Lengths = NDArray[np.int64]
 
@@ -39,6 +43,38 @@ def read_lengths(rows: Any, *, paired: bool) -> Lengths:
         ])
     lengths: Lengths = (counts[:, :1] + counts[:, 1:]).astype(np.int64)
     return lengths
+
+
+def drop_too_long(
+    rows: Any, limit: int | None, *, paired: bool = True, what: str = "training"
+) -> tuple[Any, int]:
+    """Rows that fit into the positions that the model was built for, and how many do not.
+
+    Args:
+        rows: a `datasets.Dataset` of the store's schema.
+        limit: see `position_limit`; None keeps all.
+        paired: whether rejected responses are read.
+        what: of the rows, for messages.
+
+    Raises:
+        DataError: no training row is left.
+    """
+    if limit is None or len(rows) == 0:
+        return rows, 0
+    fits = read_lengths(rows, paired=paired).max(axis=1) <= limit
+    dropped = int((~fits).sum())
+    if not dropped:
+        return rows, 0
+    if dropped == len(rows) and what == "training":
+        raise DataError(
+            f"All {dropped} {what} rows are longer than the {limit} positions of the base model; "
+            "prepare the data with a smaller data.max_length, or take another base model."
+        )
+    logger.warning(
+        "%d of %d %s rows are longer than the %d positions of the base model and are left out",
+        dropped, len(rows), what, limit,
+    )
+    return rows.select(np.flatnonzero(fits)), dropped
 
 
 class RowBatches(Sampler[list[int]]):

@@ -25,7 +25,6 @@ logger = logging.getLogger(__name__)
 
 SAVING = ".saving"
 PROGRESS = "progress.json"
-KEPT = 2
 
 
 def engine(accelerator: Accelerator) -> str:
@@ -78,10 +77,10 @@ def publish(written: Path, place: Path) -> None:
     sync(place.parent)
 
 
-def keep_newest(out: Path, best: str | None) -> None:
-    """Delete all whole checkpoints but the newest two and the best."""
+def keep_newest(out: Path, best: str | None, count: int | None) -> None:
+    """Delete all whole checkpoints but the newest ``count`` (None: all are kept) and the best."""
     found = sorted(whole_checkpoints(out), key=step_of)
-    for folder in found[:-KEPT]:
+    for folder in found[: -count] if count else []:
         if best is None or folder.resolve() != Path(best).resolve():
             _remove(folder)
 

@@ -1,16 +1,36 @@
 """Settings of training. No torch here."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from rewardsteer.configuration import Config
 from rewardsteer.data.config import DataConfig
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.registry import nearest
+from rewardsteer.training.trainer_settings import NAMED_HERE, check_trainer
 
+# Learning-rate schedules that transformers knows.
+SCHEDULERS = (
+    "linear", "cosine", "cosine_with_restarts", "polynomial", "constant", "constant_with_warmup",
+    "inverse_sqrt", "reduce_lr_on_plateau", "cosine_with_min_lr", "cosine_warmup_with_min_lr",
+    "warmup_stable_decay",
+)
+
+
+def _never(steps: Any) -> Any:
+    """Published code writes -1 for never; here that is 0."""
+    return 0 if steps == -1 and not isinstance(steps, bool) else steps
+
+
+Steps = Annotated[int, BeforeValidator(_never), Field(ge=0)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Beta = Annotated[float, Field(ge=0, lt=1)]
 
 class OptimiserConfig(Config):
-    """How weights are updated; the names are those of `transformers.TrainingArguments`.
+    """How weights are updated. Other fields of `transformers.TrainingArguments` (``optim``,
+    ``lr_scheduler_kwargs``, …) go into the section ``trainer`` under their own names.
 
     Attributes:
         learning_rate: peak learning rate.
@@ -21,9 +41,12 @@ class OptimiserConfig(Config):
             similar length as fit into so many tokens, padding and both responses included; a longer
             comparison stands alone. Implies ``order=length``; evaluation keeps ``batch_size``.
         accumulation: batches summed up before an update.
+        train_batch_size: comparisons an update reads on all devices together; checked against
+            batch_size × accumulation × processes when training starts. None: not checked.
         epochs: passes over the rows of a phase.
-        max_steps: updates per phase; overrides ``epochs`` when positive.
-        scheduler: learning-rate schedule, restarted in each phase.
+        max_steps: updates per phase; overrides ``epochs`` when positive, -1 leaves it to them.
+        scheduler: learning-rate schedule, restarted in each phase; its options are
+            ``trainer.lr_scheduler_kwargs``.
         warmup: updates of warm-up when ≥ 1, a share of all updates when below 1.
         weight_decay: AdamW's.
         betas: AdamW's.
@@ -34,21 +57,52 @@ class OptimiserConfig(Config):
             pass instead of the accelerator's; needs trl.
     """
 
-    learning_rate: float = 5e-6
+    aliases: ClassVar[dict[str, str]] = {
+        name: place.removeprefix("optimiser.")
+        for name, place in NAMED_HERE.items() if place.startswith("optimiser.")
+    } | {
+        "lr": "learning_rate", "micro_train_batch_size": "batch_size", "lr_scheduler": "scheduler",
+        "max_epochs": "epochs", "max_norm": "max_grad_norm", "l2": "weight_decay",
+    }
+
+    learning_rate: LearningRate = 5e-6
     batch_size: int = Field(8, ge=1)
     order: Literal["random", "length"] = "random"
     batch_tokens: int | None = Field(None, ge=1)
     accumulation: int = Field(1, ge=1)
-    epochs: float = Field(1.0, gt=0)
+    train_batch_size: int | None = Field(None, ge=1)
+    epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
     max_steps: int = -1
     scheduler: str = "linear"
-    warmup: float = Field(0.0, ge=0)
-    weight_decay: float = 0.0
-    betas: tuple[float, float] = (0.9, 0.999)
-    max_grad_norm: float = 1.0
+    warmup: float = Field(0.0, ge=0, allow_inf_nan=False)
+    weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
+    betas: tuple[Beta, Beta] = (0.9, 0.999)
+    max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     activation_offload: bool = False
+
+    @field_validator("scheduler")
+    @classmethod
+    def _known_scheduler(cls, name: str) -> str:
+        if name not in SCHEDULERS:
+            known = list(SCHEDULERS)
+            raise ValueError(f"no such schedule.{nearest(name, known)} Known: {', '.join(known)}")
+        return name
+
+    @field_validator("max_steps")
+    @classmethod
+    def _positive_or_all(cls, steps: int) -> int:
+        if steps < 1 and steps != -1:
+            raise ValueError("expected a number of updates of at least 1, or -1 to count epochs")
+        return steps
+
+    @field_validator("warmup")
+    @classmethod
+    def _whole_updates(cls, warmup: float) -> float:
+        if warmup >= 1 and not warmup.is_integer():
+            raise ValueError("expected a share below 1 or a whole number of updates")
+        return warmup
 
 
 class LogConfig(Config):
@@ -56,10 +110,12 @@ class LogConfig(Config):
 
     Attributes:
         log_steps: updates between log lines.
-        eval_steps: updates between evaluations on the test split; 0 evaluates after each phase.
-        save_steps: updates between checkpoints to resume from; 0 saves after each phase only.
+        eval_steps: updates between evaluations on the test split; 0 (or -1) evaluates at the ends
+            of epochs.
+        save_steps: updates between checkpoints to resume from; 0 (or -1) saves after each phase
+            only. ``trainer.save_strategy=epoch`` saves at the ends of epochs.
         eval_rows: at most this many test rows are used.
-        report_to: trackers known to transformers: tensorboard, wandb, trackio, mlflow.
+        report_to: trackers that transformers supports: tensorboard, wandb, trackio, mlflow, …
         progress: show progress bars.
         echo: print log lines where there is no progress bar; they are in metrics.jsonl anyway.
         spike: an update is logged as a spike (``loss_spike``, with its rows in the program's log)
@@ -67,22 +123,49 @@ class LogConfig(Config):
             watches for none.
     """
 
+    aliases: ClassVar[dict[str, str]] = {
+        "logging_steps": "log_steps", "save_total_limit": "trainer.save_total_limit",
+        "run_name": "trainer.run_name",
+    }
+
     log_steps: int = Field(10, ge=1)
-    eval_steps: int = Field(0, ge=0)
-    save_steps: int = Field(0, ge=0)
+    eval_steps: Steps = 0
+    save_steps: Steps = 0
     eval_rows: int = Field(512, ge=1)
     report_to: list[str] = Field(default_factory=list)
     progress: bool = True
     echo: bool = True
     spike: float | None = Field(8.0, gt=0)
 
+    @field_validator("report_to", mode="before")
+    @classmethod
+    def _several(cls, names: Any) -> Any:
+        return [names] if isinstance(names, str) else names
+
 
 class TermConfig(Config):
     """One term of a phase's loss."""
 
     name: str
-    weight: float = 1.0
+    weight: Finite = 1.0
     options: dict[str, Any] = Field(default_factory=dict)
+
+
+class CallbackConfig(Config):
+    """A `transformers.TrainerCallback`, made anew for each phase.
+
+    Attributes:
+        name: ``module:Class``, for example ``transformers:EarlyStoppingCallback``.
+        options: arguments of the class.
+    """
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _short_form(cls, value: Any) -> Any:
+        return {"name": value} if isinstance(value, str) else value
 
 
 class PhaseConfig(Config):
@@ -96,7 +179,7 @@ class PhaseConfig(Config):
 
     objective: list[TermConfig] = Field(min_length=1)
     rows: int | None = Field(None, ge=1)
-    learning_rate: float | None = None
+    learning_rate: LearningRate | None = None
 
     @property
     def name(self) -> str:
@@ -113,9 +196,14 @@ class LoraSettings(Config):
             with the head, which is small and can share a policy's weights.
     """
 
+    aliases: ClassVar[dict[str, str]] = {
+        "r": "rank", "lora_rank": "rank", "lora_r": "rank", "lora_alpha": "alpha",
+        "lora_dropout": "dropout", "lora_target_modules": "target_modules",
+    }
+
     rank: int = Field(16, ge=1)
-    alpha: int = 32
-    dropout: float = 0.0
+    alpha: int = Field(32, ge=1)
+    dropout: float = Field(0.0, ge=0, lt=1)
     target_modules: str | list[str] = "all-linear"
     merge: bool = True
 
@@ -148,6 +236,9 @@ class TrainConfig(Config):
             ``log.eval_steps`` and ``log.save_steps``, among the checkpoints within a phase.
         optimiser: see `OptimiserConfig`.
         log: see `LogConfig`.
+        trainer: other fields of `transformers.TrainingArguments` by their own names: ``optim``,
+            ``lr_scheduler_kwargs``, ``save_total_limit``, ``run_name``, ``torch_compile``, …
+        callbacks: ``module:Class`` names, or names with options, see `CallbackConfig`.
         lora: adapters instead of full weights; None trains all weights.
         quantize: round the frozen backbone; needs ``lora``. The final model is a plain one: the
             rounded weights with the adapters merged in.
@@ -161,6 +252,23 @@ class TrainConfig(Config):
             machine (``torch.use_deterministic_algorithms``); slower on an accelerator.
     """
 
+    aliases: ClassVar[dict[str, str]] = NAMED_HERE | {
+        "optimizer": "optimiser", "lr": "optimiser.learning_rate",
+        "train_batch_size": "optimiser.train_batch_size",
+        "micro_train_batch_size": "optimiser.batch_size", "max_epochs": "optimiser.epochs",
+        "max_len": "data.max_length", "max_length": "data.max_length", "model": "base_model",
+        "model_name_or_path": "base_model", "pretrain": "base_model", "lora_rank": "lora.rank",
+        "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "dataset": "data.sources",
+        "load_in_4bit": "quantize.kind=nf4", "load_in_8bit": "quantize.kind=int8",
+    } | {
+        name: f"trainer.{name}" for name in (
+            "optim", "optim_args", "lr_scheduler_kwargs", "torch_compile", "run_name",
+            "save_total_limit", "eval_strategy", "save_strategy", "logging_strategy",
+            "logging_first_step", "neftune_noise_alpha", "dataloader_num_workers", "tf32",
+            "use_liger_kernel", "ddp_timeout", "metric_for_best_model", "adam_epsilon",
+        )
+    }
+
     base_model: str
     head: HeadConfig = HeadConfig()
     data: DataConfig | None = None
@@ -171,13 +279,25 @@ class TrainConfig(Config):
     keep: Literal["last", "best"] = "last"
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
+    trainer: dict[str, Any] = Field(default_factory=dict)
+    callbacks: list[CallbackConfig] = Field(default_factory=list)
     lora: LoraSettings | None = None
     quantize: QuantizeSettings | None = None
     attn_implementation: str | None = None
     padding_side: Literal["right", "left"] = "right"
     packing: Literal["auto", "off"] = "auto"
-    seed: int = 0
+    seed: int = Field(0, ge=0, lt=2**31)
     deterministic: bool = False
+
+    @field_validator("trainer")
+    @classmethod
+    def _training_arguments(cls, values: dict[str, Any]) -> dict[str, Any]:
+        return check_trainer(values)
+
+    @field_validator("callbacks", mode="before")
+    @classmethod
+    def _one_or_several(cls, names: Any) -> Any:
+        return [names] if isinstance(names, str | dict) else names
 
     @field_validator("phases")
     @classmethod

@@ -2,12 +2,15 @@
 
 import json
 import logging
-from collections.abc import Sequence
+import math
+import shutil
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Literal
 
-import torch
-from transformers import PrinterCallback, TrainerCallback, TrainingArguments
+from accelerate import PartialState
+from transformers import PrinterCallback, TrainerCallback
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
@@ -17,13 +20,20 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
 from rewardsteer.objectives.combine import combine
+from rewardsteer.training.arguments import apply_liger, keeps_best, training_arguments
 from rewardsteer.training.batches import (
     describe,
     describe_packing,
     make_batches,
     read_lengths,
 )
-from rewardsteer.training.checkpoints import check_engine, last_checkpoint, rewind_log
+from rewardsteer.training.checkpoints import (
+    check_engine,
+    last_checkpoint,
+    rewind_log,
+    step_of,
+    whole_checkpoints,
+)
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.trainer import RewardTrainer
@@ -60,52 +70,12 @@ def check_fit(objective: Objective, head_kind: str) -> None:
         )
 
 
-def training_arguments(
-    out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool,
-    keep_best: bool = False, deterministic: bool = False,
-) -> TrainingArguments:
-    """Our settings in the terms of `transformers.TrainingArguments`."""
-    return TrainingArguments(
-        output_dir=str(out),
-        per_device_train_batch_size=optimiser.batch_size,
-        per_device_eval_batch_size=optimiser.batch_size,
-        gradient_accumulation_steps=optimiser.accumulation,
-        num_train_epochs=optimiser.epochs,
-        max_steps=optimiser.max_steps,
-        learning_rate=optimiser.learning_rate,
-        lr_scheduler_type=optimiser.scheduler,
-        warmup_steps=optimiser.warmup if optimiser.warmup < 1 else int(optimiser.warmup),
-        weight_decay=optimiser.weight_decay,
-        adam_beta1=optimiser.betas[0],
-        adam_beta2=optimiser.betas[1],
-        max_grad_norm=optimiser.max_grad_norm,
-        bf16=optimiser.precision == "bf16",
-        fp16=optimiser.precision == "fp16",
-        gradient_checkpointing=optimiser.gradient_checkpointing,
-        gradient_checkpointing_kwargs={"use_reentrant": False},
-        # At the ends of epochs the trainer sees to it itself.
-        eval_strategy="steps" if evaluate and log.eval_steps else "no",
-        eval_steps=log.eval_steps or None,
-        save_strategy="steps" if log.save_steps else "no",
-        save_steps=log.save_steps or 500,
-        save_total_limit=2,
-        load_best_model_at_end=keep_best,
-        metric_for_best_model="accuracy" if keep_best else None,
-        greater_is_better=True if keep_best else None,
-        logging_steps=log.log_steps,
-        # We stop on NaN with the rows named; the filter would hide it.
-        logging_nan_inf_filter=False,
-        report_to=log.report_to or "none",
-        disable_tqdm=not log.progress,
-        # Without it, transformers refuses bf16 where there is no accelerator.
-        use_cpu=not torch.accelerator.is_available(),
-        remove_unused_columns=False,
-        label_names=["margin"],
-        dataloader_pin_memory=False,
-        seed=seed,
-        data_seed=seed,
-        full_determinism=deterministic,
-    )
+def finite_or_none(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures with None in place of NaN and infinities."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
 
 
 class LogLines(TrainerCallback):
@@ -119,33 +89,30 @@ class LogLines(TrainerCallback):
         """Called by the Trainer."""
         if not state.is_world_process_zero or not logs:
             return
-        row = {"phase": self.phase, "step": state.global_step, **logs}
+        # JSON has no NaN; a gradient norm is one where a loss scaler skips an update.
+        row = {"phase": self.phase, "step": state.global_step, **finite_or_none(logs)}
         try:
             with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row) + "\n")
+                stream.write(json.dumps(row, allow_nan=False) + "\n")
         except OSError as error:
             raise OutputError(f"The log {self.path} cannot be written: {error}.") from error
 
 
 def fit(
     model: RewardModel,
-    tokenizer: Any,
-    objective: Objective,
-    rows: Any,
-    out: Path,
-    log_lines: Path,
+    tokenizer: Any, objective: Objective, rows: Any, out: Path, log_lines: Path,
     *,
-    optimiser: OptimiserConfig,
-    log: LogConfig,
+    optimiser: OptimiserConfig, log: LogConfig,
     seed: int = 0,
     eval_rows: Any = None,
     padding_side: Literal["right", "left"] = "right",
     packing: Literal["auto", "off"] = "auto",
     phase: str = "train",
-    resume: bool = False,
-    keep_best: bool = False,
-    deterministic: bool = False,
-) -> dict[str, float]:
+    resume: bool = False, resume_from: Path | None = None,
+    keep_best: bool = False, deterministic: bool = False,
+    trainer_fields: Mapping[str, Any] = MappingProxyType({}),
+    callbacks: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Train in place on rows of the store's schema.
 
     Args:
@@ -159,9 +126,12 @@ def fit(
         eval_rows: partial rows to evaluate on, or None.
         phase: name written into the log lines.
         resume: go on from the last whole checkpoint in ``out``.
+        resume_from: go on from this checkpoint in ``out`` instead; later ones are deleted.
         keep_best: end with the weights of the checkpoint that ranked most test pairs right, where
             evaluations and checkpoints are made within the phase.
         deterministic: refuse operations whose result may differ from run to run; stays in force.
+        trainer_fields: further fields of `transformers.TrainingArguments`.
+        callbacks: classes or objects of `transformers.TrainerCallback`.
 
     Returns:
         ``peak_memory_mib`` of the phase (in this process, see `peak_memory`) and, with
@@ -174,15 +144,15 @@ def fit(
         OutputError: a checkpoint or a log line cannot be written.
     """
     check_fit(objective, model.head_kind)
-    keep_best = keep_best and eval_rows is not None and bool(log.eval_steps and log.save_steps)
+    keep_best = keep_best and eval_rows is not None and keeps_best(log, trainer_fields)
     out.mkdir(parents=True, exist_ok=True)
     padding = tokenizer.pad_token_id
-    violations = objective.prefixes is None and model.head_kind == "vocabulary"
-    eval_prefixes = "chosen_lengths" if violations else objective.prefixes
     arguments = training_arguments(
         out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best,
-        deterministic=deterministic,
+        deterministic=deterministic, trainer=trainer_fields,
     )
+    if arguments.use_liger_kernel:
+        apply_liger(model, arguments)
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
@@ -190,16 +160,18 @@ def fit(
     collate = PairCollator(padding, padding_side, paired, objective.prefixes, costs)
     trainer = RewardTrainer(
         objective=objective,
-        eval_collator=PairCollator(padding, padding_side, True, eval_prefixes, costs),
+        eval_collator=PairCollator(
+            padding, padding_side, True, _eval_prefixes(objective, model.head_kind), costs
+        ),
         order=order,
         log_lines=log_lines,
-        resume_from=last_checkpoint(out) if resume else None,
+        resume_from=_resume_from(out, resume, resume_from),
         spike=log.spike,
         looks_at=objective.looks_at if objective.looks_at and takes_ends(model) else None,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
-        callbacks=[LogLines(log_lines, phase)],
+        callbacks=[LogLines(log_lines, phase), *callbacks],
     )
     if not log.echo:
         trainer.remove_callback(PrinterCallback)
@@ -207,7 +179,7 @@ def fit(
         logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
         if costs is not None:
             logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
-    if resume:
+    if resume or resume_from is not None:
         _rewind(trainer, phase)
     reset_peak_memory()
     with packed_attention(model, costs):
@@ -215,7 +187,27 @@ def fit(
         figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
     figures["peak_memory_mib"] = peak_memory()
     trainer.log({"peak_memory_mib": figures["peak_memory_mib"]})
-    return figures
+    return finite_or_none(figures)
+
+
+def _eval_prefixes(objective: Objective, head: str) -> Any:
+    """The prefixes that evaluation looks at: a vocabulary head's constraint is always measured."""
+    if objective.prefixes is None and head == "vocabulary":
+        return "chosen_lengths"
+    return objective.prefixes
+
+
+def _resume_from(out: Path, resume: bool, wanted: Path | None) -> Path | None:
+    """The checkpoint to go on from; those after a ``wanted`` one are deleted by the first process,
+    since the log will be written again from there."""
+    if wanted is None:
+        return last_checkpoint(out) if resume else None
+    if PartialState().is_main_process:
+        for folder in whole_checkpoints(out):
+            if step_of(folder) > step_of(wanted):
+                logger.warning("deleting %s, which comes after %s", folder, wanted)
+                shutil.rmtree(folder)
+    return wanted
 
 
 def _rewind(trainer: RewardTrainer, phase: str) -> None:

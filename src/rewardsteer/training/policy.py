@@ -98,7 +98,8 @@ def train_policy(
     """
     from transformers import PrinterCallback, Trainer
 
-    from rewardsteer.training.fit import LogLines, training_arguments
+    from rewardsteer.training.arguments import training_arguments
+    from rewardsteer.training.fit import LogLines
 
     claim_folder(out, overwrite=overwrite)
     model = build_policy(config, tokenizer)

@@ -10,33 +10,36 @@
 import gc
 import logging
 import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from accelerate import PartialState
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
-from rewardsteer.configuration import save_config
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.store import MANIFEST, Manifest, check_tokenizer, load_manifest, load_set
-from rewardsteer.errors import ConfigError, DataError, RewardsteerError
+from rewardsteer.errors import DataError, RewardsteerError
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
     ensure_padding_token,
-    library_versions,
     load_tokenizer,
 )
+from rewardsteer.models.limits import position_limit
 from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
+from rewardsteer.training.batches import drop_too_long
 from rewardsteer.training.checkpoints import named_failure
+from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_data, held_out_accuracy
-from rewardsteer.training.fit import build_objective, check_fit, fit
+from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.loading import build
-from rewardsteer.training.memory import activation_offloading
+from rewardsteer.training.processes import join
+from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
 from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -45,46 +48,53 @@ WEIGHTS = "weights.safetensors"
 
 
 def train(
-    config: TrainConfig, out: Path, *, resume: bool = False, overwrite: bool = False
+    config: TrainConfig, out: Path, *, resume: bool = False, overwrite: bool = False,
+    resume_from_checkpoint: Path | None = None, callbacks: Sequence[Any] = (),
 ) -> Path:
     """Train a reward model and return its folder, ``OUT/model``.
 
     Args:
         config: the settings.
         out: output folder.
-        resume: go on with a run in ``out`` that was interrupted; its settings must be the same.
+        resume: go on with a run in ``out`` that was interrupted, or that shall make more rounds;
+            settings that decide its numbers must be the same.
         overwrite: replace what is in ``out``.
+        resume_from_checkpoint: go on from this checkpoint of the phase under way, not from the
+            newest one.
+        callbacks: `transformers.TrainerCallback` objects, or classes to be made anew for each
+            phase; they come after those of the settings.
 
     Raises:
         ConfigError: contradictory settings, or other ones than the interrupted run's.
         OutputError: ``out`` is not empty and neither flag was given; or something cannot be
             written, and finished phases and checkpoints stay.
         DataError: no rows, or data prepared with another tokenizer.
-        CheckpointError: the base model cannot be loaded.
+        CheckpointError: the base model cannot be loaded, or no such checkpoint is there.
         NonFiniteError: the loss became NaN; finished phases and checkpoints stay.
     """
-    for phase in config.phases:
-        check_fit(build_objective(phase.objective), config.head.kind)
-    if config.optimiser.activation_offload:
-        activation_offloading()
+    # Under a launcher every process runs this; the first one alone makes folders and writes files.
+    processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
+    makers = check_settings(config, processes.num_processes)
     tokenizer = load_tokenizer(config.base_model)
     ensure_padding_token(tokenizer)
     if config.prepared is not None:
         place = Path(config.prepared)
         check_tokenizer(load_manifest(place), tokenizer, place)
-    # Under a launcher every process runs this; the first one alone makes folders and writes files.
-    # It must be told of a machine without accelerator, or several processes there look like one.
-    processes = PartialState(cpu=not torch.accelerator.is_available())
+    resume = resume or resume_from_checkpoint is not None
     if processes.is_main_process:
         claim_folder(out, resume=resume, overwrite=overwrite)
-        _check_same(config, out, processes.num_processes)
-    processes.wait_for_everyone()
-    if (out / "model").exists():
+        check_same(config, out, processes.num_processes)
+    wait()
+    if resume_from_checkpoint is not None:
+        check_checkpoint(config, out, resume_from_checkpoint)
+    if finished(config, out):
         return out / "model"
+    wait()
     try:
         if processes.is_main_process:
+            reopen(out)
             _prepare_data(config, tokenizer, out, overwrite=resume)
-        processes.wait_for_everyone()
+        wait()
         # A new run's first model is built here, where a refusal leaves the place free.
         ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
     except RewardsteerError:
@@ -93,57 +103,24 @@ def train(
             shutil.rmtree(out, ignore_errors=True)
         raise
     data = out / "data" if config.prepared is None else Path(config.prepared)
-    state = _run_phases(config, ready, tokenizer, data, out, resume=resume)
+    going = _Run(config, tokenizer, data, out, wait, [*makers, *callbacks])
+    state = _run_phases(going, ready, resume=resume, resume_from=resume_from_checkpoint)
     if processes.is_main_process:
         _finish(config, tokenizer, data, out, state)
-    PartialState().wait_for_everyone()
+    wait()
     return out / "model"
 
 
-def _check_same(config: TrainConfig, out: Path, processes: int) -> None:
-    """Save the settings beside the run, or refuse to resume it with other ones."""
-    values = config.model_dump(mode="json")
-    place = out / "run.json"
-    if not place.exists():
-        save_config(config, out / "config.yaml")
-        write_json(place, {
-            "config": values, "versions": library_versions(), "seed": config.seed,
-            "processes": processes,
-        })
-        return
-    run = read_json(place)
-    before, launched = run["config"], run.get("processes", 1)
-    if launched != processes:
-        _check_moved(config, before, launched, processes, out)
-        for name in ("batch_size", "accumulation"):
-            before["optimiser"][name] = values["optimiser"][name]
-    changed = sorted(key for key in values if before.get(key) != values[key])
-    if changed:
-        raise ConfigError(
-            f"The run in {out} was started with other settings ({', '.join(changed)} differ); "
-            "resume it with the same ones, or choose another --out."
-        )
+@dataclass(frozen=True)
+class _Run:
+    """What all phases of a run share."""
 
-
-def _check_moved(
-    config: TrainConfig, before: dict[str, Any], launched: int, processes: int, out: Path
-) -> None:
-    """Refuse to go on with another number of processes where an update would hold other rows."""
-    optimiser, old = config.optimiser, before["optimiser"]
-    if optimiser.order != "random" or optimiser.batch_tokens is not None:
-        raise ConfigError(
-            f"The run in {out} was started on {launched} processes, and with batches of similar "
-            f"length their number decides which rows an update holds; resume it on {launched}, "
-            f"not {processes}."
-        )
-    together = old["batch_size"] * old["accumulation"] * launched
-    ours = optimiser.batch_size * optimiser.accumulation * processes
-    if ours != together:
-        raise ConfigError(
-            f"The run in {out} was started on {launched} processes with {together} comparisons an "
-            f"update; on {processes} these settings make {ours}. Set optimiser.batch_size and "
-            f"optimiser.accumulation so that their product is {together / processes:g}."
-        )
+    config: TrainConfig
+    tokenizer: Any
+    data: Path
+    out: Path
+    wait: Callable[[], None]
+    callbacks: Sequence[Any]
 
 
 def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: bool) -> None:
@@ -154,14 +131,14 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
 
 
 def _run_phases(
-    config: TrainConfig, ready: list[RewardModel], tokenizer: Any, data: Path, out: Path, *,
-    resume: bool,
+    run: _Run, ready: list[RewardModel], *, resume: bool, resume_from: Path | None
 ) -> list[dict[str, Any]]:
     """Run what is left of the plan; returns one record per finished phase.
 
     Each phase begins with a model built anew: one that was sharded for a phase is not for another
     trainer, and a run that goes on does what one that was interrupted does.
     """
+    config, out = run.config, run.out
     state: list[dict[str, Any]] = (
         read_json(out / "state.json") if (out / "state.json").exists() else []
     )
@@ -171,14 +148,17 @@ def _run_phases(
         folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
         logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
         before = out / state[-1]["folder"] / WEIGHTS if state else None
-        model = ready.pop() if ready else build(config, tokenizer, before)
-        figures = _run_phase(config, phase, index, model, tokenizer, data, folder, resume=resume)
+        model = ready.pop() if ready else build(config, run.tokenizer, before)
+        figures = _run_phase(
+            run, phase, index, model, folder, resume=resume, resume_from=resume_from
+        )
+        resume_from = None
         state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
         save_weights(model, folder / WEIGHTS)
         if PartialState().is_main_process:
             write_json(out / "state.json", state)
             _drop_old(state, config, out)
-        PartialState().wait_for_everyone()
+        run.wait()
         # Trainer and model point to each other; two models need not be there at once.
         del model
         gc.collect()
@@ -186,12 +166,13 @@ def _run_phases(
 
 
 def _run_phase(
-    config: TrainConfig, phase: PhaseConfig, index: int, model: RewardModel, tokenizer: Any,
-    data: Path, folder: Path, *, resume: bool,
-) -> dict[str, float]:
+    run: _Run, phase: PhaseConfig, index: int, model: RewardModel, folder: Path, *, resume: bool,
+    resume_from: Path | None,
+) -> dict[str, Any]:
+    config = run.config
     objective = build_objective(phase.objective)
     seed = config.seed + 1000 * index
-    rows = load_set(data, "train", "partial" if objective.prefixes else "full")
+    rows = load_set(run.data, "train", "partial" if objective.prefixes else "full")
     if objective.prefixes:
         rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
     if len(rows) == 0:
@@ -199,23 +180,31 @@ def _run_phase(
             f"No training rows are left for the objective {objective.name!r}: no response is long "
             "enough for a prefix. Lower data.prefix_start."
         )
+    limit = position_limit(model.carrier.config)
+    rows, too_long = drop_too_long(rows, limit, paired=objective.rows == "pairs", what="training")
     if phase.rows is not None and phase.rows < len(rows):
         rows = rows.shuffle(seed=seed).select(range(phase.rows))
-    test = load_set(data, "test", "partial")
+    test, _ = drop_too_long(load_set(run.data, "test", "partial"), limit, what="test")
     held_out = test.select(range(min(len(test), config.log.eval_rows)))
     optimiser = config.optimiser
     if phase.learning_rate is not None:
         optimiser = optimiser.model_copy(update={"learning_rate": phase.learning_rate})
     set_seed(seed)
     figures = fit(
-        model, tokenizer, objective, rows, folder, folder.parent.parent / "metrics.jsonl",
+        model, run.tokenizer, objective, rows, folder, folder.parent.parent / "metrics.jsonl",
         optimiser=optimiser, log=config.log, seed=seed,
         eval_rows=held_out if len(held_out) else None,
         padding_side=config.padding_side, packing=config.packing,
-        phase=f"{index + 1:02d}-{phase.name}", resume=resume, keep_best=config.keep == "best",
-        deterministic=config.deterministic,
+        phase=f"{index + 1:02d}-{phase.name}", resume=resume, resume_from=resume_from,
+        keep_best=config.keep == "best", deterministic=config.deterministic,
+        trainer_fields=config.trainer, callbacks=_made(run.callbacks),
     )
-    return figures | {"eval_rows": len(held_out)}
+    return figures | {"eval_rows": len(held_out), "rows_too_long": too_long}
+
+
+def _made(callbacks: Sequence[Any]) -> list[Any]:
+    """Callbacks of a phase: objects as they are, all else made anew."""
+    return [one if isinstance(one, TrainerCallback) else one() for one in callbacks]
 
 
 def _has_prefixes(row: dict[str, Any], name: str) -> bool:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
@@ -21,6 +22,7 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import checkpoints, watch
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
 from rewardsteer.training.interval import Interval
+from rewardsteer.training.weights import load_weights, trained_weights
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +54,8 @@ class RewardTrainer(Trainer):
         **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
+        # Asked for when NEFTune's noise is added to them.
+        self.model.get_input_embeddings = self.model.carrier.get_input_embeddings
         self.objective = objective
         self.eval_collator = eval_collator
         self.order = order
@@ -166,7 +170,13 @@ class RewardTrainer(Trainer):
 
     def _load(self, rows: Any, order: RowBatches | LengthBatches, collate: Any) -> Any:
         share = ProcessBatches(order, self.args.process_index)
-        return DataLoader(rows, batch_sampler=share, collate_fn=collate)
+        workers = self.args.dataloader_num_workers
+        return DataLoader(
+            rows, batch_sampler=share, collate_fn=collate, num_workers=workers,
+            pin_memory=self.args.dataloader_pin_memory,
+            persistent_workers=self.args.dataloader_persistent_workers and workers > 0,
+            prefetch_factor=self.args.dataloader_prefetch_factor if workers else None,
+        )
 
     # --- evaluation ------------------------------------------------------------------------------
 
@@ -225,12 +235,41 @@ class RewardTrainer(Trainer):
                 if self.is_world_process_zero():
                     self.state.save_to_json(str(written / "trainer_state.json"))
                     checkpoints.publish(written, place)
-                    checkpoints.keep_newest(out, self.state.best_model_checkpoint)
+                    best = self.state.best_model_checkpoint
+                    checkpoints.keep_newest(
+                        out, best if self.args.load_best_model_at_end else None,
+                        self.args.save_total_limit,
+                    )
             finally:
                 if self.is_world_process_zero():
                     shutil.rmtree(self._saving, ignore_errors=True)
                 self._saving = None
         self.accelerator.wait_for_everyone()
+
+    @property
+    def _partly_frozen(self) -> bool:
+        """Whether only some weights are trained, and whole weights are saved by this process."""
+        plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
+        return plain and not all(one.requires_grad for one in self.model.parameters())
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        """As the library's, but of a partly frozen model only what is trained."""
+        if self._partly_frozen:
+            state_dict = dict(trained_weights(self.model))
+        super()._save(output_dir, state_dict=state_dict)
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        if self._partly_frozen:
+            load_weights(self.model, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
+        else:
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_best_model(self) -> None:
+        if self._partly_frozen:
+            best = self.state.best_model_checkpoint
+            load_weights(self.model, Path(best) / SAFE_WEIGHTS_NAME)
+        else:
+            super()._load_best_model()
 
     def _progress(self) -> dict[str, Any]:
         return {
@@ -270,11 +309,20 @@ class _Flow(TrainerCallback):
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         self.trainer.end_update()
         last = state.global_step >= state.max_steps
-        epoch_ends = float(state.epoch).is_integer() or last
-        if epoch_ends and args.eval_strategy == "no" and self.trainer.eval_dataset is not None:
-            control.should_evaluate = True
+        if float(state.epoch).is_integer() or last:
+            if args.eval_strategy == "epoch" and args.eval_delay <= state.epoch:
+                control.should_evaluate = True
+            if args.save_strategy == "epoch":
+                control.should_save = True
         if last and not args.load_best_model_at_end:
             # The weights of a finished phase are written by whoever asked for it.
+            control.should_save = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        # The library's turn; both were done with the epoch's last update.
+        if args.eval_strategy == "epoch":
+            control.should_evaluate = False
+        if args.save_strategy == "epoch":
             control.should_save = False
 
 

@@ -25,7 +25,7 @@ def save_weights(model: RewardModel, path: Path) -> None:
         OutputError: the file cannot be written.
     """
     main = PartialState().is_main_process
-    changed = {name: whole.cpu() for name, whole in _whole(model) if main}
+    changed = {name: whole.cpu() for name, whole in trained_weights(model) if main}
     if not main:
         return
     temporary = path.with_name(f".{path.name}")
@@ -41,7 +41,8 @@ def save_weights(model: RewardModel, path: Path) -> None:
         ) from error
 
 
-def _whole(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+def trained_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Names and whole values of the parameters that training changes; every process calls this."""
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             yield name, _whole_parameter(parameter)
@@ -60,7 +61,7 @@ def _whole_parameter(parameter: nn.Parameter) -> Tensor:
     return value.contiguous()
 
 
-def load_weights(model: RewardModel, path: Path) -> None:
+def load_weights(model: nn.Module, path: Path) -> None:
     """Read what `save_weights` wrote into a model built from the same settings.
 
     Raises:

@@ -1,0 +1,109 @@
+"""Our settings in the terms of `transformers.TrainingArguments`."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from transformers import TrainingArguments
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.config import LogConfig, OptimiserConfig
+
+
+def training_arguments(
+    out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool,
+    keep_best: bool = False, deterministic: bool = False,
+    trainer: Mapping[str, Any] = MappingProxyType({}),
+) -> TrainingArguments:
+    """Our settings in the terms of `transformers.TrainingArguments`.
+
+    Args:
+        out: folder for checkpoints.
+        optimiser, log, seed, deterministic: settings.
+        evaluate: whether there are rows to evaluate on.
+        keep_best: end with the weights of the best checkpoint.
+        trainer: further fields, checked by `check_trainer`; they come last.
+
+    Raises:
+        ConfigError: transformers refuses the values, or lacks a library that they need.
+    """
+    values = {
+        "output_dir": str(out),
+        "per_device_train_batch_size": optimiser.batch_size,
+        "per_device_eval_batch_size": optimiser.batch_size,
+        "gradient_accumulation_steps": optimiser.accumulation,
+        "num_train_epochs": optimiser.epochs,
+        "max_steps": optimiser.max_steps,
+        "learning_rate": optimiser.learning_rate,
+        "lr_scheduler_type": optimiser.scheduler,
+        "warmup_steps": optimiser.warmup if optimiser.warmup < 1 else int(optimiser.warmup),
+        "weight_decay": optimiser.weight_decay,
+        "adam_beta1": optimiser.betas[0],
+        "adam_beta2": optimiser.betas[1],
+        "max_grad_norm": optimiser.max_grad_norm,
+        "bf16": optimiser.precision == "bf16",
+        "fp16": optimiser.precision == "fp16",
+        "gradient_checkpointing": optimiser.gradient_checkpointing,
+        "gradient_checkpointing_kwargs": {"use_reentrant": False},
+        "eval_strategy": ("steps" if log.eval_steps else "epoch") if evaluate else "no",
+        "eval_steps": log.eval_steps or None,
+        "save_strategy": "steps" if log.save_steps else "no",
+        "save_steps": log.save_steps or 500,
+        "save_total_limit": 2,
+        "load_best_model_at_end": keep_best,
+        # Early stopping looks at it too.
+        "metric_for_best_model": "accuracy" if evaluate else None,
+        "logging_steps": log.log_steps,
+        # We stop on NaN with the rows named; the filter would hide it.
+        "logging_nan_inf_filter": False,
+        "report_to": log.report_to or "none",
+        "disable_tqdm": not log.progress,
+        # Without it, transformers refuses bf16 where there is no accelerator.
+        "use_cpu": not torch.accelerator.is_available(),
+        "remove_unused_columns": False,
+        "label_names": ["margin"],
+        "dataloader_pin_memory": False,
+        "seed": seed,
+        "data_seed": seed,
+        "full_determinism": deterministic,
+    }
+    values |= trainer
+    if not evaluate:
+        values["eval_strategy"] = "no"
+    for name, place in (("eval", "log.eval_steps"), ("save", "log.save_steps")):
+        strategy = str(getattr(values[f"{name}_strategy"], "value", values[f"{name}_strategy"]))
+        if strategy == "steps" and not getattr(log, f"{name}_steps"):
+            raise ConfigError(f"trainer.{name}_strategy=steps needs {place}, which is 0.")
+    try:
+        return TrainingArguments(**values)
+    except (ValueError, TypeError, ImportError, RuntimeError) as error:
+        raise ConfigError(f"transformers refuses the training settings: {error}") from error
+
+
+def keeps_best(log: LogConfig, trainer: Mapping[str, Any]) -> bool:
+    """Whether evaluations and checkpoints are made together within a phase."""
+    if "epoch" in (trainer.get("save_strategy"), trainer.get("eval_strategy")):
+        evaluates = trainer.get("eval_strategy", "steps" if log.eval_steps else "epoch")
+        return bool(evaluates == trainer.get("save_strategy") == "epoch")
+    return bool(log.eval_steps and log.save_steps)
+
+
+def apply_liger(model: RewardModel, arguments: TrainingArguments) -> None:
+    """Put Liger's kernels into the backbone; the Trainer would look for them in our wrapper.
+
+    Raises:
+        ConfigError: liger-kernel is not installed.
+    """
+    from transformers.integrations.liger import apply_liger_kernel
+
+    try:
+        apply_liger_kernel(model.carrier, arguments.liger_kernel_config)
+    except ImportError as error:
+        raise ConfigError(
+            "trainer.use_liger_kernel needs liger-kernel, which is not installed; run pip install "
+            "liger-kernel, or leave it out."
+        ) from error
+    arguments.use_liger_kernel = False

@@ -1,0 +1,58 @@
+"""What can be refused before anything is read or written."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.errors import ConfigError
+from rewardsteer.training.arguments import keeps_best, training_arguments
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.fit import build_objective, check_fit
+from rewardsteer.training.memory import activation_offloading
+from rewardsteer.training.trainer_settings import check_trackers, load_callback
+
+
+def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any]]:
+    """Check objectives, trackers, callbacks, the batch size of all processes and the training
+    arguments; returns makers of the callbacks.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    for phase in config.phases:
+        check_fit(build_objective(phase.objective), config.head.kind)
+    check_trackers(config.log.report_to)
+    callbacks = [load_callback(one.name, one.options) for one in config.callbacks]
+    optimiser = config.optimiser
+    if optimiser.activation_offload:
+        activation_offloading()
+    if optimiser.train_batch_size is not None:
+        _check_batch(config, processes)
+    training_arguments(
+        Path("."), optimiser, config.log, config.seed, evaluate=True,
+        keep_best=config.keep == "best" and keeps_best(config.log, config.trainer),
+        trainer=config.trainer,
+    )
+    return callbacks
+
+
+def _check_batch(config: TrainConfig, processes: int) -> None:
+    optimiser = config.optimiser
+    together, wanted = optimiser.batch_size * processes, optimiser.train_batch_size
+    assert wanted is not None
+    if optimiser.batch_tokens is not None:
+        raise ConfigError(
+            "optimiser.train_batch_size counts comparisons, and optimiser.batch_tokens leaves "
+            "their number open; give one of the two."
+        )
+    if together * optimiser.accumulation == wanted:
+        return
+    fitting = (
+        f"set optimiser.accumulation={wanted // together}" if wanted % together == 0
+        else f"choose a batch_size that divides {wanted / processes:g}"
+    )
+    raise ConfigError(
+        f"optimiser.train_batch_size is {wanted}, but batch_size × accumulation × processes = "
+        f"{optimiser.batch_size} × {optimiser.accumulation} × {processes} = "
+        f"{together * optimiser.accumulation}; {fitting}."
+    )
