@@ -19,6 +19,7 @@ from rewardsteer.data.render import render_prompt
 from rewardsteer.data.sets import Row, full_row, partial_row, sft_row
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.store import MANIFEST, SPLITS, Manifest
+from rewardsteer.data.template import resolve
 from rewardsteer.data.tokenize import encode_comparison
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import claim_folder, write_json
@@ -44,6 +45,7 @@ def prepare(
     """
     for source in config.sources:
         SOURCES.get(source.name)
+    config = config.model_copy(update={"template": resolve(config.template, tokenizer)})
     claim_folder(out, overwrite=overwrite)
     dropped: Counter[str] = Counter()
     splits = _read(config, dropped)

@@ -1,17 +1,39 @@
 """Prompts and responses as the text that is tokenized."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from jinja2 import TemplateError
+from pydantic import ValidationError
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.chat import turn_end, write_chat, written_already
+from rewardsteer.data.template import Template, resolve
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
 
+Tools = list[dict[str, Any]]
+
+
+def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
+    """A prompt as records hold it; messages may be plain mappings.
+
+    Raises:
+        DataError: it is neither text nor messages with role and content.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    try:
+        return [
+            one if isinstance(one, Message) else Message.model_validate(one) for one in prompt
+        ]
+    except (TypeError, ValidationError) as error:
+        raise DataError(
+            "Expected a prompt as text, or as a list of messages with role and content as text; "
+            f"got {_shown(prompt)}."
+        ) from error
+
 
 def render_prompt(
-    prompt: Prompt, template: Template, tokenizer: Any, *,
-    tools: list[dict[str, Any]] | None = None,
+    prompt: Prompt, template: Template, tokenizer: Any, *, tools: Tools | None = None
 ) -> str:
     """The final prompt text.
 
@@ -25,8 +47,11 @@ def render_prompt(
         DataError: a role has no format, the tokenizer has no chat template or its template refuses
             the conversation, or there are tools and the template is ``text``.
     """
+    template, prompt = resolve(template, tokenizer), as_prompt(prompt)
     if template.kind == "chat":
-        return _render_chat(prompt, template, tokenizer, tools)
+        if isinstance(prompt, str) and written_already(prompt, tokenizer):
+            return _with_beginning(prompt, tokenizer)
+        return write_chat(tokenizer, _messages(prompt, template), tools=tools, answer=True)
     called = not isinstance(prompt, str) and any(message.tool_calls for message in prompt)
     if tools or called:
         raise DataError(
@@ -51,9 +76,35 @@ def render_response(response: str, template: Template) -> str:
     return _fill(template.response, "response", response)
 
 
+def render_closed(
+    prompt: Prompt, response: str, template: Template, tokenizer: Any, *,
+    tools: Tools | None = None,
+) -> str:
+    """Prompt and response in one text, as a ``chat`` template writes them with the assistant's turn
+    closed; open where ``append_eos`` is false.
+
+    Raises:
+        DataError: see `render_prompt`.
+    """
+    end, content = turn_end(tokenizer), render_response(response, template)
+    prompt = as_prompt(prompt)
+    if isinstance(prompt, str) and written_already(prompt, tokenizer):
+        whole = _with_beginning(prompt, tokenizer) + content + end
+    else:
+        turn = {"role": "assistant", "content": content}
+        whole = write_chat(tokenizer, [*_messages(prompt, template), turn], tools=tools)
+    return whole if template.append_eos else whole.removesuffix(end)
+
+
 def _fill(pattern: str, name: str, value: str) -> str:
     # Not str.format: prompts and templates are full of braces.
     return pattern.replace("{" + name + "}", value)
+
+
+def _messages(prompt: Prompt, template: Template) -> list[dict[str, Any]]:
+    if isinstance(prompt, str):
+        prompt = [Message(role="user", content=prompt)]
+    return [message.model_dump() for message in _with_system(prompt, template)]
 
 
 def _with_system(messages: list[Message], template: Template) -> list[Message]:
@@ -62,22 +113,16 @@ def _with_system(messages: list[Message], template: Template) -> list[Message]:
     return [Message(role="system", content=template.system), *messages]
 
 
-def _render_chat(
-    prompt: Prompt, template: Template, tokenizer: Any, tools: list[dict[str, Any]] | None
-) -> str:
-    if not getattr(tokenizer, "chat_template", None):
-        raise DataError(
-            f"The tokenizer {tokenizer.name_or_path} has no chat template; use a chat model or "
-            "template.kind=text."
-        )
-    if isinstance(prompt, str):
-        prompt = [Message(role="user", content=prompt)]
-    messages = [message.model_dump() for message in _with_system(prompt, template)]
-    try:
-        text: str = tokenizer.apply_chat_template(
-            messages, tools=tools, tokenize=False, add_generation_prompt=True
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        # A template says what it refuses with raise_exception, or stumbles over an absent field.
-        raise DataError(f"The chat template refuses the conversation: {error}") from error
-    return text
+def _with_beginning(text: str, tokenizer: Any) -> str:
+    """A text that the chat template wrote, with the beginning-of-text that the template writes."""
+    begin = tokenizer.bos_token
+    probe = write_chat(tokenizer, [{"role": "user", "content": "x"}])
+    missing = begin and probe.startswith(begin) and not text.startswith(begin)
+    return begin + text if missing else text
+
+
+def _shown(prompt: Any) -> str:
+    if not isinstance(prompt, Sequence):
+        return type(prompt).__name__
+    kinds = sorted({type(one).__name__ for one in prompt})
+    return f"{type(prompt).__name__} of {', '.join(kinds) or 'nothing'}"

@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from rewardsteer.configuration import Config
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.outputs import read_json
 
@@ -89,7 +89,7 @@ def check_template(manifest: Manifest, template: Template, folder: Path, reader:
     Raises:
         MismatchError: the templates differ.
     """
-    if manifest.template != template.model_dump(mode="json"):
+    if stored_template(manifest.template) != template:
         raise MismatchError(
             f"The data in {folder} was written with another response template than the reward "
             f"model {reader} was trained with; prepare it again with the template in the model's "

@@ -1,6 +1,7 @@
 """How a prompt and a response become text. One template serves training, scoring and generation."""
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
 from pydantic import Field, field_validator
 
@@ -17,25 +18,30 @@ class Template(Config):
     """A response template.
 
     Attributes:
-        kind: ``text`` formats strings; ``chat`` uses the tokenizer's chat template.
+        kind: ``text`` formats strings; ``chat`` uses the tokenizer's chat template; ``auto`` is
+            ``chat`` where the tokenizer has one, else ``text`` (see `resolve`).
         prompt: for ``text``: format of the final prompt.
         turns: for ``text``: how each role's turn is written when a prompt is a conversation.
         answer: for ``text``: opening of the answer after a conversation's last turn.
         response: format of the response.
         system: system message put before conversations that have none.
-        append_eos: close every response with end-of-text. The reward of a whole response is read
-            there, and generation ends there.
-        add_special_tokens: let the tokenizer add its own (beginning-of-text) before the prompt.
-            Chat templates write theirs, so it is ignored under ``chat``.
+        append_eos: close every response: with end-of-text under ``text``, with the chat template's
+            own end of the turn under ``chat``. The reward of a whole response is read there.
+        end: for ``chat``: where a closed response ends. ``template``: where the chat template ends
+            the assistant's turn, which is what transformers and TRL read. ``eos``: at the
+            tokenizer's end-of-text token, whatever the template writes after it.
+        add_special_tokens: for ``text``: let the tokenizer add its own (beginning-of-text) before
+            the prompt. Chat templates write theirs.
     """
 
-    kind: Literal["text", "chat"] = "text"
+    kind: Literal["auto", "chat", "text"] = "auto"
     prompt: str = "{prompt}"
     turns: dict[str, str] = Field(default_factory=lambda: dict(_TURNS))
     answer: str = "\n\nAssistant:"
     response: str = "{response}"
     system: str | None = None
     append_eos: bool = True
+    end: Literal["template", "eos"] = "template"
     add_special_tokens: bool = True
 
     @field_validator("prompt")
@@ -51,3 +57,58 @@ class Template(Config):
         if "{response}" not in value:
             raise ValueError("must contain {response}")
         return value
+
+
+def resolve(template: Template, tokenizer: Any) -> Template:
+    """The template with its kind decided; one whose kind is given comes back as it is.
+
+    ``auto`` becomes ``chat`` where the tokenizer has a chat template, unless a text format
+    (``prompt``, ``turns`` or ``answer``) is given, which only ``text`` uses; else ``text``.
+    """
+    if template.kind != "auto":
+        return template
+    plain = Template()
+    formats = any(
+        getattr(template, name) != getattr(plain, name) for name in ("prompt", "turns", "answer")
+    )
+    chats = bool(getattr(tokenizer, "chat_template", None))
+    kind = "chat" if chats and not formats else "text"
+    return template.model_copy(update={"kind": kind})
+
+
+def stored_template(values: Mapping[str, Any]) -> Template:
+    """The template in a reward model's card or a manifest, with the meaning it had when written.
+
+    Cards and manifests hold every setting. One that lacks ``end`` was written before the chat
+    template's own end was read, and its responses end at end-of-text.
+
+    Raises:
+        ValueError: the values are no template.
+    """
+    complete = "kind" in values and "append_eos" in values
+    if values.get("kind") == "chat" and complete and "end" not in values:
+        return Template.model_validate({**values, "end": "eos"})
+    if values and "kind" not in values:
+        # Written by hand when ``text`` was the default.
+        return Template.model_validate({**values, "kind": "text"})
+    return Template.model_validate(dict(values))
+
+
+def writer_of(template: Template | None, tokenizer: Any, scorer: Any = None) -> tuple[
+    Template, Any
+]:
+    """How a policy's prompts are written, and the tokenizer whose chat template writes them.
+
+    Args:
+        template: given by the user; None: the reward model's, else ``auto``.
+        tokenizer: the policy's; None without one.
+        scorer: the reward model that guides, or None.
+
+    Returns:
+        the resolved template, and the reward model's tokenizer where it has a chat template (it
+        was trained with it), else the policy's.
+    """
+    ours = getattr(scorer, "tokenizer", None)
+    carrier = ours if getattr(ours, "chat_template", None) or tokenizer is None else tokenizer
+    template = template or getattr(scorer, "template", None) or Template()
+    return resolve(template, carrier), carrier

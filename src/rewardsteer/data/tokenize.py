@@ -2,20 +2,33 @@
 
 A model that generates reads the prompt's own tokens, whatever follows. So the prompt is always
 tokenized by itself. The response takes the tokens it has in the joint text when those begin with
-the prompt's (this keeps, for instance, SentencePiece from adding a space), else its own.
+the prompt's (this keeps, for instance, SentencePiece from adding a space), else its own. Chat
+templates write the whole row, which is then tokenized in one piece (see `encode_rows`).
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from rewardsteer.data.render import render_prompt, render_response
-from rewardsteer.data.template import Template
+from rewardsteer.data.chat import turn_end
+from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
+from rewardsteer.data.template import Template, resolve
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Prompt
 
 
+class TokenizedRow(NamedTuple):
+    """A prompt and a response as token ids; the response includes its end."""
+
+    prompt_ids: list[int]
+    response_ids: list[int]
+
+    def from_token(self, position: int) -> list[int]:
+        """The row's tokens from a position on."""
+        return [*self.prompt_ids, *self.response_ids][position:]
+
+
 class TokenizedPair(NamedTuple):
-    """A comparison as token ids; responses include end-of-text."""
+    """A comparison as token ids; responses include their end."""
 
     id: str
     prompt_ids: list[int]
@@ -27,16 +40,26 @@ class TokenizedPair(NamedTuple):
 def encode_prompts(
     prompt_texts: Sequence[str], template: Template, tokenizer: Any
 ) -> list[list[int]]:
-    """Token ids of rendered prompts, all in one call of the tokenizer."""
+    """Token ids of rendered prompts, all in one call of the tokenizer.
+
+    A text that begins with beginning-of-text is not given another one.
+    """
     if not prompt_texts:
         return []
-    special = template.add_special_tokens and template.kind == "text"
-    rows = tokenizer(list(prompt_texts), add_special_tokens=special)["input_ids"]
-    end = tokenizer.eos_token_id
-    if special and any(ids and ids[-1] == end for ids in rows) and end != _first(tokenizer):
+    special = template.add_special_tokens and resolve(template, tokenizer).kind == "text"
+    rows = [list(ids) for ids in tokenizer(list(prompt_texts), add_special_tokens=special)[
+        "input_ids"
+    ]]
+    if not special:
+        return rows
+    begin, end = _added(prompt_texts, tokenizer)
+    for ids in rows:
         # Tokenizers that close a text with end-of-text would close the prompt.
-        rows = [ids[:-1] if ids and ids[-1] == end else ids for ids in rows]
-    return [list(ids) for ids in rows]
+        if end and ids[-len(end) :] == end:
+            del ids[-len(end) :]
+        if begin and ids[: len(begin) + 1] == [*begin, begin[-1]]:
+            ids.pop(0)
+    return rows
 
 
 def encode_prompt(prompt_text: str, template: Template, tokenizer: Any) -> list[int]:
@@ -44,29 +67,126 @@ def encode_prompt(prompt_text: str, template: Template, tokenizer: Any) -> list[
     return encode_prompts([prompt_text], template, tokenizer)[0]
 
 
-def encode_response(
-    prompt_text: str, prompt_ids: list[int], response_text: str, template: Template,
-    tokenizer: Any, *, joint: list[int] | None = None,
-) -> list[int]:
-    """Token ids of a rendered response after its prompt, closed by end-of-text if asked.
+def encode_rows(
+    prompts: Sequence[Prompt], responses: Sequence[str], template: Template, tokenizer: Any, *,
+    tools: Sequence[Tools | None] | None = None,
+) -> list[TokenizedRow]:
+    """Render and tokenize prompts with their responses.
 
-    Args:
-        prompt_text: the rendered prompt.
-        prompt_ids: its token ids.
-        response_text: the rendered response.
-        template: says whether end-of-text closes it.
-        tokenizer: the tokenizer.
-        joint: token ids of both texts together where they are known already.
+    Under ``chat`` a row's tokens are those of the whole text that the chat template writes, as
+    transformers and TRL tokenize it. They are divided behind the tokens of the prompt with the
+    opened assistant turn; where the written conversation goes on otherwise (a template that opens
+    the turn with a thought, a first word that melts into the opening), behind the last token that
+    both have.
 
     Raises:
-        DataError: end-of-text is asked for and the tokenizer has none.
+        DataError: what `render_prompt` refuses; end-of-text is asked for and there is none.
     """
-    if joint is None:
-        joint = encode_prompt(prompt_text + response_text, template, tokenizer)
+    template = resolve(template, tokenizer)
+    several = list(tools) if tools is not None else [None] * len(prompts)
+    texts = [
+        render_prompt(prompt, template, tokenizer, tools=own)
+        for prompt, own in zip(prompts, several, strict=True)
+    ]
+    chats = template.kind == "chat" and template.end == "template"
+    if chats:
+        bodies = [""] * len(texts)
+        whole = [
+            render_closed(prompt, response, template, tokenizer, tools=own)
+            for prompt, response, own in zip(prompts, responses, several, strict=True)
+        ]
+    else:
+        bodies = [render_response(response, template) for response in responses]
+        whole = [text + body for text, body in zip(texts, bodies, strict=True)]
+    # Several responses to one prompt are the usual case.
+    once = list(dict.fromkeys(texts))
+    known = dict(zip(once, encode_prompts(once, template, tokenizer), strict=True))
+    joint = encode_prompts(whole, template, tokenizer)
+    if chats:
+        return [_divided(known[text], ids) for text, ids in zip(texts, joint, strict=True)]
+    return [
+        TokenizedRow(known[text], _response_ids(known[text], ids, body, template, tokenizer))
+        for text, body, ids in zip(texts, bodies, joint, strict=True)
+    ]
+
+
+def encode_completion(
+    prompt: Prompt, completion: str, template: Template, tokenizer: Any
+) -> TokenizedRow:
+    """Render and tokenize: ``(prompt ids, response ids)``."""
+    return encode_rows([prompt], [completion], template, tokenizer)[0]
+
+
+def encode_comparison(comparison: Comparison, template: Template, tokenizer: Any) -> TokenizedPair:
+    """Render and tokenize a comparison."""
+    return encode_comparisons([comparison], template, tokenizer)[0]
+
+
+def encode_comparisons(
+    comparisons: Sequence[Comparison], template: Template, tokenizer: Any
+) -> list[TokenizedPair]:
+    """Render and tokenize comparisons, all in two calls of the tokenizer."""
+    rows = encode_rows(
+        [one.prompt for one in comparisons for _ in range(2)],
+        [text for one in comparisons for text in (one.chosen, one.rejected)],
+        template, tokenizer, tools=[one.tools for one in comparisons for _ in range(2)],
+    )
+    pairs = []
+    for comparison, chosen, rejected in zip(comparisons, rows[::2], rows[1::2], strict=True):
+        # Both responses follow the same prompt: the shorter one where they divide apart.
+        cut = min(len(chosen.prompt_ids), len(rejected.prompt_ids))
+        pairs.append(TokenizedPair(
+            comparison.id, chosen.prompt_ids[:cut], chosen.from_token(cut),
+            rejected.from_token(cut), comparison.margin,
+        ))
+    return pairs
+
+
+def close_response(
+    response_ids: Sequence[int], template: Template, tokenizer: Any,
+    stop_ids: Collection[int] = (),
+) -> list[int]:
+    """Generated ids as training writes a response: without the token that stopped the generation,
+    closed where ``append_eos`` says so, else open.
+
+    Args:
+        response_ids: of a response, with or without its end.
+        template: of training.
+        tokenizer: the reward model's.
+        stop_ids: tokens that end a response of the policy, which may be other ones than here.
+    """
+    template = resolve(template, tokenizer)
+    end = response_end(template, tokenizer)
+    stops = {*stop_ids, tokenizer.eos_token_id, *end[:1]}
+    ids = list(response_ids)
+    if end and ids[-len(end) :] == end:
+        ids = ids[: -len(end)]
+    # The end of a turn may be followed by one of the text.
+    while ids and ids[-1] in stops:
+        ids.pop()
+    if template.append_eos:
+        return [*ids, *end]
+    # A row needs a token to read.
+    return ids or list(response_ids[:1])
+
+
+def response_end(template: Template, tokenizer: Any) -> list[int]:
+    """Token ids that close a response: the chat template's end of a turn, or end-of-text; none
+    where there is no such token."""
+    template = resolve(template, tokenizer)
+    if template.kind == "chat" and template.end == "template":
+        return list(tokenizer(turn_end(tokenizer), add_special_tokens=False)["input_ids"])
+    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
+
+
+def _response_ids(
+    prompt_ids: list[int], joint: list[int], body: str, template: Template, tokenizer: Any
+) -> list[int]:
+    """Token ids of a response text behind its prompt, closed by end-of-text if asked."""
     if joint[: len(prompt_ids)] == prompt_ids:
         ids = joint[len(prompt_ids) :]
     else:
-        ids = list(tokenizer(response_text, add_special_tokens=False)["input_ids"])
+        ids = list(tokenizer(body, add_special_tokens=False)["input_ids"])
     if not template.append_eos:
         return ids
     if tokenizer.eos_token_id is None:
@@ -78,28 +198,26 @@ def encode_response(
     return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
 
 
-def encode_completion(
-    prompt: Prompt, completion: str, template: Template, tokenizer: Any
-) -> tuple[list[int], list[int]]:
-    """Render and tokenize: ``(prompt ids, response ids)``."""
-    text = render_prompt(prompt, template, tokenizer)
-    prompt_ids = encode_prompt(text, template, tokenizer)
-    response = render_response(completion, template)
-    return prompt_ids, encode_response(text, prompt_ids, response, template, tokenizer)
+def _divided(prompt_ids: list[int], joint: list[int]) -> TokenizedRow:
+    cut = len(prompt_ids)
+    if joint[:cut] != prompt_ids:
+        pairs = enumerate(zip(prompt_ids, joint, strict=False))
+        cut = next((at for at, (a, b) in pairs if a != b), min(cut, len(joint)))
+    return TokenizedRow(joint[:cut], joint[cut:])
 
 
-def encode_comparison(comparison: Comparison, template: Template, tokenizer: Any) -> TokenizedPair:
-    """Render and tokenize a comparison."""
-    prompt_ids, chosen_ids = encode_completion(
-        comparison.prompt, comparison.chosen, template, tokenizer
+def _added(texts: Sequence[str], tokenizer: Any) -> tuple[list[int], list[int]]:
+    """Ids that a tokenizer puts before and behind each of some texts."""
+    text = min(texts, key=len)
+    bare, dressed = (
+        list(tokenizer(text, add_special_tokens=special)["input_ids"]) for special in (False, True)
     )
-    _, rejected_ids = encode_completion(
-        comparison.prompt, comparison.rejected, template, tokenizer
-    )
-    return TokenizedPair(comparison.id, prompt_ids, chosen_ids, rejected_ids, comparison.margin)
-
-
-def _first(tokenizer: Any) -> int | None:
-    """The id a tokenizer opens texts with (it may be the end-of-text token, as in OPT)."""
-    ids = tokenizer("", add_special_tokens=True)["input_ids"]
-    return ids[0] if ids else None
+    if not bare:
+        # Nothing divides what comes before from what comes behind.
+        ends = len(dressed) > 0 and dressed[-1] == tokenizer.eos_token_id
+        opens = tokenizer.bos_token_id == tokenizer.eos_token_id
+        return ([], dressed) if ends and not opens and len(dressed) == 1 else (dressed, [])
+    for at in range(len(dressed) - len(bare) + 1):
+        if dressed[at : at + len(bare)] == bare:
+            return dressed[:at], dressed[at + len(bare) :]
+    return [], []

@@ -8,7 +8,7 @@ from itertools import islice
 from typing import Any
 
 from rewardsteer.data.render import render_prompt
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, writer_of
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
@@ -76,7 +76,8 @@ def generate(
         prompts: text, conversations or requests.
         method: from `build_method`.
         config: settings.
-        template: how prompts are written; default: the reward model's, else the plain one.
+        template: how prompts are written; default: the reward model's, else the chat template
+            where the tokenizer has one, else the plain one.
         label: ``method`` field of the results; default: the method's name.
 
     Yields:
@@ -99,9 +100,7 @@ def generate(
             f"top_k = {config.top_k} exceeds the policy's vocabulary of {engine.vocabulary_size} "
             "tokens; lower it, or use 0 to draw from all."
         )
-    template = template or getattr(scorer, "template", None) or Template()
-    # A chat template is carried by a tokenizer: the reward model's, which was trained with it.
-    renderer = tokenizer if scorer is None else scorer.tokenizer
+    template, renderer = writer_of(template, tokenizer, scorer)
     limits = {"policy": engine.position_limit}
     limits["reward model"] = getattr(scorer, "position_limit", None)
     ready = prepare(
@@ -258,7 +257,7 @@ def _choose(
         choices = iter(method.choose(
             [some[place][1] for place in whole],
             [[row.token_ids for row in groups[place]] for place in whole],
-            [some[place][0].id for place in whole],
+            [some[place][0].id for place in whole], engine.stop_ids,
         ) if whole else ())
         share = (time.perf_counter() - began) / len(groups)
         for group, lost in zip(groups, failed, strict=True):

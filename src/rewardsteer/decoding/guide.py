@@ -9,7 +9,7 @@ Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a r
 """
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol, runtime_checkable
 
@@ -32,6 +32,13 @@ class Response(Protocol):
     dropped: bool
     waits: bool
     reward: float | None
+
+
+def stop_of(response: Any) -> Sequence[int]:
+    """The token that ended a row or a generation; none where it was cut off."""
+    stopped = response.finish_reason == "stop"
+    last: Sequence[int] = response.token_ids[-1:] if stopped else ()
+    return last
 
 
 @dataclass
@@ -117,8 +124,11 @@ class Rewarder(Protocol):
     ) -> Any:
         """Per row, rewards and similarities to the goal at every response token."""
 
-    def close_response(self, response_ids: Sequence[int]) -> list[int]:
-        """The response as the reward model knows it from training, with or without end-of-text."""
+    def close_response(
+        self, response_ids: Sequence[int], stop_ids: Collection[int] = ()
+    ) -> list[int]:
+        """The response as the reward model knows it from training: without the policy's token that
+        ended it, closed or open."""
 
     def prefixes(
         self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, cache: Any, *,
@@ -206,7 +216,7 @@ class ResponseGuide(Protocol):
 
     def choose(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]],
-        names: Sequence[str],
+        names: Sequence[str], stop_ids: Collection[int] = (),
     ) -> list[Choice]:
         """One choice for each prompt, among its responses (token ids)."""
 

@@ -22,8 +22,8 @@ from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_
 # The policy learns to end its solutions with end-of-text. Reward models read a solution at its last
 # digit, as published data reads a response at its last word: what is learned there carries over to
 # the same kind of token in the middle of a solution.
-POLICY_TEMPLATE = Template()
-TEMPLATE = Template(append_eos=False)
+POLICY_TEMPLATE = Template(kind="text")
+TEMPLATE = Template(kind="text", append_eos=False)
 BATCH = 64
 
 

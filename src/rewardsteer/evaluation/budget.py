@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guide import stop_of
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.compatibility import members
@@ -183,7 +184,10 @@ def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size
         prompts = [prompt_ids[generation.id] for generation in generations]
         rewards, tokens = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
         for one, weight in zip(models, weights, strict=True):
-            closed = [one.close_response(generation.token_ids) for generation in generations]
+            closed = [
+                one.close_response(generation.token_ids, stop_of(generation))
+                for generation in generations
+            ]
             rewards += weight * one.score_ids(prompts, closed, batch_size=batch_size)
             tokens += [len(p) + len(r) for p, r in zip(prompts, closed, strict=True)]
         share = (time.perf_counter() - began) / len(prompts)

@@ -12,6 +12,7 @@ from typing import Any
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.guide import stop_of
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
@@ -166,7 +167,10 @@ def _rewards(
     if all(requests[generation.id].prompt_ids is not None for generation in batch):
         return scorer.score_ids(
             [requests[generation.id].prompt_ids or [] for generation in batch],
-            [scorer.close_response(generation.token_ids) for generation in batch],
+            [
+                scorer.close_response(generation.token_ids, stop_of(generation))
+                for generation in batch
+            ],
             batch_size=batch_size,
         )
     return scorer.score(

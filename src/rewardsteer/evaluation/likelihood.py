@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rewardsteer.data.render import render_prompt
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, writer_of
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.batching import batches
@@ -24,10 +24,9 @@ def prompts_as_read(
         requests: the prompts.
         tokenizer: the policy's.
         scorer: the reward model that guides, or None.
-        template: how prompts are written; None: the reward model's, else the plain one.
+        template: how prompts are written; None: see `writer_of`.
     """
-    template = template or getattr(scorer, "template", None) or Template()
-    renderer = tokenizer if scorer is None else scorer.tokenizer
+    template, renderer = writer_of(template, tokenizer, scorer)
     starts = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
     read = {}
     for request in requests:

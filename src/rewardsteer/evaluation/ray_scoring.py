@@ -14,11 +14,11 @@ from typing import Any
 
 from rewardsteer import errors
 from rewardsteer.data.rows import Rows
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.devices import AUTO
 from rewardsteer.evaluation.scoring import Engine, Settings, score_shard
 from rewardsteer.evaluation.shards import Shards
-from rewardsteer.models.checkpoint import fingerprint, read_card
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.scorer import Scorer
 
 # Blocks of numbers that Ray keeps track of, at most.
@@ -46,7 +46,7 @@ def describe_folder(folder: Path) -> FolderDescription:
     card = read_card(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        template = Template.model_validate(card.template)
+        template = resolve(stored_template(card.template), load_tokenizer(folder))
     except (OSError, ValueError) as error:
         raise errors.CheckpointError(f"The model {folder} cannot be loaded: {error}") from error
     width = config.get_text_config(decoder=True).hidden_size

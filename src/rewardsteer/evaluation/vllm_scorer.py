@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import resolve, stored_template
 from rewardsteer.decoding.engines.vllm_engine import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-from rewardsteer.models.scorer import Scorer, TokenScores
+from rewardsteer.models.scorer import Scorer, TokenScores, padding_id
 
 
 class VllmScorer(Scorer):
@@ -35,6 +35,8 @@ class VllmScorer(Scorer):
     def __init__(
         self, folder: Path, dtype: str | None = None, *, tokens: bool = False, **options: Any
     ) -> None:
+        from transformers import AutoConfig
+
         card = read_card(folder)
         if card.head.layers != "linear":
             raise ConfigError(
@@ -42,7 +44,9 @@ class VllmScorer(Scorer):
                 f"({card.head.layers}); use --engine transformers."
             )
         self.tokenizer = load_tokenizer(folder)
-        self.template = Template.model_validate(card.template)
+        self.template = resolve(stored_template(card.template), self.tokenizer)
+        scalar = card.head.kind == "scalar"
+        self.unread_id = padding_id(AutoConfig.from_pretrained(str(folder))) if scalar else None
         self.objective, self.name = card.objective, str(folder)
         self.fingerprint = fingerprint(folder)
         self._limit, self._tokens = bounds(folder)[0], tokens

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from pydantic import ValidationError
 
+from rewardsteer.data.template import stored_template
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CARD, GOAL_STATES, read_card, write_card
@@ -164,7 +165,7 @@ def check_goal(goal: GoalState, scorer: Any) -> None:
             f"{made.model_fingerprint or 'unknown'}) than {scorer.name} has "
             f"({scorer.fingerprint or 'unknown'}); make it anew with 'rewardsteer goal-state'."
         )
-    if made.template and made.template != scorer.template.model_dump(mode="json"):
+    if made.template and stored_template(made.template) != scorer.template:
         raise MismatchError(
             f"The goal state {goal.name!r} was read under another response template than "
             f"{scorer.name} uses; make it anew with 'rewardsteer goal-state'."

@@ -46,7 +46,7 @@ def model_card(card: "CheckpointCard") -> str:
     template = (Path(__file__).parent / "model_card.md.j2").read_text(encoding="utf-8")
     text = ModelCard.from_template(
         data, template_str=template, mark=MARK, card=card, base=base, kind=_kind(card),
-        position="end-of-text" if card.template.get("append_eos", True) else "the last token",
+        position=_position(card.template),
         table=[_row(metric) for metric in card.metrics], loads=_loads(card),
     )
     return str(text).rstrip() + "\n"
@@ -84,6 +84,15 @@ def _kind(card: "CheckpointCard") -> str:
 def _loads(card: "CheckpointCard") -> str:
     """Which section on loading fits: the folder's own architecture, or our code alone."""
     return "mlp" if card.head.kind == "scalar" and card.head.layers == "mlp" else card.head.kind
+
+
+def _position(template: dict[str, Any]) -> str:
+    """Where the reward of a whole response is read."""
+    if not template.get("append_eos", True):
+        return "the last token"
+    if template.get("kind") == "chat" and template.get("end") == "template":
+        return "the last token of the end that the tokenizer's chat template writes, at the end"
+    return "end-of-text"
 
 
 def _row(metric: Any) -> dict[str, str]:

@@ -8,7 +8,7 @@ template of training.
 import functools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,9 +17,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.data.render import render_prompt, render_response
-from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_prompts, encode_response
+from rewardsteer.data.template import Template, resolve, stored_template
+from rewardsteer.data.tokenize import close_response, encode_rows
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
@@ -64,29 +63,34 @@ class Scorer:
     Args:
         reward_model: in evaluation mode, on its device.
         tokenizer: the one it was trained with.
-        template: how prompts and responses are written.
+        template: how prompts and responses are written; its kind is resolved with the tokenizer.
         objective: what it was trained on; "" when unknown or untrained.
         fingerprint: of the weights, for result files; "" when unknown.
         name: folder or other name, for messages.
         share_prompts: read the prompt of several completions once where that is cheaper.
+        unread_id: token that is not read at the end of a row: the padding token of a sequence
+            classifier, whose plain form reads the last token that is none. It matters where that
+            token has another meaning too, as end-of-text has for many models.
     """
 
     def __init__(
         self, reward_model: RewardModel, tokenizer: Any, template: Template, *,
         objective: str = "", fingerprint: str = "", name: str = "", share_prompts: bool = True,
+        unread_id: int | None = None,
     ) -> None:
         self.reward_model = reward_model.eval()
         self.tokenizer = tokenizer
-        self.template = template
+        self.template = resolve(template, tokenizer)
         self.objective = objective
         self.fingerprint = fingerprint
         self.name = name
         self.share_prompts = share_prompts
+        self.unread_id = unread_id
 
     @classmethod
     def load(
         cls, folder: str | Path, *, device: str | torch.device = AUTO,
-        dtype: torch.dtype | None = None, **load_options: Any,
+        dtype: torch.dtype | None = None, template: Template | None = None, **load_options: Any,
     ) -> "Scorer":
         """Load a checkpoint folder.
 
@@ -95,6 +99,8 @@ class Scorer:
             device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does
                 not count beside a ``device_map``.
             dtype: of the weights; None: as saved.
+            template: how prompts and responses are written; None: as the folder's card says, and
+                without a card by the tokenizer's chat template where it has one.
             load_options: passed on to ``from_pretrained`` (``device_map``, …).
 
         Raises:
@@ -104,13 +110,16 @@ class Scorer:
         folder = Path(folder)
         card = read_card(folder)
         try:
-            template = Template.model_validate(card.template)
+            template = template or stored_template(card.template)
         except ValueError as error:
             raise CheckpointError(f"The template in {folder} is damaged: {error}") from error
+        # Plain transformers reads a whole model's folder; an adapter's configuration is its base's.
+        whole = (folder / "config.json").exists()
         model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
         return cls(
             model, load_tokenizer(folder), template, objective=card.objective,
             fingerprint=fingerprint(folder), name=str(folder),
+            unread_id=padding_id(model.config) if whole and card.head.kind == "scalar" else None,
         )
 
     @property
@@ -249,38 +258,44 @@ class Scorer:
     def encode(
         self, prompts: Sequence[Prompt], completions: Sequence[str]
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts and responses, written with the template of training."""
+        """Token ids of prompts and responses, written with the template of training.
+
+        Args:
+            prompts: N texts or conversations; messages may be plain mappings.
+            completions: N texts.
+
+        Raises:
+            DataError: different numbers of prompts and completions, or what the template refuses.
+        """
         if len(prompts) != len(completions):
             raise DataError(
                 f"Expected one completion for each prompt, got {len(prompts)} prompts and "
                 f"{len(completions)} completions."
             )
-        template, tokenizer = self.template, self.tokenizer
-        texts = [render_prompt(prompt, template, tokenizer) for prompt in prompts]
-        responses = [render_response(completion, template) for completion in completions]
-        # Several completions of one prompt are the usual case.
-        once = list(dict.fromkeys(texts))
-        known = dict(zip(once, encode_prompts(once, template, tokenizer), strict=True))
-        whole = [text + response for text, response in zip(texts, responses, strict=True)]
-        joint = encode_prompts(whole, template, tokenizer)
-        prompt_ids = [known[text] for text in texts]
-        response_ids = [
-            encode_response(text, ids, response, template, tokenizer, joint=both)
-            for text, ids, response, both in zip(texts, prompt_ids, responses, joint, strict=True)
-        ]
-        return prompt_ids, response_ids
+        rows = encode_rows(prompts, completions, self.template, self.tokenizer)
+        return [row.prompt_ids for row in rows], [self._read_part(row.response_ids) for row in rows]
 
-    def close_response(self, response_ids: Sequence[int]) -> list[int]:
-        """Response ids as in training: closed by end-of-text where the template says so, else open,
-        for a state behind it means nothing to a model that never saw one."""
-        ids, end = list(response_ids), self.tokenizer.eos_token_id
-        if end is None:
-            return ids
-        if self.template.append_eos and ids[-1:] != [end]:
-            return [*ids, end]
-        if not self.template.append_eos and len(ids) > 1 and ids[-1] == end:
-            return ids[:-1]
-        return ids
+    def close_response(
+        self, response_ids: Sequence[int], stop_ids: Collection[int] = ()
+    ) -> list[int]:
+        """Generated ids as in training: without the token that ended them, closed where the
+        template says so, else open, for a state behind the end means nothing to a model that never
+        saw one.
+
+        Args:
+            response_ids: of a response.
+            stop_ids: tokens that end a response of the policy; the reward model's own end always
+                counts.
+        """
+        closed = close_response(response_ids, self.template, self.tokenizer, stop_ids)
+        return self._read_part(closed)
+
+    def _read_part(self, ids: list[int]) -> list[int]:
+        """Without the tokens at the end that a plain sequence classifier takes for padding."""
+        end = len(ids)
+        while end and ids[end - 1] == self.unread_id:
+            end -= 1
+        return ids[:end]
 
     def open(self) -> PrefixReader:
         """A fresh cache for `next_token` and `candidates`; it counts what is read."""
@@ -382,3 +397,9 @@ class Scorer:
                     f"Row {number} has {length} tokens, but the reward model reads at most "
                     f"{limit}; shorten its prompt or completion."
                 )
+
+
+def padding_id(config: Any) -> int | None:
+    """The padding id in a model's configuration, which its plain sequence classifier skips."""
+    found = getattr(config.get_text_config(), "pad_token_id", None)
+    return found if isinstance(found, int) else None

@@ -19,7 +19,7 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.checkpoint import (
@@ -78,7 +78,7 @@ class SharedScorer(Scorer):
             mlp.load_state_dict(load_file(folder / VALUE_HEAD))
         super().__init__(
             RewardModel(carrier, card.head, mlp), load_tokenizer(folder),
-            Template.model_validate(card.template), objective=card.objective,
+            stored_template(card.template), objective=card.objective,
             fingerprint=fingerprint(folder), name=str(folder),
         )
         self._joint = _Side(rows, policy, None)

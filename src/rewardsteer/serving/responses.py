@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import ResponseGuide
+from rewardsteer.decoding.guide import ResponseGuide, stop_of
 from rewardsteer.decoding.loop import Row
 from rewardsteer.records import Cost
 from rewardsteer.serving.text import GrowingText
@@ -106,7 +106,8 @@ class Response:
         began = time.perf_counter()
         rows = [sample.row for sample in self.samples]
         [choice] = chooser.choose(
-            [rows[0].prompt_ids], [[row.token_ids for row in rows]], [self.ticket.name]
+            [rows[0].prompt_ids], [[row.token_ids for row in rows]], [self.ticket.name],
+            {token for row in rows for token in stop_of(row)},
         )
         if choice.error is not None:
             raise choice.error

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
@@ -74,10 +74,7 @@ class Served:
         self.fingerprint = "-".join(part for part in both if part)
         if policy is not None and scorer is not None:
             check_vocabularies(tokenizer, scorer)
-        chats = bool(getattr(tokenizer, "chat_template", None))
-        self.template = template or getattr(scorer, "template", None) or Template(
-            kind="chat" if chats else "text"
-        )
+        self.template, self._renderer = writer_of(template, tokenizer, scorer)
         self.defaults = defaults
         self._methods: dict[DecodingConfig, Any] = {}
         if self.engine is not None:
@@ -197,8 +194,7 @@ class Served:
             request = Request(id=name, prompt="", prompt_ids=prompt)
         else:
             request = Request(id=name, prompt=prompt)
-        renderer = tokenizer if self.scorer is None else self.scorer.tokenizer
-        ids = answers.encode_request(request, self.template, renderer, tokenizer)
+        ids = answers.encode_request(request, self.template, self._renderer, tokenizer)
         if max(ids) >= self.engine.vocabulary_size or min(ids) < 0:
             raise bad_request(
                 f"Token ids must be from 0 to {self.engine.vocabulary_size - 1}, got "

@@ -39,7 +39,7 @@ class HfEngine:
     def __init__(self, policy: Any, tokenizer: Any) -> None:
         self.policy = policy.eval()
         self.tokenizer = tokenizer
-        self.stop_ids = _stop_ids(policy, tokenizer)
+        self.stop_ids = stop_ids(getattr(policy, "generation_config", None), tokenizer)
         self.position_limit = position_limit(policy.config)
         rows = policy.get_output_embeddings().weight.shape[0]
         self.vocabulary_size = min(rows, len(tokenizer))
@@ -120,8 +120,8 @@ def load_policy(
     return (model if where is None else model.to(where)).eval()
 
 
-def _stop_ids(policy: Any, tokenizer: Any) -> frozenset[int]:
-    settings = getattr(policy, "generation_config", None)
+def stop_ids(settings: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a response: those of a policy's generation settings and end-of-text."""
     named = getattr(settings, "eos_token_id", None)
     several = named if isinstance(named, list | tuple) else [named]
     return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)

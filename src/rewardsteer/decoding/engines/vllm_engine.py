@@ -11,9 +11,10 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.hf import stop_ids
 from rewardsteer.decoding.engines.vllm_requests import (
     DEVICE,
     DTYPE,
@@ -69,7 +70,7 @@ def generate(
     scorer = method.scorer
     if scorer is not None:
         check_vocabularies(tokenizer, scorer)
-    renderer = tokenizer if scorer is None else scorer.tokenizer
+    template, renderer = writer_of(template, tokenizer, scorer)
     limit, vocabulary = bounds(source)
     limits = {"policy": limit, "reward model": getattr(scorer, "position_limit", None)}
     ready = answers.prepare(
@@ -83,9 +84,19 @@ def generate(
         for name, value in ((DEVICE, reward_device), (DTYPE, reward_dtype)):
             os.environ[name] = value or ""
         options["logits_processors"] = [PROCESSOR]
-    engine = VllmEngine(start(source, **options), tokenizer)
+    engine = VllmEngine(start(source, **options), tokenizer, _stop_ids(source, tokenizer))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
     return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
+
+
+def _stop_ids(source: str, tokenizer: Any) -> frozenset[int]:
+    from transformers import GenerationConfig
+
+    try:
+        settings = GenerationConfig.from_pretrained(source)
+    except OSError:  # a model without generation settings ends at end-of-text alone
+        settings = None
+    return stop_ids(settings, tokenizer)
 
 
 class VllmEngine:
@@ -94,10 +105,13 @@ class VllmEngine:
     Args:
         llm: a ``vllm.LLM``, with the reward processor where it is to guide.
         tokenizer: the policy's.
+        stop_ids: tokens that end a response.
     """
 
-    def __init__(self, llm: Any, tokenizer: Any) -> None:
-        self.llm, self.tokenizer = llm, tokenizer
+    def __init__(
+        self, llm: Any, tokenizer: Any, stop_ids: frozenset[int] = frozenset()
+    ) -> None:
+        self.llm, self.tokenizer, self.stop_ids = llm, tokenizer, stop_ids
 
     def stream(
         self, rows: Iterable[Row], guide: TokenGuide, config: DecodingConfig

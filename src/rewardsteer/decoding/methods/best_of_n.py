@@ -1,6 +1,6 @@
 """Best of n: draw n responses, keep the one with the highest reward."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Literal
 
 import numpy as np
@@ -36,12 +36,14 @@ class BestOfN:
 
     def choose(
         self, prompts: Sequence[Sequence[int]], responses: Sequence[Sequence[Sequence[int]]],
-        names: Sequence[str],
+        names: Sequence[str], stop_ids: Collection[int] = (),
     ) -> list[Choice]:
         """The best response to each prompt; the first of equals. Where a reward is no number, its
         prompt's choice has an error and the others are made."""
         asked = [p for p, several in zip(prompts, responses, strict=True) for _ in several]
-        closed = [self.scorer.close_response(one) for several in responses for one in several]
+        closed = [
+            self.scorer.close_response(one, stop_ids) for several in responses for one in several
+        ]
         try:
             scores = self.scorer.score_ids(asked, closed, batch_size=self._batch_size)
         except NonFiniteError as error:

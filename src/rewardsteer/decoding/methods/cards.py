@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import Prefix, Rewarder
+from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError
@@ -175,7 +175,9 @@ class CardsSession(ReviewSession):
         }
 
     def _text(self, row: Any, over: bool) -> list[int]:
-        response = self._scorer.close_response(row.token_ids) if over else row.token_ids
+        response = row.token_ids
+        if over:
+            response = self._scorer.close_response(row.token_ids, stop_of(row))
         return [*row.prompt_ids, *response]
 
     def _begin(self, prefix: Prefix, places: Sequence[int]) -> None:

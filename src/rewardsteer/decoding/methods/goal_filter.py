@@ -9,7 +9,7 @@ from typing import Any, Literal
 from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.dropping import watcher
-from rewardsteer.decoding.guide import Prefix, Rewarder
+from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession, is_number
 from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.decoding.votes import majority_stands, window_agrees, winner
@@ -117,10 +117,13 @@ class FilterSession(ReviewSession):
         return out
 
     def _knows_the_end(self, row: Any, ended: bool) -> bool:
-        """A reward model that was trained on open responses knows no state of end-of-text."""
+        """A reward model that was trained on open responses, or on responses with another end,
+        knows no state of the token that ended the row."""
         if not ended or row.finish_reason != "stop":
             return True
-        return len(self._scorer.close_response(row.token_ids)) >= len(row.token_ids)
+        closed = self._scorer.close_response(row.token_ids, stop_of(row))
+        known: bool = closed[: len(row.token_ids)] == list(row.token_ids)
+        return known
 
 
 class VotePlan:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import Prefix, Rewarder
+from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession
 from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.errors import ConfigError
@@ -106,7 +106,7 @@ class RejectionSession(ReviewSession):
             texts[place] = [*row.prompt_ids, *row.token_ids]
         for place, row in enumerate(prefix.rows):
             if ended[place] and place not in prefix.failed:
-                closed = self._scorer.close_response(row.token_ids)
+                closed = self._scorer.close_response(row.token_ids, stop_of(row))
                 texts[place] = [*row.prompt_ids, *closed]
         rewards = self.rewards_of(prefix, texts)
         for place, reward in rewards.items():

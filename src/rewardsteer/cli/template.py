@@ -1,0 +1,59 @@
+"""The ``--template`` option: how prompts and responses are written, the same on every command."""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from rewardsteer.data.template import Template
+
+TemplateOption = Annotated[
+    str | None,
+    typer.Option(
+        "--template", metavar="auto|chat|text|FILE|JSON",
+        help="How prompts and responses are written: chat (the tokenizer's chat template), text "
+        "(plain formats), a YAML file of template settings, or the settings as {json}. auto: as "
+        "the reward model was trained, else chat where the tokenizer has a chat template, else "
+        "text.",
+    ),
+]
+
+
+def read_template(value: str | None) -> "Template | None":
+    """The template of the option; None where nothing or ``auto`` is given.
+
+    Raises:
+        ConfigError: neither a kind, nor a readable file, nor settings.
+    """
+    import json
+    from pathlib import Path
+
+    from rewardsteer.configuration import load_config
+    from rewardsteer.data.template import Template
+    from rewardsteer.errors import ConfigError
+
+    if value is None or value == "auto":
+        return None
+    if value in ("chat", "text"):
+        return Template(kind=value)
+    if value.lstrip().startswith("{"):
+        try:
+            settings: Any = json.loads(value)
+        except ValueError as error:
+            raise ConfigError(f"--template is no valid JSON: {error}.") from error
+        return load_config(Template, settings)
+    if not Path(value).is_file():
+        raise ConfigError(
+            f"Expected --template as auto, chat, text, a YAML file or settings as {{json}}; there "
+            f"is no file {value}."
+        )
+    return load_config(Template, Path(value))
+
+
+def show_template(template: "Template", tokenizer: Any) -> None:
+    """Print once how prompts and responses are written, on the error stream."""
+    name = str(getattr(tokenizer, "name_or_path", "")) or "the tokenizer"
+    if template.kind == "chat":
+        typer.echo(f"template: chat (the chat template of {name})", err=True)
+    else:
+        typer.echo(f"template: text (prompts as {template.prompt!r})", err=True)

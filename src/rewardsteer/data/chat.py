@@ -1,0 +1,107 @@
+"""What a tokenizer's chat template writes: prompts, closed turns, and how it opens and ends them."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+from weakref import WeakKeyDictionary
+
+from jinja2 import TemplateError
+
+from rewardsteer.errors import DataError
+
+# Content whose place in the written text shows what the template puts around it.
+_PROBE = "REWARDSTEER-PROBE"
+
+
+class _Around(NamedTuple):
+    template: Any
+    openings: tuple[str, ...]
+    end: str
+
+
+_known: WeakKeyDictionary[Any, _Around] = WeakKeyDictionary()
+
+
+def write_chat(
+    tokenizer: Any, messages: Sequence[dict[str, Any]], *,
+    tools: list[dict[str, Any]] | None = None, answer: bool = False,
+) -> str:
+    """A conversation as the tokenizer's chat template writes it.
+
+    Args:
+        tokenizer: carries the template.
+        messages: role, content and what else a turn has.
+        tools: functions that the template lists, as JSON schemas.
+        answer: open an assistant's turn at the end.
+
+    Raises:
+        DataError: there is no template, or it refuses the conversation; with its own words.
+    """
+    if not getattr(tokenizer, "chat_template", None):
+        raise DataError(
+            f"The tokenizer {tokenizer.name_or_path} has no chat template; use a chat model or "
+            "template.kind=text."
+        )
+    try:
+        text: str = tokenizer.apply_chat_template(
+            list(messages), tools=tools, tokenize=False, add_generation_prompt=answer
+        )
+    except (TemplateError, TypeError, ValueError) as error:
+        # A template says what it refuses with raise_exception, or stumbles over an absent field.
+        raise DataError(f"The chat template refuses the conversation: {error}") from error
+    return text
+
+
+def turn_end(tokenizer: Any) -> str:
+    """What the chat template writes after the content of the last assistant turn.
+
+    Raises:
+        DataError: there is no template, or it writes no assistant's content.
+    """
+    return _around(tokenizer).end
+
+
+def written_already(text: str, tokenizer: Any) -> bool:
+    """Whether the chat template has written a text: it begins with the special tokens that the
+    template opens a conversation with (its beginning-of-text may be missing)."""
+    if not getattr(tokenizer, "chat_template", None):
+        return False
+    openings = _around(tokenizer).openings
+    return bool(openings) and text.startswith(openings)
+
+
+def _around(tokenizer: Any) -> _Around:
+    template = getattr(tokenizer, "chat_template", None)
+    found = _known.get(tokenizer)
+    if found is None or found.template != template:
+        found = _known[tokenizer] = _Around(template, _openings(tokenizer), _end(tokenizer))
+    return found
+
+
+def _end(tokenizer: Any) -> str:
+    talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
+    whole = write_chat(tokenizer, talk)
+    before, found, end = whole.rpartition(_PROBE)
+    if not found:
+        raise DataError(
+            f"The chat template of {tokenizer.name_or_path} writes no assistant turns; give "
+            "another one, or use template.kind=text."
+        )
+    return end
+
+
+def _openings(tokenizer: Any) -> tuple[str, ...]:
+    """The special token that opens a conversation; where that is beginning-of-text, also the one
+    behind it."""
+    whole = write_chat(tokenizer, [{"role": "user", "content": _PROBE}])
+    before = whole.partition(_PROBE)[0]
+    special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}
+    special |= set(tokenizer.all_special_tokens)
+    first = _leading(before, special)
+    if not first:
+        return ()
+    second = _leading(before[len(first) :], special) if first == tokenizer.bos_token else ""
+    return (first, second) if second else (first,)
+
+
+def _leading(text: str, tokens: set[str]) -> str:
+    return max((token for token in tokens if text.startswith(token)), key=len, default="")
