@@ -1,4 +1,4 @@
-"""What a tokenizer's chat template writes: prompts, closed turns, and how it opens and ends them."""
+"""What a chat template writes: prompts, closed turns, and how it opens and ends them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -80,7 +80,7 @@ def _around(tokenizer: Any) -> _Around:
 def _end(tokenizer: Any) -> str:
     talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
     whole = write_chat(tokenizer, talk)
-    before, found, end = whole.rpartition(_PROBE)
+    _, found, end = whole.rpartition(_PROBE)
     if not found:
         raise DataError(
             f"The chat template of {tokenizer.name_or_path} writes no assistant turns; give "
