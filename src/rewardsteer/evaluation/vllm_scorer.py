@@ -15,7 +15,8 @@ from rewardsteer.data.template import resolve, stored_template
 from rewardsteer.decoding.engines.vllm_engine import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-from rewardsteer.models.scorer import Scorer, TokenScores, padding_id
+from rewardsteer.models.limits import padding_id
+from rewardsteer.models.scorer import Scorer, TokenScores
 
 
 class VllmScorer(Scorer):

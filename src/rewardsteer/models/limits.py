@@ -8,3 +8,9 @@ def position_limit(config: Any) -> int | None:
     text = config.get_text_config(decoder=True)
     limit = getattr(text, "max_position_embeddings", None)
     return int(limit) if limit else None
+
+
+def padding_id(config: Any) -> int | None:
+    """The padding id in a model's configuration, which its plain sequence classifier skips."""
+    found = getattr(config.get_text_config(), "pad_token_id", None)
+    return found if isinstance(found, int) else None

@@ -25,7 +25,7 @@ from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.known_ids import KnownIds
-from rewardsteer.models.limits import position_limit
+from rewardsteer.models.limits import padding_id, position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reading import Read, read_rows
 from rewardsteer.models.reward_model import RewardModel
@@ -397,9 +397,3 @@ class Scorer:
                     f"Row {number} has {length} tokens, but the reward model reads at most "
                     f"{limit}; shorten its prompt or completion."
                 )
-
-
-def padding_id(config: Any) -> int | None:
-    """The padding id in a model's configuration, which its plain sequence classifier skips."""
-    found = getattr(config.get_text_config(), "pad_token_id", None)
-    return found if isinstance(found, int) else None
