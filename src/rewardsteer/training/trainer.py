@@ -230,15 +230,16 @@ class RewardTrainer(Trainer):
                     written, self.accelerator, self.log_lines, self._progress()
                 )
                 self.accelerator.wait_for_everyone()
-                if self.state.best_global_step == self.state.global_step:
+                best = self.state.best_global_step == self.state.global_step
+                if not self.args.load_best_model_at_end:
+                    self.state.best_model_checkpoint = None  # none is kept for being the best
+                elif best:
                     self.state.best_model_checkpoint = str(place)
                 if self.is_world_process_zero():
                     self.state.save_to_json(str(written / "trainer_state.json"))
                     checkpoints.publish(written, place)
-                    best = self.state.best_model_checkpoint
                     checkpoints.keep_newest(
-                        out, best if self.args.load_best_model_at_end else None,
-                        self.args.save_total_limit,
+                        out, self.state.best_model_checkpoint, self.args.save_total_limit
                     )
             finally:
                 if self.is_world_process_zero():
