@@ -18,7 +18,7 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
 from rewardsteer.models.sharding import is_spread
-from rewardsteer.models.trials import same_states
+from rewardsteer.models.capabilities import same_states
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from rewardsteer.models.attention import segments_read
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.sharding import is_spread
 from rewardsteer.models.tree_mask import attention_window
-from rewardsteer.models.trials import same_states
+from rewardsteer.models.capabilities import same_states
 from rewardsteer.tensors import Packing
 
 logger = logging.getLogger(__name__)

@@ -23,7 +23,7 @@ from torch import Tensor
 
 from rewardsteer.models.prefix_state import NEW, PrefixState
 from rewardsteer.models.tree_mask import attention_window, tree_mask
-from rewardsteer.models.trials import same_states
+from rewardsteer.models.capabilities import same_states
 
 logger = logging.getLogger(__name__)
 

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.adapter_folder import check_base
+from rewardsteer.models.backbone import backbone_of, classifier_config
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     VALUE_HEAD,
@@ -34,15 +35,12 @@ from rewardsteer.models.heads.vocabulary import (
     install_projection,
 )
 from rewardsteer.models.last_layer import at_places
+from rewardsteer.models.logits import check_saved, make_neutral
 from rewardsteer.models.placement import placed
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
 T = TypeVar("T")
-
-# Some architectures bend or scale logits after the output layer. Rewards are read off the layer
-# itself, so the saved model must not do that either.
-NEUTRAL_LOGITS = {"final_logit_softcapping": None, "logit_scale": 1.0, "logits_scaling": 1.0}
 
 
 class RewardModel(nn.Module):
@@ -84,7 +82,7 @@ class RewardModel(nn.Module):
     @property
     def backbone(self) -> Any:
         """The part of the carrier that gives hidden states (after the final norm)."""
-        return getattr(self.carrier, self.carrier.base_model_prefix)
+        return backbone_of(self.carrier)
 
     @property
     def head(self) -> ScalarHead | VocabularyHead:
@@ -265,7 +263,7 @@ class RewardModel(nn.Module):
             return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
         device, load_options = placed(folder, device, load_options)
         head = read_card(folder).head
-        # Never a pickle: a folder whose weights are no safetensors is refused.
+        _refuse_pickles(folder, head)
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )
@@ -339,6 +337,8 @@ class RewardModel(nn.Module):
                 self.base.save_pretrained(temporary, save_embedding_layers=False)
             else:
                 self.carrier.save_pretrained(temporary)
+                if self.head_kind == "vocabulary":
+                    check_saved(self.carrier, temporary, str(folder))
             tokenizer.save_pretrained(temporary)
             if self.value_head is not None:
                 state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
@@ -361,17 +361,39 @@ def _replace(new: Path, folder: Path) -> None:
 
 
 def _load(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
-    from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+    from transformers import (
+        AutoConfig,
+        AutoModelForCausalLM,
+        AutoModelForSequenceClassification,
+    )
 
     try:
         if head.kind == "vocabulary":
             return AutoModelForCausalLM.from_pretrained(str(source), **options)
+        # Known to transformers or not, see there.
+        config = classifier_config(AutoConfig.from_pretrained(
+            str(source), num_labels=1, trust_remote_code=False
+        ))
         return AutoModelForSequenceClassification.from_pretrained(
-            str(source), num_labels=1, **options
+            str(source), config=config, **options
         )
     except Exception as error:  # damaged files raise dozens of unrelated kinds
         problem = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"The model {source} cannot be loaded ({problem}).") from error
+
+
+def _refuse_pickles(folder: Path, head: HeadConfig) -> None:
+    """Raise `CheckpointError` where the only weights are of a kind that runs code when read."""
+    pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
+    if not pickles or any(folder.glob("*.safetensors")):
+        return
+    kind = "SequenceClassification" if head.kind == "scalar" else "CausalLM"
+    raise CheckpointError(
+        f"The weights in {folder} are a pickle ({min(pickles).name}), which can run code when it "
+        "is read, so only safetensors are read. If you trust where it is from, convert it once: "
+        f"python -c \"from transformers import AutoModelFor{kind} as M; "
+        f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
+    )
 
 
 def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
@@ -379,13 +401,14 @@ def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
     old = base.get_output_embeddings()
     if old is None:
         raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
+    factor = make_neutral(base)
     new = RewardProjection(
         old.in_features, old.out_features, bias=old.bias is not None,
         device=old.weight.device, dtype=old.weight.dtype,
     )
     with torch.no_grad(), gathered(old.parameters()):
         for name, parameter in new.named_parameters():
-            parameter.copy_(getattr(old, name))
+            parameter.copy_(getattr(old, name)).mul_(factor)
             if head.init == "zeros":
                 parameter.zero_()
     base.set_output_embeddings(new)
@@ -393,7 +416,4 @@ def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
     # Without this the library would tie the two again when the folder is saved or loaded.
     base._tied_weights_keys = {}
     base.all_tied_weights_keys = {}
-    for name, neutral in NEUTRAL_LOGITS.items():
-        if hasattr(base.config, name):
-            setattr(base.config, name, neutral)
     return base

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from rewardsteer.data.template import stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.adapter_folder import check_base
+from rewardsteer.models.backbone import backbone_name, backbone_of
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
@@ -33,9 +34,10 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.heads.scalar import build_mlp
 from rewardsteer.models.heads.vocabulary import RewardProjection
 from rewardsteer.models.known_ids import KnownIds
+from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import NEW
-from rewardsteer.models.reward_model import NEUTRAL_LOGITS, RewardModel
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
 _NAME = "reward"
@@ -65,7 +67,7 @@ class SharedScorer(Scorer):
             )
         check_base(card, folder, source)
         self.policy = policy
-        backbone = getattr(policy, policy.base_model_prefix)
+        backbone = backbone_of(policy)
         rows = _Rows(backbone)
         head = _put_on(policy, backbone, folder)
         for layer in backbone.modules():
@@ -88,9 +90,7 @@ class SharedScorer(Scorer):
         """The policy's reader for a batch. With a vocabulary head, which is asked about the same
         prefixes as the policy, the next `open` is its other half; a scalar one is asked about
         candidates, which the policy has to name first, so it reads in passes of its own."""
-        config = self.policy.config
-        bent = any(getattr(config, name, plain) != plain for name, plain in NEUTRAL_LOGITS.items())
-        if self.head_kind != "vocabulary" or bent:
+        if self.head_kind != "vocabulary" or not is_neutral(self.policy.config):
             return PrefixReader(self.policy)
         both = _Both(PrefixReader(self._joint), len(self.policy.get_input_embeddings().weight))
         self._partner = _RewardHalf(both)
@@ -114,7 +114,7 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
     settings = LoraConfig.from_pretrained(str(folder))
     settings.modules_to_save, settings.inference_mode = None, True
     weights = load_file(folder / ADAPTER_WEIGHTS)
-    start = f"base_model.model.{policy.base_model_prefix}."
+    start = f"base_model.model.{backbone_name(policy)}."
     inner = {name[len(start) :]: value for name, value in weights.items() if name.startswith(start)}
     outer = {
         name.rpartition(".")[2]: value for name, value in weights.items()
