@@ -31,7 +31,8 @@ _LATENT = {
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     # Attention alone.
     "llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {},
-    "gemma3_text": {}, "gemma4_text": {"final_logit_softcapping": 5.0, "vocab_size_per_layer_input": "V"},
+    "gemma3_text": {},
+    "gemma4_text": {"final_logit_softcapping": 5.0, "vocab_size_per_layer_input": "V"},
     "gemma3n_text": {
         "vocab_size_per_layer_input": "V", "hidden_size_per_layer_input": 8,
         "num_kv_shared_layers": 0, "layer_types": ["sliding_attention", "full_attention"],
@@ -52,7 +53,8 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
     },
     "gpt_bigcode": _GPT, "codegen": {**_GPT, "rotary_dim": 8},
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": _SIZE}, "bloom": {"n_layer": 2, "n_head": 2},
-    "falcon": {"head_dim": None}, "mpt": {"d_model": _SIZE, "n_heads": 2, "n_layers": 2, "max_seq_len": _LIMIT},
+    "falcon": {"head_dim": None},
+    "mpt": {"d_model": _SIZE, "n_heads": 2, "n_layers": 2, "max_seq_len": _LIMIT},
     # Mixtures of experts.
     "mixtral": _LOCAL, "qwen2_moe": {**_MOE, "shared_expert_intermediate_size": 16},
     "qwen3_moe": _MOE, "olmoe": _MOE, "granitemoe": {**_LOCAL, "logits_scaling": 8.0},

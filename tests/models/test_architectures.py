@@ -6,9 +6,14 @@ import json
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import AutoModel, AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoModelForSequenceClassification,
+    LlamaForSequenceClassification,
+)
 
-from benchmarks.tiny import save_tiny
+from benchmarks.tiny import save_tiny, tiny_config
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
@@ -107,12 +112,9 @@ def test_a_scalar_head_where_transformers_has_no_classifier(kind, tmp_path):
 
 
 def test_weights_in_a_pickle_are_refused_with_the_way_out(tmp_path):
-    from transformers import LlamaForSequenceClassification
-
-    from benchmarks.tiny import tiny_config
-
     model = LlamaForSequenceClassification(tiny_config("llama", 80, num_labels=1))
-    model.config.save_pretrained(tmp_path)
+    model.save_pretrained(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
-    with pytest.raises(CheckpointError, match="pickle.*run code.*save_pretrained"):
+    with pytest.raises(CheckpointError, match=r"pickle.*run code.*save_pretrained"):
         RewardModel.from_pretrained(tmp_path)

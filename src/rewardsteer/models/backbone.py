@@ -1,4 +1,4 @@
-"""Where the backbone stands in a Hugging Face model, and a classifier where the library has none."""
+"""Where the backbone stands in a model, and a classifier where transformers has none."""
 
 from typing import Any
 
@@ -78,7 +78,7 @@ def _classifier_class(causal: Any, config: Any) -> Any:
         plan = causal(config)
     name, inner = backbone_name(plan), type(backbone_of(plan))
 
-    def __init__(self: Any, config: Any) -> None:
+    def initialise(self: Any, config: Any) -> None:
         family.__init__(self, config)
         self.num_labels = config.num_labels
         setattr(self, name, inner(config))
@@ -107,7 +107,7 @@ def _classifier_class(causal: Any, config: Any) -> Any:
     for ending in ("ForCausalLM", "ForConditionalGeneration", "LMHeadModel", "Decoder"):
         title = title.removesuffix(ending)
     members = {
-        "__init__": __init__, "forward": forward, "base_model_prefix": name,
+        "__init__": initialise, "forward": forward, "base_model_prefix": name,
         # There the library looks for what the architecture can do, and how it is initialised.
         "__module__": causal.__module__,
         "config_class": type(config), "made_by_rewardsteer": True,

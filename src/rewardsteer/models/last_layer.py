@@ -17,8 +17,8 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rewardsteer.models.sharding import is_spread
 from rewardsteer.models.capabilities import same_states
+from rewardsteer.models.sharding import is_spread
 
 logger = logging.getLogger(__name__)
 

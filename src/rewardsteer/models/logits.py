@@ -186,7 +186,7 @@ def _set(model: Any, name: str, neutral: float | None) -> None:
             continue
         try:
             setattr(one, name, neutral)
-        except Exception:  # noqa: BLE001  configurations check types with errors of their own
+        except Exception:
             setattr(one, name, _NO_CAP)
     for module in model.modules():
         if isinstance(module, nn.Module) and isinstance(module.__dict__.get(name), float | int):

@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardsteer.outputs import write_text
+from rewardsteer.outputs import read_json, write_text
 
 if TYPE_CHECKING:
     from rewardsteer.models.checkpoint import CheckpointCard
@@ -23,11 +23,18 @@ def write_model_card(folder: Path, card: "CheckpointCard") -> None:
     """Write ``README.md``, unless one without our mark is there."""
     place = folder / MODEL_CARD
     if not place.exists() or MARK in place.read_text(encoding="utf-8"):
-        write_text(place, model_card(card))
+        write_text(place, model_card(card, _architecture(folder)))
 
 
-def model_card(card: "CheckpointCard") -> str:
-    """The text of the model card, its YAML block included."""
+def _architecture(folder: Path) -> str:
+    """The class that a folder names; "" for an adapter."""
+    place = folder / "config.json"
+    return str(read_json(place)["architectures"][0]) if place.exists() else ""
+
+
+def model_card(card: "CheckpointCard", architecture: str = "") -> str:
+    """The text of the model card, its YAML block included; ``architecture`` is the class that the
+    folder's ``config.json`` names."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
     base = card.base_model if card.base_on_hub else None
@@ -47,7 +54,7 @@ def model_card(card: "CheckpointCard") -> str:
     text = ModelCard.from_template(
         data, template_str=template, mark=MARK, card=card, base=base, kind=_kind(card),
         position=_position(card.template),
-        table=[_row(metric) for metric in card.metrics], loads=_loads(card),
+        table=[_row(metric) for metric in card.metrics], loads=_loads(card, architecture),
     )
     return str(text).rstrip() + "\n"
 
@@ -81,9 +88,15 @@ def _kind(card: "CheckpointCard") -> str:
     return "scalar head: one reward for a prompt and response"
 
 
-def _loads(card: "CheckpointCard") -> str:
+def _loads(card: "CheckpointCard", architecture: str) -> str:
     """Which section on loading fits: the folder's own architecture, or our code alone."""
-    return "mlp" if card.head.kind == "scalar" and card.head.layers == "mlp" else card.head.kind
+    import transformers
+
+    if card.head.kind == "scalar" and card.head.layers == "mlp":
+        return "mlp"
+    if card.head.kind == "scalar" and architecture and not hasattr(transformers, architecture):
+        return "backbone"
+    return card.head.kind
 
 
 def _position(template: dict[str, Any]) -> str:

@@ -21,9 +21,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsteer.models.capabilities import same_states
 from rewardsteer.models.prefix_state import NEW, PrefixState
 from rewardsteer.models.tree_mask import attention_window, tree_mask
-from rewardsteer.models.capabilities import same_states
 
 logger = logging.getLogger(__name__)
 

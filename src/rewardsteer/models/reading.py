@@ -16,10 +16,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
+from rewardsteer.models.capabilities import same_states
 from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.capabilities import same_states
 
 logger = logging.getLogger(__name__)
 

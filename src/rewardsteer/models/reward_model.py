@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.adapter_folder import check_base
-from rewardsteer.models.backbone import backbone_of, classifier_config
+from rewardsteer.models.backbone import backbone_of
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     VALUE_HEAD,
@@ -30,12 +30,12 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
 from rewardsteer.models.heads.vocabulary import (
-    RewardProjection,
     VocabularyHead,
     install_projection,
 )
 from rewardsteer.models.last_layer import at_places
-from rewardsteer.models.logits import check_saved, make_neutral
+from rewardsteer.models.loading import load_base, open_vocabulary, refuse_pickles
+from rewardsteer.models.logits import check_saved
 from rewardsteer.models.placement import placed
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
@@ -225,9 +225,9 @@ class RewardModel(nn.Module):
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         if attn_implementation:
             options["attn_implementation"] = attn_implementation
-        base = _load(source, head, options)
+        base = load_base(source, head, options)
         if head.kind == "vocabulary":
-            return cls(_open_vocabulary(base, head), head)
+            return cls(open_vocabulary(base, head), head)
         if not isinstance(getattr(base, "score", None), nn.Linear):
             raise CheckpointError(
                 f"{type(base).__name__} has no linear 'score' layer over its last token; expected "
@@ -263,11 +263,11 @@ class RewardModel(nn.Module):
             return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
         device, load_options = placed(folder, device, load_options)
         head = read_card(folder).head
-        _refuse_pickles(folder, head)
+        refuse_pickles(folder, head)
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )
-        base, found = _load(folder, head, options | {"output_loading_info": True})
+        base, found = load_base(folder, head, options | {"output_loading_info": True})
         # The library would draw them anew, and rewards would be noise.
         absent = sorted(found["missing_keys"])
         if absent:
@@ -358,62 +358,3 @@ def _replace(new: Path, folder: Path) -> None:
         folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old, ignore_errors=True)
-
-
-def _load(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
-    from transformers import (
-        AutoConfig,
-        AutoModelForCausalLM,
-        AutoModelForSequenceClassification,
-    )
-
-    try:
-        if head.kind == "vocabulary":
-            return AutoModelForCausalLM.from_pretrained(str(source), **options)
-        # Known to transformers or not, see there.
-        config = classifier_config(AutoConfig.from_pretrained(
-            str(source), num_labels=1, trust_remote_code=False
-        ))
-        return AutoModelForSequenceClassification.from_pretrained(
-            str(source), config=config, **options
-        )
-    except Exception as error:  # damaged files raise dozens of unrelated kinds
-        problem = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"The model {source} cannot be loaded ({problem}).") from error
-
-
-def _refuse_pickles(folder: Path, head: HeadConfig) -> None:
-    """Raise `CheckpointError` where the only weights are of a kind that runs code when read."""
-    pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
-    if not pickles or any(folder.glob("*.safetensors")):
-        return
-    kind = "SequenceClassification" if head.kind == "scalar" else "CausalLM"
-    raise CheckpointError(
-        f"The weights in {folder} are a pickle ({min(pickles).name}), which can run code when it "
-        "is read, so only safetensors are read. If you trust where it is from, convert it once: "
-        f"python -c \"from transformers import AutoModelFor{kind} as M; "
-        f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
-    )
-
-
-def _open_vocabulary(base: Any, head: HeadConfig) -> Any:
-    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
-    old = base.get_output_embeddings()
-    if old is None:
-        raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
-    factor = make_neutral(base)
-    new = RewardProjection(
-        old.in_features, old.out_features, bias=old.bias is not None,
-        device=old.weight.device, dtype=old.weight.dtype,
-    )
-    with torch.no_grad(), gathered(old.parameters()):
-        for name, parameter in new.named_parameters():
-            parameter.copy_(getattr(old, name)).mul_(factor)
-            if head.init == "zeros":
-                parameter.zero_()
-    base.set_output_embeddings(new)
-    base.config.tie_word_embeddings = False
-    # Without this the library would tie the two again when the folder is saved or loaded.
-    base._tied_weights_keys = {}
-    base.all_tied_weights_keys = {}
-    return base
