@@ -17,6 +17,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
+from rewardsteer.kernels.precision import widen
+
 # Numbers in one piece of the product. On a CPU, 8 MiB of them are still at hand when the maximum
 # reads them; larger pieces were slower to make room for, smaller ones no faster on a free machine
 # and much slower on a busy one, as threads meet after each. Other devices do more at once.
@@ -121,11 +123,6 @@ def gather_products(
     rows: Tensor = _Rows.apply(weight, tokens)
     products = (hidden.to(rows.dtype) * rows).sum(-1)
     return products if bias is None else products + _Rows.apply(bias, tokens)
-
-
-def widen(values: Tensor) -> Tensor:
-    """The same numbers in float32, or in float64 if they came so."""
-    return values if values.dtype == torch.float64 else values.float()
 
 
 class _Rows(torch.autograd.Function):

@@ -16,7 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-from rewardsteer.kernels.vocabulary_max import pieces, product_dtype, widen
+from rewardsteer.kernels.precision import wide_dtype, widen, without_autocast
+from rewardsteer.kernels.vocabulary_max import pieces
 
 
 class OutputLayer(NamedTuple):
@@ -49,8 +50,9 @@ def vocabulary_logsumexp(
 ) -> Tensor:
     """τ · log Σ_v p(v) · exp(r_v / τ) ``[N]`` of r = hidden · weightᵀ + bias.
 
-    Float32 or wider, sums included (products are made in autocast's type where it is on);
-    differentiable once in hidden, weight and bias.
+    Float32 or wider, products and sums, also under autocast: it is subtracted from a reward that
+    one exact product gives, and the two must round alike. Differentiable once in hidden, weight and
+    bias.
 
     Args:
         hidden: ``[N, D]``.
@@ -63,9 +65,10 @@ def vocabulary_logsumexp(
         numbers: most products held at once; None: as many as suit the device.
     """
     assert temperature > 0, "a temperature of zero is the hard maximum"
-    dtype = product_dtype(hidden, weight)
+    dtype = torch.promote_types(wide_dtype(hidden.dtype), weight.dtype)
     held = (None, None, None) if base is None else base
-    value, *_ = _soft(hidden, weight, bias, *held, temperature, dtype, numbers)
+    with without_autocast(hidden):
+        value, *_ = _soft(hidden, weight, bias, *held, temperature, dtype, numbers)
     return value
 
 
@@ -87,7 +90,7 @@ def _soft(
     """The value, and log Σ exp(log p + r / τ) before p is normalised, ``[N]`` each."""
     rewards, base = _layers(hidden, weight, bias, base_hidden, base_weight, base_bias, dtype)
     blocks, chunks = pieces(hidden, weight, numbers)
-    total = hidden.new_full((len(hidden),), -torch.inf, dtype=_wide(weight))
+    total = hidden.new_full((len(hidden),), -torch.inf, dtype=wide_dtype(weight.dtype))
     normaliser = torch.full_like(total, math.log(len(weight)) if base is None else -torch.inf)
     for rows in chunks:
         chunk, base_chunk = rewards.rows(rows), None if base is None else base.rows(rows)
@@ -148,13 +151,9 @@ def _add_exponents(running: Tensor, exponents: Tensor) -> None:
     torch.logaddexp(running, exponents.logsumexp(dim=-1), out=running)
 
 
-def _wide(weight: Tensor) -> torch.dtype:
-    return torch.promote_types(weight.dtype, torch.float32)
-
-
 @_soft.register_fake
 def _(hidden: Tensor, weight: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
-    value = hidden.new_empty(len(hidden), dtype=_wide(weight))
+    value = hidden.new_empty(len(hidden), dtype=wide_dtype(weight.dtype))
     return value, torch.empty_like(value)
 
 

@@ -28,6 +28,7 @@ from rewardsteer.models.checkpoint import (
     write_card,
 )
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.layers import install_wide
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
 from rewardsteer.models.heads.vocabulary import (
     VocabularyHead,
@@ -57,6 +58,8 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base
+        if head_config.kind == "scalar":
+            install_wide(base)
         if value_head is not None:
             # The carrier's own linear head stays in the folder but takes no part; distributed
             # training would wait for its gradient.
@@ -236,7 +239,7 @@ class RewardModel(nn.Module):
         size = base.score.in_features
         with gathered(base.score.parameters()):
             initialise_linear(base.score, size)
-        mlp = build_mlp(size).to(base.score.weight.dtype) if head.layers == "mlp" else None
+        mlp = build_mlp(size).to(base.score.weight.device) if head.layers == "mlp" else None
         return cls(base, head, mlp)
 
     @classmethod
@@ -246,9 +249,7 @@ class RewardModel(nn.Module):
     ) -> "RewardModel":
         """Load a folder written by `save_pretrained`, or a plain one-label sequence classifier.
 
-        An adapter is put on its base model and merged.
-
-        ``device`` is a name or a device (see `placed`); None moves the model nowhere.
+        An adapter is put on its base model and merged. ``device``: see `placed`.
 
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
@@ -281,7 +282,7 @@ class RewardModel(nn.Module):
         if head.kind == "scalar" and head.layers == "mlp":
             if not (folder / VALUE_HEAD).exists():
                 raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
-            mlp = build_mlp(base.score.in_features).to(base.score.weight.dtype)
+            mlp = build_mlp(base.score.in_features).to(base.score.weight.device)
             try:
                 mlp.load_state_dict(load_file(folder / VALUE_HEAD))
             except (SafetensorError, OSError, ValueError, RuntimeError) as error:

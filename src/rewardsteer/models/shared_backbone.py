@@ -76,7 +76,7 @@ class SharedScorer(Scorer):
         carrier = _Carrier(policy, _Side(rows, policy, True), head)
         mlp = None
         if card.head.kind == "scalar" and card.head.layers == "mlp":
-            mlp = build_mlp(head.in_features).to(head.weight)
+            mlp = build_mlp(head.in_features).to(head.weight.device)
             mlp.load_state_dict(load_file(folder / VALUE_HEAD))
         super().__init__(
             RewardModel(carrier, card.head, mlp), load_tokenizer(folder),
@@ -136,9 +136,9 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
     size, width = outer["weight"].shape
     first = next(backbone.parameters())
     kind = RewardProjection if read_card(folder).head.kind == "vocabulary" else nn.Linear
-    head = kind(width, size, bias="bias" in outer)
+    head = kind(width, size, bias="bias" in outer, dtype=outer["weight"].dtype)
     head.load_state_dict(outer)
-    return head.to(first.device, first.dtype).requires_grad_(False)
+    return head.to(first.device).requires_grad_(False)
 
 
 class _Rows:

@@ -5,25 +5,26 @@ import itertools
 import torch
 from torch import Tensor, nn
 
+from rewardsteer.models.heads.layers import WideLinear, share
+
 
 class ScalarHead:
     """Reads the reward of a prefix off the hidden state of its last token, r = v·h.
 
     Args:
         projection: maps hidden states ``[..., D]`` to ``[..., 1]``. It belongs to the model that
-            holds its parameters; the head only reads it.
+            holds its parameters; the head only reads it. Its layers are `WideLinear` ones, or it is
+            a plain linear layer, which is read as one.
     """
 
     def __init__(self, projection: nn.Module) -> None:
-        self.projection = projection
+        plain = type(projection) is nn.Linear
+        self.projection = share(WideLinear, projection) if plain else projection
 
     def values(self, hidden: Tensor) -> Tensor:
         """Rewards ``[...]`` (float32 or wider) of the prefixes that end at hidden ``[..., D]``."""
-        dtype = next(self.projection.parameters()).dtype
-        # Rewards differ by little between good responses: under autocast, bfloat16 would tie them.
-        with torch.autocast(hidden.device.type, enabled=False):
-            rewards: Tensor = self.projection(hidden.to(dtype)).squeeze(-1)
-        return rewards if rewards.dtype == torch.float64 else rewards.float()
+        rewards: Tensor = self.projection(hidden).squeeze(-1)
+        return rewards
 
     def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
         """Rewards ``[R, T]`` of the prefix ending at every token; hidden ``[R, T, D]``."""
@@ -50,11 +51,11 @@ def build_mlp(hidden_size: int) -> nn.Sequential:
     sizes = [hidden_size, half, half, hidden_size]
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
-        layer = nn.Linear(fan_in, fan_out)
+        layer = WideLinear(fan_in, fan_out)
         # ReLU passes half of the energy on, so sqrt(2) keeps the scale from layer to layer.
         nn.init.normal_(layer.weight, std=(2.0 / fan_in) ** 0.5)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU()]
-    last = nn.Linear(sizes[-1], 1, bias=False)
+    last = WideLinear(sizes[-1], 1, bias=False)
     initialise_linear(last, hidden_size)
     return nn.Sequential(*layers, last)

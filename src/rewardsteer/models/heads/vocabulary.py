@@ -5,8 +5,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax, widen
+from rewardsteer.kernels.precision import wide_linear
+from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
 from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
+from rewardsteer.models.heads.layers import share
 
 
 class RewardProjection(nn.Linear):
@@ -17,21 +19,25 @@ class RewardProjection(nn.Linear):
     """
 
     def forward(
-        self, hidden: Tensor, read: Literal["logits", "tokens", "best", "soft"] = "logits", *,
+        self, hidden: Tensor,
+        read: Literal["logits", "rewards", "tokens", "best", "soft"] = "logits", *,
         tokens: Tensor | None = None, temperature: float = 1.0,
     ) -> Tensor:
         """What ``read`` names.
 
         Args:
             hidden: ``[..., D]``; ``[N, D]`` for ``best`` and ``soft``.
-            read: ``logits`` ``[..., V]``; ``tokens``: those of ``tokens [...]``; ``best``: their
-                maximum ``[N]``; ``soft``: their soft maximum ``[N]`` with uniform p, see
-                `vocabulary_logsumexp`.
+            read: ``logits`` ``[..., V]`` as the model computes them; ``rewards``: the same in
+                float32 or wider, like all that follow; ``tokens``: those of ``tokens [...]``;
+                ``best``: their maximum ``[N]``; ``soft``: their soft maximum ``[N]`` with uniform
+                p, see `vocabulary_logsumexp`.
             tokens: see ``read``.
             temperature: of ``soft``, in units of the logits.
         """
         if read == "logits":
             return super().forward(hidden)
+        if read == "rewards":
+            return wide_linear(hidden, self.weight, self.bias)
         if read == "soft":
             return vocabulary_logsumexp(hidden, self.weight, self.bias, temperature=temperature)
         if read == "best":
@@ -42,9 +48,7 @@ class RewardProjection(nn.Linear):
     @classmethod
     def sharing(cls, layer: nn.Linear) -> "RewardProjection":
         """A layer of the same parameters, no copies of them."""
-        projection = cls(layer.in_features, layer.out_features, bias=False, device="meta")
-        projection.weight, projection.bias = layer.weight, layer.bias
-        return projection.train(layer.training)
+        return share(cls, layer)
 
 
 def install_projection(model: Any) -> None:
@@ -78,7 +82,8 @@ class VocabularyHead:
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
-        return widen(self.projection(hidden))
+        rewards: Tensor = self.projection(hidden, "rewards")
+        return rewards
 
     def best_next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token`, without
