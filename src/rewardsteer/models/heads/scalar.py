@@ -18,8 +18,9 @@ class ScalarHead:
     """
 
     def __init__(self, projection: nn.Module) -> None:
-        plain = type(projection) is nn.Linear
-        self.projection = share(WideLinear, projection) if plain else projection
+        if type(projection) is nn.Linear:
+            projection = share(WideLinear, projection)
+        self.projection = projection
 
     def values(self, hidden: Tensor) -> Tensor:
         """Rewards ``[...]`` (float32 or wider) of the prefixes that end at hidden ``[..., D]``."""
