@@ -22,10 +22,19 @@ class ServingConfig(Config):
         max_rows: most responses of a request, prompts times n (or best_of).
         max_reward_rows: most completions of a request for rewards.
         max_stops: most stop strings of a request.
+        max_stop_characters: longest stop string.
+        cache_tokens: tokens, prompts and responses at their longest, that rows which are decoded
+            together may have in caches; a row that is longer alone is decoded alone.
+        methods_together: methods (each with its own number of candidates) that are decoded in turn;
+            each costs a forward pass of the policy at every step.
+        inspect_queue: completions that may wait for the inspector.
         max_inspect_tokens: longest completion that the inspector looks at.
         max_body_bytes: largest body of a request.
-        seconds: a request that took longer is given up, its waiting included.
+        seconds: a request that took longer is given up, its waiting included; a stream, when it
+            waited so long for its next text.
+        header_seconds: time in which a request's headers must have come.
         body_seconds: time in which a request's body must have come.
+        connections: most open connections, fewer where the system allows fewer files.
         drain_seconds: after the signal to end, time for what was accepted.
     """
 
@@ -38,8 +47,14 @@ class ServingConfig(Config):
     max_rows: int = Field(default=64, ge=1)
     max_reward_rows: int = Field(default=512, ge=1)
     max_stops: int = Field(default=16, ge=0)
+    max_stop_characters: int = Field(default=256, ge=1)
+    cache_tokens: int = Field(default=65536, ge=1)
+    methods_together: int = Field(default=4, ge=1)
+    inspect_queue: int = Field(default=4, ge=1)
     max_inspect_tokens: int = Field(default=256, ge=1)
     max_body_bytes: int = Field(default=8 * 2**20, ge=1)
     seconds: float = Field(default=300.0, gt=0)
+    header_seconds: float = Field(default=10.0, gt=0)
     body_seconds: float = Field(default=30.0, gt=0)
+    connections: int = Field(default=1024, ge=1)
     drain_seconds: float = Field(default=60.0, ge=0)

@@ -15,19 +15,16 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.records import Message, Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.responses import Response
-from rewardsteer.serving.schema import (
+from rewardsteer.serving.replies import (
     AssistantMessage,
     ChatChoice,
-    ChatMessage,
     ChatReply,
-    ChatRequest,
     CompletionChoice,
     CompletionReply,
-    CompletionRequest,
-    Guidance,
     Told,
     Usage,
 )
+from rewardsteer.serving.schema import ChatRequest, CompletionRequest
 from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.tickets import Answer, Done, Piece, Ticket
@@ -35,58 +32,6 @@ from rewardsteer.serving.waiting import EventStream
 
 # OpenAI's, of completions; answers in a chat may be as long as the server allows.
 _COMPLETION_TOKENS = 16
-# Settings of a request that have their names in ours.
-_SAME = (
-    "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "top_k", "seed",
-)
-
-
-def settings_of(request: Guidance, served: Served) -> DecodingConfig:
-    """The settings of a request, over those of the server.
-
-    Raises:
-        ApiError: they contradict each other, or are too large.
-    """
-    given: dict[str, Any] = {
-        name: getattr(request, name) for name in _SAME if getattr(request, name) is not None
-    }
-    given.setdefault("seed", secrets.randbits(31))
-    if "weight_end" not in given and given.get("weight_schedule") == "constant":
-        given["weight_end"] = None
-    if request.temperature is not None:
-        greedy = request.temperature == 0
-        given |= {"mode": "greedy"} if greedy else {
-            "mode": "sample", "temperature": request.temperature,
-        }
-    if request.best_of is not None:
-        given["n"] = request.best_of
-    try:
-        config = DecodingConfig.model_validate(served.defaults.model_dump() | given)
-    except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or None
-        raise bad_request(first["msg"].removeprefix("Value error, "), name) from error
-    _check(request, config, served)
-    return config
-
-
-def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:
-    assert served.engine is not None
-    if config.top_k > served.engine.vocabulary_size:
-        raise bad_request(
-            f"top_k = {config.top_k} exceeds the policy's vocabulary of "
-            f"{served.engine.vocabulary_size} tokens.", "top_k",
-        )
-    served.check_candidates(config)
-    if len(request.stops) > served.limits.max_stops:
-        raise bad_request(f"At most {served.limits.max_stops} stop strings are taken.", "stop")
-    if config.method != "best_of_n" and request.best_of is not None:
-        raise bad_request("best_of is for the method 'best_of_n'.", "best_of")
-    if config.method == "best_of_n" and (request.n or 1) > 1:
-        raise bad_request("The method 'best_of_n' gives one response; use best_of for how many are "
-                          "drawn.", "n")
-
-
 @dataclass(frozen=True)
 class Form:
     """What differs between the two.
@@ -273,8 +218,3 @@ async def chat(
     length = next((value for value in both if value is not None), None)
     prompts: list[Prompt | list[int]] = [conversation(request.messages)]
     return await Generating(service, request, CHAT, prompts, length).answer(http)
-
-
-def conversation(messages: list[ChatMessage]) -> list[Message]:
-    """Turns as templates know them."""
-    return [Message(role=one.role, content=one.text) for one in messages]

@@ -1,0 +1,104 @@
+"""Fields of requests: null is absent, and what other servers take but this one has no use for.
+
+No torch here.
+"""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+
+
+def _readable(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ValueError("expected Unicode text, got half of a surrogate pair") from None
+    return text
+
+
+# JSON can carry what no tokenizer can read.
+Text = Annotated[str, AfterValidator(_readable)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
+# Beyond these, weighted rewards and scores leave float32's range.
+_LARGEST_WEIGHT = 1e30
+WeightNumber = Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT, allow_inf_nan=False)]
+Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
+# Dividing by less leaves nothing to draw from but the best token.
+GREEDY_BELOW = 1e-5
+
+# Values with which a field of OpenAI's or vLLM's asks for nothing; with others it is refused.
+NEUTRAL: Mapping[str, tuple[Any, ...]] = {
+    "top_p": (1,), "min_p": (0,), "frequency_penalty": (0,), "presence_penalty": (0,),
+    "repetition_penalty": (1,), "length_penalty": (1,), "logit_bias": ({},), "bad_words": ([],),
+    "logprobs": (False,), "top_logprobs": (0,), "prompt_logprobs": (0,), "suffix": ("",),
+    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],),
+    "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+    "response_format": ({"type": "text"},), "modalities": (["text"],), "verbosity": ("medium",),
+    "reasoning_effort": ("none",), "min_tokens": (0,), "stop_token_ids": ([],),
+    "ignore_eos": (False,), "use_beam_search": (False,), "skip_special_tokens": (True,),
+    "spaces_between_special_tokens": (True, False), "include_stop_str_in_output": (False,),
+    "add_generation_prompt": (True,), "continue_final_message": (False,),
+    "add_special_tokens": (True,), "chat_template_kwargs": ({},), "vllm_xargs": ({},),
+    "priority": (0,), "echo": (False,), "truncate_prompt_tokens": (-1,),
+    "max_tokens_per_doc": (0,),
+}
+# Why a value that asks for something is refused.
+_REASONS: Mapping[str, str] = {
+    "top_p": "tokens are drawn from the top_k best; send 1 or leave it out",
+    "min_p": "tokens are drawn from the top_k best; send 0 or leave it out",
+    "logprobs": "log-probabilities are given for /v1/completions with echo; leave it out",
+    "top_logprobs": "log-probabilities are given for /v1/completions with echo; leave it out",
+    "prompt_logprobs": "use /v1/completions with echo and logprobs",
+    "echo": "only /v1/completions can repeat its prompt",
+    "tools": "responses call no tools; leave it out",
+    "response_format": "only {\"type\": \"text\"} is supported",
+    "modalities": "only [\"text\"] is supported",
+    "chat_template_kwargs": "chat templates get no settings of requests; leave it out",
+    "vllm_xargs": "send method, weight and the others as fields of the request",
+    "suffix": "responses follow the prompt and know nothing behind them; leave it out",
+    "truncate_prompt_tokens": "texts are read whole; shorten it yourself",
+    "max_tokens_per_doc": "texts are read whole; shorten it yourself",
+}
+# What changes nothing about the answer.
+_IGNORED = frozenset((
+    "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
+    "prompt_cache_retention", "request_id",
+))
+
+
+class Asking(BaseModel):
+    """Base of requests. Unknown fields are refused, so that a misspelt weight is not silently 1;
+    those whose value is null are absent, as OpenAI's clients mean it."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+    # Whether fields that ask for nothing are left out.
+    lenient: ClassVar[bool] = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _present(cls, given: Any) -> Any:
+        if not isinstance(given, dict):
+            return given
+        return {
+            name: value for name, value in given.items()
+            if value is not None and (name in cls.model_fields or not cls._idle(name, value))
+        }
+
+    @classmethod
+    def _idle(cls, name: str, value: Any) -> bool:
+        if not cls.lenient:
+            return False
+        return name in _IGNORED or any(
+            value == neutral and isinstance(value, bool) == isinstance(neutral, bool)
+            for neutral in NEUTRAL.get(name, ())
+        )
+
+
+def refusal(name: str) -> str | None:
+    """Why a field that OpenAI's or vLLM's servers know is refused; None: they do not know it."""
+    if name not in NEUTRAL:
+        return None
+    reason = _REASONS.get(name, "leave it out")
+    return f"{name} is not supported with this value: {reason}."

@@ -1,0 +1,163 @@
+"""Requests for rewards: ours, trainers', and the forms of vLLM and Infinity. No torch here."""
+
+from typing import Annotated, Any, ClassVar
+
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
+
+from rewardsteer.serving.fields import Asking, Text
+from rewardsteer.serving.schema import ChatMessage
+
+Texts = Text | Annotated[list[Text], Field(min_length=1)]
+Name = Annotated[str, Field(max_length=1024)]
+# OpenRLHF's own name, and what servers that were written after it call the same list.
+_QUERIES = ("query", "queries", "messages", "input", "inputs", "texts")
+
+
+class RewardItem(Asking):
+    """A completion to be scored."""
+
+    prompt: Text | list[ChatMessage]
+    completion: Text
+
+
+class RewardsRequest(Asking):
+    """``POST /v1/rewards``.
+
+    Attributes:
+        model: the reward model's name.
+        input: prompts with completions.
+        per_token: tell rewards of the prefixes ending at each token.
+        goal: a goal state's name: tell each token's similarity to it.
+    """
+
+    model: Name | None = None
+    input: Annotated[list[RewardItem], Field(min_length=1)]
+    per_token: bool = False
+    goal: str | None = Field(default=None, max_length=256)
+
+
+class RemoteRewardRequest(BaseModel):
+    """``POST /get_reward``, as trainers call it.
+
+    OpenRLHF sends ``query``, prompts with completions as they are written out, and in newer
+    versions ``prompts`` and ``labels``; ``queries``, ``messages``, ``input``, ``inputs`` and
+    ``texts`` mean the same as ``query``. Reward functions of TRL have ``prompts`` and
+    ``completions``, as text or conversations. Other fields (columns of a data set) are left alone.
+    """
+
+    model_config = ConfigDict(extra="allow")
+
+    query: Annotated[list[Text], Field(min_length=1)] | None = Field(
+        default=None, validation_alias=AliasChoices(*_QUERIES)
+    )
+    prompts: Annotated[list[Text | list[ChatMessage]], Field(min_length=1)] | None = None
+    completions: Annotated[list[Text | list[ChatMessage]], Field(min_length=1)] | None = None
+
+    @model_validator(mode="before")
+    @classmethod
+    def _one_query(cls, given: Any) -> Any:
+        """Columns of TRL's may be called as OpenRLHF's list is."""
+        if isinstance(given, dict) and given.get("completions") is not None:
+            return {name: value for name, value in given.items() if name not in _QUERIES[1:]}
+        return given
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "RemoteRewardRequest":
+        given = self.query if self.query is not None else self.completions
+        if (self.query is None) == (self.completions is None):
+            raise ValueError("expected either 'query', or 'prompts' with 'completions'")
+        if self.completions is not None and self.prompts is None:
+            raise ValueError("'completions' come with their 'prompts'")
+        if self.prompts is not None and given is not None and len(self.prompts) != len(given):
+            raise ValueError(
+                f"expected as many prompts as completions, got {len(self.prompts)} and {len(given)}"
+            )
+        return self
+
+
+class _Pooling(Asking):
+    """What vLLM's and Infinity's requests share.
+
+    Attributes:
+        model: the reward model's name.
+        use_activation: tell the sigmoid of rewards, as vLLM does by default for classifiers.
+    """
+
+    lenient: ClassVar[bool] = True
+
+    model: Name | None = None
+    use_activation: bool | None = Field(
+        default=None, validation_alias=AliasChoices("use_activation", "activation")
+    )
+
+
+class TextsRequest(_Pooling):
+    """``POST /classify`` and ``/pooling``: texts as they are written out, or one conversation whose
+    last turn is judged."""
+
+    input: Texts | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=2)] | None = None
+    # Infinity's: its answers have another form.
+    raw_scores: bool | None = None
+    task: str | None = None
+    encoding_format: str | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "TextsRequest":
+        if (self.input is None) == (self.messages is None):
+            raise ValueError("expected either 'input' or 'messages'")
+        return self
+
+
+class PairsRequest(_Pooling):
+    """``POST /score``: prompts and their completions, one prompt for all or one for each."""
+
+    text_1: Texts = Field(validation_alias=AliasChoices("text_1", "queries", "data_1"))
+    text_2: Texts = Field(validation_alias=AliasChoices("text_2", "documents", "items", "data_2"))
+
+    @property
+    def pairs(self) -> tuple[list[str], list[str]]:
+        """Prompts and completions."""
+        first = [self.text_1] if isinstance(self.text_1, str) else list(self.text_1)
+        second = [self.text_2] if isinstance(self.text_2, str) else list(self.text_2)
+        return (first * len(second) if len(first) == 1 else first), second
+
+    @model_validator(mode="after")
+    def _fit(self) -> "PairsRequest":
+        first, second = self.pairs
+        if len(first) != len(second):
+            raise ValueError(
+                f"expected one text_1, or as many as text_2, got {len(first)} and {len(second)}"
+            )
+        return self
+
+
+class Document(Asking):
+    """A document as an object."""
+
+    text: Text
+
+
+class RerankRequest(_Pooling):
+    """``POST /rerank``: completions of one prompt, ordered by their rewards."""
+
+    query: Text
+    documents: Annotated[list[Text | Document], Field(min_length=1)]
+    top_n: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    return_documents: bool = True
+    raw_scores: bool | None = None
+
+
+class TokenizeRequest(Asking):
+    """``POST /tokenize``, as vLLM's: text as ``/v1/completions`` reads it, or a conversation."""
+
+    model: Name | None = None
+    prompt: Text | None = None
+    messages: Annotated[list[ChatMessage], Field(min_length=1)] | None = None
+    add_special_tokens: bool = True
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "TokenizeRequest":
+        if (self.prompt is None) == (self.messages is None):
+            raise ValueError("expected either 'prompt' or 'messages'")
+        return self

@@ -1,0 +1,89 @@
+"""The settings of a request for text: those of the server, and what the request says over them."""
+
+import secrets
+from typing import Any
+
+from pydantic import ValidationError
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.methods import adds_rewards
+from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.fields import GREEDY_BELOW
+from rewardsteer.serving.schema import Guidance
+from rewardsteer.serving.served import Served
+
+# Settings of a request that have their names in ours.
+_SAME = ("method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "seed")
+# What only methods that add rewards to next-token logits can use.
+_CONTROLS = ("weight", "weight_schedule", "weight_end", "target_kl", "max_kl")
+
+
+def settings_of(request: Guidance, served: Served) -> DecodingConfig:
+    """The settings of a request, over those of the server.
+
+    Raises:
+        ApiError: they contradict each other, or are too large.
+    """
+    given: dict[str, Any] = {
+        name: getattr(request, name) for name in _SAME if getattr(request, name) is not None
+    }
+    given.setdefault("seed", secrets.randbits(31))
+    if "weight_end" not in given and given.get("weight_schedule") == "constant":
+        given["weight_end"] = None
+    if request.top_k is not None:
+        given["top_k"] = max(0, request.top_k)
+    if request.temperature is not None:
+        greedy = request.temperature <= GREEDY_BELOW
+        given |= {"mode": "greedy"} if greedy else {
+            "mode": "sample", "temperature": request.temperature,
+        }
+    if request.best_of is not None:
+        given["n"] = request.best_of
+    try:
+        config = DecodingConfig.model_validate(served.start_of(given.get("method")) | given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = ".".join(str(part) for part in first["loc"]) or None
+        raise bad_request(first["msg"].removeprefix("Value error, "), name) from error
+    _check(request, config, served)
+    return config
+
+
+def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:
+    assert served.engine is not None
+    if config.top_k > served.engine.vocabulary_size:
+        raise bad_request(
+            f"top_k = {config.top_k} exceeds the policy's vocabulary of "
+            f"{served.engine.vocabulary_size} tokens.", "top_k",
+        )
+    served.check_candidates(config)
+    if config.method != "best_of_n" and (request.best_of or 1) > 1:
+        raise bad_request("best_of is for the method 'best_of_n'.", "best_of")
+    if config.method == "best_of_n" and (request.n or 1) > 1:
+        raise bad_request("The method 'best_of_n' gives one response; use best_of for how many are "
+                          "drawn.", "n")
+
+
+def check_meaning(request: Guidance, config: DecodingConfig, served: Served) -> None:
+    """Raise `ApiError` on what the request sets to no effect, as the command line does."""
+    if not adds_rewards(config.method):
+        for name in _CONTROLS:
+            value = getattr(request, name)
+            if value in (None, "constant") or (name == "weight" and value == 0):
+                continue
+            raise bad_request(
+                f"{name} means nothing to the method {config.method!r}, which adds no rewards to "
+                "next-token logits; leave it out, or use farma, genarm, args, pargs or cd.", name,
+            )
+    if request.stream_options is not None and not request.stream:
+        raise bad_request("stream_options are for streams; set stream to true, or leave them out.",
+                          "stream_options")
+    limits = served.limits
+    if len(request.stops) > limits.max_stops:
+        raise bad_request(f"At most {limits.max_stops} stop strings are taken.", "stop")
+    for stop in request.stops:
+        if not 1 <= len(stop) <= limits.max_stop_characters:
+            raise bad_request(
+                f"A stop string has 1 to {limits.max_stop_characters} characters, got one of "
+                f"{len(stop)}.", "stop",
+            )
