@@ -213,9 +213,9 @@ def test_what_a_template_puts_around_responses_is_left_out(folder):
     service = make_service(folder, template=template)
     with running(service) as (address, _):
         right = offline(service, PROMPTS, seed=3)
-        whole = answer(address, prompt=PROMPTS, seed=3)
+        whole = answer(address, prompt=PROMPTS, seed=3, apply_template=True)
         assert [choice["text"] for choice in whole["choices"]] == [one.completion for one in right]
-        reply = post(address, prompt=PROMPTS, seed=3, stream=True)
+        reply = post(address, prompt=PROMPTS, seed=3, stream=True, apply_template=True)
         texts = [""] * len(PROMPTS)
         for line in reply.text.splitlines():
             if line.startswith("data: {"):

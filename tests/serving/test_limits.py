@@ -35,10 +35,10 @@ def held(service):
     ({"prompt": ["a"] * 33, "n": 2}, "n", "a request may have 64"),
     ({"prompt": [1, 2, 9999]}, "prompt", "got 9999"),
     ({"prompt": "a", "top_k": 500}, "top_k", "exceeds the policy's vocabulary"),
-    ({"prompt": "a", "wieght": 1.0}, "wieght", "Extra inputs"),
+    ({"prompt": "a", "wieght": 1.0}, "wieght", "no field 'wieght'. Did you mean 'weight'?"),
     ({"prompt": "a", "top_p": 0.5}, "top_p", "1"),
-    ({"prompt": "a", "logprobs": 3}, "logprobs", "None"),
-    ({"prompt": "a", "temperature": -1}, "temperature", "greater than or equal to 0"),
+    ({"prompt": "a", "logprobs": 3}, "logprobs", "with echo alone"),
+    ({"prompt": "a", "temperature": -1}, "temperature", "expected at least 0, got -1"),
     ({"prompt": "a", "method": "args"}, None, "needs a reward model with a scalar head"),
     ({"prompt": "a", "method": "goal_beam"}, None, "is not served"),
     ({"prompt": "a", "weight_schedule": "linear"}, None, "go together"),
@@ -46,7 +46,7 @@ def held(service):
     ({"prompt": "a", "method": "best_of_n", "n": 2}, "n", "gives one response"),
     ({"prompt": "a", "stop": ["x"] * 17}, "stop", "16 stop strings"),
     ({"prompt": "\ud800"}, None, "Unicode text"),
-    ({"prompt": []}, None, ""),
+    ({"prompt": []}, "prompt", "at least 1"),
     ({}, "prompt", "required"),
 ])
 def test_bad_requests(address, body, param, message):
@@ -186,7 +186,7 @@ def test_nothing_of_users_is_logged(folder, monkeypatch, caplog):
         def fails(*args, **options):
             raise RuntimeError(f"cannot read {SECRET}")
 
-        monkeypatch.setattr(Served, "encode", fails)
+        monkeypatch.setattr(Served, "encode_raw", fails)
         broken = http.post("/v1/completions", json={"prompt": SECRET})
         monkeypatch.setattr(Served, "text_of", fails)
         monkeypatch.undo()

@@ -25,7 +25,8 @@ def operations(address):
 
 @pytest.mark.parametrize("label", [
     "POST /v1/completions", "POST /v1/chat/completions", "POST /v1/rewards", "POST /get_reward",
-    "POST /v1/inspect", "GET /v1/models", "GET /v1/models/{model}", "GET /healthz", "GET /metrics",
+    "POST /v1/inspect", "POST /classify", "POST /pooling", "POST /score", "POST /rerank",
+    "POST /tokenize", "GET /v1/models", "GET /v1/models/{model}", "GET /healthz", "GET /metrics",
 ])
 def test_no_server_error(address, label):
     operation = operations(address)[label]
@@ -54,6 +55,7 @@ def test_no_server_error(address, label):
 def test_the_schema_names_every_route(address):
     assert set(operations(address)) == {
         "POST /v1/completions", "POST /v1/chat/completions", "POST /v1/rewards",
-        "POST /get_reward", "POST /v1/inspect", "GET /v1/models", "GET /v1/models/{model}",
+        "POST /get_reward", "POST /v1/inspect", "POST /classify", "POST /pooling", "POST /score",
+        "POST /rerank", "POST /tokenize", "GET /v1/models", "GET /v1/models/{model}",
         "GET /healthz", "GET /metrics",
     }

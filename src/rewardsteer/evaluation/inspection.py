@@ -5,7 +5,7 @@ every token, with caches, so what is shown is what steers.
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -65,6 +65,25 @@ def inspect_completion(
         DataError: an empty prompt or completion, or one too long to read.
         NonFiniteError: rewards are no numbers.
     """
+    steps = inspection_steps(
+        policy, tokenizer, scorer, method, prompt_ids, completion_ids, config=config, goal=goal,
+        rule=rule, alternatives=alternatives, name=name,
+    )
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Inspection = end.value
+            return found
+
+
+def inspection_steps(
+    policy: Any, tokenizer: Any, scorer: Any, method: Method, prompt_ids: Sequence[int],
+    completion_ids: Sequence[int], *, config: DecodingConfig | None = None,
+    goal: GoalState | None = None, rule: FilterRule | None = None, alternatives: int = 6,
+    name: str = "0",
+) -> Generator[None, None, Inspection]:
+    """`inspect_completion` in steps of one token, for who has other work to do in between."""
     config = config or DecodingConfig()
     _check(policy, tokenizer, scorer, prompt_ids, completion_ids, goal, rule)
     rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
@@ -72,6 +91,7 @@ def inspect_completion(
     watch = _Watch(policy, tokenizer, scorer, method, config, alternatives)
     tokens = []
     for index, token in enumerate(completion_ids):
+        yield
         told = watch.before([*prompt_ids, *completion_ids[:index]], index, int(token), name)
         tokens.append(InspectedToken(
             token_id=int(token), text=pieces[index], reward=rewards[index],

@@ -1,8 +1,9 @@
 """The application: routes to what answers them."""
 
+import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Collection
+from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
@@ -12,24 +13,35 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
 
 from rewardsteer import __version__
-from rewardsteer.serving import generation, inspecting, scoring
+from rewardsteer.errors import RewardsteerError
+from rewardsteer.serving import generation, inspecting, pooling, scoring, wording
 from rewardsteer.serving.errors import ApiError, ErrorReply, bad_request, failed
+from rewardsteer.serving.failures import as_api_error
 from rewardsteer.serving.guard import LEFT, Guard
 from rewardsteer.serving.page import add_page
-from rewardsteer.serving.schema import (
+from rewardsteer.serving.protocol import LoopTrouble
+from rewardsteer.serving.replies import (
     ChatReply,
-    ChatRequest,
     CompletionReply,
-    CompletionRequest,
     Health,
-    InspectRequest,
+    InfinityClassReply,
     ModelData,
     ModelList,
+    PoolingReply,
     RemoteRewardReply,
-    RemoteRewardRequest,
+    RerankReply,
     RewardsReply,
-    RewardsRequest,
+    TokenizeReply,
 )
+from rewardsteer.serving.reward_schema import (
+    PairsRequest,
+    RemoteRewardRequest,
+    RerankRequest,
+    RewardsRequest,
+    TextsRequest,
+    TokenizeRequest,
+)
+from rewardsteer.serving.schema import ChatRequest, CompletionRequest, InspectRequest
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.waiting import ClientLeft
 
@@ -43,6 +55,12 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "The request took too long.",
     }.items()
 }
+# Names of fields, one of which may have been meant by an unknown one.
+_KNOWN = sorted({
+    name for kind in (CompletionRequest, ChatRequest, RewardsRequest, InspectRequest, TextsRequest,
+                      PairsRequest, RerankRequest)
+    for name in kind.model_fields
+})
 _STREAMED: dict[int | str, dict[str, Any]] = {
     **_ERRORS, 200: {"content": {"text/event-stream": {}}},
 }
@@ -61,6 +79,7 @@ def create_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        asyncio.get_running_loop().set_exception_handler(LoopTrouble())
         service.start()
         yield
         service.stop()
@@ -73,6 +92,7 @@ def create_app(
     _add_models(app, service)
     _add_generation(app, service)
     _add_rewards(app, service)
+    _add_pooling(app, service)
     guard = Guard(app, service.limits, service.metrics, api_key=api_key, hosts=hosts)
     _add_state(app, service, guard)
     add_page(app, service, needs_key=api_key is not None)
@@ -91,16 +111,28 @@ def _answer_errors(app: FastAPI) -> None:
     async def refused(request: Request, error: ApiError) -> Response:
         return told(error)
 
+    @app.exception_handler(RewardsteerError)
+    async def unfit(request: Request, error: RewardsteerError) -> Response:
+        return told(as_api_error(error))
+
     @app.exception_handler(RequestValidationError)
     async def malformed(request: Request, error: RequestValidationError) -> Response:
-        first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"][1:]) or None
-        message = str(first["msg"]).removeprefix("Value error, ")
-        return told(bad_request(f"{name}: {message}" if name else message, name))
+        errors = [{**one, "loc": one["loc"][1:]} for one in error.errors()]
+        if errors[0]["type"] == "json_invalid":
+            why = errors[0].get("ctx", {}).get("error", "it cannot be read")
+            at = errors[0]["loc"][0] if errors[0]["loc"] else 0
+            return told(bad_request(f"The body is not valid JSON: {why}, at character {at}."))
+        return told(bad_request(*wording.told(errors, error.body, _KNOWN)))
 
     @app.exception_handler(HTTPException)
     async def unknown(request: Request, error: HTTPException) -> Response:
-        return told(ApiError(error.status_code, str(error.detail)))
+        message = str(error.detail)
+        if error.status_code == 404:
+            message = "There is no such route; docs/serving.md and /openapi.json list them."
+        elif error.status_code == 405:
+            allowed = (error.headers or {}).get("Allow", "")
+            message = f"This route is not asked that way; use {allowed or 'another method'}."
+        return told(ApiError(error.status_code, message, more=error.headers or {}))
 
     @app.exception_handler(ClientLeft)
     async def left(request: Request, error: ClientLeft) -> Response:
@@ -163,13 +195,58 @@ def _add_rewards(app: FastAPI, service: Service) -> None:
         """Rewards as trainers ask for them."""
         return await scoring.remote_rewards(service, request, http)
 
+    @app.post("/v1/score/evaluation", responses=_ERRORS, include_in_schema=False)
+    async def score_evaluation(request: RemoteRewardRequest, http: Request) -> RemoteRewardReply:
+        """`get_reward` under a name that OpenRLHF's servers have too."""
+        return await scoring.remote_rewards(service, request, http)
+
     @app.post("/v1/inspect", responses=_ERRORS)
     async def inspect(request: InspectRequest, http: Request) -> dict[str, Any]:
         """A completion token by token, under policy, reward model and both."""
         return await inspecting.inspect(service, request, http)
 
 
+def _add_pooling(app: FastAPI, service: Service) -> None:
+    """vLLM's and Infinity's forms, under all names that clients know."""
+
+    def under(*paths: str) -> Callable[[Any], Any]:
+        def add(function: Any) -> Any:
+            for path in paths:
+                app.post(path, responses=_ERRORS, include_in_schema=path == paths[0])(function)
+            return function
+
+        return add
+
+    @under("/classify", "/v1/classify")
+    async def classify(
+        request: TextsRequest, http: Request
+    ) -> PoolingReply | InfinityClassReply:
+        """Rewards as probabilities of the only class."""
+        return await pooling.classify(service, request, http)
+
+    @under("/pooling", "/v1/pooling")
+    async def pool(request: TextsRequest, http: Request) -> PoolingReply:
+        """Rewards of written texts, or of a conversation."""
+        return await pooling.pool(service, request, http)
+
+    @under("/score", "/v1/score")
+    async def score(request: PairsRequest, http: Request) -> PoolingReply:
+        """Rewards of prompts with completions."""
+        return await pooling.score_pairs(service, request, http)
+
+    @under("/rerank", "/v1/rerank", "/v2/rerank")
+    async def rerank(request: RerankRequest, http: Request) -> RerankReply:
+        """Completions of a prompt, highest reward first."""
+        return await pooling.rerank(service, request, http)
+
+    @under("/tokenize")
+    async def tokenize(request: TokenizeRequest, http: Request) -> TokenizeReply:
+        """Token ids of a prompt as the policy reads it."""
+        return await generation.tokenize(service, request, http)
+
+
 def _add_state(app: FastAPI, service: Service, guard: Guard) -> None:
+    @app.get("/health", responses={503: {"model": Health}}, include_in_schema=False)
     @app.get("/healthz", responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether requests are taken."""

@@ -14,19 +14,21 @@ from typing import Any
 
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.guide import TokenGuide
-from rewardsteer.decoding.loop import entries
-from rewardsteer.errors import RewardsteerError
+from rewardsteer.serving.admission import Admission
+from rewardsteer.serving.calls import Calls, Steps
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import full
-from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.failures import is_fatal, is_out_of_memory, log_failure
 from rewardsteer.serving.lanes import Lane
 from rewardsteer.serving.responses import LaneKey, Response, Sample
 from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
-from rewardsteer.serving.tickets import Failed, Outbox, Ticket, Value
+from rewardsteer.serving.tickets import Failed, Outbox, Ticket
 
 # Ends of rows from which the time of waiting is guessed, and the longest guess in seconds.
 _REMEMBERED = 64
 _LONGEST_WAIT = 60
+# Seconds in which the thread's present turn may end.
+_CLOSING_SECONDS = 20
 
 
 class Batcher:
@@ -37,25 +39,28 @@ class Batcher:
         scorer: the reward model; None: generation alone.
         config: places and bounds.
         guide_of: makes the token guide of a lane.
-        text_of: a finished row's text.
 
     Attributes:
         outbox: what is told to the requests.
+        broken: the accelerator failed for good; a new process is needed.
         steps, tokens, scored: turns of lanes, tokens generated and completions scored so far.
     """
 
     def __init__(
         self, engine: HfEngine | None, scorer: Any, config: ServingConfig,
-        guide_of: Callable[[LaneKey], TokenGuide], text_of: Callable[[Any], str],
+        guide_of: Callable[[LaneKey], TokenGuide],
     ) -> None:
         self._engine, self._scorer, self._config = engine, scorer, config
-        self._guide_of, self._text_of = guide_of, text_of
+        self._guide_of = guide_of
         self.outbox = Outbox()
+        self.broken = False
         self.steps = self.tokens = self.scored = 0
         self._changed = threading.Condition()
-        self._waiting: deque[Sample] = deque()
+        self._admission = Admission(config)
         self._rewards = RewardQueue()
-        self._calls: deque[tuple[Ticket, Callable[[], Any]]] = deque()
+        self._calls = Calls(
+            self.outbox, lambda ticket, error, log: self._fail(ticket, error, log=log)
+        )
         self._lanes: dict[LaneKey, Lane] = {}
         self._working: dict[str, Sample] = {}
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
@@ -72,12 +77,13 @@ class Batcher:
             self._closed = True
             self._changed.notify()
         if self._thread.is_alive():
-            self._thread.join()
+            # A turn may be long; the thread ends with the process at the latest.
+            self._thread.join(_CLOSING_SECONDS)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread works."""
-        return self._thread.is_alive()
+        """Whether the thread works, and with models that do."""
+        return self._thread.is_alive() and not self.broken
 
     @property
     def busy(self) -> int:
@@ -92,7 +98,7 @@ class Batcher:
     @property
     def waiting(self) -> int:
         """Rows that wait for a place."""
-        return len(self._waiting)
+        return len(self._admission)
 
     @property
     def waiting_rewards(self) -> int:
@@ -114,8 +120,8 @@ class Batcher:
         with self._changed:
             # Free places count: an idle server takes what it can begin with, whatever its queue.
             free = max(0, self._config.places - len(self._working))
-            self._require(len(self._waiting) + len(samples) <= self._config.queue + free)
-            self._waiting.extend(samples)
+            self._require(len(self._admission) + len(samples) <= self._config.queue + free)
+            self._admission.put(samples)
             self._changed.notify()
 
     def score(self, job: RewardJob) -> None:
@@ -126,11 +132,12 @@ class Batcher:
             self._rewards.put(job)
             self._changed.notify()
 
-    def call(self, ticket: Ticket, function: Callable[[], Any]) -> None:
-        """Take any other work with the models; raises `ApiError` 429 where there is much of it."""
+    def call(self, ticket: Ticket, steps: Steps) -> None:
+        """Take other work with the models, of which a step is done at every turn; raises `ApiError`
+        429 where there is much of it."""
         with self._changed:
-            self._require(len(self._calls) < max(1, self._config.places))
-            self._calls.append((ticket, function))
+            self._require(len(self._calls) < self._config.inspect_queue)
+            self._calls.put(ticket, steps)
             self._changed.notify()
 
     def give_up(self, ticket: Ticket) -> None:
@@ -139,11 +146,9 @@ class Batcher:
             return
         ticket.over = True
         with self._changed:
-            self._waiting = deque(
-                sample for sample in self._waiting if sample.response.ticket is not ticket
-            )
+            self._admission.drop(ticket)
             self._rewards.drop(ticket)
-            self._calls = deque(one for one in self._calls if one[0] is not ticket)
+            self._calls.drop(ticket)
 
     def _require(self, room: bool) -> None:
         if not room:
@@ -154,7 +159,7 @@ class Batcher:
         if len(self._ends) < 2:
             return 1
         rate = len(self._ends) / max(1e-3, time.monotonic() - self._ends[0])
-        return max(1, min(_LONGEST_WAIT, math.ceil(len(self._waiting) / rate)))
+        return max(1, min(_LONGEST_WAIT, math.ceil(len(self._admission) / rate)))
 
     # --- the thread ---------------------------------------------------------------------------
 
@@ -167,7 +172,7 @@ class Batcher:
                     return
                 entering = self._enter()
                 scoring = self._rewards.take(self._config.reward_tokens)
-                call = self._calls.popleft() if self._calls else None
+                call = self._calls.take()
             self._generate(entering)
             if scoring:
                 self._score(scoring)
@@ -176,17 +181,14 @@ class Batcher:
             self.outbox.flush()
 
     def _has_work(self) -> bool:
-        return bool(self._waiting or self._working or self._rewards or self._calls)
+        return bool(self._admission or self._working or self._rewards or self._calls)
 
     def _enter(self) -> dict[LaneKey, list[Sample]]:
         """Rows that take places now, by lane."""
-        entering: dict[LaneKey, list[Sample]] = {}
-        for _ in range(entries(len(self._working), self._config.places)):
-            if not self._waiting:
-                break
-            sample = self._waiting.popleft()
-            self._working[sample.row.name] = sample
-            entering.setdefault(sample.lane, []).append(sample)
+        self._admission.went_well()
+        entering = self._admission.take(self._working.values())
+        for samples in entering.values():
+            self._working |= {sample.row.name: sample for sample in samples}
         return entering
 
     def _generate(self, entering: dict[LaneKey, list[Sample]]) -> None:
@@ -194,8 +196,7 @@ class Batcher:
         for key in list(dict.fromkeys([*self._lanes, *entering])):
             try:
                 if key not in self._lanes:
-                    assert self._engine is not None
-                    self._lanes[key] = Lane(self._engine, self._guide_of(key))
+                    self._lanes[key] = self._open(key)
                 lane = self._lanes[key]
                 finished = lane.advance([sample.row for sample in entering.get(key, ())])
                 self.steps += 1
@@ -207,7 +208,47 @@ class Batcher:
             except Exception as error:
                 # A lane that failed in the midst of a step holds nothing that can be trusted.
                 self._lanes.pop(key, None)
-                self._fail_lane(key, error)
+                self._part(key, error)
+
+    def _open(self, key: LaneKey) -> Lane:
+        assert self._engine is not None
+        return Lane(self._engine, self._guide_of(key))
+
+    def _part(self, key: LaneKey, error: Exception) -> None:
+        """A step of several rows failed: each takes it alone. Those that fail alone too are done
+        with; the others wait in front, to go on together. What the failed step and the new reading
+        of their prefixes took is not part of their cost."""
+        log_failure(error)
+        rows = [sample for sample in self._working.values() if sample.lane == key]
+        for sample in rows:
+            del self._working[sample.row.name]
+        if len(rows) == 1 or is_fatal(error):
+            for ticket in dict.fromkeys(sample.response.ticket for sample in rows):
+                self._fail(ticket, error, log=False)
+            self.broken = self.broken or is_fatal(error)
+            return
+        left = [sample for sample in rows if self._alone(key, sample)]
+        with self._changed:
+            if is_out_of_memory(error):
+                self._admission.too_many(len(rows))
+            self._admission.put_back(
+                sample for sample in left if not sample.response.ticket.over
+            )
+
+    def _alone(self, key: LaneKey, sample: Sample) -> bool:
+        """A step of one row; whether it is to go on."""
+        if sample.response.ticket.over:
+            return False
+        try:
+            finished = self._open(key).advance([sample.row])
+        except Exception as error:
+            self._fail(sample.response.ticket, error)
+            return False
+        self.steps += 1
+        self.tokens += 1
+        for _ in finished:
+            self._end(sample)
+        return not finished
 
     def _end(self, sample: Sample) -> None:
         self._ends.append(time.monotonic())
@@ -217,17 +258,9 @@ class Batcher:
             self._fail(sample.response.ticket, sample.row.error)
             return
         try:
-            sample.finish(self._text_of(sample.row))
+            sample.finish()
         except Exception as error:
             self._fail(sample.response.ticket, error)
-
-    def _fail_lane(self, key: LaneKey, error: Exception) -> None:
-        lost = [sample for sample in self._working.values() if sample.lane == key]
-        for sample in lost:
-            del self._working[sample.row.name]
-        for ticket in dict.fromkeys(sample.response.ticket for sample in lost):
-            self._fail(ticket, error, log=False)
-        log_failure(error)
 
     def _fail(self, ticket: Ticket, error: Exception, *, log: bool = True) -> None:
         if log:
@@ -236,16 +269,15 @@ class Batcher:
         self.give_up(ticket)
 
     def _score(self, scoring: list[tuple[RewardJob, int]]) -> None:
-        try:
-            score_together(self._scorer, scoring, self.outbox)
-            self.scored += len(scoring)
-        except Exception as error:
-            for ticket in dict.fromkeys(job.ticket for job, _ in scoring):
-                self._fail(ticket, error, log=False)
-            log_failure(error)
+        for ticket, error in score_together(
+            self._scorer, scoring, self.outbox, self._config.reward_tokens
+        ):
+            self._fail(ticket, error)
+        self.scored += len(scoring)
 
-    def _call(self, ticket: Ticket, function: Callable[[], Any]) -> None:
-        try:
-            self.outbox.put(ticket, Value(function()))
-        except Exception as error:
-            self._fail(ticket, error, log=not isinstance(error, RewardsteerError))
+    def _call(self, ticket: Ticket, steps: Steps) -> None:
+        if ticket.over:
+            return
+        if self._calls.step(ticket, steps):
+            with self._changed:
+                self._calls.drop(ticket)

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import BaseModel
@@ -31,13 +32,15 @@ class ApiError(Exception):
         param: the field of the request that is meant.
         code: for programs.
         retry_after: seconds after which to try again.
+        more: headers.
     """
 
     def __init__(
         self, status: int, message: str, *, param: str | None = None, code: str | None = None,
-        retry_after: int | None = None,
+        retry_after: int | None = None, more: Mapping[str, str] = MappingProxyType({}),
     ) -> None:
         super().__init__(message)
+        self._more = more
         self.status, self.message = status, message
         self.param, self.code, self.retry_after = param, code, retry_after
 
@@ -53,7 +56,7 @@ class ApiError(Exception):
 
     def headers(self) -> Mapping[str, str]:
         """What the status asks for."""
-        headers = {}
+        headers = dict(self._more)
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
         if self.status == 401:

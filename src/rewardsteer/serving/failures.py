@@ -19,8 +19,22 @@ def log_failure(error: BaseException) -> None:
         traceback.walk_tb(error.__traceback__), lookup_lines=False
     )
     innermost = list(reversed(places))[:_PLACES]
-    where = " < ".join(f"{place.filename}:{place.lineno}" for place in innermost)
-    logger.error("%s at %s", type(error).__name__, where)
+    where = " < ".join(f"{place.filename}:{place.lineno} ({place.name})" for place in innermost)
+    kind = type(error)
+    name = kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+    logger.error("%s at %s", name, where)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a device or the machine had no room."""
+    return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+
+
+def is_fatal(error: BaseException) -> bool:
+    """Whether nothing that follows can be right: the accelerator's state is damaged."""
+    if is_out_of_memory(error):
+        return False
+    return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 def as_api_error(error: Exception) -> ApiError:
@@ -29,7 +43,7 @@ def as_api_error(error: Exception) -> ApiError:
         return error
     if isinstance(error, ConfigError | DataError | MismatchError):
         return bad_request(str(error))
-    if type(error).__name__ == "OutOfMemoryError":
+    if is_out_of_memory(error):
         return ApiError(
             503, "The server ran out of memory at this request; ask for fewer or shorter "
             "responses, or try again later.", code="out_of_memory", retry_after=5,

@@ -15,6 +15,7 @@ from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import ApiError, ending, failed
 from rewardsteer.serving.failures import log_failure
 from rewardsteer.serving.metrics import Metrics
+from rewardsteer.serving.waiting import BEGAN
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -25,12 +26,14 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 logger = logging.getLogger(__name__)
 
 # Nobody needs a key to know that the server lives, or for the page, which holds nothing yet.
-_OPEN = ("/healthz", "/")
+_OPEN = ("/healthz", "/health", "/")
 # These are answered to the very end.
-_ALWAYS = ("/healthz", "/metrics")
+_ALWAYS = ("/healthz", "/health", "/metrics")
 _ROUTES = (
-    "/", "/healthz", "/metrics", "/v1/models", "/v1/completions", "/v1/chat/completions",
-    "/v1/rewards", "/get_reward", "/v1/inspect", "/openapi.json",
+    "/", "/healthz", "/health", "/metrics", "/v1/models", "/v1/completions",
+    "/v1/chat/completions", "/v1/rewards", "/get_reward", "/v1/score/evaluation", "/v1/inspect",
+    "/classify", "/v1/classify", "/pooling", "/v1/pooling", "/score", "/v1/score", "/rerank",
+    "/v1/rerank", "/v2/rerank", "/tokenize", "/openapi.json",
 )
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -76,9 +79,12 @@ class Guard:
             await self._app(scope, receive, send)
             return
         began, answer = time.perf_counter(), _Answer(send)
+        scope[BEGAN] = time.monotonic()
         try:
             await self._admit(scope, receive, answer)
         except ApiError as error:
+            # The rest of a body that nobody reads is not waited for.
+            answer.close = answer.close or error.status in (408, 413)
             await answer.refuse(error)
         except Exception as error:
             log_failure(error)

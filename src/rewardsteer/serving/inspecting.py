@@ -1,17 +1,18 @@
 """``/v1/inspect``: a completion token by token, under policy, reward model and both."""
 
 import contextlib
+from collections.abc import Generator
 from typing import Any
 
 from starlette.requests import Request
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method
-from rewardsteer.evaluation.inspection import FilterRule, inspect_completion
+from rewardsteer.evaluation.inspection import FilterRule, inspection_steps
 from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.generation import settings_of
 from rewardsteer.serving.schema import Guidance, InspectRequest
 from rewardsteer.serving.service import Service
+from rewardsteer.serving.settings import settings_of
 from rewardsteer.serving.tickets import Done, Ticket
 
 
@@ -19,7 +20,7 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
     """Answer ``/v1/inspect``: generate a completion where none is given, then read it token by
     token.
 
-    Generation shares the batch; the reading does not, and holds it up, so completions are short.
+    Generation shares the batch; the reading takes a turn of one token between its steps.
     """
     served, most = service.served, service.limits.max_inspect_tokens
     engine = served.engine
@@ -41,16 +42,16 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
         raise bad_request(f"The completion has {len(ids)} tokens; {most} may be looked at.",
                           "completion")
 
-    def look() -> dict[str, Any]:
+    def look() -> Generator[None, None, dict[str, Any]]:
         method = build_method(config, served.scorer)
-        found = inspect_completion(
+        found = yield from inspection_steps(
             engine.policy, engine.tokenizer, served.scorer, method, prompt_ids, ids, config=config,
             goal=goal, rule=rule,
         )
         return found.model_dump(mode="json")
 
     ticket = Ticket()
-    service.batcher.call(ticket, look)
+    service.batcher.call(ticket, look())
     seen: dict[str, Any] = await service.value(http, ticket)
     return seen
 
@@ -63,13 +64,16 @@ async def _ids(
     if request.completion is not None:
         completion = request.completion
         prompts, completions = await service.prepare(
-            lambda: served.encode_completions([request.prompt], [completion])
+            http, [request.prompt, completion],
+            lambda: served.encode_completions([request.prompt], [completion]),
         )
         # An empty prompt is read as the start of a text.
-        prompt = prompts[0] or await service.prepare(lambda: served.encode(request.prompt, "0"))
+        prompt = prompts[0] or await service.prepare(
+            http, [request.prompt], lambda: served.encode(request.prompt)
+        )
         return prompt, completions[0]
     ticket = Ticket()
-    responses = await service.prepare(lambda: served.responses(
+    responses = await service.prepare(http, [request.prompt], lambda: served.responses(
         ticket, service.batcher.outbox, [request.prompt], config, n=1, stops=(), stream=False,
         max_tokens=request.max_tokens,
     ))

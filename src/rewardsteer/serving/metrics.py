@@ -9,6 +9,7 @@ from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
     from rewardsteer.serving.batcher import Batcher
+    from rewardsteer.serving.text_stage import TextStage
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -40,9 +41,9 @@ class Metrics:
         """A client hung up before his answer was ready."""
         self._left.inc()
 
-    def watch(self, batcher: "Batcher") -> None:
-        """Tell of a batcher whatever it says when asked."""
-        self.registry.register(_Watch(batcher))
+    def watch(self, batcher: "Batcher", texts: "TextStage") -> None:
+        """Tell of a batcher and the stage before it whatever they say when asked."""
+        self.registry.register(_Watch(batcher, texts))
 
     def text(self) -> bytes:
         """In Prometheus' form."""
@@ -52,12 +53,14 @@ class Metrics:
 class _Watch(Collector):
     """Asks a batcher whenever somebody asks for the figures."""
 
-    def __init__(self, batcher: "Batcher") -> None:
-        self._batcher = batcher
+    def __init__(self, batcher: "Batcher", texts: "TextStage") -> None:
+        self._batcher, self._texts = batcher, texts
 
     def collect(self) -> Iterator[Metric]:
         batcher = self._batcher
         for name, meaning, value in (
+            ("texts_waiting", "Requests whose texts are being tokenized, or wait for it.",
+             self._texts.waiting),
             ("rows_busy", "Rows being decoded.", batcher.busy),
             ("rows_waiting", "Rows waiting for a place.", batcher.waiting),
             ("rewards_waiting", "Completions waiting to be scored.", batcher.waiting_rewards),

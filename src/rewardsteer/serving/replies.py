@@ -24,13 +24,29 @@ class Told(BaseModel):
     cost: Cost
 
 
+class Logprobs(BaseModel):
+    """Log-probabilities of the tokens of a text under the policy alone, at temperature 1.
+
+    Attributes:
+        tokens: their text.
+        token_logprobs: None for the first token, which nothing precedes.
+        top_logprobs: of the likeliest tokens at each place, and of the one that stands there.
+        text_offset: at which character each token begins.
+    """
+
+    tokens: list[str]
+    token_logprobs: list[float | None]
+    top_logprobs: list[dict[str, float] | None]
+    text_offset: list[int]
+
+
 class CompletionChoice(BaseModel):
     """A response to a prompt."""
 
     index: int
     text: str
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: Logprobs | None = None
     token_ids: list[int] | None = None
     guidance: Told
 
@@ -137,3 +153,90 @@ class Health(BaseModel):
     """The answer of ``/healthz``."""
 
     status: Literal["ok", "draining", "failed"]
+
+
+class PoolingData(BaseModel):
+    """A reward, as vLLM's pooling gives it."""
+
+    index: int
+    object: Literal["pooling"] = "pooling"
+    data: list[float]
+
+
+class ClassData(BaseModel):
+    """A reward, as vLLM's classification gives it."""
+
+    index: int
+    label: str = "LABEL_0"
+    probs: list[float]
+    num_classes: int = 1
+
+
+class ScoreData(BaseModel):
+    """A reward, as vLLM's scoring gives it."""
+
+    index: int
+    object: Literal["score"] = "score"
+    score: float
+
+
+class PoolingReply(BaseModel):
+    """The answer of ``/pooling``, ``/classify`` and ``/score``."""
+
+    id: str
+    object: Literal["list"] = "list"
+    created: int
+    model: str
+    data: list[PoolingData] | list[ClassData] | list[ScoreData]
+    usage: RewardUsage
+
+
+class LabelScore(BaseModel):
+    """A reward, as Infinity's classification gives it."""
+
+    score: float
+    label: str = "LABEL_0"
+
+
+class InfinityClassReply(BaseModel):
+    """Infinity's answer of ``/classify``."""
+
+    object: Literal["classify"] = "classify"
+    id: str
+    created: int
+    model: str
+    data: list[list[LabelScore]]
+    usage: RewardUsage
+
+
+class DocumentText(BaseModel):
+    """A document that was sent."""
+
+    text: str
+
+
+class Ranked(BaseModel):
+    """A document at its place."""
+
+    index: int
+    relevance_score: float
+    document: DocumentText | None = None
+
+
+class RerankReply(BaseModel):
+    """The answer of ``/rerank``, best first."""
+
+    id: str
+    object: Literal["rerank"] = "rerank"
+    created: int
+    model: str
+    results: list[Ranked]
+    usage: RewardUsage
+
+
+class TokenizeReply(BaseModel):
+    """The answer of ``/tokenize``."""
+
+    count: int
+    max_model_len: int | None
+    tokens: list[int]

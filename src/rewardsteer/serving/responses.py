@@ -4,7 +4,7 @@ All of this runs in the models' thread.
 """
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -31,6 +31,8 @@ class Sample:
     ) -> None:
         self.row, self.lane, self.response, self._text = row, lane, response, text
         self.answer: Answer | None = None
+        # Tokens of the text as it is given out; None: all that were generated.
+        self.kept_ids: list[int] | None = None
         row.until = self._grew
 
     def _grew(self, token_ids: Sequence[int]) -> bool:
@@ -42,13 +44,27 @@ class Sample:
         self.response.grew(self._text.add(token_ids))
         return self._text.stopped
 
-    def finish(self, whole: str) -> None:
-        """The row has ended; its text, decoded as a whole, is known."""
-        row, text, stopped = self.row, whole, self.row.finish_reason == "stop"
+    @property
+    def given_ids(self) -> list[int]:
+        """Tokens of what the client gets: without a stop string and what came with it."""
+        return self.row.token_ids if self.kept_ids is None else self.kept_ids
+
+    @property
+    def longest(self) -> int:
+        """Tokens that the row may come to."""
+        assert self.row.config is not None, "rows bring their settings"
+        return len(self.row.prompt_ids) + self.row.config.max_new_tokens
+
+    def finish(self) -> None:
+        """The row has ended."""
+        row, whole = self.row, self.response.text_of(self.row)
+        text, stopped = whole, row.finish_reason == "stop"
         if self._text is not None:
             ids = row.token_ids[:-1] if stopped else row.token_ids
             self.response.grew(self._text.finish(ids, whole))
-            text, stopped = self._text.text, stopped or self._text.stopped
+            text = self._text.text
+            if self._text.stopped:
+                stopped, self.kept_ids = True, self._text.kept(row.token_ids)
         self.answer = Answer(text, row.token_ids, "stop" if stopped else "length", row.cost)
         self.response.ended(self)
 
@@ -66,13 +82,14 @@ class Response:
         outbox: where pieces and the answer go.
         chooser: chooses among the samples; None: there is one.
         stream: whether text is told as it grows.
+        text_of: a finished row's text, decoded as a whole.
     """
 
     def __init__(
         self, ticket: Ticket, index: int, outbox: Outbox, chooser: ResponseGuide | None,
-        *, stream: bool,
+        *, stream: bool, text_of: Callable[[Row], str],
     ) -> None:
-        self.ticket, self.index = ticket, index
+        self.ticket, self.index, self.text_of = ticket, index, text_of
         self.samples: list[Sample] = []
         self._outbox, self._chooser = outbox, chooser
         self._stream = stream and chooser is None
@@ -106,8 +123,10 @@ class Response:
         began = time.perf_counter()
         rows = [sample.row for sample in self.samples]
         [choice] = chooser.choose(
-            [rows[0].prompt_ids], [[row.token_ids for row in rows]], [self.ticket.name],
-            {token for row in rows for token in stop_of(row)},
+            [rows[0].prompt_ids], [[sample.given_ids for sample in self.samples]],
+            [self.ticket.name],
+            {token for sample in self.samples if sample.kept_ids is None
+             for token in stop_of(sample.row)},
         )
         if choice.error is not None:
             raise choice.error

@@ -5,8 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewardsteer.errors import NonFiniteError
-from rewardsteer.serving.tickets import Failed, Outbox, Ticket, Value
+from rewardsteer.serving.tickets import Outbox, Ticket, Value
 
 
 @dataclass(frozen=True)
@@ -72,45 +71,58 @@ class RewardQueue:
 
 
 def score_together(
-    scorer: Any, taken: Sequence[tuple[RewardJob, int]], outbox: Outbox
-) -> None:
-    """Score completions, those that want the same things in one reading; tell the requests of which
-    these were the last."""
+    scorer: Any, taken: Sequence[tuple[RewardJob, int]], outbox: Outbox, tokens: int
+) -> list[tuple[Ticket, Exception]]:
+    """Score completions, those that want the same things in one call; tell the requests of which
+    these were the last.
+
+    Args:
+        scorer: the reward model.
+        taken: completions.
+        outbox: where values go.
+        tokens: read in one forward pass, padding included.
+
+    Returns:
+        requests that failed, and why; the others are not touched by it.
+    """
     alike: dict[tuple[bool, int], list[tuple[RewardJob, int]]] = {}
     for job, row in taken:
         if not job.ticket.over:
             alike.setdefault((job.per_token, id(job.goal)), []).append((job, row))
+    failed = []
     for rows in alike.values():
+        jobs = list(dict.fromkeys(job for job, _ in rows))
         try:
-            _score(scorer, rows)
-        except NonFiniteError as error:
-            if len({id(job) for job, _ in rows}) == 1:
-                _fail(rows[0][0], error, outbox)
+            _score(scorer, rows, tokens)
+        except Exception as error:
+            if len(jobs) == 1:
+                failed.append((jobs[0].ticket, error))
                 continue
             # One request's trouble is not that of the others.
-            for job in dict.fromkeys(job for job, _ in rows):
-                score_together(scorer, [one for one in rows if one[0] is job], outbox)
+            for job in jobs:
+                own = [one for one in rows if one[0] is job]
+                failed += score_together(scorer, own, outbox, tokens)
             continue
-        for job in dict.fromkeys(job for job, _ in rows):
+        for job in jobs:
             if len(job.found) == len(job.response_ids):
                 outbox.put(job.ticket, Value([job.found[row] for row in sorted(job.found)]))
+    return failed
 
 
-def _score(scorer: Any, rows: Sequence[tuple[RewardJob, int]]) -> None:
+def _score(scorer: Any, rows: Sequence[tuple[RewardJob, int]], tokens: int) -> None:
     prompts = [job.prompt_ids[row] for job, row in rows]
     responses = [job.response_ids[row] for job, row in rows]
-    first, whole = rows[0][0], {"batch_size": len(rows)}
+    first = rows[0][0]
+    # Rows of one length fill a forward pass; a long one beside short ones would be mostly padding.
+    limits = {
+        "batch_size": None, "batch_tokens": tokens, "numbers": [row + 1 for _, row in rows],
+    }
     if not first.per_token and first.goal is None:
-        values = scorer.score_ids(prompts, responses, **whole)
+        values = scorer.score_ids(prompts, responses, **limits)
         for (job, row), value in zip(rows, values, strict=True):
             job.found[row] = Reward(float(value))
         return
-    read = scorer.token_scores_ids(prompts, responses, **whole, goal=first.goal)
+    read = scorer.token_scores_ids(prompts, responses, **limits, goal=first.goal)
     for (job, row), one in zip(rows, read, strict=True):
         similar = None if one.similarities is None else one.similarities.tolist()
         job.found[row] = Reward(float(one.rewards[-1]), one.rewards.tolist(), similar)
-
-
-def _fail(job: RewardJob, error: Exception, outbox: Outbox) -> None:
-    outbox.put(job.ticket, Failed(error))
-    job.ticket.over = True

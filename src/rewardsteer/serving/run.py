@@ -9,10 +9,13 @@ from pathlib import Path
 from types import FrameType
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.serving.app import create_app
+from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.guard import Guard
+from rewardsteer.serving.protocol import connections_allowed, protocol_class
 from rewardsteer.serving.service import Service
 
 logger = logging.getLogger(__name__)
@@ -75,6 +78,8 @@ def bind(host: str, port: int) -> socket.socket:
     Raises:
         ConfigError: the address cannot be had.
     """
+    if not 0 <= port <= 65535:
+        raise ConfigError(f"A port is from 0 to 65535, got {port}; choose another with --port.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -105,12 +110,18 @@ def run(service: Service, place: socket.socket, *, host: str, key: str | None) -
     config = uvicorn.Config(
         guard, log_config=None, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=_CLOSING_SECONDS, timeout_keep_alive=_IDLE_SECONDS,
+        http=protocol(service.limits),
     )
     port = place.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving at http://%s:%d", shown, port)
     Server(config, guard, service.limits.drain_seconds).run(sockets=[place])
     logger.info("ended; %d requests were accepted", guard.accepted)
+
+
+def protocol(limits: ServingConfig) -> type[H11Protocol]:
+    """How connections are served, within the limits."""
+    return protocol_class(limits.header_seconds, connections_allowed(limits.connections))
 
 
 class Server(uvicorn.Server):

@@ -89,8 +89,8 @@ class CompletionRequest(Guidance):
         if isinstance(self.prompt, str):
             return [self.prompt]
         if isinstance(self.prompt[0], int):
-            return [list(self.prompt)]  # type: ignore[arg-type]
-        return list(self.prompt)  # type: ignore[arg-type]
+            return [list(self.prompt)]
+        return list(self.prompt)
 
 
 class TextPart(Asking):

@@ -1,42 +1,34 @@
 """``/v1/rewards`` and ``/get_reward``: completions are read together with those of others."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from starlette.requests import Request
 
+from rewardsteer.errors import DataError
+from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Message, Prompt
 from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.generation import conversation
+from rewardsteer.serving.generation import texts_of
+from rewardsteer.serving.replies import RemoteRewardReply, RewardData, RewardsReply, RewardUsage
+from rewardsteer.serving.reward_schema import RemoteRewardRequest, RewardsRequest
 from rewardsteer.serving.rewards import Reward, RewardJob
-from rewardsteer.serving.schema import (
-    ChatMessage,
-    RemoteRewardReply,
-    RemoteRewardRequest,
-    RewardData,
-    RewardsReply,
-    RewardsRequest,
-    RewardUsage,
-)
-from rewardsteer.serving.served import goal_named
+from rewardsteer.serving.schema import ChatMessage
+from rewardsteer.serving.served import Served, goal_named
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.tickets import Ticket
-
-Ids = tuple[list[list[int]], list[list[int]]]
 
 
 async def rewards(service: Service, request: RewardsRequest, http: Request) -> RewardsReply:
     """Answer ``/v1/rewards``."""
     served = service.served
     service.check_model(request.model, served.reward_name if served.scorer else None)
-    _check_count(service, len(request.input), "input")
+    check_count(service, len(request.input), "input")
     prompts = [_prompt(item.prompt) for item in request.input]
     completions = [item.completion for item in request.input]
-    job = await _job(service, lambda: served.encode_completions(prompts, completions))
-    job.per_token = request.per_token
-    if request.goal is not None:
-        name = request.goal
-        job.goal = await service.prepare(lambda: goal_named(served.goals, name))
-    found = await _score(service, job, http)
+    goal = None if request.goal is None else _goal(served, request.goal)
+    job = await job_of(service, http, prompts, completions)
+    job.per_token, job.goal = request.per_token, goal
+    found = await score(service, job, http)
     tokenizer = served.scorer.tokenizer
     data = []
     for index, (one, ids) in enumerate(zip(found, job.response_ids, strict=True)):
@@ -50,12 +42,7 @@ async def rewards(service: Service, request: RewardsRequest, http: Request) -> R
                 "token_similarities": similar,
             })
         data.append(whole)
-    prompt = sum(map(len, job.prompt_ids))
-    total = prompt + sum(map(len, job.response_ids))
-    return RewardsReply(
-        model=served.reward_name, data=data,
-        usage=RewardUsage(prompt_tokens=prompt, total_tokens=total),
-    )
+    return RewardsReply(model=served.reward_name, data=data, usage=usage_of(job))
 
 
 async def remote_rewards(
@@ -66,32 +53,63 @@ async def remote_rewards(
     service.check_model(None, served.reward_name if served.scorer else None)
     if request.query is not None:
         texts = request.query
-        _check_count(service, len(texts), "query")
+        check_count(service, len(texts), "query")
         before = _texts(request.prompts)
-        job = await _job(service, lambda: served.encode_written(texts, before))
+        job = await written_job(service, http, texts, before)
     else:
         assert request.prompts is not None
         assert request.completions is not None
-        _check_count(service, len(request.completions), "completions")
+        check_count(service, len(request.completions), "completions")
         prompts = [_prompt(prompt) for prompt in request.prompts]
         completions = [_answer(one) for one in request.completions]
-        job = await _job(service, lambda: served.encode_completions(prompts, completions))
-    values = [one.reward for one in await _score(service, job, http)]
+        job = await job_of(service, http, prompts, completions)
+    values = [one.reward for one in await score(service, job, http)]
     return RemoteRewardReply(rewards=values, scores=values)
 
 
-async def _job(service: Service, encode: Callable[[], Ids]) -> RewardJob:
-    prompt_ids, response_ids = await service.prepare(encode)
-    return RewardJob(Ticket(), prompt_ids, response_ids)
+async def job_of(
+    service: Service, http: Request, prompts: Sequence[Prompt], completions: Sequence[str]
+) -> RewardJob:
+    """Prompts and completions, ready to be scored; raises `ApiError`."""
+    texts = [*texts_of(prompts), *completions]
+    return RewardJob(Ticket(), *await service.prepare(
+        http, texts, lambda: service.served.encode_completions(prompts, completions), "input"
+    ))
 
 
-async def _score(service: Service, job: RewardJob, http: Request) -> list[Reward]:
+async def written_job(
+    service: Service, http: Request, texts: Sequence[str], prompts: Sequence[str] | None = None
+) -> RewardJob:
+    """Texts of prompts with completions, ready to be scored; raises `ApiError`."""
+    return RewardJob(Ticket(), *await service.prepare(
+        http, texts, lambda: service.served.encode_written(texts, prompts), "query"
+    ))
+
+
+async def score(service: Service, job: RewardJob, http: Request) -> list[Reward]:
+    """The rewards of what is ready; raises `ApiError`."""
     service.batcher.score(job)
     found: list[Reward] = await service.value(http, job.ticket)
     return found
 
 
-def _check_count(service: Service, count: int, param: str) -> None:
+def usage_of(job: RewardJob) -> RewardUsage:
+    """Tokens of prompts and completions."""
+    prompt = sum(map(len, job.prompt_ids))
+    return RewardUsage(
+        prompt_tokens=prompt, total_tokens=prompt + sum(map(len, job.response_ids))
+    )
+
+
+def _goal(served: Served, name: str) -> GoalState:
+    try:
+        return goal_named(served.goals, name)
+    except DataError as error:
+        raise bad_request(str(error), "goal") from error
+
+
+def check_count(service: Service, count: int, param: str) -> None:
+    """Raise `ApiError` where too many completions are to be scored."""
     most = service.limits.max_reward_rows
     if count > most:
         raise bad_request(f"A request may have {most} completions, got {count}.", param)
@@ -104,7 +122,7 @@ def _prompt(prompt: str | list[ChatMessage]) -> Prompt:
 def _conversation(messages: list[ChatMessage]) -> list[Message]:
     if not messages:
         raise bad_request("A conversation must have a message.", "prompts")
-    return conversation(messages)
+    return [one.turn for one in messages]
 
 
 def _answer(completion: str | list[ChatMessage]) -> str:

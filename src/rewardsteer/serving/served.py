@@ -1,6 +1,6 @@
 """What a server holds: a policy, a reward model and its goal states, and how requests become rows.
 
-Texts are written, tokenized and bounded here, before anything is queued, exactly as `generate` and
+Texts are written, tokenized and bounded before anything is queued, exactly as `generate` and
 `score` do it; so an answer over HTTP is theirs for the same seed.
 """
 
@@ -11,12 +11,12 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
+from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guide import ResponseGuide, TokenGuide
 from rewardsteer.decoding.methods import METHODS
-from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.goals.files import check_goal, load_goals
@@ -26,15 +26,19 @@ from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Prompt
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.reading import TextReader
 from rewardsteer.serving.responses import LaneKey, Response
 from rewardsteer.serving.text import GrowingText
 from rewardsteer.serving.tickets import Outbox, Ticket
 
-# Their guides ask about the policy's top_k best tokens.
-_CANDIDATES = ("args", "pargs", "cd")
+
+def asks_candidates(method: str) -> bool:
+    """Whether a method asks about the policy's top_k best tokens; False for unknown names."""
+    kind = METHODS.get(method) if method in METHODS else None
+    return isinstance(kind, type) and issubclass(kind, CandidateGuide)
 
 
-class Served:
+class Served(TextReader):
     """Models with the settings that requests start from.
 
     Args:
@@ -63,8 +67,11 @@ class Served:
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; pass --model or "
                               "--reward-model.")
-        self.engine = None if policy is None else HfEngine(policy, tokenizer)
-        self.scorer, self.limits = scorer, limits
+        engine = None if policy is None else HfEngine(policy, tokenizer)
+        if policy is not None and scorer is not None:
+            check_vocabularies(tokenizer, scorer)
+        written, renderer = writer_of(template, tokenizer, scorer)
+        super().__init__(engine, scorer, limits, written, renderer)
         self.goals = dict(goals or {})
         # Folders of different models are often called alike.
         self.name = name
@@ -72,16 +79,29 @@ class Served:
         # Answers can be repeated while both stay the same.
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
-        if policy is not None and scorer is not None:
-            check_vocabularies(tokenizer, scorer)
-        self.template, self._renderer = writer_of(template, tokenizer, scorer)
-        self.defaults = defaults
+        self.defaults = self._given = defaults
         self._methods: dict[DecodingConfig, Any] = {}
         if self.engine is not None:
-            # Candidates are of the policy's vocabulary, however many the default asks for.
-            most = min(self.engine.vocabulary_size, MOST_CANDIDATES)
-            self.defaults = defaults.model_copy(update={"top_k": min(defaults.top_k, most)})
+            self.defaults = defaults.model_copy(update={"top_k": self._top_k(defaults)})
             self.method(self.defaults)
+
+    def _top_k(self, config: DecodingConfig) -> int:
+        """The number that was set; else of candidates, for methods that ask about such, and for
+        the others what the policy's own settings of generation say: all tokens, mostly."""
+        assert self.engine is not None
+        # Candidates are of the policy's vocabulary, however many the default asks for.
+        most = min(self.engine.vocabulary_size, MOST_CANDIDATES)
+        if asks_candidates(config.method):
+            return min(config.top_k or most, most)
+        if "top_k" in config.model_fields_set:
+            return min(config.top_k, self.engine.vocabulary_size)
+        settings = getattr(self.engine.policy, "generation_config", None)
+        return min(getattr(settings, "top_k", None) or 0, self.engine.vocabulary_size)
+
+    def start_of(self, method: str | None) -> dict[str, Any]:
+        """The settings that a request with a method starts from; None: the server's method."""
+        given = self._given if method is None else self._given.model_copy(update={"method": method})
+        return {**given.model_dump(), "top_k": self._top_k(given)}
 
     @functools.cached_property
     def methods(self) -> list[str]:
@@ -89,7 +109,8 @@ class Served:
         found = []
         for name in METHODS.names():
             try:
-                self.method(self.defaults.model_copy(update={"method": name, "mode": "sample"}))
+                start = self.start_of(name) | {"mode": "sample"}
+                self.method(DecodingConfig.model_validate(start))
             except RewardsteerError:
                 continue
             found.append(name)
@@ -113,7 +134,7 @@ class Served:
         chooses = kind.level == "response"
         plain = DecodingConfig(
             method=config.method, mode=config.mode, n=config.n if chooses else 1,
-            top_k=config.top_k if config.method in _CANDIDATES else 0,
+            top_k=config.top_k if asks_candidates(config.method) else 0,
             batch_size=self.limits.places,
         )
         if plain not in self._methods:
@@ -122,7 +143,7 @@ class Served:
 
     def check_candidates(self, config: DecodingConfig) -> None:
         """Raise `ApiError` where a method would ask about too many tokens, or none."""
-        if config.method in _CANDIDATES and not 1 <= config.top_k <= MOST_CANDIDATES:
+        if asks_candidates(config.method) and not 1 <= config.top_k <= MOST_CANDIDATES:
             raise bad_request(
                 f"The method {config.method!r} asks about top_k tokens, from 1 to "
                 f"{MOST_CANDIDATES}; got {config.top_k}.", "top_k",
@@ -134,15 +155,15 @@ class Served:
         assert guide.level == "token", "others guide nothing"
         return guide
 
-    def text_of(self, row: Any) -> str:
-        """A finished row's text."""
+    def text_of(self, row: Any, template: Template) -> str:
+        """A finished row's text, without what the template puts around it."""
         assert self.engine is not None
-        return answers.response_text(row, self.template, self.engine)
+        return answers.response_text(row, template, self.engine)
 
     def responses(
         self, ticket: Ticket, outbox: Outbox, prompts: Sequence[Prompt | list[int]],
         config: DecodingConfig, *, n: int, stops: Sequence[str], stream: bool,
-        max_tokens: int | None,
+        max_tokens: int | None, raw: bool = False,
     ) -> list[Response]:
         """The responses to make: n of each prompt, prompt by prompt.
 
@@ -158,6 +179,7 @@ class Served:
             stops: strings that end a response.
             stream: whether text is told as it grows.
             max_tokens: longest response; None: what the server allows and the models can read.
+            raw: prompts are read as they are, and responses are all that the policy writes.
 
         Raises:
             ApiError: a prompt is too long or has unknown tokens.
@@ -168,114 +190,35 @@ class Served:
         method = self.method(config)
         chooser: Any = None if method.level == "token" else method
         lane = (config.method if chooser is None else "none", 0)
-        if config.method in _CANDIDATES:
+        if _unguided(config):
+            # Such a row is the policy's own, and need not pay for a reward model.
+            lane = ("none", 0)
+        elif asks_candidates(config.method):
             lane = (config.method, config.top_k)
         found: list[Response] = []
+        template = Template(kind="text") if raw else self.template
         for number, prompt in enumerate(prompts):
-            ids = self.encode(prompt, str(number))
-            room = self._room(ids, max_tokens)
+            ids = self.encode_raw(prompt) if raw else self.encode(prompt, str(number))  # type: ignore[arg-type]
+            room = self.room(ids, max_tokens)
             own = config.model_copy(update={"max_new_tokens": room})
             for sample in range(n):
-                response = Response(ticket, len(found), outbox, chooser, stream=stream)
+                response = Response(
+                    ticket, len(found), outbox, chooser, stream=stream,
+                    text_of=functools.partial(self.text_of, template=template),
+                )
                 for draw in range(config.n if chooser else 1):
                     text = None
                     if stops or (stream and chooser is None):
-                        text = GrowingText(self.engine.tokenizer, ids, self.template, stops)
+                        text = GrowingText(self.engine.tokenizer, ids, template, stops)
                     draws = row_generator(config.seed, str(number), sample + draw)
                     response.add(ids, draws, own, lane, text)
                 found.append(response)
         return found
 
-    def encode(self, prompt: Prompt | list[int], name: str) -> list[int]:
-        """Token ids of a prompt; raises `ApiError` where they are too many or unknown."""
-        assert self.engine is not None
-        tokenizer = self.engine.tokenizer
-        if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
-            request = Request(id=name, prompt="", prompt_ids=prompt)
-        else:
-            request = Request(id=name, prompt=prompt)
-        ids = answers.encode_request(request, self.template, self._renderer, tokenizer)
-        if max(ids) >= self.engine.vocabulary_size or min(ids) < 0:
-            raise bad_request(
-                f"Token ids must be from 0 to {self.engine.vocabulary_size - 1}, got "
-                f"{max(ids) if min(ids) >= 0 else min(ids)}.", "prompt",
-            )
-        self._check_length(len(ids), "prompt")
-        return ids
-
-    def encode_completions(
-        self, prompts: Sequence[Prompt], completions: Sequence[str]
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts and completions as the reward model was trained to read them."""
-        prompt_ids, response_ids = self.scorer.encode(prompts, completions)
-        self._check_rows(prompt_ids, response_ids)
-        return prompt_ids, response_ids
-
-    def encode_written(
-        self, texts: Sequence[str], prompts: Sequence[str] | None
-    ) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts with completions that are written out already, closed by end-of-text
-        where the template says so; paddings and end-of-text around them do not matter."""
-        tokenizer, prompt_ids, response_ids = self.scorer.tokenizer, [], []
-        for index, text in enumerate(texts):
-            ids = self._stripped(tokenizer(text, add_special_tokens=False)["input_ids"])
-            before: list[int] = []
-            if prompts is not None and text.startswith(prompts[index]):
-                before = tokenizer(prompts[index], add_special_tokens=False)["input_ids"]
-            if ids[: len(before)] != before or len(ids) == len(before):
-                before = []
-            prompt_ids.append(list(before))
-            response_ids.append(self.scorer.close_response(ids[len(before) :]))
-        self._check_rows(prompt_ids, response_ids)
-        return prompt_ids, response_ids
-
-    def _stripped(self, ids: Sequence[int]) -> list[int]:
-        """Without paddings at either end and end-of-text at the end."""
-        tokenizer, ids = self.scorer.tokenizer, list(ids)
-        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-        while ids and ids[-1] in (pad, end):
-            ids.pop()
-        begin = 0
-        while begin < len(ids) and pad != end and ids[begin] == pad:
-            begin += 1
-        return ids[begin:]
-
-    def _check_rows(
-        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]
-    ) -> None:
-        limit = self.scorer.position_limit
-        for row, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
-            length = len(prompt) + len(response)
-            if not response:
-                raise bad_request(f"Completion {row} holds no token to score.", "input")
-            self._check_length(length, "input")
-            if limit is not None and length > limit:
-                raise bad_request(
-                    f"Completion {row} has {length} tokens with its prompt; the reward model reads "
-                    f"at most {limit}.", "input", "context_length_exceeded",
-                )
-
-    def _check_length(self, tokens: int, param: str) -> None:
-        if tokens > self.limits.max_prompt_tokens:
-            raise bad_request(
-                f"The text has {tokens} tokens; this server takes at most "
-                f"{self.limits.max_prompt_tokens}.", param, "context_length_exceeded",
-            )
-
-    def _room(self, ids: Sequence[int], max_tokens: int | None) -> int:
-        """New tokens that a response may have."""
-        assert self.engine is not None
-        limits = [self.engine.position_limit, getattr(self.scorer, "position_limit", None)]
-        longest = min((limit for limit in limits if limit is not None), default=None)
-        wanted = self.limits.max_tokens if max_tokens is None else max_tokens
-        if longest is None or len(ids) + wanted <= longest:
-            return wanted
-        if max_tokens is None and len(ids) < longest:
-            return longest - len(ids)
-        raise bad_request(
-            f"The prompt has {len(ids)} tokens and {wanted} more are asked for; the models read at "
-            f"most {longest}.", "max_tokens", "context_length_exceeded",
-        )
+def _unguided(config: DecodingConfig) -> bool:
+    """Whether weights of 0 leave nothing of a method that adds rewards."""
+    ends = config.weight_end in (None, 0)
+    return config.weight == 0 and ends and not config.target_kl
 
 
 def goals_of(folder: Path, scorer: Any) -> dict[str, GoalState]:

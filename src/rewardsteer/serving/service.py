@@ -1,8 +1,8 @@
-"""What all routes share: models, queue, figures, and the thread that reads texts."""
+"""What all routes share: models, queue, figures, and the threads that read texts."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable
-from concurrent.futures import ThreadPoolExecutor
+import time
+from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, TypeVar
 
 from starlette.requests import Request
@@ -14,8 +14,9 @@ from rewardsteer.serving.errors import ApiError
 from rewardsteer.serving.failures import as_api_error
 from rewardsteer.serving.metrics import Metrics
 from rewardsteer.serving.served import Served
+from rewardsteer.serving.text_stage import TextStage
 from rewardsteer.serving.tickets import Done, Piece, Ticket, Value
-from rewardsteer.serving.waiting import listen
+from rewardsteer.serving.waiting import BEGAN, listen
 
 T = TypeVar("T")
 
@@ -32,11 +33,10 @@ class Service:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
         self.batcher = Batcher(
-            served.engine, served.scorer, limits, served.guide_of, served.text_of
+            served.engine, served.scorer, limits, served.guide_of
         )
-        self.metrics.watch(self.batcher)
-        # One thread: long texts do not hold the loop up, and tokenizers are used one at a time.
-        self._texts = ThreadPoolExecutor(1, thread_name_prefix="texts")
+        self.texts = TextStage(limits.queue)
+        self.metrics.watch(self.batcher, self.texts)
 
     def start(self) -> None:
         """Begin to work; called in the loop that will wait for events."""
@@ -44,26 +44,45 @@ class Service:
         self.batcher.start()
 
     def stop(self) -> None:
-        """End both threads."""
+        """End all threads."""
         self.batcher.close()
-        self._texts.shutdown(wait=True, cancel_futures=True)
+        self.texts.close()
 
-    async def prepare(self, function: Callable[[], T]) -> T:
-        """What a function that reads texts returns.
+    async def prepare(
+        self, http: Request, texts: Iterable[str], function: Callable[[], T], param: str = "prompt"
+    ) -> T:
+        """What a function that tokenizes texts returns.
+
+        Args:
+            http: the request, whose time this takes.
+            texts: what is tokenized.
+            function: called in another thread.
+            param: the field of the request that holds the texts.
 
         Raises:
-            ApiError: what the function raised, as a client is told of it.
+            ApiError: a text is too long, too many wait, the time is over, or what the function
+                raised, as a client is told of it.
         """
+        characters = self.served.check_characters(texts, param)
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._texts, function)
+            return await self.texts.run(
+                function, characters=characters, seconds=self._left(http), of=self.limits.seconds
+            )
         except RewardsteerError as error:
             raise as_api_error(error) from error
+
+    def _left(self, http: Request) -> float:
+        """Seconds that a request has still."""
+        began = http.scope.get(BEGAN, time.monotonic())
+        return max(0.0, self.limits.seconds - (time.monotonic() - began))
 
     def listen(
         self, http: Request, ticket: Ticket
     ) -> AsyncGenerator[Piece | Done | Value, None]:
         """Events of a request that was queued; see `rewardsteer.serving.waiting.listen`."""
-        return listen(http, ticket, self.batcher, self.metrics, self.limits.seconds)
+        return listen(
+            http, ticket, self.batcher, self.metrics, self.limits.seconds, self._left(http)
+        )
 
     async def value(self, http: Request, ticket: Ticket) -> Any:
         """The value that a queued request comes to."""

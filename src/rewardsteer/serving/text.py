@@ -31,7 +31,9 @@ class GrowingText:
     ) -> None:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
         self._opening, _, self._closing = template.response.partition("{response}")
-        self._ids = list(prompt_ids[-_CONTEXT:])
+        self._context = list(prompt_ids[-_CONTEXT:])
+        self._ids = list(self._context)
+        self._lead = ""
         # Tokens from _begin on are decoded; what is before _read is in the text already.
         self._begin, self._read = 0, len(self._ids)
         self._text = ""
@@ -63,6 +65,23 @@ class GrowingText:
             self._text, self._opening, self._closing = whole, "", ""
         return piece + self._give(end=True)
 
+    def kept(self, token_ids: Sequence[int]) -> list[int]:
+        """Tokens of the text that was given out, where a stop string has cut it: those that lie
+        before the cut, and of one that the cut divides the first part written anew."""
+        before = self._tokenizer.decode(self._context, **_OPTIONS)
+        written = self._lead + self.text
+        for count in range(len(token_ids), -1, -1):
+            some = list(token_ids[:count])
+            whole = self._tokenizer.decode([*self._context, *some], **_OPTIONS)
+            inner = whole[len(before) :] if whole.startswith(before) else whole
+            if not written.startswith(inner):
+                continue
+            rest = written[len(inner) :]
+            if rest:
+                some += self._tokenizer(rest, add_special_tokens=False)["input_ids"]
+            return some
+        raise AssertionError("no token is no text")
+
     @property
     def text(self) -> str:
         """What was given out so far."""
@@ -79,7 +98,9 @@ class GrowingText:
         if self._opening:
             if not end and len(self._text) < len(self._opening):
                 return ""
-            self._text, self._opening = self._text.removeprefix(self._opening), ""
+            if self._text.startswith(self._opening):
+                self._text, self._lead = self._text.removeprefix(self._opening), self._opening
+            self._opening = ""
         found = [at for at in (self._text.find(stop, self._given) for stop in self._stops)
                  if at >= 0]
         if found and not self.stopped:

@@ -14,13 +14,17 @@ from rewardsteer.serving.failures import as_api_error
 from rewardsteer.serving.metrics import Metrics
 from rewardsteer.serving.tickets import Done, Failed, Gone, Late, Piece, Ticket, Value
 
+# Where a request's scope says when it came, on the clock of `time.monotonic`.
+BEGAN = "rewardsteer.began"
+
 
 class ClientLeft(Exception):  # noqa: N818
     """Nobody waits for the answer any more."""
 
 
 async def listen(
-    http: Request, ticket: Ticket, batcher: Batcher, metrics: Metrics, seconds: float
+    http: Request, ticket: Ticket, batcher: Batcher, metrics: Metrics, seconds: float,
+    left: float,
 ) -> AsyncGenerator[Piece | Done | Value, None]:
     """Events of a request that was queued; whoever closes this gives the request up.
 
@@ -29,14 +33,15 @@ async def listen(
         ticket: what it waits with.
         batcher: told when nobody waits any more.
         metrics: told of clients that left.
-        seconds: after which it is too late.
+        seconds: that a request may take, or wait for its next text.
+        left: of these, what it has not spent before.
 
     Raises:
         ApiError: it failed or took too long.
         ClientLeft: the client hung up.
     """
     loop = asyncio.get_running_loop()
-    late = loop.call_later(seconds, ticket.events.put_nowait, Late())
+    late = loop.call_later(left, ticket.events.put_nowait, Late())
     watcher = loop.create_task(_watch(http, ticket))
     try:
         while True:
@@ -48,6 +53,10 @@ async def listen(
                 raise too_slow(seconds)
             if isinstance(event, Failed):
                 raise as_api_error(event.error)
+            if isinstance(event, Piece):
+                # A stream is late when nothing comes, not because much does.
+                late.cancel()
+                late = loop.call_later(seconds, ticket.events.put_nowait, Late())
             yield event
     finally:
         late.cancel()

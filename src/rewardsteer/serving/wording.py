@@ -63,7 +63,7 @@ def _sentence(error: Any, came: Any) -> str:
     kind, context = error["type"], error.get("ctx", {})
     if kind in _BOUNDS:
         words, bound = _BOUNDS[kind]
-        return f"expected {words} {context[bound]}, got {_show(came)}."
+        return f"expected {words} {_show(context[bound])}, got {_show(came)}."
     if kind == "literal_error":
         return f"expected {context['expected']}, got {_show(came)}."
     if kind == "too_short":

@@ -1,0 +1,122 @@
+"""vLLM's and Infinity's forms of asking for rewards: classification, pooling, scoring, reranking.
+
+A pair (a query with a document, ``text_1`` with ``text_2``) is a prompt with its completion.
+"""
+
+import math
+import secrets
+import time
+from typing import Any
+
+from starlette.requests import Request
+
+from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.replies import (
+    ClassData,
+    DocumentText,
+    InfinityClassReply,
+    LabelScore,
+    PoolingData,
+    PoolingReply,
+    Ranked,
+    RerankReply,
+    ScoreData,
+)
+from rewardsteer.serving.reward_schema import PairsRequest, RerankRequest, TextsRequest
+from rewardsteer.serving.rewards import RewardJob
+from rewardsteer.serving.scoring import check_count, job_of, score, usage_of, written_job
+from rewardsteer.serving.service import Service
+
+
+async def classify(
+    service: Service, request: TextsRequest, http: Request
+) -> PoolingReply | InfinityClassReply:
+    """Answer ``/classify``; the sigmoid of rewards, unless the request wants them as they are."""
+    job, values = await _rewards(service, request, http)
+    raw = request.use_activation is False or bool(request.raw_scores)
+    shown = values if raw else [_sigmoid(value) for value in values]
+    if request.raw_scores is not None:
+        return InfinityClassReply(
+            **_head(service, "classify"), usage=usage_of(job),
+            data=[[LabelScore(score=value)] for value in shown],
+        )
+    data = [ClassData(index=index, probs=[value]) for index, value in enumerate(shown)]
+    return PoolingReply(**_head(service, "classify"), data=data, usage=usage_of(job))
+
+
+async def pool(service: Service, request: TextsRequest, http: Request) -> PoolingReply:
+    """Answer ``/pooling``: rewards as they are, unless the request wants their sigmoid."""
+    job, values = await _rewards(service, request, http)
+    if request.use_activation:
+        values = [_sigmoid(value) for value in values]
+    data = [PoolingData(index=index, data=[value]) for index, value in enumerate(values)]
+    return PoolingReply(**_head(service, "pool"), data=data, usage=usage_of(job))
+
+
+async def score_pairs(service: Service, request: PairsRequest, http: Request) -> PoolingReply:
+    """Answer ``/score``: rewards as they are, unless the request wants their sigmoid."""
+    _check(service, request.model)
+    prompts, completions = request.pairs
+    check_count(service, len(completions), "text_2")
+    job = await job_of(service, http, prompts, completions)
+    values = [one.reward for one in await score(service, job, http)]
+    if request.use_activation:
+        values = [_sigmoid(value) for value in values]
+    data = [ScoreData(index=index, score=value) for index, value in enumerate(values)]
+    return PoolingReply(**_head(service, "score"), data=data, usage=usage_of(job))
+
+
+async def rerank(service: Service, request: RerankRequest, http: Request) -> RerankReply:
+    """Answer ``/rerank``: documents as completions of the query, highest reward first."""
+    _check(service, request.model)
+    texts = [one if isinstance(one, str) else one.text for one in request.documents]
+    check_count(service, len(texts), "documents")
+    job = await job_of(service, http, [request.query] * len(texts), texts)
+    values = [one.reward for one in await score(service, job, http)]
+    if request.use_activation:
+        values = [_sigmoid(value) for value in values]
+    order = sorted(range(len(values)), key=lambda index: -values[index])
+    results = [
+        Ranked(
+            index=index, relevance_score=values[index],
+            document=DocumentText(text=texts[index]) if request.return_documents else None,
+        )
+        for index in order[: request.top_n or None]
+    ]
+    return RerankReply(**_head(service, "rerank"), results=results, usage=usage_of(job))
+
+
+async def _rewards(
+    service: Service, request: TextsRequest, http: Request
+) -> tuple[RewardJob, list[float]]:
+    _check(service, request.model)
+    if request.messages is not None:
+        *prompt, last = request.messages
+        if last.role != "assistant":
+            raise bad_request(
+                f"Expected a last message of the role 'assistant', which is judged, got "
+                f"{last.role!r}.", "messages",
+            )
+        job = await job_of(service, http, [[one.turn for one in prompt]], [last.text])
+    else:
+        texts = [request.input] if isinstance(request.input, str) else list(request.input or ())
+        check_count(service, len(texts), "input")
+        job = await written_job(service, http, texts)
+    return job, [one.reward for one in await score(service, job, http)]
+
+
+def _check(service: Service, model: str | None) -> None:
+    served = service.served
+    service.check_model(model, served.reward_name if served.scorer else None)
+
+
+def _head(service: Service, kind: str) -> dict[str, Any]:
+    return {
+        "id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()),
+        "model": service.served.reward_name,
+    }
+
+
+def _sigmoid(value: float) -> float:
+    # Either way no exponential overflows.
+    return 1 / (1 + math.exp(-value)) if value >= 0 else math.exp(value) / (1 + math.exp(value))

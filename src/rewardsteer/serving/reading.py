@@ -1,0 +1,232 @@
+"""Texts of requests as token ids: within limits, known to the models, written by one rule.
+
+A prompt of ``/v1/completions`` is read as it is; conversations are written with the template of the
+server. The tokenizer adds its beginning-of-text unless the text opens with it already.
+"""
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, TypeVar
+
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_prompts
+from rewardsteer.decoding import generate as answers
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import DataError
+from rewardsteer.records import Message, Prompt
+from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.failures import log_failure
+
+T = TypeVar("T")
+Rows = list[list[int]]
+
+# Roles that chat templates write; they may name others of their own.
+_ROLES = ("system", "user", "assistant", "tool")
+_RAW = Template(kind="text")
+# No tokenizer's tokens are taken to be shorter: one of single characters may join to longer text.
+_SHORTEST = 8
+
+
+class TextReader:
+    """Reads texts for a policy and a reward model; either may be None.
+
+    Args:
+        engine: the policy's.
+        scorer: the reward model.
+        limits: of the server.
+        template: how conversations are written.
+        renderer: the tokenizer whose chat template writes them.
+    """
+
+    def __init__(
+        self, engine: Any, scorer: Any, limits: ServingConfig, template: Template, renderer: Any
+    ) -> None:
+        self._renderer = renderer
+        self.engine, self.scorer, self.limits, self.template = engine, scorer, limits, template
+        tokenizer = engine.tokenizer if engine is not None else scorer.tokenizer
+        longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
+        # More characters than this are more tokens than a prompt may have; no tokenizer is asked.
+        self.most_characters = max(longest, _SHORTEST) * limits.max_prompt_tokens
+
+    def check_characters(self, texts: Iterable[str], param: str) -> int:
+        """How many characters texts have together; raises `ApiError` where one of them is too long
+        to be worth tokenizing."""
+        total = 0
+        for text in texts:
+            total += len(text)
+            if len(text) > self.most_characters:
+                raise bad_request(
+                    f"The text has {len(text)} characters; this server takes at most "
+                    f"{self.limits.max_prompt_tokens} tokens, and no text with more than "
+                    f"{self.most_characters} characters.", param, "context_length_exceeded",
+                )
+        return total
+
+    def encode(self, prompt: Prompt | list[int], name: str = "0") -> list[int]:
+        """Token ids of a prompt written with the template; ids stay as they are.
+
+        Raises:
+            ApiError: too many, unknown to the policy, a role that the template does not know, or
+                text that the tokenizer cannot write.
+            DataError: the template refuses the conversation, or it encodes to nothing.
+        """
+        tokenizer = self.engine.tokenizer
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+            return self._checked(prompt)
+        request = Request(id=name, prompt=prompt)
+        if not isinstance(prompt, str):
+            self._check_roles(prompt)  # type: ignore[arg-type]
+        return self._checked(_written(
+            lambda: answers.encode_request(request, self.template, self._renderer, tokenizer)
+        ))
+
+    def encode_raw(self, prompt: str | list[int], name: str = "0") -> list[int]:
+        """Token ids of a prompt as it stands, without a template; raises as `encode` does."""
+        tokenizer = self.engine.tokenizer
+        if not isinstance(prompt, str):
+            return self._checked(prompt)
+        ids = _written(lambda: encode_prompts([prompt], _RAW, tokenizer)[0])
+        if not ids:
+            # The start of a text.
+            empty = Request(id=name, prompt="", prompt_ids=[])
+            ids = answers.encode_request(empty, self.template, tokenizer, tokenizer)
+        return self._checked(ids)
+
+    def encode_bare(self, text: str) -> list[int]:
+        """Token ids of a text without the tokenizer's own."""
+        tokenizer = self.engine.tokenizer
+        return _written(lambda: _bare(text, tokenizer))
+
+    def _checked(self, ids: Sequence[int]) -> list[int]:
+        if not ids:
+            raise bad_request("The prompt holds no token.", "prompt")
+        size = self.engine.vocabulary_size
+        wrong = next((token for token in ids if not 0 <= token < size), None)
+        if wrong is not None:
+            raise bad_request(
+                f"Token ids must be from 0 to {size - 1}, got {wrong}.", "prompt"
+            )
+        self.check_length(len(ids), "prompt")
+        return list(ids)
+
+    def _check_roles(self, messages: Sequence[Message]) -> None:
+        if self.template.kind != "chat":
+            return
+        written = str(getattr(self._renderer, "chat_template", ""))
+        for number, message in enumerate(messages):
+            role = message.role
+            if role in _ROLES or f"'{role}'" in written or f'"{role}"' in written:
+                continue
+            raise bad_request(
+                f"messages.{number}.role: expected one of {', '.join(_ROLES)}, got {role!r}.",
+                f"messages.{number}.role",
+            )
+
+    def encode_completions(
+        self, prompts: Sequence[Prompt], completions: Sequence[str]
+    ) -> tuple[Rows, Rows]:
+        """Token ids of prompts and completions as the reward model was trained to read them.
+
+        Raises:
+            ApiError: nothing to score, or too much.
+        """
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            if not prompt and not completion:
+                raise bad_request(f"Prompt and completion {row} are both empty.", "input")
+        found: tuple[Rows, Rows] = _written(lambda: self.scorer.encode(prompts, completions))
+        self._check_rows(*found)
+        return found
+
+    def encode_written(
+        self, texts: Sequence[str], prompts: Sequence[str] | None
+    ) -> tuple[Rows, Rows]:
+        """Token ids of prompts with completions that are written out already, closed by end-of-text
+        where the template says so; paddings and end-of-text around them do not matter."""
+        tokenizer = self.scorer.tokenizer
+        prompt_ids: Rows = []
+        response_ids: Rows = []
+        for index, text in enumerate(texts):
+            if not text:
+                raise bad_request(f"Text {index} is empty.", "query")
+            ids = self._stripped(_written(functools.partial(_bare, text, tokenizer)))
+            before: list[int] = []
+            if prompts is not None and text.startswith(prompts[index]):
+                before = _bare(prompts[index], tokenizer)
+            if ids[: len(before)] != before or len(ids) == len(before):
+                before = []
+            prompt_ids.append(before)
+            response_ids.append(self.scorer.close_response(ids[len(before) :]))
+        self._check_rows(prompt_ids, response_ids)
+        return prompt_ids, response_ids
+
+    def _stripped(self, ids: list[int]) -> list[int]:
+        """Without paddings at either end and end-of-text at the end."""
+        tokenizer = self.scorer.tokenizer
+        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
+        while ids and ids[-1] in (pad, end):
+            ids.pop()
+        begin = 0
+        while begin < len(ids) and pad != end and ids[begin] == pad:
+            begin += 1
+        return ids[begin:]
+
+    def _check_rows(self, prompt_ids: Rows, response_ids: Rows) -> None:
+        limit, known = self.scorer.position_limit, self.scorer.vocabulary_size
+        for row, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
+            length = len(prompt) + len(response)
+            if not response:
+                raise bad_request(f"Completion {row} holds no token to score.", "input")
+            self.check_length(length, "input")
+            if limit is not None and length > limit:
+                raise bad_request(
+                    f"Completion {row} has {length} tokens with its prompt; the reward model reads "
+                    f"at most {limit}.", "input", "context_length_exceeded",
+                )
+            if max(*prompt, *response, 0) >= known:
+                raise bad_request(
+                    f"Completion {row} holds the token id {max(*prompt, *response, 0)}; the reward "
+                    f"model has none beyond {known - 1}.", "input",
+                )
+
+    def check_length(self, tokens: int, param: str) -> None:
+        """Raise `ApiError` where a text has too many tokens."""
+        if tokens > self.limits.max_prompt_tokens:
+            raise bad_request(
+                f"The text has {tokens} tokens; this server takes at most "
+                f"{self.limits.max_prompt_tokens}.", param, "context_length_exceeded",
+            )
+
+    def room(self, ids: Sequence[int], max_tokens: int | None) -> int:
+        """New tokens that a response may have; raises `ApiError` where there are too few."""
+        limits = [self.engine.position_limit, getattr(self.scorer, "position_limit", None)]
+        longest = min((limit for limit in limits if limit is not None), default=None)
+        wanted = self.limits.max_tokens if max_tokens is None else max_tokens
+        if longest is None or len(ids) + wanted <= longest:
+            return wanted
+        if max_tokens is None and len(ids) < longest:
+            return longest - len(ids)
+        raise bad_request(
+            f"The prompt has {len(ids)} tokens and {wanted} more are asked for; the models read at "
+            f"most {longest}.", "max_tokens", "context_length_exceeded",
+        )
+
+
+def _bare(text: str, tokenizer: Any) -> list[int]:
+    return list(tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+def _written(function: Callable[[], T]) -> T:
+    """What a function that tokenizes returns.
+
+    Raises:
+        ApiError: the tokenizer cannot write the text.
+    """
+    try:
+        return function()
+    except Exception as error:
+        # The library raises nothing more exact than this.
+        if type(error) is not Exception:
+            raise
+        log_failure(error)
+        raise DataError("The text cannot be written with the model's tokenizer.") from error
