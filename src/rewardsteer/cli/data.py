@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
+
 app = typer.Typer(no_args_is_help=True, help="Prepare preference data.")
 
 
@@ -30,12 +32,14 @@ def prepare_command(
     path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("out/data"),
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
+    template: TemplateOption = None,
 ) -> None:
     """Prepare the full, partial and SFT sets of a source."""
     from rewardsteer.configuration import load_config, read_yaml
     from rewardsteer.data.config import DataConfig
     from rewardsteer.data.prepare import prepare
     from rewardsteer.data.sources import SOURCES
+    from rewardsteer.data.template import stored_template
     from rewardsteer.errors import ConfigError
     from rewardsteer.quiet import quiet_libraries
 
@@ -45,6 +49,9 @@ def prepare_command(
         SOURCES.get(source)
         settings = {"sources": [{"name": source, "path": path}]}
     config = load_config(DataConfig, settings, overrides or ())
+    written = read_template(template)
+    if written is not None:
+        config = config.model_copy(update={"template": written})
     if tokenizer is None:
         if {one.name for one in config.sources} != {"arithmetic"}:
             raise ConfigError("Give --tokenizer: lengths and prefixes are counted in its tokens.")
@@ -57,6 +64,7 @@ def prepare_command(
         made = load_tokenizer(tokenizer)
     quiet_libraries()
     manifest = prepare(config, made, out, overwrite=overwrite)
+    show_template(stored_template(manifest.template), tokenizer or "the arithmetic task")
     _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
     typer.echo(f"prepared data: {out}", err=True)
 

@@ -7,6 +7,7 @@ import typer
 
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_generation import generation_command
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 app = typer.Typer(no_args_is_help=True, help="Measure methods and reward models.")
 app.command("generation")(generation_command)
@@ -29,7 +30,7 @@ def preference_command(
     ] = "pairs",
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
-    device: Device = "auto", overwrite: Overwrite = False,
+    device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.errors import ConfigError
@@ -43,8 +44,10 @@ def preference_command(
     quiet_libraries()
     if (data is None) == (input_ is None):
         raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
+    written = read_template(template)
     pairs = _pairs(source, input_) if input_ is not None else []
-    scorer = Scorer.load(reward_model, device=device)
+    scorer = Scorer.load(reward_model, device=device, template=written)
+    show_template(scorer.template, str(reward_model))
     if data is not None:
         figures = evaluate_preference(scorer, data, batch_size=batch_size)
     else:

@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
+    from rewardsteer.data.template import Template
     from rewardsteer.evaluation.budget import Budget
     from rewardsteer.evaluation.entries import Entry, Judge
     from rewardsteer.evaluation.method_settings import MethodConfig
@@ -80,7 +82,7 @@ def generation_command(
     kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
     limit: Limit = None, device: Device = "auto", resume: Resume = False,
-    overwrite: Overwrite = False,
+    overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Compare decoding methods on the same prompts, at equal budgets if one is given."""
     from rewardsteer.decoding.requests import read_requests
@@ -98,7 +100,7 @@ def generation_command(
     baseline = check_labels(list(settings), baseline)
     limits = _budget(budget, budget_per_prompt)
     check_divergence(limits, kl_prompts)
-    requests = read_requests(prompts, limit=limit)
+    requests, written = read_requests(prompts, limit=limit), read_template(template)
     check_folder(out, resume=resume, overwrite=overwrite)
     pairs = _pair_judge(judge_url, judge_model, judge_key_env)
     metrics: dict[str, Any] = {}
@@ -108,6 +110,7 @@ def generation_command(
         "model": model, "judge": str(judge), "baseline": baseline, "coherence": coherence,
         "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
         "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
+        "template": None if written is None else written.model_dump(mode="json"),
     }
     scorers = _scorers([str(judge), *(one for row in settings.values() for one in row.folders)],
                        device)
@@ -187,7 +190,8 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
     if not place.exists():
         return
     before = read_json(place)
-    names = [name for name in ("model", "judge", "budget", "coherence") if name in before]
+    known = ("model", "judge", "budget", "coherence", "template")
+    names = [name for name in known if name in before]
     changed = [name for name in names if before[name] != settings[name]]
     for part in ("methods", "fingerprints"):
         both = before.get(part, {}).keys() & settings[part].keys()
@@ -199,12 +203,28 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
         )
 
 
+def _show_templates(
+    entries: list["Entry"], written: "Template | None", tokenizer: Any, model: str
+) -> None:
+    """Print how prompts are written; where methods differ in it, for each way once."""
+    from rewardsteer.data.template import writer_of
+
+    ways: dict[str, tuple[Template, str]] = {}
+    for entry in entries:
+        template, carrier = writer_of(written, tokenizer, entry.scorer)
+        name = model if carrier is tokenizer else getattr(entry.scorer, "name", "") or model
+        ways.setdefault(template.model_dump_json(), (template, name))
+    for template, name in ways.values():
+        show_template(template, name)
+
+
 def _compare(
     entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
     out: Path, budget: "Budget | None", device: str, kl_prompts: int, *, resume: bool,
     overwrite: bool,
 ) -> None:
     """Run the comparison; files and tables."""
+    from rewardsteer.data.template import stored_template
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.evaluation.generation import compare
     from rewardsteer.models.checkpoint import load_tokenizer
@@ -216,8 +236,11 @@ def _compare(
     policy = load_policy(described["model"], device=device)
     claim_folder(out, resume=resume, overwrite=overwrite)
     write_json(out / "run.json", described)
+    written = described["template"] and stored_template(described["template"])
+    _show_templates(entries, written, tokenizer, described["model"])
     methods = compare(
         entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
+        template=written,
         budget=budget, kl_prompts=kl_prompts, announce=lambda text: typer.echo(text, err=True),
     )
     for name, svg in report.frontiers(read_json(out / "summary.json")).items():

@@ -9,6 +9,7 @@ import typer
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -24,9 +25,10 @@ Prompts = Annotated[
 ]
 Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
 MethodName = Annotated[
-    str, typer.Option(
+    str | None, typer.Option(
         help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
-        "speculative_rejection."
+        "speculative_rejection. Default: farma, genarm, args or pargs, by the reward model; none "
+        "without one."
     )
 ]
 RewardModels = Annotated[
@@ -93,10 +95,6 @@ MaxNewTokens = Annotated[int, typer.Option(help="Longest response, end-of-text i
 BatchSize = Annotated[int, typer.Option(help="Rows decoded together.")]
 Seed = Annotated[int, typer.Option(help="Every prompt draws from its own generator.")]
 Limit = Annotated[int | None, typer.Option(help="Answer the first so many prompts.")]
-TemplateFile = Annotated[
-    Path | None,
-    typer.Option(help="YAML template for prompts; default: the reward model's, else plain."),
-]
 ShareBackbone = Annotated[
     bool,
     typer.Option(help="Put a reward model kept as an adapter on the policy's own weights."),
@@ -106,7 +104,7 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 
 def generate_command(
-    model: Model, prompts: Prompts, output: Output, method: MethodName = "none",
+    model: Model, prompts: Prompts, output: Output, method: MethodName = None,
     reward_model: RewardModels = None, goal: GoalFile = None, goal_name: GoalName = None,
     weight: Weights = None, weight_schedule: WeightSchedule = "constant",
     weight_end: WeightEnd = None, target_kl: TargetKl = None, max_kl: MaxKl = None,
@@ -114,7 +112,7 @@ def generate_command(
     n: Samples = 8, beam: Beam = 4, branches: Branches = 2, step_separator: StepSeparator = "\n",
     step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
     max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
-    overrides: Settings = None, limit: Limit = None, template: TemplateFile = None,
+    overrides: Settings = None, limit: Limit = None, template: TemplateOption = None,
     device: PolicyDevice = "auto",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
     share_backbone: ShareBackbone = False,
@@ -123,12 +121,13 @@ def generate_command(
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.quiet import quiet_libraries
 
-    folders, weights = reward_model or [], weight or []
+    folders, weights, written = reward_model or [], weight or [], read_template(template)
+    method = method or _natural_method(folders)
+    _refuse_unused(method, folders, weights)
     # One weight is the run's; those of several reward models are within their sum.
     single = weights[0] if weights and len(folders) < 2 else 1.0
     config = load_config(
@@ -152,28 +151,63 @@ def generate_command(
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype)
     scorer = _load_scorer(
-        folders, weights, config, goal_state, reward_device or device, reward_dtype,
+        folders, weights, config, goal_state, reward_device or device, reward_dtype, written,
         policy={"source": model, "device": device, "dtype": dtype} if share_backbone else None,
     )
-    written_as = load_config(Template, template) if template else None
-    written_as = written_as or getattr(scorer, "template", None) or Template()
+    tokenizer, written = _writing(written, model, scorer, folders)
     settings = config.model_dump(mode="json") | {
         "model": model,
         "reward_model": ", ".join(map(str, folders)) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
-        "template": written_as.model_dump(mode="json"),
+        "template": written.model_dump(mode="json"),
     }
     if vllm is not None:
         settings["engine"] = engine
     _write(
-        config, requests, output, settings, scorer, goal_state, written_as, resume=resume,
-        policy={"source": model, "device": device, "dtype": dtype},
+        config, requests, output, settings, scorer, goal_state, written, resume=resume,
+        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer},
         vllm=None if vllm is None else vllm | {"reward_dtype": reward_dtype} | {
             "reward_device": reward_device or device
         },
     )
+
+
+def _natural_method(folders: list[Path]) -> str:
+    """What the (first) reward model was trained for; none without one."""
+    from rewardsteer.models.checkpoint import read_card
+    from rewardsteer.models.compatibility import natural_method
+
+    if not folders:
+        return "none"
+    card = read_card(folders[0])
+    return natural_method(card.head.kind, card.objective)
+
+
+def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> None:
+    """Raise `ConfigError` where what is given would be without effect."""
+    from rewardsteer.errors import ConfigError
+
+    for given, option in ((folders, "--reward-model"), (weights, "--weight")):
+        if method == "none" and given:
+            raise ConfigError(
+                f"{option} is not used by --method none; choose a method that is guided, or leave "
+                f"{option} out."
+            )
+
+
+def _writing(
+    template: "Template | None", model: str, scorer: Any, folders: list[Path]
+) -> "tuple[Any, Template]":
+    """The policy's tokenizer, and how its prompts are written, which is printed."""
+    from rewardsteer.data.template import writer_of
+    from rewardsteer.models.checkpoint import load_tokenizer
+
+    tokenizer = load_tokenizer(model)
+    written, carrier = writer_of(template, tokenizer, scorer)
+    show_template(written, model if carrier is tokenizer else str(folders[0]))
+    return tokenizer, written
 
 
 def _check_sharing(
@@ -242,7 +276,8 @@ def _load_goal(
 
 def _load_scorer(
     folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
-    device: str, dtype: str | None, policy: dict[str, Any] | None = None,
+    device: str, dtype: str | None, template: "Template | None",
+    policy: dict[str, Any] | None = None,
 ) -> Any:
     """The reward model, several as one, after the checks that need only their cards; None when none
     was given. With a policy, on its weights."""
@@ -271,7 +306,9 @@ def _load_scorer(
 
         return SharedScorer(_load_policy(policy), policy["source"], folders[0])
     kind = parse_dtype(dtype)
-    scorers = [Scorer.load(folder, device=device, dtype=kind) for folder in folders]
+    scorers = [
+        Scorer.load(folder, device=device, dtype=kind, template=template) for folder in folders
+    ]
     return scorers[0] if len(scorers) == 1 else RewardEnsemble(scorers, weights)
 
 
@@ -292,12 +329,11 @@ def _write(
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.decoding.generate import build_method, generate
     from rewardsteer.errors import RewardsteerError
-    from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
 
     method = build_method(config, scorer, goal)
-    tokenizer = load_tokenizer(policy["source"])
+    tokenizer = policy["tokenizer"]
     if method.scorer is not None:
         check_vocabularies(tokenizer, method.scorer)
     done = answered(output, settings) if resume else set()

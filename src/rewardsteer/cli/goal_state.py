@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.goals.config import GoalConfig
@@ -38,6 +39,7 @@ def goal_state_command(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace goals of the same name.")] = False,
+    template: TemplateOption = None,
 ) -> None:
     """Make goal states: where preferred responses end in the reward model's hidden states."""
     import shutil
@@ -50,6 +52,7 @@ def goal_state_command(
     from rewardsteer.models.scorer import Scorer
 
     config = load_config(GoalConfig, {}, settings or [])
+    written = read_template(template)
     if sum(source is not None for source in (data, add, import_npy)) != 1:
         raise ConfigError("Give one of --data, --add and --import-npy: where the goal comes from.")
     single = config.kind in ("mean", "contrast") and not config.by_subset
@@ -66,7 +69,8 @@ def goal_state_command(
             f"{folder} holds goals named {', '.join(map(repr, taken))} already; choose another "
             "with name=…, or pass --overwrite."
         )
-    scorer = Scorer.load(reward_model, device=device)
+    scorer = Scorer.load(reward_model, device=device, template=written)
+    show_template(scorer.template, str(reward_model))
     work = folder / ".goal-state"
     if overwrite and not resume:
         shutil.rmtree(work, ignore_errors=True)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device, Dtype, parse_dtype
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
@@ -63,7 +64,7 @@ def inspect_command(
     top_k: TopK = 10, max_new_tokens: MaxNewTokens = 64, seed: Seed = 0, goal: Goal = None,
     goal_name: GoalName = None, filter_: Signal = None, threshold: Threshold = 0.0,
     start: Start = 5, alternatives: Alternatives = 6, device: Device = "auto", dtype: Dtype = None,
-    overwrite: Overwrite = False,
+    overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Rewards, similarities and what guidance changed at every token of some completions."""
     from rewardsteer.cli.score import find_goal
@@ -84,7 +85,8 @@ def inspect_command(
     rows = _rows(prompt, completion, input_, limit)
     rule = _rule(filter_, threshold, start)
     place: dict[str, Any] = {"device": device, "dtype": parse_dtype(dtype)}
-    scorer = Scorer.load(reward_model, **place)
+    scorer = Scorer.load(reward_model, template=read_template(template), **place)
+    show_template(scorer.template, str(reward_model))
     state = find_goal(scorer, reward_model, goal, goal_name)
     settings = {
         "policy": model, "reward_model": str(reward_model), "weight": weight,

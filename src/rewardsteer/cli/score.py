@@ -7,9 +7,11 @@ import typer
 
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.data.rows import Rows
+    from rewardsteer.data.template import Template
     from rewardsteer.evaluation.scoring import Described, Engine, Settings
 
 Problems = Annotated[
@@ -71,6 +73,7 @@ def score_command(
     ] = "transformers",
     vllm_option: VllmOptions = None,
     ray_address: RayAddress = None, ray_actors: RayActors = None,
+    template: TemplateOption = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
@@ -80,15 +83,17 @@ def score_command(
     from rewardsteer.outputs import check_folder, claim_folder
 
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
+    written = read_template(template)
     rows = plain_rows(input_, shard_rows)
     one_file = rows is not None or (input_.is_file() and output.suffix in (".jsonl", ".parquet"))
     (check_output if one_file else check_folder)(output, resume=resume, overwrite=overwrite)
     per_token = rows is None if tokens is None else tokens
     scorer: Described
     if vllm is not None:
-        scorer = VllmScorer(reward_model, dtype, tokens=per_token, **vllm)
+        scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
     else:
-        scorer = _scorer(engine, reward_model, device, dtype)
+        scorer = _scorer(engine, reward_model, device, dtype, written)
+    show_template(scorer.template, str(reward_model))
     settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
     if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
@@ -100,8 +105,8 @@ def score_command(
         from rewardsteer.evaluation.ray_scoring import on_ray
 
         return on_ray(
-            reward_model, found, settings, device=device, dtype=dtype, address=ray_address,
-            actors=ray_actors,
+            reward_model, found, settings, device=device, dtype=dtype, template=written,
+            address=ray_address, actors=ray_actors,
         )
 
     how = {"resume": resume, "overwrite": overwrite}
@@ -134,7 +139,9 @@ def _score(
         )
 
 
-def _scorer(engine: str, folder: Path, device: str, dtype: str | None) -> "Described":
+def _scorer(
+    engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None"
+) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
     from rewardsteer.cli.devices import parse_dtype
 
@@ -142,10 +149,10 @@ def _scorer(engine: str, folder: Path, device: str, dtype: str | None) -> "Descr
     if engine == "ray":
         from rewardsteer.evaluation.ray_scoring import describe_folder
 
-        return describe_folder(folder)
+        return describe_folder(folder, template)
     from rewardsteer.models.scorer import Scorer
 
-    return Scorer.load(folder, device=device, dtype=kind)
+    return Scorer.load(folder, device=device, dtype=kind, template=template)
 
 
 def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:

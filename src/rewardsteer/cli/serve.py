@@ -7,8 +7,10 @@ import typer
 
 from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
+    from rewardsteer.data.template import Template
     from rewardsteer.serving.config import ServingConfig
     from rewardsteer.serving.served import Served
 
@@ -32,13 +34,6 @@ Temperature = Annotated[
 ]
 Name = Annotated[
     str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
-]
-TemplateFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="YAML template for prompts; default: the reward model's, else the tokenizer's chat "
-        "template, else plain."
-    ),
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
 Port = Annotated[int, typer.Option(help="Port; 0 takes a free one and tells it.")]
@@ -65,7 +60,7 @@ Limits = Annotated[
 def serve_command(
     model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
     weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, name: Name = None,
-    template: TemplateFile = None, host: Host = "127.0.0.1", port: Port = 8000,
+    template: TemplateOption = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
     device: PolicyDevice = "auto", reward_device: RewardDevice = None, dtype: Dtype = None,
     reward_dtype: RewardDtype = None, engine: Engine = "transformers",
@@ -79,7 +74,7 @@ def serve_command(
     from rewardsteer.errors import ConfigError
     from rewardsteer.serving.config import ServingConfig
 
-    options = vllm_options(engine, vllm_option or [])
+    options, written = vllm_options(engine, vllm_option or []), read_template(template)
     limits = load_config(ServingConfig, {}, limit or [])
     try:
         from rewardsteer.serving.run import bind, check_reach, read_key, run
@@ -104,7 +99,7 @@ def serve_command(
     # Before models load: that the port is taken is told at once.
     place = bind(host, port)
     served = _load(
-        model, reward_model, limits, method=method, name=name, template=template,
+        model, reward_model, limits, method=method, name=name, template=written,
         settings={"weight": weight, "top_k": top_k} | (
             {"mode": "greedy"} if temperature == 0 else {"temperature": temperature}
         ),
@@ -115,18 +110,19 @@ def serve_command(
 
 def _load(
     model: str | None, reward_model: Path | None, limits: "ServingConfig", *, method: str | None,
-    name: str | None, template: Path | None, settings: dict[str, Any],
+    name: str | None, template: "Template | None", settings: dict[str, Any],
     devices: tuple[str, str], dtypes: tuple[str | None, str | None],
 ) -> "Served":
     """The models, after the checks that need only their cards."""
     from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.template import Template
+    from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+    from rewardsteer.models.compatibility import natural_method
     from rewardsteer.models.scorer import Scorer
-    from rewardsteer.serving.served import Served, goals_of, natural_method
+    from rewardsteer.serving.served import Served, goals_of
 
     if method is None:
         method = "none"
@@ -134,11 +130,10 @@ def _load(
             card = read_card(reward_model)
             method = natural_method(card.head.kind, card.objective)
     defaults = load_config(DecodingConfig, settings | {"method": method})
-    written = load_config(Template, template) if template else None
     scorer = goals = policy = tokenizer = None
     if reward_model is not None:
         scorer = Scorer.load(
-            reward_model, device=devices[1], dtype=parse_dtype(dtypes[1])
+            reward_model, device=devices[1], dtype=parse_dtype(dtypes[1]), template=template
         )
         goals = goals_of(reward_model, scorer)
     if model is not None:
@@ -146,6 +141,8 @@ def _load(
         policy = load_policy(model, device=devices[0], dtype=parse_dtype(dtypes[0]))
     folder = Path(model) if model and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
+    written, carrier = writer_of(template, tokenizer, scorer)
+    show_template(written, str(model if carrier is tokenizer else reward_model))
     return Served(
         policy, tokenizer, scorer, defaults, limits, template=written, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),

@@ -50,10 +50,17 @@ def read_template(value: str | None) -> "Template | None":
     return load_config(Template, Path(value))
 
 
-def show_template(template: "Template", tokenizer: Any) -> None:
-    """Print once how prompts and responses are written, on the error stream."""
-    name = str(getattr(tokenizer, "name_or_path", "")) or "the tokenizer"
+def show_template(template: "Template", carrier: str) -> None:
+    """Print once how prompts and responses are written, on the error stream.
+
+    Args:
+        template: with its kind resolved.
+        carrier: the model or tokenizer whose chat template writes them.
+    """
     if template.kind == "chat":
-        typer.echo(f"template: chat (the chat template of {name})", err=True)
+        typer.echo(f"template: chat (the chat template of {carrier})", err=True)
     else:
-        typer.echo(f"template: text (prompts as {template.prompt!r})", err=True)
+        typer.echo(
+            f"template: text (prompts as {template.prompt!r}, conversations with "
+            f"{template.turns.get('user', '')!r})", err=True,
+        )

@@ -15,6 +15,7 @@ _PROBE = "REWARDSTEER-PROBE"
 class _Around(NamedTuple):
     template: Any
     openings: tuple[str, ...]
+    begin: str
     end: str
 
 
@@ -60,6 +61,11 @@ def turn_end(tokenizer: Any) -> str:
     return _around(tokenizer).end
 
 
+def turn_begin(tokenizer: Any) -> str:
+    """What the chat template writes between an opened assistant turn and its content."""
+    return _around(tokenizer).begin
+
+
 def written_already(text: str, tokenizer: Any) -> bool:
     """Whether the chat template has written a text: it begins with the special tokens that the
     template opens a conversation with (its beginning-of-text may be missing)."""
@@ -73,20 +79,24 @@ def _around(tokenizer: Any) -> _Around:
     template = getattr(tokenizer, "chat_template", None)
     found = _known.get(tokenizer)
     if found is None or found.template != template:
-        found = _known[tokenizer] = _Around(template, _openings(tokenizer), _end(tokenizer))
+        found = _known[tokenizer] = _Around(
+            template, _openings(tokenizer), *_turn(tokenizer)
+        )
     return found
 
 
-def _end(tokenizer: Any) -> str:
+def _turn(tokenizer: Any) -> tuple[str, str]:
+    """What stands before the content of an opened assistant turn, and behind it."""
     talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
     whole = write_chat(tokenizer, talk)
-    _, found, end = whole.rpartition(_PROBE)
+    before, found, end = whole.rpartition(_PROBE)
     if not found:
         raise DataError(
             f"The chat template of {tokenizer.name_or_path} writes no assistant turns; give "
             "another one, or use template.kind=text."
         )
-    return end
+    opened = write_chat(tokenizer, talk[:1], answer=True)
+    return before.removeprefix(opened) if before.startswith(opened) else "", end
 
 
 def _openings(tokenizer: Any) -> tuple[str, ...]:

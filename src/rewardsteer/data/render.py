@@ -5,7 +5,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rewardsteer.data.chat import turn_end, write_chat, written_already
+from rewardsteer.data.chat import turn_begin, turn_end, write_chat, written_already
 from rewardsteer.data.template import Template, resolve
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
@@ -89,7 +89,7 @@ def render_closed(
     end, content = turn_end(tokenizer), render_response(response, template)
     prompt = as_prompt(prompt)
     if isinstance(prompt, str) and written_already(prompt, tokenizer):
-        whole = _with_beginning(prompt, tokenizer) + content + end
+        whole = _with_beginning(prompt, tokenizer) + turn_begin(tokenizer) + content + end
     else:
         turn = {"role": "assistant", "content": content}
         whole = write_chat(tokenizer, [*_messages(prompt, template), turn], tools=tools)

@@ -92,8 +92,9 @@ def check_template(manifest: Manifest, template: Template, folder: Path, reader:
     if stored_template(manifest.template) != template:
         raise MismatchError(
             f"The data in {folder} was written with another response template than the reward "
-            f"model {reader} was trained with; prepare it again with the template in the model's "
-            "rewardsteer.json."
+            f"model {reader} uses; prepare it again with the model's template (rewardsteer.json, "
+            "or --template auto with the model's tokenizer where it has none), or pass the data's "
+            "as --template."
         )
 
 

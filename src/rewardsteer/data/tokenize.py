@@ -157,7 +157,9 @@ def close_response(
     """
     template = resolve(template, tokenizer)
     end = response_end(template, tokenizer)
-    stops = {*stop_ids, tokenizer.eos_token_id, *end[:1]}
+    # A template may close with blanks, which responses have too.
+    own = [token for token in end[:1] if token in tokenizer.added_tokens_decoder]
+    stops = {*stop_ids, tokenizer.eos_token_id, *own}
     ids = list(response_ids)
     if end and ids[-len(end) :] == end:
         ids = ids[: -len(end)]

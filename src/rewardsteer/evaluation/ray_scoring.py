@@ -35,8 +35,8 @@ class FolderDescription:
     hidden_size: int
 
 
-def describe_folder(folder: Path) -> FolderDescription:
-    """What a reward model folder holds.
+def describe_folder(folder: Path, template: Template | None = None) -> FolderDescription:
+    """What a reward model folder holds, read with its own template or a given one.
 
     Raises:
         CheckpointError: missing or damaged folder.
@@ -46,7 +46,7 @@ def describe_folder(folder: Path) -> FolderDescription:
     card = read_card(folder)
     try:
         config = AutoConfig.from_pretrained(str(folder), trust_remote_code=False)
-        template = resolve(stored_template(card.template), load_tokenizer(folder))
+        template = resolve(template or stored_template(card.template), load_tokenizer(folder))
     except (OSError, ValueError) as error:
         raise errors.CheckpointError(f"The model {folder} cannot be loaded: {error}") from error
     width = config.get_text_config(decoder=True).hidden_size
@@ -55,7 +55,8 @@ def describe_folder(folder: Path) -> FolderDescription:
 
 def on_ray(
     folder: Path, rows: Rows, settings: Settings, *, device: str = AUTO,
-    dtype: str | None = None, address: str | None = None, actors: int | None = None,
+    dtype: str | None = None, template: Template | None = None, address: str | None = None,
+    actors: int | None = None,
 ) -> Engine:
     """An engine that scores shards on a Ray cluster.
 
@@ -65,6 +66,7 @@ def on_ray(
         settings: see `Settings`.
         device: of each actor; ``cuda`` takes one GPU each, ``auto`` too where the cluster has any.
         dtype: float32, bfloat16 or float16; None: as saved.
+        template: how prompts and responses are written; None: as the folder says.
         address: of a cluster; None: the one RAY_ADDRESS names, else one on this machine alone.
         actors: how many; None: one a GPU, or one a CPU core where there is none.
 
@@ -88,7 +90,7 @@ def on_ray(
         )
         done = numbers.map_batches(
             _Actor, batch_size=1, compute=ray.data.ActorPoolStrategy(size=count),
-            fn_constructor_args=(folder.absolute(), rows, shards, settings, place, dtype),
+            fn_constructor_args=(folder.absolute(), rows, shards, settings, place, dtype, template),
             **options,
         )
         for answer in done.iter_rows():
@@ -139,13 +141,13 @@ class _Actor:
 
     def __init__(
         self, folder: Path, rows: Rows, shards: Shards, settings: Settings, device: str,
-        dtype: str | None,
+        dtype: str | None, template: Template | None,
     ) -> None:
         import torch
 
         kind = None if dtype is None else getattr(torch, dtype)
         self._rows, self._shards, self._settings = rows, shards, settings
-        self._scorer = Scorer.load(folder, device=device, dtype=kind)
+        self._scorer = Scorer.load(folder, device=device, dtype=kind, template=template)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         [shard] = batch["shard"].tolist()

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rewardsteer.data.template import resolve, stored_template
+from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.decoding.engines.vllm_engine import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
@@ -25,6 +25,7 @@ class VllmScorer(Scorer):
     Args:
         folder: a reward model with a linear head.
         dtype: float32, bfloat16 or float16; None: as saved.
+        template: how prompts and responses are written; None: as the folder says.
         tokens: give the rewards of all prefixes, not of whole completions alone.
         options: engine arguments of vLLM.
 
@@ -34,7 +35,8 @@ class VllmScorer(Scorer):
     """
 
     def __init__(
-        self, folder: Path, dtype: str | None = None, *, tokens: bool = False, **options: Any
+        self, folder: Path, dtype: str | None = None, *, tokens: bool = False,
+        template: Template | None = None, **options: Any,
     ) -> None:
         from transformers import AutoConfig
 
@@ -45,7 +47,7 @@ class VllmScorer(Scorer):
                 f"({card.head.layers}); use --engine transformers."
             )
         self.tokenizer = load_tokenizer(folder)
-        self.template = resolve(stored_template(card.template), self.tokenizer)
+        self.template = resolve(template or stored_template(card.template), self.tokenizer)
         scalar = card.head.kind == "scalar"
         self.unread_id = padding_id(AutoConfig.from_pretrained(str(folder))) if scalar else None
         self.objective, self.name = card.objective, str(folder)

@@ -92,6 +92,19 @@ def check_head(method: str, scorer: Any, needed: str, *, single: bool = False) -
             )
 
 
+def natural_method(head: str, objective: str) -> str:
+    """The method that a reward model was trained for.
+
+    Args:
+        head: ``scalar`` or ``vocabulary``.
+        objective: what it was trained on.
+    """
+    parts = objective.split("+")
+    if head == "vocabulary":
+        return "genarm" if "autoregressive" in parts else "farma"
+    return "pargs" if "partial" in parts else "args"
+
+
 def trained_with(scorer: Any, objective: str) -> bool:
     """Whether some reward model says that an objective took part in its training."""
     return any(objective in _objectives(one) for one in members(scorer))

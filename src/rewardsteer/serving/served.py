@@ -242,16 +242,3 @@ def goal_named(goals: Mapping[str, GoalState], name: str) -> GoalState:
         known = ", ".join(sorted(goals)) or "none"
         raise DataError(f"There is no goal state {name!r}; this server has: {known}.")
     return goals[name]
-
-
-def natural_method(head: str, objective: str) -> str:
-    """The method that a reward model was trained for.
-
-    Args:
-        head: ``scalar`` or ``vocabulary``.
-        objective: what it was trained on.
-    """
-    parts = objective.split("+")
-    if head == "vocabulary":
-        return "genarm" if "autoregressive" in parts else "farma"
-    return "pargs" if "partial" in parts else "args"

@@ -14,7 +14,7 @@ from typing import Any, NoReturn
 from rewardsteer.decoding.engines.vllm_requests import DEVICE, DTYPE, MODELS
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import read_card
-from rewardsteer.serving.served import natural_method
+from rewardsteer.models.compatibility import natural_method
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
