@@ -1,5 +1,6 @@
 """Guided decoding inside vLLM against the transformers engine, token for token."""
 
+import shutil
 from collections import Counter
 from types import SimpleNamespace
 
@@ -8,10 +9,13 @@ import torch
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from safetensors.torch import load_file, save_file  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: E402
 from vllm.exceptions import VLLMValidationError  # noqa: E402
 from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
 from vllm.v1.sample.logits_processor import build_logitsprocs  # noqa: E402
 
+from rewardsteer.decoding.requests import Request  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
     LENGTH,
@@ -145,6 +149,30 @@ def roomy(root):
         yield make_llm(root, logits_processors=[PROCESSOR], **LOGITS)
 
 
+@pytest.fixture(scope="module")
+def harmed(root, tmp_path_factory):
+    """A policy with a special token of its own, and a reward model that knows no number for one
+    token; requests that say nothing are guided."""
+    folder = tmp_path_factory.mktemp("harmed")
+    tokenizer = AutoTokenizer.from_pretrained(root / "policy")
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    policy = AutoModelForCausalLM.from_pretrained(root / "policy")
+    policy.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    policy.save_pretrained(folder / "policy")
+    tokenizer.save_pretrained(folder / "policy")
+    shutil.copytree(root / "farma", folder / "farma")
+    weights = load_file(folder / "farma" / "model.safetensors")
+    weights["model.embed_tokens.weight"][NOT_A_NUMBER] = float("nan")
+    save_file(weights, folder / "farma" / "model.safetensors", {"format": "pt"})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("REWARDSTEER_REWARD_MODEL", str(folder / "farma"))
+        patch.setenv("REWARDSTEER_REWARD_WEIGHT", "0.5")
+        yield make_llm(folder, logits_processors=[PROCESSOR])
+
+
+NOT_A_NUMBER, TOOL = 60, 79
+
+
 # Kept to the end of the module: vLLM takes down what all of a process share with any of them.
 @pytest.fixture(scope="module")
 def unguided(root):
@@ -260,3 +288,43 @@ def test_bad_values_are_refused_and_harm_no_one(roomy, root, monkeypatch, extra,
     [request] = make_requests(1)
     found = tokens(run(roomy, [request], [asked(0.5)]))
     assert found == expected(root, "farma", [request], 0.5, NEW)
+
+
+def test_a_request_that_cannot_be_guided_harms_no_one(harmed, root, monkeypatch, caplog):
+    """Ids that only the policy knows, rewards that are no numbers, an environment that changed."""
+    fine = [
+        one for one in make_requests(30) if NOT_A_NUMBER not in one.prompt_ids
+    ][:6]
+    strange = [
+        Request(id="tool", prompt="", prompt_ids=[10, TOOL, 12]),
+        Request(id="nan", prompt="", prompt_ids=[10, NOT_A_NUMBER, 12]),
+        Request(id="both", prompt="", prompt_ids=[NOT_A_NUMBER, TOOL]),
+    ]
+    ban = {"logit_bias": {NOT_A_NUMBER: -100, TOOL: -100}}
+    usual = vllm.SamplingParams(temperature=0, max_tokens=NEW, **ban)
+    plain = vllm.SamplingParams(
+        temperature=0, max_tokens=NEW, extra_args={"reward_weight": 0}, **ban
+    )
+    named = vllm.SamplingParams(
+        temperature=0, max_tokens=NEW, extra_args={"reward_weight": 0.5, "reward_name": "N"}, **ban
+    )
+    alone = tokens(run(harmed, fine, [usual] * 6))
+    unguided = tokens(run(harmed, [*fine, *strange], [plain] * 9))
+    assert alone != {one.id: unguided[one.id] for one in fine}
+    requests = [fine[0], strange[0], fine[1], *fine[2:5], strange[1], fine[5], strange[2]]
+    parameters = [named if one.id == "nan" else usual for one in requests]
+    beside = tokens(run(harmed, requests, parameters, many=3))
+    assert {one.id: beside[one.id] for one in fine} == alone
+    assert beside["tool"] != unguided["tool"]
+    assert beside["nan"] == unguided["nan"]
+    assert beside["both"] == unguided["both"]
+    lines = [line for line in caplog.messages if "goes on without its reward model" in line]
+    assert len(lines) == 2
+    assert any("The request N goes on" in line and "NaN or infinite" in line for line in lines)
+    # Nor does what an engine was not told matter to it.
+    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", "")
+    monkeypatch.setenv("REWARDSTEER_REWARD_WEIGHT", "much")
+    with pytest.raises(VLLMValidationError, match="REWARDSTEER_REWARD_WEIGHT must be a number"):
+        harmed.generate([{"prompt_token_ids": [5]}], usual, use_tqdm=False)
+    monkeypatch.undo()
+    assert tokens(run(harmed, fine, [plain] * 6)) == {one.id: unguided[one.id] for one in fine}

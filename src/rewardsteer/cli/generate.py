@@ -150,8 +150,10 @@ def generate_command(
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype)
+    # vLLM's reward model is put where it belongs once vLLM is there.
+    place = reward_device or (device if vllm is None else "cpu")
     scorer = _load_scorer(
-        folders, weights, config, goal_state, reward_device or device, reward_dtype, written,
+        folders, weights, config, goal_state, place, reward_dtype, written,
         policy={"source": model, "device": device, "dtype": dtype} if share_backbone else None,
     )
     tokenizer, written = _writing(written, model, scorer, folders)
@@ -168,8 +170,8 @@ def generate_command(
     _write(
         config, requests, output, settings, scorer, goal_state, written, resume=resume,
         policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer},
-        vllm=None if vllm is None else vllm | {"reward_dtype": reward_dtype} | {
-            "reward_device": reward_device or device
+        vllm=None if vllm is None else vllm | {
+            "device": device, "reward_dtype": reward_dtype, "reward_device": reward_device,
         },
     )
 

@@ -6,6 +6,10 @@ from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config
 
+# What scores in float32 can hold: beyond it a weight or a temperature makes them infinite.
+MOST_WEIGHT = 1e20
+LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-6, 1e6
+
 
 class DecodingConfig(Config):
     """Settings of one generation run.
@@ -69,11 +73,11 @@ class DecodingConfig(Config):
 
     method: str = "none"
     mode: Literal["greedy", "sample"] = "sample"
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
     top_k: int = Field(default=10, ge=0)
-    weight: float = Field(default=1.0, allow_inf_nan=False)
+    weight: float = Field(default=1.0, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
     weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
-    weight_end: float | None = Field(default=None, allow_inf_nan=False)
+    weight_end: float | None = Field(default=None, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
     target_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     max_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     n: int = Field(default=8, ge=1)

@@ -321,3 +321,22 @@ def not_a_number(what: str, prefix: Prefix, row: int) -> NonFiniteError:
         f"{what} at step {prefix.steps[row] + 1} of row {prefix.names[row]!r}; the checkpoint may "
         "be damaged, or its values overflow in this dtype: try float32."
     )
+
+
+def check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
+    """Fail the rows of which no token can be picked: logits or scores ``[B, V]`` with NaN or +inf,
+    or without any finite one."""
+    # What a row cannot have shows in its maximum.
+    best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
+    fine = best.isfinite()
+    if bool(fine.all()):
+        return
+    policy, guided = fine.tolist()
+    for row, (one, both) in enumerate(zip(policy, guided, strict=True)):
+        if not one:
+            prefix.fail(row, not_a_number("The policy gave NaN or infinite logits", prefix, row))
+        elif not both:
+            prefix.fail(row, NonFiniteError(
+                f"The weighted rewards leave float32's range at step {prefix.steps[row] + 1} of "
+                f"row {prefix.names[row]!r}; lower the weight."
+            ))

@@ -28,9 +28,8 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer, not_a_number
+from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer, check_numbers
 from rewardsteer.decoding.sampling import pick_each
-from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.prefix_state import NEW, left_pad
 from rewardsteer.records import Cost
 
@@ -172,7 +171,7 @@ class Batch:
         logits = self._reader.sync(self._ids, self._mask)
         scores = self._session.scores(prefix, logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
-        _check_numbers(logits, scores, prefix)
+        check_numbers(logits, scores, prefix)
         for place in prefix.failed:
             rows[place].waits = True
         tokens = _pick_for(rows, scores, self._config)
@@ -298,22 +297,3 @@ def _add_log_probabilities(
     for row, token, value in zip(rows, tokens, values, strict=True):
         if row.log_probability is not None and token is not None:
             row.log_probability += value
-
-
-def _check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
-    """Fail the rows of which no token can be picked: logits or scores ``[B, V]`` with NaN or +inf,
-    or without any finite one."""
-    # What a row cannot have shows in its maximum.
-    best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
-    fine = best.isfinite()
-    if bool(fine.all()):
-        return
-    policy, guided = fine.tolist()
-    for row, (one, both) in enumerate(zip(policy, guided, strict=True)):
-        if not one:
-            prefix.fail(row, not_a_number("The policy gave NaN or infinite logits", prefix, row))
-        elif not both:
-            prefix.fail(row, NonFiniteError(
-                f"The weighted rewards leave float32's range at step {prefix.steps[row] + 1} of "
-                f"row {prefix.names[row]!r}; lower the weight."
-            ))

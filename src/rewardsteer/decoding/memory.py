@@ -13,6 +13,11 @@ from rewardsteer.models.prefix_reader import PrefixReader
 _CPU = "can't allocate memory"
 
 
+def out_of_memory(error: Exception) -> bool:
+    """Whether this is what torch raises when memory runs out."""
+    return isinstance(error, torch.OutOfMemoryError) or _CPU in str(error)
+
+
 @contextmanager
 def memory_told(config: DecodingConfig, reader: PrefixReader | None = None) -> Iterator[None]:
     """Name the settings to lower, and how many rows a reader held.
@@ -23,7 +28,7 @@ def memory_told(config: DecodingConfig, reader: PrefixReader | None = None) -> I
     try:
         yield
     except RuntimeError as error:
-        if not isinstance(error, torch.OutOfMemoryError) and _CPU not in str(error):
+        if not out_of_memory(error):
             raise
         held = "" if reader is None else f" with {len(reader.tokens)} rows together"
         raise ConfigError(

@@ -13,7 +13,11 @@ Give the class by its name, not as an entry point: both of vLLM's runners load e
 each wants its own interface.
 """
 
+import logging
 import os
+from collections.abc import Mapping
+from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -27,17 +31,20 @@ from vllm.v1.sample.logits_processor import (
 from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
 
 import vllm
+from rewardsteer.decoding.engines.vllm_held import Held, find
 from rewardsteer.decoding.engines.vllm_memory import check_memory
 from rewardsteer.decoding.engines.vllm_requests import (
     DEVICE,
     DTYPE,
     DTYPES,
     NO_DRAFTS,
+    default_top_k,
+    default_weight,
     read_wish,
     reward_folders,
 )
-from rewardsteer.decoding.engines.vllm_rows import LOADED, GuidedRows, Seat
-from rewardsteer.devices import AUTO, choose_device
+from rewardsteer.decoding.engines.vllm_rows import GuidedRows, Seat
+from rewardsteer.devices import choose_device
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.compatibility import check_vocabularies
@@ -47,6 +54,8 @@ if TYPE_CHECKING:
     from vllm.config import VllmConfig
 
     from vllm import SamplingParams
+
+logger = logging.getLogger(__name__)
 
 # The interfaces of logits processors change between minor versions.
 _FIRST, _BEFORE = "0.32", "0.33.dev0"
@@ -66,6 +75,10 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
     that want it, and not at all when there is none. With tensor parallelism every rank holds the
     reward models and computes the same.
 
+    An exception in a logits processor ends vLLM's engine, and all requests with it. So nothing
+    raises here once the processor is made: a request that cannot be guided goes on with the
+    policy's own logits, and a line in the log says so (`rewardsteer.decoding.engines.vllm_rows`).
+
     The V2 runner's part needs a GPU; the tests give it that runner's data structures alone.
 
     Raises:
@@ -82,9 +95,12 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         # The V1 runner gives a device, the V2 runner its requests' state, which knows the device.
         self._state = None if isinstance(state, torch.device) else state
         device = state if self._state is None else state.device
-        scorers = load_scorers(vllm_config, device)
-        self._rows = {name: GuidedRows(scorer) for name, scorer in scorers.items()}
+        held = find(getattr(vllm_config, "additional_config", None))
+        self._folders = reward_folders()
+        scorers = load_scorers(vllm_config, device, self._folders, held)
+        self._rows = {name: GuidedRows(scorer, held) for name, scorer in scorers.items()}
         self._seats: dict[int, Seat] = {}
+        self._applied = False
 
     @classmethod
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
@@ -97,23 +113,38 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
 
     def update_state(self, batch_update: BatchUpdate | None) -> None:
         """Follow the requests that came, left or moved (V1)."""
-        process_dict_updates(self._seats, batch_update, _sit_down)
+        process_dict_updates(self._seats, batch_update, self._sit_down)
 
     def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
         """Guided logits ``[B, V]``, in place; V2 says with ``ctx`` which rows there are."""
-        seats = self._seats if ctx is None else self._seats_now(ctx)
-        for name, rows in self._rows.items():
-            asking = {row: seat for row, seat in sorted(seats.items()) if seat.wish.model == name}
-            if asking:
-                places = torch.tensor(list(asking), device=logits.device)
-                logits[places] = rows.scores(list(asking.values()), logits[places]).to(logits)
-            else:
-                rows.forget()
+        self._applied = True
+        try:
+            seats = self._seats if ctx is None else self._seats_now(ctx)
+            for name, rows in self._rows.items():
+                asking = {
+                    row: seat for row, seat in sorted(seats.items())
+                    if seat.wish.model == name and seat.lost is None
+                }
+                if asking:
+                    places = torch.tensor(list(asking), device=logits.device)
+                    logits[places] = rows.guided(list(asking.values()), logits[places])
+                else:
+                    rows.forget()
+        except Exception:
+            logger.exception("This step goes on without reward models")
         return logits
+
+    def apply_staged_writes(self) -> None:
+        """Called before every step (V2), where `apply` is not when no row of it asks: then what
+        was read for rows that are gone is given back."""
+        if not self._applied:
+            for rows in self._rows.values():
+                rows.forget()
+        self._applied = False
 
     def add_request(self, req_idx: int, sampling_params: "SamplingParams") -> bool:
         """A request takes a slot (V2); whether it asks."""
-        seat = _sit_down(sampling_params, [], [])
+        seat = self._sit_down(sampling_params, [], [])
         self._seats.pop(req_idx, None)
         if seat is not None:
             self._seats[req_idx] = seat
@@ -125,27 +156,56 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         state, seats = self._state, {}
         assert state is not None
         lengths = ctx.seq_lens_upper_bound_np.tolist()
+        spans: list[tuple[int, int, int]] = []
         for row, slot in enumerate(ctx.idx_mapping_np.tolist()):
             if slot in self._seats and lengths[row] >= state.prefill_len.np[slot]:
-                seat, prompt = self._seats[slot], int(state.prompt_len.np[slot])
-                known = len(seat.prompt) + len(seat.output)
-                new = state.all_token_ids.gpu[slot, known : lengths[row]].tolist()
-                seat.prompt += new[: max(0, prompt - known)]
-                seat.output += new[max(0, prompt - known) :]
-                seats[row] = seat
+                seat = seats[row] = self._seats[slot]
+                spans.append((slot, len(seat.prompt) + len(seat.output), lengths[row]))
+        new = _tokens(state.all_token_ids.gpu, spans)
+        for seat, (slot, known, _), ids in zip(seats.values(), spans, new, strict=True):
+            prompt = max(0, int(state.prompt_len.np[slot]) - known)
+            seat.prompt += ids[:prompt]
+            seat.output += ids[prompt:]
         return seats
 
+    def _sit_down(
+        self, params: "SamplingParams", prompt: list[int] | None, output: list[int]
+    ) -> Seat | None:
+        """The seat of a request that asks. What it asks was checked when it came, so whatever is
+        wrong now is not its fault, and it goes on unguided."""
+        try:
+            wish = read_wish(params.extra_args, self._folders)
+            if wish is not None and prompt is None:
+                raise ConfigError("The request has no prompt tokens for a reward model to read.")
+        except Exception as error:
+            logger.warning("A request goes on without its reward model: %s", error)
+            return None
+        return None if wish is None or prompt is None else Seat(wish, prompt, output)
 
-def _sit_down(params: "SamplingParams", prompt: list[int] | None, output: list[int]) -> Seat | None:
-    wish = read_wish(params.extra_args)
-    if wish is None:
-        return None
-    assert prompt is not None, "prompts without tokens are refused when the engine starts"
-    return Seat(wish, prompt, output)
+
+def _tokens(held: Tensor, spans: list[tuple[int, int, int]]) -> list[list[int]]:
+    """Token ids of spans (slot, begin, end), in one read of the device."""
+    if not spans:
+        return []
+    slots = [slot for slot, begin, end in spans for _ in range(begin, end)]
+    columns = [column for _, begin, end in spans for column in range(begin, end)]
+    where = torch.tensor([slots, columns], dtype=torch.long).to(held.device)
+    flat = iter(held[where[0], where[1]].tolist())
+    return [list(islice(flat, max(0, end - begin))) for _, begin, end in spans]
 
 
-def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, Scorer]:
-    """The reward models that the environment names, checked against what vLLM is to do."""
+def load_scorers(
+    vllm_config: "VllmConfig", device: torch.device, folders: Mapping[str, Path],
+    held: Held | None = None,
+) -> dict[str, Scorer]:
+    """The reward models, checked against what vLLM is to do.
+
+    Args:
+        vllm_config: vLLM's.
+        device: the policy's.
+        folders: of the reward models by name.
+        held: where whoever runs the engine has loaded the only one.
+    """
     model = vllm_config.model_config
     if vllm_config.speculative_config is not None:
         raise ConfigError(NO_DRAFTS)
@@ -157,12 +217,18 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
     dtype = os.environ.get(DTYPE) or None
     if dtype not in (None, *DTYPES):
         raise ConfigError(f"{DTYPE} must be one of {', '.join(DTYPES)}, got {dtype!r}.")
+    default_weight()
+    default_top_k()
     tokenizer, scorers = load_tokenizer(model.tokenizer), {}
-    where = _device(device)
-    for name, folder in reward_folders().items():
-        scorer = LOADED.get(str(folder)) or Scorer.load(
-            folder, device=where, dtype=dtype and getattr(torch, dtype)
-        )
+    named = os.environ.get(DEVICE)
+    where = choose_device(named) if named else device
+    for name, folder in folders.items():
+        if held is None:
+            scorer = Scorer.load(folder, device=where, dtype=dtype and getattr(torch, dtype))
+        else:
+            # Moved here and now, so that vLLM counts its weights when it plans its memory.
+            scorer = held.scorer
+            scorer.reward_model.to(where)
         check_vocabularies(tokenizer, scorer)
         limit = scorer.position_limit
         if limit is not None and model.max_model_len > limit:
@@ -177,13 +243,3 @@ def load_scorers(vllm_config: "VllmConfig", device: torch.device) -> dict[str, S
         utilization=vllm_config.cache_config.gpu_memory_utilization if shared else 0.0,
     )
     return scorers
-
-
-def _device(default: torch.device) -> torch.device:
-    named = os.environ.get(DEVICE) or AUTO
-    if named == AUTO:
-        return default
-    try:
-        return choose_device(named)
-    except ConfigError as error:
-        raise ConfigError(f"{DEVICE}: {error}") from error

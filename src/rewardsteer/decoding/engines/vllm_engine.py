@@ -4,9 +4,11 @@ Draws are made by vLLM, from a seed of the row's own; so they do not depend on t
 other draws than those of the transformers engine. Greedy responses are the same.
 """
 
+import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -15,17 +17,20 @@ from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import stop_ids
+from rewardsteer.decoding.engines.vllm_held import ENTRY, Held, hold
 from rewardsteer.decoding.engines.vllm_requests import (
     DEVICE,
     DTYPE,
     MODELS,
     NO_DRAFTS,
+    TOP_K,
+    WEIGHT,
     check_top_k,
 )
-from rewardsteer.decoding.engines.vllm_rows import COSTS, LOADED
 from rewardsteer.decoding.guide import Method, Reads, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.requests import Request
+from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
@@ -41,8 +46,8 @@ _PART = 8
 
 def generate(
     source: str, tokenizer: Any, requests: Sequence[Request], method: Method,
-    config: DecodingConfig, *, template: Template, reward_device: str | None = None,
-    reward_dtype: str | None = None, **options: Any,
+    config: DecodingConfig, *, template: Template, device: str = AUTO,
+    reward_device: str | None = None, reward_dtype: str | None = None, **options: Any,
 ) -> Iterator[Generation]:
     """As `rewardsteer.decoding.generate.generate`, by vLLM. What vLLM computes again after it has
     set a request aside it does not tell, so it is missing in the costs.
@@ -54,8 +59,9 @@ def generate(
         method: from `build_method`; a reward model that guides came from a folder.
         config: settings; ``batch_size`` is vLLM's ``max_num_seqs``.
         template: how prompts are written.
-        reward_device, reward_dtype: of the reward model where vLLM runs workers of its own, which
-            load it again; default: vLLM's device, as saved.
+        device: of the policy; there is one, which vLLM was built for.
+        reward_device, reward_dtype: of the reward model; default: vLLM's device, and as saved
+            where vLLM runs workers of its own, which load it again.
         options: engine arguments of vLLM.
 
     Raises:
@@ -64,6 +70,7 @@ def generate(
         DataError: a prompt that is too long or empty.
     """
     check_supported(method, config)
+    check_device(device)
     guides = method.level == "token" and method.scorer is not None
     if guides and options.get("speculative_config"):
         raise ConfigError(NO_DRAFTS)
@@ -78,13 +85,22 @@ def generate(
     )
     longest = max(len(one.ids) for one in ready) + config.max_new_tokens
     options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
+    held, settings = Held(scorer), {}
     if guides:
-        LOADED[scorer.name] = scorer
-        os.environ[MODELS] = scorer.name
-        for name, value in ((DEVICE, reward_device), (DTYPE, reward_dtype)):
-            os.environ[name] = value or ""
+        settings = {
+            MODELS: json.dumps([scorer.name]), DEVICE: reward_device or "",
+            DTYPE: reward_dtype or "", WEIGHT: "", TOP_K: "",
+        }
         options["logits_processors"] = [PROCESSOR]
-    engine = VllmEngine(start(source, **options), tokenizer, _stop_ids(source, tokenizer))
+        options["additional_config"] = {
+            **options.get("additional_config", {}), ENTRY: hold(held)
+        }
+    with environment(settings):
+        llm = start(source, **options)
+    if scorer is not None and not guides:
+        # After vLLM has taken what it takes of the device.
+        scorer.reward_model.to(choose_device(reward_device or built_for()))
+    engine = VllmEngine(llm, tokenizer, held, settings, _stop_ids(source, tokenizer))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
     return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
 
@@ -105,13 +121,17 @@ class VllmEngine:
     Args:
         llm: a ``vllm.LLM``, with the reward processor where it is to guide.
         tokenizer: the policy's.
+        held: what it shares with the processor.
+        settings: environment variables that the processor reads.
         stop_ids: tokens that end a response.
     """
 
     def __init__(
-        self, llm: Any, tokenizer: Any, stop_ids: frozenset[int] = frozenset()
+        self, llm: Any, tokenizer: Any, held: Held, settings: Mapping[str, str],
+        stop_ids: frozenset[int],
     ) -> None:
         self.llm, self.tokenizer, self.stop_ids = llm, tokenizer, stop_ids
+        self._held, self._settings = held, settings
 
     def stream(
         self, rows: Iterable[Row], guide: TokenGuide, config: DecodingConfig
@@ -124,18 +144,21 @@ class VllmEngine:
     def _generate(
         self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig
     ) -> Sequence[Row]:
-        COSTS.update((row.name, Reads()) for row in rows)
+        costs = self._held.costs
+        costs.update((row.name, Reads()) for row in rows)
         began = time.perf_counter()
-        outputs = self.llm.generate(
-            [{"prompt_token_ids": list(row.prompt_ids)} for row in rows],
-            [self._parameters(row, guide, config) for row in rows], use_tqdm=False,
-        )
+        with environment(self._settings):
+            outputs = self.llm.generate(
+                [{"prompt_token_ids": list(row.prompt_ids)} for row in rows],
+                [self._parameters(row, guide, config) for row in rows], use_tqdm=False,
+            )
         share = (time.perf_counter() - began) / len(rows)
         for row, output in zip(rows, outputs, strict=True):
             [answer] = output.outputs
             row.token_ids = list(answer.token_ids)
             row.finish_reason = answer.finish_reason
-            reads, new = COSTS.get(row.name, Reads()), len(row.token_ids)
+            row.error = self._held.failed.pop(row.name, None)
+            reads, new = costs.get(row.name, Reads()), len(row.token_ids)
             read = len(row.prompt_ids) - (output.num_cached_tokens or 0) + new - 1
             row.cost = Cost(
                 new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read,
@@ -143,7 +166,7 @@ class VllmEngine:
                 seconds=share,
             )
         for row in rows:
-            COSTS.pop(row.name, None)
+            costs.pop(row.name, None)
         return rows
 
     def _parameters(self, row: Row, guide: TokenGuide, config: DecodingConfig) -> Any:
@@ -182,6 +205,39 @@ def _wish(guide: TokenGuide, config: DecodingConfig) -> dict[str, Any]:
     return wish | ({"reward_top_k": config.top_k} if guide.scorer.head_kind == "scalar" else {})
 
 
+@contextmanager
+def environment(settings: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for as long as it lasts: what one engine is told is not for others."""
+    before = {name: os.environ.get(name) for name in settings}
+    os.environ.update(settings)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def built_for() -> str:
+    """Where vLLM runs its models; raises `ConfigError` where it is not installed."""
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise _missing(error) from error
+    return str(current_platform.device_type)
+
+
+def check_device(name: str) -> None:
+    """Raise `ConfigError` where the policy is to run elsewhere than vLLM does."""
+    if name != AUTO and choose_device(name).type != built_for():
+        raise ConfigError(
+            f"The vLLM that is installed here runs models on {built_for()}, not on {name}; leave "
+            "out --device, or use --engine transformers."
+        )
+
+
 def start(source: str, **options: Any) -> Any:
     """A ``vllm.LLM`` in this process.
 
@@ -193,14 +249,18 @@ def start(source: str, **options: Any) -> Any:
     try:
         from vllm import LLM
     except ImportError as error:
-        raise ConfigError(
-            f"vLLM cannot be imported ({error}); install rewardsteer[vllm], or use the "
-            "transformers engine."
-        ) from error
+        raise _missing(error) from error
     try:
         return LLM(source, **options)
     except (TypeError, ValueError) as error:
         raise ConfigError(f"vLLM refuses to start: {error}") from error
+
+
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"vLLM cannot be imported ({error}); install rewardsteer[vllm], or use the transformers "
+        "engine."
+    )
 
 
 def bounds(source: str | Path) -> tuple[int | None, int]:

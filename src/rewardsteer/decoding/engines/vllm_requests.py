@@ -3,13 +3,17 @@
 The environment reaches vLLM's front end, which checks requests, and its workers, which hold the
 models; nothing else that a logits processor is given does.
 
-    REWARDSTEER_REWARD_MODEL    folder of a reward model; several, separated as in PATH
+    REWARDSTEER_REWARD_MODEL    folder of a reward model; several, separated as in PATH, or as a
+                                JSON list, where names may hold the separator
+    REWARDSTEER_REWARD_WEIGHT   weight of requests that name none; default: 0, the policy alone
+    REWARDSTEER_REWARD_TOP_K    candidates of such requests, for scalar heads; default: 10
     REWARDSTEER_REWARD_DEVICE   where they are held; default: the policy's device
     REWARDSTEER_REWARD_DTYPE    float32, bfloat16 or float16; default: as saved
     REWARDSTEER_REWARD_MEMORY   share of that device's memory that they may take; default: no limit
 """
 
 import functools
+import json
 import math
 import os
 from collections.abc import Mapping
@@ -17,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.decoding.config import MOST_WEIGHT
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import read_card
 from rewardsteer.registry import nearest
@@ -25,6 +30,8 @@ MODELS = "REWARDSTEER_REWARD_MODEL"
 DEVICE = "REWARDSTEER_REWARD_DEVICE"
 DTYPE = "REWARDSTEER_REWARD_DTYPE"
 MEMORY = "REWARDSTEER_REWARD_MEMORY"
+WEIGHT = "REWARDSTEER_REWARD_WEIGHT"
+TOP_K = "REWARDSTEER_REWARD_TOP_K"
 DTYPES = ("float32", "bfloat16", "float16")
 NO_DRAFTS = (
     "Reward-guided decoding needs the logits of every token, so it does not go with speculative "
@@ -62,7 +69,7 @@ def reward_folders() -> dict[str, Path]:
     Raises:
         ConfigError: none is given, or two share a name.
     """
-    folders = [Path(part) for part in os.environ.get(MODELS, "").split(os.pathsep) if part]
+    folders = [Path(part) for part in _parts(os.environ.get(MODELS, "")) if part]
     if not folders:
         raise ConfigError(
             f"The environment variable {MODELS} names no reward model; set it to the folder of "
@@ -77,10 +84,53 @@ def reward_folders() -> dict[str, Path]:
     return named
 
 
-def read_wish(extra_args: Mapping[str, Any] | None) -> Wish | None:
-    """The wish of a request; None where it asks nothing: without ``reward_weight``, or with 0.
+def _parts(value: str) -> list[str]:
+    if not value.startswith("["):
+        # A folder whose name holds the separator is one folder.
+        return [value] if Path(value).is_dir() else value.split(os.pathsep)
+    try:
+        parts = json.loads(value)
+    except ValueError:
+        parts = None
+    if not isinstance(parts, list) or not all(isinstance(part, str) for part in parts):
+        raise ConfigError(
+            f"{MODELS} must be a folder, several separated by {os.pathsep!r}, or a JSON list of "
+            f"folders, got {value!r}."
+        )
+    return parts
+
+
+def default_weight() -> float:
+    """Weight of requests that name none; raises `ConfigError` where the environment's is none."""
+    return _number(WEIGHT, os.environ.get(WEIGHT) or "0")
+
+
+def default_top_k() -> int:
+    """Candidates of requests that name none; raises `ConfigError` as `default_weight` does."""
+    number = _number(TOP_K, os.environ.get(TOP_K) or str(_CANDIDATES))
+    top_k = int(number) if number == int(number) else number
+    check_top_k(top_k, TOP_K)
+    return int(top_k)
+
+
+def _number(name: str, value: str) -> float:
+    try:
+        number = float(value)
+    except ValueError:
+        number = math.nan
+    if not _is_weight(number):
+        raise ConfigError(f"{name} must be a number of at most {MOST_WEIGHT:g}, got {value!r}.")
+    return number
+
+
+def read_wish(
+    extra_args: Mapping[str, Any] | None, folders: Mapping[str, Path] | None = None
+) -> Wish | None:
+    """The wish of a request; None where it asks nothing: its weight is 0, or it names none and the
+    environment gives no default.
 
     Args:
+        folders: of the reward models by name; None: as the environment says now.
         extra_args: ``reward_weight`` (a number), ``reward_top_k`` (1 to 256, default 10; scalar
             heads alone), ``reward_model`` (default: the first), ``reward_name`` (text). Names that
             begin otherwise are not ours.
@@ -95,18 +145,21 @@ def read_wish(extra_args: Mapping[str, Any] | None) -> Wish | None:
             f"Unknown argument {unknown[0]!r}.{nearest(unknown[0], list(_NAMES))} Known: "
             f"{', '.join(_NAMES)}."
         )
-    if not given:
+    usual = default_weight()
+    if not given and not usual:
         return None
-    weight = given.get("reward_weight")
-    if not _is_number(weight):
-        raise ConfigError(f"'reward_weight' must be a finite number, got {weight!r}.")
-    folders = reward_folders()
+    weight = given.get("reward_weight", usual or None)
+    if not _is_weight(weight):
+        raise ConfigError(
+            f"'reward_weight' must be a finite number, got {weight!r}; at most ±{MOST_WEIGHT:g}."
+        )
+    folders = reward_folders() if folders is None else folders
     model = given.get("reward_model", next(iter(folders)))
     if model not in folders:
         raise ConfigError(
             f"'reward_model' must be one of {', '.join(map(repr, folders))}, got {model!r}."
         )
-    top_k = given.get("reward_top_k", _CANDIDATES)
+    top_k = given["reward_top_k"] if "reward_top_k" in given else default_top_k()
     check_top_k(top_k)
     if "reward_top_k" in given and _head(folders[model]) != "scalar":
         raise ConfigError(
@@ -119,18 +172,19 @@ def read_wish(extra_args: Mapping[str, Any] | None) -> Wish | None:
     return Wish(float(weight), top_k, model, name) if weight else None
 
 
-def check_top_k(top_k: Any) -> None:
+def check_top_k(top_k: Any, name: str = "reward_top_k") -> None:
     """Raise `ConfigError` unless so many candidates may be asked about."""
     whole = isinstance(top_k, int) and not isinstance(top_k, bool)
     if not whole or not 1 <= top_k <= MOST_CANDIDATES:
         raise ConfigError(
-            f"The number of candidates, 'reward_top_k', must be a whole number from 1 to "
+            f"The number of candidates, {name!r}, must be a whole number from 1 to "
             f"{MOST_CANDIDATES}, got {top_k!r}."
         )
 
 
-def _is_number(value: Any) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_weight(value: Any) -> bool:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and abs(value) <= MOST_WEIGHT
 
 
 @functools.cache
