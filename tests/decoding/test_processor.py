@@ -4,11 +4,17 @@ import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import generate
+from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.processor import GuideProcessor
-from rewardsteer.errors import ConfigError
+from rewardsteer.errors import ConfigError, NonFiniteError
 from tests.decoding.naive import naive_greedy
-from tests.decoding.test_generate import PROMPTS, folders, make_method, make_policy  # noqa: F401
+from tests.decoding.test_generate import (  # noqa: F401
+    PROMPTS,
+    folders,
+    make_method,
+    make_policy,
+    make_scorer,
+)
 
 
 def library(policy, tokenizer, processor, prompts=PROMPTS, **options):
@@ -88,3 +94,94 @@ def test_padding_must_be_known(folders):  # noqa: F811
     method = make_method(DecodingConfig(method="farma"), folders)
     with pytest.raises(ConfigError, match="pad_token_id"):
         GuideProcessor(method)
+
+
+@pytest.mark.parametrize(("name", "more"), [
+    ("cards", {"reward_target": 50.0}), ("speculative_rejection", {"n": 2}),
+    ("best_of_n", {"n": 2}),
+])
+def test_methods_that_do_not_guide_token_by_token(folders, name, more):  # noqa: F811
+    scorer = make_scorer(folders["llama"], "scalar")
+    method = build_method(DecodingConfig(method=name, **more), scorer)
+    with pytest.raises(ConfigError, match=f"method '{name}' does not guide token by token"):
+        GuideProcessor(method, pad_token_id=2)
+
+
+class TestSteps:
+    """A schedule counts from the prompt of each call of generate."""
+
+    @pytest.fixture
+    def parts(self, folders, monkeypatch):  # noqa: F811
+        policy, tokenizer = make_policy(eos_bias=-50.0)
+        config = DecodingConfig(
+            method="farma", weight=0.0, weight_schedule="linear", weight_end=10.0, max_new_tokens=8
+        )
+        method = make_method(config, folders)
+        seen = []
+        guided = method.weight.guided
+
+        def spied(logits, rewards, steps, known=None):
+            seen.extend(steps[:1])
+            return guided(logits, rewards, steps, known)
+
+        monkeypatch.setattr(method.weight, "guided", spied)
+        processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
+        return policy, tokenizer, processor, seen
+
+    @pytest.mark.parametrize("prompts", [
+        ["What is 7+8? Try"],  # as long as the last call's ids and a token more
+        ["What is 7+8?"], ["Who is 5+9?!"], ["What is"], ["What is 7+8? And what else is it?"],
+    ])
+    def test_a_reused_processor_begins_anew(self, parts, prompts):
+        policy, tokenizer, processor, seen = parts
+        library(policy, tokenizer, processor, ["What is 7+8?"], max_new_tokens=4, do_sample=False)
+        assert seen == [0, 1, 2, 3]
+        again = library(policy, tokenizer, processor, prompts, max_new_tokens=3, do_sample=False)
+        assert seen[4:] == [0, 1, 2]
+        fresh = GuideProcessor(processor._guide, pad_token_id=tokenizer.pad_token_id)
+        assert again == library(
+            policy, tokenizer, fresh, prompts, max_new_tokens=3, do_sample=False
+        )
+
+    def test_reset(self, parts):
+        policy, tokenizer, processor, seen = parts
+        [row] = library(
+            policy, tokenizer, processor, ["What is 7+8?"], max_new_tokens=4, do_sample=False
+        )
+        processor.reset()
+        longer = "What is 7+8?" + tokenizer.decode(row)
+        library(policy, tokenizer, processor, [longer], max_new_tokens=2, do_sample=False)
+        assert seen == [0, 1, 2, 3, 0, 1]
+
+    @pytest.mark.parametrize("draft", ["prompt lookup", "assistant"])
+    def test_drafts_that_are_taken_back(self, parts, folders, draft):  # noqa: F811
+        """What is kept of them has the steps, and the tokens, of decoding without drafts."""
+        policy, tokenizer, processor, seen = parts
+        prompts = ["abcabcabcabcab"]
+        expected = library(
+            policy, tokenizer, processor, prompts, max_new_tokens=8, do_sample=False
+        )
+        del seen[:]
+        options = {"prompt_lookup_num_tokens": 3}
+        if draft == "assistant":
+            assistant, _ = make_policy(eos_bias=-50.0)
+            assistant.generation_config.num_assistant_tokens = 3
+            options = {"assistant_model": assistant}
+        fresh = GuideProcessor(processor._guide, pad_token_id=tokenizer.pad_token_id)
+        found = library(
+            policy, tokenizer, fresh, prompts, max_new_tokens=8, do_sample=False, **options
+        )
+        assert found == expected
+        assert sorted(set(seen)) == list(range(max(seen) + 1))
+        assert len(seen) > 8, "no draft was taken back"
+
+
+def test_rewards_that_are_no_numbers(folders):  # noqa: F811
+    policy, tokenizer = make_policy()
+    method = make_method(DecodingConfig(method="farma"), folders)
+    with torch.no_grad():
+        embeddings = method.scorer.reward_model.carrier.get_input_embeddings()
+        embeddings.weight[tokenizer.encode("z")] = float("nan")
+    processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
+    with pytest.raises(NonFiniteError, match="step 1 of row '3'"):
+        library(policy, tokenizer, processor, max_new_tokens=4)

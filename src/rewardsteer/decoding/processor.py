@@ -2,9 +2,13 @@
 
     model.generate(**inputs, logits_processor=[GuideProcessor(guide, pad_token_id=…)])
 
-The guide's caches are kept from step to step, and follow rows that beam search reorders; rows that
-do not go on from the last call are read anew. In sampling, transformers applies temperature and
+The guide's caches are kept from step to step. They follow rows that beam search reorders, and drafts
+(prompt lookup, an assistant) that are taken back. In sampling, transformers applies temperature and
 top-k after the guide, as our own loop does.
+
+One processor may serve one call of ``generate`` after the other. A schedule of the weight counts
+from the prompt of each. That a call has begun shows in its ids, unless its prompts are those of the
+last call with what was generated; call `GuideProcessor.reset` before such a one.
 """
 
 import torch
@@ -26,7 +30,8 @@ class GuideProcessor(LogitsProcessor):
             are one); the processor then serves prompts of this batch alone.
 
     Raises:
-        ConfigError: neither way to know the padding was given.
+        ConfigError: neither way to know the padding was given; the method does not guide token by
+            token.
     """
 
     supports_continuous_batching = False
@@ -40,24 +45,52 @@ class GuideProcessor(LogitsProcessor):
                 "GuideProcessor must know which tokens are padding: pass pad_token_id, or the "
                 "prompts' attention_mask."
             )
+        if guide.level != "token":
+            raise ConfigError(
+                f"The method {guide.name!r} does not guide token by token, which is all that a "
+                "logits processor can do; rewardsteer.decoding.generate.generate runs it."
+            )
         self._guide = guide
         self._pad = pad_token_id
         self._prompt_mask = None if attention_mask is None else attention_mask.cpu().long()
         self._session: GuideSession | None = None
         self._last = torch.empty(0, 0, dtype=torch.long)
-        self._steps = 0
+        self._prompt = 0
+
+    def reset(self) -> None:
+        """Forget the last call of ``generate``: what comes next are prompts."""
+        self._session = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """Guided scores ``[B, V]`` from ids ``[B, T]`` and the policy's scores ``[B, V]``."""
+        """Guided scores ``[B, V]`` from ids ``[B, T]`` and the policy's scores ``[B, V]``.
+
+        Raises:
+            NonFiniteError: rewards of some row are no numbers.
+        """
         ids = input_ids.cpu()
-        grown = len(ids) == len(self._last) and ids.shape[1] == self._last.shape[1] + 1
-        if self._session is None or not grown:
-            self._session, self._steps = self._guide.open(), 0
+        mask = self._mask(ids)
+        if self._session is None or not self._goes_on(ids):
+            self._session = self._guide.open()
+            prompts = ids if self._prompt_mask is None else self._prompt_mask
+            self._prompt = prompts.shape[1]
         names = [str(row) for row in range(len(ids))]
-        prefix = Prefix(ids, self._mask(ids), [self._steps] * len(ids), names)
+        prefix = Prefix(ids, mask, [ids.shape[1] - self._prompt] * len(ids), names)
         guided = self._session.scores(prefix, scores)
-        self._last, self._steps = ids, self._steps + 1
+        for error in prefix.failed.values():
+            raise error
+        self._last = ids
         return guided.to(scores.dtype)
+
+    def _goes_on(self, ids: Tensor) -> bool:
+        """Whether these rows are later, or drafted again, in the call of which the last ones are:
+        all but their last tokens stand in some row of the last ids, behind its prompt."""
+        width, last = ids.shape[1], self._last
+        if len(ids) != len(last) or not self._prompt < width <= last.shape[1] + 1:
+            return False
+        before, known = ids[:, :-1], last[:, : width - 1]
+        if torch.equal(before, known):
+            return True
+        return bool((before[:, None] == known[None]).all(dim=2).any(dim=1).all())
 
     def _mask(self, ids: Tensor) -> Tensor:
         if self._prompt_mask is None:
