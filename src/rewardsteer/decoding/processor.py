@@ -2,7 +2,7 @@
 
     model.generate(**inputs, logits_processor=[GuideProcessor(guide, pad_token_id=…)])
 
-The guide's caches are kept from step to step. They follow rows that beam search reorders, and drafts
+Caches are kept from step to step. They follow rows that beam search reorders, and drafts
 (prompt lookup, an assistant) that are taken back. In sampling, transformers applies temperature and
 top-k after the guide, as our own loop does.
 

@@ -178,7 +178,7 @@ class VllmEngine:
             top_k=0 if greedy else config.top_k,
             seed=None if greedy else row.draws.getrandbits(63),
             max_tokens=config.max_new_tokens, detokenize=False,
-            stop_token_ids=[i for i in (self.tokenizer.eos_token_id,) if i is not None],
+            stop_token_ids=sorted(self.stop_ids),
             extra_args=None if guide.scorer is None else _wish(guide, config) | {
                 "reward_name": row.name
             },
