@@ -4,6 +4,7 @@ Small files appear whole (temporary name, fsync, rename). Long results are appen
 a torn last line, left by a kill, is cut off on resume.
 """
 
+import errno
 import json
 import os
 import re
@@ -56,6 +57,20 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
             f"The output folder {path} is not empty; choose another, or pass --resume to go on "
             "from it or --overwrite to replace it."
         )
+
+
+def reason(error: OSError) -> str:
+    """What went wrong, in the system's words, without a full stop."""
+    return (error.strerror or str(error)).rstrip(".")
+
+
+def remedy(error: OSError) -> str:
+    """What to do about it."""
+    if error.errno == errno.EROFS or error.errno in (errno.EACCES, errno.EPERM):
+        return "make the place writable"
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return "make room"
+    return "mend it"
 
 
 def sync(path: Path) -> None:
@@ -156,12 +171,19 @@ def repair_jsonl(path: Path) -> int:
 
 
 def append_jsonl(path: Path, lines: list[str]) -> None:
-    """Append already encoded JSON lines and push them to disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a", encoding="utf-8") as stream:
-        stream.writelines(line + "\n" for line in lines)
-        stream.flush()
-        os.fsync(stream.fileno())
+    """Append already encoded JSON lines and push them to disk; raises `OutputError` where they
+    cannot be written (a torn line is cut off on resume)."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("a", encoding="utf-8") as stream:
+            stream.writelines(line + "\n" for line in lines)
+            stream.flush()
+            os.fsync(stream.fileno())
+    except OSError as error:
+        raise OutputError(
+            f"The file {path} cannot be written: {reason(error)}. The lines before are kept; "
+            f"{remedy(error)} and pass --resume to go on."
+        ) from error
 
 
 def file_name(label: str) -> str:

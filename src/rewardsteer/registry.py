@@ -36,12 +36,16 @@ class Registry:
     def __contains__(self, name: object) -> bool:
         return name in self._entries
 
-    def get(self, name: str) -> Any:
-        """Import and return the entry; raises `ConfigError` listing the known names on a miss."""
+    def check(self, name: str) -> None:
+        """Raise `ConfigError` listing the known names on a miss; imports nothing."""
         if name not in self._entries:
             known = self.names()
             raise ConfigError(
                 f"Unknown {self.kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}."
             )
+
+    def get(self, name: str) -> Any:
+        """Import and return the entry; raises `ConfigError` listing the known names on a miss."""
+        self.check(name)
         module, _, attribute = self._entries[name].partition(":")
         return getattr(importlib.import_module(module), attribute)

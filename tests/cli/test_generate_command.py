@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from rewardsteer.cli.generate import generate_command
-from rewardsteer.cli.main import _Group
+from rewardsteer.cli.group import Group
 from rewardsteer.cli.score import score_command
 from rewardsteer.data.template import Template
 from rewardsteer.decoding import engines
@@ -48,7 +48,7 @@ def root(tmp_path_factory):
 
 
 def run(*arguments):
-    app = typer.Typer(cls=_Group, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
     app.command("generate")(generate_command)
     app.command("score")(score_command)
     return CliRunner().invoke(app, [str(argument) for argument in arguments])

@@ -6,8 +6,8 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from rewardsteer.cli.group import Group
 from rewardsteer.cli.inspect import inspect_command
-from rewardsteer.cli.main import _Group
 from rewardsteer.records import Inspection
 from tests.cli.test_generate_command import save_reward_model
 from tests.fakes import save_tiny
@@ -21,7 +21,7 @@ def root(tmp_path_factory):
 
 
 def inspect(root, output, *more):
-    app = typer.Typer(cls=_Group, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
     app.command("inspect")(inspect_command)
     app.command("other")(lambda: None)
     return CliRunner().invoke(app, [

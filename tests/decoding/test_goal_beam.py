@@ -11,7 +11,7 @@ from torch.nn.functional import cosine_similarity
 from typer.testing import CliRunner
 
 from rewardsteer.cli.generate import generate_command
-from rewardsteer.cli.main import _Group
+from rewardsteer.cli.group import Group
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import HfEngine
@@ -490,7 +490,7 @@ class TestCommandLine:
         return root
 
     def invoke(self, root, output, *more, reward_model="rm", method="goal_beam"):
-        app = typer.Typer(cls=_Group, pretty_exceptions_enable=False)
+        app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
         app.command("generate")(generate_command)
         app.command("other")(lambda: None)
         arguments = [

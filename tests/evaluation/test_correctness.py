@@ -397,3 +397,23 @@ class TestEvaluate:
         assert found["solutions"] == 200
         assert found["reward"]["gain"] == pytest.approx(expected)
         assert found["reward"]["low"] < expected < found["reward"]["high"]
+
+    def test_the_published_filter_is_applied_to_all_questions(self):
+        bench = simulated(40)
+        record = self.run(bench)["filtering"]["similarity"]["published"]
+        assert record["questions"] == 40
+        # By hand: a solution is dropped at its first similarity below 0, after the first two.
+        dropped = kept = 0
+        for one in bench.questions:
+            lows = [min(s.token_similarities[2:]) < 0 for s in one.solutions]
+            dropped += 0 if all(lows) else sum(lows)
+            kept += len(lows)
+        assert record["filtered"] == pytest.approx(dropped / kept)
+        assert 0 < record["filtered"] < 1
+
+    def test_what_few_questions_leave_out_is_named(self):
+        found = self.run(simulated(1))
+        assert found["filtering"]["similarity"].keys() == {"published"}
+        assert "questions on both sides of the split" in found["left_out"]
+        assert "left_out" not in self.run(simulated(40))
+        assert "several solutions" in self.run(simulated(samples=1))["left_out"]

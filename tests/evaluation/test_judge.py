@@ -28,6 +28,7 @@ class Server:
 
     def __init__(self, reply):
         self.questions, self.bodies, self.keys = Counter(), [], set()
+        self.refuses_temperature = False
         lock, outer = threading.Lock(), self
 
         class Handler(BaseHTTPRequestHandler):
@@ -45,6 +46,12 @@ class Server:
                     outer.bodies.append(body)
                     outer.keys.add(self.headers["Authorization"])
                     times = outer.questions[question]
+                if outer.refuses_temperature and "temperature" in body:
+                    self.send(400, {"error": {
+                        "message": "Unsupported value: only the default (1) is supported.",
+                        "param": "temperature", "code": "unsupported_value",
+                    }})
+                    return
                 self.send(*reply(question, times))
 
             def send(self, status, content):
@@ -168,21 +175,25 @@ def test_garbage_is_kept_and_counted_apart(ask, tmp_path):
     table = {"none": records("none", ["-"] * 8), "x": records("x", texts)}
     with Server(reply) as server:
         [figures] = win_rates(ask(server), table, "none", tmp_path / "judge.jsonl").values()
-    assert [figures[name] for name in ("wins", "ties", "losses", "no_verdict")] == [2, 0, 0, 6]
+    assert [figures[name] for name in ("wins", "ties", "losses", "no_verdict")] == [2, 0, 0, 1]
+    assert figures["refused"] == 5
     assert figures["win_rate"] == 1
     kept = {row["id"]: row for _, row in read_jsonl(tmp_path / "judge.jsonl")}
     assert kept["0"]["answer"] == "I cannot decide."
     assert kept["0"]["verdict"] is None
-    assert "hello" in kept["2"]["answer"]
+    # A failure is no result: it stands as one, and resume asks again.
+    assert "empty answer" in kept["1"]["refused"]
+    assert "hello" in kept["2"]["refused"]
     assert "too long" in kept["4"]["refused"]
-    assert kept["5"]["answer"] == "no json"
+    assert "no json" in kept["5"]["refused"]
+    assert [kept[i]["answer"] for i in "12345"] == [""] * 5
 
 
 def test_only_garbage_gives_no_rate(ask, tmp_path):
     table = {"none": records("none", "ab"), "x": records("x", "cd")}
     with Server(lambda *_: says("Verdict: A or B")) as server:
         [figures] = win_rates(ask(server), table, "none", tmp_path / "judge.jsonl").values()
-    assert figures == {"wins": 0, "ties": 0, "losses": 0, "no_verdict": 2}
+    assert figures == {"wins": 0, "ties": 0, "losses": 0, "no_verdict": 2, "refused": 0}
 
 
 def test_resume_asks_what_is_missing(ask, tmp_path):
@@ -196,7 +207,7 @@ def test_resume_asks_what_is_missing(ask, tmp_path):
 
     with Server(reply) as server:
         first = win_rates(ask(server), table, "none", place)
-        assert first["x"]["no_verdict"] == 1
+        assert first["x"]["refused"] == 1
         lines = place.read_text().splitlines(keepends=True)
         place.write_text("".join(lines[:4]) + lines[4][:30])
         again = win_rates(ask(server), table, "none", place)
@@ -263,6 +274,7 @@ def test_what_cannot_work_shows_before_anything_is_generated(ask):
         (401, {"error": {"message": f"wrong key {KEY}"}}, "REFEREE_KEY"),
         (404, {"error": {"message": "no such model"}}, "no such model.*referee"),
         (400, {"error": {"message": "no temperature here"}}, "no temperature here"),
+        (200, {"error": {"message": "out of credit"}}, "out of credit"),
         (200, b"<html>", "no chat completion"),
         (200, {"models": []}, "no chat completion"),
     ):
@@ -290,3 +302,33 @@ def test_verdicts(answer, expected):
     swapped = {"A": "win", "B": "loss", "tie": "tie", None: None}
     assert read_verdict(answer, baseline_first=True) == shown[expected]
     assert read_verdict(answer, baseline_first=False) == swapped[expected]
+
+
+def test_a_judge_that_refuses_temperature_0_is_asked_without_it(ask, tmp_path, caplog):
+    texts = [f"good {i}" for i in range(20)]
+    table = {"none": records("none", ["-"] * 20), "x": records("x", texts)}
+    with Server(lambda question, _: prefers(question, "good")) as server:
+        server.refuses_temperature = True
+        judge = ask(server)
+        [figures] = win_rates(judge, table, "none", tmp_path / "judge.jsonl").values()
+    assert (figures["wins"], figures["refused"]) == (20, 0)
+    assert sum("refuses temperature 0" in line for line in caplog.messages) == 1
+    # Those that were under way together may each find out; later ones know.
+    assert sum("temperature" in body for body in server.bodies) <= module._WORKERS
+
+
+def test_an_error_with_status_200_is_asked_again(ask, tmp_path):
+    place = tmp_path / "judge.jsonl"
+    table = {"none": records("none", "ab"), "x": records("x", ["good a", "good b"])}
+
+    def reply(question, times):
+        if times == 1:
+            return 200, {"error": {"message": "upstream overloaded", "code": 502}}
+        return prefers(question, "good")
+
+    with Server(reply) as server:
+        first = win_rates(ask(server), table, "none", place)["x"]
+        assert first == {"wins": 0, "ties": 0, "losses": 0, "no_verdict": 0, "refused": 2}
+        assert all("upstream overloaded" in row["refused"] for _, row in read_jsonl(place))
+        again = win_rates(ask(server), table, "none", place)["x"]
+    assert (again["wins"], again["refused"]) == (2, 0)

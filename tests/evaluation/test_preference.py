@@ -46,7 +46,7 @@ class TableScorer:
     def encode(self, prompts, completions):
         return [text.split() for text in map(as_text, prompts)], [c.split() for c in completions]
 
-    def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
+    def score_ids(self, prompt_ids, response_ids, *, batch_size=16, numbers=None):
         self.batch_sizes.append(batch_size)
         for prompt, response in zip(prompt_ids, response_ids, strict=True):
             assert self.position_limit is None or len(prompt + response) <= self.position_limit

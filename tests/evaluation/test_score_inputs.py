@@ -7,7 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from rewardsteer.cli.progress import _lines
+from rewardsteer.progress import _lines
 from tests.evaluation.test_scoring import make, read, refused, run, score, write
 
 ROWS = [{"prompt": f"Sum {n // 3}", "completion": "x" * n, "tag": n} for n in range(12)]

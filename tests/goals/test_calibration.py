@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 from rewardsteer.cli.calibrate import calibrate_command
-from rewardsteer.cli.main import _Group
+from rewardsteer.cli.group import Group
 from rewardsteer.errors import DataError
 from rewardsteer.goals.calibration import (
     PositionCalibration,
@@ -95,7 +95,7 @@ def test_ranges_are_found_by_position():
 
 
 def invoke(*arguments):
-    app = typer.Typer(cls=_Group, pretty_exceptions_enable=False)
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
     app.command("calibrate")(calibrate_command)
     app.command("other")(lambda: None)
     return CliRunner().invoke(app, ["calibrate", *map(str, arguments)])

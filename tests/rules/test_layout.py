@@ -37,7 +37,7 @@ def test_help_loads_no_torch():
     )
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
-    assert "Train reward models" in result.stdout
+    assert "Train language reward models" in result.stdout
 
 
 @pytest.mark.parametrize("module", [

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.starting import check_reward_model, check_writable, counted, say
+
 Scores = Annotated[
     list[Path],
     typer.Option(
@@ -26,9 +28,17 @@ def calibrate_command(
     """Fit P(correct | similarity, position) on labelled solutions, for goal_filter's rule
     probability."""
     from rewardsteer.errors import DataError
-    from rewardsteer.goals.calibration import fit_calibration, save_calibration
     from rewardsteer.models.checkpoint import fingerprint, read_card
     from rewardsteer.outputs import read_jsonl
+
+    absent = [str(place) for place in scores if not place.is_file()]
+    if absent:
+        raise DataError(f"Expected scored solutions, there is no file {', '.join(absent)}.")
+    check_reward_model(reward_model)
+    check_writable(output)
+    say(f"Reading {', '.join(map(str, scores))} …")
+
+    from rewardsteer.goals.calibration import fit_calibration, save_calibration
 
     similarities, correct = [], []
     for place in scores:
@@ -48,4 +58,4 @@ def calibrate_command(
     save_calibration(
         fit_calibration(similarities, correct, ranges=ranges, model_fingerprint=made), output
     )
-    typer.echo(f"{len(correct)} solutions, {sum(correct)} right; written to {output}", err=True)
+    say(f"{counted(len(correct), 'solution')}, {sum(correct)} correct; written to {output}")

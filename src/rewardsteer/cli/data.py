@@ -5,12 +5,16 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.group import Command, Group
+from rewardsteer.cli.starting import check_model, check_writable, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
-app = typer.Typer(no_args_is_help=True, help="Prepare preference data.")
+app = typer.Typer(
+    cls=Group, rich_markup_mode=None, no_args_is_help=True, help="Prepare preference data."
+)
 
 
-@app.command("list")
+@app.command("list", cls=Command)
 def list_command() -> None:
     """Known sources."""
     from rewardsteer.data.sources import SOURCES
@@ -19,7 +23,7 @@ def list_command() -> None:
         typer.echo(name)
 
 
-@app.command("prepare")
+@app.command("prepare", cls=Command)
 def prepare_command(
     source: Annotated[str, typer.Argument(help="A source name, or a YAML file of data settings.")],
     overrides: Annotated[
@@ -41,7 +45,7 @@ def prepare_command(
     from rewardsteer.data.sources import SOURCES
     from rewardsteer.data.template import stored_template
     from rewardsteer.errors import ConfigError
-    from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.outputs import check_folder
 
     if source.endswith((".yaml", ".yml")):
         settings = read_yaml(Path(source))
@@ -52,6 +56,10 @@ def prepare_command(
     written = read_template(template)
     if written is not None:
         config = config.model_copy(update={"template": written})
+    check_folder(out, overwrite=overwrite)
+    check_model(tokenizer)
+    check_writable(out)
+    loading(tokenizer or "datasets")
     if tokenizer is None:
         if {one.name for one in config.sources} != {"arithmetic"}:
             raise ConfigError("Give --tokenizer: lengths and prefixes are counted in its tokens.")
@@ -62,14 +70,13 @@ def prepare_command(
         from rewardsteer.models.checkpoint import load_tokenizer
 
         made = load_tokenizer(tokenizer)
-    quiet_libraries()
     manifest = prepare(config, made, out, overwrite=overwrite)
     show_template(stored_template(manifest.template), tokenizer or "the arithmetic task")
     _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
     typer.echo(f"prepared data: {out}", err=True)
 
 
-@app.command("stats")
+@app.command("stats", cls=Command)
 def stats_command(
     folder: Annotated[Path, typer.Argument(help="Folder made by 'rewardsteer data prepare'.")],
 ) -> None:
@@ -77,11 +84,10 @@ def stats_command(
     import numpy as np
 
     from rewardsteer.data.store import SPLITS, load_manifest, load_set
-    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports.tables import print_table
 
-    quiet_libraries()
     manifest = load_manifest(folder)
+    loading(folder)
     _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
     rows = []
     for split in SPLITS:

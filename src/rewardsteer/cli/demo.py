@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.starting import check_writable, say
+
 
 def demo_command(
     overrides: Annotated[
@@ -19,8 +21,12 @@ def demo_command(
 
     from rewardsteer.configuration import load_config
     from rewardsteer.demo.config import DemoConfig
+    from rewardsteer.outputs import check_folder
 
     config = load_config(DemoConfig, {"seed": seed}, overrides or ())
+    check_folder(out, overwrite=overwrite)
+    check_writable(out)
+    say(f"Demo in {out}: training on this machine, minutes on two cores …")
 
     from rewardsteer.demo.story import run_demo
     from rewardsteer.reports.tables import (

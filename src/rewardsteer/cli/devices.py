@@ -25,16 +25,26 @@ RewardDtype = Annotated[
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
+def check_dtypes(*names: str | None) -> None:
+    """Refuse unknown names, before torch is imported.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    for name in names:
+        if name is not None and name not in _DTYPES:
+            raise ConfigError(f"Unknown dtype {name!r}; expected one of {', '.join(_DTYPES)}.")
+
+
 def parse_dtype(name: str | None) -> "torch.dtype | None":
     """The torch dtype of a name; None stays None (as saved).
 
     Raises:
         ConfigError: unknown name.
     """
+    check_dtypes(name)
     if name is None:
         return None
-    if name not in _DTYPES:
-        raise ConfigError(f"Unknown dtype {name!r}; expected one of {', '.join(_DTYPES)}.")
     import torch
 
     dtype: torch.dtype = getattr(torch, name)

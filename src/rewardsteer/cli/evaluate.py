@@ -7,16 +7,21 @@ import typer
 
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_generation import generation_command
+from rewardsteer.cli.group import Command, Group
+from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
-app = typer.Typer(no_args_is_help=True, help="Measure methods and reward models.")
-app.command("generation")(generation_command)
+app = typer.Typer(
+    cls=Group, rich_markup_mode=None, no_args_is_help=True,
+    help="Measure methods and reward models.",
+)
+app.command("generation", cls=Command)(generation_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
 
-@app.command("preference")
+@app.command("preference", cls=Command)
 def preference_command(
     reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
     data: Annotated[
@@ -33,25 +38,40 @@ def preference_command(
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
-    from rewardsteer.errors import ConfigError
+    from rewardsteer.data.sources import SOURCES
+    from rewardsteer.data.store import load_manifest
+    from rewardsteer.errors import ConfigError, DataError
+    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+
+    if (data is None) == (input_ is None):
+        raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
+    SOURCES.get(source)
+    if input_ is not None and not input_.exists():
+        raise DataError(f"Expected pairs at {input_}, there is no such file or folder.")
+    if data is not None:
+        load_manifest(data)
+    check_reward_model(reward_model)
+    check_folder(out, overwrite=overwrite)
+    check_writable(out)
+    loading(reward_model)
+
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
     from rewardsteer.models.scorer import Scorer
-    from rewardsteer.outputs import claim_folder, write_json, write_text
-    from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.progress import progress_bar
     from rewardsteer.reports.correctness import reliability_plot
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
-    quiet_libraries()
-    if (data is None) == (input_ is None):
-        raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
     written = read_template(template)
     pairs = _pairs(source, input_) if input_ is not None else []
     scorer = Scorer.load(reward_model, device=device, template=written)
     show_template(scorer.template, str(reward_model))
-    if data is not None:
-        figures = evaluate_preference(scorer, data, batch_size=batch_size)
-    else:
-        figures = evaluate_comparisons(scorer, pairs, batch_size=batch_size)
+    with progress_bar("scoring pairs", "pairs") as announce:
+        if data is not None:
+            figures = evaluate_preference(scorer, data, batch_size=batch_size, announce=announce)
+        else:
+            figures = evaluate_comparisons(
+                scorer, pairs, batch_size=batch_size, announce=announce
+            )
     claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
         "reward_model": str(reward_model), "fingerprint": scorer.fingerprint, **figures,
@@ -60,12 +80,14 @@ def preference_command(
         out / "reliability.svg",
         reliability_plot([{"percentile": 1.0, "bins": figures["calibration"]["bins"]}]),
     )
-    print_table("held-out comparisons", PREFERENCE_COLUMNS, preference_rows(figures))
+    title = "held-out comparisons" if data is not None else f"comparisons in {input_}"
+    print_table(title, PREFERENCE_COLUMNS, preference_rows(figures))
     if figures["too_long"]:
         typer.echo(
-            f"{figures['too_long']} pairs are longer than the reward model can read and were left "
+            f"{counted(figures['too_long'], 'pair')} longer than the reward model can read: left "
             "out", err=True,
         )
+    say(f"written to {out}")
 
 
 def _pairs(source: str, path: Path) -> list[Any]:
@@ -79,7 +101,7 @@ def _pairs(source: str, path: Path) -> list[Any]:
         return list(load("train", path=str(path)))
 
 
-@app.command("correctness")
+@app.command("correctness", cls=Command)
 def correctness_command(
     scores: Annotated[
         Path,
@@ -101,16 +123,23 @@ def correctness_command(
 ) -> None:
     """AUROC, votes, filtering and calibration on solutions that are labelled right or wrong."""
     from rewardsteer.configuration import load_config
+    from rewardsteer.errors import DataError
     from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+
+    config = load_config(CorrectnessConfig, {}, settings or [])
+    for place in filter(None, (scores, baseline)):
+        if not place.exists():
+            raise DataError(f"Expected scored solutions at {place}, there is nothing.")
+    check_folder(out, overwrite=overwrite)
+    check_writable(out)
+    say(f"Reading {scores} …")
+
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
     from rewardsteer.evaluation.correctness.scored import load_scored
-    from rewardsteer.outputs import claim_folder, write_json, write_text
-    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.reports import correctness as report
     from rewardsteer.reports.tables import print_table
 
-    quiet_libraries()
-    config = load_config(CorrectnessConfig, {}, settings or [])
     sampled, greedy = load_scored(scores)
     other = None
     if baseline is not None:
@@ -135,17 +164,19 @@ def correctness_command(
         if rows:
             print_table(title, columns, rows)
     for name, figures in metrics.items():
-        if "undefined" in figures:
-            typer.echo(f"{name}: {figures['undefined']}", err=True)
+        for note in ("undefined", "left_out"):
+            if note in figures:
+                typer.echo(f"{name}: {figures[note]}", err=True)
         for count, what in (
             ("unlabelled", "have no label and were left out"),
             ("skipped", "could not be scored: they vote, but are not ranked"),
         ):
             if figures[count]:
                 typer.echo(f"{name}: {figures[count]} solutions {what}", err=True)
+    say(f"written to {out}")
 
 
-@app.command("answers")
+@app.command("answers", cls=Command)
 def answers_command(
     input_: Annotated[
         Path, typer.Option("--input", help="Solutions with labels; layouts: docs/scoring.md.")
@@ -160,9 +191,12 @@ def answers_command(
     from rewardsteer.data.grading import agreement
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.score_inputs import read_labelled
-    from rewardsteer.outputs import claim_folder, write_json
+    from rewardsteer.outputs import check_folder, claim_folder, write_json
     from rewardsteer.reports.tables import print_table
 
+    check_folder(out, overwrite=overwrite)
+    check_writable(out)
+    say(f"Reading {input_} …")
     figures = agreement(read_labelled(input_, problems or []))
     if not figures:
         raise DataError(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.starting import check_model, check_reward_model, check_writable, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -86,22 +87,27 @@ def generation_command(
 ) -> None:
     """Compare decoding methods on the same prompts, at equal budgets if one is given."""
     from rewardsteer.decoding.requests import read_requests
+    from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
+    from rewardsteer.outputs import check_folder
+
+    settings, sweeps = read_methods(methods), dict[str, str]()
+    requests, written = read_requests(prompts, limit=limit), read_template(template)
+    check_folder(out, resume=resume, overwrite=overwrite)
+    check_writable(out)
+    guides = [one for row in settings.values() for one in row.folders]
+    check_model(model)
+    check_reward_model(judge, *guides)
+    loading(judge, *guides, model)
+
     from rewardsteer.evaluation.coherence import Coherence
     from rewardsteer.evaluation.entries import Judge
     from rewardsteer.evaluation.generation import check_divergence, check_labels
-    from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
-    from rewardsteer.outputs import check_folder
-    from rewardsteer.quiet import quiet_libraries
 
-    quiet_libraries()
-    settings, sweeps = read_methods(methods), dict[str, str]()
     if weights is not None:
         settings, sweeps = sweep_weights(settings, weights)
     baseline = check_labels(list(settings), baseline)
     limits = _budget(budget, budget_per_prompt)
     check_divergence(limits, kl_prompts)
-    requests, written = read_requests(prompts, limit=limit), read_template(template)
-    check_folder(out, resume=resume, overwrite=overwrite)
     pairs = _pair_judge(judge_url, judge_model, judge_key_env)
     metrics: dict[str, Any] = {}
     if coherence is not None:
@@ -112,8 +118,7 @@ def generation_command(
         "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
         "template": None if written is None else written.model_dump(mode="json"),
     }
-    scorers = _scorers([str(judge), *(one for row in settings.values() for one in row.folders)],
-                       device)
+    scorers = _scorers([str(judge), *guides], device)
     entries = _entries(settings, sweeps, scorers)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
@@ -258,3 +263,9 @@ def _compare(
                 f"{label}: the judge gave no verdict on {figures['no_verdict']:g} pairs, see "
                 f"{out / 'judge.jsonl'}", err=True,
             )
+        if figures.get("refused"):
+            typer.echo(
+                f"{label}: {figures['refused']:g} questions to the judge got no answer (see "
+                f"{out / 'judge.jsonl'}); --resume asks them again", err=True,
+            )
+    say(f"written to {out}")

@@ -9,6 +9,15 @@ import typer
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.starting import (
+    check_model,
+    check_reward_model,
+    check_writable,
+    counted,
+    loading,
+    say,
+)
+from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -21,9 +30,18 @@ if TYPE_CHECKING:
 # The options' types stand here so that the command's signature reads as a list of names.
 Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
 Prompts = Annotated[
-    Path, typer.Option(help="JSONL with a 'prompt' (text or messages) and an 'id' a line.")
+    Path | None,
+    typer.Option(
+        help="JSONL with a 'prompt' (text or messages) and an 'id' per line, or .txt with a prompt "
+        "per line; '-' reads JSONL from standard input."
+    ),
 ]
-Output = Annotated[Path, typer.Option(help="JSONL of generations with their costs.")]
+Prompt = Annotated[
+    list[str] | None, typer.Option(help="A prompt, instead of --prompts; repeatable.")
+]
+Output = Annotated[
+    Path, typer.Option(help="JSONL of generations with their costs; '-': standard output.")
+]
 MethodName = Annotated[
     str | None, typer.Option(
         help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
@@ -104,7 +122,8 @@ Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 
 def generate_command(
-    model: Model, prompts: Prompts, output: Output, method: MethodName = None,
+    model: Model, output: Output, prompts: Prompts = None, prompt: Prompt = None,
+    method: MethodName = None,
     reward_model: RewardModels = None, goal: GoalFile = None, goal_name: GoalName = None,
     weight: Weights = None, weight_schedule: WeightSchedule = "constant",
     weight_end: WeightEnd = None, target_kl: TargetKl = None, max_kl: MaxKl = None,
@@ -122,10 +141,11 @@ def generate_command(
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
-    from rewardsteer.decoding.requests import read_requests
-    from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.decoding.methods import METHODS
 
     folders, weights, written = reward_model or [], weight or [], read_template(template)
+    check_model(model)
+    check_reward_model(*folders)
     method = method or _natural_method(folders)
     _refuse_unused(method, folders, weights)
     # One weight is the run's; those of several reward models are within their sum.
@@ -142,11 +162,14 @@ def generate_command(
         },
         overrides or [],
     )
+    METHODS.check(config.method)
     weights = _check_weights(config, len(folders), weights)
     vllm = vllm_options(engine, vllm_option or [])
-    requests = read_requests(prompts, limit=limit)
-    quiet_libraries()
-    refuse_taken(output, resume=resume, overwrite=overwrite)
+    requests = _requests(prompts, prompt or [], limit)
+    if not is_standard_output(output):
+        refuse_taken(output, resume=resume, overwrite=overwrite)
+        check_writable(output)
+    loading(*folders, model)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype)
@@ -212,6 +235,18 @@ def _writing(
     return tokenizer, written
 
 
+def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[Request]":
+    from rewardsteer.decoding.requests import as_requests, read_requests
+    from rewardsteer.errors import ConfigError
+
+    if (path is None) == (not texts):
+        raise ConfigError("Give either --prompts (a file) or --prompt (a text).")
+    if path is None:
+        return as_requests(texts)[:limit]
+    with readable(path) as place:
+        return read_requests(place, limit=limit)
+
+
 def _check_sharing(
     folders: list[Path], engine: str, reward_device: str | None, reward_dtype: str | None
 ) -> None:
@@ -233,7 +268,7 @@ def _check_weights(
         ConfigError: another number of weights than of reward models, or what only a method that
             adds rewards to next-token logits can use.
     """
-    from rewardsteer.decoding.ensemble import check_weights
+    from rewardsteer.decoding.config import check_weights
     from rewardsteer.decoding.methods import adds_rewards
     from rewardsteer.errors import ConfigError
 
@@ -338,7 +373,7 @@ def _write(
     tokenizer = policy["tokenizer"]
     if method.scorer is not None:
         check_vocabularies(tokenizer, method.scorer)
-    done = answered(output, settings) if resume else set()
+    done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
@@ -354,14 +389,20 @@ def _write(
         model = getattr(scorer, "policy", None) or _load_policy(policy)
         results = generate(model, tokenizer, missing, method, config, template=template)
     # Everything that can be refused was refused: only now is the output touched.
-    if not resume or not output.exists():
-        write_text(output, "")
-    write_json(settings_file(output), settings)
+    on_screen = is_standard_output(output)
+    if not on_screen:
+        if not resume or not output.exists():
+            write_text(output, "")
+        write_json(settings_file(output), settings)
     failed = 0
     for result in _with_progress(results, len(missing)):
-        append_jsonl(output, [result.model_dump_json()])
+        if on_screen:
+            typer.echo(result.model_dump_json())
+        else:
+            append_jsonl(output, [result.model_dump_json()])
         failed += result.error is not None
-    typer.echo(f"{len(missing) - failed} generations written to {output}", err=True)
+    before = f" ({counted(len(done), 'earlier one')} kept)" if done else ""
+    say(f"{counted(len(missing) - failed, 'generation')} written to {output}{before}")
     if failed:
         raise RewardsteerError(
             f"{failed} of {len(missing)} prompts got no answer; the field 'error' of their lines "

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -45,11 +46,10 @@ def goal_state_command(
     import shutil
 
     from rewardsteer.configuration import load_config
-    from rewardsteer.errors import ConfigError, OutputError
+    from rewardsteer.data.store import load_manifest
+    from rewardsteer.errors import ConfigError, DataError, OutputError
     from rewardsteer.goals.config import GoalConfig
-    from rewardsteer.goals.files import load_goals, save_goals, write_npy
     from rewardsteer.models.checkpoint import GOAL_STATES
-    from rewardsteer.models.scorer import Scorer
 
     config = load_config(GoalConfig, {}, settings or [])
     written = read_template(template)
@@ -62,6 +62,17 @@ def goal_state_command(
             "by_subset."
         )
     folder = out or reward_model
+    check_reward_model(reward_model)
+    if data is not None:
+        load_manifest(data)
+    if import_npy is not None and not import_npy.is_file():
+        raise DataError(f"The file {import_npy} cannot be read: there is none.")
+    check_writable(folder / GOAL_STATES, export_npy)
+    loading(reward_model)
+
+    from rewardsteer.goals.files import load_goals, save_goals, write_npy
+    from rewardsteer.models.scorer import Scorer
+
     known = load_goals(folder) if (folder / GOAL_STATES).exists() else {}
     taken = sorted(_names(config, data) & known.keys())
     if taken and not overwrite:
@@ -83,7 +94,8 @@ def goal_state_command(
             write_npy(export_npy, goal)
     for name, goal in made.items():
         typer.echo(
-            f"{name}: {goal.provenance.kind} of {goal.provenance.count} responses → {place}",
+            f"{name}: {goal.provenance.kind} of {counted(goal.provenance.count, 'response')} "
+            f"→ {place}",
             err=True,
         )
 
@@ -101,10 +113,10 @@ def _make(
     scorer: "Scorer", config: "GoalConfig", data: Path | None, add: str | None,
     import_npy: Path | None, known: "dict[str, GoalState]", work: Path, *, resume: bool,
 ) -> "dict[str, GoalState]":
-    from rewardsteer.cli.progress import progress_bar
     from rewardsteer.goals.build import build_goals
     from rewardsteer.goals.files import check_goal, read_npy
     from rewardsteer.goals.goal_state import Provenance, weighted_sum
+    from rewardsteer.progress import progress_bar
 
     if add is not None:
         for goal in known.values():

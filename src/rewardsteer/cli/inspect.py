@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import Device, Dtype, parse_dtype
+from rewardsteer.cli.devices import Device, Dtype, check_dtypes, parse_dtype
+from rewardsteer.cli.starting import (
+    check_model,
+    check_reward_model,
+    check_writable,
+    counted,
+    loading,
+    say,
+)
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -70,12 +78,10 @@ def inspect_command(
     from rewardsteer.cli.score import find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.methods import METHODS
     from rewardsteer.errors import OutputError
     from rewardsteer.models.checkpoint import library_versions
-    from rewardsteer.models.scorer import Scorer
-    from rewardsteer.quiet import quiet_libraries
 
-    quiet_libraries()
     if output.is_dir() or (output.exists() and not overwrite):
         raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
     config = load_config(DecodingConfig, {
@@ -83,6 +89,16 @@ def inspect_command(
         "max_new_tokens": max_new_tokens, "seed": seed, "n": 1, "batch_size": 1,
     })
     rows = _rows(prompt, completion, input_, limit)
+    _check_signal(filter_)
+    check_dtypes(dtype)
+    METHODS.check(method)
+    check_model(model)
+    check_reward_model(reward_model)
+    check_writable(output)
+    loading(reward_model, model)
+
+    from rewardsteer.models.scorer import Scorer
+
     rule = _rule(filter_, threshold, start)
     place: dict[str, Any] = {"device": device, "dtype": parse_dtype(dtype)}
     scorer = Scorer.load(reward_model, template=read_template(template), **place)
@@ -102,7 +118,7 @@ def _write(output: Path, found: list["Inspection"]) -> None:
     from rewardsteer.outputs import write_text
 
     write_text(output, "".join(one.model_dump_json() + "\n" for one in found))
-    typer.echo(f"{len(found)} inspections written to {output}", err=True)
+    say(f"{counted(len(found), 'inspection')} written to {output}")
 
 
 def _inspect(
@@ -110,11 +126,11 @@ def _inspect(
     goal: "GoalState | None", rule: "FilterRule | None", alternatives: int,
     settings: dict[str, Any],
 ) -> list["Inspection"]:
-    from rewardsteer.cli.progress import progress_bar
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.evaluation.inspection import as_read, inspect_completion
     from rewardsteer.models.checkpoint import load_tokenizer
+    from rewardsteer.progress import progress_bar
 
     method = build_method(config, scorer, goal)
     tokenizer = load_tokenizer(settings["policy"])
@@ -136,12 +152,16 @@ def _inspect(
     return found
 
 
-def _rule(signal: str | None, threshold: float, start: int) -> "FilterRule | None":
+def _check_signal(signal: str | None) -> None:
     from rewardsteer.errors import ConfigError
-    from rewardsteer.evaluation.inspection import FilterRule
 
     if signal not in (None, "reward", "similarity"):
         raise ConfigError(f"Unknown --filter {signal!r}; expected reward or similarity.")
+
+
+def _rule(signal: str | None, threshold: float, start: int) -> "FilterRule | None":
+    from rewardsteer.evaluation.inspection import FilterRule
+
     return None if signal is None else FilterRule(signal, threshold, start)  # type: ignore[arg-type]
 
 

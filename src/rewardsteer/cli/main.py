@@ -1,39 +1,52 @@
 """The console command. Each command lives in its own file and imports torch only when it runs."""
 
-import sys
-from typing import Any
+from typing import Annotated
 
 import typer
-from typer.core import TyperGroup
 
-from rewardsteer.errors import RewardsteerError
+from rewardsteer.cli.group import Command, Group
+from rewardsteer.cli.starting import share_cores
 
-
-class _Group(TyperGroup):
-    """Prints a user's error as one line on standard error and exits with status 2."""
-
-    def invoke(self, ctx: Any) -> Any:
-        try:
-            return super().invoke(ctx)
-        except RewardsteerError as error:
-            typer.echo(f"error: {error}", err=True)
-            sys.exit(2)
-        except KeyboardInterrupt:
-            typer.echo("interrupted", err=True)
-            sys.exit(130)
-
-
-app = typer.Typer(
-    name="rewardsteer",
-    cls=_Group,
-    no_args_is_help=True,
-    pretty_exceptions_enable=False,
-    help="Train reward models for language, know how good they are, and steer generation.",
+START, TRAIN, MEASURE, USE, PUBLISH = (
+    "Start here", "Data and training", "Measuring", "Generating", "Publishing"
 )
 
 
+class _Root(Group):
+    """Lists commands in the order in which a newcomer meets them."""
+
+    order = (
+        "demo", "data", "train", "train-policy", "score", "evaluate", "goal-state", "calibrate",
+        "inspect", "report", "generate", "serve", "card", "push",
+    )
+
+
+app = typer.Typer(
+    name="rewardsteer", cls=_Root, no_args_is_help=True, pretty_exceptions_enable=False,
+    rich_markup_mode=None, context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from rewardsteer import __version__
+
+        typer.echo(f"rewardsteer {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[
+        bool,
+        typer.Option("--version", help="Print the version.", callback=_version, is_eager=True),
+    ] = False,
+) -> None:
+    """Train language reward models, measure them, and steer generation with them."""
+    share_cores()
+
+
 def _mount() -> None:
-    """Commands in the order in which a newcomer meets them."""
     from rewardsteer.cli import data, evaluate
     from rewardsteer.cli.calibrate import calibrate_command
     from rewardsteer.cli.card import card_command
@@ -47,20 +60,23 @@ def _mount() -> None:
     from rewardsteer.cli.serve import serve_command
     from rewardsteer.cli.train import train_command, train_policy_command
 
-    app.command("demo")(demo_command)
-    app.add_typer(data.app, name="data")
-    app.command("train")(train_command)
-    app.command("train-policy")(train_policy_command)
-    app.command("goal-state")(goal_state_command)
-    app.command("score")(score_command)
-    app.command("calibrate")(calibrate_command)
-    app.command("generate")(generate_command)
-    app.add_typer(evaluate.app, name="evaluate")
-    app.command("inspect")(inspect_command)
-    app.command("report")(report_command)
-    app.command("card")(card_command)
-    app.command("push")(push_command)
-    app.command("serve")(serve_command)
+    for name, panel, command in (
+        ("demo", START, demo_command),
+        ("train", TRAIN, train_command),
+        ("train-policy", TRAIN, train_policy_command),
+        ("score", MEASURE, score_command),
+        ("goal-state", MEASURE, goal_state_command),
+        ("calibrate", MEASURE, calibrate_command),
+        ("inspect", MEASURE, inspect_command),
+        ("report", MEASURE, report_command),
+        ("generate", USE, generate_command),
+        ("serve", USE, serve_command),
+        ("card", PUBLISH, card_command),
+        ("push", PUBLISH, push_command),
+    ):
+        app.command(name, cls=Command, rich_help_panel=panel)(command)
+    app.add_typer(data.app, name="data", rich_help_panel=TRAIN)
+    app.add_typer(evaluate.app, name="evaluate", rich_help_panel=MEASURE)
 
 
 _mount()

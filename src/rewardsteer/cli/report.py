@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.starting import check_writable, say
+
 
 def report_command(
     runs: Annotated[
@@ -17,6 +19,14 @@ def report_command(
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
 ) -> None:
     """Write a self-contained HTML page that shows and compares runs."""
+    from rewardsteer.errors import DataError
+
+    absent = [str(run) for run in runs if not run.exists()]
+    if absent:
+        raise DataError(f"Expected folders of results, there is no {', '.join(absent)}.")
+    check_writable(out)
+    say(f"Reading {', '.join(map(str, runs))} …")
+
     from rewardsteer.reports.runs import write_runs_page
 
     write_runs_page(runs, out)

@@ -7,12 +7,18 @@ import typer
 
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
+from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
+from rewardsteer.cli.streams import readable, writable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
     from rewardsteer.data.rows import Rows
     from rewardsteer.data.template import Template
     from rewardsteer.evaluation.scoring import Described, Engine, Settings
+
+_FILES = (".jsonl", ".parquet")
+# Endings that a folder of results hardly has.
+_OTHER = (".csv", ".tsv", ".json", ".txt", ".gz", ".xlsx", ".arrow")
 
 Problems = Annotated[
     list[str] | None,
@@ -39,7 +45,7 @@ def score_command(
             "--input",
             help="Rows with 'prompt' and 'completion' (.jsonl, .jsonl.gz, .parquet); or solutions "
             "of maths questions: a file, or a folder BENCHMARK/output-rs*.jsonl (layouts: "
-            "docs/scoring.md).",
+            "docs/scoring.md); '-': JSONL from standard input.",
         ),
     ],
     output: Annotated[
@@ -47,7 +53,7 @@ def score_command(
         typer.Option(
             help="File with the same rows and their rewards, in order (.jsonl or .parquet); for "
             "solutions such a file, or a folder that gets greedy/BENCHMARK.jsonl and "
-            "all/BENCHMARK.jsonl."
+            "all/BENCHMARK.jsonl; '-': standard output."
         ),
     ],
     problems: Problems = None, goal: Goal = None, goal_name: GoalName = None,
@@ -76,18 +82,39 @@ def score_command(
     template: TemplateOption = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
+    vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
+    with readable(input_) as source, writable(output) as place:
+        _score_all(
+            source, place, reward_model, problems or [], vllm, goal=goal, goal_name=goal_name,
+            tokens=tokens, batch_tokens=batch_tokens, shard_rows=shard_rows, device=device,
+            dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
+            ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
+        )
+
+
+def _score_all(
+    input_: Path, output: Path, reward_model: Path, problems: list[str],
+    vllm: dict[str, Any] | None, *, goal: str | None, goal_name: str | None, tokens: bool | None,
+    batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None, resume: bool,
+    overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
+    written: "Template | None",
+) -> None:
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
-    from rewardsteer.evaluation.scoring import Described, Settings
     from rewardsteer.evaluation.shards import check_output
-    from rewardsteer.evaluation.vllm_scorer import VllmScorer
     from rewardsteer.outputs import check_folder, claim_folder
 
-    vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
-    written = read_template(template)
+    check_reward_model(reward_model)
     rows = plain_rows(input_, shard_rows)
-    one_file = rows is not None or (input_.is_file() and output.suffix in (".jsonl", ".parquet"))
+    _check_ending(output, single=rows is not None)
+    one_file = rows is not None or (input_.is_file() and output.suffix in _FILES)
     (check_output if one_file else check_folder)(output, resume=resume, overwrite=overwrite)
+    check_writable(output)
     per_token = rows is None if tokens is None else tokens
+    loading(reward_model)
+
+    from rewardsteer.evaluation.scoring import Described, Settings
+    from rewardsteer.evaluation.vllm_scorer import VllmScorer
+
     scorer: Described
     if vllm is not None:
         scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
@@ -113,24 +140,35 @@ def score_command(
     if rows is not None:
         _score(scorer, rows, output, settings, engine_of(rows), **how)
         return
-    with solution_rows(input_, problems or [], output, shard_rows) as jobs:
+    with solution_rows(input_, problems, output, shard_rows) as jobs:
         for place, found in jobs.items():
             _score(scorer, found, place, settings, engine_of(found), **how)
+
+
+def _check_ending(output: Path, *, single: bool) -> None:
+    """Refuse a file name that says another format than the one that would be written."""
+    from rewardsteer.errors import OutputError
+
+    if output.suffix not in _FILES and (single or output.suffix in _OTHER):
+        raise OutputError(
+            f"The output {output} is written as JSON lines or Parquet; end its name in .jsonl or "
+            ".parquet."
+        )
 
 
 def _score(
     scorer: "Described", rows: "Rows", output: Path, settings: "Settings",
     engine: "Engine | None", *, resume: bool, overwrite: bool,
 ) -> None:
-    from rewardsteer.cli.progress import progress_bar
     from rewardsteer.evaluation.scoring import score_rows
+    from rewardsteer.progress import progress_bar
 
     with progress_bar("scoring") as announce:
         report = score_rows(
             scorer, rows, output, settings, resume=resume, overwrite=overwrite, engine=engine,
             announce=announce,
         )
-    typer.echo(f"{report.rows} rewards written to {output}", err=True)
+    say(f"{counted(report.rows, 'reward')} written to {output}")
     if report.skipped:
         typer.echo(
             f"{report.skipped} of them could not be scored and have no reward; 'skipped' in "

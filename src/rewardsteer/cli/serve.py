@@ -5,8 +5,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
+from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype, check_dtypes
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -71,11 +72,18 @@ def serve_command(
     The API key is never given on the command line, where others could read it.
     """
     from rewardsteer.configuration import load_config
+    from rewardsteer.decoding.methods import METHODS
     from rewardsteer.errors import ConfigError
     from rewardsteer.serving.config import ServingConfig
 
     options, written = vllm_options(engine, vllm_option or []), read_template(template)
     limits = load_config(ServingConfig, {}, limit or [])
+    check_dtypes(dtype, reward_dtype)
+    if method is not None:
+        METHODS.check(method)
+    check_model(model)
+    check_reward_model(reward_model)
+    loading(reward_model, model)
     try:
         from rewardsteer.serving.run import bind, check_reach, read_key, run
         from rewardsteer.serving.service import Service
@@ -84,7 +92,6 @@ def serve_command(
             f"Serving needs {error.name}, which is not installed; run "
             "pip install 'rewardsteer[serve]'."
         ) from error
-    from rewardsteer.quiet import quiet_libraries
 
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
@@ -95,7 +102,6 @@ def serve_command(
             model, reward_model, method=method, name=name, host=host, port=port, key=key,
             dtype=dtype, reward_device=reward_device, reward_dtype=reward_dtype, options=options,
         )
-    quiet_libraries()
     # Before models load: that the port is taken is told at once.
     place = bind(host, port)
     served = _load(

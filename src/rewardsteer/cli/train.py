@@ -1,10 +1,14 @@
 """``rewardsteer train`` and ``rewardsteer train-policy``."""
 
+import os
+import time
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.starting import check_model, check_writable, loading, say
 from rewardsteer.training.recipes import list_recipes, read_recipe
 
 Recipe = Annotated[
@@ -34,24 +38,50 @@ def train_command(
     Also under a launcher: accelerate launch -m rewardsteer train RECIPE …
     """
     from rewardsteer.configuration import load_config
+    from rewardsteer.data.store import load_manifest
+    from rewardsteer.outputs import check_folder
     from rewardsteer.training.config import TrainConfig
 
     # Settings are checked before torch is loaded: a typing mistake answers at once.
     config = load_config(TrainConfig, read_recipe(recipe), overrides or ())
 
+    if config.prepared is not None:
+        load_manifest(Path(config.prepared))
+    check_model(config.base_model)
+    # Under a launcher the first process may have made the folder already.
+    if os.environ.get("RANK", "0") == "0":
+        check_folder(
+            out, resume=resume or resume_from_checkpoint is not None, overwrite=overwrite
+        )
+        check_writable(out)
+    loading(config.base_model)
+
     from accelerate import PartialState
 
-    from rewardsteer.quiet import quiet_libraries
     from rewardsteer.training.run import train
 
-    quiet_libraries()
+    began = time.monotonic()
     folder = train(
         config, out, resume=resume, overwrite=overwrite,
         resume_from_checkpoint=resume_from_checkpoint,
     )
     # Processes that leave together without having parted may wait for each other, or abort.
     PartialState().destroy_process_group()
-    typer.echo(f"reward model: {folder}", err=True)
+    _summarise(out, folder, config.prepared, time.monotonic() - began)
+
+
+def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) -> None:
+    """What came out, and what to do with it."""
+    from rewardsteer.models.checkpoint import read_card
+
+    for metric in read_card(folder).metrics:
+        spread = "" if metric.low is None else f" ({metric.low:.3f} – {metric.high:.3f})"
+        say(f"{metric.name} on {metric.on}: {metric.value:.3f}{spread}")
+    say(f"reward model: {folder} ({timedelta(seconds=round(seconds))})")
+    say(
+        f"next: rewardsteer evaluate preference --reward-model {folder} --data "
+        f"{prepared or out / 'data'}"
+    )
 
 
 def train_policy_command(
@@ -64,15 +94,21 @@ def train_policy_command(
 ) -> None:
     """Fine-tune a policy on the SFT set, from a base model or from scratch."""
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.store import load_set
-    from rewardsteer.quiet import quiet_libraries
+    from rewardsteer.data.store import load_manifest, load_set
+    from rewardsteer.outputs import check_folder
+
+    load_manifest(data)
+    check_model(tokenizer)
+    check_folder(out, overwrite=overwrite)
+    check_writable(out)
+    loading(tokenizer)
+
     from rewardsteer.training.policy import PolicyConfig, train_policy
 
     config = load_config(PolicyConfig, {}, overrides or ())
-    quiet_libraries()
     rows = load_set(data, "train", "sft")
 
     from rewardsteer.models.checkpoint import load_tokenizer
 
     folder = train_policy(config, load_tokenizer(tokenizer), rows, out, overwrite=overwrite)
-    typer.echo(f"policy: {folder}", err=True)
+    say(f"policy: {folder}")

@@ -54,8 +54,9 @@ def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
                 raise DataError(f"{place}: {error}.") from error
             if not found:
                 raise DataError(
-                    f"{place}: expected a question and a solution (see docs/scoring.md for the "
-                    f"layouts), found the fields {', '.join(sorted(row)) or 'none'}."
+                    f"{place}: expected 'prompt' and 'completion', or a question and a solution "
+                    "(layouts: docs/scoring.md); found the fields "
+                    f"{', '.join(sorted(row)) or 'none'}."
                 )
             for solution in found:
                 key = (solution.benchmark, solution.question_id, solution.sample, solution.model)

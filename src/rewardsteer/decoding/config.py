@@ -1,10 +1,13 @@
 """How to generate. No torch here: the command line and recipes read it."""
 
+import math
+from collections.abc import Sequence
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config
+from rewardsteer.errors import ConfigError
 
 # What scores in float32 can hold: beyond it a weight or a temperature makes them infinite.
 MOST_WEIGHT = 1e20
@@ -118,3 +121,15 @@ class DecodingConfig(Config):
         if self.target_kl is not None and (scheduled or self.max_kl is not None):
             raise ValueError("a target_kl leaves no room for a weight_schedule or a max_kl")
         return self
+
+
+def check_weights(models: int, weights: Sequence[float]) -> None:
+    """Raise `ConfigError` unless there is a finite weight for each reward model."""
+    if len(weights) != models:
+        raise ConfigError(
+            f"Expected one weight for each reward model, got {len(weights)} for {models}; give as "
+            "many weights as reward models, in the same order."
+        )
+    wrong = [weight for weight in weights if not math.isfinite(weight)]
+    if wrong:
+        raise ConfigError(f"Weights of reward models must be finite numbers, got {wrong[0]}.")

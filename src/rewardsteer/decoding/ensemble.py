@@ -9,28 +9,15 @@ nothing, so for GenARM the sum of rewards and that of log-probabilities are one 
 """
 
 import logging
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rewardsteer.errors import ConfigError
+from rewardsteer.decoding.config import check_weights
 
 logger = logging.getLogger(__name__)
-
-
-def check_weights(models: int, weights: Sequence[float]) -> None:
-    """Raise `ConfigError` unless there is a finite weight for each reward model."""
-    if len(weights) != models:
-        raise ConfigError(
-            f"Expected one weight for each reward model, got {len(weights)} for {models}; give as "
-            "many weights as reward models, in the same order."
-        )
-    wrong = [weight for weight in weights if not math.isfinite(weight)]
-    if wrong:
-        raise ConfigError(f"Weights of reward models must be finite numbers, got {wrong[0]}.")
 
 
 class RewardEnsemble:

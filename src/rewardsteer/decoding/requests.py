@@ -1,7 +1,8 @@
 """Prompts to answer, from JSONL or from Python. No torch here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -40,14 +41,15 @@ def as_requests(prompts: Sequence[Prompt | Request]) -> list[Request]:
 
 def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
     """Requests of a JSONL file: ``prompt`` (text or list of messages), optional ``id`` (default:
-    the line number) and ``prompt_ids``; other fields are left alone.
+    the line number) and ``prompt_ids``; other fields are left alone. Of a text file (.txt) each
+    line that is not empty is a prompt.
 
     Raises:
         DataError: unreadable, malformed or empty file, a row without prompt, or a repeated id;
             names the line.
     """
     requests: list[Request] = []
-    for number, row in read_jsonl(path):
+    for number, row in _lines(path) if path.suffix == ".txt" else read_jsonl(path):
         if limit is not None and len(requests) >= limit:
             break
         if "prompt" not in row:
@@ -64,9 +66,24 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
                 f"content, and 'prompt_ids' a list of token ids ({error.errors()[0]['msg']})."
             ) from error
     if not requests:
-        raise DataError(f"{path} holds no prompts; expected one JSON object with 'prompt' a line.")
+        raise DataError(
+            f"{path} holds no prompts; expected one JSON object with 'prompt' per line, or "
+            "a .txt file with one prompt per line."
+        )
     _require_distinct(requests, str(path))
     return requests
+
+
+def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    try:
+        with path.open(encoding="utf-8-sig") as stream:
+            for number, line in enumerate(stream, start=1):
+                if line.strip():
+                    yield number, {"prompt": line.rstrip("\r\n")}
+    except OSError as error:
+        raise DataError(f"The file {path} cannot be read: {error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"The file {path} is not UTF-8 text: {error}.") from error
 
 
 def _require_distinct(requests: Sequence[Request], where: str) -> None:

@@ -1,5 +1,6 @@
 """The whole story on the arithmetic task: policy → pairs → reward models → comparison → page."""
 
+import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -16,7 +17,7 @@ from rewardsteer.demo.reward_models import plans, train_reward_model
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
-from rewardsteer.quiet import quiet_libraries
+from rewardsteer.quiet import keep_log, quiet_libraries
 
 
 def run_demo(
@@ -36,7 +37,9 @@ def run_demo(
     """
     began = time.perf_counter()
     claim_folder(out, overwrite=overwrite)
-    quiet_libraries()
+    # Results and progress alone; lines of diagnosis go to the log.
+    quiet_libraries(logging.WARNING)
+    keep_log(out)
     tokenizer = build_tokenizer()
     announce("training the flawed policy")
     place = make_policy(config, tokenizer, out / "policy", progress=progress)

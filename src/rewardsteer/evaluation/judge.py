@@ -7,6 +7,7 @@ prefers the first response gives one half. Equal responses are a tie and nobody 
     PLACE    one `Judgement` a line, with the judge's raw answer; resumable
 """
 
+import logging
 import os
 import random
 import re
@@ -23,6 +24,8 @@ from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 from rewardsteer.records import EvalRecord, Record
+
+logger = logging.getLogger(__name__)
 
 PROMPT = Template("""\
 Compare two responses to the same prompt. Judge what they say: whether it is correct, helpful, \
@@ -50,6 +53,7 @@ Verdict = Literal["win", "tie", "loss"]
 _VERDICT = re.compile(r"verdict\W*(?:response )?(a|b|tie)\W*$", re.IGNORECASE | re.MULTILINE)
 _WORKERS = 8
 _RETRIES = 5
+_SHOWN = 300  # characters of an answer that is none
 _TIMEOUT, _CONNECT_TIMEOUT = 120.0, 10.0  # seconds
 
 
@@ -63,8 +67,8 @@ class Judgement(Record):
         baseline_first: whether the baseline's response was response A.
         answer: the judge's own words.
         verdict: of the method against the baseline; None when the answer holds none.
-        refused: the server's message when it refused the question; such a pair is asked again
-            on resume.
+        refused: why there is no answer: the server refused the question, or sent an error or
+            nothing instead of an answer. Such a pair is asked again on resume.
     """
 
     id: str
@@ -109,6 +113,8 @@ class PairJudge:
                 "pip install 'rewardsteer[judge]', or leave out --judge-url."
             ) from error
         self.url, self.model, self.key_env = url, model, key_env
+        # Some models take no temperature but their own.
+        self._options: dict[str, Any] = {"temperature": 0}
         # The client insists on a key; servers that want none ignore it.
         self._client: Any = OpenAI(
             base_url=url, api_key=os.environ.get(key_env) or "none", max_retries=_RETRIES,
@@ -128,10 +134,10 @@ class PairJudge:
         except OpenAIError as error:
             raise self._failure(error) from error
         if not getattr(reply, "choices", None):
-            raise self._failure("an answer that is no chat completion.")
+            raise self._failure(f"{_fault(reply)}.")
 
     def ask(self, pair: _Pair) -> tuple[str, str]:
-        """The judge's raw answer to one pair and, where the server refused it, why.
+        """The judge's raw answer to one pair and, where there is none, why.
 
         Raises:
             ConfigError: the server cannot be reached, or fails again and again.
@@ -142,18 +148,38 @@ class PairJudge:
         first, second = shown if pair.baseline_first else shown[::-1]
         question = PROMPT.substitute(prompt=pair.prompt, first=first, second=second)
         try:
-            return _words(self._complete(self._client, question)), ""
+            reply = self._complete(self._client, question)
         except (BadRequestError, UnprocessableEntityError) as error:
             # One pair that is too long, or that a filter stops, must not end the run.
             return "", str(error)
         except OpenAIError as error:
             raise self._failure(error) from error
+        words = _words(reply)
+        return words, "" if words else _fault(reply)
 
     def _complete(self, client: Any, question: str) -> Any:
         """The reply to a question; its text where it is no JSON."""
+        from openai import BadRequestError, UnprocessableEntityError
+
+        options = self._options
+        try:
+            return self._create(client, question, options)
+        except (BadRequestError, UnprocessableEntityError) as error:
+            if "temperature" not in options or not _names_temperature(error):
+                raise
+            reply = self._create(client, question, {})
+        if self._options is options:
+            self._options = {}
+            logger.warning(
+                "The judge %s refuses temperature 0 and is asked at its own: its answers may "
+                "differ from run to run.", self.model,
+            )
+        return reply
+
+    def _create(self, client: Any, question: str, options: dict[str, Any]) -> Any:
         try:
             return client.chat.completions.create(
-                model=self.model, messages=[{"role": "user", "content": question}], temperature=0
+                model=self.model, messages=[{"role": "user", "content": question}], **options
             )
         except JSONDecodeError as error:
             return error.doc
@@ -186,8 +212,8 @@ def win_rates(
 
     Returns:
         per method ``win_rate``, with a Wilson interval, over the pairs with a verdict, a tie
-        counting one half; counts of ``wins``, ``ties``, ``losses`` and ``no_verdict`` (answers
-        that say none of the three, and questions that the server refused).
+        counting one half; counts of ``wins``, ``ties``, ``losses``, ``no_verdict`` (answers that
+        say none of the three) and ``refused`` (questions without an answer).
 
     Raises:
         ConfigError: the server cannot be reached, or fails again and again.
@@ -206,9 +232,9 @@ def win_rates(
         for one in _judge(judge, method, baseline, [p for p in pairs if p.id not in made]):
             append_jsonl(place, [one.model_dump_json()])
             made[one.id] = one
-        counts = Counter(one.verdict for one in made.values())
+        counts = Counter(one.verdict for one in made.values() if not one.refused)
         counts["tie"] += len(theirs) - len(pairs)
-        figures[method] = _rate(counts)
+        figures[method] = _rate(counts, sum(bool(one.refused) for one in made.values()))
     return figures
 
 
@@ -244,11 +270,27 @@ def _judge(
 
 
 def _words(reply: Any) -> str:
-    """What the judge wrote; a reply of another form than the protocol's, as it came."""
+    """What the judge wrote; "" where the reply holds no answer."""
     try:
         return str(reply.choices[0].message.content or "")
     except (AttributeError, IndexError, TypeError):
-        return str(reply)
+        return ""
+
+
+def _fault(reply: Any) -> str:
+    """Why a reply with status 200 holds no answer."""
+    error = (getattr(reply, "model_extra", None) or {}).get("error")
+    if error:
+        message = error.get("message", error) if isinstance(error, dict) else error
+        return f"the server answered with an error: {message}"
+    if getattr(reply, "choices", None):
+        reason = getattr(reply.choices[0], "finish_reason", None)
+        return f"an empty answer (finish reason: {reason})"
+    return f"an answer that is no chat completion: {str(reply)[:_SHOWN]}"
+
+
+def _names_temperature(error: Any) -> bool:
+    return getattr(error, "param", None) == "temperature" or "temperature" in str(error).lower()
 
 
 def read_verdict(answer: str, baseline_first: bool) -> Verdict | None:
@@ -262,10 +304,11 @@ def read_verdict(answer: str, baseline_first: bool) -> Verdict | None:
     return "win" if (letter == "b") == baseline_first else "loss"
 
 
-def _rate(counts: Counter[Verdict | None]) -> dict[str, float]:
+def _rate(counts: Counter[Verdict | None], refused: int) -> dict[str, float]:
     wins, ties, losses = counts["win"], counts["tie"], counts["loss"]
     figures: dict[str, float] = {
-        "wins": wins, "ties": ties, "losses": losses, "no_verdict": counts[None]
+        "wins": wins, "ties": ties, "losses": losses, "no_verdict": counts[None],
+        "refused": refused,
     }
     if wins + ties + losses:
         rate = proportion(wins + ties / 2, wins + ties + losses)

@@ -5,9 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.configuration import load_config, read_yaml
-from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.ensemble import check_weights
-from rewardsteer.decoding.methods import has_weight, wants_goal
+from rewardsteer.decoding.config import DecodingConfig, check_weights
+from rewardsteer.decoding.methods import METHODS, has_weight, wants_goal
 from rewardsteer.errors import ConfigError
 
 
@@ -75,7 +74,7 @@ def _read(label: str, values: Any) -> MethodConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
     config = load_config(MethodConfig, values)
-    wants_goal(config.method)  # an unknown name shows here
+    METHODS.check(config.method)
     if not config.folders and config.method != "none":
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "

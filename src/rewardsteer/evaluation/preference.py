@@ -1,7 +1,7 @@
 """How often a reward model ranks held-out comparisons right, how sure it is, what it leans on."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -17,9 +17,14 @@ from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Comparison
 
+Announce = Callable[[int, int], None]
+# Batches between two announcements; rows of one length within them share a batch.
+_TOGETHER = 8
+
 
 def evaluate_preference(
-    scorer: Scorer, data: Path, *, split: str = "test", batch_size: int = 16
+    scorer: Scorer, data: Path, *, split: str = "test", batch_size: int = 16,
+    announce: Announce = lambda done, total: None,
 ) -> dict[str, Any]:
     """Figures of a prepared folder's comparisons.
 
@@ -28,6 +33,7 @@ def evaluate_preference(
         data: a prepared folder, made with the reward model's tokenizer.
         split: ``test`` or ``train``.
         batch_size: rows read together.
+        announce: called with the pairs done and all of them.
 
     Returns:
         see `evaluate_comparisons`.
@@ -40,11 +46,14 @@ def evaluate_preference(
     check_template(manifest, scorer.template, data, scorer.name)
     rows = load_set(data, split, "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
-    return _evaluate(scorer, list(rows["prompt_ids"]), responses, list(rows["subset"]), batch_size)
+    return _evaluate(
+        scorer, list(rows["prompt_ids"]), responses, list(rows["subset"]), batch_size, announce
+    )
 
 
 def evaluate_comparisons(
-    scorer: Scorer, comparisons: Sequence[Comparison], *, batch_size: int = 16
+    scorer: Scorer, comparisons: Sequence[Comparison], *, batch_size: int = 16,
+    announce: Announce = lambda done, total: None,
 ) -> dict[str, Any]:
     """Figures of comparisons, written with the reward model's own template.
 
@@ -52,6 +61,7 @@ def evaluate_comparisons(
         scorer: the reward model.
         comparisons: pairs of any source.
         batch_size: rows read together.
+        announce: called with the pairs done and all of them.
 
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
@@ -69,24 +79,31 @@ def evaluate_comparisons(
     prompt_ids, chosen_ids = scorer.encode(prompts, [pair.chosen for pair in comparisons])
     _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons])
     subsets = [pair.subset for pair in comparisons]
-    return _evaluate(scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size)
+    return _evaluate(
+        scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce
+    )
 
 
 def _evaluate(
     scorer: Scorer, prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Sequence[int]]], subsets: Sequence[str], batch_size: int,
+    announce: Announce,
 ) -> dict[str, Any]:
     """Figures of token ids; responses are the chosen ones, then the rejected ones."""
     lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T
     before = np.array([len(ids) for ids in prompts], dtype=int)
     kept = _readable(scorer, before[:, None] + lengths)
-    rewards = [
-        scorer.score_ids(
-            [prompts[i] for i in kept], [side[i] for i in kept], batch_size=batch_size
-        )
-        for side in responses
-    ]
-    pairs = _Pairs(np.stack(rewards, axis=1), lengths[kept], [subsets[i] for i in kept])
+    rewards = np.empty((len(kept), 2))
+    for start in range(0, len(kept), _TOGETHER * batch_size):
+        announce(start, len(kept))
+        part = kept[start : start + _TOGETHER * batch_size]
+        for column, side in enumerate(responses):
+            rewards[start : start + len(part), column] = scorer.score_ids(
+                [prompts[i] for i in part], [side[i] for i in part], batch_size=batch_size,
+                numbers=part,
+            )
+    announce(len(kept), len(kept))
+    pairs = _Pairs(rewards, lengths[kept], [subsets[i] for i in kept])
     return _summary(pairs, too_long=len(prompts) - len(kept))
 
 

@@ -33,6 +33,8 @@ def plain_rows(path: Path, step: int) -> Rows | None:
         DataError: malformed rows; names the line.
     """
     if path.is_dir() or _holds_solutions(path):
+        # A first row that is neither fails here, before a model loads.
+        next(read_solution_rows(path), None)
         return None
     return open_rows(path, step, _check)
 

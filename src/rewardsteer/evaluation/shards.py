@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from rewardsteer.errors import DataError, OutputError
-from rewardsteer.outputs import read_json, write_json, write_text
+from rewardsteer.outputs import read_json, reason, remedy, write_json, write_text
 
 Row = dict[str, Any]
 _RUN = "run.json"
@@ -150,9 +150,11 @@ class Shards:
 
     def _full(self, error: OSError) -> OutputError:
         kept = self._shards - len(self.missing())
+        # An `OutputError` is a sentence already; what it says comes from the system's own.
+        cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return OutputError(
-            f"{self.output} cannot be written: {error.strerror or error}. {kept} of {self._shards} "
-            f"shards are done and kept in {self.folder}; make room and pass --resume to go on."
+            f"{self.output} cannot be written: {reason(cause)}. {kept} of {self._shards} shards "
+            f"are done and kept in {self.folder}; {remedy(cause)} and pass --resume to go on."
         )
 
     @property

@@ -23,7 +23,7 @@ STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "plain vote, e
 GAIN_COLUMNS = ("benchmark", "signal", "AUROC gain over the baseline", "95 % interval")
 
 _CHOICES = {
-    "published": "published (0)", "best": "best vote", "free": "no loss seen",
+    "published": "published (0), all questions", "best": "best vote", "free": "no loss seen",
     "risk": "risk-controlled",
 }
 
@@ -103,12 +103,18 @@ def plots(metrics: Metrics) -> dict[str, str]:
             made[f"{name}-roc"] = roc_plot(one)
         if "auroc_by_percentile" in figures:
             made[f"{name}-percentiles"] = percentile_plot(figures["auroc_by_percentile"])
-        if "filtering" in figures:
+        if _swept(figures):
             made[f"{name}-filtering"] = filter_plot(figures)
         for signal, records in figures.get("calibration", {}).items():
             if records:
                 made[f"{name}-reliability-{signal}"] = reliability_plot(records)
     return made
+
+
+def _swept(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """Filters that were tried at many thresholds, by signal; the published one has a single one."""
+    filtering = figures.get("filtering", {})
+    return {signal: record for signal, record in filtering.items() if "sweep" in record}
 
 
 def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
@@ -187,13 +193,13 @@ def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
                 reliability_plot(records), f"Calibration of the {signal}{of}",
                 "P(right) fitted on other questions, at quarters of a solution.",
             ))
-    if "filtering" in figures:
+    if _swept(figures):
         found.append(Figure(
             filter_plot(figures), f"What a vote costs{of}",
             "Filters at every threshold, plain votes of fewer samples, and rules that stop early.",
         ))
         found.append(Figure(
-            trade_off_plot(figures["filtering"]), f"Filter trade-off{of}",
+            trade_off_plot(_swept(figures)), f"Filter trade-off{of}",
             "What every threshold saves, and what the vote is then worth.",
         ))
     if any(one["bins"] for one in figures.get("reward_by_length", {}).values()):
@@ -260,7 +266,7 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 def filter_plot(figures: Mapping[str, Any]) -> str:
     """Vote accuracy against tokens generated: filtering, plain votes and stopping rules."""
     lines = {}
-    for signal, record in figures["filtering"].items():
+    for signal, record in _swept(figures).items():
         sweep = _falling(record["sweep"])
         lines[f"filtered by {signal}"] = (
             [point["tokens_per_question"] for point in sweep],

@@ -60,7 +60,8 @@ def training_arguments(
         # We stop on NaN with the rows named; the filter would hide it.
         "logging_nan_inf_filter": False,
         "report_to": log.report_to or "none",
-        "disable_tqdm": not log.progress,
+        # What is shown, `showing` shows.
+        "disable_tqdm": True,
         # Without it, transformers refuses bf16 where there is no accelerator.
         "use_cpu": not torch.accelerator.is_available(),
         "remove_unused_columns": False,

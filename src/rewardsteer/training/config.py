@@ -116,8 +116,8 @@ class LogConfig(Config):
             only. ``trainer.save_strategy=epoch`` saves at the ends of epochs.
         eval_rows: at most this many test rows are used.
         report_to: trackers that transformers supports: tensorboard, wandb, trackio, mlflow, …
-        progress: show progress bars.
-        echo: print log lines where there is no progress bar; they are in metrics.jsonl anyway.
+        progress: show a progress bar on a terminal.
+        echo: print a line on progress now and then where there is no terminal.
         spike: an update is logged as a spike (``loss_spike``, with its rows in the program's log)
             when its loss lies so many times their spread above the median of the last 50; None
             watches for none.

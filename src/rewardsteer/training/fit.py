@@ -10,7 +10,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from accelerate import PartialState
-from transformers import PrinterCallback, TrainerCallback
+from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
@@ -36,6 +36,7 @@ from rewardsteer.training.checkpoints import (
 )
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
+from rewardsteer.training.showing import showing
 from rewardsteer.training.trainer import RewardTrainer
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ def fit(
     eval_rows: Any = None,
     padding_side: Literal["right", "left"] = "right",
     packing: Literal["auto", "off"] = "auto",
-    phase: str = "train",
+    phase: str = "train", title: str | None = None,
     resume: bool = False, resume_from: Path | None = None,
     keep_best: bool = False, deterministic: bool = False,
     trainer_fields: Mapping[str, Any] = MappingProxyType({}),
@@ -125,6 +126,7 @@ def fit(
         optimiser, log, seed, padding_side, packing: settings.
         eval_rows: partial rows to evaluate on, or None.
         phase: name written into the log lines.
+        title: what progress and the line at its end call it; None: no line at the end.
         resume: go on from the last whole checkpoint in ``out``.
         resume_from: go on from this checkpoint in ``out`` instead; later ones are deleted.
         keep_best: end with the weights of the checkpoint that ranked most test pairs right, where
@@ -173,16 +175,15 @@ def fit(
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
         callbacks=[LogLines(log_lines, phase), *callbacks],
     )
-    if not log.echo:
-        trainer.remove_callback(PrinterCallback)
     if trainer.is_world_process_zero():
-        logger.info("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
+        logger.debug("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
         if costs is not None:
-            logger.info("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
+            logger.debug("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
     if resume or resume_from is not None:
         _rewind(trainer, phase)
     reset_peak_memory()
-    with packed_attention(model, costs):
+    shown = showing(trainer, title, bar=log.progress, lines=log.echo)
+    with shown, packed_attention(model, costs):
         trainer.train(resume_from_checkpoint=trainer.resume_from and str(trainer.resume_from))
         figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)
     figures["peak_memory_mib"] = peak_memory()
@@ -214,6 +215,8 @@ def _rewind(trainer: RewardTrainer, phase: str) -> None:
     """Set the log back to where the trainer goes on from."""
     if trainer.resume_from is not None:
         check_engine(trainer.resume_from, trainer.accelerator)
+        if trainer.is_world_process_zero():
+            logger.info("Resuming from step %d of %s", step_of(trainer.resume_from), phase)
     if trainer.is_world_process_zero():
         rewind_log(trainer.log_lines, phase, trainer.resume_from)
     trainer.accelerator.wait_for_everyone()

@@ -96,10 +96,11 @@ def train_policy(
     Raises:
         ConfigError, OutputError: see `build_policy` and `claim_folder`.
     """
-    from transformers import PrinterCallback, Trainer
+    from transformers import Trainer
 
     from rewardsteer.training.arguments import training_arguments
     from rewardsteer.training.fit import LogLines
+    from rewardsteer.training.showing import showing
 
     claim_folder(out, overwrite=overwrite)
     model = build_policy(config, tokenizer)
@@ -116,9 +117,8 @@ def train_policy(
         data_collator=SftCollator(tokenizer.pad_token_id),
         callbacks=[LogLines(out / "metrics.jsonl", "policy")],
     )
-    if not config.log.echo:
-        trainer.remove_callback(PrinterCallback)
-    trainer.train()
+    with showing(trainer, "policy", bar=config.log.progress, lines=config.log.echo):
+        trainer.train()
     model.save_pretrained(out / "model")
     tokenizer.save_pretrained(out / "model")
     return out / "model"

@@ -31,6 +31,7 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
+from rewardsteer.quiet import keep_log
 from rewardsteer.training.batches import drop_too_long
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
@@ -83,6 +84,7 @@ def train(
     resume = resume or resume_from_checkpoint is not None
     if processes.is_main_process:
         claim_folder(out, resume=resume, overwrite=overwrite)
+        keep_log(out)
         check_same(config, out, processes.num_processes)
     wait()
     if resume_from_checkpoint is not None:
@@ -146,11 +148,11 @@ def _run_phases(
     for index in range(len(state), len(plan)):
         phase = plan[index]
         folder = out / "phases" / f"{index + 1:02d}-{phase.name}"
-        logger.info("phase %d of %d: %s", index + 1, len(plan), phase.name)
         before = out / state[-1]["folder"] / WEIGHTS if state else None
         model = ready.pop() if ready else build(config, run.tokenizer, before)
         figures = _run_phase(
-            run, phase, index, model, folder, resume=resume, resume_from=resume_from
+            run, phase, index, model, folder, resume=resume, resume_from=resume_from,
+            title=f"phase {index + 1} of {len(plan)}, {phase.name}",
         )
         resume_from = None
         state.append({"phase": phase.name, "folder": str(folder.relative_to(out)), **figures})
@@ -167,7 +169,7 @@ def _run_phases(
 
 def _run_phase(
     run: _Run, phase: PhaseConfig, index: int, model: RewardModel, folder: Path, *, resume: bool,
-    resume_from: Path | None,
+    resume_from: Path | None, title: str,
 ) -> dict[str, Any]:
     config = run.config
     objective = build_objective(phase.objective)
@@ -195,7 +197,7 @@ def _run_phase(
         optimiser=optimiser, log=config.log, seed=seed,
         eval_rows=held_out if len(held_out) else None,
         padding_side=config.padding_side, packing=config.packing,
-        phase=f"{index + 1:02d}-{phase.name}", resume=resume, resume_from=resume_from,
+        phase=f"{index + 1:02d}-{phase.name}", title=title, resume=resume, resume_from=resume_from,
         keep_best=config.keep == "best", deterministic=config.deterministic,
         trainer_fields=config.trainer, callbacks=_made(run.callbacks),
     )

@@ -17,7 +17,8 @@ class CorrectnessConfig(Config):
         thresholds: to try; None: 41 quantiles of the lowest values on the test questions, whose
             labels play no part, and the published 0 for similarities.
         validation: share of the questions on which thresholds are chosen and values calibrated;
-            all figures of filtering are from the others.
+            all figures of filtering are from the others, but for the published threshold, for
+            which nothing is chosen: it is applied to all questions.
         loss: with ``confidence``: filtering may turn at most this share of right votes wrong …
         confidence: … with at least this probability.
         steps: percentiles at which prefixes are judged are 0, 1/steps, …, 1.

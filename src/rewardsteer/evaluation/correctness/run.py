@@ -7,6 +7,7 @@ import numpy as np
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.filtering import (
+    Filtered,
     choose_best,
     choose_by_risk,
     choose_free,
@@ -74,7 +75,16 @@ def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     last = record["by_samples"][-1]
     record |= {f"{name}_accuracy": last[name] for name in ("majority", "weighted", "best_of")}
     validation, test = benchmark.split(config.validation, config.seed)
-    if not validation or not test or record["solutions_per_question"]["max"] < 2:
+    several = record["solutions_per_question"]["max"] >= 2
+    if several and "similarity" in signals(benchmark):
+        record["filtering"] = {"similarity": {"published": _published(benchmark, config)}}
+    if not validation or not test or not several:
+        record["left_out"] = (
+            "votes, filtering and stopping need several solutions per question" if not several else
+            f"filtering with a chosen threshold, stopping and calibration need questions on both "
+            f"sides of the split; {record['questions']} questions at validation="
+            f"{config.validation:g} leave one side empty (another seed may not)"
+        )
         return record
     curve = plain_curve(test, config)
     record["plain_votes"] = curve
@@ -82,8 +92,9 @@ def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
         rule | {"plain_vote_at_equal_tokens": at_equal_tokens(curve, rule["tokens_per_question"])}
         for rule in stopping_rules(test, config)
     ]
+    published = record.get("filtering", {})
     record["filtering"] = {
-        signal: _filtering(validation, test, signal, curve, config)
+        signal: _filtering(validation, test, signal, curve, config) | published.get(signal, {})
         for signal in signals(benchmark)
     }
     record["calibration"] = {
@@ -105,13 +116,7 @@ def _filtering(
     unseen = filter_questions(test, thresholds, signal, config.start)
 
     def figures(column: int) -> dict[str, Any]:
-        found = summarise(unseen, column, thresholds[column], config.cost)
-        read = found["reward_model_tokens"] * float(unseen.tokens.mean())
-        whole = found["tokens_per_question"] + config.cost * read
-        return found | {
-            "plain_vote_at_equal_tokens": at_equal_tokens(curve, found["tokens_per_question"]),
-            "plain_vote_at_equal_cost": at_equal_tokens(curve, whole),
-        }
+        return _figures(unseen, column, thresholds[column], curve, config)
 
     record: dict[str, Any] = {
         "sweep": [figures(column) for column in range(len(thresholds))],
@@ -126,6 +131,23 @@ def _filtering(
         record["risk"] = figures(risky) | {
             "loss": config.loss, "confidence": config.confidence, "lost": float(lost),
         }
-    if 0.0 in thresholds and signal == "similarity":
-        record["published"] = figures(thresholds.index(0.0))
     return record
+
+
+def _figures(
+    table: Filtered, column: int, threshold: float, curve: Sequence[dict[str, float]],
+    config: CorrectnessConfig,
+) -> dict[str, Any]:
+    found = summarise(table, column, threshold, config.cost)
+    read = found["reward_model_tokens"] * float(table.tokens.mean())
+    whole = found["tokens_per_question"] + config.cost * read
+    return found | {
+        "plain_vote_at_equal_tokens": at_equal_tokens(curve, found["tokens_per_question"]),
+        "plain_vote_at_equal_cost": at_equal_tokens(curve, whole),
+    }
+
+
+def _published(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
+    """The published filter: similarities below 0 drop. Nothing is chosen, so on all questions."""
+    table = filter_questions(benchmark.questions, [0.0], "similarity", config.start)
+    return _figures(table, 0, 0.0, plain_curve(benchmark.questions, config), config)

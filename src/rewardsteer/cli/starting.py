@@ -1,0 +1,116 @@
+"""What commands do before torch is imported: cheap checks, and one line that says what loads."""
+
+import os
+from collections.abc import Collection
+from pathlib import Path
+
+import typer
+
+from rewardsteer.errors import CheckpointError, OutputError
+
+_ABSENT = "there is none; check the path, or give a name on the Hugging Face hub"
+_QUOTA = Path("/sys/fs/cgroup/cpu.max")
+
+
+def share_cores() -> None:
+    """Settings of OpenMP for a machine with other work on it; what is set already stays.
+
+    Threads that wait at the end of a product sleep instead of spinning. A spinning thread keeps the
+    core that the thread it waits for needs: beside other work, training slows tenfold.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    quota = cpu_quota()
+    if quota is not None and quota < len(_cores()):
+        # A container's share of the machine; torch sees all cores and would start a thread on each.
+        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, round(quota))))
+
+
+def _cores() -> Collection[int]:
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return range(os.cpu_count() or 1)
+
+
+def cpu_quota(place: Path = _QUOTA) -> float | None:
+    """Cores' worth of time that the process's control group may use; None without a limit."""
+    try:
+        limit, period = place.read_text(encoding="ascii").split()[:2]
+        return None if limit == "max" else int(limit) / int(period)
+    except (OSError, ValueError, ZeroDivisionError):
+        return None
+
+
+def counted(number: int, noun: str) -> str:
+    """``"1 row"``, ``"2 rows"``, ``"1,204 rows"``."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def say(text: str) -> None:
+    """A line on standard error; under a launcher, in the first process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        typer.echo(text, err=True)
+
+
+def loading(*names: object) -> None:
+    """Say what is being loaded, before the imports that take seconds; other libraries' messages are
+    turned down from here on."""
+    shown = [str(name) for name in names if name]
+    say(f"Loading {' and '.join(dict.fromkeys(shown))} …")
+
+    from rewardsteer.quiet import quiet_libraries
+
+    quiet_libraries()
+
+
+def check_model(*names: str | Path | None) -> None:
+    """Refuse names that can only be local folders and are none.
+
+    A name of two parts may be one on the hub, unless its first part is a folder here.
+
+    Raises:
+        CheckpointError: no such folder.
+    """
+    for name in names:
+        if name is not None and not Path(name).exists() and _is_local(str(name)):
+            raise CheckpointError(f"Expected a model folder at {name}, {_ABSENT}.")
+
+
+def check_reward_model(*names: str | Path | None) -> None:
+    """As `check_model`; a name on the hub has an owner.
+
+    Raises:
+        CheckpointError: no such folder.
+    """
+    for name in names:
+        if name is None or Path(name).exists():
+            continue
+        if "/" not in str(name) or _is_local(str(name)):
+            raise CheckpointError(f"Expected a reward model folder at {name}, {_ABSENT}.")
+
+
+def _is_local(name: str) -> bool:
+    parts = name.split("/")
+    if name.startswith((".", "/", "~")) or len(parts) > 2:
+        return True
+    return len(parts) == 2 and Path(parts[0]).is_dir()
+
+
+def check_writable(*places: Path | None) -> None:
+    """Refuse outputs in folders that cannot be written to, before the work.
+
+    Raises:
+        OutputError: names the folder.
+    """
+    for place in places:
+        if place is None:
+            continue
+        folder = place.absolute().parent
+        while not folder.exists():
+            folder = folder.parent
+        if not folder.is_dir():
+            raise OutputError(f"The output {place} cannot be made: {folder} is a file.")
+        if not os.access(folder, os.W_OK):
+            raise OutputError(
+                f"The output {place} cannot be written: {folder} is read-only; choose another "
+                "place."
+            )

@@ -1,0 +1,40 @@
+"""Standard input and output in the place of files: ``-``, ``/dev/stdin`` and ``/dev/stdout``."""
+
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_INPUT, _OUTPUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
+
+
+def is_standard_output(path: Path) -> bool:
+    """Whether results go to standard output."""
+    return str(path) in _OUTPUT
+
+
+@contextmanager
+def readable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
+    """The file itself, or one that holds what standard input says: files are read several times."""
+    if str(path) not in _INPUT:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"stdin{suffix}"
+        with place.open("wb") as stream:
+            shutil.copyfileobj(sys.stdin.buffer, stream)
+        yield place
+
+
+@contextmanager
+def writable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
+    """The file itself, or one whose content goes to standard output at the end."""
+    if not is_standard_output(path):
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / f"stdout{suffix}"
+        yield place
+        sys.stdout.write(place.read_text(encoding="utf-8"))

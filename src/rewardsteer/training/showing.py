@@ -1,0 +1,72 @@
+"""What a training shows on the terminal: one bar for the phase under way, a line when it ends."""
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+from transformers import TrainerCallback
+
+from rewardsteer.progress import Stage, stages
+
+logger = logging.getLogger(__name__)
+# Figures of a log line that are shown, and how they are called.
+_FIGURES = {"loss": "loss", "eval_accuracy": "accuracy"}
+
+
+class Showing(TrainerCallback):
+    """Reports updates and the latest figures.
+
+    Args:
+        title: what is trained; None: a phase that somebody else reports.
+        announce: shows the updates made and all of them.
+    """
+
+    def __init__(self, title: str | None, announce: Stage) -> None:
+        self.title, self.announce = title, announce
+        self.figures: dict[str, float] = {}
+        self._began = time.monotonic()
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the Trainer."""
+        self._show(state)
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Called by the Trainer."""
+        self._show(state)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Called by the Trainer."""
+        known = {name: logs[name] for name in _FIGURES if name in (logs or {})}
+        self.figures |= {_FIGURES[name]: float(value) for name, value in known.items()}
+
+    def _show(self, state: Any) -> None:
+        if state.is_world_process_zero:
+            note = f"loss {self.figures['loss']:.3g}" if "loss" in self.figures else ""
+            self.announce(self.title or "training", state.global_step, state.max_steps, note)
+
+    def report(self) -> None:
+        """Log a line on a finished phase."""
+        spent = timedelta(seconds=round(time.monotonic() - self._began))
+        figures = ", ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
+        logger.info("%s: %s%s", self.title, f"{figures}, " if figures else "", spent)
+
+
+@contextmanager
+def showing(
+    trainer: Any, title: str | None, *, bar: bool, lines: bool
+) -> Iterator[Showing]:
+    """Show a trainer's progress as long as this is open; the library's own displays are removed."""
+    from transformers import PrinterCallback, ProgressCallback
+
+    for theirs in (PrinterCallback, ProgressCallback):
+        trainer.remove_callback(theirs)
+    first = trainer.is_world_process_zero()
+    with stages("updates", bar=bar and first, lines=lines and first) as announce:
+        callback = Showing(title, announce)
+        trainer.add_callback(callback)
+        yield callback
+    if first and title is not None:
+        callback.report()
