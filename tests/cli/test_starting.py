@@ -196,6 +196,8 @@ def test_help_is_readable_at_any_width(option, monkeypatch):
         assert max(len(line) for line in result.output.splitlines()) <= 80
         assert not any(sign in result.output for sign in "╭│")
         assert "<bool>" not in result.output
+        assert "--no-" not in result.output
+        assert "<list" not in result.output
     generate = CliRunner().invoke(app, ["generate", "-h"]).output
     for name in ("--weight-schedule", "--max-new-tokens", "speculative_rejection"):
         assert name in generate
@@ -254,3 +256,11 @@ def test_an_interruption_says_how_to_go_on():
         130, "interrupted; the same command with --resume goes on\n"
     )
     assert stop("other").stderr == "interrupted\n"
+
+
+def test_the_shell_completes_values():
+    from rewardsteer.cli import completion
+
+    assert completion.complete_method("spec") == ["speculative_rejection"]
+    assert completion.complete_recipe("tldr/f") == ["tldr/farma"]
+    assert "tldr" in completion.complete_source("")

@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.completion import complete_source
 from rewardsteer.cli.group import Command, Group
 from rewardsteer.cli.starting import check_model, check_writable, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -25,7 +26,12 @@ def list_command() -> None:
 
 @app.command("prepare", cls=Command)
 def prepare_command(
-    source: Annotated[str, typer.Argument(help="A source name, or a YAML file of data settings.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A source name, or a YAML file of data settings.", autocompletion=complete_source
+        ),
+    ],
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings: dotted.name=value.")
     ] = None,

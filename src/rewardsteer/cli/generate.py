@@ -1,11 +1,11 @@
 """``rewardsteer generate``: answer prompts by a decoding method."""
 
-import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
@@ -27,116 +27,23 @@ if TYPE_CHECKING:
     from rewardsteer.goals.goal_state import GoalState
 
 
-# The options' types stand here so that the command's signature reads as a list of names.
-Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
-Prompts = Annotated[
-    Path | None,
-    typer.Option(
-        help="JSONL with a 'prompt' (text or messages) and an 'id' per line, or .txt with a prompt "
-        "per line; '-' reads JSONL from standard input."
-    ),
-]
-Prompt = Annotated[
-    list[str] | None, typer.Option(help="A prompt, instead of --prompts; repeatable.")
-]
-Output = Annotated[
-    Path, typer.Option(help="JSONL of generations with their costs; '-': standard output.")
-]
-MethodName = Annotated[
-    str | None, typer.Option(
-        help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
-        "speculative_rejection. Default: farma, genarm, args or pargs, by the reward model; none "
-        "without one."
-    )
-]
-RewardModels = Annotated[
-    list[Path] | None,
-    typer.Option(
-        help="Reward model folder (from 'rewardsteer train'); several with --weight for each, for "
-        "farma, genarm, args, pargs and cd."
-    ),
-]
-GoalFile = Annotated[
-    Path | None,
-    typer.Option(
-        help="Goal states of goal_beam and goal_filter (from 'rewardsteer goal-state'): a file, or "
-        "a folder that holds one; default: the reward model's folder."
-    ),
-]
-GoalName = Annotated[str | None, typer.Option(help="Which goal; needed where there are several.")]
-Weights = Annotated[
-    list[float] | None,
-    typer.Option(
-        help="Weight of rewards or similarity; 0: the policy alone. Once for each reward model; "
-        "negative ones push away.", show_default="1",
-    ),
-]
-WeightSchedule = Annotated[
-    str, typer.Option(help="constant; or linear, cosine: from --weight to --weight-end.")
-]
-WeightEnd = Annotated[
-    float | None, typer.Option(help="Weight at the last token of --max-new-tokens.")
-]
-TargetKl = Annotated[
-    float | None,
-    typer.Option(help="Find the weight with this KL from the policy, in nats, at every token."),
-]
-MaxKl = Annotated[
-    float | None, typer.Option(help="Lower the weight where its KL from the policy is larger.")
-]
-TopK = Annotated[
-    int, typer.Option(help="Tokens to draw from, 0 for all; candidates of args, pargs and cd.")
-]
-Temperature = Annotated[float, typer.Option(help="Divides the scores before drawing.")]
-Greedy = Annotated[
-    bool, typer.Option("--greedy/--sample", help="Take the best token, or draw one.")
-]
-Samples = Annotated[int, typer.Option(
-    "--n", help="Responses drawn by best_of_n, speculative_rejection and (at most) goal_filter."
-)]
-Settings = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        help="A setting of cards (reward_target, …), speculative_rejection (reject_share, …) or "
-        "goal_filter (drop_rule, …) as name=value; repeatable, see docs/decoding.md."
-    ),
-]
-Beam = Annotated[int, typer.Option(help="Hypotheses that goal_beam keeps.")]
-Branches = Annotated[int, typer.Option(help="Steps goal_beam draws from each hypothesis.")]
-StepSeparator = Annotated[
-    str, typer.Option(help="Text that ends a step of goal_beam; '': none.", show_default="newline")
-]
-StepTokens = Annotated[int, typer.Option(help="Longest step of goal_beam.")]
-MaxSteps = Annotated[int, typer.Option(help="Most steps of goal_beam.")]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest response, end-of-text included.")]
-BatchSize = Annotated[int, typer.Option(help="Rows decoded together.")]
-Seed = Annotated[int, typer.Option(help="Every prompt draws from its own generator.")]
-Limit = Annotated[int | None, typer.Option(help="Answer the first so many prompts.")]
-ShareBackbone = Annotated[
-    bool,
-    typer.Option(help="Put a reward model kept as an adapter on the policy's own weights."),
-]
-Resume = Annotated[bool, typer.Option(help="Go on with an output begun before.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
-
-
 def generate_command(
-    model: Model, output: Output, prompts: Prompts = None, prompt: Prompt = None,
-    method: MethodName = None,
-    reward_model: RewardModels = None, goal: GoalFile = None, goal_name: GoalName = None,
-    weight: Weights = None, weight_schedule: WeightSchedule = "constant",
-    weight_end: WeightEnd = None, target_kl: TargetKl = None, max_kl: MaxKl = None,
-    top_k: TopK = 10, temperature: Temperature = 1.0, greedy: Greedy = False,
-    n: Samples = 8, beam: Beam = 4, branches: Branches = 2, step_separator: StepSeparator = "\n",
-    step_tokens: StepTokens = 52, max_steps: MaxSteps = 16,
-    max_new_tokens: MaxNewTokens = 64, batch_size: BatchSize = 8, seed: Seed = 0,
-    overrides: Settings = None, limit: Limit = None, template: TemplateOption = None,
-    device: PolicyDevice = "auto",
+    model: option.Model, output: option.Output, prompts: option.Prompts = None,
+    prompt: option.Prompt = None, method: option.MethodName = None,
+    reward_model: option.RewardModels = None, goal: option.GoalFile = None,
+    goal_name: option.GoalName = None, weight: option.Weights = None,
+    weight_schedule: option.WeightSchedule = "constant", weight_end: option.WeightEnd = None,
+    target_kl: option.TargetKl = None, max_kl: option.MaxKl = None, top_k: option.TopK = 10,
+    temperature: option.Temperature = 1.0, greedy: option.Greedy = False, n: option.Samples = 8,
+    beam: option.Beam = 4, branches: option.Branches = 2,
+    step_separator: option.StepSeparator = "\n", step_tokens: option.StepTokens = 52,
+    max_steps: option.MaxSteps = 16, max_new_tokens: option.MaxNewTokens = 64,
+    batch_size: option.BatchSize = 8, seed: option.Seed = 0, overrides: option.Settings = None,
+    limit: option.Limit = None, template: TemplateOption = None, device: PolicyDevice = "auto",
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
-    share_backbone: ShareBackbone = False,
-    engine: Engine = "transformers", vllm_option: VllmOptions = None,
-    resume: Resume = False, overwrite: Overwrite = False,
+    share_backbone: option.ShareBackbone = False, engine: Engine = "transformers",
+    vllm_option: VllmOptions = None, resume: option.Resume = False,
+    overwrite: option.Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
@@ -214,11 +121,11 @@ def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> No
     """Raise `ConfigError` where what is given would be without effect."""
     from rewardsteer.errors import ConfigError
 
-    for given, option in ((folders, "--reward-model"), (weights, "--weight")):
+    for given, name in ((folders, "--reward-model"), (weights, "--weight")):
         if method == "none" and given:
             raise ConfigError(
-                f"{option} is not used by --method none; choose a method that is guided, or leave "
-                f"{option} out."
+                f"{name} is not used by --method none; choose a method that is guided, or leave "
+                f"{name} out."
             )
 
 
@@ -368,6 +275,7 @@ def _write(
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
+    from rewardsteer.progress import progress_bar
 
     method = build_method(config, scorer, goal)
     tokenizer = policy["tokenizer"]
@@ -395,12 +303,15 @@ def _write(
             write_text(output, "")
         write_json(settings_file(output), settings)
     failed = 0
-    for result in _with_progress(results, len(missing)):
-        if on_screen:
-            typer.echo(result.model_dump_json())
-        else:
-            append_jsonl(output, [result.model_dump_json()])
-        failed += result.error is not None
+    with progress_bar("generating", "prompts") as announce:
+        announce(0, len(missing))
+        for number, result in enumerate(results, start=1):
+            if on_screen:
+                typer.echo(result.model_dump_json())
+            else:
+                append_jsonl(output, [result.model_dump_json()])
+            failed += result.error is not None
+            announce(number, len(missing))
     before = f" ({counted(len(done), 'earlier one')} kept)" if done else ""
     say(f"{counted(len(missing) - failed, 'generation')} written to {output}{before}")
     if failed:
@@ -408,13 +319,3 @@ def _write(
             f"{failed} of {len(missing)} prompts got no answer; the field 'error' of their lines "
             f"in {output} says why. Mend what it names, then --resume tries them again."
         )
-
-
-def _with_progress(results: Any, total: int) -> Any:
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TimeRemainingColumn
-
-    columns = ("generating", BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with contextlib.ExitStack() as stack:
-        progress = stack.enter_context(Progress(*columns, console=Console(stderr=True)))
-        yield from progress.track(results, total=total)

@@ -16,7 +16,7 @@ from typer.core import TyperCommand, TyperGroup
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.outputs import reason, remedy
 
-OTHER = "Options"
+OTHER = "Other options"
 # Names that are longer take a line of their own.
 _NAMES = 26
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
@@ -37,7 +37,7 @@ class Command(TyperCommand):
                 arguments.append(record)
             else:
                 heading = getattr(parameter, "rich_help_panel", None) or OTHER
-                sections.setdefault(heading, []).append(record)
+                sections.setdefault(heading, []).append(_plain(*record))
         last = sections.pop(OTHER, [])
         _write(formatter, [("Arguments", arguments), *sections.items(), (OTHER, last)])
 
@@ -80,6 +80,14 @@ class Group(TyperGroup):
             heading = heading if isinstance(heading, str) else "Commands"
             sections.setdefault(heading, []).append((name, command.get_short_help_str(200)))
         _write(formatter, sections.items())
+
+
+def _plain(names: str, text: str) -> tuple[str, str]:
+    """An option without the negative name and default of a flag that is off, and with the type of
+    one value where it is repeatable."""
+    names = re.sub(r" / --no-[\w-]+", "", names)
+    names = re.sub(r"<list\[(\w+)\]>", lambda kind: f"<{kind[1].lower()}>", names)
+    return names, re.sub(r"\s*\[default: no-[\w-]+\]", "", text)
 
 
 def _refuse(message: str) -> NoReturn:

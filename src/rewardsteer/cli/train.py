@@ -8,11 +8,16 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.completion import complete_recipe
 from rewardsteer.cli.starting import check_model, check_writable, loading, say
 from rewardsteer.training.recipes import list_recipes, read_recipe
 
 Recipe = Annotated[
-    str, typer.Argument(help=f"A shipped recipe ({', '.join(list_recipes())}) or a YAML file.")
+    str,
+    typer.Argument(
+        help=f"A shipped recipe ({', '.join(list_recipes())}) or a YAML file.",
+        autocompletion=complete_recipe,
+    ),
 ]
 Overrides = Annotated[
     list[str] | None,

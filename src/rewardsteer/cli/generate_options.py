@@ -1,0 +1,205 @@
+"""Options of ``rewardsteer generate``, by heading."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rewardsteer.cli.completion import complete_method
+
+MAIN, MODELS, GUIDANCE = "Prompts and answers", "Models", "Guidance"
+SAMPLING, BEAM, RUNNING = "Sampling", "Steps of goal_beam", "Running"
+
+Model = Annotated[
+    str,
+    typer.Option(
+        help="Policy: a causal LM folder or hub name.",
+        rich_help_panel=MODELS,
+    ),
+]
+Prompts = Annotated[
+    Path | None,
+    typer.Option(
+        help="JSONL with a 'prompt' (text or messages) and an 'id' per line, or .txt with a "
+        "prompt per line; '-' reads JSONL from standard input.",
+        rich_help_panel=MAIN,
+    ),
+]
+Prompt = Annotated[
+    list[str] | None,
+    typer.Option(
+        help="A prompt, instead of --prompts; repeatable.",
+        rich_help_panel=MAIN,
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        help="JSONL of generations with their costs; '-': standard output.",
+        rich_help_panel=MAIN,
+    ),
+]
+MethodName = Annotated[
+    str | None,
+    typer.Option(
+        help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
+        "speculative_rejection. Default: farma, genarm, args or pargs, by the reward "
+        "model; none without one.",
+        autocompletion=complete_method,
+        rich_help_panel=GUIDANCE,
+    ),
+]
+RewardModels = Annotated[
+    list[Path] | None,
+    typer.Option(
+        help="Reward model folder (from 'rewardsteer train'); several with --weight for each, "
+        "for farma, genarm, args, pargs and cd.",
+        rich_help_panel=MODELS,
+    ),
+]
+GoalFile = Annotated[
+    Path | None,
+    typer.Option(
+        help="Goal states of goal_beam and goal_filter (from 'rewardsteer goal-state'): a "
+        "file, or a folder that holds one; default: the reward model's folder.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+GoalName = Annotated[
+    str | None,
+    typer.Option(
+        help="Which goal; needed where there are several.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+Weights = Annotated[
+    list[float] | None,
+    typer.Option(
+        help="Weight of rewards or similarity; 0: the policy alone. Once for each reward "
+        "model; negative ones push away.",
+        show_default="1",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+WeightSchedule = Annotated[
+    str,
+    typer.Option(
+        help="constant; or linear, cosine: from --weight to --weight-end.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+WeightEnd = Annotated[
+    float | None,
+    typer.Option(
+        help="Weight at the last token of --max-new-tokens.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+TargetKl = Annotated[
+    float | None,
+    typer.Option(
+        help="Find the weight with this KL from the policy, in nats, at every token.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+MaxKl = Annotated[
+    float | None,
+    typer.Option(
+        help="Lower the weight where its KL from the policy is larger.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+TopK = Annotated[
+    int,
+    typer.Option(
+        help="Tokens to draw from, 0 for all; candidates of args, pargs and cd.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Temperature = Annotated[
+    float,
+    typer.Option(
+        help="Divides the scores before drawing.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Greedy = Annotated[
+    bool,
+    typer.Option(
+        "--greedy/--sample",
+        help="Take the best token, or draw one.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Samples = Annotated[
+    int,
+    typer.Option(
+        "--n",
+        help="Responses drawn by best_of_n, speculative_rejection and (at most) goal_filter.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        help="A setting of cards (reward_target, …), speculative_rejection (reject_share, …) "
+        "or goal_filter (drop_rule, …) as name=value; repeatable, see docs/decoding.md.",
+        rich_help_panel=GUIDANCE,
+    ),
+]
+Beam = Annotated[int, typer.Option(help="Hypotheses that goal_beam keeps.", rich_help_panel=BEAM)]
+Branches = Annotated[
+    int,
+    typer.Option(
+        help="Steps goal_beam draws from each hypothesis.",
+        rich_help_panel=BEAM,
+    ),
+]
+StepSeparator = Annotated[
+    str,
+    typer.Option(
+        help="Text that ends a step of goal_beam; '': none.",
+        show_default="newline",
+        rich_help_panel=BEAM,
+    ),
+]
+StepTokens = Annotated[int, typer.Option(help="Longest step of goal_beam.", rich_help_panel=BEAM)]
+MaxSteps = Annotated[int, typer.Option(help="Most steps of goal_beam.", rich_help_panel=BEAM)]
+MaxNewTokens = Annotated[
+    int,
+    typer.Option(
+        help="Longest response, end-of-text included.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+BatchSize = Annotated[int, typer.Option(help="Rows decoded together.", rich_help_panel=RUNNING)]
+Seed = Annotated[
+    int,
+    typer.Option(
+        help="Every prompt draws from its own generator.",
+        rich_help_panel=SAMPLING,
+    ),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(
+        help="Answer the first so many prompts.",
+        rich_help_panel=MAIN,
+    ),
+]
+ShareBackbone = Annotated[
+    bool,
+    typer.Option(
+        help="Put a reward model kept as an adapter on the policy's own weights.",
+        rich_help_panel=MODELS,
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        help="Go on with an output begun before.",
+        rich_help_panel=MAIN,
+    ),
+]
+Overwrite = Annotated[bool, typer.Option(help="Replace the output.", rich_help_panel=MAIN)]
