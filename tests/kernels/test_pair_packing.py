@@ -15,6 +15,7 @@ from rewardsteer.kernels import segment_attention
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.attention import segments_read
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.loading import open_vocabulary
 from rewardsteer.models.packing import (
     attention_costs,
     choose_packing,
@@ -22,7 +23,7 @@ from rewardsteer.models.packing import (
     packing_refusal,
     segments_refusal,
 )
-from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.tensors import Packing
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
@@ -57,7 +58,7 @@ def build(kind, head, dtype=torch.float64, attention="sdpa"):
         model = RewardModel(base, HeadConfig())
     else:
         settings = HeadConfig(kind="vocabulary")
-        model = RewardModel(_open_vocabulary(base, settings), settings)
+        model = RewardModel(open_vocabulary(base, settings), settings)
     model.base.set_attn_implementation(attention)
     return model.to(dtype).eval()
 
@@ -140,7 +141,7 @@ def test_random_lengths(seed, side, count, form):
 def test_segments_with_shared_heads_norms_and_windows(kind):
     """In training mode, with checkpoints of activations, forward and backward."""
     settings = HeadConfig(kind="vocabulary")
-    model = RewardModel(_open_vocabulary(tiny_causal_lm(kind), settings), settings).double().train()
+    model = RewardModel(open_vocabulary(tiny_causal_lm(kind), settings), settings).double().train()
     objective, data = objective_of("both"), rows(seed=3, count=9, longest=12)
     padded = loss_and_gradients(model, objective, batch_of(data, "right", objective, None))
     model.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
@@ -212,7 +213,7 @@ def other(kind, **options):
         if parameter.dim() > 1:
             torch.nn.init.normal_(parameter, std=0.15)
     settings = HeadConfig(kind="vocabulary")
-    return RewardModel(_open_vocabulary(base, settings), settings).train()
+    return RewardModel(open_vocabulary(base, settings), settings).train()
 
 
 SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
@@ -242,7 +243,7 @@ def test_backbones_for_which_it_does_not_hold_fall_back_with_a_reason(model, rea
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gpt_neox", "qwen3", "gemma2", "mistral"])
 def test_backbones_for_which_it_holds(kind):
     settings = HeadConfig(kind="vocabulary")
-    model = RewardModel(_open_vocabulary(tiny_causal_lm(kind), settings), settings)
+    model = RewardModel(open_vocabulary(tiny_causal_lm(kind), settings), settings)
     assert packing_refusal(model, longest=100) is None
     assert segments_refusal(model) is None
     costs = attention_costs(model, segments=True)

@@ -3,6 +3,7 @@ backbones under other names."""
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -13,12 +14,20 @@ from transformers import (
     LlamaForSequenceClassification,
 )
 
-from benchmarks.tiny import save_tiny, tiny_config
+from benchmarks.tiny import save_tiny, tiny_config, tiny_model
+from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.capabilities import same_changes, same_states
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.logits import is_neutral
+from rewardsteer.models.prefix_reader import PrefixReader, reads_cached
+from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from rewardsteer.tensors import PairBatch
 from tests.fakes import character_tokenizer
 
 IDS = torch.tensor([[5, 11, 23, 7, 2, 13, 40], [31, 3, 37, 41, 43, 17, 9]])
@@ -118,3 +127,88 @@ def test_weights_in_a_pickle_are_refused_with_the_way_out(tmp_path):
     torch.save(model.state_dict(), tmp_path / "pytorch_model.bin")
     with pytest.raises(CheckpointError, match=r"pickle.*run code.*save_pretrained"):
         RewardModel.from_pretrained(tmp_path)
+
+
+RECURRENT = ("mamba", "mamba2", "falcon_mamba", "rwkv", "jamba", "bamba", "falcon_h1", "lfm2",
+             "qwen3_next", "qwen3_5_text", "granitemoehybrid", "zamba2", "nemotron_h", "minimax",
+             "recurrent_gemma")
+PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: ", "zz"]
+
+
+def greedy(model, ids, count):
+    """Greedy tokens of one row, every step read whole and without a cache."""
+    out = []
+    for _ in range(count):
+        out.append(int(logits(model, torch.tensor([[*ids, *out]]))[0, -1].argmax()))
+        if out[-1] == 0:
+            break
+    return out
+
+
+@pytest.mark.parametrize("kind", [*RECURRENT, "llama", "gemma2", "llama4_text"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_what_a_policy_is_decoded_with_is_known_by_trial(kind, dtype):
+    model = tiny_model(kind, 80).to(dtype)
+    assert reads_cached(model) == (kind not in RECURRENT)
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv", "jamba", "lfm2", "qwen3_next", "minimax",
+                                  "recurrent_gemma"])
+def test_recurrent_policies_are_decoded_right_in_a_batch(kind):
+    tokenizer = character_tokenizer(padding_side="left")
+    model = tiny_model(kind, len(tokenizer))
+    config = DecodingConfig(mode="greedy", max_new_tokens=4, batch_size=3)
+    rows = generate(model, tokenizer, PROMPTS, build_method(config), config)
+    expected = [greedy(model, tokenizer.encode(prompt), 4) for prompt in PROMPTS]
+    assert [list(row.token_ids) for row in rows] == expected
+
+
+@pytest.mark.parametrize("kind", ["mamba", "rwkv", "lfm2", "recurrent_gemma"])
+@pytest.mark.parametrize("head", ["scalar", "vocabulary"])
+def test_recurrent_reward_models_answer_about_prefixes_and_rows_alike(kind, head, tmp_path):
+    base = save_tiny(tmp_path, kind)
+    model = RewardModel.from_base(base, HeadConfig(kind=head)).eval()
+    scorer = Scorer(model, character_tokenizer(), Template())
+    prompts, responses = [[5, 11, 23], [7]], [[13, 17, 3, 9], [19, 29]]
+    whole = [[*p, *r] for p, r in zip(prompts, responses, strict=True)]
+    alone = [scorer.score_ids([p], [r])[0] for p, r in zip(prompts, responses, strict=True)]
+    np.testing.assert_allclose(scorer.score_ids(prompts, responses), alone, rtol=1e-5)
+    before = [row[:-1] for row in whole]
+    last = torch.tensor([[row[-1], 30] for row in whole])
+    found = scorer.candidates(*left_pad(before), last)
+    np.testing.assert_allclose(found[:, 0].numpy(), alone, rtol=1e-4, atol=1e-5)
+    # Padding on the left, as a training batch may have it.
+    ids, mask = left_pad(whole)
+    batch = PairBatch(
+        ids, mask, mask.bool(), torch.zeros_like(mask).bool(), torch.zeros(2), paired=False
+    )
+    with torch.no_grad():
+        rewards = model(batch).sequence_rewards.numpy()
+    np.testing.assert_allclose(rewards, alone, rtol=1e-4, atol=1e-5)
+
+
+def test_a_sibling_that_leaks_a_little_is_seen():
+    """Where layers matter little, leaking is less than what rounding of half precision may be."""
+    expected = torch.randn(4, 32)
+    leak = 1e-4 * torch.randn(4, 32)
+    assert same_states(expected + leak, expected, torch.float32)
+    assert not same_changes((expected + leak, expected), (expected, expected), torch.float32)
+    assert same_changes((expected, expected), (expected, expected), torch.float32)
+
+
+def test_a_long_prompt_is_read_before_its_candidates():
+    """No mask of prompt × prompt; answers are those of separate reads."""
+    model, masks = tiny_model("llama", 80), []
+    model.register_forward_pre_hook(
+        lambda _, args, options: masks.append(options.get("attention_mask")), with_kwargs=True
+    )
+    rows = [[(7 * place + row) % 80 for place in range(300 - 20 * row)] for row in range(2)]
+    candidates = torch.tensor([[4, 9], [3, 8]])
+    reader = PrefixReader(model, tree=True, cached=True)
+    found = reader.probe(*left_pad(rows), candidates)
+    for row, several, answers in zip(rows, candidates.tolist(), found, strict=True):
+        for token, answer in zip(several, answers, strict=True):
+            expected = logits(model, torch.tensor([[*row, token]]))[0, -1]
+            torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
+    assert max(mask.shape[-2] for mask in masks if mask is not None and mask.dim() == 4) == 2
+    assert (reader.forwards, reader.tokens) == ([2, 2], [302, 282])

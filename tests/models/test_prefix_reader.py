@@ -262,7 +262,7 @@ def test_a_mask_is_given_only_where_there_is_padding():
     model.register_forward_pre_hook(
         lambda _, args, options: seen.append("attention_mask" in options), with_kwargs=True
     )
-    reader = PrefixReader(model)
+    reader = PrefixReader(model, cached=True)
     for rows in ([[5, 6], [7, 8]], [[5, 6, 1], [7, 8, 2]]):
         reader.sync(*left_pad(rows))
     assert seen == [False, False]

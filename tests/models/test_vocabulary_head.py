@@ -16,7 +16,8 @@ from rewardsteer.models.heads.vocabulary import (
     VocabularyHead,
     install_projection,
 )
-from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
+from rewardsteer.models.loading import open_vocabulary
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.training.adapters import add_adapters
@@ -29,7 +30,7 @@ CONFIG = HeadConfig(kind="vocabulary")
 
 def build_model(kind="gpt_neox", dtype=torch.float64):
     base = tiny_causal_lm(kind, dtype=dtype)
-    return RewardModel(_open_vocabulary(base, CONFIG), CONFIG)
+    return RewardModel(open_vocabulary(base, CONFIG), CONFIG)
 
 
 def make_rows(count=4, seed=0):

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.reward_model import RewardModel, _open_vocabulary
+from rewardsteer.models.loading import open_vocabulary
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.objectives.partial import partial
@@ -45,7 +46,7 @@ def rows(seed, count=3, longest=14):
 def vocabulary_model(kind):
     base = tiny_causal_lm(kind, dtype=torch.float64)
     config = HeadConfig(kind="vocabulary")
-    return RewardModel(_open_vocabulary(base, config), config).double()
+    return RewardModel(open_vocabulary(base, config), config).double()
 
 
 def scalar_model(kind):

@@ -8,7 +8,6 @@ one of 32 layers a fiftieth; in training too, forwards and backwards.
 
 import copy
 import logging
-import weakref
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 
-from rewardsteer.models.capabilities import same_states
+from rewardsteer.models.capabilities import capability, same_states, shares_capabilities
 from rewardsteer.models.sharding import is_spread
 
 logger = logging.getLogger(__name__)
@@ -27,9 +26,6 @@ Model = TypeVar("Model", bound=Any)
 
 _NAME = "rewardsteer_ends"
 _COLUMNS = "rewardsteer_columns"
-
-# Of each backbone, by its attention.
-_known: "weakref.WeakKeyDictionary[Any, dict[str, bool]]" = weakref.WeakKeyDictionary()
 
 
 def attention(
@@ -73,6 +69,7 @@ def at_places(model: Model, places: Tensor) -> Model:
     """
     name = f"{_last_layer(model)}.mlp"
     view = _shallow(model, [name])
+    shares_capabilities(view.backbone, model.backbone)
     _narrow(view.get_submodule(name), places)
     return view
 
@@ -87,6 +84,7 @@ def at_ends(model: Model, columns: Tensor, width: int) -> Model:
         if hasattr(module, "is_causal") and hasattr(module, "config")
     ]
     view = _shallow(model, [f"{name}.mlp", *attending])
+    shares_capabilities(view.backbone, model.backbone)
     for path in attending:
         module = view.get_submodule(path)
         module.config = copy.copy(module.config)
@@ -135,13 +133,14 @@ def takes_ends(model: Any) -> bool:
     It must be made of layers with an attention that may be chosen, here ``sdpa``, and a
     feed-forward part ``mlp`` that takes every token by itself.
     """
-    backbone = model.backbone
-    attending, known = backbone.config._attn_implementation, _known.setdefault(backbone, {})
-    if attending not in known:
-        known[attending] = attending == "sdpa" and _trial(model)
-        if not known[attending]:
-            logger.info("the last layer of %s reads all tokens", type(backbone).__name__)
-    return known[attending]
+    return capability(model.backbone, "last layer at ends", lambda: _tried(model))
+
+
+def _tried(model: Any) -> bool:
+    fits = model.backbone.config._attn_implementation == "sdpa" and _trial(model)
+    if not fits:
+        logger.info("the last layer of %s reads all tokens", type(model.backbone).__name__)
+    return fits
 
 
 def _last_layer(model: Any) -> str:

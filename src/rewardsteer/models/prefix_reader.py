@@ -13,23 +13,20 @@ size.
 """
 
 import inspect
-import logging
-import weakref
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from rewardsteer.models.capabilities import same_states
-from rewardsteer.models.prefix_state import NEW, PrefixState
+from rewardsteer.models.capabilities import capability
+from rewardsteer.models.prefix_state import NEW, PrefixState, from_the_left
+from rewardsteer.models.prefix_trials import try_cache, try_tree
 from rewardsteer.models.tree_mask import attention_window, tree_mask
 
-logger = logging.getLogger(__name__)
-
-# Attention implementations that add a ready-made mask [B, 1, queries, keys] to the scores.
-_MASK_TAKING = ("sdpa", "eager")
-_known: weakref.WeakKeyDictionary[Any, bool] = weakref.WeakKeyDictionary()
+# So many new columns of prefixes are read before their candidates, not with them: a ready-made mask
+# holds a number for every pair of columns.
+_TOGETHER = 256
 
 
 class PrefixReader:
@@ -39,17 +36,21 @@ class PrefixReader:
         module: a Hugging Face causal LM (answers are logits ``[B, V]``) or its backbone (answers
             are last-layer states ``[B, D]``).
         tree: whether `probe` may use one forward over a tree mask; None finds out by trying.
+        cached: whether the model can go on from a cache, or reads whole rows anew at every step
+            (recurrent layers); None finds out by trying.
 
     Attributes:
         forwards: per row, network passes in which it took part.
         tokens: per row, token positions read, padding excluded.
     """
 
-    def __init__(self, module: Any, *, tree: bool | None = None) -> None:
+    def __init__(
+        self, module: Any, *, tree: bool | None = None, cached: bool | None = None
+    ) -> None:
         self.module = module
         self.forwards: list[int] = []
         self.tokens: list[int] = []
-        self._tree = tree
+        self._tree, self._cached = tree, cached
         # A peft wrapper passes anything on; what is understood stands in the model within.
         inner = module.get_base_model() if hasattr(module, "get_base_model") else module
         accepted = inspect.signature(inner.forward).parameters
@@ -116,7 +117,8 @@ class PrefixReader:
             origins[index] = torch.arange(len(index))
             read.select(origins)
             self._state = read
-        for row, tokens in zip(rows, (lengths - known).tolist(), strict=True):
+        new = lengths - known if self._goes_on() else lengths
+        for row, tokens in zip(rows, new.tolist(), strict=True):
             self.forwards[row] += 1
             self.tokens[row] += tokens
         return answer
@@ -175,11 +177,11 @@ class PrefixReader:
             # Rows that are read apart take part, so that the others need not be taken out of the
             # cache and put back; what comes of it is overwritten.
             new = ids[:, ids.shape[1] - grown :]
-            self._read(self._state, new, torch.ones_like(new).bool(), candidates)
-            self._count(stays, grown + extra - known)
+            passes = self._read(self._state, new, torch.ones_like(new).bool(), candidates)
+            self._count(stays, grown + extra - known, lengths, passes)
         if not bool(stays.all()):
-            self._enter((~stays).nonzero().squeeze(1), ids, lengths, candidates)
-            self._count(~stays, lengths + extra - known)
+            passes = self._enter((~stays).nonzero().squeeze(1), ids, lengths, candidates)
+            self._count(~stays, lengths + extra - known, lengths, passes)
         assert self._state is not None
         return self._state
 
@@ -229,16 +231,17 @@ class PrefixReader:
 
     def _enter(
         self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None
-    ) -> None:
+    ) -> int:
         """Read rows in a batch of their own, anew if there are candidates, and put them into their
-        places."""
+        places; in how many passes."""
+        passes = 1
         if candidates is None and self._state is not None:
             fresh, _ = self._take_up(rows, ids[rows], lengths[rows])
         else:
             width = int(lengths[rows].max())
             mask = torch.arange(width) >= width - lengths[rows, None]
             fresh = PrefixState.empty(len(rows))
-            self._read(
+            passes = self._read(
                 fresh, ids[rows, ids.shape[1] - width :], mask,
                 None if candidates is None else candidates[rows],
             )
@@ -246,17 +249,24 @@ class PrefixReader:
             self._state = fresh
         else:
             self._state.place(rows, fresh)
+        return passes
 
     def _read(
         self, state: PrefixState, ids: Tensor, mask: Tensor, candidates: Tensor | None
-    ) -> None:
-        """Add new columns to a state, and candidates behind them, in one forward pass."""
+    ) -> int:
+        """Add new columns to a state, and candidates behind them; in how many forward passes."""
         start, new = state.ids.shape[1], ids.shape[1]
+        if candidates is not None and new > _TOGETHER:
+            self._read(state, ids, mask, None)
+            return 1 + self._read(state, ids[:, :0], mask[:, :0], candidates)
         state.append(ids, mask)
         positions = _positions(state.mask)[:, start:]
+        if candidates is None and not self._goes_on():
+            state.answer = self._whole(state.ids, state.lengths)
+            return 1
         if candidates is None:
             state.answer = self._forward(state.cache, ids, state.mask, positions, keep=1)[:, 0]
-            return
+            return 1
         count = candidates.shape[1]
         after = state.lengths[:, None].expand(-1, count)
         states = self._forward(
@@ -269,6 +279,29 @@ class PrefixReader:
         if new:
             state.answer = states[:, 0]
         state.probed = (candidates, states[:, -count:])
+        return 1
+
+    def _goes_on(self) -> bool:
+        if self._cached is None:
+            self._cached = reads_cached(self.module)
+        return self._cached
+
+    def _whole(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Answers ``[B, X]`` at the ends of left-padded rows ``[B, T]``, each read anew.
+
+        They are padded on the right, where no token of theirs sees it: recurrent layers know no
+        mask, or not all of them.
+        """
+        last = (lengths - 1).clamp(min=0)
+        rows = from_the_left(ids, lengths, int(last.max()) + 1)
+        options: dict[str, Any] = {"input_ids": self._there(rows)}
+        if self._takes_keep:
+            columns, last = last.unique(return_inverse=True)
+            options["logits_to_keep"] = self._there(columns)
+        output = self.module(use_cache=False, **options)
+        states: Tensor = output.logits if "logits" in output else output.last_hidden_state
+        last = last.to(states.device)
+        return states[torch.arange(len(last), device=states.device), last]
 
     def _forward(
         self, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
@@ -290,15 +323,18 @@ class PrefixReader:
         """On the model's device, without waiting for what the device is doing."""
         return tensor.to(self.module.device, non_blocking=True)
 
-    def _count(self, rows: Tensor, read: Tensor) -> None:
-        """Rows ``[B]`` took part in a pass in which each read so many new tokens ``[B]``."""
+    def _count(self, rows: Tensor, read: Tensor, lengths: Tensor, passes: int = 1) -> None:
+        """Rows ``[B]`` took part in passes in which each read so many new tokens ``[B]``, or its
+        whole length where nothing is cached."""
+        if not self._goes_on():
+            read = torch.where(read > 0, lengths, 0)
         for row, (counted, tokens) in enumerate(zip(rows.tolist(), read.tolist(), strict=True)):
-            self.forwards[row] += counted and tokens > 0
+            self.forwards[row] += counted * passes if tokens > 0 else 0
             self.tokens[row] += counted * tokens
 
     def _may_use_tree(self, width: int) -> bool:
         if self._tree is None:
-            self._tree = takes_tree_masks(self.module)
+            self._tree = self._goes_on() and takes_tree_masks(self.module)
         window = attention_window(self.module.config)
         # A ready-made mask goes to every layer as it is, so it cannot hide what a window hides.
         return self._tree and (window is None or width + 1 <= window)
@@ -307,10 +343,15 @@ class PrefixReader:
         state = self._advance(ids, mask, None)
         longer = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
         positions, answers = _positions(longer)[:, -1:], []
+        one = torch.ones(len(ids)).long()
         for column in candidates.split(1, dim=1):
-            answers.append(self._forward(state.cache, column, longer, positions, keep=1))
-            state.cache.cut(right=1)
-            self._count(torch.ones(len(column)).bool(), torch.ones(len(column)).long())
+            if self._goes_on():
+                answers.append(self._forward(state.cache, column, longer, positions, keep=1))
+                state.cache.cut(right=1)
+            else:
+                rows = torch.cat([state.ids, column], dim=1)
+                answers.append(self._whole(rows, state.lengths + 1)[:, None])
+            self._count(one.bool(), one, state.lengths + 1)
         return torch.cat(answers, dim=1)
 
 
@@ -319,35 +360,20 @@ def _positions(mask: Tensor) -> Tensor:
     return (mask.long().cumsum(dim=1) - 1).clamp(min=0)
 
 
+def reads_cached(module: Any) -> bool:
+    """Whether the model goes on from what it has read as if it read all of it, in a batch of rows
+    of different lengths too; found by trying a few tokens once.
+
+    Recurrent layers keep no keys and values: some architectures refuse such a cache, others ignore
+    it without a word.
+    """
+    return capability(module, "cached reading", lambda: try_cache(PrefixReader, module))
+
+
 def takes_tree_masks(module: Any) -> bool:
-    """Whether the model answers right under a tree mask, found by trying three tokens once.
+    """Whether the model answers right under a tree mask, found by trying a few tokens once.
 
     Some architectures ignore or refuse ready-made masks (ALiBi biases, fused kernels, recurrent
     layers); the trial compares with ordinary reading, so none of them has to be listed here.
     """
-    if module not in _known:
-        _known[module] = _try(module)
-        if not _known[module]:
-            logger.warning(
-                "%s with attention %r takes no tree mask: candidates are scored in one forward "
-                "each. Load it with attn_implementation='sdpa' if it can.",
-                type(module).__name__,
-                getattr(module.config, "_attn_implementation", None),
-            )
-    return _known[module]
-
-
-def _try(module: Any) -> bool:
-    if getattr(module.config, "_attn_implementation", None) not in _MASK_TAKING:
-        return False
-    size = module.config.get_text_config(decoder=True).vocab_size
-    ids = torch.tensor([[0, 1, 2], [3, 4, 5]]) % size
-    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
-    candidates = torch.tensor([[6, 7, 8], [8, 6, 9]]) % size
-    plain = PrefixReader(module, tree=False).probe(ids, mask, candidates).float()
-    try:
-        tree = PrefixReader(module, tree=True).probe(ids, mask, candidates).float()
-    except (TypeError, ValueError, RuntimeError, IndexError) as error:
-        logger.info("The trial of a tree mask failed: %s", error)
-        return False
-    return tree.shape == plain.shape and same_states(tree, plain, module.dtype)
+    return capability(module, "tree masks", lambda: try_tree(PrefixReader, module))

@@ -89,8 +89,8 @@ class PrefixState:
         """
         known = self.lengths[rows]
         width = int(torch.minimum(known, lengths).max())
-        ours = _from_the_left(self.ids[rows], known, width)
-        theirs = _from_the_left(ids, lengths, width)
+        ours = from_the_left(self.ids[rows], known, width)
+        theirs = from_the_left(ids, lengths, width)
         both = torch.arange(width) < torch.minimum(known, lengths)[:, None]
         return ((ours == theirs) & both).long().cumprod(dim=1).sum(dim=1)
 
@@ -175,7 +175,7 @@ def _widen(rows: Tensor, width: int) -> Tensor:
     return pad(rows, (width - rows.shape[1], 0))
 
 
-def _from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
+def from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
     """The first ``width`` tokens of left-padded rows; whatever stands behind the end of a row."""
     begin = rows.shape[1] - lengths
     return rows.gather(1, (begin[:, None] + torch.arange(width)).clamp(max=rows.shape[1] - 1))

@@ -7,16 +7,15 @@ every token gets the state that its row alone would give it.
 
 import functools
 import logging
-import weakref
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
-from rewardsteer.models.capabilities import same_states
+from rewardsteer.models.capabilities import capability, same_changes
 from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
@@ -33,8 +32,6 @@ _ON_ACCELERATORS, _LEAST, _MOST, _WIDEST = 16384, 1024, 4096, 3 * 2**20
 _CACHED = 4
 # The part of a group's tokens that must be saved; below it the cache costs more than it spares.
 _WORTH = 0.1
-
-_known: "weakref.WeakKeyDictionary[Any, bool]" = weakref.WeakKeyDictionary()
 
 
 class Read(NamedTuple):
@@ -114,15 +111,7 @@ def tokens_together(model: RewardModel) -> int:
 def reads_on(model: RewardModel) -> bool:
     """Whether completions read on from a cached prompt have the states of whole rows, found by
     trying a few tokens once (recurrent layers and positions by column do not)."""
-    backbone = model.backbone
-    if backbone not in _known:
-        _known[backbone] = _trial(model)
-        if not _known[backbone]:
-            logger.info(
-                "%s cannot read on from a shared prompt: rows are read whole",
-                type(backbone).__name__,
-            )
-    return _known[backbone]
+    return capability(model.backbone, "shared prompts", lambda: _trial(model))
 
 
 def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
@@ -228,25 +217,39 @@ def _padded(rows: Rows) -> Tensor:
 @torch.no_grad()
 def _trial(model: RewardModel) -> bool:
     size = min(model.backbone.config.get_text_config(decoder=True).vocab_size, 97)
-    prompts, responses = (
-        [[token % size for token in row] for row in rows]
-        for rows in (
-            [[5, 11, 23, 7, 2], [5, 11, 23, 7, 2], [31, 3, 9], [31, 3, 9]],
-            [[13, 17, 3], [19, 29, 41, 8], [37], [43, 6, 1]],
-        )
+    responses = [[token % size for token in row]
+                 for row in ([13, 17, 3], [19, 29, 41, 8], [37], [43, 6, 1])]
+    found, expected = [], []
+    # Texts that differ in the part that is read once.
+    for beginnings in ([[5, 11, 23, 7, 2], [31, 3, 9]], [[8, 61, 44, 7, 2], [12, 70, 9]]):
+        prompts = [[token % size for token in beginnings[row // 2]] for row in range(4)]
+        try:
+            ours, theirs = _both_ways(model, prompts, responses)
+        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
+            logger.info("The trial of shared prompts failed: %s", error)
+            break
+        found.append(ours)
+        expected.append(theirs)
+    fits = len(found) == 2 and same_changes(
+        (found[0], found[1]), (expected[0], expected[1]), model.backbone.dtype
     )
+    if not fits:
+        logger.info(
+            "%s cannot read on from a shared prompt: rows are read whole",
+            type(model.backbone).__name__,
+        )
+    return fits
+
+
+def _both_ways(model: RewardModel, prompts: Rows, responses: Rows) -> tuple[Tensor, Tensor]:
+    """States of all responses, read on from shared prompts and read whole."""
     limits: dict[str, int | None] = {"rows": None, "tokens": None}
     whole = _padded([[*p, *r] for p, r in zip(prompts, responses, strict=True)])
     plain = model.hidden_states(whole.to(model.device), None).float()
-    try:
-        [read] = _shared(model, prompts, responses, [[0, 1], [2, 3]], limits)
-    except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-        logger.info("The trial of shared prompts failed: %s", error)
-        return False
+    [read] = _shared(model, prompts, responses, [[0, 1], [2, 3]], limits)
     ours, theirs = [], []
     for place, row in enumerate(read.rows):
-        count = len(responses[row]) + 1
-        begin = len(prompts[row]) - 1
+        count, begin = len(responses[row]) + 1, len(prompts[row]) - 1
         ours.append(read.hidden[place, :count].float())
         theirs.append(plain[row, begin : begin + count])
-    return same_states(torch.cat(ours), torch.cat(theirs), model.backbone.dtype)
+    return torch.cat(ours), torch.cat(theirs)

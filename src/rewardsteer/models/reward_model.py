@@ -20,6 +20,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_of
+from rewardsteer.models.capabilities import reads_left_padded
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     VALUE_HEAD,
@@ -112,11 +113,25 @@ class RewardModel(nn.Module):
         states on padding mean nothing then.
         """
         options: dict[str, Any] = {"use_cache": False}
+        if attention_mask is not None and not bool(attention_mask[:, 0].all()) and (
+            not reads_left_padded(self.backbone)
+        ):
+            return self._from_the_left(input_ids, attention_mask)
         if attention_mask is not None:
             options |= self.positions((attention_mask.long().cumsum(1) - 1).clamp(min=0))
         output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
         states: Tensor = output.last_hidden_state
         return states
+
+    def _from_the_left(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
+        """`hidden_states` of left-padded rows through rows that are padded on the right: recurrent
+        layers read padding as if it were text."""
+        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
+        first = attention_mask.long().argmax(dim=1)[:, None]
+        moved = input_ids.gather(1, (columns + first).clamp(max=len(columns) - 1))
+        states = self.hidden_states(moved, None)
+        back = (columns - first).clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2])
+        return states.gather(1, back)
 
     def positions(self, positions: Tensor) -> dict[str, Tensor]:
         """Positions ``[R, T]`` as an argument of the backbone; none where it takes none."""
