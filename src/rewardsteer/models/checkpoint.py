@@ -15,6 +15,7 @@ from rewardsteer import __version__
 from rewardsteer.configuration import Config
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.places import check_place, locate, nowhere
 from rewardsteer.outputs import read_json, write_json
 
 CARD = "rewardsteer.json"
@@ -95,20 +96,23 @@ def write_card(folder: Path, card: CheckpointCard) -> None:
 
 
 def read_card(folder: Path) -> CheckpointCard:
-    """Read a folder's card; a folder without one is read as a plain scalar reward model.
+    """Read the card of a folder (or hub name); one without a card is read as a plain scalar reward
+    model, whole or an adapter of one.
 
     Raises:
         CheckpointError: no such folder, a damaged card, or a folder without a card that is no
             one-label sequence classifier.
     """
-    if not folder.is_dir():
-        raise CheckpointError(f"Expected a reward model folder at {folder}, there is none.")
+    folder = locate(folder)
     if (folder / CARD).exists():
         try:
             return CheckpointCard.model_validate(read_json(folder / CARD))
         except (ValueError, ValidationError) as error:
             raise CheckpointError(f"The card {folder / CARD} is damaged: {error}") from error
+    if (folder / ADAPTER_CONFIG).exists():
+        return _adapter_card(folder)
     if not (folder / "config.json").exists():
+        check_place(folder)
         raise CheckpointError(f"Expected a model folder at {folder}, it holds no config.json.")
     try:
         config = read_json(folder / "config.json")
@@ -120,7 +124,21 @@ def read_card(folder: Path) -> CheckpointCard:
         return CheckpointCard(head=HeadConfig(kind="scalar"), base_model=str(folder))
     raise CheckpointError(
         f"Expected a reward model at {folder}: a folder with {CARD} or a sequence classifier with "
-        f"one label; got {architectures[0]} without a card. Train one with 'rewardsteer train'."
+        f"one label; got {architectures[0]} without a card. Train one with 'rewardsteer train', or "
+        "make one of a published checkpoint with 'rewardsteer import'."
+    )
+
+
+def _adapter_card(folder: Path) -> CheckpointCard:
+    """Of an adapter that peft or TRL left: a reward model where its task is classification."""
+    config = read_json(folder / ADAPTER_CONFIG)
+    if config.get("task_type") != "SEQ_CLS":
+        raise CheckpointError(
+            f"Expected a reward model at {folder}; its adapter_config.json is of the task "
+            f"{config.get('task_type')}, not SEQ_CLS, so it holds no reward head."
+        )
+    return CheckpointCard(
+        head=HeadConfig(kind="scalar"), base_model=config.get("base_model_name_or_path") or ""
     )
 
 
@@ -148,9 +166,16 @@ def load_tokenizer(source: str | Path) -> Any:
     """
     from transformers import AutoTokenizer
 
+    check_place(source)
+    folder = Path(source)
+    adapter = folder / ADAPTER_CONFIG
+    if adapter.exists() and not (folder / "tokenizer_config.json").exists():
+        return load_tokenizer(read_json(adapter).get("base_model_name_or_path") or "")
     try:
         return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
     except Exception as error:  # the Rust library raises plain exceptions, its callers many kinds
+        if not folder.is_dir():
+            raise CheckpointError(nowhere(source, error)) from error
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
 
 

@@ -39,7 +39,9 @@ from rewardsteer.models.last_layer import at_places
 from rewardsteer.models.loading import load_base, open_vocabulary, refuse_pickles
 from rewardsteer.models.logits import check_saved
 from rewardsteer.models.placement import placed
+from rewardsteer.models.places import locate
 from rewardsteer.models.sharding import gathered
+from rewardsteer.models.start import check_heads, find_start, load_carrier, load_mlp, thawed
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
 T = TypeVar("T")
@@ -227,11 +229,13 @@ class RewardModel(nn.Module):
         cls, source: str | Path | Any, head: HeadConfig, *, dtype: torch.dtype | None = None,
         attn_implementation: str | None = None, **load_options: Any,
     ) -> "RewardModel":
-        """Put a new head on a causal language model.
+        """Put a head on a model: a new one on a causal language model, or the head that a trained
+        reward model has. Adapters are folded into the weights.
 
         Args:
-            source: a model folder or hub name.
-            head: the head to build. A new scalar head draws from torch's global generator.
+            source: a model folder, an adapter's folder, or a hub name.
+            head: the head to build or to go on with. A new scalar head draws from torch's global
+                generator.
             dtype: parameter type; None keeps the saved one.
             attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, …; None lets
                 transformers choose.
@@ -240,21 +244,30 @@ class RewardModel(nn.Module):
         Raises:
             CheckpointError: the model cannot be loaded or has no place for the head.
         """
+        start = find_start(source)
+        check_heads(start, source, head)
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         if attn_implementation:
             options["attn_implementation"] = attn_implementation
-        base = load_base(source, head, options)
+        if start.adapter and start.card:
+            del options["trust_remote_code"]
+            return thawed(cls._from_adapter(start.adapter, device=None, **options))
+        base, trained = load_carrier(start, head, options)
         if head.kind == "vocabulary":
-            return cls(open_vocabulary(base, head), head)
+            init = head.model_copy(update={"init": "lm_head"}) if trained else head
+            return cls(open_vocabulary(base, init), head)
         if not isinstance(getattr(base, "score", None), nn.Linear):
             raise CheckpointError(
                 f"{type(base).__name__} has no linear 'score' layer over its last token; expected "
                 "a decoder backbone such as Llama, Qwen, Mistral, GPT-NeoX, Gemma or GPT-2."
             )
         size = base.score.in_features
-        with gathered(base.score.parameters()):
-            initialise_linear(base.score, size)
+        if not trained:
+            with gathered(base.score.parameters()):
+                initialise_linear(base.score, size)
         mlp = build_mlp(size).to(base.score.weight.device) if head.layers == "mlp" else None
+        if mlp is not None and start.card is not None and start.card.head.kind == "scalar":
+            load_mlp(mlp, Path(start.source))
         return cls(base, head, mlp)
 
     @classmethod
@@ -271,10 +284,7 @@ class RewardModel(nn.Module):
             ConfigError: there is no such device.
             MismatchError: the base model is no longer the one that an adapter was trained on.
         """
-        from safetensors import SafetensorError
-        from safetensors.torch import load_file
-
-        folder = Path(folder)
+        folder = locate(folder)
         if (folder / ADAPTER_CONFIG).exists():
             return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
         device, load_options = placed(folder, device, load_options)
@@ -295,15 +305,8 @@ class RewardModel(nn.Module):
             install_projection(base)
         mlp = None
         if head.kind == "scalar" and head.layers == "mlp":
-            if not (folder / VALUE_HEAD).exists():
-                raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
             mlp = build_mlp(base.score.in_features).to(base.score.weight.device)
-            try:
-                mlp.load_state_dict(load_file(folder / VALUE_HEAD))
-            except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-                raise CheckpointError(
-                    f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
-                ) from error
+            load_mlp(mlp, folder)
         model = cls(base, head, mlp).eval()
         return model if device is None else model.to(device)
 
@@ -312,9 +315,9 @@ class RewardModel(nn.Module):
         cls, folder: Path, *, device: str | torch.device | None, **load_options: Any
     ) -> "RewardModel":
         from peft import PeftModel
-        from safetensors.torch import load_file
 
         card = read_card(folder)
+        find_start(folder)
         check_base(card, folder, card.base_model)
         device, load_options = placed(card.base_model, device, load_options)
         model = cls.from_base(card.base_model, card.head, **load_options)
@@ -326,7 +329,7 @@ class RewardModel(nn.Module):
         if card.head.kind == "vocabulary":
             install_projection(model.base)
         if model.value_head is not None:
-            model.value_head.load_state_dict(load_file(folder / VALUE_HEAD))
+            load_mlp(model.value_head, folder)
         model = model.eval()
         return model if device is None else model.to(device)
 

@@ -18,14 +18,15 @@ import torch
 from torch import Tensor
 
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.data.tokenize import close_response, encode_rows
+from rewardsteer.data.tokenize import close_response, encode_rows, paired
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.checkpoint import CARD, fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.limits import padding_id, position_limit
+from rewardsteer.models.places import locate
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reading import Read, read_rows
 from rewardsteer.models.reward_model import RewardModel
@@ -107,14 +108,14 @@ class Scorer:
             CheckpointError: missing or damaged folder, or not a reward model.
             ConfigError: there is no such device.
         """
-        folder = Path(folder)
+        folder = locate(folder)
         card = read_card(folder)
         try:
             template = template or stored_template(card.template)
         except ValueError as error:
             raise CheckpointError(f"The template in {folder} is damaged: {error}") from error
-        # Plain transformers reads a whole model's folder; an adapter's configuration is its base's.
-        whole = (folder / "config.json").exists()
+        # An adapter of ours, whose configuration is its base's, is read by nothing else.
+        whole = (folder / "config.json").exists() or not (folder / CARD).exists()
         model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
         return cls(
             model, load_tokenizer(folder), template, objective=card.objective,
@@ -261,17 +262,13 @@ class Scorer:
         """Token ids of prompts and responses, written with the template of training.
 
         Args:
-            prompts: N texts or conversations; messages may be plain mappings.
-            completions: N texts.
+            prompts: N texts or conversations (messages may be plain mappings), or one text.
+            completions: N texts, or one.
 
         Raises:
             DataError: different numbers of prompts and completions, or what the template refuses.
         """
-        if len(prompts) != len(completions):
-            raise DataError(
-                f"Expected one completion for each prompt, got {len(prompts)} prompts and "
-                f"{len(completions)} completions."
-            )
+        prompts, completions = paired(prompts, completions)
         rows = encode_rows(prompts, completions, self.template, self.tokenizer)
         return [row.prompt_ids for row in rows], [self._read_part(row.response_ids) for row in rows]
 

@@ -1,0 +1,64 @@
+"""Where a model lies: a folder, or a name on the Hugging Face hub."""
+
+import re
+from pathlib import Path
+
+from rewardsteer.errors import CheckpointError
+
+_HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
+# What a reward model consists of; never a pickle.
+_PARTS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
+
+
+def locate(source: str | Path) -> Path:
+    """The folder of a reward model; one that is only named is fetched from the hub, or found in its
+    cache.
+
+    Raises:
+        CheckpointError: there is no such folder or name, or it is a file.
+    """
+    path = Path(source)
+    if path.is_dir():
+        return path
+    check_place(source)
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=list(_PARTS)))
+    except Exception as error:  # offline, unknown, gated: the library and its clients raise dozens
+        raise CheckpointError(nowhere(source, error)) from error
+
+
+def check_place(source: str | Path) -> None:
+    """Refuse what is neither a folder nor possibly a name on the hub, without asking anybody.
+
+    Raises:
+        CheckpointError: says what was expected.
+    """
+    path, name = Path(source), str(source)
+    if path.suffix == ".gguf" or (path.is_dir() and _holds_only_gguf(path)):
+        raise CheckpointError(
+            f"{source} is a GGUF file, a format for llama.cpp; expected a folder with config.json "
+            "and safetensors. transformers can convert language models in it: "
+            "AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME).save_pretrained(OUT)."
+        )
+    if path.is_dir():
+        return
+    if path.is_file():
+        raise CheckpointError(f"Expected a model folder, {source} is a file.")
+    if not _HUB_NAME.fullmatch(name):
+        raise CheckpointError(f"Expected a model folder at {source}, there is none.")
+
+
+def nowhere(source: str | Path, error: Exception) -> str:
+    """The sentence for a name that led nowhere."""
+    reason = str(error).strip().splitlines()[:1]
+    return (
+        f"Expected a model folder at {source}, there is none; nor can a model of that name be had "
+        f"from the Hugging Face hub or its cache on this machine ({type(error).__name__}: "
+        f"{reason[0] if reason else 'no reason given'})."
+    )
+
+
+def _holds_only_gguf(folder: Path) -> bool:
+    return any(folder.glob("*.gguf")) and not (folder / "config.json").exists()

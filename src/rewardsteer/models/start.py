@@ -1,0 +1,195 @@
+"""What training starts from: a language model, a trained reward model, or an adapter of either."""
+
+import logging
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import nn
+
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    CARD,
+    VALUE_HEAD,
+    CheckpointCard,
+    read_card,
+)
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.loading import load_base
+from rewardsteer.models.places import check_place
+from rewardsteer.outputs import read_json
+
+logger = logging.getLogger(__name__)
+
+
+class Start(NamedTuple):
+    """Where weights come from.
+
+    Attributes:
+        source: folder or hub name of whole weights.
+        adapter: folder of a LoRA adapter that belongs on them; None without one.
+        card: of the reward model that it is; None for anything else.
+    """
+
+    source: str
+    adapter: Path | None = None
+    card: CheckpointCard | None = None
+
+
+def find_start(source: str | Path) -> Start:
+    """What a folder or hub name holds.
+
+    Raises:
+        CheckpointError: no such place, or an adapter that names no base model.
+    """
+    check_place(source)
+    folder = Path(source)
+    card = read_card(folder) if (folder / CARD).exists() else None
+    if not (folder / ADAPTER_CONFIG).exists():
+        return Start(str(source), None, card)
+    if not (folder / ADAPTER_WEIGHTS).exists():
+        raise CheckpointError(
+            f"Expected the adapter's weights {ADAPTER_WEIGHTS} in {folder}; other forms are not "
+            "read. Save it again with peft's save_pretrained."
+        )
+    return Start(card.base_model if card else adapter_base(folder), folder, card)
+
+
+def adapter_base(folder: Path) -> str:
+    """The base model that an adapter folder names.
+
+    Raises:
+        CheckpointError: it names none.
+    """
+    try:
+        base = read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path")
+    except (AttributeError, ValueError) as error:
+        raise CheckpointError(f"{folder / ADAPTER_CONFIG} is damaged: {error}") from error
+    if not base:
+        raise CheckpointError(
+            f"{folder / ADAPTER_CONFIG} names no base_model_name_or_path; add the folder or hub "
+            "name of the model that the adapter was trained on."
+        )
+    return str(base)
+
+
+def check_heads(start: Start, source: str | Path, head: HeadConfig) -> None:
+    """Refuse a trained reward model whose head cannot go on as the one asked for; say what is left
+    behind.
+
+    Raises:
+        CheckpointError: names both heads.
+    """
+    if start.card is None:
+        return
+    own = start.card.head
+    if own.kind == head.kind == "scalar" and own.layers != head.layers:
+        raise CheckpointError(
+            f"{source} is a reward model whose scalar head has the layers {own.layers!r}, and "
+            f"head.layers={head.layers} is asked for; set head.layers={own.layers} to go on with "
+            "it, or start from its base model."
+        )
+    if own.kind == "scalar" and head.kind == "vocabulary":
+        raise CheckpointError(
+            f"{source} is a reward model with a scalar head, which has no output layer to start a "
+            "vocabulary head from; start from its base model."
+        )
+    if own.kind == "vocabulary" and head.kind == "scalar":
+        logger.warning(
+            "%s is a reward model with a vocabulary head; its head is left out, and a new scalar "
+            "head is put on its backbone.", source,
+        )
+
+
+def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tuple[Any, bool]:
+    """The Hugging Face model that carries a head, and whether its head is a trained one.
+
+    Args:
+        start: not an adapter of ours, which `RewardModel.from_pretrained` loads.
+        head: the head that it will carry.
+        options: of ``from_pretrained``.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or has nothing that the head could start from.
+    """
+    base, found = load_base(start.source, head, options | {"output_loading_info": True})
+    drawn = any(name.startswith(("score", "lm_head")) for name in found["missing_keys"])
+    if head.kind == "vocabulary":
+        if drawn:
+            raise CheckpointError(
+                f"{start.source} has no output layer to start a vocabulary head from; start from "
+                "the causal language model that it was made of."
+            )
+        trained = start.card is not None and start.card.head.kind == "vocabulary"
+    else:
+        trained = not drawn and not (start.card is not None and start.card.head.layers == "mlp")
+    if start.adapter is not None:
+        base = merged(base, start.adapter, head)
+        trained = trained or (head.kind == "scalar" and brings_head(start.adapter))
+    if trained:
+        logger.info("%s is a reward model: training goes on from its head.",
+                    start.adapter or start.source)
+    return base, trained
+
+
+def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:
+    """A model with a foreign adapter folded into its weights, and the head where it brings one.
+
+    Raises:
+        CheckpointError: the adapter does not fit the model.
+    """
+    from peft import PeftConfig, PeftModel
+
+    try:
+        config = PeftConfig.from_pretrained(str(adapter))
+        if config.task_type != "SEQ_CLS" or head.kind != "scalar":
+            # The class of the task would ask the model for what only that task's models have.
+            config.task_type = None
+        names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
+        kept = [name for name in getattr(config, "modules_to_save", None) or [] if name in names]
+        config.modules_to_save = kept or None
+        model = PeftModel.from_pretrained(base, str(adapter), config=config)
+        whole = thawed(model.merge_and_unload())
+    except Exception as error:  # files that do not fit raise dozens of unrelated kinds
+        raise CheckpointError(
+            f"The adapter in {adapter} cannot be put on its base model "
+            f"({type(error).__name__}: {error})."
+        ) from error
+    logger.info("The adapter %s is merged into %s.", adapter, base.config.name_or_path)
+    return whole
+
+
+def thawed(model: nn.Module) -> Any:
+    """A model with all its weights to be trained: peft leaves merged ones frozen."""
+    for parameter in model.parameters():
+        if parameter.is_floating_point():
+            parameter.requires_grad_(True)
+    return model
+
+
+def brings_head(adapter: Path) -> bool:
+    """Whether an adapter's weights hold a linear ``score`` head."""
+    from safetensors import safe_open
+
+    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
+        return any(".score." in f".{name}" for name in weights.keys())  # noqa: SIM118
+
+
+def load_mlp(head: nn.Module, folder: Path) -> None:
+    """Read the layers of an MLP head from a reward model's folder.
+
+    Raises:
+        CheckpointError: missing, damaged or of another size.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / VALUE_HEAD).exists():
+        raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
+    try:
+        head.load_state_dict(load_file(folder / VALUE_HEAD))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
+        ) from error
