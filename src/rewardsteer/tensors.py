@@ -58,6 +58,8 @@ class PairBatch:
             token sees any and the mask may go.
         packing: the same tokens in fewer places, which the backbone reads instead; None: it reads
             the padded rows.
+        draw: what random draws depend on beside a row's id: which update of training reads it; ""
+            in evaluation, which draws the same each time.
         aside: this process had no row left when others still had; the one here stands in for them
             and must count for nothing (see `objectives.reduce.standing_aside`).
     """
@@ -72,6 +74,7 @@ class PairBatch:
     right_padded: bool = False
     packing: Packing | None = None
     aside: bool = False
+    draw: str = ""
 
     @property
     def padded_tokens(self) -> int:

@@ -59,6 +59,10 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
     cut = {"config": settings(world, "partial", 2, log=OFTEN), "out": str(tmp_path / "cut")}
     adapters = {"lora": LORA, "qlora": QLORA}
     jobs += [{**cut, "stop_at": 3}]
+    jobs += [{
+        "config": settings(world, "partial", 2, optimiser={"batch_size": 2, "accumulation": 2}),
+        "out": str(tmp_path / "accumulated"),
+    }]
     jobs += [
         {"config": settings(world, "partial", 2, **changes), "out": str(tmp_path / name)}
         for name, changes in adapters.items()
@@ -68,6 +72,9 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         assert max(distance(alone(name), tmp_path / f"{place}").values()) < 1e-5, name
     for name, changes in adapters.items():
         assert max(distance(alone("partial", **changes), tmp_path / name).values()) < 1e-5, name
+    # An update's prefixes weigh the same in whatever batch and process they are.
+    whole = distance(alone("partial"), tmp_path / "accumulated")
+    assert max(whole["loss"], whole["weights"]) < 1e-5
     # What is logged beside the loss is of both processes too.
     for ours, theirs in zip(log_lines(alone(FARMA)), log_lines(tmp_path / "0"), strict=True):
         for name in {"accuracy", "reward_gap", "grad_norm"} & ours.keys():

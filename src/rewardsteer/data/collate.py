@@ -98,7 +98,7 @@ class PairCollator:
 
 def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
     """A collator's output, moved to whatever device, as a `PairBatch`."""
-    fields = {name: inputs[name] for name in PairBatch.__dataclass_fields__}
+    fields = {name: inputs[name] for name in PairBatch.__dataclass_fields__ if name in inputs}
     if fields["packing"] is not None:
         fields["packing"] = Packing(**fields["packing"])
     return PairBatch(**fields)

@@ -13,10 +13,12 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 
 
 class ObjectiveResult(NamedTuple):
-    """A scalar loss to minimise, and detached scalars to log."""
+    """A scalar loss to minimise, and detached scalars to log: means over the batch's rows, and the
+    terms of a sum by name."""
 
     loss: Tensor
     metrics: dict[str, Tensor]
+    terms: dict[str, Tensor] = {}  # noqa: RUF012 - read only
 
 
 @dataclass(frozen=True)

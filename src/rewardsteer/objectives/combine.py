@@ -1,6 +1,7 @@
 """Weighted sums of objectives: ``bradley_terry + 0.5 · max_constraint``."""
 
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 
@@ -20,21 +21,23 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         return terms[0][0]
     prefixes = {term.prefixes for term, _ in terms if term.prefixes is not None}
     if len(prefixes) > 1:
-        names = ", ".join(term.name for term, _ in terms)
+        several = ", ".join(term.name for term, _ in terms)
         raise ConfigError(
-            f"The objectives {names} look at different prefixes and cannot share a batch; train "
+            f"The objectives {several} look at different prefixes and cannot share a batch; train "
             "them in alternating phases instead."
         )
 
+    names = _names([term.name for term, _ in terms])
+
     def function(output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         total = torch.zeros((), device=output.sequence_rewards.device)
-        metrics: dict[str, torch.Tensor] = {}
-        for term, weight in terms:
-            result = term(output, batch)
-            total = total + weight * result.loss
-            metrics |= result.metrics
-            metrics[f"loss_{term.name}"] = result.loss.detach()
-        return ObjectiveResult(total, metrics)
+        results = {}
+        for name, (term, weight) in zip(names, terms, strict=True):
+            results[name] = term(output, batch)
+            total = total + weight * results[name].loss
+        losses = {f"loss_{name}": result.loss.detach() for name, result in results.items()}
+        metrics = {name: result.metrics for name, result in results.items()}
+        return ObjectiveResult(total, _named_apart(metrics), losses)
 
     return Objective(
         name="+".join(term.name for term, _ in terms),
@@ -45,6 +48,24 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         looks_at=_all_looks([term.looks_at for term, _ in terms]),
     )
+
+
+def _names(names: list[str]) -> list[str]:
+    """Names of terms; those of one objective that comes several times are numbered."""
+    return [
+        name if names.count(name) == 1 else f"{name}_{names[: index + 1].count(name)}"
+        for index, name in enumerate(names)
+    ]
+
+
+def _named_apart(metrics: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
+    """Metrics of all terms: a name that one term alone gives as it is, one that several give as
+    ``TERM/NAME``."""
+    count = Counter(name for own in metrics.values() for name in own)
+    return {
+        name if count[name] == 1 else f"{term}/{name}": value
+        for term, own in metrics.items() for name, value in own.items()
+    }
 
 
 def _all_looks(

@@ -15,6 +15,7 @@ from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import Config, load_config
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.counting import SeenStates
 from rewardsteer.objectives.positions import (
     RowDraws,
     Spans,
@@ -22,7 +23,12 @@ from rewardsteer.objectives.positions import (
     draw_future,
     response_spans,
 )
-from rewardsteer.objectives.reduce import gather_rows, global_mean, global_sum
+from rewardsteer.objectives.reduce import (
+    gather_rows,
+    global_mean,
+    noting_counts,
+    of_update,
+)
 from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 
 Window = tuple[float, float]
@@ -46,8 +52,9 @@ class GoalContrastiveConfig(Config):
             neither vanish nor push hard. Not for ``published``.
         source_percentile, goal_percentile: for ``published`` alone: the fraction counted from the
             *end* of the response that is never drawn.
-        seed: of the draws. With the ids of a batch's rows it decides them, so an interrupted
-            training that goes on draws the same, on however many processes.
+        seed: of the draws. With a row's id and the number of the update it decides them: each
+            epoch draws anew, and an interrupted run that goes on draws the same, on however many
+            processes.
     """
 
     form: Literal["future", "infonce", "published"] = "infonce"
@@ -120,34 +127,23 @@ def goal_contrastive(
 
 
 def _draws(batch: PairBatch, seed: int) -> RowDraws:
-    """Each row's own draws, decided by the seed, its id and the ids of all rows that are read with
-    it, wherever they are read: other company, other draws."""
+    """Each row's own draws, decided by the seed, its id (or its tokens, where it has none) and the
+    update (`PairBatch.draw`): the same whatever rows are read beside it and wherever."""
     names = batch.row_ids
     if not any(names):
-        names = ["/".join(map(str, row)) for row in split_pairs(batch.input_ids, batch)[0].tolist()]
-    hashes = [zlib.crc32(name.encode()) for name in names]
-    company = global_sum(sum(hashes), batch.input_ids.device)
-    return RowDraws([zlib.crc32(f"{seed}/{company}/{own}".encode()) for own in hashes])
+        ids, real = (split_pairs(one, batch)[0] for one in (batch.input_ids, batch.attention_mask))
+        rows = [row[mask.bool()].tolist() for row, mask in zip(ids, real, strict=True)]
+        names = ["/".join(map(str, row)) for row in rows]
+    return RowDraws([zlib.crc32(f"{seed}/{batch.draw}/{name}".encode()) for name in names])
 
 
 @torch.no_grad()
 def looks_at(batch: PairBatch, options: GoalContrastiveConfig) -> Tensor:
     """The tokens ``[2B, T]`` whose states the loss on a batch reads, known before they are."""
-    seen = _Seen(batch)
-    _FORMS[options.form](seen, batch, options, _draws(batch, options.seed))
+    seen = SeenStates(batch)
+    with noting_counts():
+        _FORMS[options.form](seen, batch, options, _draws(batch, options.seed))
     return seen.mask
-
-
-class _Seen(TokenStates):
-    """Stands in for states and notes where it is looked at."""
-
-    def __init__(self, batch: PairBatch) -> None:
-        super().__init__(torch.zeros(1, 1, device=batch.input_ids.device), batch.input_ids)
-        self.mask = torch.zeros_like(batch.response_mask)
-
-    def at(self, rows: Tensor, columns: Tensor) -> Tensor:
-        self.mask[rows, columns] = True
-        return self.flat.new_zeros(*torch.broadcast_shapes(rows.shape, columns.shape), 1)
 
 
 def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
@@ -262,10 +258,13 @@ def _published(
     positive = pairs(_take(states, ours, source), _take(states, ours, goal))
     negative = pairs(_take(states, ours, negative_source), _take(states, theirs, negative_goal))
     means = [
-        global_mean(torch.sigmoid(cosine).sum(), torch.tensor(float(cosine.numel())))
+        global_mean(
+            torch.sigmoid(cosine).sum(), torch.tensor(float(cosine.numel())), of_batch=True
+        )
         for cosine in (positive, negative)
     ]
     loss = -torch.log(means[0]) - torch.log(1 - means[1])
+    loss = of_update(loss, torch.tensor(float(len(positive))))
     return _Result(loss, positive.mean(), negative.mean())
 
 

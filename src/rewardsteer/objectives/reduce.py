@@ -1,4 +1,4 @@
-"""Means over the batches of all processes."""
+"""Means over the batches of all processes, and over those that accumulation sums up."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +12,8 @@ from torch import distributed as dist
 T = TypeVar("T")
 
 _ASIDE = ContextVar("aside", default=False)
+_NOTED: ContextVar[list[Tensor] | None] = ContextVar("noted", default=None)
+_UPDATE: ContextVar[Iterator[Tensor] | None] = ContextVar("update", default=None)
 
 
 def several_processes() -> bool:
@@ -33,8 +35,36 @@ def standing_aside(aside: bool) -> Iterator[None]:
         _ASIDE.reset(token)
 
 
-def global_mean(total: Tensor, count: Tensor) -> Tensor:
-    """``Σ total / Σ count`` over all processes; with one process, ``total / count``.
+@contextmanager
+def noting_counts() -> Iterator[list[Tensor]]:
+    """Within it, reductions compute nothing and call no other process: `global_mean` and
+    `of_update` append their counts to the list, in their order."""
+    counts: list[Tensor] = []
+    token = _NOTED.set(counts)
+    try:
+        yield counts
+    finally:
+        _NOTED.reset(token)
+
+
+@contextmanager
+def within_update(counts: Tensor | None) -> Iterator[None]:
+    """Within it, a batch's means are its shares of the means of a whole update.
+
+    Args:
+        counts: ``[M]``, see `counting.count_terms`, summed over the update's batches and all
+            processes; None: the batch is the update.
+    """
+    token = _UPDATE.set(None if counts is None else iter(counts))
+    try:
+        yield
+    finally:
+        _UPDATE.reset(token)
+
+
+def global_mean(total: Tensor, count: Tensor, *, of_batch: bool = False) -> Tensor:
+    """``Σ total / Σ count`` over all processes; with one process, ``total / count``. Within an
+    update of several batches, Σ count is over all of them, and their results add up to its mean.
 
     Data-parallel training averages gradients over processes. A mean of local means weighs rows of
     a short batch more; here every value weighs the same. The result is the global mean in value,
@@ -46,7 +76,14 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
     Args:
         total: scalar sum of this process's values, differentiable.
         count: scalar number of them; 0 everywhere gives 0.
+        of_batch: the mean of this batch alone, for nonlinear functions of it; follow with
+            `of_update`.
     """
+    noted, update = _NOTED.get(), None if of_batch else _UPDATE.get()
+    if noted is not None:
+        if not of_batch:
+            noted.append(_own(count))
+        return total * 0
     count = count.to(total)
     if _ASIDE.get():
         total, count = total * 0, count * 0
@@ -56,17 +93,32 @@ def global_mean(total: Tensor, count: Tensor) -> Tensor:
         local = total * dist.get_world_size()
         total = local + (sums[0] - local.detach())
         count = sums[1]
+    if update is not None:
+        count = next(update).to(total)
     return total / count.clamp(min=1)
 
 
-def global_sum(value: int, device: torch.device) -> int:
-    """The sum of an integer over all processes; ``device`` is where collective calls are made."""
-    value = 0 if _ASIDE.get() else value
-    if not several_processes():
-        return value
-    total = torch.tensor(value, device=device)
-    dist.all_reduce(total)
-    return int(total)
+def of_update(loss: Tensor, count: Tensor) -> Tensor:
+    """A batch's share of a loss that is averaged over an update's batches, weighed by their rows.
+
+    Args:
+        loss: scalar, the same on all processes.
+        count: scalar number of this process's rows.
+    """
+    noted, update = _NOTED.get(), _UPDATE.get()
+    if noted is not None:
+        noted.append(_own(count))
+        return torch.zeros_like(loss)
+    if update is None:
+        return loss
+    own = _own(count).to(loss)
+    if several_processes():
+        dist.all_reduce(own)
+    return loss * own / next(update).to(loss).clamp(min=1)
+
+
+def _own(count: Tensor) -> Tensor:
+    return torch.zeros_like(count) if _ASIDE.get() else count.detach().clone()
 
 
 def gather_objects(own: T) -> list[T]:
@@ -87,7 +139,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     """
     if _ASIDE.get():
         rows = rows[:0]
-    if not several_processes():
+    if not several_processes() or _NOTED.get() is not None:
         return rows
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered

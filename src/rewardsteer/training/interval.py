@@ -26,7 +26,7 @@ class Interval:
 
     def _reset(self) -> None:
         self._sums: dict[str, Tensor] = {}
-        self._rows: dict[str, int] = defaultdict(int)
+        self._rows: dict[str, float] = defaultdict(float)
         self._tokens = torch.zeros(2, dtype=torch.long, device=self.device)  # real, filled
         self._computed = self._padded = 0
         self._seconds = 0.0
@@ -42,8 +42,21 @@ class Interval:
             self._seconds += time.perf_counter() - self._began
             self._began = None
 
-    def add(self, batch: PairBatch, metrics: Mapping[str, Tensor]) -> None:
-        """Count a training batch, and figures that are means over its rows."""
+    def add(
+        self, batch: PairBatch, metrics: Mapping[str, Tensor], terms: Mapping[str, Tensor],
+        share: float,
+    ) -> None:
+        """Count a training batch.
+
+        Args:
+            batch: what was read.
+            metrics: means over its rows.
+            terms: the batch's parts of an update's figures, the same on all processes.
+            share: of the update, one divided by the number of its batches.
+        """
+        for name, value in terms.items():
+            self._sums[name] = self._sums.get(name, self._number(0.0)) + value.float()
+            self._rows[name] += share
         if batch.aside:
             return
         real = batch.attention_mask.sum()
@@ -71,7 +84,7 @@ class Interval:
         """Go on from the states of one or several processes."""
         total = _sum_up(states)
         self._sums = {name: self._number(value) for name, value in total["sums"].items()}
-        self._rows = defaultdict(int, total["rows"])
+        self._rows = defaultdict(float, total["rows"])
         self._tokens = torch.tensor(total["tokens"], device=self.device)
         self._computed, self._padded = total["computed"], total["padded"]
         self._seconds = total["seconds"]

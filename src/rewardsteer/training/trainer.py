@@ -17,7 +17,13 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
-from rewardsteer.objectives.reduce import gather_rows, standing_aside
+from rewardsteer.objectives.counting import count_terms
+from rewardsteer.objectives.reduce import (
+    gather_rows,
+    several_processes,
+    standing_aside,
+    within_update,
+)
 from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import checkpoints, watch
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
@@ -42,8 +48,8 @@ class RewardTrainer(Trainer):
         options: passed on to `transformers.Trainer`.
     """
 
-    # compute_loss returns a mean over its batch, so the Trainer divides by the accumulation steps.
-    loss_is_scaled_for_ga = False
+    # compute_loss returns a batch's share of an update's loss, so the Trainer must not divide it.
+    loss_is_scaled_for_ga = True
     data_collator: Any
 
     def __init__(
@@ -69,6 +75,8 @@ class RewardTrainer(Trainer):
         self.spikes = None if spike is None else watch.Spikes(spike)
         # Of the update under way: losses of its batches, and the rows read for it.
         self._losses: list[float] = []
+        self._batches = 1
+        self.model_accepts_loss_kwargs = True  # what says the same to older versions
         self._read: list[str] = []
         self._saving: Path | None = None
         self.add_callback(EpochCallback(order))
@@ -85,15 +93,32 @@ class RewardTrainer(Trainer):
             loss: Tensor = super().training_step(*args, **options)
         return loss
 
+    def get_batch_samples(
+        self, epoch_iterator: Any, num_batches: int, device: torch.device
+    ) -> tuple[list[Any], Tensor | None]:
+        """The batches of an update and, where there are several, the counts ``[M]`` that its means
+        divide by: each row, prefix and pair weighs the same, whichever batch it is in."""
+        samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
+        self._batches = max(len(samples), 1)
+        if len(samples) < 2:
+            return samples, None
+        counts = torch.stack([
+            count_terms(self.objective, to_batch(one)) for one in samples
+        ]).sum(dim=0).to(device)
+        if several_processes():
+            torch.distributed.all_reduce(counts)
+        return samples, counts
+
     def compute_loss(
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
         """The objective on one batch; raises `NonFiniteError` naming the rows of a bad batch."""
         batch = to_batch(inputs)
-        with standing_aside(batch.aside):
-            looks_at = None if self.looks_at is None else self.looks_at(batch)
-        result, suspects = model(batch, self._judge, looks_at=looks_at)
+        batch.draw = f"{self.args.seed}/{self.state.global_step}"
+        looks_at = None if self.looks_at is None else self.looks_at(batch)
+        with within_update(num_items_in_batch):
+            result, suspects = model(batch, self._judge, looks_at=looks_at)
         self._read += [] if batch.aside else batch.row_ids
         value = result.loss.item()
         if not math.isfinite(value):
@@ -101,7 +126,7 @@ class RewardTrainer(Trainer):
                      if bad and not batch.aside]
             self._stop("loss", value, names)
         self._losses.append(value)
-        self.interval.add(batch, result.metrics)
+        self.interval.add(batch, result.metrics, result.terms, 1 / self._batches)
         return (result.loss, result) if return_outputs else result.loss
 
     def _judge(self, output: RewardOutput, batch: PairBatch) -> tuple[ObjectiveResult, Tensor]:
@@ -131,7 +156,7 @@ class RewardTrainer(Trainer):
 
     def end_update(self) -> None:
         """Look at the loss of the update that was made."""
-        loss, rows = float(np.mean(self._losses)), self._read
+        loss, rows = float(np.sum(self._losses)), self._read
         self._losses, self._read = [], []
         usual = None if self.spikes is None else self.spikes.note(loss)
         if usual is None:
