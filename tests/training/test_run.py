@@ -10,6 +10,7 @@ from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.errors import ConfigError, NonFiniteError, OutputError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
+from rewardsteer.models.compatibility import trained_with
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.training import fit as fit_module
@@ -259,3 +260,21 @@ def test_adapters_on_a_vocabulary_that_had_to_grow(world, tmp_path):
     tokenizer.save_pretrained(tmp_path / "base")
     config = settings(world, base_model=str(tmp_path / "base"), lora={"rank": 2}, **FARMA)
     assert train(config, tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(("last", "meaning"), [
+    ("bradley_terry", "value"), ("autoregressive", "log_probability"),
+])
+def test_rewards_are_read_as_the_last_phase_trained_them(world, tmp_path, last, meaning):
+    first = {"bradley_terry": "autoregressive", "autoregressive": "bradley_terry"}[last]
+    model = train(settings(world, head={"kind": "vocabulary"}, phases=[
+        {"objective": [{"name": name}], "rows": 8} for name in (first, last)
+    ]), tmp_path / "run")
+    card = read_card(model)
+    assert set(card.objective.split("+")) == {"bradley_terry", "autoregressive"}
+    assert card.reading == meaning
+    scorer = Scorer.load(model)
+    assert scorer.autoregressive == (meaning == "log_probability")
+    assert trained_with(scorer, "autoregressive") == scorer.autoregressive
+    # A card of before says nothing, and the objective decides.
+    assert card.model_copy(update={"reading": ""}).reads_log_probabilities

@@ -11,8 +11,10 @@ from transformers.trainer_utils import SchedulerType
 from rewardsteer.configuration import load_config
 from rewardsteer.data.store import load_set
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.scalar import build_mlp, initialise_linear
 from rewardsteer.training import fit as fit_module
-from rewardsteer.training.batches import drop_too_long
+from rewardsteer.training.batches import draw_prefixes, drop_too_long
 from rewardsteer.training.config import SCHEDULERS, TrainConfig
 from rewardsteer.training.run import train
 from rewardsteer.training.trainer import RewardTrainer
@@ -294,3 +296,41 @@ def test_the_log_is_valid_json(tmp_path):
     }
 
 
+
+
+def test_prefix_rows_are_drawn_as_rows_of_one_prefix(world, tmp_path):
+    partial = load_set(world / "data", "train", "partial").shuffle(seed=3).select(range(20))
+    listed = {(row["id"], length) for row in partial for length in row["pair_lengths"]}
+    drawn = draw_prefixes(partial, "pair_lengths", 15, seed=1)
+    pairs = [(row["id"], *row["pair_lengths"]) for row in drawn]
+    assert len(pairs) == len(set(pairs)) == 15
+    assert set(pairs) <= listed
+    ids = {row["id"]: row["chosen_ids"] for row in partial}
+    assert all(row["chosen_ids"] == ids[row["id"]] for row in drawn)
+    assert [row["id"] for row in draw_prefixes(partial, "pair_lengths", 15, seed=1)] == [
+        one[0] for one in pairs
+    ]
+    everything = draw_prefixes(partial, "pair_lengths", 10_000, seed=1)
+    assert {(row["id"], *row["pair_lengths"]) for row in everything} == listed
+    config = settings(world, "partial", 1)
+    config["phases"] = [{"objective": [{"name": "partial"}], "rows": 12, "prefix_rows": 16}]
+    train(TrainConfig.model_validate(config), tmp_path / "run")
+    assert max(line["step"] for line in log_lines(tmp_path / "run") if "loss" in line) == 2
+    config["phases"] = [{"objective": [{"name": "bradley_terry"}], "prefix_rows": 16}]
+    with pytest.raises(ConfigError, match="takes rows, not prefix_rows"):
+        train(TrainConfig.model_validate(config), tmp_path / "other")
+
+
+def test_the_start_of_a_scalar_head_is_a_setting():
+    torch.manual_seed(0)
+    for init, expected in (("normal", 4097**-0.5), ("openrlhf", 1 / 4097)):
+        layer = torch.nn.Linear(4096, 1, bias=False)
+        initialise_linear(layer, init)
+        assert layer.weight.std().item() == pytest.approx(expected, rel=0.05)
+    stages = build_mlp(64, "openrlhf")
+    assert stages[0].weight.std().item() == pytest.approx(1 / 65, rel=0.1)
+    assert HeadConfig().init == "normal"
+    # As cards of scalar heads used to be written.
+    assert HeadConfig.model_validate({"kind": "scalar", "init": "lm_head"}).init == "normal"
+    with pytest.raises(ValueError, match="vocabulary head starts as lm_head or zeros"):
+        HeadConfig(kind="vocabulary", init="normal")

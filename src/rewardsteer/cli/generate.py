@@ -114,7 +114,7 @@ def _natural_method(folders: list[Path]) -> str:
     if not folders:
         return "none"
     card = read_card(folders[0])
-    return natural_method(card.head.kind, card.objective)
+    return natural_method(card)
 
 
 def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> None:

@@ -134,7 +134,7 @@ def _load(
         method = "none"
         if reward_model is not None:
             card = read_card(reward_model)
-            method = natural_method(card.head.kind, card.objective)
+            method = natural_method(card)
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = policy = tokenizer = None
     if reward_model is not None:

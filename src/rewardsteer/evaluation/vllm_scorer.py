@@ -50,7 +50,8 @@ class VllmScorer(Scorer):
         self.template = resolve(template or stored_template(card.template), self.tokenizer)
         scalar = card.head.kind == "scalar"
         self.unread_id = padding_id(AutoConfig.from_pretrained(str(folder))) if scalar else None
-        self.objective, self.name = card.objective, str(folder)
+        self.objective, self.reading = card.objective, card.reading
+        self.name = str(folder)
         self.fingerprint = fingerprint(folder)
         self._limit, self._tokens = bounds(folder)[0], tokens
         if card.head.kind == "scalar":

@@ -7,7 +7,7 @@ head, the objective, the response template and where the data came from.
 import hashlib
 import importlib.metadata
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, ValidationError
 
@@ -52,7 +52,11 @@ class CheckpointCard(Config):
 
     Attributes:
         head: the head on the backbone.
-        objective: name of the objective it was trained with; "" before any training.
+        objective: names of the objectives it was trained with, joined with ``+``; "" before any
+            training.
+        reading: what the head's numbers mean: ``value``, a reward of their own, or
+            ``log_probability``, of a language model whose responses are worth their sums; "" in a
+            card that does not say so, where the objective decides.
         template: response template of training, as plain values; scoring uses the same one.
         base_model: what the weights started from.
         base_on_hub: whether that is a name on the Hugging Face hub; False for a local folder.
@@ -68,6 +72,7 @@ class CheckpointCard(Config):
 
     head: HeadConfig
     objective: str = ""
+    reading: Literal["", "value", "log_probability"] = ""
     template: dict[str, Any] = Field(default_factory=dict)
     base_model: str = ""
     base_on_hub: bool = False
@@ -79,6 +84,18 @@ class CheckpointCard(Config):
     seed: int = 0
     goal_states: list[str] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=lambda: library_versions())
+
+    @property
+    def reads_log_probabilities(self) -> bool:
+        """Whether rewards are sums of log-probabilities."""
+        return is_log_probability(self.reading, self.objective)
+
+
+def is_log_probability(reading: str, objective: str) -> bool:
+    """What `CheckpointCard` says by its fields ``reading`` and ``objective``."""
+    if reading:
+        return reading == "log_probability"
+    return "autoregressive" in objective.split("+")
 
 
 def library_versions() -> dict[str, str]:

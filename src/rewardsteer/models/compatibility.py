@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.errors import MismatchError
+from rewardsteer.models.checkpoint import CheckpointCard
 
 logger = logging.getLogger(__name__)
 
@@ -92,17 +93,11 @@ def check_head(method: str, scorer: Any, needed: str, *, single: bool = False) -
             )
 
 
-def natural_method(head: str, objective: str) -> str:
-    """The method that a reward model was trained for.
-
-    Args:
-        head: ``scalar`` or ``vocabulary``.
-        objective: what it was trained on.
-    """
-    parts = objective.split("+")
-    if head == "vocabulary":
-        return "genarm" if "autoregressive" in parts else "farma"
-    return "pargs" if "partial" in parts else "args"
+def natural_method(card: CheckpointCard) -> str:
+    """The method that a reward model was trained for."""
+    if card.head.kind == "vocabulary":
+        return "genarm" if card.reads_log_probabilities else "farma"
+    return "pargs" if "partial" in card.objective.split("+") else "args"
 
 
 def trained_with(scorer: Any, objective: str) -> bool:
@@ -138,8 +133,12 @@ def check_training(method: str, scorer: Any, fitting: Sequence[str], others: str
 
 
 def _objectives(scorer: Any) -> list[str]:
-    """Names of the objectives that took part in the training; none where it is not known."""
-    return [name for name in getattr(scorer, "objective", "").split("+") if name]
+    """Names of the objectives that took part in the training; none where it is not known. A model
+    whose rewards are values ended with another one than ``autoregressive``."""
+    names = [name for name in getattr(scorer, "objective", "").split("+") if name]
+    if getattr(scorer, "reading", "") == "value":
+        names = [name for name in names if name != "autoregressive"]
+    return names
 
 
 def _told(scorer: Any) -> str:

@@ -264,8 +264,10 @@ class RewardModel(nn.Module):
         size = base.score.in_features
         if not trained:
             with gathered(base.score.parameters()):
-                initialise_linear(base.score, size)
-        mlp = build_mlp(size).to(base.score.weight.device) if head.layers == "mlp" else None
+                initialise_linear(base.score, head.init)
+        mlp = None
+        if head.layers == "mlp":
+            mlp = build_mlp(size, head.init).to(base.score.weight.device)
         if mlp is not None and start.card is not None and start.card.head.kind == "scalar":
             load_mlp(mlp, Path(start.source))
         return cls(base, head, mlp)

@@ -21,6 +21,7 @@ from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.data.tokenize import close_response, encode_rows, paired
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError
+from rewardsteer.models import checkpoint
 from rewardsteer.models.checkpoint import CARD, fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.vocabulary import VocabularyHead
@@ -65,7 +66,7 @@ class Scorer:
         reward_model: in evaluation mode, on its device.
         tokenizer: the one it was trained with.
         template: how prompts and responses are written; its kind is resolved with the tokenizer.
-        objective: what it was trained on; "" when unknown or untrained.
+        objective, reading: what it was trained on and what its rewards mean, see `CheckpointCard`.
         fingerprint: of the weights, for result files; "" when unknown.
         name: folder or other name, for messages.
         share_prompts: read the prompt of several completions once where that is cheaper.
@@ -77,12 +78,13 @@ class Scorer:
     def __init__(
         self, reward_model: RewardModel, tokenizer: Any, template: Template, *,
         objective: str = "", fingerprint: str = "", name: str = "", share_prompts: bool = True,
-        unread_id: int | None = None,
+        unread_id: int | None = None, reading: str = "",
     ) -> None:
         self.reward_model = reward_model.eval()
         self.tokenizer = tokenizer
         self.template = resolve(template, tokenizer)
         self.objective = objective
+        self.reading = reading
         self.fingerprint = fingerprint
         self.name = name
         self.share_prompts = share_prompts
@@ -118,7 +120,7 @@ class Scorer:
         whole = (folder / "config.json").exists() or not (folder / CARD).exists()
         model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
         return cls(
-            model, load_tokenizer(folder), template, objective=card.objective,
+            model, load_tokenizer(folder), template, objective=card.objective, reading=card.reading,
             fingerprint=fingerprint(folder), name=str(folder),
             unread_id=padding_id(model.config) if whole and card.head.kind == "scalar" else None,
         )
@@ -143,8 +145,8 @@ class Scorer:
 
     @property
     def autoregressive(self) -> bool:
-        """Whether rewards are log-probabilities: a model trained with that objective."""
-        return "autoregressive" in self.objective.split("+")
+        """Whether rewards are log-probabilities."""
+        return checkpoint.is_log_probability(self.reading, self.objective)
 
     @property
     def position_limit(self) -> int | None:

@@ -80,7 +80,7 @@ class SharedScorer(Scorer):
             mlp.load_state_dict(load_file(folder / VALUE_HEAD))
         super().__init__(
             RewardModel(carrier, card.head, mlp), load_tokenizer(folder),
-            stored_template(card.template), objective=card.objective,
+            stored_template(card.template), objective=card.objective, reading=card.reading,
             fingerprint=fingerprint(folder), name=str(folder),
         )
         self._joint = _Side(rows, policy, None)

@@ -61,4 +61,5 @@ def build(beta: float = 0.05) -> Objective:
         lambda output, batch: autoregressive(output, batch, beta=beta),
         needs=frozenset({"rewards_at", "soft_next_token"}),
         rewards=lambda output, batch: beta * response_log_probabilities(output, batch),
+        reading="log_probability",
     )

@@ -33,6 +33,7 @@ class Objective:
         prefixes: the length list of the partial set that it looks at, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
+        reading: what the rewards of a model so trained mean: ``value`` or ``log_probability``.
         looks_at: beside the rewards of whole rows, it looks at the states of those tokens of a
             batch that this marks ``[R, T]``, and at nothing else of the output; None: anywhere.
     """
@@ -44,6 +45,7 @@ class Objective:
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     looks_at: Callable[[PairBatch], Tensor] | None = None
+    reading: Literal["value", "log_probability"] = "value"
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

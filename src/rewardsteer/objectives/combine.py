@@ -46,6 +46,7 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
+        reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),
         looks_at=_all_looks([term.looks_at for term, _ in terms]),
     )
 

@@ -53,7 +53,7 @@ def replace_by_vllm(
         environment[_KEY] = key
     if reward_model is not None:
         card = read_card(reward_model)
-        natural = natural_method(card.head.kind, card.objective)
+        natural = natural_method(card)
         if method not in (None, natural):
             raise ConfigError(
                 f"vLLM guides by what the reward model was trained for, here {natural!r}; leave "

@@ -77,6 +77,27 @@ def drop_too_long(
     return rows.select(np.flatnonzero(fits)), dropped
 
 
+def draw_prefixes(rows: Any, name: str, count: int, seed: int) -> Any:
+    """So many rows with a single prefix each, drawn at random without replacement.
+
+    Args:
+        rows: a `datasets.Dataset` of partial rows.
+        name: the list of prefix lengths to draw from.
+        count: all are taken where there are fewer.
+        seed: of the draw.
+    """
+    import datasets
+
+    # The index of rows that were chosen from others applies to no column read on its own.
+    listed = rows.flatten_indices().with_format("numpy")[name]
+    owners = np.repeat(np.arange(len(rows)), [len(one) for one in listed])
+    lengths = np.concatenate([np.asarray(one, dtype=np.int64) for one in listed])
+    draw = np.random.default_rng(seed).permutation(len(lengths))[:count]
+    single = datasets.Dataset.from_dict({name: lengths[draw][:, None].tolist()})
+    chosen = rows.select(owners[draw]).remove_columns([name]).flatten_indices()
+    return datasets.concatenate_datasets([chosen, single], axis=1)
+
+
 class RowBatches(Sampler[list[int]]):
     """Row numbers in batches of so many rows; all rows once an epoch.
 

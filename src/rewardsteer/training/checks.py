@@ -20,7 +20,13 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         ConfigError: one of them is wrong.
     """
     for phase in config.phases:
-        check_fit(build_objective(phase.objective), config.head.kind)
+        objective = build_objective(phase.objective)
+        check_fit(objective, config.head.kind)
+        if phase.prefix_rows is not None and objective.prefixes is None:
+            raise ConfigError(
+                f"The objective {phase.name!r} looks at no prefixes, so its phase takes rows, not "
+                "prefix_rows."
+            )
     check_trackers(config.log.report_to)
     callbacks = [load_callback(one.name, one.options) for one in config.callbacks]
     optimiser = config.optimiser

@@ -173,12 +173,16 @@ class PhaseConfig(Config):
 
     Attributes:
         objective: terms added up on the same batch.
-        rows: rows drawn at random for this phase, each time it comes round; None takes all.
+        rows: comparisons drawn at random for this phase, each time it comes round; None takes all.
+            An objective that looks at prefixes reads all that are listed for each.
+        prefix_rows: for such an objective, as in published code: prefixes drawn at random from
+            those comparisons, each of them a row of its own. None takes whole comparisons.
         learning_rate: overrides the optimiser's for this phase.
     """
 
     objective: list[TermConfig] = Field(min_length=1)
     rows: int | None = Field(None, ge=1)
+    prefix_rows: int | None = Field(None, ge=1)
     learning_rate: LearningRate | None = None
 
     @property

@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
@@ -32,7 +32,7 @@ from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
-from rewardsteer.training.batches import drop_too_long
+from rewardsteer.training.batches import draw_prefixes, drop_too_long
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
@@ -186,6 +186,9 @@ def _run_phase(
     rows, too_long = drop_too_long(rows, limit, paired=objective.rows == "pairs", what="training")
     if phase.rows is not None and phase.rows < len(rows):
         rows = rows.shuffle(seed=seed).select(range(phase.rows))
+    if phase.prefix_rows is not None:
+        assert objective.prefixes is not None, "checked before training starts"
+        rows = draw_prefixes(rows, objective.prefixes, phase.prefix_rows, seed)
     test, _ = drop_too_long(load_set(run.data, "test", "partial"), limit, what="test")
     held_out = test.select(range(min(len(test), config.log.eval_rows)))
     optimiser = config.optimiser
@@ -233,6 +236,12 @@ def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
     return max(candidates, key=lambda record: record.get("eval_accuracy", float("-inf")))
 
 
+def _reading(config: TrainConfig, record: dict[str, Any]) -> Literal["value", "log_probability"]:
+    """What rewards mean after the phase whose weights are kept."""
+    phase = next(one for one in config.phases if one.name == record["phase"])
+    return build_objective(phase.objective).reading
+
+
 def _finish(
     config: TrainConfig, tokenizer: Any, data: Path, out: Path, state: list[dict[str, Any]]
 ) -> None:
@@ -247,6 +256,7 @@ def _finish(
     card = CheckpointCard(
         head=config.head,
         objective="+".join(objectives),
+        reading=_reading(config, chosen),
         template=manifest.template,
         base_model=config.base_model,
         base_on_hub=hub_name(config.base_model) is not None,

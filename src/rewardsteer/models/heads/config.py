@@ -1,6 +1,8 @@
 """Which head a reward model gets. No torch here: recipes and checkpoint cards read it."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from pydantic import model_validator
 
 from rewardsteer.configuration import Config
 
@@ -15,10 +17,32 @@ class HeadConfig(Config):
             one-token extension of a prefix in one call (FaRMA, arXiv 2502.04517).
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
             arXiv 2407.13887).
-        init: for ``vocabulary``: ``lm_head`` starts from the language-model head, so that before
-            any training the rewards *are* the policy's logits; ``zeros`` starts from no opinion.
+        init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
+            that before any training the rewards *are* the policy's logits; ``zeros`` starts from no
+            opinion. For ``scalar``: ``normal`` (the default) draws from N(0, 1/(D+1)) with 1/(D+1)
+            as the variance, as in arXiv 2009.01325 and its predecessor's code; ``openrlhf`` takes
+            1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
     """
 
     kind: HeadKind = "scalar"
     layers: Literal["linear", "mlp"] = "linear"
-    init: Literal["lm_head", "zeros"] = "lm_head"
+    init: Literal["lm_head", "zeros", "normal", "openrlhf"] = "lm_head"
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_kind(cls, values: Any) -> Any:
+        """Scalar heads start ``normal``; their cards used to say ``lm_head`` all the same."""
+        if isinstance(values, dict) and values.get("kind", "scalar") == "scalar":
+            return values | {"init": {"lm_head": "normal"}.get(
+                str(values.get("init", "normal")), values.get("init", "normal")
+            )}
+        return values
+
+    @model_validator(mode="after")
+    def _fits(self) -> "HeadConfig":
+        fitting = {"vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf")}[self.kind]
+        if self.init not in fitting:
+            raise ValueError(
+                f"a {self.kind} head starts as {' or '.join(fitting)}, not as {self.init}"
+            )
+        return self

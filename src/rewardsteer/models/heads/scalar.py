@@ -36,27 +36,32 @@ class ScalarHead:
         return self.values(hidden[torch.arange(len(last), device=hidden.device), last])
 
 
-def initialise_linear(layer: nn.Linear, hidden_size: int) -> None:
-    """Draw the weights from N(0, 1/(D+1)), the field's usual start of a reward head."""
-    nn.init.normal_(layer.weight, std=(hidden_size + 1) ** -0.5)
+def initialise_linear(layer: nn.Linear, init: str = "normal") -> None:
+    """Draw the weights of a layer that ends in a reward, see `HeadConfig.init`."""
+    variance = 1 / (layer.in_features + 1)
+    nn.init.normal_(layer.weight, std=variance if init == "openrlhf" else variance**0.5)
 
 
-def build_mlp(hidden_size: int) -> nn.Sequential:
+def build_mlp(hidden_size: int, init: str = "normal") -> nn.Sequential:
     """D → D/2 → D/2 → D → 1 with ReLU, last layer without bias (arXiv 2407.13887).
 
-    Every layer starts at std 1/sqrt(fan_in) so that signal reaches the end; only the last one is
-    small, so that rewards start near zero. (The published 1/(fan_in+1) everywhere leaves the head
-    with outputs of about 1e-7, and bfloat16 ties all rewards.)
+    Under ``normal`` every layer starts at std sqrt(2/fan_in) so that signal reaches the end; only
+    the last one is small, so that rewards start near zero. (``openrlhf``, the published
+    1/(fan_in+1) everywhere, leaves the head with outputs of about 1e-7, and bfloat16 ties all
+    rewards.)
     """
     half = max(hidden_size // 2, 1)
     sizes = [hidden_size, half, half, hidden_size]
     layers: list[nn.Module] = []
     for fan_in, fan_out in itertools.pairwise(sizes):
         layer = WideLinear(fan_in, fan_out)
-        # ReLU passes half of the energy on, so sqrt(2) keeps the scale from layer to layer.
-        nn.init.normal_(layer.weight, std=(2.0 / fan_in) ** 0.5)
+        if init == "openrlhf":
+            initialise_linear(layer, init)
+        else:
+            # ReLU passes half of the energy on, so sqrt(2) keeps the scale from layer to layer.
+            nn.init.normal_(layer.weight, std=(2.0 / fan_in) ** 0.5)
         nn.init.zeros_(layer.bias)
         layers += [layer, nn.ReLU()]
     last = WideLinear(sizes[-1], 1, bias=False)
-    initialise_linear(last, hidden_size)
+    initialise_linear(last, init)
     return nn.Sequential(*layers, last)
