@@ -20,7 +20,7 @@ def test_every_recipe_is_listed_with_a_title():
 
 def test_a_recipe_is_shown_with_every_setting():
     shown = run("hh/farma", "rounds=2").output
-    text, _, settings = shown.partition("# Every setting")
+    text, _, settings = shown.partition("# Every setting, as")
     assert "rows: 6000         # published" in text
     assert "# 3 phases in turn: bradley_terry, max_constraint, bradley_terry" in text
     values = yaml.safe_load(settings.split("\n", 1)[1])
@@ -30,7 +30,7 @@ def test_a_recipe_is_shown_with_every_setting():
 
 def test_each_line_of_a_recipe_says_whose_value_it_is():
     for name in list_recipes():
-        text = run(name).output.partition("# Every setting")[0]
+        text = run(name).output.partition("# Every setting, as")[0]
         assert "published" in text, name
 
 
