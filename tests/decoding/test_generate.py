@@ -32,8 +32,9 @@ def make_policy(kind="llama", *, eos_bias=0.0, vocab_size=None):
     policy = tiny_causal_lm(kind, vocab_size=vocab_size or len(tokenizer), seed=0)
     if eos_bias:
         # End-of-text comes often enough that rows end at different steps.
-        head = torch.nn.Linear(policy.lm_head.in_features, policy.lm_head.out_features)
-        head.weight, head.bias.data = policy.lm_head.weight, torch.zeros(head.out_features)
+        plain = policy.get_output_embeddings()  # its name depends on the version
+        head = torch.nn.Linear(plain.in_features, plain.out_features)
+        head.weight, head.bias.data = plain.weight, torch.zeros(head.out_features)
         head.bias.data[tokenizer.eos_token_id] = eos_bias
         policy.set_output_embeddings(head)
     return policy.eval(), tokenizer
