@@ -61,9 +61,9 @@ def _mount() -> None:
     from rewardsteer.cli.serve import serve_command
     from rewardsteer.cli.train import train_command, train_policy_command
 
-<<<<<<< HEAD
     for name, panel, command in (
         ("demo", START, demo_command),
+        ("recipes", TRAIN, recipes_command),
         ("train", TRAIN, train_command),
         ("train-policy", TRAIN, train_policy_command),
         ("score", MEASURE, score_command),
@@ -79,23 +79,6 @@ def _mount() -> None:
         app.command(name, cls=Command, rich_help_panel=panel)(command)
     app.add_typer(data.app, name="data", rich_help_panel=TRAIN)
     app.add_typer(evaluate.app, name="evaluate", rich_help_panel=MEASURE)
-=======
-    app.command("demo")(demo_command)
-    app.add_typer(data.app, name="data")
-    app.command("recipes")(recipes_command)
-    app.command("train")(train_command)
-    app.command("train-policy")(train_policy_command)
-    app.command("goal-state")(goal_state_command)
-    app.command("score")(score_command)
-    app.command("calibrate")(calibrate_command)
-    app.command("generate")(generate_command)
-    app.add_typer(evaluate.app, name="evaluate")
-    app.command("inspect")(inspect_command)
-    app.command("report")(report_command)
-    app.command("card")(card_command)
-    app.command("push")(push_command)
-    app.command("serve")(serve_command)
->>>>>>> e5483c2 (rewardsteer recipes, docs of training, the lowest versions)
 
 
 _mount()
