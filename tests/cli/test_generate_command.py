@@ -151,7 +151,7 @@ def test_taken_output(root, tmp_path):
         ({}, ("--share-backbone",), ("whole model", "lora.merge=false")),
         ({}, ("--share-backbone", "--reward-dtype", "bfloat16"), ("takes one --reward-model",)),
         ({"reward_model": "stranger"}, ("--share-backbone",), ("another model", "base of")),
-        ({}, ("--temperature", 0), ("temperature",)),
+        ({}, ("--temperature", 1e-9), ("temperature",)),
         ({}, ("--dtype", "float8"), ("Unknown dtype 'float8'", "bfloat16")),
         ({}, ("--max-new-tokens", 510), ("'p0'", "512")),
         ({"prompts": "missing.jsonl"}, (), ("missing.jsonl", "cannot be read")),

@@ -33,8 +33,8 @@ def generate_command(
     reward_model: option.RewardModels = None, goal: option.GoalFile = None,
     goal_name: option.GoalName = None, weight: option.Weights = None,
     weight_schedule: option.WeightSchedule = "constant", weight_end: option.WeightEnd = None,
-    target_kl: option.TargetKl = None, max_kl: option.MaxKl = None, top_k: option.TopK = 10,
-    temperature: option.Temperature = 1.0, greedy: option.Greedy = False, n: option.Samples = 8,
+    target_kl: option.TargetKl = None, max_kl: option.MaxKl = None, top_k: option.TopK = None,
+    temperature: option.Temperature = None, greedy: option.Greedy = False, n: option.Samples = 8,
     beam: option.Beam = 4, branches: option.Branches = 2,
     step_separator: option.StepSeparator = "\n", step_tokens: option.StepTokens = 52,
     max_steps: option.MaxSteps = 16, max_new_tokens: option.MaxNewTokens = 64,
@@ -62,10 +62,11 @@ def generate_command(
         {
             "method": method, "mode": "greedy" if greedy else "sample", "weight": single,
             "weight_schedule": weight_schedule, "weight_end": weight_end, "target_kl": target_kl,
-            "max_kl": max_kl, "top_k": top_k, "temperature": temperature, "n": n, "seed": seed,
+            "max_kl": max_kl, "n": n, "seed": seed,
             "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
             "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
             "max_steps": max_steps,
+            **option.those_given(top_k=top_k, temperature=temperature),
         },
         overrides or [],
     )
@@ -77,6 +78,7 @@ def generate_command(
         refuse_taken(output, resume=resume, overwrite=overwrite)
         check_writable(output)
     loading(*folders, model)
+    config = _complete(config, model)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype)
@@ -104,6 +106,17 @@ def generate_command(
             "device": device, "reward_dtype": reward_dtype, "reward_device": reward_device,
         },
     )
+
+
+def _complete(config: "DecodingConfig", model: str) -> "DecodingConfig":
+    """The settings, with the policy's own where they are open; says what those are."""
+    from rewardsteer.decoding.defaults import policy_settings, what_is_taken, with_defaults
+
+    settings = policy_settings(model)
+    told = what_is_taken(config, settings)
+    if told:
+        typer.echo(told, err=True)
+    return with_defaults(config, settings)
 
 
 def _natural_method(folders: list[Path]) -> str:

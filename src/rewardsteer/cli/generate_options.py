@@ -1,7 +1,7 @@
 """Options of ``rewardsteer generate``, by heading."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -110,16 +110,17 @@ MaxKl = Annotated[
     ),
 ]
 TopK = Annotated[
-    int,
+    int | None,
     typer.Option(
-        help="Tokens to draw from, 0 for all; candidates of args, pargs and cd.",
+        help="Tokens to draw from, 0 for all; candidates of args, pargs and cd. Default: the "
+        "policy's own setting, else all; 10 candidates.",
         rich_help_panel=SAMPLING,
     ),
 ]
 Temperature = Annotated[
-    float,
+    float | None,
     typer.Option(
-        help="Divides the scores before drawing.",
+        help="Divides the scores before drawing; 0: greedy. Default: the policy's own, else 1.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -203,3 +204,8 @@ Resume = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.", rich_help_panel=MAIN)]
+
+
+def those_given(**options: Any) -> dict[str, Any]:
+    """The options that were given: what is open is decided by the policy."""
+    return {name: value for name, value in options.items() if value is not None}

@@ -29,9 +29,16 @@ MethodName = Annotated[
     ),
 ]
 Weight = Annotated[float, typer.Option(help="Weight of requests that give none.")]
-TopK = Annotated[int, typer.Option(help="top_k of requests that give none.")]
+TopK = Annotated[
+    int | None,
+    typer.Option(help="top_k of requests that give none; default: the policy's own, else all."),
+]
 Temperature = Annotated[
-    float, typer.Option(help="Temperature of requests that give none; 0: the best token.")
+    float | None,
+    typer.Option(
+        help="Temperature of requests that give none; 0: the best token. Default: the policy's "
+        "own, else 1."
+    ),
 ]
 Name = Annotated[
     str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
@@ -60,7 +67,7 @@ Limits = Annotated[
 
 def serve_command(
     model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
-    weight: Weight = 1.0, top_k: TopK = 10, temperature: Temperature = 1.0, name: Name = None,
+    weight: Weight = 1.0, top_k: TopK = None, temperature: Temperature = None, name: Name = None,
     template: TemplateOption = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
     device: PolicyDevice = "auto", reward_device: RewardDevice = None, dtype: Dtype = None,
@@ -106,9 +113,10 @@ def serve_command(
     place = bind(host, port)
     served = _load(
         model, reward_model, limits, method=method, name=name, template=written,
-        settings={"weight": weight, "top_k": top_k} | (
-            {"mode": "greedy"} if temperature == 0 else {"temperature": temperature}
-        ),
+        settings={"weight": weight} | {
+            name: value for name, value in (("top_k", top_k), ("temperature", temperature))
+            if value is not None
+        },
         devices=(device, reward_device or device), dtypes=(dtype, reward_dtype),
     )
     run(Service(served, limits), place, host=host, key=key)
@@ -124,6 +132,7 @@ def _load(
     from rewardsteer.configuration import load_config
     from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
     from rewardsteer.models.compatibility import natural_method
@@ -145,6 +154,9 @@ def _load(
     if model is not None:
         tokenizer = load_tokenizer(model)
         policy = load_policy(model, device=devices[0], dtype=parse_dtype(dtypes[0]))
+        told = what_is_taken(defaults, policy.generation_config)
+        if told:
+            typer.echo(told, err=True)
     folder = Path(model) if model and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
     written, carrier = writer_of(template, tokenizer, scorer)

@@ -32,6 +32,7 @@ class CandidateGuide:
     """
 
     level: Literal["token"] = "token"
+    asks_candidates = True
 
     def __init__(self, name: str, scorer: Rewarder, config: DecodingConfig) -> None:
         if config.top_k == 0:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -20,9 +20,13 @@ class DecodingConfig(Config):
     Attributes:
         method: name of the decoding method.
         mode: ``greedy`` takes the best token, ``sample`` draws one.
-        temperature: divides the (guided) scores before drawing; without meaning when greedy.
-        top_k: tokens to draw from, 0 for all. ``args``, ``pargs`` and ``cd`` ask the reward model
-            about the policy's ``top_k`` best tokens, greedy or not.
+        temperature: divides the (guided) scores before drawing; without meaning when greedy. 0 is
+            the mode greedy. Where it is not set, the policy's own, else 1
+            (`rewardsteer.decoding.defaults`).
+        top_k: tokens to draw from, 0 for all. Methods that ask about candidates (``args``,
+            ``pargs``, ``cd``) ask the reward model about the policy's ``top_k`` best tokens, greedy
+            or not; where it is not set, 10. For the other methods, where it is not set, the
+            policy's own, else 0.
         weight: w of the guided methods, in logits per reward unit; 0 is the policy alone. For
             ``genarm`` this is the paper's 1/β. With several reward models it multiplies their sum.
         weight_schedule: how w changes over a response, for the methods that guide token by token:
@@ -109,6 +113,15 @@ class DecodingConfig(Config):
     max_new_tokens: int = Field(default=64, ge=1)
     batch_size: int = Field(default=8, ge=1)
     seed: int = 0
+
+    @model_validator(mode="before")
+    @classmethod
+    def _cold(cls, given: Any) -> Any:
+        """Temperature 0 is greedy decoding, as everywhere else."""
+        if isinstance(given, dict) and given.get("temperature") == 0:
+            rest = {name: value for name, value in given.items() if name != "temperature"}
+            return rest | {"mode": "greedy"}
+        return given
 
     @model_validator(mode="after")
     def _one_control(self) -> "DecodingConfig":

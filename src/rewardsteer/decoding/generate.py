@@ -11,6 +11,7 @@ from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import what_is_taken, with_defaults
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.guide import GroupGuide, Method, ResponseGuide, StepGuide, TokenGuide
 from rewardsteer.decoding.loop import Row
@@ -60,7 +61,7 @@ def build_method(
             one of another reward model.
     """
     goals = [goal] if wants_goal(config.method) else []
-    method: Method = METHODS.get(config.method)(scorer, config, *goals)
+    method: Method = METHODS.get(config.method)(scorer, with_defaults(config), *goals)
     return method
 
 
@@ -91,6 +92,11 @@ def generate(
         DataError: repeated ids, or a prompt that is too long.
     """
     engine = HfEngine(policy, tokenizer)
+    settings = getattr(policy, "generation_config", None)
+    told = what_is_taken(config, settings)
+    if told and not {"temperature", "top_k"} <= config.model_fields_set:
+        logger.warning("%s", told)
+    config = with_defaults(config, settings)
     requests = as_requests(prompts)
     scorer = method.scorer
     if scorer is not None:

@@ -301,6 +301,9 @@ class GroupGuide(Protocol):
         """Begin with a prompt; ``text_of`` turns a row into text."""
 
 
+# Scores up to here can be divided by the least temperature and stay within float32.
+_LARGEST = 1e30
+
 Method = TokenGuide | StepGuide | ResponseGuide | GroupGuide
 
 
@@ -328,7 +331,7 @@ def check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
     or without any finite one."""
     # What a row cannot have shows in its maximum.
     best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
-    fine = best.isfinite()
+    fine = best.abs() < _LARGEST
     if bool(fine.all()):
         return
     policy, guided = fine.tolist()

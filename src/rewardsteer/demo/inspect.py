@@ -40,8 +40,8 @@ def inspect_solutions(
     )
     wrong = [key for key, one in plain.items() if not _right(one)]
     right = [key for key in plain if key not in wrong]
-    farma = DecodingConfig(method="farma", weight=weight)
-    alone = DecodingConfig(method="none")
+    farma = DecodingConfig(method="farma", weight=weight, top_k=10)
+    alone = DecodingConfig(method="none", top_k=10)
     goal = load_goal(Path(scorers["goal"].name))
     found: list[Inspection] = []
 

@@ -84,7 +84,7 @@ def inspection_steps(
     name: str = "0",
 ) -> Generator[None, None, Inspection]:
     """`inspect_completion` in steps of one token, for who has other work to do in between."""
-    config = config or DecodingConfig()
+    config = config or DecodingConfig(top_k=10)
     _check(policy, tokenizer, scorer, prompt_ids, completion_ids, goal, rule)
     rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
     pieces = token_texts(tokenizer, prompt_ids, completion_ids)

@@ -11,12 +11,12 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
-from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guide import ResponseGuide, TokenGuide
-from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.methods import METHODS, asks_candidates
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.goals.files import check_goal, load_goals
@@ -30,12 +30,6 @@ from rewardsteer.serving.reading import TextReader
 from rewardsteer.serving.responses import LaneKey, Response
 from rewardsteer.serving.text import GrowingText
 from rewardsteer.serving.tickets import Outbox, Ticket
-
-
-def asks_candidates(method: str) -> bool:
-    """Whether a method asks about the policy's top_k best tokens; False for unknown names."""
-    kind = METHODS.get(method) if method in METHODS else None
-    return isinstance(kind, type) and issubclass(kind, CandidateGuide)
 
 
 class Served(TextReader):
@@ -82,26 +76,25 @@ class Served(TextReader):
         self.defaults = self._given = defaults
         self._methods: dict[DecodingConfig, Any] = {}
         if self.engine is not None:
-            self.defaults = defaults.model_copy(update={"top_k": self._top_k(defaults)})
+            self.defaults = self._complete(defaults)
             self.method(self.defaults)
 
-    def _top_k(self, config: DecodingConfig) -> int:
-        """The number that was set; else of candidates, for methods that ask about such, and for
-        the others what the policy's own settings of generation say: all tokens, mostly."""
+    def _complete(self, config: DecodingConfig) -> DecodingConfig:
+        """Settings with nothing left open: see `rewardsteer.decoding.defaults`."""
         assert self.engine is not None
-        # Candidates are of the policy's vocabulary, however many the default asks for.
-        most = min(self.engine.vocabulary_size, MOST_CANDIDATES)
-        if asks_candidates(config.method):
-            return min(config.top_k or most, most)
-        if "top_k" in config.model_fields_set:
-            return min(config.top_k, self.engine.vocabulary_size)
         settings = getattr(self.engine.policy, "generation_config", None)
-        return min(getattr(settings, "top_k", None) or 0, self.engine.vocabulary_size)
+        config = with_defaults(config, settings)
+        # Candidates are of the policy's vocabulary, however many the default asks for.
+        most = self.engine.vocabulary_size
+        if asks_candidates(config.method):
+            most = min(most, MOST_CANDIDATES)
+            return config.model_copy(update={"top_k": min(config.top_k or most, most)})
+        return config.model_copy(update={"top_k": min(config.top_k, most)})
 
     def start_of(self, method: str | None) -> dict[str, Any]:
         """The settings that a request with a method starts from; None: the server's method."""
         given = self._given if method is None else self._given.model_copy(update={"method": method})
-        return {**given.model_dump(), "top_k": self._top_k(given)}
+        return self._complete(given).model_dump()
 
     @functools.cached_property
     def methods(self) -> list[str]:

@@ -16,6 +16,7 @@ from typing import Any
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.hf import stop_ids
 from rewardsteer.decoding.engines.vllm_held import ENTRY, Held, hold
 from rewardsteer.decoding.engines.vllm_requests import (
@@ -69,6 +70,8 @@ def generate(
         MismatchError: the two tokenizers differ.
         DataError: a prompt that is too long or empty.
     """
+    settings_of_policy = policy_settings(source)
+    config = with_defaults(config, settings_of_policy)
     check_supported(method, config)
     check_device(device)
     guides = method.level == "token" and method.scorer is not None
@@ -100,19 +103,9 @@ def generate(
     if scorer is not None and not guides:
         # After vLLM has taken what it takes of the device.
         scorer.reward_model.to(choose_device(reward_device or built_for()))
-    engine = VllmEngine(llm, tokenizer, held, settings, _stop_ids(source, tokenizer))
+    engine = VllmEngine(llm, tokenizer, held, settings, stop_ids(settings_of_policy, tokenizer))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
     return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
-
-
-def _stop_ids(source: str, tokenizer: Any) -> frozenset[int]:
-    from transformers import GenerationConfig
-
-    try:
-        settings = GenerationConfig.from_pretrained(source)
-    except OSError:  # a model without generation settings ends at end-of-text alone
-        settings = None
-    return stop_ids(settings, tokenizer)
 
 
 class VllmEngine:

@@ -37,6 +37,11 @@ def adds_rewards(name: str) -> bool:
     return METHODS.get(name).level == "token" and name != "none"
 
 
+def asks_candidates(name: str) -> bool:
+    """Whether a method asks about the policy's ``top_k`` best tokens; False for an unknown name."""
+    return name in METHODS and bool(getattr(METHODS.get(name), "asks_candidates", False))
+
+
 def has_weight(name: str) -> bool:
     """Whether the setting ``weight`` means something to a method; raises `ConfigError` on an
     unknown name."""
