@@ -65,8 +65,7 @@ def generate_command(
             "max_kl": max_kl, "n": n, "seed": seed,
             "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
             "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
-            "max_steps": max_steps,
-            **option.those_given(top_k=top_k, temperature=temperature),
+            "max_steps": max_steps, **option.those_given(top_k=top_k, temperature=temperature),
         },
         overrides or [],
     )
@@ -97,8 +96,7 @@ def generate_command(
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
         "template": written.model_dump(mode="json"),
     }
-    if vllm is not None:
-        settings["engine"] = engine
+    settings |= {} if vllm is None else {"engine": engine}
     _write(
         config, requests, output, settings, scorer, goal_state, written, resume=resume,
         policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer},
