@@ -48,11 +48,12 @@ def load_config(
     from omegaconf import OmegaConf
     from omegaconf.errors import OmegaConfBaseException
 
-    for item in overrides:
+    for item, after in zip(overrides, [*overrides[1:], "="], strict=False):
         if "=" not in item:
+            value = "VALUE" if "=" in after else after
             raise ConfigError(
-                f"Expected a setting as dotted.name=value, got {item!r}; write for example "
-                "'training.learning_rate=1e-5'."
+                f"Expected a setting as dotted.name=value, got {item!r}; write "
+                f"'{item}={value}'."
             )
     try:
         base = source if isinstance(source, dict) else read_yaml(source)

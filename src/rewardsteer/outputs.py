@@ -21,18 +21,21 @@ from rewardsteer.errors import DataError, OutputError
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
-def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> Path:
+def claim_folder(
+    path: Path, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+) -> Path:
     """Make an output folder, refusing one that already holds something.
 
     Args:
         path: the folder.
         resume: accept what is there and go on from it.
         overwrite: delete what is there first.
+        resumable: whether the command has a --resume to advise.
 
     Raises:
         OutputError: the folder is not empty and neither flag was given, or it cannot be made.
     """
-    check_folder(path, resume=resume, overwrite=overwrite)
+    check_folder(path, resume=resume, overwrite=overwrite, resumable=resumable)
     if path.exists() and any(path.iterdir()) and not resume:
         if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
             raise OutputError(f"Refusing to delete {path} for --overwrite; choose a subfolder.")
@@ -44,7 +47,9 @@ def claim_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
     return path
 
 
-def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -> None:
+def check_folder(
+    path: Path, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+) -> None:
     """Refuse what `claim_folder` would refuse, before anything is made or deleted.
 
     Raises:
@@ -53,9 +58,10 @@ def check_folder(path: Path, *, resume: bool = False, overwrite: bool = False) -
     if path.exists() and not path.is_dir():
         raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
     if path.exists() and any(path.iterdir()) and not (resume or overwrite):
+        going_on = "--resume to go on from it or " if resumable else ""
         raise OutputError(
-            f"The output folder {path} is not empty; choose another, or pass --resume to go on "
-            "from it or --overwrite to replace it."
+            f"The output folder {path} is not empty; choose another, or pass {going_on}"
+            "--overwrite to replace it."
         )
 
 

@@ -1,11 +1,11 @@
-"""``rewardsteer data``: list sources, prepare the three sets, describe a prepared folder."""
+"""``rewardsteer data``: list and prepare sources, write prompts, describe a folder."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from rewardsteer.cli.completion import complete_source
+from rewardsteer.cli.completion import complete_recipe, complete_source
 from rewardsteer.cli.group import Command, Group
 from rewardsteer.cli.starting import check_model, check_writable, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -27,42 +27,57 @@ def list_command() -> None:
 @app.command("prepare", cls=Command)
 def prepare_command(
     source: Annotated[
-        str,
+        str | None,
         typer.Argument(
-            help="A source name, or a YAML file of data settings.", autocompletion=complete_source
+            help="A source name (it is prepared as the recipes named after it do), or a YAML file "
+            "of data settings; with --recipe it replaces the recipe's source.",
+            autocompletion=complete_source,
         ),
-    ],
+    ] = None,
     overrides: Annotated[
         list[str] | None, typer.Argument(help="Settings: dotted.name=value.")
+    ] = None,
+    recipe: Annotated[
+        str | None,
+        typer.Option(
+            help="Prepare as this recipe of 'rewardsteer train' does: a name or a file.",
+            autocompletion=complete_recipe,
+        ),
     ] = None,
     tokenizer: Annotated[
         str | None,
         typer.Option(help="Tokenizer folder or hub name; not needed for arithmetic alone."),
     ] = None,
     path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
+    num_proc: Annotated[
+        int | None, typer.Option(min=1, help="Processes that tokenize; default: all processors.")
+    ] = None,
     out: Annotated[Path, typer.Option(help="Folder to make.")] = Path("out/data"),
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
     template: TemplateOption = None,
 ) -> None:
     """Prepare the full, partial and SFT sets of a source."""
-    from rewardsteer.configuration import load_config, read_yaml
+    from rewardsteer.configuration import load_config
     from rewardsteer.data.config import DataConfig
     from rewardsteer.data.prepare import prepare
-    from rewardsteer.data.sources import SOURCES
     from rewardsteer.data.template import stored_template
     from rewardsteer.errors import ConfigError
     from rewardsteer.outputs import check_folder
+    from rewardsteer.training.recipes import source_data
 
-    if source.endswith((".yaml", ".yml")):
-        settings = read_yaml(Path(source))
-    else:
-        SOURCES.get(source)
-        settings = {"sources": [{"name": source, "path": path}]}
-    config = load_config(DataConfig, settings, overrides or ())
+    changes = list(overrides or ())
+    if source is not None and "=" in source:
+        # With a recipe the first setting stands where a source would.
+        changes.insert(0, source)
+        source = None
+    settings = _settings(source, recipe, path)
+    if num_proc is not None:
+        settings["num_proc"] = num_proc
+    config = load_config(DataConfig, settings, changes)
     written = read_template(template)
     if written is not None:
         config = config.model_copy(update={"template": written})
-    check_folder(out, overwrite=overwrite)
+    check_folder(out, overwrite=overwrite, resumable=False)
     check_model(tokenizer)
     check_writable(out)
     loading(tokenizer or "datasets")
@@ -78,8 +93,80 @@ def prepare_command(
         made = load_tokenizer(tokenizer)
     manifest = prepare(config, made, out, overwrite=overwrite)
     show_template(stored_template(manifest.template), tokenizer or "the arithmetic task")
-    _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
+    _describe(manifest)
+    used = [recipe] if recipe else source_data(source or "")[0]
+    if used:
+        typer.echo(f"settings of the recipe {', '.join(used)}", err=True)
     typer.echo(f"prepared data: {out}", err=True)
+
+
+def _settings(source: str | None, recipe: str | None, path: str | None) -> dict[str, Any]:
+    """Data settings of a source, a recipe, a recipe with another source, or a file."""
+    from rewardsteer.configuration import read_yaml
+    from rewardsteer.data.sources import SOURCES
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.training.recipes import recipe_data, source_data
+
+    if source is None and recipe is None:
+        raise ConfigError("Give a source, a YAML file of data settings, or --recipe.")
+    if source is not None and source.endswith((".yaml", ".yml")) and recipe is None:
+        settings = read_yaml(Path(source))
+    elif recipe is not None:
+        settings = recipe_data(recipe)
+        if source is not None:
+            settings["sources"] = [{"name": source}]
+    else:
+        assert source is not None
+        SOURCES.get(source)
+        _, settings = source_data(source)
+        settings["sources"] = [{"name": source}]
+    if path is not None:
+        one = settings.pop("source", None)
+        listed = [one] if one else settings.get("sources") or []
+        settings["sources"] = [
+            {**({"name": each} if isinstance(each, str) else each), "path": path} for each in listed
+        ]
+    return settings
+
+
+@app.command("prompts", cls=Command)
+def prompts_command(
+    source: Annotated[
+        str, typer.Argument(help="A folder made by 'rewardsteer data prepare', or a source name.")
+    ],
+    path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
+    split: Annotated[str, typer.Option(help="train or test.")] = "test",
+    rows: Annotated[
+        int | None, typer.Option(min=1, help="Draw so many at random; default: all, in order.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draw.")] = 0,
+    published: Annotated[
+        bool,
+        typer.Option(help="The prompts of the publication (tldr: 100 of the test split, seed 44)."),
+    ] = False,
+    out: Annotated[Path, typer.Option(help="File to write.")] = Path("prompts.jsonl"),
+    overwrite: Annotated[bool, typer.Option(help="Replace OUT.")] = False,
+) -> None:
+    """Write prompts for 'rewardsteer generate --prompts'."""
+    from rewardsteer.data.prompts import (
+        draw,
+        prepared_prompts,
+        published_prompts,
+        source_prompts,
+        write_prompts,
+    )
+
+    loading(source)
+    if published:
+        found = published_prompts(source, path)
+    else:
+        every = (
+            prepared_prompts(Path(source), split) if Path(source).is_dir()
+            else source_prompts(source, path, split)
+        )
+        found = draw(every, rows, seed)
+    write_prompts(found, out, overwrite=overwrite)
+    typer.echo(f"{len(found)} prompts: {out}", err=True)
 
 
 @app.command("stats", cls=Command)
@@ -94,7 +181,7 @@ def stats_command(
 
     manifest = load_manifest(folder)
     loading(folder)
-    _describe(manifest.counts, manifest.dropped, manifest.fingerprint)
+    _describe(manifest)
     rows = []
     for split in SPLITS:
         data = load_set(folder, split, "full")
@@ -107,13 +194,15 @@ def stats_command(
     print_table("length in tokens", ("", "mean", "median", "95 %", "longest"), rows)
 
 
-def _describe(counts: dict[str, dict[str, int]], dropped: dict[str, int], mark: str) -> None:
+def _describe(manifest: Any) -> None:
     from rewardsteer.reports.tables import print_table
 
     print_table(
-        f"rows (fingerprint {mark})", ("split", "full", "partial", "sft"),
+        f"rows (fingerprint {manifest.fingerprint})", ("split", "full", "partial", "sft"),
         [[split, *(str(sets[name]) for name in ("full", "partial", "sft"))]
-         for split, sets in counts.items()],
+         for split, sets in manifest.counts.items()],
     )
-    for reason, count in sorted(dropped.items()):
+    for reason, count in sorted(manifest.dropped.items()):
         typer.echo(f"dropped: {count} {reason}")
+    for note in manifest.notes:
+        typer.echo(f"note: {note}")

@@ -1,6 +1,6 @@
 """Settings of data preparation. No torch here."""
 
-from typing import Any
+from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -16,11 +16,21 @@ class SourceConfig(Config):
         path: local file or folder; None reads the source's published place on the hub.
         weight: share of the blend when there are several sources.
         options: the source's own options (attribute, field mapping, …).
+        splits: names of our splits in the data, ``{train: …, test: …}``, where they are others.
+        hub: a data set on the hub in place of the published one.
+        config: the hub data set's configuration.
+        revision: its branch, tag or commit.
+        data_dir: a folder within it, or within ``path``.
     """
 
     name: str
     path: str | None = None
     weight: float = Field(1.0, gt=0)
+    splits: dict[Literal["train", "test"], str] = Field(default_factory=dict)
+    hub: str | None = None
+    config: str | None = None
+    revision: str | None = None
+    data_dir: str | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 
 
@@ -28,7 +38,13 @@ class DataConfig(Config):
     """What to prepare.
 
     Attributes:
-        sources: one source, or several blended by weight.
+        sources: one source, or several.
+        blend: how the training rows of several sources are put together. ``concatenate`` takes all,
+            in random order; ``weighted`` takes all, drawn by the sources' weights while they last,
+            so ``train_rows`` cuts by weight; ``first_exhausted`` draws by weight and stops when a
+            source runs dry; ``all_exhausted`` begins such a source anew until each was used up.
+            None: ``concatenate``, or ``weighted`` where the weights differ. Test rows are
+            concatenated always.
         template: how prompts and responses are written.
         max_length: longest prompt + response in tokens; longer rows are dropped and counted.
         prefix_start: response prefixes are looked at from the token after this many on (the
@@ -37,10 +53,14 @@ class DataConfig(Config):
         test_fraction: share of prompts held out when a source has no test split.
         train_rows, test_rows: at most this many comparisons, drawn at random; None takes all.
         drop_overlap: drop training rows whose prompt is in the test split.
+        on_error: ``raise`` at a row with a fault, or ``drop`` and count it.
+        num_proc: processes that tokenize; None takes as many as there are processors. The rows do
+            not depend on it.
         seed: of split, draws and blend.
     """
 
     sources: list[SourceConfig] = Field(min_length=1)
+    blend: Literal["concatenate", "weighted", "first_exhausted", "all_exhausted"] | None = None
     template: Template = Template()
     max_length: int = Field(512, ge=2)
     prefix_start: int = Field(10, ge=0)
@@ -49,7 +69,25 @@ class DataConfig(Config):
     train_rows: int | None = Field(None, ge=1)
     test_rows: int | None = Field(None, ge=1)
     drop_overlap: bool = True
+    on_error: Literal["raise", "drop"] = "raise"
+    num_proc: int | None = Field(None, ge=1)
     seed: int = 0
+
+    @property
+    def blend_rule(self) -> str:
+        """``blend``, decided."""
+        if self.blend is not None:
+            return self.blend
+        return "weighted" if len({source.weight for source in self.sources}) > 1 else "concatenate"
+
+    @model_validator(mode="after")
+    def _weights_are_used(self) -> "DataConfig":
+        if self.blend == "concatenate" and len({source.weight for source in self.sources}) > 1:
+            raise ValueError(
+                "weights that differ are not used by blend=concatenate; leave blend out, or choose "
+                "weighted, first_exhausted or all_exhausted"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

@@ -1,31 +1,38 @@
-"""From sources to a prepared folder: read, split, check, tokenize, write.
+"""From sources to a prepared folder: read, choose, tokenize, write.
 
-Nothing is truncated: a row that is too long is dropped and counted. The folder appears whole or not
-at all.
+Rows go to a file as they are read. Which of them are kept, and in which order, is decided on a
+small index. Then they are tokenized in parallel, shard by shard. Nothing is truncated: a row that
+is too long is dropped and counted. The folder appears whole or not at all.
 """
 
 import hashlib
-import json
-import random
-import shutil
+import math
+import os
 import tempfile
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.config import DataConfig, SourceConfig
-from rewardsteer.data.render import render_prompt
-from rewardsteer.data.sets import Row, full_row, partial_row, sft_row
+from rewardsteer.data.segments import segmented
+from rewardsteer.data.selection import Selection, select
+from rewardsteer.data.shards import Shard, Work, write_shards
 from rewardsteer.data.sources import SOURCES, NoSplitError
-from rewardsteer.data.store import MANIFEST, SPLITS, Manifest
+from rewardsteer.data.sources.reading import Reading
+from rewardsteer.data.spool import Spool
+from rewardsteer.data.store import MANIFEST, SETS, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
-from rewardsteer.data.tokenize import encode_comparison
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
+from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.records import Comparison
 
-Sets = dict[str, list[Row]]
+# Below so many rows, trying whether a tokenizer can be replaced takes longer than it saves.
+_WORTH_A_TRIAL = 2000
+# A note is made when a larger share of the rows is lost to max_length.
+_MUCH = 0.01
 
 
 def prepare(
@@ -41,181 +48,214 @@ def prepare(
     Raises:
         ConfigError: unknown source or option.
         DataError: unreadable data, or nothing left of a split.
-        OutputError: the folder is not empty.
+        OutputError: the folder is not empty, or cannot be written.
     """
     for source in config.sources:
         SOURCES.get(source.name)
     config = config.model_copy(update={"template": resolve(config.template, tokenizer)})
-    claim_folder(out, overwrite=overwrite)
-    dropped: Counter[str] = Counter()
-    splits = _read(config, dropped)
-    sets = {
-        split: _tokenize(_with_progress(rows, split), config, tokenizer, dropped)
-        for split, rows in splits.items()
-    }
-    for split in SPLITS:
-        if not sets[split]["full"]:
-            told = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-            raise DataError(
-                f"Nothing is left for the {split} split after dropping rows ({told or 'none'}); "
-                f"raise max_length (now {config.max_length}) or give more data."
-            )
-    manifest = Manifest(
-        fingerprint=_fingerprint(sets),
-        counts={split: {name: len(rows) for name, rows in sets[split].items()} for split in SPLITS},
-        dropped=dict(dropped),
-        config=config.model_dump(mode="json"),
-        template=config.template.model_dump(mode="json"),
-        tokenizer={"name": str(tokenizer.name_or_path), "size": len(tokenizer)},
-        versions=_versions(),
-    )
-    _write(sets, manifest, out)
+    claim_folder(out, overwrite=overwrite, resumable=False)
+    try:
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as held:
+            manifest = _prepare(config, tokenizer, Path(held))
+            write_json(Path(held) / "data" / MANIFEST, manifest.model_dump(mode="json"))
+            out.rmdir()
+            (Path(held) / "data").rename(out)
+    except RewardsteerError:
+        raise
+    except OSError as error:
+        raise OutputError(
+            f"The prepared data cannot be written to {out}: {error.strerror or error}; make room "
+            "or choose another folder."
+        ) from error
     return manifest
 
 
-def _read(config: DataConfig, dropped: Counter[str]) -> dict[str, list[Comparison]]:
-    """Both splits of all sources, cleaned, limited and blended."""
-    rng = random.Random(config.seed)
-    by_source: dict[str, list[list[Comparison]]] = {split: [] for split in SPLITS}
-    for source in config.sources:
-        splits = _split(source, config, rng)
+def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
+    """Write shards to ``held/data``; returns what to say of them."""
+    dropped: Counter[str] = Counter()
+    notes: list[str] = []
+    spool = Spool(held / "rows")
+    with _progress("reading", None) as advance:
+        read = _read(config, spool, dropped, notes, advance)
+    spool.close()
+    selections = select(spool, config, dropped)
+    for split in SPLITS:
+        (held / "data" / split).mkdir(parents=True)
+    rows = sum(len(chosen.rows) for chosen in selections.values())
+    work = Work(
+        config, segmented(tokenizer) if rows >= _WORTH_A_TRIAL else tokenizer, spool.path,
+        spool.begins, selections, held / "data",
+    )
+    with _progress("tokenizing", rows) as advance:
+        shards = write_shards(work, config.num_proc or _processors(), advance)
+    long = []
+    for shard in shards:
+        dropped.update(shard.dropped)
+        long += shard.long
+        if shard.fault:
+            notes.append(f"The first row that was dropped for a fault: {shard.fault}")
+    counts = {split: sum(one.kept for one in shards if one.split == split) for split in SPLITS}
+    advice = _advice(config, sum(counts.values()), long)
+    for split in SPLITS:
+        if not counts[split]:
+            raise DataError(_nothing_left(split, dropped, advice))
+        _name_shards(held / "data" / split, [one for one in shards if one.split == split])
+    if len(long) > _MUCH * read:
+        notes.append(
+            f"{len(long)} of {read} comparisons are longer than max_length={config.max_length} "
+            f"and were dropped{advice}."
+        )
+    return Manifest(
+        fingerprint=_fingerprint(shards),
+        counts={split: dict.fromkeys(SETS, counts[split]) for split in SPLITS},
+        read=read,
+        repeated=_repeated(selections),
+        dropped=dict(dropped),
+        notes=list(dict.fromkeys(notes)),
+        config=config.model_dump(mode="json", exclude={"num_proc"}),
+        template=config.template.model_dump(mode="json"),
+        template_hash=template_hash(config.template, tokenizer),
+        tokenizer={
+            "name": str(tokenizer.name_or_path), "size": len(tokenizer),
+            "vocabulary": vocabulary_hash(tokenizer),
+        },
+        versions=_versions(),
+    )
+
+
+def _read(
+    config: DataConfig, spool: Spool, dropped: Counter[str], notes: list[str],
+    advance: Callable[[int], None],
+) -> int:
+    """Spool the rows of all sources; returns how many there were, dropped ones included."""
+    read = 0
+    for number, source in enumerate(config.sources):
+        reading = Reading(
+            on_error=config.on_error, hub=source.hub, config=source.config,
+            revision=source.revision, data_dir=source.data_dir,
+            splits={str(ours): theirs for ours, theirs in source.splits.items()},
+        )
         for split in SPLITS:
-            by_source[split].append(_clean(splits[split], dropped))
-    limits = {"train": config.train_rows, "test": config.test_rows}
-    splits = {
-        split: _blend(by_source[split], config, rng)[: limits[split]] for split in SPLITS
-    }
-    held_out = {_key(row) for row in splits["test"]}
-    if config.drop_overlap:
-        kept = [row for row in splits["train"] if _key(row) not in held_out]
-        _count(dropped, "with a prompt of the test split", len(splits["train"]) - len(kept))
-        splits["train"] = kept
-    return splits
+            begin, found = len(spool), 0
+            try:
+                for row in _load(source, split, reading):
+                    found += 1
+                    with reading.row():
+                        _check(row)
+                        if row.chosen == row.rejected:
+                            reading.skip("with chosen equal to rejected")
+                        else:
+                            spool.add(row)
+                    advance(1)
+            except NoSplitError:
+                continue
+            if not found:
+                place = source.path or source.hub or "its published place"
+                raise DataError(
+                    f"The source {source.name} gave no comparisons from {place}"
+                    f"{_told(reading.dropped)}."
+                )
+            spool.parts[number, split] = range(begin, len(spool))
+        read += sum(reading.dropped.values())
+        dropped.update(reading.dropped)
+        notes += reading.notes
+    return read + len(spool)
 
 
-def _split(
-    source: SourceConfig, config: DataConfig, rng: random.Random
-) -> dict[str, list[Comparison]]:
-    """A source's own splits, or one by prompt, so that no prompt is on both sides."""
-    train = _load(source, "train")
-    try:
-        return {"train": train, "test": _load(source, "test")}
-    except NoSplitError:
-        prompts = sorted({_key(row) for row in train})
-        if len(prompts) < 2:
-            raise DataError(
-                f"The source {source.name} holds {len(prompts)} prompt(s); expected at least two, "
-                "to hold one out for testing."
-            ) from None
-        count = min(max(1, round(len(prompts) * config.test_fraction)), len(prompts) - 1)
-        held_out = set(rng.sample(prompts, count))
-        return {
-            "train": [row for row in train if _key(row) not in held_out],
-            "test": [row for row in train if _key(row) in held_out],
-        }
-
-
-def _load(source: SourceConfig, split: str) -> list[Comparison]:
+def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[Comparison]:
     load = SOURCES.get(source.name)
     try:
-        rows = list(load(split, path=source.path, **source.options))
+        rows: Iterator[Comparison] = load(
+            split, path=source.path, reading=reading, **source.options
+        )
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise
         raise ConfigError(f"The source {source.name!r} does not take that: {error}.") from error
-    if not rows:
-        place = source.path or "its published place"
-        raise DataError(f"The source {source.name} gave no comparisons from {place}.")
     return rows
 
 
-def _clean(rows: list[Comparison], dropped: Counter[str]) -> list[Comparison]:
-    """Without repeated comparisons and without pairs of one text."""
-    seen: set[tuple[str, str, str]] = set()
-    kept = []
-    for row in rows:
-        content = (_key(row), row.chosen, row.rejected)
-        if row.chosen == row.rejected:
-            dropped["with chosen equal to rejected"] += 1
-        elif content in seen:
-            dropped["repeated"] += 1
-        else:
-            seen.add(content)
-            kept.append(row)
-    return kept
+def _check(row: Comparison) -> None:
+    if not math.isfinite(row.margin) or row.margin < 0:
+        raise DataError(
+            f"{row.place or row.id}: expected a margin of 0 or more (how much better the chosen "
+            f"response is), got {row.margin:g}."
+        )
 
 
-def _blend(
-    sources: list[list[Comparison]], config: DataConfig, rng: random.Random
-) -> list[Comparison]:
-    """Shuffle; with several sources draw from them by weight until one runs dry."""
-    pools = [rng.sample(rows, len(rows)) for rows in sources]
-    if len(pools) == 1:
-        return pools[0]
-    weights = [source.weight for source in config.sources]
-    mixed = []
-    while all(pools):
-        pool = rng.choices(pools, weights)[0]
-        mixed.append(pool.pop())
-    return mixed
-
-
-def _with_progress(rows: list[Comparison], split: str) -> Iterable[Comparison]:
+@contextmanager
+def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return track(
-        rows, f"tokenizing {split}", console=console, transient=True,
-        disable=not console.is_terminal,
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeRemainingColumn,
     )
 
-
-def _tokenize(
-    rows: Iterable[Comparison], config: DataConfig, tokenizer: Any, dropped: Counter[str]
-) -> Sets:
-    sets: Sets = {"full": [], "partial": [], "sft": []}
-    template = config.template
-    for row in rows:
-        pair = encode_comparison(row, template, tokenizer)
-        longest = max(len(pair.chosen_ids), len(pair.rejected_ids))
-        if len(pair.prompt_ids) >= config.max_length:
-            dropped["with a prompt longer than max_length"] += 1
-        elif len(pair.prompt_ids) + longest > config.max_length:
-            dropped["longer than max_length"] += 1
-        elif not pair.chosen_ids or not pair.rejected_ids:
-            dropped["with an empty response"] += 1
-        else:
-            prompt = render_prompt(row.prompt, template, tokenizer)
-            sets["full"].append(full_row(row, pair, prompt))
-            sets["partial"].append(
-                partial_row(
-                    pair, start=config.prefix_start, count=config.prefix_count, seed=config.seed
-                )
-            )
-            sets["sft"].append(sft_row(row, pair, prompt))
-    return sets
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
+    with Progress(
+        *columns, TimeRemainingColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as shown:
+        task = shown.add_task(what, total=total)
+        yield lambda rows: shown.advance(task, rows)
 
 
-def _key(row: Comparison) -> str:
-    """A prompt as something that can be compared and sorted."""
-    if isinstance(row.prompt, str):
-        return row.prompt
-    return json.dumps([message.model_dump() for message in row.prompt])
+def _processors() -> int:
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def _count(dropped: Counter[str], reason: str, count: int) -> None:
-    if count:
-        dropped[reason] += count
+def _advice(config: DataConfig, kept: int, long: list[int]) -> str:
+    """Which ``max_length`` would keep nearly all; "" where none is lost."""
+    if not long:
+        return ""
+    limit = 1 << config.max_length.bit_length()
+    while sum(length > limit for length in long) > 0.05 * (kept + len(long)):
+        limit *= 2
+    return f"; max_length={limit} would keep {kept + sum(length <= limit for length in long)}"
 
 
-def _fingerprint(sets: dict[str, Sets]) -> str:
+def _nothing_left(split: str, dropped: Counter[str], advice: str) -> str:
+    remedy = "give more data"
+    if advice:
+        remedy = f"raise max_length ({advice.removeprefix('; ')})"
+    elif dropped["with chosen equal to rejected"]:
+        remedy = "give pairs whose responses differ"
+    return f"Nothing is left for the {split} split after dropping rows{_told(dropped)}; {remedy}."
+
+
+def _told(dropped: Counter[str]) -> str:
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+    return f" ({told})" if told else ""
+
+
+def _name_shards(folder: Path, shards: list[Shard]) -> None:
+    """Give files their final names; those without rows go."""
+    full = [shard for shard in shards if shard.kept]
+    for shard in shards:
+        for name in SETS:
+            path = folder / f"{name}-{shard.number:05d}.parquet"
+            if not shard.kept:
+                path.unlink()
+    for index, shard in enumerate(full):
+        for name in SETS:
+            path = folder / f"{name}-{shard.number:05d}.parquet"
+            path.rename(folder / shard_name(name, index, len(full)))
+
+
+def _repeated(selections: dict[str, Selection]) -> int:
+    return sum(int((chosen.turns > 0).sum()) for chosen in selections.values())
+
+
+def _fingerprint(shards: list[Shard]) -> str:
     digest = hashlib.sha256()
-    for split in SPLITS:
-        for name, rows in sorted(sets[split].items()):
-            digest.update(f"{split}/{name}".encode())
-            for row in rows:
-                digest.update(json.dumps(row, sort_keys=True).encode())
+    for shard in shards:
+        digest.update(shard.split.encode() + shard.digest)
     return digest.hexdigest()[:16]
 
 
@@ -223,22 +263,3 @@ def _versions() -> dict[str, str]:
     import importlib.metadata
 
     return {name: importlib.metadata.version(name) for name in ("rewardsteer", "tokenizers")}
-
-
-def _write(sets: dict[str, Sets], manifest: Manifest, out: Path) -> None:
-    """Write everything beside ``out``, then move it there; the manifest comes last."""
-    from datasets import Dataset
-
-    temporary = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
-    try:
-        for split in SPLITS:
-            for name, rows in sets[split].items():
-                place = temporary / split / f"{name}.parquet"
-                place.parent.mkdir(exist_ok=True)
-                Dataset.from_list(rows).to_parquet(str(place))
-        write_json(temporary / MANIFEST, manifest.model_dump(mode="json"))
-        temporary.chmod(0o755)
-        out.rmdir()
-        temporary.rename(out)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,7 +1,8 @@
-"""From tokenized comparisons to the rows of the three sets: full, partial, SFT."""
+"""From tokenized comparisons to the three sets, full, partial and SFT, as Arrow tables."""
 
 import random
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 from rewardsteer.data.tokenize import TokenizedPair
 from rewardsteer.records import Comparison
@@ -9,30 +10,68 @@ from rewardsteer.records import Comparison
 Row = dict[str, Any]
 
 
-def full_row(comparison: Comparison, pair: TokenizedPair, prompt: str) -> Row:
-    """A whole comparison: text for people, ids for training.
+class Prepared(NamedTuple):
+    """A comparison that is kept.
 
-    Args:
+    Attributes:
         comparison: as the source gave it; its responses are kept as text.
         pair: the same, tokenized.
         prompt: the rendered prompt.
     """
+
+    comparison: Comparison
+    pair: TokenizedPair
+    prompt: str
+
+
+def set_tables(
+    rows: Sequence[Prepared], *, start: int, count: int | None, seed: int
+) -> dict[str, Any]:
+    """The tables of the three sets (see `rewardsteer.data.store`), one row a comparison.
+
+    Args:
+        rows: the comparisons.
+        start, count, seed: of the prefixes; see `partial_row`.
+    """
+    import pyarrow as pa
+
+    pairs = [row.pair for row in rows]
+    ids = pa.list_(pa.int32())
+
+    def texts(values: Any) -> Any:
+        return pa.array(values, pa.string())
+
+    key = texts([pair.id for pair in pairs])
+    prompt = texts([row.prompt for row in rows])
+    chosen = texts([row.comparison.chosen for row in rows])
+    margin = pa.array([float(pair.margin) for pair in pairs], pa.float64())
+    prompt_ids, chosen_ids, rejected_ids = (
+        pa.array([pair[place] for pair in pairs], ids) for place in (1, 2, 3)
+    )
+    lengths = [prefix_lengths(pair, start=start, count=count, seed=seed) for pair in pairs]
     return {
-        "id": pair.id,
-        "prompt": prompt,
-        "chosen": comparison.chosen,
-        "rejected": comparison.rejected,
-        "margin": pair.margin,
-        "source": comparison.source,
-        "subset": comparison.subset,
-        "prompt_ids": pair.prompt_ids,
-        "chosen_ids": pair.chosen_ids,
-        "rejected_ids": pair.rejected_ids,
+        "full": pa.table({
+            "id": key, "prompt": prompt, "chosen": chosen,
+            "rejected": texts([row.comparison.rejected for row in rows]), "margin": margin,
+            "source": texts([row.comparison.source for row in rows]),
+            "subset": texts([row.comparison.subset for row in rows]),
+            "prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids,
+        }),
+        "partial": pa.table({
+            "id": key, "prompt_ids": prompt_ids, "chosen_ids": chosen_ids,
+            "rejected_ids": rejected_ids, "margin": margin,
+            "chosen_lengths": pa.array([one for one, _ in lengths], ids),
+            "pair_lengths": pa.array([both for _, both in lengths], ids),
+        }),
+        "sft": pa.table({
+            "id": key, "prompt": prompt, "label": chosen, "prompt_ids": prompt_ids,
+            "label_ids": chosen_ids,
+        }),
     }
 
 
 def partial_row(pair: TokenizedPair, *, start: int, count: int | None, seed: int) -> Row:
-    """The prefix lengths to look at in a comparison.
+    """The prefix lengths to look at in a comparison, as a row of the partial set.
 
     Args:
         pair: the comparison.
@@ -40,33 +79,35 @@ def partial_row(pair: TokenizedPair, *, start: int, count: int | None, seed: int
         count: how many lengths to draw without replacement; None takes all.
         seed: with the row's id, of the draw.
     """
-    # A whole response has no expansion to be worth: for the maximum constraint, proper prefixes.
-    chosen_end = len(pair.chosen_ids) - 1
-    pair_end = min(len(pair.chosen_ids), len(pair.rejected_ids))
-    rng = random.Random(f"{seed}/{pair.id}")
+    chosen_lengths, pair_lengths = prefix_lengths(pair, start=start, count=count, seed=seed)
     return {
         "id": pair.id,
         "prompt_ids": pair.prompt_ids,
         "chosen_ids": pair.chosen_ids,
         "rejected_ids": pair.rejected_ids,
         "margin": pair.margin,
-        "chosen_lengths": _draw(range(start + 1, chosen_end + 1), count, rng),
-        "pair_lengths": _draw(range(start + 1, pair_end + 1), count, rng),
+        "chosen_lengths": chosen_lengths,
+        "pair_lengths": pair_lengths,
     }
 
 
-def sft_row(comparison: Comparison, pair: TokenizedPair, prompt: str) -> Row:
-    """The chosen response as a supervised label."""
-    return {
-        "id": pair.id,
-        "prompt": prompt,
-        "label": comparison.chosen,
-        "prompt_ids": pair.prompt_ids,
-        "label_ids": pair.chosen_ids,
-    }
+def prefix_lengths(
+    pair: TokenizedPair, *, start: int, count: int | None, seed: int
+) -> tuple[list[int], list[int]]:
+    """``chosen_lengths`` and ``pair_lengths`` of `partial_row`."""
+    # A whole response has no expansion to be worth: for the maximum constraint, proper prefixes.
+    chosen_end = len(pair.chosen_ids) - 1
+    pair_end = min(len(pair.chosen_ids), len(pair.rejected_ids))
+    ends = (chosen_end, pair_end)
+    if count is None:
+        chosen, both = (list(range(start + 1, end + 1)) for end in ends)
+        return chosen, both
+    rng = random.Random(f"{seed}/{pair.id}")
+    chosen, both = (_draw(range(start + 1, end + 1), count, rng) for end in ends)
+    return chosen, both
 
 
-def _draw(lengths: range, count: int | None, rng: random.Random) -> list[int]:
-    if count is None or count >= len(lengths):
+def _draw(lengths: range, count: int, rng: random.Random) -> list[int]:
+    if count >= len(lengths):
         return list(lengths)
     return sorted(rng.sample(lengths, count))

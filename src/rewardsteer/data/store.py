@@ -7,6 +7,8 @@
                                         chosen_lengths, pair_lengths
     DATA/{train,test}/sft.parquet       id, prompt, label, prompt_ids, label_ids
 
+Large sets lie in several files, ``full-00000-of-00012.parquet`` and so on.
+
 A partial row lists the lengths i of the response prefixes y₁..i to look at, in tokens:
 ``chosen_lengths`` for the chosen response alone (maximum constraint), ``pair_lengths`` for prefixes
 that both responses have (PARGS). One row a response, not one a prefix: a causal model reads every
@@ -19,7 +21,8 @@ from typing import Any
 from pydantic import Field, ValidationError
 
 from rewardsteer.configuration import Config
-from rewardsteer.data.template import Template, stored_template
+from rewardsteer.data.template import Template, resolve, stored_template
+from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.outputs import read_json
 
@@ -34,18 +37,28 @@ class Manifest(Config):
     Attributes:
         fingerprint: stable hash over all rows.
         counts: ``{split: {set: rows}}``.
+        read: rows that the sources held, over both splits.
+        repeated: rows that a blend wrote once more, ``read + repeated`` being the rows of a set and
+            all that were dropped.
         dropped: ``{reason: rows}`` over both splits.
+        notes: what whoever made it was told.
         config: the resolved settings that made it.
         template: the response template, as plain values.
-        tokenizer: name and size of the tokenizer that made the ids.
+        template_hash: of the template and, under ``chat``, the tokenizer's chat template; "" in
+            folders of earlier versions.
+        tokenizer: name and size of the tokenizer that made the ids, and a hash of its vocabulary.
         versions: versions of the libraries that wrote it.
     """
 
     fingerprint: str
     counts: dict[str, dict[str, int]]
+    read: int = 0
+    repeated: int = 0
     dropped: dict[str, int] = Field(default_factory=dict)
+    notes: list[str] = Field(default_factory=list)
     config: dict[str, Any] = Field(default_factory=dict)
     template: dict[str, Any] = Field(default_factory=dict)
+    template_hash: str = ""
     tokenizer: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
 
@@ -57,9 +70,13 @@ def load_manifest(folder: Path) -> Manifest:
         DataError: there is none, or it is damaged.
     """
     if not (folder / MANIFEST).exists():
+        saved = any((folder / f"{name}.json").exists() for name in ("dataset_dict", "dataset_info"))
         raise DataError(
             f"Expected prepared data in {folder}, it has no {MANIFEST}; make it with "
-            "'rewardsteer data prepare'."
+            + (
+                f"'rewardsteer data prepare pairs --path {folder}', which reads what "
+                "datasets.save_to_disk wrote." if saved else "'rewardsteer data prepare'."
+            )
         )
     try:
         return Manifest.model_validate(read_json(folder / MANIFEST))
@@ -71,20 +88,35 @@ def check_tokenizer(manifest: Manifest, tokenizer: Any, folder: Path) -> None:
     """Refuse data whose token ids another tokenizer made.
 
     Raises:
-        DataError: it has another number of tokens.
+        DataError: its tokens or their ids differ.
     """
-    size = manifest.tokenizer.get("size")
+    made = manifest.tokenizer
+    size, vocabulary = made.get("size"), made.get("vocabulary")
+    again = "prepare it again with this model's tokenizer."
     # One added padding token is no difference: data never contains it.
     if size is not None and abs(size - len(tokenizer)) > 1:
         raise DataError(
-            f"The data in {folder} was prepared with the tokenizer "
-            f"{manifest.tokenizer.get('name')} of {size} tokens, the model's has "
-            f"{len(tokenizer)}; prepare it again with this model's tokenizer."
+            f"The data in {folder} was prepared with the tokenizer {made.get('name')} of {size} "
+            f"tokens, the model's has {len(tokenizer)}; {again}"
+        )
+    if vocabulary is not None and vocabulary != vocabulary_hash(tokenizer):
+        raise DataError(
+            f"The data in {folder} was prepared with the tokenizer {made.get('name')}, whose "
+            f"tokens or their ids are others than those of the model's tokenizer; {again}"
         )
 
 
-def check_template(manifest: Manifest, template: Template, folder: Path, reader: str) -> None:
+def check_template(
+    manifest: Manifest, template: Template, folder: Path, reader: str, tokenizer: Any = None
+) -> None:
     """Refuse data written with another response template than the reward model's.
+
+    Args:
+        manifest: of the data.
+        template: the reward model's.
+        folder: of the data.
+        reader: the reward model's name.
+        tokenizer: the reward model's; under ``chat`` its chat template must be the same, too.
 
     Raises:
         MismatchError: the templates differ.
@@ -96,6 +128,52 @@ def check_template(manifest: Manifest, template: Template, folder: Path, reader:
             "or --template auto with the model's tokenizer where it has none), or pass the data's "
             "as --template."
         )
+    if tokenizer is not None and not _same_chat_template(manifest, template, tokenizer):
+        raise MismatchError(
+            f"The data in {folder} was written with another chat template than that of the "
+            f"tokenizer of {reader}; prepare it again with --tokenizer {reader}."
+        )
+
+
+def check_recipe(
+    manifest: Manifest, template: Template | None, tokenizer: Any, folder: Path
+) -> None:
+    """Refuse to train on data written with another template than the recipe's.
+
+    Args:
+        manifest: of the data.
+        template: the recipe's; None: it has none.
+        tokenizer: of the model to train.
+        folder: of the data.
+
+    Raises:
+        MismatchError: the templates differ.
+    """
+    ours = stored_template(manifest.template)
+    if template is not None and resolve(template, tokenizer) != resolve(ours, tokenizer):
+        wanted, found = (
+            one.model_dump(mode="json") for one in (resolve(template, tokenizer), ours)
+        )
+        names = [name for name in wanted if wanted[name] != found[name]]
+        raise MismatchError(
+            f"The data in {folder} was written with another template than the recipe's "
+            f"({', '.join(names)} differ); prepare it with 'rewardsteer data prepare --recipe', or "
+            "set data=null to train on it as it is written."
+        )
+    if not _same_chat_template(manifest, ours, tokenizer):
+        raise MismatchError(
+            f"The data in {folder} was written with another chat template than that of the "
+            "model's tokenizer; prepare it again with this tokenizer."
+        )
+
+
+def _same_chat_template(manifest: Manifest, template: Template, tokenizer: Any) -> bool:
+    return manifest.template_hash in ("", template_hash(template, tokenizer))
+
+
+def shard_name(name: str, index: int, count: int) -> str:
+    """The name of one of the files of a set."""
+    return f"{name}.parquet" if count == 1 else f"{name}-{index:05d}-of-{count:05d}.parquet"
 
 
 def load_set(folder: Path, split: str, name: str) -> Any:
@@ -111,10 +189,17 @@ def load_set(folder: Path, split: str, name: str) -> Any:
     """
     from datasets import Dataset
 
-    path = folder / split / f"{name}.parquet"
-    if not path.exists():
-        raise DataError(f"Expected the {name} set of the {split} split at {path}, it is not there.")
+    place = folder / split
+    paths = [place / f"{name}.parquet"]
+    if not paths[0].exists():
+        paths = sorted(place.glob(f"{name}-*-of-*.parquet"))
+        count = int(paths[0].stem.rpartition("-")[2]) if paths else 1
+        if len(paths) != count:
+            raise DataError(
+                f"Expected the {name} set of the {split} split at {place / name}.parquet or in "
+                f"numbered files, it is not there{' as a whole' if paths else ''}."
+            )
     try:
-        return Dataset.from_parquet(str(path))
+        return Dataset.from_parquet([str(path) for path in paths])
     except Exception as error:  # pyarrow raises several unrelated kinds
-        raise DataError(f"The data file {path} cannot be read: {error}") from error
+        raise DataError(f"The data file {paths[0]} cannot be read: {error}") from error

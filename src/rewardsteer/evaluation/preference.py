@@ -43,7 +43,7 @@ def evaluate_preference(
         DataError: there is no comparison that the model can read.
     """
     manifest = load_manifest(data)
-    check_template(manifest, scorer.template, data, scorer.name)
+    check_template(manifest, scorer.template, data, scorer.name, scorer.tokenizer)
     rows = load_set(data, split, "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
     return _evaluate(

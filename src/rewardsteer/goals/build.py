@@ -40,7 +40,7 @@ def build_goals(
         DataError: no rows, or fewer than clusters.
     """
     manifest = load_manifest(data)
-    check_template(manifest, scorer.template, data, scorer.name)
+    check_template(manifest, scorer.template, data, scorer.name, scorer.tokenizer)
     check_tokenizer(manifest, scorer.tokenizer, data)
     rows = load_set(data, config.split, "full")
     total = min(len(rows), config.rows or len(rows))

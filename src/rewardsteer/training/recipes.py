@@ -46,3 +46,37 @@ def read_recipe(name: str) -> dict[str, Any]:
         f"Unknown recipe {name!r}.{nearest(name, known)} Known: {', '.join(known)}; or give a "
         "YAML file."
     )
+
+
+def recipe_data(name: str) -> dict[str, Any]:
+    """The data section of a recipe.
+
+    Raises:
+        ConfigError: no such recipe, or it has none.
+    """
+    settings = read_recipe(name)
+    if not isinstance(settings.get("data"), dict):
+        raise ConfigError(f"The recipe {name} has no data section; give a source.")
+    return dict(settings["data"])
+
+
+def source_data(source: str) -> tuple[list[str], dict[str, Any]]:
+    """How the recipes named after a source prepare it: their names and their data settings without
+    the sources; nothing where there are none.
+
+    The template and what else the first sets holds; the others add what it does not set.
+    """
+    order = ("bt", "baseline", "farma", "pargs", "genarm")
+    known = list_recipes()
+    names = [f"{source}/{name}" for name in order if f"{source}/{name}" in known]
+    names = names or [name for name in known if name == f"{source}/goal"]
+    settings: dict[str, Any] = {}
+    used: list[str] = []
+    for name in names:
+        added = {
+            key: value for key, value in recipe_data(name).items()
+            if key not in ("source", "sources") and key not in settings
+        }
+        if added:
+            settings, used = settings | added, [*used, name]
+    return used, settings

@@ -19,7 +19,14 @@ from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import MANIFEST, Manifest, check_tokenizer, load_manifest, load_set
+from rewardsteer.data.store import (
+    MANIFEST,
+    Manifest,
+    check_recipe,
+    check_tokenizer,
+    load_manifest,
+    load_set,
+)
 from rewardsteer.errors import DataError, RewardsteerError
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import (
@@ -70,6 +77,7 @@ def train(
         OutputError: ``out`` is not empty and neither flag was given; or something cannot be
             written, and finished phases and checkpoints stay.
         DataError: no rows, or data prepared with another tokenizer.
+        MismatchError: data prepared with another template than the recipe's.
         CheckpointError: the base model cannot be loaded, or no such checkpoint is there.
         NonFiniteError: the loss became NaN; finished phases and checkpoints stay.
     """
@@ -80,7 +88,9 @@ def train(
     ensure_padding_token(tokenizer)
     if config.prepared is not None:
         place = Path(config.prepared)
-        check_tokenizer(load_manifest(place), tokenizer, place)
+        manifest = load_manifest(place)
+        check_tokenizer(manifest, tokenizer, place)
+        check_recipe(manifest, config.data.template if config.data else None, tokenizer, place)
     resume = resume or resume_from_checkpoint is not None
     if processes.is_main_process:
         claim_folder(out, resume=resume, overwrite=overwrite)
@@ -129,7 +139,9 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
     """Prepare data inside the run's folder when the settings say what to prepare."""
     if config.prepared is None and not (out / "data" / MANIFEST).exists():
         assert config.data is not None, "TrainConfig demands one of the two"
-        prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
+        made = prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
+        for note in made.notes:
+            logger.warning(note)
 
 
 def _run_phases(

@@ -1,0 +1,237 @@
+"""Tokenizing in parallel: each worker reads rows of the spool and writes shards of the three sets.
+
+A shard holds a fixed stretch of a split's order, so what is written does not depend on how many
+processes work, and none holds more than a few hundred rows.
+"""
+
+import contextlib
+import hashlib
+import multiprocessing
+import os
+import signal
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rewardsteer.data.config import DataConfig
+from rewardsteer.data.render import render_prompt
+from rewardsteer.data.selection import Selection
+from rewardsteer.data.sets import Prepared, set_tables
+from rewardsteer.data.spool import read_spooled
+from rewardsteer.data.tokenize import TokenizedPair, encode_comparisons
+from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison
+
+SHARD_ROWS = 8192
+_BATCH = 512
+
+
+class Work(NamedTuple):
+    """What all shards are made from.
+
+    Attributes:
+        config: the settings, their template resolved.
+        tokenizer: of the model, or one that gives the same ids.
+        spool: the file of rows; ``begins``: where each begins.
+        selections: the rows of each split.
+        out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
+    """
+
+    config: DataConfig
+    tokenizer: Any
+    spool: Path
+    begins: np.ndarray
+    selections: dict[str, Selection]
+    out: Path
+
+
+class Shard(NamedTuple):
+    """What became of a stretch of rows.
+
+    Attributes:
+        split, number: which it is.
+        kept: rows written.
+        dropped: ``{reason: rows}``.
+        long: tokens of the rows that are longer than ``max_length``.
+        digest: of what was written.
+        fault: the first fault that a dropped row had, or "".
+    """
+
+    split: str
+    number: int
+    kept: int
+    dropped: Counter[str]
+    long: list[int]
+    digest: bytes
+    fault: str
+
+
+_work: Work | None = None
+_stop: Any = None
+
+
+def write_shards(work: Work, processes: int, progress: Callable[[int], None]) -> list[Shard]:
+    """Tokenize and write all rows of all splits.
+
+    Args:
+        work: what and where.
+        processes: how many work side by side; 1 works here.
+        progress: called with rows that are done.
+
+    Raises:
+        DataError: a row cannot be written with the template or the tokenizer; names it. A worker
+            was killed.
+        OSError: there is no room.
+    """
+    jobs = [
+        (split, number) for split, chosen in work.selections.items()
+        for number in range(max(1, -(-len(chosen.rows) // SHARD_ROWS)))
+    ]
+    # Elsewhere a new process would read the user's script again.
+    forks = "fork" in multiprocessing.get_all_start_methods()
+    if min(processes, len(jobs)) <= 1 or not forks:
+        return [_write(work, split, number, progress) for split, number in jobs]
+    context = multiprocessing.get_context("fork")
+    stop = context.Event()
+    found = []
+    with ProcessPoolExecutor(
+        min(processes, len(jobs)), context, initializer=_begin, initargs=(work, stop)
+    ) as pool:
+        try:
+            for shard, (split, number) in zip(pool.map(_write_job, jobs), jobs, strict=True):
+                found.append(shard)
+                rows = len(work.selections[split].rows)
+                progress(min(SHARD_ROWS, rows - number * SHARD_ROWS))
+        except BrokenProcessPool as error:
+            raise DataError(
+                "A process that tokenized was killed, mostly for want of memory; give a smaller "
+                "num_proc."
+            ) from error
+        except BaseException:
+            stop.set()
+            pool.shutdown(cancel_futures=True)
+            raise
+    return found
+
+
+def _begin(work: Work, stop: Any) -> None:
+    global _work, _stop
+    _work, _stop = work, stop
+    # The parent hears the interrupt and tells.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+
+
+def _write_job(job: tuple[str, int]) -> Shard:
+    assert _work is not None
+    return _write(_work, *job, lambda rows: None)
+
+
+def _write(work: Work, split: str, number: int, progress: Callable[[int], None]) -> Shard:
+    import pyarrow.parquet as pq
+
+    config, chosen = work.config, work.selections[split]
+    end = min((number + 1) * SHARD_ROWS, len(chosen.rows))
+    dropped: Counter[str] = Counter()
+    long: list[int] = []
+    digest, kept, faults = hashlib.sha256(), 0, [""]
+    with contextlib.ExitStack() as open_files:
+        writers: dict[str, Any] = {}
+        for begin in range(number * SHARD_ROWS, max(end, 1), _BATCH):
+            if _stop is not None and _stop.is_set():
+                break
+            places = range(begin, min(begin + _BATCH, end))
+            rows = [
+                row for row in _prepared(_comparisons(work, chosen, places), work, dropped, faults)
+                if _fits(row.pair, config.max_length, dropped, long)
+            ]
+            tables = set_tables(
+                rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed
+            )
+            _digest(digest, tables)
+            for name, table in tables.items():
+                if name not in writers:
+                    path = work.out / split / f"{name}-{number:05d}.parquet"
+                    writers[name] = open_files.enter_context(pq.ParquetWriter(path, table.schema))
+                if rows:
+                    writers[name].write_table(table)
+            kept += len(rows)
+            progress(len(places))
+    return Shard(split, number, kept, dropped, long, digest.digest(), faults[0])
+
+
+def _comparisons(work: Work, chosen: Selection, places: Sequence[int]) -> list[Comparison]:
+    rows = read_spooled(work.spool, work.begins, [int(chosen.rows[place]) for place in places])
+    return [
+        row.model_copy(update={"id": chosen.new_id(place, row.id, work.config)})
+        for place, row in zip(places, rows, strict=True)
+    ]
+
+
+def _prepared(
+    rows: Sequence[Comparison], work: Work, dropped: Counter[str], faults: list[str]
+) -> Iterator[Prepared]:
+    """Rendered and tokenized, all at once; one by one where one of them is at fault."""
+    try:
+        yield from _encoded(rows, work)
+        return
+    except Exception:  # tokenizers raise plain exceptions
+        if len(rows) == 1 and work.config.on_error == "raise":
+            raise
+    for row in rows:
+        try:
+            yield from _encoded([row], work)
+        except Exception as error:
+            said = str(error) if isinstance(error, DataError) else (
+                f"it cannot be written with the tokenizer {work.tokenizer.name_or_path}: {error}"
+            )
+            if work.config.on_error == "raise":
+                raise DataError(f"{row.place or row.id}: {said}") from error
+            dropped["with a fault"] += 1
+            faults[0] = faults[0] or f"{row.place or row.id}: {said}"
+
+
+def _encoded(rows: Sequence[Comparison], work: Work) -> list[Prepared]:
+    template, tokenizer = work.config.template, work.tokenizer
+    pairs = encode_comparisons(rows, template, tokenizer) if rows else []
+    return [
+        Prepared(row, pair, render_prompt(row.prompt, template, tokenizer, tools=row.tools))
+        for row, pair in zip(rows, pairs, strict=True)
+    ]
+
+
+def _fits(pair: TokenizedPair, limit: int, dropped: Counter[str], long: list[int]) -> bool:
+    total = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
+    if total <= limit and len(pair.prompt_ids) < limit:
+        if pair.chosen_ids and pair.rejected_ids:
+            return True
+        dropped["with an empty response"] += 1
+        return False
+    prompt = len(pair.prompt_ids) >= limit
+    dropped[f"{'with a prompt ' if prompt else ''}longer than max_length"] += 1
+    long.append(total)
+    return False
+
+
+def _digest(digest: Any, tables: dict[str, Any]) -> None:
+    """Add the rows of the full and partial sets; those of the SFT set are among them."""
+    import pyarrow as pa
+
+    columns = {f"{name}/{column}": tables[name][column].combine_chunks()
+               for name in ("full", "partial") for column in tables[name].column_names
+               if name == "full" or column.endswith("lengths")}
+    for name, column in columns.items():
+        digest.update(name.encode())
+        if pa.types.is_list(column.type):
+            digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
+            digest.update(column.flatten().to_numpy(zero_copy_only=False).tobytes())
+        elif pa.types.is_string(column.type):
+            for text in column.to_pylist():
+                digest.update(text.encode() + b"\0")
+        else:
+            digest.update(column.to_numpy(zero_copy_only=False).tobytes())

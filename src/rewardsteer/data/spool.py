@@ -1,0 +1,107 @@
+"""Comparisons on disk in the order in which they were read, with a small index in memory.
+
+The index takes 33 bytes a row, whatever a row holds: where it lies, and hashes of its prompt, of
+its whole content and of its id. With 64 bits, two of a million different rows share a hash once in
+thirty million preparations.
+"""
+
+import hashlib
+import json
+from array import array
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from rewardsteer.records import Comparison
+
+
+class Spool:
+    """Rows of all sources, written once, front to back.
+
+    Attributes:
+        path: the file.
+        parts: ``{(source's number, split): range of row numbers}``.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.parts: dict[tuple[int, str], range] = {}
+        self._file = path.open("xb")
+        self._begins, self._end = array("Q"), 0
+        self._prompts, self._contents, self._ids = array("Q"), array("Q"), array("Q")
+
+    def __len__(self) -> int:
+        return len(self._begins)
+
+    def add(self, row: Comparison) -> None:
+        """Append a row."""
+        # No path and no JSON text holds a NUL.
+        line = row.place.encode() + b"\0" + row.model_dump_json(exclude_none=True).encode() + b"\n"
+        self._file.write(line)
+        self._begins.append(self._end)
+        self._end += len(line)
+        prompt = prompt_key(row)
+        self._prompts.append(_hash(prompt))
+        self._contents.append(_hash(prompt, row.chosen, row.rejected, row.subset))
+        self._ids.append(_hash(row.id))
+
+    def close(self) -> None:
+        """Push what was added to disk; nothing is added afterwards."""
+        self._file.close()
+
+    @property
+    def begins(self) -> np.ndarray:
+        """Where each row begins in the file, and where the last one ends."""
+        return np.append(np.frombuffer(self._begins, np.uint64), np.uint64(self._end))
+
+    @property
+    def prompts(self) -> np.ndarray:
+        """A hash of each row's prompt."""
+        return np.frombuffer(self._prompts, np.uint64)
+
+    @property
+    def contents(self) -> np.ndarray:
+        """A hash of each row without its id, margin and source."""
+        return np.frombuffer(self._contents, np.uint64)
+
+    @property
+    def ids(self) -> np.ndarray:
+        """A hash of each row's id."""
+        return np.frombuffer(self._ids, np.uint64)
+
+
+def read_spooled(path: Path, begins: np.ndarray, rows: Sequence[int]) -> list[Comparison]:
+    """Some rows of a spool, in the order asked for; in any process that sees the file.
+
+    Args:
+        path: the spool's file.
+        begins: `Spool.begins`.
+        rows: their numbers.
+    """
+    found = []
+    with path.open("rb") as file:
+        for number in rows:
+            begin, end = int(begins[number]), int(begins[number + 1])
+            file.seek(begin)
+            place, _, content = file.read(end - begin).partition(b"\0")
+            row = Comparison.model_validate_json(content)
+            found.append(row.model_copy(update={"place": place.decode()}))
+    return found
+
+
+def prompt_key(row: Comparison) -> str:
+    """A prompt, with its tools, as text that is equal where they are."""
+    if isinstance(row.prompt, str):
+        prompt = row.prompt
+    else:
+        prompt = json.dumps([message.model_dump() for message in row.prompt])
+    return prompt if row.tools is None else f"{prompt}\0{json.dumps(row.tools, sort_keys=True)}"
+
+
+def _hash(*texts: str) -> int:
+    digest = hashlib.blake2b(digest_size=8)
+    for text in texts:
+        part = text.encode()
+        digest.update(len(part).to_bytes(8, "little") + part)
+    return int.from_bytes(digest.digest(), "little")

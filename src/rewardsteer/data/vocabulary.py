@@ -1,0 +1,32 @@
+"""What tells one tokenizer's vocabulary, and one written template, from another."""
+
+import hashlib
+import json
+from typing import Any
+
+from rewardsteer.data.template import Template, resolve
+
+
+def vocabulary_hash(tokenizer: Any) -> str:
+    """A hash of all tokens with their ids, added ones included.
+
+    A padding token at the end of the vocabulary is left out: it is added where a tokenizer has
+    none, and data never contains it.
+    """
+    vocabulary = dict(tokenizer.get_vocab())
+    padding = tokenizer.pad_token
+    last = padding in vocabulary and vocabulary[padding] == max(vocabulary.values())
+    if last and padding != tokenizer.eos_token:
+        del vocabulary[padding]
+    content = json.dumps(sorted(vocabulary.items()), ensure_ascii=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
+
+
+def template_hash(template: Template, tokenizer: Any) -> str:
+    """A hash of how prompts and responses are written: the settings and, under ``chat``, the
+    tokenizer's chat template."""
+    template = resolve(template, tokenizer)
+    values: dict[str, Any] = {"template": template.model_dump(mode="json")}
+    if template.kind == "chat":
+        values["chat_template"] = tokenizer.chat_template
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:16]
