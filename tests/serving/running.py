@@ -16,7 +16,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.serving.app import create_app
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.run import Server, bind
+from rewardsteer.serving.run import Server, bind, protocol
 from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy, make_scorer
@@ -46,7 +46,8 @@ def running(service, *, key=None, hosts=None):
     """The address and guard of a server in a thread."""
     place = bind("127.0.0.1", 0)
     guard = create_app(service, api_key=key, hosts=hosts)
-    config = uvicorn.Config(guard, log_config=None, access_log=False, lifespan="on")
+    config = uvicorn.Config(guard, log_config=None, access_log=False, lifespan="on",
+                            http=protocol(service.limits))
     server = Server(config, guard, 30.0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()

@@ -60,7 +60,9 @@ Limits = Annotated[
     typer.Option(
         "--limit", help="A limit, as name=value; repeatable. Names: places, queue, reward_queue, "
         "reward_tokens, max_prompt_tokens, max_tokens, max_rows, max_reward_rows, max_stops, "
-        "max_body_bytes, seconds, body_seconds, drain_seconds (docs/serving.md).",
+        "max_stop_characters, cache_tokens, methods_together, inspect_queue, max_inspect_tokens, "
+        "max_body_bytes, seconds, header_seconds, body_seconds, connections, drain_seconds "
+        "(docs/serving.md).",
     ),
 ]
 
