@@ -210,7 +210,7 @@ def test_text_that_the_tokenizer_cannot_write(folder, caplog):
 
         def __call__(self, texts, **options):
             # What the tokenizers library raises.
-            raise Exception("WordLevel error: Missing [UNK] token from the vocabulary")  # noqa: TRY002
+            raise Exception("WordLevel error: Missing [UNK] token from the vocabulary")
 
     service.served.engine.tokenizer = Cannot()
     with running(service) as (address, _):

@@ -132,11 +132,11 @@ class Batcher:
             self._rewards.put(job)
             self._changed.notify()
 
-    def call(self, ticket: Ticket, steps: Steps) -> None:
+    def call(self, ticket: Ticket, steps: Steps, *, most: int) -> None:
         """Take other work with the models, of which a step is done at every turn; raises `ApiError`
-        429 where there is much of it."""
+        429 where there is so much of it."""
         with self._changed:
-            self._require(len(self._calls) < self._config.inspect_queue)
+            self._require(len(self._calls) < most)
             self._calls.put(ticket, steps)
             self._changed.notify()
 

@@ -63,7 +63,9 @@ async def echoes(
     likely: list[_Likely | None] = [None] * len(rows)
     if top is not None:
         ticket = Ticket()
-        service.batcher.call(ticket, _likelihoods(service.served.engine, rows, top))
+        service.batcher.call(
+            ticket, _likelihoods(service.served.engine, rows, top), most=service.limits.queue
+        )
         likely = await service.value(http, ticket)
     assert service.served.engine is not None
     tokenizer = service.served.engine.tokenizer

@@ -51,7 +51,7 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
         return found.model_dump(mode="json")
 
     ticket = Ticket()
-    service.batcher.call(ticket, look())
+    service.batcher.call(ticket, look(), most=service.limits.inspect_queue)
     seen: dict[str, Any] = await service.value(http, ticket)
     return seen
 
