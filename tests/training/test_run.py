@@ -200,11 +200,14 @@ def test_a_kept_adapter_is_the_merged_model(world, tmp_path, head):
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
 
 
-def test_an_adapter_is_not_kept_where_the_embeddings_grow(world, tmp_path):
+def test_a_kept_adapter_leaves_the_embeddings_as_they_are(world, tmp_path):
+    """Where padding is end-of-text, as in most chat models, no row is added for another token."""
     base = save_tiny(tmp_path / "base", pad_is_eos=True)
     config = settings(world, base_model=str(base), lora={"rank": 2, "merge": False})
-    with pytest.raises(ConfigError, match="no padding token of its own"):
-        build(config, load_tokenizer(base))
+    tokenizer = load_tokenizer(base)
+    model = build(config, tokenizer)
+    assert len(model.carrier.get_input_embeddings().weight) == len(tokenizer)
+    assert tokenizer.pad_token_id == tokenizer.eos_token_id == model.carrier.config.pad_token_id
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])

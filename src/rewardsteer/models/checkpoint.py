@@ -196,6 +196,22 @@ def load_tokenizer(source: str | Path) -> Any:
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
 
 
+def save_tokenizer(tokenizer: Any, folder: Path) -> None:
+    """Write a tokenizer so that transformers 4 reads it too.
+
+    transformers 5 names a class and a form of special tokens that version 4 does not know; both
+    versions know the ones put in their place.
+    """
+    tokenizer.save_pretrained(folder)
+    place = folder / "tokenizer_config.json"
+    config = read_json(place)
+    if config.get("tokenizer_class") == "TokenizersBackend":
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if isinstance(config.get("extra_special_tokens"), list):
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    write_json(place, config)
+
+
 def ensure_padding_token(tokenizer: Any, model: Any = None) -> None:
     """Give the tokenizer a padding token that is not end-of-text, adding one if it has none.
 

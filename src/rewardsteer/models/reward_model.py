@@ -26,6 +26,7 @@ from rewardsteer.models.checkpoint import (
     VALUE_HEAD,
     CheckpointCard,
     read_card,
+    save_tokenizer,
     write_card,
 )
 from rewardsteer.models.heads.config import HeadConfig
@@ -360,7 +361,7 @@ class RewardModel(nn.Module):
                 self.carrier.save_pretrained(temporary)
                 if self.head_kind == "vocabulary":
                     check_saved(self.carrier, temporary, str(folder))
-            tokenizer.save_pretrained(temporary)
+            save_tokenizer(tokenizer, temporary)
             if self.value_head is not None:
                 state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
                 save_file(state, temporary / VALUE_HEAD)

@@ -44,10 +44,13 @@ def build(
             dtype=torch.float32 if config.optimiser.precision != "fp32" and config.lora is None
             else None, **options,
         )
-        rows = len(model.carrier.get_input_embeddings().weight)
-        ensure_padding_token(tokenizer, model.carrier)
         if config.lora is not None and not config.lora.merge:
-            _check_kept(config, grew=rows < len(model.carrier.get_input_embeddings().weight))
+            _check_kept(config)
+            # The embeddings must stay the base's. Our reading goes by masks, not by padding ids.
+            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
+            model.carrier.config.pad_token_id = tokenizer.pad_token_id
+        else:
+            ensure_padding_token(tokenizer, model.carrier)
         if config.head.kind == "vocabulary":
             install_projection(model.carrier)  # resized embeddings bring a plain layer back
         if config.quantize is not None:
@@ -59,17 +62,11 @@ def build(
     return model
 
 
-def _check_kept(config: TrainConfig, *, grew: bool) -> None:
+def _check_kept(config: TrainConfig) -> None:
     if config.quantize is not None:
         raise ConfigError(
             "An adapter trained on rounded weights does not fit the base model's own; set "
             "lora.merge=true, or leave quantize out."
-        )
-    if grew:
-        raise ConfigError(
-            f"{config.base_model} has no padding token of its own and no spare embedding for one, "
-            "so its embeddings would have to grow and an adapter would no longer fit it; add a "
-            "padding token to the base model first, or set lora.merge=true."
         )
 
 

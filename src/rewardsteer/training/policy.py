@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from rewardsteer.configuration import Config, save_config
 from rewardsteer.data.collate import SftCollator
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import library_versions
+from rewardsteer.models.checkpoint import library_versions, save_tokenizer
 from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.training.config import LogConfig, OptimiserConfig
 
@@ -120,5 +120,5 @@ def train_policy(
     with showing(trainer, "policy", bar=config.log.progress, lines=config.log.echo):
         trainer.train()
     model.save_pretrained(out / "model")
-    tokenizer.save_pretrained(out / "model")
+    save_tokenizer(tokenizer, out / "model")
     return out / "model"
