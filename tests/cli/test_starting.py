@@ -196,9 +196,10 @@ def test_help_is_readable_at_any_width(option, monkeypatch):
         assert max(len(line) for line in result.output.splitlines()) <= 80
         assert not any(sign in result.output for sign in "╭│")
         assert "<bool>" not in result.output
-        assert "--no-" not in result.output
+        assert "[default: no-" not in result.output
         assert "<list" not in result.output
     generate = CliRunner().invoke(app, ["generate", "-h"]).output
+    assert "--tokens / --no-tokens" in CliRunner().invoke(app, ["score", "-h"]).output
     for name in ("--weight-schedule", "--max-new-tokens", "speculative_rejection"):
         assert name in generate
 

@@ -234,6 +234,7 @@ def _compare(
     from rewardsteer.evaluation.generation import compare
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
+    from rewardsteer.progress import stages
     from rewardsteer.reports import frontiers as report
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
@@ -243,11 +244,12 @@ def _compare(
     write_json(out / "run.json", described)
     written = described["template"] and stored_template(described["template"])
     _show_templates(entries, written, tokenizer, described["model"])
-    methods = compare(
-        entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
-        template=written,
-        budget=budget, kl_prompts=kl_prompts, announce=lambda text: typer.echo(text, err=True),
-    )
+    with stages("prompts") as progress:
+        methods = compare(
+            entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
+            template=written, budget=budget, kl_prompts=kl_prompts,
+            announce=lambda text: say(f"running {text}"), progress=progress,
+        )
     for name, svg in report.frontiers(read_json(out / "summary.json")).items():
         write_text(out / f"frontier-{name}.svg", svg)
     for title, columns, rows in (

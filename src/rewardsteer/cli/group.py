@@ -85,7 +85,8 @@ class Group(TyperGroup):
 def _plain(names: str, text: str) -> tuple[str, str]:
     """An option without the negative name and default of a flag that is off, and with the type of
     one value where it is repeatable."""
-    names = re.sub(r" / --no-[\w-]+", "", names)
+    if "[default: no-" in text:
+        names = re.sub(r" / --no-[\w-]+", "", names)
     names = re.sub(r"<list\[(\w+)\]>", lambda kind: f"<{kind[1].lower()}>", names)
     return names, re.sub(r"\s*\[default: no-[\w-]+\]", "", text)
 

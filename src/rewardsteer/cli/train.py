@@ -80,8 +80,8 @@ def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) ->
     from rewardsteer.models.checkpoint import read_card
 
     for metric in read_card(folder).metrics:
-        spread = "" if metric.low is None else f" ({metric.low:.3f} – {metric.high:.3f})"
-        say(f"{metric.name} on {metric.on}: {metric.value:.3f}{spread}")
+        spread = "" if metric.low is None else f" (95 %: {metric.low:.3f} – {metric.high:.3f})"
+        say(f"{metric.name} {metric.value:.3f}{spread}, {metric.on}")
     say(f"reward model: {folder} ({timedelta(seconds=round(seconds))})")
     say(
         f"next: rewardsteer evaluate preference --reward-model {folder} --data "

@@ -79,6 +79,7 @@ class Run:
     out: Path
     template: Template | None
     budget: Budget | None
+    progress: Callable[[str, int, int], None] = lambda label, done, total: None
 
     def records(self, entry: Entry) -> list[EvalRecord]:
         """Generate and judge what is missing in the entry's file; all records, in prompt order.
@@ -102,6 +103,7 @@ class Run:
             prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
             rate = own_rewards(scorer, prompt_ids, rows) if scorer is not None else None
             answers = self._answers(entry, done.keys(), rate, size)
+            self.progress(entry.label, len(done), len(self.requests))
             for batch in in_batches(answers, rows):
                 metrics = self._measure([answer for answer, _ in batch], prompt_ids, rows)
                 records = [
@@ -112,6 +114,7 @@ class Run:
                 ]
                 append_jsonl(place, [record.model_dump_json() for record in records])
                 done |= {record.generation.id: record for record in records}
+                self.progress(entry.label, len(done), len(self.requests))
         return [done[request.id] for request in self.requests]
 
     def _answers(

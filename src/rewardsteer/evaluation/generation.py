@@ -34,6 +34,7 @@ def compare(
     judge: Judge, out: Path, *, template: Template | None = None, baseline: str | None = None,
     budget: Budget | None = None, kl_prompts: int = 0,
     announce: Callable[[str], None] = lambda _: None,
+    progress: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> dict[str, dict[str, float]]:
     """Run every entry on the same prompts and write ``summary.json``; returns its ``methods``.
 
@@ -51,6 +52,7 @@ def compare(
             prompts, at what generating them again alone would cost; 0: do not. Not with a budget,
             since responses that were chosen among several are no draws of the method.
         announce: is told what begins.
+        progress: is told how many of an entry's prompts are answered and judged.
 
     Raises:
         ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.
@@ -62,7 +64,7 @@ def compare(
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)
     check_divergence(budget, kl_prompts)
-    run = Run(policy, tokenizer, requests, judge, out, template, budget)
+    run = Run(policy, tokenizer, requests, judge, out, template, budget, progress)
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
         announce(entry.label)

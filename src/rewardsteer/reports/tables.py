@@ -3,6 +3,9 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+_NOTHING = "–"
+_WIDE = 1000
+
 METHOD_COLUMNS = (
     "method", "reward", "gain over baseline (95 %)", "accuracy", "LM calls", "RM calls",
     "RM tokens", "ms",
@@ -55,18 +58,45 @@ def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output."""
+    """A table on standard output, in several parts where the terminal is narrower.
+
+    Columns in which nothing was measured are left out.
+    """
     from rich.console import Console
+
+    measured = [
+        index for index in range(len(columns))
+        if index == 0 or any(row[index] != _NOTHING for row in rows)
+    ]
+    console = Console()
+    # A file or a pipe has no width: there a table stays whole.
+    width = console.width if console.is_terminal else _WIDE
+    wide = Console(width=_WIDE)
+    parts: list[list[int]] = [[]]
+    for index in measured[1:]:
+        tried = _table(columns, rows, [0, *parts[-1], index])
+        if parts[-1] and wide.measure(tried).maximum > width:
+            parts.append([])
+        parts[-1].append(index)
+    console.print(title, soft_wrap=True, highlight=False, style="italic")
+    for part in parts:
+        table = _table(columns, rows, [0, *part])
+        # Figures cut off in the middle mislead; where even two columns do not fit, lines run over.
+        Console(width=max(width if console.is_terminal else 0, wide.measure(table).maximum)).print(
+            table
+        )
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequence[int]) -> Any:
     from rich.table import Table
 
-    table = Table(title=title, title_justify="left")
-    for index, column in enumerate(columns):
-        table.add_column(column, justify="left" if index == 0 else "right", no_wrap=True)
+    table = Table()
+    for index in chosen:
+        justify: Any = "left" if index == 0 else "right"
+        table.add_column(columns[index], justify=justify, no_wrap=True)
     for row in rows:
-        table.add_row(*row)
-    # Figures cut off in the middle mislead; where the terminal is narrower, lines run over instead.
-    needed = Console(width=1000).measure(table).maximum
-    Console(width=max(Console().width, needed)).print(table)
+        table.add_row(*(row[index] for index in chosen))
+    return table
 
 
 def between(
@@ -82,17 +112,17 @@ def between(
 def _number(
     figures: Mapping[str, float], name: str, pattern: str, scale: float = 1.0
 ) -> str:
-    return pattern.format(scale * figures[name]) if name in figures else "–"
+    return pattern.format(scale * figures[name]) if name in figures else _NOTHING
 
 
 def _spread(figures: Mapping[str, float], name: str, error: str) -> str:
     if name not in figures:
-        return "–"
+        return _NOTHING
     tail = f" ± {figures[error]:.3f}" if error in figures else ""
     return f"{figures[name]:+.3f}{tail}"
 
 
 def _range(figures: Mapping[str, float], name: str) -> str:
     if name not in figures:
-        return "–"
+        return _NOTHING
     return between(figures, name, f"{name}_low", f"{name}_high", "{:+.3f}")
