@@ -17,7 +17,7 @@ ROWS = [
 def test_a_table_fits_the_terminal_in_parts(width, monkeypatch, capsys):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes that for a terminal
     monkeypatch.setenv("COLUMNS", str(width))
-    monkeypatch.setenv("TERM", "dumb")
+    monkeypatch.setenv("TERM", "xterm")
     tables.print_table("20 prompts", COLUMNS, ROWS)
     lines = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().out).splitlines()
     assert max(map(len, lines)) <= width
