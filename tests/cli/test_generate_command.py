@@ -230,3 +230,82 @@ class TestScore:
         result = self.score(root, tmp_path / "x.jsonl", tmp_path / "y.jsonl")
         refused(result, "line 1", "'completion'", "answer, prompt")
         assert not (tmp_path / "y.jsonl").exists()
+
+
+def test_prompts_on_the_command_line_in_text_files_and_through_pipes(root, tmp_path):
+    whole = generate(root, tmp_path / "y.jsonl", "--seed", 3)
+    assert whole.exit_code == 0, whole.output
+    expected = [row.token_ids for row in read(tmp_path / "y.jsonl")]
+    rows = [{"id": f"p{i}", "prompt": prompt} for i, prompt in enumerate(PROMPTS)]
+    common = (
+        "generate", "--model", root / "policy", "--reward-model", root / "farma", "--method",
+        "farma", "--max-new-tokens", 6, "--batch-size", 2, "--seed", 3,
+    )
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
+    app.command("generate")(generate_command)
+    app.command("score")(score_command)
+    piped = CliRunner().invoke(
+        app, [str(one) for one in (*common, "--prompts", "-", "--output", "-")],
+        input="".join(json.dumps(row) + "\n" for row in rows),
+    )
+    assert piped.exit_code == 0, piped.output
+    found = [Generation.model_validate_json(line) for line in piped.stdout.splitlines()]
+    assert [row.token_ids for row in found] == expected
+    (tmp_path / "p.txt").write_text("\n".join([PROMPTS[0], "", PROMPTS[1]]) + "\n")
+    assert run(*common, "--prompts", tmp_path / "p.txt", "--output", tmp_path / "t.jsonl"
+               ).exit_code == 0
+    assert [row.prompt for row in read(tmp_path / "t.jsonl")] == PROMPTS[:2]
+    one = run(*common, "--prompt", "Who?", "--output", tmp_path / "one.jsonl")
+    assert "1 generation written" in one.stderr
+    assert [row.prompt for row in read(tmp_path / "one.jsonl")] == ["Who?"]
+    refused(run(*common, "--output", tmp_path / "none.jsonl"), "--prompts", "--prompt")
+
+
+def test_scores_go_through_pipes(root, tmp_path):
+    rows = [{"prompt": "Who?", "completion": "Me."}, {"prompt": "a", "completion": "b"}]
+    text = "".join(json.dumps(row) + "\n" for row in rows)
+    (tmp_path / "rows.jsonl").write_text(text)
+    file = run("score", "--reward-model", root / "plain", "--input", tmp_path / "rows.jsonl",
+               "--output", tmp_path / "s.jsonl")
+    assert file.exit_code == 0, file.output
+    app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
+    app.command("generate")(generate_command)
+    app.command("score")(score_command)
+    piped = CliRunner().invoke(
+        app, ["score", "--reward-model", str(root / "plain"), "--input", "-", "--output", "-"],
+        input=text,
+    )
+    assert piped.exit_code == 0, piped.output
+    assert piped.stdout == (tmp_path / "s.jsonl").read_text()
+
+
+def test_a_text_without_tokens_is_a_sentence(tmp_path):
+    from rewardsteer.data.sources.arithmetic import build_tokenizer
+    from tests.fakes import tiny_causal_lm
+
+    tokenizer = build_tokenizer()
+    tiny_causal_lm(vocab_size=len(tokenizer)).save_pretrained(tmp_path / "policy")
+    tokenizer.save_pretrained(tmp_path / "policy")
+    common = ("--model", tmp_path / "policy", "--output", tmp_path / "y.jsonl")
+    refused(run("generate", *common, "--prompt", "hello"), "cannot be written with the tokenizer")
+
+
+def test_a_disk_that_fills_while_generating_is_a_sentence(root, tmp_path, monkeypatch):
+    from rewardsteer import outputs
+
+    def full(handle):
+        raise OSError(28, "No space left on device")
+
+    output = tmp_path / "y.jsonl"
+    append = outputs.append_jsonl
+
+    def filling(path, lines):
+        with monkeypatch.context() as patched:
+            patched.setattr(outputs.os, "fsync", full)
+            append(path, lines)
+
+    monkeypatch.setattr(outputs, "append_jsonl", filling)
+    refused(generate(root, output), "No space left on device", "make room", "--resume")
+    monkeypatch.setattr(outputs, "append_jsonl", append)
+    assert generate(root, output, "--resume").exit_code == 0
+    assert len(read(output)) == len(PROMPTS)

@@ -37,6 +37,24 @@ class TokenizedPair(NamedTuple):
     margin: float
 
 
+def _token_ids(text: Any, tokenizer: Any, *, special: bool) -> Any:
+    """The ids of a text, or of each of several.
+
+    Raises:
+        DataError: the tokenizer has no token for some of it, not even one for the unknown.
+    """
+    try:
+        return tokenizer(text, add_special_tokens=special)["input_ids"]
+    except Exception as error:
+        # The library raises nothing more exact than this.
+        if type(error) is not Exception:
+            raise
+        raise DataError(
+            f"A text cannot be written with the tokenizer {tokenizer.name_or_path or 'at hand'} "
+            f"({error}); leave out signs that it does not know, or use another model."
+        ) from error
+
+
 def encode_prompts(
     prompt_texts: Sequence[str], template: Template, tokenizer: Any
 ) -> list[list[int]]:
@@ -47,9 +65,7 @@ def encode_prompts(
     if not prompt_texts:
         return []
     special = template.add_special_tokens and resolve(template, tokenizer).kind == "text"
-    rows = [list(ids) for ids in tokenizer(list(prompt_texts), add_special_tokens=special)[
-        "input_ids"
-    ]]
+    rows = [list(ids) for ids in _token_ids(list(prompt_texts), tokenizer, special=special)]
     if not special:
         return rows
     begin, end = _added(prompt_texts, tokenizer)
@@ -200,7 +216,7 @@ def response_end(template: Template, tokenizer: Any) -> list[int]:
     where there is no such token."""
     template = resolve(template, tokenizer)
     if template.kind == "chat" and template.end == "template":
-        return list(tokenizer(turn_end(tokenizer), add_special_tokens=False)["input_ids"])
+        return list(_token_ids(turn_end(tokenizer), tokenizer, special=False))
     return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
 
 
@@ -211,7 +227,7 @@ def _response_ids(
     if joint[: len(prompt_ids)] == prompt_ids:
         ids = joint[len(prompt_ids) :]
     else:
-        ids = list(tokenizer(body, add_special_tokens=False)["input_ids"])
+        ids = list(_token_ids(body, tokenizer, special=False))
     if not template.append_eos:
         return ids
     if tokenizer.eos_token_id is None:
@@ -235,7 +251,7 @@ def _added(texts: Sequence[str], tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids that a tokenizer puts before and behind each of some texts."""
     text = min(texts, key=len)
     bare, dressed = (
-        list(tokenizer(text, add_special_tokens=special)["input_ids"]) for special in (False, True)
+        list(_token_ids(text, tokenizer, special=special)) for special in (False, True)
     )
     if not bare:
         # Nothing divides what comes before from what comes behind.
