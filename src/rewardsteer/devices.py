@@ -37,6 +37,16 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
     return device
 
 
+def has_accelerator(kind: str | None = None) -> bool:
+    """Whether training runs on an accelerator (of one kind): the first one that torch sees."""
+    import torch
+
+    if not torch.accelerator.is_available():
+        return False
+    found = torch.accelerator.current_accelerator()
+    return kind is None or (found is not None and found.type == kind)
+
+
 def _best() -> str:
     import torch
 

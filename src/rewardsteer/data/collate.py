@@ -58,8 +58,8 @@ class PairCollator:
             input_ids[index, start:end] = torch.tensor(whole[index])
             attention_mask[index, start:end] = 1
             response_mask[index, start + len(prompt) : end] = True
-            for length in lengths:
-                prefix_mask[index, start + len(prompt) + length - 1] = True
+            if lengths:
+                prefix_mask[index, torch.tensor(lengths) + (start + len(prompt) - 1)] = True
         return {
             "input_ids": input_ids,
             "attention_mask": attention_mask,

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
+from rewardsteer.kernels.precision import exact
 
 
 def require_draws(method: str, config: DecodingConfig) -> None:
@@ -41,13 +42,13 @@ def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig)
     tokens = None
     if 0 < config.top_k < scores.shape[-1]:
         scores, tokens = scores.topk(config.top_k, dim=-1)
-    cumulative = scores.softmax(dim=-1).double().cumsum(dim=-1)
+    cumulative = exact(scores.softmax(dim=-1)).cumsum(dim=-1)
     uniform = torch.tensor([draw.random() for draw in draws], dtype=torch.float64)
     # Scaled by the sum, which rounding leaves a little off 1, so that no draw falls behind the end.
-    targets = uniform.to(scores.device)[:, None] * cumulative[:, -1:]
+    targets = uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]
     places = torch.searchsorted(cumulative, targets, right=True)
     places = places.clamp(max=scores.shape[-1] - 1)
-    chosen = places if tokens is None else tokens.gather(1, places)
+    chosen = places if tokens is None else tokens.gather(1, places.to(tokens.device))
     return [int(token) for token in chosen.squeeze(1).tolist()]
 
 

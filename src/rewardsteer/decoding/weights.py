@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.kernels.precision import exact
 
 # By how much a divergence may miss its target: a share of it, and rounding.
 _TOLERANCE, _ROUNDING = 1e-9, 1e-13
@@ -81,7 +82,7 @@ class Weight:
     def _steer(self, logits: Tensor, pull: Tensor) -> Tensor:
         """Logits + s · pull, s such that what is drawn from keeps its distance from the policy."""
         config = self._config
-        scores, pull = logits.double(), pull.double()
+        scores, pull = exact(logits), exact(pull)
         base = (scores / config.temperature).log_softmax(dim=-1)
         # A constant added to a row's rewards changes nothing; with their maximum at 0 nothing
         # overflows and the scores of likely tokens keep their digits in float32.
@@ -92,7 +93,7 @@ class Weight:
         if config.target_kl is None:
             strength = strength.clamp(max=1.0)
         steered = torch.where(pull < 0, scores + strength[:, None] * pull, scores)
-        return steered.to(logits.dtype)
+        return steered.to(logits)
 
 
 class RowWeights(Weight):

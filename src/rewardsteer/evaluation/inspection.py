@@ -21,6 +21,7 @@ from rewardsteer.evaluation.correctness.config import Signal
 from rewardsteer.evaluation.correctness.filtering import crossings
 from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.kernels.precision import exact
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -150,11 +151,11 @@ class _Replay:
         ids = torch.tensor([list(prefix)])
         mask = torch.ones_like(ids)
         logits = self._reader.sync(ids, mask).float()
-        plain = (logits[0].double() / self._temperature).log_softmax(-1)
+        plain = (exact(logits[0]) / self._temperature).log_softmax(-1)
         guided = None
         if self._session is not None:
-            scores = self._session.scores(Prefix(ids, mask, [step], [name]), logits)[0].double()
-            guided = (scores / self._temperature).log_softmax(-1).to(plain.device)
+            scores = self._session.scores(Prefix(ids, mask, [step], [name]), logits)[0]
+            guided = (exact(scores) / self._temperature).log_softmax(-1).to(plain.device)
         return _Step(ids, mask, logits, plain, guided)
 
 
@@ -207,7 +208,7 @@ class _Watch:
         """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
         known = self._scorer.vocabulary_size
         if members(self._scorer)[0].head_kind == "vocabulary":
-            values = self._scorer.next_token(ids, mask, self._cache)[0, :known].double()
+            values = self._scorer.next_token(ids, mask, self._cache)[0, :known].cpu().double()
             if getattr(self._scorer, "autoregressive", False):
                 values = values.log_softmax(-1)
             return self._column(values, taken, prefix)

@@ -73,7 +73,7 @@ def log_probabilities(
             begin = len(prompt_ids[row]) - 1 - (width - keep)
             taken = torch.tensor(list(response_ids[row]), device=logits.device)[:, None]
             values = logits[index, begin : begin + len(taken)].float().log_softmax(dim=-1)
-            totals[row] = float(values.gather(1, taken).double().sum())
+            totals[row] = float(values.gather(1, taken).cpu().double().sum())
     return totals
 
 

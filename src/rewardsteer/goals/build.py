@@ -92,7 +92,7 @@ def mean_goal(
     for read in scorer.read(
         prompt_ids, response_ids, batch_size=None, batch_tokens=batch_tokens
     ):
-        total += read.last_states.double().sum(0).cpu()
+        total += read.last_states.cpu().double().sum(0)
     provenance = Provenance(
         kind="mean", model_fingerprint=scorer.fingerprint, count=len(prompt_ids),
         template=scorer.template.model_dump(mode="json"),

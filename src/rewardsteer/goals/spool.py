@@ -55,7 +55,7 @@ class Sums:
 
     def add(self, labels: Sequence[str], states: Tensor) -> None:
         """Add states ``[R, D]``, one label each."""
-        exact = _finite(states).double().cpu()
+        exact = _finite(states).cpu().double()
         for label in set(labels):
             chosen = exact[[index for index, own in enumerate(labels) if own == label]].sum(0)
             self._sums[label] = self._sums.get(label, torch.zeros_like(chosen)) + chosen

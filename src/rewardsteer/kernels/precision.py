@@ -24,6 +24,12 @@ def widen(values: Tensor) -> Tensor:
     return values.to(wide_dtype(values.dtype))
 
 
+def exact(values: Tensor) -> Tensor:
+    """The same numbers in float64: on their device, or on the CPU where the device has none (MPS).
+    """
+    return values.double() if values.device.type != "mps" else values.cpu().double()
+
+
 def without_autocast(values: Tensor) -> AbstractContextManager[object]:
     """A context in which operations on the device of ``values`` keep the types of their inputs."""
     kind = values.device.type

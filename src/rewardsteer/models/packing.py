@@ -68,11 +68,12 @@ def packing_refusal(model: RewardModel, longest: int) -> str | None:
     )
 
 
-def segments_refusal(model: RewardModel) -> str | None:
-    """Why a model that takes packed rows cannot read them segment by segment; None where it can."""
-    implementation = model.backbone.config._attn_implementation
-    if model.device.type != "cpu":
-        return f"it is for CPUs, not for {model.device.type}"
+def segments_refusal(model: RewardModel, device: torch.device | None = None) -> str | None:
+    """Why a model that takes packed rows cannot read them segment by segment on a device; None
+    where it can."""
+    implementation, device = model.backbone.config._attn_implementation, device or model.device
+    if device.type != "cpu" or model.device.type != "cpu":
+        return f"its kernel is for CPUs, not for {device.type}"
     if implementation != "sdpa":
         return f"attention {implementation!r} was chosen"
     with segments_read(model):
@@ -140,16 +141,24 @@ def _form(costs: PackingCosts) -> str:
     return "block mask" if costs.call is None else "segments"
 
 
-def choose_packing(model: RewardModel, longest: int) -> PackingCosts | None:
+def choose_packing(
+    model: RewardModel, longest: int, device: torch.device | None = None
+) -> PackingCosts | None:
     """The costs by which batches are packed, or None, with the reason in the log.
 
     Where they allow segments, batches need `packed_attention`.
+
+    Args:
+        model: tried out where it is now.
+        longest: tokens of the longest row.
+        device: where batches will be read (a model that will be sharded is moved there later);
+            None: where the model is.
     """
     refusal = packing_refusal(model, longest)
     if refusal is not None:
         logger.info("rows are padded, not packed: %s", refusal)
         return None
-    refusal = segments_refusal(model)
+    refusal = segments_refusal(model, device)
     if refusal is not None:
         logger.info("packed rows are read under a mask, not segment by segment: %s", refusal)
     return attention_costs(model, segments=refusal is None)

@@ -189,7 +189,7 @@ class Scorer:
                 values = whole[torch.arange(len(whole), device=whole.device), read.last]
             else:
                 values = head.sequence_rewards(read.hidden, read.ids, read.last)
-            rewards[read.rows] = values.double().cpu().numpy()
+            rewards[read.rows] = values.cpu().double().numpy()
         require_finite(rewards, numbers)
         return rewards
 
@@ -227,11 +227,11 @@ class Scorer:
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
         ):
-            rewards = self._token_rewards(read).double().cpu().numpy()
+            rewards = self._token_rewards(read).cpu().double().numpy()
             similar = None
             if goal is not None:
                 states = goal.similarity(read.hidden, read.prompt_states)
-                similar = states.double().cpu().numpy()
+                similar = states.cpu().double().numpy()
             for index, row in enumerate(read.rows):
                 end = int(read.last[index]) + 1
                 part = slice(end - len(response_ids[row]), end)

@@ -288,12 +288,14 @@ def published_columns(
         back = torch.minimum(back, (lengths[rows, None] - 1).clamp(min=1))
         return batch.last_positions[rows, None] - (back - 1)
 
+    # As published where the device has float64.
+    wide = torch.float32 if device.type == "mps" else torch.float64
     count = len(lengths) // 2
     ours, theirs = slice(0, count), slice(count, None)
     def uniform() -> Tensor:
-        return draws.uniform(options.negatives).to(device)
+        return draws.uniform(options.negatives).to(device, wide)
 
-    noise = draws.uniform(2, options.positives).to(device).sort(dim=1).values
+    noise = draws.uniform(2, options.positives).sort(dim=1).values.to(device, wide)
     return (
         columns(noise[:, 0], options.source_percentile, ours),
         columns(noise[:, 1], options.goal_percentile, ours),

@@ -5,6 +5,7 @@ one. Counting columns keeps draws right under either padding side.
 """
 
 from collections.abc import Sequence
+from fractions import Fraction
 from typing import NamedTuple
 
 import torch
@@ -12,6 +13,8 @@ from torch import Tensor
 
 from rewardsteer.objectives.base import split_pairs
 from rewardsteer.tensors import PairBatch
+
+_BITS = 40
 
 
 class Spans(NamedTuple):
@@ -28,12 +31,18 @@ class Spans(NamedTuple):
     def window(self, low: float, high: float) -> "Spans":
         """The part between two fractions of each span, at least one column where there is one."""
         lengths = self.lengths
-        # A share of a length may come out a rounding error beside the whole number it is.
-        first = (low * lengths.double() + 1e-9).floor().long()
+        # In whole numbers: a product of floats may come out beside the whole number it is, and not
+        # every device has float64.
+        (above, below), (over, under) = _ratio(low), _ratio(high)
+        first = lengths * above // below
         first = torch.minimum(first, (lengths - 1).clamp(min=0))
-        last = (high * lengths.double() - 1e-9).ceil().long()
+        last = (lengths * over + under - 1) // under
         last = torch.minimum(torch.maximum(last, first + 1), lengths)
         return Spans(self.begin + first, self.begin + last)
+
+
+def _ratio(share: float) -> tuple[int, int]:
+    return Fraction(share).limit_denominator(10**6).as_integer_ratio()
 
 
 def response_spans(batch: PairBatch, *, skip_common: bool) -> tuple[Spans, Spans]:
@@ -90,8 +99,9 @@ def draw(begin: Tensor, end: Tensor, count: int, draws: RowDraws) -> Tensor:
     if begin.dim() == 1:
         begin, end = begin[:, None], end[:, None]
     sizes = (end - begin).clamp(min=1).expand(-1, count)
-    noise = draws.uniform(count).to(sizes.device)
-    steps = torch.minimum((noise * sizes).long(), sizes - 1)
+    # Of 2⁴⁰ths, because not every device has float64.
+    noise = (draws.uniform(count) * 2**_BITS).long().to(sizes.device)
+    steps = torch.minimum((noise * sizes) >> _BITS, sizes - 1)
     return (begin + steps).clamp(min=0)
 
 

@@ -1,16 +1,22 @@
 """Our settings in the terms of `transformers.TrainingArguments`."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-import torch
 from transformers import TrainingArguments
 
+from rewardsteer.devices import has_accelerator
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import LogConfig, OptimiserConfig
+
+logger = logging.getLogger(__name__)
+
+# Processes that make batches beside the one that trains.
+_WORKERS = 2
 
 
 def training_arguments(
@@ -63,10 +69,12 @@ def training_arguments(
         # What is shown, `showing` shows.
         "disable_tqdm": True,
         # Without it, transformers refuses bf16 where there is no accelerator.
-        "use_cpu": not torch.accelerator.is_available(),
+        "use_cpu": not has_accelerator(),
         "remove_unused_columns": False,
         "label_names": ["margin"],
-        "dataloader_pin_memory": False,
+        # A GPU reads on while the next batches are made.
+        "dataloader_pin_memory": has_accelerator("cuda"),
+        "dataloader_num_workers": _WORKERS if has_accelerator() else 0,
         "seed": seed,
         "data_seed": seed,
         "full_determinism": deterministic,
@@ -79,9 +87,23 @@ def training_arguments(
         if strategy == "steps" and not getattr(log, f"{name}_steps"):
             raise ConfigError(f"trainer.{name}_strategy=steps needs {place}, which is 0.")
     try:
-        return TrainingArguments(**values)
+        return _on_one_device(TrainingArguments(**values))
     except (ValueError, TypeError, ImportError, RuntimeError) as error:
         raise ConfigError(f"transformers refuses the training settings: {error}") from error
+
+
+def _on_one_device(arguments: TrainingArguments) -> TrainingArguments:
+    """Several visible GPUs without a launcher: the Trainer would copy the model to all and hand
+    each of them the same whole batch."""
+    count, device = arguments.n_gpu, arguments.device
+    if count > 1:
+        logger.warning(
+            "%d GPUs are visible and one process runs, which trains on %s alone; start with "
+            "'accelerate launch --config_file launch/ddp.yaml' to use all, or set "
+            "CUDA_VISIBLE_DEVICES to choose another", count, device,
+        )
+        arguments._n_gpu = 1
+    return arguments
 
 
 def keeps_best(log: LogConfig, trainer: Mapping[str, Any]) -> bool:

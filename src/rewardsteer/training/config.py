@@ -51,7 +51,8 @@ class OptimiserConfig(Config):
         weight_decay: AdamW's.
         betas: AdamW's.
         max_grad_norm: gradients are clipped to this norm.
-        precision: ``fp32``, ``bf16`` or ``fp16`` autocast.
+        precision: ``bf16`` or ``fp16`` autocast, or ``fp32`` for none. Weights that are trained are
+            float32 with each of them, also where the base model is saved in another type.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         activation_offload: keep activations in the computer's memory between forward and backward
             pass instead of the accelerator's; needs trl.

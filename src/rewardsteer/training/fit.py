@@ -158,13 +158,12 @@ def fit(
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
-    costs = choose_packing(model, int(lengths.max())) if packing == "auto" else None
-    collate = PairCollator(padding, padding_side, paired, objective.prefixes, costs)
+    collate = PairCollator(padding, padding_side, paired, objective.prefixes)
+    eval_prefixes = _eval_prefixes(objective, model.head_kind)
+    eval_collate = PairCollator(padding, padding_side, True, eval_prefixes)
     trainer = RewardTrainer(
         objective=objective,
-        eval_collator=PairCollator(
-            padding, padding_side, True, _eval_prefixes(objective, model.head_kind), costs
-        ),
+        eval_collator=eval_collate,
         order=order,
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
@@ -175,6 +174,10 @@ def fit(
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
         callbacks=[LogLines(log_lines, phase), *callbacks],
     )
+    # Only now is the model where it will be trained, or at least is it known where that is.
+    longest = int(lengths.max())
+    costs = choose_packing(model, longest, arguments.device) if packing == "auto" else None
+    collate.packing = eval_collate.packing = costs
     if trainer.is_world_process_zero():
         logger.debug("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
         if costs is not None:

@@ -16,6 +16,12 @@ from rewardsteer.models.heads.vocabulary import install_projection
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
+from rewardsteer.training.precision import (
+    AUTOCAST,
+    loaded_dtype,
+    usable_attention,
+    widen_trainable,
+)
 from rewardsteer.training.weights import load_weights
 
 
@@ -40,9 +46,10 @@ def build(
         options["quantization_config"] = _quantization(config.quantize, config.optimiser.precision)
     with _deepspeed(spread=not whole):
         model = RewardModel.from_base(
-            config.base_model, config.head, attn_implementation=config.attn_implementation,
-            dtype=torch.float32 if config.optimiser.precision != "fp32" and config.lora is None
-            else None, **options,
+            config.base_model, config.head, dtype=loaded_dtype(config, whole=whole),
+            attn_implementation=usable_attention(
+                config.attn_implementation, config.optimiser.precision
+            ), **options,
         )
         if config.lora is not None and not config.lora.merge:
             _check_kept(config)
@@ -57,6 +64,7 @@ def build(
             (_round if whole else _as_stored)(model)
         if config.lora is not None:
             add_adapters(model, config.lora)
+        widen_trainable(model)
     if weights is not None:
         load_weights(model, weights)
     return model
@@ -101,7 +109,7 @@ def _quantization(settings: QuantizeSettings, precision: str) -> Any:
         ) from error
     from transformers import BitsAndBytesConfig
 
-    compute = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision, torch.float32)
+    compute = AUTOCAST.get(precision, torch.float32)
     if settings.kind == "int8":
         return BitsAndBytesConfig(load_in_8bit=True)
     return BitsAndBytesConfig(

@@ -3,14 +3,24 @@
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config, save_config
 from rewardsteer.data.collate import SftCollator
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import library_versions, save_tokenizer
-from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.models.checkpoint import (
+    ensure_padding_token,
+    library_versions,
+    save_tokenizer,
+)
+from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.training.config import LogConfig, OptimiserConfig
+from rewardsteer.training.precision import saved_dtype
+from rewardsteer.training.processes import join
+
+# For collectives of the updates, as in transformers.
+_TIMEOUT_S = 1800
 
 
 class ArchitectureConfig(Config):
@@ -33,7 +43,8 @@ class PolicyConfig(Config):
         architecture: what to build from scratch when ``base_model`` is None.
         optimiser: see `OptimiserConfig`.
         log: see `LogConfig`.
-        dtype: parameter type of a base model.
+        dtype: type of a base model's weights while it is trained; ``auto``: as saved. Updates of
+            bfloat16 weights are mostly rounded away, so ask for it only to save memory.
         seed: of initial weights and order.
     """
 
@@ -41,7 +52,7 @@ class PolicyConfig(Config):
     architecture: ArchitectureConfig = ArchitectureConfig()
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
-    dtype: Literal["auto", "float32", "bfloat16"] = "auto"
+    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
     seed: int = 0
 
     @model_validator(mode="after")
@@ -102,10 +113,15 @@ def train_policy(
     from rewardsteer.training.fit import LogLines
     from rewardsteer.training.showing import showing
 
-    claim_folder(out, overwrite=overwrite)
+    processes, wait = join(_TIMEOUT_S)
+    if processes.is_main_process:
+        claim_folder(out, overwrite=overwrite)
+        save_config(config, out / "config.yaml")
+        write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
+    wait()
+    ensure_padding_token(tokenizer)
     model = build_policy(config, tokenizer)
-    save_config(config, out / "config.yaml")
-    write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
+    ensure_padding_token(tokenizer, model)
     arguments = training_arguments(
         out / "checkpoints", config.optimiser, config.log, config.seed, evaluate=False
     )
@@ -119,6 +135,26 @@ def train_policy(
     )
     with showing(trainer, "policy", bar=config.log.progress, lines=config.log.echo):
         trainer.train()
-    model.save_pretrained(out / "model")
-    save_tokenizer(tokenizer, out / "model")
+    _save(trainer, config, tokenizer, out / "model")
+    wait()
     return out / "model"
+
+
+def _save(trainer: Any, config: PolicyConfig, tokenizer: Any, folder: Path) -> None:
+    """Write the model in the type that the base model was saved in. Every process calls this, as
+    all may hold a part; the first one writes."""
+    weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
+    if not trainer.is_world_process_zero():
+        return
+    dtype = torch.float32 if config.base_model is None else saved_dtype(config.base_model)
+    model = trainer.accelerator.unwrap_model(trainer.model)
+    # Tied weights stay tied.
+    cast: dict[Any, torch.Tensor] = {}
+    for value in weights.values():
+        cast.setdefault((value.data_ptr(), value.shape), value.to(dtype))
+    model.save_pretrained(folder, state_dict={
+        name: cast[value.data_ptr(), value.shape] for name, value in weights.items()
+    })
+    settings = read_json(folder / "config.json")
+    write_json(folder / "config.json", settings | {"dtype": str(dtype).removeprefix("torch.")})
+    save_tokenizer(tokenizer, folder)

@@ -3,9 +3,10 @@
 from collections.abc import Callable
 from datetime import timedelta
 
-import torch
 from accelerate import PartialState
 from torch import distributed as dist
+
+from rewardsteer.devices import has_accelerator
 
 # Preparing data and writing large models may take hours; a process that dies ends the others
 # through the launcher.
@@ -24,7 +25,7 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
     """
     # It must be told of a machine without accelerator, or several processes there look like one.
     processes = PartialState(
-        cpu=not torch.accelerator.is_available(), timeout=timedelta(seconds=timeout_s)
+        cpu=not has_accelerator(), timeout=timedelta(seconds=timeout_s)
     )
     if processes.num_processes == 1:
         return processes, lambda: None

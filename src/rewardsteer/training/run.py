@@ -46,6 +46,7 @@ from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_data, held_out_accuracy
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.loading import build
+from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
 from rewardsteer.training.weights import save_weights
@@ -264,6 +265,7 @@ def _finish(
     keep = config.lora is not None and not config.lora.merge
     if not keep:
         model.merge_adapters()
+        model.base.to(saved_dtype(config.base_model))
     objectives = dict.fromkeys(record["phase"] for record in state)
     card = CheckpointCard(
         head=config.head,

@@ -28,6 +28,7 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import checkpoints, watch
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
 from rewardsteer.training.interval import Interval
+from rewardsteer.training.precision import keep_outputs_wide
 from rewardsteer.training.weights import load_weights, trained_weights
 
 logger = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class RewardTrainer(Trainer):
         **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
+        keep_outputs_wide(self.accelerator)
         # Asked for when NEFTune's noise is added to them.
         self.model.get_input_embeddings = self.model.carrier.get_input_embeddings
         self.objective = objective
