@@ -148,7 +148,6 @@ def fit(
     check_fit(objective, model.head_kind)
     keep_best = keep_best and eval_rows is not None and keeps_best(log, trainer_fields)
     out.mkdir(parents=True, exist_ok=True)
-    padding = tokenizer.pad_token_id
     arguments = training_arguments(
         out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best,
         deterministic=deterministic, trainer=trainer_fields,
@@ -158,13 +157,11 @@ def fit(
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
-    collate = PairCollator(padding, padding_side, paired, objective.prefixes)
-    eval_prefixes = _eval_prefixes(objective, model.head_kind)
-    eval_collate = PairCollator(padding, padding_side, True, eval_prefixes)
+    prefixes = objective.prefixes, _eval_prefixes(objective, model.head_kind)
+    collate = PairCollator(tokenizer.pad_token_id, padding_side, paired, prefixes[0])
+    eval_collate = PairCollator(tokenizer.pad_token_id, padding_side, True, prefixes[1])
     trainer = RewardTrainer(
-        objective=objective,
-        eval_collator=eval_collate,
-        order=order,
+        objective=objective, eval_collator=eval_collate, order=order,
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
         spike=log.spike,
