@@ -110,6 +110,8 @@ def serve_command(
         replace_by_vllm(
             model, reward_model, method=method, name=name, host=host, port=port, key=key,
             dtype=dtype, reward_device=reward_device, reward_dtype=reward_dtype, options=options,
+            weight=weight, top_k=top_k, temperature=temperature, template=written, device=device,
+            limits=limit or [],
         )
     # Before models load: that the port is taken is told at once.
     place = bind(host, port)

@@ -73,7 +73,7 @@ class CandidateSession:
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows."""
         self._cache.select(rows)
-        self._calls = [self._calls[row] for row in rows]
+        self._calls = [0 if row < 0 else self._calls[row] for row in rows]
 
     def reads(self, row: int) -> Reads:
         """What the row has cost so far."""

@@ -5,16 +5,33 @@ of our other routes.
 """
 
 import importlib.util
+import json
 import os
 import sys
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, NoReturn
 
-from rewardsteer.decoding.engines.vllm_requests import DEVICE, DTYPE, MODELS
+from rewardsteer.configuration import load_config
+from rewardsteer.data.template import Template, stored_template, writer_of
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import policy_settings, with_defaults
+from rewardsteer.decoding.engines.vllm_engine import check_device
+from rewardsteer.decoding.engines.vllm_requests import (
+    DEVICE,
+    DTYPE,
+    MODELS,
+    TOP_K,
+    WEIGHT,
+    check_top_k,
+)
+from rewardsteer.decoding.methods import asks_candidates
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import read_card
+from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.compatibility import natural_method
+from rewardsteer.serving.vllm_template import chat_template
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
@@ -23,17 +40,19 @@ _KEY = "VLLM_API_KEY"
 
 
 def replace_by_vllm(
-    model: str | None, reward_model: Path | None, *, method: str | None, key: str | None,
-    reward_device: str | None, reward_dtype: str | None, **server: Any,
+    model: str | None, reward_model: Path | None, *, key: str | None, limits: Sequence[str],
+    device: str, name: str | None, host: str, port: int, dtype: str | None,
+    options: Mapping[str, Any], **asked: Any,
 ) -> NoReturn:
     """Run vLLM's server in place of this process.
 
     Args:
         model, reward_model: folders; the reward model may be None.
-        method: None, or the one that vLLM would guide by anyway.
         key: the API key; None: none.
-        reward_device, reward_dtype: of the reward model.
-        server: see `command`.
+        limits: of our own server, which vLLM's has not.
+        device: of the policy; there is one, which vLLM was built for.
+        name, host, port, dtype, options: see `command`.
+        asked: see `plan`.
 
     Raises:
         ConfigError: vLLM is not installed, or cannot do this.
@@ -48,24 +67,88 @@ def replace_by_vllm(
             "The engine vllm serves a policy; pass --model. How vLLM serves a reward model alone "
             "stands in docs/vllm.md."
         )
-    environment = dict(os.environ)
+    if limits:
+        raise ConfigError(
+            f"--limit {limits[0]} is for our own server; vLLM's bounds are engine arguments, as "
+            "--vllm-option max_num_seqs=32 or max_model_len=4096."
+        )
+    check_device(device)
+    environment, more = plan(model, reward_model, **asked)
     if key is not None:
         environment[_KEY] = key
-    if reward_model is not None:
-        card = read_card(reward_model)
-        natural = natural_method(card)
-        if method not in (None, natural):
-            raise ConfigError(
-                f"vLLM guides by what the reward model was trained for, here {natural!r}; leave "
-                f"out --method {method}, or serve with --engine transformers."
-            )
-        environment |= {
-            MODELS: str(reward_model), DEVICE: reward_device or "", DTYPE: reward_dtype or "",
+    words = command(
+        model, guided=reward_model is not None, name=name, host=host, port=port, dtype=dtype,
+        options={**more, **options},
+    )
+    os.execve(sys.executable, words, dict(os.environ) | environment)  # noqa: S606
+
+
+def plan(
+    model: str, reward_model: Path | None, *, method: str | None = None, weight: float = 1.0,
+    top_k: int | None = None, temperature: float | None = None, template: Template | None = None,
+    reward_device: str | None = None, reward_dtype: str | None = None,
+) -> tuple[dict[str, str], dict[str, Any]]:
+    """Environment variables and engine arguments with which vLLM's server starts from what our own
+    would start from.
+
+    Args:
+        model, reward_model: folders; the reward model may be None.
+        method: None, or the one that vLLM would guide by anyway.
+        weight, top_k, temperature: of requests that give none; None: see
+            `rewardsteer.decoding.defaults`.
+        template: how conversations are written; None: the reward model's, else the policy's.
+        reward_device, reward_dtype: of the reward model.
+
+    Raises:
+        ConfigError: vLLM cannot do this.
+    """
+    card = None if reward_model is None else read_card(reward_model)
+    natural = "none" if card is None else natural_method(card)
+    if method not in (None, natural):
+        raise ConfigError(
+            f"The method {method!r} needs a reward model; pass --reward-model." if card is None
+            else f"vLLM guides by what the reward model was trained for, here {natural!r}; leave "
+            f"out --method {method}, or serve with --engine transformers."
+        )
+    if card is None and weight != 1.0:
+        raise ConfigError(f"--weight {weight:g} needs a reward model; pass --reward-model.")
+    given = {"top_k": top_k, "temperature": temperature}
+    settings = policy_settings(model)
+    config = with_defaults(load_config(DecodingConfig, {"method": natural, "weight": weight} | {
+        name: value for name, value in given.items() if value is not None
+    }), settings)
+    tokenizer, reward = load_tokenizer(model), None
+    environment: dict[str, str] = {}
+    if card is not None and reward_model is not None:
+        reward = SimpleNamespace(
+            tokenizer=load_tokenizer(reward_model), template=stored_template(card.template)
+        )
+        environment = {
+            MODELS: json.dumps([str(reward_model)]), DEVICE: reward_device or "",
+            DTYPE: reward_dtype or "", WEIGHT: repr(config.weight), TOP_K: "",
         }
-    elif method not in (None, "none"):
-        raise ConfigError(f"The method {method!r} needs a reward model; pass --reward-model.")
-    words = command(model, guided=reward_model is not None, **server)
-    os.execve(sys.executable, words, environment)  # noqa: S606
+        if asks_candidates(natural):
+            check_top_k(config.top_k)
+            environment[TOP_K] = str(config.top_k)
+    written, carrier = writer_of(template, tokenizer, reward)
+    greedy = config.mode == "greedy"
+    return environment, {
+        # Of the policy's own settings our rule takes those that all engines have.
+        "generation_config": "vllm",
+        "override_generation_config": {
+            "temperature": 0.0 if greedy else config.temperature, "top_k": config.top_k,
+        },
+        "chat_template": _kept(chat_template(written, carrier)),
+    }
+
+
+def _kept(source: str) -> str:
+    """A file with a chat template, for the process that this one becomes."""
+    with tempfile.NamedTemporaryFile(
+        "w", suffix=".jinja", prefix="rewardsteer-", delete=False, encoding="utf-8"
+    ) as stream:
+        stream.write(source)
+    return stream.name
 
 
 def command(
@@ -94,5 +177,5 @@ def command(
         if isinstance(value, bool):
             words.append(f"--{flag}" if value else f"--no-{flag}")
         else:
-            words += [f"--{flag}", str(value)]
+            words += [f"--{flag}", value if isinstance(value, str) else json.dumps(value)]
     return words

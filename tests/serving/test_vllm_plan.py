@@ -1,0 +1,134 @@
+"""What `serve --engine vllm` tells vLLM's server, without running it."""
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import GenerationConfig
+
+from rewardsteer.data.render import render_prompt
+from rewardsteer.data.template import Template
+from rewardsteer.errors import ConfigError
+from rewardsteer.records import Message
+from rewardsteer.serving import vllm_server
+from rewardsteer.serving.vllm_server import command, plan, replace_by_vllm
+from rewardsteer.serving.vllm_template import chat_template
+from tests.fakes import character_tokenizer
+from tests.vllm.models import save_models
+
+TALK = [
+    Message(role="user", content="Say \"hi\" {now}.\nPlease"),
+    Message(role="assistant", content="hi"), Message(role="user", content="again"),
+]
+CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+def test_requests_that_say_nothing_are_guided(root):
+    environment, options = plan(str(root / "policy"), root / "farma", weight=1.5)
+    assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "farma")]
+    assert environment["REWARDSTEER_REWARD_WEIGHT"] == "1.5"
+    assert options["override_generation_config"] == {"temperature": 1.0, "top_k": 0}
+    environment, options = plan(
+        str(root / "policy"), root / "args", top_k=5, temperature=0.0, reward_device="cpu",
+        reward_dtype="bfloat16",
+    )
+    assert environment["REWARDSTEER_REWARD_TOP_K"] == "5"
+    assert environment["REWARDSTEER_REWARD_DEVICE"] == "cpu"
+    assert environment["REWARDSTEER_REWARD_DTYPE"] == "bfloat16"
+    assert options["override_generation_config"] == {"temperature": 0.0, "top_k": 5}
+    assert plan(str(root / "policy"), root / "args")[0]["REWARDSTEER_REWARD_TOP_K"] == "10"
+
+
+def test_the_policys_own_settings(root, tmp_path):
+    import shutil
+
+    shutil.copytree(root / "policy", tmp_path / "policy")
+    GenerationConfig(
+        do_sample=True, temperature=0.6, top_k=20, top_p=0.9
+    ).save_pretrained(tmp_path / "policy")
+    _, options = plan(str(tmp_path / "policy"), None)
+    assert options["override_generation_config"] == {"temperature": 0.6, "top_k": 20}
+    assert options["generation_config"] == "vllm"
+
+
+@pytest.mark.parametrize(("reward", "asked", "words"), [
+    (None, {"method": "farma"}, "needs a reward model"),
+    (None, {"weight": 2.0}, "--weight 2 needs a reward model"),
+    ("args", {"method": "farma"}, "here 'args'; leave out --method farma"),
+    ("args", {"top_k": 0}, "1 to 256, got 0"),
+    ("farma", {"weight": 1e39}, "weight"),
+    ("farma", {"temperature": 1e-9}, "temperature"),
+])
+def test_refused(root, reward, asked, words):
+    with pytest.raises(ConfigError, match=words):
+        plan(str(root / "policy"), reward and root / reward, **asked)
+
+
+def test_nothing_is_dropped(root, monkeypatch):
+    started = {}
+    monkeypatch.setattr(vllm_server.importlib.util, "find_spec", lambda name: object())
+    monkeypatch.setattr(vllm_server, "check_device", lambda name: started.update(device=name))
+    monkeypatch.setattr(
+        vllm_server.os, "execve", lambda *arguments: started.update(arguments=arguments)
+    )
+    common = {
+        "key": "k", "device": "cuda", "name": None, "host": "h", "port": 1, "dtype": None,
+        "options": {"hf_overrides": {"a": False}},
+    }
+    with pytest.raises(ConfigError, match="--limit places=3 is for our own server"):
+        replace_by_vllm(str(root / "policy"), root / "farma", limits=["places=3"], **common)
+    replace_by_vllm(
+        str(root / "policy"), root / "farma", limits=[], weight=0.5,
+        template=Template(kind="text", answer="\nA:"), **common,
+    )
+    program, words, environment = started["arguments"]
+    assert (program, started["device"]) == (sys.executable, "cuda")
+    assert environment["REWARDSTEER_REWARD_WEIGHT"] == "0.5"
+    assert environment["VLLM_API_KEY"] == "k"
+    assert json.loads(words[words.index("--hf-overrides") + 1]) == {"a": False}
+    assert "A:" in Path(words[words.index("--chat-template") + 1]).read_text()
+
+
+def test_options_are_json():
+    options = {
+        "hf_overrides": {"use_sep_token": False, "x": None}, "allowed": ["a"], "none": None,
+        "share": 0.5, "word": "auto", "eager": True,
+    }
+    words = command("m", guided=False, name="n", host="h", port=1, dtype=None, options=options)
+    assert words[-11:] == [
+        "--hf-overrides", '{"use_sep_token": false, "x": null}', "--allowed", '["a"]', "--none",
+        "null", "--share", "0.5", "--word", "auto", "--eager",
+    ]
+
+
+@pytest.mark.parametrize("template", [
+    Template(kind="text"), Template(kind="text", system="Be \"brief\"."),
+    Template(kind="text", prompt="[[{prompt}]]", answer="\n\tA: ", turns={
+        "user": "U({content}|{content})", "assistant": "{% A %}{content}", "system": "S",
+    }),
+    Template(kind="chat"), Template(kind="chat", system="Be brief."),
+])
+@pytest.mark.parametrize("talk", [TALK, [Message(role="system", content="s"), *TALK]])
+def test_vllm_writes_what_we_write(template, talk):
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = CHAT
+    ours = render_prompt(talk, template, tokenizer)
+    tokenizer.chat_template = chat_template(template, tokenizer)
+    theirs = tokenizer.apply_chat_template(
+        [one.model_dump(include={"role", "content"}) for one in talk], tokenize=False,
+        add_generation_prompt=True,
+    )
+    assert theirs == ours
+
+
+def test_roles_without_a_format_are_refused():
+    tokenizer = character_tokenizer()
+    tokenizer.chat_template = chat_template(Template(kind="text"), tokenizer)
+    with pytest.raises(Exception, match="no format for the role oracle; it knows assistant"):
+        tokenizer.apply_chat_template([{"role": "oracle", "content": "x"}], tokenize=False)
