@@ -135,6 +135,7 @@ class RewardOutput:
         soft_next_token: maps such a mask and a temperature to the soft maximum ``[N]`` over the
             one-token extensions; None for a scalar head.
         vocabulary_size: V of a vocabulary head; None for a scalar one.
+        router_loss: of a mixture of experts in training, before its coefficient; else None.
     """
 
     sequence_rewards: Tensor
@@ -143,3 +144,4 @@ class RewardOutput:
     best_next_token: Callable[[Tensor], Tensor] | None = None
     soft_next_token: Callable[[Tensor, float], Tensor] | None = None
     vocabulary_size: int | None = None
+    router_loss: Tensor | None = None

@@ -41,6 +41,7 @@ from rewardsteer.models.loading import load_base, open_vocabulary, refuse_pickle
 from rewardsteer.models.logits import check_saved
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
+from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.sharding import gathered
 from rewardsteer.models.start import check_heads, find_start, load_carrier, load_mlp, thawed
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
@@ -70,6 +71,7 @@ class RewardModel(nn.Module):
             base.score.requires_grad_(False)
         self.head_config = head_config
         self.value_head = value_head
+        self.router_loss: Tensor | None = None
 
     @property
     def head_kind(self) -> str:
@@ -107,10 +109,13 @@ class RewardModel(nn.Module):
         """Recompute activations in the backward pass (the Trainer calls this)."""
         self.base.gradient_checkpointing_enable(**options)
 
-    def hidden_states(self, input_ids: Tensor, attention_mask: Tensor | None) -> Tensor:
+    def hidden_states(
+        self, input_ids: Tensor, attention_mask: Tensor | None, *, real: Tensor | None = None
+    ) -> Tensor:
         """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
         side gives the same states, for learned absolute positions too.
 
+        ``real [R, T]`` marks the tokens that count for the router loss; None: those of the mask.
         None as mask says that rows are padded on the right. Under causal attention no real token
         sees what follows it, so the mask may go, and attention takes its faster, unmasked path;
         states on padding mean nothing then.
@@ -120,10 +125,24 @@ class RewardModel(nn.Module):
             not reads_left_padded(self.backbone)
         ):
             return self._from_the_left(input_ids, attention_mask)
+        real = attention_mask if real is None else real
         if attention_mask is not None:
             options |= self.positions((attention_mask.long().cumsum(1) - 1).clamp(min=0))
-        output = self.backbone(input_ids=input_ids, attention_mask=attention_mask, **options)
+        return self._call(
+            real, input_ids=input_ids, attention_mask=attention_mask, **options
+        )
+
+    def _call(self, real: Tensor | None, **options: Any) -> Tensor:
+        """States of the backbone. Of a mixture of experts in training `router_loss` is kept, of the
+        tokens that ``real`` marks; None: of all."""
+        routed = self.training and router_coefficient(self.backbone) > 0
+        if routed:
+            options["output_router_logits"] = True
+        output = self.backbone(**options)
         states: Tensor = output.last_hidden_state
+        if routed:
+            mask = torch.ones_like(options["input_ids"]) if real is None else real
+            self.router_loss = router_loss(self.backbone, output, mask)
         return states
 
     def _from_the_left(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -132,7 +151,8 @@ class RewardModel(nn.Module):
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         first = attention_mask.long().argmax(dim=1)[:, None]
         moved = input_ids.gather(1, (columns + first).clamp(max=len(columns) - 1))
-        states = self.hidden_states(moved, None)
+        moved_mask = columns < attention_mask.sum(dim=1, keepdim=True)
+        states = self.hidden_states(moved, None, real=moved_mask)
         back = (columns - first).clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2])
         return states.gather(1, back)
 
@@ -146,12 +166,10 @@ class RewardModel(nn.Module):
         read alone, where `rewardsteer.models.packing` allows packing at all."""
         config = self.backbone.config
         mask = block_mask(packing, config._attn_implementation, self.backbone.dtype)
-        output = self.backbone(
-            input_ids=packing.input_ids, position_ids=packing.position_ids, attention_mask=mask,
-            use_cache=False,
+        return self._call(
+            packing.blocks >= 0, input_ids=packing.input_ids, position_ids=packing.position_ids,
+            attention_mask=mask, use_cache=False,
         )
-        states: Tensor = output.last_hidden_state
-        return states
 
     @property
     def _no_split_modules(self) -> list[str]:
@@ -174,11 +192,13 @@ class RewardModel(nn.Module):
         return output if then is None else then(output, batch)
 
     def _states(self, batch: PairBatch) -> TokenStates:
+        self.router_loss = None
         if batch.packing is not None:
             packed = self.packed_states(batch.packing)
             return TokenStates(packed.flatten(0, 1), batch.packing.index)
         mask = None if batch.right_padded else batch.attention_mask
-        return TokenStates.of(self.hidden_states(batch.input_ids, mask))
+        states = self.hidden_states(batch.input_ids, mask, real=batch.attention_mask)
+        return TokenStates.of(states)
 
     def _states_at(self, batch: PairBatch, mask: Tensor) -> TokenStates:
         """States of the tokens that are marked ``[R, T]``; the others are nowhere."""
@@ -215,6 +235,7 @@ class RewardModel(nn.Module):
             sequence_rewards=rewards(torch.arange(len(last), device=last.device), last),
             states=states,
             rewards_at=lambda mask: rewards(*mask.nonzero(as_tuple=True)),
+            router_loss=self.router_loss,
         )
         if isinstance(head, VocabularyHead):
             readers = head

@@ -252,6 +252,8 @@ class TrainConfig(Config):
         padding_side: side on which training batches are padded.
         packing: ``auto`` reads a pair's prompt once and several pairs in one row, where the
             backbone allows it and it saves time; the losses are the same. ``off`` never does.
+        disable_dropout: take the base model's dropout out, as TRL does for reward models; LoRA's
+            own is a setting of ``lora``.
         seed: of row draws, order, new heads and dropout; each process drops out for itself.
         deterministic: refuse operations whose result may differ from run to run on the same
             machine (``torch.use_deterministic_algorithms``); slower on an accelerator.
@@ -291,6 +293,7 @@ class TrainConfig(Config):
     attn_implementation: str | None = None
     padding_side: Literal["right", "left"] = "right"
     packing: Literal["auto", "off"] = "auto"
+    disable_dropout: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     deterministic: bool = False
 

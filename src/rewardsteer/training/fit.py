@@ -17,6 +17,7 @@ from rewardsteer.errors import ConfigError, OutputError
 from rewardsteer.models.last_layer import takes_ends
 from rewardsteer.models.packing import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.router import router_coefficient
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
 from rewardsteer.objectives.combine import combine
@@ -165,7 +166,10 @@ def fit(
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
         spike=log.spike,
-        looks_at=objective.looks_at if objective.looks_at and takes_ends(model) else None,
+        # A router loss is one of all tokens.
+        looks_at=objective.looks_at
+        if objective.looks_at and not router_coefficient(model.backbone) and takes_ends(model)
+        else None,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,

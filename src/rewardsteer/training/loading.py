@@ -62,12 +62,25 @@ def build(
             install_projection(model.carrier)  # resized embeddings bring a plain layer back
         if config.quantize is not None:
             (_round if whole else _as_stored)(model)
+        if config.disable_dropout:
+            without_dropout(model.carrier)
         if config.lora is not None:
             add_adapters(model, config.lora)
         widen_trainable(model)
     if weights is not None:
         load_weights(model, weights)
     return model
+
+
+def without_dropout(model: nn.Module) -> None:
+    """Take dropout out of a model: of layers, and of modules that keep its rate as a number (of
+    attention, mostly). What the configuration says stays as it is."""
+    for module in model.modules():
+        if isinstance(module, nn.modules.dropout._DropoutNd):
+            module.p = 0.0
+        for name, value in list(vars(module).items()):
+            if isinstance(value, float) and ("dropout" in name or name.endswith("_pdrop")):
+                setattr(module, name, 0.0)
 
 
 def _check_kept(config: TrainConfig) -> None:

@@ -16,6 +16,7 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.models.router import router_coefficient
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.objectives.reduce import (
@@ -135,6 +136,12 @@ class RewardTrainer(Trainer):
         """The loss, and which rows ``[B]`` have rewards that are not finite."""
         with standing_aside(batch.aside):
             result = self.objective(output, batch)
+        if output.router_loss is not None:
+            # Mixtures of experts: the library's language models add it, this is their backbone.
+            weight = router_coefficient(self.model.backbone)
+            metrics = result.metrics | {"router_aux_loss": output.router_loss.detach()}
+            counts = 0.0 if batch.aside else weight
+            result = ObjectiveResult(result.loss + counts * output.router_loss, metrics)
         bad = ~torch.isfinite(output.sequence_rewards.detach())
         return result, bad.view(-1, len(batch.margin)).any(0)
 
