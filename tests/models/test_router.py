@@ -1,8 +1,10 @@
 """The loss that keeps experts busy is the library's, padded and packed."""
 
+import json
+
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.tiny import save_tiny, tiny_model
 from rewardsteer.data.collate import PairCollator, to_batch
@@ -10,8 +12,11 @@ from rewardsteer.data.packing import PackingCosts
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.router import router_coefficient
+from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.loading import without_dropout
+from rewardsteer.training.run import train
 from tests.objectives.test_objectives import rows
+from tests.training.engines import make_world, settings
 
 KINDS = ("mixtral", "qwen3_moe", "olmoe", "gpt_oss", "granitemoe", "qwen3_next", "phimoe")
 
@@ -76,3 +81,24 @@ def test_without_dropout_training_reads_as_evaluation(kind, rates):
         found = model.train()(input_ids=ids).logits
     assert not torch.allclose(noisy, expected)
     torch.testing.assert_close(found, expected)
+
+
+def test_training_logs_the_router_loss_and_drops_nothing_out(tmp_path):
+    world = make_world(tmp_path)
+    tokenizer = AutoTokenizer.from_pretrained(world / "base")
+    tiny_model("mixtral", len(tokenizer), attention_dropout=0.5).save_pretrained(world / "base")
+    changes = {"optimiser": {"batch_size": 4, "accumulation": 2, "max_steps": 2}}
+    curves = []
+    for name, packing in (("packed", "auto"), ("again", "auto"), ("padded", "off")):
+        config = TrainConfig(**settings(world, "bradley_terry", 1, packing=packing, **changes))
+        assert config.disable_dropout
+        train(config, tmp_path / name)
+        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
+        curves.append([line for line in map(json.loads, lines) if "loss" in line])
+    for line in curves[0]:
+        # At least the number of experts a token goes to; 2 where all are as busy.
+        assert 1.5 < line["router_aux_loss"] < 4
+    assert [line["loss"] for line in curves[0]] == [line["loss"] for line in curves[1]]
+    # Prompts that two responses share count once when packed, so the loss is another by little.
+    for packed, padded in zip(curves[0], curves[2], strict=True):
+        assert packed["loss"] == pytest.approx(padded["loss"], abs=1e-3)

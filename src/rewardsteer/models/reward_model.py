@@ -115,7 +115,7 @@ class RewardModel(nn.Module):
         """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
         side gives the same states, for learned absolute positions too.
 
-        ``real [R, T]`` marks the tokens that count for the router loss; None: those of the mask.
+        ``real [R, T]`` marks tokens that count for the router loss; None: those of the mask.
         None as mask says that rows are padded on the right. Under causal attention no real token
         sees what follows it, so the mask may go, and attention takes its faster, unmasked path;
         states on padding mean nothing then.
@@ -133,8 +133,7 @@ class RewardModel(nn.Module):
         )
 
     def _call(self, real: Tensor | None, **options: Any) -> Tensor:
-        """States of the backbone. Of a mixture of experts in training `router_loss` is kept, of the
-        tokens that ``real`` marks; None: of all."""
+        """States of the backbone; in training `router_loss` is that of the tokens ``real``."""
         routed = self.training and router_coefficient(self.backbone) > 0
         if routed:
             options["output_router_logits"] = True
@@ -146,13 +145,12 @@ class RewardModel(nn.Module):
         return states
 
     def _from_the_left(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """`hidden_states` of left-padded rows through rows that are padded on the right: recurrent
-        layers read padding as if it were text."""
+        """`hidden_states` of left-padded rows, read as rows that are padded on the right."""
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         first = attention_mask.long().argmax(dim=1)[:, None]
         moved = input_ids.gather(1, (columns + first).clamp(max=len(columns) - 1))
-        moved_mask = columns < attention_mask.sum(dim=1, keepdim=True)
-        states = self.hidden_states(moved, None, real=moved_mask)
+        real = columns < attention_mask.sum(dim=1, keepdim=True)
+        states = self.hidden_states(moved, None, real=real)
         back = (columns - first).clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2])
         return states.gather(1, back)
 

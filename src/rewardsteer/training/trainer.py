@@ -138,10 +138,12 @@ class RewardTrainer(Trainer):
             result = self.objective(output, batch)
         if output.router_loss is not None:
             # Mixtures of experts: the library's language models add it, this is their backbone.
-            weight = router_coefficient(self.model.backbone)
-            metrics = result.metrics | {"router_aux_loss": output.router_loss.detach()}
-            counts = 0.0 if batch.aside else weight
-            result = ObjectiveResult(result.loss + counts * output.router_loss, metrics)
+            weight = 0.0 if batch.aside else router_coefficient(self.model.backbone)
+            result = result._replace(
+                # Losses of an update's batches add up.
+                loss=result.loss + weight / self._batches * output.router_loss,
+                metrics=result.metrics | {"router_aux_loss": output.router_loss.detach()},
+            )
         bad = ~torch.isfinite(output.sequence_rewards.detach())
         return result, bad.view(-1, len(batch.margin)).any(0)
 
