@@ -166,10 +166,7 @@ def fit(
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
         spike=log.spike,
-        # A router loss is one of all tokens.
-        looks_at=objective.looks_at
-        if objective.looks_at and not router_coefficient(model.backbone) and takes_ends(model)
-        else None,
+        looks_at=_looks_at(objective, model),
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
@@ -213,6 +210,14 @@ def _resume_from(out: Path, resume: bool, wanted: Path | None) -> Path | None:
                 logger.warning("deleting %s, which comes after %s", folder, wanted)
                 shutil.rmtree(folder)
     return wanted
+
+
+def _looks_at(objective: Objective, model: RewardModel) -> Any:
+    """Where the objective looks, for a model that can be read there alone. A router loss is one of
+    all tokens."""
+    if not objective.looks_at or router_coefficient(model.backbone) or not takes_ends(model):
+        return None
+    return objective.looks_at
 
 
 def _rewind(trainer: RewardTrainer, phase: str) -> None:
