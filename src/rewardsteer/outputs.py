@@ -196,3 +196,13 @@ def file_name(label: str) -> str:
     """The JSONL file of what a label names: letters and digits stay, other signs become ``_``."""
     kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
     return "".join(kept) + ".jsonl"
+
+
+def replace_folder(new: Path, folder: Path) -> None:
+    """Rename ``new`` to ``folder``; what stood there goes only after the new one is in place."""
+    old = folder.with_name(f".{folder.name}.old")
+    shutil.rmtree(old, ignore_errors=True)
+    with suppress(FileNotFoundError):
+        folder.rename(old)
+    new.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)

@@ -5,7 +5,6 @@ plain transformers, TRL and vLLM load: a one-label sequence classifier for the s
 language model whose logits are rewards for the vocabulary head.
 """
 
-import contextlib
 import inspect
 import shutil
 import tempfile
@@ -44,6 +43,7 @@ from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.sharding import gathered
 from rewardsteer.models.start import check_heads, find_start, load_carrier, load_mlp, thawed
+from rewardsteer.outputs import replace_folder
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
 T = TypeVar("T")
@@ -386,16 +386,6 @@ class RewardModel(nn.Module):
                 save_file(state, temporary / VALUE_HEAD)
             write_card(temporary, card)
             temporary.chmod(0o755)
-            _replace(temporary, folder)
+            replace_folder(temporary, folder)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-
-
-def _replace(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``; what stood there goes only after the new one is in place."""
-    old = folder.with_name(f".{folder.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
-    with contextlib.suppress(FileNotFoundError):
-        folder.rename(old)
-    new.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
