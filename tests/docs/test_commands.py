@@ -112,6 +112,8 @@ def test_command_parses(command):
     if name == "train" and given["recipe"]:
         own = given["recipe"].endswith(".yaml")
         load_config(TrainConfig, read_recipe("tldr/farma" if own else given["recipe"]), settings)
+    elif name == "recipes" and given["name"]:
+        load_config(TrainConfig, read_recipe(given["name"]), settings)
     elif name == "data prepare":
         load_config(DataConfig, {"sources": [{"name": given["source"]}]}, settings)
     elif name == "train-policy":
