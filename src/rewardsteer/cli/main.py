@@ -53,6 +53,7 @@ def _mount() -> None:
     from rewardsteer.cli.demo import demo_command
     from rewardsteer.cli.generate import generate_command
     from rewardsteer.cli.goal_state import goal_state_command
+    from rewardsteer.cli.import_ import import_command
     from rewardsteer.cli.inspect import inspect_command
     from rewardsteer.cli.push import push_command
     from rewardsteer.cli.recipes import recipes_command
@@ -74,6 +75,7 @@ def _mount() -> None:
         ("generate", USE, generate_command),
         ("serve", USE, serve_command),
         ("card", PUBLISH, card_command),
+        ("import", PUBLISH, import_command),
         ("push", PUBLISH, push_command),
     ):
         app.command(name, cls=Command, rich_help_panel=panel)(command)

@@ -164,7 +164,7 @@ def fingerprint(folder: Path) -> str:
 
     Goal states beside the weights do not count: they name the weights they belong to.
     """
-    digest = hashlib.sha256()
+    folder, digest = locate(folder), hashlib.sha256()
     files = sorted(file for file in folder.glob("*.safetensors") if file.name != GOAL_STATES)
     if not files:
         raise CheckpointError(f"Expected weights (*.safetensors) in {folder}, found none.")

@@ -1,0 +1,53 @@
+"""Checkpoints as published code saves them give that code's rewards after an import."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from transformers import AutoModel, AutoModelForCausalLM
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from rewardsteer.models.heads.scalar import build_mlp
+from rewardsteer.models.scorer import Scorer
+from tests.fakes import save_tiny
+
+
+@pytest.mark.parametrize("layers", ["linear", "mlp"])
+def test_value_heads_of_goal_conditioned_rm(tmp_path, layers):
+    folder = save_tiny(tmp_path / "published")
+    torch.manual_seed(4)
+    head = torch.nn.Linear(32, 1, bias=False) if layers == "linear" else build_mlp(32)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    weights |= {f"value_head.{name}": value.detach() for name, value in head.named_parameters()}
+    save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
+    config = json.loads((folder / "config.json").read_text())
+    config["architectures"] = ["LLMForSequenceRegression"]
+    (folder / "config.json").write_text(json.dumps(config))
+    done = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm")])
+    assert done.exit_code == 0, done.output
+    scorer = Scorer.load(tmp_path / "rm", device="cpu")
+    backbone = AutoModel.from_pretrained(folder).eval()
+    prompts, responses = scorer.encode(["ab"], ["c"])
+    with torch.no_grad():
+        states = backbone(torch.tensor([prompts[0] + responses[0]])).last_hidden_state[0, -1]
+        expected = float(head(states))
+    assert scorer.score(["ab"], ["c"]) == pytest.approx([expected], abs=1e-5)
+
+
+def test_causal_models_of_farma(tmp_path):
+    folder = save_tiny(tmp_path / "published")
+    template = '{"kind": "text", "append_eos": false}'
+    done = CliRunner().invoke(
+        app, ["import", str(folder), str(tmp_path / "rm"), "--template", template]
+    )
+    assert done.exit_code == 0, done.output
+    scorer = Scorer.load(tmp_path / "rm", device="cpu")
+    assert scorer.head_kind == "vocabulary"
+    ids = scorer.tokenizer("abc")["input_ids"]
+    with torch.no_grad():
+        logits = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits
+    expected = float(logits[0, -2, ids[-1]])
+    assert scorer.score(["ab"], ["c"]) == pytest.approx([expected], abs=1e-5)
