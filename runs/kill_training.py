@@ -30,6 +30,8 @@ SETTINGS = [
     "rounds=2", "phases.0.rows=null", "phases.1.rows=null", "optimiser.batch_size=2",
     "optimiser.accumulation=2", "optimiser.epochs=2", "optimiser.learning_rate=1e-3",
     "log.log_steps=3", "log.save_steps=2", "log.progress=false", "log.echo=false",
+    # The world's data have a template of their own.
+    "data=null",
 ]
 
 

@@ -67,10 +67,11 @@ EXECUTED = {
 ELSEWHERE = r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve "
 # What a page's command gets beside its own words.
 SMALLER = [
-    (r"data prepare (hh|tldr) ", ["--path", "hh"]),
+    (r"data prepare (hh|tldr|--recipe) ", ["--path", "hh"]),
     (r"data prepare pairs ", ["prefix_start=0"]),
     (r"train (\S+/|mine)", TINY),
     (r"train (?!.*(prepared=|data\.sources))", ["prepared=PREPARED"]),
+    (r"train (?!.*data\.)", ["data=null"]),  # PREPARED has a template of its own
     (r"train (hh|tldr)/farma", ["rounds=2"]),
     (r" generate --model", ["--max-new-tokens", "4"]),
     (r"by_subset", ["--overwrite"]),  # these rows have one subset, whose goal is there already
@@ -115,7 +116,7 @@ def test_command_parses(command):
     elif name == "recipes" and given["name"]:
         load_config(TrainConfig, read_recipe(given["name"]), settings)
     elif name == "data prepare":
-        load_config(DataConfig, {"sources": [{"name": given["source"]}]}, settings)
+        load_config(DataConfig, {"sources": [{"name": given["source"] or "hh"}]}, settings)
     elif name == "train-policy":
         load_config(PolicyConfig, {}, settings)
     elif name == "goal-state":

@@ -36,7 +36,8 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     for source in recipe.data.sources:
         SOURCES.get(source.name)
     config = load_config(TrainConfig, read_recipe(name), [
-        f"base_model={world / 'base'}", f"prepared={world / 'data'}", "optimiser.max_steps=2",
+        f"base_model={world / 'base'}", f"prepared={world / 'data'}", "data=null",
+        "optimiser.max_steps=2",
         "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.precision=fp32",
         "log.progress=false", "log.echo=false", "log.save_steps=0", "log.eval_rows=4",
         "attn_implementation=null",

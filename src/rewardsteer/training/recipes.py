@@ -64,8 +64,11 @@ def source_data(source: str) -> tuple[list[str], dict[str, Any]]:
     """How the recipes named after a source prepare it: their names and their data settings without
     the sources; nothing where there are none.
 
-    The template and what else the first sets holds; the others add what it does not set.
+    The template and what else the first sets holds; the others add what it does not set. The
+    generated task has no published form, and its rows serve policies as well.
     """
+    if source == "arithmetic":
+        return [], {}
     order = ("bt", "baseline", "farma", "pargs", "genarm")
     known = list_recipes()
     names = [f"{source}/{name}" for name in order if f"{source}/{name}" in known]
