@@ -256,7 +256,7 @@ class TestCommand:
             (("--reward-model", "other"), {}, ("every id the same token",)),
             (("--reward-model", "arm"), {"method": "best_of_n"}, ("one reward model", "genarm")),
             (("--target-kl", 0.1), {"method": "best_of_n"}, ("--target-kl",)),
-            (("--max-kl", 0.1), {"method": "none"}, ("--max-kl",)),
+            (("--max-kl", 0.1), {"method": "best_of_n"}, ("--max-kl",)),
             (("--weight-end", 0.1), {}, ("weight_schedule", "weight_end")),
             ((), {"method": "genarm"}, ("'genarm'", "'autoregressive'", "'bradley_terry'")),
             ((), {"method": "cd", "reward_model": "plain"}, ("'cd'", "'partial'")),
