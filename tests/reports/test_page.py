@@ -152,3 +152,19 @@ def test_table_shows_what_was_measured_and_a_dash_for_the_rest():
     assert cells["reward"] == "+1.000 ± 0.250"
     assert cells["ms"] == "2.00"
     assert cells["accuracy"] == "–"
+
+
+def test_a_run_looks_the_same_in_every_plot_of_a_page():
+    from rewardsteer.reports.plots import COLOURS
+    from rewardsteer.reports.training import training_figures
+
+    rows = [{"phase": "1", "step": step, "loss": 1.0 / step} for step in (1, 2, 3)]
+    both = [row | {"constraint_violation": 0.5 / row["step"]} for row in rows]
+    figures = training_figures({"bt": rows, "farma": both}, ("loss", "constraint_violation"))
+    loss, violation = (str(figure.svg).lower() for figure in figures)
+    first, second = COLOURS[0].lower(), COLOURS[1].lower()
+    assert first in loss
+    assert second in loss
+    # Only one run has it: it keeps its colour, and its name stands there.
+    assert second in violation
+    assert first not in violation

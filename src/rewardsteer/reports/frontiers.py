@@ -18,9 +18,7 @@ class Axis(NamedTuple):
 
 
 AXES = {
-    "surprise": Axis(
-        "surprise", "surprise: −log p of the policy alone, nats per token (no KL divergence)"
-    ),
+    "surprise": Axis("surprise", "surprise: nats per token (no KL divergence)"),
     "kl": Axis("kl", "KL divergence from the policy, nats per response (best of n: at most)"),
     "seconds": Axis("seconds_per_response", "seconds per response", log=True),
     "calls": Axis("rm_calls_per_token", "reward model calls per token of the response"),

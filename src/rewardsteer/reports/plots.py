@@ -173,7 +173,7 @@ def paths(
 def curves(
     series: Mapping[str, Series], *, x_label: str, y_label: str,
     bands: Mapping[str, Series] | None = None, errors: Mapping[str, Sequence[float]] | None = None,
-    marks: bool = False, diagonal: bool = False,
+    marks: bool = False, diagonal: bool = False, among: Sequence[str] | None = None,
 ) -> str:
     """Lines by name; also told apart by dash.
 
@@ -184,7 +184,10 @@ def curves(
         errors: name → half-widths of error bars.
         marks: also draw the points.
         diagonal: draw the line on which x and y are equal, on a square of [0, 1].
+        among: all names that a page shows; a name then looks the same in each of its plots, and is
+            told where there are several, even if a plot has but one of them.
     """
+    known = list(among or series)
     with mpl.rc_context(_STYLE):
         figure, axes = _plane(x_label, y_label, 4.2 if diagonal else 3.3)
         if diagonal:
@@ -192,7 +195,8 @@ def curves(
             axes.set_xlim(-0.02, 1.02)
             axes.set_ylim(-0.02, 1.02)
             axes.set_aspect("equal")
-        for index, (name, (xs, ys)) in enumerate(series.items()):
+        for name, (xs, ys) in series.items():
+            index = known.index(name)
             colour = COLOURS[index % len(COLOURS)]
             axes.plot(
                 xs, ys, label=_name(name), color=colour, linestyle=_DASHES[index % len(_DASHES)],
@@ -203,7 +207,7 @@ def curves(
                 axes.fill_between(xs, *bands[name], color=colour, alpha=0.15, linewidth=0)
             if errors and name in errors:
                 axes.errorbar(xs, ys, yerr=errors[name], fmt="none", ecolor=colour, elinewidth=1)
-        _legend(figure, len(series))
+        _legend(figure, len(known))
         return _svg(figure)
 
 

@@ -53,7 +53,7 @@ def training_figures(
         lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
         if lines:
             label, caption = CURVES[figure]
-            svg = curves(lines, x_label="updates", y_label=label)
+            svg = curves(lines, x_label="updates", y_label=label, among=list(runs))
             figures.append(Figure(svg, label.capitalize(), caption))
     return figures
 
