@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection
@@ -63,3 +65,23 @@ def test_our_own_folders_give_the_same_numbers_in_plain_transformers(tmp_path, f
     np.testing.assert_allclose(rewards, expected, atol=1e-5)
     # What is compared is the choice.
     assert list(np.argsort(rewards)) == list(np.argsort(expected))
+
+
+CLOSED = ["chatml", "qwen", "gemma", "llama3", "llama3-pad-eos", "zephyr"]
+
+
+@pytest.mark.parametrize("family", CLOSED)
+def test_a_generation_has_the_reward_of_its_text_whatever_stopped_it(tmp_path, family):
+    folder = save_classifier(tmp_path / "rm", family)
+    scorer = Scorer.load(folder, device="cpu", dtype=torch.float32)
+    tokenizer = scorer.tokenizer
+    prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
+    body = tokenizer("Paris.", add_special_tokens=False)["input_ids"]
+    stops = tokenizer.convert_tokens_to_ids(list(FAMILIES[family].stops))
+    method = build_method(DecodingConfig(method="best_of_n", n=len(stops) + 1), scorer)
+    [choice] = method.choose([prompt], [[body, *([*body, stop] for stop in stops)]], ["0"], stops)
+    expected = plain_reward(folder, talk("Paris."))
+    assert choice.reward == pytest.approx(expected, abs=1e-5)
+    closed = [scorer.close_response([*body, stop], stops) for stop in stops]
+    rewards = scorer.score_ids([prompt] * len(stops), closed)
+    np.testing.assert_allclose(rewards, expected, atol=1e-5)
