@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-lowest test-real test-vllm smollm2 check bench fuzz docs clean
+.PHONY: setup demo test test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -68,6 +68,10 @@ test-lowest: $(VENV_LOWEST)/.done
 	$(VENV_LOWEST)/bin/uv pip freeze --python $(VENV_LOWEST)/bin/python | \
 		grep -E '^(accelerate|datasets|numpy|peft|pydantic|tokenizers|torch|transformers|typer)=='
 	OMP_NUM_THREADS=1 $(VENV_LOWEST)/bin/pytest -x $(LOWEST)
+
+# On a machine with a CUDA device; without one everything is skipped.
+test-gpu: setup
+	$(BIN)/pytest -rs tests/gpu
 
 test-vllm: $(VENV_VLLM)/.done
 	OMP_NUM_THREADS=1 $(VENV_VLLM)/bin/pytest tests/vllm

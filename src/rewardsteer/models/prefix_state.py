@@ -147,7 +147,7 @@ class PrefixState:
         """
         known = self.lengths
         more = (lengths - known)[(known > 0) & (lengths >= known)]
-        grown = int(more.mode().values) if len(more) else 0
+        grown = int(more.cpu().mode().values) if len(more) else 0
         before, after, real = self._aligned(ids, grown)
         same = ((before == after) | ~real).all(dim=1)
         return grown, same & (known > 0) & (lengths == known + grown)
