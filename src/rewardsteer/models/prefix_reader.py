@@ -14,6 +14,7 @@ size.
 
 import inspect
 from collections.abc import Sequence
+from statistics import multimode
 from typing import Any
 
 import torch
@@ -220,7 +221,7 @@ class PrefixReader:
         shared = state.shared(torch.arange(len(ids)), ids, lengths)
         same = (shared == lengths) & (state.lengths == lengths)
         new = lengths - shared.clamp(max=lengths - 1)
-        columns = int(new[shared > 0].cpu().mode().values) if bool((shared > 0).any()) else 1
+        columns = min(multimode(new[shared > 0].tolist())) if bool((shared > 0).any()) else 1
         stays = (lengths > columns) & (new <= columns)
         rows = (stays & (state.lengths != lengths - columns)).nonzero().squeeze(1)
         if len(rows):

@@ -6,6 +6,7 @@ K candidates, X hidden or vocabulary size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import multimode
 from typing import Any
 
 import torch
@@ -147,7 +148,7 @@ class PrefixState:
         """
         known = self.lengths
         more = (lengths - known)[(known > 0) & (lengths >= known)]
-        grown = int(more.cpu().mode().values) if len(more) else 0
+        grown = min(multimode(more.tolist())) if len(more) else 0
         before, after, real = self._aligned(ids, grown)
         same = ((before == after) | ~real).all(dim=1)
         return grown, same & (known > 0) & (lengths == known + grown)
