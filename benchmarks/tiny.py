@@ -51,7 +51,7 @@ ARCHITECTURES: dict[str, dict[str, Any]] = {
         "num_layers": 2, "num_heads": 2, "attention_types": [[["global", "local"], 1]],
         "window_size": 8,
     },
-    "gpt_bigcode": _GPT, "codegen": {**_GPT, "rotary_dim": 8},
+    "gpt_bigcode": _GPT,
     "opt": {"ffn_dim": 64, "word_embed_proj_dim": _SIZE}, "bloom": {"n_layer": 2, "n_head": 2},
     "falcon": {"head_dim": None},
     "mpt": {"d_model": _SIZE, "n_heads": 2, "n_layers": 2, "max_seq_len": _LIMIT},

@@ -2,12 +2,14 @@
 backbones under other names."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoModelForCausalLM,
     AutoModelForSequenceClassification,
@@ -22,6 +24,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.models.capabilities import same_changes, same_states
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.vocabulary import RewardProjection, VocabularyHead, limit_tokens
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader, reads_cached
 from rewardsteer.models.prefix_state import left_pad
@@ -212,3 +215,34 @@ def test_a_long_prompt_is_read_before_its_candidates():
             torch.testing.assert_close(answer, expected, atol=1e-4, rtol=1e-4)
     assert max(mask.shape[-2] for mask in masks if mask is not None and mask.dim() == 4) == 2
     assert (reader.forwards, reader.tokens) == ([2, 2], [302, 282])
+
+
+@pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2"])
+def test_an_encoder_classifier_is_one_sentence(kind, tmp_path):
+    config = AutoConfig.for_model(
+        kind, vocab_size=80, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, num_labels=1, pooler_hidden_size=32,
+    )
+    AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
+    character_tokenizer().save_pretrained(tmp_path)
+    with pytest.raises(CheckpointError, match="encoders such as BERT"):
+        Scorer.load(tmp_path, device="cpu")
+
+
+def test_the_best_next_token_is_one_that_can_be_generated():
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    layer = RewardProjection(8, len(tokenizer) + 20, bias=False)
+    model = SimpleNamespace(get_output_embeddings=lambda: layer)
+    hidden = torch.randn(6, 8)
+    with torch.no_grad():
+        layer.weight[len(tokenizer) :] = 5 * hidden[:1].sign()
+    whole = VocabularyHead(layer).best_next_token(hidden)
+    limit_tokens(model, tokenizer)
+    head = VocabularyHead(layer)
+    expected = head.next_token(hidden)[:, : len(tokenizer)].max(dim=-1).values
+    torch.testing.assert_close(head.best_next_token(hidden), expected)
+    assert not torch.allclose(whole, expected)
+    tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
+    limit_tokens(model, tokenizer)
+    assert layer.generated == len(tokenizer) - 1

@@ -47,6 +47,21 @@ def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> 
     )
 
 
+def check_scalar(base: Any, source: str | Path) -> None:
+    """Refuse a classifier whose reward is not read off the last token by a linear ``score``.
+
+    Raises:
+        CheckpointError: an encoder (BERT, RoBERTa, DeBERTa, …) or another kind of classifier.
+    """
+    if isinstance(getattr(base, "score", None), torch.nn.Linear):
+        return
+    raise CheckpointError(
+        f"{source} is a {type(base).__name__}, which has no linear 'score' layer over the last "
+        "token: encoders such as BERT, RoBERTa and DeBERTa read whole texts at once and give no "
+        "rewards of prefixes. Use a decoder such as Llama, Qwen, Mistral, GPT-NeoX or Gemma."
+    )
+
+
 def refuse_pickles(folder: Path, head: HeadConfig) -> None:
     """Raise `CheckpointError` where the only weights are of a kind that runs code when read."""
     pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]

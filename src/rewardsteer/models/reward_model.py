@@ -36,7 +36,7 @@ from rewardsteer.models.heads.vocabulary import (
     install_projection,
 )
 from rewardsteer.models.last_layer import at_places
-from rewardsteer.models.loading import load_base, open_vocabulary, refuse_pickles
+from rewardsteer.models.loading import check_scalar, load_base, open_vocabulary, refuse_pickles
 from rewardsteer.models.logits import check_saved
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
@@ -276,11 +276,7 @@ class RewardModel(nn.Module):
         if head.kind == "vocabulary":
             init = head.model_copy(update={"init": "lm_head"}) if trained else head
             return cls(open_vocabulary(base, init), head)
-        if not isinstance(getattr(base, "score", None), nn.Linear):
-            raise CheckpointError(
-                f"{type(base).__name__} has no linear 'score' layer over its last token; expected "
-                "a decoder backbone such as Llama, Qwen, Mistral, GPT-NeoX, Gemma or GPT-2."
-            )
+        check_scalar(base, source)
         size = base.score.in_features
         if not trained:
             with gathered(base.score.parameters()):
@@ -325,6 +321,8 @@ class RewardModel(nn.Module):
             )
         if head.kind == "vocabulary":
             install_projection(base)
+        else:
+            check_scalar(base, folder)
         mlp = None
         if head.kind == "scalar" and head.layers == "mlp":
             mlp = build_mlp(base.score.in_features).to(base.score.weight.device)

@@ -16,7 +16,13 @@ class RewardProjection(nn.Linear):
 
     Sharded training (FSDP, ZeRO-3) gathers a layer's parameters around its call and nowhere else,
     so every reading of them is a call. A plain call gives the logits, as generation expects it.
+
+    Attributes:
+        generated: the best token is one of the first so many, which can be generated; None: of all.
+            Embeddings padded to a round size have rows that no token has.
     """
+
+    generated: int | None = None
 
     def forward(
         self, hidden: Tensor,
@@ -41,7 +47,9 @@ class RewardProjection(nn.Linear):
         if read == "soft":
             return vocabulary_logsumexp(hidden, self.weight, self.bias, temperature=temperature)
         if read == "best":
-            tokens = vocabulary_argmax(hidden, self.weight, self.bias)
+            real = self.generated
+            bias = None if self.bias is None else self.bias[:real]
+            tokens = vocabulary_argmax(hidden, self.weight[:real], bias)
         assert tokens is not None, "which tokens to read"
         return gather_products(hidden, self.weight, tokens, self.bias)
 
@@ -57,6 +65,16 @@ def install_projection(model: Any) -> None:
     layer = model.get_output_embeddings()
     if type(layer) is nn.Linear:
         model.set_output_embeddings(RewardProjection.sharing(layer))
+
+
+def limit_tokens(model: Any, tokenizer: Any) -> None:
+    """Tell a causal language model's `RewardProjection` which tokens can be generated: those of the
+    tokenizer, but for a padding token that was added at the end."""
+    layer = model.get_output_embeddings()
+    count = min(max(tokenizer.get_vocab().values()) + 1, layer.out_features)
+    if tokenizer.pad_token_id == count - 1 and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        count -= 1
+    layer.generated = count
 
 
 class VocabularyHead:
