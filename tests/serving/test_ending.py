@@ -1,5 +1,6 @@
 """The command: a signal to end loses no accepted request, and what cannot be served is refused."""
 
+import json
 import sys
 import threading
 import time
@@ -153,7 +154,7 @@ def test_vllm_is_started_with_our_processor(root, monkeypatch):
     assert program == words[0] == sys.executable
     assert KEY not in words
     assert environment["VLLM_API_KEY"] == KEY
-    assert environment["REWARDSTEER_REWARD_MODEL"] == str(root / "reward")
+    assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "reward")]
     assert words[1:] == [
         "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
         "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
