@@ -136,6 +136,11 @@ def test_tools_reach_the_chat_template_and_nothing_else():
     assert talk[0].model_dump() == {"role": "user", "content": "x"}
     with pytest.raises(DataError, match=r"refuses the conversation: No critics"):
         render_prompt([Message(role="critic", content="x")], chat, tokenizer)
+    silent = character_tokenizer()
+    silent.chat_template = "{% for m in messages %}[{{ m.role }}]{{ m.content }}{% endfor %}"
+    for given, tools in ((talk, None), (talk[:1], [{"name": "add"}])):
+        with pytest.raises(DataError, match="writes no tools and tool calls"):
+            render_prompt(given, chat, silent, tools=tools)
     turns = {"user": "{content}", "assistant": "{content}", "tool": "{content}"}
     with pytest.raises(DataError, match="cannot write tools"):
         render_prompt(talk, Template(turns=turns), tokenizer)

@@ -42,6 +42,13 @@ def write_chat(
             f"The tokenizer {tokenizer.name_or_path} has no chat template; use a chat model or "
             "template.kind=text."
         )
+    written = str(tokenizer.chat_template)
+    called = any(message.get("tool_calls") for message in messages)
+    if (tools and "tools" not in written) or (called and "tool_calls" not in written):
+        raise DataError(
+            f"The chat template of {tokenizer.name_or_path} writes no tools and tool calls; use a "
+            "tokenizer whose template does, or leave these rows out."
+        )
     try:
         text: str = tokenizer.apply_chat_template(
             list(messages), tools=tools, tokenize=False, add_generation_prompt=answer
