@@ -58,7 +58,7 @@ def test_methods_answer_and_say_what_it_cost(answer, method, model, options):
         # The model's own chat format, once.
         assert row["prompt"].count("<|im_start|>user\n") == 1
         assert row["prompt"].endswith("<|im_start|>assistant\n")
-        assert (row["cost"]["reward_calls"] > 0) == (method != "none")
+        assert (row["cost"]["rm_calls"] > 0) == (method != "none")
 
 
 @pytest.mark.parametrize(("method", "model", "options"), [GUIDED[0], GUIDED[2]])
