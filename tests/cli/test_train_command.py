@@ -1,0 +1,54 @@
+"""What `rewardsteer train` shows in a log file: phases, a summary, no lines of libraries."""
+
+import json
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests.fakes import save_tiny
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    place = tmp_path_factory.mktemp("train")
+    save_tiny(place / "base")
+    rows = [
+        {"prompt": f"q{i}", "chosen": "a good answer", "rejected": f"bad {i}"} for i in range(40)
+    ]
+    (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    command(place, "data", "prepare", "pairs", "--path", "pairs.jsonl", "--tokenizer", "base",
+            "--out", "data")
+    return place
+
+
+def command(place, *arguments):
+    result = subprocess.run(
+        [sys.executable, "-m", "rewardsteer", *arguments], capture_output=True, text=True,
+        cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+    )
+    assert result.returncode == 0, result.stderr
+    return result
+
+
+def test_phases_a_summary_and_nothing_else(place):
+    result = command(
+        place, "train", "tldr/farma", "rounds=1", "base_model=base", "prepared=data", "data=null",
+        "optimiser.max_steps=2", "optimiser.precision=fp32", "attn_implementation=null",
+        "log.log_steps=1", "log.save_steps=0", "--out", "out",
+    )
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert lines[0] == "Loading base …"
+    phases = [line for line in lines if line.startswith("phase ")]
+    assert len(phases) == 1  # of one round
+    assert all("loss" in line and "accuracy" in line for line in phases)
+    assert any(line.startswith("reward model: out/model") for line in lines)
+    assert lines[-1] == (
+        "next: rewardsteer evaluate preference --reward-model out/model --data data"
+    )
+    for noise in ("kernels", "accelerator", "{'loss'", "packing", "\r", "\x1b", "%|"):
+        assert noise not in result.stderr, noise
+    # What is diagnosis stands in the log.
+    assert "padding" in (place / "out" / "log.txt").read_text()
