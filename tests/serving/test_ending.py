@@ -1,5 +1,6 @@
 """The command: a signal to end loses no accepted request, and what cannot be served is refused."""
 
+import importlib.util
 import json
 import sys
 import threading
@@ -142,7 +143,11 @@ def test_vllm_is_refused_where_it_is_absent(root, monkeypatch):
 
 def test_vllm_is_started_with_our_processor(root, monkeypatch):
     started = []
-    monkeypatch.setattr("importlib.util.find_spec", lambda name: object())
+    find = importlib.util.find_spec
+    monkeypatch.setattr(
+        "importlib.util.find_spec",
+        lambda name, *more: object() if name == "vllm" else find(name, *more),
+    )
     monkeypatch.setattr("os.execve", lambda *words: started.append(words) or sys.exit(0))
     result = CliRunner(env={"REWARDSTEER_API_KEY": KEY}).invoke(app, [
         "serve", "--model", str(root / "policy"), "--reward-model", str(root / "reward"),
