@@ -5,6 +5,7 @@ import json
 import sys
 import threading
 import time
+from pathlib import Path
 
 import httpx
 import pytest
@@ -160,11 +161,16 @@ def test_vllm_is_started_with_our_processor(root, monkeypatch):
     assert KEY not in words
     assert environment["VLLM_API_KEY"] == KEY
     assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "reward")]
+    # Conversations are written as the reward model was trained on them.
+    written = words.pop(words.index("--chat-template") + 1)
+    assert "Human:" in Path(written).read_text()
     assert words[1:] == [
         "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
         "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
         "--logits-processors", "rewardsteer.decoding.engines.vllm:RewardProcessor",
-        "--max-model-len", "256", "--enforce-eager",
+        "--generation-config", "vllm",
+        "--override-generation-config", '{"temperature": 1.0, "top_k": 0}',
+        "--chat-template", "--max-model-len", "256", "--enforce-eager",
     ]
     plain = command("m", guided=False, name="n", host="h", port=1, dtype="float32", options={})
     assert "--logits-processors" not in plain
