@@ -87,7 +87,7 @@ def test_needs_a_value_of_prefixes(folders, caplog):  # noqa: F811
         build_method(config, whole)
     with pytest.raises(MismatchError, match="'cd' needs a reward model with a scalar"):
         build_method(config, make_scorer(folders["llama"], "vocabulary"))
-    with pytest.raises(MismatchError, match="--reward-model"):
+    with pytest.raises(MismatchError, match="needs a reward model, and there is none"):
         build_method(config)
     with pytest.raises(ConfigError, match="top_k must be at least 1"):
         build_method(DecodingConfig(method="cd", top_k=0), guided_by(folders, "cd"))

@@ -89,7 +89,7 @@ def test_needs_an_autoregressive_reward_model(folders, caplog):  # noqa: F811
         build_method(config, farma)
     with pytest.raises(MismatchError, match="'genarm' needs a reward model with a vocabulary"):
         build_method(config, make_scorer(folders["llama"], "scalar", "partial"))
-    with pytest.raises(MismatchError, match="--reward-model"):
+    with pytest.raises(MismatchError, match="needs a reward model, and there is none"):
         build_method(config)
     with caplog.at_level(logging.WARNING):
         build_method(config, make_scorer(folders["llama"], "vocabulary"))

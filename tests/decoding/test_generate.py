@@ -242,7 +242,7 @@ class TestBadInput:
         assert "does not say" in caplog.text
 
     def test_no_reward_model(self):
-        with pytest.raises(MismatchError, match="--reward-model"):
+        with pytest.raises(MismatchError, match="needs a reward model, and there is none"):
             build_method(DecodingConfig(method="farma"))
 
     def test_unknown_method(self):

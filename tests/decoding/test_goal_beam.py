@@ -424,12 +424,12 @@ def test_tokens_unknown_to_the_reward_model(folders):
 
 
 def test_no_goal(folders):
-    with pytest.raises(MismatchError, match=r"'goal_beam' needs a goal state .* --goal"):
+    with pytest.raises(MismatchError, match=r"'goal_beam' needs a goal state .* as the goal"):
         build_method(settings(), make_scorer(folders["llama"]))
 
 
 def test_no_reward_model():
-    with pytest.raises(MismatchError, match="--reward-model"):
+    with pytest.raises(MismatchError, match="needs a reward model, and there is none"):
         build_method(settings(), None, make_goal())
 
 

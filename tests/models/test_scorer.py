@@ -220,9 +220,6 @@ class TestVocabulary:
 
 class TestHead:
     def test_wrong_head(self, base):
-        with pytest.raises(MismatchError, match=r"'farma' needs .* vocabulary head .* scalar head"):
-            check_head("farma", make(base), "vocabulary")
-
-    def test_none_given(self):
-        with pytest.raises(MismatchError, match="--reward-model"):
-            check_head("args", None, "scalar")
+        expected = r"The judge needs .* vocabulary head .* scalar head .*; judge by another"
+        with pytest.raises(MismatchError, match=expected):
+            check_head("The judge", make(base), "vocabulary", "judge by another")

@@ -19,6 +19,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -48,7 +49,6 @@ def generate_command(
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
-    from rewardsteer.decoding.methods import METHODS
 
     folders, weights, written = reward_model or [], weight or [], read_template(template)
     check_model(model)
@@ -119,8 +119,8 @@ def _complete(config: "DecodingConfig", model: str) -> "DecodingConfig":
 
 def _natural_method(folders: list[Path]) -> str:
     """What the (first) reward model was trained for; none without one."""
+    from rewardsteer.decoding.fitting import natural_method
     from rewardsteer.models.checkpoint import read_card
-    from rewardsteer.models.compatibility import natural_method
 
     if not folders:
         return "none"
@@ -187,6 +187,7 @@ def _check_weights(
             adds rewards to next-token logits can use.
     """
     from rewardsteer.decoding.config import check_weights
+    from rewardsteer.decoding.fitting import adding_methods
     from rewardsteer.decoding.methods import adds_rewards
     from rewardsteer.errors import ConfigError
 
@@ -195,7 +196,7 @@ def _check_weights(
     if steered and not adds_rewards(config.method):
         raise ConfigError(
             f"The method {config.method!r} takes one reward model and no --weight-schedule, "
-            "--target-kl or --max-kl; use farma, genarm, args, pargs or cd."
+            f"--target-kl or --max-kl; use {adding_methods()}."
         )
     if models > 1 or len(weights) > 1:
         check_weights(models, weights or [1.0] * models)
@@ -210,6 +211,7 @@ def _load_goal(
     Raises:
         ConfigError: a goal was given to a method that uses none.
     """
+    from rewardsteer.decoding.fitting import goal_methods
     from rewardsteer.decoding.methods import wants_goal
     from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import load_goal
@@ -219,7 +221,7 @@ def _load_goal(
         if source or name:
             raise ConfigError(
                 f"The method {config.method!r} uses no goal state; leave out --goal and "
-                "--goal-name, or use the method goal_beam or goal_filter."
+                f"--goal-name, or use the method {goal_methods()}."
             )
         return None
     if source is None and reward_model is not None:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rewardsteer.cli.completion import complete_method
+from rewardsteer.decoding.methods import METHODS
 
 MAIN, MODELS, GUIDANCE = "Prompts and answers", "Models", "Guidance"
 SAMPLING, BEAM, RUNNING = "Sampling", "Steps of goal_beam", "Running"
@@ -42,9 +43,8 @@ Output = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help="none, farma, genarm, args, pargs, cd, best_of_n, goal_beam, cards, goal_filter, "
-        "speculative_rejection. Default: farma, genarm, args or pargs, by the reward "
-        "model; none without one.",
+        help=f"{', '.join(METHODS.names())}. Default: what the reward model was trained for; none "
+        "without one.",
         autocompletion=complete_method,
         rich_help_panel=GUIDANCE,
     ),
@@ -53,14 +53,14 @@ RewardModels = Annotated[
     list[Path] | None,
     typer.Option(
         help="Reward model folder (from 'rewardsteer train'); several with --weight for each, "
-        "for farma, genarm, args, pargs and cd.",
+        "for methods that add rewards to next-token logits.",
         rich_help_panel=MODELS,
     ),
 ]
 GoalFile = Annotated[
     Path | None,
     typer.Option(
-        help="Goal states of goal_beam and goal_filter (from 'rewardsteer goal-state'): a "
+        help="Goal states, for the methods that use one (from 'rewardsteer goal-state'): a "
         "file, or a folder that holds one; default: the reward model's folder.",
         rich_help_panel=GUIDANCE,
     ),
@@ -112,8 +112,8 @@ MaxKl = Annotated[
 TopK = Annotated[
     int | None,
     typer.Option(
-        help="Tokens to draw from, 0 for all; candidates of args, pargs and cd. Default: the "
-        "policy's own setting, else all; 10 candidates.",
+        help="Tokens to draw from, 0 for all; or the candidates that a method asks a scalar "
+        "reward model about. Default: the policy's own setting, else all; 10 candidates.",
         rich_help_panel=SAMPLING,
     ),
 ]

@@ -15,6 +15,7 @@ from rewardsteer.cli.starting import (
     say,
 )
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
@@ -43,10 +44,17 @@ Output = Annotated[
         help="JSONL, one inspection a line. 'rewardsteer report RUN' shows RUN/*inspections.jsonl."
     ),
 ]
-MethodName = Annotated[str, typer.Option(help="Decoding method whose guidance is shown.")]
+MethodName = Annotated[
+    str,
+    typer.Option(help=f"Decoding method whose guidance is shown: {', '.join(METHODS.names())}."),
+]
 Weight = Annotated[float, typer.Option(help="Weight of the rewards.")]
 Temperature = Annotated[float, typer.Option(help="Of policy and guided distribution.")]
-TopK = Annotated[int, typer.Option(help="Candidates of args, pargs and cd; tokens drawn from.")]
+TopK = Annotated[
+    int,
+    typer.Option(help="Candidates that a method asks a scalar reward model about; tokens drawn "
+                      "from."),
+]
 MaxNewTokens = Annotated[int, typer.Option(help="Longest generated completion.")]
 Seed = Annotated[int, typer.Option(help="Of generated completions.")]
 Goal = Annotated[
@@ -78,7 +86,6 @@ def inspect_command(
     from rewardsteer.cli.score import find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
-    from rewardsteer.decoding.methods import METHODS
     from rewardsteer.errors import OutputError
     from rewardsteer.models.checkpoint import library_versions
 

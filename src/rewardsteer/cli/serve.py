@@ -9,6 +9,7 @@ from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDty
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -24,8 +25,9 @@ RewardModel = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help="Method of requests that name none. Default: farma, genarm, args or pargs, by the "
-        "reward model; none without one."
+        help=f"Method of requests that name none: {', '.join(METHODS.names())}; those that cannot "
+        "share a batch are refused. Default: what the reward model was trained for; none without "
+        "one."
     ),
 ]
 Weight = Annotated[float, typer.Option(help="Weight of requests that give none.")]
@@ -81,7 +83,6 @@ def serve_command(
     The API key is never given on the command line, where others could read it.
     """
     from rewardsteer.configuration import load_config
-    from rewardsteer.decoding.methods import METHODS
     from rewardsteer.errors import ConfigError
     from rewardsteer.serving.config import ServingConfig
 
@@ -138,8 +139,8 @@ def _load(
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.fitting import natural_method
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-    from rewardsteer.models.compatibility import natural_method
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.serving.served import Served, goals_of
 

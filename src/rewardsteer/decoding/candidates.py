@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, finite
 from rewardsteer.decoding.weights import Weight
 from rewardsteer.errors import ConfigError
@@ -28,13 +29,18 @@ class CandidateGuide:
         config: ``top_k`` is used, and see `Weight`.
 
     Raises:
+        MismatchError: see `check_scorer`.
         ConfigError: no number of candidates.
     """
 
     level: Literal["token"] = "token"
+    needs = "scalar"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
     asks_candidates = True
 
     def __init__(self, name: str, scorer: Rewarder, config: DecodingConfig) -> None:
+        check_scorer(name, type(self), scorer)
         if config.top_k == 0:
             raise ConfigError(
                 f"The method {name!r} asks the reward model about the policy's top_k best tokens; "

@@ -8,9 +8,10 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Prefix, Reads, Rewarder, finite
 from rewardsteer.decoding.weights import Weight
-from rewardsteer.models.compatibility import check_head, members
+from rewardsteer.models.compatibility import members
 
 
 class VocabularyGuide:
@@ -23,15 +24,18 @@ class VocabularyGuide:
         normalise: read rewards as logits of a language model and add its log-probabilities.
 
     Raises:
-        MismatchError: no reward model, or one with another head.
+        MismatchError: see `check_scorer`.
     """
 
     level: Literal["token"] = "token"
+    needs = "vocabulary"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
 
     def __init__(
         self, name: str, scorer: Rewarder, config: DecodingConfig, *, normalise: bool = False
     ) -> None:
-        check_head(name, scorer, "vocabulary")
+        check_scorer(name, type(self), scorer)
         self.name = name
         self.scorer = scorer
         self.weight = Weight(config)

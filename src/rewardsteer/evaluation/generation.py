@@ -59,7 +59,7 @@ def compare(
         DataError: two entries would share a file, or a file holds answers to other prompts.
         MismatchError: the judge has no scalar head, or another tokenizer than the policy.
     """
-    check_head("the judge", judge.scorer, "scalar")
+    check_head("The judge", judge.scorer, "scalar", "judge by another")
     check_vocabulary(tokenizer, judge.scorer.tokenizer)
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)

@@ -299,8 +299,8 @@ def _check(
         raise ConfigError("A goal state belongs to one reward model; inspect with that one alone.")
     if rule is not None and rule.signal == "similarity" and goal is None:
         raise ConfigError(
-            "A filter by similarity needs a goal state and there is none; pass --goal (make one "
-            "with 'rewardsteer goal-state') or filter by reward."
+            "A filter by similarity needs a goal state and there is none; make one with "
+            "'rewardsteer goal-state', or filter by reward."
         )
     for what, ids in (("prompt", prompt_ids), ("completion", completion_ids)):
         if not len(ids):

@@ -135,8 +135,8 @@ def require_goal(method: str, goal: GoalState | None, scorer: Any) -> GoalState:
     """
     if goal is None:
         raise MismatchError(
-            f"The method {method!r} needs a goal state and none was given; pass one with --goal "
-            "(make it with 'rewardsteer goal-state')."
+            f"The method {method!r} needs a goal state and none was given; make one with "
+            "'rewardsteer goal-state' and give it as the goal."
         )
     check_goal(goal, scorer)
     return goal

@@ -1,4 +1,4 @@
-"""Whether a policy and a reward model speak of the same tokens, and a method of the same head.
+"""Whether a policy and a reward model have the same tokens, and a reward model the head needed.
 
 Guided decoding adds rewards to logits by token id, so both tokenizers must give every id the same
 token. What lies beyond the tokenizers does not matter: embeddings padded to a round size, or a
@@ -7,14 +7,10 @@ special token (an added padding token, say) that only one of the two has.
 Where several reward models guide at once, each of them must fit.
 """
 
-import logging
 from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.errors import MismatchError
-from rewardsteer.models.checkpoint import CheckpointCard
-
-logger = logging.getLogger(__name__)
 
 
 def members(scorer: Any) -> Sequence[Any]:
@@ -53,86 +49,37 @@ def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
         )
 
 
-def check_head(method: str, scorer: Any, needed: str, *, single: bool = False) -> None:
-    """Refuse a reward model whose head is of the wrong kind for a decoding method.
+_HEADS = {
+    "scalar": "a scalar head (one reward per prefix)",
+    "vocabulary": "a vocabulary head (one reward per next token)",
+}
+
+
+def check_head(user: str, scorer: Any, needed: str, remedy: str) -> None:
+    """Refuse a reward model with the wrong head.
 
     Args:
-        method: name of the method, for the message.
-        scorer: the reward model, an ensemble, or None when the user gave none.
-        needed: ``scalar``, ``vocabulary`` or ``any`` (of one reward model).
-        single: the method takes one reward model.
+        user: what needs it, as a sentence begins.
+        scorer: the reward model.
+        needed: ``scalar`` or ``vocabulary``.
+        remedy: what to do instead, as the sentence ends.
 
     Raises:
-        MismatchError: no reward model, the wrong head, or several where one is needed.
+        MismatchError: the head is of the other kind.
     """
-    if scorer is None:
+    if scorer.head_kind != needed:
         raise MismatchError(
-            f"The method {method!r} needs a reward model and none was given; pass one with "
-            "--reward-model."
+            f"{user} needs a reward model with {_HEADS[needed]}, but {shown_name(scorer)} has "
+            f"{_HEADS[scorer.head_kind]}; {remedy}."
         )
-    meaning = {
-        "scalar": "a scalar head (one reward per prefix)",
-        "vocabulary": "a vocabulary head (one reward per next token)",
-    }
-    fitting = {
-        "scalar": "args, pargs, cd, cards, speculative_rejection or best_of_n",
-        "vocabulary": "farma, genarm or best_of_n",
-    }
-    several = members(scorer)
-    if (single or needed == "any") and len(several) > 1:
-        raise MismatchError(
-            f"The method {method!r} takes one reward model, got {len(several)}; leave out all but "
-            "one, or use a method that adds rewards to next-token logits."
-        )
-    for one in several:
-        if needed not in ("any", one.head_kind):
-            raise MismatchError(
-                f"The method {method!r} needs a reward model with {meaning[needed]}, but "
-                f"{_told(one)} has {meaning[one.head_kind]}; use it with {fitting[one.head_kind]}, "
-                "or train another."
-            )
-
-
-def natural_method(card: CheckpointCard) -> str:
-    """The method that a reward model was trained for."""
-    if card.head.kind == "vocabulary":
-        return "genarm" if card.reads_log_probabilities else "farma"
-    return "pargs" if "partial" in card.objective.split("+") else "args"
 
 
 def trained_with(scorer: Any, objective: str) -> bool:
     """Whether some reward model says that an objective took part in its training."""
-    return any(objective in _objectives(one) for one in members(scorer))
+    return any(objective in objectives_of(one) for one in members(scorer))
 
 
-def check_training(method: str, scorer: Any, fitting: Sequence[str], others: str) -> None:
-    """Refuse a reward model that says it was trained on something else; warn where it says nothing.
-
-    Args:
-        method: name of the method, for the message.
-        scorer: the reward model, or an ensemble.
-        fitting: objectives, one of which must have taken part in its training.
-        others: methods that would take such a reward model, for the message.
-
-    Raises:
-        MismatchError: names the objective it was trained with.
-    """
-    wanted = " or ".join(repr(name) for name in fitting)
-    for one in members(scorer):
-        if not _objectives(one):
-            logger.warning(
-                "The reward model does not say what it was trained on; %s needs one trained with "
-                "the objective %s.", method, wanted,
-            )
-        elif not any(name in _objectives(one) for name in fitting):
-            raise MismatchError(
-                f"The method {method!r} needs a reward model trained with the objective {wanted}, "
-                f"but {_told(one)} was trained with {one.objective!r}; use it with {others}, or "
-                "train another."
-            )
-
-
-def _objectives(scorer: Any) -> list[str]:
+def objectives_of(scorer: Any) -> list[str]:
     """Names of the objectives that took part in the training; none where it is not known. A model
     whose rewards are values ended with another one than ``autoregressive``."""
     names = [name for name in getattr(scorer, "objective", "").split("+") if name]
@@ -141,7 +88,8 @@ def _objectives(scorer: Any) -> list[str]:
     return names
 
 
-def _told(scorer: Any) -> str:
+def shown_name(scorer: Any) -> str:
+    """What messages call a reward model."""
     return getattr(scorer, "name", "") or "the given one"
 
 

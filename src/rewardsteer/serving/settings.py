@@ -6,6 +6,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import adding_methods
 from rewardsteer.decoding.methods import adds_rewards
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
@@ -73,7 +74,7 @@ def check_meaning(request: Guidance, config: DecodingConfig, served: Served) -> 
                 continue
             raise bad_request(
                 f"{name} means nothing to the method {config.method!r}, which adds no rewards to "
-                "next-token logits; leave it out, or use farma, genarm, args, pargs or cd.", name,
+                f"next-token logits; leave it out, or use {adding_methods()}.", name,
             )
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options are for streams; set stream to true, or leave them out.",

@@ -27,10 +27,10 @@ from rewardsteer.decoding.engines.vllm_requests import (
     WEIGHT,
     check_top_k,
 )
+from rewardsteer.decoding.fitting import natural_method
 from rewardsteer.decoding.methods import asks_candidates
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
-from rewardsteer.models.compatibility import natural_method
 from rewardsteer.serving.vllm_template import chat_template
 
 _MODULE = "vllm.entrypoints.openai.api_server"

@@ -15,6 +15,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
+from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.hf import stop_ids
@@ -30,7 +31,10 @@ from rewardsteer.decoding.engines.vllm_requests import (
 )
 from rewardsteer.decoding.guide import Method, Reads, TokenGuide
 from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.methods.none import Plain
 from rewardsteer.decoding.requests import Request
+from rewardsteer.decoding.vocabulary import VocabularyGuide
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.compatibility import check_vocabularies, members
@@ -38,8 +42,8 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.records import Cost, Generation
 
 PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
-# Whose rules the processor knows, and what needs samples alone.
-_METHODS = ("none", "farma", "genarm", "args", "pargs", "cd", "best_of_n")
+# The guides whose rules the processor has.
+_RULES = (Plain.open, VocabularyGuide.open, CandidateGuide.open)
 # Rows handed over at once, as a multiple of those decoded together: at the end of each such part
 # the batch runs empty, and only what came before it is written.
 _PART = 8
@@ -182,7 +186,7 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
     """Raise `ConfigError` unless vLLM can do this by the processor."""
     controls = (config.weight_end, config.target_kl, config.max_kl)
     wanting = {
-        f"the method {config.method!r}": config.method not in _METHODS,
+        f"the method {config.method!r}": not _runs(config.method),
         "several reward models": len(members(method.scorer)) > 1,
         "a schedule or KL of the weight": any(control is not None for control in controls),
     }
@@ -191,6 +195,12 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
             raise ConfigError(f"The vLLM engine does not know {what}; use --engine transformers.")
     if method.level == "token" and getattr(method.scorer, "head_kind", None) == "scalar":
         check_top_k(config.top_k)
+
+
+def _runs(name: str) -> bool:
+    """Whether a method needs whole samples alone, or guides by a rule that the processor has."""
+    kind = METHODS.get(name) if name in METHODS else None
+    return kind is not None and (kind.level == "response" or getattr(kind, "open", None) in _RULES)
 
 
 def _wish(guide: TokenGuide, config: DecodingConfig) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 A method is called as ``method(scorer, config)``, scorer None when the user gave no reward model; a
 token guide takes several as one, a `rewardsteer.decoding.ensemble.RewardEnsemble`.
+What reward model it needs its class declares, see `rewardsteer.decoding.fitting`.
 One whose class attribute ``wants_goal`` is true is called as ``method(scorer, config, goal)``.
 """
 

@@ -5,7 +5,7 @@ import logging
 from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
-from rewardsteer.models.compatibility import check_head, trained_with
+from rewardsteer.models.compatibility import trained_with
 
 logger = logging.getLogger(__name__)
 
@@ -20,10 +20,11 @@ class Args(CandidateGuide):
         ConfigError: top_k is 0.
     """
 
+    default_for = ""
+
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head("args", scorer, "scalar")
+        super().__init__("args", scorer, config)
         if trained_with(scorer, "partial"):
             logger.warning(
                 "The reward model was trained on partial responses: with it, args is pargs."
             )
-        super().__init__("args", scorer, config)

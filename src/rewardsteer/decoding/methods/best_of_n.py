@@ -6,10 +6,10 @@ from typing import Literal
 import numpy as np
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Choice, Reads, Rewarder
 from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.errors import NonFiniteError
-from rewardsteer.models.compatibility import check_head
 
 
 class BestOfN:
@@ -26,9 +26,12 @@ class BestOfN:
 
     name = "best_of_n"
     level: Literal["response"] = "response"
+    needs = "any"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head(self.name, scorer, "any")
+        check_scorer(self.name, type(self), scorer)
         require_draws(self.name, config)
         self.scorer = scorer
         self.samples = config.n

@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.compatibility import check_head
 
 
 class Cards:
@@ -43,9 +43,12 @@ class Cards:
 
     name = "cards"
     level: Literal["segment"] = "segment"
+    needs = "scalar"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head(self.name, scorer, "scalar", single=True)
+        check_scorer(self.name, type(self), scorer)
         if config.reward_target is None:
             raise ConfigError(
                 "The method 'cards' needs a reward_target: a reward a little above what the "

@@ -3,7 +3,6 @@
 from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
-from rewardsteer.models.compatibility import check_head, check_training
 
 
 class Cd(CandidateGuide):
@@ -21,7 +20,7 @@ class Cd(CandidateGuide):
         ConfigError: top_k is 0.
     """
 
+    trained_on = ("partial", "goal_contrastive")
+
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head("cd", scorer, "scalar")
-        check_training("cd", scorer, ("partial", "goal_contrastive"), "args or best_of_n")
         super().__init__("cd", scorer, config)

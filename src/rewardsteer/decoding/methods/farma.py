@@ -17,6 +17,8 @@ class Farma(VocabularyGuide):
         MismatchError: no reward model, or one without a vocabulary head.
     """
 
+    default_for = ""
+
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         super().__init__("farma", scorer, config)
         if trained_with(scorer, "autoregressive"):

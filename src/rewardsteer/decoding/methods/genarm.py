@@ -3,7 +3,6 @@
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
 from rewardsteer.decoding.vocabulary import VocabularyGuide
-from rewardsteer.models.compatibility import check_training
 
 
 class GenArm(VocabularyGuide):
@@ -19,6 +18,8 @@ class GenArm(VocabularyGuide):
             else.
     """
 
+    trained_on = ("autoregressive",)
+    default_for = "autoregressive"
+
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
         super().__init__("genarm", scorer, config, normalise=True)
-        check_training("genarm", scorer, ("autoregressive",), "farma")

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from typing import Literal
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Judged, Reads, Rewarder
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.goals.files import require_goal
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.compatibility import check_head
 
 
 class GoalBeam:
@@ -33,12 +33,15 @@ class GoalBeam:
 
     name = "goal_beam"
     level: Literal["step"] = "step"
+    needs = "any"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
     wants_goal = True
 
     def __init__(
         self, scorer: Rewarder, config: DecodingConfig, goal: GoalState | None = None
     ) -> None:
-        check_head(self.name, scorer, "any")
+        check_scorer(self.name, type(self), scorer)
         goal = require_goal(self.name, goal, scorer)
         if config.mode == "greedy" and config.beam * config.branches > 1:
             raise ConfigError(

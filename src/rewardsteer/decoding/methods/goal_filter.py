@@ -9,6 +9,7 @@ from typing import Any, Literal
 from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.dropping import watcher
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession, is_number
 from rewardsteer.decoding.sampling import require_draws
@@ -17,7 +18,6 @@ from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
 from rewardsteer.goals.files import require_goal
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.compatibility import check_head
 
 
 class GoalFilter:
@@ -42,12 +42,15 @@ class GoalFilter:
 
     name = "goal_filter"
     level: Literal["group"] = "group"
+    needs = "any"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
     wants_goal = True
 
     def __init__(
         self, scorer: Rewarder, config: DecodingConfig, goal: GoalState | None = None
     ) -> None:
-        check_head(self.name, scorer, "any")
+        check_scorer(self.name, type(self), scorer)
         goal = require_goal(self.name, goal, scorer)
         if goal.keys is not None:
             raise MismatchError(

@@ -14,6 +14,9 @@ class Plain:
 
     name = "none"
     level: Literal["token"] = "token"
+    needs = "none"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
     scorer = None
 
     def __init__(self, scorer: Rewarder | None, config: DecodingConfig) -> None:

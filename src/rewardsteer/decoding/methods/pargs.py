@@ -3,7 +3,6 @@
 from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import Rewarder
-from rewardsteer.models.compatibility import check_head, check_training
 
 
 class Pargs(CandidateGuide):
@@ -15,7 +14,8 @@ class Pargs(CandidateGuide):
         ConfigError: top_k is 0.
     """
 
+    trained_on = ("partial",)
+    default_for = "partial"
+
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head("pargs", scorer, "scalar")
-        check_training("pargs", scorer, ("partial",), "args or best_of_n")
         super().__init__("pargs", scorer, config)

@@ -6,11 +6,11 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guide import Prefix, Rewarder, stop_of
 from rewardsteer.decoding.reviews import ReviewSession
 from rewardsteer.decoding.sampling import require_draws
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.compatibility import check_head
 
 
 class SpeculativeRejection:
@@ -33,9 +33,12 @@ class SpeculativeRejection:
 
     name = "speculative_rejection"
     level: Literal["group"] = "group"
+    needs = "scalar"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
 
     def __init__(self, scorer: Rewarder, config: DecodingConfig) -> None:
-        check_head(self.name, scorer, "scalar", single=True)
+        check_scorer(self.name, type(self), scorer)
         require_draws(self.name, config)
         if config.n > config.batch_size:
             raise ConfigError(

@@ -1,0 +1,107 @@
+"""Which decoding methods a reward model fits, by what the methods' classes declare.
+
+A class declares ``needs`` (the head: ``none``, ``scalar``, ``vocabulary`` or ``any``),
+``trained_on`` (objectives, one of which must have taken part in the training; none: any training
+will do) and ``default_for`` (the objective for whose reward models it is the default, "" for all
+others with its head, None for no default). A new method that declares them appears in every
+message by itself.
+"""
+
+import logging
+from typing import Any
+
+from rewardsteer.decoding.methods import METHODS, adds_rewards, wants_goal
+from rewardsteer.errors import MismatchError
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.compatibility import check_head, members, objectives_of, shown_name
+
+logger = logging.getLogger(__name__)
+
+
+def listed(names: list[str], last: str = "or") -> str:
+    """Names as a sentence lists them: ``a, b or c``."""
+    return f" {last} ".join(part for part in (", ".join(names[:-1]), *names[-1:]) if part)
+
+
+def adding_methods() -> str:
+    """The methods that add rewards to next-token logits, as a sentence lists them."""
+    return listed([name for name in METHODS.names() if adds_rewards(name)])
+
+
+def goal_methods() -> str:
+    """The methods that are guided by a goal state, as a sentence lists them."""
+    return listed([name for name in METHODS.names() if wants_goal(name)])
+
+
+def methods_for(scorer: Any) -> list[str]:
+    """Names of the methods that take a reward model without anything else."""
+    return [name for name in METHODS.names() if _takes(METHODS.get(name), scorer)]
+
+
+def _takes(kind: Any, scorer: Any) -> bool:
+    if getattr(kind, "wants_goal", False) or kind.needs not in ("any", scorer.head_kind):
+        return False
+    known = objectives_of(scorer)
+    return not kind.trained_on or not known or any(name in known for name in kind.trained_on)
+
+
+def check_scorer(name: str, kind: Any, scorer: Any) -> None:
+    """Refuse a reward model that does not fit a method; warn where its training is not known.
+
+    Args:
+        name: of the method.
+        kind: the method's class.
+        scorer: the reward model, an ensemble, or None when there is none.
+
+    Raises:
+        MismatchError: no reward model, several where one is needed, one with the wrong head, or one
+            that says it was trained on something else.
+    """
+    if scorer is None:
+        raise MismatchError(
+            f"The method {name!r} needs a reward model, and there is none; give one, or use the "
+            "method 'none'."
+        )
+    several = members(scorer)
+    if kind.level != "token" and len(several) > 1:
+        raise MismatchError(
+            f"The method {name!r} takes one reward model, got {len(several)}; leave out all but "
+            f"one, or use {adding_methods()}."
+        )
+    for one in several:
+        if kind.needs not in ("any", one.head_kind):
+            check_head(f"The method {name!r}", one, kind.needs, _remedy(one))
+        _check_training(name, kind, one)
+
+
+def _check_training(name: str, kind: Any, scorer: Any) -> None:
+    if not kind.trained_on:
+        return
+    wanted, known = listed([repr(one) for one in kind.trained_on]), objectives_of(scorer)
+    if not known:
+        logger.warning(
+            "The reward model does not say what it was trained on; %s needs one trained with the "
+            "objective %s.", name, wanted,
+        )
+    elif not any(one in known for one in kind.trained_on):
+        raise MismatchError(
+            f"The method {name!r} needs a reward model trained with the objective {wanted}, but "
+            f"{shown_name(scorer)} was trained with {scorer.objective!r}; {_remedy(scorer)}."
+        )
+
+
+def _remedy(scorer: Any) -> str:
+    return f"use it with {listed(methods_for(scorer))}, or train another"
+
+
+def natural_method(card: CheckpointCard) -> str:
+    """The method that a reward model was trained for."""
+    trained = [name for name in card.objective.split("+") if name != "autoregressive"]
+    if card.reads_log_probabilities:
+        trained.insert(0, "autoregressive")
+    found = {
+        kind.default_for: name
+        for name, kind in ((name, METHODS.get(name)) for name in METHODS.names())
+        if kind.needs == card.head.kind and kind.default_for is not None
+    }
+    return next((found[name] for name in trained if name in found), found[""])
