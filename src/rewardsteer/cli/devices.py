@@ -1,6 +1,6 @@
 """Device and dtype options of the commands."""
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,7 +21,15 @@ Dtype = Annotated[
 RewardDtype = Annotated[
     str | None, typer.Option(help="Of the reward model; default: as saved.")
 ]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(
+        help="Spread the policy over devices, instead of --device: auto, balanced, balanced_low_0, "
+        "sequential, or {module: device, ...}.",
+    ),
+]
 
+_MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 _DTYPES = ("float32", "bfloat16", "float16")
 
 
@@ -49,3 +57,36 @@ def parse_dtype(name: str | None) -> "torch.dtype | None":
 
     dtype: torch.dtype = getattr(torch, name)
     return dtype
+
+
+def parse_device_map(text: str | None, device: str, engine: str) -> dict[str, Any]:
+    """The option of `load_policy` that spreads the policy over devices; none without a map.
+
+    Raises:
+        ConfigError: no known map, or one beside a device or another engine.
+    """
+    if text is None:
+        return {}
+    import yaml
+
+    if device != "auto":
+        raise ConfigError(
+            f"--device-map {text} says where the parts of the policy go, and --device {device} "
+            "where all of it goes; leave out one of the two."
+        )
+    if engine != "transformers":
+        raise ConfigError(
+            "--device-map is for the transformers engine; vLLM spreads a policy by --vllm-option "
+            "tensor_parallel_size=2."
+        )
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        value = None
+    places = value.values() if isinstance(value, dict) and value else [None]
+    if value not in _MAPS and not all(isinstance(one, str | int) for one in places):
+        raise ConfigError(
+            f"Unknown --device-map {text!r}; expected one of {', '.join(_MAPS)}, or a mapping of "
+            "modules to devices as {model.embed_tokens: 0, model.layers: cpu}."
+        )
+    return {"device_map": value}

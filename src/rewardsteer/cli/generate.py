@@ -7,7 +7,14 @@ import typer
 
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
-from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype
+from rewardsteer.cli.devices import (
+    DeviceMap,
+    Dtype,
+    PolicyDevice,
+    RewardDevice,
+    RewardDtype,
+    parse_device_map,
+)
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 from rewardsteer.cli.starting import (
     check_model,
@@ -41,10 +48,10 @@ def generate_command(
     max_steps: option.MaxSteps = 16, max_new_tokens: option.MaxNewTokens = 64,
     batch_size: option.BatchSize = 8, seed: option.Seed = 0, overrides: option.Settings = None,
     limit: option.Limit = None, template: TemplateOption = None, device: PolicyDevice = "auto",
-    reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
-    share_backbone: option.ShareBackbone = False, engine: Engine = "transformers",
-    vllm_option: VllmOptions = None, resume: option.Resume = False,
-    overwrite: option.Overwrite = False,
+    device_map: DeviceMap = None, reward_device: RewardDevice = None, dtype: Dtype = None,
+    reward_dtype: RewardDtype = None, share_backbone: option.ShareBackbone = False,
+    engine: Engine = "transformers", vllm_option: VllmOptions = None,
+    resume: option.Resume = False, overwrite: option.Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     from rewardsteer.configuration import load_config
@@ -72,6 +79,7 @@ def generate_command(
     METHODS.check(config.method)
     weights = _check_weights(config, len(folders), weights)
     vllm = vllm_options(engine, vllm_option or [])
+    spread = parse_device_map(device_map, device, engine)
     requests = _requests(prompts, prompt or [], limit)
     if not is_standard_output(output):
         refuse_taken(output, resume=resume, overwrite=overwrite)
@@ -80,7 +88,7 @@ def generate_command(
     config = _complete(config, model)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
-        _check_sharing(folders, engine, reward_device, reward_dtype)
+        _check_sharing(folders, engine, reward_device, reward_dtype, device_map)
     # vLLM's reward model is put where it belongs once vLLM is there.
     place = reward_device or (device if vllm is None else "cpu")
     scorer = _load_scorer(
@@ -99,7 +107,7 @@ def generate_command(
     settings |= {} if vllm is None else {"engine": engine}
     _write(
         config, requests, output, settings, scorer, goal_state, written, resume=resume,
-        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer},
+        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer} | spread,
         vllm=None if vllm is None else vllm | {
             "device": device, "reward_dtype": reward_dtype, "reward_device": reward_device,
         },
@@ -166,14 +174,17 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
 
 
 def _check_sharing(
-    folders: list[Path], engine: str, reward_device: str | None, reward_dtype: str | None
+    folders: list[Path], engine: str, reward_device: str | None, reward_dtype: str | None,
+    device_map: str | None,
 ) -> None:
     from rewardsteer.errors import ConfigError
 
-    if len(folders) != 1 or engine != "transformers" or reward_device or reward_dtype:
+    if len(folders) != 1 or engine != "transformers" or any(
+        (reward_device, reward_dtype, device_map)
+    ):
         raise ConfigError(
             "--share-backbone takes one --reward-model, the transformers engine and no "
-            "--reward-device or --reward-dtype: the weights are the policy's."
+            "--reward-device, --reward-dtype or --device-map: the weights are the policy's."
         )
 
 
@@ -273,8 +284,9 @@ def _load_policy(policy: dict[str, Any]) -> Any:
     from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.decoding.engines.hf import load_policy
 
+    spread = {name: policy[name] for name in ("device_map",) if name in policy}
     return load_policy(
-        policy["source"], device=policy["device"], dtype=parse_dtype(policy["dtype"])
+        policy["source"], device=policy["device"], dtype=parse_dtype(policy["dtype"]), **spread
     )
 
 

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import Dtype, PolicyDevice, RewardDevice, RewardDtype, check_dtypes
+from rewardsteer.cli.devices import (
+    DeviceMap,
+    Dtype,
+    PolicyDevice,
+    RewardDevice,
+    RewardDtype,
+    check_dtypes,
+    parse_device_map,
+)
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -74,9 +82,9 @@ def serve_command(
     weight: Weight = 1.0, top_k: TopK = None, temperature: Temperature = None, name: Name = None,
     template: TemplateOption = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
-    device: PolicyDevice = "auto", reward_device: RewardDevice = None, dtype: Dtype = None,
-    reward_dtype: RewardDtype = None, engine: Engine = "transformers",
-    vllm_option: VllmOptions = None,
+    device: PolicyDevice = "auto", device_map: DeviceMap = None,
+    reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
+    engine: Engine = "transformers", vllm_option: VllmOptions = None,
 ) -> None:
     """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
 
@@ -89,6 +97,7 @@ def serve_command(
     options, written = vllm_options(engine, vllm_option or []), read_template(template)
     limits = load_config(ServingConfig, {}, limit or [])
     check_dtypes(dtype, reward_dtype)
+    spread = parse_device_map(device_map, device, engine)
     if method is not None:
         METHODS.check(method)
     check_model(model)
@@ -123,6 +132,7 @@ def serve_command(
             if value is not None
         },
         devices=(device, reward_device or device), dtypes=(dtype, reward_dtype),
+        spread=spread,
     )
     run(Service(served, limits), place, host=host, key=key)
 
@@ -130,7 +140,7 @@ def serve_command(
 def _load(
     model: str | None, reward_model: Path | None, limits: "ServingConfig", *, method: str | None,
     name: str | None, template: "Template | None", settings: dict[str, Any],
-    devices: tuple[str, str], dtypes: tuple[str | None, str | None],
+    devices: tuple[str, str], dtypes: tuple[str | None, str | None], spread: dict[str, Any],
 ) -> "Served":
     """The models, after the checks that need only their cards."""
     from rewardsteer.cli.devices import parse_dtype
@@ -158,7 +168,9 @@ def _load(
         goals = goals_of(reward_model, scorer)
     if model is not None:
         tokenizer = load_tokenizer(model)
-        policy = load_policy(model, device=devices[0], dtype=parse_dtype(dtypes[0]))
+        policy = load_policy(
+            model, device=devices[0], dtype=parse_dtype(dtypes[0]), **spread
+        )
         told = what_is_taken(defaults, policy.generation_config)
         if told:
             typer.echo(told, err=True)
