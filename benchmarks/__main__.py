@@ -12,6 +12,7 @@ from benchmarks import (
     gpu,
     growth,
     head,
+    prepare,
     scoring,
     serving,
     shared,
@@ -23,6 +24,7 @@ from benchmarks.report import Table, publish
 TABLES = {
     "bradley_terry": Table(bradley_terry.run, "TRL", bradley_terry.SETUP),
     "growth": Table(growth.run, "TRL", growth.SETUP),
+    "prepare": Table(prepare.run, "TRL", prepare.SETUP),
     "constraint": Table(constraint.run, "row a prefix", constraint.SETUP),
     "head": Table(head.run, "all logits", head.SETUP),
     "contrastive": Table(contrastive.run, "bradley_terry alone", contrastive.SETUP),

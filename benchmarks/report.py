@@ -18,9 +18,9 @@ class Table:
     """One measurement.
 
     Attributes:
-        run: makes the rows: dicts with ``case``, ``ours``, ``other``, ``ratio``, ``unit``, where
-            several runs were made ``low``, ``high`` and ``runs``, and any further columns. Raises
-            `CannotRun` where it cannot.
+        run: makes the rows: dicts with ``case``, ``ours``, ``unit``, where the other side was
+            measured ``other`` and ``ratio``, where several runs were made ``low``, ``high`` and
+            ``runs``, and any further columns. Raises `CannotRun` where it cannot.
         other: what ours is compared with, as the heading of a column.
         setup: what was measured on, in a sentence.
     """
@@ -76,11 +76,11 @@ def markdown(rows: Sequence[Row], other: str) -> str:
     extra = list(dict.fromkeys(key for row in rows for key in row if key not in _COLUMNS))
     lines = [["case", "ours", other, "unit", "ratio", *extra], ["---"] * (5 + len(extra))]
     for row in rows:
-        ratio = f"{row['ratio']:.2f}"
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
         if "runs" in row:
             ratio += f" ({row['low']:.2f} … {row['high']:.2f})"
         lines.append([
-            row["case"], _figure(row["ours"]), _figure(row["other"]), row["unit"], ratio,
+            row["case"], _figure(row["ours"]), _figure(row.get("other", "")), row["unit"], ratio,
             *(_figure(row.get(key, "")) for key in extra),
         ])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)

@@ -16,6 +16,7 @@ from benchmarks import (
     gpu,
     growth,
     head,
+    prepare,
     scoring,
     shapes,
     shared,
@@ -140,6 +141,34 @@ def test_growth():
     check(rows, 4)
     assert rows[0]["unit"] == "ms/pair"
     assert rows[0]["ratio"] == pytest.approx(rows[0]["other"] / rows[0]["ours"])
+
+
+def test_prepare(data, tmp_path, monkeypatch, capsys):
+    measured = []
+
+    def alone(name, *arguments):
+        assert name == prepare.__name__
+        measured.append(arguments)
+        capsys.readouterr()
+        prepare.measure(*map(str, arguments))
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(prepare, "alone", alone)
+    monkeypatch.setenv("PREPARE_PARTS", str(tmp_path / "parts"))
+    sizes = small(
+        prepare.SIZES, counts=((12, 1),), alone=(("hh", 20),), prompt=6, response=4, words=50,
+    )
+    rows = prepare.run(sizes)
+    check(rows[:6], 6)
+    cases = ["generated rows, 12", "HH rows, 12", "HH rows, 20"]
+    assert [row["case"] for row in rows[::3]] == cases
+    assert [side for side, _ in measured] == ["ours", "trl", "ours", "trl", "ours"]
+    assert rows[0]["pairs/CPU s, ours"] > 0
+    assert rows[1]["ours"] > 10
+    assert markdown(rows, "TRL").count("\n") == 10
+    # What was measured is kept; an interrupted run goes on from there.
+    assert prepare.run(sizes) == rows
+    assert len(measured) == 5
 
 
 def test_contrastive():
