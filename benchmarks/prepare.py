@@ -51,8 +51,8 @@ class Sizes:
 
 
 SIZES = Sizes(
-    counts=((10_000, 3), (200_000, 1)), alone=(("hh", 1_000_000),), prompt=150,
-    response=80, words=4000, shapes=("generated", "hh"),
+    counts=((10_000, 3),), alone=(("generated", 200_000), ("hh", 200_000), ("hh", 1_000_000)),
+    prompt=150, response=80, words=4000, shapes=("generated", "hh"),
 )
 SETUP = (
     f"{PROCESSES} processes, from a JSONL file to token ids on disk, imports left out; rows over "
@@ -79,6 +79,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
         for shape, count in (one for one in sizes.alone if _there(one[0])):
             case = Case(shape, count, Path(folder), Path(parts) if parts else None, sizes)
             rows += case.ours_alone()
+            case.file.unlink(missing_ok=True)
     return rows
 
 
