@@ -7,6 +7,7 @@ from pydantic import ValidationError
 
 from rewardsteer.data.chat import turn_begin, turn_end, write_chat, written_already
 from rewardsteer.data.template import Template, resolve
+from rewardsteer.data.thoughts import behind, is_lost
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
 
@@ -77,11 +78,21 @@ def render_response(response: str, template: Template) -> str:
 
 
 def render_closed(
-    prompt: Prompt, response: str, template: Template, tokenizer: Any, *,
+    prompt: Prompt, opened: str, response: str, template: Template, tokenizer: Any, *,
     tools: Tools | None = None,
 ) -> str:
     """Prompt and response in one text, as a ``chat`` template writes them with the assistant's turn
     closed; open where ``append_eos`` is false.
+
+    A thought stays in the response even where the chat template leaves those of past turns out.
+
+    Args:
+        prompt: text, or a conversation.
+        opened: the prompt as `render_prompt` writes it.
+        response: its text.
+        template: the response template.
+        tokenizer: carries the chat template.
+        tools: functions that a chat template lists, as JSON schemas.
 
     Raises:
         DataError: see `render_prompt`.
@@ -89,10 +100,12 @@ def render_closed(
     end, content = turn_end(tokenizer), render_response(response, template)
     prompt = as_prompt(prompt)
     if isinstance(prompt, str) and written_already(prompt, tokenizer):
-        whole = _with_beginning(prompt, tokenizer) + turn_begin(tokenizer) + content + end
+        whole = opened + turn_begin(tokenizer) + behind(opened, content) + end
     else:
         turn = {"role": "assistant", "content": content}
         whole = write_chat(tokenizer, [*_messages(prompt, template), turn], tools=tools)
+        if is_lost(whole, opened, content):
+            whole = opened + behind(opened, content) + end
     return whole if template.append_eos else whole.removesuffix(end)
 
 

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from rewardsteer.data.chat import turn_end
 from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
 from rewardsteer.data.template import Template, resolve
+from rewardsteer.data.thoughts import boundary, marker_begin
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Prompt
 
@@ -90,40 +91,60 @@ def encode_rows(
     """Render and tokenize prompts with their responses.
 
     Under ``chat`` a row's tokens are those of the whole text that the chat template writes, as
-    transformers and TRL tokenize it. They are divided behind the tokens of the prompt with the
-    opened assistant turn; where the written conversation goes on otherwise (a template that opens
-    the turn with a thought, a first word that melts into the opening), behind the last token that
-    both have.
+    transformers and TRL tokenize it; a thought that the template would leave out stays. They are
+    divided behind the tokens of the prompt with the opened assistant turn. Where the written
+    conversation goes on otherwise (a template that opens the turn with a thought, a first word that
+    melts into the opening), they divide behind what both have, never within what the template
+    writes as one special token.
 
     Raises:
         DataError: what `render_prompt` refuses; end-of-text is asked for and there is none.
     """
+    return [
+        one.row for one in _encode(prompts, responses, template, tokenizer, tools)
+    ]
+
+
+class _Encoded(NamedTuple):
+    """A row, and the two texts that it was made from."""
+
+    row: TokenizedRow
+    before: str
+    behind: str
+
+
+def _encode(
+    prompts: Sequence[Prompt], responses: Sequence[str], template: Template, tokenizer: Any,
+    tools: Sequence[Tools | None] | None,
+) -> list[_Encoded]:
     template = resolve(template, tokenizer)
     several = list(tools) if tools is not None else [None] * len(prompts)
     texts = [
         render_prompt(prompt, template, tokenizer, tools=own)
         for prompt, own in zip(prompts, several, strict=True)
     ]
+    bodies = [render_response(response, template) for response in responses]
     chats = template.kind == "chat" and template.end == "template"
     if chats:
-        bodies = [""] * len(texts)
         whole = [
-            render_closed(prompt, response, template, tokenizer, tools=own)
-            for prompt, response, own in zip(prompts, responses, several, strict=True)
+            render_closed(prompt, text, response, template, tokenizer, tools=own)
+            for prompt, text, response, own in zip(prompts, texts, responses, several, strict=True)
         ]
+        cuts = map(boundary, whole, texts, bodies)
+        parts = [(text[:cut], text[cut:]) for text, cut in zip(whole, cuts, strict=True)]
+        texts, bodies = [one for one, _ in parts], [one for _, one in parts]
     else:
-        bodies = [render_response(response, template) for response in responses]
         whole = [text + body for text, body in zip(texts, bodies, strict=True)]
     # Several responses to one prompt are the usual case.
     once = list(dict.fromkeys(texts))
     known = dict(zip(once, encode_prompts(once, template, tokenizer), strict=True))
     joint = encode_prompts(whole, template, tokenizer)
-    if chats:
-        return [_divided(known[text], ids) for text, ids in zip(texts, joint, strict=True)]
-    return [
+    rows = [
+        _divided(known[text], ids, text, body, tokenizer) if chats else
         TokenizedRow(known[text], _response_ids(known[text], ids, body, template, tokenizer))
         for text, body, ids in zip(texts, bodies, joint, strict=True)
     ]
+    return [_Encoded(*one) for one in zip(rows, texts, bodies, strict=True)]
 
 
 def paired(
@@ -165,20 +186,48 @@ def encode_comparisons(
     comparisons: Sequence[Comparison], template: Template, tokenizer: Any
 ) -> list[TokenizedPair]:
     """Render and tokenize comparisons, all in two calls of the tokenizer."""
-    rows = encode_rows(
+    rows = _encode(
         [one.prompt for one in comparisons for _ in range(2)],
         [text for one in comparisons for text in (one.chosen, one.rejected)],
-        template, tokenizer, tools=[one.tools for one in comparisons for _ in range(2)],
+        template, tokenizer, [one.tools for one in comparisons for _ in range(2)],
     )
     pairs = []
-    for comparison, chosen, rejected in zip(comparisons, rows[::2], rows[1::2], strict=True):
-        # Both responses follow the same prompt: the shorter one where they divide apart.
-        cut = min(len(chosen.prompt_ids), len(rejected.prompt_ids))
+    for comparison, first, second in zip(comparisons, rows[::2], rows[1::2], strict=True):
+        chosen, rejected = _one_prompt(first, second, template, tokenizer)
         pairs.append(TokenizedPair(
-            comparison.id, chosen.prompt_ids[:cut], chosen.from_token(cut),
-            rejected.from_token(cut), comparison.margin,
+            comparison.id, chosen.prompt_ids, chosen.response_ids, rejected.response_ids,
+            comparison.margin,
         ))
     return pairs
+
+
+def _one_prompt(
+    first: _Encoded, second: _Encoded, template: Template, tokenizer: Any
+) -> tuple[TokenizedRow, TokenizedRow]:
+    """Two responses behind the same prompt: the shorter one where they divide apart."""
+    rows = first.row, second.row
+    if rows[0].prompt_ids == rows[1].prompt_ids:
+        return rows
+    cut = shared_ids(rows[0].prompt_ids, rows[1].prompt_ids)
+    before = min(first.before, second.before, key=len)
+    if cut < min(len(row.prompt_ids) for row in rows):
+        # The longer opening has other tokens than the shorter one.
+        own = encode_prompts([before], template, tokenizer)[0]
+        rows = tuple(  # type: ignore[assignment]
+            _divided(
+                own, row.from_token(0), before, (one.before + one.behind)[len(before) :], tokenizer
+            )
+            for row, one in zip(rows, (first, second), strict=True)
+        )
+        cut = shared_ids(rows[0].prompt_ids, rows[1].prompt_ids)
+    one, other = (TokenizedRow(row.from_token(0)[:cut], row.from_token(cut)) for row in rows)
+    return one, other
+
+
+def shared_ids(first: Sequence[int], second: Sequence[int]) -> int:
+    """How many ids two rows begin with together."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def close_response(
@@ -239,11 +288,15 @@ def _response_ids(
     return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
 
 
-def _divided(prompt_ids: list[int], joint: list[int]) -> TokenizedRow:
-    cut = len(prompt_ids)
-    if joint[:cut] != prompt_ids:
-        pairs = enumerate(zip(prompt_ids, joint, strict=False))
-        cut = next((at for at, (a, b) in pairs if a != b), min(cut, len(joint)))
+def _divided(
+    prompt_ids: list[int], joint: list[int], before: str, behind: str, tokenizer: Any
+) -> TokenizedRow:
+    cut = shared_ids(prompt_ids, joint)
+    if cut < len(prompt_ids):
+        at = len(before) - len(tokenizer.decode(prompt_ids[cut:]))
+        if marker_begin(before, at) < at:
+            # A response that melts into a marker, which the tokenizer knows as plain text.
+            return TokenizedRow(prompt_ids, list(_token_ids(behind, tokenizer, special=False)))
     return TokenizedRow(joint[:cut], joint[cut:])
 
 
