@@ -35,7 +35,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.policy import PolicyConfig
+from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.recipes import read_recipe
 from tests.docs.commands import PAGES, ROOT, Command, commands, requests
 from tests.fakes import save_tiny

@@ -1,10 +1,15 @@
 """Fine-tuning of a policy: tokenizers without a padding token, types, the type that is saved."""
 
+import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
+from transformers import TrainerCallback
 
-from rewardsteer.training.policy import PolicyConfig, train_policy
+from rewardsteer.configuration import load_config
+from rewardsteer.errors import ConfigError
+from rewardsteer.training.policy import train_policy
+from rewardsteer.training.policy_config import PolicyConfig
 from tests.fakes import character_tokenizer, tiny_causal_lm
 
 
@@ -28,3 +33,68 @@ def test_a_narrow_base_without_padding_token(tmp_path):
     from transformers import AutoModelForCausalLM
 
     assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
+
+
+ROWS = [{"prompt_ids": [5, 6], "label_ids": [7, 8, 9]}, {"prompt_ids": [5], "label_ids": [7]}]
+SMALL = {
+    "architecture": {"options": {
+        "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
+        "num_attention_heads": 2,
+    }},
+    "optimiser": {"max_steps": 2, "batch_size": 1},
+    "log": {"progress": False, "echo": False, "log_steps": 50, "save_steps": 1},
+}
+
+
+class Seen(TrainerCallback):
+    """Keeps what it saw."""
+
+    arguments, steps, mark = None, 0, ""
+
+    def __init__(self, mark=""):
+        type(self).mark, type(self).steps = mark, 0
+
+    def on_train_begin(self, args, state, control, **_):
+        type(self).arguments = args
+
+    def on_step_end(self, args, state, control, **_):
+        type(self).steps += 1
+
+
+def test_trainer_fields_and_callbacks_are_those_of_reward_models(tmp_path):
+    config = load_config(PolicyConfig, SMALL, [
+        "trainer.optim=adafactor", "trainer.run_name=mine", "trainer.save_total_limit=1",
+        "trainer.logging_first_step=true",
+        "callbacks={name: 'tests.training.test_policy:Seen', options: {mark: x}}",
+    ])
+    train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
+    assert (Seen.mark, Seen.steps) == ("x", 2)
+    assert (Seen.arguments.optim, Seen.arguments.run_name) == ("adafactor", "mine")
+    assert [one.name for one in (tmp_path / "out" / "checkpoints").iterdir()] == ["checkpoint-2"]
+    first = (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()[0]
+    assert '"step": 1' in first
+
+
+@pytest.mark.parametrize(("setting", "said"), [
+    ("trainer.optm=adafactor", "Did you mean 'optim'"),
+    ("trainer.learning_rate=1e-5", "is called optimiser.learning_rate here"),
+    ("trainer.load_best_model_at_end=true", "is about evaluation"),
+    ("optim=adafactor", "Did you mean 'trainer.optim'"),
+    ("lr=1", "Did you mean 'optimiser.learning_rate'"),
+])
+def test_a_wrong_setting_is_named(setting, said):
+    with pytest.raises(ConfigError, match=said):
+        load_config(PolicyConfig, {}, [setting])
+
+
+@pytest.mark.parametrize(("settings", "said"), [
+    (["trainer.optim=adamw_torchh"], "refuses the training settings.*adamw_torchh"),
+    (["callbacks=no.such:Thing"], "cannot be imported"),
+    (["log.report_to=clearml"], "clearml, which is not installed"),
+    (["trainer.save_strategy=steps", "log.save_steps=0"], r"needs log\.save_steps"),
+])
+def test_what_is_wrong_is_refused_before_the_folder_is_made(settings, said, tmp_path):
+    config = load_config(PolicyConfig, SMALL, settings)
+    with pytest.raises(ConfigError, match="(?s)" + said):
+        train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
+    assert not (tmp_path / "out").exists()

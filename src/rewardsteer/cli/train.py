@@ -101,16 +101,17 @@ def train_policy_command(
     from rewardsteer.configuration import load_config
     from rewardsteer.data.store import load_manifest, load_set
     from rewardsteer.outputs import check_folder
+    from rewardsteer.training.policy_config import PolicyConfig
 
+    config = load_config(PolicyConfig, {}, overrides or ())
     load_manifest(data)
-    check_model(tokenizer)
+    check_model(tokenizer, config.base_model)
     check_folder(out, overwrite=overwrite)
     check_writable(out)
     loading(tokenizer)
 
-    from rewardsteer.training.policy import PolicyConfig, train_policy
+    from rewardsteer.training.policy import train_policy
 
-    config = load_config(PolicyConfig, {}, overrides or ())
     rows = load_set(data, "train", "sft")
 
     from rewardsteer.models.checkpoint import load_tokenizer

@@ -17,7 +17,8 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Generation
 from rewardsteer.training.config import LogConfig, OptimiserConfig
-from rewardsteer.training.policy import ArchitectureConfig, PolicyConfig, train_policy
+from rewardsteer.training.policy import train_policy
+from rewardsteer.training.policy_config import ArchitectureConfig, PolicyConfig
 
 # The policy learns to end its solutions with end-of-text. Reward models read a solution at its last
 # digit, as published data reads a response at its last word: what is learned there carries over to

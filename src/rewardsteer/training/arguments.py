@@ -10,7 +10,6 @@ from transformers import TrainingArguments
 
 from rewardsteer.devices import has_accelerator
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import LogConfig, OptimiserConfig
 
 logger = logging.getLogger(__name__)
@@ -114,8 +113,9 @@ def keeps_best(log: LogConfig, trainer: Mapping[str, Any]) -> bool:
     return bool(log.eval_steps and log.save_steps)
 
 
-def apply_liger(model: RewardModel, arguments: TrainingArguments) -> None:
-    """Put Liger's kernels into the backbone; the Trainer would look for them in our wrapper.
+def apply_liger(backbone: Any, arguments: TrainingArguments) -> None:
+    """Put Liger's kernels into a backbone; the Trainer would look for them in a reward model's
+    wrapper, and its own refusal is no sentence.
 
     Raises:
         ConfigError: liger-kernel is not installed.
@@ -123,7 +123,7 @@ def apply_liger(model: RewardModel, arguments: TrainingArguments) -> None:
     from transformers.integrations.liger import apply_liger_kernel
 
     try:
-        apply_liger_kernel(model.carrier, arguments.liger_kernel_config)
+        apply_liger_kernel(backbone, arguments.liger_kernel_config)
     except ImportError as error:
         raise ConfigError(
             "trainer.use_liger_kernel needs liger-kernel, which is not installed; run pip install "

@@ -9,6 +9,7 @@ from rewardsteer.training.arguments import keeps_best, training_arguments
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.fit import build_objective, check_fit
 from rewardsteer.training.memory import activation_offloading
+from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.trainer_settings import check_trackers, load_callback
 
 
@@ -27,17 +28,30 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
                 f"The objective {phase.name!r} looks at no prefixes, so its phase takes rows, not "
                 "prefix_rows."
             )
-    check_trackers(config.log.report_to)
-    callbacks = [load_callback(one.name, one.options) for one in config.callbacks]
     optimiser = config.optimiser
     if optimiser.activation_offload:
         activation_offloading()
     if optimiser.train_batch_size is not None:
         _check_batch(config, processes)
-    training_arguments(
-        Path("."), optimiser, config.log, config.seed, evaluate=True,
+    return check_trainer_sections(
+        config, evaluate=True,
         keep_best=config.keep == "best" and keeps_best(config.log, config.trainer),
-        trainer=config.trainer,
+    )
+
+
+def check_trainer_sections(
+    config: TrainConfig | PolicyConfig, *, evaluate: bool, keep_best: bool = False
+) -> list[Callable[[], Any]]:
+    """Check trackers, callbacks and the training arguments; returns makers of the callbacks.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    check_trackers(config.log.report_to)
+    callbacks = [load_callback(one.name, one.options) for one in config.callbacks]
+    training_arguments(
+        Path("."), config.optimiser, config.log, config.seed, evaluate=evaluate,
+        keep_best=keep_best, trainer=config.trainer,
     )
     return callbacks
 

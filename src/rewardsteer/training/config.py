@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BeforeValidator, Field, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rewardsteer.configuration import Config
 from rewardsteer.data.config import DataConfig
@@ -169,6 +169,29 @@ class CallbackConfig(Config):
         return {"name": value} if isinstance(value, str) else value
 
 
+def _one_or_several(names: Any) -> Any:
+    return [names] if isinstance(names, str | dict) else names
+
+
+# The sections ``trainer`` and ``callbacks``, of a reward model's training and of a policy's.
+TrainerFields = Annotated[dict[str, Any], AfterValidator(check_trainer)]
+Callbacks = Annotated[list[CallbackConfig], BeforeValidator(_one_or_several)]
+# What other libraries and `transformers.TrainingArguments` call settings of a training.
+TRAINING_ALIASES = NAMED_HERE | {
+    "optimizer": "optimiser", "lr": "optimiser.learning_rate",
+    "train_batch_size": "optimiser.train_batch_size",
+    "micro_train_batch_size": "optimiser.batch_size", "max_epochs": "optimiser.epochs",
+    "model": "base_model", "model_name_or_path": "base_model", "pretrain": "base_model",
+} | {
+    name: f"trainer.{name}" for name in (
+        "optim", "optim_args", "lr_scheduler_kwargs", "torch_compile", "run_name",
+        "save_total_limit", "eval_strategy", "save_strategy", "logging_strategy",
+        "logging_first_step", "neftune_noise_alpha", "dataloader_num_workers", "tf32",
+        "use_liger_kernel", "ddp_timeout", "metric_for_best_model", "adam_epsilon",
+    )
+}
+
+
 class PhaseConfig(Config):
     """Training on one loss with a fresh optimiser and schedule.
 
@@ -259,21 +282,10 @@ class TrainConfig(Config):
             machine (``torch.use_deterministic_algorithms``); slower on an accelerator.
     """
 
-    aliases: ClassVar[dict[str, str]] = NAMED_HERE | {
-        "optimizer": "optimiser", "lr": "optimiser.learning_rate",
-        "train_batch_size": "optimiser.train_batch_size",
-        "micro_train_batch_size": "optimiser.batch_size", "max_epochs": "optimiser.epochs",
-        "max_len": "data.max_length", "max_length": "data.max_length", "model": "base_model",
-        "model_name_or_path": "base_model", "pretrain": "base_model", "lora_rank": "lora.rank",
+    aliases: ClassVar[dict[str, str]] = TRAINING_ALIASES | {
+        "max_len": "data.max_length", "max_length": "data.max_length", "lora_rank": "lora.rank",
         "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "dataset": "data.sources",
         "load_in_4bit": "quantize.kind=nf4", "load_in_8bit": "quantize.kind=int8",
-    } | {
-        name: f"trainer.{name}" for name in (
-            "optim", "optim_args", "lr_scheduler_kwargs", "torch_compile", "run_name",
-            "save_total_limit", "eval_strategy", "save_strategy", "logging_strategy",
-            "logging_first_step", "neftune_noise_alpha", "dataloader_num_workers", "tf32",
-            "use_liger_kernel", "ddp_timeout", "metric_for_best_model", "adam_epsilon",
-        )
     }
 
     base_model: str
@@ -286,8 +298,8 @@ class TrainConfig(Config):
     keep: Literal["last", "best"] = "last"
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
-    trainer: dict[str, Any] = Field(default_factory=dict)
-    callbacks: list[CallbackConfig] = Field(default_factory=list)
+    trainer: TrainerFields = Field(default_factory=dict)
+    callbacks: Callbacks = Field(default_factory=list)
     lora: LoraSettings | None = None
     quantize: QuantizeSettings | None = None
     attn_implementation: str | None = None
@@ -296,16 +308,6 @@ class TrainConfig(Config):
     disable_dropout: bool = True
     seed: int = Field(0, ge=0, lt=2**31)
     deterministic: bool = False
-
-    @field_validator("trainer")
-    @classmethod
-    def _training_arguments(cls, values: dict[str, Any]) -> dict[str, Any]:
-        return check_trainer(values)
-
-    @field_validator("callbacks", mode="before")
-    @classmethod
-    def _one_or_several(cls, names: Any) -> Any:
-        return [names] if isinstance(names, str | dict) else names
 
     @field_validator("phases")
     @classmethod

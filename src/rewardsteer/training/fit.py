@@ -154,7 +154,7 @@ def fit(
         deterministic=deterministic, trainer=trainer_fields,
     )
     if arguments.use_liger_kernel:
-        apply_liger(model, arguments)
+        apply_liger(model.carrier, arguments)
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)

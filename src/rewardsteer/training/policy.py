@@ -1,12 +1,11 @@
 """Supervised fine-tuning of a policy on responses, with the stock `transformers.Trainer`."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
-from pydantic import Field, model_validator
 
-from rewardsteer.configuration import Config, save_config
+from rewardsteer.configuration import save_config
 from rewardsteer.data.collate import SftCollator
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import (
@@ -15,55 +14,10 @@ from rewardsteer.models.checkpoint import (
     save_tokenizer,
 )
 from rewardsteer.outputs import claim_folder, read_json, write_json
-from rewardsteer.training.config import LogConfig, OptimiserConfig
+from rewardsteer.training.checks import check_trainer_sections
+from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
-
-# For collectives of the updates, as in transformers.
-_TIMEOUT_S = 1800
-
-
-class ArchitectureConfig(Config):
-    """A small model from scratch.
-
-    Attributes:
-        model_type: as transformers names it: ``llama``, ``gpt_neox``, ``gpt2``, …
-        options: fields of that configuration class; the vocabulary comes from the tokenizer.
-    """
-
-    model_type: str = "llama"
-    options: dict[str, Any] = Field(default_factory=dict)
-
-
-class PolicyConfig(Config):
-    """Fine-tuning of a policy.
-
-    Attributes:
-        base_model: folder or hub name to start from; None starts from scratch.
-        architecture: what to build from scratch when ``base_model`` is None.
-        optimiser: see `OptimiserConfig`.
-        log: see `LogConfig`.
-        dtype: type of a base model's weights while it is trained; ``auto``: as saved. Updates of
-            bfloat16 weights are mostly rounded away, so ask for it only to save memory.
-        seed: of initial weights and order.
-    """
-
-    base_model: str | None = None
-    architecture: ArchitectureConfig = ArchitectureConfig()
-    optimiser: OptimiserConfig = OptimiserConfig()
-    log: LogConfig = LogConfig()
-    dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    seed: int = 0
-
-    @model_validator(mode="after")
-    def _stock_trainer(self) -> "PolicyConfig":
-        asked = self.optimiser
-        if asked.order != "random" or asked.batch_tokens or asked.activation_offload:
-            raise ValueError(
-                "order, batch_tokens and activation_offload are for training reward models; leave "
-                "them out when fine-tuning a policy"
-            )
-        return self
 
 
 def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:
@@ -105,15 +59,18 @@ def train_policy(
         out: output folder, empty unless ``overwrite``.
 
     Raises:
-        ConfigError, OutputError: see `build_policy` and `claim_folder`.
+        ConfigError: a tracker or callback that is not there, settings that transformers refuses, or
+            an architecture that cannot be built.
+        OutputError: see `claim_folder`.
     """
     from transformers import Trainer
 
-    from rewardsteer.training.arguments import training_arguments
+    from rewardsteer.training.arguments import apply_liger, training_arguments
     from rewardsteer.training.fit import LogLines
     from rewardsteer.training.showing import showing
 
-    processes, wait = join(_TIMEOUT_S)
+    processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
+    makers = check_trainer_sections(config, evaluate=False)
     if processes.is_main_process:
         claim_folder(out, overwrite=overwrite)
         save_config(config, out / "config.yaml")
@@ -123,15 +80,18 @@ def train_policy(
     model = build_policy(config, tokenizer)
     ensure_padding_token(tokenizer, model)
     arguments = training_arguments(
-        out / "checkpoints", config.optimiser, config.log, config.seed, evaluate=False
+        out / "checkpoints", config.optimiser, config.log, config.seed, evaluate=False,
+        trainer=config.trainer,
     )
+    if arguments.use_liger_kernel:
+        apply_liger(model, arguments)
     arguments.label_names = ["labels"]
     trainer = Trainer(
         model=model,
         args=arguments,
         train_dataset=rows,
         data_collator=SftCollator(tokenizer.pad_token_id),
-        callbacks=[LogLines(out / "metrics.jsonl", "policy")],
+        callbacks=[LogLines(out / "metrics.jsonl", "policy"), *(make() for make in makers)],
     )
     with showing(trainer, "policy", bar=config.log.progress, lines=config.log.echo):
         trainer.train()
