@@ -23,7 +23,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.run import bind
+from rewardsteer.serving.reach import bind
 from rewardsteer.serving.run import run as serve
 from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service

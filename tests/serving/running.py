@@ -16,7 +16,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.serving.app import create_app
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.run import Server, bind, protocol
+from rewardsteer.serving.reach import bind
+from rewardsteer.serving.run import Server, protocol
 from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy, make_scorer

@@ -15,7 +15,7 @@ from rewardsteer.serving.admission import Admission
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import ApiError
 from rewardsteer.serving.protocol import LoopTrouble, connections_allowed
-from rewardsteer.serving.run import bind
+from rewardsteer.serving.reach import bind
 from rewardsteer.serving.text_stage import TextStage
 from tests.serving.running import client, make_service, offline, running, wait_until
 

@@ -17,7 +17,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.serving.run import check_reach, read_key
+from rewardsteer.serving.reach import check_reach, read_key
 from rewardsteer.serving.vllm_server import command
 from tests.fakes import character_tokenizer, save_tiny
 from tests.serving.running import KEY, Process, wait_for

@@ -93,6 +93,7 @@ def serve_command(
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import ConfigError
     from rewardsteer.serving.config import ServingConfig
+    from rewardsteer.serving.reach import bind, check_reach, read_key
 
     options, written = vllm_options(engine, vllm_option or []), read_template(template)
     limits = load_config(ServingConfig, {}, limit or [])
@@ -102,9 +103,18 @@ def serve_command(
         METHODS.check(method)
     check_model(model)
     check_reward_model(reward_model)
+    if model is None and reward_model is None:
+        raise ConfigError("Expected a policy, a reward model or both; pass --model or "
+                          "--reward-model.")
+    key = read_key(api_key_file)
+    check_reach(host, key, allow_anyone=allow_anyone)
+    # Before models load: that the port is taken is told at once. vLLM binds it itself.
+    place = bind(host, port)
+    if options is not None:
+        place.close()
     loading(reward_model, model)
     try:
-        from rewardsteer.serving.run import bind, check_reach, read_key, run
+        from rewardsteer.serving.run import run
         from rewardsteer.serving.service import Service
     except ModuleNotFoundError as error:
         raise ConfigError(
@@ -112,8 +122,6 @@ def serve_command(
             "pip install 'rewardsteer[serve]'."
         ) from error
 
-    key = read_key(api_key_file)
-    check_reach(host, key, allow_anyone=allow_anyone)
     if options is not None:
         from rewardsteer.serving.vllm_server import replace_by_vllm
 
@@ -123,8 +131,6 @@ def serve_command(
             weight=weight, top_k=top_k, temperature=temperature, template=written, device=device,
             limits=limit or [],
         )
-    # Before models load: that the port is taken is told at once.
-    place = bind(host, port)
     served = _load(
         model, reward_model, limits, method=method, name=name, template=written,
         settings={"weight": weight} | {

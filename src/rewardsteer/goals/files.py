@@ -60,6 +60,12 @@ def load_goals(source: Path) -> dict[str, GoalState]:
             f"Expected goal states at {place}, there are none; make them with "
             "'rewardsteer goal-state'."
         )
+    if place.suffix in (".npy", ".npz"):
+        raise DataError(
+            f"{place} is an array; a goal file is the {GOAL_STATES} that 'rewardsteer goal-state' "
+            f"writes. Make one of it with: rewardsteer goal-state --reward-model MODEL "
+            f"--import-npy {place} --out FOLDER; then give FOLDER as the goal."
+        )
     try:
         with safe_open(place, framework="pt") as file:
             header = json.loads((file.metadata() or {})["goals"])

@@ -59,8 +59,7 @@ class Served(TextReader):
         reward_name: str = "reward", fingerprint: str = "",
     ) -> None:
         if policy is None and scorer is None:
-            raise ConfigError("Expected a policy, a reward model or both; pass --model or "
-                              "--reward-model.")
+            raise ConfigError("Expected a policy, a reward model or both; got neither.")
         engine = None if policy is None else HfEngine(policy, tokenizer)
         if policy is not None and scorer is not None:
             check_vocabularies(tokenizer, scorer)
