@@ -233,7 +233,7 @@ SMALL = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
 ])
 def test_backbones_for_which_it_does_not_hold_fall_back_with_a_reason(model, reason, caplog):
     built = model()
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert choose_packing(built, longest=9) is None
     assert "rows are padded, not packed: " in caplog.text
     assert re.search(reason, caplog.text)
@@ -253,7 +253,7 @@ def test_backbones_for_which_it_holds(kind):
 
 def test_dropout_of_attention_weights_needs_the_mask(caplog):
     model = other("gpt2", n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.1)
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         costs = choose_packing(model, longest=9)
     assert costs.call is None
     assert "not segment by segment: GPT2Model refuses the segments" in caplog.text
@@ -264,6 +264,6 @@ def test_dropout_of_attention_weights_needs_the_mask(caplog):
 
 def test_an_attention_that_was_chosen_is_kept(caplog):
     model = build("llama", "scalar", torch.float32, "eager")
-    with caplog.at_level(logging.INFO):
+    with caplog.at_level(logging.DEBUG):
         assert choose_packing(model, longest=9).call is None
     assert "attention 'eager' was chosen" in caplog.text

@@ -118,7 +118,7 @@ def _try_left_padding(backbone: Any) -> bool:
             alone = backbone(input_ids=ids[:1, -length:], use_cache=False)
             expected.append(alone.last_hidden_state[0].float())
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        logger.info("The trial of padding on the left failed: %s", error)
+        logger.debug("The trial of padding on the left failed: %s", error)
         return False
     finally:
         backbone.train(training)

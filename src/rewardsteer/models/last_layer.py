@@ -139,7 +139,7 @@ def takes_ends(model: Any) -> bool:
 def _tried(model: Any) -> bool:
     fits = model.backbone.config._attn_implementation == "sdpa" and _trial(model)
     if not fits:
-        logger.info("the last layer of %s reads all tokens", type(model.backbone).__name__)
+        logger.debug("the last layer of %s reads all tokens", type(model.backbone).__name__)
     return fits
 
 
@@ -176,7 +176,7 @@ def _trial(model: Any) -> bool:
             if not same_states(ends, plain, model.backbone.dtype):
                 return False
     except (LookupError, AttributeError, TypeError, ValueError, RuntimeError) as error:
-        logger.info("The trial of the last layer at the ends of rows failed: %s", error)
+        logger.debug("The trial of the last layer at the ends of rows failed: %s", error)
         return False
     finally:
         model.train(training)

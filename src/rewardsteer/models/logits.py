@@ -155,7 +155,7 @@ def _read(model: Any) -> tuple[Tensor, Tensor] | None:
             products = model.get_output_embeddings()(states)
             logits = model(input_ids=ids, use_cache=False).logits
     except (TypeError, ValueError, RuntimeError, NotImplementedError, ImportError) as error:
-        logger.info("logits could not be compared with the output layer's: %s", error)
+        logger.debug("logits could not be compared with the output layer's: %s", error)
         return None
     finally:
         model.train(training)

@@ -97,7 +97,7 @@ def _trial(model: RewardModel, costs: PackingCosts) -> str | None:
             found.append(packed)
             expected.append(plain)
     except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError) as error:
-        logger.info("The trial of packed rows failed: %s", error)
+        logger.debug("The trial of packed rows failed: %s", error)
         return f"{name} refuses the {_form(costs)} ({error})"
     finally:
         model.train(training)
@@ -160,7 +160,7 @@ def choose_packing(
         return None
     refusal = segments_refusal(model, device)
     if refusal is not None:
-        logger.info("packed rows are read under a mask, not segment by segment: %s", refusal)
+        logger.debug("packed rows are read under a mask, not segment by segment: %s", refusal)
     return attention_costs(model, segments=refusal is None)
 
 

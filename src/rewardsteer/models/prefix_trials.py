@@ -22,7 +22,7 @@ def try_cache(reader: Any, module: Any) -> bool:
         cached = tuple(_answer(reader, module, ids, mask, cached=True) for ids in texts)
         fits = same_changes((cached[0], cached[1]), (plain[0], plain[1]), module.dtype)
     except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        logger.info("The trial of a cache failed: %s", error)
+        logger.debug("The trial of a cache failed: %s", error)
         fits = False
     if not fits:
         logger.warning(
@@ -48,7 +48,7 @@ def try_tree(reader: Any, module: Any) -> bool:
         try:
             fits = _compare_tree(reader, module)
         except (TypeError, ValueError, RuntimeError, LookupError) as error:
-            logger.info("The trial of a tree mask failed: %s", error)
+            logger.debug("The trial of a tree mask failed: %s", error)
     if not fits:
         logger.warning(
             "%s with attention %r takes no tree mask: candidates are scored in one forward "

@@ -226,7 +226,7 @@ def _trial(model: RewardModel) -> bool:
         try:
             ours, theirs = _both_ways(model, prompts, responses)
         except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            logger.info("The trial of shared prompts failed: %s", error)
+            logger.debug("The trial of shared prompts failed: %s", error)
             break
         found.append(ours)
         expected.append(theirs)
