@@ -5,13 +5,15 @@ a torn last line, left by a kill, is cut off on resume.
 """
 
 import errno
+import glob
 import json
 import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -196,6 +198,50 @@ def file_name(label: str) -> str:
     """The JSONL file of what a label names: letters and digits stay, other signs become ``_``."""
     kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
     return "".join(kept) + ".jsonl"
+
+
+@contextmanager
+def unfinished_folder(path: Path) -> Iterator[Path]:
+    """A hidden folder beside an output, to work in; it goes afterwards. Those that killed processes
+    left beside the same output go first.
+
+    Raises:
+        OSError: it cannot be made.
+    """
+    prefix = f".{path.name}.unfinished-"
+    for left in path.parent.glob(f"{glob.escape(prefix)}*"):
+        with suppress(OSError), _lock(left):
+            shutil.rmtree(left, ignore_errors=True)
+    while True:
+        with tempfile.TemporaryDirectory(
+            dir=path.parent, prefix=prefix, ignore_cleanup_errors=True
+        ) as name:
+            held = Path(name)
+            with ExitStack() as locked:
+                # Some file systems have no locks; what is left there stays.
+                with suppress(OSError):
+                    locked.enter_context(_lock(held))
+                # Between the two lines above, another process may have taken it for a leftover.
+                if held.exists():
+                    yield held
+                    return
+
+
+@contextmanager
+def _lock(folder: Path) -> Iterator[None]:
+    """Hold a folder's lock, which ends with the process however that ends; raises `OSError` where
+    another process holds it, or the system has none."""
+    try:
+        import fcntl
+    except ImportError as error:
+        raise OSError("this system has no such locks") from error
+
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    finally:
+        os.close(handle)
 
 
 def replace_folder(new: Path, folder: Path) -> None:

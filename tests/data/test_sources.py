@@ -10,6 +10,7 @@ from datasets import Dataset
 
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.hh import split_transcripts
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Message
 
@@ -234,3 +235,48 @@ def test_real_conversations_of_llamafactory():
     rows = load("pairs", path=str(SHARED / "preference/llamafactory_dpo_en_demo.json.gz"))
     assert len(rows) == 300
     assert all(row.prompt[-1].role == "user" for row in rows)
+
+
+def dropped(path, split="train"):
+    reading = Reading(on_error="drop")
+    rows = list(SOURCES.get("pairs")(split, path=str(path), reading=reading))
+    return [row.prompt for row in rows], dict(reading.dropped), reading.notes
+
+
+def test_faults_of_csv_rows_are_dropped_and_counted(tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_bytes(
+        b"prompt,chosen,rejected\nq1,a,b\nq2,a\nq3,a,b,c\nq4,\xff,b\nq5,\xc3\xa9,b\nq6,a,\n"
+    )
+    prompts, counted, notes = dropped(path)
+    assert prompts == ["q1", "q5", "q6"]
+    assert counted == {"with a fault": 3}
+    assert any("a.csv, line 3: expected 3 cells" in note for note in notes)
+    for line, words in (("q2,a", "line 2: expected 3 cells"), ("q4,\udcff,b", "0xff")):
+        path.write_bytes(f"prompt,chosen,rejected\n{line}\n".encode(errors="surrogateescape"))
+        with pytest.raises(DataError, match=words):
+            load("pairs", path=str(path))
+    # A heading concerns every row.
+    path.write_bytes(b"prompt,chosen,\xff\nq,a,b\n")
+    with pytest.raises(DataError, match="line 1: expected UTF-8"):
+        dropped(path)
+
+
+def test_faults_of_parquet_rows_are_dropped_and_counted(tmp_path):
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = tmp_path / "a.parquet"
+    count = 600
+    texts = pa.array([b"x" if i != 300 else b"\xff" for i in range(count)])
+    table = pa.table({
+        "prompt": [f"q{i}" for i in range(count)], "chosen": ["a"] * count,
+        "rejected": pa.Array.from_buffers(pa.string(), count, texts.buffers()),
+    })
+    pq.write_table(table, path)
+    prompts, counted, notes = dropped(path)
+    assert prompts == [f"q{i}" for i in range(count) if i != 300]
+    assert counted == {"with a fault": 1}
+    assert any("a.parquet, row 301: " in note for note in notes)
+    with pytest.raises(DataError, match=r"a\.parquet, row 301: cannot be read"):
+        load("pairs", path=str(path))

@@ -8,7 +8,6 @@ is too long is dropped and counted. The folder appears whole or not at all.
 import hashlib
 import math
 import os
-import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -26,7 +25,7 @@ from rewardsteer.data.store import MANIFEST, SETS, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
-from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.outputs import claim_folder, unfinished_folder, write_json
 from rewardsteer.records import Comparison
 
 # Below so many rows, trying whether a tokenizer can be replaced takes longer than it saves.
@@ -55,11 +54,11 @@ def prepare(
     config = config.model_copy(update={"template": resolve(config.template, tokenizer)})
     claim_folder(out, overwrite=overwrite, resumable=False)
     try:
-        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as held:
-            manifest = _prepare(config, tokenizer, Path(held))
-            write_json(Path(held) / "data" / MANIFEST, manifest.model_dump(mode="json"))
+        with unfinished_folder(out) as held:
+            manifest = _prepare(config, tokenizer, held)
+            write_json(held / "data" / MANIFEST, manifest.model_dump(mode="json"))
             out.rmdir()
-            (Path(held) / "data").rename(out)
+            (held / "data").rename(out)
     except RewardsteerError:
         raise
     except OSError as error:

@@ -9,6 +9,8 @@ import hashlib
 import multiprocessing
 import os
 import signal
+import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -100,7 +102,7 @@ def write_shards(work: Work, processes: int, progress: Callable[[int], None]) ->
     stop = context.Event()
     found = []
     with ProcessPoolExecutor(
-        min(processes, len(jobs)), context, initializer=_begin, initargs=(work, stop)
+        min(processes, len(jobs)), context, initializer=_begin, initargs=(work, stop, os.getpid())
     ) as pool:
         try:
             for shard, (split, number) in zip(pool.map(_write_job, jobs), jobs, strict=True):
@@ -119,12 +121,20 @@ def write_shards(work: Work, processes: int, progress: Callable[[int], None]) ->
     return found
 
 
-def _begin(work: Work, stop: Any) -> None:
+def _begin(work: Work, stop: Any, parent: int) -> None:
     global _work, _stop
     _work, _stop = work, stop
     # The parent hears the interrupt and tells.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
+
+
+def _end_with(parent: int) -> None:
+    """End this process when its parent was killed, which no queue tells."""
+    while os.getppid() == parent:
+        time.sleep(0.5)
+    os._exit(1)
 
 
 def _write_job(job: tuple[str, int]) -> Shard:

@@ -103,11 +103,12 @@ def read_file(file: Path, guard: Guard = contextlib.nullcontext) -> Iterator[tup
 
     Args:
         file: JSONL, JSON, CSV, Parquet or Arrow; the text forms also with ``.gz``.
-        guard: entered for each line of JSONL; it may suppress the `DataError` of a bad one.
+        guard: entered for each row; it may suppress the `DataError` of a bad one.
     """
     ending = kind(file)
     readers: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
-        ".parquet": _parquet, ".arrow": _arrow, ".csv": _csv,
+        ".parquet": lambda path: _parquet(path, guard), ".arrow": _arrow,
+        ".csv": lambda path: _csv(path, guard),
         ".jsonl": lambda path: _jsonl(path, guard), ".json": lambda path: _json(path, guard),
     }
     if ending not in readers or (ending in (".parquet", ".arrow") and file.suffix == ".gz"):
@@ -193,29 +194,63 @@ def _text_pieces(file: Path) -> Iterator[str]:
         raise DataError(f"The file {file} cannot be read: {error}.") from error
 
 
-def _csv(file: Path) -> Iterator[tuple[str, Row]]:
+def _csv(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
     csv.field_size_limit(1 << 30)
+    # Bytes that are no text come through as such and are found in the row that has them.
     try:
         with io.TextIOWrapper(
-            cast(Any, open_bytes(file)), encoding="utf-8-sig", newline=""
+            cast(Any, open_bytes(file)), encoding="utf-8-sig", errors="surrogateescape", newline=""
         ) as stream:
-            yield from _csv_rows(file, csv.DictReader(stream))
-    except UnicodeDecodeError as error:
-        raise DataError(f"{file}: expected UTF-8 text ({error}).") from error
+            yield from _csv_rows(file, csv.DictReader(stream), guard)
     except READ_FAILURES as error:
         raise DataError(f"The file {file} cannot be read: {error}.") from error
 
 
-def _csv_rows(file: Path, reader: Any) -> Iterator[tuple[str, Row]]:
+def _csv_rows(file: Path, reader: Any, guard: Guard) -> Iterator[tuple[str, Row]]:
+    # The heading concerns every row.
+    names = _heading(file, reader)
+    ended = False
+    while not ended:
+        found = None
+        with guard():
+            try:
+                cells = next(reader, None)
+            except csv.Error as error:
+                raise DataError(
+                    f"{file}, line {reader.line_num}: not valid CSV ({error})."
+                ) from error
+            ended = cells is None
+            if cells is not None:
+                place = f"{file}, line {reader.line_num}"
+                found = place, _csv_row(cells, names, place)
+        if found is not None:
+            yield found
+
+
+def _heading(file: Path, reader: Any) -> list[str]:
     try:
-        for row in reader:
-            place = f"{file}, line {reader.line_num}"
-            if None in row or None in row.values():
-                names = reader.fieldnames or []
-                raise DataError(f"{place}: expected {len(names)} cells in each row.")
-            yield place, dict(row)
+        names = list(reader.fieldnames or [])
     except csv.Error as error:
         raise DataError(f"{file}, line {reader.line_num}: not valid CSV ({error}).") from error
+    for name in names:
+        _check_text(name, f"{file}, line 1")
+    return names
+
+
+def _csv_row(cells: dict[Any, Any], names: list[str], place: str) -> Row:
+    if None in cells or None in cells.values():
+        raise DataError(f"{place}: expected {len(names)} cells in each row.")
+    for text in cells.values():
+        _check_text(text, place)
+    return dict(cells)
+
+
+def _check_text(text: str, place: str) -> None:
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        byte = ord(error.object[error.start]) - 0xDC00
+        raise DataError(f"{place}: expected UTF-8 text, found the byte 0x{byte:02x}.") from error
 
 
 def parquet_rows(file: Path) -> Iterator[Row]:
@@ -224,21 +259,53 @@ def parquet_rows(file: Path) -> Iterator[Row]:
     Raises:
         DataError: it cannot be read.
     """
-    import pyarrow as pa
+    for _, row in _parquet(file, contextlib.nullcontext):
+        yield row
+
+
+def _parquet(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
     import pyarrow.parquet as pq
 
+    begin = 1
+    with _unreadable(f"The Parquet file {file} cannot be read"):
+        opened = pq.ParquetFile(file)
+    with opened:
+        batches = opened.iter_batches(batch_size=256)
+        while True:
+            with _unreadable(f"The Parquet file {file} cannot be read behind row {begin - 1}"):
+                batch = next(batches, None)
+            if batch is None:
+                return
+            for index, row in enumerate(_batch_rows(file, batch, begin, guard), start=begin):
+                if row is not None:
+                    yield f"{file}, row {index}", row
+            begin += batch.num_rows
+
+
+def _batch_rows(file: Path, batch: Any, begin: int, guard: Guard) -> Iterator[Row | None]:
+    """The rows of a batch; one by one where one of them is at fault, which is None."""
     try:
-        with pq.ParquetFile(file) as opened:
-            for batch in opened.iter_batches(batch_size=256):
-                yield from batch.to_pylist()
+        with _unreadable(""):
+            rows = batch.to_pylist()
+    except DataError:
+        for index in range(batch.num_rows):
+            row = None
+            with guard(), _unreadable(f"{file}, row {begin + index}: cannot be read"):
+                row = batch.slice(index, 1).to_pylist()[0]
+            yield row
+        return
+    yield from rows
+
+
+@contextlib.contextmanager
+def _unreadable(what: str) -> Iterator[None]:
+    import pyarrow as pa
+
+    try:
+        yield
     # Values that no Python object holds raise of the last three kinds.
     except (pa.ArrowException, OSError, ValueError, OverflowError, TypeError) as error:
-        raise DataError(f"The Parquet file {file} cannot be read: {error}") from error
-
-
-def _parquet(file: Path) -> Iterator[tuple[str, Row]]:
-    for index, row in enumerate(parquet_rows(file), start=1):
-        yield f"{file}, row {index}", row
+        raise DataError(f"{what}: {error}") from error
 
 
 def _arrow(file: Path) -> Iterator[tuple[str, Row]]:
