@@ -67,7 +67,7 @@ def check_same(config: TrainConfig, out: Path, processes: int) -> None:
     _check_plan(config, run["config"], out)
     if run["config"] != record["config"]:
         save_config(config, out / "config.yaml")
-        write_json(place, run | {"config": record["config"]})
+        write_json(place, run | {"config": record["config"], "processes": processes})
 
 
 def finished(config: TrainConfig, out: Path) -> bool:
