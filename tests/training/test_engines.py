@@ -1,12 +1,18 @@
 """Two processes under each engine train what one process trains on the same rows."""
 
+import json
 import shutil
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.loading import build
 from rewardsteer.training.run import train
+from tests.fakes import tiny_causal_lm
 from tests.training.engines import (
     OBJECTIVES,
     distance,
@@ -105,6 +111,46 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         more = {"config": settings(world, "partial", 4, log=OFTEN), "out": str(tmp_path / "moved")}
         launch(engine, [{**more, "resume": True}], tmp_path, processes=4)
         assert max(distance(alone("partial", log=OFTEN), tmp_path / "moved").values()) < 1e-5
+
+
+@pytest.mark.parametrize("engine", ["ddp", "fsdp2", "zero2", "zero3"])
+def test_small_updates_of_a_narrow_base_move_every_weight(engine, tmp_path):
+    """In bf16 from a base saved in bfloat16, as test_precision has it in one process;
+    what is kept is what was trained, not what was rounded for a forward pass."""
+    world = make_world(tmp_path)
+    torch.manual_seed(0)
+    base = tiny_causal_lm(vocab_size=len(load_tokenizer(world / "base")), hidden=64)
+    for parameter in base.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.02)
+    base.bfloat16().save_pretrained(world / "base")
+    small = {"precision": "bf16", "learning_rate": 5e-6, "max_steps": 5}
+    cells = {
+        "scalar": settings(world, "bradley_terry", 2, optimiser=small),
+        "scalar-lora": settings(world, "bradley_terry", 2, optimiser=small, **LORA),
+        "vocabulary": settings(world, "autoregressive", 2, optimiser=small),
+        "vocabulary-lora": settings(world, "autoregressive", 2, optimiser=small, **LORA),
+    }
+    launch(engine, [
+        {"config": config, "out": str(tmp_path / name)} for name, config in cells.items()
+    ], tmp_path)
+    for name, config in cells.items():
+        tokenizer = load_tokenizer(world / "base")
+        ensure_padding_token(tokenizer)
+        model = build(TrainConfig.model_validate(config), tokenizer)
+        start = dict(model.named_parameters())
+        state = json.loads((tmp_path / name / "state.json").read_text())
+        end = load_file(tmp_path / name / state[-1]["folder"] / "weights.safetensors")
+        changed = {key: value != start[key].detach() for key, value in end.items()}
+        # Embeddings of tokens that no row has, have no gradient.
+        reached = {
+            key: moved[moved.any(1)] if "embed" in key else moved for key, moved in changed.items()
+        }
+        assert {value.dtype for value in end.values()} == {torch.float32}, name
+        moved = sum(int(one.sum()) for one in reached.values())
+        assert moved >= 0.99 * sum(one.numel() for one in reached.values()), name
+        for head in (key for key in reached if "score" in key or "lm_head" in key):
+            assert reached[head].float().mean() > 0.99, (name, head)
 
 
 def test_every_objective_has_a_cell():

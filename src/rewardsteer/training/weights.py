@@ -8,6 +8,7 @@ from accelerate import PartialState
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
+from torch.distributed.fsdp import FSDPModule
 from torch.distributed.tensor import DTensor
 
 from rewardsteer.errors import CheckpointError, OutputError
@@ -43,6 +44,10 @@ def save_weights(model: RewardModel, path: Path) -> None:
 
 def trained_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
     """Names and whole values of the parameters that training changes; every process calls this."""
+    for module in model.modules():
+        if isinstance(module, FSDPModule):
+            # What a forward pass gathered, and rounded under bf16, stays until the next one.
+            module.reshard()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
             yield name, _whole_parameter(parameter)
