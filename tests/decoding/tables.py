@@ -94,7 +94,7 @@ class TableScorer:
     def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
         return np.array([self.reward(tuple(ids)) for ids in response_ids])
 
-    def close_response(self, response_ids):
+    def close_response(self, response_ids, stop_ids=()):
         return list(response_ids)
 
 

@@ -11,6 +11,7 @@ from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.vocabulary import VocabularySession
+from rewardsteer.models.prefix_reader import reads_cached
 from tests.decoding.test_continuous import (
     EOS_BIAS,
     REQUESTS,
@@ -74,6 +75,7 @@ def test_answers_and_costs_are_those_of_reading_in_turn(
 
 def test_threads_are_shared_and_given_back(folders, any_size, reading):  # noqa: F811
     policy, tokenizer = make_policy()
+    reads_cached(policy)  # tried beforehand: its forward passes are none of a generation
     own = []
     policy.register_forward_hook(lambda *_: own.append(torch.get_num_threads()))
     config = DecodingConfig(method="farma", max_new_tokens=3)

@@ -119,7 +119,7 @@ class TestMade:
         assert (made.kind, made.count) == ("mean", len(expected))
         assert made.model_fingerprint == fingerprint(world / "reward")
         assert made.data_fingerprint == load_manifest(world / "data").fingerprint
-        assert made.template == Template().model_dump(mode="json")
+        assert made.template == Template(kind="text").model_dump(mode="json")
         assert not list((tmp_path / "work").iterdir())
 
     def test_first_rows_and_the_test_split(self, world, scorer, tmp_path):

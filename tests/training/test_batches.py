@@ -294,7 +294,7 @@ def test_interrupted_within_the_second_epoch_resumes_to_the_same(tmp_path, monke
 
 def test_a_run_says_and_logs_how_much_is_padding(tmp_path, caplog):
     rows = make_rows(20)
-    with caplog.at_level(logging.INFO, logger="rewardsteer"):
+    with caplog.at_level(logging.DEBUG, logger="rewardsteer"):
         optimiser = {"batch_tokens": 500, "accumulation": 100}
         _, lines, _ = run(tmp_path, optimiser, rows=rows, packing="off")
     assert "train: 20 pairs of " in caplog.text
@@ -314,8 +314,8 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
     )
     interval = Interval(torch.device("cpu"))
     for _ in range(2):
-        interval.add(batch, {"accuracy": torch.tensor(0.25)})
-    interval.add(replace(batch, aside=True), {"accuracy": torch.tensor(1.0)})
+        interval.add(batch, {"accuracy": torch.tensor(0.25)}, {}, 0.5)
+    interval.add(replace(batch, aside=True), {"accuracy": torch.tensor(1.0)}, {}, 0.5)
     assert interval.state()["tokens"] == [14, 10]
     assert (interval.state()["computed"], interval.state()["padded"]) == (12, 20)
     again = Interval(torch.device("cpu"))

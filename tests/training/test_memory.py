@@ -141,7 +141,7 @@ def test_each_training_step_runs_in_the_context(world, tmp_path, monkeypatch):
 
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     monkeypatch.setattr(fit_module, "activation_offloading", lambda: Noted)
-    monkeypatch.setattr("rewardsteer.training.run.activation_offloading", lambda: None)
+    monkeypatch.setattr("rewardsteer.training.checks.activation_offloading", lambda: None)
     config = settings(world, accumulation=2, activation_offload=True)
     offloaded = weights(train(config, tmp_path / "offloaded"))
     assert packed

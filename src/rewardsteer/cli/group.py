@@ -34,7 +34,7 @@ class Command(TyperCommand):
             if record is None:
                 continue
             if parameter.param_type_name == "argument":
-                arguments.append(record)
+                arguments.append(_plain(*record))
             else:
                 heading = getattr(parameter, "rich_help_panel", None) or OTHER
                 sections.setdefault(heading, []).append(_plain(*record))

@@ -41,4 +41,5 @@ def _quantized(source: str | Path) -> bool:
         config, _ = PretrainedConfig.get_config_dict(str(source))
     except (OSError, ValueError):
         return False  # loading says what is wrong
-    return config.get("quantization_config") is not None
+    # A damaged file may hold something else; loading says so.
+    return isinstance(config, dict) and config.get("quantization_config") is not None
