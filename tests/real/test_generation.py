@@ -18,7 +18,7 @@ AROUND = [
     ("cards", ("bt", "whole"), ["--set", "reward_target=0", "--set", "max_rejections=1"]),
     ("speculative_rejection", ("bt", "whole"), ["--n", 2, "--set", "decision_tokens=4"]),
     ("goal_beam", ("goal", "whole"), ["--beam", 2, "--step-tokens", 4, "--max-steps", 2]),
-    ("goal_filter", ("goal", "whole"), ["--n", 2, "--set", "drop_rule=none"]),
+    ("goal_filter", ("goal", "whole"), ["--n", 2, "--set", "drop_threshold=-1"]),
 ]
 
 

@@ -43,7 +43,8 @@ def save_models(root: Path) -> Path:
         torch.manual_seed(3)
         model = RewardModel.from_base(root / "base", HeadConfig(kind=head)).eval()
         card = CheckpointCard(
-            head=HeadConfig(kind=head), objective=objective, template=Template().model_dump()
+            head=HeadConfig(kind=head), objective=objective,
+            template=Template(kind="text").model_dump(),
         )
         model.save_pretrained(root / name, tokenizer, card)
     return root
