@@ -309,3 +309,22 @@ def test_a_disk_that_fills_while_generating_is_a_sentence(root, tmp_path, monkey
     monkeypatch.setattr(outputs, "append_jsonl", append)
     assert generate(root, output, "--resume").exit_code == 0
     assert len(read(output)) == len(PROMPTS)
+
+
+def test_prompt_ids_that_no_model_knows(root, tmp_path):
+    """An id beyond the vocabulary fails its own row; what is no id is one sentence."""
+    prompts = tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        '{"id": "far", "prompt": "a", "prompt_ids": [999999]}\n{"id": "fine", "prompt": "a"}\n'
+    )
+    result = generate(root, tmp_path / "y.jsonl", prompts=prompts)
+    assert result.exit_code == 2
+    assert "1 of 2 prompts got no answer" in result.output
+    far, fine = read(tmp_path / "y.jsonl")
+    assert "999999" in far.error
+    assert fine.error is None
+    assert fine.token_ids
+    prompts.write_text('{"prompt": "a", "prompt_ids": ["5"]}\n')
+    refused(
+        generate(root, tmp_path / "z.jsonl", prompts=prompts), "line 1", "list of token ids"
+    )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import StrictInt, ValidationError
 
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import read_jsonl
@@ -22,7 +22,7 @@ class Request(Record):
 
     id: str
     prompt: Prompt
-    prompt_ids: list[int] | None = None
+    prompt_ids: list[StrictInt] | None = None
 
 
 def as_requests(prompts: Sequence[Prompt | Request]) -> list[Request]:

@@ -232,8 +232,8 @@ class Scorer:
             if goal is not None:
                 states = goal.similarity(read.hidden, read.prompt_states)
                 similar = states.cpu().double().numpy()
-            for index, row in enumerate(read.rows):
-                end = int(read.last[index]) + 1
+            ends = (read.last + 1).tolist()
+            for index, (row, end) in enumerate(zip(read.rows, ends, strict=True)):
                 part = slice(end - len(response_ids[row]), end)
                 number = row + 1 if numbers is None else numbers[row]
                 require_finite(rewards[index, part], tokens_of=number)
