@@ -265,3 +265,17 @@ def test_the_shell_completes_values():
     assert completion.complete_method("spec") == ["speculative_rejection"]
     assert completion.complete_recipe("tldr/f") == ["tldr/farma"]
     assert "tldr" in completion.complete_source("")
+
+
+def test_the_demos_imports_warn_nobody(tmp_path):
+    code = (
+        "from rewardsteer import outputs\nfrom rewardsteer.cli.main import app\n"
+        "def stop(*given, **options):\n    raise SystemExit(0)\n"
+        "outputs.claim_folder = stop  # what the demo does first, its imports done\n"
+        f"app(['demo', '--out', {str(tmp_path / 'demo')!r}])\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout == ""
+    [line] = done.stderr.splitlines()
+    assert line.startswith("Demo in ")

@@ -17,6 +17,7 @@ def demo_command(
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
 ) -> None:
     """Train a flawed policy and its reward models, compare decoding methods, write a report."""
+    import logging
     import sys
 
     from rewardsteer.configuration import load_config
@@ -27,6 +28,11 @@ def demo_command(
     check_folder(out, overwrite=overwrite)
     check_writable(out)
     say(f"Demo in {out}: training on this machine, minutes on two cores …")
+
+    from rewardsteer.quiet import quiet_libraries
+
+    # Before the imports: libraries warn while they are imported.
+    quiet_libraries(logging.WARNING)
 
     from rewardsteer.demo.story import run_demo
     from rewardsteer.reports.tables import (
