@@ -386,3 +386,20 @@ def test_ending_does_not_wait_for_ever(folder, monkeypatch):
     service.batcher.close()
     assert time.monotonic() - began < 5
     gate.set()
+
+
+def test_an_idle_server_reads_as_many_texts_as_it_has_room_for(folder):
+    service = make_service(folder, places=2, queue=3)
+    held_up = threading.Event()
+
+    async def many():
+        runs = [asyncio.create_task(service.texts.run(
+            lambda: held_up.wait(30), characters=1, seconds=30.0, of=30.0)) for _ in range(5)]
+        await asyncio.sleep(0.1)
+        with pytest.raises(ApiError, match="as many requests"):
+            await service.texts.run(lambda: None, characters=1, seconds=30.0, of=30.0)
+        held_up.set()
+        return await asyncio.gather(*runs)
+
+    assert asyncio.run(many()) == [True] * 5
+    service.texts.close()

@@ -35,7 +35,8 @@ class Service:
         self.batcher = Batcher(
             served.engine, served.scorer, limits, served.guide_of
         )
-        self.texts = TextStage(limits.queue)
+        # An idle server reads as many texts as it could take rows, however many come at once.
+        self.texts = TextStage(limits.places + limits.queue)
         self.metrics.watch(self.batcher, self.texts)
 
     def start(self) -> None:
