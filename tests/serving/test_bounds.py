@@ -84,7 +84,7 @@ def test_a_short_text_does_not_wait_behind_long_ones(folder):
 
 
 def test_tokenizing_is_counted_and_timed(folder):
-    service = make_service(folder, seconds=0.3, queue=2)
+    service = make_service(folder, seconds=2.0, places=1, queue=1)
     gate = threading.Event()
     encode = service.served.encode_raw
 
