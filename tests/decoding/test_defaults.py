@@ -19,7 +19,7 @@ from tests.decoding.test_generate import PROMPTS, folders, make_policy, make_sco
 from tests.fakes import save_tiny
 
 QWEN = GenerationConfig(
-    do_sample=True, temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05
+    do_sample=True, temperature=0.6, top_k=20, top_p=0.95, repetition_penalty=1.05, typical_p=0.9
 )
 
 
@@ -36,16 +36,25 @@ def test_the_policys_own_settings():
     config = with_defaults(DecodingConfig(), QWEN)
     assert (config.temperature, config.top_k) == (0.6, 20)
     assert what_is_taken(DecodingConfig(), QWEN) == (
-        "The policy's generation settings: taken: temperature=0.6, top_k=20; not supported here: "
-        "top_p=0.95, repetition_penalty=1.05."
+        "The policy's generation settings: taken: temperature=0.6, top_k=20, top_p=0.95, "
+        "repetition_penalty=1.05; not supported here: typical_p=0.9."
     )
+    assert (config.top_p, config.min_p, config.repetition_penalty) == (0.95, 0.0, 1.05)
     candidates = with_defaults(DecodingConfig(method="pargs"), QWEN)
     assert (candidates.temperature, candidates.top_k) == (0.6, 10)
-    assert what_is_taken(DecodingConfig(mode="greedy"), QWEN) == ""
+    assert what_is_taken(DecodingConfig(mode="greedy"), QWEN) == (
+        "The policy's generation settings: taken: repetition_penalty=1.05; not supported here: "
+        "typical_p=0.9."
+    )
+    own = GenerationConfig(min_p=0.1, min_new_tokens=3, top_p=None, temperature=0.0)
+    config = with_defaults(DecodingConfig(), own)
+    assert (config.min_p, config.min_tokens, config.top_p, config.temperature) == (0.1, 3, 1.0, 1.0)
 
 
 def test_what_was_set_stays():
-    given = DecodingConfig(temperature=1.0, top_k=0)
+    given = DecodingConfig(
+        temperature=1.0, top_k=0, top_p=1.0, min_p=0.0, repetition_penalty=1.0, min_tokens=0
+    )
     assert with_defaults(given, QWEN) == given
     assert "taken" not in what_is_taken(given, QWEN)
     once = with_defaults(DecodingConfig(top_k=7), QWEN)
@@ -62,7 +71,10 @@ def test_which_methods_ask_about_candidates():
 def test_generate_and_the_server_draw_from_the_same(folders, own):  # noqa: F811
     policy, tokenizer = make_policy(eos_bias=-1.0)
     policy.generation_config = own
-    expected = {"temperature": own.temperature or 1.0, "top_k": own.top_k or 0}
+    expected = {
+        "temperature": own.temperature or 1.0, "top_k": own.top_k or 0, "top_p": own.top_p or 1.0,
+        "repetition_penalty": own.repetition_penalty or 1.0,
+    }
     open_, set_ = ({"max_new_tokens": 12, "seed": 3} | more for more in ({}, expected))
     found = [
         [one.token_ids for one in generate(
@@ -104,6 +116,28 @@ def test_temperature_0_is_greedy(tmp_path):
     assert texts[0] == texts[1]
 
 
+def test_the_commands_options(tmp_path):
+    folder, prompts = save_tiny(tmp_path / "policy"), tmp_path / "prompts.jsonl"
+    prompts.write_text(json.dumps({"prompt": "What?"}) + "\n")
+    output = tmp_path / "y.jsonl"
+    words = [
+        "generate", "--model", str(folder), "--prompts", str(prompts), "--output", str(output),
+        "--max-new-tokens", "6", "--top-p", "0.5", "--min-p", "0.1", "--repetition-penalty", "1.2",
+        "--stop", "ab", "--stop", "c", "--set", "logit_bias.20=100", "--set", "min_tokens=2",
+    ]
+    for more in ([], ["--resume"]):
+        result = CliRunner().invoke(app, words + more)
+        assert result.exit_code == 0, result.output
+    used = json.loads((tmp_path / "y.jsonl.settings.json").read_text())
+    assert used["top_p"] == 0.5
+    assert used["stop"] == ["ab", "c"]
+    assert used["logit_bias"] == {"20": 100.0}
+    assert json.loads(output.read_text())["token_ids"] == [20] * 6
+    result = CliRunner().invoke(app, [*words, "--overwrite", "--top-p", "1.5"])
+    assert result.exit_code != 0
+    assert "top_p" in result.output
+
+
 def test_the_command_says_what_it_takes(tmp_path):
     folder, prompts = save_tiny(tmp_path / "policy"), tmp_path / "prompts.jsonl"
     QWEN.save_pretrained(folder)
@@ -113,7 +147,7 @@ def test_the_command_says_what_it_takes(tmp_path):
         str(tmp_path / "y.jsonl"), "--max-new-tokens", "2", "--temperature", "0.5",
     ])
     assert result.exit_code == 0, result.output
-    assert result.output.count("The policy's generation settings: taken: top_k=20; not") == 1
+    assert result.output.count("The policy's generation settings: taken: top_k=20, top_p=0.95,") == 1
     used = json.loads((tmp_path / "y.jsonl.settings.json").read_text())
     assert (used["temperature"], used["top_k"]) == (0.5, 20)
 

@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rewardsteer.data.template import Template
-from rewardsteer.serving.text import GrowingText
+from rewardsteer.decoding.text import GrowingText
 
 TEXTS = [
     "Grüße, 東京 🙂🙃!", "naïve café 👩‍👩‍👧 ok",

@@ -24,6 +24,9 @@ TALK = [
 CHAT = "{% for m in messages %}<{{ m['role'] }}>{{ m['content'] }}{% endfor %}<assistant>"
 
 
+NEUTRAL = {"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, "repetition_penalty": 1.0}
+
+
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
     return save_models(tmp_path_factory.mktemp("models"))
@@ -33,7 +36,7 @@ def test_requests_that_say_nothing_are_guided(root):
     environment, options = plan(str(root / "policy"), root / "farma", weight=1.5)
     assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "farma")]
     assert environment["REWARDSTEER_REWARD_WEIGHT"] == "1.5"
-    assert options["override_generation_config"] == {"temperature": 1.0, "top_k": 0}
+    assert options["override_generation_config"] == NEUTRAL
     environment, options = plan(
         str(root / "policy"), root / "args", top_k=5, temperature=0.0, reward_device="cpu",
         reward_dtype="bfloat16",
@@ -41,7 +44,9 @@ def test_requests_that_say_nothing_are_guided(root):
     assert environment["REWARDSTEER_REWARD_TOP_K"] == "5"
     assert environment["REWARDSTEER_REWARD_DEVICE"] == "cpu"
     assert environment["REWARDSTEER_REWARD_DTYPE"] == "bfloat16"
-    assert options["override_generation_config"] == {"temperature": 0.0, "top_k": 5}
+    assert options["override_generation_config"] == NEUTRAL | {
+        "temperature": 0.0, "top_k": 5,
+    }
     assert plan(str(root / "policy"), root / "args")[0]["REWARDSTEER_REWARD_TOP_K"] == "10"
 
 
@@ -53,7 +58,9 @@ def test_the_policys_own_settings(root, tmp_path):
         do_sample=True, temperature=0.6, top_k=20, top_p=0.9
     ).save_pretrained(tmp_path / "policy")
     _, options = plan(str(tmp_path / "policy"), None)
-    assert options["override_generation_config"] == {"temperature": 0.6, "top_k": 20}
+    assert options["override_generation_config"] == NEUTRAL | {
+        "temperature": 0.6, "top_k": 20, "top_p": 0.9,
+    }
     assert options["generation_config"] == "vllm"
 
 
@@ -61,6 +68,7 @@ def test_the_policys_own_settings(root, tmp_path):
     (None, {"method": "farma"}, "needs a reward model"),
     (None, {"weight": 2.0}, "--weight 2 needs a reward model"),
     ("args", {"method": "farma"}, "here 'args'; leave out --method farma"),
+    ("none", {"stop": ["a"]}, "Leave out --stop"),
     ("args", {"top_k": 0}, "1 to 256, got 0"),
     ("farma", {"weight": 1e39}, "weight"),
     ("farma", {"temperature": 1e-9}, "temperature"),

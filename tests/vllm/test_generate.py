@@ -52,6 +52,29 @@ def test_same_records_as_the_transformers_engine(root, tmp_path, method):
     refused(generate(root, theirs, method, *options, "--resume"), "engine")
 
 
+@pytest.mark.parametrize("more", [
+    ("--repetition-penalty", 1.5, "--set", "min_tokens=6"),
+    ("--set", "logit_bias.7=2.5", "--set", "presence_penalty=0.8", "--set",
+     "frequency_penalty=0.3"),
+    ("--set", "stop_token_ids=[4,5,6,7,8,9,10]", "--set", "ignore_eos=true"),
+    ("--stop", "a", "--stop", "5", "--stop", "e", "--stop", "T"),
+])
+def test_settings_mean_the_same(root, tmp_path, more):
+    ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
+    assert generate(root, ours, "none", "--greedy", *more).exit_code == 0
+    result = generate(root, theirs, "none", "--greedy", *more, *VLLM)
+    assert result.exit_code == 0, result.output
+    plain = generate(root, tmp_path / "plain.jsonl", "none", "--greedy")
+    assert plain.exit_code == 0
+    changed = 0
+    for one, other, before in zip(
+        read(ours), read(theirs), read(tmp_path / "plain.jsonl"), strict=True
+    ):
+        assert one.model_dump(exclude={"cost"}) == other.model_dump(exclude={"cost"})
+        changed += one.completion != before.completion
+    assert changed > 0
+
+
 def test_best_of_n(root, tmp_path):
     output, single = tmp_path / "y.jsonl", tmp_path / "one.jsonl"
     assert generate(root, output, "best_of_n", "--n", 3, *VLLM).exit_code == 0

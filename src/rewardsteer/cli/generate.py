@@ -42,6 +42,8 @@ def generate_command(
     goal_name: option.GoalName = None, weight: option.Weights = None,
     weight_schedule: option.WeightSchedule = "constant", weight_end: option.WeightEnd = None,
     target_kl: option.TargetKl = None, max_kl: option.MaxKl = None, top_k: option.TopK = None,
+    top_p: option.TopP = None, min_p: option.MinP = None,
+    repetition_penalty: option.RepetitionPenalty = None, stop: option.Stop = None,
     temperature: option.Temperature = None, greedy: option.Greedy = False, n: option.Samples = 8,
     beam: option.Beam = 4, branches: option.Branches = 2,
     step_separator: option.StepSeparator = "\n", step_tokens: option.StepTokens = 52,
@@ -72,7 +74,10 @@ def generate_command(
             "max_kl": max_kl, "n": n, "seed": seed,
             "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
             "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
-            "max_steps": max_steps, **option.those_given(top_k=top_k, temperature=temperature),
+            "max_steps": max_steps, **option.those_given(
+                top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p,
+                repetition_penalty=repetition_penalty, stop=stop,
+            ),
         },
         overrides or [],
     )

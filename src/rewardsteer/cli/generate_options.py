@@ -109,6 +109,31 @@ MaxKl = Annotated[
         rich_help_panel=GUIDANCE,
     ),
 ]
+TopP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw from the likeliest tokens whose probabilities come to this. Default: the "
+        "policy's own, else 1 (all).", rich_help_panel=SAMPLING,
+    ),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(
+        help="Draw only tokens that are at least this share as probable as the likeliest. Default: "
+        "the policy's own, else 0.", rich_help_panel=SAMPLING,
+    ),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="Divides positive and multiplies negative scores of tokens that prompt or response "
+        "hold. Default: the policy's own, else 1.", rich_help_panel=SAMPLING,
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="A string that ends a response; repeatable.", rich_help_panel=SAMPLING),
+]
 TopK = Annotated[
     int | None,
     typer.Option(
@@ -144,8 +169,9 @@ Settings = Annotated[
     list[str] | None,
     typer.Option(
         "--set",
-        help="A setting of cards (reward_target, …), speculative_rejection (reject_share, …) "
-        "or goal_filter (drop_rule, …) as name=value; repeatable, see docs/decoding.md.",
+        help="A setting of sampling (min_tokens, presence_penalty, …), cards (reward_target, …), "
+        "speculative_rejection (reject_share, …) or goal_filter (drop_rule, …) as name=value; "
+        "repeatable, see docs/decoding.md.",
         rich_help_panel=GUIDANCE,
     ),
 ]

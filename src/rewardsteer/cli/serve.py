@@ -15,6 +15,7 @@ from rewardsteer.cli.devices import (
     parse_device_map,
 )
 from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.generate_options import those_given
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.methods import METHODS
@@ -50,6 +51,24 @@ Temperature = Annotated[
         "own, else 1."
     ),
 ]
+TopP = Annotated[
+    float | None,
+    typer.Option(help="top_p of requests that give none; default: the policy's own, else 1."),
+]
+MinP = Annotated[
+    float | None,
+    typer.Option(help="min_p of requests that give none; default: the policy's own, else 0."),
+]
+RepetitionPenalty = Annotated[
+    float | None,
+    typer.Option(
+        help="repetition_penalty of requests that give none; default: the policy's own, else 1."
+    ),
+]
+Stop = Annotated[
+    list[str] | None,
+    typer.Option(help="A string that ends responses to requests that give none; repeatable."),
+]
 Name = Annotated[
     str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
 ]
@@ -79,7 +98,9 @@ Limits = Annotated[
 
 def serve_command(
     model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
-    weight: Weight = 1.0, top_k: TopK = None, temperature: Temperature = None, name: Name = None,
+    weight: Weight = 1.0, top_k: TopK = None, top_p: TopP = None, min_p: MinP = None,
+    repetition_penalty: RepetitionPenalty = None, stop: Stop = None,
+    temperature: Temperature = None, name: Name = None,
     template: TemplateOption = None, host: Host = "127.0.0.1", port: Port = 8000,
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
     device: PolicyDevice = "auto", device_map: DeviceMap = None,
@@ -113,6 +134,10 @@ def serve_command(
     if options is not None:
         place.close()
     loading(reward_model, model)
+    sampling = those_given(
+        top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p,
+        repetition_penalty=repetition_penalty, stop=stop,
+    )
     try:
         from rewardsteer.serving.run import run
         from rewardsteer.serving.service import Service
@@ -128,15 +153,11 @@ def serve_command(
         replace_by_vllm(
             model, reward_model, method=method, name=name, host=host, port=port, key=key,
             dtype=dtype, reward_device=reward_device, reward_dtype=reward_dtype, options=options,
-            weight=weight, top_k=top_k, temperature=temperature, template=written, device=device,
-            limits=limit or [],
+            weight=weight, template=written, device=device, limits=limit or [], **sampling,
         )
     served = _load(
         model, reward_model, limits, method=method, name=name, template=written,
-        settings={"weight": weight} | {
-            name: value for name, value in (("top_k", top_k), ("temperature", temperature))
-            if value is not None
-        },
+        settings={"weight": weight, **sampling},
         devices=(device, reward_device or device), dtypes=(dtype, reward_dtype),
         spread=spread,
     )

@@ -1,10 +1,10 @@
 """How to generate. No torch here: the command line and recipes read it."""
 
 import math
-from collections.abc import Sequence
-from typing import Any, Literal
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, PlainSerializer, StringConstraints, model_validator
 
 from rewardsteer.configuration import Config
 from rewardsteer.errors import ConfigError
@@ -12,6 +12,18 @@ from rewardsteer.errors import ConfigError
 # What scores in float32 can hold: beyond it a weight or a temperature makes them infinite.
 MOST_WEIGHT = 1e20
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-6, 1e6
+
+# Pairs, so that settings can be hashed; given and written as a mapping.
+Biases = Annotated[
+    tuple[tuple[int, Annotated[float, Field(ge=-100, le=100)]], ...],
+    BeforeValidator(lambda given: tuple(given.items()) if isinstance(given, Mapping) else given),
+    PlainSerializer(dict),
+]
+# One string or several.
+Strings = Annotated[
+    tuple[Annotated[str, StringConstraints(min_length=1)], ...],
+    BeforeValidator(lambda given: (given,) if isinstance(given, str) else given),
+]
 
 
 class DecodingConfig(Config):
@@ -27,6 +39,20 @@ class DecodingConfig(Config):
             ``pargs``, ``cd``) ask the reward model about the policy's ``top_k`` best tokens, greedy
             or not; where it is not set, 10. For the other methods, where it is not set, the
             policy's own, else 0.
+        top_p: draw from the likeliest tokens whose probabilities come to this; 1: from all. Where
+            this or one of the next two is not set, the policy's own, else neutral.
+        min_p: draw only tokens that are at least this share as probable as the likeliest.
+        repetition_penalty: positive scores of tokens in prompt and response are divided by it,
+            negative ones multiplied; 1: none. It counts in greedy mode too, and so do the next
+            five settings.
+        presence_penalty: subtracted from the scores of tokens that are in the response.
+        frequency_penalty: subtracted as often as a token is in the response.
+        logit_bias: added to the scores of tokens, by token id.
+        min_tokens: no token or string ends a response with fewer tokens; where it is not set, the
+            policy's ``min_new_tokens``, else 0.
+        stop_token_ids: tokens that end a response besides the policy's end-of-text.
+        ignore_eos: the policy's end-of-text ends nothing.
+        stop: strings that end a response, and that it does not contain.
         weight: w of the guided methods, in logits per reward unit; 0 is the policy alone. For
             ``genarm`` this is the paper's 1/β. With several reward models it multiplies their sum.
         weight_schedule: how w changes over a response, for the methods that guide token by token:
@@ -82,6 +108,16 @@ class DecodingConfig(Config):
     mode: Literal["greedy", "sample"] = "sample"
     temperature: float = Field(default=1.0, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
     top_k: int = Field(default=10, ge=0)
+    top_p: float = Field(default=1.0, ge=0, le=1)
+    min_p: float = Field(default=0.0, ge=0, le=1)
+    repetition_penalty: float = Field(default=1.0, ge=0.01, le=100)
+    presence_penalty: float = Field(default=0.0, ge=-2, le=2)
+    frequency_penalty: float = Field(default=0.0, ge=-2, le=2)
+    logit_bias: Biases = ()
+    min_tokens: int = Field(default=0, ge=0)
+    stop_token_ids: tuple[int, ...] = ()
+    ignore_eos: bool = False
+    stop: Strings = ()
     weight: float = Field(default=1.0, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
     weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_end: float | None = Field(default=None, ge=-MOST_WEIGHT, le=MOST_WEIGHT)

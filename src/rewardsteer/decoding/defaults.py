@@ -1,31 +1,35 @@
 """What a run draws from where its settings do not say: one rule for every engine and the server.
 
 A policy's ``generation_config`` names how its makers mean it to be drawn from. Of that the settings
-that exist here are taken (``temperature``, ``top_k``) where the run gives none of its own; the
-others are named as not supported. ``do_sample`` is not one of them: the run's mode decides that.
-Without either, the temperature is 1 and all tokens are drawn from. Methods that ask about
-candidates keep their number of them.
+that exist here are taken where the run gives none of its own; the others are named as not
+supported. ``do_sample`` is not one of them: the run's mode decides that. Without either, the
+temperature is 1 and all tokens are drawn from. Methods that ask about candidates keep their number
+of them.
 """
 
 import logging
 from typing import Any
 
-from rewardsteer.decoding.config import (
-    LEAST_TEMPERATURE,
-    MOST_TEMPERATURE,
-    DecodingConfig,
-)
+from pydantic import ValidationError
+
+from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import asks_candidates
 
 logger = logging.getLogger(__name__)
 
+# Our settings and the names that policies give them.
+NAMES = {
+    "temperature": "temperature", "top_k": "top_k", "top_p": "top_p", "min_p": "min_p",
+    "repetition_penalty": "repetition_penalty", "min_tokens": "min_new_tokens",
+}
+# Without meaning to a greedy run.
+_DRAWING = frozenset(("temperature", "top_k", "top_p", "min_p"))
 # Settings that change what is drawn and do not exist here, with the values that change nothing.
 _FOREIGN: dict[str, tuple[Any, ...]] = {
-    "top_p": (None, 1.0), "min_p": (None, 0.0), "typical_p": (None, 1.0), "epsilon_cutoff":
-    (None, 0.0), "eta_cutoff": (None, 0.0), "top_h": (None,), "repetition_penalty": (None, 1.0),
-    "no_repeat_ngram_size": (None, 0), "bad_words_ids": (None,), "suppress_tokens": (None,),
-    "begin_suppress_tokens": (None,), "forced_bos_token_id": (None,), "forced_eos_token_id":
-    (None,), "sequence_bias": (None,), "min_length": (None, 0), "min_new_tokens": (None, 0),
+    "typical_p": (None, 1.0), "epsilon_cutoff": (None, 0.0), "eta_cutoff": (None, 0.0), "top_h":
+    (None,), "no_repeat_ngram_size": (None, 0), "bad_words_ids": (None,), "suppress_tokens":
+    (None,), "begin_suppress_tokens": (None,), "forced_bos_token_id": (None,),
+    "forced_eos_token_id": (None,), "sequence_bias": (None,), "min_length": (None, 0),
     "exponential_decay_length_penalty": (None,), "guidance_scale": (None, 1.0),
 }
 
@@ -44,16 +48,15 @@ def with_defaults(config: DecodingConfig, settings: Any = None) -> DecodingConfi
 def what_is_taken(config: DecodingConfig, settings: Any) -> str:
     """A line on what comes from the policy's settings and what of them is not supported; "" where
     nothing does."""
-    if config.mode == "greedy":
-        return ""
-    own = {name: getattr(settings, name, None) for name in ("temperature", "top_k")}
+    greedy, neutral = config.mode == "greedy", with_defaults(config)
     taken = [
         f"{name}={value}" for name, value in _taken(config, settings).items()
-        if own[name] is not None and value == own[name]
+        if getattr(settings, NAMES[name], None) is not None and value != getattr(neutral, name)
+        and not (greedy and name in _DRAWING)
     ]
     foreign = [
-        f"{name}={value}" for name, neutral in _FOREIGN.items()
-        if (value := getattr(settings, name, None)) not in neutral
+        f"{name}={value}" for name, idle in _FOREIGN.items()
+        if (value := getattr(settings, name, None)) not in idle
     ]
     parts = [f"taken: {', '.join(taken)}"] * bool(taken)
     parts += [f"not supported here: {', '.join(foreign)}"] * bool(foreign)
@@ -61,19 +64,20 @@ def what_is_taken(config: DecodingConfig, settings: Any) -> str:
 
 
 def _taken(config: DecodingConfig, settings: Any) -> dict[str, Any]:
+    """The settings that the run leaves open: the policy's own where they are within our bounds."""
     taken: dict[str, Any] = {}
-    if "temperature" not in config.model_fields_set:
-        own = getattr(settings, "temperature", None)
-        if own is not None and LEAST_TEMPERATURE <= own <= MOST_TEMPERATURE:
-            taken["temperature"] = float(own)
-        else:
-            taken["temperature"] = config.temperature
-    if "top_k" not in config.model_fields_set:
-        if asks_candidates(config.method):
-            taken["top_k"] = config.top_k
-        else:
-            taken["top_k"] = max(0, int(getattr(settings, "top_k", None) or 0))
-    return taken
+    for name in NAMES.keys() - config.model_fields_set:
+        candidates = name == "top_k" and asks_candidates(config.method)
+        taken[name] = getattr(config, name) if candidates or name != "top_k" else 0
+        own = None if candidates else getattr(settings, NAMES[name], None)
+        if own is not None:
+            try:
+                checked = DecodingConfig.model_validate({name: own})
+            except ValidationError:
+                continue
+            # A temperature of 0 is left to the run's mode.
+            taken[name] = getattr(checked, name)
+    return {name: taken[name] for name in NAMES if name in taken}
 
 
 def policy_settings(source: str) -> Any:

@@ -5,21 +5,23 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import Any
+from typing import Any, Literal
 
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.data.tokenize import encode_prompt
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.defaults import what_is_taken, with_defaults
+from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
 from rewardsteer.decoding.engines.hf import HfEngine
 from rewardsteer.decoding.guide import GroupGuide, Method, ResponseGuide, StepGuide, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.memory import memory_told
 from rewardsteer.decoding.methods import METHODS, wants_goal
+from rewardsteer.decoding.penalties import check_token_ids, ending_ids
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.steps import search
+from rewardsteer.decoding.text import GrowingText
 from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies
@@ -94,7 +96,7 @@ def generate(
     engine = HfEngine(policy, tokenizer)
     settings = getattr(policy, "generation_config", None)
     told = what_is_taken(config, settings)
-    if told and not {"temperature", "top_k"} <= config.model_fields_set:
+    if told and not NAMES.keys() <= config.model_fields_set:
         logger.warning("%s", told)
     config = with_defaults(config, settings)
     requests = as_requests(prompts)
@@ -105,6 +107,12 @@ def generate(
         raise ConfigError(
             f"top_k = {config.top_k} exceeds the policy's vocabulary of {engine.vocabulary_size} "
             "tokens; lower it, or use 0 to draw from all."
+        )
+    check_token_ids(config, engine.vocabulary_size)
+    if config.stop and method.level not in ("token", "response"):
+        raise ConfigError(
+            f"The method {config.method!r} takes no stop strings; use stop_token_ids, or a method "
+            "that guides token by token or chooses among whole responses."
         )
     template, renderer = writer_of(template, tokenizer, scorer)
     limits = {"policy": engine.position_limit}
@@ -175,7 +183,7 @@ def stream(
                 )
                 continue
             yield Generation(
-                completion=response_text(row, template, engine), finish_reason=row.finish_reason,
+                completion=response_text(row, template, engine), finish_reason=end_of(row),
                 reward=reward, **known,
             )
     if failed:
@@ -215,14 +223,14 @@ def _answers(
     if method.level == "step":
         return _search(engine, asked, method, config)
     if method.level == "response":
-        return _choose(engine, asked, method, config)
-    return _guide(engine, asked, method, config)
+        return _choose(engine, asked, method, config, template)
+    return _guide(engine, asked, method, config, template)
 
 
 def _guide(
-    engine: HfEngine, asked: _Asked, method: TokenGuide, config: DecodingConfig
+    engine: HfEngine, asked: _Asked, method: TokenGuide, config: DecodingConfig, template: Template
 ) -> _Answers:
-    for row in engine.stream(_rows(asked, 1, config), method, config):
+    for row in engine.stream(_rows(asked, 1, config, template, engine), method, config):
         yield row, row.reward
 
 
@@ -249,12 +257,13 @@ def _search(
 
 
 def _choose(
-    engine: HfEngine, asked: _Asked, method: ResponseGuide, config: DecodingConfig
+    engine: HfEngine, asked: _Asked, method: ResponseGuide, config: DecodingConfig,
+    template: Template,
 ) -> _Answers:
     """Draw the samples of all prompts, and keep what the method chooses of each, at the cost of
     all of them. A prompt fails with a sample of its own."""
     n, plain = method.samples, METHODS.get("none")(None, config)
-    drawn = engine.stream(_rows(asked, n, config), plain, config)
+    drawn = engine.stream(_rows(asked, n, config, template, engine), plain, config)
     for some in _batches(asked, config.batch_size // n):
         groups = [list(islice(drawn, n)) for _ in some]
         began = time.perf_counter()
@@ -262,8 +271,8 @@ def _choose(
         whole = [place for place, row in enumerate(failed) if row is None]
         choices = iter(method.choose(
             [some[place][1] for place in whole],
-            [[row.token_ids for row in groups[place]] for place in whole],
-            [some[place][0].id for place in whole], engine.stop_ids,
+            [[_given_ids(row, template, engine) for row in groups[place]] for place in whole],
+            [some[place][0].id for place in whole], ending_ids(config, engine.stop_ids),
         ) if whole else ())
         share = (time.perf_counter() - began) / len(groups)
         for group, lost in zip(groups, failed, strict=True):
@@ -282,10 +291,24 @@ def _choose(
             yield row, choice.reward
 
 
-def _rows(asked: _Asked, samples: int, config: DecodingConfig) -> Iterator[Row]:
+def _rows(
+    asked: _Asked, samples: int, config: DecodingConfig, template: Template, engine: HfEngine
+) -> Iterator[Row]:
     for request, ids in asked:
         for sample in range(samples):
-            yield Row(request.id, ids, row_generator(config.seed, request.id, sample))
+            row = Row(request.id, ids, row_generator(config.seed, request.id, sample))
+            if config.stop:
+                row.text = GrowingText(
+                    engine.tokenizer, ids, template, config.stop, min_tokens=config.min_tokens
+                )
+            yield row
+
+
+def _given_ids(row: Row, template: Template, engine: HfEngine) -> list[int]:
+    """Tokens of the response, without a stop string and what came with it."""
+    response_text(row, template, engine)
+    stopped = row.text is not None and row.text.stopped
+    return row.text.kept(row.token_ids) if row.text and stopped else row.token_ids
 
 
 def _batches(asked: _Asked, size: int) -> Iterator[_Asked]:
@@ -339,7 +362,7 @@ def check_lengths(
 
 
 def response_text(row: Row, template: Template, engine: HfEngine) -> str:
-    """The response as text, without what the template puts around it."""
+    """The response as text, without what the template puts around it, and cut at stop strings."""
     ids = row.token_ids[:-1] if row.finish_reason == "stop" else row.token_ids
     options = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
     # Decoded behind its prompt: some tokenizers drop the space before a text's first word.
@@ -350,4 +373,13 @@ def response_text(row: Row, template: Template, engine: HfEngine) -> str:
     else:
         text = engine.tokenizer.decode(ids, **options)
     opening, _, closing = template.response.partition("{response}")
-    return text.removeprefix(opening).removesuffix(closing)
+    text = text.removeprefix(opening).removesuffix(closing)
+    if row.text is None:
+        return text
+    row.text.finish(ids, text)
+    return row.text.text
+
+
+def end_of(row: Row) -> Literal["stop", "length"]:
+    """Why a row ended: a token or a string that stops, or its length."""
+    return "stop" if row.text is not None and row.text.stopped else row.finish_reason

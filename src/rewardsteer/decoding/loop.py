@@ -29,7 +29,9 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer, check_numbers
-from rewardsteer.decoding.sampling import pick_each
+from rewardsteer.decoding.penalties import ending_ids, penalized
+from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
+from rewardsteer.decoding.text import GrowingText
 from rewardsteer.models.prefix_state import NEW, left_pad
 from rewardsteer.records import Cost
 
@@ -50,9 +52,12 @@ class Row:
         finish_reason: ``stop`` once a stop token was generated.
         cost: known once the row has finished.
         until: asked after every token with ``token_ids``; true ends the row, for length.
+        text: as it grows, where stop strings of the settings may end the row.
         log_probability: a number to which the policy's log-probabilities of the tokens are added,
             at temperature 1 over the whole vocabulary; None: nobody asks for them.
-        config: mode, temperature, top_k and max_new_tokens of this row; None: the batch's.
+        top: record the tokens' log-probabilities in ``logprobs``, each with so many of the
+            likeliest tokens; None: record nothing.
+        config: settings of sampling and of ends of this row; None: the batch's.
         watch: asked after every token with what a guide that watches thinks of the response (higher
             is better); true drops the row. None: it is not watched.
         dropped: it was ended by a guide, for it was not good enough.
@@ -70,7 +75,10 @@ class Row:
     finish_reason: Literal["stop", "length"] = "length"
     cost: Cost = field(default_factory=Cost)
     until: Callable[[Sequence[int]], bool] | None = None
+    text: GrowingText | None = None
     log_probability: float | None = None
+    top: int | None = None
+    logprobs: list[TokenLogprob] = field(default_factory=list)
     config: DecodingConfig | None = None
     watch: Callable[[float], bool] | None = None
     dropped: bool = False
@@ -91,7 +99,7 @@ def decode(
             of each row, from 0 for a new one.
         session: the guide's, fresh.
         rows: taken one by one as places become free.
-        config: mode, temperature, top_k and max_new_tokens are used.
+        config: settings of sampling and of ends, for rows that bring none.
         stop_ids: tokens that end a response.
         places: rows decoded together.
 
@@ -174,7 +182,7 @@ class Batch:
         check_numbers(logits, scores, prefix)
         for place in prefix.failed:
             rows[place].waits = True
-        tokens = _pick_for(rows, scores, self._config)
+        tokens = _pick_for(rows, scores, self._config, self._stop_ids)
         _add_log_probabilities(rows, logits, tokens)
         ended = [
             self._add(row, token) or place in prefix.failed
@@ -241,10 +249,15 @@ class Batch:
         self._ids, self._mask = _prefixes([seat.row for _, seat in after])
 
     def _ends(self, row: Row, token: int) -> bool:
-        if token in self._stop_ids:
+        config = row.config or self._config
+        if token in config.stop_token_ids or (token in self._stop_ids and not config.ignore_eos):
             row.finish_reason = "stop"
             return True
-        if len(row.token_ids) >= (row.config or self._config).max_new_tokens:
+        if row.text is not None:
+            row.text.add(row.token_ids)
+            if row.text.stopped:
+                return True
+        if len(row.token_ids) >= config.max_new_tokens:
             return True
         return row.until is not None and row.until(row.token_ids)
 
@@ -267,33 +280,40 @@ def _prefixes(rows: Sequence[Row]) -> tuple[Tensor, Tensor]:
 
 
 def _pick_for(
-    rows: Sequence[Row], scores: Tensor, config: DecodingConfig
+    rows: Sequence[Row], scores: Tensor, config: DecodingConfig, stop_ids: frozenset[int]
 ) -> Sequence[int | None]:
     """Next tokens of the rows, None for those that wait, once."""
     active = [place for place, row in enumerate(rows) if not row.waits]
     if len(active) < len(rows):
         tokens: list[int | None] = [None] * len(rows)
         if active:
-            some = _pick_for([rows[place] for place in active], scores[active], config)
+            some = _pick_for([rows[place] for place in active], scores[active], config, stop_ids)
             for place, token in zip(active, some, strict=True):
                 tokens[place] = token
         for row in rows:
             row.waits = False
         return tokens
-    return pick_each(
-        scores, [row.draws for row in rows], [row.config or config for row in rows]
-    )
+    configs = [row.config or config for row in rows]
+    scores = penalized(scores, rows, configs, stop_ids)
+    return pick_each(scores, [row.draws for row in rows], configs)
 
 
 def _add_log_probabilities(
     rows: Sequence[Row], logits: Tensor, tokens: Sequence[int | None]
 ) -> None:
-    """Add the tokens' log-probabilities to the rows that ask for them; logits ``[B, V]``."""
-    if all(row.log_probability is None for row in rows):
+    """Record the tokens' log-probabilities for the rows that ask for them; logits ``[B, V]``."""
+    asking = [
+        (place, row, token) for place, (row, token) in enumerate(zip(rows, tokens, strict=True))
+        if token is not None and (row.log_probability is not None or row.top is not None)
+    ]
+    if not asking:
         return
-    chosen = [0 if token is None else token for token in tokens]
-    taken = torch.tensor(chosen, device=logits.device)[:, None]
-    values = logits.float().log_softmax(dim=-1).gather(1, taken).squeeze(1).tolist()
-    for row, token, value in zip(rows, tokens, values, strict=True):
-        if row.log_probability is not None and token is not None:
-            row.log_probability += value
+    places, _, drawn = zip(*asking, strict=True)
+    found = log_probabilities(
+        logits[list(places)], drawn, max(row.top or 0 for _, row, _ in asking)
+    )
+    for (_, row, _), one in zip(asking, found, strict=True):
+        if row.log_probability is not None:
+            row.log_probability += one.value
+        if row.top is not None:
+            row.logprobs.append(TokenLogprob(one.value, one.best[: row.top]))

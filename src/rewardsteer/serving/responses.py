@@ -12,7 +12,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import ResponseGuide, stop_of
 from rewardsteer.decoding.loop import Row
 from rewardsteer.records import Cost
-from rewardsteer.serving.text import GrowingText
+from rewardsteer.decoding.text import GrowingText
 from rewardsteer.serving.tickets import Answer, Done, Outbox, Piece, Ticket
 
 

@@ -28,7 +28,7 @@ from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.reading import TextReader
 from rewardsteer.serving.responses import LaneKey, Response
-from rewardsteer.serving.text import GrowingText
+from rewardsteer.decoding.text import GrowingText
 from rewardsteer.serving.tickets import Outbox, Ticket
 
 

@@ -35,6 +35,8 @@ from rewardsteer.serving.vllm_template import chat_template
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 _PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
+# What vLLM's server takes for requests that do not say.
+_DEFAULTS = ("top_k", "top_p", "min_p", "repetition_penalty")
 # Where vLLM's server looks for a key that is not to stand on its command line.
 _KEY = "VLLM_API_KEY"
 
@@ -85,8 +87,8 @@ def replace_by_vllm(
 
 def plan(
     model: str, reward_model: Path | None, *, method: str | None = None, weight: float = 1.0,
-    top_k: int | None = None, temperature: float | None = None, template: Template | None = None,
-    reward_device: str | None = None, reward_dtype: str | None = None,
+    template: Template | None = None, reward_device: str | None = None,
+    reward_dtype: str | None = None, **sampling: Any,
 ) -> tuple[dict[str, str], dict[str, Any]]:
     """Environment variables and engine arguments with which vLLM's server starts from what our own
     would start from.
@@ -94,10 +96,11 @@ def plan(
     Args:
         model, reward_model: folders; the reward model may be None.
         method: None, or the one that vLLM would guide by anyway.
-        weight, top_k, temperature: of requests that give none; None: see
-            `rewardsteer.decoding.defaults`.
+        weight: of requests that give none.
         template: how conversations are written; None: the reward model's, else the policy's.
         reward_device, reward_dtype: of the reward model.
+        sampling: settings of requests that give none; what is missing here, see
+            `rewardsteer.decoding.defaults`.
 
     Raises:
         ConfigError: vLLM cannot do this.
@@ -112,11 +115,13 @@ def plan(
         )
     if card is None and weight != 1.0:
         raise ConfigError(f"--weight {weight:g} needs a reward model; pass --reward-model.")
-    given = {"top_k": top_k, "temperature": temperature}
+    if "stop" in sampling:
+        raise ConfigError("vLLM's server has no stop strings of its own; requests name them, as "
+                          "the field stop. Leave out --stop.")
     settings = policy_settings(model)
-    config = with_defaults(load_config(DecodingConfig, {"method": natural, "weight": weight} | {
-        name: value for name, value in given.items() if value is not None
-    }), settings)
+    config = with_defaults(
+        load_config(DecodingConfig, {"method": natural, "weight": weight, **sampling}), settings
+    )
     tokenizer, reward = load_tokenizer(model), None
     environment: dict[str, str] = {}
     if card is not None and reward_model is not None:
@@ -136,7 +141,8 @@ def plan(
         # Of the policy's own settings our rule takes those that all engines have.
         "generation_config": "vllm",
         "override_generation_config": {
-            "temperature": 0.0 if greedy else config.temperature, "top_k": config.top_k,
+            "temperature": 0.0 if greedy else config.temperature,
+            **{name: getattr(config, name) for name in _DEFAULTS},
         },
         "chat_template": _kept(chat_template(written, carrier)),
     }

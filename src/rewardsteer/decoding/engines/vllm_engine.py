@@ -33,6 +33,7 @@ from rewardsteer.decoding.guide import Method, Reads, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.methods.none import Plain
+from rewardsteer.decoding.penalties import check_token_ids, ending_ids
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.vocabulary import VocabularyGuide
 from rewardsteer.devices import AUTO, choose_device
@@ -41,6 +42,8 @@ from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
 from rewardsteer.records import Cost, Generation
 
+# vLLM's top_p is above 0; the likeliest token stays with any.
+_LEAST_TOP_P = 1e-6
 PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
 # The guides whose rules the processor has.
 _RULES = (Plain.open, VocabularyGuide.open, CandidateGuide.open)
@@ -154,6 +157,9 @@ class VllmEngine:
             [answer] = output.outputs
             row.token_ids = list(answer.token_ids)
             row.finish_reason = answer.finish_reason
+            if row.text is not None and answer.stop_reason in config.stop:
+                row.finish_reason = "length"  # No token ended it.
+                row.text.add(row.token_ids)
             row.error = self._held.failed.pop(row.name, None)
             reads, new = costs.get(row.name, Reads()), len(row.token_ids)
             read = len(row.prompt_ids) - (output.num_cached_tokens or 0) + new - 1
@@ -173,9 +179,15 @@ class VllmEngine:
         return SamplingParams(
             temperature=0.0 if greedy else config.temperature,
             top_k=0 if greedy else config.top_k,
+            top_p=1.0 if greedy else max(config.top_p, _LEAST_TOP_P),
+            min_p=0.0 if greedy else config.min_p,
+            repetition_penalty=config.repetition_penalty,
+            presence_penalty=config.presence_penalty, frequency_penalty=config.frequency_penalty,
+            logit_bias=dict(config.logit_bias) or None, min_tokens=config.min_tokens,
             seed=None if greedy else row.draws.getrandbits(63),
-            max_tokens=config.max_new_tokens, detokenize=False,
-            stop_token_ids=sorted(self.stop_ids),
+            max_tokens=config.max_new_tokens, detokenize=bool(config.stop),
+            stop=list(config.stop), ignore_eos=config.ignore_eos,
+            stop_token_ids=sorted(ending_ids(config, self.stop_ids)),
             extra_args=None if guide.scorer is None else _wish(guide, config) | {
                 "reward_name": row.name
             },

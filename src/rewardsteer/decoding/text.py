@@ -8,12 +8,13 @@ it, and never a part of what may turn out to be a stop string.
 from collections.abc import Sequence
 from typing import Any
 
+from tokenizers.decoders import DecodeStream
+
 from rewardsteer.data.template import Template
 
-# Tokens of context with which new ones are decoded, where the prompt has so many.
-_CONTEXT = 6
 # What an unfinished character is decoded to.
 _UNFINISHED = "\ufffd"
+_INVALID = "Invalid prefix"
 
 
 class GrowingText:
@@ -24,19 +25,26 @@ class GrowingText:
         prompt_ids: of the prompt.
         template: what it puts around responses is left out.
         stops: strings that end the response and do not belong to it.
+        min_tokens: stop strings within the text of so many tokens end nothing.
+
+    Attributes:
+        stopped: a stop string has ended the text.
     """
 
     def __init__(
-        self, tokenizer: Any, prompt_ids: Sequence[int], template: Template, stops: Sequence[str]
+        self, tokenizer: Any, prompt_ids: Sequence[int], template: Template, stops: Sequence[str],
+        *, min_tokens: int = 0,
     ) -> None:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
         self._opening, _, self._closing = template.response.partition("{response}")
-        self._context = list(prompt_ids[-_CONTEXT:])
-        self._ids = list(self._context)
+        self._context = list(prompt_ids)
+        if tokenizer.decode(self._context, **_OPTIONS).endswith(_UNFINISHED):
+            # The response begins within a character of the prompt, so it is a text of its own.
+            self._context = []
+        self._stream = _stream(tokenizer, self._context)
         self._lead = ""
-        # Tokens from _begin on are decoded; what is before _read is in the text already.
-        self._begin, self._read = 0, len(self._ids)
         self._text = ""
+        self._min_tokens, self._unsearched = min_tokens, 0
         self._given = 0
         self._taken = 0
         self.stopped = False
@@ -46,8 +54,9 @@ class GrowingText:
         new = token_ids[self._taken :]
         self._taken = len(token_ids)
         for token in new:
-            self._ids.append(token)
-            self._decode()
+            self._text += self._stream.step(token)
+        if self._taken <= self._min_tokens:
+            self._unsearched = len(self._text)
         return self._give(end=False)
 
     def finish(self, token_ids: Sequence[int], whole: str) -> str:
@@ -87,13 +96,6 @@ class GrowingText:
         """What was given out so far."""
         return self._text[: self._given]
 
-    def _decode(self) -> None:
-        before = self._tokenizer.decode(self._ids[self._begin : self._read], **_OPTIONS)
-        after = self._tokenizer.decode(self._ids[self._begin :], **_OPTIONS)
-        if len(after) > len(before) and not after.endswith(_UNFINISHED):
-            self._text += after[len(before) :]
-            self._begin, self._read = self._read, len(self._ids)
-
     def _give(self, *, end: bool) -> str:
         if self._opening:
             if not end and len(self._text) < len(self._opening):
@@ -101,8 +103,9 @@ class GrowingText:
             if self._text.startswith(self._opening):
                 self._text, self._lead = self._text.removeprefix(self._opening), self._opening
             self._opening = ""
-        found = [at for at in (self._text.find(stop, self._given) for stop in self._stops)
-                 if at >= 0]
+        # One that ends among the first tokens does not count.
+        starts = [max(self._given, self._unsearched - len(stop) + 1) for stop in self._stops]
+        found = [at for at in map(self._text.find, self._stops, starts) if at >= 0]
         if found and not self.stopped:
             self.stopped = True
             self._text = self._text[: min(found)]
@@ -127,6 +130,53 @@ class GrowingText:
     def _longest(self) -> int:
         waiting = len(self._text) - self._given
         return min(waiting, max([len(self._closing), *(len(stop) for stop in self._stops)]))
+
+
+class _Stream:
+    """Text of tokens that come one at a time, where the tokenizer is not one of `tokenizers`."""
+
+    def __init__(self, tokenizer: Any, context: Sequence[int]) -> None:
+        self._tokenizer, self._ids = tokenizer, list(context)
+        self._given = len(tokenizer.decode(self._ids, **_OPTIONS))
+
+    def step(self, token: int) -> str:
+        """New text after another token; none while a character is unfinished."""
+        self._ids.append(token)
+        text: str = self._tokenizer.decode(self._ids, **_OPTIONS)
+        if text.endswith(_UNFINISHED):
+            return ""
+        piece, self._given = text[self._given :], max(self._given, len(text))
+        return piece
+
+
+class _FastStream:
+    """The same by `tokenizers.decoders.DecodeStream`, which decodes the last few tokens alone."""
+
+    def __init__(self, backend: Any, context: Sequence[int]) -> None:
+        self._backend = backend
+        self._stream = DecodeStream(ids=list(context), skip_special_tokens=True)
+        # Tokens whose text has not come yet.
+        self._held: list[int] = []
+
+    def step(self, token: int) -> str:
+        """New text after another token; none while a character is unfinished."""
+        self._held.append(token)
+        try:
+            piece: str = self._stream.step(self._backend, token) or ""
+        except Exception as error:  # The library raises nothing more specific.
+            if not str(error).startswith(_INVALID):
+                raise
+            # Bytes that are no character, which change how those before them are decoded.
+            piece = self._backend.decode(self._held, skip_special_tokens=True)
+            self._stream = DecodeStream(ids=self._held, skip_special_tokens=True)
+        if piece:
+            self._held = []
+        return piece
+
+
+def _stream(tokenizer: Any, context: Sequence[int]) -> _Stream | _FastStream:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    return _Stream(tokenizer, context) if backend is None else _FastStream(backend, context)
 
 
 _OPTIONS = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}

@@ -1,0 +1,125 @@
+"""Changes to a row's scores that do not depend on the temperature: bans, biases and penalties.
+
+They follow the guide and precede `rewardsteer.decoding.sampling.pick`, in vLLM's order: the biases
+of single tokens, the ban on ending too early, then the penalties. They count in greedy mode too.
+"""
+
+from collections.abc import Collection, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from transformers import RepetitionPenaltyLogitsProcessor
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.errors import ConfigError
+
+# Below any score, yet finite: where nothing else is left, the banned token is drawn after all.
+_BANNED = -1e30
+
+
+class Written(Protocol):
+    """The part of a `rewardsteer.decoding.loop.Row` that penalties depend on."""
+
+    prompt_ids: Sequence[int]
+    token_ids: list[int]
+
+
+def check_token_ids(config: DecodingConfig, vocabulary: int) -> None:
+    """Raise `ConfigError` where the settings name a token that the policy cannot generate."""
+    named = {"logit_bias": [token for token, _ in config.logit_bias],
+             "stop_token_ids": config.stop_token_ids}
+    for name, tokens in named.items():
+        wrong = next((token for token in tokens if not 0 <= token < vocabulary), None)
+        if wrong is not None:
+            raise ConfigError(
+                f"{name} has the token id {wrong}, but the policy's are 0 to {vocabulary - 1}; "
+                "use ids of the policy's tokenizer."
+            )
+
+
+def ending_ids(config: DecodingConfig, stop_ids: Collection[int]) -> set[int]:
+    """Tokens that end a row with these settings, given those that end the policy's responses."""
+    return set(config.stop_token_ids) | (set() if config.ignore_eos else set(stop_ids))
+
+
+def penalized(
+    scores: Tensor, rows: Sequence[Written], configs: Sequence[DecodingConfig],
+    stop_ids: Collection[int],
+) -> Tensor:
+    """Scores ``[B, V]`` with each row's bans, biases and penalties.
+
+    Rows whose settings ask for none keep their numbers. Where no row asks, ``scores`` itself is
+    returned.
+
+    Args:
+        scores: guided scores ``[B, V]``.
+        rows: prompts and what was generated so far.
+        configs: the settings of each row.
+        stop_ids: tokens that end the policy's responses.
+    """
+    biased = _biases(rows, configs, stop_ids, scores.shape[1])
+    repeated = _groups([config.repetition_penalty for config in configs], 1.0)
+    counted = [
+        row for row, config in enumerate(configs) if rows[row].token_ids
+        and (config.presence_penalty or config.frequency_penalty)
+    ]
+    if not (any(biased.values()) or repeated or counted):
+        return scores
+    scores = scores.float().clone()
+    for accumulate in (True, False):
+        if found := biased[accumulate]:
+            at_rows, at_tokens, values = zip(*found, strict=True)
+            places = (scores.new_tensor(at_rows).long(), scores.new_tensor(at_tokens).long())
+            scores.index_put_(places, scores.new_tensor(values), accumulate=accumulate)
+    for penalty, some in repeated.items():
+        processor = RepetitionPenaltyLogitsProcessor(penalty)
+        seen, _ = _padded([[*rows[row].prompt_ids, *rows[row].token_ids] for row in some], scores)
+        scores[some] = processor(seen, scores[some])
+    if counted:
+        ids, mask = _padded([rows[row].token_ids for row in counted], scores)
+        counts = torch.zeros_like(scores[counted]).scatter_add_(1, ids, mask)
+        frequency, presence = (
+            scores.new_tensor([getattr(configs[row], name) for row in counted])[:, None]
+            for name in ("frequency_penalty", "presence_penalty")
+        )
+        scores[counted] -= frequency * counts + presence * (counts > 0)
+    return scores
+
+
+_Place = tuple[int, int, float]
+
+
+def _biases(
+    rows: Sequence[Written], configs: Sequence[DecodingConfig], stop_ids: Collection[int],
+    vocabulary: int,
+) -> dict[bool, list[_Place]]:
+    """Row, token and number: those to add (True) and those to put (False)."""
+    added: list[_Place] = []
+    put: list[_Place] = []
+    for number, (row, config) in enumerate(zip(rows, configs, strict=True)):
+        added += [(number, token, value) for token, value in config.logit_bias]
+        if len(row.token_ids) < config.min_tokens:
+            put += [
+                (number, token, _BANNED) for token in sorted(ending_ids(config, stop_ids))
+                if token < vocabulary
+            ]
+    return {True: added, False: put}
+
+
+def _groups(values: Sequence[float], neutral: float) -> dict[float, list[int]]:
+    """Rows by value, without those of the neutral one."""
+    groups: dict[float, list[int]] = {}
+    for row, value in enumerate(values):
+        if value != neutral:
+            groups.setdefault(value, []).append(row)
+    return groups
+
+
+def _padded(rows: Sequence[Sequence[int]], scores: Tensor) -> tuple[Tensor, Tensor]:
+    """Token ids ``[R, T]`` on the scores' device and their mask (float). Rows, none of them empty,
+    are filled up with their own first token, which changes nothing about which tokens they have."""
+    width = max(map(len, rows))
+    ids = [[*row, *row[:1] * (width - len(row))] for row in rows]
+    mask = [[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows]
+    return torch.tensor(ids, device=scores.device), torch.tensor(mask, device=scores.device)
