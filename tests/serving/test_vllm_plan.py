@@ -68,7 +68,7 @@ def test_the_policys_own_settings(root, tmp_path):
     (None, {"method": "farma"}, "needs a reward model"),
     (None, {"weight": 2.0}, "--weight 2 needs a reward model"),
     ("args", {"method": "farma"}, "here 'args'; leave out --method farma"),
-    ("none", {"stop": ["a"]}, "Leave out --stop"),
+    (None, {"stop": ["a"]}, "Leave out --stop"),
     ("args", {"top_k": 0}, "1 to 256, got 0"),
     ("farma", {"weight": 1e39}, "weight"),
     ("farma", {"temperature": 1e-9}, "temperature"),

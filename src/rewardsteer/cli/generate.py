@@ -71,12 +71,11 @@ def generate_command(
         {
             "method": method, "mode": "greedy" if greedy else "sample", "weight": single,
             "weight_schedule": weight_schedule, "weight_end": weight_end, "target_kl": target_kl,
-            "max_kl": max_kl, "n": n, "seed": seed,
-            "max_new_tokens": max_new_tokens, "batch_size": batch_size, "beam": beam,
-            "branches": branches, "step_separator": step_separator, "step_tokens": step_tokens,
-            "max_steps": max_steps, **option.those_given(
-                top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p,
-                repetition_penalty=repetition_penalty, stop=stop,
+            "max_kl": max_kl, "n": n, "seed": seed, "max_new_tokens": max_new_tokens,
+            "batch_size": batch_size, "beam": beam, "branches": branches, "max_steps": max_steps,
+            "step_separator": step_separator, "step_tokens": step_tokens, **option.those_given(
+                top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p, stop=stop,
+                repetition_penalty=repetition_penalty,
             ),
         },
         overrides or [],
@@ -107,9 +106,8 @@ def generate_command(
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
-        "template": written.model_dump(mode="json"),
+        "template": written.model_dump(mode="json"), **({} if vllm is None else {"engine": engine}),
     }
-    settings |= {} if vllm is None else {"engine": engine}
     _write(
         config, requests, output, settings, scorer, goal_state, written, resume=resume,
         policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer} | spread,

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import GuideSession, Prefix, Reads, Reviewer, check_numbers
-from rewardsteer.decoding.penalties import ending_ids, penalized
+from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
 from rewardsteer.decoding.text import GrowingText
 from rewardsteer.models.prefix_state import NEW, left_pad

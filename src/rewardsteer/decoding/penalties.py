@@ -120,6 +120,6 @@ def _padded(rows: Sequence[Sequence[int]], scores: Tensor) -> tuple[Tensor, Tens
     """Token ids ``[R, T]`` on the scores' device and their mask (float). Rows, none of them empty,
     are filled up with their own first token, which changes nothing about which tokens they have."""
     width = max(map(len, rows))
-    ids = [[*row, *row[:1] * (width - len(row))] for row in rows]
+    ids = [[*row, *[row[0]] * (width - len(row))] for row in rows]
     mask = [[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows]
     return torch.tensor(ids, device=scores.device), torch.tensor(mask, device=scores.device)

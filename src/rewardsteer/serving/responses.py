@@ -11,8 +11,8 @@ from typing import Any
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guide import ResponseGuide, stop_of
 from rewardsteer.decoding.loop import Row
-from rewardsteer.records import Cost
 from rewardsteer.decoding.text import GrowingText
+from rewardsteer.records import Cost
 from rewardsteer.serving.tickets import Answer, Done, Outbox, Piece, Ticket
 
 

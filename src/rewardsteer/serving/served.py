@@ -18,6 +18,7 @@ from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guide import ResponseGuide, TokenGuide
 from rewardsteer.decoding.methods import METHODS, asks_candidates
 from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.decoding.text import GrowingText
 from rewardsteer.errors import ConfigError, DataError, RewardsteerError
 from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState
@@ -28,7 +29,6 @@ from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.reading import TextReader
 from rewardsteer.serving.responses import LaneKey, Response
-from rewardsteer.decoding.text import GrowingText
 from rewardsteer.serving.tickets import Outbox, Ticket
 
 

@@ -33,7 +33,7 @@ from rewardsteer.decoding.guide import Method, Reads, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.methods.none import Plain
-from rewardsteer.decoding.penalties import check_token_ids, ending_ids
+from rewardsteer.decoding.penalties import ending_ids
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.vocabulary import VocabularyGuide
 from rewardsteer.devices import AUTO, choose_device
