@@ -1,8 +1,10 @@
 """Tables on terminals of any width."""
 
+import os
 import re
 
 import pytest
+from rich.console import Console
 
 from rewardsteer.reports import tables
 
@@ -11,6 +13,12 @@ ROWS = [
     ["none", "+0.123 ± 0.010", "+0.000 (+0.000, +0.000)", "–", "1.00", "–"],
     ["speculative_rejection", "+1.123 ± 0.010", "+1.000 (+0.900, +1.100)", "–", "1.00", "0.50"],
 ]
+
+
+@pytest.fixture(autouse=True)
+def environment(monkeypatch):
+    """rich remembers the mapping of its import; datasets replaces it when it maps in processes."""
+    monkeypatch.setitem(Console.__init__.__kwdefaults__, "_environ", os.environ)
 
 
 @pytest.mark.parametrize("width", [60, 80, 100])
