@@ -1,4 +1,7 @@
-"""Guided decoding inside vLLM: against vLLM unguided, and against our transformers engine.
+"""Guided decoding inside vLLM: against its floor, and against our transformers engine.
+
+The floor is the time of vLLM with the policy alone plus that of vLLM with a model of the reward
+model's size alone.
 
 Each engine runs in a process of its own, since vLLM arranges threads and memory as it likes.
 """
@@ -11,9 +14,9 @@ import sys
 import tempfile
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -26,13 +29,12 @@ from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.hf import load_policy
-from rewardsteer.decoding.engines.vllm_engine import PROCESSOR, start
-from rewardsteer.decoding.engines.vllm_requests import MODELS
+from rewardsteer.decoding.engines.vllm_engine import start
+from rewardsteer.decoding.engines.vllm_settings import guided_by
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
@@ -49,14 +51,15 @@ class Sizes:
 
 
 SIZES = Sizes(
-    backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 8, 64), prompt=100,
-    new=32, runs=5,
+    backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 8, 64, 256),
+    prompt=100, new=32, runs=5,
 )
 SETUP = (
     f"Policy and reward model (farma): {SIZES.backbone}, random weights, float32, greedy; prompts "
-    f"of {SIZES.prompt} tokens, {SIZES.new} new, all requests at once; one thread each. The "
-    "overhead is the time that guided takes above unguided vLLM: the reward model's forward passes "
-    "with its head, keeping its cache, and the rest."
+    f"of {SIZES.prompt} tokens, {SIZES.new} new, all requests at once; one thread each. Alone: "
+    "the time of vLLM with the policy plus that of vLLM with the reward model as a causal model, "
+    "both unguided, in processes' turn. Host: time a step outside of the models' forward passes "
+    "and heads."
 )
 # vLLM's threads wait for each other where there are more of them than processors.
 _ENVIRONMENT = {
@@ -75,11 +78,13 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
     for index, count in enumerate(sizes.requests):
         tokens = count * sizes.new
         runs, transformers = inside[index], ours[index]
-        guided, plain = ([one[name] for one in runs] for name in ("guided", "plain"))
+        guided = [one["guided"] for one in runs]
+        floor = [one["policy"] + one["reward"] for one in runs]
         rows.append({
-            "case": f"{count} requests: guided vLLM against unguided vLLM", **_speeds(
-                tokens, guided, plain
-            ), **_shares(runs),
+            "case": f"{count} requests: guided vLLM against both models alone",
+            **_speeds(tokens, guided, floor),
+            "host, ms a step": 1000 * statistics.median(one["guided host"] for one in runs),
+            "of the policy alone": 1000 * statistics.median(one["policy host"] for one in runs),
         })
         rows.append({
             "case": f"{count} requests: guided vLLM against the transformers engine", **_speeds(
@@ -94,17 +99,6 @@ def _speeds(tokens: int, ours: list[float], other: list[float]) -> Row:
     return {
         "ours": tokens / statistics.median(ours), "other": tokens / statistics.median(other),
         "unit": "tokens/s", **spread(ratios),
-    }
-
-
-def _shares(runs: list[dict[str, float]]) -> Row:
-    """Milliseconds of overhead a run, and the parts of it."""
-    middle = {name: 1000 * statistics.median(run[name] for run in runs) for name in runs[0]}
-    overhead = middle["guided"] - middle["plain"]
-    rest = overhead - middle["forward"] - middle["cache"]
-    return {
-        "overhead, ms": overhead, "reward forward, ms": middle["forward"],
-        "cache, ms": middle["cache"], "rest, ms": rest,
     }
 
 
@@ -157,75 +151,76 @@ def _transformers(folder: Path, prompts: list[list[int]], sizes: Sizes) -> list[
 
 
 def _vllm(folder: Path, prompts: list[list[int]], sizes: Sizes) -> list[dict[str, float]]:
-    llm = _engine(str(folder), max(sizes.requests), sizes.prompt + sizes.new)
     from vllm import SamplingParams
 
-    def seconds(**extra: Any) -> float:
+    sides = _engines(str(folder), max(sizes.requests), sizes.prompt + sizes.new)
+    asked = [{"prompt_token_ids": ids} for ids in prompts]
+    hosts: dict[str, list[float]] = defaultdict(list)
+
+    def seconds(name: str) -> float:
         parameters = SamplingParams(
             temperature=0, max_tokens=sizes.new, ignore_eos=True, detokenize=False,
-            extra_args=extra,
+            extra_args={"reward_weight": 1.0} if name == "guided" else None,
         )
-        asked = [{"prompt_token_ids": ids} for ids in prompts]
+        llm, clock = sides[name]
         # What one run leaves in vLLM's prefix cache would spare the next one its prompts.
         llm.reset_prefix_cache()
-        return timed(lambda: llm.generate(asked, parameters, use_tqdm=False))
+        clock.seconds, clock.steps = 0.0, 0
+        took = timed(lambda: llm.generate(asked, parameters, use_tqdm=False))
+        hosts[name].append((took - clock.seconds) / clock.steps)
+        return took
 
-    seconds(), seconds(reward_weight=1.0)
-    with _clocks() as clocks:
-        runs = []
-        parts: list[dict[str, float]] = []
-
-        def guided() -> float:
-            clocks.clear()
-            took = seconds(reward_weight=1.0)
-            head = clocks["asked"] - clocks["read"]
-            parts.append({
-                "forward": clocks["forward"] + head, "cache": clocks["read"] - clocks["forward"],
-            })
-            return took
-
-        times = in_turn([guided, seconds], sizes.runs)
-        for (first, second), part in zip(times, parts, strict=True):
-            runs.append({"guided": first, "plain": second} | part)
-    return runs
+    for name in sides:
+        seconds(name)
+    hosts.clear()
+    times = in_turn([partial(seconds, name) for name in sides], sizes.runs)
+    return [
+        dict(zip(sides, took, strict=True)) | {f"{name} host": hosts[name][run] for name in sides}
+        for run, took in enumerate(times)
+    ]
 
 
-_engines: dict[str, Any] = {}
+class _Clock:
+    """Seconds spent in a model's forward passes and heads, and how many steps there were."""
 
+    def __init__(self, llm: Any) -> None:
+        self.seconds, self.steps = 0.0, 0
+        llm.apply_model(self._wrap)
 
-def _engine(folder: str, requests: int, longest: int) -> Any:
-    """One for all numbers of requests."""
-    if folder not in _engines:
-        os.environ[MODELS] = f"{folder}/reward"
-        _engines[folder] = start(
-            f"{folder}/policy", dtype="float32", enforce_eager=True, max_model_len=longest,
-            max_num_seqs=requests, distributed_executor_backend="uni",
-            logits_processors=[PROCESSOR],
-        )
-    return _engines[folder]
+    def _wrap(self, model: Any) -> None:
+        for name in ("forward", "compute_logits", "reward_logits"):
+            if hasattr(model, name):
+                setattr(model, name, self._clocked(name, getattr(model, name)))
 
-
-@contextmanager
-def _clocks() -> Iterator[dict[str, float]]:
-    """Seconds spent asking the reward model, of these reading, of these in its forward passes."""
-    seconds: dict[str, float] = defaultdict(float)
-
-    def clocked(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    def _clocked(self, name: str, function: Callable[..., Any]) -> Callable[..., Any]:
         def call(*arguments: Any, **options: Any) -> Any:
             began = time.perf_counter()
             try:
                 return function(*arguments, **options)
             finally:
-                seconds[name] += time.perf_counter() - began
+                self.seconds += time.perf_counter() - began
+                self.steps += name == "forward"
 
         return call
 
-    with (
-        mock.patch.object(Scorer, "next_token", clocked("asked", Scorer.next_token)),
-        mock.patch.object(PrefixReader, "sync", clocked("read", PrefixReader.sync)),
-        mock.patch.object(PrefixReader, "_forward", clocked("forward", PrefixReader._forward)),
-    ):
-        yield seconds
+
+_running: dict[str, tuple[Any, _Clock]] = {}
+
+
+def _engines(folder: str, requests: int, longest: int) -> dict[str, tuple[Any, _Clock]]:
+    """The guided policy, and both models alone; the same for all numbers of requests."""
+    parts: dict[str, tuple[str, dict[str, Any]]] = {
+        "guided": ("policy", {"hf_overrides": guided_by([f"{folder}/reward"])}),
+        "policy": ("policy", {}), "reward": ("reward", {}),
+    }
+    for name, (model, more) in parts.items():
+        if name not in _running:
+            llm = start(
+                f"{folder}/{model}", dtype="float32", enforce_eager=True, max_model_len=longest,
+                max_num_seqs=requests, distributed_executor_backend="uni", **more,
+            )
+            _running[name] = llm, _Clock(llm)
+    return _running
 
 
 if __name__ == "__main__":

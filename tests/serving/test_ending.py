@@ -18,7 +18,6 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.serving.reach import check_reach, read_key
-from rewardsteer.serving.vllm_server import command
 from tests.fakes import character_tokenizer, save_tiny
 from tests.serving.running import KEY, Process, wait_for
 
@@ -142,7 +141,7 @@ def test_vllm_is_refused_where_it_is_absent(root, monkeypatch):
     )
 
 
-def test_vllm_is_started_with_our_processor(root, monkeypatch):
+def test_vllm_is_started_with_the_reward_model(root, monkeypatch):
     started = []
     find = importlib.util.find_spec
     monkeypatch.setattr(
@@ -160,17 +159,15 @@ def test_vllm_is_started_with_our_processor(root, monkeypatch):
     assert program == words[0] == sys.executable
     assert KEY not in words
     assert environment["VLLM_API_KEY"] == KEY
-    assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "reward")]
+    overrides = json.loads(words.pop(words.index("--hf-overrides") + 1))
+    assert overrides["rewardsteer"] == {"models": [str(root / "reward")], "weight": 1.0}
     # Conversations are written as the reward model was trained on them.
     written = words.pop(words.index("--chat-template") + 1)
     assert "Human:" in Path(written).read_text()
     assert words[1:] == [
         "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
         "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
-        "--logits-processors", "rewardsteer.decoding.engines.vllm:RewardProcessor",
-        "--generation-config", "vllm",
+        "--hf-overrides", "--generation-config", "vllm",
         "--override-generation-config", '{"temperature": 1.0, "top_k": 0}',
         "--chat-template", "--max-model-len", "256", "--enforce-eager",
     ]
-    plain = command("m", guided=False, name="n", host="h", port=1, dtype="float32", options={})
-    assert "--logits-processors" not in plain

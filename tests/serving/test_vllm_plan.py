@@ -9,7 +9,8 @@ from transformers import GenerationConfig
 
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
-from rewardsteer.errors import ConfigError
+from rewardsteer.decoding.engines.vllm_settings import guided_by
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.records import Message
 from rewardsteer.serving import vllm_server
 from rewardsteer.serving.vllm_server import command, plan, replace_by_vllm
@@ -33,21 +34,18 @@ def root(tmp_path_factory):
 
 
 def test_requests_that_say_nothing_are_guided(root):
-    environment, options = plan(str(root / "policy"), root / "farma", weight=1.5)
-    assert json.loads(environment["REWARDSTEER_REWARD_MODEL"]) == [str(root / "farma")]
-    assert environment["REWARDSTEER_REWARD_WEIGHT"] == "1.5"
+    options = plan(str(root / "policy"), root / "farma", weight=1.5)
+    assert options["hf_overrides"] == {
+        "architectures": ["RewardGuidedForCausalLM"],
+        "rewardsteer": {"models": [str(root / "farma")], "weight": 1.5},
+    }
     assert options["override_generation_config"] == NEUTRAL
-    environment, options = plan(
-        str(root / "policy"), root / "args", top_k=5, temperature=0.0, reward_device="cpu",
-        reward_dtype="bfloat16",
-    )
-    assert environment["REWARDSTEER_REWARD_TOP_K"] == "5"
-    assert environment["REWARDSTEER_REWARD_DEVICE"] == "cpu"
-    assert environment["REWARDSTEER_REWARD_DTYPE"] == "bfloat16"
+    options = plan(str(root / "policy"), root / "genarm", top_k=5, temperature=0.0)
+    assert options["hf_overrides"]["rewardsteer"]["weight"] == 1.0
     assert options["override_generation_config"] == NEUTRAL | {
         "temperature": 0.0, "top_k": 5,
     }
-    assert plan(str(root / "policy"), root / "args")[0]["REWARDSTEER_REWARD_TOP_K"] == "10"
+    assert "hf_overrides" not in plan(str(root / "policy"), None)
 
 
 def test_the_policys_own_settings(root, tmp_path):
@@ -57,7 +55,7 @@ def test_the_policys_own_settings(root, tmp_path):
     GenerationConfig(
         do_sample=True, temperature=0.6, top_k=20, top_p=0.9
     ).save_pretrained(tmp_path / "policy")
-    _, options = plan(str(tmp_path / "policy"), None)
+    options = plan(str(tmp_path / "policy"), None)
     assert options["override_generation_config"] == NEUTRAL | {
         "temperature": 0.6, "top_k": 20, "top_p": 0.9,
     }
@@ -67,14 +65,15 @@ def test_the_policys_own_settings(root, tmp_path):
 @pytest.mark.parametrize(("reward", "asked", "words"), [
     (None, {"method": "farma"}, "needs a reward model"),
     (None, {"weight": 2.0}, "--weight 2 needs a reward model"),
-    ("args", {"method": "farma"}, "here 'args'; leave out --method farma"),
     (None, {"stop": ["a"]}, "Leave out --stop"),
-    ("args", {"top_k": 0}, "1 to 256, got 0"),
+    ("farma", {"method": "genarm"}, "here 'farma'; leave out --method genarm"),
+    ("args", {}, "vocabulary head for farma or genarm, or use --engine transformers"),
+    ("farma", {"reward_device": "cpu"}, "leave out --reward-device"),
     ("farma", {"weight": 1e39}, "weight"),
     ("farma", {"temperature": 1e-9}, "temperature"),
 ])
 def test_refused(root, reward, asked, words):
-    with pytest.raises(ConfigError, match=words):
+    with pytest.raises((ConfigError, MismatchError), match=words):
         plan(str(root / "policy"), reward and root / reward, **asked)
 
 
@@ -87,7 +86,7 @@ def test_nothing_is_dropped(root, monkeypatch):
     )
     common = {
         "key": "k", "device": "cuda", "name": None, "host": "h", "port": 1, "dtype": None,
-        "options": {"hf_overrides": {"a": False}},
+        "options": {"hf_overrides": {"a": False}, "seed": 3},
     }
     with pytest.raises(ConfigError, match="--limit places=3 is for our own server"):
         replace_by_vllm(str(root / "policy"), root / "farma", limits=["places=3"], **common)
@@ -97,9 +96,10 @@ def test_nothing_is_dropped(root, monkeypatch):
     )
     program, words, environment = started["arguments"]
     assert (program, started["device"]) == (sys.executable, "cuda")
-    assert environment["REWARDSTEER_REWARD_WEIGHT"] == "0.5"
     assert environment["VLLM_API_KEY"] == "k"
-    assert json.loads(words[words.index("--hf-overrides") + 1]) == {"a": False}
+    overrides = json.loads(words[words.index("--hf-overrides") + 1])
+    assert overrides == guided_by([root / "farma"], 0.5) | {"a": False}
+    assert words[words.index("--seed") + 1] == "3"
     assert "A:" in Path(words[words.index("--chat-template") + 1]).read_text()
 
 
@@ -108,7 +108,7 @@ def test_options_are_json():
         "hf_overrides": {"use_sep_token": False, "x": None}, "allowed": ["a"], "none": None,
         "share": 0.5, "word": "auto", "eager": True,
     }
-    words = command("m", guided=False, name="n", host="h", port=1, dtype=None, options=options)
+    words = command("m", name="n", host="h", port=1, dtype=None, options=options)
     assert words[-11:] == [
         "--hf-overrides", '{"use_sep_token": false, "x": null}', "--allowed", '["a"]', "--none",
         "null", "--share", "0.5", "--word", "auto", "--eager",

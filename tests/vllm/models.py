@@ -17,7 +17,6 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from tests.fakes import CHARACTERS, character_tokenizer, tiny_causal_lm
 
-PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
 # The folders of reward models, their heads, what they say they were trained on, and the method.
 REWARDS = {
     "farma": ("vocabulary", "max_constraint"),
@@ -65,12 +64,12 @@ def make_requests(count: int, longest: int = 90) -> list[Request]:
 
 
 def expected(
-    root: Path, name: str, requests: list[Request], weight: float, new: int, top_k: int = 10
+    root: Path, name: str, requests: list[Request], weight: float, new: int
 ) -> dict[str, list[int]]:
     """Greedy responses of the transformers engine by request."""
     config = DecodingConfig(
-        method=name if weight else "none", mode="greedy", weight=weight, top_k=top_k,
-        max_new_tokens=new, batch_size=64,
+        method=(name if name in REWARDS else "farma") if weight else "none", mode="greedy",
+        weight=weight, max_new_tokens=new, batch_size=64,
     )
     scorer = Scorer.load(root / name) if weight else None
     policy = load_policy(root / "policy")

@@ -32,7 +32,5 @@ def test_table(monkeypatch, capsys):
     monkeypatch.setattr(vllm, "alone", alone)
     rows = vllm.run(SIZES)
     check(rows, 4)
-    first = rows[0]
-    parts = sum(first[f"{name}, ms"] for name in ("reward forward", "cache", "rest"))
-    assert parts == pytest.approx(first["overhead, ms"])
-    assert min(first["reward forward, ms"], first["cache, ms"]) > 0
+    hosts = [rows[0][name] for name in ("host, ms a step", "of the policy alone")]
+    assert 0 < min(hosts) < max(hosts) < 1000

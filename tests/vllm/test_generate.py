@@ -38,7 +38,7 @@ VLLM = (
 )
 
 
-@pytest.mark.parametrize("method", ["none", "farma", "args"])
+@pytest.mark.parametrize("method", ["none", "farma", "genarm"])
 def test_same_records_as_the_transformers_engine(root, tmp_path, method):
     ours, theirs = tmp_path / "ours.jsonl", tmp_path / "theirs.jsonl"
     options = ("--greedy", "--top-k", 4) + (() if method == "none" else ("--weight", 1.5))
@@ -95,13 +95,19 @@ def test_best_of_n(root, tmp_path):
     assert any(same)
 
 
+DRAFTS = (
+    "speculative_config={method: ngram, num_speculative_tokens: 2, prompt_lookup_max: 2}"
+)
+
+
 @pytest.mark.parametrize(
     ("method", "more", "parts"),
     [
         ("farma", ("--target-kl", 0.1), ("vLLM engine", "KL")),
         ("farma", ("--reward-model", "genarm"), ("several reward models",)),
-        ("args", ("--top-k", 257), ("1 to 256", "257")),
-        ("farma", ("--vllm-option", "speculative_config={method: ngram}"), ("speculative",)),
+        ("args", (), ("scalar head", "farma or genarm", "--engine transformers")),
+        ("farma", ("--reward-dtype", "bfloat16"), ("leave out --reward-device",)),
+        ("farma", ("--vllm-option", DRAFTS), ("only in vLLM's V2 runner",)),
         ("none", ("--max-new-tokens", 600), ("'r0'", "512")),
         ("none", ("--vllm-option", "eager"), ("name=value", "'eager'")),
         ("none", ("--vllm-option", "no_such_thing=1"), ("vLLM refuses", "no_such_thing")),
@@ -115,9 +121,9 @@ def test_refused(root, tmp_path, method, more, parts):
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*METHODS.names(), "unheard_of"} - {"none", "best_of_n", "cd", *REWARDS})
+    "name", sorted({*METHODS.names(), "unheard_of"} - {"none", "best_of_n", "farma", "genarm"})
 )
-def test_methods_that_the_processor_does_not_know(name):
+def test_methods_that_vllm_does_not_know(name):
     config = DecodingConfig.model_construct(method=name)
-    with pytest.raises(ConfigError, match=f"does not know the method '{name}'; use --engine"):
+    with pytest.raises(ConfigError, match=f"method '{name}'.*--engine transformers"):
         check_supported(SimpleNamespace(scorer=None, level="step"), config)

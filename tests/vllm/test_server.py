@@ -16,11 +16,13 @@ import pytest
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
+from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
+from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
+from tests.models.test_shared_backbone import keep_adapter  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
     LENGTH,
-    PROCESSOR,
     WEIGHTS,
     expected,
     make_requests,
@@ -28,6 +30,7 @@ from tests.vllm.models import (  # noqa: E402
 )
 
 NEW = 16
+NAMES = ("farma", "genarm", "adapter")
 START_SECONDS = 600  # half a minute where nothing else runs
 
 
@@ -83,7 +86,9 @@ class Server:
 
 @pytest.fixture(scope="module")
 def root(tmp_path_factory):
-    return save_models(tmp_path_factory.mktemp("models"))
+    root = save_models(tmp_path_factory.mktemp("models"))
+    keep_adapter(root / "policy", root / "adapter", "vocabulary")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -92,9 +97,8 @@ def servers(root):
     with contextlib.ExitStack() as stack:
         yield [server.wait() for server in [
             stack.enter_context(Server(
-                root / "guided.log", root / "policy", "--logits-processors", PROCESSOR,
-                "--tensor-parallel-size", "2",
-                REWARDSTEER_REWARD_MODEL=f"{root / 'farma'}:{root / 'args'}",
+                root / "guided.log", root / "policy", "--tensor-parallel-size", "2",
+                "--hf-overrides", json.dumps(guided_by([root / name for name in NAMES])),
             )),
             stack.enter_context(Server(
                 root / "scoring.log", root / "args", "--runner", "pooling",
@@ -115,7 +119,7 @@ def chat_prompt(content):
 
 def make_asked(requests):
     """What 32 clients ask: completions and chats, guided by either reward model or not at all,
-    greedy or drawn. For each: a chat or not, its parameters, its arguments for the processor."""
+    greedy or drawn. For each: a chat or not, its parameters, what it asks."""
     asked = []
     for number in range(len(requests)):
         parameters = {"max_tokens": NEW, "temperature": 0.0}
@@ -123,14 +127,12 @@ def make_asked(requests):
             parameters |= {"temperature": 1.0, "seed": number}
         weight, extra = WEIGHTS[number // 2 % 4], {}
         if weight:
-            extra = {"reward_weight": weight, "reward_model": ("farma", "args")[number // 8 % 2]}
-        if extra.get("reward_model") == "args":
-            extra["reward_top_k"] = 5
+            extra = {"reward_weight": weight, "reward_model": NAMES[number // 8 % 3]}
         asked.append((bool(number % 2), parameters, extra))
     return asked
 
 
-def test_32_clients_get_what_offline_requests_get(guided, root, monkeypatch):
+def test_32_clients_get_what_offline_requests_get(guided, root):
     requests = make_requests(32, 40)
     asked = make_asked(requests)
 
@@ -151,10 +153,10 @@ def test_32_clients_get_what_offline_requests_get(guided, root, monkeypatch):
         character_tokenizer().encode(chat_prompt(request.prompt)) if chat else request.prompt_ids
         for request, (chat, _, _) in zip(requests, asked, strict=True)
     ]
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
-    llm = vllm.LLM(
+    llm = start(
         str(root / "policy"), dtype="float32", enforce_eager=True, max_model_len=LENGTH,
-        distributed_executor_backend="uni", logits_processors=[PROCESSOR],
+        distributed_executor_backend="uni",
+        hf_overrides=guided_by([root / name for name in NAMES]),
     )
     outputs = llm.generate(
         [{"prompt_token_ids": ids} for ids in prompts],
@@ -166,7 +168,7 @@ def test_32_clients_get_what_offline_requests_get(guided, root, monkeypatch):
             request = requests[number].model_copy(update={"prompt_ids": prompts[number]})
             right = expected(
                 root, extra.get("reward_model", "farma"), [request],
-                extra.get("reward_weight", 0.0), NEW, 5,
+                extra.get("reward_weight", 0.0), NEW,
             )
             assert found[number] == right[request.id], number
 
@@ -176,9 +178,8 @@ def test_32_clients_get_what_offline_requests_get(guided, root, monkeypatch):
     [
         ({"reward_weight": "much"}, "'reward_weight' must be a finite number, got 'much'"),
         ({"reward_weight": [1.0]}, "'reward_weight' must be a finite number"),
-        ({"reward_weight": 1, "reward_model": "best"}, "one of 'farma', 'args', got 'best'"),
-        ({"reward_weight": 1, "reward_top_k": 5}, "scalar head"),
-        ({"reward_weight": 1, "reward_model": "args", "reward_top_k": 0}, "1 to 256, got 0"),
+        ({"reward_weight": 1, "reward_model": "best"}, "'adapter', got 'best'"),
+        ({"reward_weight": 1, "reward_top_k": 5}, "Unknown argument 'reward_top_k'"),
         ({"reward_wieght": 1}, "Did you mean 'reward_weight'"),
     ],
 )

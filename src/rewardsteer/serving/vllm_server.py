@@ -1,4 +1,4 @@
-"""``--engine vllm``: this process becomes vLLM's own server, with our processor in it.
+"""``--engine vllm``: this process becomes vLLM's own server, with the reward model in its model.
 
 What it serves is vLLM's: OpenAI's forms with ``vllm_xargs`` for the weight (docs/vllm.md), and none
 of our other routes.
@@ -19,22 +19,13 @@ from rewardsteer.data.template import Template, stored_template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.vllm_engine import check_device
-from rewardsteer.decoding.engines.vllm_requests import (
-    DEVICE,
-    DTYPE,
-    MODELS,
-    TOP_K,
-    WEIGHT,
-    check_top_k,
-)
+from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.fitting import natural_method
-from rewardsteer.decoding.methods import asks_candidates
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import load_tokenizer, read_card
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.serving.vllm_template import chat_template
 
 _MODULE = "vllm.entrypoints.openai.api_server"
-_PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
 # What vLLM's server takes for requests that do not say.
 _DEFAULTS = ("top_k", "top_p", "min_p", "repetition_penalty")
 # Where vLLM's server looks for a key that is not to stand on its command line.
@@ -75,37 +66,41 @@ def replace_by_vllm(
             "--vllm-option max_num_seqs=32 or max_model_len=4096."
         )
     check_device(device)
-    environment, more = plan(model, reward_model, **asked)
-    if key is not None:
-        environment[_KEY] = key
-    words = command(
-        model, guided=reward_model is not None, name=name, host=host, port=port, dtype=dtype,
-        options={**more, **options},
-    )
-    os.execve(sys.executable, words, dict(os.environ) | environment)  # noqa: S606
+    more = plan(model, reward_model, **asked)
+    for option, value in options.items():
+        both = isinstance(value, dict) and isinstance(more.get(option), dict)
+        more[option] = {**more[option], **value} if both else value
+    words = command(model, name=name, host=host, port=port, dtype=dtype, options=more)
+    environment = dict(os.environ) | ({} if key is None else {_KEY: key})
+    os.execve(sys.executable, words, environment)  # noqa: S606
 
 
 def plan(
     model: str, reward_model: Path | None, *, method: str | None = None, weight: float = 1.0,
     template: Template | None = None, reward_device: str | None = None,
     reward_dtype: str | None = None, **sampling: Any,
-) -> tuple[dict[str, str], dict[str, Any]]:
-    """Environment variables and engine arguments with which vLLM's server starts from what our own
-    would start from.
+) -> dict[str, Any]:
+    """Engine arguments with which vLLM's server starts from what our own would start from.
 
     Args:
         model, reward_model: folders; the reward model may be None.
         method: None, or the one that vLLM would guide by anyway.
         weight: of requests that give none.
         template: how conversations are written; None: the reward model's, else the policy's.
-        reward_device, reward_dtype: of the reward model.
+        reward_device, reward_dtype: None; the reward model runs where the policy does.
         sampling: settings of requests that give none; what is missing here, see
             `rewardsteer.decoding.defaults`.
 
     Raises:
         ConfigError: vLLM cannot do this.
+        MismatchError: the reward model has no vocabulary head.
     """
-    card = None if reward_model is None else read_card(reward_model)
+    if reward_device or reward_dtype:
+        raise ConfigError(
+            "In vLLM the reward model runs where the policy does, in its precision; leave out "
+            "--reward-device and --reward-dtype."
+        )
+    card = None if reward_model is None else vocabulary_card(reward_model.name, reward_model)
     natural = "none" if card is None else natural_method(card)
     if method not in (None, natural):
         raise ConfigError(
@@ -123,21 +118,15 @@ def plan(
         load_config(DecodingConfig, {"method": natural, "weight": weight, **sampling}), settings
     )
     tokenizer, reward = load_tokenizer(model), None
-    environment: dict[str, str] = {}
+    guided: dict[str, Any] = {}
     if card is not None and reward_model is not None:
         reward = SimpleNamespace(
             tokenizer=load_tokenizer(reward_model), template=stored_template(card.template)
         )
-        environment = {
-            MODELS: json.dumps([str(reward_model)]), DEVICE: reward_device or "",
-            DTYPE: reward_dtype or "", WEIGHT: repr(config.weight), TOP_K: "",
-        }
-        if asks_candidates(natural):
-            check_top_k(config.top_k)
-            environment[TOP_K] = str(config.top_k)
+        guided = {"hf_overrides": guided_by([reward_model], config.weight)}
     written, carrier = writer_of(template, tokenizer, reward)
     greedy = config.mode == "greedy"
-    return environment, {
+    return guided | {
         # Of the policy's own settings our rule takes those that all engines have.
         "generation_config": "vllm",
         "override_generation_config": {
@@ -158,14 +147,13 @@ def _kept(source: str) -> str:
 
 
 def command(
-    model: str, *, guided: bool, name: str | None, host: str, port: int, dtype: str | None,
+    model: str, *, name: str | None, host: str, port: int, dtype: str | None,
     options: Mapping[str, Any],
 ) -> list[str]:
     """The words that start vLLM's server.
 
     Args:
         model: the policy.
-        guided: whether our processor takes part.
         name: what clients call the policy; None: its folder's name.
         host, port: where it listens.
         dtype: of the policy; None: vLLM's choice.
@@ -176,8 +164,6 @@ def command(
              "--host", host, "--port", str(port)]
     if dtype is not None:
         words += ["--dtype", dtype]
-    if guided:
-        words += ["--logits-processors", _PROCESSOR]
     for option, value in options.items():
         flag = option.replace("_", "-")
         if isinstance(value, bool):

@@ -4,32 +4,23 @@ Draws are made by vLLM, from a seed of the row's own; so they do not depend on t
 other draws than those of the transformers engine. Greedy responses are the same.
 """
 
-import json
 import os
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding import generate as answers
-from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.hf import stop_ids
-from rewardsteer.decoding.engines.vllm_held import ENTRY, Held, hold
-from rewardsteer.decoding.engines.vllm_requests import (
-    DEVICE,
-    DTYPE,
-    MODELS,
-    NO_DRAFTS,
-    TOP_K,
-    WEIGHT,
-    check_top_k,
-)
-from rewardsteer.decoding.guide import Method, Reads, TokenGuide
+from rewardsteer.decoding.engines.vllm_plugin import register
+from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
+from rewardsteer.decoding.guide import Method, TokenGuide
 from rewardsteer.decoding.loop import Row
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.methods.none import Plain
@@ -37,16 +28,15 @@ from rewardsteer.decoding.penalties import ending_ids
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.vocabulary import VocabularyGuide
 from rewardsteer.devices import AUTO, choose_device
-from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.errors import CheckpointError, ConfigError, NonFiniteError
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
 from rewardsteer.records import Cost, Generation
 
 # vLLM's top_p is above 0; the likeliest token stays with any.
 _LEAST_TOP_P = 1e-6
-PROCESSOR = "rewardsteer.decoding.engines.vllm:RewardProcessor"
-# The guides whose rules the processor has.
-_RULES = (Plain.open, VocabularyGuide.open, CandidateGuide.open)
+# The guides whose rules the model has.
+_RULES = (Plain.open, VocabularyGuide.open)
 # Rows handed over at once, as a multiple of those decoded together: at the end of each such part
 # the batch runs empty, and only what came before it is written.
 _PART = 8
@@ -68,23 +58,25 @@ def generate(
         config: settings; ``batch_size`` is vLLM's ``max_num_seqs``.
         template: how prompts are written.
         device: of the policy; there is one, which vLLM was built for.
-        reward_device, reward_dtype: of the reward model; default: vLLM's device, and as saved
-            where vLLM runs workers of its own, which load it again.
+        reward_device, reward_dtype: of a reward model that scores whole samples; one that guides
+            runs where the policy does, in its precision.
         options: engine arguments of vLLM.
 
     Raises:
         ConfigError: vLLM is not installed, cannot do this, or refuses an option.
-        MismatchError: the two tokenizers differ.
+        MismatchError: the two tokenizers differ, or the reward model has no vocabulary head.
         DataError: a prompt that is too long or empty.
     """
-    settings_of_policy = policy_settings(source)
-    config = with_defaults(config, settings_of_policy)
+    settings = policy_settings(source)
+    config, scorer = with_defaults(config, settings), method.scorer
     check_supported(method, config)
     check_device(device)
-    guides = method.level == "token" and method.scorer is not None
-    if guides and options.get("speculative_config"):
-        raise ConfigError(NO_DRAFTS)
-    scorer = method.scorer
+    guides = method.level == "token" and scorer is not None
+    if guides and (reward_device or reward_dtype):
+        raise ConfigError(
+            "A reward model that guides inside vLLM runs where the policy does, in its precision; "
+            "leave out --reward-device and --reward-dtype."
+        )
     if scorer is not None:
         check_vocabularies(tokenizer, scorer)
     template, renderer = writer_of(template, tokenizer, scorer)
@@ -95,22 +87,14 @@ def generate(
     )
     longest = max(len(one.ids) for one in ready) + config.max_new_tokens
     options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
-    held, settings = Held(scorer), {}
     if guides:
-        settings = {
-            MODELS: json.dumps([scorer.name]), DEVICE: reward_device or "",
-            DTYPE: reward_dtype or "", WEIGHT: "", TOP_K: "",
-        }
-        options["logits_processors"] = [PROCESSOR]
-        options["additional_config"] = {
-            **options.get("additional_config", {}), ENTRY: hold(held)
-        }
-    with environment(settings):
-        llm = start(source, **options)
+        vocabulary_card(scorer.name, Path(scorer.name))
+        options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
+    llm = start(source, **options)
     if scorer is not None and not guides:
         # After vLLM has taken what it takes of the device.
         scorer.reward_model.to(choose_device(reward_device or built_for()))
-    engine = VllmEngine(llm, tokenizer, held, settings, stop_ids(settings_of_policy, tokenizer))
+    engine = VllmEngine(llm, tokenizer, stop_ids(settings, tokenizer))
     # Typed for the transformers engine, of which it needs the stream and the tokenizer.
     return answers.stream(engine, ready, method, config, template, method.name)  # type: ignore[arg-type]
 
@@ -119,19 +103,13 @@ class VllmEngine:
     """A running vLLM with the policy's tokenizer; see `rewardsteer.decoding.engines.hf.HfEngine`.
 
     Args:
-        llm: a ``vllm.LLM``, with the reward processor where it is to guide.
+        llm: a ``vllm.LLM``; with the reward model where it is to guide.
         tokenizer: the policy's.
-        held: what it shares with the processor.
-        settings: environment variables that the processor reads.
         stop_ids: tokens that end a response.
     """
 
-    def __init__(
-        self, llm: Any, tokenizer: Any, held: Held, settings: Mapping[str, str],
-        stop_ids: frozenset[int],
-    ) -> None:
+    def __init__(self, llm: Any, tokenizer: Any, stop_ids: frozenset[int]) -> None:
         self.llm, self.tokenizer, self.stop_ids = llm, tokenizer, stop_ids
-        self._held, self._settings = held, settings
 
     def stream(
         self, rows: Iterable[Row], guide: TokenGuide, config: DecodingConfig
@@ -144,15 +122,14 @@ class VllmEngine:
     def _generate(
         self, rows: Sequence[Row], guide: TokenGuide, config: DecodingConfig
     ) -> Sequence[Row]:
-        costs = self._held.costs
-        costs.update((row.name, Reads()) for row in rows)
+        guided = guide.scorer is not None and config.weight != 0
         began = time.perf_counter()
-        with environment(self._settings):
-            outputs = self.llm.generate(
-                [{"prompt_token_ids": list(row.prompt_ids)} for row in rows],
-                [self._parameters(row, guide, config) for row in rows], use_tqdm=False,
-            )
+        outputs = self.llm.generate(
+            [{"prompt_token_ids": list(row.prompt_ids)} for row in rows],
+            [self._parameters(row, config, guided) for row in rows], use_tqdm=False,
+        )
         share = (time.perf_counter() - began) / len(rows)
+        failed = self.llm.apply_model(_failures)[0] if guided else {}
         for row, output in zip(rows, outputs, strict=True):
             [answer] = output.outputs
             row.token_ids = list(answer.token_ids)
@@ -160,19 +137,19 @@ class VllmEngine:
             if row.text is not None and answer.stop_reason in config.stop:
                 row.finish_reason = "length"  # No token ended it.
                 row.text.add(row.token_ids)
-            row.error = self._held.failed.pop(row.name, None)
-            reads, new = costs.get(row.name, Reads()), len(row.token_ids)
+            if row.name in failed:
+                row.error = NonFiniteError(f"From some token on, {failed[row.name]}.")
+            new = len(row.token_ids)
             read = len(row.prompt_ids) - (output.num_cached_tokens or 0) + new - 1
+            # One forward pass is that of both models.
             row.cost = Cost(
                 new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read,
-                rm_calls=reads.calls, rm_forwards=reads.forwards, rm_tokens=reads.tokens,
+                rm_calls=guided * new, rm_forwards=guided * new, rm_tokens=guided * read,
                 seconds=share,
             )
-        for row in rows:
-            costs.pop(row.name, None)
         return rows
 
-    def _parameters(self, row: Row, guide: TokenGuide, config: DecodingConfig) -> Any:
+    def _parameters(self, row: Row, config: DecodingConfig, guided: bool) -> Any:
         from vllm import SamplingParams
 
         greedy = config.mode == "greedy"
@@ -188,51 +165,42 @@ class VllmEngine:
             max_tokens=config.max_new_tokens, detokenize=bool(config.stop),
             stop=list(config.stop), ignore_eos=config.ignore_eos,
             stop_token_ids=sorted(ending_ids(config, self.stop_ids)),
-            extra_args=None if guide.scorer is None else _wish(guide, config) | {
-                "reward_name": row.name
-            },
+            extra_args={
+                "reward_weight": config.weight, "reward_name": row.name
+            } if guided else None,
         )
 
 
+def _failures(model: Any) -> dict[str, str]:
+    """Run in a worker: which requests were not guided to their end, and why."""
+    failed = dict(model.failed)
+    model.failed.clear()
+    return failed
+
+
 def check_supported(method: Method, config: DecodingConfig) -> None:
-    """Raise `ConfigError` unless vLLM can do this by the processor."""
+    """Raise `ConfigError` unless vLLM can do this."""
     controls = (config.weight_end, config.target_kl, config.max_kl)
+    kind = METHODS.get(config.method) if config.method in METHODS else None
+    if getattr(kind, "needs", None) == "scalar" and getattr(kind, "level", None) == "token":
+        raise ConfigError(
+            f"The method {config.method!r} asks a scalar head about single candidates, which vLLM "
+            "cannot do; use a reward model with a vocabulary head (farma or genarm, trained or "
+            "distilled), or --engine transformers."
+        )
     wanting = {
-        f"the method {config.method!r}": not _runs(config.method),
+        f"the method {config.method!r}": not _runs(kind),
         "several reward models": len(members(method.scorer)) > 1,
         "a schedule or KL of the weight": any(control is not None for control in controls),
     }
     for what, wanted in wanting.items():
         if wanted:
             raise ConfigError(f"The vLLM engine does not know {what}; use --engine transformers.")
-    if method.level == "token" and getattr(method.scorer, "head_kind", None) == "scalar":
-        check_top_k(config.top_k)
 
 
-def _runs(name: str) -> bool:
-    """Whether a method needs whole samples alone, or guides by a rule that the processor has."""
-    kind = METHODS.get(name) if name in METHODS else None
+def _runs(kind: Any) -> bool:
+    """Whether a method needs whole samples alone, or guides by a rule that the model has."""
     return kind is not None and (kind.level == "response" or getattr(kind, "open", None) in _RULES)
-
-
-def _wish(guide: TokenGuide, config: DecodingConfig) -> dict[str, Any]:
-    wish: dict[str, Any] = {"reward_weight": config.weight}
-    return wish | ({"reward_top_k": config.top_k} if guide.scorer.head_kind == "scalar" else {})
-
-
-@contextmanager
-def environment(settings: Mapping[str, str]) -> Iterator[None]:
-    """Environment variables for as long as it lasts: what one engine is told is not for others."""
-    before = {name: os.environ.get(name) for name in settings}
-    os.environ.update(settings)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
 
 
 def built_for() -> str:
@@ -259,14 +227,21 @@ def start(source: str, **options: Any) -> Any:
     Raises:
         ConfigError: vLLM is not installed, or refuses an option.
     """
-    # What the reward model read is counted in the worker, which must be in this process.
     os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
     try:
         from vllm import LLM
     except ImportError as error:
         raise _missing(error) from error
+    register()
     try:
         return LLM(source, **options)
+    except ValidationError as error:
+        # Its own text may hold the whole configuration.
+        reasons = [
+            one["msg"] + (f", got {one['input']!r}" if isinstance(one["input"], str) else "")
+            for one in error.errors(include_url=False)
+        ]
+        raise ConfigError(f"vLLM refuses to start: {'; '.join(reasons)}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"vLLM refuses to start: {error}") from error
 

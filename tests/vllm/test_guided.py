@@ -15,12 +15,13 @@ from vllm.exceptions import VLLMValidationError  # noqa: E402
 from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
 from vllm.v1.sample.logits_processor import build_logitsprocs  # noqa: E402
 
+from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
+from rewardsteer.decoding.engines.vllm_model import RewardGuidedForCausalLM  # noqa: E402
+from rewardsteer.decoding.engines.vllm_plugin import PROCESSOR  # noqa: E402
+from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
 from rewardsteer.decoding.requests import Request  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
     LENGTH,
-    PROCESSOR,
-    REWARDS,
     WEIGHTS,
     expected,
     make_requests,
@@ -28,6 +29,7 @@ from tests.vllm.models import (  # noqa: E402
 )
 
 NEW = 24
+NAMES = ("farma", "genarm")
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +37,11 @@ def root(tmp_path_factory):
     return save_models(tmp_path_factory.mktemp("models"))
 
 
-def make_llm(root, **options):
+def make_llm(root, rewards=(), weight=0.0, **options):
     settings = {"max_num_seqs": 64, "num_gpu_blocks_override": 128} | options
-    return vllm.LLM(
+    if rewards:
+        settings["hf_overrides"] = guided_by([root / name for name in rewards], weight)
+    return start(
         str(root / "policy"), dtype="float32", enforce_eager=True, max_model_len=LENGTH,
         distributed_executor_backend="uni", disable_log_stats=True, **settings,
     )
@@ -45,32 +49,26 @@ def make_llm(root, **options):
 
 @pytest.fixture(scope="module")
 def llm(root):
-    """All reward models loaded; few tokens a step, so that long prompts are read in chunks."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REWARDSTEER_REWARD_MODEL", ":".join(str(root / name) for name in REWARDS))
-        yield make_llm(
-            root, logits_processors=[PROCESSOR], max_num_batched_tokens=80,
-            enable_prefix_caching=True, num_gpu_blocks_override=18, block_size=32,
-        )
+    """Several reward models; few tokens a step, so that long prompts are read in chunks, and room
+    for few rows, so that some are set aside."""
+    return make_llm(
+        root, NAMES, max_num_batched_tokens=80, enable_prefix_caching=True,
+        num_gpu_blocks_override=18, block_size=32,
+    )
 
 
 @pytest.fixture
 def calls(monkeypatch):
-    """Reward calls, the rows in them, and what vLLM did since the test began."""
-    seen = Counter()
+    """Products of reward heads, the rows in them, and what vLLM did since the test began."""
+    seen, original = Counter(), RewardGuidedForCausalLM.reward_logits
 
-    def count(name):
-        original = getattr(Scorer, name)
+    def counted(self, place, rows):
+        rewards = original(self, place, rows)
+        seen["calls"] += 1
+        seen["rows"] += len(rewards)
+        return rewards
 
-        def counted(self, prefix_ids, *more):
-            seen["calls"] += 1
-            seen["rows"] += len(prefix_ids)
-            return original(self, prefix_ids, *more)
-
-        monkeypatch.setattr(Scorer, name, counted)
-
-    count("next_token")
-    count("candidates")
+    monkeypatch.setattr(RewardGuidedForCausalLM, "reward_logits", counted)
     preempt, schedule = Scheduler._preempt_request, Scheduler.schedule
 
     def preempting(*arguments, **options):
@@ -118,41 +116,51 @@ def tokens(done):
     return {name: list(output.outputs[0].token_ids) for name, output in done.items()}
 
 
-@pytest.mark.parametrize("name", REWARDS)
+@pytest.mark.parametrize("name", NAMES)
 def test_equals_the_transformers_engine(llm, root, name, calls):
     requests = make_requests(64)
     weights = [WEIGHTS[number % 4] for number in range(64)]
     lengths = [NEW - number % 7 for number in range(64)]
-    ks = [(5, 10)[number // 4 % 2] if REWARDS[name][0] == "scalar" else 10 for number in range(64)]
     parameters = [
-        asked(weight, new, reward_model=name, **({"reward_top_k": k} if k != 10 else {}))
-        for weight, new, k in zip(weights, lengths, ks, strict=True)
+        asked(weight, new, reward_model=name) for weight, new in zip(weights, lengths, strict=True)
     ]
     found = tokens(run(llm, requests, parameters, calls=calls))
     assert min(calls[what] for what in ("preemptions", "parts of prompts", "cached tokens")) > 0
     assert calls["most a step"] == 1
-    right = {
-        (weight, k): expected(root, name, requests, weight, NEW, k)
-        for weight in WEIGHTS for k in set(ks)
-    }
-    for request, weight, new, k in zip(requests, weights, lengths, ks, strict=True):
-        assert found[request.id] == right[weight, k][request.id][:new], (request.id, weight)
-    guided = [right[1.5, ks[0]][request.id] != right[0.0, 10][request.id] for request in requests]
-    assert sum(guided) > 50
+    right = {weight: expected(root, name, requests, weight, NEW) for weight in WEIGHTS}
+    for request, weight, new in zip(requests, weights, lengths, strict=True):
+        assert found[request.id] == right[weight][request.id][:new], (request.id, weight)
+    assert sum(right[1.5][one.id] != right[0.0][one.id] for one in requests) > 50
+
+
+def test_requests_that_are_aborted_leave_the_others_alone(llm, root):
+    requests, engine = make_requests(16), llm.llm_engine
+    right = expected(root, "farma", requests, 1.5, NEW)
+    for request in requests:
+        prompt = {"prompt_token_ids": request.prompt_ids}
+        engine.add_request(request.id, prompt, asked(1.5))
+    done, gone = {}, [request.id for request in requests[::3]]
+    for step in range(10_000):
+        if not engine.has_unfinished_requests():
+            break
+        if step == 6:
+            engine.abort_request(gone)
+        done |= {one.request_id: one for one in engine.step() if one.finished}
+    found = tokens(done)
+    assert set(found) == {one.id for one in requests} - set(gone)
+    assert found == {name: right[name] for name in found}
 
 
 @pytest.fixture(scope="module")
 def roomy(root):
-    """One reward model for each kind of head; memory for all requests."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
-        yield make_llm(root, logits_processors=[PROCESSOR], **LOGITS)
+    """Memory for all requests."""
+    return make_llm(root, NAMES, **LOGITS)
 
 
 @pytest.fixture(scope="module")
 def harmed(root, tmp_path_factory):
-    """A policy with a special token of its own, and a reward model that knows no number for one
-    token; requests that say nothing are guided."""
+    """A policy with a special token of its own, and a reward model whose rewards are so large that
+    a large weight makes them infinite; requests that say nothing are guided."""
     folder = tmp_path_factory.mktemp("harmed")
     tokenizer = AutoTokenizer.from_pretrained(root / "policy")
     tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
@@ -162,15 +170,12 @@ def harmed(root, tmp_path_factory):
     tokenizer.save_pretrained(folder / "policy")
     shutil.copytree(root / "farma", folder / "farma")
     weights = load_file(folder / "farma" / "model.safetensors")
-    weights["model.embed_tokens.weight"][NOT_A_NUMBER] = float("nan")
+    weights["lm_head.weight"] *= LARGE
     save_file(weights, folder / "farma" / "model.safetensors", {"format": "pt"})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("REWARDSTEER_REWARD_MODEL", str(folder / "farma"))
-        patch.setenv("REWARDSTEER_REWARD_WEIGHT", "0.5")
-        yield make_llm(folder, logits_processors=[PROCESSOR])
+    return make_llm(folder, ["farma"], 0.5 / LARGE)
 
 
-NOT_A_NUMBER, TOOL = 60, 79
+LARGE, TOOL = 1e25, 79
 
 
 # Kept to the end of the module: vLLM takes down what all of a process share with any of them.
@@ -199,7 +204,7 @@ def test_weight_0_is_the_policy_alone_bit_by_bit(roomy, unguided):
         assert len(logits[0][0]) == 79
 
 
-@pytest.mark.parametrize("name", ["farma", "args"])
+@pytest.mark.parametrize("name", NAMES)
 def test_one_reward_call_a_step_for_the_rows_that_ask(roomy, name, calls):
     requests = make_requests(12)
     parameters = [
@@ -215,7 +220,7 @@ def test_one_reward_call_a_step_for_the_rows_that_ask(roomy, name, calls):
 
 
 def test_two_reward_models_are_asked_once_each(roomy, root, calls):
-    requests, names = make_requests(8), ("farma", "args")
+    requests, names = make_requests(8), NAMES
     parameters = [asked(1.0, NEW, reward_model=names[number % 2]) for number in range(8)]
     found = tokens(run(roomy, requests, parameters, many=8, calls=calls))
     assert calls["most a step"] == 2
@@ -227,7 +232,7 @@ def test_two_reward_models_are_asked_once_each(roomy, root, calls):
 def test_nobody_asks(roomy, root, calls):
     requests = make_requests(8)
     without = vllm.SamplingParams(temperature=0, max_tokens=NEW)
-    with_zero = asked(0, reward_top_k=3, reward_model="args")
+    with_zero = asked(0, reward_model="genarm")
     plain = tokens(run(roomy, requests, [without] * 8, calls=calls))
     assert tokens(run(roomy, requests, [with_zero] * 8, calls=calls)) == plain
     assert plain == expected(root, "farma", requests, 0.0, NEW)
@@ -235,17 +240,16 @@ def test_nobody_asks(roomy, root, calls):
 
 
 def test_sampling_follows_the_guided_distribution(roomy, root):
-    """The reward decides: with a large weight only the best-rewarded candidate is ever drawn."""
+    """The reward decides: with a large weight only the best-rewarded token is ever drawn."""
     [request] = make_requests(1)
     parameters = vllm.SamplingParams(
-        temperature=1.0, max_tokens=4, n=1, seed=1,
-        extra_args={"reward_weight": 1e4, "reward_model": "args", "reward_top_k": 5},
+        temperature=1.0, max_tokens=4, n=1, seed=1, extra_args={"reward_weight": 1e4},
     )
-    right = expected(root, "args", [request], 1e4, 4, 5)
+    right = expected(root, "farma", [request], 1e4, 4)
     assert tokens(run(roomy, [request], [parameters])) == right
 
 
-@pytest.mark.parametrize("name", ["farma", "args"])
+@pytest.mark.parametrize("name", NAMES)
 def test_tokens_that_vllm_forbids_stay_forbidden(roomy, name):
     [request], allowed = make_requests(1), [5, 9, 20]
     parameters = vllm.SamplingParams(
@@ -270,18 +274,13 @@ def test_vllm_itself_refuses_speculative_decoding():
         ({"reward_weight": True}, "'reward_weight'"),
         ({"reward_weight": float("nan")}, "'reward_weight'"),
         ({"reward_weight": float("inf")}, "'reward_weight'"),
-        ({"reward_top_k": 5, "reward_model": "args"}, "'reward_weight'"),
+        ({"reward_weight": 1, "reward_top_k": 5}, "Unknown argument 'reward_top_k'"),
         ({"reward_wieght": 1}, "Did you mean 'reward_weight'"),
-        ({"reward_weight": 1, "reward_top_k": 0, "reward_model": "args"}, "1 to 256, got 0"),
-        ({"reward_weight": 1, "reward_top_k": 257, "reward_model": "args"}, "1 to 256"),
-        ({"reward_weight": 1, "reward_top_k": 2.0, "reward_model": "args"}, "whole number"),
-        ({"reward_weight": 1, "reward_top_k": 5}, "scalar head"),
-        ({"reward_weight": 1, "reward_model": "best"}, "one of 'farma', 'args', got 'best'"),
+        ({"reward_weight": 1, "reward_model": "best"}, "one of 'farma', 'genarm'.*, got 'best'"),
         ({"reward_weight": 1, "reward_name": 5}, "'reward_name'"),
     ],
 )
-def test_bad_values_are_refused_and_harm_no_one(roomy, root, monkeypatch, extra, message):
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", f"{root / 'farma'}:{root / 'args'}")
+def test_bad_values_are_refused_and_harm_no_one(roomy, root, extra, message):
     bad = vllm.SamplingParams(temperature=0, max_tokens=2, extra_args=extra)
     with pytest.raises(VLLMValidationError, match=message):
         roomy.generate([{"prompt_token_ids": [5]}], bad, use_tqdm=False)
@@ -290,41 +289,45 @@ def test_bad_values_are_refused_and_harm_no_one(roomy, root, monkeypatch, extra,
     assert found == expected(root, "farma", [request], 0.5, NEW)
 
 
-def test_a_request_that_cannot_be_guided_harms_no_one(harmed, root, monkeypatch, caplog):
-    """Ids that only the policy knows, rewards that are no numbers, an environment that changed."""
-    fine = [
-        one for one in make_requests(30) if NOT_A_NUMBER not in one.prompt_ids
-    ][:6]
+def test_a_request_that_cannot_be_guided_harms_no_one(harmed, root, caplog):
+    """An id that only the policy knows, rewards that are no numbers."""
+    fine = make_requests(30)[:6]
     strange = [
         Request(id="tool", prompt="", prompt_ids=[10, TOOL, 12]),
-        Request(id="nan", prompt="", prompt_ids=[10, NOT_A_NUMBER, 12]),
-        Request(id="both", prompt="", prompt_ids=[NOT_A_NUMBER, TOOL]),
+        Request(id="infinite", prompt="", prompt_ids=[10, 11, 12]),
     ]
-    ban = {"logit_bias": {NOT_A_NUMBER: -100, TOOL: -100}}
-    usual = vllm.SamplingParams(temperature=0, max_tokens=NEW, **ban)
-    plain = vllm.SamplingParams(
-        temperature=0, max_tokens=NEW, extra_args={"reward_weight": 0}, **ban
-    )
-    named = vllm.SamplingParams(
-        temperature=0, max_tokens=NEW, extra_args={"reward_weight": 0.5, "reward_name": "N"}, **ban
-    )
+    ban = {"logit_bias": {TOOL: -100}, "temperature": 0, "max_tokens": NEW}
+    usual = vllm.SamplingParams(**ban)
+    plain = vllm.SamplingParams(**ban, extra_args={"reward_weight": 0})
+    large = vllm.SamplingParams(**ban, extra_args={"reward_weight": 1e20, "reward_name": "N"})
     alone = tokens(run(harmed, fine, [usual] * 6))
-    unguided = tokens(run(harmed, [*fine, *strange], [plain] * 9))
+    unguided = tokens(run(harmed, [*fine, *strange], [plain] * 8))
     assert alone != {one.id: unguided[one.id] for one in fine}
-    requests = [fine[0], strange[0], fine[1], *fine[2:5], strange[1], fine[5], strange[2]]
-    parameters = [named if one.id == "nan" else usual for one in requests]
+    requests = [fine[0], strange[0], fine[1], *fine[2:5], strange[1], fine[5]]
+    parameters = [large if one.id == "infinite" else usual for one in requests]
     beside = tokens(run(harmed, requests, parameters, many=3))
     assert {one.id: beside[one.id] for one in fine} == alone
     assert beside["tool"] != unguided["tool"]
-    assert beside["nan"] == unguided["nan"]
-    assert beside["both"] == unguided["both"]
-    lines = [line for line in caplog.messages if "goes on without its reward model" in line]
-    assert len(lines) == 2
-    assert any("The request N goes on" in line and "NaN or infinite" in line for line in lines)
-    # Nor does what an engine was not told matter to it.
-    monkeypatch.setenv("REWARDSTEER_REWARD_MODEL", "")
-    monkeypatch.setenv("REWARDSTEER_REWARD_WEIGHT", "much")
-    with pytest.raises(VLLMValidationError, match="REWARDSTEER_REWARD_WEIGHT must be a number"):
-        harmed.generate([{"prompt_token_ids": [5]}], usual, use_tqdm=False)
-    monkeypatch.undo()
+    assert beside["infinite"] == unguided["infinite"]
+    [line] = [line for line in caplog.messages if "goes on without its reward model" in line]
+    assert "The request N goes on" in line
+    assert "NaN or infinite" in line
+    assert harmed.apply_model(lambda model: list(model.failed)) == [["N"]]
     assert tokens(run(harmed, fine, [plain] * 6)) == {one.id: unguided[one.id] for one in fine}
+
+
+def test_tokens_that_only_the_policy_knows(harmed, root):
+    """What the reward model reads in their place, and that guidance never favours them."""
+    [known] = harmed.apply_model(lambda model: model.parts[0].known)
+    assert known.size == TOOL
+    [one] = make_requests(1)
+    request = one.model_copy(update={"prompt_ids": [10, TOOL, 12]})
+    twin = one.model_copy(update={"prompt_ids": [10, known.stand_in, 12]})
+    allowed = {"temperature": 0, "max_tokens": 1, "allowed_token_ids": [20, TOOL]}
+    for weight in (1e6 / LARGE, -1e6 / LARGE):
+        extra = {"extra_args": {"reward_weight": weight}}
+        found = tokens(run(harmed, [request], [vllm.SamplingParams(**allowed, **extra)]))
+        assert found[request.id] != [TOOL]
+    choices = {"temperature": 0, "max_tokens": 1, "extra_args": {"reward_weight": 1e6 / LARGE}}
+    parameters = [vllm.SamplingParams(**choices)]
+    assert tokens(run(harmed, [request], parameters)) == tokens(run(harmed, [twin], parameters))

@@ -1,0 +1,198 @@
+"""The logits processor that adds rewards inside vLLM.
+
+    guided logits = policy's logits + w · rewards of all next tokens
+
+It keeps the weights that requests ask for and nothing else: `RewardGuidedForCausalLM` has read the
+rows already. Both interfaces of vLLM are here, that of the V1 and that of the V2 model runner.
+
+An exception in a logits processor ends vLLM's engine and all requests with it, so nothing raises
+here once the processor is made.
+
+Shapes: B rows of a step, R of them that ask, V the policy's vocabulary, S slots of requests.
+"""
+
+import logging
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.nn.functional import pad
+from vllm.v1.sample.logits_processor import (
+    BatchUpdate,
+    LogitsProcessor,
+    process_dict_updates,
+)
+from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as LogitsProcessorV2
+
+from rewardsteer.decoding.engines.vllm_settings import (
+    ENTRY,
+    Guidance,
+    read_request,
+    read_settings,
+)
+from rewardsteer.decoding.weights import floor_unknown
+
+if TYPE_CHECKING:
+    from vllm.config import VllmConfig
+
+    from vllm import SamplingParams
+
+logger = logging.getLogger(__name__)
+
+
+class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
+    """Adds weighted rewards to the logits of the requests that ask for them.
+
+    A request asks by ``SamplingParams(extra_args=…)``, over HTTP by ``vllm_xargs``; see
+    `rewardsteer.decoding.engines.vllm_settings.read_request`. Requests that do not ask, or ask with
+    weight 0, keep their logits bit by bit, and a step in which none asks computes no rewards.
+
+    Attributes:
+        models: folders of the reward models of this process's engines, by name; the plugin fills
+            it in, so that requests can be checked before they reach an engine.
+    """
+
+    models: ClassVar[dict[str, Path]] = {}
+
+    def __init__(
+        self, vllm_config: "VllmConfig", state: Any, is_pin_memory: bool = False
+    ) -> None:
+        # The V1 runner gives a device, the V2 runner its requests' state, which knows the device.
+        second = not isinstance(state, torch.device)
+        self._device = state.device if second else state
+        self._slots = state.max_num_reqs if second else 0
+        settings = read_settings(vllm_config.model_config.hf_config)
+        self._names, self._weight = list(settings.folders), settings.weight
+        self._context = vllm_config.compilation_config.static_forward_context
+        self._asked: dict[int, Guidance] = {}
+        self._changed = True
+        # By reward model: the rows that ask (V1), and the weights of rows (V1) or slots (V2).
+        self._due: dict[int, tuple[Tensor | None, Tensor]] = {}
+        # Flags of rows whose rewards are no numbers, on their way to the host.
+        self._flags: list[tuple[Any, Tensor, Tensor, dict[int, Guidance], dict[str, str]]] = []
+
+    @classmethod
+    def validate_params(cls, sampling_params: "SamplingParams") -> None:
+        """Refuse a request whose arguments are wrong; raises `ConfigError`, a ``ValueError``."""
+        given = sampling_params.extra_args or {}
+        read_request(given, cls.models or [given.get("reward_model", "")])
+
+    def is_argmax_invariant(self) -> bool:
+        """Rewards change which token is best."""
+        return False
+
+    def update_state(self, batch_update: BatchUpdate | None) -> None:
+        """Follow the requests that came, left or moved (V1)."""
+        self._changed |= process_dict_updates(
+            self._asked, batch_update, lambda params, prompt, output: self._read(params)
+        )
+
+    def add_request(self, req_idx: int, sampling_params: "SamplingParams") -> bool:
+        """A request takes a slot (V2); whether it asks."""
+        asked = self._read(sampling_params)
+        self._changed = True
+        self._asked.pop(req_idx, None)
+        if asked is not None:
+            self._asked[req_idx] = asked
+        return asked is not None
+
+    def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
+        """Guided logits ``[B, V]``, in place; V2 says with ``ctx`` which rows there are."""
+        try:
+            self._tell()
+            if self._changed:
+                self._plan()
+            for place, (rows, weights) in self._due.items():
+                if rows is not None:
+                    self._guide(logits, place, rows, weights[:, None], rows)
+                elif any(slot in self._asked for slot in ctx.idx_mapping_np.tolist()):
+                    # Under speculative decoding a request has several rows.
+                    slots = ctx.expanded_idx_mapping.long()
+                    self._guide(logits, place, None, weights[slots][:, None], slots)
+        except Exception:
+            logger.exception("This step goes on without reward models")
+        return logits
+
+    def _guide(
+        self, logits: Tensor, place: int, rows: Tensor | None, weights: Tensor, slots: Tensor
+    ) -> None:
+        """Add the rewards of one model to rows (None: all) of the logits, in place."""
+        model = self._context[ENTRY]
+        part = model.parts[place]
+        rewards = model.reward_logits(place, rows)[:, : part.vocabulary].float()
+        if part.normalise:
+            rewards = rewards.log_softmax(dim=-1)
+        pull = spread_over(weights * rewards, logits.shape[1])
+        fine, guided = pull.isfinite().all(dim=-1, keepdim=True), weights != 0
+        own = logits if rows is None else logits[rows]
+        scores = torch.where(fine & guided, own + pull.to(own.dtype), own)
+        if rows is None:
+            logits.copy_(scores)
+        else:
+            logits[rows] = scores
+        self._watch((guided & ~fine)[:, 0], slots, model.failed)
+
+    def _plan(self) -> None:
+        """Weights on the device, after requests have come or gone."""
+        self._changed, self._due = False, {}
+        for place, name in enumerate(self._names):
+            own = {slot: one.weight for slot, one in sorted(self._asked.items())
+                   if one.model == name and not one.lost}
+            if not own:
+                continue
+            if self._slots:
+                table = torch.zeros(self._slots)
+                table[list(own)] = torch.tensor(list(own.values()))
+                self._due[place] = None, table.to(self._device)
+            else:
+                self._due[place] = (
+                    torch.tensor(list(own), device=self._device),
+                    torch.tensor(list(own.values()), device=self._device),
+                )
+
+    def _watch(self, bad: Tensor, slots: Tensor, failed: dict[str, str]) -> None:
+        """Copy flags ``[R]`` of requests in slots ``[R]`` to the host, without waiting for it."""
+        flags, places = (one.to("cpu", non_blocking=True) for one in (bad, slots))
+        event = None
+        if bad.device.type != "cpu":
+            event = torch.Event(bad.device)
+            event.record()
+        self._flags.append((event, flags, places, dict(self._asked), failed))
+        self._tell()
+
+    def _tell(self) -> None:
+        """Give up the requests whose flags have arrived, with a line in the log for each."""
+        while self._flags and (self._flags[0][0] is None or self._flags[0][0].query()):
+            _, flags, places, asked, failed = self._flags.pop(0)
+            for slot in places[flags].unique().tolist() if bool(flags.any()) else ():
+                one = asked.get(slot)
+                if one is None or one.lost:
+                    continue
+                one.lost = self._changed = True
+                reason = f"the reward model {one.model!r} gives rewards that are NaN or infinite"
+                if one.name:
+                    failed[one.name] = reason
+                logger.warning(
+                    "The request %s goes on without its reward model: %s",
+                    one.name or "without a name", reason,
+                )
+
+    def _read(self, params: "SamplingParams") -> Guidance | None:
+        """What a request asks. It was checked when it came, so whatever is wrong now is not its
+        fault, and it goes on unguided."""
+        try:
+            return read_request(params.extra_args, self._names, self._weight)
+        except Exception as error:
+            logger.warning("A request goes on without its reward model: %s", error)
+            return None
+
+
+def spread_over(pull: Tensor, size: int) -> Tensor:
+    """Weighted rewards ``[R, U]`` over the policy's vocabulary ``[R, V]``; tokens that the reward
+    model does not know get the least of their row."""
+    missing = size - pull.shape[1]
+    if missing <= 0:
+        return pull[:, :size]
+    known = torch.arange(size, device=pull.device) < pull.shape[1]
+    return floor_unknown(pad(pull, (0, missing)), known.expand(len(pull), size))

@@ -1,0 +1,127 @@
+"""The models inside of `RewardGuidedForCausalLM`: the policy, and each reward model."""
+
+import copy
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+from transformers import AutoConfig
+from vllm.config import VllmConfig
+from vllm.model_executor.models.interfaces import (
+    has_inner_state,
+    is_attention_free,
+    supports_multimodal,
+)
+from vllm.model_executor.models.utils import init_vllm_registered_model, maybe_prefix
+from vllm.transformers_utils.config import get_hf_text_config
+
+from rewardsteer.decoding.engines.vllm_adapter import SharedWeights, load_adapter
+from rewardsteer.decoding.engines.vllm_settings import read_settings
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.adapter_folder import check_base
+from rewardsteer.models.checkpoint import (
+    ADAPTER_CONFIG,
+    ADAPTER_WEIGHTS,
+    load_tokenizer,
+    read_card,
+)
+from rewardsteer.models.known_ids import KnownIds
+from rewardsteer.models.logits import is_neutral
+
+
+@dataclass(eq=False)
+class RewardPart:
+    """A reward model inside of the guided model.
+
+    Attributes:
+        folder: where it lies.
+        model: vLLM's.
+        known: the token ids that it reads, and what is read in place of others.
+        vocabulary: rewards of ids from here on mean nothing.
+        normalise: rewards are logits of a language model, to be read as log-probabilities.
+        shared: kept as an adapter, on the policy's own weights.
+    """
+
+    folder: Path
+    model: Any
+    known: KnownIds
+    vocabulary: int
+    normalise: bool
+    shared: bool
+
+    @property
+    def files(self) -> str:
+        """The weight files among those of the folder."""
+        return ADAPTER_WEIGHTS if self.shared else "model*.safetensors"
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+        """Load them; the names of those that were."""
+        if self.shared:
+            return load_adapter(self.model, self.folder, weights)
+        names: set[str] | None = self.model.load_weights(weights)
+        return names
+
+
+def build_policy(vllm_config: VllmConfig, prefix: str) -> nn.Module:
+    """The policy, without weights.
+
+    Raises:
+        ConfigError: it is none that can be run side by side with another model.
+    """
+    names = read_settings(vllm_config.model_config.hf_config).policy
+    policy = init_vllm_registered_model(
+        vllm_config, prefix=maybe_prefix(prefix, "policy"), architectures=names
+    )
+    if has_inner_state(policy) or is_attention_free(policy) or supports_multimodal(policy):
+        raise ConfigError(
+            f"vLLM can guide policies that read text with attention alone, and {names[0]} keeps "
+            "other states or reads other inputs; use --engine transformers."
+        )
+    return policy
+
+
+def build_reward(
+    vllm_config: VllmConfig, policy: nn.Module, folder: Path, prefix: str
+) -> RewardPart:
+    """A reward model without weights; one that is kept as an adapter has the policy's.
+
+    Raises:
+        MismatchError: an adapter that was trained on another policy.
+        ConfigError: an adapter on a policy that changes its logits after the output layer.
+    """
+    shared, card = (folder / ADAPTER_CONFIG).exists(), read_card(folder)
+    model_config = vllm_config.model_config
+    if shared:
+        check_base(card, folder, model_config.model)
+        config = copy.deepcopy(model_config.hf_config)
+        config.architectures = read_settings(config).policy
+        config.tie_word_embeddings = False
+        if not is_neutral(config):
+            raise ConfigError(
+                f"The policy {model_config.model} changes its logits after the output layer, so "
+                f"the adapter in {folder} cannot share its weights; merge it (lora.merge=true)."
+            )
+    else:
+        config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
+    own = vllm_config.with_hf_config(config)
+    own.model_config.hf_text_config = get_hf_text_config(config)
+    own.model_config.model = str(folder)
+    if shared:
+        own.quant_config = SharedWeights(policy, prefix)
+    elif getattr(model_config.hf_config, "quantization_config", None) is not None:
+        # Of the policy's checkpoint; what is quantised while it is loaded holds for both.
+        own.quant_config, own.model_config.quantization = None, None
+    model = init_vllm_registered_model(own, prefix=prefix)
+    if shared:
+        own.quant_config.share(model)
+    tokenizer, rows = load_tokenizer(folder), config.get_text_config().vocab_size
+    known = KnownIds(tokenizer, rows)
+    if shared:
+        known.size = rows
+    return RewardPart(
+        folder, model, known, min(len(tokenizer), rows), card.reads_log_probabilities, shared
+    )
+
+
