@@ -168,6 +168,8 @@ def test_vllm_is_started_with_the_reward_model(root, monkeypatch):
         "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
         "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
         "--hf-overrides", "--generation-config", "vllm",
-        "--override-generation-config", '{"temperature": 1.0, "top_k": 0}',
-        "--chat-template", "--max-model-len", "256", "--enforce-eager",
+        "--override-generation-config", (
+            '{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, '
+            '"repetition_penalty": 1.0}'
+        ), "--chat-template", "--max-model-len", "256", "--enforce-eager",
     ]
