@@ -5,18 +5,20 @@ import logging
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
-from rewardsteer.training.watch import Spikes
+from rewardsteer.training.trainer import RewardTrainer
+from rewardsteer.training.watch import Losses, Spikes
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows
 
 
-def run(folder, *, change=None, log=None, **options):
+def run(folder, *, change=None, log=None, accumulation=2, **options):
     torch.manual_seed(0)
     model = RewardModel.from_base(save_tiny(folder / "base"), HeadConfig())
     if change is not None:
@@ -24,7 +26,7 @@ def run(folder, *, change=None, log=None, **options):
     fit(
         model, character_tokenizer(), build_objective([TermConfig(name="bradley_terry")]),
         rows(seed=1, count=48), folder / "run", folder / "metrics.jsonl",
-        optimiser=OptimiserConfig(learning_rate=1e-4, batch_size=2, accumulation=2),
+        optimiser=OptimiserConfig(learning_rate=1e-4, batch_size=2, accumulation=accumulation),
         log=LogConfig(log_steps=1, progress=False, echo=False, **(log or {})), **options,
     )
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
@@ -69,6 +71,69 @@ def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
     record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
     assert [name.strip("r") for name in record["suspects"]] == ["3"]
     assert record["suspects"][0] in record["row_ids"]
+
+
+@pytest.mark.parametrize("bad", [0, 2])
+def test_a_bad_loss_of_any_batch_stops_before_the_weights_change(tmp_path, monkeypatch, bad):
+    """The losses of an update's three batches are checked together."""
+    model = []
+    batches = []
+    real = RewardModel._read
+
+    def poisoned(self, *read):
+        output = real(self, *read)
+        batches.append(read[0].row_ids)
+        if len(batches) == 4 + bad:  # of the second update
+            output.sequence_rewards = output.sequence_rewards * float("inf")
+            model.append({name: value.clone() for name, value in self.state_dict().items()})
+            model.append(self)
+        return output
+
+    monkeypatch.setattr(RewardModel, "_read", poisoned)
+    with pytest.raises(NonFiniteError, match=r"The loss became (nan|inf) at update 2; "):
+        run(tmp_path, accumulation=3)
+    before, after = model
+    assert len(batches) == 6
+    assert all(torch.equal(before[name], value) for name, value in after.state_dict().items())
+    record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
+    assert sorted(record["suspects"]) == sorted(batches[3 + bad])
+    assert sorted(record["row_ids"]) == sorted(row for batch in batches[3:] for row in batch)
+
+
+class HostReads(TorchDispatchMode):
+    """Counts how often a number of a tensor is asked for."""
+
+    count = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        self.count += function is torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_losses_are_read_once_per_update(tmp_path, monkeypatch):
+    """Each such reading makes a GPU wait for everything before it."""
+    found = []
+    step, take = RewardTrainer.training_step, Losses.take
+
+    def counted(self, *args, **options):
+        with HostReads() as reads:
+            loss = step(self, *args, **options)
+        found.append(reads.count)
+        return loss
+
+    def noted(self):
+        assert len(self) == 3
+        found.append("losses")
+        return take(self)
+
+    monkeypatch.setattr(RewardTrainer, "training_step", counted)
+    monkeypatch.setattr(Losses, "take", noted)
+    run(tmp_path, accumulation=3)
+    assert found[0] > 0  # the model's capability checks, once per training
+    assert found[1:] == ([0, 0, "losses", 0] * 8)[1:]
+    with HostReads() as reads:
+        torch.ones(()).item()
+    assert reads.count == 1
 
 
 def test_spikes():

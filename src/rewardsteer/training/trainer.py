@@ -76,8 +76,9 @@ class RewardTrainer(Trainer):
         self.offload = nullcontext() if offload is None else offload(self.model)
         self.interval = Interval(self.args.device)
         self.spikes = None if spike is None else watch.Spikes(spike)
-        # Of the update under way: losses of its batches, and the rows read for it.
-        self._losses: list[float] = []
+        # Of the update under way: the losses of its batches, and the rows read for it.
+        self._losses = watch.Losses()
+        self._loss = 0.0
         self._batches = 1
         self.model_accepts_loss_kwargs = True  # what says the same to older versions
         self._read: list[str] = []
@@ -116,19 +117,26 @@ class RewardTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], return_outputs: bool = False,
         num_items_in_batch: Any = None,
     ) -> Any:
-        """The objective on one batch; raises `NonFiniteError` naming the rows of a bad batch."""
+        """The objective on one batch.
+
+        The losses of an update stay on the device and are checked once, before the backward pass of
+        its last batch: reading each of them would make a GPU wait for every batch, and an engine
+        that updates the weights within the backward pass must not come to it.
+
+        Raises:
+            NonFiniteError: a loss of the update is not finite; names the rows.
+        """
         batch = to_batch(inputs)
         batch.draw = f"{self.args.seed}/{self.state.global_step}"
         looks_at = None if self.looks_at is None else self.looks_at(batch)
         with within_update(num_items_in_batch):
             result, suspects = model(batch, self._judge, looks_at=looks_at)
         self._read += [] if batch.aside else batch.row_ids
-        value = result.loss.item()
-        if not math.isfinite(value):
-            names = [name for name, bad in zip(batch.row_ids, suspects.tolist(), strict=True)
-                     if bad and not batch.aside]
-            self._stop("loss", value, names)
-        self._losses.append(value)
+        self._losses.add(result.loss, [] if batch.aside else batch.row_ids, suspects)
+        if len(self._losses) >= self._batches:
+            self._loss, names = self._losses.take()
+            if not math.isfinite(self._loss):
+                self._stop("loss", self._loss, names)
         self.interval.add(batch, result.metrics, result.terms, 1 / self._batches)
         return (result.loss, result) if return_outputs else result.loss
 
@@ -167,8 +175,8 @@ class RewardTrainer(Trainer):
 
     def end_update(self) -> None:
         """Look at the loss of the update that was made."""
-        loss, rows = float(np.sum(self._losses)), self._read
-        self._losses, self._read = [], []
+        loss, rows = self._loss, self._read
+        self._read = []
         usual = None if self.spikes is None else self.spikes.note(loss)
         if usual is None:
             return

@@ -7,6 +7,8 @@ from collections import deque
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import torch
+from torch import Tensor
 from torch import distributed as dist
 
 from rewardsteer.errors import NonFiniteError
@@ -54,6 +56,34 @@ def stop(
         f"kept. The batch held rows {shown(bad or rows)} (all in {place}). Lower the learning rate "
         "or look at these rows, then go on with --resume."
     )
+
+
+class Losses:
+    """The losses of one update's batches, kept on the device until `take`."""
+
+    def __init__(self) -> None:
+        self._batches: list[tuple[Tensor, Sequence[str], Tensor]] = []
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def add(self, loss: Tensor, row_ids: Sequence[str], suspects: Tensor) -> None:
+        """Keep a batch's ``loss []``, and which rows ``[B]`` have rewards that are not finite;
+        ``row_ids`` is empty where the batch stands aside."""
+        self._batches.append((loss.detach(), row_ids, suspects))
+
+    def take(self) -> tuple[float, list[str]]:
+        """Their sum, or the first that is not finite and the rows that may be why; starts anew.
+        The device is waited for once."""
+        kept, self._batches = self._batches, []
+        losses = torch.stack([loss for loss, *_ in kept]).tolist()
+        bad = [loss for loss in losses if not math.isfinite(loss)]
+        if not bad:
+            return sum(losses), []
+        return bad[0], [
+            row for _, row_ids, marks in kept if row_ids
+            for row, marked in zip(row_ids, marks.tolist(), strict=True) if marked
+        ]
 
 
 class Spikes:
