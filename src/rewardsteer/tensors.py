@@ -131,10 +131,12 @@ class RewardOutput:
         rewards_at: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the prefixes that *end* at
             the marked tokens.
         best_next_token: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the best one-token
-            extension of each of the prefixes ending there; None for a scalar head.
+            extension of each of the prefixes ending there, by a token that can be generated; None
+            for a scalar head.
         soft_next_token: maps such a mask and a temperature to the soft maximum ``[N]`` over the
-            one-token extensions; None for a scalar head.
-        vocabulary_size: V of a vocabulary head; None for a scalar one.
+            same extensions; None for a scalar head.
+        token_count: tokens that can be generated, which both maxima range over; None for a scalar
+            head.
         router_loss: of a mixture of experts in training, before its coefficient; else None.
     """
 
@@ -143,5 +145,5 @@ class RewardOutput:
     rewards_at: Callable[[Tensor], Tensor]
     best_next_token: Callable[[Tensor], Tensor] | None = None
     soft_next_token: Callable[[Tensor, float], Tensor] | None = None
-    vocabulary_size: int | None = None
+    token_count: int | None = None
     router_loss: Tensor | None = None

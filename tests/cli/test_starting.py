@@ -57,6 +57,7 @@ def folder(tmp_path_factory):
     rows = [{"prompt": "p", "completion": "c", "chosen": "a", "rejected": "b"}]
     (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     (folder / "qa.jsonl").write_text('{"question": "q", "answer": "a"}\n')
+    (folder / "goal.npy").write_bytes(b"")
     (folder / "methods.yaml").write_text("none: {method: none}\n")
     return folder
 
@@ -103,6 +104,14 @@ MISTAKES = [
     (("score", *RM, "--input", "nope.jsonl", "--output", "s.jsonl"), "nope.jsonl"),
     (("score", *RM, "--input", "rows.jsonl", "--output", "s.csv"), ".parquet"),
     (("score", *RM, "--input", "qa.jsonl", "--output", "s.jsonl"), "'prompt' and 'completion'"),
+    (("score", *RM, "--input", "rows.jsonl", "--output", "s.jsonl", "--goal", "goal.npy"),
+     "--import-npy goal.npy"),
+    (("score", *RM, "--input", "rows.jsonl", "--output", "s.jsonl", "--goal", "nope"), "nope"),
+    (("score", *RM, "--input", "rows.jsonl", "--output", "s.jsonl", "--goal", "none",
+      "--goal-name", "correct"), "--goal-name correct"),
+    (("inspect", *LM, *RM, "--prompt", "p", "--goal", "goal.npy"), "--import-npy goal.npy"),
+    (("generate", *LM, *RM, "--method", "goal_filter", "--prompts", "rows.jsonl", "--output", "g",
+      "--goal", "goal.npy"), "--import-npy goal.npy"),
     (("generate", "--model", "a/b/c", "--prompts", "rows.jsonl", "--output", "g"), "a/b/c"),
     (("generate", *LM, "--prompts", "nope.jsonl", "--output", "g"), "nope.jsonl"),
     (("generate", *LM, "--output", "g"), "--prompts"),

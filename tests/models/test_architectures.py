@@ -229,7 +229,7 @@ def test_an_encoder_classifier_is_one_sentence(kind, tmp_path):
         Scorer.load(tmp_path, device="cpu")
 
 
-def test_the_best_next_token_is_one_that_can_be_generated():
+def test_both_maxima_range_over_tokens_that_can_be_generated():
     torch.manual_seed(0)
     tokenizer = character_tokenizer()
     layer = RewardProjection(8, len(tokenizer) + 20, bias=False)
@@ -237,12 +237,18 @@ def test_the_best_next_token_is_one_that_can_be_generated():
     hidden = torch.randn(6, 8)
     with torch.no_grad():
         layer.weight[len(tokenizer) :] = 5 * hidden[:1].sign()
-    whole = VocabularyHead(layer).best_next_token(hidden)
+    whole = VocabularyHead(layer)
+    before = whole.best_next_token(hidden), whole.soft_next_token(hidden, 0.5)
+    assert whole.token_count == len(tokenizer) + 20
     limit_tokens(model, tokenizer)
     head = VocabularyHead(layer)
-    expected = head.next_token(hidden)[:, : len(tokenizer)].max(dim=-1).values
-    torch.testing.assert_close(head.best_next_token(hidden), expected)
-    assert not torch.allclose(whole, expected)
+    real = head.next_token(hidden)[:, : len(tokenizer)]
+    best, soft = real.max(dim=-1).values, 0.5 * (real / 0.5).exp().mean(dim=-1).log()
+    torch.testing.assert_close(head.best_next_token(hidden), best)
+    torch.testing.assert_close(head.soft_next_token(hidden, 0.5), soft)
+    assert head.token_count == len(tokenizer)
+    assert not torch.allclose(before[0], best)
+    assert not torch.allclose(before[1], soft)
     tokenizer.add_special_tokens({"pad_token": "<|pad|>"})
     limit_tokens(model, tokenizer)
     assert layer.generated == len(tokenizer) - 1

@@ -80,7 +80,8 @@ def test_saved_and_loaded_weights_are_bit_equal(tmp_path, kind, head):
         torch.testing.assert_close(
             model(batch).sequence_rewards, again(batch).sequence_rewards, atol=1e-6, rtol=1e-6
         )
-    assert read_card(tmp_path / "saved") == card
+    tokens = len(character_tokenizer()) if HEADS[head].kind == "vocabulary" else 0
+    assert read_card(tmp_path / "saved") == card.model_copy(update={"tokens": tokens})
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -1,10 +1,13 @@
 """The scorer against the reward model read row by row, and its bad inputs."""
 
+import json
+
 import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from transformers import AutoModelForCausalLM
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, DataError, MismatchError, NonFiniteError
@@ -13,6 +16,8 @@ from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.loading import build
 from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
 
 PROMPTS = ["a", "What is 7+8?", "Sum: 3, 4", "zz", "Who?"]
@@ -45,6 +50,45 @@ def alone(scorer, prompt_ids, response_ids):
             return float(scorer.reward_model.carrier.score(states)[0, -1, 0])
         logits = scorer.reward_model.carrier(input_ids=ids).logits
         return float(logits[0, -2, ids[0, -1]])
+
+
+@pytest.mark.parametrize("card", ["new", "without the number"])
+@pytest.mark.parametrize("objective", ["autoregressive", "max_constraint"])
+def test_rows_that_no_token_has_do_not_count(tmp_path, objective, card):
+    """A vocabulary padded to a round size scores as one that is not, also after loading."""
+    found = []
+    for rows in (0, 23):
+        base = save_tiny(tmp_path / f"base-{rows}")
+        tokenizer = character_tokenizer()
+        if rows:
+            policy = AutoModelForCausalLM.from_pretrained(base)
+            policy.resize_token_embeddings(len(tokenizer) + rows)
+            policy.get_output_embeddings().weight.data[len(tokenizer) :] = 0.9
+            policy.save_pretrained(base)
+        config = TrainConfig.model_validate({
+            "base_model": str(base), "prepared": "nowhere", "head": {"kind": "vocabulary"},
+            "phases": [{"objective": [{"name": objective}]}],
+        })
+        model = build(config, tokenizer)
+        folder = tmp_path / f"model-{rows}"
+        head = HeadConfig(kind="vocabulary")
+        model.save_pretrained(folder, tokenizer, CheckpointCard(head=head, objective=objective))
+        told = json.loads((folder / "rewardsteer.json").read_text())
+        assert told["tokens"] == len(tokenizer)
+        if card != "new":
+            del told["tokens"]
+            (folder / "rewardsteer.json").write_text(json.dumps(told))
+        scorer = Scorer.load(folder, device="cpu")
+        assert scorer.reward_model.head.token_count == len(tokenizer)
+        assert scorer.reward_model.head.vocabulary_size == len(tokenizer) + rows
+        hidden = torch.linspace(-1, 1, 3 * scorer.hidden_size).view(3, -1)
+        found.append((
+            scorer.score(PROMPTS, COMPLETIONS),
+            model.eval().head.soft_next_token(hidden, 1.0).detach().numpy(),
+            scorer.reward_model.head.soft_next_token(hidden, 1.0).detach().numpy(),
+        ))
+    for plain, padded in zip(*found, strict=True):
+        np.testing.assert_allclose(padded, plain, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["scalar", "vocabulary"])
@@ -151,6 +195,29 @@ def test_saved_and_loaded(base, tmp_path):
     )
     with pytest.raises(CheckpointError, match="nowhere"):
         Scorer.load(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("kind", ["scalar", "vocabulary"])
+def test_whichever_stop_id_ends_a_response_its_reward_is_the_same(base, kind):
+    """Policies have several: the end of a turn, of the text, or both in a row."""
+    scorer = make(base, kind)
+    end = scorer.tokenizer.eos_token_id
+    turn, other = 7, 8  # the policy's own
+    stops = {end, turn, other}
+    prompt, body = scorer.encode(PROMPTS[:1], COMPLETIONS[:1])
+    prompt, body = prompt[0], [token for token in body[0] if token not in stops]
+    endings = [[], [turn], [other], [end], [turn, end], [other, turn], [turn, turn]]
+    closed = [scorer.close_response(body + ending, stops) for ending in endings]
+    assert closed == [[*body, end]] * len(endings)
+    rewards = scorer.score_ids([prompt] * len(closed), closed)
+    np.testing.assert_allclose(rewards, alone(scorer, prompt, [*body, end]), rtol=1e-4, atol=1e-5)
+    # Within a response such a token is one like others; one nobody named is text.
+    assert scorer.close_response([turn, *body, turn], stops) == [turn, *body, end]
+    assert scorer.close_response([*body, turn]) == [*body, turn, end]
+    open_ended = make(base, kind, template=Template(append_eos=False))
+    assert [open_ended.close_response(body + e, stops) for e in endings] == [body] * len(endings)
+    # A response of stop ids alone keeps one: a row needs a token to read.
+    assert open_ended.close_response([turn, end], stops) == [turn]
 
 
 def test_responses_are_closed_once(base):

@@ -93,7 +93,7 @@ def test_an_adapter_of_a_language_model_is_merged(tmp_path, name, caplog):
     expected = lora(
         AutoModelForCausalLM.from_pretrained(base), tmp_path / "sft", task_type="CAUSAL_LM"
     )
-    caplog.set_level("INFO", logger="rewardsteer")
+    caplog.set_level("DEBUG", logger="rewardsteer")
     model = RewardModel.from_base(tmp_path / "sft", HEADS[name])
     assert "is merged into" in caplog.text
     ids = torch.arange(3, 13)[None]

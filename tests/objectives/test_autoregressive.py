@@ -30,7 +30,7 @@ def dense_output(logits, batch):
 
     return RewardOutput(
         torch.zeros(len(logits)), TokenStates.of(logits), rewards_at, soft_next_token=soft,
-        vocabulary_size=logits.shape[-1],
+        token_count=logits.shape[-1],
     )
 
 

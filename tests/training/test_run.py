@@ -4,11 +4,14 @@ import json
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
+from rewardsteer.cli.main import app
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources.arithmetic import build_tokenizer
-from rewardsteer.errors import ConfigError, NonFiniteError, OutputError
+from rewardsteer.data.store import load_manifest
+from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError, OutputError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.compatibility import trained_with
 from rewardsteer.models.reward_model import RewardModel
@@ -281,3 +284,49 @@ def test_rewards_are_read_as_the_last_phase_trained_them(world, tmp_path, last, 
     assert trained_with(scorer, "autoregressive") == scorer.autoregressive
     # A card of before says nothing, and the objective decides.
     assert card.model_copy(update={"reading": ""}).reads_log_probabilities
+
+
+def test_training_from_a_reward_model_keeps_its_template(world, tmp_path):
+    """Where no template is named, data follows the template of the reward model."""
+    source = {"name": "arithmetic", "options": {"rows": 24}}
+    named = {"source": source, "prefix_start": 0, "drop_overlap": False,
+             "template": {"kind": "text", "prompt": "1+{prompt}", "append_eos": False}}
+    first = train(settings(world, prepared=None, data=named), tmp_path / "first")
+    unnamed = {name: value for name, value in named.items() if name != "template"}
+    again = settings(world, base_model=str(first), prepared=None, data=unnamed)
+    second = train(again, tmp_path / "second")
+    assert read_card(second).template == read_card(first).template
+    assert load_manifest(tmp_path / "second" / "data").template["prompt"] == "1+{prompt}"
+    # A template that is named counts; a language model has none.
+    other = unnamed | {"template": {"kind": "text", "prompt": "{prompt}+"}}
+    third = train(settings(world, base_model=str(first), prepared=None, data=other), tmp_path / "3")
+    assert read_card(third).template["prompt"] == "{prompt}+"
+    plain = train(settings(world, prepared=None, data=unnamed), tmp_path / "plain")
+    assert read_card(plain).template["prompt"] == "{prompt}"
+
+    def prepared(name, **changes):
+        place = str(tmp_path / name / "data")
+        return settings(world, base_model=str(first), prepared=place, **changes)
+
+    train(prepared("second"), tmp_path / "fits")
+    train(prepared("second", data=unnamed), tmp_path / "fits-too")
+    for data in (None, unnamed):
+        with pytest.raises(MismatchError, match=r"was trained with \(prompt, append_eos differ\)"):
+            train(prepared("plain", data=data), tmp_path / "refused")
+    assert not (tmp_path / "refused").exists()
+    train(prepared("3", data=other), tmp_path / "named")
+
+
+def test_data_prepared_with_a_reward_models_tokenizer_has_its_template(world, tmp_path):
+    named = {"source": {"name": "arithmetic", "options": {"rows": 24}}, "drop_overlap": False,
+             "template": {"kind": "text", "prompt": "1+{prompt}"}}
+    model = train(settings(world, prepared=None, data=named), tmp_path / "run")
+    common = ("data", "prepare", "arithmetic", "drop_overlap=false", "--tokenizer", str(model))
+    for name, more, expected in (
+        ("unnamed", (), "1+{prompt}"), ("named", ("--template", "text"), "{prompt}"),
+        ("set", ("template.prompt=2+{prompt}",), "2+{prompt}"),
+    ):
+        out = tmp_path / name
+        result = CliRunner().invoke(app, [*common, *more, "--out", str(out)])
+        assert result.exit_code == 0, result.output
+        assert load_manifest(out).template["prompt"] == expected

@@ -1,6 +1,7 @@
 """Our checkpoints in stock vLLM give the rewards that transformers gives."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -57,6 +58,27 @@ def test_rewards(root, tmp_path, reward_model, more):
             assert other.pop(name, None) == pytest.approx(one.pop(name, None), abs=1e-4)
         assert one == other
     assert sum("prompt_tokens" in one for one in ours) == (29 if more else 0)
+
+
+def test_rows_that_no_token_has_do_not_count(root, tmp_path):
+    """Log-probabilities are normalised over the tokens alone, as the transformers engine's are."""
+    from transformers import AutoModelForCausalLM
+
+    folder = tmp_path / "padded"
+    shutil.copytree(root / "genarm", folder)
+    model = AutoModelForCausalLM.from_pretrained(folder)
+    tokens = model.config.vocab_size
+    model.resize_token_embeddings(tokens + 23)
+    model.get_output_embeddings().weight.data[tokens:] = 0.5
+    model.save_pretrained(folder)
+    prompts, completions = ["say ", "1+"], ["me and you", "15"]
+    plain = Scorer.load(root / "genarm").score(prompts, completions)
+    ours = Scorer.load(folder).score(prompts, completions)
+    theirs = VllmScorer(
+        folder, "float32", enforce_eager=True, distributed_executor_backend="uni"
+    ).score(prompts, completions)
+    assert list(ours) == pytest.approx(list(plain), abs=1e-4)
+    assert list(theirs) == pytest.approx(list(plain), abs=1e-4)
 
 
 @pytest.fixture(scope="module")

@@ -60,7 +60,7 @@ def prepare_command(
     from rewardsteer.configuration import load_config
     from rewardsteer.data.config import DataConfig
     from rewardsteer.data.prepare import prepare
-    from rewardsteer.data.template import stored_template
+    from rewardsteer.data.template import Template, stored_template
     from rewardsteer.errors import ConfigError
     from rewardsteer.outputs import check_folder
     from rewardsteer.training.recipes import source_data
@@ -89,8 +89,12 @@ def prepare_command(
         made = build_tokenizer()
     else:
         from rewardsteer.models.checkpoint import load_tokenizer
+        from rewardsteer.models.start import trained_template
 
         made = load_tokenizer(tokenizer)
+        if written is None and config.template == Template():
+            trained = trained_template(tokenizer)
+            config = config.model_copy(update={"template": trained or config.template})
     manifest = prepare(config, made, out, overwrite=overwrite)
     show_template(stored_template(manifest.template), tokenizer or "the arithmetic task")
     _describe(manifest)

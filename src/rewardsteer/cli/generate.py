@@ -88,6 +88,10 @@ def generate_command(
     if not is_standard_output(output):
         refuse_taken(output, resume=resume, overwrite=overwrite)
         check_writable(output)
+    if goal is not None:
+        from rewardsteer.goals.places import goal_file
+
+        goal_file(goal)
     loading(*folders, model)
     config = _complete(config, model)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)

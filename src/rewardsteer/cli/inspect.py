@@ -83,7 +83,7 @@ def inspect_command(
     overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Rewards, similarities and what guidance changed at every token of some completions."""
-    from rewardsteer.cli.score import find_goal
+    from rewardsteer.cli.score import check_goal_options, find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.errors import OutputError
@@ -102,6 +102,7 @@ def inspect_command(
     check_model(model)
     check_reward_model(reward_model)
     check_writable(output)
+    check_goal_options(goal, goal_name)
     loading(reward_model, model)
 
     from rewardsteer.models.scorer import Scorer

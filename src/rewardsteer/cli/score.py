@@ -109,6 +109,7 @@ def _score_all(
     one_file = rows is not None or (input_.is_file() and output.suffix in _FILES)
     (check_output if one_file else check_folder)(output, resume=resume, overwrite=overwrite)
     check_writable(output)
+    check_goal_options(goal, goal_name)
     per_token = rows is None if tokens is None else tokens
     loading(reward_model)
 
@@ -193,22 +194,34 @@ def _scorer(
     return Scorer.load(folder, device=device, dtype=kind, template=template)
 
 
-def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:
-    """The goal state that options name: by default the reward model's own, None where there is none
-    or where 'none' was asked for.
+def check_goal_options(goal: str | None, name: str | None) -> None:
+    """Refuse a goal that cannot be read, before anything is loaded.
 
     Raises:
         ConfigError: a name of none.
+        DataError: no such goal file.
+    """
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.goals.places import goal_file
+
+    if goal == "none" and name is not None:
+        raise ConfigError(f"--goal none and --goal-name {name} contradict each other.")
+    if goal is not None and goal != "none":
+        goal_file(Path(goal))
+
+
+def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:
+    """The goal state that options name: by default the reward model's own, None where there is none
+    or where 'none' was asked for. The options are checked, see `check_goal_options`.
+
+    Raises:
         DataError: no such goal.
         MismatchError: it belongs to another reward model.
     """
-    from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import check_goal, load_goal
     from rewardsteer.models.checkpoint import GOAL_STATES
 
     if goal == "none":
-        if name is not None:
-            raise ConfigError(f"--goal none and --goal-name {name} contradict each other.")
         return None
     if goal is None and name is None and not (folder / GOAL_STATES).exists():
         return None

@@ -136,28 +136,37 @@ def check_template(
 
 
 def check_recipe(
-    manifest: Manifest, template: Template | None, tokenizer: Any, folder: Path
+    manifest: Manifest, template: Template | None, tokenizer: Any, folder: Path,
+    trained: Template | None = None,
 ) -> None:
-    """Refuse to train on data written with another template than the recipe's.
+    """Refuse to train on data written with another template than the recipe's or, where that names
+    none, than the one that the model was trained with before.
 
     Args:
         manifest: of the data.
         template: the recipe's; None: it has none.
         tokenizer: of the model to train.
         folder: of the data.
+        trained: of the reward model that training starts from; None: it starts from another model.
 
     Raises:
         MismatchError: the templates differ.
     """
     ours = stored_template(manifest.template)
-    if template is not None and resolve(template, tokenizer) != resolve(ours, tokenizer):
-        wanted, found = (
-            one.model_dump(mode="json") for one in (resolve(template, tokenizer), ours)
-        )
-        names = [name for name in wanted if wanted[name] != found[name]]
+    follows = trained is not None and template in (None, Template())
+    wanted = trained if follows else template
+    if wanted is not None and resolve(wanted, tokenizer) != resolve(ours, tokenizer):
+        asked, found = (one.model_dump(mode="json") for one in (resolve(wanted, tokenizer), ours))
+        differ = ", ".join(name for name in asked if asked[name] != found[name])
+        if follows:
+            raise MismatchError(
+                f"The data in {folder} was written with another template than the reward model "
+                f"that training starts from was trained with ({differ} differ); prepare it again "
+                "with --tokenizer and this model, or name the data's template in data.template."
+            )
         raise MismatchError(
             f"The data in {folder} was written with another template than the recipe's "
-            f"({', '.join(names)} differ); prepare it with 'rewardsteer data prepare --recipe', or "
+            f"({differ} differ); prepare it with 'rewardsteer data prepare --recipe', or "
             "set data=null to train on it as it is written."
         )
     if not _same_chat_template(manifest, ours, tokenizer):

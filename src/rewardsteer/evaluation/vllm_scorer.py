@@ -15,8 +15,24 @@ from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.decoding.engines.vllm_engine import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.heads.vocabulary import count_tokens
 from rewardsteer.models.limits import padding_id
 from rewardsteer.models.scorer import Scorer, TokenScores
+
+
+class TokenLimit:
+    """An extension of vLLM's workers: leaves rows of the output layer that no token has out of the
+    logits, and so out of what log-probabilities are normalised over."""
+
+    def limit_tokens(self, count: int) -> int:
+        """Keep the logits of the first ``count`` tokens; returns how many layers were told."""
+        from vllm.model_executor.layers.logits_processor import LogitsProcessor
+
+        model: Any = self.get_model()  # type: ignore[attr-defined]
+        layers = [one for one in model.modules() if isinstance(one, LogitsProcessor)]
+        for layer in layers:
+            layer.org_vocab_size = count
+        return len(layers)
 
 
 class VllmScorer(Scorer):
@@ -62,9 +78,18 @@ class VllmScorer(Scorer):
         else:
             self._rewards = self._from_logits
             mode = {"logprobs_mode": "raw_logprobs" if self.autoregressive else "raw_logits"}
+            if self.autoregressive:
+                mode["worker_extension_cls"] = f"{TokenLimit.__module__}.{TokenLimit.__name__}"
         self._llm = start(
             str(folder), dtype=dtype or "auto", max_model_len=self._limit, **mode, **options
         )
+        if self.autoregressive:
+            tokens_known = card.tokens or count_tokens(self.tokenizer, bounds(folder)[1])
+            if not all(self._llm.collective_rpc("limit_tokens", args=(tokens_known,))):
+                raise ConfigError(
+                    f"vLLM's model of {folder} has no layer that tells which logits belong to "
+                    "tokens; use --engine transformers."
+                )
         if card.head.kind == "vocabulary" and self._limit is not None:
             self._limit -= 1  # vLLM reads a prompt in order to write at least one token
 

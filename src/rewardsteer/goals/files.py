@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from rewardsteer.data.template import stored_template
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.goals.goal_state import GoalState, Provenance
+from rewardsteer.goals.places import goal_file
 from rewardsteer.models.checkpoint import CARD, GOAL_STATES, read_card, write_card
 from rewardsteer.outputs import write_bytes, write_json
 
@@ -54,18 +55,7 @@ def load_goals(source: Path) -> dict[str, GoalState]:
     """
     from safetensors import SafetensorError, safe_open
 
-    place = source / GOAL_STATES if source.is_dir() else source
-    if not place.exists():
-        raise DataError(
-            f"Expected goal states at {place}, there are none; make them with "
-            "'rewardsteer goal-state'."
-        )
-    if place.suffix in (".npy", ".npz"):
-        raise DataError(
-            f"{place} is an array; a goal file is the {GOAL_STATES} that 'rewardsteer goal-state' "
-            f"writes. Make one of it with: rewardsteer goal-state --reward-model MODEL "
-            f"--import-npy {place} --out FOLDER; then give FOLDER as the goal."
-        )
+    place = goal_file(source)
     try:
         with safe_open(place, framework="pt") as file:
             header = json.loads((file.metadata() or {})["goals"])

@@ -66,6 +66,8 @@ class CheckpointCard(Config):
         data: names of its ``sources`` and its rows by split; empty when unknown.
         metrics: what was measured on the model.
         seed: seed of training.
+        tokens: how many rows of a vocabulary head, from the first, belong to tokens that can be
+            generated; 0 in a card that does not say so, where the tokenizer decides.
         goal_states: file names of goal states beside the weights.
         versions: versions of the libraries that wrote the folder.
     """
@@ -82,6 +84,7 @@ class CheckpointCard(Config):
     data: dict[str, Any] = Field(default_factory=dict)
     metrics: list[Measured] = Field(default_factory=list)
     seed: int = 0
+    tokens: int = Field(default=0, ge=0)
     goal_states: list[str] = Field(default_factory=list)
     versions: dict[str, str] = Field(default_factory=lambda: library_versions())
 

@@ -7,8 +7,13 @@ import torch
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.backbone import classifier_config
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import RewardProjection
+from rewardsteer.models.heads.vocabulary import (
+    RewardProjection,
+    install_projection,
+    limit_tokens,
+)
 from rewardsteer.models.logits import make_neutral
 from rewardsteer.models.sharding import gathered
 
@@ -74,6 +79,16 @@ def refuse_pickles(folder: Path, head: HeadConfig) -> None:
         f"python -c \"from transformers import AutoModelFor{kind} as M; "
         f"M.from_pretrained('{folder}').save_pretrained('{folder}')\""
     )
+
+
+def open_trained_vocabulary(base: Any, card: CheckpointCard, folder: Path) -> None:
+    """Make the output layer of a trained model with a vocabulary head readable without making all
+    logits, in place; its maxima range over the tokens that can be generated."""
+    install_projection(base)
+    if card.tokens:
+        base.get_output_embeddings().generated = card.tokens
+    else:
+        limit_tokens(base, load_tokenizer(folder))
 
 
 def open_vocabulary(base: Any, head: HeadConfig) -> Any:

@@ -57,8 +57,8 @@ def make_neutral(model: Any) -> float:
     for name in _CAPS:
         if any(getattr(one, name, None) is not None for one in _configs(model.config)):
             _set(model, name, None)
-            logger.info("%s caps its logits; rewards are what they are before the cap",
-                        type(model).__name__)
+            logger.debug("%s caps its logits; rewards are what they are before the cap",
+                         type(model).__name__)
     scaled = [
         (name, value) for name in _SCALES
         if (value := _value(model.config, name)) not in (None, 1.0)

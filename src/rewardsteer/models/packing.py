@@ -156,7 +156,7 @@ def choose_packing(
     """
     refusal = packing_refusal(model, longest)
     if refusal is not None:
-        logger.info("rows are padded, not packed: %s", refusal)
+        logger.debug("rows are padded, not packed: %s", refusal)
         return None
     refusal = segments_refusal(model, device)
     if refusal is not None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rewardsteer.devices import choose_device
 
@@ -32,6 +33,13 @@ def placed(
     if options.get("quantization_config") is not None or _quantized(source):
         return None, options | {"device_map": {"": chosen}}
     return chosen, options
+
+
+def working_device(layer: nn.Linear) -> torch.device:
+    """Where a layer computes: its weights may wait on the disk or in the computer's memory, under a
+    hook of accelerate's that brings them."""
+    hooked = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
+    return layer.weight.device if hooked is None else torch.device(hooked)
 
 
 def _quantized(source: str | Path) -> bool:

@@ -234,7 +234,7 @@ def _trial(model: RewardModel) -> bool:
         (found[0], found[1]), (expected[0], expected[1]), model.backbone.dtype
     )
     if not fits:
-        logger.info(
+        logger.debug(
             "%s cannot read on from a shared prompt: rows are read whole",
             type(model.backbone).__name__,
         )

@@ -31,14 +31,17 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
-from rewardsteer.models.heads.vocabulary import (
-    VocabularyHead,
-    install_projection,
-)
+from rewardsteer.models.heads.vocabulary import VocabularyHead, count_tokens
 from rewardsteer.models.last_layer import at_places
-from rewardsteer.models.loading import check_scalar, load_base, open_vocabulary, refuse_pickles
+from rewardsteer.models.loading import (
+    check_scalar,
+    load_base,
+    open_trained_vocabulary,
+    open_vocabulary,
+    refuse_pickles,
+)
 from rewardsteer.models.logits import check_saved
-from rewardsteer.models.placement import placed
+from rewardsteer.models.placement import placed, working_device
 from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.sharding import gathered
@@ -241,7 +244,7 @@ class RewardModel(nn.Module):
             output.soft_next_token = lambda mask, temperature: readers.soft_next_token(
                 states.marked(mask), temperature
             )
-            output.vocabulary_size = head.vocabulary_size
+            output.token_count = head.token_count
         return output
 
     @classmethod
@@ -283,7 +286,7 @@ class RewardModel(nn.Module):
                 initialise_linear(base.score, head.init)
         mlp = None
         if head.layers == "mlp":
-            mlp = build_mlp(size, head.init).to(base.score.weight.device)
+            mlp = build_mlp(size, head.init).to(working_device(base.score))
         if mlp is not None and start.card is not None and start.card.head.kind == "scalar":
             load_mlp(mlp, Path(start.source))
         return cls(base, head, mlp)
@@ -306,7 +309,8 @@ class RewardModel(nn.Module):
         if (folder / ADAPTER_CONFIG).exists():
             return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
         device, load_options = placed(folder, device, load_options)
-        head = read_card(folder).head
+        card = read_card(folder)
+        head = card.head
         refuse_pickles(folder, head)
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
@@ -320,12 +324,12 @@ class RewardModel(nn.Module):
                 f"{' and more' if len(absent) > 3 else ''}; copy the whole folder again."
             )
         if head.kind == "vocabulary":
-            install_projection(base)
+            open_trained_vocabulary(base, card, folder)
         else:
             check_scalar(base, folder)
         mlp = None
         if head.kind == "scalar" and head.layers == "mlp":
-            mlp = build_mlp(base.score.in_features).to(base.score.weight.device)
+            mlp = build_mlp(base.score.in_features).to(working_device(base.score))
             load_mlp(mlp, folder)
         model = cls(base, head, mlp).eval()
         return model if device is None else model.to(device)
@@ -347,7 +351,7 @@ class RewardModel(nn.Module):
             raise CheckpointError(f"The adapter in {folder} cannot be loaded: {error}") from error
         model.merge_adapters()
         if card.head.kind == "vocabulary":
-            install_projection(model.base)
+            open_trained_vocabulary(model.base, card, folder)
         if model.value_head is not None:
             load_mlp(model.value_head, folder)
         model = model.eval()
@@ -382,6 +386,9 @@ class RewardModel(nn.Module):
             if self.value_head is not None:
                 state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
                 save_file(state, temporary / VALUE_HEAD)
+            if isinstance(self.head, VocabularyHead):
+                tokens = count_tokens(tokenizer, self.head.vocabulary_size)
+                card = card.model_copy(update={"tokens": tokens})
             write_card(temporary, card)
             temporary.chmod(0o755)
             replace_folder(temporary, folder)

@@ -253,7 +253,7 @@ class Scorer:
         assert isinstance(head, VocabularyHead), "the objective needs one"
         before = read.hidden[:, :-1]
         soft = head.soft_next_token(before.flatten(0, 1), 1.0).view(before.shape[:2])
-        values = head.rewards_of(before, read.ids[:, 1:]) - soft - math.log(head.vocabulary_size)
+        values = head.rewards_of(before, read.ids[:, 1:]) - soft - math.log(head.token_count)
         columns = torch.arange(1, read.ids.shape[1], device=values.device)
         values = values.where(columns >= read.begins[:, None], 0.0).cumsum(dim=1)
         return torch.nn.functional.pad(values, (1, 0))

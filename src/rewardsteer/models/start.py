@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 from torch import nn
 
+from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
@@ -54,6 +55,21 @@ def find_start(source: str | Path) -> Start:
             "read. Save it again with peft's save_pretrained."
         )
     return Start(card.base_model if card else adapter_base(folder), folder, card)
+
+
+def trained_template(source: str | Path) -> Template | None:
+    """The response template that a trained reward model reads; None for any other model.
+
+    Raises:
+        CheckpointError: no such place, or a damaged card.
+    """
+    card = find_start(source).card
+    if card is None or not card.template:
+        return None
+    try:
+        return stored_template(card.template)
+    except ValueError as error:
+        raise CheckpointError(f"The template in {source} is damaged: {error}") from error
 
 
 def adapter_base(folder: Path) -> str:
@@ -128,7 +144,7 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
         base = merged(base, start.adapter, head)
         trained = trained or (head.kind == "scalar" and brings_head(start.adapter))
     if trained:
-        logger.info("%s is a reward model: training goes on from its head.",
+        logger.info("Training continues from the head of the reward model %s.",
                     start.adapter or start.source)
     return base, trained
 
@@ -156,7 +172,7 @@ def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:
             f"The adapter in {adapter} cannot be put on its base model "
             f"({type(error).__name__}: {error})."
         ) from error
-    logger.info("The adapter %s is merged into %s.", adapter, base.config.name_or_path)
+    logger.debug("The adapter %s is merged into %s.", adapter, base.config.name_or_path)
     return whole
 
 

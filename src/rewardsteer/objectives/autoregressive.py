@@ -23,17 +23,17 @@ def response_log_probabilities(output: RewardOutput, batch: PairBatch) -> Tensor
     prompt) has no state to be predicted from and adds 0.
 
     Args:
-        output: needs ``rewards_at``, ``soft_next_token`` and ``vocabulary_size``.
+        output: needs ``rewards_at``, ``soft_next_token`` and ``token_count``.
         batch: ``response_mask [R, T]`` marks the tokens.
     """
     assert output.soft_next_token is not None, "checked before training starts"
-    assert output.vocabulary_size is not None, "a vocabulary head has a size"
+    assert output.token_count is not None, "a vocabulary head has tokens"
     tokens = torch.zeros_like(batch.response_mask)
     tokens[:, 1:] = batch.response_mask[:, 1:] & batch.attention_mask[:, :-1].bool()
     # The same places one column earlier; column 0 is never marked, so none goes round.
     before = tokens.roll(-1, dims=1)
-    # The soft maximum at temperature 1 is the log-sum-exp less that of V equal rewards.
-    normaliser = output.soft_next_token(before, 1.0) + math.log(output.vocabulary_size)
+    # The soft maximum at temperature 1 is the log-sum-exp less that of as many equal rewards.
+    normaliser = output.soft_next_token(before, 1.0) + math.log(output.token_count)
     values = output.rewards_at(tokens) - normaliser
     return values.new_zeros(tokens.shape).masked_scatter(tokens, values).sum(dim=1)
 

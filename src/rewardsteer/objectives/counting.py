@@ -49,7 +49,7 @@ def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
 
     output = RewardOutput(
         sequence_rewards=zeros(len(batch.input_ids)), states=SeenStates(batch), rewards_at=at,
-        best_next_token=at, soft_next_token=at, vocabulary_size=1,
+        best_next_token=at, soft_next_token=at, token_count=1,
     )
     with standing_aside(batch.aside), noting_counts() as counts:
         objective(output, batch)

@@ -43,7 +43,7 @@ from rewardsteer.training.trainer import RewardTrainer
 logger = logging.getLogger(__name__)
 
 # Fields of `RewardOutput` that are None for a scalar head.
-_VOCABULARY_FIELDS = {"best_next_token", "soft_next_token", "vocabulary_size"}
+_VOCABULARY_FIELDS = {"best_next_token", "soft_next_token", "token_count"}
 
 
 def build_objective(terms: Sequence[TermConfig]) -> Objective:

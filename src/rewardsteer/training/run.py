@@ -27,6 +27,7 @@ from rewardsteer.data.store import (
     load_manifest,
     load_set,
 )
+from rewardsteer.data.template import Template
 from rewardsteer.errors import DataError, RewardsteerError
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import (
@@ -37,6 +38,7 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.start import trained_template
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
 from rewardsteer.training.batches import draw_prefixes, drop_too_long
@@ -91,7 +93,10 @@ def train(
         place = Path(config.prepared)
         manifest = load_manifest(place)
         check_tokenizer(manifest, tokenizer, place)
-        check_recipe(manifest, config.data.template if config.data else None, tokenizer, place)
+        check_recipe(
+            manifest, config.data.template if config.data else None, tokenizer, place,
+            trained_template(config.base_model),
+        )
     resume = resume or resume_from_checkpoint is not None
     if processes.is_main_process:
         claim_folder(out, resume=resume, overwrite=overwrite)
@@ -137,10 +142,14 @@ class _Run:
 
 
 def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: bool) -> None:
-    """Prepare data inside the run's folder when the settings say what to prepare."""
+    """Prepare data inside the run's folder when the settings say what to prepare, with the template
+    of the reward model that training starts from where they name none."""
     if config.prepared is None and not (out / "data" / MANIFEST).exists():
         assert config.data is not None, "TrainConfig demands one of the two"
-        made = prepare(config.data, tokenizer, out / "data", overwrite=overwrite)
+        settings, trained = config.data, trained_template(config.base_model)
+        if trained is not None and settings.template == Template():
+            settings = settings.model_copy(update={"template": trained})
+        made = prepare(settings, tokenizer, out / "data", overwrite=overwrite)
         for note in made.notes:
             logger.warning(note)
 

@@ -18,8 +18,9 @@ class RewardProjection(nn.Linear):
     so every reading of them is a call. A plain call gives the logits, as generation expects it.
 
     Attributes:
-        generated: the best token is one of the first so many, which can be generated; None: of all.
-            Embeddings padded to a round size have rows that no token has.
+        generated: the maximum and the soft maximum range over the first so many tokens, which can
+            be generated; None: over all. Embeddings padded to a round size have rows that no token
+            has.
     """
 
     generated: int | None = None
@@ -35,8 +36,8 @@ class RewardProjection(nn.Linear):
             hidden: ``[..., D]``; ``[N, D]`` for ``best`` and ``soft``.
             read: ``logits`` ``[..., V]`` as the model computes them; ``rewards``: the same in
                 float32 or wider, like all that follow; ``tokens``: those of ``tokens [...]``;
-                ``best``: their maximum ``[N]``; ``soft``: their soft maximum ``[N]`` with uniform
-                p, see `vocabulary_logsumexp`.
+                ``best``: the maximum ``[N]`` over the first ``generated``; ``soft``: the soft
+                maximum ``[N]`` over them with uniform p, see `vocabulary_logsumexp`.
             tokens: see ``read``.
             temperature: of ``soft``, in units of the logits.
         """
@@ -44,12 +45,12 @@ class RewardProjection(nn.Linear):
             return super().forward(hidden)
         if read == "rewards":
             return wide_linear(hidden, self.weight, self.bias)
-        if read == "soft":
-            return vocabulary_logsumexp(hidden, self.weight, self.bias, temperature=temperature)
-        if read == "best":
+        if read in ("soft", "best"):
             real = self.generated
-            bias = None if self.bias is None else self.bias[:real]
-            tokens = vocabulary_argmax(hidden, self.weight[:real], bias)
+            weight, bias = self.weight[:real], None if self.bias is None else self.bias[:real]
+            if read == "soft":
+                return vocabulary_logsumexp(hidden, weight, bias, temperature=temperature)
+            tokens = vocabulary_argmax(hidden, weight, bias)
         assert tokens is not None, "which tokens to read"
         return gather_products(hidden, self.weight, tokens, self.bias)
 
@@ -67,14 +68,19 @@ def install_projection(model: Any) -> None:
         model.set_output_embeddings(RewardProjection.sharing(layer))
 
 
-def limit_tokens(model: Any, tokenizer: Any) -> None:
-    """Tell a causal language model's `RewardProjection` which tokens can be generated: those of the
-    tokenizer, but for a padding token that was added at the end."""
-    layer = model.get_output_embeddings()
-    count = min(max(tokenizer.get_vocab().values()) + 1, layer.out_features)
+def count_tokens(tokenizer: Any, rows: int) -> int:
+    """How many of an output layer's first ``rows`` belong to tokens that can be generated: those of
+    the tokenizer, but for a padding token that was added at the end."""
+    count = min(max(tokenizer.get_vocab().values()) + 1, rows)
     if tokenizer.pad_token_id == count - 1 and tokenizer.pad_token_id != tokenizer.eos_token_id:
         count -= 1
-    layer.generated = count
+    return count
+
+
+def limit_tokens(model: Any, tokenizer: Any) -> None:
+    """Tell a causal language model's `RewardProjection` which tokens can be generated."""
+    layer = model.get_output_embeddings()
+    layer.generated = count_tokens(tokenizer, layer.out_features)
 
 
 class VocabularyHead:
@@ -98,21 +104,29 @@ class VocabularyHead:
         """V."""
         return self.projection.out_features
 
+    @property
+    def token_count(self) -> int:
+        """How many tokens the maximum and the soft maximum range over, at most V."""
+        layer = getattr(self.projection, "base_layer", self.projection)  # within peft's wrapper
+        count: int | None = layer.generated
+        return self.vocabulary_size if count is None else count
+
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
         rewards: Tensor = self.projection(hidden, "rewards")
         return rewards
 
     def best_next_token(self, hidden: Tensor) -> Tensor:
-        """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token`, without
-        ever holding all of them; differentiable. hidden ``[N, D]``."""
+        """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token` over the
+        first `token_count` tokens, without ever holding all of them; differentiable. hidden
+        ``[N, D]``."""
         best: Tensor = self.projection(hidden, "best")
         return best
 
     def soft_next_token(self, hidden: Tensor, temperature: float) -> Tensor:
-        """τ · log of the mean of exp(`next_token` / τ) over the vocabulary ``[N]``, which is below
-        the maximum and nears it as τ → 0; differentiable. hidden ``[N, D]``, τ > 0 in units of
-        rewards."""
+        """τ · log of the mean of exp(`next_token` / τ) over the first `token_count` tokens ``[N]``,
+        which is below the maximum and nears it as τ → 0; differentiable. hidden ``[N, D]``, τ > 0
+        in units of rewards."""
         soft: Tensor = self.projection(hidden, "soft", temperature=temperature)
         return soft
 

@@ -1,0 +1,92 @@
+"""Models that a device map spreads, or that are quantized, stay where loading puts them."""
+
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+
+from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
+
+PROMPTS, COMPLETIONS = ["a", "What is 7+8?", "zz"], ["yes", "It is 15.", "a b c d"]
+HEADS = {
+    "linear": HeadConfig(), "mlp": HeadConfig(layers="mlp"),
+    "vocabulary": HeadConfig(kind="vocabulary"),
+}
+
+
+def save(folder, head):
+    torch.manual_seed(1)
+    model = RewardModel.from_base(save_tiny(folder / "base"), HEADS[head])
+    model.save_pretrained(folder / "model", character_tokenizer(), CheckpointCard(head=HEADS[head]))
+    return folder / "model"
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_spread_reward_model_is_scored_where_it_lies(tmp_path, head):
+    """Weights on the disk cannot be moved, and only the hooks of the layers bring them."""
+    folder = save(tmp_path, head)
+    top = "lm_head" if head == "vocabulary" else "score"
+    last = "model.layers.1"
+    spread = {
+        "model.embed_tokens": "cpu", "model.layers.0": "cpu", last: "disk", "model.norm": "cpu",
+        "model.rotary_emb": "cpu", top: "disk",
+    }
+    scorer = Scorer.load(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
+    carrier = scorer.reward_model.carrier
+    assert carrier.hf_device_map == spread
+    assert carrier.get_submodule(top).weight.device.type == "meta"
+    assert next(carrier.get_submodule(last).parameters()).device.type == "meta"
+    expected = Scorer.load(folder, device="cpu")
+    rewards = scorer.score(PROMPTS, COMPLETIONS)
+    np.testing.assert_allclose(rewards, expected.score(PROMPTS, COMPLETIONS), rtol=1e-5, atol=1e-5)
+    if head == "vocabulary":
+        hidden = torch.linspace(-1, 1, 3 * scorer.hidden_size).view(3, -1)
+        for one in ("next_token", "best_next_token"):
+            ours = getattr(scorer.reward_model.head, one)(hidden)
+            torch.testing.assert_close(ours, getattr(expected.reward_model.head, one)(hidden))
+    assert carrier.get_submodule(top).weight.device.type == "meta"
+
+
+@pytest.mark.parametrize("name", ["auto", "balanced"])
+@pytest.mark.parametrize("head", HEADS)
+def test_a_device_map_by_name_wins_over_the_default_device(tmp_path, monkeypatch, name, head):
+    folder = save(tmp_path, head)
+    expected = Scorer.load(folder, device="cpu").score(PROMPTS, COMPLETIONS)
+    monkeypatch.setattr(RewardModel, "to", lambda *_: pytest.fail("it was moved"))
+    scorer = Scorer.load(folder, device_map=name)
+    np.testing.assert_allclose(scorer.score(PROMPTS, COMPLETIONS), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("bits", [8, 4])
+def test_a_quantized_policy_is_not_moved(tmp_path, monkeypatch, bits):
+    """bitsandbytes refuses ``.to``; the policy answers as plain transformers' does."""
+    pytest.importorskip("bitsandbytes", reason="bitsandbytes is not installed")
+    folder = tmp_path / "policy"
+    # Blocks of 64 numbers are rounded together.
+    tiny_causal_lm(hidden=128).save_pretrained(folder)
+    settings = {"quantization_config": BitsAndBytesConfig(**{f"load_in_{bits}bit": True})}
+    plain = AutoModelForCausalLM.from_pretrained(folder, device_map={"": "cpu"}, **settings)
+    policy = load_policy(folder, device="cpu", **settings)
+    layer = policy.get_submodule("model.layers.0.mlp.up_proj")
+    assert type(layer) is not torch.nn.Linear
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        ours, theirs = (model(input_ids=ids).logits for model in (policy, plain))
+    torch.testing.assert_close(ours.float(), theirs.float())
+
+
+def test_a_spread_policy_is_not_moved(tmp_path):
+    folder = save_tiny(tmp_path / "policy")
+    spread = {"model": "cpu", "lm_head": "disk"}
+    policy = load_policy(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
+    assert policy.hf_device_map == spread
+    ids = torch.arange(3, 13)[None]
+    with torch.no_grad():
+        ours = policy(input_ids=ids).logits
+        theirs = load_policy(folder, device="cpu")(input_ids=ids).logits
+    torch.testing.assert_close(ours, theirs)
