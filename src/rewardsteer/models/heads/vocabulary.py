@@ -107,7 +107,7 @@ class VocabularyHead:
     @property
     def token_count(self) -> int:
         """How many tokens the maximum and the soft maximum range over, at most V."""
-        layer = getattr(self.projection, "base_layer", self.projection)  # within peft's wrapper
+        layer: Any = getattr(self.projection, "base_layer", self.projection)  # in peft's wrapper
         count: int | None = layer.generated
         return self.vocabulary_size if count is None else count
 
