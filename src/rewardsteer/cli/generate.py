@@ -85,13 +85,7 @@ def generate_command(
     vllm = vllm_options(engine, vllm_option or [])
     spread = parse_device_map(device_map, device, engine)
     requests = _requests(prompts, prompt or [], limit)
-    if not is_standard_output(output):
-        refuse_taken(output, resume=resume, overwrite=overwrite)
-        check_writable(output)
-    if goal is not None:
-        from rewardsteer.goals.places import goal_file
-
-        goal_file(goal)
+    _check_files(output, goal, resume=resume, overwrite=overwrite)
     loading(*folders, model)
     config = _complete(config, model)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
@@ -219,6 +213,22 @@ def _check_weights(
     if models > 1 or len(weights) > 1:
         check_weights(models, weights or [1.0] * models)
     return weights or [1.0] * models
+
+
+def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
+    """Refuse, before anything is loaded, an output that is taken and a goal that is no goal file.
+
+    Raises:
+        DataError: no such goal file.
+        OutputError: the output is there already or cannot be written.
+    """
+    from rewardsteer.goals.places import goal_file
+
+    if not is_standard_output(output):
+        refuse_taken(output, resume=resume, overwrite=overwrite)
+        check_writable(output)
+    if goal is not None:
+        goal_file(goal)
 
 
 def _load_goal(
