@@ -2,6 +2,7 @@
 
 import shutil
 from collections import Counter
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -118,9 +119,10 @@ def tokens(done):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_equals_the_transformers_engine(llm, root, name, calls):
-    requests = make_requests(64)
-    weights = [WEIGHTS[number % 4] for number in range(64)]
-    lengths = [NEW - number % 7 for number in range(64)]
+    count = 256 if name == "farma" else 64
+    requests = make_requests(count)
+    weights = [WEIGHTS[number % 4] for number in range(count)]
+    lengths = [NEW - number % 7 for number in range(count)]
     parameters = [
         asked(weight, new, reward_model=name) for weight, new in zip(weights, lengths, strict=True)
     ]
@@ -155,6 +157,41 @@ def test_requests_that_are_aborted_leave_the_others_alone(llm, root):
 def roomy(root):
     """Memory for all requests."""
     return make_llm(root, NAMES, **LOGITS)
+
+
+def test_without_a_prefix_cache_steps_that_nobody_asks_about_run_the_policy_alone(root):
+    llm, requests = make_llm(root, NAMES, enable_prefix_caching=False), make_requests(12)
+    right = {weight: expected(root, "farma", requests, weight, NEW) for weight in (0.0, 1.5)}
+
+    def forwards(parameters):
+        """Of the reward models, of the policy, and whether texts are right."""
+        llm.apply_model(_count)
+        found = tokens(run(llm, requests, parameters))
+        [(reward, policy)] = llm.apply_model(lambda model: tuple(model.counted.values()))
+        for request, one in zip(requests, parameters, strict=True):
+            weight = (one.extra_args or {}).get("reward_weight", 0.0)
+            assert found[request.id] == right[weight][request.id]
+        return reward, policy
+
+    plain = [vllm.SamplingParams(temperature=0, max_tokens=NEW)] * 12
+    reward, policy = forwards([asked(1.5)] * 12)
+    assert reward == policy
+    reward, policy = forwards(plain)
+    assert (reward, policy > 0) == (0, True)
+    reward, policy = forwards([asked(1.5), *plain[1:]])
+    assert 0 < reward < policy
+
+
+def _count(model):
+    """Count the forward passes of the first reward model and of the policy from now on."""
+    model.counted = {"reward": 0, "policy": 0}
+    for name, one in (("reward", model.parts[0].model), ("policy", model.policy)):
+        one.forward = partial(_counted, model.counted, name, partial(type(one).forward, one))
+
+
+def _counted(counted, name, forward, *arguments, **options):
+    counted[name] += 1
+    return forward(*arguments, **options)
 
 
 @pytest.fixture(scope="module")

@@ -130,7 +130,7 @@ def load_adapter(
         rank = len(pair["A"])
         scale = config.lora_alpha / (rank**0.5 if config.use_rslora else rank)
         try:
-            _put_on(model, path, pair["A"], pair["B"] * scale)
+            _put_on(getattr(model, "inner", model), path, pair["A"], pair["B"] * scale)
         except (AttributeError, AssertionError, KeyError, RuntimeError) as error:
             raise CheckpointError(
                 f"The adapter in {folder} does not fit the policy's layer {path}; {_MERGE}."

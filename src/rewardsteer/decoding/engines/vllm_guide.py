@@ -87,6 +87,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         self._changed |= process_dict_updates(
             self._asked, batch_update, lambda params, prompt, output: self._read(params)
         )
+        self._context[ENTRY].asked = bool(self._asked)
 
     def add_request(self, req_idx: int, sampling_params: "SamplingParams") -> bool:
         """A request takes a slot (V2); whether it asks."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from rewardsteer.errors import CheckpointError
 
@@ -30,8 +31,12 @@ class RewardGuidedForCausalLM(nn.Module):
     sampled rows' states of the reward models are kept until the logits processor asks for their
     rewards (`reward_logits`), so that a step in which no row asks computes none.
 
+    Without a prefix cache, a step in which no running request asks runs the policy alone: nobody
+    will look for the reward models' keys and values of its tokens.
+
     Attributes:
         failed: why guidance failed, by the names that requests gave (``reward_name``).
+        asked: whether some running request asks; True where nobody says so.
     """
 
     def __init__(self, *, vllm_config: "VllmConfig", prefix: str = "") -> None:
@@ -51,6 +56,11 @@ class RewardGuidedForCausalLM(nn.Module):
             {key: part.model for key, part in zip(keys, self.parts, strict=False)}
         )
         self.failed: dict[str, str] = {}
+        self.asked = True
+        # Data-parallel engines take their steps together, whatever each of them has to do.
+        self._skips = not vllm_config.cache_config.enable_prefix_caching and (
+            vllm_config.parallel_config.data_parallel_size == 1
+        )
         self._widths: list[int] = []
         self._states: list[Tensor] = []
         # Where vLLM keeps what is to be found from outside of a model's own code.
@@ -80,6 +90,8 @@ class RewardGuidedForCausalLM(nn.Module):
     ) -> Tensor:
         """Hidden states ``[N, D]`` of all models side by side."""
         states = [self.policy(input_ids, positions)]
+        if self._skips and self._widths and not self.asked:
+            return pad(states[0], (0, sum(self._widths[1:])))
         for part in self.parts:
             strange = (input_ids < 0) | (input_ids >= part.known.size)
             ids = input_ids.masked_fill(strange, part.known.stand_in)

@@ -9,6 +9,8 @@ from typing import Any
 from torch import Tensor, nn
 from transformers import AutoConfig
 from vllm.config import VllmConfig
+from vllm.model_executor.layers.logits_processor import LogitsProcessor
+from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
 from vllm.model_executor.models.interfaces import (
     has_inner_state,
     is_attention_free,
@@ -64,6 +66,42 @@ class RewardPart:
         return names
 
 
+class OwnHead(nn.Module):
+    """A reward model with an output layer of its own, where vLLM's class of the architecture has
+    none but the embedding."""
+
+    def __init__(self, inner: Any, size: int, width: int, prefix: str) -> None:
+        super().__init__()
+        self.inner = inner
+        self.lm_head = ParallelLMHead(size, width, prefix=f"{prefix}.lm_head")
+        self._logits = LogitsProcessor(size)
+
+    def forward(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """Hidden states."""
+        states: Tensor = self.inner(ids, positions)
+        return states
+
+    def compute_logits(self, states: Tensor) -> Tensor | None:
+        """Rewards of all next tokens."""
+        return self._logits(self.lm_head, states)
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
+        """Load both; the names of what was loaded."""
+        heads: dict[str, Tensor] = {}
+
+        def others() -> Iterable[tuple[str, Tensor]]:
+            for name, weight in weights:
+                if name == "lm_head.weight":
+                    heads[name] = weight
+                else:
+                    yield name, weight
+
+        names = self.inner.load_weights(others())
+        for weight in heads.values():
+            self.lm_head.weight_loader(self.lm_head.weight, weight)
+        return None if names is None else {f"inner.{name}" for name in names} | heads.keys()
+
+
 def build_policy(vllm_config: VllmConfig, prefix: str) -> nn.Module:
     """The policy, without weights.
 
@@ -89,7 +127,7 @@ def build_reward(
 
     Raises:
         MismatchError: an adapter that was trained on another policy.
-        ConfigError: an adapter on a policy that changes its logits after the output layer.
+        ConfigError: an adapter on a policy that changes its logits after an output layer.
     """
     shared, card = (folder / ADAPTER_CONFIG).exists(), read_card(folder)
     model_config = vllm_config.model_config
@@ -98,11 +136,6 @@ def build_reward(
         config = copy.deepcopy(model_config.hf_config)
         config.architectures = read_settings(config).policy
         config.tie_word_embeddings = False
-        if not is_neutral(config):
-            raise ConfigError(
-                f"The policy {model_config.model} changes its logits after the output layer, so "
-                f"the adapter in {folder} cannot share its weights; merge it (lora.merge=true)."
-            )
     else:
         config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     own = vllm_config.with_hf_config(config)
@@ -116,7 +149,15 @@ def build_reward(
     model = init_vllm_registered_model(own, prefix=prefix)
     if shared:
         own.quant_config.share(model)
-    tokenizer, rows = load_tokenizer(folder), config.get_text_config().vocab_size
+    tokenizer, text = load_tokenizer(folder), config.get_text_config()
+    rows = text.vocab_size
+    if not any(isinstance(layer, ParallelLMHead) for layer in model.modules()):
+        model = OwnHead(model, rows, text.hidden_size, prefix)
+    elif shared and not is_neutral(config):
+        raise ConfigError(
+            f"The policy {model_config.model} changes its logits after the output layer, so "
+            f"the adapter in {folder} cannot share its weights; merge it (lora.merge=true)."
+        )
     known = KnownIds(tokenizer, rows)
     if shared:
         known.size = rows
