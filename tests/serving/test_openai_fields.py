@@ -105,11 +105,22 @@ def test_text_parts_are_joined(chat):
     ({"messages": [TURN], "temperature": 200}, "temperature", "at most 100, got 200"),
     ({"messages": [TURN], "weight": 1e39}, "weight", "at most 1e+30"),
     ({"messages": [TURN], "weight": -1e308}, "weight", "at least -1e+30"),
-    ({"messages": [TURN], "top_p": 0.9}, "top_p", "not supported with this value"),
+    ({"messages": [TURN], "top_p": 1.1}, "top_p", "at most 1, got 1.1"),
+    ({"messages": [TURN], "logit_bias": {"a": 1}}, "logit_bias.a", "expected an integer"),
+    ({"messages": [TURN], "logit_bias": {"5": 200}}, "logit_bias.5", "at most 100, got 200"),
+    ({"messages": [TURN], "logit_bias": {"99999": 1}}, "logit_bias", "token ids must be from 0 to"),
+    ({"messages": [TURN], "stop_token_ids": [80]}, "stop_token_ids", "token ids must be from 0 to"),
+    ({"messages": [TURN], "presence_penalty": -3}, "presence_penalty", "at least -2"),
+    ({"messages": [TURN], "repetition_penalty": 0}, "repetition_penalty", "at least 0.01"),
+    ({"messages": [TURN], "min_tokens": 9, "max_tokens": 4}, "min_tokens", "exceeds the longest"),
+    ({"messages": [TURN], "chat_template_kwargs": {"chat_template": "x"}}, "chat_template_kwargs",
+     "chat_template is none"),
+    ({"messages": [TURN], "continue_final_message": True}, None, "prompt to be false"),
     ({"messages": [TURN], "tools": [{"type": "function"}]}, "tools", "call no tools"),
-    ({"messages": [TURN], "logprobs": True}, "logprobs", "echo"),
+    ({"messages": [TURN], "top_logprobs": 2}, None, "logprobs to be true"),
     ({"messages": [TURN], "response_format": {"type": "json_object"}}, "response_format",
-     "only {\"type\": \"text\"}"),
+     "--engine vllm, which has structured output"),
+    ({"messages": [TURN], "guided_json": {}}, "guided_json", "--engine vllm"),
     ({"messages": [TURN], "wieght": 2}, "wieght", "Did you mean 'weight'?"),
     ({"messages": [TURN], "max_tokens": 0}, "max_tokens", "at least 1"),
     ({"messages": [TURN], "max_tokens": 5000}, "max_tokens", "at most 1024, got 5000"),
@@ -233,8 +244,8 @@ def test_an_echo_without_log_probabilities(chat):
 
 
 @pytest.mark.parametrize(("fields", "param"), [
-    ({"max_tokens": 0}, "max_tokens"), ({"logprobs": 1}, "logprobs"),
-    ({"echo": True, "stream": True}, "echo"),
+    ({"max_tokens": 0}, "max_tokens"), ({"logprobs": 21}, "logprobs"),
+    ({"echo": True, "stream": True, "max_tokens": 0}, "max_tokens"),
 ])
 def test_echoes_that_are_refused(chat, fields, param):
     reply = post(chat, "/v1/completions", prompt="a", **fields)

@@ -1,6 +1,6 @@
 """What a chat template writes: prompts, closed turns, and how it opens and ends them."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
@@ -25,6 +25,7 @@ _known: WeakKeyDictionary[Any, _Around] = WeakKeyDictionary()
 def write_chat(
     tokenizer: Any, messages: Sequence[dict[str, Any]], *,
     tools: list[dict[str, Any]] | None = None, answer: bool = False,
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """A conversation as the tokenizer's chat template writes it.
 
@@ -33,6 +34,7 @@ def write_chat(
         messages: role, content and what else a turn has.
         tools: functions that the template lists, as JSON schemas.
         answer: open an assistant's turn at the end.
+        options: more for ``apply_chat_template`` and the template, over ``answer``.
 
     Raises:
         DataError: there is no template, or it refuses the conversation; with its own words.
@@ -51,7 +53,8 @@ def write_chat(
         )
     try:
         text: str = tokenizer.apply_chat_template(
-            list(messages), tools=tools, tokenize=False, add_generation_prompt=answer
+            list(messages), tools=tools, tokenize=False,
+            **{"add_generation_prompt": answer, **(options or {})},
         )
     except (TemplateError, TypeError, ValueError) as error:
         # A template says what it refuses with raise_exception, or stumbles over an absent field.

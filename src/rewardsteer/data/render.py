@@ -34,7 +34,8 @@ def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
 
 
 def render_prompt(
-    prompt: Prompt, template: Template, tokenizer: Any, *, tools: Tools | None = None
+    prompt: Prompt, template: Template, tokenizer: Any, *, tools: Tools | None = None,
+    options: Mapping[str, Any] | None = None,
 ) -> str:
     """The final prompt text.
 
@@ -43,6 +44,7 @@ def render_prompt(
         template: the response template.
         tokenizer: only used for ``chat``, whose template it carries.
         tools: functions that a chat template lists, as JSON schemas.
+        options: more for a chat template, such as ``enable_thinking``.
 
     Raises:
         DataError: a role has no format, the tokenizer has no chat template or its template refuses
@@ -52,7 +54,9 @@ def render_prompt(
     if template.kind == "chat":
         if isinstance(prompt, str) and written_already(prompt, tokenizer):
             return _with_beginning(prompt, tokenizer)
-        return write_chat(tokenizer, _messages(prompt, template), tools=tools, answer=True)
+        return write_chat(
+            tokenizer, _messages(prompt, template), tools=tools, answer=True, options=options
+        )
     called = not isinstance(prompt, str) and any(message.tool_calls for message in prompt)
     if tools or called:
         raise DataError(

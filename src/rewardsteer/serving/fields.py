@@ -30,32 +30,36 @@ GREEDY_BELOW = 1e-5
 
 # Values with which a field of OpenAI's or vLLM's asks for nothing; with others it is refused.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
-    "top_p": (1,), "min_p": (0,), "frequency_penalty": (0,), "presence_penalty": (0,),
-    "repetition_penalty": (1,), "length_penalty": (1,), "logit_bias": ({},), "bad_words": ([],),
-    "logprobs": (False,), "top_logprobs": (0,), "prompt_logprobs": (0,), "suffix": ("",),
-    "tools": ([],), "tool_choice": ("none", "auto"), "functions": ([],),
-    "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
+    "length_penalty": (1,), "bad_words": ([],), "logprobs": (False,), "top_logprobs": (0,),
+    "prompt_logprobs": (0,), "suffix": ("",), "tools": ([],), "tool_choice": ("none", "auto"),
+    "functions": ([],), "function_call": ("none", "auto"), "parallel_tool_calls": (True, False),
     "response_format": ({"type": "text"},), "modalities": (["text"],), "verbosity": ("medium",),
-    "reasoning_effort": ("none",), "min_tokens": (0,), "stop_token_ids": ([],),
-    "ignore_eos": (False,), "use_beam_search": (False,), "skip_special_tokens": (True,),
+    "reasoning_effort": ("none",), "use_beam_search": (False,), "skip_special_tokens": (True,),
     "spaces_between_special_tokens": (True, False), "include_stop_str_in_output": (False,),
-    "add_generation_prompt": (True,), "continue_final_message": (False,),
     "add_special_tokens": (True,), "chat_template_kwargs": ({},), "vllm_xargs": ({},),
-    "priority": (0,), "echo": (False,), "truncate_prompt_tokens": (-1,),
-    "max_tokens_per_doc": (0,),
+    "add_generation_prompt": (True,), "continue_final_message": (False,), "priority": (0,),
+    "echo": (False,), "truncate_prompt_tokens": (-1,), "max_tokens_per_doc": (0,),
+    "structured_outputs": ({},), "guided_json": (), "guided_regex": (), "guided_choice": (),
+    "guided_grammar": (), "guided_decoding_backend": (),
 }
+_STRUCTURED = (
+    "the transformers engine writes free text alone; leave it out, or start the server with "
+    "--engine vllm, which has structured output"
+)
 # Why a value that asks for something is refused.
 _REASONS: Mapping[str, str] = {
-    "top_p": "tokens are drawn from the top_k best; send 1 or leave it out",
-    "min_p": "tokens are drawn from the top_k best; send 0 or leave it out",
-    "logprobs": "log-probabilities are given for /v1/completions with echo; leave it out",
-    "top_logprobs": "log-probabilities are given for /v1/completions with echo; leave it out",
+    "top_logprobs": "/v1/completions takes how many as logprobs",
     "prompt_logprobs": "use /v1/completions with echo and logprobs",
     "echo": "only /v1/completions can repeat its prompt",
     "tools": "responses call no tools; leave it out",
-    "response_format": "only {\"type\": \"text\"} is supported",
+    **dict.fromkeys((
+        "response_format", "structured_outputs", "guided_json", "guided_regex", "guided_choice",
+        "guided_grammar", "guided_decoding_backend",
+    ), _STRUCTURED),
     "modalities": "only [\"text\"] is supported",
-    "chat_template_kwargs": "chat templates get no settings of requests; leave it out",
+    **dict.fromkeys((
+        "chat_template_kwargs", "add_generation_prompt", "continue_final_message",
+    ), "only /v1/chat/completions writes chat templates"),
     "vllm_xargs": "send method, weight and the others as fields of the request",
     "suffix": "responses follow the prompt and know nothing behind them; leave it out",
     "truncate_prompt_tokens": "texts are read whole; shorten it yourself",

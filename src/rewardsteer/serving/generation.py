@@ -1,28 +1,20 @@
 """``/v1/completions`` and ``/v1/chat/completions``: one way of answering, two forms."""
 
 import contextlib
+import functools
 import json
 import secrets
 import time
-from collections.abc import AsyncGenerator, Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from starlette.requests import Request
 
 from rewardsteer.records import Cost, Prompt
-from rewardsteer.serving.echoes import Echo, echoes
 from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.replies import (
-    AssistantMessage,
-    ChatChoice,
-    ChatReply,
-    CompletionChoice,
-    CompletionReply,
-    TokenizeReply,
-    Told,
-    Usage,
-)
+from rewardsteer.serving.forms import CHAT, COMPLETION, ChoiceStream, Form
+from rewardsteer.serving.logprobs import Found, of_prompts
+from rewardsteer.serving.replies import ChatReply, CompletionReply, TokenizeReply, Told, Usage
 from rewardsteer.serving.responses import Response
 from rewardsteer.serving.reward_schema import TokenizeRequest
 from rewardsteer.serving.schema import ChatRequest, CompletionRequest, Guidance
@@ -33,43 +25,7 @@ from rewardsteer.serving.waiting import EventStream
 
 # OpenAI's, of completions; answers in a chat may be as long as the server allows.
 _COMPLETION_TOKENS = 16
-@dataclass(frozen=True)
-class Form:
-    """What differs between the two.
 
-    Attributes:
-        prefix: of ids.
-        chunk: what parts of streams call themselves.
-        reply: the answer from choices and the rest.
-        choice: a choice from index, answer and what is told of it.
-        opening: of a stream's choice, before any text; None: nothing.
-        part: the fields of a stream's choice with some text.
-    """
-
-    prefix: str
-    chunk: str
-    reply: type[CompletionReply] | type[ChatReply]
-    choice: Callable[[int, Answer, dict[str, Any]], CompletionChoice | ChatChoice]
-    opening: dict[str, Any] | None
-    part: Callable[[str | None], dict[str, Any]]
-
-
-COMPLETION = Form(
-    "cmpl", "text_completion", CompletionReply,
-    lambda index, answer, more: CompletionChoice(
-        index=index, text=answer.text, finish_reason=answer.finish_reason, **more
-    ),
-    None, lambda text: {"text": text or ""},
-)
-CHAT = Form(
-    "chatcmpl", "chat.completion.chunk", ChatReply,
-    lambda index, answer, more: ChatChoice(
-        index=index, message=AssistantMessage(content=answer.text),
-        finish_reason=answer.finish_reason, **more,
-    ),
-    {"role": "assistant", "content": ""},
-    lambda text: {"delta": {} if text is None else {"content": text}},
-)
 
 
 class Generating:
@@ -81,7 +37,10 @@ class Generating:
         form: of the answer.
         prompts: to be answered.
         max_tokens: longest response; None: as long as may be; 0: none, only the prompts' echoes.
+        top: tell log-probabilities, and those of so many of the likeliest tokens; None: none.
         raw: prompts are read as they are.
+        echo: put the prompts before the responses.
+        options: more for a chat template.
 
     Raises:
         ApiError: no such model, or too much is asked for.
@@ -89,150 +48,158 @@ class Generating:
 
     def __init__(
         self, service: Service, request: Guidance, form: Form,
-        prompts: list[Prompt | list[int]], max_tokens: int | None, *, raw: bool = False,
+        prompts: Sequence[Prompt | list[int]], max_tokens: int | None, *, top: int | None,
+        raw: bool = False, echo: bool = False, options: Mapping[str, Any] | None = None,
     ) -> None:
         self._service, self._request, self._form = service, request, form
         self._prompts, self._max_tokens, self._raw = prompts, max_tokens, raw
+        self._top, self._echo = top, echo
         served = service.served
         service.check_model(request.model, served.name if served.engine else None)
+        self._read = served.encode_raw if raw else functools.partial(
+            served.encode, options=options
+        )
         self._config = settings_of(request, served)
         check_meaning(request, self._config, served)
         self._n = request.n or 1
-        drawn = self._config.n if self._config.method == "best_of_n" else self._n
-        if len(prompts) * drawn > served.limits.max_rows:
-            raise bad_request(
-                f"{len(prompts)} prompts with {drawn} responses each are {len(prompts) * drawn} "
-                f"rows; a request may have {served.limits.max_rows}.", "n",
-            )
-        if max_tokens is not None and max_tokens > served.limits.max_tokens:
-            raise bad_request(
-                f"max_tokens may be at most {served.limits.max_tokens}, got {max_tokens}.",
-                "max_tokens",
-            )
+        self._check_size()
         self._ticket = Ticket()
         self._responses: list[Response] = []
+        # Of every prompt: token ids, and where it is echoed, text and log-probabilities.
+        self._ids: list[list[int]] = []
+        self._shown: list[str] = []
+        self._found: list[Found] = []
         self._head = {
             "id": f"{form.prefix}-{secrets.token_hex(12)}", "created": int(time.time()),
             "model": served.name, "system_fingerprint": served.fingerprint,
         }
 
+    def _check_size(self) -> None:
+        limits, config = self._service.limits, self._config
+        drawn = config.n if config.method == "best_of_n" else self._n
+        rows = len(self._prompts) * drawn
+        if rows > limits.max_rows:
+            raise bad_request(
+                f"{len(self._prompts)} prompts with {drawn} responses each are {rows} rows; a "
+                f"request may have {limits.max_rows}.", "n",
+            )
+        most = self._max_tokens
+        if most is not None and most > limits.max_tokens:
+            raise bad_request(
+                f"max_tokens may be at most {limits.max_tokens}, got {most}.", "max_tokens"
+            )
+        if config.min_tokens > (limits.max_tokens if most is None else most) > 0:
+            raise bad_request(
+                f"min_tokens = {config.min_tokens} exceeds the longest response.", "min_tokens"
+            )
+
     async def answer(self, http: Request) -> CompletionReply | ChatReply | EventStream:
         """The whole answer, or a stream of it."""
-        stream, config = bool(self._request.stream), self._config
-        if self._max_tokens == 0:
-            return await self._echo_alone(http)
-        self._responses = await self._service.prepare(
-            http, texts_of(self._prompts),
-            lambda: self._service.served.responses(
-                self._ticket, self._service.batcher.outbox, self._prompts, config, n=self._n,
-                stops=self._request.stops, stream=stream, max_tokens=self._max_tokens,
-                raw=self._raw,
-            ),
-            self._param,
-        )
+        service = self._service
+        await service.prepare(http, texts_of(self._prompts), self._begin, self._form.param)
+        if self._echo and self._top is not None:
+            self._found = await of_prompts(service, http, self._ids, self._top)
         # Whatever can be refused is refused before a stream begins.
-        self._service.batcher.generate(self._responses)
-        events = self._service.listen(http, self._ticket)
-        if stream:
+        service.batcher.generate(self._responses)
+        events = service.listen(http, self._ticket)
+        if self._request.stream:
             return EventStream(
-                self._chunks(events), self._service.served.limits.seconds,
-                lambda: self._service.batcher.give_up(self._ticket),
+                self._chunks(events), service.limits.seconds,
+                lambda: service.batcher.give_up(self._ticket),
             )
-        answers: dict[int, Answer] = {}
+        answers = {
+            index: Answer("", [], "length", Cost()) for index in range(len(self._ids) * self._n)
+        } if self._max_tokens == 0 else {}
+        missing = len(self._responses)
         async with contextlib.aclosing(events):
-            async for event in events:
+            while missing:
+                event = await anext(events)
                 if isinstance(event, Done):
                     answers[event.index] = event.answer
-                    if len(answers) == len(self._responses):
-                        break
-        found = [answers[index] for index in range(len(self._responses))]
-        prompts = [list(one.samples[0].row.prompt_ids) for one in self._responses]
-        return self._reply(found, prompts, await self._echoes(http, prompts, found))
+                    missing -= 1
+        if self._top is None:
+            return self._reply(answers)
+        return await service.prepare(http, [], lambda: self._reply(answers))
 
-    async def _echo_alone(self, http: Request) -> CompletionReply | ChatReply:
-        """Prompts without responses."""
+    def _begin(self) -> None:
+        """Read the prompts; not in the loop's thread."""
         served = self._service.served
-        read = served.encode_raw if self._raw else served.encode
-        ids = await self._service.prepare(
-            http, texts_of(self._prompts), lambda: [read(one) for one in self._prompts],  # type: ignore[arg-type]
-            self._param,
-        )
-        prompts = [one for one in ids for _ in range(self._n)]
-        answers = [Answer("", [], "length", Cost()) for _ in prompts]
-        return self._reply(answers, prompts, await self._echoes(http, prompts, answers))
+        assert served.engine is not None
+        self._ids = [self._read(one, str(number)) for number, one in enumerate(self._prompts)]  # type: ignore[arg-type]
+        if self._echo:
+            self._shown = [
+                sent if isinstance(sent, str)
+                else served.engine.tokenizer.decode(ids, skip_special_tokens=True)
+                for sent, ids in zip(self._prompts, self._ids, strict=True)
+            ]
+        if self._max_tokens != 0:
+            self._responses = served.responses(
+                self._ticket, self._service.batcher.outbox, self._ids, self._config, n=self._n,
+                stream=bool(self._request.stream), max_tokens=self._max_tokens, raw=self._raw,
+                top=self._top,
+            )
 
-    async def _echoes(
-        self, http: Request, prompts: list[list[int]], answers: list[Answer]
-    ) -> list[Echo] | None:
-        request = self._request
-        if not isinstance(request, CompletionRequest) or not request.echo:
-            return None
-        return await echoes(
-            self._service, http, prompts, answers, request.logprobs,
-            [one for one in self._prompts for _ in range(self._n)],
-        )
-
-    def _reply(
-        self, answers: list[Answer], prompts: list[list[int]], found: list[Echo] | None
-    ) -> CompletionReply | ChatReply:
+    def _reply(self, answers: Mapping[int, Answer]) -> CompletionReply | ChatReply:
         choices = []
-        for index, answer in enumerate(answers):
-            more = self._more(answer)
-            if found is not None:
-                answer = replace(answer, text=found[index].text)
-                more["logprobs"] = found[index].logprobs
-            choices.append(self._form.choice(index, answer, more))
-        return self._form.reply(
-            **self._head, choices=choices, usage=self._usage(prompts, answers)
-        )
+        for index, answer in sorted(answers.items()):
+            prompt = index // self._n
+            text, logprobs = answer.text, None
+            if self._echo:
+                text = self._shown[prompt] + text
+            if self._top is not None:
+                ids, found = self._ids[prompt], answer.logprobs
+                before: Sequence[int] = ids
+                tokens: Sequence[int] = answer.token_ids
+                if self._echo:
+                    before, tokens = (), [*ids, *tokens]
+                    found = [*self._found[prompt], *found]
+                logprobs = self._logprobs(before, tokens, found)
+            choices.append(self._form.choice(
+                text, index=index, finish_reason=answer.finish_reason, logprobs=logprobs,
+                **self._more(answer),
+            ))
+        usage = self._usage(sum(answer.generated for answer in answers.values()))
+        return self._form.reply(**self._head, choices=choices, usage=usage)
 
-    @property
-    def _param(self) -> str:
-        return "prompt" if self._form is COMPLETION else "messages"
+    async def _chunks(self, events: AsyncGenerator[Any, None]) -> AsyncGenerator[str, None]:
+        options, missing = self._request.stream_options, len(self._responses)
+        usage = options is not None and options.include_usage
+        streams = [
+            ChoiceStream(
+                self._form, self._head, index, self._ids[index // self._n],
+                None if self._top is None else self._logprobs, self._more,
+            ) for index in range(missing)
+        ]
 
-    async def _chunks(
-        self, events: AsyncGenerator[Any, None]
-    ) -> AsyncGenerator[str, None]:
-        options = self._request.stream_options
-        told: list[Answer] = []
-        given = [0] * len(self._responses)
+        def written(chunk: dict[str, Any]) -> str:
+            if usage:
+                tell = not chunk["choices"] or (options and options.continuous_usage_stats)
+                spent = sum(stream.generated for stream in streams)
+                chunk["usage"] = self._usage(spent).model_dump() if tell else None
+            return json.dumps(chunk)
+
         async with contextlib.aclosing(events):
-            if self._form.opening is not None:
-                for index in range(len(self._responses)):
-                    yield self._chunk(index, {"delta": self._form.opening})
-            async for event in events:
-                if isinstance(event, Piece):
-                    given[event.index] += len(event.text)
-                    yield self._chunk(event.index, self._form.part(event.text))
-                elif isinstance(event, Done):
-                    told.append(event.answer)
-                    rest = event.answer.text[given[event.index] :]
-                    if rest:
-                        yield self._chunk(event.index, self._form.part(rest))
-                    yield self._chunk(
-                        event.index, self._form.part(None), event.answer.finish_reason,
-                        self._more(event.answer),
-                    )
-                    if len(told) == len(self._responses):
-                        break
-        if options is not None and options.include_usage:
-            yield json.dumps({
-                **self._head, "object": self._form.chunk, "choices": [],
-                "usage": self._usage(
-                    [list(one.samples[0].row.prompt_ids) for one in self._responses], told
-                ).model_dump(),
-            })
+            for index, stream in enumerate(streams):
+                prompt = index // self._n
+                shown = self._shown[prompt] if self._echo else None
+                for chunk in stream.opening(shown, self._found[prompt] if self._found else ()):
+                    yield written(chunk)
+            while missing:
+                event = await anext(events)
+                if isinstance(event, Piece | Done):
+                    missing -= isinstance(event, Done)
+                    for chunk in streams[event.index].chunks(event):
+                        yield written(chunk)
+        if usage:
+            yield written({**self._head, "object": self._form.chunk, "choices": []})
         yield "[DONE]"
 
-    def _chunk(
-        self, index: int, part: dict[str, Any], reason: str | None = None,
-        more: dict[str, Any] | None = None,
-    ) -> str:
-        extra = {} if more is None else {
-            "token_ids": more["token_ids"], "guidance": more["guidance"].model_dump(),
-        }
-        choice = {"index": index, **part, "finish_reason": reason, "logprobs": None, **extra}
-        return json.dumps({**self._head, "object": self._form.chunk, "choices": [choice]})
+    def _logprobs(
+        self, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0
+    ) -> Any:
+        assert self._service.served.engine is not None
+        tokenizer = self._service.served.engine.tokenizer
+        return self._form.logprobs(tokenizer, before, ids, found, offset)
 
     def _more(self, answer: Answer) -> dict[str, Any]:
         told = Told(method=self._config.method, seed=self._config.seed, reward=answer.reward,
@@ -240,9 +207,8 @@ class Generating:
         ids = answer.token_ids if self._request.return_token_ids else None
         return {"token_ids": ids, "guidance": told}
 
-    def _usage(self, prompts: list[list[int]], answers: list[Answer]) -> Usage:
-        prompt = sum(len(one) for one in prompts[:: self._n])
-        new = sum(len(answer.token_ids) for answer in answers)
+    def _usage(self, new: int) -> Usage:
+        prompt = sum(map(len, self._ids))
         return Usage(prompt_tokens=prompt, completion_tokens=new, total_tokens=prompt + new)
 
 
@@ -253,26 +219,15 @@ async def complete(
     length = request.max_tokens
     if length is None:
         length = min(_COMPLETION_TOKENS, service.limits.max_tokens)
-    _check_echo(request, length)
-    prompts: list[Prompt | list[int]] = list(request.prompts)
+    if length == 0 and (not request.echo or request.stream):
+        raise bad_request(
+            "max_tokens: expected at least 1, or -1 for as many as may be; 0 is for echo without "
+            "stream.", "max_tokens",
+        )
     return await Generating(
-        service, request, COMPLETION, prompts, None if length == -1 else length,
-        raw=not request.apply_template,
+        service, request, COMPLETION, request.prompts, None if length == -1 else length,
+        top=request.logprobs, raw=not request.apply_template, echo=request.echo,
     ).answer(http)
-
-
-def _check_echo(request: CompletionRequest, length: int) -> None:
-    if length == 0 and not request.echo:
-        raise bad_request(
-            "max_tokens: expected at least 1, or -1 for as many as may be; 0 is for echo.",
-            "max_tokens",
-        )
-    if request.logprobs is not None and not request.echo:
-        raise bad_request(
-            "logprobs are given with echo alone; set echo to true, or leave them out.", "logprobs"
-        )
-    if request.echo and request.stream:
-        raise bad_request("echo cannot be streamed; set stream to false.", "echo")
 
 
 async def chat(
@@ -285,9 +240,10 @@ async def chat(
         raise bad_request(
             "max_tokens: expected at least 1, or -1 for as many as may be, got 0.", "max_tokens"
         )
-    prompts: list[Prompt | list[int]] = [[one.turn for one in request.messages]]
     return await Generating(
-        service, request, CHAT, prompts, None if length == -1 else length
+        service, request, CHAT, [[one.turn for one in request.messages]],
+        None if length == -1 else length, options=request.options,
+        top=(request.top_logprobs or 0) if request.logprobs else None,
     ).answer(http)
 
 

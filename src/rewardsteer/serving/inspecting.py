@@ -74,7 +74,7 @@ async def _ids(
         return prompt, completions[0]
     ticket = Ticket()
     responses = await service.prepare(http, [request.prompt], lambda: served.responses(
-        ticket, service.batcher.outbox, [request.prompt], config, n=1, stops=(), stream=False,
+        ticket, service.batcher.outbox, [request.prompt], config, n=1, stream=False,
         max_tokens=request.max_tokens,
     ))
     service.batcher.generate(responses)

@@ -5,11 +5,15 @@ server. The tokenizer adds its beginning-of-text unless the text opens with it a
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
+from transformers import PreTrainedTokenizerBase
+
+from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_prompts
+from rewardsteer.data.tokenize import encode_prompt, encode_prompts
 from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
@@ -24,6 +28,10 @@ Rows = list[list[int]]
 # Roles that chat templates write; they may name others of their own.
 _ROLES = ("system", "user", "assistant", "tool")
 _RAW = Template(kind="text")
+# What decides how a conversation is written or read; two of them are fields of requests.
+_NOT_VARIABLES = {"messages", *inspect.signature(
+    PreTrainedTokenizerBase.apply_chat_template
+).parameters} - {"add_generation_prompt", "continue_final_message"}
 # No tokenizer's tokens are taken to be shorter: one of single characters may join to longer text.
 _SHORTEST = 8
 
@@ -63,8 +71,16 @@ class TextReader:
                 )
         return total
 
-    def encode(self, prompt: Prompt | list[int], name: str = "0") -> list[int]:
+    def encode(
+        self, prompt: Prompt | list[int], name: str = "0",
+        options: Mapping[str, Any] | None = None,
+    ) -> list[int]:
         """Token ids of a prompt written with the template; ids stay as they are.
+
+        Args:
+            prompt: text, a conversation or token ids.
+            name: of the prompt, for messages.
+            options: more for a chat template.
 
         Raises:
             ApiError: too many, unknown to the policy, a role that the template does not know, or
@@ -77,9 +93,30 @@ class TextReader:
         request = Request(id=name, prompt=prompt)
         if not isinstance(prompt, str):
             self._check_roles(prompt)  # type: ignore[arg-type]
+        if options:
+            self._check_options(options)
+            return self._checked(_written(lambda: encode_prompt(
+                render_prompt(request.prompt, self.template, self._renderer, options=options),
+                self.template, tokenizer,
+            )))
         return self._checked(_written(
             lambda: answers.encode_request(request, self.template, self._renderer, tokenizer)
         ))
+
+    def _check_options(self, options: Mapping[str, Any]) -> None:
+        """Raise `ApiError` on what is no variable of a chat template."""
+        if self.template.kind != "chat":
+            raise bad_request(
+                "This server writes conversations without a chat template, which alone takes "
+                "chat_template_kwargs, add_generation_prompt and continue_final_message.",
+                "chat_template_kwargs",
+            )
+        wrong = sorted(options.keys() & _NOT_VARIABLES)
+        if wrong:
+            raise bad_request(
+                f"chat_template_kwargs sets variables of the template; {wrong[0]} is none.",
+                "chat_template_kwargs",
+            )
 
     def encode_raw(self, prompt: str | list[int], name: str = "0") -> list[int]:
         """Token ids of a prompt as it stands, without a template; raises as `encode` does."""

@@ -8,7 +8,7 @@ from rewardsteer.records import Cost
 
 
 class Usage(BaseModel):
-    """Tokens of a request."""
+    """Tokens of a request; of best_of_n, those of all samples count, as OpenAI's best_of does."""
 
     prompt_tokens: int
     completion_tokens: int
@@ -40,6 +40,26 @@ class Logprobs(BaseModel):
     text_offset: list[int]
 
 
+class LikelyToken(BaseModel):
+    """A token in a chat's log-probabilities, with its text in UTF-8."""
+
+    token: str
+    logprob: float
+    bytes: list[int]
+
+
+class ChatToken(LikelyToken):
+    """A token of the response, with the likeliest ones at its place."""
+
+    top_logprobs: list[LikelyToken]
+
+
+class ChatLogprobs(BaseModel):
+    """As `Logprobs`, in a chat's form."""
+
+    content: list[ChatToken]
+
+
 class CompletionChoice(BaseModel):
     """A response to a prompt."""
 
@@ -49,18 +69,6 @@ class CompletionChoice(BaseModel):
     logprobs: Logprobs | None = None
     token_ids: list[int] | None = None
     guidance: Told
-
-
-class CompletionReply(BaseModel):
-    """The answer of ``/v1/completions``."""
-
-    id: str
-    object: Literal["text_completion"] = "text_completion"
-    created: int
-    model: str
-    system_fingerprint: str
-    choices: list[CompletionChoice]
-    usage: Usage
 
 
 class AssistantMessage(BaseModel):
@@ -77,21 +85,31 @@ class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
-    logprobs: None = None
+    logprobs: ChatLogprobs | None = None
     token_ids: list[int] | None = None
     guidance: Told
 
 
-class ChatReply(BaseModel):
-    """The answer of ``/v1/chat/completions``."""
-
+class _Generated(BaseModel):
     id: str
-    object: Literal["chat.completion"] = "chat.completion"
     created: int
     model: str
     system_fingerprint: str
-    choices: list[ChatChoice]
     usage: Usage
+
+
+class CompletionReply(_Generated):
+    """The answer of ``/v1/completions``."""
+
+    object: Literal["text_completion"] = "text_completion"
+    choices: list[CompletionChoice]
+
+
+class ChatReply(_Generated):
+    """The answer of ``/v1/chat/completions``."""
+
+    object: Literal["chat.completion"] = "chat.completion"
+    choices: list[ChatChoice]
 
 
 class RewardData(BaseModel):

@@ -41,7 +41,7 @@ class Sample:
             return True
         if self._text is None:
             return False
-        self.response.grew(self._text.add(token_ids))
+        self.response.grew(self._text.add(token_ids), self.row)
         return self._text.stopped
 
     @property
@@ -61,11 +61,14 @@ class Sample:
         text, stopped = whole, row.finish_reason == "stop"
         if self._text is not None:
             ids = row.token_ids[:-1] if stopped else row.token_ids
-            self.response.grew(self._text.finish(ids, whole))
+            self.response.grew(self._text.finish(ids, whole), row)
             text = self._text.text
             if self._text.stopped:
                 stopped, self.kept_ids = True, self._text.kept(row.token_ids)
-        self.answer = Answer(text, row.token_ids, "stop" if stopped else "length", row.cost)
+        self.answer = Answer(
+            text, row.token_ids, "stop" if stopped else "length", row.cost, row.logprobs,
+            len(row.token_ids),
+        )
         self.response.ended(self)
 
 
@@ -94,21 +97,26 @@ class Response:
         self._outbox, self._chooser = outbox, chooser
         self._stream = stream and chooser is None
         self._missing = 0
+        # Tokens that pieces have told of.
+        self._told = 0
 
     def add(
         self, prompt_ids: Sequence[int], draws: Any, config: DecodingConfig, lane: LaneKey,
-        text: GrowingText | None,
+        text: GrowingText | None, top: int | None = None,
     ) -> None:
         """Another sample; all must be there before the first one starts."""
         name = f"{self.ticket.name}/{self.index}/{len(self.samples)}"
-        row = Row(name, prompt_ids, draws, config=config)
+        row = Row(name, prompt_ids, draws, config=config, top=top)
         self.samples.append(Sample(row, lane, self, text))
         self._missing += 1
 
-    def grew(self, piece: str) -> None:
+    def grew(self, piece: str, row: Row) -> None:
         """Tell new text."""
         if piece and self._stream:
-            self._outbox.put(self.ticket, Piece(self.index, piece))
+            new, self._told = slice(self._told, len(row.token_ids)), len(row.token_ids)
+            self._outbox.put(
+                self.ticket, Piece(self.index, piece, row.token_ids[new], row.logprobs[new])
+            )
 
     def ended(self, sample: Sample) -> None:
         """A sample has ended; the last one's end is that of the response."""
@@ -138,4 +146,5 @@ class Response:
         assert kept is not None, "all samples have ended"
         total = sum((row.cost for row in rows), judging)
         cost = total.model_copy(update={"new_tokens": len(kept.token_ids)})
-        return replace(kept, cost=cost, reward=choice.reward)
+        generated = sum(len(row.token_ids) for row in rows)
+        return replace(kept, cost=cost, generated=generated, reward=choice.reward)

@@ -12,6 +12,14 @@ Role = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Kl = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=-(2**63), le=2**63 - 1)]
 Count = Annotated[int, Field(ge=1, le=2**31 - 1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Penalty = Annotated[float, Field(ge=-2, le=2)]
+TokenId = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Biases = Annotated[
+    dict[TokenId, Annotated[float, Field(ge=-100, le=100)]], Field(max_length=1024)
+]
+# How many of the likeliest tokens are named beside each.
+Top = Annotated[int, Field(ge=0, le=20)]
 # -1: as long as may be.
 Length = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 
@@ -25,6 +33,9 @@ class Guidance(Asking):
         weight, weight_schedule, weight_end, target_kl, max_kl: how strongly rewards pull.
         top_k: tokens to draw from, 0 or -1 for all; candidates of args, pargs and cd.
         temperature: 0 takes the best token.
+        top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias,
+        min_tokens, stop_token_ids, ignore_eos: as vLLM's; see
+            `rewardsteer.decoding.config.DecodingConfig`.
         best_of: responses drawn by best_of_n.
         n: responses to each prompt.
         stop: strings that end a response.
@@ -43,6 +54,15 @@ class Guidance(Asking):
     max_kl: Kl | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     temperature: Temperature | None = None
+    top_p: Share | None = None
+    min_p: Share | None = None
+    repetition_penalty: Annotated[float, Field(ge=0.01, le=100)] | None = None
+    presence_penalty: Penalty | None = None
+    frequency_penalty: Penalty | None = None
+    logit_bias: Biases | None = None
+    min_tokens: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
+    stop_token_ids: Annotated[list[TokenId], Field(max_length=1024)] | None = None
+    ignore_eos: bool | None = None
     best_of: Count | None = None
     n: Count | None = None
     stop: Text | list[Text] | None = None
@@ -58,11 +78,11 @@ class Guidance(Asking):
 
 
 class StreamOptions(Asking):
-    """What a stream tells besides text."""
+    """What a stream tells besides text: usage at its end, or with every part."""
 
     include_usage: bool | None = None
     include_obfuscation: bool | None = None
-    continuous_usage_stats: Literal[False] | None = None
+    continuous_usage_stats: bool | None = None
 
 
 class CompletionRequest(Guidance):
@@ -71,8 +91,7 @@ class CompletionRequest(Guidance):
     Attributes:
         apply_template: write text prompts with the server's template.
         echo: put the prompt before the response.
-        logprobs: with echo, tell the policy's log-probability of every token, and of so many of the
-            likeliest ones.
+        logprobs: tell the policy's log-probability of every token, and of so many of the likeliest.
     """
 
     prompt: Text | Tokens | Annotated[list[Text], Field(min_length=1)] | Annotated[
@@ -80,7 +99,7 @@ class CompletionRequest(Guidance):
     ]
     max_tokens: Length | None = None
     echo: bool = False
-    logprobs: Annotated[int, Field(ge=0, le=20)] | None = None
+    logprobs: Top | None = None
     apply_template: bool = False
 
     @property
@@ -112,6 +131,8 @@ class ChatMessage(Asking):
     """A turn, also as servers send it: an assistant's answer can be sent back as it came."""
 
     role: Role
+    # Some clients write what a message without parts is.
+    type: Literal["text", "message"] | None = None
     content: Text | list[TextPart] | None = None
     name: Text | None = None
     tool_calls: list[dict[str, Any]] | None = None
@@ -160,11 +181,44 @@ def _parsed(call: dict[str, Any]) -> dict[str, Any]:
 
 
 class ChatRequest(Guidance):
-    """``POST /v1/chat/completions``."""
+    """``POST /v1/chat/completions``.
+
+    Attributes:
+        logprobs: tell the policy's log-probability of every token …
+        top_logprobs: … and of so many of the likeliest.
+        chat_template_kwargs: what the chat template is given, such as ``enable_thinking``.
+        add_generation_prompt: open an assistant's turn.
+        continue_final_message: leave the last message open, so that the response continues it.
+    """
 
     messages: Annotated[list[ChatMessage], Field(min_length=1)]
     max_tokens: Length | None = None
     max_completion_tokens: Length | None = None
+    logprobs: bool | None = None
+    top_logprobs: Top | None = None
+    chat_template_kwargs: dict[str, Any] | None = None
+    add_generation_prompt: bool = True
+    continue_final_message: bool = False
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "ChatRequest":
+        if self.top_logprobs and not self.logprobs:
+            raise ValueError("expected logprobs to be true beside top_logprobs")
+        if self.continue_final_message and self.add_generation_prompt:
+            raise ValueError(
+                "expected add_generation_prompt to be false beside continue_final_message"
+            )
+        return self
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """What the chat template is given besides the messages."""
+        options = dict(self.chat_template_kwargs or {})
+        if self.continue_final_message:
+            options["continue_final_message"] = True
+        if not self.add_generation_prompt:
+            options["add_generation_prompt"] = False
+        return options
 
 
 class InspectFilter(Asking):

@@ -154,8 +154,8 @@ class Served(TextReader):
 
     def responses(
         self, ticket: Ticket, outbox: Outbox, prompts: Sequence[Prompt | list[int]],
-        config: DecodingConfig, *, n: int, stops: Sequence[str], stream: bool,
-        max_tokens: int | None, raw: bool = False,
+        config: DecodingConfig, *, n: int, stream: bool, max_tokens: int | None, raw: bool = False,
+        top: int | None = None,
     ) -> list[Response]:
         """The responses to make: n of each prompt, prompt by prompt.
 
@@ -168,10 +168,10 @@ class Served(TextReader):
             prompts: text, conversations or token ids.
             config: settings of all.
             n: of each prompt; with best_of_n, ``config.n`` are drawn for the one that is kept.
-            stops: strings that end a response.
             stream: whether text is told as it grows.
             max_tokens: longest response; None: what the server allows and the models can read.
             raw: prompts are read as they are, and responses are all that the policy writes.
+            top: record log-probabilities, with so many of the likeliest tokens; None: none.
 
         Raises:
             ApiError: a prompt is too long or has unknown tokens.
@@ -200,10 +200,13 @@ class Served(TextReader):
                 )
                 for draw in range(config.n if chooser else 1):
                     text = None
-                    if stops or (stream and chooser is None):
-                        text = GrowingText(self.engine.tokenizer, ids, template, stops)
+                    if config.stop or (stream and chooser is None):
+                        text = GrowingText(
+                            self.engine.tokenizer, ids, template, config.stop,
+                            min_tokens=config.min_tokens,
+                        )
                     draws = row_generator(config.seed, str(number), sample + draw)
-                    response.add(ids, draws, own, lane, text)
+                    response.add(ids, draws, own, lane, text, top)
                 found.append(response)
         return found
 

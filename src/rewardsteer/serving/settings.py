@@ -1,6 +1,7 @@
 """The settings of a request for text: those of the server, and what the request says over them."""
 
 import secrets
+from collections.abc import Sequence
 from typing import Any
 
 from pydantic import ValidationError
@@ -14,7 +15,11 @@ from rewardsteer.serving.schema import Guidance
 from rewardsteer.serving.served import Served
 
 # Settings of a request that have their names in ours.
-_SAME = ("method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "seed")
+_SAME = (
+    "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "seed", "top_p",
+    "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
+    "min_tokens", "stop_token_ids", "ignore_eos", "stop",
+)
 # What only methods that add rewards to next-token logits can use.
 _CONTROLS = ("weight", "weight_schedule", "weight_end", "target_kl", "max_kl")
 
@@ -28,6 +33,7 @@ def settings_of(request: Guidance, served: Served) -> DecodingConfig:
     given: dict[str, Any] = {
         name: getattr(request, name) for name in _SAME if getattr(request, name) is not None
     }
+    _check_stops(request.stops, served)
     given.setdefault("seed", secrets.randbits(31))
     if "weight_end" not in given and given.get("weight_schedule") == "constant":
         given["weight_end"] = None
@@ -57,6 +63,14 @@ def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:
             f"top_k = {config.top_k} exceeds the policy's vocabulary of "
             f"{served.engine.vocabulary_size} tokens.", "top_k",
         )
+    named = {"logit_bias": request.logit_bias, "stop_token_ids": request.stop_token_ids}
+    for name, tokens in named.items():
+        wrong = next((one for one in tokens or () if one >= served.engine.vocabulary_size), None)
+        if wrong is not None:
+            raise bad_request(
+                f"{name}: token ids must be from 0 to {served.engine.vocabulary_size - 1}, got "
+                f"{wrong}.", name,
+            )
     served.check_candidates(config)
     if config.method != "best_of_n" and (request.best_of or 1) > 1:
         raise bad_request("best_of is for the method 'best_of_n'.", "best_of")
@@ -79,10 +93,13 @@ def check_meaning(request: Guidance, config: DecodingConfig, served: Served) -> 
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options are for streams; set stream to true, or leave them out.",
                           "stream_options")
+
+
+def _check_stops(stops: Sequence[str], served: Served) -> None:
     limits = served.limits
-    if len(request.stops) > limits.max_stops:
+    if len(stops) > limits.max_stops:
         raise bad_request(f"At most {limits.max_stops} stop strings are taken.", "stop")
-    for stop in request.stops:
+    for stop in stops:
         if not 1 <= len(stop) <= limits.max_stop_characters:
             raise bad_request(
                 f"A stop string has 1 to {limits.max_stop_characters} characters, got one of "

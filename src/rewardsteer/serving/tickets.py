@@ -6,7 +6,7 @@ that as `Event`s, the client's leaving and the end of its time among them.
 
 import asyncio
 import itertools
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -22,7 +22,9 @@ class Answer:
     Attributes:
         text: without what stopped it.
         token_ids: all that were generated, end-of-text included.
+        logprobs: of these, where they were asked for.
         finish_reason: ``stop`` or ``length``.
+        generated: tokens of this response; with best_of_n, of all samples.
         cost: what it cost; with best_of_n, that of all samples.
         reward: of the response, where the method chose by it.
     """
@@ -31,15 +33,20 @@ class Answer:
     token_ids: list[int]
     finish_reason: str
     cost: Cost
+    logprobs: Sequence[Any] = ()
+    generated: int = 0
     reward: float | None = None
 
 
 @dataclass(frozen=True)
 class Piece:
-    """New text of a response."""
+    """New text of a response, the tokens that came since the piece before, and their
+    log-probabilities where they were asked for."""
 
     index: int
     text: str
+    token_ids: Sequence[int]
+    logprobs: Sequence[Any]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 from starlette.requests import Request
 from starlette.responses import Response
@@ -16,6 +16,8 @@ from rewardsteer.serving.tickets import Done, Failed, Gone, Late, Piece, Ticket,
 
 # Where a request's scope says when it came, on the clock of `time.monotonic`.
 BEGAN = "rewardsteer.began"
+# A stream that says nothing for so long sends a comment.
+PING_SECONDS = 15.0
 
 
 class ClientLeft(Exception):  # noqa: N818
@@ -106,10 +108,23 @@ class EventStream(Response):
             await put({"type": "http.response.body", "body": body, "more_body": True})
 
         await put({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        async with contextlib.aclosing(self._lines) as lines:
-            try:
-                async for text in lines:
+        try:
+            async with contextlib.aclosing(self._lines):
+                while (text := await self._next(put)) is not None:
                     await line(text)
-            except ApiError as error:
-                await line(error.encoded().decode())
+        except ApiError as error:
+            await line(error.encoded().decode())
         await put({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _next(self, put: Callable[[Message], Awaitable[None]]) -> str | None:
+        """The next event's data; None: there is no more. Comments are sent while there is none, so
+        that nobody between takes the connection for dead."""
+        coming = asyncio.ensure_future(anext(self._lines, None))
+        try:
+            while not (await asyncio.wait({coming}, timeout=PING_SECONDS))[0]:
+                await put({"type": "http.response.body", "body": b": ping\n\n", "more_body": True})
+            return coming.result()
+        finally:
+            if not coming.done():
+                coming.cancel()
+                await asyncio.wait({coming})

@@ -1,0 +1,125 @@
+"""The two forms of answers, whole and in parts."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from rewardsteer.serving.logprobs import Found, chat_form, completion_form
+from rewardsteer.serving.replies import (
+    AssistantMessage,
+    ChatChoice,
+    ChatReply,
+    CompletionChoice,
+    CompletionReply,
+)
+from rewardsteer.serving.tickets import Answer, Done, Piece
+
+
+@dataclass(frozen=True)
+class Form:
+    """What differs between the two.
+
+    Attributes:
+        prefix: of ids.
+        chunk: what parts of streams call themselves.
+        param: the field that holds the prompts.
+        reply: the answer from choices and the rest.
+        choice: a choice from its text and the rest.
+        part: the fields of a stream's choice with some text; "" is the first, None the last.
+        logprobs: log-probabilities of some tokens.
+    """
+
+    prefix: str
+    chunk: str
+    param: str
+    reply: type[CompletionReply] | type[ChatReply]
+    choice: Callable[..., CompletionChoice | ChatChoice]
+    part: Callable[[str | None], dict[str, Any]]
+    logprobs: Callable[..., Any]
+
+
+COMPLETION = Form(
+    "cmpl", "text_completion", "prompt", CompletionReply,
+    lambda text, **more: CompletionChoice(text=text, **more),
+    lambda text: {"text": text or ""}, completion_form,
+)
+CHAT = Form(
+    "chatcmpl", "chat.completion.chunk", "messages", ChatReply,
+    lambda text, **more: ChatChoice(message=AssistantMessage(content=text), **more),
+    lambda text: {"delta": {"content": text} if text else {} if text is None else {
+        "role": "assistant", "content": "",
+    }},
+    # What this form tells has no places in the text.
+    lambda tokenizer, before, ids, found, offset=0: chat_form(tokenizer, before, ids, found),
+)
+
+
+class ChoiceStream:
+    """The parts of one choice of a stream.
+
+    Args:
+        form: of the answer.
+        head: what every part of the stream begins with.
+        index: of the choice.
+        before: tokens before the response.
+        logprobs: tells those of some tokens, given what is before them; None: nobody asks.
+        more: what the last part tells of the answer.
+
+    Attributes:
+        generated: tokens so far.
+    """
+
+    def __init__(
+        self, form: Form, head: dict[str, Any], index: int, before: Sequence[int],
+        logprobs: Callable[..., Any] | None, more: Callable[[Answer], dict[str, Any]],
+    ) -> None:
+        self._form, self._head, self._index = form, head, index
+        self._before, self._logprobs, self._more = list(before), logprobs, more
+        # Tokens and characters that were told.
+        self._tokens = self._characters = self._offset = self.generated = 0
+
+    def opening(self, shown: str | None, found: Found) -> Iterator[dict[str, Any]]:
+        """What comes before any text of the response.
+
+        Args:
+            shown: the prompt, where it is echoed.
+            found: its log-probabilities, where they are asked for.
+        """
+        if self._form is CHAT:
+            yield self._chunk("")
+        if shown is not None:
+            before, self._before = self._before, []
+            yield self._chunk(shown, before, found)
+
+    def chunks(self, event: Piece | Done) -> Iterator[dict[str, Any]]:
+        """What an event adds."""
+        if isinstance(event, Piece):
+            self._characters += len(event.text)
+            self._tokens += len(event.token_ids)
+            self.generated = self._tokens
+            yield self._chunk(event.text, event.token_ids, event.logprobs)
+            return
+        answer = event.answer
+        self.generated = answer.generated
+        text, new = answer.text[self._characters :], answer.token_ids[self._tokens :]
+        if text or (new and self._logprobs is not None):
+            yield self._chunk(text, new, answer.logprobs[self._tokens :])
+        last = self._chunk(None)
+        told = self._more(answer)
+        last["choices"][0] |= {
+            "finish_reason": answer.finish_reason, "token_ids": told["token_ids"],
+            "guidance": told["guidance"].model_dump(),
+        }
+        yield last
+
+    def _chunk(
+        self, text: str | None, ids: Sequence[int] = (), found: Found = ()
+    ) -> dict[str, Any]:
+        logprobs = None
+        if self._logprobs is not None and ids:
+            logprobs = self._logprobs(self._before, ids, found, offset=self._offset).model_dump()
+            self._before += ids
+        self._offset += len(text or "")
+        choice = {"index": self._index, **self._form.part(text), "finish_reason": None,
+                  "logprobs": logprobs}
+        return {**self._head, "object": self._form.chunk, "choices": [choice]}

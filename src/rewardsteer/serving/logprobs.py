@@ -1,0 +1,124 @@
+"""Log-probabilities in OpenAI's forms, and prompts that are echoed with theirs.
+
+All are those of the policy alone at temperature 1. Harnesses that compare answers (lm-eval's
+``local-completions``) ask for the log-probabilities of prompts in this way.
+"""
+
+from collections.abc import Generator, Sequence
+from typing import Any
+
+import torch
+from starlette.requests import Request
+
+from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
+from rewardsteer.evaluation.inspection import token_texts
+from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
+from rewardsteer.serving.service import Service
+from rewardsteer.serving.tickets import Ticket
+
+# Logits that are turned into log-probabilities together: a long prompt has billions.
+_TOGETHER = 2**24
+
+# Tokens before one that show how it is written.
+_CONTEXT = 16
+# None: of the first token, which nothing precedes.
+Found = Sequence[TokenLogprob | None]
+
+
+async def of_prompts(
+    service: Service, http: Request, prompts: Sequence[list[int]], top: int
+) -> list[Found]:
+    """Log-probabilities of the tokens of each prompt.
+
+    Args:
+        service: models and queue.
+        http: the request.
+        prompts: token ids.
+        top: how many of the likeliest tokens to name as well.
+
+    Raises:
+        ApiError: the queue is full, or it takes too long.
+    """
+    ticket, policy = Ticket(), service.served.engine.policy
+
+    def steps() -> Generator[None, None, list[Found]]:
+        """Row by row, a forward pass each, as the policy would have continued them alone."""
+        known: dict[tuple[int, ...], Found] = {}
+        for row in map(tuple, prompts):
+            if row not in known:
+                yield
+                known[row] = [None, *_likelihoods(policy, row, top)]
+        return [known[tuple(row)] for row in prompts]
+
+    service.batcher.call(ticket, steps(), most=service.limits.queue)
+    found: list[Found] = await service.value(http, ticket)
+    return found
+
+
+@torch.no_grad()
+def _likelihoods(policy: Any, row: Sequence[int], top: int) -> list[TokenLogprob]:
+    ids = torch.tensor([list(row)], device=policy.device)
+    logits = policy(input_ids=ids, use_cache=False).logits[0, :-1]
+    found: list[TokenLogprob] = []
+    step = max(1, _TOGETHER // logits.shape[-1])
+    for begin in range(0, len(logits), step):
+        some = logits[begin : begin + step]
+        found += log_probabilities(some, row[begin + 1 : begin + 1 + len(some)], top)
+    return found
+
+
+def completion_form(
+    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0
+) -> Logprobs:
+    """What ``/v1/completions`` tells of tokens.
+
+    Args:
+        tokenizer: the policy's.
+        before: tokens before them.
+        ids: the tokens.
+        found: their log-probabilities.
+        offset: characters before them.
+    """
+    told = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
+    whole = [*before, *ids]
+    for place, (text, one) in enumerate(
+        zip(token_texts(tokenizer, before, ids), found, strict=True), start=len(before)
+    ):
+        told.tokens.append(text)
+        told.text_offset.append(offset)
+        offset += len(text)
+        told.token_logprobs.append(None if one is None else one.value)
+        named: dict[str, float] | None = None
+        if one is not None:
+            named = {}
+            for other, value in _best(tokenizer, whole, place, one):
+                named.setdefault(other, value)
+            # The token that stands there is always told.
+            named[text] = one.value
+        told.top_logprobs.append(named)
+    return told
+
+
+def chat_form(
+    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Sequence[TokenLogprob]
+) -> ChatLogprobs:
+    """What ``/v1/chat/completions`` tells of tokens; arguments as those of `completion_form`."""
+
+    def named(text: str, value: float) -> dict[str, Any]:
+        return {"token": text, "logprob": value, "bytes": list(text.encode())}
+
+    texts, whole = token_texts(tokenizer, before, ids), [*before, *ids]
+    return ChatLogprobs(content=[
+        ChatToken(**named(text, one.value), top_logprobs=[
+            LikelyToken(**named(*other)) for other in _best(tokenizer, whole, place, one)
+        ])
+        for place, (text, one) in enumerate(zip(texts, found, strict=True), start=len(before))
+    ])
+
+
+def _best(
+    tokenizer: Any, whole: Sequence[int], place: int, one: TokenLogprob
+) -> list[tuple[str, float]]:
+    """Texts of the likeliest tokens at a place, and their log-probabilities."""
+    before = whole[max(0, place - _CONTEXT) : place]
+    return [(token_texts(tokenizer, before, [other])[0], value) for other, value in one.best]
