@@ -52,13 +52,13 @@ class Sizes:
 
 SIZES = Sizes(
     backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 8, 64, 256),
-    prompt=100, new=32, runs=5,
+    prompt=100, new=32, runs=3,
 )
 SETUP = (
     f"Policy and reward model (farma): {SIZES.backbone}, random weights, float32, greedy; prompts "
     f"of {SIZES.prompt} tokens, {SIZES.new} new, all requests at once; one thread each. Alone: "
     "the time of vLLM with the policy plus that of vLLM with the reward model as a causal model, "
-    "both unguided, in processes' turn. Host: time a step outside of the models' forward passes "
+    "both unguided. Host: time a step outside of the models' forward passes "
     "and heads."
 )
 # vLLM's threads wait for each other where there are more of them than processors.
