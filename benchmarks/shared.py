@@ -13,8 +13,8 @@ from benchmarks.backbones import Backbone
 from benchmarks.harness import Row, alone, device, held_memory, side_by_side
 from benchmarks.words import word_tokenizer
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import CheckpointCard

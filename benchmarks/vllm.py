@@ -28,10 +28,10 @@ from benchmarks.harness import CannotRun, Row, alone, in_turn, spread, timed
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
-from rewardsteer.decoding.engines.vllm_engine import start
 from rewardsteer.decoding.engines.vllm_settings import guided_by
+from rewardsteer.decoding.engines.vllm_start import start
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer
-from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import goal_of, score, solution_rows
 from rewardsteer.demo.reward_models import Phase, Plan, train_reward_model

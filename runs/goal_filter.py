@@ -13,10 +13,10 @@ import numpy as np
 
 from rewardsteer.data.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.dropping import watcher
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.votes import winner
+from rewardsteer.decoding.strategies.dropping import watcher
+from rewardsteer.decoding.strategies.votes import winner
 from rewardsteer.evaluation.budget import equivalent_tokens, relative_size
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.goals.calibration import fit_calibration, save_calibration

@@ -13,7 +13,7 @@ from goal_filter import World, run
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer, is_correct
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import goal_of

@@ -23,8 +23,8 @@ from goal_filter import Figures, choose_rules, compared, table
 
 from rewardsteer.data.answers import canonical_answer
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.dropping import watcher
-from rewardsteer.decoding.methods.goal_filter import VotePlan
+from rewardsteer.decoding.strategies.dropping import watcher
+from rewardsteer.decoding.strategies.votes import Vote
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
 from rewardsteer.outputs import read_jsonl, write_text
 
@@ -37,28 +37,18 @@ class Recorded:
 
     row: dict[str, Any]
     written: int = 0
-    dropped: bool = False
-
-    @property
-    def token_ids(self) -> range:
-        return range(self.written)
-
-    @property
-    def finish_reason(self) -> str | None:
-        return "stop" if self.written == self.row["token_count"] else None
 
     @property
     def answer(self) -> str | None:
         return canonical_answer(self.row.get("predicted_answer"))
 
-    def write(self, watch: Any) -> None:
-        """Go on to the token that drops it, or to its end."""
-        self.dropped = False
+    def write(self, watch: Any) -> bool:
+        """Go on to the token that drops it, or to its end; whether it is kept."""
         for value in self.row["token_similarities"][self.written :]:
             self.written += 1
             if watch is not None and watch(value):
-                self.dropped = True
-                return
+                return False
+        return True
 
 
 def decode(
@@ -66,21 +56,27 @@ def decode(
     calibration: PositionCalibration | None = None,
 ) -> tuple[float, float, float]:
     """Whether the vote is right, tokens that both models read, and tokens generated."""
-    plan = VotePlan(config, lambda one: one.answer, lambda: watcher(config, calibration))
+    vote, read = Vote(config), 0
     begun: dict[int, Recorded] = {}
-    read = 0
-    while samples := plan.start():
+    while samples := vote.next_round():
         for sample in samples:
-            one, watch = begun.setdefault(sample, Recorded(rows[sample])), plan.watch(sample)
-            before = one.written
-            one.write(watch)
+            one, watch = begun.setdefault(sample, Recorded(rows[sample])), watcher(
+                config, calibration
+            )
+            kept = one.write(watch)
             if watch is not None:
-                read += one.row["prompt_tokens"] + one.written - before
-            plan.finish(sample, one)
-    chosen = plan.choose()
+                read += one.row["prompt_tokens"] + one.written
+            if kept:
+                vote.count(sample, one.answer)
+    if not vote.answers:
+        # All go on after all.
+        for sample, one in begun.items():
+            one.write(None)
+            vote.count(sample, one.answer)
+    chosen = vote.winner()
     written = sum(one.written for one in begun.values())
     prompts = sum(one.row["prompt_tokens"] for one in begun.values())
-    right = chosen is not None and bool(begun[chosen].row["is_correct"])
+    right = bool(begun[chosen].row["is_correct"])
     return float(right), float(prompts + written + read), float(written)
 
 

@@ -22,8 +22,8 @@ from trl import GRPOConfig, GRPOTrainer
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer, draw_question, is_correct
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.reward_models import plans, train_reward_model

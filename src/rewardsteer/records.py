@@ -147,6 +147,7 @@ class Generation(Record):
         token_ids: what was generated, end-of-text included.
         finish_reason: ``stop`` at a token that ends a response, ``length`` at the longest one,
             ``error`` where the row failed.
+        stop_reason: the token, or the string, that stopped it; None: none did.
         seed: of the run.
         reward: of the whole response, where the method knows one.
         cost: what it took.
@@ -159,10 +160,17 @@ class Generation(Record):
     method: str
     token_ids: list[int] = Field(default_factory=list)
     finish_reason: Literal["stop", "length", "error"] = "length"
+    stop_reason: int | str | None = None
     seed: int = 0
     reward: float | None = None
     cost: Cost = Field(default_factory=Cost)
     error: str | None = None
+
+    @property
+    def stop_token(self) -> list[int]:
+        """The token that ended it; none where it was cut off."""
+        stopped = self.finish_reason == "stop" and not isinstance(self.stop_reason, str)
+        return self.token_ids[-1:] if stopped else []
 
 
 class EvalRecord(Record):

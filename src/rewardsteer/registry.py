@@ -34,18 +34,39 @@ class Registry:
         return sorted(self._entries)
 
     def __contains__(self, name: object) -> bool:
-        return name in self._entries
+        return name in self._entries or (isinstance(name, str) and _is_place(name))
 
     def check(self, name: str) -> None:
         """Raise `ConfigError` listing the known names on a miss; imports nothing."""
-        if name not in self._entries:
+        if name not in self:
             known = self.names()
             raise ConfigError(
-                f"Unknown {self.kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}."
+                f"Unknown {self.kind} {name!r}.{nearest(name, known)} Known: {', '.join(known)}; "
+                "one from elsewhere is named package.module:Name."
             )
 
     def get(self, name: str) -> Any:
-        """Import and return the entry; raises `ConfigError` listing the known names on a miss."""
+        """Import and return the entry, or what a name of the form ``package.module:attribute``
+        says.
+
+        Raises:
+            ConfigError: unknown, or it cannot be imported; lists the known names.
+        """
         self.check(name)
-        module, _, attribute = self._entries[name].partition(":")
-        return getattr(importlib.import_module(module), attribute)
+        module, _, attribute = self._entries.get(name, name).partition(":")
+        if name in self._entries:
+            return getattr(importlib.import_module(module), attribute)
+        try:
+            return getattr(importlib.import_module(module), attribute)
+        except (ImportError, AttributeError) as error:
+            raise ConfigError(
+                f"The {self.kind} {name!r} cannot be imported: {error}. Expected the name of a "
+                "module that Python finds, a colon, and a name in it."
+            ) from error
+
+
+def _is_place(name: str) -> bool:
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and attribute.isidentifier() and all(
+        part.isidentifier() for part in module.split(".")
+    )

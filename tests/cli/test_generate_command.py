@@ -11,7 +11,8 @@ from rewardsteer.cli.generate import generate_command
 from rewardsteer.cli.group import Group
 from rewardsteer.cli.score import score_command
 from rewardsteer.data.template import Template
-from rewardsteer.decoding import engines
+from rewardsteer.decoding import generate as decoding
+from rewardsteer.decoding import running
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -95,16 +96,16 @@ def test_resume_after_a_torn_line_gives_the_same(root, tmp_path):
 
 
 def test_interruption_keeps_what_is_written(root, tmp_path, monkeypatch):
-    decode, calls = engines.hf.decode, []
+    results, calls = running.in_order, []
 
     def interrupted(*arguments, **options):
         calls.append(1)
-        for number, row in enumerate(decode(*arguments, **options)):
+        for number, row in enumerate(results(*arguments, **options)):
             if number == 2 and len(calls) == 1:
                 raise KeyboardInterrupt
             yield row
 
-    monkeypatch.setattr(engines.hf, "decode", interrupted)
+    monkeypatch.setattr(decoding, "in_order", interrupted)
     output = tmp_path / "y.jsonl"
     assert generate(root, output).exit_code == 130
     assert len(read(output)) == 2

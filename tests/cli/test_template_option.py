@@ -7,7 +7,7 @@ from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Message

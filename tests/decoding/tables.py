@@ -1,13 +1,27 @@
 """Policies and reward models that are tables: every number is written down."""
 
+import copy
 from collections.abc import Callable, Sequence
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import torch
 
-from rewardsteer.decoding.loop import Row
-from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.batch import Batch
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.generate import run as respond
+from rewardsteer.decoding.guides.session import open_session
+from rewardsteer.decoding.guides.weights import RowWeights
+from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.scoring import Scoring
+from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.models.prefix_state import NEW
+from rewardsteer.records import Cost
 
 PROMPT = [7]  # one token before every response, outside the toy vocabulary
 
@@ -74,7 +88,9 @@ class TableScorer:
             )
         ])
 
-    def prefixes(self, rows, prefix_ids, attention_mask, cache, *, places):
+    def prefix_values(
+        self, rows, prefix_ids, attention_mask, cache, *, places, goal=None, in_step=False
+    ):
         if len(cache.forwards) != places:
             cache.forwards, cache.tokens, cache.lengths = ([0] * places for _ in range(3))
         for row, length in zip(rows, attention_mask.sum(dim=1).tolist(), strict=True):
@@ -85,12 +101,6 @@ class TableScorer:
             for row, mask in zip(prefix_ids, attention_mask, strict=True)
         ])
 
-    def similarities(self, rows, prefix_ids, attention_mask, goal, cache):
-        some = list(rows)
-        return self.prefixes(
-            some, prefix_ids[some], attention_mask[some], cache, places=len(prefix_ids)
-        )
-
     def score_ids(self, prompt_ids, response_ids, *, batch_size=16):
         return np.array([self.reward(tuple(ids)) for ids in response_ids])
 
@@ -98,5 +108,77 @@ class TableScorer:
         return list(response_ids)
 
 
-def toy_rows(count: int = 1, seed: int = 0) -> list[Row]:
-    return [Row(str(i), PROMPT, row_generator(seed, str(i), 0)) for i in range(count)]
+class TablePolicy:
+    """Stands for a policy of so many tokens."""
+
+    generation_config = None
+    config = SimpleNamespace(get_text_config=lambda decoder: SimpleNamespace())
+
+    def __init__(self, size: int) -> None:
+        self._table = SimpleNamespace(weight=torch.empty(size, 1))
+
+    def eval(self) -> "TablePolicy":
+        return self
+
+    def get_output_embeddings(self) -> SimpleNamespace:
+        return self._table
+
+    get_input_embeddings = get_output_embeddings
+
+
+class TableTokenizer:
+    """Writes token ids as numbers, the prompt as nothing."""
+
+    eos_token_id = None
+
+    def __len__(self) -> int:
+        return 10**6
+
+    def decode(self, ids: Sequence[int], **options: Any) -> str:
+        return " ".join(str(token) for token in ids if [token] != PROMPT)
+
+
+class TableEngine(TransformersEngine):
+    """Reads from tables.
+
+    Args:
+        reader: makes a reader of a batch, or a table of logits by response so far.
+        places: rows decoded together.
+        stop_ids: tokens that end a response.
+    """
+
+    def __init__(
+        self, reader: Callable[..., Any], places: int, stop_ids: Sequence[int] = ()
+    ) -> None:
+        super().__init__(TablePolicy(10**6), TableTokenizer(), Bounds(places))
+        self.stop_ids, self._make = frozenset(stop_ids), reader
+
+    def _open(self, guide: Any) -> Batch:
+        own, weights = copy.copy(guide), RowWeights()
+        own.weight = weights
+        made = self._make if isinstance(self._make, type) else partial(TableReader, self._make)
+        return Batch(made(), open_session(own), weights)
+
+
+def decode(
+    engine: TransformersEngine, method: Any, config: DecodingConfig, prompts: Sequence[Encoded]
+) -> list[tuple[Outcome, Cost]]:
+    """What a method answers, in order; prompts that fail raise."""
+    scoring = None
+    if isinstance(method, Strategy):
+        scoring = Scoring(method.scorer, batch_size=config.batch_size, activity=engine.activity)
+    programs = (partial(respond, engine, scoring, one, method, config) for one in prompts)
+    return list(in_order(programs, engine.room, engine.close, most=len(prompts)))
+
+
+def toy_prompts(count: int = 1) -> list[Encoded]:
+    return [Encoded(str(number), PROMPT) for number in range(count)]
+
+
+def answers(
+    method: Any, logits: Callable[..., Any], config: DecodingConfig, *, count: int = 1,
+    places: int = 64,
+) -> list[tuple[int, ...]]:
+    """Token ids that a method answers with, prompt by prompt."""
+    found = decode(TableEngine(logits, places), method, config, toy_prompts(count))
+    return [tuple(outcome.sample.token_ids) for outcome, _ in found]

@@ -8,7 +8,7 @@ from scipy.stats import chisquare
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.methods.cd import Cd
+from rewardsteer.decoding.guides.cd import Cd
 from rewardsteer.errors import ConfigError, MismatchError
 from tests.decoding.tables import TableScorer
 from tests.decoding.test_generate import (

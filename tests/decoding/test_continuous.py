@@ -2,21 +2,24 @@
 run alone."""
 
 import random
+from functools import partial, wraps
 
 import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.loop import Row, decode
-from rewardsteer.decoding.methods.none import Plain
+from rewardsteer.decoding.generate import run as respond
+from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.sampling import row_generator
-from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.decoding.running import in_order
+from rewardsteer.errors import NonFiniteError, RewardsteerError
 from rewardsteer.models.prefix_state import NEW
 from tests.decoding.naive import naive_greedy
-from tests.decoding.tables import TableReader
+from tests.decoding.tables import TableEngine, TableReader
 from tests.decoding.test_generate import folders, make_policy, make_scorer  # noqa: F401
 
 # What the reward model of each token method was trained with.
@@ -100,21 +103,23 @@ def test_rows_with_settings_of_their_own_share_a_batch(folders):  # noqa: F811
         {"mode": "greedy"}, {"temperature": 0.5}, {"top_k": 0}, {"max_new_tokens": 3},
         {"temperature": 2.0, "top_k": 2, "max_new_tokens": 20},
     ]
-    expected, rows = {}, []
+    expected, programs = {}, []
     base = {"method": "farma", "seed": 3, "weight": 0.7, "max_new_tokens": 14, "top_k": 5}
+    policy, tokenizer = make_policy("llama", eos_bias=EOS_BIAS["llama"])
+    engine = TransformersEngine(policy, tokenizer, Bounds(6))
+    guide = make_guide(DecodingConfig(**base), folders)
     for index, request in enumerate(REQUESTS):
         settings = base | changes[index % len(changes)]
         [expected[request.id]] = run(folders, [request], **settings)
-        rows.append(Row(
-            request.id, request.prompt_ids, row_generator(3, request.id, 0),
-            config=DecodingConfig(**settings),
+        prompt = Encoded(request.id, request.prompt_ids)
+        programs.append(partial(
+            respond, engine, None, prompt, guide, DecodingConfig(**settings)
         ))
-    policy, tokenizer = make_policy("llama", eos_bias=EOS_BIAS["llama"])
-    config = DecodingConfig(**base, batch_size=6)
-    HfEngine(policy, tokenizer).run(rows, make_guide(config, folders), config)
-    for row in rows:
-        assert row.token_ids == expected[row.name].token_ids
-    assert len({len(row.token_ids) for row in rows}) > 5
+    found = list(in_order(programs, engine.room, engine.close, most=6))
+    assert engine.batches == 0
+    for request, (outcome, _) in zip(REQUESTS, found, strict=True):
+        assert outcome.sample.token_ids == expected[request.id].token_ids
+    assert len({len(outcome.sample.token_ids) for outcome, _ in found}) > 5
 
 
 def test_best_of_n_flows_from_prompt_to_prompt(folders):  # noqa: F811
@@ -159,19 +164,37 @@ class Lengths(TableReader):
         self.selected.append(list(rows))
 
 
-def flow(lengths, places, reader=None, pulled=None):
-    """Decode rows of such lengths; ``pulled`` collects them as they are asked for."""
+def flow(lengths, places, reader=Lengths, pulled=None):
+    """Samples of such lengths, or why there is none, with their costs; ``pulled`` collects prompts
+    as they are asked for."""
     config = DecodingConfig(mode="greedy", max_new_tokens=99)
+    engine, guide = TableEngine(reader, places, {STOP}), Plain(None, config)
 
-    def rows():
+    async def answer(prompt):
+        try:
+            return (await respond(engine, None, prompt, guide, config))
+        except RewardsteerError as error:
+            return error, None
+
+    def programs():
         for index, length in enumerate(lengths):
             if pulled is not None:
                 pulled.append(index)
-            yield Row(str(index), [length], random.Random(0))
+            yield partial(answer, Encoded(str(index), [length]))
 
-    session = Plain(None, config).open()
-    reader = reader or Lengths()
-    return decode(reader, session, rows(), config, frozenset({STOP}), places=places)
+    return in_order(programs(), engine.room, engine.close, most=1000)
+
+
+def of_one(kind):
+    """The only reader of this kind that a run makes."""
+    made = []
+
+    class Kept(kind):
+        def __init__(self):
+            super().__init__()
+            made.append(self)
+
+    return Kept, made
 
 
 _DRAW = random.Random(1)
@@ -180,18 +203,17 @@ LENGTHS = [_DRAW.randint(1, 20) for _ in range(200)]
 
 @pytest.mark.parametrize("places", [1, 3, 8, 40, 1000])
 def test_every_row_gets_its_tokens_in_order(places):
-    reader = Lengths()
-    rows = list(flow(LENGTHS, places, reader))
-    assert [row.name for row in rows] == [str(index) for index in range(200)]
-    for row, length in zip(rows, LENGTHS, strict=True):
-        assert row.token_ids == [GO_ON] * (length - 1) + [STOP]
-        assert row.finish_reason == "stop"
-        assert (row.cost.lm_forwards, row.cost.lm_tokens) == (length, length)
+    found = list(flow(LENGTHS, places))
+    for (outcome, cost), length in zip(found, LENGTHS, strict=True):
+        assert outcome.sample.token_ids == [GO_ON] * (length - 1) + [STOP]
+        assert outcome.sample.finish_reason == "stop"
+        assert (cost.lm_forwards, cost.lm_tokens) == (length, length)
 
 
 def test_no_place_is_empty_while_rows_wait():
-    reader = Lengths()
-    list(flow(LENGTHS, 8, reader))
+    kind, made = of_one(Lengths)
+    list(flow(LENGTHS, 8, kind))
+    [reader] = made
     working = [len(rows) for rows in reader.seen]
     assert working[: len(working) - 20] == [8] * (len(working) - 20)
     lockstep = sum(max(LENGTHS[begin : begin + 8]) for begin in range(0, 200, 8))
@@ -199,9 +221,9 @@ def test_no_place_is_empty_while_rows_wait():
 
 
 def test_with_many_places_rows_enter_in_company():
-    reader = Lengths()
-    list(flow(LENGTHS, 40, reader))
-    came = [rows.count(NEW) for rows in reader.selected if NEW in rows]
+    kind, made = of_one(Lengths)
+    list(flow(LENGTHS, 40, kind))
+    came = [rows.count(NEW) for rows in made[0].selected if NEW in rows]
     assert all(count >= 5 for count in came[:-1])
     assert len(came) > 5
 
@@ -209,29 +231,29 @@ def test_with_many_places_rows_enter_in_company():
 @pytest.mark.parametrize("places", [8, 40])
 def test_rows_move_only_to_close_gaps(places):
     """What moves is copied."""
-    reader = Lengths()
-    list(flow(LENGTHS, places, reader))
+    kind, made = of_one(Lengths)
+    list(flow(LENGTHS, places, kind))
     before = places
-    for rows in reader.selected:
+    for rows in made[0].selected:
         moved = [row for place, row in enumerate(rows) if row not in (place, NEW)]
         assert len(moved) <= max(0, before - len(rows))
         before = len(rows)
 
 
-def test_rows_are_asked_for_when_there_is_a_place():
+def test_prompts_are_asked_for_when_there_is_a_place():
     pulled = []
-    rows = flow([3] + [30] * 50, 4, pulled=pulled)
-    assert next(rows).name == "0"
-    assert pulled == [0, 1, 2, 3]
+    next(flow([3] + [30] * 50, 4, pulled=pulled))
+    # The next one is asked for as a place comes free.
+    assert pulled in ([0, 1, 2, 3], [0, 1, 2, 3, 4])
 
 
 def test_finished_rows_wait_for_the_first():
     pulled = []
-    rows = flow([90] + [1] * 500, 4, pulled=pulled)
-    assert next(rows).name == "0"
-    # Three places, ninety steps.
-    assert len(pulled) == 1 + 3 * 90
-    assert [row.name for row in rows] == [str(index) for index in range(1, 501)]
+    found = flow([90] + [1] * 500, 4, pulled=pulled)
+    assert len(next(found)[0].sample.token_ids) == 90
+    # Three places, ninety steps, and the place of the first.
+    assert len(pulled) in (1 + 3 * 90, 2 + 3 * 90)
+    assert [len(outcome.sample.token_ids) for outcome, _ in found] == [1] * 500
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
@@ -245,50 +267,54 @@ def test_a_row_without_numbers_fails_alone(value):
             return logits
 
     lengths = [2, 9, 6, 6, 5, 1, 6, 12]
-    rows = list(flow(lengths, 3, Broken()))
-    assert [row.name for row in rows] == [str(index) for index in range(8)]
-    for row, length in zip(rows, lengths, strict=True):
+    for number, (length, (found, _)) in enumerate(
+        zip(lengths, flow(lengths, 3, Broken), strict=True)
+    ):
         if length == 6:
-            assert isinstance(row.error, NonFiniteError)
-            assert f"infinite logits at step 3 of row {row.name!r}" in str(row.error)
-            assert row.token_ids == [GO_ON] * 2
+            assert isinstance(found, NonFiniteError)
+            assert f"infinite logits at step 3 of row '{number}'" in str(found)
         else:
-            assert row.error is None
-            assert row.token_ids == [GO_ON] * (length - 1) + [STOP]
+            assert found.sample.token_ids == [GO_ON] * (length - 1) + [STOP]
 
 
-def test_a_row_whose_own_question_raises_fails_alone():
-    def asked(token_ids):
-        return 1 / (3 - len(token_ids)) < 0
-
-    config = DecodingConfig(mode="greedy", max_new_tokens=99)
-    rows = [Row(str(n), [n], random.Random(0), until=asked if n == 7 else None) for n in (5, 7, 9)]
-    session = Plain(None, config).open()
-    list(decode(Lengths(), session, iter(rows), config, frozenset({STOP}), places=2))
-    assert [len(row.token_ids) for row in rows] == [5, 3, 9]
-    assert isinstance(rows[1].error, ZeroDivisionError)
-    assert rows[0].error is rows[2].error is None
-
-
-def test_out_of_memory_keeps_what_was_finished(folders):  # noqa: F811
+def test_memory_for_fewer_rows_gives_the_same_answers(folders):  # noqa: F811
     policy, tokenizer = make_policy(eos_bias=EOS_BIAS["llama"])
-    passes, forward = [0], policy.forward
+    config = DecodingConfig(max_new_tokens=14, batch_size=8, seed=2)
+    method = build_method(config)
+    plain = list(generate(policy, tokenizer, REQUESTS, method, config))
+    forward, rows = policy.forward, []
 
-    def fails_in_the_end(*args, **options):
-        passes[0] += 1
-        if passes[0] > 25:
+    @wraps(forward)
+    def narrow(*args, **options):
+        rows.append(len(options["input_ids"]))
+        if rows[-1] > 3:
             raise torch.OutOfMemoryError("full")
         return forward(*args, **options)
 
-    policy.forward = fails_in_the_end
-    rows = [Row(r.id, r.prompt_ids, random.Random(r.id)) for r in REQUESTS]
-    config = DecodingConfig(max_new_tokens=14, batch_size=3)
-    answers, finished = HfEngine(policy, tokenizer).stream(rows, Plain(None, config), config), []
+    policy.forward = narrow
+    found = list(generate(policy, tokenizer, REQUESTS, method, config))
+    assert max(rows) == 8
+    assert [one.token_ids for one in found] == [one.token_ids for one in plain]
 
-    def collect():
-        finished.extend(row.name for row in answers)
 
-    with pytest.raises(ConfigError, match="Out of memory with 3 rows together; lower batch_size"):
-        collect()
-    assert finished == [row.name for row in rows[: len(finished)]]
-    assert 0 < len(finished) < len(rows)
+def test_a_row_that_does_not_fit_alone_fails_alone(folders):  # noqa: F811
+    policy, tokenizer = make_policy(eos_bias=EOS_BIAS["llama"])
+    longest = max(len(request.prompt_ids) for request in REQUESTS)
+    config = DecodingConfig(max_new_tokens=14, batch_size=3, seed=2)
+    method = build_method(config)
+    plain = list(generate(policy, tokenizer, REQUESTS, method, config))
+    forward = policy.forward
+
+    @wraps(forward)
+    def short(*args, **options):
+        if options["input_ids"].shape[1] >= longest:
+            raise torch.OutOfMemoryError("full")
+        return forward(*args, **options)
+
+    policy.forward = short
+    found = list(generate(policy, tokenizer, REQUESTS, method, config))
+    for one, before, request in zip(found, plain, REQUESTS, strict=True):
+        if len(request.prompt_ids) == longest:
+            assert "Out of memory with one row alone; lower max_new_tokens" in one.error
+        else:
+            assert one.token_ids == before.token_ids

@@ -11,7 +11,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.methods.farma import Farma
+from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.compatibility import check_vocabularies
 from tests.cli.test_generate_command import (

@@ -5,7 +5,6 @@ from types import SimpleNamespace
 
 import pytest
 
-from rewardsteer.decoding.candidates import CandidateGuide
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.vllm_engine import check_supported
 from rewardsteer.decoding.fitting import (
@@ -17,6 +16,7 @@ from rewardsteer.decoding.fitting import (
     natural_method,
 )
 from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
@@ -30,14 +30,13 @@ def card_of(kind, objective, reading=""):
     return CheckpointCard(head={"kind": kind}, objective=objective, reading=reading)
 
 
-class Mine(CandidateGuide):
+class Mine(LogitsGuide):
     """A method of one's own."""
 
+    asks = "candidates"
+    needs = "scalar"
     trained_on = ("my_objective",)
     default_for = "my_objective"
-
-    def __init__(self, scorer, config):
-        super().__init__("mine", scorer, config)
 
 
 @pytest.fixture
@@ -102,12 +101,11 @@ def test_messages_name_a_new_method(mine):
 
 def test_vllm_runs_a_new_method_only_by_a_rule_that_it_has(mine, monkeypatch):
     def check():
-        check_supported(
-            SimpleNamespace(scorer=None, level="token"), DecodingConfig(method="mine", top_k=5)
-        )
+        check_supported(SimpleNamespace(scorer=None), DecodingConfig(method="mine", top_k=5))
 
-    check()
-    monkeypatch.setattr(Mine, "open", lambda self: None, raising=False)
+    with pytest.raises(ConfigError, match="asks a scalar head about single candidates"):
+        check()
+    monkeypatch.setattr(Mine, "asks", "next_tokens")
     with pytest.raises(ConfigError, match="does not know the method 'mine'"):
         check()
 

@@ -8,8 +8,9 @@ from scipy.stats import chisquare
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.guide import Prefix
-from rewardsteer.decoding.methods.genarm import GenArm
+from rewardsteer.decoding.guides.genarm import GenArm
+from rewardsteer.decoding.guides.prefix import Prefix
+from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.errors import MismatchError
 from tests.decoding.tables import TableScorer
 from tests.decoding.test_generate import (
@@ -47,7 +48,7 @@ def test_scores_are_log_probabilities_whatever_the_offset():
             lambda p: 2 * values[(*p, *[0] * (LENGTH - len(p)))] + offset, "vocabulary", V
         )
         scorer.objective = "autoregressive"
-        session = GenArm(scorer, DecodingConfig(weight=0.5)).open()
+        session = open_session(GenArm(scorer, DecodingConfig(weight=0.5)))
         prefix = Prefix(torch.tensor([[7, 1]]), torch.ones(1, 2).long(), [1], ["a"])
         return scorer, session.scores(prefix, torch.tensor([[0.1, 0.2, 0.3]]))
 

@@ -277,25 +277,25 @@ class TestBadInput:
         torch.OutOfMemoryError("full"),
         RuntimeError("[enforce fail] DefaultCPUAllocator: can't allocate memory: you tried"),
     ])
-    def test_out_of_memory_in_the_reward_model_keeps_what_was_finished(
+    def test_out_of_memory_in_the_reward_model_is_that_of_one_response(
         self, folders, monkeypatch, error
     ):
         policy, tokenizer = make_policy()
         config = DecodingConfig(method="best_of_n", n=2, batch_size=2, max_new_tokens=4)
-        method, calls = make_method(config, folders), []
-        score = method.scorer.score_ids
+        method = make_method(config, folders)
+        score, long = method.scorer.score_ids, tokenizer.encode(PROMPTS[2])
 
-        def fails_the_third_time(*args, **options):
-            calls.append(args)
-            if len(calls) == 3:
+        def narrow(prompts, responses, **options):
+            if len(prompts) > 1 or prompts[0] == long:
                 raise error
-            return score(*args, **options)
+            return score(prompts, responses, **options)
 
-        monkeypatch.setattr(method.scorer, "score_ids", fails_the_third_time)
-        answers = generate(policy, tokenizer, PROMPTS, method, config)
-        assert [next(answers).id for _ in range(2)] == ["0", "1"]
-        with pytest.raises(ConfigError, match=r"lower batch_size \(now 2\).* n \(now 2\)"):
-            next(answers)
+        plain = list(generate(policy, tokenizer, PROMPTS, method, config))
+        monkeypatch.setattr(method.scorer, "score_ids", narrow)
+        found = list(generate(policy, tokenizer, PROMPTS, method, config))
+        assert "Out of memory while the reward model read a response alone" in found.pop(2).error
+        del plain[2]
+        assert [one.token_ids for one in found] == [one.token_ids for one in plain]
 
     def test_other_errors_are_not_taken_for_it(self, folders, monkeypatch):
         policy, tokenizer = make_policy()

@@ -1,8 +1,10 @@
 """Beam search over steps: against a plain implementation, rule by rule; costs; bad input."""
 
+import asyncio
 import json
 import math
 import random
+from collections import defaultdict
 
 import pytest
 import torch
@@ -14,13 +16,14 @@ from rewardsteer.cli.generate import generate_command
 from rewardsteer.cli.group import Group
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.engines.transformers.sample import TransformersSample
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.guide import Judged, Reads
-from rewardsteer.decoding.loop import Row
-from rewardsteer.decoding.methods.none import Plain
+from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.steps import search
+from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.strategies.goal_beam import GoalBeam
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import save_goals
 from rewardsteer.goals.goal_state import GoalState, Provenance
@@ -28,6 +31,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, fingerprint
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.records import Cost
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: ", "zz top"]
@@ -264,50 +268,77 @@ def test_answers_do_not_depend_on_the_batch(folders):
 # --- the search alone, with a scripted policy -----------------------------------------------------
 
 
-class Digits:
-    """Tokens 1 to 9 stand for themselves, 0 is end-of-text and 5 ends a step."""
+class ScriptedSample:
+    """Draws what slot ``index`` of its round draws: tokens 1 to 9, of which 5 ends a step, or 0,
+    end-of-text."""
 
-    def decode(self, ids, **_):
-        return "".join(f"{token}\n" if token == 5 else str(token) for token in ids)
+    aborted, origin, cost = False, None, Cost()
+
+    def __init__(self, engine, index, tokens=(), turn=0):
+        self.engine, self.index, self.turn = engine, index, turn
+        self.token_ids, self.finish_reason = list(tokens), None
+        self.log_probability = 0.0
+
+    @property
+    def length(self):
+        return len(self.token_ids)
+
+    async def extend(self, tokens=None, *, stop=None):
+        longest = min(self.length + tokens, self.engine.longest)
+        step, self.turn = self.engine.script[self.turn][self.index], self.turn + 1
+        ended = False
+        for token in step:
+            assert not ended, f"{step} should have ended before {token}"
+            self.token_ids.append(token)
+            ended = token == 0 or self.length >= longest or (stop.text and token == 5)
+        assert ended, f"{step} should go on"
+        self.engine.drawn[self.turn - 1].add(self.index)
+        if step[-1] == 0:
+            self.finish_reason = "stop"
+        elif self.length >= self.engine.longest:
+            self.finish_reason = "length"
+
+    def fork(self, index, draws):
+        return ScriptedSample(self.engine, index, self.token_ids, self.turn)
+
+    def abort(self):
+        self.aborted = True
 
 
-class Table:
-    """A step guide with a score for every response; remembers what it was asked."""
+class Scripted:
+    """An engine that follows a script."""
 
-    name, level, scorer, separator = "table", "step", None, "\n"
+    stride = 1
 
-    def __init__(self, score, *, beam=2, branches=2, step_tokens=3, max_steps=4):
-        self.score, self.beam, self.branches = score, beam, branches
-        self.step_tokens, self.max_steps = step_tokens, max_steps
-        self.asked = []
+    def __init__(self, script, longest):
+        self.script, self.longest, self.drawn = script, longest, defaultdict(set)
 
-    def judge(self, prompts, responses, log_probabilities, names):
-        self.asked.append([tuple(response) for response in responses])
-        return [Judged(self.score(tuple(r)), Reads(1, 1, len(r))) for r in responses]
+    def start(self, prompt, index, config, **options):
+        return ScriptedSample(self, index)
+
+
+class Table(GoalBeam):
+    """A search with a score for every response; remembers what it was asked."""
+
+    needs, wants_goal = "none", False
+
+    def __init__(self, score, **values):
+        settings = {"beam": 2, "branches": 2, "step_tokens": 3, "max_steps": 4} | values
+        super().__init__(None, DecodingConfig(method="goal_beam", **settings))
+        self.score, self.asked = score, []
+
+    async def _scores(self, samples, scorer):
+        self.asked.append([tuple(one.token_ids) for one in samples])
+        return [self.score(response) for response in self.asked[-1]]
 
 
 def scripted(script, guide, longest=9):
     """Search one prompt; the script says what slot s of round t draws, token after token."""
-    turns = iter(script)
-
-    def advance(rows):
-        steps = next(turns)
-        assert len(rows) == len(steps), "another number of rows than the script has"
-        for row, step in zip(rows, steps, strict=True):
-            for token in step:
-                row.token_ids.append(token)
-                if token == 0:
-                    row.finish_reason = "stop"
-                elif row.until(row.token_ids):
-                    break
-            assert len(row.token_ids) == len(step), f"{step} ended after {row.token_ids}"
-            assert row.finish_reason == "stop" or row.until(row.token_ids), f"{step} should go on"
-            row.log_probability += len(step)
-
-    config = DecodingConfig(max_new_tokens=longest)
-    request = Request(id="x", prompt="")
-    [row] = search([request], [[7]], guide, config, tokenizer=Digits(), advance=advance)
-    return row
+    engine = Scripted(script, longest)
+    outcome, _ = asyncio.run(respond(engine, None, Encoded("x", [7]), guide, guide.config))
+    for turn, steps in enumerate(script):
+        assert engine.drawn[turn] == set(range(len(steps))), "another number than the script has"
+    return outcome.sample
 
 
 def test_steps_end_at_the_separator_or_at_their_length():
@@ -317,12 +348,11 @@ def test_steps_end_at_the_separator_or_at_their_length():
         [(1, 2, 3), (9, 5), (5,)], [(9, 5, 1, 5), (9, 5, 2, 2, 2), (9, 5, 5)]
     ]
     assert row.token_ids == [9, 5, 1, 5]
-    assert row.finish_reason == "length"
+    assert row.finish_reason is None
 
 
 def test_without_a_separator_steps_have_their_length():
-    guide = Table(lambda r: r[0], beam=1, branches=1, max_steps=1)
-    guide.separator = ""
+    guide = Table(lambda r: r[0], beam=1, branches=1, max_steps=1, step_separator="")
     assert scripted([[[5, 5, 5]]], guide).token_ids == [5, 5, 5]
 
 
@@ -337,7 +367,7 @@ def test_an_end_of_text_finishes_and_competes():
     guide = Table(lambda r: 0.0 if 0 in r else sum(r), max_steps=2)
     row = scripted([[[1, 0], [2, 5], [3, 5], [4, 5]], [[5], [6, 5], [1, 5], [0]]], guide)
     assert row.token_ids == [4, 5, 6, 5]
-    assert row.finish_reason == "length"
+    assert row.finish_reason is None
 
 
 def test_it_ends_when_all_that_is_kept_has_finished():
@@ -352,7 +382,7 @@ def test_equal_sequences_count_once():
         [[[1, 5], [1, 5], [1, 5], [1, 5]], [[2, 5], [2, 5]]], guide  # one live hypothesis is left
     )
     assert guide.asked == [[(1, 5)], [(1, 5, 2, 5)]]
-    assert row.cost.rm_calls == 2
+    assert row.token_ids == [1, 5, 2, 5]
 
 
 def test_no_answer_is_longer_than_max_new_tokens():
@@ -365,42 +395,50 @@ def test_no_answer_is_longer_than_max_new_tokens():
 # --- likelihoods and costs ------------------------------------------------------------------------
 
 
-def test_the_loop_adds_up_log_probabilities():
+def test_samples_add_up_log_probabilities():
     policy, tokenizer = make_policy()
     prompts = [tokenizer.encode(prompt) for prompt in PROMPTS]
     config = DecodingConfig(top_k=5, temperature=0.7, max_new_tokens=9)
-    asked = [Row(str(i), p, random.Random(i), log_probability=2.0) for i, p in enumerate(prompts)]
-    asked.append(Row("silent", prompts[0], random.Random(0)))
-    HfEngine(policy, tokenizer).run(asked, Plain(None, config), config)
+    engine = TransformersEngine(policy, tokenizer)
+    asked = [
+        engine.start(Encoded(str(i), ids), 0, config, draws=random.Random(i % len(prompts)),
+                     log_probabilities=i < len(prompts))
+        for i, ids in enumerate([*prompts, prompts[0]])
+    ]
+    list(in_order([one.extend for one in asked], engine.room, engine.close, most=9))
     for row, prompt in zip(asked[:-1], prompts, strict=True):
         mean = mean_likelihood(policy, prompt, row.token_ids)
-        assert row.log_probability == pytest.approx(2.0 + mean * len(row.token_ids), abs=1e-4)
+        assert row.log_probability == pytest.approx(mean * len(row.token_ids), abs=1e-4)
     assert asked[-1].log_probability is None
     assert asked[-1].token_ids == asked[0].token_ids
 
 
 def test_costs_of_all_candidates_add_up(folders, monkeypatch):
-    drawn, original = [], HfEngine.run
+    """Every token is read once, whatever was forked from it; the last of each step is read with
+    what follows it."""
+    drawn, original = [], TransformersSample.extend
 
-    def spy(self, rows, guide, config):
-        original(self, rows, guide, config)
-        drawn.extend(rows)
+    async def spy(self, *args, **options):
+        before = len(self.token_ids)
+        await original(self, *args, **options)
+        drawn.append((self, before, len(self.token_ids)))
 
-    monkeypatch.setattr(HfEngine, "run", spy)
-    config = settings(batch_size=4)
-    results = run(folders, config)
-    for prompt, result in zip(PROMPTS, results, strict=True):
-        mine, cost = [row for row in drawn if row.name == result.id], result.cost
+    monkeypatch.setattr(TransformersSample, "extend", spy)
+    results = run(folders, settings(batch_size=4))
+    for result in results:
+        mine = [one for one in drawn if one[0].name == result.id]
+        cost, prompt = result.cost, len(mine[0][0].prompt_ids)
         assert len(mine) > 6
         assert cost.new_tokens == len(result.token_ids)
-        assert cost.lm_calls == cost.lm_forwards == sum(len(row.token_ids) for row in mine)
-        assert cost.lm_tokens == sum(len(r.prompt_ids) + len(r.token_ids) - 1 for r in mine)
-        # Each different candidate is read once, from the prompt to its last token.
-        read = {(*row.prompt_ids, *row.token_ids) for row in mine}
-        assert cost.rm_calls == cost.rm_forwards == len(read)
-        assert cost.rm_tokens == sum(len(row) for row in read)
-        assert all(row[: len(prompt)] == tuple(mine[0].prompt_ids[: len(prompt)]) for row in read)
-        assert cost.seconds >= sum(row.cost.seconds for row in mine) > 0
+        assert cost.lm_calls == cost.lm_forwards == sum(end - begin for _, begin, end in mine)
+        # A first step reads its prompt; a later one begins with the last token before it.
+        read = sum((end - begin) + (prompt - 1 if not begin else 0) for _, begin, end in mine)
+        assert cost.lm_tokens == read
+        # Each different candidate is asked about once, and read from where it was known.
+        texts = {tuple(one.token_ids[:end]) for one, _, end in mine}
+        assert cost.rm_calls == cost.rm_forwards == len(texts)
+        assert cost.rm_tokens < sum(prompt + len(text) for text in texts)
+        assert cost.seconds > 0
         assert result.reward is None
 
 
@@ -415,12 +453,7 @@ def test_tokens_unknown_to_the_reward_model(folders):
         policy.get_output_embeddings().bias[size:] = 4.0
     results = run(folders, settings(), policy=(policy, tokenizer))
     assert any(max(r.token_ids) >= size for r in results)
-    method = build_method(settings(), make_scorer(folders["llama"]), make_goal())
-    known, unknown = method.judge([[5, 6], [5]], [[7, 8], [7, size]], [-3.0, -3.0], ["a", "b"])
-    assert unknown == Judged(-1.5 - 2.0, Reads())
-    similar = cosine(method.scorer, make_goal(), [5, 6], [7, 8])
-    assert known.score == pytest.approx(-1.5 + 2.0 * similar, abs=1e-5)
-    assert known.reads == Reads(1, 1, 4)
+
 
 
 def test_no_goal(folders):
@@ -464,7 +497,8 @@ def test_non_finite_states_name_the_request(folders):
     [alone] = generate(policy, tokenizer, [even], method, settings())
     assert alone.error is None
     failed, other = generate(policy, tokenizer, [odd, even], method, settings())
-    assert "ranking steps of odd" in failed.error
+    assert "gave nan at step" in failed.error
+    assert "of row 'odd'" in failed.error
     assert other.completion == alone.completion
 
 

@@ -1,6 +1,7 @@
 """What is drawn: the exact distribution of every setting, transformers' own greedy runs, ends."""
 
 import math
+import random
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,12 +12,11 @@ from transformers import GenerationConfig, LogitsProcessorList
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.loop import decode
-from rewardsteer.decoding.methods.none import Plain
 from rewardsteer.decoding.penalties import penalized
+from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.sampling import log_probabilities, pick, pick_each
 from rewardsteer.errors import ConfigError
-from tests.decoding.tables import TableReader, toy_rows
+from tests.decoding.tables import TableEngine, toy_prompts
 from tests.decoding.test_generate import PROMPTS, folders, make_policy, make_scorer  # noqa: F401
 
 V, EOS = 9, 0
@@ -175,11 +175,14 @@ def test_log_probabilities():
 
 def test_rows_record_what_they_ask_for():
     """The policy's own numbers, whatever bends what is drawn from."""
-    rows, reader = toy_rows(3), TableReader(lambda prefix: LOGITS.tolist())
-    rows[1].top, rows[2].top = 0, 3
-    rows[2].log_probability = 0.0
     config = DecodingConfig(max_new_tokens=4, temperature=0.5, presence_penalty=1.0, top_k=5)
-    list(decode(reader, Plain(None, config).open(), rows, config, frozenset(), places=3))
+    engine = TableEngine(lambda prefix: LOGITS.tolist(), 3)
+    rows = [
+        engine.start(prompt, 0, config, draws=random.Random(number), top=top,
+                     log_probabilities=number == 2)
+        for number, (prompt, top) in enumerate(zip(toy_prompts(3), (None, 0, 3), strict=True))
+    ]
+    list(in_order([row.extend for row in rows], engine.room, engine.close, most=3))
     assert rows[0].logprobs == []
     chances = LOGITS.log_softmax(dim=0)
     for one in rows[1:]:
@@ -253,13 +256,33 @@ def test_bounds(wrong):
 @pytest.mark.parametrize(("settings", "part"), [
     ({"logit_bias": {100_000: 1.0}}, "logit_bias has the token id 100000"),
     ({"stop_token_ids": [-1]}, "stop_token_ids has the token id -1"),
-    ({"method": "cards", "reward_target": 1.0, "stop": "a"}, "takes no stop strings"),
 ])
-def test_what_the_policy_or_method_cannot_do(folders, settings, part):  # noqa: F811
-    config = DecodingConfig(**settings)
-    scorer = make_scorer(folders["llama"], "scalar", "partial")
+def test_what_the_policy_cannot_do(settings, part):
     with pytest.raises(ConfigError, match=part):
-        run(config, scorer if config.method == "cards" else None)
+        run(DecodingConfig(**settings))
+
+
+@pytest.mark.parametrize("name", ["cards", "speculative_rejection"])
+def test_stop_strings_end_samples_of_strategies(folders, name):  # noqa: F811
+    """Wherever tokens were taken back in between."""
+    config = DecodingConfig(
+        method=name, stop=tuple("abcdefghijklmnop"), seed=3, max_new_tokens=30, n=4,
+        decision_tokens=3,
+        reward_target=1.0, segment_tokens=4, segment_min=2, max_rejections=2, top_k=0,
+    )
+    scorer = make_scorer(folders["llama"], "scalar", "")
+    results, tokenizer = run(config, scorer)
+    stopped = [one for one in results if one.stop_reason in config.stop]
+    assert stopped
+    for prompt, one in zip(PROMPTS, results, strict=True):
+        assert not any(stop in one.completion for stop in config.stop)
+        if one in stopped:
+            assert one.finish_reason == "stop"
+            assert tokenizer.decode(one.token_ids).startswith(one.completion + one.stop_reason)
+            given = tokenizer.encode(one.completion)
+            closed = scorer.close_response(given)
+            [reward] = scorer.score_ids([tokenizer.encode(prompt)], [closed])
+            assert one.reward == pytest.approx(float(reward), abs=1e-4)
 
 
 def test_settings_survive_writing():

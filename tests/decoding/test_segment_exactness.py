@@ -11,18 +11,15 @@ import torch
 from scipy.stats import chisquare
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.groups import run_groups
-from rewardsteer.decoding.loop import Batch, decode
-from rewardsteer.decoding.methods.args import Args
-from rewardsteer.decoding.methods.cards import Cards
-from rewardsteer.decoding.methods.cd import Cd
-from rewardsteer.decoding.methods.genarm import GenArm
-from rewardsteer.decoding.methods.goal_filter import GoalFilter
-from rewardsteer.decoding.methods.pargs import Pargs
-from rewardsteer.decoding.methods.speculative_rejection import SpeculativeRejection
-from rewardsteer.decoding.requests import Request
+from rewardsteer.decoding.guides.args import Args
+from rewardsteer.decoding.guides.cd import Cd
+from rewardsteer.decoding.guides.genarm import GenArm
+from rewardsteer.decoding.guides.pargs import Pargs
+from rewardsteer.decoding.strategies.cards import Cards
+from rewardsteer.decoding.strategies.goal_filter import GoalFilter
+from rewardsteer.decoding.strategies.speculative_rejection import SpeculativeRejection
 from rewardsteer.goals.goal_state import GoalState, Provenance
-from tests.decoding.tables import PROMPT, TableReader, TableScorer, toy_rows
+from tests.decoding.tables import TableScorer, answers
 
 COUNT = 1000
 
@@ -64,15 +61,6 @@ def assert_distributed(seen, probability):
     assert chisquare(observed, expected).pvalue > 1e-3
 
 
-def answers_of_groups(method, logits, config):
-    batch = Batch(TableReader(logits), method.open(), config, frozenset())
-    asked = [(Request(id=str(i), prompt=""), PROMPT) for i in range(COUNT)]
-    rows = run_groups(
-        batch, asked, method, config, lambda row: " ".join(map(str, row.token_ids))
-    )
-    return Counter(tuple(row.token_ids) for row in rows)
-
-
 @pytest.mark.parametrize(("rejections", "share"), [(1, 1.0), (2, 0.5), (3, 1.0)])
 def test_cards(rejections, share):
     size, length = 3, 3
@@ -83,11 +71,7 @@ def test_cards(rejections, share):
         segment_tokens=2,
     )
     scorer = TableScorer(rewards.__getitem__, "scalar", size)
-    rows = decode(
-        TableReader(logits), Cards(scorer, config).open(), toy_rows(COUNT), config, frozenset(),
-        places=200,
-    )
-    seen = Counter(tuple(row.token_ids) for row in rows)
+    seen = Counter(answers(Cards(scorer, config), logits, config, count=COUNT, places=200))
     first = (1 - share) * rewards[()] + share * 0.8
 
     def proposals(start, y=None, p=1.0):
@@ -137,7 +121,7 @@ def test_speculative_rejection(share):
         reject_share=share, batch_size=60,
     )
     method = SpeculativeRejection(TableScorer(rewards.__getitem__, "scalar", size), config)
-    seen = answers_of_groups(method, logits, config)
+    seen = Counter(answers(method, logits, config, count=COUNT))
     probability = Counter()
     for drawn in itertools.product(sequences(logits, size, length), repeat=n):
         growing = list(range(n))
@@ -160,7 +144,7 @@ def test_goal_filter(stop):
     )
     goal = GoalState("g", torch.ones(1, 1), Provenance(kind="mean", model_fingerprint=""))
     method = GoalFilter(TableScorer(near.__getitem__, "scalar", size), config, goal)
-    seen = answers_of_groups(method, logits, config)
+    seen = Counter(answers(method, logits, config, count=COUNT))
     probability = Counter()
     for drawn in itertools.product(sequences(logits, size, length), repeat=n):
         kept = []
@@ -203,11 +187,8 @@ def test_token_guides(make, kind, objective):
     config = DecodingConfig(
         top_k=k if kind == "scalar" else 0, max_new_tokens=length, weight=0.7, temperature=1.3
     )
-    rows = decode(
-        TableReader(logits), make(scorer, config).open(), toy_rows(COUNT), config, frozenset(),
-        places=300,
-    )
-    seen, probability = Counter(tuple(row.token_ids) for row in rows), Counter()
+    seen = Counter(answers(make(scorer, config), logits, config, count=COUNT, places=300))
+    probability = Counter()
     for y in itertools.product(range(size), repeat=length):
         p = 1.0
         for i in range(length):

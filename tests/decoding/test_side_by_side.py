@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines import side_by_side
-from rewardsteer.decoding.engines.hf import HfEngine
+from rewardsteer.decoding.engines.transformers import side_by_side
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.vocabulary import VocabularySession
+from rewardsteer.decoding.guides.session import VocabularySession
 from rewardsteer.models.prefix_reader import reads_cached
 from tests.decoding.test_continuous import (
     EOS_BIAS,
@@ -141,14 +141,17 @@ def test_an_error_of_the_policy_waits_for_the_reward_model(folders, any_size):  
     assert torch.get_num_threads() == 4
 
 
+def reader_of(policy, tokenizer, guide):
+    return type(TransformersEngine(policy, tokenizer)._open(guide)._reader).__name__
+
+
 class TestInTurn:
     """What is read one after the other."""
 
     def check(self, folders, method="farma"):  # noqa: F811
         policy, tokenizer = make_policy()
         guide = make_guide(DecodingConfig(method=method), folders)
-        reader, _ = HfEngine(policy, tokenizer).open(guide)
-        return type(reader).__name__
+        return reader_of(policy, tokenizer, guide)
 
     def test_all_that_follows_would_be_read_together_but_for_the_reason(
         self, folders, any_size  # noqa: F811
@@ -179,8 +182,7 @@ class TestInTurn:
         policy, tokenizer = make_policy()
         guide = make_guide(DecodingConfig(method="farma"), folders)
         guide.scorer.reward_model.base = policy
-        reader, _ = HfEngine(policy, tokenizer).open(guide)
-        assert type(reader).__name__ == "PrefixReader"
+        assert reader_of(policy, tokenizer, guide) == "PrefixReader"
 
     def test_small_models(self, folders):  # noqa: F811
         assert self.check(folders) == "PrefixReader"

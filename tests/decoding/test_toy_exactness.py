@@ -2,17 +2,17 @@
 it does not (the argument of arXiv 2502.04517)."""
 
 import itertools
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.loop import decode
-from rewardsteer.decoding.methods.args import Args
-from rewardsteer.decoding.methods.farma import Farma
-from rewardsteer.decoding.methods.pargs import Pargs
-from tests.decoding.tables import TableReader, TableScorer, toy_rows
+from rewardsteer.decoding.guides.args import Args
+from rewardsteer.decoding.guides.farma import Farma
+from rewardsteer.decoding.guides.pargs import Pargs
+from tests.decoding.tables import TableEngine, TableScorer, decode, toy_prompts
 
 V, LENGTH = 3, 3
 SEQUENCES = list(itertools.product(range(V), repeat=LENGTH))
@@ -28,8 +28,9 @@ def random_rewards(seed):
 
 
 def run(method, config, logits=lambda prefix: [0.0] * V, rows=1):
-    batch, reader = toy_rows(rows), TableReader(logits)
-    return list(decode(reader, method.open(), batch, config, frozenset(), places=rows))
+    """Samples, each with the cost of its prompt."""
+    found = decode(TableEngine(logits, rows), method, config, toy_prompts(rows))
+    return [SimpleNamespace(token_ids=one.sample.token_ids, cost=cost) for one, cost in found]
 
 
 def greedy(method, **values):

@@ -13,11 +13,11 @@ from scipy.stats import chisquare
 from rewardsteer.configuration import load_config
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.guides.args import Args
+from rewardsteer.decoding.guides.farma import Farma
+from rewardsteer.decoding.guides.weights import Weight, floor_unknown, kl_strength
 from rewardsteer.decoding.methods import adds_rewards
-from rewardsteer.decoding.methods.args import Args
-from rewardsteer.decoding.methods.farma import Farma
 from rewardsteer.decoding.processor import GuideProcessor
-from rewardsteer.decoding.weights import Weight, floor_unknown, kl_strength
 from rewardsteer.errors import ConfigError
 from tests.decoding.tables import TableScorer
 from tests.decoding.test_generate import PROMPTS, folders, make_policy, make_scorer  # noqa: F401

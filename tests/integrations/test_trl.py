@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer
 
-from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.errors import DataError
 from rewardsteer.integrations.trl import RewardFunction
 from rewardsteer.models.checkpoint import load_tokenizer

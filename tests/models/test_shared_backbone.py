@@ -45,7 +45,7 @@ def base(request, tmp_path_factory):
 
 
 def policy_of(base):
-    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.policy import load_policy
 
     return load_policy(base)
 

@@ -88,7 +88,7 @@ def test_an_untrained_adapter_leaves_the_policys_perplexity(smollm2, tmp_path):
     """A policy adapter is merged when it is loaded; one that changes nothing changes nothing."""
     from peft import LoraConfig, get_peft_model
 
-    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.policy import load_policy
 
     tokenizer = AutoTokenizer.from_pretrained(smollm2)
     plain = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32)

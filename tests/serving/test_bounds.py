@@ -10,9 +10,9 @@ import time
 import httpx
 import pytest
 
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds
 from rewardsteer.models import reading
-from rewardsteer.serving.admission import Admission
-from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import ApiError
 from rewardsteer.serving.protocol import LoopTrouble, connections_allowed
 from rewardsteer.serving.reach import bind
@@ -200,7 +200,7 @@ def test_busy_connections_are_not_closed_for_new_ones(folder):
         )) for _ in range(2)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: service.batcher.busy == 2)
+        wait_until(lambda: service.worker.busy == 2)
         with pytest.raises(httpx.TransportError):
             httpx.get(f"{address}/healthz", timeout=5)
         for thread in threads:
@@ -269,7 +269,7 @@ def test_inspections_take_turns_with_decoding(folder):
         )) for _ in range(2)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: service.batcher.waiting_calls == 2)
+        wait_until(lambda: service.worker.waiting_calls == 2)
         assert http.post("/v1/inspect",
                          json={"prompt": "a", "completion": "b"}).status_code == 429
         reply = http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2})
@@ -286,25 +286,32 @@ def test_an_inspection_ends_with_its_client(folder):
     with running(service) as (address, _), client(address) as http:
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/inspect", json={"prompt": "a", "completion": "b" * 250}, timeout=0.1)
-        wait_until(lambda: service.batcher.waiting_calls == 0, seconds=0.7)
+        wait_until(lambda: service.worker.waiting_calls == 0, seconds=0.7)
         assert http.post("/v1/completions", json={"prompt": "a", "max_tokens": 2}).is_success
 
 
 class Waiting:
     """A row that waits."""
 
-    def __init__(self, longest, method="none"):
-        self.longest, self.lane = longest, (method, 0)
+    def __init__(self, longest, guide="none"):
+        self.prompt_ids, self.token_ids, self.guide = [1], [], guide
+        self.config = DecodingConfig(max_new_tokens=longest - 1)
+
+
+def filled(rows, **bounds):
+    admission = Admission(Bounds(**bounds))
+    for row in rows:
+        admission.put(row)
+    return admission
 
 
 def taken(admission, working=()):
-    return [one for several in admission.take(list(working)).values() for one in several]
+    return admission.take(list(working))
 
 
 def test_rows_enter_within_the_caches():
-    admission = Admission(ServingConfig(places=8, cache_tokens=100))
     rows = [Waiting(60), Waiting(30), Waiting(30), Waiting(500), Waiting(5)]
-    admission.put(rows)
+    admission = filled(rows, places=8, cache_tokens=100)
     assert taken(admission) == rows[:2]
     # In their order: a small one does not overtake.
     assert taken(admission, rows[:1]) == rows[2:3]
@@ -315,16 +322,14 @@ def test_rows_enter_within_the_caches():
 
 
 def test_methods_at_a_time_are_bounded():
-    admission = Admission(ServingConfig(places=8, methods_together=2))
-    rows = [Waiting(1, "a"), Waiting(1, "b"), Waiting(1, "c"), Waiting(1, "a")]
-    admission.put(rows)
+    rows = [Waiting(2, "a"), Waiting(2, "b"), Waiting(2, "c"), Waiting(2, "a")]
+    admission = filled(rows, places=8, guides=2)
     assert taken(admission) == rows[:2]
     assert taken(admission, rows[:1]) == rows[2:]
 
 
 def test_memory_that_ran_out_lets_fewer_rows_in():
-    admission = Admission(ServingConfig(places=16))
-    admission.put([Waiting(1) for _ in range(64)])
+    admission = filled([Waiting(2) for _ in range(64)], places=16)
     admission.too_many(16)
     assert len(taken(admission)) == 8
     for _ in range(64):
@@ -370,7 +375,7 @@ def test_a_stream_that_makes_progress_is_not_cut(folder):
 
 
 def test_ending_does_not_wait_for_ever(folder, monkeypatch):
-    monkeypatch.setattr("rewardsteer.serving.batcher._CLOSING_SECONDS", 0.2)
+    monkeypatch.setattr("rewardsteer.serving.worker._CLOSING_SECONDS", 0.2)
     service = make_service(folder, method="none")
     gate = threading.Event()
     forward = service.served.engine.policy.forward
@@ -383,7 +388,7 @@ def test_ending_does_not_wait_for_ever(folder, monkeypatch):
     with running(service) as (address, _), pytest.raises(httpx.ReadTimeout):
         httpx.post(f"{address}/v1/completions", json={"prompt": "a"}, timeout=0.3)
     began = time.monotonic()
-    service.batcher.close()
+    service.worker.close()
     assert time.monotonic() - began < 5
     gate.set()
 

@@ -30,7 +30,7 @@ def beside(address, service, bad, *, innocents=3, tokens=60, **settings):
         threads = [threading.Thread(target=ask, args=[n]) for n in range(innocents)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: service.batcher.busy == innocents)
+        wait_until(lambda: service.worker.busy == innocents)
         reply = http.post("/v1/completions", json=bad)
         for thread in threads:
             thread.join(60)
@@ -94,7 +94,7 @@ def test_a_row_that_breaks_the_forward_pass(endless, error):
         policy.forward = breaks
         reply, found = beside(address, endless, {"prompt": "#", "max_tokens": 4})
         policy.forward = forward
-        assert endless.batcher.alive
+        assert endless.worker.alive
     assert reply.status_code == (503 if isinstance(error, torch.OutOfMemoryError) else 500)
     endless_right(endless, found)
     for number, one in enumerate(found):
@@ -167,7 +167,7 @@ def test_a_client_that_leaves(endless):
             "/v1/completions", json={"prompt": "innocent", "max_tokens": 80, "seed": 0}
         )))
         thread.start()
-        wait_until(lambda: endless.batcher.busy == 1)
+        wait_until(lambda: endless.worker.busy == 1)
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json={"prompt": "a", "max_tokens": 400}, timeout=0.1)
         thread.join(60)

@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from rewardsteer.decoding.loop import Row
+from rewardsteer.decoding.engines.transformers.sample import TransformersSample
 from rewardsteer.serving.tickets import Ticket
 from tests.serving.running import client, make_service, offline, running, wait_until
 
@@ -27,15 +27,16 @@ def alive(*kinds):
 
 def kept(others):
     """Objects that a request brings, alive now, but for others."""
-    kinds, strange = (Ticket, Row, torch.Tensor, asyncio.Task), {id(one) for one in others}
+    kinds = (Ticket, TransformersSample, torch.Tensor, asyncio.Task)
+    strange = {id(one) for one in others}
     found = [one for one in alive(*kinds) if id(one) not in strange]
     return {kind: sum(issubclass(type(one), kind) for one in found) for kind in kinds}
 
 
 def idle(service, guard):
     return not (
-        service.batcher.busy or service.batcher.waiting or service.batcher.waiting_rewards
-        or service.batcher.waiting_calls or guard.in_flight
+        service.worker.busy or service.worker.waiting or service.worker.waiting_rewards
+        or service.worker.waiting_calls or guard.in_flight
     )
 
 
@@ -54,10 +55,10 @@ def test_a_place_is_free_at_once(folder):
             lines = reply.iter_lines()
             for _ in range(4):
                 next(lines)
-            assert service.batcher.busy == 1
-        steps = service.batcher.steps
+            assert service.worker.busy == 1
+        steps = service.worker.steps
         wait_until(lambda: idle(service, guard))
-        assert service.batcher.steps - steps < 100
+        assert service.worker.steps - steps < 100
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json=body, timeout=0.2)
         wait_until(lambda: idle(service, guard))
@@ -72,7 +73,7 @@ def test_who_waits_in_the_queue_leaves_it(folder):
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json=body, timeout=0.2)
         wait_until(lambda: idle(service, guard))
-        assert service.batcher.tokens < 4 * 400
+        assert service.worker.tokens < 4 * 400
 
 
 def crowd(address, service, seed, clients=12, requests=3):
@@ -110,7 +111,7 @@ def crowd(address, service, seed, clients=12, requests=3):
 
 def test_a_fifth_hangs_up_and_nothing_stays(folder):
     # What other tests of this process left is theirs; held here, it is not taken for something new.
-    others = alive(Ticket, Row)
+    others = alive(Ticket, TransformersSample)
     service = make_service(folder)
     with running(service) as (address, guard):
         crowd(address, service, 0)
@@ -119,10 +120,10 @@ def test_a_fifth_hangs_up_and_nothing_stays(folder):
         before, memory = kept(others), resident()
         answers = [one for seed in (1, 2) for one in crowd(address, service, seed)]
         wait_until(lambda: idle(service, guard))
-        assert service.batcher.lanes == 0
+        assert service.worker.batches == 0
         time.sleep(0.3)
         after = kept(others)
-        assert after[Ticket] == after[Row] == 0
+        assert after[Ticket] == after[TransformersSample] == 0
         assert after[torch.Tensor] <= before[torch.Tensor]
         assert after[asyncio.Task] <= before[asyncio.Task]
         # Allocators keep some; what a leak would add grows with the rounds.

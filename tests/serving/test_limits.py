@@ -40,7 +40,7 @@ def held(service):
     ({"prompt": "a", "logprobs": 30}, "logprobs", "at most 20"),
     ({"prompt": "a", "temperature": -1}, "temperature", "expected at least 0, got -1"),
     ({"prompt": "a", "method": "args"}, None, "needs a reward model with a scalar head"),
-    ({"prompt": "a", "method": "goal_beam"}, None, "is not served"),
+    ({"prompt": "a", "method": "goal_beam"}, None, "needs a goal state"),
     ({"prompt": "a", "weight_schedule": "linear"}, None, "go together"),
     ({"prompt": "a", "best_of": 3}, "best_of", "is for the method 'best_of_n'"),
     ({"prompt": "a", "method": "best_of_n", "n": 2}, "n", "gives one response"),
@@ -76,7 +76,7 @@ def test_a_full_queue_says_when_to_come_again(folder):
         ) for _ in range(5)]
         for thread in threads:
             thread.start()
-        wait_until(lambda: service.batcher.busy + service.batcher.waiting == 5)
+        wait_until(lambda: service.worker.busy + service.worker.waiting == 5)
         refused = http.post("/v1/completions", json=body)
         assert refused.status_code == 429
         assert 1 <= int(refused.headers["retry-after"]) <= 60
@@ -102,8 +102,8 @@ def test_a_request_that_takes_too_long_is_given_up(folder):
         streamed = http.post("/v1/completions", json={"prompt": "a", "stream": True})
         assert json.loads(streamed.text.splitlines()[-2][6:])["error"]["code"] == "timeout"
         gate.set()
-        wait_until(lambda: service.batcher.busy == 0)
-        assert service.batcher.waiting == 0
+        wait_until(lambda: service.worker.busy == 0)
+        assert service.worker.waiting == 0
 
 
 def test_a_large_body_is_refused_unread(folder):
@@ -188,7 +188,6 @@ def test_nothing_of_users_is_logged(folder, monkeypatch, caplog):
 
         monkeypatch.setattr(Served, "encode_raw", fails)
         broken = http.post("/v1/completions", json={"prompt": SECRET})
-        monkeypatch.setattr(Served, "text_of", fails)
         monkeypatch.undo()
         service.served.engine.policy.forward = fails
         lost = http.post("/v1/completions", json={"prompt": SECRET})
@@ -217,4 +216,4 @@ def test_a_lane_that_failed_does_not_stay(folder):
         assert http.post("/v1/completions", json={"prompt": "a"}).status_code == 500
         service.served.engine.policy.forward = forward
         assert http.post("/v1/completions", json={"prompt": "a"}).status_code == 200
-        assert service.batcher.busy == 0
+        assert service.worker.busy == 0

@@ -304,12 +304,12 @@ def test_candidate_methods_are_known_by_what_they_are(folder, monkeypatch):
     import sys
     import types
 
-    from rewardsteer.decoding.candidates import CandidateGuide
+    from rewardsteer.decoding.guides.base import LogitsGuide
     from rewardsteer.decoding.methods import METHODS
 
-    class Mine(CandidateGuide):
-        def __init__(self, scorer, config):
-            super().__init__("mine", scorer, config)
+    class Mine(LogitsGuide):
+        asks = "candidates"
+        needs = "scalar"
 
     module = types.ModuleType("a_method_of_ones_own")
     module.Mine = Mine

@@ -264,4 +264,4 @@ def test_streams_that_wait_send_comments(chat, chat_service, monkeypatch):
     assert lines[-2] == "data: [DONE]"
     texts = [json.loads(line[6:])["choices"][0] for line in lines if line.startswith("data: {")]
     assert texts[-1]["finish_reason"] == "stop"
-    wait_until(lambda: chat_service.batcher.busy == 0)
+    wait_until(lambda: chat_service.worker.busy == 0)

@@ -8,8 +8,8 @@ import torch
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.hf import load_policy
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig

@@ -6,8 +6,8 @@ from transformers import AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
-from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
+from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from tests.models.test_shared_backbone import keep_adapter  # noqa: E402
 from tests.vllm.models import (  # noqa: E402

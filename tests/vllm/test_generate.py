@@ -7,7 +7,9 @@ import pytest
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
-from rewardsteer.decoding.engines.vllm_engine import check_supported  # noqa: E402
+from rewardsteer.decoding.engines.registry import ABILITIES, check_abilities  # noqa: E402
+from rewardsteer.decoding.engines.vllm_engine import VllmEngine, check_supported  # noqa: E402
+from rewardsteer.decoding.generate import build_method  # noqa: E402
 from rewardsteer.decoding.methods import METHODS  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
@@ -120,10 +122,21 @@ def test_refused(root, tmp_path, method, more, parts):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize(
-    "name", sorted({*METHODS.names(), "unheard_of"} - {"none", "best_of_n", "farma", "genarm"})
-)
-def test_methods_that_vllm_does_not_know(name):
+@pytest.mark.parametrize("name", ["args", "pargs", "cd"])
+def test_candidate_methods_are_refused(name):
     config = DecodingConfig.model_construct(method=name)
     with pytest.raises(ConfigError, match=f"method '{name}'.*--engine transformers"):
-        check_supported(SimpleNamespace(scorer=None, level="step"), config)
+        check_supported(SimpleNamespace(scorer=None), config)
+
+
+def test_what_vllm_cannot_do_is_told_before_it_starts(root):
+    """Where the policy is unsure is not known outside of it."""
+    scorer = Scorer.load(root / "args")
+    method = build_method(DecodingConfig(method="cards", reward_target=1.0), scorer)
+    with pytest.raises(ConfigError, match=r"stops where the policy is unsure.*transformers"):
+        check_abilities(VllmEngine, method)
+
+
+def test_every_other_method_runs():
+    can = ABILITIES["vllm"]
+    assert [name for name in METHODS.names() if not METHODS.get(name).abilities <= can] == ["cards"]

@@ -16,10 +16,10 @@ from vllm.exceptions import VLLMValidationError  # noqa: E402
 from vllm.v1.core.sched.scheduler import Scheduler  # noqa: E402
 from vllm.v1.sample.logits_processor import build_logitsprocs  # noqa: E402
 
-from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
 from rewardsteer.decoding.engines.vllm_model import RewardGuidedForCausalLM  # noqa: E402
 from rewardsteer.decoding.engines.vllm_plugin import PROCESSOR  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
+from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.decoding.requests import Request  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
     LENGTH,

@@ -16,8 +16,8 @@ import pytest
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
-from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
+from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.models.scorer import Scorer  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
 from tests.models.test_shared_backbone import keep_adapter  # noqa: E402

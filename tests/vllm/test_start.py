@@ -13,9 +13,9 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 from safetensors.torch import load_file, save_file  # noqa: E402
 
 from rewardsteer.decoding.engines import vllm_plugin  # noqa: E402
-from rewardsteer.decoding.engines.vllm_engine import start  # noqa: E402
 from rewardsteer.decoding.engines.vllm_guide import RewardProcessor  # noqa: E402
 from rewardsteer.decoding.engines.vllm_settings import ENTRY, guided_by  # noqa: E402
+from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.models.checkpoint import CheckpointCard  # noqa: E402
 from rewardsteer.models.heads.config import HeadConfig  # noqa: E402

@@ -1,11 +1,32 @@
 """The choice of the engine that runs a model."""
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rewardsteer.decoding.engines.registry import ENGINES
+
 Engine = Annotated[str, typer.Option(help="Runs the model: transformers or vllm.")]
+AnyEngine = Annotated[str, typer.Option(help=f"Runs the policy: {', '.join(ENGINES.names())}.")]
+BaseUrl = Annotated[
+    str | None,
+    typer.Option(help="For --engine openai: the server's address, ending in /v1."),
+]
+Tokenizer = Annotated[
+    str | None,
+    typer.Option(
+        help="For --engine openai: the policy's tokenizer, a folder or hub name. Default: --model "
+        "where that is a folder; without one the server writes prompts and gives whole responses."
+    ),
+]
+KeyEnv = Annotated[
+    str | None,
+    typer.Option(
+        help="For --engine openai: environment variable with the key; default: OPENAI_API_KEY."
+    ),
+]
 VllmOptions = Annotated[
     list[str] | None,
     typer.Option("--vllm-option", help="Engine argument of vLLM, as name=value; repeatable."),
@@ -43,3 +64,33 @@ def vllm_options(
     if engine != "vllm":
         return None
     return {name: yaml.safe_load(value) for name, _, value in (i.partition("=") for i in items)}
+
+
+def openai_options(
+    engine: str, model: str | None, url: str | None, tokenizer: str | None, key_env: str | None
+) -> dict[str, Any] | None:
+    """Arguments of the openai engine; None for the other engines.
+
+    Raises:
+        ConfigError: an option is missing, or not for this engine.
+    """
+    from rewardsteer.errors import ConfigError
+
+    if engine != "openai":
+        if url or tokenizer or key_env:
+            raise ConfigError(
+                "--base-url, --tokenizer and --key-env are for --engine openai, got --engine "
+                f"{engine}."
+            )
+        if model is None:
+            raise ConfigError("Expected --model, the policy: a causal LM folder or hub name.")
+        return None
+    if not url:
+        raise ConfigError(
+            "--engine openai needs --base-url, the server's address, as in "
+            "http://127.0.0.1:8000/v1."
+        )
+    if tokenizer is None and model is not None and Path(model).is_dir():
+        tokenizer = model
+    named = {"key_env": key_env} if key_env else {}
+    return {"url": url, "model": model, "tokenizer": tokenizer, **named}

@@ -230,7 +230,7 @@ def _compare(
 ) -> None:
     """Run the comparison; files and tables."""
     from rewardsteer.data.template import stored_template
-    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.policy import load_policy
     from rewardsteer.evaluation.generation import compare
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text

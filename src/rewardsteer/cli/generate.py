@@ -15,7 +15,15 @@ from rewardsteer.cli.devices import (
     RewardDtype,
     parse_device_map,
 )
-from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.engines import (
+    AnyEngine,
+    BaseUrl,
+    KeyEnv,
+    Tokenizer,
+    VllmOptions,
+    openai_options,
+    vllm_options,
+)
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -26,6 +34,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
@@ -36,7 +45,7 @@ if TYPE_CHECKING:
 
 
 def generate_command(
-    model: option.Model, output: option.Output, prompts: option.Prompts = None,
+    output: option.Output, model: option.Model = None, prompts: option.Prompts = None,
     prompt: option.Prompt = None, method: option.MethodName = None,
     reward_model: option.RewardModels = None, goal: option.GoalFile = None,
     goal_name: option.GoalName = None, weight: option.Weights = None,
@@ -52,7 +61,8 @@ def generate_command(
     limit: option.Limit = None, template: TemplateOption = None, device: PolicyDevice = "auto",
     device_map: DeviceMap = None, reward_device: RewardDevice = None, dtype: Dtype = None,
     reward_dtype: RewardDtype = None, share_backbone: option.ShareBackbone = False,
-    engine: Engine = "transformers", vllm_option: VllmOptions = None,
+    engine: AnyEngine = "transformers", vllm_option: VllmOptions = None,
+    base_url: BaseUrl = None, tokenizer: Tokenizer = None, key_env: KeyEnv = None,
     resume: option.Resume = False, overwrite: option.Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
@@ -60,7 +70,9 @@ def generate_command(
     from rewardsteer.decoding.config import DecodingConfig
 
     folders, weights, written = reward_model or [], weight or [], read_template(template)
-    check_model(model)
+    server = openai_options(engine, model, base_url, tokenizer, key_env)
+    source = model if server is None else server["tokenizer"]  # What is known on this side.
+    check_model(source)
     check_reward_model(*folders)
     method = method or _natural_method(folders)
     _refuse_unused(method, folders, weights)
@@ -82,37 +94,47 @@ def generate_command(
     )
     METHODS.check(config.method)
     weights = _check_weights(config, len(folders), weights)
-    vllm = vllm_options(engine, vllm_option or [])
+    vllm = vllm_options(engine, vllm_option or [], ENGINES.names())
     spread = parse_device_map(device_map, device, engine)
     requests = _requests(prompts, prompt or [], limit)
     _check_files(output, goal, resume=resume, overwrite=overwrite)
-    loading(*folders, model)
-    config = _complete(config, model)
+    loading(*folders, source)
+    config = config if source is None else _complete(config, source)
     goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype, device_map)
-    # vLLM's reward model is put where it belongs once vLLM is there.
-    place = reward_device or (device if vllm is None else "cpu")
+    place = reward_device or (device if vllm is None else "cpu")  # Until vLLM is there.
     scorer = _load_scorer(
         folders, weights, config, goal_state, place, reward_dtype, written,
         policy={"source": model, "device": device, "dtype": dtype} if share_backbone else None,
     )
-    tokenizer, written = _writing(written, model, scorer, folders)
+    texts, written = _writing(written, source, scorer, folders, known=server is None)
     settings = config.model_dump(mode="json") | {
         "model": model,
         "reward_model": ", ".join(map(str, folders)) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
-        "template": written.model_dump(mode="json"), **({} if vllm is None else {"engine": engine}),
+        "template": written and written.model_dump(mode="json"), **_of_engine(engine, server),
     }
     _write(
         config, requests, output, settings, scorer, goal_state, written, resume=resume,
-        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": tokenizer} | spread,
+        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": texts} | spread,
         vllm=None if vllm is None else vllm | {
             "device": device, "reward_dtype": reward_dtype, "reward_device": reward_device,
         },
+        server=server and server | {"tokenizer": texts},
     )
+
+
+def _of_engine(engine: str, server: dict[str, Any] | None) -> dict[str, Any]:
+    """What settings beside results say of the engine."""
+    if engine == "transformers":
+        return {}
+    where = {} if server is None else {
+        "base_url": server["url"], "tokenizer": server["tokenizer"]
+    }
+    return {"engine": engine, **where}
 
 
 def _complete(config: "DecodingConfig", model: str) -> "DecodingConfig":
@@ -150,13 +172,17 @@ def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> No
 
 
 def _writing(
-    template: "Template | None", model: str, scorer: Any, folders: list[Path]
-) -> "tuple[Any, Template]":
-    """The policy's tokenizer, and how its prompts are written, which is printed."""
+    template: "Template | None", model: str | None, scorer: Any, folders: list[Path], *,
+    known: bool,
+) -> "tuple[Any, Template | None]":
+    """The policy's tokenizer, and how its prompts are written, which is printed; where that is
+    ``known`` before there is an engine."""
     from rewardsteer.data.template import writer_of
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
+    tokenizer = None if model is None else load_tokenizer(model)
+    if model is None or not known:
+        return tokenizer, template
     written, carrier = writer_of(template, tokenizer, scorer)
     show_template(written, model if carrier is tokenizer else str(folders[0]))
     return tokenizer, written
@@ -299,7 +325,7 @@ def _load_scorer(
 
 def _load_policy(policy: dict[str, Any]) -> Any:
     from rewardsteer.cli.devices import parse_dtype
-    from rewardsteer.decoding.engines.hf import load_policy
+    from rewardsteer.decoding.policy import load_policy
 
     spread = {name: policy[name] for name in ("device_map",) if name in policy}
     return load_policy(
@@ -309,8 +335,9 @@ def _load_policy(policy: dict[str, Any]) -> Any:
 
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
-    scorer: Any, goal: "GoalState | None", template: "Template", *, resume: bool,
+    scorer: Any, goal: "GoalState | None", template: "Template | None", *, resume: bool,
     policy: dict[str, Any], vllm: dict[str, Any] | None = None,
+    server: dict[str, Any] | None = None,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.decoding.generate import build_method, generate
@@ -321,7 +348,7 @@ def _write(
 
     method = build_method(config, scorer, goal)
     tokenizer = policy["tokenizer"]
-    if method.scorer is not None:
+    if method.scorer is not None and server is None:
         check_vocabularies(tokenizer, method.scorer)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
@@ -331,9 +358,17 @@ def _write(
     if vllm is not None:
         from rewardsteer.decoding.engines import vllm_engine
 
+        assert template is not None, "it is written on this side"
         results = vllm_engine.generate(
             policy["source"], tokenizer, missing, method, config, template=template,
             dtype=policy["dtype"] or "auto", **vllm,
+        )
+    elif server is not None:
+        from rewardsteer.decoding.engines import openai
+
+        results = openai.generate(
+            server["url"], missing, method, config, template=template,
+            **{name: value for name, value in server.items() if name != "url"},
         )
     else:
         model = getattr(scorer, "policy", None) or _load_policy(policy)

@@ -12,9 +12,10 @@ MAIN, MODELS, GUIDANCE = "Prompts and answers", "Models", "Guidance"
 SAMPLING, BEAM, RUNNING = "Sampling", "Steps of goal_beam", "Running"
 
 Model = Annotated[
-    str,
+    str | None,
     typer.Option(
-        help="Policy: a causal LM folder or hub name.",
+        help="Policy: a causal LM folder or hub name; for --engine openai the name that the server "
+        "knows, default: its only one.",
         rich_help_panel=MODELS,
     ),
 ]
@@ -161,7 +162,8 @@ Samples = Annotated[
     int,
     typer.Option(
         "--n",
-        help="Responses drawn by best_of_n, speculative_rejection and (at most) goal_filter.",
+        help="Responses drawn by best_of_n, speculative_rejection and (at most) majority_vote, "
+        "goal_filter.",
         rich_help_panel=SAMPLING,
     ),
 ]

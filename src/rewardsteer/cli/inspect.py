@@ -134,8 +134,8 @@ def _inspect(
     goal: "GoalState | None", rule: "FilterRule | None", alternatives: int,
     settings: dict[str, Any],
 ) -> list["Inspection"]:
-    from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.generate import build_method
+    from rewardsteer.decoding.policy import load_policy
     from rewardsteer.evaluation.inspection import as_read, inspect_completion
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.progress import progress_bar

@@ -175,8 +175,8 @@ def _load(
     from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.defaults import what_is_taken
-    from rewardsteer.decoding.engines.hf import load_policy
     from rewardsteer.decoding.fitting import natural_method
+    from rewardsteer.decoding.policy import load_policy
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.serving.served import Served, goals_of

@@ -66,7 +66,7 @@ class DecodingConfig(Config):
         max_kl: as ``target_kl``, but w is lowered to that where it would lead further, never
             raised. None: no limit.
         n: responses drawn per prompt by ``best_of_n`` and ``speculative_rejection``, and at most by
-            ``goal_filter``.
+            ``majority_vote`` and ``goal_filter``.
         beam: hypotheses that ``goal_beam`` keeps of each prompt.
         branches: steps drawn from each hypothesis in a round of ``goal_beam``.
         step_separator: a step ends after a token whose text contains it; "" never ends one.
@@ -89,14 +89,15 @@ class DecodingConfig(Config):
         decision_tokens: it decides whenever the responses to a prompt that are in the making hold
             ``n`` times so many tokens together: after so many tokens each, and again when those
             that are left have grown to as much.
-        drop_rule: how ``goal_filter`` drops responses; see `rewardsteer.decoding.dropping`.
+        drop_rule: how ``goal_filter`` drops responses, see
+            `rewardsteer.decoding.strategies.dropping`.
         drop_threshold: a similarity, or a probability for the rule ``probability``.
         drop_start: tokens at the beginning that never drop a response.
         drop_patience: tokens in a row below the threshold, for the rule ``patience``.
         calibration: file from ``rewardsteer calibrate``, for the rule ``probability``.
-        vote_stop: when ``goal_filter`` stops sampling: once a window of responses agrees (``esc``),
-            once the majority is unlikely to change (``adaptive``), or after ``n``. Responses that
-            were dropped do not vote.
+        vote_stop: when ``majority_vote`` and ``goal_filter`` stop sampling: once a window of
+            responses agrees (``esc``), once the majority is unlikely to change (``adaptive``), or
+            after ``n``. Responses that were dropped do not vote.
         vote_window: responses to a window, drawn together.
         vote_confidence: for ``adaptive``; 1 draws all.
         max_new_tokens: longest response, end-of-text included.

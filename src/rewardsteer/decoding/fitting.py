@@ -39,7 +39,7 @@ def methods_for(scorer: Any) -> list[str]:
 
 
 def _takes(kind: Any, scorer: Any) -> bool:
-    if getattr(kind, "wants_goal", False) or kind.needs not in ("any", scorer.head_kind):
+    if kind.wants_goal or kind.needs not in ("any", scorer.head_kind):
         return False
     known = objectives_of(scorer)
     return not kind.trained_on or not known or any(name in known for name in kind.trained_on)
@@ -63,7 +63,7 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             "method 'none'."
         )
     several = members(scorer)
-    if kind.level != "token" and len(several) > 1:
+    if not kind.several_models and len(several) > 1:
         raise MismatchError(
             f"The method {name!r} takes one reward model, got {len(several)}; leave out all but "
             f"one, or use {adding_methods()}."

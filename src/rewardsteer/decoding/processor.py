@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 from transformers import LogitsProcessor
 
-from rewardsteer.decoding.guide import GuideSession, Prefix, TokenGuide
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.prefix import Prefix
+from rewardsteer.decoding.guides.session import GuideSession, open_session
 from rewardsteer.errors import ConfigError
 
 
@@ -37,7 +39,7 @@ class GuideProcessor(LogitsProcessor):
     supports_continuous_batching = False
 
     def __init__(
-        self, guide: TokenGuide, *, pad_token_id: int | None = None,
+        self, guide: LogitsGuide, *, pad_token_id: int | None = None,
         attention_mask: Tensor | None = None,
     ) -> None:
         if pad_token_id is None and attention_mask is None:
@@ -45,7 +47,7 @@ class GuideProcessor(LogitsProcessor):
                 "GuideProcessor must know which tokens are padding: pass pad_token_id, or the "
                 "prompts' attention_mask."
             )
-        if guide.level != "token":
+        if not isinstance(guide, LogitsGuide):
             raise ConfigError(
                 f"The method {guide.name!r} does not guide token by token, which is all that a "
                 "logits processor can do; rewardsteer.decoding.generate.generate runs it."
@@ -70,7 +72,7 @@ class GuideProcessor(LogitsProcessor):
         ids = input_ids.cpu()
         mask = self._mask(ids)
         if self._session is None or not self._goes_on(ids):
-            self._session = self._guide.open()
+            self._session = open_session(self._guide)
             prompts = ids if self._prompt_mask is None else self._prompt_mask
             self._prompt = prompts.shape[1]
         names = [str(row) for row in range(len(ids))]

@@ -29,6 +29,7 @@ class GrowingText:
 
     Attributes:
         stopped: a stop string has ended the text.
+        stop: which; "" before.
     """
 
     def __init__(
@@ -47,7 +48,7 @@ class GrowingText:
         self._min_tokens, self._unsearched = min_tokens, 0
         self._given = 0
         self._taken = 0
-        self.stopped = False
+        self.stopped, self.stop = False, ""
 
     def add(self, token_ids: Sequence[int]) -> str:
         """New text that is certain, given all tokens so far; sets ``stopped`` at a stop string."""
@@ -105,10 +106,11 @@ class GrowingText:
             self._opening = ""
         # One that ends among the first tokens does not count.
         starts = [max(self._given, self._unsearched - len(stop) + 1) for stop in self._stops]
-        found = [at for at in map(self._text.find, self._stops, starts) if at >= 0]
+        places = map(self._text.find, self._stops, starts)
+        found = [one for one in zip(places, self._stops, strict=True) if one[0] >= 0]
         if found and not self.stopped:
-            self.stopped = True
-            self._text = self._text[: min(found)]
+            at, self.stop = min(found, key=lambda one: one[0])
+            self.stopped, self._text = True, self._text[:at]
         limit = len(self._text)
         if not end and not self.stopped:
             limit -= self._doubtful()
@@ -180,3 +182,18 @@ def _stream(tokenizer: Any, context: Sequence[int]) -> _Stream | _FastStream:
 
 
 _OPTIONS = {"skip_special_tokens": True, "clean_up_tokenization_spaces": False}
+
+
+def response_text(
+    tokenizer: Any, prompt_ids: Sequence[int], response_ids: Sequence[int], template: Template
+) -> str:
+    """A response without what the template puts around it. It is decoded behind its prompt: some
+    tokenizers drop the space before a text's first word."""
+    before = tokenizer.decode(list(prompt_ids), **_OPTIONS)
+    whole = tokenizer.decode([*prompt_ids, *response_ids], **_OPTIONS)
+    text: str = (
+        whole[len(before) :] if whole.startswith(before)
+        else tokenizer.decode(list(response_ids), **_OPTIONS)
+    )
+    opening, _, closing = template.response.partition("{response}")
+    return text.removeprefix(opening).removesuffix(closing)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer
-from rewardsteer.decoding.engines.hf import load_policy
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.demo.compare import compare_methods, judge_samples
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import evaluate_goal

@@ -20,7 +20,6 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.guide import stop_of
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.compatibility import members
@@ -185,7 +184,7 @@ def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size
         rewards, tokens = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
         for one, weight in zip(models, weights, strict=True):
             closed = [
-                one.close_response(generation.token_ids, stop_of(generation))
+                one.close_response(generation.token_ids, generation.stop_token)
                 for generation in generations
             ]
             rewards += weight * one.score_ids(prompts, closed, batch_size=batch_size)

@@ -12,7 +12,6 @@ from typing import Any
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
-from rewardsteer.decoding.guide import stop_of
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
@@ -171,7 +170,7 @@ def _rewards(
         return scorer.score_ids(
             [requests[generation.id].prompt_ids or [] for generation in batch],
             [
-                scorer.close_response(generation.token_ids, stop_of(generation))
+                scorer.close_response(generation.token_ids, generation.stop_token)
                 for generation in batch
             ],
             batch_size=batch_size,

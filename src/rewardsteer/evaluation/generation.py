@@ -15,6 +15,7 @@ import numpy as np
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.budget import Budget
@@ -107,7 +108,7 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
     if entry.config.method == "best_of_n":
         return {"kl": best_of_n_bound(entry.config.n)}
     method = build_method(entry.config, entry.scorer, entry.goal)
-    if method.level != "token":
+    if not isinstance(method, LogitsGuide):
         return {}
     prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)
     found = [

@@ -13,8 +13,10 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import generate, require_answers
-from rewardsteer.decoding.guide import Method, Prefix
+from rewardsteer.decoding.generate import Method, generate, require_answers
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.prefix import Prefix
+from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
@@ -142,7 +144,9 @@ class _Replay:
 
     def __init__(self, policy: Any, method: Method, config: DecodingConfig) -> None:
         self._reader = PrefixReader(policy)
-        self._session = method.open() if method.level == "token" and method.scorer else None
+        self._session = None
+        if isinstance(method, LogitsGuide) and method.asks != "nothing":
+            self._session = open_session(method)
         self._temperature = config.temperature if config.mode == "sample" else 1.0
 
     @torch.no_grad()

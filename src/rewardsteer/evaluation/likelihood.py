@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template, writer_of
-from rewardsteer.data.tokenize import encode_prompt
+from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.batching import batches
 
@@ -27,16 +26,9 @@ def prompts_as_read(
         template: how prompts are written; None: see `writer_of`.
     """
     template, renderer = writer_of(template, tokenizer, scorer)
-    starts = [i for i in (tokenizer.bos_token_id, tokenizer.eos_token_id) if i is not None]
-    read = {}
-    for request in requests:
-        ids = request.prompt_ids
-        if ids is None:
-            ids = encode_prompt(render_prompt(request.prompt, template, renderer), template,
-                                tokenizer)
-        # An empty prompt is read as the start of a text.
-        read[request.id] = list(ids) or starts[:1]
-    return read
+    return {
+        request.id: encode_request(request, template, renderer, tokenizer) for request in requests
+    }
 
 
 @torch.no_grad()

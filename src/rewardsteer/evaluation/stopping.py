@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rewardsteer.decoding.votes import majority_stands, window_agrees
+from rewardsteer.decoding.strategies.votes import majority_stands, window_agrees
 from rewardsteer.evaluation.voting import vote
 
 
@@ -78,7 +78,7 @@ def adaptive_consistency(
 ) -> Stopped:
     """Adaptive-Consistency (EMNLP 2023): stop once the majority is unlikely to change.
 
-    See `rewardsteer.decoding.votes.majority_stands`. A threshold of 1 takes every sample.
+    See `rewardsteer.decoding.strategies.votes.majority_stands`. A threshold of 1 takes all samples.
 
     Args:
         answers: in the order taken; None where no answer was found.

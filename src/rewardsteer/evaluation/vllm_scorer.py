@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.decoding.engines.vllm_engine import bounds, start
+from rewardsteer.decoding.engines.vllm_start import bounds, start
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import count_tokens

@@ -13,7 +13,7 @@ size.
 """
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import multimode
 from typing import Any
 
@@ -151,6 +151,21 @@ class PrefixReader:
         self.forwards = [0 if row < 0 else self.forwards[row] for row in rows]
         self.tokens = [0 if row < 0 else self.tokens[row] for row in rows]
         self._select(torch.tensor(list(rows), dtype=torch.long))
+
+    def hold(self, row: int) -> PrefixState | None:
+        """What was read of a row, for `restore`; None where nothing was, or it cannot be kept."""
+        state = self._state
+        return None if state is None or not self._goes_on() else state.copy_of(row)
+
+    def restore(self, held: Mapping[int, PrefixState], *, places: int) -> None:
+        """Go on from what was held, at some of ``places`` where new rows come."""
+        if len(self.forwards) != places:
+            self._state, self.forwards, self.tokens = None, [0] * places, [0] * places
+        for place, state in held.items():
+            if self._state is not None:
+                self._state.place(torch.tensor([place]), state)
+            else:
+                self._state = state.among(place, places)
 
     def _select(self, rows: Tensor) -> None:
         if bool((rows < 0).all()):

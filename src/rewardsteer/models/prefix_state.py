@@ -95,11 +95,30 @@ class PrefixState:
         both = torch.arange(width) < torch.minimum(known, lengths)[:, None]
         return ((ours == theirs) & both).long().cumprod(dim=1).sum(dim=1)
 
-    def part(self, rows: Tensor, keep: Tensor) -> "PrefixState":
-        """A state of its own of some rows ``[R]``, of each the first ``keep [R]`` tokens."""
+    def part(self, rows: Tensor, keep: Tensor, *, answers: bool = False) -> "PrefixState":
+        """A state of its own of some rows ``[R]``, of each the first ``keep [R]`` tokens; with
+        ``answers``, which are those of all its tokens, too."""
         columns, mask = self._first(rows, keep, int(keep.max()))
         ids = self.ids[rows].gather(1, columns)
-        return PrefixState(self.cache.part(rows, columns), ids, mask, self.answer[:0])
+        answer = self.answer[rows.to(self.answer.device) if answers else slice(0)]
+        return PrefixState(self.cache.part(rows, columns), ids, mask, answer)
+
+    def copy_of(self, row: int) -> "PrefixState | None":
+        """A state of one row alone; None where nothing is known of it, or it has candidates."""
+        rows = torch.tensor([row])
+        keep = self.lengths[rows]
+        if self.probed is not None or not int(keep):
+            return None
+        return self.part(rows, keep, answers=True)
+
+    def among(self, place: int, places: int) -> "PrefixState":
+        """A state of ``places`` rows, of which one is a copy of this state's only one and nothing
+        is known of the others."""
+        origins = torch.full((places,), NEW)
+        origins[place] = 0
+        state = self.part(torch.tensor([0]), self.lengths, answers=True)
+        state.select(origins)
+        return state
 
     def rewind(self, rows: Tensor, keep: Tensor) -> None:
         """Forget all but the first ``keep [R]`` tokens of some rows ``[R]``."""

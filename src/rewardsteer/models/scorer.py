@@ -259,19 +259,26 @@ class Scorer:
         return torch.nn.functional.pad(values, (1, 0))
 
     def encode(
-        self, prompts: Sequence[Prompt], completions: Sequence[str]
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, closed: bool = True
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of prompts and responses, written with the template of training.
 
         Args:
             prompts: N texts or conversations (messages may be plain mappings), or one text.
             completions: N texts, or one.
+            closed: they have ended; else they are read as they stand, without the template's end.
 
         Raises:
             DataError: different numbers of prompts and completions, or what the template refuses.
         """
         prompts, completions = paired(prompts, completions)
-        rows = encode_rows(prompts, completions, self.template, self.tokenizer)
+        template = self.template
+        if not closed:
+            opening, _, _ = template.response.partition("{response}")
+            template = template.model_copy(update={
+                "response": opening + "{response}", "append_eos": False, "end": "eos",
+            })
+        rows = encode_rows(prompts, completions, template, self.tokenizer)
         return [row.prompt_ids for row in rows], [self._read_part(row.response_ids) for row in rows]
 
     def close_response(
@@ -337,38 +344,32 @@ class Scorer:
         return head.values(reader.probe(prefix_ids, attention_mask, candidate_ids))
 
     @torch.no_grad()
-    def prefixes(
+    def prefix_values(
         self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, cache: PrefixReader,
-        *, places: int,
+        *, places: int, goal: Goal | None = None, in_step: bool = False,
     ) -> Tensor:
-        """Rewards ``[R]`` (float32) of the prefixes of some rows, which may have grown by different
-        numbers of tokens; needs a scalar head. See `PrefixReader.visit` for the arguments."""
-        head = self.reward_model.head
-        assert not isinstance(head, VocabularyHead), "check_head() first"
-        ids = self.known.of(prefix_ids)
-        return head.values(cache.visit(rows, ids, attention_mask, places=places))
-
-    @torch.no_grad()
-    def similarities(
-        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, goal: Goal,
-        cache: PrefixReader,
-    ) -> Tensor:
-        """Cosines ``[R]`` of the states of the last tokens of some prefixes to a goal.
+        """Rewards ``[R]`` (float32) of some prefixes, by a scalar head, or with a goal cosines of
+        their last tokens' states to it.
 
         Args:
-            rows: numbers of the prefixes.
-            prefix_ids: ``[B, T]`` of all, padded on the left.
-            attention_mask: ``[B, T]``.
-            goal: one that does not depend on the prompt's state.
+            rows: the prefixes' places in the cache.
+            prefix_ids: ``[R, T]``, padded on the left; they may have grown by different numbers of
+                tokens.
+            attention_mask: ``[R, T]``.
             cache: from `open`.
+            places: rows of the cache.
+            goal: one that does not depend on the prompt's state.
+            in_step: these are all rows, in order, and all are new or grew by one token.
         """
-        places, prefix_ids = len(prefix_ids), self.known.of(prefix_ids)
-        if len(rows) == places:
-            states = cache.sync(prefix_ids, attention_mask)
+        ids, head = self.known.of(prefix_ids), self.reward_model.head
+        if in_step:
+            states = cache.sync(ids, attention_mask)
         else:
-            some = list(rows)
-            states = cache.visit(some, prefix_ids[some], attention_mask[some], places=places)
-        return goal.similarity(states[:, None], states)[:, 0]
+            states = cache.visit(rows, ids, attention_mask, places=places)
+        if goal is not None:
+            return goal.similarity(states[:, None], states)[:, 0]
+        assert not isinstance(head, VocabularyHead), "check_head() first"
+        return head.values(states)
 
     @torch.no_grad()
     def read(

@@ -151,6 +151,13 @@ def _add_models(app: FastAPI, service: Service) -> None:
             id=served.name, created=created, kind="policy", fingerprint=served.fingerprint,
             methods=served.methods,
         ))
+        models += [
+            ModelData(
+                id=f"{served.name}@{method}", created=created, kind="policy",
+                fingerprint=served.fingerprint, methods=[method],
+            )
+            for method in served.methods
+        ]
     if served.scorer is not None:
         models.append(ModelData(
             id=served.reward_name, created=created, kind="reward",
@@ -250,7 +257,7 @@ def _add_state(app: FastAPI, service: Service, guard: Guard) -> None:
     @app.get("/healthz", responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether requests are taken."""
-        status = "draining" if guard.draining else "ok" if service.batcher.alive else "failed"
+        status = "draining" if guard.draining else "ok" if service.worker.alive else "failed"
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     @app.get("/metrics", response_class=Response)

@@ -15,12 +15,11 @@ from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.forms import CHAT, COMPLETION, ChoiceStream, Form
 from rewardsteer.serving.logprobs import Found, of_prompts
 from rewardsteer.serving.replies import ChatReply, CompletionReply, TokenizeReply, Told, Usage
-from rewardsteer.serving.responses import Response
 from rewardsteer.serving.reward_schema import TokenizeRequest
 from rewardsteer.serving.schema import ChatRequest, CompletionRequest, Guidance
 from rewardsteer.serving.service import Service
-from rewardsteer.serving.settings import check_meaning, settings_of
-from rewardsteer.serving.tickets import Answer, Done, Piece, Ticket
+from rewardsteer.serving.settings import check_meaning, model_settings, settings_of
+from rewardsteer.serving.tickets import Answer, Done, Piece, Response, Ticket
 from rewardsteer.serving.waiting import EventStream
 
 # OpenAI's, of completions; answers in a chat may be as long as the server allows.
@@ -55,7 +54,9 @@ class Generating:
         self._prompts, self._max_tokens, self._raw = prompts, max_tokens, raw
         self._top, self._echo = top, echo
         served = service.served
-        service.check_model(request.model, served.name if served.engine else None)
+        service.check_model(
+            model_settings(request.model, served)[0], served.name if served.engine else None
+        )
         self._read = served.encode_raw if raw else functools.partial(
             served.encode, options=options
         )
@@ -76,7 +77,7 @@ class Generating:
 
     def _check_size(self) -> None:
         limits, config = self._service.limits, self._config
-        drawn = config.n if config.method == "best_of_n" else self._n
+        drawn = self._n * getattr(self._service.served.method(config), "samples", 1)
         rows = len(self._prompts) * drawn
         if rows > limits.max_rows:
             raise bad_request(
@@ -100,12 +101,12 @@ class Generating:
         if self._echo and self._top is not None:
             self._found = await of_prompts(service, http, self._ids, self._top)
         # Whatever can be refused is refused before a stream begins.
-        service.batcher.generate(self._responses)
+        service.worker.generate(self._responses)
         events = service.listen(http, self._ticket)
         if self._request.stream:
             return EventStream(
                 self._chunks(events), service.limits.seconds,
-                lambda: service.batcher.give_up(self._ticket),
+                lambda: service.worker.give_up(self._ticket),
             )
         answers = {
             index: Answer("", [], "length", Cost()) for index in range(len(self._ids) * self._n)
@@ -134,7 +135,7 @@ class Generating:
             ]
         if self._max_tokens != 0:
             self._responses = served.responses(
-                self._ticket, self._service.batcher.outbox, self._ids, self._config, n=self._n,
+                self._ticket, self._ids, self._config, n=self._n,
                 stream=bool(self._request.stream), max_tokens=self._max_tokens, raw=self._raw,
                 top=self._top,
             )
@@ -147,7 +148,8 @@ class Generating:
             if self._echo:
                 text = self._shown[prompt] + text
             if self._top is not None:
-                ids, found = self._ids[prompt], answer.logprobs
+                ids = self._ids[prompt]
+                found: Found = answer.logprobs
                 before: Sequence[int] = ids
                 tokens: Sequence[int] = answer.token_ids
                 if self._echo:

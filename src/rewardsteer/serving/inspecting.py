@@ -51,7 +51,7 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
         return found.model_dump(mode="json")
 
     ticket = Ticket()
-    service.batcher.call(ticket, look(), most=service.limits.inspect_queue)
+    service.worker.call(ticket, look(), most=service.limits.inspect_queue)
     seen: dict[str, Any] = await service.value(http, ticket)
     return seen
 
@@ -74,13 +74,13 @@ async def _ids(
         return prompt, completions[0]
     ticket = Ticket()
     responses = await service.prepare(http, [request.prompt], lambda: served.responses(
-        ticket, service.batcher.outbox, [request.prompt], config, n=1, stream=False,
+        ticket, [request.prompt], config, n=1, stream=False,
         max_tokens=request.max_tokens,
     ))
-    service.batcher.generate(responses)
+    service.worker.generate(responses)
     async with contextlib.aclosing(service.listen(http, ticket)) as events:
         async for event in events:
             if isinstance(event, Done):
-                prompt_ids = list(responses[0].samples[0].row.prompt_ids)
+                prompt_ids = list(responses[0].prompt.token_ids)
                 return prompt_ids, event.answer.token_ids
     raise AssertionError("events end with an answer or an error")

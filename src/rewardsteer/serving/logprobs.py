@@ -50,7 +50,7 @@ async def of_prompts(
                 known[row] = [None, *_likelihoods(policy, row, top)]
         return [known[tuple(row)] for row in prompts]
 
-    service.batcher.call(ticket, steps(), most=service.limits.queue)
+    service.worker.call(ticket, steps(), most=service.limits.queue)
     found: list[Found] = await service.value(http, ticket)
     return found
 

@@ -8,8 +8,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily
 from prometheus_client.registry import Collector
 
 if TYPE_CHECKING:
-    from rewardsteer.serving.batcher import Batcher
     from rewardsteer.serving.text_stage import TextStage
+    from rewardsteer.serving.worker import Worker
 
 _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
@@ -41,9 +41,9 @@ class Metrics:
         """A client hung up before his answer was ready."""
         self._left.inc()
 
-    def watch(self, batcher: "Batcher", texts: "TextStage") -> None:
-        """Tell of a batcher and the stage before it whatever they say when asked."""
-        self.registry.register(_Watch(batcher, texts))
+    def watch(self, worker: "Worker", texts: "TextStage") -> None:
+        """Tell of a worker and the stage before it whatever they say when asked."""
+        self.registry.register(_Watch(worker, texts))
 
     def text(self) -> bytes:
         """In Prometheus' form."""
@@ -51,24 +51,24 @@ class Metrics:
 
 
 class _Watch(Collector):
-    """Asks a batcher whenever somebody asks for the figures."""
+    """Asks a worker whenever somebody asks for the figures."""
 
-    def __init__(self, batcher: "Batcher", texts: "TextStage") -> None:
-        self._batcher, self._texts = batcher, texts
+    def __init__(self, worker: "Worker", texts: "TextStage") -> None:
+        self._worker, self._texts = worker, texts
 
     def collect(self) -> Iterator[Metric]:
-        batcher = self._batcher
+        worker = self._worker
         for name, meaning, value in (
             ("texts_waiting", "Requests whose texts are being tokenized, or wait for it.",
              self._texts.waiting),
-            ("rows_busy", "Rows being decoded.", batcher.busy),
-            ("rows_waiting", "Rows waiting for a place.", batcher.waiting),
-            ("rewards_waiting", "Completions waiting to be scored.", batcher.waiting_rewards),
+            ("rows_busy", "Rows being decoded.", worker.busy),
+            ("rows_waiting", "Rows waiting for a place.", worker.waiting),
+            ("rewards_waiting", "Completions waiting to be scored.", worker.waiting_rewards),
         ):
             yield GaugeMetricFamily(f"rewardsteer_{name}", meaning, value=value)
         for name, meaning, value in (
-            ("steps", "Steps of decoding.", batcher.steps),
-            ("tokens_generated", "Tokens generated.", batcher.tokens),
-            ("completions_scored", "Completions scored.", batcher.scored),
+            ("steps", "Steps of decoding.", worker.steps),
+            ("tokens_generated", "Tokens generated.", worker.tokens),
+            ("completions_scored", "Completions scored.", worker.scored),
         ):
             yield CounterMetricFamily(f"rewardsteer_{name}", meaning, value=value)

@@ -14,7 +14,7 @@ from transformers import PreTrainedTokenizerBase
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompt, encode_prompts
-from rewardsteer.decoding import generate as answers
+from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
@@ -100,7 +100,7 @@ class TextReader:
                 self.template, tokenizer,
             )))
         return self._checked(_written(
-            lambda: answers.encode_request(request, self.template, self._renderer, tokenizer)
+            lambda: encode_request(request, self.template, self._renderer, tokenizer)
         ))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -127,7 +127,7 @@ class TextReader:
         if not ids:
             # The start of a text.
             empty = Request(id=name, prompt="", prompt_ids=[])
-            ids = answers.encode_request(empty, self.template, tokenizer, tokenizer)
+            ids = encode_request(empty, self.template, tokenizer, tokenizer)
         return self._checked(ids)
 
     def encode_bare(self, text: str) -> list[int]:

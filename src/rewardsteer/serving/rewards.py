@@ -1,11 +1,12 @@
 """Completions to be scored: those of many requests are read together."""
 
+import asyncio
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewardsteer.serving.tickets import Outbox, Ticket, Value
+from rewardsteer.serving.tickets import Ticket
 
 
 @dataclass(frozen=True)
@@ -31,6 +32,7 @@ class RewardJob:
         prompt_ids, response_ids: of each completion.
         per_token: whether values of every token are wanted.
         goal: a goal state, for similarities.
+        done: resolved with all rewards.
     """
 
     ticket: Ticket
@@ -39,6 +41,7 @@ class RewardJob:
     per_token: bool = False
     goal: Any = None
     found: dict[int, Reward] = field(default_factory=dict)
+    done: "asyncio.Future[list[Reward]] | None" = None
 
 
 class RewardQueue:
@@ -71,15 +74,14 @@ class RewardQueue:
 
 
 def score_together(
-    scorer: Any, taken: Sequence[tuple[RewardJob, int]], outbox: Outbox, tokens: int
-) -> list[tuple[Ticket, Exception]]:
+    scorer: Any, taken: Sequence[tuple[RewardJob, int]], tokens: int
+) -> list[tuple[RewardJob, Exception]]:
     """Score completions, those that want the same things in one call; tell the requests of which
     these were the last.
 
     Args:
         scorer: the reward model.
         taken: completions.
-        outbox: where values go.
         tokens: read in one forward pass, padding included.
 
     Returns:
@@ -96,16 +98,16 @@ def score_together(
             _score(scorer, rows, tokens)
         except Exception as error:
             if len(jobs) == 1:
-                failed.append((jobs[0].ticket, error))
+                failed.append((jobs[0], error))
                 continue
             # One request's trouble is not that of the others.
             for job in jobs:
                 own = [one for one in rows if one[0] is job]
-                failed += score_together(scorer, own, outbox, tokens)
+                failed += score_together(scorer, own, tokens)
             continue
         for job in jobs:
-            if len(job.found) == len(job.response_ids):
-                outbox.put(job.ticket, Value([job.found[row] for row in sorted(job.found)]))
+            if len(job.found) == len(job.response_ids) and job.done and not job.done.done():
+                job.done.set_result([job.found[row] for row in sorted(job.found)])
     return failed
 
 

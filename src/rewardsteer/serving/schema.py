@@ -28,8 +28,9 @@ class Guidance(Asking):
     """What both kinds of generation may ask; absent: as the server was started.
 
     Attributes:
-        model: the policy's name.
+        model: the policy's name; ``NAME@METHOD`` and ``NAME@best_of_8`` name a method too.
         method: of decoding.
+        method_settings: those of strategies, by name (n, beam, decision_tokens, vote_stop, …).
         weight, weight_schedule, weight_end, target_kl, max_kl: how strongly rewards pull.
         top_k: tokens to draw from, 0 or -1 for all; candidates of args, pargs and cd.
         temperature: 0 takes the best token.
@@ -46,7 +47,8 @@ class Guidance(Asking):
     lenient: ClassVar[bool] = True
 
     model: str | None = Field(default=None, max_length=1024)
-    method: str | None = Field(default=None, max_length=64)
+    method: str | None = Field(default=None, max_length=256)
+    method_settings: dict[str, Any] | None = None
     weight: WeightNumber | None = None
     weight_schedule: Literal["constant", "linear", "cosine"] | None = None
     weight_end: WeightNumber | None = None

@@ -88,7 +88,7 @@ async def written_job(
 
 async def score(service: Service, job: RewardJob, http: Request) -> list[Reward]:
     """The rewards of what is ready; raises `ApiError`."""
-    service.batcher.score(job)
+    service.worker.score(job)
     found: list[Reward] = await service.value(http, job.ticket)
     return found
 

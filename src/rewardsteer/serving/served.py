@@ -10,26 +10,32 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
-from rewardsteer.decoding import generate as answers
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engines.hf import HfEngine
-from rewardsteer.decoding.generate import build_method
-from rewardsteer.decoding.guide import ResponseGuide, TokenGuide
-from rewardsteer.decoding.methods import METHODS, asks_candidates
-from rewardsteer.decoding.sampling import row_generator
-from rewardsteer.decoding.text import GrowingText
-from rewardsteer.errors import ConfigError, DataError, RewardsteerError
+from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.fitting import methods_for
+from rewardsteer.decoding.generate import Method, build_method
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.methods import (
+    METHODS,
+    adds_rewards,
+    asks_candidates,
+    is_guide,
+    wants_goal,
+)
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.checkpoint import GOAL_STATES
 from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Prompt
+from rewardsteer.registry import nearest
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.reading import TextReader
-from rewardsteer.serving.responses import LaneKey, Response
-from rewardsteer.serving.tickets import Outbox, Ticket
+from rewardsteer.serving.tickets import Response, Ticket
 
 
 class Served(TextReader):
@@ -60,7 +66,9 @@ class Served(TextReader):
     ) -> None:
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; got neither.")
-        engine = None if policy is None else HfEngine(policy, tokenizer)
+        engine = None if policy is None else TransformersEngine(
+            policy, tokenizer, Bounds(limits.places, limits.cache_tokens, limits.methods_together)
+        )
         if policy is not None and scorer is not None:
             check_vocabularies(tokenizer, scorer)
         written, renderer = writer_of(template, tokenizer, scorer)
@@ -73,7 +81,7 @@ class Served(TextReader):
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
         self.defaults = self._given = defaults
-        self._methods: dict[DecodingConfig, Any] = {}
+        self._guides: dict[tuple[str, int], Method] = {}
         if self.engine is not None:
             self.defaults = self._complete(defaults)
             self.method(self.defaults)
@@ -97,41 +105,49 @@ class Served(TextReader):
 
     @functools.cached_property
     def methods(self) -> list[str]:
-        """Names of the methods that these models can be guided by."""
+        """Names of the methods that these models can be served with."""
+        fitting = set(methods_for(self.scorer)) if self.scorer is not None else set()
         found = []
-        for name in METHODS.names():
-            try:
-                start = self.start_of(name) | {"mode": "sample"}
-                self.method(DecodingConfig.model_validate(start))
-            except RewardsteerError:
-                continue
-            found.append(name)
+        for name in dict.fromkeys([self._given.method, *METHODS.names()]):
+            kind = METHODS.get(name)
+            fits = name in fitting or kind.needs == "none" or name == self._given.method
+            if kind.wants_goal:
+                fits = self.scorer is not None and bool(self.goals)
+            if fits and self.engine is not None and kind.abilities <= self.engine.abilities:
+                found.append(name)
         return found
 
-    def method(self, config: DecodingConfig) -> TokenGuide | ResponseGuide:
+    def check_method(self, name: str) -> None:
+        """Raise `ConfigError` on a method that this server does not know: a client must not say
+        what is imported here."""
+        if name not in METHODS.names() and name != self._given.method:
+            raise ConfigError(
+                f"Unknown decoding method {name!r}.{nearest(name, METHODS.names())} This server "
+                f"has {', '.join(METHODS.names())}, and what it was started with."
+            )
+
+    def method(self, config: DecodingConfig) -> Method:
         """The method of some settings.
 
         Raises:
-            ConfigError: unknown, or one that does not go token by token or choose in the end.
-            MismatchError: it does not fit the reward model.
+            ConfigError: unknown, or the settings do not fit.
+            MismatchError: it does not fit the reward model, or wants a goal state and there is
+                none.
         """
-        kind = METHODS.get(config.method)
-        if kind.level not in ("token", "response"):
-            raise ConfigError(
-                f"The method {config.method!r} is not served, because it cannot share a batch; use "
-                "'rewardsteer generate'."
-            )
-        # All that a method looks at when it is made, for weights come with the rows. Kept, because
-        # some warn when they are made.
-        chooses = kind.level == "response"
-        plain = DecodingConfig(
-            method=config.method, mode=config.mode, n=config.n if chooses else 1,
-            top_k=config.top_k if asks_candidates(config.method) else 0,
-            batch_size=self.limits.places,
-        )
-        if plain not in self._methods:
-            self._methods[plain] = build_method(plain, self.scorer)
-        return self._methods[plain]
+        if not is_guide(config.method):
+            return build_method(config, self.scorer, self._goal(config.method))
+        # All that a guide looks at when it is made, for weights come with the samples. Kept: guides
+        # that are one share batches, and some warn when they are made.
+        top_k = config.top_k if asks_candidates(config.method) else 0
+        key = config.method, top_k
+        if key not in self._guides:
+            plain = DecodingConfig(method=config.method, top_k=top_k)
+            self._guides[key] = build_method(plain, self.scorer)
+        return self._guides[key]
+
+    def _goal(self, name: str) -> GoalState | None:
+        """The goal state of methods that want one: the first by name."""
+        return self.goals[min(self.goals)] if wants_goal(name) and self.goals else None
 
     def check_candidates(self, config: DecodingConfig) -> None:
         """Raise `ApiError` where a method would ask about too many tokens, or none."""
@@ -141,37 +157,24 @@ class Served(TextReader):
                 f"{MOST_CANDIDATES}; got {config.top_k}.", "top_k",
             )
 
-    def guide_of(self, key: LaneKey) -> TokenGuide:
-        """A fresh guide for a lane."""
-        guide = build_method(DecodingConfig(method=key[0], top_k=key[1]), self.scorer)
-        assert guide.level == "token", "others guide nothing"
-        return guide
-
-    def text_of(self, row: Any, template: Template) -> str:
-        """A finished row's text, without what the template puts around it."""
-        assert self.engine is not None
-        return answers.response_text(row, template, self.engine)
-
     def responses(
-        self, ticket: Ticket, outbox: Outbox, prompts: Sequence[Prompt | list[int]],
-        config: DecodingConfig, *, n: int, stream: bool, max_tokens: int | None, raw: bool = False,
-        top: int | None = None,
+        self, ticket: Ticket, prompts: Sequence[Prompt | list[int]], config: DecodingConfig, *,
+        n: int, stream: bool, max_tokens: int | None, raw: bool = False, top: int | None = None,
     ) -> list[Response]:
         """The responses to make: n of each prompt, prompt by prompt.
 
         The i-th prompt draws what the i-th prompt of `generate` draws with that seed, its first
-        response that is; a further one draws what best_of_n's next sample would.
+        response that is; a further one draws what comes after its samples.
 
         Args:
             ticket: of the request.
-            outbox: where they are told.
             prompts: text, conversations or token ids.
             config: settings of all.
-            n: of each prompt; with best_of_n, ``config.n`` are drawn for the one that is kept.
+            n: of each prompt.
             stream: whether text is told as it grows.
             max_tokens: longest response; None: what the server allows and the models can read.
             raw: prompts are read as they are, and responses are all that the policy writes.
-            top: record log-probabilities, with so many of the likeliest tokens; None: none.
+            top: how many of the likeliest tokens are told with each token; None: nothing is told.
 
         Raises:
             ApiError: a prompt is too long or has unknown tokens.
@@ -179,39 +182,29 @@ class Served(TextReader):
             ConfigError, MismatchError: the settings do not fit.
         """
         assert self.engine is not None
-        method = self.method(config)
-        chooser: Any = None if method.level == "token" else method
-        lane = (config.method if chooser is None else "none", 0)
-        if _unguided(config):
-            # Such a row is the policy's own, and need not pay for a reward model.
-            lane = ("none", 0)
-        elif asks_candidates(config.method):
-            lane = (config.method, config.top_k)
         found: list[Response] = []
         template = Template(kind="text") if raw else self.template
         for number, prompt in enumerate(prompts):
             ids = self.encode_raw(prompt) if raw else self.encode(prompt, str(number))  # type: ignore[arg-type]
-            room = self.room(ids, max_tokens)
-            own = config.model_copy(update={"max_new_tokens": room})
-            for sample in range(n):
-                response = Response(
-                    ticket, len(found), outbox, chooser, stream=stream,
-                    text_of=functools.partial(self.text_of, template=template),
-                )
-                for draw in range(config.n if chooser else 1):
-                    text = None
-                    if config.stop or (stream and chooser is None):
-                        text = GrowingText(
-                            self.engine.tokenizer, ids, template, config.stop,
-                            min_tokens=config.min_tokens,
-                        )
-                    draws = row_generator(config.seed, str(number), sample + draw)
-                    response.add(ids, draws, own, lane, text, top)
-                found.append(response)
+            own = config.model_copy(update={"max_new_tokens": self.room(ids, max_tokens)})
+            # A row that rewards do not steer is the policy's own, and pays for no reward model.
+            method = self.method(
+                own.model_copy(update={"method": "none"}) if _unguided(own) else own
+            )
+            guides = isinstance(method, LogitsGuide)
+            for response in range(n):
+                found.append(Response(
+                    ticket, len(found), Encoded(str(number), ids, template=template), method, own,
+                    first=response * getattr(method, "samples", 1), stream=stream and guides,
+                    top=top,
+                ))
         return found
+
 
 def _unguided(config: DecodingConfig) -> bool:
     """Whether weights of 0 leave nothing of a method that adds rewards."""
+    if not adds_rewards(config.method):
+        return False
     ends = config.weight_end in (None, 0)
     return config.weight == 0 and ends and not config.target_kl
 

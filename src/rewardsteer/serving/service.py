@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 from starlette.requests import Request
 
 from rewardsteer.errors import RewardsteerError
-from rewardsteer.serving.batcher import Batcher
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import ApiError
 from rewardsteer.serving.failures import as_api_error
@@ -17,6 +16,7 @@ from rewardsteer.serving.served import Served
 from rewardsteer.serving.text_stage import TextStage
 from rewardsteer.serving.tickets import Done, Piece, Ticket, Value
 from rewardsteer.serving.waiting import BEGAN, listen
+from rewardsteer.serving.worker import Worker
 
 T = TypeVar("T")
 
@@ -32,21 +32,19 @@ class Service:
     def __init__(self, served: Served, limits: ServingConfig) -> None:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
-        self.batcher = Batcher(
-            served.engine, served.scorer, limits, served.guide_of
-        )
+        self.worker = Worker(served.engine, served.scorer, limits)
         # An idle server reads as many texts as it could take rows, however many come at once.
         self.texts = TextStage(limits.places + limits.queue)
-        self.metrics.watch(self.batcher, self.texts)
+        self.metrics.watch(self.worker, self.texts)
 
     def start(self) -> None:
         """Begin to work; called in the loop that will wait for events."""
-        self.batcher.outbox.open(asyncio.get_running_loop())
-        self.batcher.start()
+        self.worker.outbox.open(asyncio.get_running_loop())
+        self.worker.start()
 
     def stop(self) -> None:
         """End all threads."""
-        self.batcher.close()
+        self.worker.close()
         self.texts.close()
 
     async def prepare(
@@ -82,7 +80,7 @@ class Service:
     ) -> AsyncGenerator[Piece | Done | Value, None]:
         """Events of a request that was queued; see `rewardsteer.serving.waiting.listen`."""
         return listen(
-            http, ticket, self.batcher, self.metrics, self.limits.seconds, self._left(http)
+            http, ticket, self.worker, self.metrics, self.limits.seconds, self._left(http)
         )
 
     async def value(self, http: Request, ticket: Ticket) -> Any:

@@ -20,6 +20,13 @@ _SAME = (
     "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
     "min_tokens", "stop_token_ids", "ignore_eos", "stop",
 )
+# Settings of strategies that a request may give; files of this machine are not for clients.
+_OF_METHODS = frozenset({
+    "n", "beam", "branches", "step_separator", "step_tokens", "max_steps", "entropy_threshold",
+    "segment_min", "segment_tokens", "reward_target", "reward_share", "acceptance",
+    "max_rejections", "reject_share", "decision_tokens", "drop_rule", "drop_threshold",
+    "drop_start", "drop_patience", "vote_stop", "vote_window", "vote_confidence",
+})
 # What only methods that add rewards to next-token logits can use.
 _CONTROLS = ("weight", "weight_schedule", "weight_end", "target_kl", "max_kl")
 
@@ -33,6 +40,17 @@ def settings_of(request: Guidance, served: Served) -> DecodingConfig:
     given: dict[str, Any] = {
         name: getattr(request, name) for name in _SAME if getattr(request, name) is not None
     }
+    if request.best_of is not None:
+        given["n"] = request.best_of
+    for name, value in model_settings(request.model, served)[1].items():
+        if given.setdefault(name, value) != value:
+            raise bad_request(
+                f"The model {request.model!r} stands for {name} = {value!r}, but the request says "
+                f"{given[name]!r}; leave out one of the two.", name,
+            )
+    given |= _method_settings(request)
+    if "method" in given:
+        served.check_method(given["method"])
     _check_stops(request.stops, served)
     given.setdefault("seed", secrets.randbits(31))
     if "weight_end" not in given and given.get("weight_schedule") == "constant":
@@ -44,16 +62,42 @@ def settings_of(request: Guidance, served: Served) -> DecodingConfig:
         given |= {"mode": "greedy"} if greedy else {
             "mode": "sample", "temperature": request.temperature,
         }
-    if request.best_of is not None:
-        given["n"] = request.best_of
     try:
         config = DecodingConfig.model_validate(served.start_of(given.get("method")) | given)
     except ValidationError as error:
         first = error.errors()[0]
-        name = ".".join(str(part) for part in first["loc"]) or None
-        raise bad_request(first["msg"].removeprefix("Value error, "), name) from error
+        param = ".".join(str(part) for part in first["loc"]) or None
+        raise bad_request(first["msg"].removeprefix("Value error, "), param) from error
     _check(request, config, served)
     return config
+
+
+def model_settings(asked: str | None, served: Served) -> tuple[str | None, dict[str, Any]]:
+    """The model that a request names, and the settings for which its name stands.
+
+    ``policy@farma`` is the policy by the method farma, ``policy@best_of_8`` by best_of_n with n =
+    8, ``policy@majority_vote_16`` likewise: for clients that can send nothing else.
+    """
+    if asked is None or not asked.startswith(f"{served.name}@"):
+        return asked, {}
+    method = asked[len(served.name) + 1 :]
+    head, _, count = method.rpartition("_")
+    if method in served.methods or not count.isdecimal():
+        return served.name, {"method": method}
+    return served.name, {
+        "method": "best_of_n" if head == "best_of" else head, "n": min(int(count), 2**31 - 1)
+    }
+
+
+def _method_settings(request: Guidance) -> dict[str, Any]:
+    given = request.method_settings or {}
+    unknown = next((name for name in given if name not in _OF_METHODS), None)
+    if unknown is not None:
+        raise bad_request(
+            f"method_settings knows no {unknown!r}; it has {', '.join(sorted(_OF_METHODS))}.",
+            f"method_settings.{unknown}",
+        )
+    return given
 
 
 def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:

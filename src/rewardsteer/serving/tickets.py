@@ -1,4 +1,4 @@
-"""What passes between the thread that answers HTTP and the one that owns the models. No torch here.
+"""What passes between the thread that answers HTTP and the one that owns the models.
 
 A `Ticket` stands for one request. The models' thread tells it what happened; whoever waits reads
 that as `Event`s, the client's leaving and the end of its time among them.
@@ -10,6 +10,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.records import Cost
 
 _numbers = itertools.count()
@@ -22,20 +25,20 @@ class Answer:
     Attributes:
         text: without what stopped it.
         token_ids: all that were generated, end-of-text included.
-        logprobs: of these, where they were asked for.
         finish_reason: ``stop`` or ``length``.
-        generated: tokens of this response; with best_of_n, of all samples.
-        cost: what it cost; with best_of_n, that of all samples.
+        cost: what it cost, with all samples that the method drew.
         reward: of the response, where the method chose by it.
+        logprobs: of the tokens, where they were asked for.
+        generated: tokens of all samples that the method drew.
     """
 
     text: str
     token_ids: list[int]
     finish_reason: str
     cost: Cost
-    logprobs: Sequence[Any] = ()
-    generated: int = 0
     reward: float | None = None
+    logprobs: Sequence[TokenLogprob] = ()
+    generated: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,36 @@ class Ticket:
     over: bool = False
 
 
+@dataclass(frozen=True)
+class Response:
+    """One response of a request, to be made.
+
+    Attributes:
+        ticket: the request's.
+        index: which of the request's responses this is.
+        prompt: what is answered.
+        method: a guide or strategy.
+        config: how samples are drawn, and the longest response.
+        first: number of the first sample's draws.
+        stream: whether text is told as it grows.
+        top: how many of the likeliest tokens are told with each; None: nothing is told of them.
+    """
+
+    ticket: Ticket
+    index: int
+    prompt: Encoded
+    method: Any
+    config: DecodingConfig
+    first: int = 0
+    stream: bool = False
+    top: int | None = None
+
+    @property
+    def samples(self) -> int:
+        """Most rows that it has at a time."""
+        return int(getattr(self.method, "samples", 1))
+
+
 class Outbox:
     """Events that the models' thread has for the loop, handed over together."""
 
@@ -111,16 +144,18 @@ class Outbox:
         self._loop = loop
 
     def put(self, ticket: Ticket, event: Event) -> None:
-        """Keep an event for `flush`."""
-        if not ticket.over:
-            self._events.append((ticket, event))
+        """Hand over an event, with what else comes in this turn of the models' loop: waking the
+        other one costs more than an event."""
+        if ticket.over:
+            return
+        if not self._events:
+            asyncio.get_running_loop().call_soon(self._flush)
+        self._events.append((ticket, event))
 
-    def flush(self) -> None:
-        """Hand over what was kept; waking the loop costs more than an event."""
-        if self._events:
-            assert self._loop is not None, "open() first"
-            events, self._events = self._events, []
-            self._loop.call_soon_threadsafe(_deliver, events)
+    def _flush(self) -> None:
+        assert self._loop is not None, "open() first"
+        events, self._events = self._events, []
+        self._loop.call_soon_threadsafe(_deliver, events)
 
 
 def _deliver(events: Iterable[tuple[Ticket, Event]]) -> None:

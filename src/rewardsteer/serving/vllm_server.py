@@ -18,8 +18,8 @@ from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template, stored_template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
-from rewardsteer.decoding.engines.vllm_engine import check_device
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
+from rewardsteer.decoding.engines.vllm_start import check_device
 from rewardsteer.decoding.fitting import natural_method
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer

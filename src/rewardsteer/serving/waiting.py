@@ -8,11 +8,11 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from rewardsteer.serving.batcher import Batcher
 from rewardsteer.serving.errors import ApiError, too_slow
 from rewardsteer.serving.failures import as_api_error
 from rewardsteer.serving.metrics import Metrics
 from rewardsteer.serving.tickets import Done, Failed, Gone, Late, Piece, Ticket, Value
+from rewardsteer.serving.worker import Worker
 
 # Where a request's scope says when it came, on the clock of `time.monotonic`.
 BEGAN = "rewardsteer.began"
@@ -25,7 +25,7 @@ class ClientLeft(Exception):  # noqa: N818
 
 
 async def listen(
-    http: Request, ticket: Ticket, batcher: Batcher, metrics: Metrics, seconds: float,
+    http: Request, ticket: Ticket, worker: Worker, metrics: Metrics, seconds: float,
     left: float,
 ) -> AsyncGenerator[Piece | Done | Value, None]:
     """Events of a request that was queued; whoever closes this gives the request up.
@@ -33,7 +33,7 @@ async def listen(
     Args:
         http: the request, its body read.
         ticket: what it waits with.
-        batcher: told when nobody waits any more.
+        worker: told when nobody waits any more.
         metrics: told of clients that left.
         seconds: that a request may take, or wait for its next text.
         left: of these, what it has not spent before.
@@ -63,7 +63,7 @@ async def listen(
     finally:
         late.cancel()
         watcher.cancel()
-        batcher.give_up(ticket)
+        worker.give_up(ticket)
 
 
 async def _watch(http: Request, ticket: Ticket) -> None:

@@ -31,7 +31,7 @@ from rewardsteer.decoding.engines.vllm_settings import (
     read_request,
     read_settings,
 )
-from rewardsteer.decoding.weights import floor_unknown
+from rewardsteer.decoding.guides.weights import floor_unknown
 
 if TYPE_CHECKING:
     from vllm.config import VllmConfig

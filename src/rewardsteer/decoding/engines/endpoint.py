@@ -1,0 +1,183 @@
+"""A server behind an OpenAI-compatible address: requests, what it can do, and what goes wrong."""
+
+import os
+from collections.abc import AsyncGenerator, Sequence
+from typing import Any
+
+from rewardsteer.decoding.memory import EngineError
+from rewardsteer.errors import ConfigError, DataError
+
+KEY_ENV = "OPENAI_API_KEY"
+_RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
+_TIMEOUT, _CONNECT_TIMEOUT = 600.0, 10.0  # seconds
+_SHOWN = 300  # characters of a server's message
+
+
+class Endpoint:
+    """A server, asked through the package openai.
+
+    Args:
+        url: its base address, ending in ``/v1``.
+        model: the model's name there; None: the only one.
+        key_env: environment variable that holds the key; a server that wants none needs none.
+        timeout: seconds to wait for an answer.
+
+    Attributes:
+        longest: tokens that prompt and response may have together; None where it does not say.
+
+    Raises:
+        ConfigError: the package is not installed; the server cannot be reached, refuses the key, or
+            does not serve the model.
+    """
+
+    def __init__(
+        self, url: str, model: str | None = None, *, key_env: str = KEY_ENV,
+        timeout: float = _TIMEOUT,
+    ) -> None:
+        try:
+            import openai
+        except ImportError as error:
+            raise ConfigError(
+                "The engine openai needs the package openai, which is not installed; run pip "
+                "install 'rewardsteer[openai]', or use another engine."
+            ) from error
+        self.url, self._key_env, self._timeout = url, key_env, timeout
+        self._library: Any = openai
+        # The client insists on a key; servers that want none ignore it.
+        self._options: dict[str, Any] = {
+            "base_url": url, "api_key": os.environ.get(key_env) or "none",
+            "timeout": openai.Timeout(timeout, connect=_CONNECT_TIMEOUT),
+        }
+        self._client: Any = openai.AsyncOpenAI(**self._options, max_retries=_RETRIES)
+        self.model, self.longest = self._find(model)
+
+    def _find(self, model: str | None) -> tuple[str, int | None]:
+        """The model's name and its greatest length."""
+        with self._library.OpenAI(**self._options, max_retries=1) as client:
+            try:
+                listed = getattr(client.models.list(), "data", None)
+            except self._library.NotFoundError:
+                listed = []  # Not every server has such a list.
+            except self._library.OpenAIError as error:
+                raise self.failure(error) from error
+        if listed is None:
+            raise self.failure("its list of models is none")
+        served = {one.id: getattr(one, "max_model_len", None) for one in listed}
+        names = ", ".join(served) or "none"
+        if model is None and len(served) != 1:
+            raise ConfigError(
+                f"The server {self.url} names these models: {names}; say which one (--model)."
+            )
+        name = model or next(iter(served))
+        if served and name not in served:
+            raise ConfigError(
+                f"The server {self.url} does not serve the model {name!r}; it names these: {names}."
+            )
+        return name, served.get(name)
+
+    def abilities(self, ids: Sequence[int], text: str) -> set[str]:
+        """What it can do with prompts that are written on this side, found out with one of a few
+        tokens; nothing where it takes none.
+
+        Raises:
+            ConfigError: it cannot be reached, or refuses.
+        """
+        asked: list[dict[str, Any]] = [
+            {"prompt": list(ids), "logprobs": 1, "extra_body": {"return_token_ids": True}},
+            {"prompt": text, "logprobs": 1}, {"prompt": text},
+        ]
+        lib = self._library
+        with lib.OpenAI(**self._options, max_retries=1) as client:
+            for body in asked:
+                try:
+                    reply = client.completions.create(model=self.model, max_tokens=1, **body)
+                    choice = _choices(reply)[0]
+                except (lib.BadRequestError, lib.UnprocessableEntityError):
+                    continue
+                except lib.NotFoundError:
+                    return set()
+                except (lib.OpenAIError, LookupError) as error:
+                    raise self.failure(error) from error
+                found = {"extend"}
+                if (choice.model_extra or {}).get("token_ids"):
+                    found.add("token_ids")
+                if choice.logprobs is not None and choice.logprobs.token_logprobs:
+                    found.add("logprobs")
+                return found
+        return set()
+
+    async def ask(
+        self, body: dict[str, Any], extra: dict[str, Any], *, stream: bool
+    ) -> AsyncGenerator[Any, None]:
+        """The reply to a request, in pieces where it is to be streamed; closing the iterator gives
+        the request up.
+
+        Args:
+            body: ``prompt`` or ``messages``.
+            extra: all other fields.
+            stream: whether pieces are wanted.
+
+        Raises:
+            DataError: the server refuses this request alone.
+            EngineError: it cannot go on.
+        """
+        lib = self._library
+        api = self._client.chat if "messages" in body else self._client
+        if stream:
+            extra = extra | {"stream_options": {"include_usage": True}}
+        try:
+            reply = await api.completions.create(
+                model=self.model, stream=stream, extra_body=extra, **body
+            )
+            if not stream:
+                _choices(reply)
+                yield reply
+                return
+            async with reply as pieces:
+                async for piece in pieces:
+                    yield piece
+        except (lib.BadRequestError, lib.UnprocessableEntityError) as error:
+            raise DataError(f"The server refuses this prompt: {_shown(error)}") from error
+        except (lib.OpenAIError, LookupError) as error:
+            raise EngineError(self.failure(error)) from error
+
+    async def close(self) -> None:
+        """Close its connections."""
+        await self._client.close()
+
+    def failure(self, error: Exception | str) -> ConfigError:
+        """What to tell of an error that ends the run."""
+        lib, where = self._library, f"The server {self.url}"
+        busy = getattr(error, "status_code", None) in (429, 503)
+        if isinstance(error, lib.AuthenticationError | lib.PermissionDeniedError):
+            told = (f"refuses the key; put a valid one into the environment variable "
+                    f"{self._key_env} (another name: --key-env).")
+        elif isinstance(error, lib.APITimeoutError):
+            told = (f"has not answered within {self._timeout:g} seconds; check that it runs, or "
+                    "lower the batch size or the responses' length.")
+        elif isinstance(error, lib.APIConnectionError):
+            told = (f"cannot be reached ({error.__cause__ or error}); check the address (it ends "
+                    "in /v1) and that the server runs.")
+        elif isinstance(error, lib.NotFoundError):
+            told = (f"has no such path or model ({_shown(error)}); check the address (it ends in "
+                    f"/v1) and the model's name ({self.model}).")
+        elif busy:
+            told = (f"is too busy: it has refused a request {_RETRIES + 1} times; lower the batch "
+                    "size, or go on later with --resume.")
+        else:
+            told = f"does not work: {_shown(error)}"
+        return ConfigError(f"{where} {told}")
+
+
+def _choices(reply: Any) -> Any:
+    """Raise `LookupError` where a reply holds no response."""
+    choices = getattr(reply, "choices", None)
+    if not choices:
+        raise LookupError("an answer with status 200 that is no completion")
+    return choices
+
+
+def _shown(error: Exception | str) -> str:
+    """A server's own words, without the rest of its answer."""
+    text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
+    return text[0][:_SHOWN].rstrip(".") + "."

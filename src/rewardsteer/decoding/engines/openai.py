@@ -1,0 +1,217 @@
+"""The openai engine: any server behind an OpenAI-compatible address.
+
+Prompts are written on this side where the policy's tokenizer is given. Servers that take and return
+token ids (vLLM's) are asked in those; others in texts, and then the reward model reads texts.
+Without a tokenizer the server writes conversations, and gives whole responses alone.
+"""
+
+import asyncio
+import random
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+
+from rewardsteer.data.template import Template, writer_of
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import policy_settings, with_defaults
+from rewardsteer.decoding.engine import Ability, Encoded
+from rewardsteer.decoding.engines.endpoint import KEY_ENV, Endpoint
+from rewardsteer.decoding.engines.openai_sample import OpenAISample
+from rewardsteer.decoding.engines.registry import check_abilities
+from rewardsteer.decoding.generate import Method, answer, same_tokens
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.policy import stop_ids
+from rewardsteer.decoding.prompts import Prepared, prepare, show_request
+from rewardsteer.decoding.requests import Request, as_requests
+from rewardsteer.errors import ConfigError
+from rewardsteer.records import Generation, Prompt
+
+# Fields with vLLM's names, which not every server knows, and the values that change nothing.
+_FIELDS: dict[str, Any] = {
+    "temperature": None, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
+    "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": (), "ignore_eos": False,
+}
+
+
+class OpenAIEngine:
+    """A server; see `rewardsteer.decoding.engine.Engine`.
+
+    Args:
+        endpoint: the server.
+        tokenizer: the policy's; None: the server writes prompts.
+        settings: the policy's ``generation_config``, which counts where a run leaves settings open;
+            None: the server's own counts.
+        places: requests at a time.
+
+    Attributes:
+        gives_ids: it is asked in token ids.
+        reason: why it can do less than other servers; "" where it does not.
+
+    Raises:
+        ConfigError: the server cannot be reached, or refuses.
+    """
+
+    name = "openai"
+    stride = 16
+
+    def __init__(
+        self, endpoint: Endpoint, tokenizer: Any = None, settings: Any = None, *, places: int = 8
+    ) -> None:
+        self.endpoint, self.tokenizer, self.settings = endpoint, tokenizer, settings
+        self.stop_ids: frozenset[int] = frozenset()
+        self.reason, found = "without the policy's tokenizer", set[str]()
+        if tokenizer is not None:
+            self.stop_ids = stop_ids(settings, tokenizer)
+            start = next(iter(sorted(self.stop_ids)), 0)
+            found = endpoint.abilities([start], "Hello")
+            self.reason = "" if found else f"{endpoint.url} does not complete texts"
+        self.abilities: frozenset[Ability] = frozenset({"abort", *found})  # type: ignore[arg-type]
+        self.chats, self.gives_ids = "extend" not in found, "token_ids" in found
+        self._places, self._busy = asyncio.Semaphore(places), 0
+        self._clock, self._last = 0.0, 0.0
+
+    def start(
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
+    ) -> OpenAISample:
+        """A sample without any token."""
+        return OpenAISample(
+            self, prompt, index, config, draws=draws, log_probabilities=log_probabilities, top=top
+        )
+
+    async def room(self) -> None:
+        """Return once a request can be sent at once."""
+        async with self._places:
+            pass
+
+    async def close(self) -> None:
+        """Close the connections; the server gives up what still runs."""
+        await self.endpoint.close()
+
+    @asynccontextmanager
+    async def place(self) -> AsyncIterator[Callable[[], float]]:
+        """A request's place; gives its share of the time so far, in seconds."""
+        async with self._places:
+            self._tick()
+            self._busy, begin = self._busy + 1, self._clock
+            try:
+                yield lambda: self._tick() - begin
+            finally:
+                self._tick()
+                self._busy -= 1
+
+    def _tick(self) -> float:
+        """Seconds of a request that has run all the time, beside those that ran."""
+        now = time.perf_counter()
+        self._clock += (now - self._last) / max(1, self._busy)
+        self._last = now
+        return self._clock
+
+    def ask(
+        self, sample: OpenAISample, wanted: int, separator: str, *, stream: bool
+    ) -> AsyncGenerator[Any, None]:
+        """Ask for so many tokens of a sample, with a seed from its own draws."""
+        extra = self._fields(sample.config) | {
+            "max_tokens": wanted, "seed": sample.draws.getrandbits(63),
+        }
+        ban = min(wanted, sample.config.min_tokens - sample.length)
+        if ban > 0:
+            extra["min_tokens"] = ban
+        if separator and self.gives_ids:
+            extra |= {
+                "stop": [*sample.config.stop, separator], "include_stop_str_in_output": True
+            }
+        if self.chats:
+            return self.endpoint.ask({"messages": _messages(sample.prompt)}, extra, stream=stream)
+        if "logprobs" in self.abilities and (
+            sample.log_probability is not None or sample.top is not None or (stream and separator)
+        ):
+            extra |= {"logprobs": max(1, sample.top or 0)}
+            if sample.top is not None:
+                extra["return_tokens_as_token_ids"] = True
+        if self.gives_ids:
+            extra["return_token_ids"] = True
+        return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=stream)
+
+    def _prompt(self, sample: OpenAISample) -> list[int] | str:
+        ids = list(sample.prompt.token_ids)
+        if self.gives_ids:
+            return [*ids, *sample.token_ids]
+        # The server puts the begin of a text before it.
+        ids = ids[ids[:1] == [self.tokenizer.bos_token_id] :]
+        text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        return text + sample.written
+
+    def _fields(self, config: DecodingConfig) -> dict[str, Any]:
+        """Settings as the server takes them; what is open is left to it."""
+        fields = {
+            name: value for name, neutral in _FIELDS.items() if name in config.model_fields_set
+            and ((value := getattr(config, name)) != neutral or self.gives_ids)
+        }
+        if config.mode == "greedy":
+            fields["temperature"] = 0
+        if config.logit_bias:
+            fields["logit_bias"] = {str(token): value for token, value in config.logit_bias}
+        if config.stop:
+            fields["stop"] = list(config.stop)
+        return fields
+
+
+def _messages(prompt: Encoded) -> list[dict[str, Any]]:
+    if isinstance(prompt.given, str):
+        return [{"role": "user", "content": prompt.given}]
+    return [message.model_dump() for message in prompt.given]
+
+
+def generate(
+    url: str, prompts: Sequence[Prompt | Request], method: Method, config: DecodingConfig, *,
+    model: str | None = None, tokenizer: Any = None, template: Template | None = None,
+    label: str = "", key_env: str = KEY_ENV, settings: Any = None,
+) -> Iterator[Generation]:
+    """Answer prompts by a server; as `rewardsteer.decoding.generate.generate`, but for
+
+    Args:
+        url: base address of the server, ending in ``/v1``.
+        model: the policy's name there; None: the only one.
+        tokenizer: the policy's; without one the server writes prompts, and methods that extend
+            responses are refused.
+        key_env: environment variable that holds the server's key.
+        settings: the policy's ``generation_config``; default: that of the tokenizer's folder, else
+            the server's own counts.
+
+    Raises:
+        ConfigError: the server cannot be reached, refuses, or cannot do what the method needs.
+        DataError: repeated ids, or a prompt that is too long.
+    """
+    if tokenizer is not None and settings is None:
+        settings = policy_settings(tokenizer.name_or_path)
+    requests = as_requests(prompts)
+    endpoint = Endpoint(url, model, key_env=key_env)
+    engine = OpenAIEngine(endpoint, tokenizer, settings, places=config.batch_size)
+    check_abilities(engine, method)
+    _check_penalties(method, config)
+    if settings is not None:
+        config = with_defaults(config, settings)
+    if engine.chats:
+        template = Template(kind="text")
+        ready = [Prepared(one, show_request(one, template, None)) for one in requests]
+        return answer(engine, ready, method, config, template, label or method.name)
+    scorer = method.scorer
+    known = scorer is not None and same_tokens(tokenizer, scorer)
+    template, renderer = writer_of(template, tokenizer, scorer if known else None)
+    limits = {"policy": endpoint.longest}
+    ready = prepare(
+        requests, template, renderer, tokenizer, limits, config, vocabulary=len(tokenizer)
+    )
+    return answer(engine, ready, method, config, template, label or method.name)
+
+
+def _check_penalties(method: Method, config: DecodingConfig) -> None:
+    """A server counts what is in the response; of one that is extended it sees the last part."""
+    if "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
+        raise ConfigError(
+            f"The method {method.name!r} extends responses, and a server counts tokens for "
+            "presence_penalty and frequency_penalty in the last extension alone; use "
+            "repetition_penalty, or the engine transformers."
+        )

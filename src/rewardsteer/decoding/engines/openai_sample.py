@@ -1,0 +1,240 @@
+"""A sample of the openai engine: every extension is a request with all that was written so far."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from contextlib import aclosing
+from typing import TYPE_CHECKING, Any, Literal
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Aborted, Encoded, Stop
+from rewardsteer.decoding.sampling import TokenLogprob
+from rewardsteer.decoding.text import GrowingText, response_text
+from rewardsteer.errors import DataError
+from rewardsteer.records import Cost
+
+if TYPE_CHECKING:
+    from rewardsteer.decoding.engines.openai import OpenAIEngine
+
+
+class OpenAISample:
+    """See `rewardsteer.decoding.engine.Sample`; besides:
+
+    Attributes:
+        written: by the server so far, as texts.
+    """
+
+    def __init__(
+        self, engine: "OpenAIEngine", prompt: Encoded, index: int, config: DecodingConfig, *,
+        draws: random.Random, log_probabilities: bool = False, top: int | None = None,
+        origin: "OpenAISample | None" = None,
+    ) -> None:
+        self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
+        self.draws, self.top, self.origin = draws, top, origin
+        self.token_ids: list[int] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.stop_reason: int | str | None = None
+        self.log_probability: float | None = 0.0 if log_probabilities else None
+        self.logprobs: list[TokenLogprob] = []
+        self.cost = Cost()
+        self.aborted = False
+        self.written, self._count = "", 0
+        self._request: asyncio.Task[None] | None = None
+        self._told: Callable[[str], None] | None = None
+        self._follower: GrowingText | None = None
+
+    @property
+    def length(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids) or self._count
+
+    @property
+    def text(self) -> str:
+        """Of the response so far, without the template's frame and cut at a stop string."""
+        template = self.prompt.template
+        if not self.token_ids:
+            opening, _, closing = template.response.partition("{response}")
+            return self.written.removeprefix(opening).removesuffix(closing)
+        if isinstance(self.stop_reason, str):
+            return self._following().text
+        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
+        return response_text(self.engine.tokenizer, self.prompt.token_ids, ids, template)
+
+    @property
+    def response_ids(self) -> Sequence[int]:
+        """Tokens of the response as it is given out: without a stop string."""
+        if isinstance(self.stop_reason, str) and self.token_ids:
+            return self._following().kept(self.token_ids)
+        return self.token_ids
+
+    @property
+    def stop_token(self) -> Sequence[int]:
+        """The token that ended it; none where it was cut off."""
+        return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
+
+    async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
+        """Add up to so many tokens."""
+        left = self.config.max_new_tokens - self.length
+        wanted = left if tokens is None else min(tokens, left)
+        if self.aborted:
+            raise Aborted
+        if self.finish_reason is not None or wanted <= 0:
+            return
+        request = asyncio.get_running_loop().create_task(
+            self._grow(wanted, "" if stop is None else stop.text)
+        )
+        self._request = request
+        try:
+            await asyncio.wait([request])
+        finally:
+            # Whoever waited may have been cancelled; the server hears of it by its connection.
+            request.cancel()
+        if not request.cancelled():
+            request.result()
+
+    def listen(self, told: Callable[[str], None]) -> None:
+        """Have new text told once further tokens cannot change it."""
+        self._told = told
+
+    def revise(
+        self, token_ids: Sequence[int], finish_reason: Literal["stop", "length"] | None = None
+    ) -> None:
+        """Go on from other tokens; for servers that give token ids."""
+        self.token_ids, self.finish_reason = list(token_ids), finish_reason
+        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
+        self._follower, self._count = None, 0
+        del self.logprobs[len(self.token_ids) :]
+
+    def fork(self, index: int, draws: random.Random) -> "OpenAISample":
+        """Another sample that goes on from here."""
+        other = OpenAISample(
+            self.engine, self.prompt, index, self.config, draws=draws, top=self.top, origin=self
+        )
+        other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
+        other.log_probability = self.log_probability
+        other.written, other._count = self.written, self._count
+        return other
+
+    def abort(self) -> None:
+        """Nobody needs it any more; a request that runs is given up."""
+        self.aborted = True
+        if self._request is not None:
+            self._request.cancel()
+
+    # --- one request ----------------------------------------------------------------------------
+
+    async def _grow(self, wanted: int, separator: str) -> None:
+        engine, begin, length = self.engine, len(self.written), self.length
+        # Without token ids nothing tells a separator from an end: it is looked for here.
+        seeks = "" if engine.gives_ids else separator
+        usage = choice = None
+        async with engine.place() as share, aclosing(engine.ask(
+            self, wanted, separator, stream=bool(seeks) or self._told is not None
+        )) as replies:
+            async for reply in replies:
+                usage = reply.usage or usage
+                for choice in reply.choices[:1]:
+                    self._take(choice, begin, seeks)
+                if seeks and seeks in self.written[begin:]:
+                    choice = None
+                    break
+        self._charge(usage, length, begin, share())
+        if choice is not None:
+            self._end(choice, self.length - length < wanted, separator)
+        elif self.length >= self.config.max_new_tokens:
+            self.finish_reason = "length"
+
+    def _take(self, choice: Any, begin: int, seeks: str) -> None:
+        """New text, and tokens; up to the one with the separator that is looked for."""
+        part = getattr(choice, "message", None) or getattr(choice, "delta", None)
+        text = (choice.text if part is None else part.content) or ""
+        ids = (choice.model_extra or {}).get("token_ids") or []
+        known = None if part is not None else choice.logprobs
+        values = list(known.token_logprobs or []) if known is not None else []
+        if seeks:
+            pieces = list(known.tokens or []) if known is not None else []
+            pieces = pieces if "".join(pieces) == text else [text]
+            for number, piece in enumerate(pieces):
+                self.written += piece
+                found = self.written.find(seeks, begin)
+                if found >= 0:
+                    if len(pieces) == 1:
+                        self.written = self.written[: found + len(seeks)]
+                    values = values[: number + 1] if len(pieces) > 1 else values
+                    break
+        else:
+            self.written += text
+        self.token_ids += ids
+        if self.log_probability is not None:
+            self.log_probability += sum(values)
+        if self.top is not None and known is not None:
+            self.logprobs += [
+                TokenLogprob(value, _best(best, self.top) if self.engine.gives_ids else [])
+                for value, best in zip(values, known.top_logprobs or [], strict=False)
+            ]
+        if self._told is not None:
+            self._tell(self._following().add(self.token_ids) if ids else text)
+
+    def _end(self, choice: Any, short: bool, separator: str) -> None:
+        """What the server says of why it stopped."""
+        reason = choice.finish_reason
+        stopped = (choice.model_extra or {}).get("stop_reason")
+        if reason not in ("stop", "length"):
+            raise DataError(
+                f"The server ended a response to {self.prompt.id!r} for the reason {reason!r} "
+                "instead of stop or length."
+            )
+        if reason == "length":
+            # A server whose own limit is reached gives less than was wanted.
+            over = short or self.length >= self.config.max_new_tokens
+            self.finish_reason = "length" if over else None
+        elif not separator or stopped != separator or separator in self.config.stop:
+            self.finish_reason = "stop"
+            self.stop_reason = stopped
+            if stopped is None and self.token_ids:
+                self.stop_reason = self.token_ids[-1]
+        elif self.length >= self.config.max_new_tokens:
+            self.finish_reason = "length"
+        if self.finish_reason is not None and self._told is not None and self.token_ids:
+            written, ids = self._following(), self.token_ids
+            ids = ids[: len(ids) - len(self.stop_token)]
+            if not written.stopped:
+                self._tell(written.finish(ids, self.text))
+
+    def _charge(self, usage: Any, length: int, begin: int, seconds: float) -> None:
+        tokenizer = self.engine.tokenizer
+        if self.token_ids:
+            new = len(self.token_ids) - length
+        elif usage is not None:
+            new = int(usage.completion_tokens)
+        else:
+            new = len(tokenizer.encode(self.written[begin:], add_special_tokens=False))
+        self._count = length + new
+        read = len(self.prompt.token_ids) + length
+        if usage is not None:
+            details = getattr(usage, "prompt_tokens_details", None)
+            read = usage.prompt_tokens - (getattr(details, "cached_tokens", None) or 0)
+        self.cost += Cost(
+            new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read + new, seconds=seconds
+        )
+
+    def _following(self) -> GrowingText:
+        """The text of tokens, cut at stop strings."""
+        if self._follower is None:
+            self._follower = GrowingText(
+                self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
+                self.config.stop, min_tokens=self.config.min_tokens,
+            )
+            if self._told is None:
+                self._follower.add(self.token_ids)
+        return self._follower
+
+    def _tell(self, piece: str) -> None:
+        if piece and self._told is not None:
+            self._told(piece)
+
+
+def _best(found: dict[str, float] | None, top: int) -> list[tuple[int, float]]:
+    """The likeliest tokens, which the server names ``token_id:N``."""
+    ranked = sorted((found or {}).items(), key=lambda item: -item[1])[:top]
+    return [(int(name.partition(":")[2]), value) for name, value in ranked]

@@ -1,0 +1,116 @@
+"""Which waiting samples are decoded next: in order, within rows, caches and methods at a time."""
+
+from collections import deque
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
+
+from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+
+# New rows enter once this share of the places is free. An entry is a forward pass of its own; with
+# many places some row ends at nearly every step, and one pass for each would double their number.
+_FREE_SHARE = 8
+# After running out of memory, so many steps without trouble let twice as many rows in.
+_CALM = 64
+
+
+@dataclass(frozen=True)
+class Bounds:
+    """What is decoded together at most.
+
+    Attributes:
+        places: rows.
+        cache_tokens: tokens, prompts and responses at their longest, that rows may have in caches;
+            a row that is longer alone is decoded alone. None: no bound.
+        guides: guides that are decoded in turn; each costs a forward pass of the policy at every
+            step. None: no bound.
+    """
+
+    places: int = 8
+    cache_tokens: int | None = None
+    guides: int | None = None
+
+
+class Admission:
+    """The samples that wait. The first one is never overtaken, so none waits for ever.
+
+    Args:
+        bounds: of what is decoded together.
+    """
+
+    def __init__(self, bounds: Bounds) -> None:
+        self.bounds = bounds
+        self._waiting: deque[TransformersSample] = deque()
+        self._places = bounds.places
+        self._calm = 0
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def put(self, sample: TransformersSample) -> None:
+        """A sample that comes last, or, where it has begun, first."""
+        if sample.token_ids:
+            self._waiting.appendleft(sample)
+        else:
+            self._waiting.append(sample)
+
+    def put_back(self, samples: Iterable[TransformersSample]) -> None:
+        """Samples that had entered and come first, in their order."""
+        self._waiting.extendleft(reversed(list(samples)))
+
+    def take_all(self) -> list[TransformersSample]:
+        """All of them; nothing waits any more."""
+        waiting = list(self._waiting)
+        self._waiting.clear()
+        return waiting
+
+    def drop(self, sample: TransformersSample) -> None:
+        """Forget a sample."""
+        if sample in self._waiting:
+            self._waiting.remove(sample)
+
+    def take(self, working: Collection[TransformersSample]) -> list[TransformersSample]:
+        """Samples that enter now.
+
+        Args:
+            working: those that are being decoded.
+        """
+        entering: list[TransformersSample] = []
+        guides = {id(sample.guide) for sample in working}
+        tokens = sum(_longest(sample) for sample in working)
+        for _ in range(entries(len(working), self._places)):
+            if not self._waiting:
+                break
+            sample = self._waiting[0]
+            tokens += _longest(sample)
+            guides.add(id(sample.guide))
+            if (working or entering) and not self._fits(tokens, len(guides)):
+                break
+            entering.append(self._waiting.popleft())
+        return entering
+
+    def _fits(self, tokens: int, guides: int) -> bool:
+        bounds = self.bounds
+        return (bounds.cache_tokens is None or tokens <= bounds.cache_tokens) and (
+            bounds.guides is None or guides <= bounds.guides
+        )
+
+    def too_many(self, rows: int) -> None:
+        """So many rows together ran out of memory."""
+        self._places, self._calm = max(1, rows // 2), 0
+
+    def went_well(self) -> None:
+        """A step without trouble."""
+        self._calm += 1
+        if self._calm >= _CALM and self._places < self.bounds.places:
+            self._places, self._calm = min(2 * self._places, self.bounds.places), 0
+
+
+def entries(busy: int, places: int) -> int:
+    """How many new rows may enter now: none while too few places are free to be worth a pass."""
+    free = places - busy
+    return free if free >= max(1, places // _FREE_SHARE) or not busy else 0
+
+
+def _longest(sample: TransformersSample) -> int:
+    """Tokens that a row may come to."""
+    return len(sample.prompt_ids) + sample.config.max_new_tokens

@@ -1,0 +1,279 @@
+"""The batched decoding loop: rows enter, are read, draw; those that stop make place for others.
+
+A step has two halves. `Batch.read` reads what is new of every row and gives the samples that stop
+before their next token; `Batch.draw` adds a token to every row that still asks for one. Rows of
+different ages and lengths share a batch, and a new one is read beside the others, so what the
+counters say of a row is exactly what that row cost.
+
+A row that cannot go on (its logits, rewards or scores are no numbers, or what is asked after its
+tokens raises) fails alone: `TransformersSample.error` is set, and the others are what they would
+have been without it.
+
+The continuous batching of transformers (5.19) does not serve here: it takes no logits processors
+but those it makes of the generation settings, tells them of a row its last token alone, and draws
+from one generator for all, so that a row's draws would depend on what else is in the batch.
+
+Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
+"""
+
+import time
+from collections import deque
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.guides.prefix import Prefix, Reads, check_numbers
+from rewardsteer.decoding.guides.session import GuideSession
+from rewardsteer.decoding.guides.weights import RowWeights
+from rewardsteer.decoding.penalties import penalized
+from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
+from rewardsteer.models.prefix_state import NEW, left_pad
+from rewardsteer.records import Cost
+
+
+@dataclass
+class _Seat:
+    """A row, and what the counters of its place said when its cost was last told."""
+
+    sample: TransformersSample
+    reads: Reads = field(default_factory=Reads)
+    forwards: int = 0
+    tokens: int = 0
+    seconds: float = 0.0
+    drawn: int = 0
+    length: int = 0
+
+
+class Batch:
+    """The rows of one guide.
+
+    Args:
+        reader: answers with the policy's next-token logits (`PrefixReader`).
+        session: the guide's, fresh.
+        weights: of the guide; set to the rows' own at every step.
+
+    Attributes:
+        drawn: tokens of the last step.
+    """
+
+    def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
+        self._reader, self._session, self._weights = reader, session, weights
+        self._seats: list[_Seat | None] = []
+        self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
+        self._prefix: Prefix | None = None
+        self._logits = self._scores = torch.empty(0, 0)
+        self._stale = False
+        self.drawn = 0
+
+    @property
+    def samples(self) -> list[TransformersSample]:
+        """Those that have a row."""
+        return [seat.sample for seat in self._seats if seat is not None]
+
+    def has(self, sample: TransformersSample) -> bool:
+        """Whether a sample has a row."""
+        return any(seat is not None and seat.sample is sample for seat in self._seats)
+
+    @property
+    def growing(self) -> int:
+        """Rows that ask for tokens."""
+        return sum(sample.growing for sample in self.samples)
+
+    @torch.no_grad()
+    def read(self, entering: Sequence[TransformersSample]) -> list[TransformersSample]:
+        """Let samples enter, and read what is new of all rows; those that stop before their next
+        token. Rows that ask for none are taken out, and what was read of them is held.
+
+        Some row must ask. After an exception the batch is of no use.
+        """
+        began = time.perf_counter()
+        self._arrange(entering)
+        rows = self.samples
+        for sample in rows:
+            sample.revised = False
+        steps = [len(sample.token_ids) for sample in rows]
+        names = [sample.name for sample in rows]
+        prefix = self._prefix = Prefix(self._ids, self._mask, steps, names)
+        self._weights.rows = [sample.weight for sample in rows]
+        self._logits = self._reader.sync(self._ids, self._mask)
+        self._scores = self._session.scores(prefix, self._logits)
+        # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
+        check_numbers(self._logits, self._scores, prefix)
+        stopping = self._unsure(rows, prefix)
+        for sample in stopping:
+            sample.growing = False
+        self._share(time.perf_counter() - began)
+        self.charge(stopping)
+        return stopping
+
+    def _unsure(
+        self, rows: Sequence[TransformersSample], prefix: Prefix
+    ) -> list[TransformersSample]:
+        if all(sample.stop.entropy is None for sample in rows):
+            return []
+        shares = self._logits.float().softmax(dim=-1)
+        entropies = torch.special.entr(shares).sum(dim=-1).tolist()
+        return [
+            sample for place, sample in enumerate(rows)
+            if sample.growing and place not in prefix.failed and sample.unsure(entropies[place])
+        ]
+
+    @torch.no_grad()
+    def draw(self) -> list[TransformersSample]:
+        """Add a token to every row that asks for one and whose tokens are those that were read; the
+        rows that stopped with it, or failed."""
+        began, prefix = time.perf_counter(), self._prefix
+        assert prefix is not None, "read() first"
+        rows = self.samples
+        active = [
+            place for place, sample in enumerate(rows)
+            if sample.growing and not sample.revised and place not in prefix.failed
+        ]
+        tokens, self.drawn = self._pick(rows, active), len(active)
+        for place, error in prefix.failed.items():
+            rows[place].error, rows[place].growing = error, False
+        for place in active:
+            rows[place].add(tokens[place])
+        self._grow(rows, active, tokens)
+        self._share(time.perf_counter() - began)
+        drawn = [rows[place] for place in (*active, *prefix.failed) if not rows[place].growing]
+        self.charge(drawn)
+        # Those that ended keep their rows until the next step: their programs may take tokens back.
+        return drawn
+
+    def _pick(self, rows: Sequence[TransformersSample], active: Sequence[int]) -> list[int]:
+        """Next tokens of the active rows; 0 for the others."""
+        tokens = [0] * len(rows)
+        if not active:
+            return tokens
+        every = len(active) == len(rows)
+        scores = self._scores if every else self._scores[list(active)]
+        some = [rows[place] for place in active]
+        configs = [sample.config for sample in some]
+        scores = penalized(scores, some, configs, some[0].engine.stop_ids)
+        picked = pick_each(scores, [sample.draws for sample in some], configs)
+        for place, token in zip(active, picked, strict=True):
+            tokens[place] = token
+        self._record(rows, active, tokens)
+        return tokens
+
+    def _record(
+        self, rows: Sequence[TransformersSample], active: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """Tell the tokens' log-probabilities to the samples that want them."""
+        asking = [
+            place for place in active
+            if rows[place].log_probability is not None or rows[place].top is not None
+        ]
+        if not asking:
+            return
+        most = max(rows[place].top or 0 for place in asking)
+        found = log_probabilities(
+            self._logits[asking], [tokens[place] for place in asking], most
+        )
+        for place, one in zip(asking, found, strict=True):
+            sample = rows[place]
+            if sample.log_probability is not None:
+                sample.log_probability += one.value
+            if sample.top is not None:
+                sample.logprobs.append(TokenLogprob(one.value, one.best[: sample.top]))
+
+    def _grow(
+        self, rows: Sequence[TransformersSample], active: Sequence[int], tokens: Sequence[int]
+    ) -> None:
+        """Bring the prefixes up to date after the active rows got a token each."""
+        drawn = set(active)
+        for place, seat in enumerate(one for one in self._seats if one is not None):
+            seat.drawn += place in drawn
+        if len(active) == len(rows):
+            self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
+            self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
+        elif active:
+            self._stale = True
+
+    def _share(self, seconds: float) -> None:
+        seats = [seat for seat in self._seats if seat is not None]
+        for seat in seats:
+            seat.seconds += seconds / len(seats)
+
+    def hold(self, sample: TransformersSample) -> Any:
+        """What the policy has read of a row; None where nothing was, or the reader cannot tell."""
+        hold = getattr(self._reader, "hold", None)
+        place = next((place for place, seat in enumerate(self._seats)
+                      if seat is not None and seat.sample is sample), None)
+        return None if hold is None or place is None else hold(place)
+
+    def charge(self, samples: Sequence[TransformersSample]) -> None:
+        """Tell samples what they have cost since this was last done."""
+        wanted = {id(sample) for sample in samples}
+        for place, seat in enumerate(self._seats):
+            if seat is not None and id(seat.sample) in wanted:
+                seat.sample.cost += self._cost(place, seat)
+
+    def _cost(self, place: int, seat: _Seat) -> Cost:
+        if not self._reader.forwards:
+            return Cost()
+        reads = self._session.reads(place)
+        forwards, tokens = self._reader.forwards[place], self._reader.tokens[place]
+        cost = Cost(
+            new_tokens=len(seat.sample.token_ids) - seat.length,
+            lm_calls=seat.drawn, lm_forwards=forwards - seat.forwards,
+            lm_tokens=tokens - seat.tokens, rm_calls=reads.calls - seat.reads.calls,
+            rm_forwards=reads.forwards - seat.reads.forwards,
+            rm_tokens=reads.tokens - seat.reads.tokens, seconds=seat.seconds,
+        )
+        seat.reads, seat.forwards, seat.tokens = reads, forwards, tokens
+        seat.seconds, seat.drawn, seat.length = 0.0, 0, len(seat.sample.token_ids)
+        return cost
+
+    def _arrange(self, entering: Sequence[TransformersSample]) -> None:
+        """Take out the rows that ask for nothing; let others enter."""
+        self._stale |= any(sample.revised for sample in self.samples)
+        for place, seat in enumerate(self._seats):
+            if seat is not None and not seat.sample.growing:
+                if not seat.sample.over and seat.sample.held is None:
+                    seat.sample.held = self.hold(seat.sample)
+                self._seats[place] = None
+        if entering or None in self._seats:
+            self._change_places(entering)
+        elif self._stale:
+            self._ids, self._mask = self._prefixes()
+        self._stale = False
+
+    def _change_places(self, entering: Sequence[TransformersSample]) -> None:
+        """Rows that enter take the places of those that left, or come last. A place for which there
+        is none goes to the last row: to move that one costs less than to close up."""
+        coming = deque(
+            (NEW, _Seat(sample, length=len(sample.token_ids))) for sample in entering
+        )
+        before = list(enumerate(self._seats))
+        after: list[tuple[int, _Seat]] = []
+        while len(after) < len(before):
+            place, seat = before[len(after)]
+            if seat is None:
+                place, seat = coming.popleft() if coming else before.pop()
+            if seat is not None:
+                after.append((place, seat))
+        after += coming
+        if self._seats:
+            places = [place for place, _ in after]
+            self._reader.select(places)
+            self._session.select(places)
+            for place, (origin, seat) in enumerate(after):
+                if origin == NEW:
+                    seat.reads = self._session.reads(place)
+        self._seats = [seat for _, seat in after]
+        held = {place: seat.sample.held for place, (_, seat) in enumerate(after)
+                if seat.sample.held is not None}
+        if held:
+            self._reader.restore(held, places=len(after))
+            for _, seat in after:
+                seat.sample.held = None
+        self._ids, self._mask = self._prefixes()
+
+    def _prefixes(self) -> tuple[Tensor, Tensor]:
+        return left_pad([[*one.prompt_ids, *one.token_ids] for one in self.samples])

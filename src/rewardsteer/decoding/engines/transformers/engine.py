@@ -1,0 +1,301 @@
+"""The transformers engine: one batch a guide, driven by whoever waits for its samples."""
+
+import asyncio
+import copy
+import random
+from collections.abc import Callable
+from typing import Any
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import with_defaults
+from rewardsteer.decoding.engine import Ability, Encoded
+from rewardsteer.decoding.engines.registry import ABILITIES
+from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds
+from rewardsteer.decoding.engines.transformers.batch import Batch
+from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.engines.transformers.side_by_side import side_by_side
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.none import Plain
+from rewardsteer.decoding.guides.session import open_session
+from rewardsteer.decoding.guides.weights import RowWeights, Weight
+from rewardsteer.decoding.memory import EngineError, out_of_memory, told
+from rewardsteer.decoding.policy import stop_ids
+from rewardsteer.decoding.settling import Activity, settle
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.prefix_reader import PrefixReader
+
+
+class TransformersEngine:
+    """A policy with its tokenizer; see `rewardsteer.decoding.engine.Engine`.
+
+    Args:
+        policy: a causal LM in evaluation mode, on its device.
+        tokenizer: the policy's.
+        bounds: of what is decoded together.
+
+    Attributes:
+        on_failure: told of an exception in a step of several rows, which then take it one by one,
+            so that one row's trouble is not that of the others; None: it ends the run.
+        position_limit: longest row the policy can read; None when it has no limit.
+        vocabulary_size: token ids that the policy can choose from.
+        readable: token ids that it has an embedding for.
+        steps, tokens: steps of batches, and tokens drawn, so far.
+    """
+
+    name = "transformers"
+    abilities: frozenset[Ability] = ABILITIES["transformers"]
+    stride = 1
+
+    def __init__(
+        self, policy: Any, tokenizer: Any, bounds: Bounds | None = None
+    ) -> None:
+        self.policy, self.tokenizer = policy.eval(), tokenizer
+        self.settings = getattr(policy, "generation_config", None)
+        self.stop_ids = stop_ids(self.settings, tokenizer)
+        self.position_limit = position_limit(policy.config)
+        rows = policy.get_output_embeddings().weight.shape[0]
+        self.vocabulary_size = min(rows, len(tokenizer))
+        self.readable = int(policy.get_input_embeddings().weight.shape[0])
+        self.activity = Activity()
+        self.steps = self.tokens = 0
+        self._admission = Admission(bounds or Bounds())
+        self.on_failure: Callable[[Exception], None] | None = None
+        self._plain = Plain(None, with_defaults(DecodingConfig()))
+        self._weights: dict[int, tuple[DecodingConfig, Weight]] = {}
+        self._texts: dict[int, str] = {}
+        self._batches: dict[int, Batch] = {}
+        self._pump: asyncio.Task[None] | None = None
+        self._roomy = asyncio.Event()
+        self._turns: list[asyncio.Future[None]] = []
+
+    def start(
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
+    ) -> TransformersSample:
+        """A sample without any token."""
+        return TransformersSample(
+            self, prompt, index, config, draws=draws, guide=guide or self._plain,
+            weight=self._weight_of(config), log_probabilities=log_probabilities, top=top,
+        )
+
+    def _weight_of(self, config: DecodingConfig) -> Weight:
+        """One object for all samples of the same settings, which are guided together."""
+        known = self._weights.get(id(config))
+        if known is None or known[0] is not config:
+            if len(self._weights) > 4 * self._admission.bounds.places:
+                self._weights.clear()
+            known = self._weights[id(config)] = (config, Weight(config))
+        return known[1]
+
+    async def room(self) -> None:
+        """Return once there are more places than samples that grow or wait."""
+        while self.waiting + self.busy >= self._admission.bounds.places:
+            self._roomy.clear()
+            await self._roomy.wait()
+
+    async def turn(self) -> None:
+        """Return after the next step, at once where there is none."""
+        if self._pump is None or self._pump.done():
+            await asyncio.sleep(0)
+            return
+        self._turns.append(asyncio.get_running_loop().create_future())
+        await self._turns[-1]
+
+    async def close(self) -> None:
+        """Abort what runs."""
+        if self._pump is not None:
+            self._pump.cancel()
+        self._batches.clear()
+
+    @property
+    def busy(self) -> int:
+        """Rows that grow."""
+        return sum(batch.growing for batch in self._batches.values())
+
+    @property
+    def waiting(self) -> int:
+        """Samples that wait for a row."""
+        return len(self._admission)
+
+    @property
+    def batches(self) -> int:
+        """Guides at work, with their caches."""
+        return len(self._batches)
+
+    def token_text(self, token: int) -> str:
+        """A token's own text; asked again and again about the same few, so remembered."""
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self._texts[token]
+
+    # --- what samples ask -----------------------------------------------------------------------
+
+    def grow(self, sample: TransformersSample) -> None:
+        """A sample asks for tokens."""
+        self.activity.note()
+        if not self._has_row(sample):
+            self._admission.put(sample)
+        if self._pump is None or self._pump.done():
+            self._pump = asyncio.get_running_loop().create_task(self._run())
+
+    def hold(self, sample: TransformersSample) -> Any:
+        """What was read of a sample, for others to go on from."""
+        batch = self._batches.get(id(sample.guide))
+        if batch is not None and batch.has(sample) and sample.held is None:
+            sample.held = batch.hold(sample)
+        return sample.held
+
+    def leave(self, sample: TransformersSample) -> None:
+        """A sample is aborted."""
+        self.activity.note()
+        self._admission.drop(sample)
+        batch = self._batches.get(id(sample.guide))
+        if batch is not None:
+            batch.charge([sample])
+
+    def _has_row(self, sample: TransformersSample) -> bool:
+        batch = self._batches.get(id(sample.guide))
+        return batch is not None and batch.has(sample)
+
+    # --- steps ----------------------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        """Take steps for as long as some sample asks for tokens."""
+        try:
+            while True:
+                await settle(lambda: self.activity.count)
+                entering = self._entering()
+                turns = list(dict.fromkeys([*self._batches, *entering]))
+                if not entering and not self.busy:
+                    break
+                for key in turns:
+                    await self._step(key, entering.get(key, []))
+                self._tell_turn()
+        except Exception as error:
+            self._fail_all(error)
+        finally:
+            self._drop_idle()
+
+    def _entering(self) -> dict[int, list[TransformersSample]]:
+        entering: dict[int, list[TransformersSample]] = {}
+        working = [
+            sample for batch in self._batches.values() for sample in batch.samples
+            if sample.growing
+        ]
+        for sample in self._admission.take(working):
+            entering.setdefault(id(sample.guide), []).append(sample)
+        return entering
+
+    async def _step(self, key: int, entering: list[TransformersSample]) -> None:
+        """One token for the rows of a guide."""
+        batch = self._batches.get(key)
+        if not entering and (batch is None or not batch.growing):
+            return
+        try:
+            if batch is None:
+                batch = self._batches[key] = self._open(entering[0].guide)
+            stopped = batch.read(entering)
+            if stopped:
+                self._tell(stopped)
+                # Those that may go on do so within this step.
+                await settle(lambda: self.activity.count)
+            ended = batch.draw()
+            self.steps += 1
+            self.tokens += batch.drawn
+            self._tell(ended)
+            self._admission.went_well()
+        except Exception as error:
+            samples = [] if batch is None else batch.samples
+            if batch is not None:
+                batch.charge(samples)
+            self._part(key, [*samples, *entering], error)
+        if batch is not None and not batch.samples:
+            self._batches.pop(key, None)
+
+    def _open(self, guide: LogitsGuide) -> Batch:
+        weights = RowWeights()
+        own = copy.copy(guide)
+        own.weight = weights
+        # A reward model on the policy's own weights reads with it.
+        shared = getattr(guide.scorer, "open_policy", None)
+        if shared is not None:
+            reader = shared()
+            return Batch(reader, open_session(own), weights)
+        session = open_session(own)
+        return Batch(side_by_side(PrefixReader(self.policy), session, own.scorer), session, weights)
+
+    def _part(self, key: int, samples: list[TransformersSample], error: Exception) -> None:
+        """A step of several rows failed. What the batch holds cannot be trusted any more: its rows
+        wait in front, to be read anew; that is not part of their cost."""
+        rows = list(dict.fromkeys(samples))
+        self._batches.pop(key, None)
+        growing = [sample for sample in rows if sample.growing]
+        self._tell([sample for sample in rows if not sample.growing])
+        alone = len(growing) == 1
+        if out_of_memory(error) and not alone:
+            self._admission.too_many(len(growing))
+            self._admission.put_back(growing)
+            return
+        if alone and (self.on_failure is not None or out_of_memory(error)):
+            self._blame(growing[0], error)
+            self._tell(growing)
+            return
+        if self.on_failure is None:
+            self._admission.put_back(growing)
+            raise error
+        self._note(error)
+        for sample in growing:
+            self._alone(sample)
+
+    def _alone(self, sample: TransformersSample) -> None:
+        """A step of one row; what fails here is its own trouble."""
+        try:
+            batch = self._open(sample.guide)
+            batch.read([sample])
+            batch.draw()
+            batch.charge([sample])
+        except Exception as error:
+            self._blame(sample, error)
+        if sample.growing and sample.error is None:
+            self._admission.put_back([sample])
+        else:
+            self._tell([sample])
+
+    def _blame(self, sample: TransformersSample, error: Exception) -> None:
+        """A step failed because of this sample."""
+        sample.error = told(error, sample.config) if self.on_failure is None else error
+        self._note(error)
+
+    def _note(self, error: Exception) -> None:
+        if self.on_failure is not None:
+            self.on_failure(error)
+
+    def _tell(self, samples: list[TransformersSample]) -> None:
+        """Samples have stopped, for now or for good: their programs go on."""
+        self.activity.note()
+        for sample in samples:
+            sample.tell()
+
+    def _fail_all(self, error: Exception) -> None:
+        """The engine cannot go on: nobody's sample can."""
+        waiting = self._admission.take_all()
+        running = [one for batch in self._batches.values() for one in batch.samples]
+        self._batches.clear()
+        for sample in [*waiting, *running]:
+            sample.error = EngineError(error)
+        self._tell([*waiting, *running])
+
+    def _tell_turn(self) -> None:
+        turns, self._turns = self._turns, []
+        for waiting in turns:
+            if not waiting.done():
+                waiting.set_result(None)
+        if self.waiting + self.busy < self._admission.bounds.places:
+            self._roomy.set()
+
+    def _drop_idle(self) -> None:
+        """With the last sample that asks, caches go; those that stopped for now are held."""
+        for key, batch in list(self._batches.items()):
+            if all(sample.over for sample in batch.samples):
+                del self._batches[key]
+        self._tell_turn()

@@ -1,0 +1,244 @@
+"""A sample of the transformers engine: a row of its batch for as long as it grows."""
+
+import asyncio
+import random
+from collections.abc import Callable, Sequence
+from typing import Any, Literal, Protocol
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Aborted, Encoded, Stop
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.decoding.penalties import ending_ids
+from rewardsteer.decoding.sampling import TokenLogprob
+from rewardsteer.decoding.text import GrowingText, response_text
+from rewardsteer.records import Cost
+
+_NOWHERE = Stop()
+
+
+class SampleEngine(Protocol):
+    """What a sample asks of its engine; the tokenizer is the policy's."""
+
+    tokenizer: Any
+    stop_ids: frozenset[int]
+
+    def grow(self, sample: "TransformersSample") -> None:
+        """It asks for tokens, up to its limit."""
+
+    def hold(self, sample: "TransformersSample") -> Any:
+        """What was read of it, for others to go on from; None: nothing need be held."""
+
+    def leave(self, sample: "TransformersSample") -> None:
+        """It is aborted."""
+
+    def token_text(self, token: int) -> str:
+        """A token's own text."""
+
+
+class TransformersSample:
+    """See `rewardsteer.decoding.engine.Sample`; what the batch needs besides:
+
+    Attributes:
+        name: the request's id.
+        growing: whether it asks for tokens.
+        limit: how many tokens it is to have.
+        stop, begin: where it is to stop earlier, and the tokens that it had before.
+        revised: its tokens were changed since they were read.
+        held: what the policy has read of it, while it has no row.
+        error: why it cannot go on.
+        future: resolved when it has stopped.
+    """
+
+    def __init__(
+        self, engine: SampleEngine, prompt: Encoded, index: int, config: DecodingConfig, *,
+        draws: random.Random, guide: LogitsGuide, weight: Weight, log_probabilities: bool = False,
+        top: int | None = None,
+    ) -> None:
+        self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
+        self.name, self.prompt_ids = prompt.id, prompt.token_ids
+        self.draws, self.guide, self.weight, self.top = draws, guide, weight, top
+        self.ending = ending_ids(config, engine.stop_ids)
+        self.token_ids: list[int] = []
+        self.finish_reason: Literal["stop", "length"] | None = None
+        self.stop_reason: int | str | None = None
+        self.log_probability: float | None = 0.0 if log_probabilities else None
+        self.logprobs: list[TokenLogprob] = []
+        self.cost = Cost()
+        self._origin: TransformersSample | None = None
+        self.aborted = self.growing = self.revised = False
+        self.limit = self.begin = 0
+        self.stop = _NOWHERE
+        self.held: Any = None
+        self.error: Exception | None = None
+        self.future: asyncio.Future[None] | None = None
+        self._told: Callable[[str], None] | None = None
+        self._written: GrowingText | None = None
+
+    # --- what programs ask ----------------------------------------------------------------------
+
+    @property
+    def length(self) -> int:
+        """Tokens generated so far."""
+        return len(self.token_ids)
+
+    @property
+    def origin(self) -> "TransformersSample | None":
+        """What it was forked from."""
+        return self._origin
+
+    @property
+    def text(self) -> str:
+        """Of the response so far, without the template's frame and cut at a stop string."""
+        if self._written is not None and self._written.stopped:
+            return self._written.text
+        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
+        return response_text(self.engine.tokenizer, self.prompt_ids, ids, self.prompt.template)
+
+    @property
+    def response_ids(self) -> Sequence[int]:
+        """Tokens of the response as it is given out: without a stop string."""
+        if isinstance(self.stop_reason, str):
+            assert self._written is not None, "it found the string"
+            return self._written.kept(self.token_ids)
+        return self.token_ids
+
+    @property
+    def stop_token(self) -> Sequence[int]:
+        """The token that ended it; none where it was cut off."""
+        return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
+
+    async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
+        """Add up to so many tokens."""
+        longest = self.config.max_new_tokens
+        self.begin = len(self.token_ids)
+        self.limit = longest if tokens is None else min(self.begin + tokens, longest)
+        if self.aborted:
+            raise Aborted
+        if self.finish_reason is not None or self.limit <= self.begin:
+            return
+        self.stop, self.growing = stop or _NOWHERE, True
+        self.future = asyncio.get_running_loop().create_future()
+        self.engine.grow(self)
+        try:
+            await self.future
+        except asyncio.CancelledError:
+            self.abort()
+            raise
+
+    def listen(self, told: Callable[[str], None]) -> None:
+        """Have new text told once further tokens cannot change it."""
+        self._told = told
+
+    def revise(
+        self, token_ids: Sequence[int], finish_reason: Literal["stop", "length"] | None = None
+    ) -> None:
+        """Go on from other tokens."""
+        self.token_ids, self.finish_reason = list(token_ids), finish_reason
+        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
+        self.revised, self._written = True, None
+        del self.logprobs[len(self.token_ids) :]
+
+    def fork(self, index: int, draws: random.Random) -> "TransformersSample":
+        """Another sample that goes on from here."""
+        other = TransformersSample(
+            self.engine, self.prompt, index, self.config, draws=draws, guide=self.guide,
+            weight=self.weight, top=self.top,
+        )
+        other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
+        other.log_probability = self.log_probability
+        other.held, other._origin = self.engine.hold(self), self
+        return other
+
+    def abort(self) -> None:
+        """Nobody needs it any more."""
+        if self.aborted:
+            return
+        self.aborted, self.growing = True, False
+        self.engine.leave(self)
+        self.held = None
+        if self.future is not None and not self.future.done():
+            self.future.set_exception(Aborted())
+            # Looked at, so that nobody is told of it where none waits any more.
+            self.future.exception()
+
+    # --- what the batch tells -------------------------------------------------------------------
+
+    @property
+    def over(self) -> bool:
+        """Whether nothing of it will be asked for any more, as things stand."""
+        return self.finish_reason is not None or self.error is not None or self.aborted
+
+    def add(self, token: int) -> None:
+        """A token was drawn. What is asked after it may raise: then this sample fails alone."""
+        # What was held of it is of fewer tokens.
+        self.held = None
+        self.token_ids.append(token)
+        try:
+            self._judge(token)
+        except Exception as error:
+            self.error = error
+        if self.finish_reason is not None or self.error is not None:
+            self.growing = False
+
+    def _judge(self, token: int) -> None:
+        """Whether the sample ends, or stops for now, with its last token."""
+        separator = self.stop.text
+        if token in self.ending:
+            self.finish_reason, self.stop_reason = "stop", token
+        elif self._writes() or len(self.token_ids) >= self.config.max_new_tokens:
+            self.finish_reason = "length"
+        elif len(self.token_ids) >= self.limit or (
+            separator and separator in self.engine.token_text(token)
+        ):
+            self.growing = False
+        if self.finish_reason is not None:
+            self._end()
+
+    def _writes(self) -> bool:
+        """Follow the text where somebody wants it, or stop strings may end it; whether one has."""
+        if self._told is None and not self.config.stop:
+            return False
+        begin = len(self.token_ids) - 1
+        if self._written is None:
+            begin = 0
+            self._written = GrowingText(
+                self.engine.tokenizer, self.prompt_ids, self.prompt.template, self.config.stop,
+                min_tokens=self.config.min_tokens,
+            )
+        for end in range(begin, len(self.token_ids)):
+            self._tell(self._written.add(self.token_ids[: end + 1]))
+        return self._written.stopped
+
+    def _end(self) -> None:
+        """Give out the rest of the text, in which a stop string may be found after all."""
+        written = self._written
+        if written is None:
+            return
+        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
+        whole = response_text(
+            self.engine.tokenizer, self.prompt_ids, ids, self.prompt.template
+        )
+        self._tell(written.finish(ids, whole))
+        if written.stopped:
+            self.finish_reason, self.stop_reason = "stop", written.stop
+
+    def _tell(self, piece: str) -> None:
+        if piece and self._told is not None:
+            self._told(piece)
+
+    def tell(self) -> None:
+        """It has stopped, for now or for good: its program goes on."""
+        self.growing = False
+        if self.future is None or self.future.done():
+            return
+        if self.error is not None:
+            self.future.set_exception(self.error)
+            self.future.exception()
+        else:
+            self.future.set_result(None)
+
+    def unsure(self, entropy: float) -> bool:
+        """Whether it stops before its next token, which the policy draws with this entropy."""
+        enough = len(self.token_ids) - self.begin >= max(1, self.stop.least)
+        return self.stop.entropy is not None and entropy >= self.stop.entropy and enough

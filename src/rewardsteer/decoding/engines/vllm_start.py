@@ -1,0 +1,78 @@
+"""Starting vLLM in this process, and what is known of it before."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from rewardsteer.decoding.engines.vllm_plugin import register
+from rewardsteer.devices import AUTO, choose_device
+from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.limits import position_limit
+
+
+def built_for() -> str:
+    """Where vLLM runs its models; raises `ConfigError` where it is not installed."""
+    try:
+        from vllm.platforms import current_platform
+    except ImportError as error:
+        raise _missing(error) from error
+    return str(current_platform.device_type)
+
+
+def check_device(name: str) -> None:
+    """Raise `ConfigError` where the policy is to run elsewhere than vLLM does."""
+    if name != AUTO and choose_device(name).type != built_for():
+        raise ConfigError(
+            f"The vLLM that is installed here runs models on {built_for()}, not on {name}; leave "
+            "out --device, or use --engine transformers."
+        )
+
+
+def start(source: str, **options: Any) -> Any:
+    """A ``vllm.LLM`` in this process.
+
+    Raises:
+        ConfigError: vLLM is not installed, or refuses an option.
+    """
+    os.environ.setdefault("VLLM_ENABLE_V1_MULTIPROCESSING", "0")
+    try:
+        from vllm import LLM
+    except ImportError as error:
+        raise _missing(error) from error
+    register()
+    try:
+        return LLM(source, **options)
+    except ValidationError as error:
+        # Its own text may hold the whole configuration.
+        reasons = [
+            one["msg"] + (f", got {one['input']!r}" if isinstance(one["input"], str) else "")
+            for one in error.errors(include_url=False)
+        ]
+        raise ConfigError(f"vLLM refuses to start: {'; '.join(reasons)}") from error
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"vLLM refuses to start: {error}") from error
+
+
+def _missing(error: ImportError) -> ConfigError:
+    return ConfigError(
+        f"vLLM cannot be imported ({error}); install rewardsteer[vllm], or use the transformers "
+        "engine."
+    )
+
+
+def bounds(source: str | Path) -> tuple[int | None, int]:
+    """Most positions that a model on disk or on the hub was built for, None when it states none,
+    and how many token ids it has embeddings for.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(source))
+        return position_limit(config), int(config.get_text_config().vocab_size)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The model {source} cannot be read: {error}") from error

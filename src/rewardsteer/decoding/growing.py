@@ -1,0 +1,112 @@
+"""What a reward model has read of samples that grow: each costs the reading of its new tokens."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from rewardsteer.decoding.engine import Sample
+from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.models.prefix_state import NEW, left_pad
+
+
+class Value(NamedTuple):
+    """A reward, or similarities of tokens, in how many passes and from how many tokens they were
+    read."""
+
+    values: Sequence[float]
+    forwards: int
+    tokens: int
+
+
+class GrowingReads:
+    """A cache with a row for every sample that was asked about and may be again.
+
+    Args:
+        scorer: a `rewardsteer.models.scorer.Scorer`.
+    """
+
+    def __init__(self, scorer: Any) -> None:
+        self._scorer = scorer
+        self._cache = scorer.open()
+        self._rows: list[Sample | None] = []
+        self._lengths: list[int] = []
+
+    def knows(self, sample: Sample) -> bool:
+        """Whether something of it was read."""
+        return sample in self._rows
+
+    def forget(self, samples: Sequence[Sample]) -> None:
+        """These are not asked about any more; their rows go to others."""
+        gone = {id(sample) for sample in samples}
+        self._rows = [
+            None if row is None or id(row) in gone else row for row in self._rows
+        ]
+        if all(row is None for row in self._rows):
+            self._cache, self._rows, self._lengths = self._scorer.open(), [], []
+
+    def read(
+        self, samples: Sequence[Sample], texts: Sequence[Sequence[int]], goal: GoalState | None
+    ) -> list[Value]:
+        """Values of samples as they stand.
+
+        Args:
+            samples: different ones.
+            texts: of each, prompt and response (token ids).
+            goal: for similarities of the last tokens' states; None: rewards, by a scalar head.
+        """
+        self._arrange(samples)
+        places = {id(row): place for place, row in enumerate(self._rows)}
+        rows = [places[id(sample)] for sample in samples]
+        # In the cache's own order, so that all rows can be read without taking some out of it.
+        order = sorted(range(len(rows)), key=rows.__getitem__)
+        rows = [rows[index] for index in order]
+        ids, mask = left_pad([texts[index] for index in order])
+        before = [self._read_of(row) for row in rows]
+        values = self._scorer.prefix_values(
+            rows, ids, mask, self._cache, places=len(self._rows), goal=goal,
+            in_step=self._in_step(rows, [len(texts[index]) for index in order]),
+        ).tolist()
+        found: dict[int, Value] = {}
+        for index, row, value, (forwards, tokens) in zip(order, rows, values, before, strict=True):
+            now = self._read_of(row)
+            found[index] = Value([value], now[0] - forwards, now[1] - tokens)
+            self._lengths[row] = len(texts[index])
+        return [found[index] for index in range(len(samples))]
+
+    def _read_of(self, row: int) -> tuple[int, int]:
+        cache = self._cache
+        return (cache.forwards[row], cache.tokens[row]) if cache.forwards else (0, 0)
+
+    def _in_step(self, rows: Sequence[int], lengths: Sequence[int]) -> bool:
+        """Whether these are all rows, and each is new or has grown by one token."""
+        grown = [length - self._lengths[row] for row, length in zip(rows, lengths, strict=True)]
+        return len(rows) == len(self._rows) and all(
+            more == 1 or not self._lengths[row] for row, more in zip(rows, grown, strict=True)
+        )
+
+    def _arrange(self, samples: Sequence[Sample]) -> None:
+        """Give every sample a row: that of one that is gone, or a new one behind. What a sample was
+        forked from has read is its beginning."""
+        read = {id(row): place for place, row in enumerate(self._rows) if row is not None}
+        # Forks of samples that were given up are asked about with the next of their prompt.
+        prompts = {id(sample.prompt) for sample in samples}
+        rows = [
+            None if row is None or (row.aborted and id(row.prompt) in prompts) else row
+            for row in self._rows
+        ]
+        known = {id(row): place for place, row in enumerate(rows) if row is not None}
+        coming = [sample for sample in samples if id(sample) not in known]
+        origins: list[int] = [NEW if row is None else place for place, row in enumerate(rows)]
+        free = [place for place, row in enumerate(rows) if row is None]
+        for sample in coming:
+            origin = read.get(id(sample.origin), NEW)
+            place = free.pop(0) if free else len(rows)
+            rows[place : place + 1], origins[place : place + 1] = [sample], [origin]
+        # Rows that nobody needs are closed up from the end.
+        for place in reversed(free):
+            last = len(rows) - 1
+            rows[place], origins[place] = rows[last], origins[last]
+            del rows[last], origins[last]
+        if origins != list(range(len(self._rows))):
+            self._cache.select(origins)
+        self._lengths = [0 if place == NEW else self._lengths[place] for place in origins]
+        self._rows = list(rows)

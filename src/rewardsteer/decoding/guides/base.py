@@ -1,0 +1,88 @@
+"""What a logits guide is: a method that acts inside an engine, on next-token scores.
+
+    scores = policy logits + w · rewards
+
+A guide says what it asks of the reward model and what becomes of the rewards. It knows no engine:
+whoever has logits and rewards calls it. A new one is a file with a class; `METHODS` may name it, or
+whoever uses it does, as ``package.module:Class``.
+
+Shapes: B rows, K next tokens: the whole vocabulary, or candidates.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from torch import Tensor
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_scorer
+from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.errors import ConfigError
+
+
+class LogitsGuide:
+    """Base of all guides.
+
+    Args:
+        scorer: the reward model, or several as a `rewardsteer.decoding.ensemble.RewardEnsemble`.
+        config: ``top_k`` for candidates, and see `Weight`.
+
+    Attributes:
+        asks: the rewards of all ``next_tokens``, one call for each token; those of the policy's
+            ``top_k`` best tokens (``candidates``), one call for each of these; or ``nothing``.
+        needs: the head that knows such rewards: ``vocabulary``, ``scalar``, ``any`` or ``none``.
+        trained_on: objectives, one of which must have taken part in the training; none: any will
+            do.
+        default_for: the objective for whose reward models this is the default, "" for all others
+            with its head, None for none.
+        name: of the method.
+        candidates: how many tokens are asked about; 0: all.
+        abilities: of the engine that it cannot do without.
+
+    Raises:
+        MismatchError: no reward model, or one with the wrong head or training.
+        ConfigError: candidates are asked about, and top_k is 0.
+    """
+
+    asks: Literal["next_tokens", "candidates", "nothing"] = "next_tokens"
+    needs = "vocabulary"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
+    wants_goal = False
+    has_weight = True
+    several_models = True
+    abilities: frozenset[str] = frozenset({"logits"})
+
+    def __init__(self, scorer: Any, config: DecodingConfig) -> None:
+        self.name, self.scorer, self.weight = config.method, scorer, Weight(config)
+        self.candidates = config.top_k if self.asks == "candidates" else 0
+        if self.asks == "nothing":
+            self.scorer = None
+            return
+        check_scorer(self.name, type(self), scorer)
+        if self.asks == "candidates" and not config.top_k:
+            raise ConfigError(
+                f"The method {self.name!r} asks the reward model about the policy's top_k best "
+                "tokens; top_k must be at least 1, got 0."
+            )
+
+    def transform(self, rewards: Tensor) -> Tensor:
+        """What is added to the logits, but for the weight, from rewards ``[B, K]`` (float32) of the
+        tokens that the reward model knows."""
+        return rewards
+
+    def __call__(
+        self, logits: Tensor, rewards: Tensor, weight: Weight, steps: Sequence[int],
+        known: Tensor | None = None,
+    ) -> Tensor:
+        """Guided scores ``[B, K]`` (float32).
+
+        Args:
+            logits: ``[B, K]`` of the policy (float32).
+            rewards: ``[B, K]``, transformed.
+            weight: how strongly they pull; may differ from row to row.
+            steps: per row, tokens generated so far.
+            known: ``[B, K]`` bool, False on tokens that the reward model does not know; None: it
+                knows all.
+        """
+        return weight.guided(logits, rewards, steps, known)

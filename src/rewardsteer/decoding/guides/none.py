@@ -1,0 +1,15 @@
+"""The policy alone."""
+
+from typing import Literal
+
+from rewardsteer.decoding.guides.base import LogitsGuide
+
+
+class Plain(LogitsGuide):
+    """Changes nothing; a reward model that is given is not read."""
+
+    asks: Literal["nothing"] = "nothing"
+    needs = "none"
+    has_weight = False
+    several_models = False
+    abilities = frozenset()

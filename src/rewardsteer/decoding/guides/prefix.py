@@ -1,0 +1,89 @@
+"""What a guide is asked about at one step of a batch, and how a row of it fails alone.
+
+Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from rewardsteer.errors import NonFiniteError, RewardsteerError
+
+# Scores up to here can be divided by the least temperature and stay within float32.
+_LARGEST = 1e30
+
+
+@dataclass
+class Prefix:
+    """What was generated so far.
+
+    Attributes:
+        ids: ``[B, T]`` prompts with their responses so far, padded on the left.
+        mask: ``[B, T]``, 1 on real tokens.
+        steps: per row, tokens generated so far; rows of different ages share a batch. 0 marks a row
+            that is new to its place.
+        names: per row, the request's id, for messages.
+        failed: per row that cannot go on, why; see `fail`.
+    """
+
+    ids: Tensor
+    mask: Tensor
+    steps: Sequence[int]
+    names: Sequence[str]
+    failed: dict[int, RewardsteerError] = field(default_factory=dict)
+
+    def fail(self, row: int, error: RewardsteerError) -> None:
+        """End one row of the batch with an error of its own. The other rows go on, so whatever a
+        guide returns for this row must leave theirs alone; what it returns for the row itself is
+        not used."""
+        self.failed.setdefault(row, error)
+
+
+class Reads(NamedTuple):
+    """What one row cost the reward model; see `rewardsteer.records.Cost`."""
+
+    calls: int = 0
+    forwards: int = 0
+    tokens: int = 0
+
+
+def finite(rewards: Tensor, prefix: Prefix) -> Tensor:
+    """Rewards ``[B, …]`` with 0 in the rows that have NaN or infinite ones; those rows fail."""
+    # A finite sum has finite terms alone, and costs a fiftieth of looking at each.
+    if bool(rewards.sum().isfinite()):
+        return rewards
+    fine = torch.isfinite(rewards).flatten(1).all(dim=1)
+    for row in (~fine).nonzero().squeeze(1).tolist():
+        prefix.fail(row, _not_a_number("The reward model gave NaN or infinite rewards", prefix,
+                                       row))
+    return torch.where(fine.view(-1, *[1] * (rewards.dim() - 1)), rewards, 0.0)
+
+
+def check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
+    """Fail the rows of which no token can be picked: logits or scores ``[B, V]`` with NaN or +inf,
+    or without any finite one."""
+    # What a row cannot have shows in its maximum.
+    best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
+    fine = best.abs() < _LARGEST
+    if bool(fine.all()):
+        return
+    policy, guided = fine.tolist()
+    for row, (one, both) in enumerate(zip(policy, guided, strict=True)):
+        if not one:
+            prefix.fail(row, _not_a_number("The policy gave NaN or infinite logits", prefix, row))
+        elif not both:
+            prefix.fail(row, NonFiniteError(
+                f"The weighted rewards leave float32's range at step {prefix.steps[row] + 1} of "
+                f"row {prefix.names[row]!r}; lower the weight."
+            ))
+
+
+def _not_a_number(what: str, prefix: Prefix, row: int) -> NonFiniteError:
+    """The error of a row for which a model gave no numbers, naming step and row."""
+    return NonFiniteError(
+        f"{what} at step {prefix.steps[row] + 1} of row {prefix.names[row]!r}; the checkpoint may "
+        "be damaged, or its values overflow in this dtype: try float32."
+    )

@@ -1,0 +1,185 @@
+"""How strongly rewards pull at the policy: a constant, a schedule, or what a KL divergence allows.
+
+    guided scores = policy logits + w · rewards
+
+One `Weight` serves every method that adds rewards to next-token logits, over the whole vocabulary
+or over some candidates.
+"""
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.kernels.precision import exact
+
+# By how much a divergence may miss its target: a share of it, and rounding.
+_TOLERANCE, _ROUNDING = 1e-9, 1e-13
+_ROUNDS = 100
+
+
+class Weight:
+    """The weight of a run.
+
+    Args:
+        config: ``weight``, ``weight_schedule``, ``weight_end``, ``target_kl`` and ``max_kl`` are
+            used; for a schedule ``max_new_tokens``, for a KL ``temperature`` and ``top_k`` too.
+    """
+
+    def __init__(self, config: DecodingConfig) -> None:
+        self._config = config
+
+    def at(self, step: int) -> float:
+        """w of the token after ``step`` generated ones: from ``weight`` at the first token to
+        ``weight_end`` at the last one that ``max_new_tokens`` allows."""
+        config = self._config
+        if config.weight_end is None:
+            return config.weight
+        done = min(step / max(config.max_new_tokens - 1, 1), 1.0)
+        if config.weight_schedule == "cosine":
+            done = (1 - math.cos(math.pi * done)) / 2
+        return config.weight + (config.weight_end - config.weight) * done
+
+    def guided(
+        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
+    ) -> Tensor:
+        """Guided scores ``[B, K]`` (float32).
+
+        With a target or limit of KL, the policy's ``top_k`` best are the candidates (all tokens
+        where it is 0), as they are for plain sampling: between distributions on different tokens
+        there is no finite KL. Others get -inf.
+
+        Args:
+            logits: ``[B, K]`` of the policy.
+            rewards: ``[B, K]`` of the same tokens.
+            steps: per row, tokens generated so far.
+            known: ``[B, K]`` bool, False on tokens that the reward model does not know; None: it
+                knows all.
+        """
+        pull = rewards.new_tensor([self.at(step) for step in steps])[:, None] * rewards
+        if known is not None:
+            pull = floor_unknown(pull, known)
+        return self.added(logits, pull)
+
+    @property
+    def by_kl(self) -> bool:
+        """Whether a KL divergence decides or limits it."""
+        return self._config.target_kl is not None or self._config.max_kl is not None
+
+    def added(self, logits: Tensor, pull: Tensor) -> Tensor:
+        """Logits plus the weighted rewards ``[B, K]``, or what a KL divergence allows of them."""
+        if not self.by_kl:
+            return logits + pull
+        count = self._config.top_k
+        if not 0 < count < logits.shape[1]:
+            return self._steer(logits, pull)
+        best, places = logits.topk(count, dim=-1)
+        steered = self._steer(best, pull.gather(1, places))
+        return torch.full_like(logits, -torch.inf).scatter(1, places, steered)
+
+    def _steer(self, logits: Tensor, pull: Tensor) -> Tensor:
+        """Logits + s · pull, s such that what is drawn from keeps its distance from the policy."""
+        config = self._config
+        scores, pull = exact(logits), exact(pull)
+        base = (scores / config.temperature).log_softmax(dim=-1)
+        # A constant added to a row's rewards changes nothing; with their maximum at 0 nothing
+        # overflows and the scores of likely tokens keep their digits in float32.
+        pull = pull - pull.masked_fill(base.isneginf(), -torch.inf).amax(dim=-1, keepdim=True)
+        target = config.max_kl if config.target_kl is None else config.target_kl
+        assert target is not None, "one of the two is set"
+        strength = kl_strength(base, pull / config.temperature, target)
+        if config.target_kl is None:
+            strength = strength.clamp(max=1.0)
+        steered = torch.where(pull < 0, scores + strength[:, None] * pull, scores)
+        return steered.to(logits)
+
+
+class RowWeights(Weight):
+    """Every row's own weight, for batches of rows with settings of their own; rows of one request
+    or run share an object.
+
+    Attributes:
+        rows: the weights of the rows that `guided` is asked about, in their order.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(DecodingConfig())
+        self.rows: Sequence[Weight] = ()
+
+    def guided(
+        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
+    ) -> Tensor:
+        """Guided scores ``[B, K]`` (float32)."""
+        if len({id(weight) for weight in self.rows}) == 1:
+            return self.rows[0].guided(logits, rewards, steps, known)
+        own = [weight.at(step) for weight, step in zip(self.rows, steps, strict=True)]
+        pull = rewards.new_tensor(own)[:, None] * rewards
+        if known is not None:
+            pull = floor_unknown(pull, known)
+        scores = logits + pull
+        for row, weight in enumerate(self.rows):
+            if weight.by_kl:
+                one = slice(row, row + 1)
+                scores[one] = weight.added(logits[one], pull[one])
+        return scores
+
+
+def floor_unknown(pull: Tensor, known: Tensor) -> Tensor:
+    """Give tokens that the reward model does not know the least of their row.
+
+    Guidance then never favours them, under a negative weight neither; a row without any known token
+    gets zeros.
+
+    Args:
+        pull: ``[B, K]`` weighted rewards.
+        known: ``[B, K]`` bool.
+    """
+    least = pull.masked_fill(~known, torch.inf).amin(dim=1, keepdim=True)
+    least = least.masked_fill(~known.any(dim=1, keepdim=True), 0.0)
+    return torch.where(known, pull, least)
+
+
+def kl_strength(base: Tensor, pull: Tensor, target: float) -> Tensor:
+    """s ≥ 0 ``[B]`` at which KL(softmax(base + s · pull) ‖ softmax(base)) is the target.
+
+    The divergence grows with s, from 0 to −log of the policy's probability of the tokens with the
+    highest pull. Where the target lies beyond, s is infinite: those tokens alone. In between,
+    Newton's method, kept within a bracket.
+
+    Args:
+        base: ``[B, K]`` log-probabilities (float64).
+        pull: ``[B, K]``, its maximum over tokens of positive probability is 0 in every row.
+        target: in nats.
+    """
+    if target == 0:
+        return torch.zeros_like(base[:, 0])
+    limit = -base.masked_fill(pull < 0, -torch.inf).logsumexp(dim=-1)
+    _, variance = _moments(base, pull)
+    # To second order the divergence is s² · variance / 2.
+    strength = (2 * target / variance.clamp(min=1e-30)).sqrt()
+    low, high = torch.zeros_like(strength), torch.full_like(strength, torch.inf)
+    for _ in range(_ROUNDS):
+        tilted = base + strength[:, None] * pull
+        normaliser = tilted.logsumexp(dim=-1)
+        mean, variance = _moments(tilted - normaliser[:, None], pull)
+        error = strength * mean - normaliser - target
+        done = error.abs() <= _TOLERANCE * target + _ROUNDING
+        if bool((done | (target >= limit)).all()):
+            break
+        low = torch.where(error < 0, strength, low)
+        high = torch.where(error < 0, high, strength)
+        newton = strength - error / (strength * variance).clamp(min=1e-300)
+        # Where the divergence levels off, a tangent points far beyond.
+        newton = torch.minimum(newton, 4 * strength)
+        middle = torch.where(high.isinf(), 2 * strength, (low + high) / 2)
+        strength = torch.where((newton > low) & (newton < high), newton, middle)
+    return torch.where(target >= limit, torch.inf, strength)
+
+
+def _moments(logs: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and variance ``[B]`` of values ``[B, K]`` under log-probabilities ``[B, K]``."""
+    probability = logs.exp()
+    mean = (probability * values).sum(dim=-1)
+    return mean, (probability * (values - mean[:, None]).square()).sum(dim=-1)

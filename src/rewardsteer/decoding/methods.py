@@ -1,0 +1,59 @@
+"""The decoding methods: guides, which act on next-token scores, and strategies, which act around an
+engine. Each is one file; none imports another.
+
+A guide is called as ``method(scorer, config)``, scorer None when the user gave no reward model; it
+takes several as one, a `rewardsteer.decoding.ensemble.RewardEnsemble`. A strategy is called
+likewise, one with ``wants_goal`` as ``method(scorer, config, goal)``. What reward model a method
+needs its class declares, see `rewardsteer.decoding.fitting`. A method from elsewhere is named
+``package.module:Class``.
+"""
+
+from rewardsteer.registry import Registry
+
+_GUIDES, _STRATEGIES = "rewardsteer.decoding.guides", "rewardsteer.decoding.strategies"
+METHODS = Registry(
+    "decoding method",
+    {
+        "none": f"{_GUIDES}.none:Plain",
+        "farma": f"{_GUIDES}.farma:Farma",
+        "args": f"{_GUIDES}.args:Args",
+        "pargs": f"{_GUIDES}.pargs:Pargs",
+        "genarm": f"{_GUIDES}.genarm:GenArm",
+        "cd": f"{_GUIDES}.cd:Cd",
+        "best_of_n": f"{_STRATEGIES}.best_of_n:BestOfN",
+        "cards": f"{_STRATEGIES}.cards:Cards",
+        "goal_beam": f"{_STRATEGIES}.goal_beam:GoalBeam",
+        "goal_filter": f"{_STRATEGIES}.goal_filter:GoalFilter",
+        "majority_vote": f"{_STRATEGIES}.majority_vote:MajorityVote",
+        "speculative_rejection": f"{_STRATEGIES}.speculative_rejection:SpeculativeRejection",
+    },
+)
+
+
+def is_guide(name: str) -> bool:
+    """Whether a method acts on next-token scores; raises `ConfigError` on an unknown name."""
+    from rewardsteer.decoding.guides.base import LogitsGuide
+
+    return issubclass(METHODS.get(name), LogitsGuide)
+
+
+def wants_goal(name: str) -> bool:
+    """Whether a method is guided by a goal state; raises `ConfigError` on an unknown name."""
+    return bool(METHODS.get(name).wants_goal)
+
+
+def adds_rewards(name: str) -> bool:
+    """Whether a method adds weighted rewards to next-token logits, and so takes several reward
+    models, a schedule or a target KL; raises `ConfigError` on an unknown name."""
+    return bool(METHODS.get(name).several_models)
+
+
+def asks_candidates(name: str) -> bool:
+    """Whether a method asks about the policy's ``top_k`` best tokens; False for an unknown name."""
+    return name in METHODS and METHODS.get(name).asks == "candidates"
+
+
+def has_weight(name: str) -> bool:
+    """Whether the setting ``weight`` means something to a method; raises `ConfigError` on an
+    unknown name."""
+    return bool(METHODS.get(name).has_weight)

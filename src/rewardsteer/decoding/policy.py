@@ -1,0 +1,47 @@
+"""Loading a policy, and which tokens end its responses."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rewardsteer.devices import AUTO
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.placement import placed
+
+
+def load_policy(
+    source: str | Path, *, device: str | torch.device = AUTO, dtype: torch.dtype | None = None,
+    **options: Any,
+) -> Any:
+    """A causal LM from a folder or hub name, in evaluation mode.
+
+    Args:
+        source: the folder or name.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does not
+            count beside a ``device_map``.
+        dtype: of the weights; None: as saved.
+        options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+        ConfigError: there is no such device.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where, options = placed(source, device, options)
+
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", trust_remote_code=False, **options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
+    return (model if where is None else model.to(where)).eval()
+
+
+def stop_ids(settings: Any, tokenizer: Any) -> frozenset[int]:
+    """Tokens that end a response: those of a policy's generation settings and end-of-text."""
+    named = getattr(settings, "eos_token_id", None)
+    several = named if isinstance(named, list | tuple) else [named]
+    return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)

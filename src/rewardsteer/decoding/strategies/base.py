@@ -1,0 +1,96 @@
+"""What a strategy is: a short program around an engine, which extends and scores samples.
+
+    class BestOfN(Strategy):
+        async def respond(self, prompt, engine, scorer):
+            samples = [engine.start(index) for index in range(self.config.n)]
+            await gather(*(sample.extend() for sample in samples))
+            rewards = await scorer.score(samples)
+            ...
+
+It knows no engine and no model; whatever waits in many such programs at once is batched. A new one
+is a file with a class; `METHODS` may name it, or whoever uses it does, as ``package.module:Class``.
+"""
+
+from typing import Any
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.fitting import check_scorer
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.errors import ConfigError
+from rewardsteer.goals.files import require_goal
+
+
+class Strategy:
+    """Base of all strategies.
+
+    Args:
+        scorer: the reward model; None where ``needs`` is ``none``.
+        config: settings; what is used stands with each strategy.
+        goal: a goal state of this reward model, for strategies with ``wants_goal``.
+
+    Attributes:
+        needs, trained_on, default_for: as those of a `LogitsGuide`.
+        abilities: of the engine that it cannot do without.
+        asks_log_probabilities: whether it looks at `Sample.log_probability`.
+
+    Raises:
+        MismatchError: no reward model, or one that does not fit; no goal state, or one of another
+            reward model.
+    """
+
+    asks = "nothing"
+    needs = "any"
+    trained_on: tuple[str, ...] = ()
+    default_for: str | None = None
+    wants_goal = False
+    has_weight = False
+    several_models = False
+    abilities: frozenset[str] = frozenset({"extend"})
+    asks_log_probabilities = False
+
+    def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
+        self.name, self.scorer, self.config = config.method, scorer, config
+        if self.needs != "none":
+            check_scorer(self.name, type(self), scorer)
+        self.goal = require_goal(self.name, goal, scorer) if self.wants_goal else None
+
+    @property
+    def samples(self) -> int:
+        """Most samples of one prompt."""
+        return 1
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """Answer a prompt.
+
+        Raises:
+            RewardsteerError: it cannot be answered; other prompts can.
+        """
+        raise NotImplementedError
+
+    def require_draws(self, count: int | None = None, what: str = "") -> None:
+        """Raise `ConfigError` where the same response would be drawn again and again."""
+        count = self.config.n if count is None else count
+        if count > 1 and self.config.mode == "greedy":
+            raise ConfigError(
+                f"The method {self.name!r} draws {what or f'n = {count} responses'}, but greedy "
+                "decoding gives the same one each time; use mode 'sample'"
+                + ("." if what else " or n = 1.")
+            )
+
+
+class Direct(Strategy):
+    """One sample, by a guide or by the policy alone."""
+
+    needs = "none"
+    abilities = frozenset()
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """The sample."""
+        sample = engine.start(0)
+        await sample.extend()
+        return Outcome(sample)

@@ -1,0 +1,86 @@
+"""Goal filter: a vote over samples that stay near a goal state; others are dropped while they are
+written (arXiv 2407.13887), and no more are drawn once the vote is decided."""
+
+from asyncio import gather
+from typing import Any
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.strategies.base import Strategy
+from rewardsteer.decoding.strategies.dropping import load_rule, watcher
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.votes import Vote, final_answer
+from rewardsteer.errors import MismatchError
+
+
+class GoalFilter(Strategy):
+    """Up to ``n`` samples, of which those are dropped whose state strays from the goal; the answer
+    is the first sample with the majority's final answer among those that are left.
+
+    Where all n samples are dropped all are kept (published): they go on from where they were, and
+    all vote. Rules of dropping: `rewardsteer.decoding.strategies.dropping`; of voting, with which
+    drawing ends: `rewardsteer.decoding.strategies.votes`. With the rule ``none`` the reward model
+    reads nothing, and what is left is plain voting, ESC or adaptive consistency.
+
+    Raises:
+        MismatchError: a goal that depends on the prompt; a calibration of another reward model.
+        ConfigError: several samples, but greedy; the rule ``probability`` without a calibration.
+        DataError: the calibration cannot be read.
+    """
+
+    wants_goal = True
+
+    def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
+        super().__init__(scorer, config, goal)
+        assert self.goal is not None, "required above"
+        if self.goal.keys is not None:
+            raise MismatchError(
+                f"The goal {self.goal.name!r} is of kind 'nearest', which depends on the prompt; "
+                f"the method {self.name!r} needs one of kind mean, contrast or clusters."
+            )
+        self.require_draws()
+        self._calibration = load_rule(config, scorer)
+
+    @property
+    def samples(self) -> int:
+        """Of one prompt."""
+        return self.config.n
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """The winner of the vote."""
+        vote, dropped = Vote(self.config), list[Sample]()
+        while round_ := vote.next_round():
+            samples = [engine.start(index) for index in round_]
+            kept = await gather(*(self._written(one, engine, scorer) for one in samples))
+            for sample, stays in zip(samples, kept, strict=True):
+                if stays:
+                    vote.count(sample.index, final_answer(sample.text))
+                else:
+                    dropped.append(sample)
+        if not vote.answers:
+            await gather(*(sample.extend() for sample in dropped))
+            for sample in dropped:
+                vote.count(sample.index, final_answer(sample.text))
+        winner = vote.winner()
+        return Outcome(next(one for one in engine.samples if one.index == winner))
+
+    async def _written(
+        self, sample: Sample, engine: PromptEngine, scorer: PromptScorer
+    ) -> bool:
+        """Write a sample, looking at every token; whether it is kept. Tokens that an engine has
+        written beyond the one that drops it stay: it may have to go on."""
+        assert self.goal is not None, "required above"
+        drops = watcher(self.config, self._calibration)
+        if drops is None:
+            await sample.extend()
+            return True
+        while sample.finish_reason is None:
+            await sample.extend(engine.stride)
+            values = await scorer.new_similarities(sample, self.goal)
+            if sample.finish_reason == "stop" and not scorer.knows_end(sample):
+                values = values[:-1]
+            if any(map(drops, values)):
+                return False
+        return True

@@ -1,0 +1,41 @@
+"""Majority vote (self-consistency, arXiv 2203.11171), with early stopping as ESC or
+Adaptive-Consistency."""
+
+from asyncio import gather
+from typing import Any
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.strategies.base import Strategy
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.votes import Vote, final_answer
+
+
+class MajorityVote(Strategy):
+    """The first of up to ``n`` samples with the most frequent final answer; ``vote_stop`` ends the
+    drawing, see `rewardsteer.decoding.strategies.votes`. A reward model that is given is not read.
+
+    Raises:
+        ConfigError: several samples, but greedy.
+    """
+
+    needs = "none"
+    abilities = frozenset()
+
+    def __init__(self, scorer: Any, config: DecodingConfig) -> None:
+        super().__init__(None, config)
+        self.require_draws()
+
+    samples = property(lambda self: self.config.n, doc="Most of one prompt.")
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """The winner of the vote."""
+        vote = Vote(self.config)
+        while round_ := vote.next_round():
+            samples = [engine.start(index) for index in round_]
+            await gather(*(sample.extend() for sample in samples))
+            for sample in samples:
+                vote.count(sample.index, final_answer(sample.text))
+        return Outcome(engine.samples[vote.winner()])

@@ -1,0 +1,147 @@
+"""An engine and a reward model as a strategy sees them: for one prompt, with what that costs."""
+
+import random
+from collections.abc import Callable, Sequence
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Encoded, Engine, Sample
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.decoding.scoring import Answer, Ask, Scoring
+from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.records import Cost
+
+
+class PromptEngine:
+    """An engine, for one prompt.
+
+    Args:
+        engine: the engine.
+        prompt: to be answered.
+        config: how samples are drawn.
+        guide: acts on all samples; None: the policy alone.
+        first: number of the first sample's draws.
+        log_probabilities, top: what of samples' log-probabilities is wanted.
+        watch: told of every sample that begins; None: nobody is.
+
+    Attributes:
+        samples: all that were begun.
+        stride: see `Engine`.
+    """
+
+    def __init__(
+        self, engine: Engine, prompt: Encoded, config: DecodingConfig, *,
+        guide: LogitsGuide | None = None, first: int = 0, log_probabilities: bool = False,
+        top: int | None = None, watch: Callable[[Sample], None] | None = None,
+    ) -> None:
+        self._engine, self._prompt, self._config = engine, prompt, config
+        self._guide, self._first, self._watch = guide, first, watch
+        self._log_probabilities, self._top = log_probabilities, top
+        self.samples: list[Sample] = []
+        self._draws: dict[int, random.Random] = {}
+        self.stride = engine.stride
+
+    def start(self, index: int) -> Sample:
+        """A sample without any token; its draws are the index's own."""
+        return self._keep(self._engine.start(
+            self._prompt, index, self._config, draws=self._draws_of(index), guide=self._guide,
+            log_probabilities=self._log_probabilities, top=self._top,
+        ))
+
+    def fork(self, sample: Sample, index: int) -> Sample:
+        """Another sample that goes on from a sample's tokens, with the draws of this index."""
+        return self._keep(sample.fork(index, self._draws_of(index)))
+
+    def _draws_of(self, index: int) -> random.Random:
+        if index not in self._draws:
+            self._draws[index] = row_generator(
+                self._config.seed, self._prompt.id, self._first + index
+            )
+        return self._draws[index]
+
+    def _keep(self, sample: Sample) -> Sample:
+        self.samples.append(sample)
+        if self._watch is not None:
+            self._watch(sample)
+        return sample
+
+    @property
+    def cost(self) -> Cost:
+        """Of all samples."""
+        return sum((sample.cost for sample in self.samples), Cost())
+
+    def close(self) -> None:
+        """Abort what still runs."""
+        for sample in self.samples:
+            sample.abort()
+
+
+class PromptScorer:
+    """A reward model, for one prompt.
+
+    Args:
+        scoring: answers many prompts' questions together; None: there is no reward model.
+        prompt: the prompt.
+
+    Attributes:
+        cost: of the reward model so far.
+    """
+
+    def __init__(self, scoring: Scoring | None, prompt: Encoded) -> None:
+        self._scoring, self._prompt = scoring, prompt
+        self._seen: dict[int, Sample] = {}
+        self._told: dict[int, int] = {}
+        self.cost = Cost()
+
+    async def score(self, samples: Sequence[Sample]) -> list[float]:
+        """Rewards of responses: of those that have ended as training knows them, closed or open; of
+        those in the making as they stand.
+
+        Raises:
+            NonFiniteError: a reward is no number.
+        """
+        return await self._answers([Ask(self._prompt, one) for one in samples])
+
+    async def score_prompt(self, sample: Sample) -> float:
+        """Reward of the prompt without any response; the sample's is read from there."""
+        [reward] = await self._answers([Ask(self._prompt, sample, prompt_alone=True)])
+        return reward
+
+    async def similarities(self, samples: Sequence[Sample], goal: GoalState) -> list[float]:
+        """Cosines of the states of the samples' last tokens, as they were generated, to a goal.
+
+        Raises:
+            NonFiniteError: a state is no number.
+        """
+        return await self._answers([Ask(self._prompt, one, goal) for one in samples])
+
+    async def new_similarities(self, sample: Sample, goal: GoalState) -> list[float]:
+        """Likewise of all the tokens that have come since this was asked last. Where the reward
+        model has a tokenizer of its own these are its tokens; the last may still change, and comes
+        with the next."""
+        told = self._told.get(id(sample), 0)
+        [answer] = await self._ask([Ask(self._prompt, sample, goal, told=told)])
+        self._told[id(sample)] = told + len(answer.values)
+        return list(answer.values)
+
+    async def _answers(self, asks: Sequence[Ask]) -> list[float]:
+        return [answer.values[-1] for answer in await self._ask(asks)]
+
+    async def _ask(self, asks: Sequence[Ask]) -> list[Answer]:
+        assert self._scoring is not None, "the strategy declares that it needs a reward model"
+        self._seen |= {id(ask.sample): ask.sample for ask in asks}
+        answers = await self._scoring.answer(asks)
+        for answer in answers:
+            self.cost += answer.cost
+        return answers
+
+    def knows_end(self, sample: Sample) -> bool:
+        """Whether the token that ended a sample is one that the reward model was trained on: one
+        trained on open responses, or on responses with another end, knows no state of it."""
+        assert self._scoring is not None
+        return self._scoring.knows_end(sample)
+
+    def close(self) -> None:
+        """Forget what was read for this prompt."""
+        if self._scoring is not None:
+            self._scoring.forget(list(self._seen.values()))

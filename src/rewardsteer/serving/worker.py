@@ -1,0 +1,280 @@
+"""The thread that owns the models: an event loop on which the engine takes its steps.
+
+Requests are programs there: responses grow together in the engine's batches, and between its steps
+completions are scored and other work is done, a piece at a time. A program that nobody waits for
+any more is cancelled, and its rows are given up with the next step.
+"""
+
+import asyncio
+import functools
+import math
+import threading
+import time
+from collections import deque
+from collections.abc import Generator, Sequence
+from concurrent.futures import Future
+from typing import Any
+
+import torch
+
+from rewardsteer.decoding.engine import Sample
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.generate import run
+from rewardsteer.decoding.running import LoopThread, Program
+from rewardsteer.decoding.scoring import Scoring
+from rewardsteer.errors import RewardsteerError
+from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.errors import full
+from rewardsteer.serving.failures import is_fatal, log_failure
+from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
+from rewardsteer.serving.tickets import Answer, Done, Failed, Outbox, Piece, Response, Ticket, Value
+
+# A step is what comes between two yields; what the generator returns is the request's value.
+Steps = Generator[None, None, Any]
+
+# Ends of responses from which the time of waiting is guessed, and the longest guess in seconds.
+_REMEMBERED = 64
+_LONGEST_WAIT = 60
+# Seconds in which the thread's present step may end.
+_CLOSING_SECONDS = 20
+
+
+class Worker:
+    """Programs of requests, within bounds.
+
+    Args:
+        engine: runs the policy; None: rewards alone.
+        scorer: the reward model; None: generation alone.
+        config: bounds.
+
+    Attributes:
+        outbox: what is told to the requests.
+        broken: the accelerator failed for good; a new process is needed.
+        scored: completions scored so far.
+    """
+
+    def __init__(
+        self, engine: TransformersEngine | None, scorer: Any, config: ServingConfig
+    ) -> None:
+        self._engine, self._scorer, self._config = engine, scorer, config
+        threads = torch.get_num_threads()
+        # How many threads torch uses is a setting of each thread.
+        self._loop = LoopThread("models", lambda: torch.set_num_threads(threads))
+        self.outbox = Outbox()
+        self.broken = False
+        self.scored = 0
+        self._rows = _Quota(config.places + config.queue)
+        self._reward_rows = _Quota(config.reward_queue)
+        self._called = _Quota(0)
+        self._rewards = RewardQueue()
+        self._programs: dict[Ticket, list[Future[None]]] = {}
+        self._turn = asyncio.Lock()
+        self._scoring: asyncio.Task[None] | None = None
+        self._judge = None if scorer is None or engine is None else Scoring(
+            scorer, batch_size=config.places, activity=engine.activity
+        )
+        if engine is not None:
+            engine.on_failure = self._note
+        self._ends: deque[float] = deque(maxlen=_REMEMBERED)
+
+    def start(self) -> None:
+        """Begin to work."""
+        self._loop.start()
+
+    def close(self) -> None:
+        """End; what waits is given up."""
+        self._loop.close(_CLOSING_SECONDS)
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread works, and with models that do."""
+        return self._loop.alive and not self.broken
+
+    @property
+    def busy(self) -> int:
+        """Rows that are being decoded."""
+        return 0 if self._engine is None else self._engine.busy
+
+    @property
+    def batches(self) -> int:
+        """Guides at work, with their caches."""
+        return 0 if self._engine is None else self._engine.batches
+
+    @property
+    def waiting(self) -> int:
+        """Rows that were accepted and do not grow: most of them wait for a place."""
+        return max(0, self._rows.used - self.busy)
+
+    @property
+    def waiting_rewards(self) -> int:
+        """Completions that wait to be scored."""
+        return len(self._rewards)
+
+    @property
+    def waiting_calls(self) -> int:
+        """Other work that has not ended."""
+        return self._called.used
+
+    @property
+    def steps(self) -> int:
+        """Steps of the engine so far."""
+        return 0 if self._engine is None else self._engine.steps
+
+    @property
+    def tokens(self) -> int:
+        """Tokens generated so far."""
+        return 0 if self._engine is None else self._engine.tokens
+
+    # --- requests, from other threads -----------------------------------------------------------
+
+    def generate(self, responses: Sequence[Response]) -> None:
+        """Take a request's responses.
+
+        Raises:
+            ApiError: 429, there is no room for all of them.
+        """
+        counts = [response.samples for response in responses]
+        self._require(self._rows.take(sum(counts)))
+        for response, count in zip(responses, counts, strict=True):
+            self._begin(
+                response.ticket, functools.partial(self._respond, response), self._rows, count
+            )
+
+    def score(self, job: RewardJob) -> None:
+        """Take a request for rewards; raises `ApiError` 429 as `generate` does."""
+        count = len(job.response_ids)
+        self._require(self._reward_rows.take(count))
+        self._begin(job.ticket, functools.partial(self._reward, job), self._reward_rows, count)
+
+    def call(self, ticket: Ticket, steps: Steps, *, most: int) -> None:
+        """Take other work with the models, done in turns with other such work, a piece between two
+        steps of decoding; raises `ApiError` 429 where there is so much of it."""
+        self._require(self._called.take(1, most))
+        self._begin(ticket, functools.partial(self._call, ticket, steps), self._called, 1)
+
+    def give_up(self, ticket: Ticket) -> None:
+        """Nobody waits for this request any more."""
+        ticket.over = True
+        for program in self._programs.pop(ticket, []):
+            program.cancel()
+
+    def _require(self, room: bool) -> None:
+        if not room:
+            raise full(self._seconds_to_wait())
+
+    def _seconds_to_wait(self) -> int:
+        """Until what waits now may have been taken, guessed from how fast responses ended lately.
+        """
+        if len(self._ends) < 2:
+            return 1
+        rate = len(self._ends) / max(1e-3, time.monotonic() - self._ends[0])
+        return max(1, min(_LONGEST_WAIT, math.ceil(self.waiting / rate)))
+
+    def _begin(
+        self, ticket: Ticket, program: Program[None], quota: "_Quota", count: int
+    ) -> None:
+        running = self._loop.submit(self._guarded(ticket, program))
+        self._programs.setdefault(ticket, []).append(running)
+        running.add_done_callback(lambda _: quota.give(count))
+
+    # --- programs, in the models' thread --------------------------------------------------------
+
+    async def _guarded(self, ticket: Ticket, program: Program[None]) -> None:
+        if ticket.over:
+            return
+        try:
+            await program()
+        except Exception as error:
+            if not isinstance(error, RewardsteerError):
+                self._note(error)
+            self.outbox.put(ticket, Failed(error))
+            self.give_up(ticket)
+
+    async def _respond(self, response: Response) -> None:
+        assert self._engine is not None, "there is a policy where responses are asked for"
+
+        told = 0
+
+        def watch(sample: Sample) -> None:
+            def tell(text: str) -> None:
+                nonlocal told
+                new, told = slice(told, sample.length), sample.length
+                self.outbox.put(response.ticket, Piece(
+                    response.index, text, sample.token_ids[new], sample.logprobs[new]
+                ))
+
+            if response.stream:
+                sample.listen(tell)
+
+        outcome, cost = await run(
+            self._engine, self._judge, response.prompt, response.method, response.config,
+            first=response.first, top=response.top, watch=watch,
+        )
+        self._ends.append(time.monotonic())
+        sample = outcome.sample
+        self.outbox.put(response.ticket, Done(response.index, Answer(
+            sample.text, list(sample.token_ids), sample.finish_reason or "length", cost,
+            outcome.reward, list(sample.logprobs), cost.lm_calls,
+        )))
+
+    async def _reward(self, job: RewardJob) -> None:
+        job.done = asyncio.get_running_loop().create_future()
+        self._rewards.put(job)
+        if self._scoring is None or self._scoring.done():
+            self._scoring = asyncio.create_task(self._score_all())
+        try:
+            self.outbox.put(job.ticket, Value(await job.done))
+        finally:
+            self._rewards.drop(job.ticket)
+
+    async def _score_all(self) -> None:
+        """Score what waits, so many tokens between two steps of decoding."""
+        while taken := self._rewards.take(self._config.reward_tokens):
+            for job, error in score_together(self._scorer, taken, self._config.reward_tokens):
+                self._note(error)
+                if job.done is not None and not job.done.done():
+                    job.done.set_exception(error)
+            self.scored += len(taken)
+            await self._next_step()
+
+    async def _call(self, ticket: Ticket, steps: Steps) -> None:
+        while True:
+            # Taking turns, long work does not keep others waiting.
+            async with self._turn:
+                try:
+                    next(steps)
+                except StopIteration as end:
+                    self.outbox.put(ticket, Value(end.value))
+                    return
+                await self._next_step()
+
+    async def _next_step(self) -> None:
+        if self._engine is None:
+            await asyncio.sleep(0)
+        else:
+            await self._engine.turn()
+
+    def _note(self, error: Exception) -> None:
+        self.broken = self.broken or is_fatal(error)
+        log_failure(error)
+
+
+class _Quota:
+    """How much is at work or waits, of what may be."""
+
+    def __init__(self, most: int) -> None:
+        self.most, self.used = most, 0
+        self._lock = threading.Lock()
+
+    def take(self, count: int, most: int | None = None) -> bool:
+        """Whether there was room for so much more; then it is taken."""
+        with self._lock:
+            if self.used + count > (self.most if most is None else most):
+                return False
+            self.used += count
+            return True
+
+    def give(self, count: int) -> None:
+        """So much has ended."""
+        with self._lock:
+            self.used -= count

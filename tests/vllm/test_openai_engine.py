@@ -1,0 +1,150 @@
+"""Every strategy through ``--engine openai`` on vLLM's own OpenAI server."""
+
+import asyncio
+import re
+import urllib.request
+
+import pytest
+import torch
+
+vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
+
+from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
+from rewardsteer.decoding.engine import Encoded  # noqa: E402
+from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
+from rewardsteer.decoding.engines.openai import OpenAIEngine, generate  # noqa: E402
+from rewardsteer.decoding.generate import build_method, run, strategy_scoring  # noqa: E402
+from rewardsteer.decoding.settling import Activity  # noqa: E402
+from rewardsteer.errors import ConfigError  # noqa: E402
+from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
+from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
+from rewardsteer.models.scorer import Scorer  # noqa: E402
+from tests.vllm.models import expected, make_requests, save_models  # noqa: E402
+from tests.vllm.test_server import Server  # noqa: E402
+
+NEW = 20
+RUNS = {
+    "none": {"method": "none"},
+    "best_of_n": {"method": "best_of_n", "n": 4},
+    "majority_vote": {"method": "majority_vote", "n": 4},
+    "speculative_rejection": {"method": "speculative_rejection", "n": 4, "decision_tokens": 4},
+    "goal_beam": {"method": "goal_beam", "beam": 2, "branches": 2, "step_tokens": 6,
+                  "max_steps": 4, "step_separator": " "},
+    "goal_filter": {"method": "goal_filter", "n": 4, "drop_threshold": 0.0, "drop_start": 1},
+}
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    return save_models(tmp_path_factory.mktemp("models"))
+
+
+@pytest.fixture(scope="module")
+def server(root):
+    with Server(
+        root / "server.log", root / "policy", "--distributed-executor-backend", "uni",
+        "--enable-prompt-tokens-details",
+    ) as started:
+        yield started.wait()
+
+
+@pytest.fixture(scope="module")
+def url(server):
+    return f"http://127.0.0.1:{server.port}/v1"
+
+
+@pytest.fixture(scope="module")
+def scorer(root):
+    return Scorer.load(root / "args")
+
+
+@pytest.fixture(scope="module")
+def tokenizer(root):
+    return load_tokenizer(root / "policy")
+
+
+def make_method(config, scorer):
+    goal = None
+    if config.method.startswith("goal"):
+        vectors = torch.randn(1, scorer.hidden_size, generator=torch.Generator().manual_seed(1))
+        made = Provenance(kind="mean", model_fingerprint=scorer.fingerprint)
+        goal = GoalState("good", vectors, made)
+    return build_method(config, None if config.method == "none" else scorer, goal)
+
+
+def answers(url, scorer, tokenizer, requests, **settings):
+    config = DecodingConfig(**{"max_new_tokens": NEW, "seed": 2, "batch_size": 8} | settings)
+    return list(generate(url, requests, make_method(config, scorer), config, tokenizer=tokenizer))
+
+
+def running(server):
+    with urllib.request.urlopen(f"http://127.0.0.1:{server.port}/metrics", timeout=30) as answer:
+        text = answer.read().decode()
+    found = [float(one) for one in re.findall(
+        r"^vllm:num_requests_(?:running|waiting)\{.*\} (\S+)$", text, re.MULTILINE
+    )]
+    assert len(found) >= 2
+    return sum(found)
+
+
+def test_greedy_answers_are_those_of_the_transformers_engine(url, root, scorer, tokenizer):
+    requests = make_requests(8, 40)
+    found = answers(url, scorer, tokenizer, requests, method="none", mode="greedy")
+    known = expected(root, "args", requests, 0.0, NEW)
+    assert {one.id: one.token_ids for one in found} == known
+
+
+@pytest.mark.parametrize("name", RUNS)
+def test_every_strategy_answers(url, scorer, tokenizer, name):
+    requests = make_requests(6, 40)
+    found = answers(url, scorer, tokenizer, requests, **RUNS[name])
+    again = answers(url, scorer, tokenizer, requests, batch_size=2, **RUNS[name])
+    for one, other in zip(found, again, strict=True):
+        assert one.error is None, one.error
+        assert one.token_ids == other.token_ids
+        assert one.finish_reason == other.finish_reason
+        assert 0 < one.cost.new_tokens == len(one.token_ids) <= one.cost.lm_calls
+    if name == "best_of_n":
+        rewards = scorer.score_ids(
+            [request.prompt_ids for request in requests],
+            [scorer.close_response(
+                one.token_ids, {tokenizer.eos_token_id} if one.finish_reason == "stop" else ()
+            ) for one in found],
+        )
+        assert [one.reward for one in found] == pytest.approx(rewards.tolist(), abs=1e-4)
+
+
+def test_cards_and_guides_are_refused_before_anything_runs(url, scorer, tokenizer):
+    for settings in ({"method": "cards", "reward_target": 1.0}, {"method": "args"}):
+        with pytest.raises(ConfigError, match=r"needs an engine that .* transformers"):
+            answers(url, scorer, tokenizer, ["a"], **settings)
+
+
+@pytest.mark.parametrize("name", ["best_of_n", "speculative_rejection", "goal_beam"])
+def test_an_interrupted_strategy_leaves_nothing_running(server, url, scorer, tokenizer, name):
+    config = DecodingConfig(**RUNS[name] | {
+        "max_new_tokens": 200, "ignore_eos": True, "decision_tokens": 150, "step_tokens": 190,
+        "step_separator": "",
+    })
+    method = make_method(config, scorer)
+
+    async def interrupt():
+        engine = OpenAIEngine(Endpoint(url), tokenizer)
+        scoring = strategy_scoring(method, engine, config, Activity(), threaded=True)
+        prompt = Encoded("r", tokenizer.encode("a b"), given="a b")
+        task = asyncio.get_running_loop().create_task(run(engine, scoring, prompt, method, config))
+        for _ in range(3000):
+            assert not task.done()
+            if await asyncio.to_thread(running, server):
+                break
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+        for _ in range(100):
+            if not await asyncio.to_thread(running, server):
+                break
+            await asyncio.sleep(0.05)
+        await engine.close()
+
+    asyncio.run(interrupt())
+    assert running(server) == 0
