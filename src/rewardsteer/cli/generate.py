@@ -1,5 +1,6 @@
 """``rewardsteer generate``: answer prompts by a decoding method."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -164,10 +165,10 @@ def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> No
     from rewardsteer.errors import ConfigError
 
     for given, name in ((folders, "--reward-model"), (weights, "--weight")):
-        if method == "none" and given:
+        if given and method in METHODS and METHODS.get(method).needs == "none":
             raise ConfigError(
-                f"{name} is not used by --method none; choose a method that is guided, or leave "
-                f"{name} out."
+                f"{name} is not used by --method {method}; choose a method that is guided, or "
+                f"leave {name} out."
             )
 
 
@@ -380,7 +381,8 @@ def _write(
             write_text(output, "")
         write_json(settings_file(output), settings)
     failed = 0
-    with progress_bar("generating", "prompts") as announce:
+    # Closed where writing fails too: what is being generated ends there and then.
+    with closing(results), progress_bar("generating", "prompts") as announce:
         announce(0, len(missing))
         for number, result in enumerate(results, start=1):
             if on_screen:

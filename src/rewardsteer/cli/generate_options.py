@@ -44,8 +44,8 @@ Output = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help=f"{', '.join(METHODS.names())}. Default: what the reward model was trained for; none "
-        "without one.",
+        help=f"{', '.join(METHODS.names())}, or your own as package.module:Class. Default: what "
+        "the reward model was trained for; none without one.",
         autocompletion=complete_method,
         rich_help_panel=GUIDANCE,
     ),

@@ -98,11 +98,11 @@ def inspect_command(
     rows = _rows(prompt, completion, input_, limit)
     _check_signal(filter_)
     check_dtypes(dtype)
-    METHODS.check(method)
     check_model(model)
     check_reward_model(reward_model)
     check_writable(output)
     check_goal_options(goal, goal_name)
+    METHODS.get(method)
     loading(reward_model, model)
 
     from rewardsteer.models.scorer import Scorer

@@ -1,5 +1,7 @@
 """The console command. Each command lives in its own file and imports torch only when it runs."""
 
+import sys
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -44,6 +46,18 @@ def root(
 ) -> None:
     """Train language reward models, measure them, and steer generation with them."""
     share_cores()
+    _find_here()
+
+
+def _find_here() -> None:
+    """Let ``package.module:Class`` name what lies in the current folder; a console command does not
+    look there by itself. Last, so that nothing installed is hidden."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # The folder was deleted: nothing lies there.
+        return
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
 
 
 def _mount() -> None:

@@ -34,9 +34,8 @@ RewardModel = Annotated[
 MethodName = Annotated[
     str | None,
     typer.Option(
-        help=f"Method of requests that name none: {', '.join(METHODS.names())}; those that cannot "
-        "share a batch are refused. Default: what the reward model was trained for; none without "
-        "one."
+        help=f"Method of requests that name none: {', '.join(METHODS.names())}, or your own as "
+        "package.module:Class. Default: what the reward model was trained for; none without one."
     ),
 ]
 Weight = Annotated[float, typer.Option(help="Weight of requests that give none.")]
@@ -133,6 +132,8 @@ def serve_command(
     place = bind(host, port)
     if options is not None:
         place.close()
+    if method is not None:
+        METHODS.get(method)
     loading(reward_model, model)
     sampling = those_given(
         top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p,

@@ -2,7 +2,8 @@
 
 import functools
 import logging
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
 from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
@@ -56,7 +57,7 @@ def build_method(
 def generate(
     policy: Any, tokenizer: Any, prompts: Sequence[Prompt | Request], method: Method,
     config: DecodingConfig, *, template: Template | None = None, label: str = "",
-) -> Iterator[Generation]:
+) -> Generator[Generation, None, None]:
     """Answer prompts; everything is checked before the first forward pass.
 
     Args:
@@ -108,7 +109,7 @@ def generate(
 def answer(
     engine: Engine, prompts: Sequence[Prepared], method: Method, config: DecodingConfig,
     template: Template, label: str,
-) -> Iterator[Generation]:
+) -> Generator[Generation, None, None]:
     """Answer prompts that are prepared, by any engine. Prompts with an error, and those that fail,
     give results with ``error`` set."""
     activity = getattr(engine, "activity", None)
@@ -120,10 +121,12 @@ def answer(
     )
     failed: list[str] = []
     try:
-        for result in in_order(programs, engine.room, engine.close, most=config.batch_size):
-            if result.error is not None:
-                failed.append(result.error)
-            yield result
+        results = in_order(programs, engine.room, engine.close, most=config.batch_size)
+        with closing(results):
+            for result in results:
+                if result.error is not None:
+                    failed.append(result.error)
+                yield result
     except EngineError as error:
         raise error.cause from error
     if failed:
@@ -217,13 +220,16 @@ async def run(
     return outcome, cost.model_copy(update={"new_tokens": outcome.sample.length})
 
 
-def require_answers(results: Iterator[Generation]) -> Iterator[Generation]:
+def require_answers(
+    results: Generator[Generation, None, None]
+) -> Generator[Generation, None, None]:
     """Pass results on; for what needs an answer to every prompt.
 
     Raises:
         RewardsteerError: one failed; says why.
     """
-    for result in results:
-        if result.error is not None:
-            raise RewardsteerError(result.error)
-        yield result
+    with closing(results):
+        for result in results:
+            if result.error is not None:
+                raise RewardsteerError(result.error)
+            yield result

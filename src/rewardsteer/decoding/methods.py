@@ -8,10 +8,34 @@ needs its class declares, see `rewardsteer.decoding.fitting`. A method from else
 ``package.module:Class``.
 """
 
+from typing import Any
+
+from rewardsteer.errors import ConfigError
 from rewardsteer.registry import Registry
 
+
+class _Methods(Registry):
+    def get(self, name: str) -> Any:
+        """The class of a method; raises `ConfigError` where it is unknown, or no method."""
+        kind = super().get(name)
+        if name not in self.names():
+            _check_class(name, kind)
+        return kind
+
+
+def _check_class(name: str, kind: Any) -> None:
+    from rewardsteer.decoding.guides.base import LogitsGuide
+    from rewardsteer.decoding.strategies.base import Strategy
+
+    if not (isinstance(kind, type) and issubclass(kind, LogitsGuide | Strategy)):
+        raise ConfigError(
+            f"{name!r} is no decoding method; expected a class derived from LogitsGuide "
+            "(rewardsteer.decoding.guides.base) or Strategy (rewardsteer.decoding.strategies.base)."
+        )
+
+
 _GUIDES, _STRATEGIES = "rewardsteer.decoding.guides", "rewardsteer.decoding.strategies"
-METHODS = Registry(
+METHODS = _Methods(
     "decoding method",
     {
         "none": f"{_GUIDES}.none:Plain",

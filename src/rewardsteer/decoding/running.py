@@ -16,7 +16,6 @@ from collections.abc import (
     Coroutine,
     Generator,
     Iterable,
-    Iterator,
 )
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, TypeVar
@@ -28,7 +27,7 @@ Program = Callable[[], Coroutine[Any, Any, T]]
 def in_order(
     programs: Iterable[Program[T]], room: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]], *, most: int,
-) -> Iterator[T]:
+) -> Generator[T, None, None]:
     """Results of programs in their order, each once it and those before it are there.
 
     Args:
@@ -66,9 +65,21 @@ def _iterate(
             while True:
                 yield loop.run_until_complete(anext(values))
     finally:
-        with contextlib.suppress(RuntimeError):
-            loop.run_until_complete(_end(close))
-        loop.close()
+        try:
+            _finish(loop, close)
+        finally:
+            loop.close()
+
+
+def _finish(loop: asyncio.AbstractEventLoop, close: Callable[[], Awaitable[None]]) -> None:
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        loop.run_until_complete(_end(close))
+        return
+    # Begun where no loop ran, and given up where one does: a thread can have one loop at work.
+    with ThreadPoolExecutor(1, thread_name_prefix="decoding") as thread:
+        thread.submit(lambda: loop.run_until_complete(_end(close))).result()
 
 
 async def _end(close: Callable[[], Awaitable[None]]) -> None:

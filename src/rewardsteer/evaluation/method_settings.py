@@ -75,7 +75,7 @@ def _read(label: str, values: Any) -> MethodConfig:
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
     config = load_config(MethodConfig, values)
     METHODS.check(config.method)
-    if not config.folders and config.method != "none":
+    if not config.folders and METHODS.get(config.method).needs != "none":
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "
             f"{config.method}=FOLDER in --methods, or 'reward_model: FOLDER' in its file."

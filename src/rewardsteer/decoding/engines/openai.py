@@ -8,7 +8,7 @@ Without a tokenizer the server writes conversations, and gives whole responses a
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -168,7 +168,7 @@ def generate(
     url: str, prompts: Sequence[Prompt | Request], method: Method, config: DecodingConfig, *,
     model: str | None = None, tokenizer: Any = None, template: Template | None = None,
     label: str = "", key_env: str = KEY_ENV, settings: Any = None,
-) -> Iterator[Generation]:
+) -> Generator[Generation, None, None]:
     """Answer prompts by a server; as `rewardsteer.decoding.generate.generate`, but for
 
     Args:

@@ -9,7 +9,7 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,7 +48,7 @@ def generate(
     source: str, tokenizer: Any, requests: Sequence[Request], method: Method,
     config: DecodingConfig, *, template: Template, device: str = AUTO,
     reward_device: str | None = None, reward_dtype: str | None = None, **options: Any,
-) -> Iterator[Generation]:
+) -> Generator[Generation, None, None]:
     """As `rewardsteer.decoding.generate.generate`, by vLLM. What vLLM computes again after it has
     set a request aside it does not tell, so it is missing in the costs.
 

@@ -46,9 +46,7 @@ class TransformersEngine:
     abilities: frozenset[Ability] = ABILITIES["transformers"]
     stride = 1
 
-    def __init__(
-        self, policy: Any, tokenizer: Any, bounds: Bounds | None = None
-    ) -> None:
+    def __init__(self, policy: Any, tokenizer: Any, bounds: Bounds | None = None) -> None:
         self.policy, self.tokenizer = policy.eval(), tokenizer
         self.settings = getattr(policy, "generation_config", None)
         self.stop_ids = stop_ids(self.settings, tokenizer)
