@@ -103,7 +103,7 @@ def test_what_cannot_be_served_is_refused(root, tmp_path):
     assert "give it an API key" in refused(*policy, "--host", "0.0.0.0")
     assert "pass --model or --reward-model" in refused()
     assert "Did you mean 'places'?" in refused(*policy, "--limit", "place=3")
-    assert "is not served" in refused(
+    assert "needs a goal state" in refused(
         *policy, "--reward-model", root / "reward", "--method", "goal_beam", "--port", 0
     )
     assert "needs a reward model" in refused(*policy, "--method", "farma", "--port", 0)

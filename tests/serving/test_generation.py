@@ -191,8 +191,10 @@ def test_official_client_streams_chat(service, official):
     assert final.choices[0].finish_reason == right.finish_reason
 
 
-def test_official_client_lists_models(official):
-    assert [model.id for model in official.models.list()] == ["tiny", "tiny-reward"]
+def test_official_client_lists_models(official, service):
+    names = [model.id for model in official.models.list()]
+    assert names[:2] == ["tiny", "tiny-reward"]
+    assert names[2:] == [f"tiny@{method}" for method in service.served.methods]
     assert official.models.retrieve("tiny").owned_by == "rewardsteer"
 
 

@@ -151,18 +151,18 @@ def _add_models(app: FastAPI, service: Service) -> None:
             id=served.name, created=created, kind="policy", fingerprint=served.fingerprint,
             methods=served.methods,
         ))
-        models += [
-            ModelData(
-                id=f"{served.name}@{method}", created=created, kind="policy",
-                fingerprint=served.fingerprint, methods=[method],
-            )
-            for method in served.methods
-        ]
     if served.scorer is not None:
         models.append(ModelData(
             id=served.reward_name, created=created, kind="reward",
             fingerprint=served.scorer.fingerprint, goals=sorted(served.goals),
         ))
+    models += [
+        ModelData(
+            id=f"{served.name}@{method}", created=created, kind="policy",
+            fingerprint=served.fingerprint, methods=[method],
+        )
+        for method in (served.methods if served.engine is not None else ())
+    ]
 
     @app.get("/v1/models", responses=_ERRORS)
     async def list_models() -> ModelList:
