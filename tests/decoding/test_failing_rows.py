@@ -95,7 +95,7 @@ def test_prompts_with_unknown_ids_are_refused_alone(folders, token, caplog):  # 
     assert f"The prompt 'bad' has the token id {token}, but the policy knows" in bad.error
     assert "1 of 3 prompts got no answer; the first one: The prompt 'bad'" in caplog.text
     with pytest.raises(RewardsteerError, match="prompt 'bad' has the token id"):
-        list(require_answers(iter([good, bad, better])))
+        list(require_answers(one for one in [good, bad, better]))
 
 
 def test_a_prompt_that_cannot_be_written_is_refused_alone(folders):  # noqa: F811

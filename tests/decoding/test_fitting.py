@@ -17,7 +17,7 @@ from rewardsteer.decoding.fitting import (
 )
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.methods import METHODS, takes_no_reward_model
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 
@@ -85,6 +85,12 @@ def test_every_class_declares_what_it_needs():
         assert kind.needs in ("none", "any", "scalar", "vocabulary"), name
         assert isinstance(kind.trained_on, tuple), name
         assert kind.default_for is None or isinstance(kind.default_for, str), name
+
+
+def test_which_methods_take_no_reward_model():
+    for name in METHODS.names():
+        assert takes_no_reward_model(name) == (METHODS.get(name).needs == "none")
+    assert not takes_no_reward_model("nothing")
 
 
 def test_messages_name_a_new_method(mine):

@@ -12,8 +12,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Stop
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine, generate
-from rewardsteer.decoding.generate import build_method, require_answers, run, strategy_scoring
-from rewardsteer.decoding.settling import Activity
+from rewardsteer.decoding.generate import build_method, require_answers, run, scoring_beside
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -252,7 +251,7 @@ def test_forks_draw_apart_and_revised_ones_go_on():
 
 def test_an_interrupted_strategy_leaves_no_request(scorer):
     async def interrupted(engine, method, config):
-        scoring = strategy_scoring(method, engine, config, Activity(), threaded=True)
+        scoring = scoring_beside(engine, method.scorer, config.batch_size)
         prompt = Encoded("r", TOKENIZER.encode("a"), given="a")
         task = asyncio.get_running_loop().create_task(run(engine, scoring, prompt, method, config))
         while server.running < 4:

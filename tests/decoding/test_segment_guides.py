@@ -270,6 +270,9 @@ def test_values_that_are_no_numbers_name_step_and_row(models, settings):
         def prefix_values(self, *arguments, **options):
             return super().prefix_values(*arguments, **options) * np.nan
 
+        def score_ids(self, prompts, responses, **options):
+            return np.full(len(prompts), np.nan)
+
     broken = Broken(scorer.reward_model, scorer.tokenizer, scorer.template)
     results = run((policy, tokenizer, broken), settings, REQUESTS[:3])
     for result in results:

@@ -1,12 +1,16 @@
 """Rewards of chat models are those that plain transformers gives on the chat template's text."""
 
+import asyncio
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.scoring import Ask, Scoring
+from rewardsteer.decoding.settling import Activity
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection
@@ -78,10 +82,16 @@ def test_a_generation_has_the_reward_of_its_text_whatever_stopped_it(tmp_path, f
     prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
     body = tokenizer("Paris.", add_special_tokens=False)["input_ids"]
     stops = tokenizer.convert_tokens_to_ids(list(FAMILIES[family].stops))
-    method = build_method(DecodingConfig(method="best_of_n", n=len(stops) + 1), scorer)
-    [choice] = method.choose([prompt], [[body, *([*body, stop] for stop in stops)]], ["0"], stops)
     expected = plain_reward(folder, talk("Paris."))
-    assert choice.reward == pytest.approx(expected, abs=1e-5)
+    encoded = Encoded("0", prompt)
+    ended = [
+        SimpleNamespace(prompt=encoded, token_ids=ids, response_ids=ids, stop_token=ids[len(body):],
+                        finish_reason="stop", origin=None, aborted=False)
+        for ids in (body, *([*body, stop] for stop in stops))
+    ]
+    scoring = Scoring(scorer, batch_size=4, activity=Activity())
+    answers = asyncio.run(scoring.answer([Ask(encoded, one) for one in ended]))
+    np.testing.assert_allclose([one.values[-1] for one in answers], expected, atol=1e-5)
     closed = [scorer.close_response([*body, stop], stops) for stop in stops]
     rewards = scorer.score_ids([prompt] * len(stops), closed)
     np.testing.assert_allclose(rewards, expected, atol=1e-5)

@@ -13,8 +13,7 @@ from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
 from rewardsteer.decoding.engines.openai import OpenAIEngine, generate  # noqa: E402
-from rewardsteer.decoding.generate import build_method, run, strategy_scoring  # noqa: E402
-from rewardsteer.decoding.settling import Activity  # noqa: E402
+from rewardsteer.decoding.generate import build_method, run, scoring_beside  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
@@ -130,7 +129,7 @@ def test_an_interrupted_strategy_leaves_nothing_running(server, url, scorer, tok
 
     async def interrupt():
         engine = OpenAIEngine(Endpoint(url), tokenizer)
-        scoring = strategy_scoring(method, engine, config, Activity(), threaded=True)
+        scoring = scoring_beside(engine, method.scorer, config.batch_size)
         prompt = Encoded("r", tokenizer.encode("a b"), given="a b")
         task = asyncio.get_running_loop().create_task(run(engine, scoring, prompt, method, config))
         for _ in range(3000):

@@ -36,7 +36,7 @@ from rewardsteer.cli.starting import (
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.methods import METHODS
+from rewardsteer.decoding.methods import METHODS, takes_no_reward_model
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -165,7 +165,7 @@ def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> No
     from rewardsteer.errors import ConfigError
 
     for given, name in ((folders, "--reward-model"), (weights, "--weight")):
-        if given and method in METHODS and METHODS.get(method).needs == "none":
+        if given and takes_no_reward_model(method):
             raise ConfigError(
                 f"{name} is not used by --method {method}; choose a method that is guided, or "
                 f"leave {name} out."

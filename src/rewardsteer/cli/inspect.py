@@ -102,8 +102,9 @@ def inspect_command(
     check_reward_model(reward_model)
     check_writable(output)
     check_goal_options(goal, goal_name)
-    METHODS.get(method)
+    METHODS.check(method)
     loading(reward_model, model)
+    METHODS.get(method)
 
     from rewardsteer.models.scorer import Scorer
 

@@ -14,10 +14,19 @@ from rewardsteer.cli.devices import (
     check_dtypes,
     parse_device_map,
 )
-from rewardsteer.cli.engines import Engine, VllmOptions, vllm_options
+from rewardsteer.cli.engines import (
+    AnyEngine,
+    BaseUrl,
+    KeyEnv,
+    Tokenizer,
+    VllmOptions,
+    openai_options,
+    vllm_options,
+)
 from rewardsteer.cli.generate_options import those_given
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
+from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.methods import METHODS
 
 if TYPE_CHECKING:
@@ -104,7 +113,8 @@ def serve_command(
     api_key_file: KeyFile = None, allow_anyone: Anyone = False, limit: Limits = None,
     device: PolicyDevice = "auto", device_map: DeviceMap = None,
     reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
-    engine: Engine = "transformers", vllm_option: VllmOptions = None,
+    engine: AnyEngine = "transformers", vllm_option: VllmOptions = None, base_url: BaseUrl = None,
+    tokenizer: Tokenizer = None, key_env: KeyEnv = None,
 ) -> None:
     """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
 
@@ -115,26 +125,26 @@ def serve_command(
     from rewardsteer.serving.config import ServingConfig
     from rewardsteer.serving.reach import bind, check_reach, read_key
 
-    options, written = vllm_options(engine, vllm_option or []), read_template(template)
+    options, written = vllm_options(engine, vllm_option or [], ENGINES.names()), read_template(
+        template
+    )
+    upstream = _upstream(engine, model, reward_model, base_url, tokenizer, key_env)
     limits = load_config(ServingConfig, {}, limit or [])
     check_dtypes(dtype, reward_dtype)
     spread = parse_device_map(device_map, device, engine)
     if method is not None:
         METHODS.check(method)
-    check_model(model)
+    check_model(model if upstream is None else tokenizer)
     check_reward_model(reward_model)
-    if model is None and reward_model is None:
-        raise ConfigError("Expected a policy, a reward model or both; pass --model or "
-                          "--reward-model.")
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
     # Before models load: that the port is taken is told at once. vLLM binds it itself.
     place = bind(host, port)
     if options is not None:
         place.close()
+    loading(reward_model, model)
     if method is not None:
         METHODS.get(method)
-    loading(reward_model, model)
     sampling = those_given(
         top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p,
         repetition_penalty=repetition_penalty, stop=stop,
@@ -160,15 +170,42 @@ def serve_command(
         model, reward_model, limits, method=method, name=name, template=written,
         settings={"weight": weight, **sampling},
         devices=(device, reward_device or device), dtypes=(dtype, reward_dtype),
-        spread=spread,
+        spread=spread, upstream=upstream,
     )
     run(Service(served, limits), place, host=host, key=key)
+
+
+def _upstream(
+    engine: str, model: str | None, reward_model: Path | None, base_url: str | None,
+    tokenizer: str | None, key_env: str | None,
+) -> dict[str, Any] | None:
+    """The server that is asked for the policy's tokens; None: it is run here.
+
+    Raises:
+        ConfigError: neither a policy nor a reward model; an option is missing, or not for this
+            engine.
+    """
+    from rewardsteer.errors import ConfigError
+
+    # A server of rewards alone has no policy.
+    policy = model if engine == "openai" else model or "none"
+    upstream = openai_options(engine, policy, base_url, tokenizer, key_env)
+    if upstream is not None and upstream["tokenizer"] is None:
+        raise ConfigError(
+            "A server in front of another one writes prompts itself: pass --tokenizer, the "
+            "policy's folder or hub name."
+        )
+    if model is None and reward_model is None and upstream is None:
+        raise ConfigError("Expected a policy, a reward model or both; pass --model or "
+                          "--reward-model.")
+    return upstream
 
 
 def _load(
     model: str | None, reward_model: Path | None, limits: "ServingConfig", *, method: str | None,
     name: str | None, template: "Template | None", settings: dict[str, Any],
     devices: tuple[str, str], dtypes: tuple[str | None, str | None], spread: dict[str, Any],
+    upstream: dict[str, Any] | None = None,
 ) -> "Served":
     """The models, after the checks that need only their cards."""
     from rewardsteer.cli.devices import parse_dtype
@@ -186,7 +223,7 @@ def _load(
         method = "none"
         if reward_model is not None:
             card = read_card(reward_model)
-            method = natural_method(card)
+            method = natural_method(card) if upstream is None else "best_of_n"
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = policy = tokenizer = None
     if reward_model is not None:
@@ -194,7 +231,10 @@ def _load(
             reward_model, device=devices[1], dtype=parse_dtype(dtypes[1]), template=template
         )
         goals = goals_of(reward_model, scorer)
-    if model is not None:
+    if upstream is not None:
+        policy = _in_front_of(upstream, limits)
+        tokenizer, model, name = policy.tokenizer, None, name or policy.endpoint.model
+    elif model is not None:
         tokenizer = load_tokenizer(model)
         policy = load_policy(
             model, device=devices[0], dtype=parse_dtype(dtypes[0]), **spread
@@ -205,10 +245,27 @@ def _load(
     folder = Path(model) if model and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
     written, carrier = writer_of(template, tokenizer, scorer)
-    show_template(written, str(model if carrier is tokenizer else reward_model))
+    own = model if upstream is None else upstream["tokenizer"]
+    show_template(written, str(own if carrier is tokenizer else reward_model))
     return Served(
         policy, tokenizer, scorer, defaults, limits, template=written, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
         reward_name=reward_model.resolve().name if reward_model else "reward",
         fingerprint=fingerprint(folder) if folder and known else "",
+    )
+
+
+def _in_front_of(upstream: dict[str, Any], limits: "ServingConfig") -> Any:
+    """The engine that asks another server."""
+    from rewardsteer.decoding.defaults import policy_settings
+    from rewardsteer.decoding.engines.endpoint import KEY_ENV, Endpoint
+    from rewardsteer.decoding.engines.openai import OpenAIEngine
+    from rewardsteer.models.checkpoint import load_tokenizer
+
+    endpoint = Endpoint(
+        upstream["url"], upstream["model"] or None, key_env=upstream.get("key_env", KEY_ENV)
+    )
+    tokenizer = load_tokenizer(upstream["tokenizer"])
+    return OpenAIEngine(
+        endpoint, tokenizer, policy_settings(upstream["tokenizer"]), places=limits.places
     )

@@ -20,6 +20,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.sampling import TokenLogprob
+from rewardsteer.decoding.settling import Activity
 from rewardsteer.records import Cost, Prompt
 
 Ability = Literal[
@@ -143,6 +144,7 @@ class Engine(Protocol):
         name: of the engine, for messages.
         tokenizer: the policy's; None where it is not known.
         stop_ids: tokens that end a response.
+        activity: told of what samples ask and are told.
         stride: tokens after which looking at a growing sample costs little.
     """
 
@@ -150,6 +152,7 @@ class Engine(Protocol):
     tokenizer: Any
     stop_ids: frozenset[int]
     stride: int
+    activity: Activity
 
     @property
     def abilities(self) -> Collection[Ability]:

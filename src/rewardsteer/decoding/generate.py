@@ -21,7 +21,6 @@ from rewardsteer.decoding.prompts import Prepared, prepare
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
-from rewardsteer.decoding.settling import Activity
 from rewardsteer.decoding.strategies.base import Direct, Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.errors import ConfigError, MismatchError, RewardsteerError
@@ -112,9 +111,9 @@ def answer(
 ) -> Generator[Generation, None, None]:
     """Answer prompts that are prepared, by any engine. Prompts with an error, and those that fail,
     give results with ``error`` set."""
-    activity = getattr(engine, "activity", None)
-    scoring = strategy_scoring(method, engine, config, activity or Activity(),
-                               threaded=activity is None)
+    scoring = None
+    if isinstance(method, Strategy) and method.scorer is not None:
+        scoring = scoring_beside(engine, method.scorer, config.batch_size)
     programs = (
         functools.partial(_respond, engine, scoring, one, method, config, template, label)
         for one in prompts
@@ -136,16 +135,13 @@ def answer(
         )
 
 
-def strategy_scoring(
-    method: Method, engine: Engine, config: DecodingConfig, activity: Activity, *, threaded: bool
-) -> Scoring | None:
-    """What answers a strategy's questions to its reward model; None for guides."""
-    if isinstance(method, LogitsGuide) or method.scorer is None:
-        return None
+def scoring_beside(engine: Engine, scorer: Any, batch_size: int) -> Scoring:
+    """What answers strategies' questions to their reward model."""
+    # Beside an engine of this process there is nothing to do while the reward model reads.
     return Scoring(
-        method.scorer, batch_size=config.batch_size, activity=activity, threaded=threaded,
-        texts="token_ids" not in engine.abilities
-        or not same_tokens(engine.tokenizer, method.scorer),
+        scorer, batch_size=batch_size, activity=engine.activity,
+        threaded="logits" not in engine.abilities,
+        texts="token_ids" not in engine.abilities or not same_tokens(engine.tokenizer, scorer),
     )
 
 

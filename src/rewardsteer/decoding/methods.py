@@ -53,6 +53,16 @@ METHODS = _Methods(
     },
 )
 
+# Methods that take no reward model, told without importing what takes seconds.
+_UNGUIDED = ("none", "majority_vote")
+
+
+def takes_no_reward_model(name: str) -> bool:
+    """Whether a method looks at no reward model; False for an unknown name."""
+    if name in METHODS.names():
+        return name in _UNGUIDED
+    return name in METHODS and METHODS.get(name).needs == "none"
+
 
 def is_guide(name: str) -> bool:
     """Whether a method acts on next-token scores; raises `ConfigError` on an unknown name."""

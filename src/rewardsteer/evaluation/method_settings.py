@@ -6,7 +6,7 @@ from typing import Any
 
 from rewardsteer.configuration import load_config, read_yaml
 from rewardsteer.decoding.config import DecodingConfig, check_weights
-from rewardsteer.decoding.methods import METHODS, has_weight, wants_goal
+from rewardsteer.decoding.methods import METHODS, has_weight, takes_no_reward_model, wants_goal
 from rewardsteer.errors import ConfigError
 
 
@@ -75,7 +75,7 @@ def _read(label: str, values: Any) -> MethodConfig:
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
     config = load_config(MethodConfig, values)
     METHODS.check(config.method)
-    if not config.folders and METHODS.get(config.method).needs != "none":
+    if not config.folders and not takes_no_reward_model(config.method):
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "
             f"{config.method}=FOLDER in --methods, or 'reward_model: FOLDER' in its file."

@@ -26,6 +26,9 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
     engine = served.engine
     service.check_model(None, served.name if engine and served.scorer else None)
     assert engine is not None
+    if "logits" not in engine.abilities:
+        raise bad_request(f"The engine {engine.name!r} shows no distributions of tokens; inspect "
+                          "with the engine transformers.")
     if request.max_tokens > most:
         raise bad_request(f"max_tokens may be at most {most} here.", "max_tokens")
     config = settings_of(Guidance(

@@ -12,6 +12,7 @@ from starlette.requests import Request
 
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
 from rewardsteer.evaluation.inspection import token_texts
+from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.tickets import Ticket
@@ -39,7 +40,13 @@ async def of_prompts(
     Raises:
         ApiError: the queue is full, or it takes too long.
     """
-    ticket, policy = Ticket(), service.served.engine.policy
+    engine = service.served.engine
+    if "logits" not in engine.abilities:
+        raise bad_request(
+            f"Log-probabilities of a prompt are not known by the engine {engine.name!r}; leave out "
+            "echo or logprobs, or ask a server with the engine transformers.", "logprobs",
+        )
+    ticket, policy = Ticket(), engine.policy
 
     def steps() -> Generator[None, None, list[Found]]:
         """Row by row, a forward pass each, as the policy would have continued them alone."""

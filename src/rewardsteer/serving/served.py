@@ -7,12 +7,14 @@ Texts are written, tokenized and bounded before anything is queued, exactly as `
 import functools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.fitting import methods_for
@@ -42,7 +44,7 @@ class Served(TextReader):
     """Models with the settings that requests start from.
 
     Args:
-        policy: a causal LM; None: rewards alone.
+        policy: a causal LM, or an engine that runs one; None: rewards alone.
         tokenizer: the policy's; None without one.
         scorer: a reward model; None: the policy alone.
         defaults: settings of requests that say nothing else.
@@ -66,11 +68,17 @@ class Served(TextReader):
     ) -> None:
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; got neither.")
-        engine = None if policy is None else TransformersEngine(
+        engine = policy if hasattr(policy, "abilities") or policy is None else TransformersEngine(
             policy, tokenizer, Bounds(limits.places, limits.cache_tokens, limits.methods_together)
         )
-        if policy is not None and scorer is not None:
+        if engine is not None and scorer is not None:
             check_vocabularies(tokenizer, scorer)
+            if "token_ids" not in engine.abilities:
+                raise ConfigError(
+                    f"The reward model reads token ids, and the engine {engine.name!r} gives none "
+                    f"here ({getattr(engine, 'reason', '')}); serve in front of a server that "
+                    "takes and gives them (vLLM does), or with the engine transformers."
+                )
         written, renderer = writer_of(template, tokenizer, scorer)
         super().__init__(engine, scorer, limits, written, renderer)
         self.goals = dict(goals or {})
@@ -89,8 +97,7 @@ class Served(TextReader):
     def _complete(self, config: DecodingConfig) -> DecodingConfig:
         """Settings with nothing left open: see `rewardsteer.decoding.defaults`."""
         assert self.engine is not None
-        settings = getattr(self.engine.policy, "generation_config", None)
-        config = with_defaults(config, settings)
+        config = with_defaults(config, self.engine.settings)
         # Candidates are of the policy's vocabulary, however many the default asks for.
         most = self.engine.vocabulary_size
         if asks_candidates(config.method):
@@ -134,6 +141,11 @@ class Served(TextReader):
             MismatchError: it does not fit the reward model, or wants a goal state and there is
                 none.
         """
+        if self.engine is not None:
+            kind = METHODS.get(config.method)
+            check_abilities(self.engine, SimpleNamespace(
+                name=config.method, abilities=kind.abilities
+            ))
         if not is_guide(config.method):
             return build_method(config, self.scorer, self._goal(config.method))
         # All that a guide looks at when it is made, for weights come with the samples. Kept: guides

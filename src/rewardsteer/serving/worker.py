@@ -18,10 +18,8 @@ from typing import Any
 import torch
 
 from rewardsteer.decoding.engine import Sample
-from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.generate import run
+from rewardsteer.decoding.generate import run, scoring_beside
 from rewardsteer.decoding.running import LoopThread, Program
-from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import full
@@ -54,7 +52,7 @@ class Worker:
     """
 
     def __init__(
-        self, engine: TransformersEngine | None, scorer: Any, config: ServingConfig
+        self, engine: Any, scorer: Any, config: ServingConfig
     ) -> None:
         self._engine, self._scorer, self._config = engine, scorer, config
         threads = torch.get_num_threads()
@@ -70,8 +68,8 @@ class Worker:
         self._programs: dict[Ticket, list[Future[None]]] = {}
         self._turn = asyncio.Lock()
         self._scoring: asyncio.Task[None] | None = None
-        self._judge = None if scorer is None or engine is None else Scoring(
-            scorer, batch_size=config.places, activity=engine.activity
+        self._judge = None if scorer is None or engine is None else scoring_beside(
+            engine, scorer, config.places
         )
         if engine is not None:
             engine.on_failure = self._note

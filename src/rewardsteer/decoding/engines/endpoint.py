@@ -64,11 +64,13 @@ class Endpoint:
             raise self.failure("its list of models is none")
         served = {one.id: getattr(one, "max_model_len", None) for one in listed}
         names = ", ".join(served) or "none"
-        if model is None and len(served) != 1:
+        # Names that stand for methods of a model, as our own server lists them.
+        own = [one for one in served if one.partition("@")[0] not in served.keys() - {one}]
+        if model is None and len(own) != 1:
             raise ConfigError(
                 f"The server {self.url} names these models: {names}; say which one (--model)."
             )
-        name = model or next(iter(served))
+        name = model or own[0]
         if served and name not in served:
             raise ConfigError(
                 f"The server {self.url} does not serve the model {name!r}; it names these: {names}."

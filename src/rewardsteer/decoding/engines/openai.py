@@ -24,6 +24,7 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.policy import stop_ids
 from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
+from rewardsteer.decoding.settling import Activity
 from rewardsteer.errors import ConfigError
 from rewardsteer.records import Generation, Prompt
 
@@ -46,6 +47,7 @@ class OpenAIEngine:
 
     Attributes:
         gives_ids: it is asked in token ids.
+        busy, steps, tokens: requests that run, and that have ended, and tokens generated, so far.
         reason: why it can do less than other servers; "" where it does not.
 
     Raises:
@@ -68,7 +70,12 @@ class OpenAIEngine:
             self.reason = "" if found else f"{endpoint.url} does not complete texts"
         self.abilities: frozenset[Ability] = frozenset({"abort", *found})  # type: ignore[arg-type]
         self.chats, self.gives_ids = "extend" not in found, "token_ids" in found
-        self._places, self._busy = asyncio.Semaphore(places), 0
+        self.vocabulary_size = self.readable = 0 if tokenizer is None else len(tokenizer)
+        self.position_limit = endpoint.longest
+        self.activity = Activity()
+        self.on_failure: Callable[[Exception], None] | None = None
+        self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
+        self._places = asyncio.Semaphore(places)
         self._clock, self._last = 0.0, 0.0
 
     def start(
@@ -85,6 +92,10 @@ class OpenAIEngine:
         async with self._places:
             pass
 
+    async def turn(self) -> None:
+        """Return at once: requests take no steps here."""
+        await asyncio.sleep(0)
+
     async def close(self) -> None:
         """Close the connections; the server gives up what still runs."""
         await self.endpoint.close()
@@ -94,17 +105,18 @@ class OpenAIEngine:
         """A request's place; gives its share of the time so far, in seconds."""
         async with self._places:
             self._tick()
-            self._busy, begin = self._busy + 1, self._clock
+            self.busy, begin = self.busy + 1, self._clock
             try:
                 yield lambda: self._tick() - begin
             finally:
                 self._tick()
-                self._busy -= 1
+                self.busy -= 1
+                self.steps += 1
 
     def _tick(self) -> float:
         """Seconds of a request that has run all the time, beside those that ran."""
         now = time.perf_counter()
-        self._clock += (now - self._last) / max(1, self._busy)
+        self._clock += (now - self._last) / max(1, self.busy)
         self._last = now
         return self._clock
 

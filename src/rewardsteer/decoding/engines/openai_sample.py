@@ -210,6 +210,7 @@ class OpenAISample:
         else:
             new = len(tokenizer.encode(self.written[begin:], add_special_tokens=False))
         self._count = length + new
+        self.engine.tokens += new
         read = len(self.prompt.token_ids) + length
         if usage is not None:
             details = getattr(usage, "prompt_tokens_details", None)
