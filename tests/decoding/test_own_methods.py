@@ -16,6 +16,7 @@ from rewardsteer.decoding.methods import (
     asks_candidates,
     has_weight,
     is_guide,
+    takes_no_reward_model,
     wants_goal,
 )
 from rewardsteer.errors import ConfigError
@@ -68,6 +69,14 @@ def test_what_its_class_declares(name, found):
     METHODS.check(name)
     assert name not in METHODS.names()
     assert name not in goal_methods()
+
+
+@pytest.mark.usefixtures("own")
+def test_who_takes_no_reward_model_is_what_classes_declare():
+    """The package's own are listed, so that telling it imports nothing."""
+    for name in (*METHODS.names(), "own_methods:Program", "own_methods:Guide"):
+        assert takes_no_reward_model(name) == (METHODS.get(name).needs == "none"), name
+    assert not takes_no_reward_model("nothing")
 
 
 def test_checking_a_name_imports_nothing(own):

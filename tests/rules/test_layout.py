@@ -1,11 +1,14 @@
 """Rules of the code base that a machine can hold."""
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+
+from rewardsteer.decoding.methods import METHODS
 
 ROOT = Path(__file__).parents[2]
 FILES = sorted((ROOT / "src").rglob("*.py"))
@@ -49,3 +52,12 @@ def test_light_modules_load_no_torch(module):
     code = f"import sys, rewardsteer.{module}; assert 'torch' not in sys.modules"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_no_method_is_left_out_of_the_contract():
+    """The contract that methods never import each other names each of them."""
+    # Python 3.10 has no tomllib.
+    text = (ROOT / "pyproject.toml").read_text()
+    named = re.findall(r'"(rewardsteer\.decoding\.(?:guides|strategies)\.\w+)"', text)
+    methods = {METHODS.get(name).__module__ for name in METHODS.names()}
+    assert sorted(named) == sorted(methods)
