@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
+.PHONY: setup demo test quick test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -43,6 +43,10 @@ demo: setup
 
 test: setup
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup --ignore tests/real
+
+# The tests that a change touches, against the last commit or another one (SINCE=main~3).
+quick: setup
+	OMP_NUM_THREADS=1 $(BIN)/python runs/quick.py $(SINCE)
 
 # SmolLM2-135M-Instruct as a folder in the user's cache (93 MB are downloaded, once).
 smollm2: setup
