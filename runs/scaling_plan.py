@@ -16,12 +16,12 @@ class Assumptions:
 
     Attributes:
         layers, hidden, feed_forward, key_values, vocabulary: the shape (Llama 3 8B).
-        peak: bf16 operations a second of a GPU (H100).
+        peak: bf16 operations per second of a GPU (H100).
         training_use, scoring_use: the part of it that is reached.
-        disk: bytes a second that one machine of 8 GPUs writes; all_disks: of the file system.
+        disk: bytes per second that one machine of 8 GPUs writes; all_disks: of the file system.
         between_failures: hours between failures of one GPU with its share of the machine
             (54 days on 16,384 GPUs with 419 unexpected stops, arXiv 2407.21783).
-        pair: tokens of a pair when its prompt is read once; micro_batch: pairs a GPU reads at once.
+        pair: tokens of a pair when its prompt is read once; micro_batch: pairs per GPU and forward pass.
         prompt, completion, samples: of a row to score, and completions a prompt.
         text: bytes of a token in a file.
         batch_tokens: of `rewardsteer score`.
@@ -83,7 +83,7 @@ def training(a: Assumptions, gpus: int) -> list[str]:
 
 
 def speed(a: Assumptions, gpus: int, pairs: float) -> list[str]:
-    """Tokens a second, and how long so many pairs take; recomputed activations cost a third."""
+    """Tokens per second, and how long so many pairs take; recomputed activations cost a third."""
     rate = gpus * a.training_use * a.peak / (8 * a.body)
     updates = pairs / (gpus * a.micro_batch)
     return [
@@ -106,7 +106,7 @@ def checkpoints(a: Assumptions, gpus: int) -> list[str]:
 
 
 def scoring(a: Assumptions, gpus: int, rows: float) -> list[str]:
-    """Tokens a row with and without shared prompts, rows and tokens a second, hours, files."""
+    """Tokens per row with and without shared prompts, rows and tokens per second, hours, files."""
     rate = gpus * a.scoring_use * a.peak / (2 * a.body)
     shared = a.completion + 1 + (a.prompt - 1) / a.samples
     hours = rows * shared / rate / 3600
@@ -138,7 +138,7 @@ def tables(a: Assumptions, clusters: tuple[int, ...] = (8, 64, 512)) -> dict[str
     """Heading first, then rows."""
     return {
         "weights": [
-            ["a layer, M", "all layers, G", "with embeddings, G", "and a vocabulary head, G"],
+            ["per layer, M", "all layers, G", "with embeddings, G", "and a vocabulary head, G"],
             [f"{a.layer / 1e6:.1f}", f"{a.body / 1e9:.2f}", f"{a.weights / 1e9:.2f}",
              f"{(a.weights + a.vocabulary * a.hidden) / 1e9:.2f}"],
         ],
@@ -147,24 +147,24 @@ def tables(a: Assumptions, clusters: tuple[int, ...] = (8, 64, 512)) -> dict[str
             *(training(a, gpus) for gpus in clusters),
         ],
         "training speed": [
-            ["GPUs", "tokens/s", "hours for 1 M pairs", "pairs an update", "updates"],
+            ["GPUs", "tokens/s", "hours for 1 M pairs", "pairs per update", "updates"],
             *(speed(a, gpus, 1e6) for gpus in clusters),
         ],
         "checkpoints": [
             ["GPUs", "GB", "seconds to write", "hours between failures", "minutes between saves",
-             "minutes lost a failure", "share of time lost"],
+             "minutes lost per failure", "share of time lost"],
             *(checkpoints(a, gpus) for gpus in clusters),
         ],
         "scoring": [
             ["GPUs", "tokens/s", "rows/s", "hours", "hours, prompts not shared",
-             "failures to expect", "seconds a shard of 2,048"],
+             "failures to expect", "seconds per shard of 2,048"],
             *(scoring(a, gpus, 1e9) for gpus in clusters),
         ],
         "scoring memory": [
             ["weights", "activations", "cached prompts", "their copies", "GB in all"],
             scoring_memory(a),
         ],
-        "storage": [["TB read", "TB written", "GB a file of 10⁶ rows"], storage(a, 1e9)],
+        "storage": [["TB read", "TB written", "GB per file of 10⁶ rows"], storage(a, 1e9)],
     }
 
 

@@ -192,7 +192,7 @@ def test_colours_follow_the_chosen_signal_and_are_not_all(visit):
     assert len(seen) == 4
     box.locator("select").select_option(index=1)
     assert tokens(box).first.locator(".glyph").inner_text() == "a"
-    assert box.locator("[data-part=verdict]").inner_text() == "✓ right"
+    assert box.locator("[data-part=verdict]").inner_text() == "✓ correct"
     assert box.locator(".flag").count() == 0
 
 
@@ -209,8 +209,8 @@ def test_completions_are_searched_filtered_and_sorted(visit):
     box.get_by_label("Show").select_option("differ")
     for card in cards.all():
         verdicts = card.locator(".by").all_inner_texts()
-        assert any("right" in one for one in verdicts)
-        assert any("wrong" in one for one in verdicts)
+        assert any("✓ correct" in one for one in verdicts)
+        assert any("✗ incorrect" in one for one in verdicts)
     box.get_by_label("Show").select_option("all")
     box.get_by_role("checkbox", name="best_of_n").uncheck()
     assert box.locator("[data-method='1']:visible").count() == 0

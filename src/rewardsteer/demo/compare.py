@@ -1,4 +1,4 @@
-"""The demo's comparison: weights are chosen on some questions, methods compared on others."""
+"""The demo's comparison of methods; their weights are chosen on other questions."""
 
 import math
 from collections.abc import Callable, Mapping
@@ -30,7 +30,7 @@ UNTRAINED = "farma (untrained)"
 
 
 def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, dict[str, float]]:
-    """AUROC of each reward model on fresh solutions of the policy, against the checker."""
+    """AUROC of each reward model on new solutions of the policy, labelled by the checker."""
     figures = {}
     for name, scorer in scorers.items():
         rewards = scorer.score(fresh.questions, fresh.solutions, batch_size=250)
@@ -46,11 +46,11 @@ def compare_methods(
     """Figures per method, those at equal token budgets, and the weight chosen for each guided one
     (for ``cards`` its reward target).
 
-    The budget is what best-of-n reads for a question.
+    The budget is the number of tokens that best-of-n processes per question.
 
-    A weight is chosen by the mean reward under the plain model on the tuning questions; those of
-    the comparison play no part in it. The untrained FaRMA head gets the trained one's weight. The
-    goal filter drops below ``goal_threshold``, which was chosen by labels of other questions.
+    Weights are chosen by the mean reward of the Bradley-Terry model on the tuning questions, which
+    are not those of the comparison. The untrained FaRMA head gets the weight of the trained one.
+    The goal filter drops below ``goal_threshold``, which was chosen on labels of other questions.
     """
     judge = Judge(
         scorers["plain"],
@@ -89,7 +89,7 @@ def compare_methods(
     entries = _entries(scorers, weights, goal_threshold, config)
     methods = run(entries, "test", config.test_prompts)
     budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
-    announce(f"the same, with {budget.per_prompt:.0f} tokens a question for each")
+    announce(f"the same, with {budget.per_prompt:.0f} tokens per question for each")
     sampled = [entry for entry in entries if not entry.label.startswith("none ")]
     return methods, run(sampled, "test", config.test_prompts, budget), weights
 
@@ -139,7 +139,7 @@ def _guided(
 
 
 def _cards(label: str, scorers: Mapping[str, Scorer], target: float, config: DemoConfig) -> Entry:
-    # Segments end where the policy is torn between a fact and its wrong twin.
+    # Segments end where the policy is undecided between a correct fact and its flawed form.
     settings = _settings(
         config, method="cards", reward_target=target, entropy_threshold=0.5, segment_min=1,
         max_rejections=8,

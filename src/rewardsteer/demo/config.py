@@ -1,4 +1,4 @@
-"""Sizes of the demo; the defaults were chosen by measurement. No torch here."""
+"""Sizes of the demo. No torch here."""
 
 from pydantic import Field
 
@@ -15,7 +15,7 @@ class DemoConfig(Config):
         policy_steps: updates of the policy, 64 fresh solutions each.
         questions: questions whose sampled solutions become pairs.
         samples: solutions sampled per question.
-        pairs_per_question: at most so many pairs of a question.
+        pairs_per_question: maximum number of pairs per question.
         reward_steps: updates of each reward model, 64 pairs each.
         constraint_steps: updates of FaRMA's constraint phase, among ``reward_steps``.
         goal_weight: weight of the contrastive objective in the goal-conditioned model.

@@ -1,4 +1,4 @@
-"""The demo's goal-conditioned model beside the plain one: ranking, prefixes, filtered votes."""
+"""The demo's goal-conditioned and Bradley-Terry models: ranking, prefixes, filtered votes."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -37,7 +37,7 @@ def evaluate_goal(
     Returns:
         the figures that ``summary.json`` holds under ``goal``.
     """
-    announce("scoring several solutions of a question, token by token")
+    announce("scoring several solutions per question, token by token")
     questions = list(dict.fromkeys(draw_questions(config.vote_questions, config, "votes")))
     rows = solution_rows(
         sample(policy, tokenizer, questions, config, samples=config.vote_samples, stream="votes")
@@ -61,7 +61,7 @@ def evaluate_goal(
 
 
 def solution_rows(samples: Samples) -> list[dict[str, Any]]:
-    """Solutions as rows of our own layout; one that says the same twice is still two samples."""
+    """Solutions as `Solution` rows; equal texts stay separate samples."""
     seen: dict[str, int] = {}
     rows = []
     for question, text, correct in zip(
@@ -77,7 +77,7 @@ def solution_rows(samples: Samples) -> list[dict[str, Any]]:
 
 
 def goal_of(scorer: Scorer, pairs: list[Row]) -> GoalState:
-    """The mean state at the end of the pairs' right solutions."""
+    """The mean state at the end of the pairs' correct solutions."""
     return mean_goal(
         scorer, [row["prompt_ids"] for row in pairs], [row["chosen_ids"] for row in pairs]
     )

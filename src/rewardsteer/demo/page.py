@@ -41,10 +41,10 @@ def write_demo_page(folder: Path) -> Path:
     summary = sources.json(folder / "summary.json")
     methods: dict[str, Any] = summary["methods"]
     lead = (
-        f"A small policy with systematic errors is right {methods['none']['accuracy']:.0%} of the "
-        f"time when sampled and {methods['none greedy']['accuracy']:.0%} when decoded greedily. "
-        f"Steered by FaRMA, with one call of a reward model per token, it is right "
-        f"{methods['farma']['accuracy']:.0%} of the time."
+        f"A small policy with systematic errors has an accuracy of "
+        f"{methods['none']['accuracy']:.0%} with sampling and "
+        f"{methods['none greedy']['accuracy']:.0%} with greedy decoding. Guided by FaRMA, with one "
+        f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}."
     )
     records = {
         name: load_records(folder / "comparison" / "test" / file_name(name), sources)
@@ -67,7 +67,7 @@ def write_demo_page(folder: Path) -> Path:
         ]),
     ]
     sections.append(Section("Settings", "settings", [
-        Prose(f"Fingerprint of all that this page shows: {sources.fingerprint}."),
+        Prose(f"Fingerprint of all files behind this page: {sources.fingerprint}."),
         Settings(flat(summary["config"]) | flat(summary["versions"], "versions"), "Settings"),
         Settings({str(Path(name).relative_to(folder)): digest
                   for name, digest in sources.digests.items()},
@@ -84,17 +84,17 @@ def write_demo_page(folder: Path) -> Path:
 def _tiles(summary: dict[str, Any]) -> Tiles:
     methods, goal = summary["methods"], summary["goal"]
     return Tiles([
-        Tile("policy alone", f"{methods['none']['accuracy']:.1%}", "right answers, sampled"),
+        Tile("policy alone", f"{methods['none']['accuracy']:.1%}", "accuracy, sampled"),
         Tile(
-            "FaRMA", f"{methods['farma']['accuracy']:.1%}", "right answers at "
-            f"{methods['farma']['rm_calls_per_token']:g} call of a reward model a token",
+            "FaRMA", f"{methods['farma']['accuracy']:.1%}", "accuracy at "
+            f"{methods['farma']['rm_calls_per_token']:g} call of a reward model per token",
         ),
         Tile(
-            "plain reward model", f"{summary['reward_models']['plain']['auroc']:.3f}",
-            f"AUROC on {summary['config']['fresh']:,} fresh solutions",
+            "Bradley-Terry reward model", f"{summary['reward_models']['plain']['auroc']:.3f}",
+            f"AUROC on {summary['config']['fresh']:,} new solutions",
         ),
         Tile(
-            "votes, filtered", f"{goal['vote_accuracy_filtered']:.1%}",
+            "filtered vote", f"{goal['vote_accuracy_filtered']:.1%}",
             f"against {goal['vote_accuracy']:.1%}, with {goal['tokens_saved']:.1%} of the tokens "
             "saved",
         ),
@@ -106,21 +106,21 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
     names = list(methods)
     return [
         Prose(
-            "The policy learned from text that gets a fixed set of facts wrong more often than "
-            "right, so a lower temperature makes it worse, not better. The untrained FaRMA head is "
-            "the language-model head itself: adding its rewards only sharpens the policy, and "
-            "whatever FaRMA gains must be gained beyond that row."
+            "The policy was trained on text that gets a fixed set of facts wrong more often than "
+            "right, so a lower temperature lowers its accuracy. The untrained FaRMA head is a "
+            "control: it is the language-model head, and adding its output only sharpens the "
+            "policy."
         ),
         Figures([
             Figure(
                 bars(
                     names, [methods[name]["accuracy"] for name in names],
                     [1.96 * methods[name].get("accuracy_stderr", 0.0) for name in names],
-                    x_label="share of right answers (bars: 95 %)",
+                    x_label="accuracy (bars: 95 %)",
                     reference=methods["none"]["accuracy"], highlight=("farma",),
                 ),
-                "Share of right answers",
-                "True accuracy, by the checker. The dashed line is plain sampling.",
+                "Accuracy by method",
+                "Measured by the checker. The dashed line is plain sampling.",
             ),
             Figure(
                 scatter(
@@ -132,16 +132,17 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
                         for name in names
                     ],
                     x_label="milliseconds per generated token",
-                    y_label="mean reward (plain model)", log_x=True,
+                    y_label="mean reward (Bradley-Terry)", log_x=True,
                 ),
-                "What a unit of reward costs", "Mean reward against time per token.",
+                "Reward and time", "Mean reward against milliseconds per token.",
             ),
         ]),
         Table(
-            f"{methods['none']['count']:g} test questions. Reward is the plain model's, ± standard "
-            f"error; calls and time per generated token. Weights (of cards the reward target) "
-            f"chosen on other questions: {weights}. cards, speculative rejection and best-of-n ask "
-            "the plain model, goal_filter votes over what stays near the goal state.",
+            f"{methods['none']['count']:g} test questions. Rewards are those of the Bradley-"
+            "Terry model, ± standard error; calls and time are per generated token. Weights (for "
+            f"cards the reward target) were chosen on other questions: {weights}. cards, "
+            "speculative rejection and best-of-n use the Bradley-Terry model; goal_filter votes "
+            "over the solutions that stay similar to the goal state.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"farma"}),
         ),
         *_overoptimised(methods),
@@ -150,12 +151,12 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
 
 def _budget(methods: dict[str, Any]) -> Table:
     return Table(
-        "The same questions when every method may read as many tokens as best-of-n (policy and "
+        "The same questions when every method may process as many tokens as best-of-n (policy and "
         "reward model together; tokens of a model of another size count in proportion). A method "
-        "draws as many responses as that pays for and keeps the one that its own reward model "
-        "likes best; goal_filter and speculative rejection draw several to a response. Plain "
-        "sampling has nothing to choose by.",
-        ("method", "accuracy (95 %)", "responses drawn", "tokens a question"),
+        "draws as many responses as the budget allows and keeps the one with the highest reward "
+        "of its own reward model. goal_filter and speculative rejection draw several samples per "
+        "response. Plain sampling has no reward model to choose with.",
+        ("method", "accuracy (95 %)", "responses drawn", "tokens per question"),
         [
             [
                 name, between(figures, "accuracy", "accuracy_low", "accuracy_high", "{:.3f}"),
@@ -168,7 +169,7 @@ def _budget(methods: dict[str, Any]) -> Table:
 
 
 def _overoptimised(methods: dict[str, Any]) -> list[Block]:
-    """A warning for methods that gained reward and lost truth, when there are any."""
+    """A warning for methods that gained reward and lost accuracy, if there are any."""
     names = [
         name for name, figures in methods.items()
         if figures["reward_gain"] > 0 and figures["accuracy_gain_high"] < 0
@@ -177,8 +178,8 @@ def _overoptimised(methods: dict[str, Any]) -> list[Block]:
         return []
     return [
         Prose(
-            f"More reward and less truth: {', '.join(names)}. The weight was chosen by the reward "
-            "of a model that is itself imperfect, and this is what overdoing it looks like."
+            f"Higher reward and lower accuracy: {', '.join(names)}. The weight was chosen by the "
+            "reward of an imperfect model, which these methods over-optimise."
         )
     ]
 
@@ -186,8 +187,8 @@ def _overoptimised(methods: dict[str, Any]) -> list[Block]:
 def _reward_models(summary: dict[str, Any]) -> list[Block]:
     return [
         Table(
-            f"Ranking right above wrong on {summary['config']['fresh']} fresh solutions of the "
-            "policy.", AUROC_COLUMNS, auroc_rows(summary["reward_models"]),
+            f"Ranking of correct above incorrect solutions, {summary['config']['fresh']} new "
+            "solutions of the policy.", AUROC_COLUMNS, auroc_rows(summary["reward_models"]),
         )
     ]
 
@@ -195,16 +196,16 @@ def _reward_models(summary: dict[str, Any]) -> list[Block]:
 def _goal(folder: Path, goal: dict[str, Any], sources: Sources) -> list[Block]:
     metrics = {
         label: sources.json(folder / "goal" / name / "metrics.json")[BENCHMARK]
-        for label, name in (("plain", "plain"), ("goal-conditioned", "goal"))
+        for label, name in (("Bradley-Terry", "plain"), ("goal-conditioned", "goal"))
     }
     gain = between(goal, "auroc_gain", "auroc_gain_low", "auroc_gain_high", "{:+.3f}")
     return [
         Prose(
-            "Trained on the same pairs for as many updates, with a contrastive loss on its hidden "
-            "states added, so that the cosine of a prefix's state to the mean state at the end of "
-            "right solutions (the goal state) says how well it is going. AUROC of the reward: "
-            f"{goal['auroc']:.3f} against the plain model's {goal['auroc_baseline']:.3f}, a "
-            f"difference of {gain}."
+            "Trained on the same pairs for the same number of updates, with an additional "
+            "contrastive loss on hidden states. The cosine similarity of a prefix's state to the "
+            "goal state (the mean state at the end of correct solutions) is a value of the prefix. "
+            f"AUROC of the reward: {goal['auroc']:.3f} against {goal['auroc_baseline']:.3f} of the "
+            f"Bradley-Terry model, a difference of {gain}."
         ),
         *benchmark_blocks(metrics),
     ]
@@ -217,7 +218,7 @@ def _training(folder: Path, sources: Sources) -> list[Block]:
     }
     return [
         Prose(
-            "PARGS ranks prefixes, many of which the two responses share: those tie and count one "
+            "PARGS ranks prefixes. Many of them are shared by both responses; these ties count one "
             "half."
         ),
         Figures(training_figures(runs, ("accuracy", "loss", "constraint_violation"))),

@@ -1,4 +1,4 @@
-"""The whole story on the arithmetic task: policy → pairs → reward models → comparison → page."""
+"""The demo: policy → pairs → reward models → comparison → page, on the arithmetic task."""
 
 import logging
 import time
@@ -37,21 +37,21 @@ def run_demo(
     """
     began = time.perf_counter()
     claim_folder(out, overwrite=overwrite)
-    # Results and progress alone; lines of diagnosis go to the log.
+    # The terminal shows results and progress; diagnostic lines go to the log.
     quiet_libraries(logging.WARNING)
     keep_log(out)
     tokenizer = build_tokenizer()
     announce("training the flawed policy")
     place = make_policy(config, tokenizer, out / "policy", progress=progress)
     policy = load_policy(place)
-    announce("sampling solutions and pairing right with wrong ones")
+    announce("sampling solutions and pairing correct with incorrect ones")
     samples = sample_pairs(policy, tokenizer, config)
     pairs = make_pairs(samples, tokenizer, config)
     fresh = sample(
         policy, tokenizer, draw_questions(config.fresh, config, "fresh"), config, samples=1,
         stream="fresh",
     )
-    announce(f"{len(pairs)} pairs; sampled solutions are right {samples.accuracy:.1%} of the time")
+    announce(f"{len(pairs)} pairs; accuracy of sampled solutions {samples.accuracy:.1%}")
     scorers = {
         plan.name: train_reward_model(
             plan, place, tokenizer, pairs, config, out / "reward_models" / plan.name,
@@ -69,7 +69,7 @@ def run_demo(
         goal_threshold=goal["threshold"],
         announce=lambda label: announce(f"  {label}"),
     )
-    announce("looking at some solutions token by token")
+    announce("inspecting some solutions token by token")
     inspect_solutions(
         policy, tokenizer, scorers, config, weights["farma"], goal["threshold"], out
     )

@@ -1,4 +1,4 @@
-"""The demo's policy, and what is sampled from it: labelled pairs and fresh solutions."""
+"""The demo's policy, its sampled solutions, and labelled pairs of them."""
 
 import random
 from collections import defaultdict
@@ -20,9 +20,9 @@ from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.policy import train_policy
 from rewardsteer.training.policy_config import ArchitectureConfig, PolicyConfig
 
-# The policy learns to end its solutions with end-of-text. Reward models read a solution at its last
-# digit, as published data reads a response at its last word: what is learned there carries over to
-# the same kind of token in the middle of a solution.
+# The policy ends its solutions with end-of-text. Reward models score a solution at its last digit, as
+# published data scores a response at its last word, so that what they learn there transfers to the
+# same kind of token in the middle of a solution.
 POLICY_TEMPLATE = Template(kind="text")
 TEMPLATE = Template(kind="text", append_eos=False)
 BATCH = 64
@@ -30,7 +30,7 @@ BATCH = 64
 
 @dataclass
 class Samples:
-    """Solutions of one or more questions and whether each is right."""
+    """Solutions of one or more questions and their correctness."""
 
     questions: list[str]
     solutions: list[str]
@@ -38,7 +38,7 @@ class Samples:
 
     @property
     def accuracy(self) -> float:
-        """Share of right solutions."""
+        """Share of correct solutions."""
         return sum(self.correct) / len(self.correct)
 
 
@@ -130,10 +130,10 @@ def sample_pairs(policy: Any, tokenizer: Any, config: DemoConfig) -> Samples:
 
 
 def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row]:
-    """Right against wrong solutions of one question, as rows for training.
+    """Correct against incorrect solutions of the same question, as rows for training.
 
     Raises:
-        DataError: the policy never gave a right and a wrong solution to one question.
+        DataError: no question has both a correct and an incorrect solution.
     """
     rng = random.Random(f"{config.seed}/pairs")
     by_question: dict[str, tuple[set[str], set[str]]] = defaultdict(lambda: (set(), set()))
@@ -142,8 +142,8 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
     ):
         by_question[question][0 if correct else 1].add(solution)
     rows: list[Row] = []
-    for question, (right, wrong) in by_question.items():
-        combinations = [(r, w) for r in sorted(right) for w in sorted(wrong)]
+    for question, (correct, incorrect) in by_question.items():
+        combinations = [(r, w) for r in sorted(correct) for w in sorted(incorrect)]
         count = min(config.pairs_per_question, len(combinations))
         for chosen, rejected in rng.sample(combinations, count):
             comparison = Comparison(
@@ -152,5 +152,5 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
             pair = encode_comparison(comparison, TEMPLATE, tokenizer)
             rows.append(partial_row(pair, start=0, count=None, seed=config.seed))
     if not rows:
-        raise DataError("No question got both a right and a wrong solution; raise demo questions.")
+        raise DataError("No question has both a correct and an incorrect solution; raise demo questions.")
     return rows

@@ -29,7 +29,7 @@ from rewardsteer.reports.sections import (
 from rewardsteer.reports.sources import Run
 from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
 
-_DRAWN = 6  # methods a plot of several: more lines cannot be told apart
+_DRAWN = 6  # methods per plot: more lines cannot be distinguished
 
 
 def comparison_section(runs: Sequence[Run]) -> Section | None:
@@ -38,8 +38,8 @@ def comparison_section(runs: Sequence[Run]) -> Section | None:
     if not shown:
         return None
     blocks: list[Block] = [Prose(
-        "Every method answers the same prompts. Rewards of different runs compare only where the "
-        "same reward model judged."
+        "All methods answer the same prompts. Rewards of different runs are comparable only under "
+        "the same reward model."
     )]
     if len(shown) > 1:
         blocks.append(Figures([_all_runs(shown)]))
@@ -81,9 +81,9 @@ def _of_one(run: Run) -> list[Block]:
                 list(methods), {"": _spreads(methods, name)}, x_label=label,
                 reference=methods[baseline].get(name),
             ),
-            label.capitalize(), f"With 95 % intervals; the dashed line is {baseline}.",
+            label.capitalize(), f"With 95 % intervals. The dashed line is {baseline}.",
         )
-        for name, label in (("accuracy", "share of right answers"), ("reward", "mean reward"))
+        for name, label in (("accuracy", "accuracy"), ("reward", "mean reward"))
         if any(name in one for one in methods.values())
     ]
     figures += [
@@ -101,14 +101,14 @@ def _of_one(run: Run) -> list[Block]:
             METHOD_COLUMNS, method_rows(methods), frozenset({baseline}),
         ),
         Table(
-            "Reward and what it costs, with 95 % intervals.",
+            "Reward and cost, with 95 % intervals.",
             FRONTIER_COLUMNS, frontier_rows(methods), frozenset({baseline}),
         ),
     ]
     if wins := win_rows(methods):
         blocks.append(Table(
-            f"Responses compared with those of {baseline} by a language model; a tie counts one "
-            "half, answers without a verdict are left out.",
+            f"Win rate against {baseline}, judged by a language model. A tie counts one half; answers "
+            "without a verdict are left out.",
             WIN_COLUMNS, wins,
         ))
     return blocks
@@ -127,7 +127,7 @@ def reward_figures(rewards: Mapping[str, Sequence[tuple[int, float]]]) -> list[F
     return [
         Figure(
             histograms(made["edges"], made["counts"], x_label="reward"), "Rewards of the responses",
-            "Every method's own share of responses in each bin."
+            "Each method's share of its responses per bin."
             + (f" The first {_DRAWN} methods." if len(rewards) > _DRAWN else ""),
         ),
         length_figure(lengths),
@@ -163,7 +163,7 @@ def samples(records: Mapping[str, Sequence[EvalRecord]], names: Mapping[str, str
     for key in shared:
         rows = [by_id[label][key] for label in methods]
         found.append(Sample(rows[0].generation.prompt, [
-            _answer(place, row) for place, row in enumerate(rows)
+            _answer(method, row) for method, row in enumerate(rows)
         ]))
     return Samples(
         f"The first {len(shared)} prompts and what each method answered, with its reward.",
@@ -171,9 +171,9 @@ def samples(records: Mapping[str, Sequence[EvalRecord]], names: Mapping[str, str
     )
 
 
-def _answer(place: int, row: EvalRecord) -> Answer:
-    right = row.metrics.get("accuracy")
+def _answer(method: int, row: EvalRecord) -> Answer:
+    accuracy = row.metrics.get("accuracy")
     return Answer(
-        place, row.generation.completion, row.metrics["reward"],
-        None if right is None else right >= 0.5,
+        method, row.generation.completion, row.metrics["reward"],
+        None if accuracy is None else accuracy >= 0.5,
     )

@@ -11,15 +11,15 @@ from rewardsteer.reports.tables import between
 Metrics = Mapping[str, Mapping[str, Any]]
 
 RANKING_COLUMNS = (
-    "benchmark", "questions", "solutions", "right", "AUROC reward", "AUROC similarity",
+    "benchmark", "questions", "solutions", "accuracy", "AUROC reward", "AUROC similarity",
     "within question", "similarity",
 )
 SAMPLE_COLUMNS = ("benchmark", "k", "majority", "weighted", "best of k", "pass@k")
 FILTER_COLUMNS = (
     "benchmark", "signal", "threshold", "value", "filtered", "tokens saved", "less RM tokens",
-    "vote before", "vote after", "gain (95 %)", "plain vote, equal tokens",
+    "vote before", "vote after", "gain (95 %)", "majority vote, equal tokens",
 )
-STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "plain vote, equal tokens")
+STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "majority vote, equal tokens")
 GAIN_COLUMNS = ("benchmark", "signal", "AUROC gain over the baseline", "95 % interval")
 
 _CHOICES = {
@@ -29,7 +29,7 @@ _CHOICES = {
 
 
 def ranking_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark under `RANKING_COLUMNS`."""
+    """One row per benchmark under `RANKING_COLUMNS`."""
     return [
         [
             name, str(figures["questions"]), str(figures["solutions"]),
@@ -42,7 +42,7 @@ def ranking_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def sample_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
+    """One row per benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
     return [
         [name, f"{row['k']:g}", *(f"{row[key]:.3f}" for key in (
             "majority", "weighted", "best_of", "pass"
@@ -53,7 +53,7 @@ def sample_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def filter_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark, signal and chosen threshold under `FILTER_COLUMNS`."""
+    """One row per benchmark, signal and chosen threshold under `FILTER_COLUMNS`."""
     rows = []
     for name, figures in metrics.items():
         for signal, record in figures.get("filtering", {}).items():
@@ -74,7 +74,7 @@ def _filter_cells(figures: Mapping[str, Any]) -> list[str]:
 
 
 def stop_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark and stopping rule under `STOP_COLUMNS`."""
+    """One row per benchmark and stopping rule under `STOP_COLUMNS`."""
     return [
         [
             name, rule["rule"], f"{rule['samples']:.1f}", f"{rule['tokens_per_question']:.0f}",
@@ -85,7 +85,7 @@ def stop_rows(metrics: Metrics) -> list[list[str]]:
 
 
 def gain_rows(metrics: Metrics) -> list[list[str]]:
-    """One row a benchmark and signal under `GAIN_COLUMNS`."""
+    """One row per benchmark and signal under `GAIN_COLUMNS`."""
     return [
         [name, signal, f"{gain['gain']:+.3f}", f"{gain['low']:+.3f} – {gain['high']:+.3f}"]
         for name, figures in metrics.items()
@@ -118,7 +118,7 @@ def _swept(figures: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
-    """Reward models on solutions labelled right or wrong, benchmark by benchmark; None without.
+    """Reward models on labelled solutions, benchmark by benchmark; None without any.
 
     Args:
         runs: content of ``metrics.json`` by run.
@@ -127,8 +127,8 @@ def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
         return None
     benchmarks = list(dict.fromkeys(name for metrics in runs.values() for name in metrics))
     blocks: list[Block] = [Prose(
-        "AUROC is the chance that a right solution scores above a wrong one. Intervals are 95 %, "
-        "over questions; thresholds were chosen on other questions than those shown."
+        "AUROC is the probability that a correct solution scores above an incorrect one. Intervals "
+        "are 95 %, over questions. Thresholds were chosen on other questions."
     )]
     for benchmark in benchmarks:
         blocks.append(Heading(benchmark))
@@ -145,12 +145,12 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         figures += _own_figures(one, f" ({name})" if len(runs) > 1 else "")
     blocks: list[Block] = [Figures(figures)]
     for caption, columns, rows in (
-        ("How often right stands above wrong.", RANKING_COLUMNS, ranking_rows),
-        ("Difference to the baseline's reward, the same solutions drawn together.", GAIN_COLUMNS,
+        ("Ranking of correct above incorrect solutions.", RANKING_COLUMNS, ranking_rows),
+        ("Gain in AUROC over the baseline's reward, paired by solution.", GAIN_COLUMNS,
          gain_rows),
         ("Votes and choices among k solutions of a question.", SAMPLE_COLUMNS, sample_rows),
-        ("Vote after dropping solutions whose value falls below a threshold while they are "
-         "written.", FILTER_COLUMNS, filter_rows),
+        ("Majority vote after early rejection of solutions whose value falls below a "
+         "threshold.", FILTER_COLUMNS, filter_rows),
         ("Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
     ):
         if cells := rows(runs):
@@ -159,13 +159,13 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
 
 
 def _shared_figures(runs: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
-    """Plots in which runs lie over each other."""
+    """Plots that show several runs."""
     figures = []
     if any("roc" in one for one in runs.values()):
         figures.append(Figure(
             roc_plot(runs), "ROC curves",
-            "Share of right and of wrong solutions above every threshold; the dotted line is "
-            "chance.",
+            "Share of correct and of incorrect solutions above each threshold. The dotted line "
+            "is chance.",
         ))
     series = {
         _called(run, signal): points for run, one in runs.items()
@@ -173,8 +173,8 @@ def _shared_figures(runs: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
     }
     if series:
         figures.append(Figure(
-            percentile_plot(series), "Right from wrong before the end",
-            "AUROC by the share of the solution that was read, with 95 % bands.",
+            percentile_plot(series), "AUROC on partial solutions",
+            "AUROC by the share of the solution that was scored, with 95 % bands.",
         ))
     return figures
 
@@ -185,22 +185,22 @@ def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
     for signal, made in figures.get("histogram", {}).items():
         found.append(Figure(
             histograms(made["edges"], made["counts"], x_label=signal),
-            f"{signal.capitalize()} of whole solutions{of}", "The less they overlap, the better.",
+            f"{signal.capitalize()} of complete solutions{of}", "Less overlap is better.",
         ))
     for signal, records in figures.get("calibration", {}).items():
         if records:
             found.append(Figure(
                 reliability_plot(records), f"Calibration of the {signal}{of}",
-                "P(right) fitted on other questions, at quarters of a solution.",
+                "P(correct), fitted on other questions, at quarters of a solution.",
             ))
     if _swept(figures):
         found.append(Figure(
-            filter_plot(figures), f"What a vote costs{of}",
-            "Filters at every threshold, plain votes of fewer samples, and rules that stop early.",
+            filter_plot(figures), f"Accuracy and cost of votes{of}",
+            "Filters at each threshold, majority votes of fewer samples, and early stopping.",
         ))
         found.append(Figure(
             trade_off_plot(_swept(figures)), f"Filter trade-off{of}",
-            "What every threshold saves, and what the vote is then worth.",
+            "Tokens saved and accuracy of the vote at each threshold.",
         ))
     if any(one["bins"] for one in figures.get("reward_by_length", {}).values()):
         found.append(length_figure(figures["reward_by_length"]))
@@ -220,13 +220,13 @@ def roc_plot(runs: Mapping[str, Mapping[str, Any]]) -> str:
             name = _called(run, signal) + ("" if area is None else f" ({area:.3f})")
             lines[name] = (points["wrong"], points["right"])
     return curves(
-        lines, diagonal=True, x_label="wrong solutions above the threshold",
-        y_label="right solutions above the threshold",
+        lines, diagonal=True, x_label="incorrect solutions above the threshold",
+        y_label="correct solutions above the threshold",
     )
 
 
 def trade_off_plot(filtering: Mapping[str, Mapping[str, Any]]) -> str:
-    """Accuracy of the vote against tokens saved, by signal, with that of the plain vote."""
+    """Accuracy of the vote against tokens saved, by signal, with that of the unfiltered vote."""
     lines = {}
     for signal, record in filtering.items():
         sweep = _falling(record["sweep"])
@@ -235,27 +235,27 @@ def trade_off_plot(filtering: Mapping[str, Mapping[str, Any]]) -> str:
         )
     reach = max(x for saved, _ in lines.values() for x in saved)
     before = next(iter(filtering.values()))["sweep"][0]["accuracy_before"]
-    lines["plain vote"] = ([0.0, reach], [before, before])
+    lines["unfiltered vote"] = ([0.0, reach], [before, before])
     return curves(
         lines, marks=True, x_label="share of tokens saved", y_label="accuracy of the vote"
     )
 
 
 def _falling(sweep: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
-    """Thresholds up to the one that saves most: beyond it ever more questions would lose all their
-    solutions, and so keep them all."""
+    """Thresholds up to the one that saves most. Beyond it more and more questions lose all their
+    solutions, and then all of them are kept."""
     tokens = [point["tokens_per_question"] for point in sweep]
     return sweep[: tokens.index(min(tokens)) + 1]
 
 
 def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """AUROC against the percentile of the solution, one line a signal, with 95 % bands."""
+    """AUROC against the percentile of the solution, one line per signal, with 95 % bands."""
     return curves(
         {
             label: ([p["percentile"] for p in points], [p["auroc"] for p in points])
             for label, points in series.items()
         },
-        x_label="share of the solution that was read", y_label="AUROC",
+        x_label="share of the solution", y_label="AUROC",
         bands={
             label: ([p["low"] for p in points], [p["high"] for p in points])
             for label, points in series.items()
@@ -264,7 +264,7 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Vote accuracy against tokens generated: filtering, plain votes and stopping rules."""
+    """Vote accuracy against tokens generated: filters, majority votes and stopping rules."""
     lines = {}
     for signal, record in _swept(figures).items():
         sweep = _falling(record["sweep"])
@@ -273,7 +273,7 @@ def filter_plot(figures: Mapping[str, Any]) -> str:
             [point["accuracy"] for point in sweep],
         )
     for label, points in (
-        ("plain vote of k", figures["plain_votes"]),
+        ("majority vote of k", figures["plain_votes"]),
         ("ESC", [r for r in figures["stopping"] if r["rule"].startswith("ESC")]),
         ("adaptive", [r for r in figures["stopping"] if r["rule"].startswith("adaptive")]),
     ):
@@ -282,25 +282,25 @@ def filter_plot(figures: Mapping[str, Any]) -> str:
             [point["accuracy"] for point in points],
         )
     return curves(
-        lines, x_label="tokens generated a question", y_label="accuracy of the vote", marks=True
+        lines, x_label="tokens generated per question", y_label="accuracy of the vote", marks=True
     )
 
 
 def reliability_plot(records: Sequence[Mapping[str, Any]]) -> str:
-    """Share that came true against the probability, by how much had been read.
+    """Observed share of correct solutions against P(correct), by percentile of the solution.
 
-    Bins with less than a hundredth of all values are left out: their shares are noise.
+    Bins with less than a hundredth of all values are left out as noise.
     """
     lines: dict[str, tuple[list[float], list[float]]] = {}
     for record in records:
         total = sum(one["count"] for one in record["bins"])
         filled = [one for one in record["bins"] if one["count"] and one["count"] >= total / 100]
-        lines[f"{record['percentile']:.0%} read"] = (
+        lines[f"{record['percentile']:.0%} of tokens"] = (
             [one["mean_probability"] for one in filled], [one["share"] for one in filled]
         )
     return curves(
-        lines, diagonal=True, marks=True, x_label="probability of being right",
-        y_label="share that was right",
+        lines, diagonal=True, marks=True, x_label="P(correct)",
+        y_label="share correct",
     )
 
 

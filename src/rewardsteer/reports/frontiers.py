@@ -1,4 +1,4 @@
-"""Reward against what it costs, from ``summary.json`` of ``evaluate generation`` alone."""
+"""Reward against cost, from ``summary.json`` of ``evaluate generation`` alone."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -18,22 +18,22 @@ class Axis(NamedTuple):
 
 
 AXES = {
-    "surprise": Axis("surprise", "surprise: nats per token (no KL divergence)"),
+    "surprise": Axis("surprise", "negative log-likelihood, nats per token (no KL divergence)"),
     "kl": Axis("kl", "KL divergence from the policy, nats per response (best of n: at most)"),
     "seconds": Axis("seconds_per_response", "seconds per response", log=True),
     "calls": Axis("rm_calls_per_token", "reward model calls per token of the response"),
-    "tokens": Axis("equivalent_tokens", "policy-equivalent tokens read per response", log=True),
+    "tokens": Axis("equivalent_tokens", "policy-equivalent tokens per response", log=True),
 }
 
 FRONTIER_COLUMNS = (
-    "method", "reward (95 %)", "surprise", "KL", "KL bound", "s per response", "RM calls per token",
+    "method", "reward (95 %)", "NLL", "KL", "KL bound", "s per response", "RM calls per token",
     "equivalent tokens", "draws", "budget used", "distinct-2", "coherence",
 )
 WIN_COLUMNS = ("method", "win rate (95 %)", "wins", "ties", "losses", "no verdict")
 
 
 def frontier_rows(methods: Methods) -> list[list[str]]:
-    """One row a method under `FRONTIER_COLUMNS`; a figure that was not measured is a dash."""
+    """One row per method under `FRONTIER_COLUMNS`; a figure that was not measured is a dash."""
     patterns = {
         "surprise": "{:.3f}", "kl": "{:.3f}", "kl_bound": "{:.2f}",
         "seconds_per_response": "{:.3g}", "rm_calls_per_token": "{:.2f}",
@@ -53,7 +53,7 @@ def frontier_rows(methods: Methods) -> list[list[str]]:
 
 
 def win_rows(methods: Methods) -> list[list[str]]:
-    """One row a method that a language model compared with the baseline, under `WIN_COLUMNS`."""
+    """One row per method that a language model compared with the baseline, under `WIN_COLUMNS`."""
     return [
         [
             name,

@@ -1,4 +1,4 @@
-"""The first look: one large figure a run and question."""
+"""The first section of a page: the main metric of each run."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,7 +11,7 @@ _MOST = 12  # tiles; beyond that the tables say more
 
 
 def overview(runs: Sequence[Run]) -> Section | None:
-    """Tiles of all runs; None when there is nothing to say in one figure."""
+    """Tiles of all runs; None without any main metric."""
     tiles = [tile for run in runs for tile in _tiles(run)]
     return Section("At a glance", "overview", [Tiles(tiles[:_MOST])]) if tiles else None
 
@@ -22,7 +22,7 @@ def _tiles(run: Run) -> list[Tile]:
         figures = run.preference["all"]
         tiles.append(Tile(
             run.name, f"{figures['accuracy']:.1%}",
-            f"of {figures['count']:,} held-out pairs ranked right "
+            f"accuracy on {figures['count']:,} held-out pairs "
             f"({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%})",
         ))
     for name, figures in (run.correctness or {}).items():
@@ -34,7 +34,7 @@ def _tiles(run: Run) -> list[Tile]:
         if values:
             tiles.append(Tile(
                 run.name, f"{values[-1]:.1%}",
-                "of held-out pairs ranked right at the end of training",
+                "accuracy on held-out pairs at the end of training",
             ))
     return tiles
 
@@ -60,10 +60,10 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
     best = max(methods, key=lambda label: methods[label][figure])
     baseline = content.get("baseline", next(iter(methods)))
     value = methods[best][figure]
-    told = f"{'right answers' if figure == 'accuracy' else 'mean reward'}, {best}"
+    note = f"{'accuracy' if figure == 'accuracy' else 'mean reward'}, {best}"
     gain = methods[best].get(f"{figure}_gain")
     low, high = (methods[best].get(f"{figure}_gain_{end}") for end in ("low", "high"))
     if gain is not None and best != baseline:
-        told += f": {gain:+.3f} over {baseline}"
-        told += "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
-    return Tile(name, f"{value:.1%}" if figure == "accuracy" else f"{value:+.2f}", told)
+        note += f": {gain:+.3f} over {baseline}"
+        note += "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+    return Tile(name, f"{value:.1%}" if figure == "accuracy" else f"{value:+.2f}", note)

@@ -29,7 +29,7 @@ SCRIPTS = ("inspector.js", "theme.js")
 def write_page(
     path: Path, title: str, summary: str, sections: Sequence[Section], *, footer: str = ""
 ) -> None:
-    """Render and write the page whole or not at all.
+    """Render the page and write it atomically.
 
     Args:
         path: the HTML file.

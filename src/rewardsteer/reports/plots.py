@@ -3,7 +3,7 @@
 Drawn by matplotlib: SVG needs no script, prints sharply and takes its colours from the page, and a
 page of twenty plots stays below half a megabyte, where an interactive library would bring several.
 Axes and text are drawn in one marker colour that becomes ``currentColor``, so a plot is legible on
-a light and on a dark page. Series colours are Okabe and Ito's, told apart by colour-blind readers.
+a light and on a dark page. Series colours are those of Okabe and Ito, which colour-blind readers can distinguish.
 """
 
 import io
@@ -175,7 +175,7 @@ def curves(
     bands: Mapping[str, Series] | None = None, errors: Mapping[str, Sequence[float]] | None = None,
     marks: bool = False, diagonal: bool = False, among: Sequence[str] | None = None,
 ) -> str:
-    """Lines by name; also told apart by dash.
+    """Lines by name, distinguished by colour and dash.
 
     Args:
         series: name → x and y.
@@ -184,8 +184,8 @@ def curves(
         errors: name → half-widths of error bars.
         marks: also draw the points.
         diagonal: draw the line on which x and y are equal, on a square of [0, 1].
-        among: all names that a page shows; a name then looks the same in each of its plots, and is
-            told where there are several, even if a plot has but one of them.
+        among: all names on the page. A name then looks the same in each plot and is in the legend
+            wherever the page has several names.
     """
     known = list(among or series)
     with mpl.rc_context(_STYLE):

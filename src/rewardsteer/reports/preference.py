@@ -9,7 +9,7 @@ from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose,
 from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows
 
 Metrics = Mapping[str, Any]
-_FEW = 8  # bins of fewer pairs are left out: their shares are noise
+_FEW = 8  # bins with fewer pairs are left out as noise
 
 
 def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
@@ -18,17 +18,17 @@ def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
         return None
     blocks: list[Block] = [
         Prose(
-            "Share of pairs whose chosen response gets the higher reward, with 95 % Wilson "
-            "intervals; a tie counts one half, and 0.5 is chance."
+            "Accuracy: share of pairs whose chosen response gets the higher reward, with 95 % "
+            "Wilson intervals. A tie counts one half; 0.5 is chance."
         ),
         Figures([accuracy_figure(runs), calibration_figure(runs)]),
         Table(
-            "How sure a model is of pairs and how it leans on length. Expected calibration error, "
+            "Calibration and dependence on length. Expected calibration error, "
             "Brier score and negative log-likelihood of P(chosen > rejected) = sigmoid of the "
             "difference of rewards; accuracy where the chosen response is the longer or the "
             "shorter one; rank correlation of the differences of reward and length.",
             ("run", "ECE", "Brier", "NLL", "chosen longer", "chosen shorter", "rank correlation"),
-            [[name, *_sureness(metrics)] for name, metrics in runs.items()],
+            [[name, *_calibration_cells(metrics)] for name, metrics in runs.items()],
         ),
     ]
     for name, metrics in runs.items():
@@ -53,7 +53,7 @@ def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
         for name, metrics in runs.items()
     }
     return Figure(
-        intervals(labels, series, x_label="share ranked right", reference=0.5),
+        intervals(labels, series, x_label="accuracy", reference=0.5),
         "Accuracy by subset", "The dashed line is chance; the ends are 95 % intervals.",
     )
 
@@ -64,7 +64,7 @@ def _groups(metrics: Metrics) -> dict[str, Mapping[str, float]]:
 
 
 def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:
-    """P(chosen > rejected) against how often it came true."""
+    """P(chosen > rejected) against the observed share."""
     lines, errors = {}, {}
     for name, metrics in runs.items():
         bins = [one for one in metrics["calibration"]["bins"] if one["count"] >= _FEW]
@@ -79,12 +79,12 @@ def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:
             x_label="P(first response preferred)", y_label="share preferred",
         ),
         "Calibration",
-        "How often a response is preferred that the model gives that probability, sigmoid of the "
-        "difference of rewards. On the dotted line probabilities come true.",
+        "Observed share of preferred responses against the probability that the model gives them, "
+        "sigmoid of the difference of rewards. The dotted line is perfect calibration.",
     )
 
 
-def _sureness(metrics: Metrics) -> list[str]:
+def _calibration_cells(metrics: Metrics) -> list[str]:
     calibration, bias = metrics["calibration"], metrics["length_bias"]
     return [
         f"{calibration['expected_calibration_error']:.3f}", f"{calibration['brier']:.3f}",
@@ -108,8 +108,8 @@ def _of_one(metrics: Metrics) -> list[Figure]:
             histograms(
                 metrics["histogram"]["edges"], metrics["histogram"]["counts"], x_label="reward"
             ),
-            "Rewards", "Of chosen and rejected responses; what matters is the difference within a "
-            "pair, which accuracy counts.",
+            "Rewards", "Rewards of chosen and rejected responses. Accuracy depends on the difference "
+            "within a pair.",
         ))
     if "reward_by_length" in metrics:
         figures.append(length_figure(metrics["reward_by_length"]))
@@ -117,22 +117,22 @@ def _of_one(metrics: Metrics) -> list[Figure]:
 
 
 def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """Mean reward by length of each group, and how the two go together."""
+    """Mean reward by length of each group, with their rank correlation."""
     lines = {name: _line(group["bins"]) for name, group in groups.items()}
     errors = {
         name: [one.get("error", 0.0) for one in group["bins"]] for name, group in groups.items()
     }
-    told = [
+    ranks = [
         f"{name} {group['spearman']:+.2f}" for name, group in groups.items() if "spearman" in group
     ]
-    rank = f" Rank correlation: {', '.join(told)}." if told else ""
+    rank = f" Rank correlation: {', '.join(ranks)}." if ranks else ""
     return Figure(
         curves(
             lines, errors=errors, marks=True, x_label="tokens of the response",
             y_label="mean reward",
         ),
-        "Reward against length", "Bins of about equally many responses, with 95 % intervals. Where "
-        f"a line rises without better answers, length is rewarded.{rank}",
+        "Reward against length", "Bins of about equally many responses, with 95 % intervals. A line "
+        f"that rises although responses do not improve shows a length bias.{rank}",
     )
 
 

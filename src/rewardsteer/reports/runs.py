@@ -1,6 +1,6 @@
-"""A page from result folders: result files only, no model is loaded.
+"""A page from result folders. It reads result files only and loads no model.
 
-Sections go by question, not by run: curves of several runs lie over each other.
+Each section answers one question for all runs, so curves of several runs share a plot.
 """
 
 from collections.abc import Sequence
@@ -18,11 +18,10 @@ from rewardsteer.reports.training import training_section
 
 
 def write_runs_page(runs: Sequence[Path], out: Path) -> None:
-    """Everything that result folders hold, side by side.
+    """All results in the folders, side by side.
 
     Args:
-        runs: folders of trainings, evaluations and inspections; one that is none of these stands
-            for those within it.
+        runs: folders of training runs, evaluations and inspections, or folders that contain them.
         out: the HTML file.
 
     Raises:
@@ -69,18 +68,18 @@ def inspection_section(runs: Sequence[Run]) -> Section | None:
 
 
 INSPECTOR = (
-    "Each token is coloured by its reward, by how much the reward changed, by its similarity to "
-    "the goal state, or by the share of the probability that guidance moved there. The columns "
-    "show what the policy, the reward model and both together would have taken instead."
+    "Each token is coloured by its reward, the change of the reward, its similarity to the goal "
+    "state, or the share of probability that guidance moved. The columns show the tokens that the "
+    "policy, the reward model and both together prefer at that position."
 )
 
 
 def sources_section(runs: Sequence[Run], sources: Sources) -> Section:
-    """How the runs were made, and which files the page was made from."""
+    """Settings of the runs, and the files that the page was made from."""
     blocks: list[Block] = [
         Settings(flat(run.settings), run.name) for run in runs if run.settings
     ]
     blocks.append(Settings(sources.digests, "Files read, with the first digits of their SHA-256"))
     return Section("Settings", "settings", [
-        Prose(f"Fingerprint of all that this page shows: {sources.fingerprint}."), *blocks,
+        Prose(f"Fingerprint of all files behind this page: {sources.fingerprint}."), *blocks,
     ])

@@ -1,4 +1,4 @@
-"""What a report page is made of."""
+"""Blocks of a report page."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -23,7 +23,7 @@ class Heading:
 
 @dataclass(frozen=True)
 class Tile:
-    """One figure, large: what it is called, how it reads, and what to know about it."""
+    """One large figure with its name and a note."""
 
     name: str
     figure: str
@@ -45,7 +45,7 @@ class Table:
     Attributes:
         caption: what the figures are, with units.
         columns: headings.
-        rows: cells as they shall be read.
+        rows: formatted cells.
         highlight: names of rows to set off.
     """
 
@@ -76,17 +76,17 @@ class Figures:
 
 @dataclass(frozen=True)
 class Answer:
-    """What a method answered: its place among the methods, and whether it is right where known."""
+    """The response of one method (its index), with its reward and, if known, correctness."""
 
     method: int
     text: str
     reward: float
-    right: bool | None = None
+    correct: bool | None = None
 
 
 @dataclass(frozen=True)
 class Sample:
-    """A prompt and its answers."""
+    """A prompt with the answers of all methods."""
 
     prompt: str
     answers: Sequence[Answer]
@@ -103,9 +103,9 @@ class Samples:
 
     @property
     def judged(self) -> bool:
-        """Whether it is known which answers are right."""
+        """Whether the correctness of some answer is known."""
         return any(
-            answer.right is not None for sample in self.samples for answer in sample.answers
+            answer.correct is not None for sample in self.samples for answer in sample.answers
         )
 
 

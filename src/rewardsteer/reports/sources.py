@@ -1,6 +1,6 @@
-"""Result folders as a page sees them: what kind each is, what it holds, and which files were read.
+"""Result folders: their kind, their content, and the files that were read.
 
-A training run holds ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness`` write
+A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness`` write
 ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``; ``inspect`` writes
 ``*inspections.jsonl``. A folder may be several of these.
 """
@@ -18,7 +18,7 @@ from rewardsteer.errors import DataError
 from rewardsteer.outputs import file_name, read_json, read_jsonl
 from rewardsteer.records import EvalRecord, Inspection
 
-_DEPTH = 3  # folders below one that is no run itself are looked through, this deep
+_DEPTH = 3  # levels of folders that are searched for runs
 _RECORDS = 60  # prompts shown side by side
 _INSPECTIONS = 12
 
@@ -53,7 +53,7 @@ class Run:
 
 
 class Sources:
-    """Reads files and keeps the SHA-256 of each, so that a page can say what it was made from."""
+    """Reads files and keeps the SHA-256 of each, which the page lists."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
@@ -64,12 +64,12 @@ class Sources:
         return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()[:16]
 
     def json(self, path: Path) -> Any:
-        """`read_json`, noted."""
+        """`read_json`, with its digest kept."""
         self._note(path)
         return read_json(path)
 
     def lines(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """`read_jsonl`, noted."""
+        """`read_jsonl`, with its digest kept."""
         self._note(path)
         return read_jsonl(path)
 
@@ -77,12 +77,12 @@ class Sources:
         try:
             digest = hashlib.sha256(path.read_bytes()).hexdigest()
         except OSError:
-            return  # the reading that follows says what is wrong
+            return  # the read that follows raises the error
         self.digests[str(path)] = digest[:16]
 
 
 def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
-    """Read result folders; one that is no run stands for those within it.
+    """Read result folders, or the result folders inside a folder.
 
     Raises:
         DataError: a folder that holds no results, or a damaged file.
@@ -121,7 +121,7 @@ def _inspections(folder: Path) -> list[Path]:
 
 
 def _names(folders: Sequence[Path]) -> list[str]:
-    """The last part of each path, and as many before it as tell them apart."""
+    """The last parts of each path, as many as make the names unique."""
     parts = [folder.resolve().parts for folder in folders]
     for count in range(1, max(map(len, parts)) + 1):
         names = ["/".join(one[-count:]) for one in parts]
@@ -165,7 +165,7 @@ def _require_something(run: Run) -> None:
 
 
 def _load_records(run: Run, sources: Sources) -> None:
-    """Records of a comparison's methods, where they lie beside its summary."""
+    """Records of a comparison's methods, if they are beside its summary."""
     assert run.comparison is not None
     for label in run.comparison.get("methods", {}):
         place = run.folder / file_name(label)

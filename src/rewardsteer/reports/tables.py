@@ -1,4 +1,4 @@
-"""Figures as cells, for pages and for the terminal."""
+"""Figures formatted as table cells, for pages and for the terminal."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ METHOD_COLUMNS = (
 
 
 def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """One row a method under `METHOD_COLUMNS`; a figure that was not measured is a dash."""
+    """One row per method under `METHOD_COLUMNS`; a figure that was not measured becomes a dash."""
     return [
         [
             name,
@@ -33,7 +33,7 @@ AUROC_COLUMNS = ("reward model", "AUROC", "95 % interval")
 
 
 def auroc_rows(models: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """One row a reward model under `AUROC_COLUMNS`."""
+    """One row per reward model under `AUROC_COLUMNS`."""
     return [
         [name, f"{f['auroc']:.3f}", f"{f['auroc_low']:.3f} – {f['auroc_high']:.3f}"]
         for name, f in models.items()
@@ -58,7 +58,7 @@ def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """A table on standard output, in several parts where the terminal is narrower.
+    """Print a table, split into several on a narrow terminal.
 
     Columns in which nothing was measured are left out.
     """
@@ -69,7 +69,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
         if index == 0 or any(row[index] != _NOTHING for row in rows)
     ]
     console = Console()
-    # A file or a pipe has no width: there a table stays whole.
+    # A file or a pipe has no width, so the table is not split.
     width = console.width if console.is_terminal else _WIDE
     wide = Console(width=_WIDE)
     parts: list[list[int]] = [[]]
@@ -81,7 +81,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(title, soft_wrap=True, highlight=False, style="italic")
     for part in parts:
         table = _table(columns, rows, [0, *part])
-        # Figures cut off in the middle mislead; where even two columns do not fit, lines run over.
+        # A truncated figure would mislead, so a line that is still too long runs over.
         Console(width=max(width if console.is_terminal else 0, wide.measure(table).maximum)).print(
             table
         )

@@ -10,23 +10,23 @@ Rows = Sequence[Mapping[str, Any]]
 
 # Figure in the log → axis and caption; only those that some run has are drawn.
 CURVES = {
-    "loss": ("loss", "Mean of the objective over the log interval; losses of different objectives "
-             "share no scale."),
-    "accuracy": ("training pairs ranked right", "Share of the pairs of the log interval whose "
+    "loss": ("loss", "Mean of the objective over the log interval. Losses of different objectives "
+             "are not comparable."),
+    "accuracy": ("training accuracy", "Share of the pairs of the log interval whose "
                  "chosen response has the higher reward; ties count one half."),
-    "eval_accuracy": ("held-out pairs ranked right", "Measured while training on pairs that take "
-                      "no part in it."),
-    "constraint_violation": ("constraint violation", "Mean distance of a prefix's reward from that "
-                             "of its best extension."),
-    "learning_rate": ("learning rate", "As the schedule set it; a new phase begins anew."),
-    "tokens_per_second": ("tokens a second", "Real tokens, evaluation time left out."),
+    "eval_accuracy": ("held-out accuracy", "Accuracy during training on pairs that are not "
+                      "trained on."),
+    "constraint_violation": ("constraint violation", "Mean distance between a prefix's reward and "
+                             "that of its best one-token extension."),
+    "learning_rate": ("learning rate", "Each phase restarts the schedule."),
+    "tokens_per_second": ("tokens per second", "Real tokens, without evaluation time."),
 }
-COLUMNS = ("run", "updates", "phases", "last loss", "pairs ranked right", "held out",
-           "tokens a second", "peak memory, MiB")
+COLUMNS = ("run", "updates", "phases", "last loss", "accuracy", "held-out accuracy",
+           "tokens per second", "peak memory, MiB")
 
 
 def training_section(runs: Mapping[str, Rows]) -> Section | None:
-    """Curves of all runs over each other; None without any.
+    """Training curves of all runs; None without any.
 
     Args:
         runs: log lines by run.
@@ -34,7 +34,7 @@ def training_section(runs: Mapping[str, Rows]) -> Section | None:
     if not runs:
         return None
     blocks: list[Block] = [
-        Prose("Updates of a run's phases are counted on, one after the other."),
+        Prose("Updates are counted over all phases of a run."),
         Table("At the end of training.", COLUMNS, [
             [name, *_last(rows)] for name, rows in runs.items()
         ]),

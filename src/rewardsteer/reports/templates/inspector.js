@@ -226,7 +226,7 @@ function mountInspector(root, records) {
     record = records[index];
     part("prompt").textContent = record.prompt;
     const verdict = part("verdict");
-    verdict.textContent = record.is_correct === null ? "" : record.is_correct ? "✓ right" : "✗ wrong";
+    verdict.textContent = record.is_correct === null ? "" : record.is_correct ? "✓ correct" : "✗ incorrect";
     verdict.className = record.is_correct ? "right" : "wrong";
     part("method").textContent = record.method === "none" ? "policy alone" : record.method;
     drawModes();
