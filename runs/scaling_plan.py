@@ -21,7 +21,7 @@ class Assumptions:
         disk: bytes per second that one machine of 8 GPUs writes; all_disks: of the file system.
         between_failures: hours between failures of one GPU with its share of the machine
             (54 days on 16,384 GPUs with 419 unexpected stops, arXiv 2407.21783).
-        pair: tokens of a pair when its prompt is read once; micro_batch: pairs per GPU and forward pass.
+        pair: tokens of a pair when its prompt is read once; micro_batch: pairs per GPU and step.
         prompt, completion, samples: of a row to score, and completions a prompt.
         text: bytes of a token in a file.
         batch_tokens: of `rewardsteer score`.

@@ -74,7 +74,10 @@ def test_the_page_shows_frontiers_and_win_rates(tmp_path):
     (run / "summary.json").write_text(json.dumps(SUMMARY))
     write_runs_page([run], tmp_path / "r.html")
     html = (tmp_path / "r.html").read_text()
-    for label in ("negative log-likelihood", "seconds per response", "calls per token", "policy-equivalent tokens"):
+    for label in (
+        "negative log-likelihood", "seconds per response", "calls per token",
+        "policy-equivalent tokens",
+    ):
         assert len(re.findall(rf"<figcaption><b>Reward against [^<]*{label}", html)) == 1
     assert "difference to none" in html
     assert "0.625 (0.300, 0.900)" in html

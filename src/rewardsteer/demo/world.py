@@ -20,8 +20,8 @@ from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.policy import train_policy
 from rewardsteer.training.policy_config import ArchitectureConfig, PolicyConfig
 
-# The policy ends its solutions with end-of-text. Reward models score a solution at its last digit, as
-# published data scores a response at its last word, so that what they learn there transfers to the
+# The policy ends its solutions with end-of-text. Reward models score a solution at its last digit,
+# as published data scores a response at its last word, so that what they learn there transfers to the
 # same kind of token in the middle of a solution.
 POLICY_TEMPLATE = Template(kind="text")
 TEMPLATE = Template(kind="text", append_eos=False)
@@ -152,5 +152,7 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
             pair = encode_comparison(comparison, TEMPLATE, tokenizer)
             rows.append(partial_row(pair, start=0, count=None, seed=config.seed))
     if not rows:
-        raise DataError("No question has both a correct and an incorrect solution; raise demo questions.")
+        raise DataError(
+            "No question has both a correct and an incorrect solution; raise demo questions."
+        )
     return rows

@@ -107,8 +107,8 @@ def _of_one(run: Run) -> list[Block]:
     ]
     if wins := win_rows(methods):
         blocks.append(Table(
-            f"Win rate against {baseline}, judged by a language model. A tie counts one half; answers "
-            "without a verdict are left out.",
+            f"Win rate against {baseline}, judged by a language model. A tie counts one half; "
+            "answers without a verdict are left out.",
             WIN_COLUMNS, wins,
         ))
     return blocks

@@ -3,7 +3,8 @@
 Drawn by matplotlib: SVG needs no script, prints sharply and takes its colours from the page, and a
 page of twenty plots stays below half a megabyte, where an interactive library would bring several.
 Axes and text are drawn in one marker colour that becomes ``currentColor``, so a plot is legible on
-a light and on a dark page. Series colours are those of Okabe and Ito, which colour-blind readers can distinguish.
+a light and on a dark page. Series colours are Okabe and Ito's, which colour-blind
+readers can distinguish.
 """
 
 import io

@@ -108,8 +108,8 @@ def _of_one(metrics: Metrics) -> list[Figure]:
             histograms(
                 metrics["histogram"]["edges"], metrics["histogram"]["counts"], x_label="reward"
             ),
-            "Rewards", "Rewards of chosen and rejected responses. Accuracy depends on the difference "
-            "within a pair.",
+            "Rewards", "Rewards of chosen and rejected responses. Accuracy depends on the "
+            "difference within a pair.",
         ))
     if "reward_by_length" in metrics:
         figures.append(length_figure(metrics["reward_by_length"]))
@@ -131,8 +131,8 @@ def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
             lines, errors=errors, marks=True, x_label="tokens of the response",
             y_label="mean reward",
         ),
-        "Reward against length", "Bins of about equally many responses, with 95 % intervals. A line "
-        f"that rises although responses do not improve shows a length bias.{rank}",
+        "Reward against length", "Bins of about equally many responses, with 95 % intervals. A "
+        f"line that rises although responses do not improve shows a length bias.{rank}",
     )
 
 

@@ -1,7 +1,7 @@
 """Result folders: their kind, their content, and the files that were read.
 
-A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness`` write
-``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``; ``inspect`` writes
+A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness``
+write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``; ``inspect`` writes
 ``*inspections.jsonl``. A folder may be several of these.
 """
 
