@@ -21,8 +21,8 @@ from rewardsteer.training.policy import train_policy
 from rewardsteer.training.policy_config import ArchitectureConfig, PolicyConfig
 
 # The policy ends its solutions with end-of-text. Reward models score a solution at its last digit,
-# as published data scores a response at its last word, so that what they learn there transfers to the
-# same kind of token in the middle of a solution.
+# as published data scores a response at its last word, so that what they learn there transfers to
+# the same kind of token in the middle of a solution.
 POLICY_TEMPLATE = Template(kind="text")
 TEMPLATE = Template(kind="text", append_eos=False)
 BATCH = 64
