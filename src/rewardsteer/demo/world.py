@@ -142,8 +142,8 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
     ):
         by_question[question][0 if correct else 1].add(solution)
     rows: list[Row] = []
-    for question, (correct, incorrect) in by_question.items():
-        combinations = [(r, w) for r in sorted(correct) for w in sorted(incorrect)]
+    for question, (good, bad) in by_question.items():
+        combinations = [(r, w) for r in sorted(good) for w in sorted(bad)]
         count = min(config.pairs_per_question, len(combinations))
         for chosen, rejected in rng.sample(combinations, count):
             comparison = Comparison(
