@@ -23,9 +23,9 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.reach import bind
 from rewardsteer.serving.run import run as serve
-from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service
 
 
@@ -151,7 +151,7 @@ def make_service(sizes: Sizes, places: int, queue: int) -> Service:
     scorer = Scorer(RewardModel(reward, HeadConfig(kind="vocabulary")), tokenizer, Template())
     limits = ServingConfig(places=places, queue=queue)
     defaults = DecodingConfig(method="farma", top_k=0)
-    return Service(Served(policy, tokenizer, scorer, defaults, limits), limits)
+    return Service(ServedModels(policy, tokenizer, scorer, defaults, limits), limits)
 
 
 @contextlib.contextmanager

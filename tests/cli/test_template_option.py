@@ -12,7 +12,7 @@ from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Message
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from tests.chat import plain_reward, save_classifier, save_policy
 
 TALK = [{"role": "user", "content": "Hi?"}]
@@ -52,7 +52,7 @@ def test_generate_and_serve_write_the_same_prompt(world, tmp_path, guided):
     assert settings["method"] == ("args" if guided else "none")
     tokenizer = load_tokenizer(world / "policy")
     scorer = Scorer.load(world / "rm", device="cpu") if guided else None
-    served = Served(
+    served = ServedModels(
         load_policy(world / "policy", device="cpu"), tokenizer, scorer,
         DecodingConfig(method="none"), ServingConfig(),
     )

@@ -14,7 +14,7 @@ from rewardsteer.decoding.defaults import what_is_taken, with_defaults
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.methods import METHODS, asks_candidates
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from tests.decoding.test_generate import PROMPTS, folders, make_policy, make_scorer  # noqa: F401
 from tests.fakes import save_tiny
 
@@ -83,7 +83,7 @@ def test_generate_and_the_server_draw_from_the_same(folders, own):  # noqa: F811
     ]
     assert found[0] == found[1]
     scorer = make_scorer(folders["llama"], "vocabulary")
-    served = Served(
+    served = ServedModels(
         policy, tokenizer, scorer, DecodingConfig(method="farma"), ServingConfig()
     )
     assert {name: getattr(served.defaults, name) for name in expected} == expected

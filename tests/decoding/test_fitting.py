@@ -10,10 +10,10 @@ from rewardsteer.decoding.engines.vllm_engine import check_supported
 from rewardsteer.decoding.fitting import (
     adding_methods,
     check_scorer,
+    default_method,
     goal_methods,
     listed,
     methods_for,
-    natural_method,
 )
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
@@ -76,7 +76,7 @@ def test_methods_for_a_reward_model(kind, objective, expected):
     ("vocabulary", "partial", "log_probability", "genarm"),
 ])
 def test_natural_method(kind, objective, reading, expected):
-    assert natural_method(card_of(kind, objective, reading)) == expected
+    assert default_method(card_of(kind, objective, reading)) == expected
 
 
 def test_every_class_declares_what_it_needs():
@@ -102,7 +102,7 @@ def test_messages_name_a_new_method(mine):
     with pytest.raises(MismatchError, match=r"all but one, or use .*, genarm, mine or pargs"):
         build_method(DecodingConfig(method="best_of_n"), several)
     assert "mine" not in methods_for(scorer_of("scalar", "bradley_terry"))
-    assert natural_method(card_of("scalar", "my_objective")) == "mine"
+    assert default_method(card_of("scalar", "my_objective")) == "mine"
 
 
 def test_vllm_runs_a_new_method_only_by_a_rule_that_it_has(mine, monkeypatch):

@@ -16,9 +16,9 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.serving.app import create_app
 from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.reach import bind
 from rewardsteer.serving.run import Server, protocol
-from rewardsteer.serving.served import Served
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy, make_scorer
 
@@ -35,7 +35,7 @@ def make_service(folder, *, head="vocabulary", objective="", method="farma", goa
     scorer = head and make_scorer(folder, head, objective, template or Template())
     config = ServingConfig(**{"places": 8, "seconds": 60.0, **limits})
     defaults = DecodingConfig(method=method, top_k=5, weight=1.5)
-    served = Served(
+    served = ServedModels(
         policy if with_policy else None, tokenizer, scorer, defaults, config, goals=goals,
         name="tiny", reward_name="tiny-reward", template=template,
     )
@@ -44,12 +44,12 @@ def make_service(folder, *, head="vocabulary", objective="", method="farma", goa
 
 @contextmanager
 def running(service, *, key=None, hosts=None):
-    """The address and guard of a server in a thread."""
+    """The address and middleware of a server in a thread."""
     place = bind("127.0.0.1", 0)
-    guard = create_app(service, api_key=key, hosts=hosts)
-    config = uvicorn.Config(guard, log_config=None, access_log=False, lifespan="on",
+    middleware = create_app(service, api_key=key, hosts=hosts)
+    config = uvicorn.Config(middleware, log_config=None, access_log=False, lifespan="on",
                             http=protocol(service.limits))
-    server = Server(config, guard, 30.0)
+    server = Server(config, middleware, 30.0)
     thread = threading.Thread(target=server.run, kwargs={"sockets": [place]})
     thread.start()
     try:
@@ -58,7 +58,7 @@ def running(service, *, key=None, hosts=None):
             assert thread.is_alive()
             assert time.monotonic() < deadline
             time.sleep(0.01)
-        yield f"http://127.0.0.1:{place.getsockname()[1]}", guard
+        yield f"http://127.0.0.1:{place.getsockname()[1]}", middleware
     finally:
         server.should_exit = True
         thread.join(30)

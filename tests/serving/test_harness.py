@@ -8,7 +8,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy
 from tests.fakes import character_tokenizer
@@ -27,7 +27,8 @@ def service():
     )
     policy, _ = make_policy("llama", eos_bias=1.0)
     limits = ServingConfig(places=8)
-    return Service(Served(policy, tokenizer, None, DecodingConfig(), limits, name="tiny"), limits)
+    models = ServedModels(policy, tokenizer, None, DecodingConfig(), limits, name="tiny")
+    return Service(models, limits)
 
 
 @pytest.fixture(scope="module")

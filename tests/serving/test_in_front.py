@@ -8,7 +8,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_scorer
 from tests.fakes import character_tokenizer
@@ -28,7 +28,7 @@ def behind(folder):
 def front(folder, behind):
     engine = OpenAIEngine(Endpoint(f"{behind[1]}/v1"), character_tokenizer(), places=8)
     limits = ServingConfig(places=8, seconds=60.0)
-    served = Served(
+    served = ServedModels(
         engine, engine.tokenizer, make_scorer(folder, "scalar", "", Template()),
         DecodingConfig(method="best_of_n", n=4, top_k=0), limits, name="front",
     )

@@ -9,8 +9,8 @@ import torch
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.failures import is_fatal
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.errors import is_fatal
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy, make_scorer
 from tests.fakes import character_tokenizer
@@ -146,7 +146,7 @@ def test_special_tokens_of_the_policy_alone(folder):
     policy, _ = make_policy("llama", vocab_size=len(tokenizer), eos_bias=-50.0)
     for method, head in (("farma", "vocabulary"), ("args", "scalar")):
         config = ServingConfig(places=8)
-        served = Served(
+        served = ServedModels(
             policy, tokenizer, make_scorer(folder, head, "", Template()),
             DecodingConfig(method=method, top_k=5), config, name="tiny",
         )
@@ -183,7 +183,7 @@ def test_a_template_that_refuses(folder):
     )
     policy, _ = make_policy("llama", eos_bias=-50.0)
     limits = ServingConfig(places=8)
-    served = Served(policy, tokenizer, None, DecodingConfig(), limits, name="tiny")
+    served = ServedModels(policy, tokenizer, None, DecodingConfig(), limits, name="tiny")
     with running(Service(served, limits)) as (address, _):
         def ask(*roles):
             turns = [{"role": role, "content": "y"} for role in roles]

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from rewardsteer.decoding.engines.transformers.sample import TransformersSample
-from rewardsteer.serving.tickets import Ticket
+from rewardsteer.serving.handles import RequestHandle
 from tests.serving.running import client, make_service, offline, running, wait_until
 
 PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: ", "zz top", "Who?"]
@@ -27,16 +27,16 @@ def alive(*kinds):
 
 def kept(others):
     """Objects that a request brings, alive now, but for others."""
-    kinds = (Ticket, TransformersSample, torch.Tensor, asyncio.Task)
+    kinds = (RequestHandle, TransformersSample, torch.Tensor, asyncio.Task)
     strange = {id(one) for one in others}
     found = [one for one in alive(*kinds) if id(one) not in strange]
     return {kind: sum(issubclass(type(one), kind) for one in found) for kind in kinds}
 
 
-def idle(service, guard):
+def idle(service, middleware):
     return not (
         service.worker.busy or service.worker.waiting or service.worker.waiting_rewards
-        or service.worker.waiting_calls or service.worker.batches or guard.in_flight
+        or service.worker.waiting_calls or service.worker.batches or middleware.in_flight
     )
 
 
@@ -49,7 +49,7 @@ def test_a_place_is_free_at_once(folder):
     service = make_service(folder, method="none")
     # No end-of-text: only who leaves ends a row.
     service.served.engine.stop_ids = frozenset()
-    with running(service) as (address, guard), client(address) as http:
+    with running(service) as (address, middleware), client(address) as http:
         body = {"prompt": "a", "max_tokens": 500}
         with http.stream("POST", "/v1/completions", json=body | {"stream": True}) as reply:
             lines = reply.iter_lines()
@@ -57,22 +57,22 @@ def test_a_place_is_free_at_once(folder):
                 next(lines)
             assert service.worker.busy == 1
         steps = service.worker.steps
-        wait_until(lambda: idle(service, guard))
+        wait_until(lambda: idle(service, middleware))
         assert service.worker.steps - steps < 100
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json=body, timeout=0.2)
-        wait_until(lambda: idle(service, guard))
+        wait_until(lambda: idle(service, middleware))
         assert "rewardsteer_clients_left_total 2.0" in http.get("/metrics").text
 
 
 def test_who_waits_in_the_queue_leaves_it(folder):
     service = make_service(folder, method="none", places=1)
     service.served.engine.stop_ids = frozenset()
-    with running(service) as (address, guard), client(address) as http:
+    with running(service) as (address, middleware), client(address) as http:
         body = {"prompt": "a", "max_tokens": 400, "n": 4}
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", json=body, timeout=0.2)
-        wait_until(lambda: idle(service, guard))
+        wait_until(lambda: idle(service, middleware))
         assert service.worker.tokens < 4 * 400
 
 
@@ -111,18 +111,18 @@ def crowd(address, service, seed, clients=12, requests=3):
 
 def test_a_fifth_hangs_up_and_nothing_stays(folder):
     # What other tests of this process left is theirs; held here, it is not taken for something new.
-    others = alive(Ticket, TransformersSample)
+    others = alive(RequestHandle, TransformersSample)
     service = make_service(folder)
-    with running(service) as (address, guard):
+    with running(service) as (address, middleware):
         crowd(address, service, 0)
-        wait_until(lambda: idle(service, guard))
+        wait_until(lambda: idle(service, middleware))
         time.sleep(0.3)
         before, memory = kept(others), resident()
         answers = [one for seed in (1, 2) for one in crowd(address, service, seed)]
-        wait_until(lambda: idle(service, guard))
+        wait_until(lambda: idle(service, middleware))
         time.sleep(0.3)
         after = kept(others)
-        assert after[Ticket] == after[TransformersSample] == 0
+        assert after[RequestHandle] == after[TransformersSample] == 0
         assert after[torch.Tensor] <= before[torch.Tensor]
         assert after[asyncio.Task] <= before[asyncio.Task]
         # Allocators keep some; what a leak would add grows with the rounds.

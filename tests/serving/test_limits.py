@@ -8,7 +8,7 @@ import threading
 import httpx
 import pytest
 
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from tests.serving.running import KEY, client, make_service, running, wait_until
 
 SECRET = "Zebra-Marmalade"
@@ -186,7 +186,7 @@ def test_nothing_of_users_is_logged(folder, monkeypatch, caplog):
         def fails(*args, **options):
             raise RuntimeError(f"cannot read {SECRET}")
 
-        monkeypatch.setattr(Served, "encode_raw", fails)
+        monkeypatch.setattr(ServedModels, "encode_raw", fails)
         broken = http.post("/v1/completions", json={"prompt": SECRET})
         monkeypatch.undo()
         service.served.engine.policy.forward = fails

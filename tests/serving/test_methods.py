@@ -105,7 +105,7 @@ def test_what_is_refused(served, body, message):
 def test_a_strategy_whose_client_leaves_holds_nothing(folder, name):
     service = make_service(folder, head="scalar", method="args", goals={"good": make_goal()})
     service.served.engine.stop_ids = frozenset()
-    with running(service) as (address, guard), client(address) as http:
+    with running(service) as (address, middleware), client(address) as http:
         with pytest.raises(httpx.ReadTimeout):
             http.post("/v1/completions", timeout=0.3, json={
                 "prompt": "a", "method": name, "max_tokens": 400,
@@ -117,4 +117,4 @@ def test_a_strategy_whose_client_leaves_holds_nothing(folder, name):
         wait_until(lambda: not (
             service.worker.busy or service.worker.waiting or service.worker.batches
         ))
-        assert guard.in_flight == 0
+        assert middleware.in_flight == 0

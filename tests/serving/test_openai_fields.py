@@ -7,7 +7,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy
 from tests.fakes import character_tokenizer
@@ -32,7 +32,8 @@ def chat_service():
     tokenizer.chat_template = TEMPLATE
     policy, _ = make_policy("llama", eos_bias=-50.0)
     limits = ServingConfig(places=8)
-    return Service(Served(policy, tokenizer, None, DecodingConfig(), limits, name="tiny"), limits)
+    models = ServedModels(policy, tokenizer, None, DecodingConfig(), limits, name="tiny")
+    return Service(models, limits)
 
 
 @pytest.fixture(scope="module")
@@ -197,7 +198,7 @@ def test_a_beginning_of_text_is_written_once():
         single="<eos> $A", special_tokens=[("<eos>", tokenizer.eos_token_id)]
     )
     policy, _ = make_policy("llama")
-    served = Served(policy, tokenizer, None, DecodingConfig(), ServingConfig(), name="tiny")
+    served = ServedModels(policy, tokenizer, None, DecodingConfig(), ServingConfig(), name="tiny")
     assert served.encode_raw("ab") == served.encode_raw("<eos>ab") == tokenizer.encode("ab")
     assert len(served.encode_raw("ab")) == 3
 
@@ -262,12 +263,12 @@ def test_draws_are_from_all_tokens_unless_somebody_says_otherwise(folder):
     plain = DecodingConfig(method="farma")
     assert served.start_of(None)["top_k"] == 5, "as the server was started"
     policy, tokenizer, limits = served.engine.policy, served.engine.tokenizer, ServingConfig()
-    unset = Served(policy, tokenizer, served.scorer, plain, limits)
+    unset = ServedModels(policy, tokenizer, served.scorer, plain, limits)
     assert unset.start_of(None)["top_k"] == unset.start_of("none")["top_k"] == 0
     assert unset.start_of("args")["top_k"] == 10
     policy.generation_config.top_k = 7
     try:
-        told = Served(policy, tokenizer, served.scorer, plain, limits)
+        told = ServedModels(policy, tokenizer, served.scorer, plain, limits)
         assert told.start_of(None)["top_k"] == 7
         assert told.start_of("cd")["top_k"] == 10
     finally:

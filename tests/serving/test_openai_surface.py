@@ -10,9 +10,9 @@ import torch
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.records import Message
-from rewardsteer.serving import waiting
+from rewardsteer.serving import streaming
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy
 from tests.fakes import character_tokenizer
@@ -32,7 +32,8 @@ def chat_service():
     tokenizer.chat_template = TEMPLATE
     policy, _ = make_policy("llama", eos_bias=1.0)
     limits = ServingConfig(places=8)
-    return Service(Served(policy, tokenizer, None, DecodingConfig(), limits, name="tiny"), limits)
+    models = ServedModels(policy, tokenizer, None, DecodingConfig(), limits, name="tiny")
+    return Service(models, limits)
 
 
 @pytest.fixture(scope="module")
@@ -236,7 +237,7 @@ def test_the_servers_own_defaults(folder):
     service = make_service(folder)
     served = service.served
     defaults = DecodingConfig(method="none", stop=["e", "a"], top_p=0.5, repetition_penalty=1.3)
-    service = Service(Served(
+    service = Service(ServedModels(
         served.engine.policy, served.engine.tokenizer, None, defaults, service.limits, name="tiny"
     ), service.limits)
     with running(service) as (address, _), openai.OpenAI(
@@ -252,7 +253,7 @@ def test_the_servers_own_defaults(folder):
 
 
 def test_streams_that_wait_send_comments(chat, chat_service, monkeypatch):
-    monkeypatch.setattr(waiting, "PING_SECONDS", 0.05)
+    monkeypatch.setattr(streaming, "PING_SECONDS", 0.05)
     with httpx.stream("POST", f"{chat}/v1/completions", json={
         "prompt": "a", "max_tokens": 400, "stream": True, "ignore_eos": True,
         # Nothing is given out while all may be the beginning of a stop string.

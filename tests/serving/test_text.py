@@ -7,7 +7,7 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 from transformers import PreTrainedTokenizerFast
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.text import GrowingText
+from rewardsteer.decoding.detokenizer import IncrementalDetokenizer
 
 TEXTS = [
     "Grüße, 東京 🙂🙃!", "naïve café 👩‍👩‍👧 ok",
@@ -51,7 +51,7 @@ def grow(tokenizer, prompt_ids, ids, template=None, stops=()):
     whole = whole_of(tokenizer, prompt_ids, ids)
     opening, _, closing = template.response.partition("{response}")
     whole = whole.removeprefix(opening).removesuffix(closing)
-    text = GrowingText(tokenizer, prompt_ids, template, stops)
+    text = IncrementalDetokenizer(tokenizer, prompt_ids, template, stops)
     pieces = []
     for count in range(1, len(ids)):
         pieces.append(text.add(ids[:count]))
@@ -105,7 +105,7 @@ def test_what_the_template_adds_is_left_out(response):
 
 def test_text_comes_as_soon_as_it_is_certain():
     tokenizer = TOKENIZERS["bytes"]
-    text = GrowingText(tokenizer, tokenizer.encode("x"), Template(), ["stop"])
+    text = IncrementalDetokenizer(tokenizer, tokenizer.encode("x"), Template(), ["stop"])
     given = []
     for count in range(1, 9):
         given.append(text.add(tokenizer.encode("a stone!")[:count]))

@@ -75,7 +75,7 @@ def generate_command(
     source = model if server is None else server["tokenizer"]  # What is known on this side.
     check_model(source)
     check_reward_model(*folders)
-    method = method or _natural_method(folders)
+    method = method or _default_method(folders)
     _refuse_unused(method, folders, weights)
     # One weight is the run's; those of several reward models are within their sum.
     single = weights[0] if weights and len(folders) < 2 else 1.0
@@ -149,15 +149,15 @@ def _complete(config: "DecodingConfig", model: str) -> "DecodingConfig":
     return with_defaults(config, settings)
 
 
-def _natural_method(folders: list[Path]) -> str:
+def _default_method(folders: list[Path]) -> str:
     """What the (first) reward model was trained for; none without one."""
-    from rewardsteer.decoding.fitting import natural_method
+    from rewardsteer.decoding.fitting import default_method
     from rewardsteer.models.checkpoint import read_card
 
     if not folders:
         return "none"
     card = read_card(folders[0])
-    return natural_method(card)
+    return default_method(card)
 
 
 def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> None:

@@ -32,7 +32,7 @@ from rewardsteer.decoding.methods import METHODS
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.serving.config import ServingConfig
-    from rewardsteer.serving.served import Served
+    from rewardsteer.serving.models import ServedModels
 
 Model = Annotated[
     str | None, typer.Option(help="Policy: a causal LM folder or hub name; none: rewards alone.")
@@ -206,24 +206,24 @@ def _load(
     name: str | None, template: "Template | None", settings: dict[str, Any],
     devices: tuple[str, str], dtypes: tuple[str | None, str | None], spread: dict[str, Any],
     upstream: dict[str, Any] | None = None,
-) -> "Served":
+) -> "ServedModels":
     """The models, after the checks that need only their cards."""
     from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.configuration import load_config
     from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.defaults import what_is_taken
-    from rewardsteer.decoding.fitting import natural_method
+    from rewardsteer.decoding.fitting import default_method
     from rewardsteer.decoding.policy import load_policy
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
     from rewardsteer.models.scorer import Scorer
-    from rewardsteer.serving.served import Served, goals_of
+    from rewardsteer.serving.models import ServedModels, goals_of
 
     if method is None:
         method = "none"
         if reward_model is not None:
             card = read_card(reward_model)
-            method = natural_method(card) if upstream is None else "best_of_n"
+            method = default_method(card) if upstream is None else "best_of_n"
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = policy = tokenizer = None
     if reward_model is not None:
@@ -247,7 +247,7 @@ def _load(
     written, carrier = writer_of(template, tokenizer, scorer)
     own = model if upstream is None else upstream["tokenizer"]
     show_template(written, str(own if carrier is tokenizer else reward_model))
-    return Served(
+    return ServedModels(
         policy, tokenizer, scorer, defaults, limits, template=written, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
         reward_name=reward_model.resolve().name if reward_model else "reward",

@@ -94,7 +94,7 @@ def _remedy(scorer: Any) -> str:
     return f"use it with {listed(methods_for(scorer))}, or train another"
 
 
-def natural_method(card: CheckpointCard) -> str:
+def default_method(card: CheckpointCard) -> str:
     """The method that a reward model was trained for."""
     trained = [name for name in card.objective.split("+") if name != "autoregressive"]
     if card.reads_log_probabilities:

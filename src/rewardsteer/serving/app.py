@@ -2,23 +2,33 @@
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Collection
 from typing import Any
 
 from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import HTMLResponse, JSONResponse, Response
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.exceptions import HTTPException
+from starlette.routing import Route
 
 from rewardsteer import __version__
 from rewardsteer.errors import RewardsteerError
+from rewardsteer.reports.inspector import live_page
+from rewardsteer.reports.page import policy_of
 from rewardsteer.serving import generation, inspecting, pooling, scoring, wording
-from rewardsteer.serving.errors import ApiError, ErrorReply, bad_request, failed
-from rewardsteer.serving.failures import as_api_error
-from rewardsteer.serving.guard import LEFT, Guard
-from rewardsteer.serving.page import add_page
+from rewardsteer.serving.errors import (
+    ApiError,
+    ClientDisconnected,
+    ErrorReply,
+    as_api_error,
+    bad_request,
+    failed,
+)
+from rewardsteer.serving.middleware import LEFT, AccessMiddleware
 from rewardsteer.serving.protocol import LoopTrouble
 from rewardsteer.serving.replies import (
     ChatReply,
@@ -35,15 +45,12 @@ from rewardsteer.serving.replies import (
 )
 from rewardsteer.serving.reward_schema import (
     PairsRequest,
-    RemoteRewardRequest,
     RerankRequest,
     RewardsRequest,
     TextsRequest,
-    TokenizeRequest,
 )
 from rewardsteer.serving.schema import ChatRequest, CompletionRequest, InspectRequest
 from rewardsteer.serving.service import Service
-from rewardsteer.serving.waiting import ClientLeft
 
 _ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": ErrorReply, "description": meaning}
@@ -55,7 +62,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "The request took too long.",
     }.items()
 }
-# Names of fields, one of which may have been meant by an unknown one.
+# Names of fields, for suggestions where a request has an unknown one.
 _KNOWN = sorted({
     name for kind in (CompletionRequest, ChatRequest, RewardsRequest, InspectRequest, TextsRequest,
                       PairsRequest, RerankRequest)
@@ -64,11 +71,27 @@ _KNOWN = sorted({
 _STREAMED: dict[int | str, dict[str, Any]] = {
     **_ERRORS, 200: {"content": {"text/event-stream": {}}},
 }
+# Paths under which clients know a route (the first is documented), the function that answers it,
+# the reply's type and what else it may answer. The functions' docstrings describe the routes.
+_ROUTES: tuple[tuple[tuple[str, ...], Callable[..., Any], Any, dict[int | str, Any]], ...] = (
+    (("/v1/completions",), generation.complete, CompletionReply, _STREAMED),
+    (("/v1/chat/completions",), generation.chat, ChatReply, _STREAMED),
+    (("/tokenize",), generation.tokenize, TokenizeReply, _ERRORS),
+    (("/v1/rewards",), scoring.rewards, RewardsReply, _ERRORS),
+    # OpenRLHF's servers have the second name too.
+    (("/get_reward", "/v1/score/evaluation"), scoring.remote_rewards, RemoteRewardReply, _ERRORS),
+    (("/v1/inspect",), inspecting.inspect, dict[str, Any], _ERRORS),
+    # Forms and names of vLLM and Infinity.
+    (("/classify", "/v1/classify"), pooling.classify, PoolingReply | InfinityClassReply, _ERRORS),
+    (("/pooling", "/v1/pooling"), pooling.pool, PoolingReply, _ERRORS),
+    (("/score", "/v1/score"), pooling.score_pairs, PoolingReply, _ERRORS),
+    (("/rerank", "/v1/rerank", "/v2/rerank"), pooling.rerank, RerankReply, _ERRORS),
+)
 
 
 def create_app(
     service: Service, *, api_key: str | None = None, hosts: Collection[str] | None = None
-) -> Guard:
+) -> AccessMiddleware:
     """The application around a service, which starts and stops with it.
 
     Args:
@@ -90,13 +113,14 @@ def create_app(
     )
     _answer_errors(app)
     _add_models(app, service)
-    _add_generation(app, service)
-    _add_rewards(app, service)
-    _add_pooling(app, service)
-    guard = Guard(app, service.limits, service.metrics, api_key=api_key, hosts=hosts)
-    _add_state(app, service, guard)
-    add_page(app, service, needs_key=api_key is not None)
-    return guard
+    _add_routes(app, service)
+    middleware = AccessMiddleware(
+        app, service.limits, service.metrics, api_key=api_key, hosts=hosts
+    )
+    _add_state(app, service, middleware)
+    _add_page(app, service, needs_key=api_key is not None)
+    middleware.routes = {route.path for route in app.routes if isinstance(route, Route)}
+    return middleware
 
 
 def _answer_errors(app: FastAPI) -> None:
@@ -134,8 +158,8 @@ def _answer_errors(app: FastAPI) -> None:
             message = f"This route is not asked that way; use {allowed or 'another method'}."
         return told(ApiError(error.status_code, message, more=error.headers or {}))
 
-    @app.exception_handler(ClientLeft)
-    async def left(request: Request, error: ClientLeft) -> Response:
+    @app.exception_handler(ClientDisconnected)
+    async def left(request: Request, error: ClientDisconnected) -> Response:
         return Response(status_code=LEFT)
 
     @app.exception_handler(Exception)
@@ -179,88 +203,41 @@ def _add_models(app: FastAPI, service: Service) -> None:
                        param="model", code="model_not_found")
 
 
-def _add_generation(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/completions", response_model=CompletionReply, responses=_STREAMED)
-    async def completions(request: CompletionRequest, http: Request) -> Any:
-        """Continue prompts."""
-        return await generation.complete(service, request, http)
-
-    @app.post("/v1/chat/completions", response_model=ChatReply, responses=_STREAMED)
-    async def chat_completions(request: ChatRequest, http: Request) -> Any:
-        """Answer a conversation."""
-        return await generation.chat(service, request, http)
+def _add_routes(app: FastAPI, service: Service) -> None:
+    for paths, answer, reply, responses in _ROUTES:
+        for path in paths:
+            app.post(
+                path, response_model=reply, responses=responses, name=answer.__name__,
+                description=inspect.cleandoc(answer.__doc__ or ""),
+                include_in_schema=path == paths[0],
+            )(functools.partial(answer, service))
 
 
-def _add_rewards(app: FastAPI, service: Service) -> None:
-    @app.post("/v1/rewards", responses=_ERRORS)
-    async def rewards(request: RewardsRequest, http: Request) -> RewardsReply:
-        """Rewards of completions, whole and token by token."""
-        return await scoring.rewards(service, request, http)
-
-    @app.post("/get_reward", responses=_ERRORS)
-    async def get_reward(request: RemoteRewardRequest, http: Request) -> RemoteRewardReply:
-        """Rewards as trainers ask for them."""
-        return await scoring.remote_rewards(service, request, http)
-
-    @app.post("/v1/score/evaluation", responses=_ERRORS, include_in_schema=False)
-    async def score_evaluation(request: RemoteRewardRequest, http: Request) -> RemoteRewardReply:
-        """`get_reward` under a name that OpenRLHF's servers have too."""
-        return await scoring.remote_rewards(service, request, http)
-
-    @app.post("/v1/inspect", responses=_ERRORS)
-    async def inspect(request: InspectRequest, http: Request) -> dict[str, Any]:
-        """A completion token by token, under policy, reward model and both."""
-        return await inspecting.inspect(service, request, http)
-
-
-def _add_pooling(app: FastAPI, service: Service) -> None:
-    """vLLM's and Infinity's forms, under all names that clients know."""
-
-    def under(*paths: str) -> Callable[[Any], Any]:
-        def add(function: Any) -> Any:
-            for path in paths:
-                app.post(path, responses=_ERRORS, include_in_schema=path == paths[0])(function)
-            return function
-
-        return add
-
-    @under("/classify", "/v1/classify")
-    async def classify(
-        request: TextsRequest, http: Request
-    ) -> PoolingReply | InfinityClassReply:
-        """Rewards as probabilities of the only class."""
-        return await pooling.classify(service, request, http)
-
-    @under("/pooling", "/v1/pooling")
-    async def pool(request: TextsRequest, http: Request) -> PoolingReply:
-        """Rewards of written texts, or of a conversation."""
-        return await pooling.pool(service, request, http)
-
-    @under("/score", "/v1/score")
-    async def score(request: PairsRequest, http: Request) -> PoolingReply:
-        """Rewards of prompts with completions."""
-        return await pooling.score_pairs(service, request, http)
-
-    @under("/rerank", "/v1/rerank", "/v2/rerank")
-    async def rerank(request: RerankRequest, http: Request) -> RerankReply:
-        """Completions of a prompt, highest reward first."""
-        return await pooling.rerank(service, request, http)
-
-    @under("/tokenize")
-    async def tokenize(request: TokenizeRequest, http: Request) -> TokenizeReply:
-        """Token ids of a prompt as the policy reads it."""
-        return await generation.tokenize(service, request, http)
-
-
-def _add_state(app: FastAPI, service: Service, guard: Guard) -> None:
+def _add_state(app: FastAPI, service: Service, middleware: AccessMiddleware) -> None:
     @app.get("/health", responses={503: {"model": Health}}, include_in_schema=False)
     @app.get("/healthz", responses={503: {"model": Health}})
     async def health() -> JSONResponse:
         """Whether requests are taken."""
-        status = "draining" if guard.draining else "ok" if service.worker.alive else "failed"
+        status = "draining" if middleware.draining else "ok" if service.worker.alive else "failed"
         return JSONResponse({"status": status}, 200 if status == "ok" else 503)
 
     @app.get("/metrics", response_class=Response)
     async def metrics() -> Response:
         """Figures for Prometheus."""
         return Response(service.metrics.text(), media_type=CONTENT_TYPE_LATEST)
+
+
+def _add_page(app: FastAPI, service: Service, *, needs_key: bool) -> None:
+    """The page, written once; it loads nothing and holds nothing but names of methods."""
+    served = service.served
+    html = live_page(
+        served.methods if served.engine else [], default_method=served.defaults.method,
+        needs_key=needs_key, goal=bool(served.goals),
+    )
+    # A page cannot say of itself who may frame it.
+    policy = {"Content-Security-Policy": f"{policy_of(html)}; frame-ancestors 'none'"}
+
+    @app.get("/", response_class=HTMLResponse, include_in_schema=False)
+    async def page() -> HTMLResponse:
+        """The token inspector."""
+        return HTMLResponse(html, headers=policy)

@@ -72,7 +72,7 @@ _IGNORED = frozenset((
 ))
 
 
-class Asking(BaseModel):
+class RequestModel(BaseModel):
     """Base of requests. Unknown fields are refused, so that a misspelt weight is not silently 1;
     those whose value is null are absent, as OpenAI's clients mean it."""
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from rewardsteer.serving.handles import Answer, Finished, TextDelta
 from rewardsteer.serving.logprobs import Found, chat_form, completion_form
 from rewardsteer.serving.replies import (
     AssistantMessage,
@@ -12,7 +13,6 @@ from rewardsteer.serving.replies import (
     CompletionChoice,
     CompletionReply,
 )
-from rewardsteer.serving.tickets import Answer, Done, Piece
 
 
 @dataclass(frozen=True)
@@ -91,9 +91,9 @@ class ChoiceStream:
             before, self._before = self._before, []
             yield self._chunk(shown, before, found)
 
-    def chunks(self, event: Piece | Done) -> Iterator[dict[str, Any]]:
+    def chunks(self, event: TextDelta | Finished) -> Iterator[dict[str, Any]]:
         """What an event adds."""
-        if isinstance(event, Piece):
+        if isinstance(event, TextDelta):
             self._characters += len(event.text)
             self._tokens += len(event.token_ids)
             self.generated = self._tokens

@@ -13,14 +13,20 @@ from starlette.requests import Request
 from rewardsteer.records import Cost, Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.forms import CHAT, COMPLETION, ChoiceStream, Form
+from rewardsteer.serving.handles import Answer, Finished, RequestHandle, Response, TextDelta
 from rewardsteer.serving.logprobs import Found, of_prompts
-from rewardsteer.serving.replies import ChatReply, CompletionReply, TokenizeReply, Told, Usage
+from rewardsteer.serving.replies import (
+    ChatReply,
+    CompletionReply,
+    GuidanceInfo,
+    TokenizeReply,
+    Usage,
+)
 from rewardsteer.serving.reward_schema import TokenizeRequest
-from rewardsteer.serving.schema import ChatRequest, CompletionRequest, Guidance
+from rewardsteer.serving.schema import ChatRequest, CompletionRequest, GenerationFields
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.settings import check_meaning, model_settings, settings_of
-from rewardsteer.serving.tickets import Answer, Done, Piece, Response, Ticket
-from rewardsteer.serving.waiting import EventStream
+from rewardsteer.serving.streaming import EventStream
 
 # OpenAI's, of completions; answers in a chat may be as long as the server allows.
 _COMPLETION_TOKENS = 16
@@ -46,7 +52,7 @@ class Generating:
     """
 
     def __init__(
-        self, service: Service, request: Guidance, form: Form,
+        self, service: Service, request: GenerationFields, form: Form,
         prompts: Sequence[Prompt | list[int]], max_tokens: int | None, *, top: int | None,
         raw: bool = False, echo: bool = False, options: Mapping[str, Any] | None = None,
     ) -> None:
@@ -64,7 +70,7 @@ class Generating:
         check_meaning(request, self._config, served)
         self._n = request.n or 1
         self._check_size()
-        self._ticket = Ticket()
+        self._handle = RequestHandle()
         self._responses: list[Response] = []
         # Of every prompt: token ids, and where it is echoed, text and log-probabilities.
         self._ids: list[list[int]] = []
@@ -102,11 +108,11 @@ class Generating:
             self._found = await of_prompts(service, http, self._ids, self._top)
         # Whatever can be refused is refused before a stream begins.
         service.worker.generate(self._responses)
-        events = service.listen(http, self._ticket)
+        events = service.stream_events(http, self._handle)
         if self._request.stream:
             return EventStream(
                 self._chunks(events), service.limits.seconds,
-                lambda: service.worker.give_up(self._ticket),
+                lambda: service.worker.give_up(self._handle),
             )
         answers = {
             index: Answer("", [], "length", Cost()) for index in range(len(self._ids) * self._n)
@@ -115,7 +121,7 @@ class Generating:
         async with contextlib.aclosing(events):
             while missing:
                 event = await anext(events)
-                if isinstance(event, Done):
+                if isinstance(event, Finished):
                     answers[event.index] = event.answer
                     missing -= 1
         if self._top is None:
@@ -135,7 +141,7 @@ class Generating:
             ]
         if self._max_tokens != 0:
             self._responses = served.responses(
-                self._ticket, self._ids, self._config, n=self._n,
+                self._handle, self._ids, self._config, n=self._n,
                 stream=bool(self._request.stream), max_tokens=self._max_tokens, raw=self._raw,
                 top=self._top,
             )
@@ -188,8 +194,8 @@ class Generating:
                     yield written(chunk)
             while missing:
                 event = await anext(events)
-                if isinstance(event, Piece | Done):
-                    missing -= isinstance(event, Done)
+                if isinstance(event, TextDelta | Finished):
+                    missing -= isinstance(event, Finished)
                     for chunk in streams[event.index].chunks(event):
                         yield written(chunk)
         if usage:
@@ -204,10 +210,12 @@ class Generating:
         return self._form.logprobs(tokenizer, before, ids, found, offset)
 
     def _more(self, answer: Answer) -> dict[str, Any]:
-        told = Told(method=self._config.method, seed=self._config.seed, reward=answer.reward,
-                    cost=answer.cost)
+        guidance = GuidanceInfo(
+            method=self._config.method, seed=self._config.seed, reward=answer.reward,
+            cost=answer.cost,
+        )
         ids = answer.token_ids if self._request.return_token_ids else None
-        return {"token_ids": ids, "guidance": told}
+        return {"token_ids": ids, "guidance": guidance}
 
     def _usage(self, new: int) -> Usage:
         prompt = sum(map(len, self._ids))
@@ -217,7 +225,7 @@ class Generating:
 async def complete(
     service: Service, request: CompletionRequest, http: Request
 ) -> CompletionReply | ChatReply | EventStream:
-    """Answer ``/v1/completions``."""
+    """Continue prompts."""
     length = request.max_tokens
     if length is None:
         length = min(_COMPLETION_TOKENS, service.limits.max_tokens)
@@ -235,7 +243,7 @@ async def complete(
 async def chat(
     service: Service, request: ChatRequest, http: Request
 ) -> CompletionReply | ChatReply | EventStream:
-    """Answer ``/v1/chat/completions``."""
+    """Answer a conversation."""
     both = request.max_completion_tokens, request.max_tokens
     length = next((value for value in both if value is not None), None)
     if length == 0:
@@ -260,7 +268,7 @@ def texts_of(prompts: Sequence[Prompt | list[int]]) -> list[str]:
 
 
 async def tokenize(service: Service, request: TokenizeRequest, http: Request) -> TokenizeReply:
-    """Answer ``/tokenize``."""
+    """Token ids of a prompt as the policy reads it."""
     served = service.served
     service.check_model(request.model, served.name if served.engine else None)
     assert served.engine is not None

@@ -10,18 +10,15 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.evaluation.inspection import FilterRule, inspection_steps
 from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.schema import Guidance, InspectRequest
+from rewardsteer.serving.handles import Finished, RequestHandle
+from rewardsteer.serving.schema import GenerationFields, InspectRequest
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.settings import settings_of
-from rewardsteer.serving.tickets import Done, Ticket
 
 
 async def inspect(service: Service, request: InspectRequest, http: Request) -> dict[str, Any]:
-    """Answer ``/v1/inspect``: generate a completion where none is given, then read it token by
-    token.
-
-    Generation shares the batch; the reading takes a turn of one token between its steps.
-    """
+    """A completion token by token, under the policy, the reward model and both."""
+    # Generation shares the batch; the inspector takes turns of one token between its steps.
     served, most = service.served, service.limits.max_inspect_tokens
     engine = served.engine
     service.check_model(None, served.name if engine and served.scorer else None)
@@ -31,7 +28,7 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
                           "with the engine transformers.")
     if request.max_tokens > most:
         raise bad_request(f"max_tokens may be at most {most} here.", "max_tokens")
-    config = settings_of(Guidance(
+    config = settings_of(GenerationFields(
         method=request.method, weight=request.weight, temperature=request.temperature,
         seed=request.seed,
     ), served)
@@ -53,9 +50,9 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
         )
         return found.model_dump(mode="json")
 
-    ticket = Ticket()
-    service.worker.call(ticket, look(), most=service.limits.inspect_queue)
-    seen: dict[str, Any] = await service.value(http, ticket)
+    handle = RequestHandle()
+    service.worker.call(handle, look(), most=service.limits.inspect_queue)
+    seen: dict[str, Any] = await service.result(http, handle)
     return seen
 
 
@@ -75,15 +72,15 @@ async def _ids(
             http, [request.prompt], lambda: served.encode(request.prompt)
         )
         return prompt, completions[0]
-    ticket = Ticket()
+    handle = RequestHandle()
     responses = await service.prepare(http, [request.prompt], lambda: served.responses(
-        ticket, [request.prompt], config, n=1, stream=False,
+        handle, [request.prompt], config, n=1, stream=False,
         max_tokens=request.max_tokens,
     ))
     service.worker.generate(responses)
-    async with contextlib.aclosing(service.listen(http, ticket)) as events:
+    async with contextlib.aclosing(service.stream_events(http, handle)) as events:
         async for event in events:
-            if isinstance(event, Done):
+            if isinstance(event, Finished):
                 prompt_ids = list(responses[0].prompt.token_ids)
                 return prompt_ids, event.answer.token_ids
     raise AssertionError("events end with an answer or an error")

@@ -13,9 +13,9 @@ from starlette.requests import Request
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
 from rewardsteer.evaluation.inspection import token_texts
 from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
 from rewardsteer.serving.service import Service
-from rewardsteer.serving.tickets import Ticket
 
 # Logits that are turned into log-probabilities together: a long prompt has billions.
 _TOGETHER = 2**24
@@ -46,7 +46,7 @@ async def of_prompts(
             f"Log-probabilities of a prompt are not known by the engine {engine.name!r}; leave out "
             "echo or logprobs, or ask a server with the engine transformers.", "logprobs",
         )
-    ticket, policy = Ticket(), engine.policy
+    handle, policy = RequestHandle(), engine.policy
 
     def steps() -> Generator[None, None, list[Found]]:
         """Row by row, a forward pass each, as the policy would have continued them alone."""
@@ -57,8 +57,8 @@ async def of_prompts(
                 known[row] = [None, *_likelihoods(policy, row, top)]
         return [known[tuple(row)] for row in prompts]
 
-    service.worker.call(ticket, steps(), most=service.limits.queue)
-    found: list[Found] = await service.value(http, ticket)
+    service.worker.call(handle, steps(), most=service.limits.queue)
+    found: list[Found] = await service.result(http, handle)
     return found
 
 

@@ -31,7 +31,7 @@ from rewardsteer.serving.service import Service
 async def classify(
     service: Service, request: TextsRequest, http: Request
 ) -> PoolingReply | InfinityClassReply:
-    """Answer ``/classify``; the sigmoid of rewards, unless the request wants them as they are."""
+    """Sigmoids of rewards, as probabilities of the only class; raw rewards on request."""
     job, values = await _rewards(service, request, http)
     raw = request.use_activation is False or bool(request.raw_scores)
     shown = values if raw else [_sigmoid(value) for value in values]
@@ -45,7 +45,7 @@ async def classify(
 
 
 async def pool(service: Service, request: TextsRequest, http: Request) -> PoolingReply:
-    """Answer ``/pooling``: rewards as they are, unless the request wants their sigmoid."""
+    """Rewards of complete texts or of a conversation; their sigmoids on request."""
     job, values = await _rewards(service, request, http)
     if request.use_activation:
         values = [_sigmoid(value) for value in values]
@@ -54,7 +54,7 @@ async def pool(service: Service, request: TextsRequest, http: Request) -> Poolin
 
 
 async def score_pairs(service: Service, request: PairsRequest, http: Request) -> PoolingReply:
-    """Answer ``/score``: rewards as they are, unless the request wants their sigmoid."""
+    """Rewards of prompts with completions; their sigmoids on request."""
     _check(service, request.model)
     prompts, completions = request.pairs
     check_count(service, len(completions), "text_2")
@@ -67,7 +67,7 @@ async def score_pairs(service: Service, request: PairsRequest, http: Request) ->
 
 
 async def rerank(service: Service, request: RerankRequest, http: Request) -> RerankReply:
-    """Answer ``/rerank``: documents as completions of the query, highest reward first."""
+    """Documents as completions of the query, highest reward first."""
     _check(service, request.model)
     texts = [one if isinstance(one, str) else one.text for one in request.documents]
     check_count(service, len(texts), "documents")

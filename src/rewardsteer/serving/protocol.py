@@ -13,7 +13,7 @@ from typing import Any
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.errors import log_failure
 
 logger = logging.getLogger(__name__)
 

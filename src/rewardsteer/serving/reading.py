@@ -19,8 +19,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.errors import bad_request
-from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.errors import bad_request, log_failure
 
 T = TypeVar("T")
 Rows = list[list[int]]

@@ -15,7 +15,7 @@ class Usage(BaseModel):
     total_tokens: int
 
 
-class Told(BaseModel):
+class GuidanceInfo(BaseModel):
     """What we add to a choice: how it was made and what it cost."""
 
     method: str
@@ -68,7 +68,7 @@ class CompletionChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
     logprobs: Logprobs | None = None
     token_ids: list[int] | None = None
-    guidance: Told
+    guidance: GuidanceInfo
 
 
 class AssistantMessage(BaseModel):
@@ -87,7 +87,7 @@ class ChatChoice(BaseModel):
     finish_reason: Literal["stop", "length"]
     logprobs: ChatLogprobs | None = None
     token_ids: list[int] | None = None
-    guidance: Told
+    guidance: GuidanceInfo
 
 
 class _Generated(BaseModel):

@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from rewardsteer.serving.fields import Asking, Text
+from rewardsteer.serving.fields import RequestModel, Text
 from rewardsteer.serving.schema import ChatMessage
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
@@ -13,14 +13,14 @@ Name = Annotated[str, Field(max_length=1024)]
 _QUERIES = ("query", "queries", "messages", "input", "inputs", "texts")
 
 
-class RewardItem(Asking):
+class RewardItem(RequestModel):
     """A completion to be scored."""
 
     prompt: Text | list[ChatMessage]
     completion: Text
 
 
-class RewardsRequest(Asking):
+class RewardsRequest(RequestModel):
     """``POST /v1/rewards``.
 
     Attributes:
@@ -75,7 +75,7 @@ class RemoteRewardRequest(BaseModel):
         return self
 
 
-class _Pooling(Asking):
+class _Pooling(RequestModel):
     """What vLLM's and Infinity's requests share.
 
     Attributes:
@@ -132,7 +132,7 @@ class PairsRequest(_Pooling):
         return self
 
 
-class Document(Asking):
+class Document(RequestModel):
     """A document as an object."""
 
     text: Text
@@ -148,7 +148,7 @@ class RerankRequest(_Pooling):
     raw_scores: bool | None = None
 
 
-class TokenizeRequest(Asking):
+class TokenizeRequest(RequestModel):
     """``POST /tokenize``, as vLLM's: text as ``/v1/completions`` reads it, or a conversation."""
 
     model: Name | None = None

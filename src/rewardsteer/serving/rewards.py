@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from rewardsteer.serving.tickets import Ticket
+from rewardsteer.serving.handles import RequestHandle
 
 
 @dataclass(frozen=True)
@@ -28,14 +28,14 @@ class RewardJob:
     """A request for rewards.
 
     Attributes:
-        ticket: the request's.
+        handle: of the request.
         prompt_ids, response_ids: of each completion.
         per_token: whether values of every token are wanted.
         goal: a goal state, for similarities.
         done: resolved with all rewards.
     """
 
-    ticket: Ticket
+    handle: RequestHandle
     prompt_ids: Sequence[Sequence[int]]
     response_ids: Sequence[Sequence[int]]
     per_token: bool = False
@@ -57,9 +57,9 @@ class RewardQueue:
         """All completions of a request."""
         self._rows.extend((job, row) for row in range(len(job.response_ids)))
 
-    def drop(self, ticket: Ticket) -> None:
+    def drop(self, handle: RequestHandle) -> None:
         """Forget a request."""
-        self._rows = deque(one for one in self._rows if one[0].ticket is not ticket)
+        self._rows = deque(one for one in self._rows if one[0].handle is not handle)
 
     def take(self, tokens: int) -> list[tuple[RewardJob, int]]:
         """The next completions, so many tokens of them, at least one."""
@@ -89,7 +89,7 @@ def score_together(
     """
     alike: dict[tuple[bool, int], list[tuple[RewardJob, int]]] = {}
     for job, row in taken:
-        if not job.ticket.over:
+        if not job.handle.over:
             alike.setdefault((job.per_token, id(job.goal)), []).append((job, row))
     failed = []
     for rows in alike.values():

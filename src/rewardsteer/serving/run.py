@@ -10,7 +10,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from rewardsteer.serving.app import create_app
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.guard import Guard
+from rewardsteer.serving.middleware import AccessMiddleware
 from rewardsteer.serving.protocol import connections_allowed, protocol_class
 from rewardsteer.serving.reach import is_loopback
 from rewardsteer.serving.service import Service
@@ -36,17 +36,17 @@ def run(service: Service, place: socket.socket, *, host: str, key: str | None) -
     # A server for this machine alone answers to its names, one with a key to any.
     names = {"localhost", "127.0.0.1", "::1", host}
     hosts = names if key is None and is_loopback(host) else None
-    guard = create_app(service, api_key=key, hosts=hosts)
+    middleware = create_app(service, api_key=key, hosts=hosts)
     config = uvicorn.Config(
-        guard, log_config=None, access_log=False, server_header=False, lifespan="on",
+        middleware, log_config=None, access_log=False, server_header=False, lifespan="on",
         timeout_graceful_shutdown=_CLOSING_SECONDS, timeout_keep_alive=_IDLE_SECONDS,
         http=protocol(service.limits),
     )
     port = place.getsockname()[1]
     shown = f"[{host}]" if ":" in host else host
     logger.info("serving at http://%s:%d", shown, port)
-    Server(config, guard, service.limits.drain_seconds).run(sockets=[place])
-    logger.info("ended; %d requests were accepted", guard.accepted)
+    Server(config, middleware, service.limits.drain_seconds).run(sockets=[place])
+    logger.info("ended; %d requests were accepted", middleware.accepted)
 
 
 def protocol(limits: ServingConfig) -> type[H11Protocol]:
@@ -58,25 +58,27 @@ class Server(uvicorn.Server):
     """Ends in two steps: at the first signal new requests are refused with 503 and those that were
     accepted are finished; then, or at a second signal, the doors close."""
 
-    def __init__(self, config: uvicorn.Config, guard: Guard, drain_seconds: float) -> None:
+    def __init__(
+        self, config: uvicorn.Config, middleware: AccessMiddleware, drain_seconds: float
+    ) -> None:
         super().__init__(config)
-        self._guard, self._drain_seconds = guard, drain_seconds
+        self._middleware, self._drain_seconds = middleware, drain_seconds
         self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
         """A signal came."""
-        if self._guard.draining:
+        if self._middleware.draining:
             super().handle_exit(sig, frame)
             return
-        self._guard.draining = True
+        self._middleware.draining = True
         self._until = time.monotonic() + self._drain_seconds
 
     async def on_tick(self, counter: int) -> bool:
         """Ten times a second: whether to end."""
-        if self._guard.draining:
+        if self._middleware.draining:
             late = time.monotonic() > self._until
-            if late and self._guard.in_flight:
-                logger.warning("%d requests were not finished in time", self._guard.in_flight)
-            if late or not self._guard.in_flight:
+            if late and self._middleware.in_flight:
+                logger.warning("%d requests were not finished in time", self._middleware.in_flight)
+            if late or not self._middleware.in_flight:
                 return True
         return bool(await super().on_tick(counter))

@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from rewardsteer.records import Message
-from rewardsteer.serving.fields import Asking, Finite, Temperature, Text, Tokens, WeightNumber
+from rewardsteer.serving.fields import Finite, RequestModel, Temperature, Text, Tokens, WeightNumber
 
 Role = Annotated[str, StringConstraints(min_length=1, max_length=64)]
 Kl = Annotated[float, Field(ge=0, le=1e30, allow_inf_nan=False)]
@@ -24,7 +24,7 @@ Top = Annotated[int, Field(ge=0, le=20)]
 Length = Annotated[int, Field(ge=-1, le=2**31 - 1)]
 
 
-class Guidance(Asking):
+class GenerationFields(RequestModel):
     """What both kinds of generation may ask; absent: as the server was started.
 
     Attributes:
@@ -79,7 +79,7 @@ class Guidance(Asking):
         return [self.stop] if isinstance(self.stop, str) else self.stop or []
 
 
-class StreamOptions(Asking):
+class StreamOptions(RequestModel):
     """What a stream tells besides text: usage at its end, or with every part."""
 
     include_usage: bool | None = None
@@ -87,7 +87,7 @@ class StreamOptions(Asking):
     continuous_usage_stats: bool | None = None
 
 
-class CompletionRequest(Guidance):
+class CompletionRequest(GenerationFields):
     """``POST /v1/completions``; a prompt is text, read as it is, or token ids, one or several.
 
     Attributes:
@@ -114,7 +114,7 @@ class CompletionRequest(Guidance):
         return list(self.prompt)
 
 
-class TextPart(Asking):
+class TextPart(RequestModel):
     """A part of a message; how long a service caches it says nothing here."""
 
     type: Literal["text", "refusal"]
@@ -129,7 +129,7 @@ class TextPart(Asking):
         return self
 
 
-class ChatMessage(Asking):
+class ChatMessage(RequestModel):
     """A turn, also as servers send it: an assistant's answer can be sent back as it came."""
 
     role: Role
@@ -182,7 +182,7 @@ def _parsed(call: dict[str, Any]) -> dict[str, Any]:
     return call
 
 
-class ChatRequest(Guidance):
+class ChatRequest(GenerationFields):
     """``POST /v1/chat/completions``.
 
     Attributes:
@@ -223,7 +223,7 @@ class ChatRequest(Guidance):
         return options
 
 
-class InspectFilter(Asking):
+class InspectFilter(RequestModel):
     """A filter whose stop is to be marked."""
 
     signal: Literal["reward", "similarity"]
@@ -231,7 +231,7 @@ class InspectFilter(Asking):
     start: Annotated[int, Field(ge=0, le=2**31 - 1)] = 5
 
 
-class InspectRequest(Asking):
+class InspectRequest(RequestModel):
     """``POST /v1/inspect``; without a completion one is generated."""
 
     prompt: Text

@@ -9,17 +9,17 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Message, Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.generation import texts_of
+from rewardsteer.serving.handles import RequestHandle
+from rewardsteer.serving.models import ServedModels, goal_named
 from rewardsteer.serving.replies import RemoteRewardReply, RewardData, RewardsReply, RewardUsage
 from rewardsteer.serving.reward_schema import RemoteRewardRequest, RewardsRequest
 from rewardsteer.serving.rewards import Reward, RewardJob
 from rewardsteer.serving.schema import ChatMessage
-from rewardsteer.serving.served import Served, goal_named
 from rewardsteer.serving.service import Service
-from rewardsteer.serving.tickets import Ticket
 
 
 async def rewards(service: Service, request: RewardsRequest, http: Request) -> RewardsReply:
-    """Answer ``/v1/rewards``."""
+    """Rewards of completions, whole and token by token."""
     served = service.served
     service.check_model(request.model, served.reward_name if served.scorer else None)
     check_count(service, len(request.input), "input")
@@ -48,7 +48,7 @@ async def rewards(service: Service, request: RewardsRequest, http: Request) -> R
 async def remote_rewards(
     service: Service, request: RemoteRewardRequest, http: Request
 ) -> RemoteRewardReply:
-    """Answer ``/get_reward``, as trainers ask."""
+    """Rewards as trainers request them."""
     served = service.served
     service.check_model(None, served.reward_name if served.scorer else None)
     if request.query is not None:
@@ -72,7 +72,7 @@ async def job_of(
 ) -> RewardJob:
     """Prompts and completions, ready to be scored; raises `ApiError`."""
     texts = [*texts_of(prompts), *completions]
-    return RewardJob(Ticket(), *await service.prepare(
+    return RewardJob(RequestHandle(), *await service.prepare(
         http, texts, lambda: service.served.encode_completions(prompts, completions), "input"
     ))
 
@@ -81,7 +81,7 @@ async def written_job(
     service: Service, http: Request, texts: Sequence[str], prompts: Sequence[str] | None = None
 ) -> RewardJob:
     """Texts of prompts with completions, ready to be scored; raises `ApiError`."""
-    return RewardJob(Ticket(), *await service.prepare(
+    return RewardJob(RequestHandle(), *await service.prepare(
         http, texts, lambda: service.served.encode_written(texts, prompts), "query"
     ))
 
@@ -89,7 +89,7 @@ async def written_job(
 async def score(service: Service, job: RewardJob, http: Request) -> list[Reward]:
     """The rewards of what is ready; raises `ApiError`."""
     service.worker.score(job)
-    found: list[Reward] = await service.value(http, job.ticket)
+    found: list[Reward] = await service.result(http, job.handle)
     return found
 
 
@@ -101,7 +101,7 @@ def usage_of(job: RewardJob) -> RewardUsage:
     )
 
 
-def _goal(served: Served, name: str) -> GoalState:
+def _goal(served: ServedModels, name: str) -> GoalState:
     try:
         return goal_named(served.goals, name)
     except DataError as error:

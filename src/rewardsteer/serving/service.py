@@ -1,6 +1,7 @@
 """What all routes share: models, queue, figures, and the threads that read texts."""
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncGenerator, Callable, Iterable
 from typing import Any, TypeVar
@@ -9,16 +10,17 @@ from starlette.requests import Request
 
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.errors import ApiError
-from rewardsteer.serving.failures import as_api_error
+from rewardsteer.serving.errors import ApiError, ClientDisconnected, as_api_error, too_slow
+from rewardsteer.serving.handles import Finished, RequestHandle, Result, TextDelta
 from rewardsteer.serving.metrics import Metrics
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.text_stage import TextStage
-from rewardsteer.serving.tickets import Done, Piece, Ticket, Value
-from rewardsteer.serving.waiting import BEGAN, listen
 from rewardsteer.serving.worker import Worker
 
 T = TypeVar("T")
+
+# The key of a request's scope that holds its time of arrival, by `time.monotonic`.
+BEGAN = "rewardsteer.began"
 
 
 class Service:
@@ -29,7 +31,7 @@ class Service:
         limits: of the server.
     """
 
-    def __init__(self, served: Served, limits: ServingConfig) -> None:
+    def __init__(self, served: ServedModels, limits: ServingConfig) -> None:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
         self.worker = Worker(served.engine, served.scorer, limits)
@@ -75,23 +77,42 @@ class Service:
         began = http.scope.get(BEGAN, time.monotonic())
         return max(0.0, self.limits.seconds - (time.monotonic() - began))
 
-    def listen(
-        self, http: Request, ticket: Ticket
-    ) -> AsyncGenerator[Piece | Done | Value, None]:
-        """Events of a request that was queued; see `rewardsteer.serving.waiting.listen`."""
-        return listen(
-            http, ticket, self.worker, self.metrics, self.limits.seconds, self._left(http)
-        )
+    async def stream_events(
+        self, http: Request, handle: RequestHandle
+    ) -> AsyncGenerator[TextDelta | Finished | Result, None]:
+        """Events of a request that was queued; closing the generator gives the request up.
 
-    async def value(self, http: Request, ticket: Ticket) -> Any:
-        """The value that a queued request comes to."""
-        events = self.listen(http, ticket)
+        Raises:
+            ApiError: it failed or took too long.
+            ClientDisconnected: nobody waits for the answer any more.
+        """
+        events, loop = handle.events, asyncio.get_running_loop()
+        late = too_slow(self.limits.seconds)
+        timer = loop.call_later(self._left(http), events.put_nowait, late)
+        watcher = loop.create_task(_watch_disconnect(http, events))
         try:
-            async for event in events:
-                if isinstance(event, Value):
-                    return event.value
+            while True:
+                event = await events.get()
+                if isinstance(event, ClientDisconnected):
+                    self.metrics.client_left()
+                if isinstance(event, Exception):
+                    raise event
+                if isinstance(event, TextDelta):
+                    # A stream is late when nothing comes, not because much does.
+                    timer.cancel()
+                    timer = loop.call_later(self.limits.seconds, events.put_nowait, late)
+                yield event
         finally:
-            await events.aclose()
+            timer.cancel()
+            watcher.cancel()
+            self.worker.give_up(handle)
+
+    async def result(self, http: Request, handle: RequestHandle) -> Any:
+        """The value of a queued request that generates no text."""
+        async with contextlib.aclosing(self.stream_events(http, handle)) as events:
+            async for event in events:
+                if isinstance(event, Result):
+                    return event.value
         raise AssertionError("events end with a value or an error")
 
     def check_model(self, asked: str | None, name: str | None) -> None:
@@ -106,3 +127,9 @@ class Service:
                 404, f"There is no model {asked!r} for this here; there is {name!r}.",
                 param="model", code="model_not_found",
             )
+
+
+async def _watch_disconnect(http: Request, events: "asyncio.Queue[Any]") -> None:
+    while (await http.receive())["type"] != "http.disconnect":
+        pass
+    events.put_nowait(ClientDisconnected())

@@ -11,8 +11,8 @@ from rewardsteer.decoding.fitting import adding_methods
 from rewardsteer.decoding.methods import adds_rewards
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
-from rewardsteer.serving.schema import Guidance
-from rewardsteer.serving.served import Served
+from rewardsteer.serving.models import ServedModels
+from rewardsteer.serving.schema import GenerationFields
 
 # Settings of a request that have their names in ours.
 _SAME = (
@@ -31,7 +31,7 @@ _OF_METHODS = frozenset({
 _CONTROLS = ("weight", "weight_schedule", "weight_end", "target_kl", "max_kl")
 
 
-def settings_of(request: Guidance, served: Served) -> DecodingConfig:
+def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConfig:
     """The settings of a request, over those of the server.
 
     Raises:
@@ -72,7 +72,7 @@ def settings_of(request: Guidance, served: Served) -> DecodingConfig:
     return config
 
 
-def model_settings(asked: str | None, served: Served) -> tuple[str | None, dict[str, Any]]:
+def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None, dict[str, Any]]:
     """The model that a request names, and the settings for which its name stands.
 
     ``policy@farma`` is the policy by the method farma, ``policy@best_of_8`` by best_of_n with n =
@@ -89,7 +89,7 @@ def model_settings(asked: str | None, served: Served) -> tuple[str | None, dict[
     }
 
 
-def _method_settings(request: Guidance) -> dict[str, Any]:
+def _method_settings(request: GenerationFields) -> dict[str, Any]:
     given = request.method_settings or {}
     unknown = next((name for name in given if name not in _OF_METHODS), None)
     if unknown is not None:
@@ -100,7 +100,7 @@ def _method_settings(request: Guidance) -> dict[str, Any]:
     return given
 
 
-def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:
+def _check(request: GenerationFields, config: DecodingConfig, served: ServedModels) -> None:
     assert served.engine is not None
     if config.top_k > served.engine.vocabulary_size:
         raise bad_request(
@@ -123,7 +123,7 @@ def _check(request: Guidance, config: DecodingConfig, served: Served) -> None:
                           "drawn.", "n")
 
 
-def check_meaning(request: Guidance, config: DecodingConfig, served: Served) -> None:
+def check_meaning(request: GenerationFields, config: DecodingConfig, served: ServedModels) -> None:
     """Raise `ApiError` on what the request sets to no effect, as the command line does."""
     if not adds_rewards(config.method):
         for name in _CONTROLS:
@@ -139,7 +139,7 @@ def check_meaning(request: Guidance, config: DecodingConfig, served: Served) -> 
                           "stream_options")
 
 
-def _check_stops(stops: Sequence[str], served: Served) -> None:
+def _check_stops(stops: Sequence[str], served: ServedModels) -> None:
     limits = served.limits
     if len(stops) > limits.max_stops:
         raise bad_request(f"At most {limits.max_stops} stop strings are taken.", "stop")

@@ -20,7 +20,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import check_device
-from rewardsteer.decoding.fitting import natural_method
+from rewardsteer.decoding.fitting import default_method
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.serving.vllm_template import chat_template
@@ -101,7 +101,7 @@ def plan(
             "--reward-device and --reward-dtype."
         )
     card = None if reward_model is None else vocabulary_card(reward_model.name, reward_model)
-    natural = "none" if card is None else natural_method(card)
+    natural = "none" if card is None else default_method(card)
     if method not in (None, natural):
         raise ConfigError(
             f"The method {method!r} needs a reward model; pass --reward-model." if card is None

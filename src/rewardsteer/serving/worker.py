@@ -22,10 +22,17 @@ from rewardsteer.decoding.generate import run, scoring_beside
 from rewardsteer.decoding.running import LoopThread, Program
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.errors import full
-from rewardsteer.serving.failures import is_fatal, log_failure
+from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure
+from rewardsteer.serving.handles import (
+    Answer,
+    Finished,
+    Outbox,
+    RequestHandle,
+    Response,
+    Result,
+    TextDelta,
+)
 from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
-from rewardsteer.serving.tickets import Answer, Done, Failed, Outbox, Piece, Response, Ticket, Value
 
 # A step is what comes between two yields; what the generator returns is the request's value.
 Steps = Generator[None, None, Any]
@@ -65,7 +72,7 @@ class Worker:
         self._reward_rows = _Quota(config.reward_queue)
         self._called = _Quota(0)
         self._rewards = RewardQueue()
-        self._programs: dict[Ticket, list[Future[None]]] = {}
+        self._programs: dict[RequestHandle, list[Future[None]]] = {}
         self._turn = asyncio.Lock()
         self._scoring: asyncio.Task[None] | None = None
         self._judge = None if scorer is None or engine is None else scoring_beside(
@@ -135,25 +142,25 @@ class Worker:
         self._require(self._rows.take(sum(counts)))
         for response, count in zip(responses, counts, strict=True):
             self._begin(
-                response.ticket, functools.partial(self._respond, response), self._rows, count
+                response.handle, functools.partial(self._respond, response), self._rows, count
             )
 
     def score(self, job: RewardJob) -> None:
         """Take a request for rewards; raises `ApiError` 429 as `generate` does."""
         count = len(job.response_ids)
         self._require(self._reward_rows.take(count))
-        self._begin(job.ticket, functools.partial(self._reward, job), self._reward_rows, count)
+        self._begin(job.handle, functools.partial(self._reward, job), self._reward_rows, count)
 
-    def call(self, ticket: Ticket, steps: Steps, *, most: int) -> None:
+    def call(self, handle: RequestHandle, steps: Steps, *, most: int) -> None:
         """Take other work with the models, done in turns with other such work, a piece between two
         steps of decoding; raises `ApiError` 429 where there is so much of it."""
         self._require(self._called.take(1, most))
-        self._begin(ticket, functools.partial(self._call, ticket, steps), self._called, 1)
+        self._begin(handle, functools.partial(self._call, handle, steps), self._called, 1)
 
-    def give_up(self, ticket: Ticket) -> None:
+    def give_up(self, handle: RequestHandle) -> None:
         """Nobody waits for this request any more."""
-        ticket.over = True
-        for program in self._programs.pop(ticket, []):
+        handle.over = True
+        for program in self._programs.pop(handle, []):
             program.cancel()
 
     def _require(self, room: bool) -> None:
@@ -169,24 +176,24 @@ class Worker:
         return max(1, min(_LONGEST_WAIT, math.ceil(self.waiting / rate)))
 
     def _begin(
-        self, ticket: Ticket, program: Program[None], quota: "_Quota", count: int
+        self, handle: RequestHandle, program: Program[None], quota: "_Quota", count: int
     ) -> None:
-        running = self._loop.submit(self._guarded(ticket, program))
-        self._programs.setdefault(ticket, []).append(running)
+        running = self._loop.submit(self._guarded(handle, program))
+        self._programs.setdefault(handle, []).append(running)
         running.add_done_callback(lambda _: quota.give(count))
 
     # --- programs, in the models' thread --------------------------------------------------------
 
-    async def _guarded(self, ticket: Ticket, program: Program[None]) -> None:
-        if ticket.over:
+    async def _guarded(self, handle: RequestHandle, program: Program[None]) -> None:
+        if handle.over:
             return
         try:
             await program()
         except Exception as error:
             if not isinstance(error, RewardsteerError):
                 self._note(error)
-            self.outbox.put(ticket, Failed(error))
-            self.give_up(ticket)
+            self.outbox.put(handle, as_api_error(error))
+            self.give_up(handle)
 
     async def _respond(self, response: Response) -> None:
         assert self._engine is not None, "there is a policy where responses are asked for"
@@ -197,7 +204,7 @@ class Worker:
             def tell(text: str) -> None:
                 nonlocal told
                 new, told = slice(told, sample.length), sample.length
-                self.outbox.put(response.ticket, Piece(
+                self.outbox.put(response.handle, TextDelta(
                     response.index, text, sample.token_ids[new], sample.logprobs[new]
                 ))
 
@@ -210,9 +217,9 @@ class Worker:
         )
         self._ends.append(time.monotonic())
         sample = outcome.sample
-        self.outbox.put(response.ticket, Done(response.index, Answer(
+        self.outbox.put(response.handle, Finished(response.index, Answer(
             sample.text, list(sample.token_ids), sample.finish_reason or "length", cost,
-            outcome.reward, list(sample.logprobs), cost.lm_calls,
+            outcome.reward, list(sample.logprobs),
         )))
 
     async def _reward(self, job: RewardJob) -> None:
@@ -221,9 +228,9 @@ class Worker:
         if self._scoring is None or self._scoring.done():
             self._scoring = asyncio.create_task(self._score_all())
         try:
-            self.outbox.put(job.ticket, Value(await job.done))
+            self.outbox.put(job.handle, Result(await job.done))
         finally:
-            self._rewards.drop(job.ticket)
+            self._rewards.drop(job.handle)
 
     async def _score_all(self) -> None:
         """Score what waits, so many tokens between two steps of decoding."""
@@ -235,14 +242,14 @@ class Worker:
             self.scored += len(taken)
             await self._next_step()
 
-    async def _call(self, ticket: Ticket, steps: Steps) -> None:
+    async def _call(self, handle: RequestHandle, steps: Steps) -> None:
         while True:
             # Taking turns, long work does not keep others waiting.
             async with self._turn:
                 try:
                     next(steps)
                 except StopIteration as end:
-                    self.outbox.put(ticket, Value(end.value))
+                    self.outbox.put(handle, Result(end.value))
                     return
                 await self._next_step()
 

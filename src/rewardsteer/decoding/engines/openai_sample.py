@@ -7,9 +7,9 @@ from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Literal
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
 from rewardsteer.decoding.engine import Aborted, Encoded, Stop
 from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.decoding.text import GrowingText, response_text
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
 
@@ -41,7 +41,7 @@ class OpenAISample:
         self.written, self._count = "", 0
         self._request: asyncio.Task[None] | None = None
         self._told: Callable[[str], None] | None = None
-        self._follower: GrowingText | None = None
+        self._follower: IncrementalDetokenizer | None = None
 
     @property
     def length(self) -> int:
@@ -219,10 +219,10 @@ class OpenAISample:
             new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read + new, seconds=seconds
         )
 
-    def _following(self) -> GrowingText:
+    def _following(self) -> IncrementalDetokenizer:
         """The text of tokens, cut at stop strings."""
         if self._follower is None:
-            self._follower = GrowingText(
+            self._follower = IncrementalDetokenizer(
                 self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
                 self.config.stop, min_tokens=self.config.min_tokens,
             )

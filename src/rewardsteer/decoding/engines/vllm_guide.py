@@ -27,8 +27,8 @@ from vllm.v1.worker.gpu.sample.logits_processor import LogitsProcessor as Logits
 
 from rewardsteer.decoding.engines.vllm_settings import (
     ENTRY,
-    Guidance,
-    read_request,
+    RewardParams,
+    parse_reward_params,
     read_settings,
 )
 from rewardsteer.decoding.guides.weights import floor_unknown
@@ -45,8 +45,9 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
     """Adds weighted rewards to the logits of the requests that ask for them.
 
     A request asks by ``SamplingParams(extra_args=…)``, over HTTP by ``vllm_xargs``; see
-    `rewardsteer.decoding.engines.vllm_settings.read_request`. Requests that do not ask, or ask with
-    weight 0, keep their logits bit by bit, and a step in which none asks computes no rewards.
+    `rewardsteer.decoding.engines.vllm_settings.parse_reward_params`. Requests that do not ask, or
+    ask with weight 0, keep their logits bit by bit, and a step without any that asks computes no
+    rewards.
 
     Attributes:
         models: folders of the reward models of this process's engines, by name; the plugin fills
@@ -65,18 +66,18 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         settings = read_settings(vllm_config.model_config.hf_config)
         self._names, self._weight = list(settings.folders), settings.weight
         self._context = vllm_config.compilation_config.static_forward_context
-        self._asked: dict[int, Guidance] = {}
+        self._asked: dict[int, RewardParams] = {}
         self._changed = True
         # By reward model: the rows that ask (V1), and the weights of rows (V1) or slots (V2).
         self._due: dict[int, tuple[Tensor | None, Tensor]] = {}
         # Flags of rows whose rewards are no numbers, on their way to the host.
-        self._flags: list[tuple[Any, Tensor, Tensor, dict[int, Guidance], dict[str, str]]] = []
+        self._flags: list[tuple[Any, Tensor, Tensor, dict[int, RewardParams], dict[str, str]]] = []
 
     @classmethod
     def validate_params(cls, sampling_params: "SamplingParams") -> None:
         """Refuse a request whose arguments are wrong; raises `ConfigError`, a ``ValueError``."""
         given = sampling_params.extra_args or {}
-        read_request(given, cls.models or [given.get("reward_model", "")])
+        parse_reward_params(given, cls.models or [given.get("reward_model", "")])
 
     def is_argmax_invariant(self) -> bool:
         """Rewards change which token is best."""
@@ -179,11 +180,11 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
                     one.name or "without a name", reason,
                 )
 
-    def _read(self, params: "SamplingParams") -> Guidance | None:
+    def _read(self, params: "SamplingParams") -> RewardParams | None:
         """What a request asks. It was checked when it came, so whatever is wrong now is not its
         fault, and it goes on unguided."""
         try:
-            return read_request(params.extra_args, self._names, self._weight)
+            return parse_reward_params(params.extra_args, self._names, self._weight)
         except Exception as error:
             logger.warning("A request goes on without its reward model: %s", error)
             return None

@@ -93,7 +93,7 @@ def vocabulary_card(name: str, folder: Path) -> CheckpointCard:
 
 
 @dataclass(eq=False)
-class Guidance:
+class RewardParams:
     """What a request asks.
 
     Attributes:
@@ -109,9 +109,9 @@ class Guidance:
     lost: bool = False
 
 
-def read_request(
+def parse_reward_params(
     extra_args: Mapping[str, Any] | None, models: Iterable[str], weight: float = 0.0
-) -> Guidance | None:
+) -> RewardParams | None:
     """What a request asks; None where its weight is 0.
 
     Args:
@@ -144,4 +144,4 @@ def read_request(
         )
     if not isinstance(name, str):
         raise ConfigError(f"'reward_name' must be text, got {name!r}.")
-    return Guidance(model, float(asked), name) if asked else None
+    return RewardParams(model, float(asked), name) if asked else None

@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal, Protocol
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
 from rewardsteer.decoding.engine import Aborted, Encoded, Stop
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
 from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.decoding.text import GrowingText, response_text
 from rewardsteer.records import Cost
 
 _NOWHERE = Stop()
@@ -73,7 +73,7 @@ class TransformersSample:
         self.error: Exception | None = None
         self.future: asyncio.Future[None] | None = None
         self._told: Callable[[str], None] | None = None
-        self._written: GrowingText | None = None
+        self._written: IncrementalDetokenizer | None = None
 
     # --- what programs ask ----------------------------------------------------------------------
 
@@ -202,7 +202,7 @@ class TransformersSample:
         begin = len(self.token_ids) - 1
         if self._written is None:
             begin = 0
-            self._written = GrowingText(
+            self._written = IncrementalDetokenizer(
                 self.engine.tokenizer, self.prompt_ids, self.prompt.template, self.config.stop,
                 min_tokens=self.config.min_tokens,
             )

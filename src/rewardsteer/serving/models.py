@@ -36,11 +36,11 @@ from rewardsteer.records import Prompt
 from rewardsteer.registry import nearest
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.handles import RequestHandle, Response
 from rewardsteer.serving.reading import TextReader
-from rewardsteer.serving.tickets import Response, Ticket
 
 
-class Served(TextReader):
+class ServedModels(TextReader):
     """Models with the settings that requests start from.
 
     Args:
@@ -170,8 +170,9 @@ class Served(TextReader):
             )
 
     def responses(
-        self, ticket: Ticket, prompts: Sequence[Prompt | list[int]], config: DecodingConfig, *,
-        n: int, stream: bool, max_tokens: int | None, raw: bool = False, top: int | None = None,
+        self, handle: RequestHandle, prompts: Sequence[Prompt | list[int]],
+        config: DecodingConfig, *, n: int, stream: bool, max_tokens: int | None,
+        raw: bool = False, top: int | None = None,
     ) -> list[Response]:
         """The responses to make: n of each prompt, prompt by prompt.
 
@@ -179,7 +180,7 @@ class Served(TextReader):
         response that is; a further one draws what comes after its samples.
 
         Args:
-            ticket: of the request.
+            handle: of the request.
             prompts: text, conversations or token ids.
             config: settings of all.
             n: of each prompt.
@@ -206,7 +207,7 @@ class Served(TextReader):
             guides = isinstance(method, LogitsGuide)
             for response in range(n):
                 found.append(Response(
-                    ticket, len(found), Encoded(str(number), ids, template=template), method, own,
+                    handle, len(found), Encoded(str(number), ids, template=template), method, own,
                     first=response * getattr(method, "samples", 1), stream=stream and guides,
                     top=top,
                 ))

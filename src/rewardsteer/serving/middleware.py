@@ -12,10 +12,9 @@ from collections.abc import Awaitable, Callable, Collection, MutableMapping
 from typing import Any
 
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.errors import ApiError, ending, failed
-from rewardsteer.serving.failures import log_failure
+from rewardsteer.serving.errors import ApiError, ending, failed, log_failure
 from rewardsteer.serving.metrics import Metrics
-from rewardsteer.serving.waiting import BEGAN
+from rewardsteer.serving.service import BEGAN
 
 Message = MutableMapping[str, Any]
 Scope = MutableMapping[str, Any]
@@ -29,12 +28,6 @@ logger = logging.getLogger(__name__)
 _OPEN = ("/healthz", "/health", "/")
 # These are answered to the very end.
 _ALWAYS = ("/healthz", "/health", "/metrics")
-_ROUTES = (
-    "/", "/healthz", "/health", "/metrics", "/v1/models", "/v1/completions",
-    "/v1/chat/completions", "/v1/rewards", "/get_reward", "/v1/score/evaluation", "/v1/inspect",
-    "/classify", "/v1/classify", "/pooling", "/v1/pooling", "/score", "/v1/score", "/rerank",
-    "/v1/rerank", "/v2/rerank", "/tokenize", "/openapi.json",
-)
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
@@ -46,7 +39,7 @@ _HEADERS = (
 LEFT = 499
 
 
-class Guard:
+class AccessMiddleware:
     """An ASGI application around the application.
 
     Args:
@@ -58,6 +51,7 @@ class Guard:
             foreign web page from reaching a server on its reader's machine under a name of its own.
 
     Attributes:
+        routes: the paths of the application, for the log and the metrics.
         draining: no new requests are taken.
         in_flight: requests that were accepted and are not answered yet.
         accepted: all requests that were accepted.
@@ -70,6 +64,7 @@ class Guard:
         self._app, self._limits, self._metrics = app, limits, metrics
         self._key = None if api_key is None else api_key.encode()
         self._hosts = None if hosts is None else {host.lower() for host in hosts}
+        self.routes: Collection[str] = ()
         self.draining = False
         self.in_flight = self.accepted = 0
 
@@ -90,7 +85,7 @@ class Guard:
             log_failure(error)
             await answer.refuse(failed())
         finally:
-            route = _route(scope["path"])
+            route = self._route(scope["path"])
             # Methods are names that a client may invent.
             method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
             seconds = time.perf_counter() - began
@@ -131,6 +126,12 @@ class Guard:
             await self._app(scope, replay, answer.send)
         finally:
             self.in_flight -= 1
+
+    def _route(self, path: str) -> str:
+        """The name of a route, without anything that a client has written."""
+        if path.startswith("/v1/models/"):
+            return "/v1/models/{model}"
+        return path if path in self.routes else "other"
 
     def _check_host(self, headers: dict[bytes, bytes]) -> None:
         if self._hosts is None:
@@ -217,9 +218,3 @@ class _Answer:
 
 def _too_large(most: int) -> ApiError:
     return ApiError(413, f"The request's body is larger than {most} bytes.", code="body_too_large")
-
-
-def _route(path: str) -> str:
-    if path.startswith("/v1/models/"):
-        return "/v1/models/{model}"
-    return path if path in _ROUTES else "other"

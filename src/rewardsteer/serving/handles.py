@@ -1,7 +1,7 @@
 """What passes between the thread that answers HTTP and the one that owns the models.
 
-A `Ticket` stands for one request. The models' thread tells it what happened; whoever waits reads
-that as `Event`s, the client's leaving and the end of its time among them.
+A `RequestHandle` stands for one request. The models' thread puts `Event`s into it, and so does the
+HTTP side when the client disconnects or the request times out; an exception ends the request.
 """
 
 import asyncio
@@ -29,7 +29,6 @@ class Answer:
         cost: what it cost, with all samples that the method drew.
         reward: of the response, where the method chose by it.
         logprobs: of the tokens, where they were asked for.
-        generated: tokens of all samples that the method drew.
     """
 
     text: str
@@ -38,13 +37,16 @@ class Answer:
     cost: Cost
     reward: float | None = None
     logprobs: Sequence[TokenLogprob] = ()
-    generated: int = 0
+
+    @property
+    def generated(self) -> int:
+        """Tokens of all samples that the method drew."""
+        return self.cost.lm_calls
 
 
 @dataclass(frozen=True)
-class Piece:
-    """New text of a response, the tokens that came since the piece before, and their
-    log-probabilities where they were asked for."""
+class TextDelta:
+    """New text of a response with its tokens, and their log-probabilities on request."""
 
     index: int
     text: str
@@ -53,48 +55,31 @@ class Piece:
 
 
 @dataclass(frozen=True)
-class Done:
-    """A response has ended."""
+class Finished:
+    """A response is complete."""
 
     index: int
     answer: Answer
 
 
 @dataclass(frozen=True)
-class Value:
-    """What a request that is no generation comes to."""
+class Result:
+    """The value of a request that generates no text."""
 
     value: Any
 
 
-@dataclass(frozen=True)
-class Failed:
-    """The request cannot be answered."""
-
-    error: Exception
-
-
-@dataclass(frozen=True)
-class Gone:
-    """The client has left."""
-
-
-@dataclass(frozen=True)
-class Late:
-    """The request's time is over."""
-
-
-Event = Piece | Done | Value | Failed | Gone | Late
+Event = TextDelta | Finished | Result | Exception
 
 
 @dataclass(eq=False)
-class Ticket:
+class RequestHandle:
     """One request.
 
     Attributes:
-        name: unique, without anything of the request.
-        events: of the loop that waits.
-        over: nobody waits any more; read by the models' thread at every step.
+        name: unique, without any content of the request.
+        events: read on the HTTP loop.
+        over: nobody waits any more; the models' thread reads it at every step.
     """
 
     name: str = field(default_factory=lambda: f"r{next(_numbers)}")
@@ -107,7 +92,7 @@ class Response:
     """One response of a request, to be made.
 
     Attributes:
-        ticket: the request's.
+        handle: of the request.
         index: which of the request's responses this is.
         prompt: what is answered.
         method: a guide or strategy.
@@ -117,7 +102,7 @@ class Response:
         top: how many of the likeliest tokens are told with each; None: nothing is told of them.
     """
 
-    ticket: Ticket
+    handle: RequestHandle
     index: int
     prompt: Encoded
     method: Any
@@ -137,20 +122,20 @@ class Outbox:
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
-        self._events: list[tuple[Ticket, Event]] = []
+        self._events: list[tuple[RequestHandle, Event]] = []
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
         """Say where events go."""
         self._loop = loop
 
-    def put(self, ticket: Ticket, event: Event) -> None:
+    def put(self, handle: RequestHandle, event: Event) -> None:
         """Hand over an event, with what else comes in this turn of the models' loop: waking the
         other one costs more than an event."""
-        if ticket.over:
+        if handle.over:
             return
         if not self._events:
             asyncio.get_running_loop().call_soon(self._flush)
-        self._events.append((ticket, event))
+        self._events.append((handle, event))
 
     def _flush(self) -> None:
         assert self._loop is not None, "open() first"
@@ -158,6 +143,6 @@ class Outbox:
         self._loop.call_soon_threadsafe(_deliver, events)
 
 
-def _deliver(events: Iterable[tuple[Ticket, Event]]) -> None:
-    for ticket, event in events:
-        ticket.events.put_nowait(event)
+def _deliver(events: Iterable[tuple[RequestHandle, Event]]) -> None:
+    for handle, event in events:
+        handle.events.put_nowait(event)

@@ -17,7 +17,7 @@ _UNFINISHED = "\ufffd"
 _INVALID = "Invalid prefix"
 
 
-class GrowingText:
+class IncrementalDetokenizer:
     """The text of one response.
 
     Args:
@@ -58,7 +58,7 @@ class GrowingText:
             self._text += self._stream.step(token)
         if self._taken <= self._min_tokens:
             self._unsearched = len(self._text)
-        return self._give(end=False)
+        return self._emit(end=False)
 
     def finish(self, token_ids: Sequence[int], whole: str) -> str:
         """The rest of the text, given all tokens but end-of-text.
@@ -73,7 +73,7 @@ class GrowingText:
         if not self.stopped and whole.startswith(self.text):
             # Also what an unfinished character at the very end is decoded to.
             self._text, self._opening, self._closing = whole, "", ""
-        return piece + self._give(end=True)
+        return piece + self._emit(end=True)
 
     def kept(self, token_ids: Sequence[int]) -> list[int]:
         """Tokens of the text that was given out, where a stop string has cut it: those that lie
@@ -97,7 +97,7 @@ class GrowingText:
         """What was given out so far."""
         return self._text[: self._given]
 
-    def _give(self, *, end: bool) -> str:
+    def _emit(self, *, end: bool) -> str:
         if self._opening:
             if not end and len(self._text) < len(self._opening):
                 return ""
@@ -113,12 +113,12 @@ class GrowingText:
             self.stopped, self._text = True, self._text[:at]
         limit = len(self._text)
         if not end and not self.stopped:
-            limit -= self._doubtful()
+            limit -= self._held_back()
         piece = self._text[self._given : limit]
         self._given = max(self._given, limit)
         return piece
 
-    def _doubtful(self) -> int:
+    def _held_back(self) -> int:
         """Characters at the end that may be the beginning of what does not belong to the text."""
         for length in range(self._longest(), 0, -1):
             tail = self._text[-length:]
