@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     import torch
 
 AUTO = "auto"
+_DTYPES = ("float32", "bfloat16", "float16")
 
 
 def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
@@ -35,6 +36,34 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
     if missing is not None:
         raise ConfigError(f"The device {str(name)!r} cannot be used here: {missing}.")
     return device
+
+
+def check_dtypes(*names: str | None) -> None:
+    """Refuse unknown names of weights' types, before torch is imported.
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    for name in names:
+        if name is not None and name not in _DTYPES:
+            raise ConfigError(f"Unknown dtype {name!r}; expected one of {', '.join(_DTYPES)}.")
+
+
+def parse_dtype(name: "str | torch.dtype | None") -> "torch.dtype | None":
+    """The torch dtype of a name; None and ``auto`` are None (as saved).
+
+    Raises:
+        ConfigError: unknown name.
+    """
+    if name is None or name == AUTO:
+        return None
+    if not isinstance(name, str):
+        return name
+    check_dtypes(name)
+    import torch
+
+    dtype: torch.dtype = getattr(torch, name)
+    return dtype
 
 
 def has_accelerator(kind: str | None = None) -> bool:

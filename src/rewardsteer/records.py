@@ -167,6 +167,11 @@ class Generation(Record):
     error: str | None = None
 
     @property
+    def text(self) -> str:
+        """The completion."""
+        return self.completion
+
+    @property
     def stop_token(self) -> list[int]:
         """The token that ended it; none where it was cut off."""
         stopped = self.finish_reason == "stop" and not isinstance(self.stop_reason, str)

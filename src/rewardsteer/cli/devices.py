@@ -1,13 +1,10 @@
 """Device and dtype options of the commands."""
 
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
 from rewardsteer.errors import ConfigError
-
-if TYPE_CHECKING:
-    import torch
 
 _NAMES = "auto (CUDA, else MPS, else CPU), cpu, cuda, cuda:1 or mps."
 Device = Annotated[str, typer.Option(help=_NAMES)]
@@ -30,33 +27,6 @@ DeviceMap = Annotated[
 ]
 
 _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
-_DTYPES = ("float32", "bfloat16", "float16")
-
-
-def check_dtypes(*names: str | None) -> None:
-    """Refuse unknown names, before torch is imported.
-
-    Raises:
-        ConfigError: unknown name.
-    """
-    for name in names:
-        if name is not None and name not in _DTYPES:
-            raise ConfigError(f"Unknown dtype {name!r}; expected one of {', '.join(_DTYPES)}.")
-
-
-def parse_dtype(name: str | None) -> "torch.dtype | None":
-    """The torch dtype of a name; None stays None (as saved).
-
-    Raises:
-        ConfigError: unknown name.
-    """
-    check_dtypes(name)
-    if name is None:
-        return None
-    import torch
-
-    dtype: torch.dtype = getattr(torch, name)
-    return dtype
 
 
 def parse_device_map(text: str | None, device: str, engine: str) -> dict[str, Any]:

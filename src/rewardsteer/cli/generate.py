@@ -295,9 +295,9 @@ def _load_scorer(
     was given. With a policy, on its weights."""
     from types import SimpleNamespace
 
-    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.decoding.ensemble import RewardEnsemble
     from rewardsteer.decoding.generate import build_method
+    from rewardsteer.devices import parse_dtype
     from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.scorer import Scorer
 
@@ -325,8 +325,8 @@ def _load_scorer(
 
 
 def _load_policy(policy: dict[str, Any]) -> Any:
-    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.decoding.policy import load_policy
+    from rewardsteer.devices import parse_dtype
 
     spread = {name: policy[name] for name in ("device_map",) if name in policy}
     return load_policy(

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import Device, Dtype, check_dtypes, parse_dtype
+from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -16,6 +16,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.methods import METHODS
+from rewardsteer.devices import check_dtypes, parse_dtype
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig

@@ -182,7 +182,7 @@ def _scorer(
     engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None"
 ) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
-    from rewardsteer.cli.devices import parse_dtype
+    from rewardsteer.devices import parse_dtype
 
     kind = parse_dtype(dtype)
     if engine == "ray":

@@ -11,7 +11,6 @@ from rewardsteer.cli.devices import (
     PolicyDevice,
     RewardDevice,
     RewardDtype,
-    check_dtypes,
     parse_device_map,
 )
 from rewardsteer.cli.engines import (
@@ -28,6 +27,7 @@ from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.methods import METHODS
+from rewardsteer.devices import check_dtypes
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -208,13 +208,13 @@ def _load(
     upstream: dict[str, Any] | None = None,
 ) -> "ServedModels":
     """The models, after the checks that need only their cards."""
-    from rewardsteer.cli.devices import parse_dtype
     from rewardsteer.configuration import load_config
     from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.decoding.fitting import default_method
     from rewardsteer.decoding.policy import load_policy
+    from rewardsteer.devices import parse_dtype
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.serving.models import ServedModels, goals_of

@@ -95,13 +95,22 @@ def _remedy(scorer: Any) -> str:
 
 
 def default_method(card: CheckpointCard) -> str:
-    """The method that a reward model was trained for."""
-    trained = [name for name in card.objective.split("+") if name != "autoregressive"]
-    if card.reads_log_probabilities:
+    """The method that a reward model was trained for, by its card."""
+    return _default(card.head.kind, card.objective, card.reads_log_probabilities)
+
+
+def method_of(scorer: Any) -> str:
+    """The method that a loaded reward model was trained for."""
+    return _default(scorer.head_kind, scorer.objective, scorer.autoregressive)
+
+
+def _default(head: str, objective: str, log_probabilities: bool) -> str:
+    trained = [name for name in objective.split("+") if name != "autoregressive"]
+    if log_probabilities:
         trained.insert(0, "autoregressive")
     found = {
         kind.default_for: name
         for name, kind in ((name, METHODS.get(name)) for name in METHODS.names())
-        if kind.needs == card.head.kind and kind.default_for is not None
+        if kind.needs == head and kind.default_for is not None
     }
     return next((found[name] for name in trained if name in found), found[""])

@@ -29,6 +29,7 @@ from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Generation, Prompt
 
 Method = LogitsGuide | Strategy
+Watch = Callable[[Sample], None]
 
 logger = logging.getLogger(__name__)
 
@@ -56,6 +57,7 @@ def build_method(
 def generate(
     policy: Any, tokenizer: Any, prompts: Sequence[Prompt | Request], method: Method,
     config: DecodingConfig, *, template: Template | None = None, label: str = "",
+    watch: Watch | None = None,
 ) -> Generator[Generation, None, None]:
     """Answer prompts; everything is checked before the first forward pass.
 
@@ -68,6 +70,7 @@ def generate(
         template: how prompts are written; default: the reward model's, else the chat template
             where the tokenizer has one, else the plain one.
         label: ``method`` field of the results; default: the method's name.
+        watch: called with every sample when it begins.
 
     Yields:
         generations in the order of the prompts, each once it and those before it are finished. A
@@ -102,12 +105,12 @@ def generate(
     ready = prepare(
         requests, template, renderer, tokenizer, limits, config, vocabulary=engine.readable
     )
-    return answer(engine, ready, method, config, template, label or method.name)
+    return answer(engine, ready, method, config, template, label or method.name, watch)
 
 
 def answer(
     engine: Engine, prompts: Sequence[Prepared], method: Method, config: DecodingConfig,
-    template: Template, label: str,
+    template: Template, label: str, watch: Watch | None = None,
 ) -> Generator[Generation, None, None]:
     """Answer prompts that are prepared, by any engine. Prompts with an error, and those that fail,
     give results with ``error`` set."""
@@ -115,7 +118,7 @@ def answer(
     if isinstance(method, Strategy) and method.scorer is not None:
         scoring = scoring_beside(engine, method.scorer, config.batch_size)
     programs = (
-        functools.partial(_respond, engine, scoring, one, method, config, template, label)
+        functools.partial(_respond, engine, scoring, one, method, config, template, label, watch)
         for one in prompts
     )
     failed: list[str] = []
@@ -156,7 +159,7 @@ def same_tokens(tokenizer: Any, scorer: Any) -> bool:
 
 async def _respond(
     engine: Engine, scoring: Scoring | None, prompt: Prepared, method: Method,
-    config: DecodingConfig, template: Template, label: str,
+    config: DecodingConfig, template: Template, label: str, watch: Watch | None,
 ) -> Generation:
     known: dict[str, Any] = {"id": prompt.request.id, "method": label, "seed": config.seed}
     try:
@@ -166,7 +169,7 @@ async def _respond(
         encoded = Encoded(
             prompt.request.id, prompt.ids, template=template, given=prompt.request.prompt
         )
-        outcome, cost = await run(engine, scoring, encoded, method, config)
+        outcome, cost = await run(engine, scoring, encoded, method, config, watch=watch)
     except RewardsteerError as error:
         return Generation(
             **{"prompt": "", "completion": "", **known}, finish_reason="error", error=str(error)
@@ -182,7 +185,7 @@ async def _respond(
 async def run(
     engine: Engine, scoring: Scoring | None, prompt: Encoded, method: Method,
     config: DecodingConfig, *, first: int = 0, top: int | None = None,
-    watch: Callable[[Sample], None] | None = None,
+    watch: Watch | None = None,
 ) -> tuple[Outcome, Cost]:
     """Answer one prompt; and what that cost, with all samples.
 

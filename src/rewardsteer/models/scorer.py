@@ -93,24 +93,25 @@ class Scorer:
     @classmethod
     def load(
         cls, folder: str | Path, *, device: str | torch.device = AUTO,
-        dtype: torch.dtype | None = None, template: Template | None = None, **load_options: Any,
+        dtype: torch.dtype | None = None, template: Template | None = None,
+        revision: str | None = None, **load_options: Any,
     ) -> "Scorer":
         """Load a checkpoint folder.
 
         Args:
-            folder: the checkpoint.
-            device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does
-                not count beside a ``device_map``.
+            folder: the checkpoint, or its name on the hub.
+            device: ``auto`` (CUDA, else MPS, else CPU) or torch's name; not with a ``device_map``.
             dtype: of the weights; None: as saved.
             template: how prompts and responses are written; None: as the folder's card says, and
                 without a card by the tokenizer's chat template where it has one.
+            revision: branch, tag or commit on the hub.
             load_options: passed on to ``from_pretrained`` (``device_map``, …).
 
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
             ConfigError: there is no such device.
         """
-        folder = locate(folder)
+        folder = locate(folder, revision)
         card = read_card(folder)
         try:
             template = template or stored_template(card.template)

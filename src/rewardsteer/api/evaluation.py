@@ -1,0 +1,176 @@
+"""`evaluate` and `compare`: how good a reward model is, and what a decoding method gains."""
+
+import tempfile
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardsteer.api.inputs import as_prompts
+from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.configuration import load_config
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.records import Comparison
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from rewardsteer.api.steerer import Steerer
+
+
+@dataclass(frozen=True)
+class Table:
+    """Figures by row.
+
+    Attributes:
+        title: what the figures are of.
+        rows: name of a row → name of a figure → value.
+    """
+
+    title: str
+    rows: Mapping[str, Mapping[str, Any]]
+
+    def to_pandas(self) -> "pd.DataFrame":
+        """A data frame with one row per name."""
+        import pandas as pd
+
+        return pd.DataFrame.from_dict({name: dict(row) for name, row in self.rows.items()},
+                                      orient="index")
+
+    def to_markdown(self) -> str:
+        """A Markdown table; a figure that was not measured is a dash."""
+        columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
+        lines = [["", *columns], ["---"] * (len(columns) + 1)]
+        lines += [
+            [name, *(_cell(row.get(column)) for column in columns)]
+            for name, row in self.rows.items()
+        ]
+        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+    def __getitem__(self, name: str) -> Mapping[str, Any]:
+        return self.rows[name]
+
+    def __str__(self) -> str:
+        return f"{self.title}\n\n{self.to_markdown()}"
+
+    def _repr_html_(self) -> str:
+        return str(self.to_pandas().to_html())
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def evaluate(
+    reward_model: RewardModel | str | Path, data: Any, *, source: str = "pairs",
+    batch_size: int = 16,
+) -> Table:
+    """Accuracy of a reward model on preference pairs, by subset.
+
+    Args:
+        reward_model: a `RewardModel`, or a folder or name to load one from.
+        data: a folder made by ``rewardsteer data prepare``, a file or folder of pairs, or rows: a
+            dataset or a list of mappings with ``prompt``, ``chosen`` and ``rejected``.
+        source: how a file of pairs is read, see docs/data.md.
+        batch_size: rows scored together.
+
+    Returns:
+        rows ``all`` and one per subset: ``count``, ``accuracy`` (a tie counts one half) with its
+        95 % Wilson interval, ``margin``.
+
+    Raises:
+        DataError: there are no pairs that the model can score.
+        MismatchError: the data was prepared with another template or tokenizer.
+    """
+    from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
+
+    model = _loaded(reward_model)
+    if isinstance(data, str | Path) and (Path(data) / "manifest.json").exists():
+        figures = evaluate_preference(model.scorer, Path(data), batch_size=batch_size)
+    else:
+        figures = evaluate_comparisons(
+            model.scorer, _comparisons(data, source), batch_size=batch_size
+        )
+    rows = {"all": figures["all"]}
+    if len(figures["subsets"]) > 1:
+        rows |= figures["subsets"]
+    return Table("preference accuracy", rows)
+
+
+def _loaded(model: RewardModel | str | Path) -> RewardModel:
+    return model if isinstance(model, RewardModel) else RewardModel.from_pretrained(model)
+
+
+def _comparisons(data: Any, source: str) -> list[Comparison]:
+    import json
+
+    from rewardsteer.data.sources import SOURCES, NoSplitError
+
+    with ExitStack() as stack:
+        if isinstance(data, str | Path):
+            place = Path(data)
+            if not place.exists():
+                raise DataError(f"Expected pairs at {place}, there is no such file or folder.")
+        else:
+            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+            place = folder / "pairs.jsonl"
+            rows = [json.dumps(dict(row), ensure_ascii=False) for row in data]
+            if not rows:
+                raise DataError("There are no pairs to evaluate on.")
+            place.write_text("\n".join(rows) + "\n", encoding="utf-8")
+        load = SOURCES.get(source)
+        try:
+            return list(load("test", path=str(place)))
+        except NoSplitError:
+            return list(load("train", path=str(place)))
+
+
+def compare(
+    steerer: "Steerer", prompts: Any, methods: Sequence[str] | Mapping[str, Mapping[str, Any]], *,
+    judge: RewardModel | str | Path, budget: str | None = None, budget_per_prompt: float = 0.0,
+    output_dir: str | Path | None = None,
+) -> Table:
+    """Decoding methods on the same prompts, judged by a reward model.
+
+    Args:
+        steerer: gives the policy, the reward model and the settings that the methods share.
+        prompts: texts or conversations.
+        methods: names, or settings of `SteeringConfig` by label; the first is the baseline.
+        judge: a reward model with a scalar head, best one that does not guide.
+        budget: compare at equal ``tokens``, ``seconds`` or ``calls`` per prompt.
+        budget_per_prompt: how many.
+        output_dir: where answers and ``summary.json`` are kept; None: nowhere.
+
+    Returns:
+        one row per method: mean reward with interval and gain over the baseline, costs.
+
+    Raises:
+        ConfigError: unknown method or setting, or an engine other than transformers.
+        MismatchError: a reward model does not fit.
+    """
+    from rewardsteer.decoding.requests import as_requests
+    from rewardsteer.evaluation import generation
+    from rewardsteer.evaluation.budget import Budget
+    from rewardsteer.evaluation.entries import Entry, Judge
+
+    if steerer.engine != "transformers":
+        raise ConfigError("Methods are compared on the engine 'transformers'.")
+    limits = None if budget is None else Budget(budget, budget_per_prompt)  # type: ignore[arg-type]
+    shared = steerer.config.model_dump(include=steerer.config.model_fields_set - {"method"})
+    named = methods if isinstance(methods, Mapping) else {one: {"method": one} for one in methods}
+    entries = []
+    for label, settings in named.items():
+        config = load_config(DecodingConfig, {"method": label, **shared, **settings})
+        entries.append(Entry(label, config, *steerer.parts_for(config.method)))
+    with ExitStack() as stack:
+        place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
+        figures = generation.compare(
+            entries, steerer.policy, steerer.tokenizer, as_requests(as_prompts(prompts)),
+            Judge(_loaded(judge).scorer, {}), Path(place), template=steerer.template,
+            budget=limits,
+        )
+    return Table("decoding methods", figures)

@@ -1,0 +1,259 @@
+"""`RewardModel`: load any reward model, score texts, rank, and steer generation with it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rewardsteer.api.inputs import as_prompt, as_texts
+from rewardsteer.data.template import Template
+from rewardsteer.devices import AUTO, parse_dtype
+from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.checkpoint import read_card
+from rewardsteer.models.scorer import Scorer
+
+if TYPE_CHECKING:
+    from rewardsteer.decoding.processor import GuideProcessor
+    from rewardsteer.goals.goal_state import GoalState
+    from rewardsteer.integrations.trl import RewardFunction
+
+
+@dataclass(frozen=True)
+class Ranked:
+    """A completion's place in a ranking.
+
+    Attributes:
+        index: of the completion in what was given.
+        score: its reward.
+        completion: its text.
+    """
+
+    index: int
+    score: float
+    completion: str
+
+
+@dataclass(frozen=True)
+class TokenScores:
+    """Rewards of a completion, token by token.
+
+    Attributes:
+        tokens: T texts of the completion's tokens, with those that the template ends it with.
+        rewards: ``[T]`` rewards of the prefixes that end at each token; the last one is the reward
+            of the whole completion.
+        similarities: ``[T]`` cosine of each token's hidden state to the goal state; None without a
+            goal.
+    """
+
+    tokens: list[str]
+    rewards: np.ndarray
+    similarities: np.ndarray | None
+
+
+class RewardModel:
+    """A reward model with its tokenizer and template.
+
+    Use `from_pretrained` to load one.
+
+    Args:
+        scorer: the loaded model.
+    """
+
+    def __init__(self, scorer: Scorer) -> None:
+        self.scorer = scorer
+
+    def __repr__(self) -> str:
+        trained = self.scorer.objective or "unknown training"
+        return (
+            f"RewardModel({self.scorer.name!r}, head={self.scorer.head_kind!r}, {trained}, "
+            f"device={self.scorer.reward_model.device})"
+        )
+
+    @classmethod
+    def from_pretrained(
+        cls, name_or_path: str | Path, *, device: str = AUTO, dtype: Any = "auto",
+        template: Template | None = None, revision: str | None = None, **load_options: Any,
+    ) -> "RewardModel":
+        """Load a reward model.
+
+        Args:
+            name_or_path: a folder, or a name on the Hugging Face hub.
+            device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
+            dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
+                ``torch.dtype``. Rewards are computed in float32.
+            template: how prompts and responses are written; None: as the checkpoint says, else the
+                tokenizer's chat template.
+            revision: branch, tag or commit on the hub.
+            load_options: passed on to ``from_pretrained`` of transformers.
+
+        Raises:
+            CheckpointError: there is no such model, or it is no reward model.
+            ConfigError: there is no such device or dtype.
+        """
+        return cls(Scorer.load(
+            name_or_path, device=device, dtype=parse_dtype(dtype), template=template,
+            revision=revision, **load_options,
+        ))
+
+    def score(
+        self, prompts: Any, completions: Any = None, *, batch_size: int = 16
+    ) -> float | np.ndarray:
+        """Rewards of completions.
+
+            rm.score("What is 2+2?", "4")                  # a float
+            rm.score("What is 2+2?", ["4", "5"])           # [2]
+            rm.score(prompts, completions)                 # [N], in the order given
+            rm.score(messages)                             # a conversation; its last turn is judged
+
+        Args:
+            prompts: a text, a conversation, or a list of these; without completions, conversations
+                that end with the assistant's turn, or a dataset with the columns ``prompt`` and
+                ``completion``.
+            completions: texts of the responses alone.
+            batch_size: rows scored together; results do not depend on it beyond rounding.
+
+        Returns:
+            a float for one text, else ``[N]`` float64.
+
+        Raises:
+            DataError: another form of input, or a text that is too long.
+            NonFiniteError: a reward is NaN or infinite.
+        """
+        texts = as_texts(prompts, completions)
+        if not texts.completions:
+            return np.empty(0)
+        rewards = self.scorer.score(texts.prompts, texts.completions, batch_size=batch_size)
+        return float(rewards[0]) if texts.single else rewards
+
+    def rank(
+        self, prompt: Any, completions: Sequence[str], *, batch_size: int = 16
+    ) -> list[Ranked]:
+        """Completions of one prompt, best first; equal rewards keep their order."""
+        completions = list(completions)
+        if not completions:
+            return []
+        rewards = self.scorer.score(
+            [as_prompt(prompt)] * len(completions), completions, batch_size=batch_size
+        )
+        order = np.argsort(-rewards, kind="stable")
+        return [Ranked(int(one), float(rewards[one]), completions[one]) for one in order]
+
+    def token_scores(
+        self, prompt: Any, completion: str | None = None, *, goal: "GoalState | None" = None
+    ) -> TokenScores:
+        """Rewards of every prefix of one completion, and with a goal state the similarities to it.
+
+        A model that was trained on whole responses says little about prefixes; one trained on
+        prefixes (``partial``), with a vocabulary head or with a contrastive loss does.
+        """
+        from rewardsteer.goals.files import check_goal
+
+        texts = as_texts(prompt, completion)
+        if goal is not None:
+            check_goal(goal, self.scorer)
+        prompt_ids, response_ids = self.scorer.encode(texts.prompts[:1], texts.completions[:1])
+        found = self.scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
+        tokens = [self.scorer.tokenizer.decode([token]) for token in response_ids[0]]
+        return TokenScores(tokens, found.rewards, found.similarities)
+
+    def goal_state(self, name: str | None = None) -> "GoalState":
+        """A goal state saved with the model (``rewardsteer goal-state`` makes them).
+
+        Args:
+            name: which one; None: the only one, or the one named ``preferred``.
+
+        Raises:
+            DataError: the model has none, or none of that name.
+        """
+        from rewardsteer.goals.files import load_goal
+
+        return load_goal(Path(self.scorer.name), name)
+
+    def logits_processor(
+        self, weight: float = 1.0, *, method: str | None = None, pad_token_id: int | None = None,
+        attention_mask: Any = None, **settings: Any,
+    ) -> "GuideProcessor":
+        """Guidance inside transformers' own ``generate``.
+
+            policy.generate(**inputs, logits_processor=[rm.logits_processor(weight=1.0)])
+
+        Args:
+            weight: of the rewards.
+            method: a method that guides token by token; None: the one that the model was trained
+                for.
+            pad_token_id: padding of the prompts; None: the tokenizer's.
+            attention_mask: of the prompts; needed where the padding token also begins texts.
+            settings: of `SteeringConfig` (``top_k`` for candidate methods, …).
+
+        Raises:
+            ConfigError: the method does not guide token by token, or the padding is not known.
+            MismatchError: the reward model does not fit the method.
+        """
+        from rewardsteer.decoding.processor import GuideProcessor
+
+        if pad_token_id is None and attention_mask is None:
+            pad_token_id = self._padding()
+        return GuideProcessor(
+            self.guide(method, weight=weight, **settings), pad_token_id=pad_token_id,
+            attention_mask=attention_mask,
+        )
+
+    def _padding(self) -> int:
+        tokenizer = self.scorer.tokenizer
+        # Saved reward models may have a padding token of their own, which no policy uses.
+        pad = tokenizer.eos_token_id
+        if pad is None or pad == tokenizer.bos_token_id:
+            raise ConfigError(
+                "Padding cannot be told from the beginning of a text with this tokenizer; pass "
+                "attention_mask=inputs['attention_mask']."
+            )
+        return int(pad)
+
+    def default_method(self) -> str:
+        """Name of the decoding method that the model was trained for."""
+        from rewardsteer.decoding.fitting import method_of
+
+        return method_of(self.scorer)
+
+    def guide(self, method: str | None = None, **settings: Any) -> Any:
+        """A decoding method on this model, as `Steerer` builds it."""
+        from rewardsteer.configuration import load_config
+        from rewardsteer.decoding.config import DecodingConfig
+        from rewardsteer.decoding.generate import build_method
+        from rewardsteer.decoding.methods import wants_goal
+
+        method = method or self.default_method()
+        config = load_config(DecodingConfig, {"method": method, **settings})
+        goal = self.goal_state() if wants_goal(method) else None
+        return build_method(config, self.scorer, goal)
+
+    def reward_function(
+        self, *, name: str = "rewardsteer", batch_size: int = 64
+    ) -> "RewardFunction":
+        """The model in the form that TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call."""
+        from rewardsteer.integrations.trl import RewardFunction
+
+        return RewardFunction(self.scorer, batch_size=batch_size, name=name)
+
+    def save_pretrained(self, folder: str | Path) -> Path:
+        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``."""
+        source = Path(self.scorer.name)
+        if not source.is_dir():
+            raise CheckpointError(
+                f"The card of {self.scorer.name!r} is not at hand; load the model from a folder."
+            )
+        place = Path(folder)
+        self.scorer.reward_model.save_pretrained(place, self.scorer.tokenizer, read_card(source))
+        return place
+
+    def push_to_hub(self, repository: str, *, public: bool = False) -> str:
+        """Publish the model's folder on the Hugging Face hub; returns its address.
+
+        Raises:
+            CheckpointError, ConfigError, OutputError: see `rewardsteer.integrations.hub.push`.
+        """
+        from rewardsteer.integrations.hub import push
+
+        return push(Path(self.scorer.name), repository, public=public)

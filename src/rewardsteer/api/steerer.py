@@ -1,0 +1,261 @@
+"""`Steerer`: a policy, a reward model and a decoding method, on any engine."""
+
+import queue
+import threading
+from collections.abc import Generator, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
+from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.configuration import load_config
+from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.registry import ENGINES
+from rewardsteer.decoding.methods import takes_no_reward_model, wants_goal
+from rewardsteer.devices import AUTO, parse_dtype
+from rewardsteer.errors import ConfigError
+from rewardsteer.records import Generation, Prompt
+
+if TYPE_CHECKING:
+    from rewardsteer.api.evaluation import Table
+    from rewardsteer.decoding.requests import Request
+    from rewardsteer.goals.goal_state import GoalState
+
+
+class Steerer:
+    """Generates with a policy under a reward model.
+
+        steerer = Steerer("Qwen/Qwen3-1.7B", rm, method="best_of_n", n=8)
+        steerer.generate(["What is 2+2?"], max_new_tokens=128)[0].text
+
+    Args:
+        policy: a folder, a name on the hub, or a loaded causal language model; for the engine
+            ``openai`` the model's name at the address.
+        reward_model: a `RewardModel`, or a folder or name to load one from; several for methods
+            that add up rewards; None for methods without one.
+        method: name of the decoding method, or ``package.module:Class``; None: the one that the
+            reward model was trained for, without one ``none``.
+        engine: ``transformers``, ``vllm`` or ``openai``.
+        tokenizer: of the policy; needed beside a loaded model, and for the engine ``openai`` by
+            methods that extend responses.
+        goal: a goal state for methods that want one; None: the reward model's own.
+        template: how prompts are written; None: as the reward model does, else the chat template.
+        device, dtype: of the policy, see `RewardModel.from_pretrained`.
+        base_url: address of the engine ``openai``, ending in ``/v1``.
+        reward_weights: one for each of several reward models.
+        settings: of `SteeringConfig`: ``n``, ``weight``, ``temperature``, ``max_new_tokens``, …
+
+    Raises:
+        CheckpointError: there is no such model.
+        ConfigError: unknown method, engine or setting.
+        MismatchError: the reward model does not fit the method.
+    """
+
+    def __init__(
+        self, policy: Any, reward_model: Any = None, method: str | None = None, *,
+        engine: str = "transformers", tokenizer: Any = None, goal: "GoalState | None" = None,
+        template: Template | None = None, device: str = AUTO, dtype: Any = "auto",
+        base_url: str | None = None, reward_weights: Sequence[float] | None = None,
+        **settings: Any,
+    ) -> None:
+        ENGINES.check(engine)
+        if (engine == "openai") != (base_url is not None):
+            raise ConfigError("The engine 'openai' and a base_url go together; give both or none.")
+        self.reward_models = _reward_models(reward_model)
+        if method is None:
+            method = self.reward_models[0].default_method() if self.reward_models else "none"
+        if self.reward_models and takes_no_reward_model(method):
+            raise ConfigError(f"The method {method!r} uses no reward model; leave it out.")
+        self.config = load_config(DecodingConfig, {"method": method, **settings})
+        self.engine, self.template, self.base_url = engine, template, base_url
+        self._goal = goal
+        if wants_goal(method) and goal is None and self.reward_models:
+            self._goal = self.reward_models[0].goal_state()
+        self._scorer = _scorer(self.reward_models, reward_weights)
+        self._method(self.config)
+        self.policy, self.tokenizer = _load(policy, engine, tokenizer, device, dtype)
+        self._device = device
+
+    def __repr__(self) -> str:
+        models = ", ".join(repr(one.scorer.name) for one in self.reward_models) or "none"
+        return f"Steerer(method={self.config.method!r}, reward_model={models}, {self.engine})"
+
+    def generate(self, prompts: Any, **settings: Any) -> list[Generation]:
+        """Answers to prompts, in their order.
+
+        Args:
+            prompts: texts or conversations, or one of them.
+            settings: changed for this call.
+
+        Returns:
+            one `Generation` per prompt: ``text``, ``reward``, ``cost``, ``token_ids``,
+            ``finish_reason``, and ``error`` where a prompt could not be answered.
+        """
+        return list(self.iterate(prompts, **settings))
+
+    def iterate(self, prompts: Any, **settings: Any) -> Generator[Generation, None, None]:
+        """As `generate`, each answer as soon as it and those before it are there."""
+        from rewardsteer.decoding.requests import as_requests
+
+        config = self._settings(settings)
+        return self._run(as_requests(as_prompts(prompts)), config)
+
+    def chat(self, messages: Sequence[Any], **settings: Any) -> Generation:
+        """The answer to a conversation.
+
+        Raises:
+            RewardsteerError: it cannot be answered.
+        """
+        return self._one(as_messages(messages), settings)
+
+    def stream(self, prompt: Any, **settings: Any) -> Iterator[str]:
+        """Pieces of the answer to one prompt as they are generated, where the method draws one
+        response; methods that choose among several give the whole answer at once.
+
+        Raises:
+            RewardsteerError: the prompt cannot be answered.
+        """
+        from rewardsteer.decoding.guides.base import LogitsGuide
+
+        config = self._settings(settings)
+        if self.engine != "transformers" or not isinstance(self._method(config), LogitsGuide):
+            yield self._one(as_prompt(prompt), settings).text
+            return
+        yield from self._pieces(as_prompt(prompt), config)
+
+    def compare(self, prompts: Any, methods: Any, **options: Any) -> "Table":
+        """Methods on the same prompts; see `rewardsteer.api.evaluation.compare`."""
+        from rewardsteer.api.evaluation import compare
+
+        return compare(self, prompts, methods, **options)
+
+    def parts_for(self, method: str) -> tuple[Any, "GoalState | None"]:
+        """The reward model and the goal state that a method of a comparison takes."""
+        if takes_no_reward_model(method):
+            return None, None
+        goal = self._goal if wants_goal(method) else None
+        if wants_goal(method) and goal is None and self.reward_models:
+            goal = self.reward_models[0].goal_state()
+        return self._scorer, goal
+
+    def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
+        from rewardsteer.decoding.generate import require_answers
+        from rewardsteer.decoding.requests import as_requests
+
+        results = self._run(as_requests([prompt]), self._settings(settings))
+        return next(iter(list(require_answers(results))))
+
+    def _settings(self, changed: dict[str, Any]) -> DecodingConfig:
+        if not changed:
+            return self.config
+        given = self.config.model_dump(include=self.config.model_fields_set)
+        return load_config(DecodingConfig, given | changed)
+
+    def _method(self, config: DecodingConfig) -> Any:
+        from rewardsteer.decoding.generate import build_method
+
+        return build_method(config, self._scorer, self._goal)
+
+    def _run(
+        self, requests: "list[Request]", config: DecodingConfig
+    ) -> Generator[Generation, None, None]:
+        method = self._method(config)
+        if self.engine == "vllm":
+            from rewardsteer.decoding.engines import vllm_engine
+
+            return vllm_engine.generate(
+                self.policy, self.tokenizer, requests, method, config,
+                template=self.template or Template(), device=self._device,
+            )
+        if self.engine == "openai":
+            from rewardsteer.decoding.engines import openai
+
+            assert self.base_url is not None, "checked in the beginning"
+            return openai.generate(
+                self.base_url, requests, method, config, model=self.policy,
+                tokenizer=self.tokenizer, template=self.template,
+            )
+        from rewardsteer.decoding.generate import generate
+
+        return generate(
+            self.policy, self.tokenizer, requests, method, config, template=self.template
+        )
+
+    def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
+        """Text of one response while it grows in a thread beside this one."""
+        from rewardsteer.decoding.generate import generate, require_answers
+
+        pieces: queue.Queue[str | BaseException | None] = queue.Queue()
+        left = threading.Event()
+
+        def tell(text: str) -> None:
+            if left.is_set():
+                raise InterruptedError("nobody listens any more")
+            pieces.put(text)
+
+        def work() -> None:
+            try:
+                results = generate(
+                    self.policy, self.tokenizer, [prompt], self._method(config), config,
+                    template=self.template, watch=lambda sample: sample.listen(tell),
+                )
+                list(require_answers(results))
+                pieces.put(None)
+            except BaseException as error:
+                pieces.put(error)
+
+        thread = threading.Thread(target=work, name="streaming", daemon=True)
+        thread.start()
+        try:
+            while (piece := pieces.get()) is not None:
+                if isinstance(piece, BaseException):
+                    raise piece
+                yield piece
+        finally:
+            left.set()
+            thread.join()
+
+
+def _reward_models(given: Any) -> list[RewardModel]:
+    if given is None:
+        return []
+    several = given if isinstance(given, list | tuple) else [given]
+    return [
+        one if isinstance(one, RewardModel) else RewardModel.from_pretrained(one)
+        for one in several
+    ]
+
+
+def _scorer(models: Sequence[RewardModel], weights: Sequence[float] | None) -> Any:
+    from rewardsteer.decoding.config import check_weights
+    from rewardsteer.decoding.ensemble import RewardEnsemble
+
+    if weights is not None:
+        check_weights(len(models), weights)
+    if len(models) < 2:
+        return models[0].scorer if models else None
+    return RewardEnsemble([one.scorer for one in models], list(weights or [1.0] * len(models)))
+
+
+def _load(policy: Any, engine: str, tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:
+    """The policy as the engine takes it, and its tokenizer."""
+    from rewardsteer.decoding.policy import load_policy
+    from rewardsteer.models.checkpoint import load_tokenizer
+
+    named = isinstance(policy, str | Path)
+    if isinstance(tokenizer, str | Path):
+        tokenizer = load_tokenizer(str(tokenizer))
+    if engine == "openai":
+        return (str(policy) if policy is not None else None), tokenizer
+    if not named:
+        if engine != "transformers" or tokenizer is None:
+            raise ConfigError(
+                "A loaded policy is for the engine 'transformers' and needs its tokenizer; pass "
+                "tokenizer=, or the policy's folder or name."
+            )
+        return policy, tokenizer
+    tokenizer = tokenizer or load_tokenizer(str(policy))
+    if engine == "vllm":
+        return str(policy), tokenizer
+    return load_policy(policy, device=device, dtype=parse_dtype(dtype)), tokenizer

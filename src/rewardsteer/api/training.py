@@ -1,0 +1,111 @@
+"""`train`: a reward model from preference pairs, in one call."""
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.configuration import load_config
+from rewardsteer.errors import DataError, OutputError
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.recipes import list_recipes, read_recipe
+
+# What the rows of a dataset that is not a file are written to, below the output folder's name.
+_ROWS = "rows.jsonl"
+
+
+def train(
+    recipe: str, base_model: str | Path | None = None, dataset: Any = None, *,
+    output_dir: str | Path, resume: bool = False, overwrite: bool = False,
+    callbacks: Sequence[Any] = (), **settings: Any,
+) -> RewardModel:
+    """Train a reward model.
+
+        train("farma", "Qwen/Qwen3-0.6B", dataset, output_dir="out/farma", rounds=3)
+
+    Args:
+        recipe: ``bt``, ``pargs``, ``farma``, ``genarm`` or ``goal`` for pairs of your own, a
+            shipped recipe (``rewardsteer recipes``) or a YAML file.
+        base_model: folder or hub name of a language model, or of a reward model to go on from;
+            None: the recipe's.
+        dataset: a `datasets.Dataset`, a list of mappings (with TRL's columns: ``prompt``,
+            ``chosen``, ``rejected``), or a file or folder of them; None: the recipe's.
+        output_dir: folder of the run; the model is written to ``OUTPUT_DIR/model``.
+        resume: continue an interrupted run.
+        overwrite: replace what is in ``output_dir``.
+        callbacks: `transformers.TrainerCallback` objects or classes.
+        settings: of `TrainConfig`, sections as mappings (``optimiser={"learning_rate": 1e-5}``) or
+            by dotted names (``**{"optimiser.learning_rate": 1e-5}``).
+
+    Raises:
+        ConfigError: unknown recipe or setting.
+        DataError: no rows, or rows that are no preference pairs.
+        OutputError: ``output_dir`` is not empty.
+    """
+    from rewardsteer.training.run import train as run
+
+    out = Path(output_dir)
+    name = f"pairs/{recipe}" if f"pairs/{recipe}" in list_recipes() else recipe
+    values: dict[str, Any] = read_recipe(name)
+    if base_model is not None:
+        values["base_model"] = str(base_model)
+    if dataset is not None:
+        place = _place_of(dataset, out, resume=resume)
+        values["data"] = dict(values.get("data") or {})
+        values["data"].pop("source", None)
+        values["data"]["sources"] = [{"name": "pairs", "path": str(place)}]
+        values.pop("prepared", None)
+    dotted = [f"{key}={json.dumps(one)}" for key, one in settings.items() if "." in key]
+    values = _merged(values, {key: one for key, one in settings.items() if "." not in key})
+    config = load_config(TrainConfig, values, dotted)
+    return RewardModel.from_pretrained(
+        run(config, out, resume=resume, overwrite=overwrite, callbacks=callbacks)
+    )
+
+
+def _merged(values: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
+    """Sections are merged, other values replaced."""
+    merged = dict(values)
+    for key, one in changed.items():
+        before = merged.get(key)
+        both = isinstance(before, dict) and isinstance(one, Mapping)
+        merged[key] = _merged(before, one) if both else one  # type: ignore[arg-type]
+    return merged
+
+
+def _place_of(dataset: Any, out: Path, *, resume: bool) -> Path:
+    """Where the rows are; those in memory are written beside the output folder."""
+    if isinstance(dataset, str | Path):
+        place = Path(dataset)
+        if not place.exists():
+            raise DataError(f"Expected preference pairs at {place}, there is no such file.")
+        return place.resolve()
+    place = out.parent / f"{out.name}.{_ROWS}"
+    lines = [json.dumps(dict(row), ensure_ascii=False) for row in _rows(dataset)]
+    if not lines:
+        raise DataError("The dataset holds no rows.")
+    text = "\n".join(lines) + "\n"
+    if resume and place.exists() and place.read_text(encoding="utf-8") != text:
+        raise OutputError(
+            f"The run in {out} was begun with other rows; pass the same dataset, or overwrite=True."
+        )
+    from rewardsteer.outputs import write_text
+
+    write_text(place, text)
+    return place.resolve()
+
+
+def _rows(dataset: Any) -> Iterable[Mapping[str, Any]]:
+    if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping):
+        raise DataError(
+            "Expected a dataset as a datasets.Dataset, a list of mappings or a path, got "
+            f"{type(dataset).__name__}."
+        )
+    for number, row in enumerate(dataset, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"Expected row {number} of the dataset as a mapping with the columns prompt, "
+                f"chosen and rejected, got {type(row).__name__}."
+            )
+        yield row

@@ -1,0 +1,46 @@
+"""The public names: a list, lazy imports, signatures."""
+
+import inspect
+import subprocess
+import sys
+
+import rewardsteer
+
+NAMES = {
+    "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
+    "RewardsteerError", "Steerer", "SteeringConfig", "TokenScores", "TrainConfig", "__version__",
+    "compare", "evaluate", "train",
+}
+
+
+def test_the_names_are_these_and_can_be_had():
+    assert set(rewardsteer.__all__) == NAMES
+    assert dir(rewardsteer) == sorted(NAMES)
+    for name in NAMES:
+        assert getattr(rewardsteer, name) is not None
+
+
+def test_an_unknown_name_is_an_attribute_error():
+    assert not hasattr(rewardsteer, "reward_model_of_everything")
+
+
+def test_importing_loads_no_torch():
+    code = "import sys, rewardsteer; assert not {'torch', 'transformers'} & set(sys.modules)"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def parameters(function):
+    return [name for name in inspect.signature(function).parameters if name != "self"]
+
+
+def test_signatures():
+    model = rewardsteer.RewardModel
+    assert parameters(model.from_pretrained) == [
+        "name_or_path", "device", "dtype", "template", "revision", "load_options",
+    ]
+    assert parameters(model.score) == ["prompts", "completions", "batch_size"]
+    assert parameters(model.rank) == ["prompt", "completions", "batch_size"]
+    assert parameters(model.token_scores) == ["prompt", "completion", "goal"]
+    assert parameters(rewardsteer.Steerer)[:3] == ["policy", "reward_model", "method"]
+    assert parameters(rewardsteer.train)[:3] == ["recipe", "base_model", "dataset"]
+    assert parameters(rewardsteer.evaluate)[:2] == ["reward_model", "data"]

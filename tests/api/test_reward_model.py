@@ -1,0 +1,147 @@
+"""Scoring and ranking through the public `RewardModel`."""
+
+import datasets
+import numpy as np
+import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
+
+from rewardsteer import RewardModel
+from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer.models.scorer import Scorer
+from tests.fakes import character_tokenizer
+
+
+@pytest.fixture(scope="module")
+def bt(folders):
+    return RewardModel.from_pretrained(folders / "bt")
+
+
+def by_transformers(folder, text):
+    model = AutoModelForSequenceClassification.from_pretrained(folder)
+    ids = character_tokenizer()(text, return_tensors="pt", add_special_tokens=False).input_ids
+    with torch.no_grad():
+        return float(model(ids).logits[0, 0])
+
+
+def test_one_text_is_a_float_and_what_transformers_gives(bt, folders):
+    reward = bt.score("2+2=", "4")
+    assert isinstance(reward, float)
+    assert reward == pytest.approx(by_transformers(folders / "bt", "2+2=4"), abs=1e-5)
+
+
+@pytest.mark.parametrize("form", [
+    lambda rm, prompts, texts: rm.score(prompts, texts),
+    lambda rm, prompts, texts: rm.score(datasets.Dataset.from_dict(
+        {"prompt": prompts, "completion": texts}
+    )),
+    lambda rm, prompts, texts: np.array(
+        [rm.score(prompt, text) for prompt, text in zip(prompts, texts, strict=True)]
+    ),
+    lambda rm, prompts, texts: np.concatenate(
+        [rm.score(prompt, [text]) for prompt, text in zip(prompts, texts, strict=True)]
+    ),
+])
+def test_all_forms_give_the_same_rewards(bt, form):
+    prompts, texts = ["2+2=", "1+1=", "9"], ["4", "two", "nine more"]
+    known = Scorer.load(bt.scorer.name).score(prompts, texts)
+    assert form(bt, prompts, texts) == pytest.approx(known, abs=1e-5)
+
+
+def test_one_prompt_may_be_a_list_of_one(bt):
+    assert bt.score(["2+2="], ["4"]).shape == (1,)
+    assert bt.score("2+2=", []).shape == (0,)
+
+
+def test_conversations(bt):
+    talk = [{"role": "user", "content": "2+2="}, {"role": "assistant", "content": "4"}]
+    alone = bt.score(talk)
+    assert isinstance(alone, float)
+    assert bt.score(talk[:1], "4") == pytest.approx(alone, abs=1e-6)
+    assert bt.score([talk, talk]) == pytest.approx([alone, alone], abs=1e-6)
+
+
+def test_ranking_is_best_first(bt):
+    texts = ["4", "5", "four", "?"]
+    ranked = bt.rank("2+2=", texts)
+    rewards = bt.score("2+2=", texts)
+    assert [one.index for one in ranked] == list(np.argsort(-rewards))
+    assert [one.completion for one in ranked] == [texts[one.index] for one in ranked]
+    assert [one.score for one in ranked] == pytest.approx(sorted(rewards, reverse=True))
+
+
+def test_token_scores_end_with_the_reward(bt):
+    scores = bt.token_scores("2+2=", "four", goal=bt.goal_state())
+    assert scores.tokens == ["f", "o", "u", "r"]
+    assert scores.rewards[-1] == pytest.approx(bt.score("2+2=", "four"), abs=1e-5)
+    assert scores.rewards[1] == pytest.approx(bt.score("2+2=", "fo"), abs=1e-5)
+    assert scores.similarities.shape == (4,)
+    assert bt.token_scores("2+2=", "four").similarities is None
+
+
+def test_saved_and_loaded_it_scores_the_same(bt, tmp_path):
+    again = RewardModel.from_pretrained(bt.save_pretrained(tmp_path / "copy"))
+    assert again.score("2+2=", "4") == pytest.approx(bt.score("2+2=", "4"), abs=1e-6)
+    assert again.default_method() == bt.default_method() == "args"
+
+
+@pytest.mark.parametrize(("name", "method"), [
+    ("bt", "args"), ("farma", "farma"), ("pargs", "pargs"),
+])
+def test_the_default_method(folders, name, method):
+    model = RewardModel.from_pretrained(folders / name)
+    assert model.default_method() == method
+    assert name in repr(model)
+
+
+def test_inside_generate_of_transformers(folders):
+    from transformers import AutoModelForCausalLM
+
+    rm = RewardModel.from_pretrained(folders / "farma")
+    policy = AutoModelForCausalLM.from_pretrained(folders / "policy").eval()
+    ids = torch.tensor([character_tokenizer()("2+2=").input_ids])
+    options = {"max_new_tokens": 6, "do_sample": False, "pad_token_id": 2}
+    mask = torch.ones_like(ids)
+    plain = policy.generate(ids, attention_mask=mask, **options)
+    guided = policy.generate(
+        ids, attention_mask=mask, **options,
+        logits_processor=[rm.logits_processor(weight=5.0, attention_mask=mask)],
+    )
+    off = policy.generate(
+        ids, attention_mask=mask, **options,
+        logits_processor=[rm.logits_processor(weight=0.0, attention_mask=mask)],
+    )
+    assert off.tolist() == plain.tolist()
+    assert guided.tolist() != plain.tolist()
+
+
+def test_a_reward_function_for_trl(bt):
+    function = bt.reward_function(name="bt")
+    assert function.__name__ == "bt"
+    assert function(prompts=["2+2="], completions=["4"]) == pytest.approx([bt.score("2+2=", "4")])
+
+
+@pytest.mark.parametrize(("arguments", "message"), [
+    ((["a", "b"], "c"), "got list"),
+    ((["a"], ["b", "c"]), "got 1 prompts and 2 completions"),
+    ((["a"], [3]), "got list"),
+    (("text alone",), "got str"),
+    (([{"role": "user", "content": "a"}],), "role 'user'"),
+    (([{"role": "user"}, {"role": "assistant", "content": "b"}],), "NoneType"),
+    (([],), "got list"),
+    ((5, "b"), "got int"),
+])
+def test_other_forms_are_refused_in_a_sentence(bt, arguments, message):
+    with pytest.raises(DataError, match=message):
+        bt.score(*arguments)
+
+
+def test_loading_errors(folders, tmp_path):
+    with pytest.raises(CheckpointError, match="there is none"):
+        RewardModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(ConfigError, match="dtype"):
+        RewardModel.from_pretrained(folders / "bt", dtype="float7")
+    with pytest.raises(ConfigError, match="device"):
+        RewardModel.from_pretrained(folders / "bt", device="gpu")
+    half = RewardModel.from_pretrained(folders / "bt", dtype="bfloat16")
+    assert half.scorer.reward_model.backbone.dtype == torch.bfloat16
