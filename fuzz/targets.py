@@ -18,12 +18,12 @@ import torch
 from safetensors.torch import save
 
 from rewardsteer.configuration import load_config
-from rewardsteer.data.benchmarks import load_problems
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.rows import arrow_schema, open_rows, shards
 from rewardsteer.data.solutions import read_solutions
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.errors import RewardsteerError
+from rewardsteer.evaluation.benchmarks import load_problems
 from rewardsteer.evaluation.correctness.scored import load_scored
 from rewardsteer.goals.files import load_goals, read_npy
 from rewardsteer.goals.goal_state import Provenance

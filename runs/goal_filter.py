@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request

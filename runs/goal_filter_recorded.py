@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 from goal_filter import Figures, choose_rules, compared, table
 
-from rewardsteer.data.answers import canonical_answer
+from rewardsteer.answers import canonical_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.strategies.dropping import watcher
 from rewardsteer.decoding.strategies.votes import Vote

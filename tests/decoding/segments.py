@@ -5,7 +5,7 @@ import random
 
 import torch
 
-from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.answers import canonical_answer, extract_answer
 
 
 def choose(logits, rng, config):

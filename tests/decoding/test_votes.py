@@ -5,9 +5,8 @@ import pytest
 from scipy.stats import beta
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.strategies.dropping import watcher
+from rewardsteer.decoding.strategies.dropping import crossings, watcher
 from rewardsteer.decoding.strategies.votes import majority_stands, window_agrees, winner
-from rewardsteer.evaluation.correctness.filtering import crossings
 from rewardsteer.goals.calibration import PositionCalibration, Range
 
 

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
+from rewardsteer.decoding.strategies.dropping import crossings
 from rewardsteer.evaluation.correctness import filtering, ranking, votes
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.probability import calibrate
@@ -178,7 +179,7 @@ class TestFiltering:
     @unhurried
     @given(st.lists(values, max_size=8), st.lists(values, max_size=6), st.integers(0, 10))
     def test_crossings_against_a_loop(self, series, thresholds, start):
-        found = filtering.crossings(np.array(series), np.array(thresholds), start)
+        found = crossings(np.array(series), np.array(thresholds), start)
         for place, threshold in zip(found, thresholds, strict=True):
             below = [i for i in range(start, len(series)) if series[i] < threshold]
             assert place == (below[0] if below else len(series))
@@ -230,7 +231,7 @@ class TestFiltering:
         levels = sorted(thresholds)
         for own in (own for one in found for own in one.solutions if own.token_rewards):
             series = np.array(own.token_rewards)
-            assert (np.diff(filtering.crossings(series, np.array(levels), start)) <= 0).all()
+            assert (np.diff(crossings(series, np.array(levels), start)) <= 0).all()
         result = filtering.filter_questions(found, levels, "reward", start)
         for row in range(len(found)):
             fell = result.fallback[row]

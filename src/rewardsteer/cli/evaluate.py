@@ -188,8 +188,8 @@ def answers_command(
     overwrite: Overwrite = False,
 ) -> None:
     """How far labels that come with solutions agree with our grading of their answers."""
-    from rewardsteer.data.grading import agreement
     from rewardsteer.errors import DataError
+    from rewardsteer.evaluation.grading import agreement
     from rewardsteer.evaluation.score_inputs import read_labelled
     from rewardsteer.outputs import check_folder, claim_folder, write_json
     from rewardsteer.reports.tables import print_table

@@ -19,7 +19,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.data.sources.files import Row
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import DataError

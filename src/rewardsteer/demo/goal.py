@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.answers import extract_answer
+from rewardsteer.answers import extract_answer
 from rewardsteer.data.sets import Row
 from rewardsteer.data.solutions import question_key
 from rewardsteer.data.sources.arithmetic import answer

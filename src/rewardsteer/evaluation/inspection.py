@@ -18,9 +18,9 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.prefix import Prefix
 from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.decoding.requests import Request
+from rewardsteer.decoding.strategies.dropping import crossings
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
-from rewardsteer.evaluation.correctness.filtering import crossings
 from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.kernels.precision import exact

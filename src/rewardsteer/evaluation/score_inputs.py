@@ -13,12 +13,12 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
-from rewardsteer.data.benchmarks import load_problems
-from rewardsteer.data.grading import attach_problems, grade
 from rewardsteer.data.rows import JsonlRows, Rows, open_rows
 from rewardsteer.data.solutions import GREEDY, read_solution_rows
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
+from rewardsteer.evaluation.benchmarks import load_problems
+from rewardsteer.evaluation.grading import attach_problems, grade
 from rewardsteer.records import Completion, Solution
 
 Row = dict[str, Any]

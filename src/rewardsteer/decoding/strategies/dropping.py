@@ -11,6 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
@@ -73,3 +75,18 @@ class _Watcher:
             value = self._calibration.probability(position, similarity)
         self._low = self._low + 1 if value < self._config.drop_threshold else 0
         return self._low >= self._patience
+
+
+def crossings(values: np.ndarray, thresholds: np.ndarray, start: int) -> np.ndarray:
+    """The rule ``below`` on a finished response: the first token ``[K]`` below each threshold, from
+    ``start`` on; the length where there is none.
+
+    Args:
+        values: ``[T]`` of one solution.
+        thresholds: ``[K]``.
+        start: tokens that are never looked at.
+    """
+    lowest = np.minimum.accumulate(values[start:])
+    # The running minimum falls, so the first token below τ is a position in sorted order.
+    first = np.searchsorted(-lowest, -thresholds, side="right")
+    return np.where(first == len(lowest), len(values), first + start)

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from scipy.special import betainc
 
-from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
+from rewardsteer.decoding.strategies.dropping import crossings
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.scored import Question, token_values
 from rewardsteer.evaluation.statistics import paired_difference
@@ -43,20 +44,6 @@ class Filtered:
     fallback: np.ndarray
     solutions: np.ndarray
     tokens: np.ndarray
-
-
-def crossings(values: np.ndarray, thresholds: np.ndarray, start: int) -> np.ndarray:
-    """First token ``[K]`` from ``start`` on below each threshold; the length where there is none.
-
-    Args:
-        values: ``[T]`` of one solution.
-        thresholds: ``[K]``.
-        start: tokens that are never looked at.
-    """
-    lowest = np.minimum.accumulate(values[start:])
-    # The running minimum falls, so the first token below τ is a position in sorted order.
-    first = np.searchsorted(-lowest, -thresholds, side="right")
-    return np.where(first == len(lowest), len(values), first + start)
 
 
 def filter_questions(

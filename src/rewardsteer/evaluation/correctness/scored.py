@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from pydantic import ValidationError
 
-from rewardsteer.data.answers import canonical_answer, extract_answer
+from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.data.solutions import GREEDY, question_key
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness.config import Signal

@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardsteer.data.answers import canonical_answer, extract_answer, same_answer
-from rewardsteer.data.benchmarks import BENCHMARKS, load_problems
+from rewardsteer.answers import canonical_answer, extract_answer, same_answer
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.benchmarks import BENCHMARKS, load_problems
+from rewardsteer.evaluation.benchmarks.base import Format, fields
 
 SHARED = (Path(__file__).parents[2] / "../shared/data").resolve()
 needs_shared = pytest.mark.skipif(not SHARED.exists(), reason="the shared real rows are not here")
@@ -38,7 +39,9 @@ def load(benchmark, path):
 
 
 def test_names():
-    assert BENCHMARKS == ("gsm8k", "math", "gsm-hard", "mawps", "asdiv", "algebra222", "svamp")
+    assert BENCHMARKS.names() == sorted(
+        ("gsm8k", "math", "gsm-hard", "mawps", "asdiv", "algebra222", "svamp")
+    )
 
 
 def test_gsm8k_gzip(tmp_path):
@@ -118,6 +121,14 @@ def test_svamp_both_forms(tmp_path):
 def test_unknown_benchmark_suggests():
     with pytest.raises(ConfigError, match="Did you mean 'gsm8k'"):
         load_problems("gsm8", "x.jsonl")
+
+
+PLAIN = Format(fields("q", "a"))
+
+
+def test_a_benchmark_from_elsewhere(tmp_path):
+    path = jsonl(tmp_path / "a.jsonl", {"q": "1+1?", "a": 2.0})
+    assert load(f"{__name__}:PLAIN", path) == [(f"{__name__}:PLAIN-0", "1+1?", "2")]
 
 
 def test_absent_file(tmp_path):

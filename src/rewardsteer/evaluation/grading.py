@@ -4,10 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rewardsteer.data.answers import extract_answer, same_answer
-from rewardsteer.data.benchmarks import Problem
+from rewardsteer.answers import extract_answer, same_answer
 from rewardsteer.data.solutions import question_key
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.benchmarks.base import Problem
 from rewardsteer.records import Solution
 
 

@@ -2,9 +2,9 @@
 
 import pytest
 
-from rewardsteer.data.benchmarks import Problem
-from rewardsteer.data.grading import agreement, attach_problems, grade
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.benchmarks.base import Problem
+from rewardsteer.evaluation.grading import agreement, attach_problems, grade
 from rewardsteer.records import Solution
 
 

@@ -1,0 +1,5 @@
+"""MAWPS: ``{input, target}``."""
+
+from rewardsteer.evaluation.benchmarks.base import Format, fields
+
+MAWPS = Format(fields("input", "target"))
