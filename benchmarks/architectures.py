@@ -20,10 +20,11 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from benchmarks.tiny import ARCHITECTURES, save_tiny
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing import packing_refusal
-from rewardsteer.models.prefix_reader import PrefixReader, reads_cached
+from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
@@ -101,12 +102,12 @@ def _decode(base: Path) -> dict[str, Any]:
     policy = AutoModelForCausalLM.from_pretrained(base).eval()
     texts, reader, worst = [[5, 11, 23, 7, 9], [31, 3]], PrefixReader(policy), 0.0
     for token in (13, 40, 17):
-        found = reader.sync(*left_pad(texts))
+        found = reader.step(*left_pad(texts))
         for row, answer in zip(texts, found, strict=True):
             expected = policy(input_ids=torch.tensor([row]), use_cache=False).logits[0, -1]
             worst = max(worst, float((answer - expected).norm() / expected.norm()))
         texts = [[*row, token] for row in texts]
-    return {"way": "cache" if reads_cached(policy) else "whole", "difference": worst}
+    return {"way": "cache" if supports_prefix_cache(policy) else "whole", "difference": worst}
 
 
 @torch.no_grad()

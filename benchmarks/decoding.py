@@ -17,8 +17,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.goals.goal_state import GoalState, Provenance
-from rewardsteer.models.growing_cache import GrowingCache
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.preallocated_cache import PreallocatedCache
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
@@ -155,7 +155,8 @@ class Bench:
     def floor(self, cell: Cell) -> None:
         """Forward passes of policy and reward model over prompts and responses, token by token."""
         ids = self.prompts(cell).to(device())
-        readers = [(self.policy, GrowingCache()), (self.rewards["vocabulary"].base, GrowingCache())]
+        models = self.policy, self.rewards["vocabulary"].base
+        readers = [(model, PreallocatedCache()) for model in models]
         for _ in range(cell.new):
             for model, cache in readers:
                 model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1)

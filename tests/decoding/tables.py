@@ -20,14 +20,14 @@ from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from rewardsteer.records import Cost
 
 PROMPT = [7]  # one token before every response, outside the toy vocabulary
 
 
 class TableReader:
-    """Answers sync() from a function of the response so far; counts like a `PrefixReader`."""
+    """Answers step() from a function of the response so far; counts like a `PrefixReader`."""
 
     def __init__(self, answer: Callable[[tuple[int, ...]], Sequence[float]]) -> None:
         self.answer = answer
@@ -35,7 +35,7 @@ class TableReader:
         self.tokens: list[int] = []
         self.lengths: list[int] = []
 
-    def sync(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+    def step(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
         self.count(ids, mask, 0)
         rows = [response(row, shown) for row, shown in zip(ids, mask, strict=True)]
         return torch.tensor([self.answer(row) for row in rows])
@@ -48,9 +48,9 @@ class TableReader:
         self.tokens = [t + n + extra for t, n in zip(tokens, new, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
-        self.forwards = [0 if row == NEW else self.forwards[row] for row in rows]
-        self.tokens = [0 if row == NEW else self.tokens[row] for row in rows]
-        self.lengths = [0 if row == NEW else self.lengths[row] for row in rows]
+        self.forwards = [0 if row == EMPTY_ROW else self.forwards[row] for row in rows]
+        self.tokens = [0 if row == EMPTY_ROW else self.tokens[row] for row in rows]
+        self.lengths = [0 if row == EMPTY_ROW else self.lengths[row] for row in rows]
 
 
 def response(ids: torch.Tensor, mask: torch.Tensor) -> tuple[int, ...]:
@@ -77,7 +77,7 @@ class TableScorer:
         )
 
     def next_token(self, prefix_ids, attention_mask, cache=None):
-        return (cache or self.open()).sync(prefix_ids, attention_mask)
+        return (cache or self.open()).step(prefix_ids, attention_mask)
 
     def candidates(self, prefix_ids, attention_mask, candidate_ids, cache=None):
         cache.count(prefix_ids, attention_mask, candidate_ids.shape[1])

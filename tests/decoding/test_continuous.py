@@ -17,7 +17,7 @@ from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.running import in_order
 from rewardsteer.errors import NonFiniteError, RewardsteerError
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from tests.decoding.naive import naive_greedy
 from tests.decoding.tables import TableEngine, TableReader
 from tests.decoding.test_generate import folders, make_policy, make_scorer  # noqa: F401
@@ -152,7 +152,7 @@ class Lengths(TableReader):
         self.seen = []  # rows of every step
         self.selected = []  # how places changed
 
-    def sync(self, ids, mask):
+    def step(self, ids, mask):
         self.count(ids, mask, 0)
         self.seen.append([row[shown.bool()].tolist() for row, shown in zip(ids, mask, strict=True)])
         return torch.tensor([
@@ -223,7 +223,7 @@ def test_no_place_is_empty_while_rows_wait():
 def test_with_many_places_rows_enter_in_company():
     kind, made = of_one(Lengths)
     list(flow(LENGTHS, 40, kind))
-    came = [rows.count(NEW) for rows in made[0].selected if NEW in rows]
+    came = [rows.count(EMPTY_ROW) for rows in made[0].selected if EMPTY_ROW in rows]
     assert all(count >= 5 for count in came[:-1])
     assert len(came) > 5
 
@@ -235,7 +235,7 @@ def test_rows_move_only_to_close_gaps(places):
     list(flow(LENGTHS, places, kind))
     before = places
     for rows in made[0].selected:
-        moved = [row for place, row in enumerate(rows) if row not in (place, NEW)]
+        moved = [row for place, row in enumerate(rows) if row not in (place, EMPTY_ROW)]
         assert len(moved) <= max(0, before - len(rows))
         before = len(rows)
 
@@ -259,8 +259,8 @@ def test_finished_rows_wait_for_the_first():
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf"])
 def test_a_row_without_numbers_fails_alone(value):
     class Broken(Lengths):
-        def sync(self, ids, mask):
-            logits = super().sync(ids, mask)
+        def step(self, ids, mask):
+            logits = super().step(ids, mask)
             for row, seen in enumerate(self.seen[-1]):
                 if seen[0] == 6 and len(seen) == 3:
                     logits[row] = float(value)

@@ -11,7 +11,7 @@ from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.guides.session import VocabularySession
-from rewardsteer.models.prefix_reader import reads_cached
+from rewardsteer.models.capabilities import supports_prefix_cache
 from tests.decoding.test_continuous import (
     EOS_BIAS,
     REQUESTS,
@@ -75,7 +75,7 @@ def test_answers_and_costs_are_those_of_reading_in_turn(
 
 def test_threads_are_shared_and_given_back(folders, any_size, reading):  # noqa: F811
     policy, tokenizer = make_policy()
-    reads_cached(policy)  # tried beforehand: its forward passes are none of a generation
+    supports_prefix_cache(policy)  # tried beforehand: its forward passes are none of a generation
     own = []
     policy.register_forward_hook(lambda *_: own.append(torch.get_num_threads()))
     config = DecodingConfig(method="farma", max_new_tokens=3)

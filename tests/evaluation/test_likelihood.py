@@ -15,7 +15,7 @@ from rewardsteer.evaluation.likelihood import (
     log_probabilities,
     prompts_as_read,
 )
-from rewardsteer.models.prefix_reader import reads_cached
+from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.records import Message
 from tests.fakes import character_tokenizer, tiny_causal_lm
 
@@ -66,7 +66,7 @@ def test_a_model_that_gives_all_logits():
 def test_prompts_are_those_that_generation_reads():
     tokenizer, template = character_tokenizer(), Template(prompt="Q: {prompt} A:")
     policy = tiny_causal_lm(vocab_size=len(tokenizer))
-    reads_cached(policy)  # tried beforehand: its forward passes are none of a prompt
+    supports_prefix_cache(policy)  # tried beforehand: its forward passes are none of a prompt
     requests = [
         Request(id="text", prompt="1+1"), Request(id="ids", prompt="", prompt_ids=[5, 6, 7]),
         Request(id="talk", prompt=[Message(role="user", content="Hi")]),

@@ -21,12 +21,12 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.capabilities import same_changes, same_states
+from rewardsteer.models.capabilities import same_changes, same_states, supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import RewardProjection, VocabularyHead, limit_tokens
 from rewardsteer.models.logits import is_neutral
-from rewardsteer.models.prefix_reader import PrefixReader, reads_cached
+from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
@@ -152,7 +152,7 @@ def greedy(model, ids, count):
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_what_a_policy_is_decoded_with_is_known_by_trial(kind, dtype):
     model = tiny_model(kind, 80).to(dtype)
-    assert reads_cached(model) == (kind not in RECURRENT)
+    assert supports_prefix_cache(model) == (kind not in RECURRENT)
 
 
 @pytest.mark.parametrize("kind", ["mamba", "rwkv", "jamba", "lfm2", "qwen3_next", "minimax",
@@ -208,7 +208,7 @@ def test_a_long_prompt_is_read_before_its_candidates():
     rows = [[(7 * place + row) % 80 for place in range(300 - 20 * row)] for row in range(2)]
     candidates = torch.tensor([[4, 9], [3, 8]])
     reader = PrefixReader(model, tree=True, cached=True)
-    found = reader.probe(*left_pad(rows), candidates)
+    found = reader.score_candidates(*left_pad(rows), candidates)
     for row, several, answers in zip(rows, candidates.tolist(), found, strict=True):
         for token, answer in zip(several, answers, strict=True):
             expected = logits(model, torch.tensor([[*row, token]]))[0, -1]

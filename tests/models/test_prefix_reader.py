@@ -5,8 +5,9 @@ from random import Random
 import pytest
 import torch
 
-from rewardsteer.models.prefix_reader import PrefixReader, takes_tree_masks
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.capabilities import supports_tree_mask
+from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from tests.fakes import tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]
@@ -38,7 +39,7 @@ def test_growing_prefixes_equal_whole_reads(kind, attention):
     rows = [list(row) for row in ROWS]
     for step in range(4):
         torch.testing.assert_close(
-            reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+            reader.step(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
         )
         for index, row in enumerate(rows):
             row.append(20 + 3 * step + index)
@@ -52,12 +53,12 @@ def test_growing_prefixes_equal_whole_reads(kind, attention):
 def test_probe_equals_separate_reads(kind, attention, tree):
     model = tiny_causal_lm(kind)
     model.set_attn_implementation(attention)
-    assert takes_tree_masks(model)
+    assert supports_tree_mask(model)
     reader = PrefixReader(model, tree=tree)
     rows = [list(row) for row in ROWS]
     for step in range(3):
         candidates = torch.tensor([[30, 31, 32, 33], [40, 41, 42, 43], [50, 51, 52, 53]]) + step
-        answers = reader.probe(*left_pad(rows), candidates)
+        answers = reader.score_candidates(*left_pad(rows), candidates)
         for index, row in enumerate(rows):
             several = [[*row, int(token)] for token in candidates[index]]
             torch.testing.assert_close(
@@ -66,7 +67,7 @@ def test_probe_equals_separate_reads(kind, attention, tree):
             row.append(int(candidates[index, (step + index) % 4]))
     # The state at the end is as if nothing but the prefix had been read.
     torch.testing.assert_close(
-        reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+        reader.step(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
     )
     if tree:
         # Prompt once, then K tokens a step: the taken candidate is not read again.
@@ -81,19 +82,19 @@ def test_taking_a_token_outside_the_candidates(kind):
     model = tiny_causal_lm(kind)
     reader = PrefixReader(model)
     rows = [list(row) for row in ROWS]
-    reader.probe(*left_pad(rows), torch.tensor([[30, 31]] * 3))
+    reader.score_candidates(*left_pad(rows), torch.tensor([[30, 31]] * 3))
     rows[0].append(30)
     rows[1].append(77)
     rows[2].append(31)
     torch.testing.assert_close(
-        reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+        reader.step(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
     )
 
 
 def test_changed_prefixes_are_read_again():
     model = tiny_causal_lm()
     reader = PrefixReader(model)
-    reader.sync(*left_pad(ROWS))
+    reader.step(*left_pad(ROWS))
     for changed in (
         [[5, 6, 99 - 30, 8, 9, 10], [11, 12], [13, 14, 15, 16]],  # an inner token
         [ROWS[2], ROWS[0], ROWS[1]],  # reordered rows
@@ -102,14 +103,14 @@ def test_changed_prefixes_are_read_again():
         [[5]] * 4,  # more rows, one token
     ):
         torch.testing.assert_close(
-            reader.sync(*left_pad(changed)), expected(model, changed), rtol=1e-4, atol=1e-4
+            reader.step(*left_pad(changed)), expected(model, changed), rtol=1e-4, atol=1e-4
         )
 
 
 def test_same_prefix_costs_nothing():
     reader = PrefixReader(tiny_causal_lm())
-    first = reader.sync(*left_pad(ROWS))
-    assert torch.equal(reader.sync(*left_pad(ROWS)), first)
+    first = reader.step(*left_pad(ROWS))
+    assert torch.equal(reader.step(*left_pad(ROWS)), first)
     assert reader.forwards == [1, 1, 1]
 
 
@@ -118,16 +119,16 @@ def test_selecting_rows(probed):
     model = tiny_causal_lm()
     reader = PrefixReader(model)
     rows = [list(row) for row in ROWS]
-    reader.sync(*left_pad(rows))
+    reader.step(*left_pad(rows))
     if probed:
-        reader.probe(*left_pad(rows), torch.tensor([[30, 31]] * 3))
+        reader.score_candidates(*left_pad(rows), torch.tensor([[30, 31]] * 3))
     reader.select([2, 0, 0])
     picked = [[*rows[2], 31], [*rows[0], 30], [*rows[0], 31]]
     width = max(map(len, ROWS)) + 1
     ids = torch.tensor([[2] * (width - len(row)) + row for row in picked])
     mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in picked])
     torch.testing.assert_close(
-        reader.sync(ids, mask), expected(model, picked), rtol=1e-4, atol=1e-4
+        reader.step(ids, mask), expected(model, picked), rtol=1e-4, atol=1e-4
     )
     assert reader.tokens[1] == len(ROWS[0]) + (2 if probed else 1)
 
@@ -163,12 +164,12 @@ def test_rows_come_and_go(kind, probing):
         # The mask may be wider than any row: the caller's padding is no business of the cache.
         ids, mask = (torch.nn.functional.pad(t, (step % 3, 0)) for t in left_pad(rows))
         if probe:
-            answers = reader.probe(ids, mask, candidates)
+            answers = reader.score_candidates(ids, mask, candidates)
             torch.testing.assert_close(
                 answers, separate(model, rows, candidates), rtol=1e-5, atol=1e-5
             )
         else:
-            close(reader.sync(ids, mask), model, rows)
+            close(reader.step(ids, mask), model, rows)
         for cost, new in zip(costs, pending, strict=True):
             cost[0] += 3 + (new > 0) if probing == "one by one" else bool(new or probe)
             cost[1] += new + 3 * bool(probe)
@@ -178,15 +179,15 @@ def test_rows_come_and_go(kind, probing):
         for row, several in zip(rows, candidates.tolist(), strict=True):
             row.append(random.choice(several) if random.random() < 0.8 else random.randint(3, 79))
             # A candidate that was taken was read already, unless it was read by itself.
-            pending.append(1 if not settled else 0 if row[-1] in several else len(row))
-        places = [place if random.random() < 0.7 else NEW for place in range(len(rows))]
+            pending.append(0 if settled and row[-1] in several else 1)
+        places = [place if random.random() < 0.7 else EMPTY_ROW for place in range(len(rows))]
         random.shuffle(places)
-        places = places[random.randint(0, len(rows) > 2) :] + [NEW] * random.randint(0, 1)
+        places = places[random.randint(0, len(rows) > 2) :] + [EMPTY_ROW] * random.randint(0, 1)
         reader.select(places)
-        rows = [random_row(random) if place == NEW else rows[place] for place in places]
-        costs = [[0, 0] if place == NEW else costs[place] for place in places]
+        rows = [random_row(random) if place == EMPTY_ROW else rows[place] for place in places]
+        costs = [[0, 0] if place == EMPTY_ROW else costs[place] for place in places]
         pending = [
-            len(row) if place == NEW else pending[place]
+            len(row) if place == EMPTY_ROW else pending[place]
             for row, place in zip(rows, places, strict=True)
         ]
     assert reader._state is None or reader._state.ids.shape[1] <= max(map(len, rows))
@@ -196,28 +197,39 @@ def test_a_new_row_owes_nothing_to_the_one_before():
     """Even a prompt that begins like the row that left is read from its start."""
     model = tiny_causal_lm()
     reader = PrefixReader(model)
-    reader.sync(*left_pad(ROWS))
-    reader.select([NEW, 1, NEW])
+    reader.step(*left_pad(ROWS))
+    reader.select([EMPTY_ROW, 1, EMPTY_ROW])
     rows = [[*ROWS[0], 20], [*ROWS[1], 21], ROWS[2]]
-    close(reader.sync(*left_pad(rows)), model, rows)
+    close(reader.step(*left_pad(rows)), model, rows)
     assert reader.tokens == [len(rows[0]), len(rows[1]), len(rows[2])]
     assert reader.forwards == [1, 2, 1]
 
 
-def test_rows_that_changed_places_are_not_read_again():
+def test_rows_that_changed_places_are_answered_correctly():
+    """Nobody named the change with `select`, so they are read from where they were alike."""
     model = tiny_causal_lm()
     reader = PrefixReader(model)
     rows = [[*ROWS[0], 20], [*ROWS[0], 21], ROWS[2]]
-    reader.sync(*left_pad(rows))
+    reader.step(*left_pad(rows))
     before = list(reader.tokens)
     rows = [[*rows[1], 30], [*rows[0], 31], [*rows[2], 32]]
-    close(reader.sync(*left_pad(rows)), model, rows)
-    assert reader.tokens == [tokens + 1 for tokens in before]
+    close(reader.step(*left_pad(rows)), model, rows)
+    new = [tokens - old for tokens, old in zip(reader.tokens, before, strict=True)]
+    assert new == [2, 2, 1]
 
 
-@pytest.mark.parametrize("told", [False, True])
+def test_a_wrong_candidate_is_never_taken_for_the_token_that_came():
+    """A row goes on by two tokens, of which the first was no candidate."""
+    model = tiny_causal_lm()
+    reader = PrefixReader(model)
+    reader.score_candidates(*left_pad(ROWS), torch.tensor([[30, 31]] * 3))
+    rows = [[*ROWS[0], 77, 5], [*ROWS[1], 30, 6], [*ROWS[2], 31, 7]]
+    close(reader.step(*left_pad(rows)), model, rows)
+
+
+@pytest.mark.parametrize("selected", [False, True])
 @pytest.mark.parametrize("probed", [False, True])
-def test_what_was_given_or_taken_stays(told, probed):
+def test_what_was_given_or_taken_stays(selected, probed):
     """Neither answers that the caller holds nor its own tensors change later."""
     model = tiny_causal_lm()
     reader, candidates = PrefixReader(model), torch.tensor([[30, 31]] * 3)
@@ -225,12 +237,12 @@ def test_what_was_given_or_taken_stays(told, probed):
 
     def read(rows):
         ids, mask = left_pad(rows)
-        return reader.probe(ids, mask, candidates) if probed else reader.sync(ids, mask)
+        return reader.score_candidates(ids, mask, candidates) if probed else reader.step(ids, mask)
 
     first = read(ROWS)
     held = first.clone()
-    if told:
-        reader.select([0, NEW, 2])
+    if selected:
+        reader.select([0, EMPTY_ROW, 2])
     candidates = torch.tensor([[40, 41]] * 3)
     read(changed)
     assert torch.equal(first, held)
@@ -241,8 +253,8 @@ def test_the_answer_at_a_probed_prefix_is_kept():
     model = tiny_causal_lm()
     reader = PrefixReader(model)
     for _ in range(2):
-        close(reader.sync(*left_pad(ROWS)), model, ROWS)
-        reader.probe(*left_pad(ROWS), torch.tensor([[30, 31]] * 3))
+        close(reader.step(*left_pad(ROWS)), model, ROWS)
+        reader.score_candidates(*left_pad(ROWS), torch.tensor([[30, 31]] * 3))
     assert reader.forwards == [3, 3, 3]
 
 
@@ -250,10 +262,10 @@ def test_padding_is_dropped_with_the_row_that_needed_it():
     model = tiny_causal_lm()
     reader = PrefixReader(model)
     rows = [[5] * 100, [6, 7]]
-    reader.sync(*left_pad(rows))
-    reader.select([NEW, 1])
+    reader.step(*left_pad(rows))
+    reader.select([EMPTY_ROW, 1])
     rows = [[8, 9, 10], [6, 7, 11]]
-    close(reader.sync(*left_pad(rows)), model, rows)
+    close(reader.step(*left_pad(rows)), model, rows)
     assert reader._state.cache.get_seq_length() == 3
 
 
@@ -264,11 +276,11 @@ def test_a_mask_is_given_only_where_there_is_padding():
     )
     reader = PrefixReader(model, cached=True)
     for rows in ([[5, 6], [7, 8]], [[5, 6, 1], [7, 8, 2]]):
-        reader.sync(*left_pad(rows))
+        reader.step(*left_pad(rows))
     assert seen == [False, False]
-    reader.select([0, NEW])
-    reader.sync(*left_pad([[5, 6, 1, 3], [7]]))
-    reader.sync(*left_pad([[5, 6, 1, 3, 4], [7, 5]]))
+    reader.select([0, EMPTY_ROW])
+    reader.step(*left_pad([[5, 6, 1, 3], [7]]))
+    reader.step(*left_pad([[5, 6, 1, 3, 4], [7, 5]]))
     assert seen[-1]
 
 
@@ -279,7 +291,7 @@ def test_candidates_equal_separate_reads_in_double_precision(kind):
     for step in range(3):
         candidates = torch.tensor([[30, 31, 32], [40, 41, 42], [50, 51, 52]]) + step
         torch.testing.assert_close(
-            reader.probe(*left_pad(rows), candidates), separate(model, rows, candidates),
+            reader.score_candidates(*left_pad(rows), candidates), separate(model, rows, candidates),
             rtol=1e-8, atol=1e-8,
         )
         for row, several in zip(rows, candidates.tolist(), strict=True):
@@ -298,7 +310,7 @@ def test_adapters_are_read_with_positions():
     )
     model = get_peft_model(tiny_causal_lm("gpt2"), config).eval()
     torch.testing.assert_close(
-        PrefixReader(model).sync(*left_pad(ROWS)), expected(model, ROWS), rtol=1e-4, atol=1e-4
+        PrefixReader(model).step(*left_pad(ROWS)), expected(model, ROWS), rtol=1e-4, atol=1e-4
     )
 
 
@@ -319,10 +331,10 @@ def test_sliding_windows_are_kept():
     rows = [[5, 6], [7, 8, 9]]
     for step in range(8):  # the window is passed on the way
         if step == 5:  # and a new row takes the place of another
-            reader.select([NEW, 1])
+            reader.select([EMPTY_ROW, 1])
             rows[0] = [9, 8, 7, 6]
         candidates = torch.tensor([[30, 31], [40, 41]]) + step
-        answers = reader.probe(*left_pad(rows), candidates)
+        answers = reader.score_candidates(*left_pad(rows), candidates)
         for index, row in enumerate(rows):
             several = [[*row, int(token)] for token in candidates[index]]
             torch.testing.assert_close(
@@ -340,8 +352,8 @@ def test_models_that_take_no_tree_mask_are_found_out():
     ).eval()
     reader = PrefixReader(model)
     candidates = torch.tensor([[30, 31]])
-    answers = reader.probe(*left_pad([ROWS[0]]), candidates)
-    assert not takes_tree_masks(model)
+    answers = reader.score_candidates(*left_pad([ROWS[0]]), candidates)
+    assert not supports_tree_mask(model)
     several = [[*ROWS[0], 30], [*ROWS[0], 31]]
     torch.testing.assert_close(answers[0], expected(model, several), rtol=1e-4, atol=1e-4)
 
@@ -354,10 +366,10 @@ def test_rows_that_go_back_are_not_read_anew(kind):
     model = tiny_causal_lm(kind)
     reader = PrefixReader(model)
     rows = [list(row) for row in ROWS]
-    reader.sync(*left_pad(rows))
+    reader.step(*left_pad(rows))
     for token in (21, 22, 23):
         rows = [[*row, token] for row in rows]
-        reader.sync(*left_pad(rows))
+        reader.step(*left_pad(rows))
     read = list(reader.tokens)
     steps = [
         # The first goes back two tokens, the others grow.
@@ -369,7 +381,7 @@ def test_rows_that_go_back_are_not_read_anew(kind):
     for step in steps:
         rows = step(rows)
         torch.testing.assert_close(
-            reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+            reader.step(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
         )
         read = [before + 1 for before in read]
         assert reader.tokens == read
@@ -385,7 +397,7 @@ def test_visiting_some_rows(kind):
     draw = torch.Generator().manual_seed(0)
 
     def ask(places):
-        answers = reader.visit(places, *left_pad([rows[place] for place in places]), places=3)
+        answers = reader.step_rows(places, *left_pad([rows[place] for place in places]), places=3)
         torch.testing.assert_close(
             answers, expected(model, [rows[place] for place in places]), rtol=1e-4, atol=1e-4
         )
@@ -407,7 +419,7 @@ def test_visiting_some_rows(kind):
     ask([0, 2])
     assert reader.tokens == [seen[0] + 2, seen[1], seen[2] + 2]
     # A row that leaves and one that comes.
-    reader.select([2, NEW, 0])
+    reader.select([2, EMPTY_ROW, 0])
     rows = [rows[2], [7, 8, 9], rows[0]]
     assert reader.tokens == [seen[2] + 2, 0, seen[0] + 2]
     rows[0].append(62)
@@ -415,13 +427,13 @@ def test_visiting_some_rows(kind):
     assert reader.tokens == [seen[2] + 3, 3, seen[0] + 2]
     # Everything together again, as one step.
     torch.testing.assert_close(
-        reader.sync(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
+        reader.step(*left_pad(rows)), expected(model, rows), rtol=1e-4, atol=1e-4
     )
 
 
 def test_asking_again_about_the_same_reads_the_last_token():
     reader = PrefixReader(tiny_causal_lm())
-    first = reader.visit([0, 1, 2], *left_pad(ROWS), places=3)
-    again = reader.visit([1], *left_pad([ROWS[1]]), places=3)
+    first = reader.step_rows([0, 1, 2], *left_pad(ROWS), places=3)
+    again = reader.step_rows([1], *left_pad([ROWS[1]]), places=3)
     torch.testing.assert_close(again[0], first[1], rtol=1e-4, atol=1e-4)
     assert reader.tokens == [len(ROWS[0]), len(ROWS[1]) + 1, len(ROWS[2])]

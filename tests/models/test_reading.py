@@ -184,7 +184,7 @@ def test_recurrent_models_read_whole_rows(tmp_path, caplog):
     base = MambaForCausalLM(MambaConfig(vocab_size=80, hidden_size=16, num_hidden_layers=1))
     model = RewardModel(base, HeadConfig(kind="vocabulary"))
     prompts, responses = rows_of(PROMPTS)
-    with caplog.at_level(logging.DEBUG, logger=reading.__name__):
+    with caplog.at_level(logging.DEBUG, logger="rewardsteer.models.capabilities"):
         scorers = [
             Scorer(model, character_tokenizer(), Template(), share_prompts=share)
             for share in (True, False)

@@ -66,11 +66,11 @@ def test_decoding(head, device):
     reader, ids = PrefixReader(model.backbone), torch.tensor([[5, 6, 7], [0, 8, 9]])
     mask = torch.tensor([[1, 1, 1], [0, 1, 1]])
     with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), Recorder() as recorder:
-        states = reader.sync(ids, mask)
+        states = reader.step(ids, mask)
         if head == "vocabulary":
             model.head.next_token(states)
         else:
-            model.head.values(reader.probe(ids, mask, torch.tensor([[3, 4], [5, 6]])))
+            model.head.values(reader.score_candidates(ids, mask, torch.tensor([[3, 4], [5, 6]])))
     assert recorder.seen
     assert without_kernel(recorder.seen, device) == set()
 

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from rewardsteer.decoding.engine import Sample
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.prefix_state import NEW, left_pad
+from rewardsteer.models.prefix_state import EMPTY_ROW, left_pad
 
 
 class Value(NamedTuple):
@@ -95,10 +95,10 @@ class GrowingReads:
         ]
         known = {id(row): place for place, row in enumerate(rows) if row is not None}
         coming = [sample for sample in samples if id(sample) not in known]
-        origins: list[int] = [NEW if row is None else place for place, row in enumerate(rows)]
+        origins: list[int] = [EMPTY_ROW if row is None else place for place, row in enumerate(rows)]
         free = [place for place, row in enumerate(rows) if row is None]
         for sample in coming:
-            origin = read.get(id(sample.origin), NEW)
+            origin = read.get(id(sample.origin), EMPTY_ROW)
             place = free.pop(0) if free else len(rows)
             rows[place : place + 1], origins[place : place + 1] = [sample], [origin]
         # Rows that nobody needs are closed up from the end.
@@ -108,5 +108,5 @@ class GrowingReads:
             del rows[last], origins[last]
         if origins != list(range(len(self._rows))):
             self._cache.select(origins)
-        self._lengths = [0 if place == NEW else self._lengths[place] for place in origins]
+        self._lengths = [0 if place == EMPTY_ROW else self._lengths[place] for place in origins]
         self._rows = list(rows)

@@ -154,7 +154,7 @@ class _Replay:
         """The distributions of the token after the prefix, the ``step``-th of the completion."""
         ids = torch.tensor([list(prefix)])
         mask = torch.ones_like(ids)
-        logits = self._reader.sync(ids, mask).float()
+        logits = self._reader.step(ids, mask).float()
         plain = (exact(logits[0]) / self._temperature).log_softmax(-1)
         guided = None
         if self._session is not None:

@@ -1,6 +1,7 @@
-"""What a model can do, found by trying a few tokens once: one cache and one measure for all trials.
+"""What a model can do, found by running a few tokens once: one cache and one measure for all.
 
-Architectures are not listed: a fast path is taken where it gives what plain reading gives.
+Architectures are not listed. A fast path is taken where it gives the states or answers that plain
+reading gives; elsewhere the plain way is taken, which is slower and equally correct.
 """
 
 import inspect
@@ -12,21 +13,95 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from rewardsteer.models.tree_mask import attention_window
-
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-# Of each module, by question, attention and type of its numbers.
+# By module, then by capability, attention implementation and dtype.
 _known: "weakref.WeakKeyDictionary[Any, dict[tuple[Any, ...], Any]]" = weakref.WeakKeyDictionary()
+
+# Attention implementations that add a ready-made mask [B, 1, queries, keys] to the scores.
+_TAKES_DENSE_MASK = ("sdpa", "eager")
+# What architectures raise when they are called in a way that they do not know.
+_REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
+
+
+def supports_left_padding(backbone: Any) -> bool:
+    """Whether rows that are padded on the left have the states that each has alone. Recurrent
+    layers compute padding too, unless they respect the mask."""
+    return capability(backbone, "left padding", lambda: _try_left_padding(backbone))
+
+
+def supports_prefix_cache(module: Any) -> bool:
+    """Whether the model continues from a cache of keys and values as if it read whole rows, in a
+    batch of rows of different lengths too. Recurrent layers keep no keys and values: some
+    architectures refuse such a cache, others ignore it silently."""
+    return capability(module, "prefix cache", lambda: _try_prefix_cache(module))
+
+
+def supports_tree_mask(module: Any) -> bool:
+    """Whether candidates under a tree mask have the answers that each has alone. Some architectures
+    ignore or refuse ready-made masks (ALiBi biases, fused kernels, recurrent layers)."""
+    return capability(module, "tree mask", lambda: _try_tree_mask(module))
+
+
+def attention_window(config: Any) -> int | None:
+    """The narrowest attention window of any layer, in tokens; None when all see everything."""
+    config = config.get_text_config(decoder=True)
+    names = ("sliding_window", "attention_chunk_size")
+    windows = [getattr(config, name, None) for name in names]
+    return min((window for window in windows if window), default=None)
+
+
+def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
+    """A capability of a model: what the probe returns, or what it returned before.
+
+    Args:
+        module: the model or backbone.
+        name: of the capability.
+        probe: runs a few tokens. A model that is changed (other attention, other dtype) is probed
+            again.
+    """
+    key = (name, getattr(module.config, "_attn_implementation", None), module.dtype)
+    known = _known.setdefault(module, {})
+    if key not in known:
+        known[key] = probe()
+    return known[key]
+
+
+def shares_capabilities(view: Any, backbone: Any) -> None:
+    """A view of a backbone can do what the backbone can; it is not tried by itself."""
+    supports_left_padding(backbone)
+    _known[view] = _known[backbone]
+
+
+@torch.no_grad()
+def disagreement(
+    fast: Callable[[int], Tensor], plain: Callable[[int], Tensor], dtype: torch.dtype
+) -> str | None:
+    """Why the answers of a fast path to two texts are not those of plain reading; None if they are.
+
+    Args:
+        fast, plain: answers to text 0 or 1. The texts differ in what a wrong fast path would lose,
+            or would see though it should not.
+        dtype: that the model computes in.
+    """
+    expected = plain(0).float(), plain(1).float()
+    try:
+        found = fast(0).float(), fast(1).float()
+    except _REFUSALS as error:
+        logger.debug("The model refuses a fast path: %s", error)
+        return f"refused ({error})"
+    if any(one.shape != other.shape for one, other in zip(found, expected, strict=True)):
+        return "other shapes"
+    return None if same_changes(found, expected, dtype) else "other states"
 
 
 def same_states(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     """Whether two tensors of one shape differ by rounding alone.
 
-    Half precision differs by rounding; a token that is seen though it should not be, or stands in
-    another place, differs by far more.
+    Half precision differs by rounding; a token that is seen though it should not be, or has another
+    position, differs by far more.
 
     Args:
         found, expected: in float32 or wider.
@@ -41,9 +116,8 @@ def same_changes(
 ) -> bool:
     """Whether answers to two texts, and how they differ from each other, differ by rounding alone.
 
-    The texts differ in what a wrong reading would lose, or would see though it should not. Where
-    such tokens change little, as in a small model with small weights, `same_states` alone might
-    take a wrong reading for rounding.
+    Where tokens change answers little, as in a small model with small weights, `same_states` alone
+    might take a wrong answer for rounding.
 
     Args:
         found, expected: answers to the first and to the second text.
@@ -57,7 +131,7 @@ def same_changes(
     return float((ours - theirs).norm()) <= max(0.5 * float(theirs.norm()), rounding)
 
 
-def sample_rows(module: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _sample_rows(module: Any) -> tuple[Tensor, Tensor, Tensor]:
     """Ids ``[2, T]`` of two texts of the same two lengths, padded on the left, and their mask.
 
     They differ in the first tokens of every row and end alike. Where layers see a short window
@@ -74,52 +148,75 @@ def sample_rows(module: Any) -> tuple[Tensor, Tensor, Tensor]:
     return first, second, mask
 
 
-def capability(module: Any, question: str, trial: Callable[[], T]) -> T:
-    """The answer to a question about a model: of the trial, or as it was known before.
-
-    Args:
-        module: the model or backbone that is asked about.
-        question: its name.
-        trial: tries it out. A model that is changed (other attention, other type) is tried anew.
-    """
-    attention = getattr(module.config, "_attn_implementation", None)
-    key = (question, attention, module.dtype)
-    known = _known.setdefault(module, {})
-    if key not in known:
-        known[key] = trial()
-    return known[key]
-
-
-def shares_capabilities(view: Any, backbone: Any) -> None:
-    """A view of a backbone can do what the backbone can; it is not tried by itself."""
-    reads_left_padded(backbone)
-    _known[view] = _known[backbone]
-
-
-def reads_left_padded(backbone: Any) -> bool:
-    """Whether rows that are padded on the left have the states that each has alone, found by trying
-    a few tokens once. Recurrent layers read padding too, unless they look at the mask."""
-    return capability(backbone, "padding on the left", lambda: _try_left_padding(backbone))
-
-
-@torch.no_grad()
 def _try_left_padding(backbone: Any) -> bool:
-    *texts, mask = (one.to(backbone.device) for one in sample_rows(backbone))
-    positions = (mask.cumsum(1) - 1).clamp(min=0)
+    *texts, mask = (one.to(backbone.device) for one in _sample_rows(backbone))
     takes = "position_ids" in inspect.signature(backbone.forward).parameters
-    options = {"position_ids": positions} if takes else {}
+    positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if takes else {}
     length, training = int(mask[0].sum()), backbone.training
-    found, expected = [], []
+
+    def padded(text: int) -> Tensor:
+        output = backbone(
+            input_ids=texts[text], attention_mask=mask, use_cache=False, **positions
+        )
+        states: Tensor = output.last_hidden_state[0, -length:]
+        return states
+
+    def alone(text: int) -> Tensor:
+        output = backbone(input_ids=texts[text][:1, -length:], use_cache=False)
+        states: Tensor = output.last_hidden_state[0]
+        return states
+
     try:
         backbone.eval()
-        for ids in texts:
-            output = backbone(input_ids=ids, attention_mask=mask, use_cache=False, **options)
-            found.append(output.last_hidden_state[0, -length:].float())
-            alone = backbone(input_ids=ids[:1, -length:], use_cache=False)
-            expected.append(alone.last_hidden_state[0].float())
-    except (TypeError, ValueError, RuntimeError, LookupError, AttributeError) as error:
-        logger.debug("The trial of padding on the left failed: %s", error)
-        return False
+        return disagreement(padded, alone, backbone.dtype) is None
     finally:
         backbone.train(training)
-    return same_changes((found[0], found[1]), (expected[0], expected[1]), backbone.dtype)
+
+
+def _try_prefix_cache(module: Any) -> bool:
+    from rewardsteer.models.prefix_reader import PrefixReader
+
+    *texts, mask = _sample_rows(module)
+
+    def grown(text: int, *, cached: bool = True) -> Tensor:
+        """The answer after three steps, of which the second adds two tokens."""
+        reader, width = PrefixReader(module, cached=cached), mask.shape[1]
+        for end in (width - 3, width - 1, width):
+            answer = reader.step(texts[text][:, :end], mask[:, :end])
+        return answer
+
+    fits = disagreement(grown, lambda text: grown(text, cached=False), module.dtype) is None
+    if not fits:
+        logger.warning(
+            "%s cannot continue from a cache of keys and values: rows are read whole, at every "
+            "step of decoding too, which gives the same answers more slowly.", type(module).__name__,
+        )
+    return fits
+
+
+def _try_tree_mask(module: Any) -> bool:
+    from rewardsteer.models.prefix_reader import PrefixReader
+
+    attention = getattr(module.config, "_attn_implementation", None)
+    size = module.config.get_text_config(decoder=True).vocab_size
+    ids = torch.tensor([[0, 1, 2], [3, 4, 5]]) % size
+    mask = torch.tensor([[0, 1, 1], [1, 1, 1]])
+    # The first candidate of each row has other siblings in the second text.
+    texts = torch.tensor([[[6, 7, 8], [8, 6, 9]], [[6, 3, 1], [8, 2, 4]]]) % size
+
+    def answers(tree: bool) -> Callable[[int], Tensor]:
+        return lambda text: PrefixReader(module, tree=tree).score_candidates(ids, mask, texts[text])
+
+    def first(tree: bool) -> Callable[[int], Tensor]:
+        return lambda text: answers(tree)(text)[:, 0]
+
+    fits = attention in _TAKES_DENSE_MASK and all(
+        disagreement(which(True), which(False), module.dtype) is None for which in (answers, first)
+    )
+    if not fits:
+        logger.warning(
+            "%s with attention %r takes no tree mask: candidates are scored in one forward "
+            "each. Load it with attn_implementation='sdpa' if it can.",
+            type(module).__name__, attention,
+        )
+    return fits

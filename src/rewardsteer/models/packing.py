@@ -9,10 +9,9 @@ import torch
 from rewardsteer.data.packing import PackingCosts, pack
 from rewardsteer.kernels.pair_packing import MASK_TAKING
 from rewardsteer.models.attention import segments_read
-from rewardsteer.models.capabilities import capability, same_changes, same_states
+from rewardsteer.models.capabilities import attention_window, capability, same_changes, same_states
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.sharding import is_spread
-from rewardsteer.models.tree_mask import attention_window
 from rewardsteer.tensors import Packing
 
 logger = logging.getLogger(__name__)

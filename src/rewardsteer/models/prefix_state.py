@@ -1,4 +1,4 @@
-"""What has been read of a batch of prefixes: their tokens, the cache, the answers.
+"""A batch of prefixes whose keys and values are cached.
 
 Shapes: B prefixes, W columns of the cache without candidates, T columns of given prefixes,
 K candidates, X hidden or vocabulary size.
@@ -6,188 +6,141 @@ K candidates, X hidden or vocabulary size.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import multimode
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# In place of a row's number: a new one comes here.
-NEW = -1
+# Stands for a row's number where an empty row shall be.
+EMPTY_ROW = -1
 
 
 @dataclass
 class PrefixState:
-    """Prefixes, padded on the left.
+    """Prefixes, padded on the left, and the model's answers at their ends.
 
     Attributes:
-        cache: a `rewardsteer.models.growing_cache.GrowingCache`.
-        ids, mask: ``[B, W]``; the mask of a row of which nothing is known is empty.
+        cache: a `rewardsteer.models.preallocated_cache.PreallocatedCache`.
+        ids: ``[B, W]``.
+        lengths: ``[B]``, tokens of each prefix; 0 in an empty row.
         answer: ``[B, X]`` at the end of every prefix.
-        probed: candidates ``[B, K]``, which stand behind the prefixes in the cache, and the answers
-            ``[B, K, X]``; None when there are none.
+        scored: candidates ``[B, K]`` that stand behind the prefixes in the cache, and the answers
+            ``[B, K, X]`` after them; None without candidates.
     """
 
     cache: Any
     ids: Tensor
-    mask: Tensor
+    lengths: Tensor
     answer: Tensor
-    probed: tuple[Tensor, Tensor] | None = None
+    scored: tuple[Tensor, Tensor] | None = None
 
     @classmethod
     def empty(cls, rows: int) -> "PrefixState":
-        """Nothing was read."""
-        # The library takes seconds to import; whoever only scores need not wait for it.
-        from rewardsteer.models.growing_cache import GrowingCache
+        """So many empty rows."""
+        # transformers takes seconds to import; scoring alone does not need it here.
+        from rewardsteer.models.preallocated_cache import PreallocatedCache
 
         nothing = torch.empty(rows, 0, dtype=torch.long)
-        return cls(GrowingCache(), nothing, nothing.bool(), torch.empty(rows, 0))
+        return cls(PreallocatedCache(), nothing, torch.zeros(rows).long(), torch.empty(rows, 0))
 
     @property
-    def lengths(self) -> Tensor:
-        """Tokens ``[B]`` of each prefix."""
-        return self.mask.sum(dim=1)
-
-    def append(self, ids: Tensor, mask: Tensor) -> None:
-        """Add columns to the record of what was read."""
-        self.ids = torch.cat([self.ids, ids], dim=1)
-        self.mask = torch.cat([self.mask, mask], dim=1)
+    def mask(self) -> Tensor:
+        """``[B, W]`` bool, True on tokens."""
+        width = self.ids.shape[1]
+        return torch.arange(width) >= width - self.lengths[:, None]
 
     def select(self, rows: Tensor) -> None:
-        """Keep, reorder or repeat rows; below 0 a row of which nothing is known."""
+        """Keep, reorder or repeat rows; `EMPTY_ROW` makes an empty one."""
         kept = rows.clamp(min=0)
         there = kept.to(self.answer.device)
         self.ids, self.answer = self.ids[kept], self.answer[there]
-        self.mask = self.mask[kept] & (rows >= 0)[:, None]
-        if self.probed is not None:
-            self.probed = (self.probed[0][kept], self.probed[1][there])
+        self.lengths = self.lengths[kept].where(rows >= 0, 0)
+        if self.scored is not None:
+            self.scored = (self.scored[0][kept], self.scored[1][there])
         self.cache.select(rows)
         # Columns on the left in which no row has a token any more.
         spare = self.ids.shape[1] - int(self.lengths.max())
-        self.ids, self.mask = self.ids[:, spare:], self.mask[:, spare:]
-        self.cache.cut(left=spare)
+        self.ids = self.ids[:, spare:]
+        self.cache.crop_columns(left=spare)
 
     def place(self, rows: Tensor, other: "PrefixState") -> None:
-        """Write all rows of another state into places of this one; both were probed with the
-        candidates of these rows, or neither."""
+        """Write all rows of another state into rows of this one. Both have answers to candidates,
+        or neither."""
         width = max(self.ids.shape[1], other.ids.shape[1])
-        self.ids, self.mask = _widen(self.ids, width), _widen(self.mask, width)
-        self.ids[rows], self.mask[rows] = _widen(other.ids, width), _widen(other.mask, width)
+        self.ids = _widen(self.ids, width).index_copy(0, rows, _widen(other.ids, width))
+        self.lengths = self.lengths.index_copy(0, rows, other.lengths)
         self.cache.place(rows, other.cache)
+        # Out of place: callers keep the answers that they were given.
         there = rows.to(self.answer.device)
-        self.answer[there] = other.answer
-        if self.probed is not None and other.probed is not None:
-            self.probed[1][there] = other.probed[1]
+        self.answer = self.answer.index_copy(0, there, other.answer)
+        if self.scored is not None and other.scored is not None:
+            candidates, answers = self.scored
+            self.scored = (candidates, answers.index_copy(0, there, other.scored[1]))
 
     def shared(self, rows: Tensor, ids: Tensor, lengths: Tensor) -> Tensor:
-        """How many tokens ``[R]`` at the beginning of given prefixes some rows hold.
+        """How many tokens ``[R]`` some cached rows and given prefixes have in common at the start.
 
         Args:
-            rows: their numbers.
+            rows: numbers ``[R]`` of the cached rows.
             ids: ``[R, T]``, padded on the left.
-            lengths: ``[R]``, tokens of each.
+            lengths: ``[R]``, tokens of each given prefix.
         """
-        known = self.lengths[rows]
-        width = int(torch.minimum(known, lengths).max())
-        ours = from_the_left(self.ids[rows], known, width)
-        theirs = from_the_left(ids, lengths, width)
-        both = torch.arange(width) < torch.minimum(known, lengths)[:, None]
-        return ((ours == theirs) & both).long().cumprod(dim=1).sum(dim=1)
+        common = torch.minimum(self.lengths[rows], lengths)
+        width = int(common.max())
+        ours = from_the_left(self.ids[rows], self.lengths[rows], width)
+        same = ours == from_the_left(ids, lengths, width)
+        same &= torch.arange(width) < common[:, None]
+        return same.long().cumprod(dim=1).sum(dim=1)
 
-    def part(self, rows: Tensor, keep: Tensor, *, answers: bool = False) -> "PrefixState":
-        """A state of its own of some rows ``[R]``, of each the first ``keep [R]`` tokens; with
-        ``answers``, which are those of all its tokens, too."""
-        columns, mask = self._first(rows, keep, int(keep.max()))
-        ids = self.ids[rows].gather(1, columns)
-        answer = self.answer[rows.to(self.answer.device) if answers else slice(0)]
-        return PrefixState(self.cache.part(rows, columns), ids, mask, answer)
+    def part(self, rows: Tensor, keep: Tensor) -> "PrefixState":
+        """A copy of the first ``keep [R]`` tokens of some rows ``[R]``, without answers."""
+        width, held = int(keep.max()), self.lengths[rows]
+        begin = self.ids.shape[1] - held - (width - keep)
+        columns = (begin[:, None] + torch.arange(width)).clamp(min=0)
+        return PrefixState(
+            self.cache.part(rows, columns), self.ids[rows].gather(1, columns), keep,
+            self.answer[:0],
+        )
 
-    def copy_of(self, row: int) -> "PrefixState | None":
-        """A state of one row alone; None where nothing is known of it, or it has candidates."""
-        rows = torch.tensor([row])
-        keep = self.lengths[rows]
-        if self.probed is not None or not int(keep):
-            return None
-        return self.part(rows, keep, answers=True)
+    def copy_of(self, rows: Tensor) -> "PrefixState":
+        """A copy of some rows ``[R]`` with their answers."""
+        copy = self.part(rows, self.lengths[rows])
+        copy.answer = self.answer[rows.to(self.answer.device)]
+        return copy
 
     def among(self, place: int, places: int) -> "PrefixState":
-        """A state of ``places`` rows, of which one is a copy of this state's only one and nothing
-        is known of the others."""
-        origins = torch.full((places,), NEW)
+        """A state of ``places`` rows, all empty but one, a copy of this state's only row."""
+        state, origins = self.copy_of(torch.tensor([0])), torch.full((places,), EMPTY_ROW)
         origins[place] = 0
-        state = self.part(torch.tensor([0]), self.lengths, answers=True)
         state.select(origins)
         return state
 
-    def rewind(self, rows: Tensor, keep: Tensor) -> None:
-        """Forget all but the first ``keep [R]`` tokens of some rows ``[R]``."""
-        columns, mask = self._first(rows, keep, self.ids.shape[1])
-        self.ids[rows], self.mask[rows] = self.ids[rows].gather(1, columns), mask
-        self.cache.shift(rows, columns)
+    def commit_candidate(self, ids: Tensor, lengths: Tensor) -> None:
+        """Keep the cached candidate that each given prefix goes on with, and drop the others.
 
-    def _first(self, rows: Tensor, keep: Tensor, width: int) -> tuple[Tensor, Tensor]:
-        """Columns ``[R, width]`` in which the first tokens of rows stand, moved to the right edge,
-        and which of them are real."""
-        places = torch.arange(width) - (width - keep)[:, None]
-        begin = self.ids.shape[1] - self.lengths[rows]
-        return (places + begin[:, None]).clamp(min=0), places >= 0
-
-    def settle(self, tokens: Tensor) -> Tensor:
-        """After a probe: keep what was read of the candidates that were taken, drop the others.
+        A row that goes on with none of its candidates gets -1 as its last token.
 
         Args:
-            tokens: ``[B]``, what follows each prefix.
-
-        Returns:
-            ``[B]``, which rows took one of their candidates; of the others the last token is wrong.
+            ids: ``[B, T]``, padded on the left.
+            lengths: ``[B]``, tokens of each given prefix.
         """
-        assert self.probed is not None
-        (candidates, answers), self.probed = self.probed, None
-        taken = candidates == tokens[:, None]
+        assert self.scored is not None, "score candidates first"
+        (candidates, answers), self.scored = self.scored, None
+        grown = lengths > self.lengths
+        if not bool(grown.any()):
+            self.cache.crop_columns(right=candidates.shape[1])
+            return
+        column = (ids.shape[1] - lengths + self.lengths).clamp(max=ids.shape[1] - 1)
+        following = ids.gather(1, column[:, None])
+        taken = (candidates == following) & grown[:, None]
         which = taken.long().argmax(dim=1)
         self.cache.keep_one(which, candidates.shape[1])
         there = which.to(answers.device)
         self.answer = answers[torch.arange(len(there), device=there.device), there]
-        self.append(tokens[:, None], torch.ones_like(tokens[:, None]).bool())
-        return taken.any(dim=1)
-
-    def drop_candidates(self) -> None:
-        """After a probe: as if there had been none."""
-        assert self.probed is not None
-        self.cache.cut(right=self.probed[0].shape[1])
-        self.probed = None
-
-    def growth(self, ids: Tensor, lengths: Tensor) -> tuple[int, Tensor]:
-        """Columns by which most prefixes grew, and which ``[B]`` did nothing but grow by them.
-
-        Args:
-            ids: ``[B, T]``, padded on the left.
-            lengths: ``[B]``, tokens of each row.
-        """
-        known = self.lengths
-        more = (lengths - known)[(known > 0) & (lengths >= known)]
-        grown = min(multimode(more.tolist())) if len(more) else 0
-        before, after, real = self._aligned(ids, grown)
-        same = ((before == after) | ~real).all(dim=1)
-        return grown, same & (known > 0) & (lengths == known + grown)
-
-    def origins(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """For every given row, a known one that it continues, or `NEW`; see `growth`."""
-        grown = int(lengths.max() - self.lengths.max())
-        if grown < 0:
-            return torch.full((len(ids),), NEW)
-        before, after, real = self._aligned(ids, grown)
-        same = ((before[None] == after[:, None]) | ~real[None]).all(dim=2)
-        same &= lengths[:, None] == self.lengths[None] + grown
-        return same.long().argmax(dim=1).where(same.any(dim=1), NEW)
-
-    def _aligned(self, ids: Tensor, grown: int) -> tuple[Tensor, Tensor, Tensor]:
-        """Known ids, the same columns of the given ones, and which known ones are real."""
-        end = ids.shape[1] - grown
-        width = min(self.ids.shape[1], end)
-        begin = self.ids.shape[1] - width
-        return self.ids[:, begin:], ids[:, end - width : end], self.mask[:, begin:]
+        tokens = following.where(taken.any(dim=1, keepdim=True), -1)
+        self.ids = torch.cat([self.ids, tokens], dim=1)
+        self.lengths = (self.lengths + 1).where(self.lengths > 0, 0)
 
 
 def _widen(rows: Tensor, width: int) -> Tensor:
@@ -196,7 +149,7 @@ def _widen(rows: Tensor, width: int) -> Tensor:
 
 
 def from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
-    """The first ``width`` tokens of left-padded rows; whatever stands behind the end of a row."""
+    """The first ``width`` tokens ``[B, width]`` of left-padded rows; beyond a row's end, any id."""
     begin = rows.shape[1] - lengths
     return rows.gather(1, (begin[:, None] + torch.arange(width)).clamp(max=rows.shape[1] - 1))
 

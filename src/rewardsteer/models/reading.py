@@ -6,7 +6,6 @@ every token gets the state that its row alone would give it.
 """
 
 import functools
-import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import NamedTuple
 
@@ -15,12 +14,10 @@ from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
-from rewardsteer.models.capabilities import capability, same_changes
+from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
-
-logger = logging.getLogger(__name__)
 
 Rows = Sequence[Sequence[int]]
 
@@ -86,7 +83,7 @@ def read_rows(
         batch_tokens = tokens_together(model)
     limits = {"rows": batch_size, "tokens": batch_tokens}
     groups = _worth_sharing(prompts, responses) if share else []
-    if groups and not reads_on(model):
+    if groups and not supports_prefix_cache(model.backbone):
         groups = []
     yield from _shared(model, prompts, responses, groups, limits, ends=ends)
     shared = {row for group in groups for row in group}
@@ -106,12 +103,6 @@ def tokens_together(model: RewardModel) -> int:
     config = model.backbone.config.get_text_config(decoder=True)
     width = getattr(config, "intermediate_size", None) or 4 * config.hidden_size
     return min(max(_WIDEST // (width * model.backbone.dtype.itemsize), _LEAST), _MOST)
-
-
-def reads_on(model: RewardModel) -> bool:
-    """Whether completions read on from a cached prompt have the states of whole rows, found by
-    trying a few tokens once (recurrent layers and positions by column do not)."""
-    return capability(model.backbone, "shared prompts", lambda: _trial(model))
 
 
 def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
@@ -212,44 +203,3 @@ def _padded(rows: Rows) -> Tensor:
     for index, row in enumerate(rows):
         ids[index, : len(row)] = torch.tensor(row)
     return ids
-
-
-@torch.no_grad()
-def _trial(model: RewardModel) -> bool:
-    size = min(model.backbone.config.get_text_config(decoder=True).vocab_size, 97)
-    responses = [[token % size for token in row]
-                 for row in ([13, 17, 3], [19, 29, 41, 8], [37], [43, 6, 1])]
-    found, expected = [], []
-    # Texts that differ in the part that is read once.
-    for beginnings in ([[5, 11, 23, 7, 2], [31, 3, 9]], [[8, 61, 44, 7, 2], [12, 70, 9]]):
-        prompts = [[token % size for token in beginnings[row // 2]] for row in range(4)]
-        try:
-            ours, theirs = _both_ways(model, prompts, responses)
-        except (TypeError, ValueError, RuntimeError, IndexError, AttributeError) as error:
-            logger.debug("The trial of shared prompts failed: %s", error)
-            break
-        found.append(ours)
-        expected.append(theirs)
-    fits = len(found) == 2 and same_changes(
-        (found[0], found[1]), (expected[0], expected[1]), model.backbone.dtype
-    )
-    if not fits:
-        logger.debug(
-            "%s cannot read on from a shared prompt: rows are read whole",
-            type(model.backbone).__name__,
-        )
-    return fits
-
-
-def _both_ways(model: RewardModel, prompts: Rows, responses: Rows) -> tuple[Tensor, Tensor]:
-    """States of all responses, read on from shared prompts and read whole."""
-    limits: dict[str, int | None] = {"rows": None, "tokens": None}
-    whole = _padded([[*p, *r] for p, r in zip(prompts, responses, strict=True)])
-    plain = model.hidden_states(whole.to(model.device), None).float()
-    [read] = _shared(model, prompts, responses, [[0, 1], [2, 3]], limits)
-    ours, theirs = [], []
-    for place, row in enumerate(read.rows):
-        count, begin = len(responses[row]) + 1, len(prompts[row]) - 1
-        ours.append(read.hidden[place, :count].float())
-        theirs.append(plain[row, begin : begin + count])
-    return torch.cat(ours), torch.cat(theirs)

@@ -19,7 +19,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_of
-from rewardsteer.models.capabilities import reads_left_padded
+from rewardsteer.models.capabilities import supports_left_padding
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     VALUE_HEAD,
@@ -125,7 +125,7 @@ class RewardModel(nn.Module):
         """
         options: dict[str, Any] = {"use_cache": False}
         if attention_mask is not None and not bool(attention_mask[:, 0].all()) and (
-            not reads_left_padded(self.backbone)
+            not supports_left_padding(self.backbone)
         ):
             return self._from_the_left(input_ids, attention_mask)
         real = attention_mask if real is None else real

@@ -322,7 +322,7 @@ class Scorer:
         head = self.reward_model.head
         assert isinstance(head, VocabularyHead), "check_head() first"
         reader = cache if cache is not None else self.open()
-        return head.next_token(reader.sync(self.known.of(prefix_ids), attention_mask))
+        return head.next_token(reader.step(self.known.of(prefix_ids), attention_mask))
 
     @torch.no_grad()
     def candidates(
@@ -340,9 +340,9 @@ class Scorer:
         reader = cache if cache is not None else self.open()
         prefix_ids, head = self.known.of(prefix_ids), self.reward_model.head
         if isinstance(head, VocabularyHead):
-            rewards = head.next_token(reader.sync(prefix_ids, attention_mask))
+            rewards = head.next_token(reader.step(prefix_ids, attention_mask))
             return rewards.gather(1, candidate_ids.to(rewards.device))
-        return head.values(reader.probe(prefix_ids, attention_mask, candidate_ids))
+        return head.values(reader.score_candidates(prefix_ids, attention_mask, candidate_ids))
 
     @torch.no_grad()
     def prefix_values(
@@ -364,9 +364,9 @@ class Scorer:
         """
         ids, head = self.known.of(prefix_ids), self.reward_model.head
         if in_step:
-            states = cache.sync(ids, attention_mask)
+            states = cache.step(ids, attention_mask)
         else:
-            states = cache.visit(rows, ids, attention_mask, places=places)
+            states = cache.step_rows(rows, ids, attention_mask, places=places)
         if goal is not None:
             return goal.similarity(states[:, None], states)[:, 0]
         assert not isinstance(head, VocabularyHead), "check_head() first"

@@ -36,7 +36,7 @@ from rewardsteer.models.heads.vocabulary import RewardProjection
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import NEW
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
@@ -216,10 +216,10 @@ class _Both:
         self.seen = torch.empty(0, 0)
         self.states = torch.empty(0, 0)
 
-    def sync(self, ids: Tensor, mask: Tensor) -> None:
+    def step(self, ids: Tensor, mask: Tensor) -> None:
         """Read what is new."""
         marked = torch.cat([ids, ids + self._offset])
-        self.seen, self.states = ids, self.reader.sync(marked, torch.cat([mask, mask]))
+        self.seen, self.states = ids, self.reader.step(marked, torch.cat([mask, mask]))
 
     def half(self, values: Any, which: int) -> Any:
         """The policy's (0) or the reward model's (1)."""
@@ -229,7 +229,7 @@ class _Both:
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows; see `PrefixReader.select`."""
         count = len(self.reader.forwards) // 2
-        self.reader.select([*rows, *(NEW if row < 0 else row + count for row in rows)])
+        self.reader.select([*rows, *(EMPTY_ROW if row < 0 else row + count for row in rows)])
 
 
 class _PolicyHalf:
@@ -239,9 +239,9 @@ class _PolicyHalf:
         self._both, self._output = both, output
 
     @torch.no_grad()
-    def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """Logits ``[B, V]``."""
-        self._both.sync(prefix_ids, attention_mask)
+        self._both.step(prefix_ids, attention_mask)
         logits: Tensor = self._output(self._both.half(self._both.states, 0))
         return logits
 
@@ -268,7 +268,7 @@ class _RewardHalf:
     def __init__(self, both: _Both) -> None:
         self._both = both
 
-    def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """States ``[B, D]`` of the prefixes that the policy was asked about last."""
         assert torch.equal(prefix_ids, self._both.seen), "other prefixes than the policy's"
         states: Tensor = self._both.half(self._both.states, 1)

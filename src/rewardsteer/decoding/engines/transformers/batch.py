@@ -31,7 +31,7 @@ from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
-from rewardsteer.models.prefix_state import NEW, left_pad
+from rewardsteer.models.prefix_state import EMPTY_ROW, left_pad
 from rewardsteer.records import Cost
 
 
@@ -99,7 +99,7 @@ class Batch:
         names = [sample.name for sample in rows]
         prefix = self._prefix = Prefix(self._ids, self._mask, steps, names)
         self._weights.rows = [sample.weight for sample in rows]
-        self._logits = self._reader.sync(self._ids, self._mask)
+        self._logits = self._reader.step(self._ids, self._mask)
         self._scores = self._session.scores(prefix, self._logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
         check_numbers(self._logits, self._scores, prefix)
@@ -248,7 +248,7 @@ class Batch:
         """Rows that enter take the places of those that left, or come last. A place for which there
         is none goes to the last row: to move that one costs less than to close up."""
         coming = deque(
-            (NEW, _Seat(sample, length=len(sample.token_ids))) for sample in entering
+            (EMPTY_ROW, _Seat(sample, length=len(sample.token_ids))) for sample in entering
         )
         before = list(enumerate(self._seats))
         after: list[tuple[int, _Seat]] = []
@@ -264,7 +264,7 @@ class Batch:
             self._reader.select(places)
             self._session.select(places)
             for place, (origin, seat) in enumerate(after):
-                if origin == NEW:
+                if origin == EMPTY_ROW:
                     seat.reads = self._session.reads(place)
         self._seats = [seat for _, seat in after]
         held = {place: seat.sample.held for place, (_, seat) in enumerate(after)

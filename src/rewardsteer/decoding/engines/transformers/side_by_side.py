@@ -83,13 +83,13 @@ class _Pair:
         self._beside = ThreadPoolExecutor(1, thread_name_prefix="reward-model")
 
     @torch.no_grad()
-    def sync(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
+    def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
         """The policy's answer ``[B, V]``; the session has read the same prefixes by then."""
         before = torch.get_num_threads()
         reading = self._beside.submit(self._read, prefix_ids, attention_mask)
         torch.set_num_threads(self._ours)
         try:
-            logits = self._reader.sync(prefix_ids, attention_mask)
+            logits = self._reader.step(prefix_ids, attention_mask)
         finally:
             wait([reading])
             torch.set_num_threads(before)

@@ -5,7 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardsteer.models.growing_cache import GrowingCache
+from rewardsteer.models.preallocated_cache import PreallocatedCache
 
 LAYERS, HEADS, SIZE = 2, 3, 4
 
@@ -24,7 +24,7 @@ def add(cache, new):
 
 
 def made(new):
-    cache = GrowingCache()
+    cache = PreallocatedCache()
     add(cache, new)
     return cache
 
@@ -102,7 +102,7 @@ def test_any_sequence_of_operations_equals_plain_copies(data):
             case 1:
                 left = draw(0, width - 1)
                 right = draw(0, width - 1 - left)
-                cache.cut(left=left, right=right)
+                cache.crop_columns(left=left, right=right)
                 plain.cut(left, right)
             case 2:
                 chosen = data.draw(st.lists(st.integers(-1, rows - 1), min_size=1, max_size=6))
