@@ -189,7 +189,8 @@ def _try_prefix_cache(module: Any) -> bool:
     if not fits:
         logger.warning(
             "%s cannot continue from a cache of keys and values: rows are read whole, at every "
-            "step of decoding too, which gives the same answers more slowly.", type(module).__name__,
+            "step of decoding too, which gives the same answers more slowly.",
+            type(module).__name__,
         )
     return fits
 

@@ -104,6 +104,12 @@ class PreallocatedCache(DynamicCache):
 
     It is made without the model's configuration, so every layer keeps all columns, and layers with
     sliding windows can be cropped too; their masks still hide what lies outside the window.
+
+    transformers' `DynamicCache` copies everything for each of these operations, and `StaticCache`
+    has neither new rows nor fewer columns. Milliseconds at 350 tokens, a Llama of 8 layers x 512,
+    8 and 64 rows, one thread of a shared CPU (``python -m benchmarks.caches``): a decoding step
+    with its forward pass takes 86 and 194 (`DynamicCache` 102 and 857, `StaticCache` 92 and 278), a
+    new row 3 and 2 (43 and 533), a reordered row 16 and 6 (53 and 422), going back 0.04 (0.03).
     """
 
     def __init__(self) -> None:
