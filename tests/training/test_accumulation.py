@@ -10,6 +10,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.objectives.reduce import global_mean, noting_counts, of_update, within_update
+from rewardsteer.tensors import TokenStates
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from tests.fakes import character_tokenizer, save_tiny
@@ -133,9 +134,20 @@ def test_draws_change_from_update_to_update_and_not_with_their_company(base):
     _, (whole,) = batches_of("future", [8])
     model = RewardModel.from_base(base, HeadConfig(kind="scalar"))
 
+    class Recorded(TokenStates):
+        def at(self, rows, columns):
+            seen[rows, columns] = True
+            return super().at(rows, columns)
+
     def marked(batch, draw):
-        batch.draw = draw
-        return objective.looks_at(batch)
+        nonlocal seen
+        batch.draw, seen = draw, torch.zeros_like(batch.response_mask)
+        output = model(batch)
+        output.states = Recorded(output.states.flat, output.states.index)
+        objective(output, batch)
+        return seen
+
+    seen = None
 
     assert torch.equal(marked(first, "0/3"), marked(first, "0/3"))
     assert not torch.equal(marked(first, "0/3"), marked(first, "0/4"))

@@ -30,4 +30,7 @@ def test_nothing_has_changed(worlds, tmp_path, kind, name):
             assert line[field] == close, field
     assert found["weights"].keys() == known["weights"].keys()
     for weight, (shape, dtype, mean) in known["weights"].items():
-        assert found["weights"][weight] == [shape, dtype, pytest.approx(mean, rel=1e-5)]
+        # Attention does not depend on the biases of keys, a third of this vector: their gradient is
+        # rounding alone, which Adam scales up to whole steps.
+        close = pytest.approx(mean, rel=1e-2 if weight.endswith("c_attn.bias") else 1e-5)
+        assert found["weights"][weight] == [shape, dtype, close]

@@ -143,8 +143,8 @@ def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, mo
     real = RewardModel.forward
     calls = []
 
-    def poisoned(self, batch, then=None, *, looks_at=None):
-        output = self._read(batch, looks_at)
+    def poisoned(self, batch, then=None):
+        output = self._read(batch)
         calls.append(1)
         if len(calls) == 3:
             output.sequence_rewards = output.sequence_rewards * float("nan")

@@ -69,12 +69,6 @@ def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
     return known[key]
 
 
-def shares_capabilities(view: Any, backbone: Any) -> None:
-    """A view of a backbone can do what the backbone can; it is not tried by itself."""
-    supports_left_padding(backbone)
-    _known[view] = _known[backbone]
-
-
 @torch.no_grad()
 def disagreement(
     fast: Callable[[int], Tensor], plain: Callable[[int], Tensor], dtype: torch.dtype

@@ -15,7 +15,6 @@ from transformers.cache_utils import DynamicCache
 
 from rewardsteer.models.batching import batches
 from rewardsteer.models.capabilities import supports_prefix_cache
-from rewardsteer.models.last_layer import at_ends, takes_ends
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 
@@ -37,8 +36,7 @@ class Read(NamedTuple):
     Attributes:
         rows: their numbers.
         ids: ``[R, T]`` the columns that were read, padded on the right: whole rows, or, where
-            prompts are shared, the prompt's last token and the response; of the ends alone, the
-            last two.
+            prompts are shared, the prompt's last token and the response.
         hidden: ``[R, T, D]`` states of these columns.
         begins: ``[R]`` column of each row's first response token, or the first one there is.
         last: ``[R]`` column of its last token.
@@ -66,7 +64,7 @@ class Read(NamedTuple):
 
 def read_rows(
     model: RewardModel, prompts: Rows, responses: Rows, *, batch_size: int | None,
-    batch_tokens: int | None, share: bool, ends: bool = False,
+    batch_tokens: int | None, share: bool,
 ) -> Iterator[Read]:
     """Read all rows, each once, in batches of similar length.
 
@@ -77,7 +75,6 @@ def read_rows(
         batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
             quarter. None: no limit beside ``batch_size``; without that `tokens_together`.
         share: read the prompt of several rows once, where that saves enough and the model can.
-        ends: only the last two columns of each row are needed.
     """
     if batch_size is None and batch_tokens is None:
         batch_tokens = tokens_together(model)
@@ -85,7 +82,7 @@ def read_rows(
     groups = _worth_sharing(prompts, responses) if share else []
     if groups and not supports_prefix_cache(model.backbone):
         groups = []
-    yield from _shared(model, prompts, responses, groups, limits, ends=ends)
+    yield from _shared(model, prompts, responses, groups, limits)
     shared = {row for group in groups for row in group}
     alone = [row for row in range(len(prompts)) if row not in shared]
     lengths = [len(prompts[row]) + len(responses[row]) for row in alone]
@@ -93,7 +90,7 @@ def read_rows(
         rows = [alone[place] for place in batch]
         ids = _padded([[*prompts[row], *responses[row]] for row in rows]).to(model.device)
         begins = [len(prompts[row]) for row in rows]
-        yield _read(model, rows, ids, _whole, begins, responses, ends=ends)
+        yield _read(model, rows, ids, _whole, begins, responses)
 
 
 def tokens_together(model: RewardModel) -> int:
@@ -121,7 +118,7 @@ def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
 
 def _shared(
     model: RewardModel, prompts: Rows, responses: Rows, groups: Sequence[list[int]],
-    limits: dict[str, int | None], *, ends: bool = False,
+    limits: dict[str, int | None],
 ) -> Iterator[Read]:
     # The prompt's last token is read with each response: its state gives the first token's reward.
     lengths = [len(prompts[group[0]]) - 1 for group in groups]
@@ -135,7 +132,7 @@ def _shared(
             places = torch.tensor([members[item][1] for item in batch], device=model.device)
             ids = _padded([[prompts[row][-1], *responses[row]] for row in rows]).to(model.device)
             states = functools.partial(_read_on, cached=cached, mask=mask, places=places)
-            yield _read(model, rows, ids, states, [1] * len(rows), responses, ends=ends)
+            yield _read(model, rows, ids, states, [1] * len(rows), responses)
 
 
 def _read_beginnings(
@@ -180,21 +177,11 @@ def _read_on(
 
 def _read(
     model: RewardModel, rows: list[int], ids: Tensor,
-    states: Callable[[RewardModel, Tensor], Tensor], begins: Sequence[int], responses: Rows, *,
-    ends: bool,
+    states: Callable[[RewardModel, Tensor], Tensor], begins: Sequence[int], responses: Rows,
 ) -> Read:
     first = torch.tensor(begins, device=ids.device)
     last = first + torch.tensor([len(responses[row]) for row in rows], device=ids.device) - 1
-    if not ends:
-        return Read(rows, ids, states(model, ids), first, last)
-    start = (last - 1).clamp(min=0)
-    columns = torch.stack([start, (start + 1).clamp(max=ids.shape[1] - 1)], dim=1)
-    hidden = states(at_ends(model, columns, ids.shape[1]) if takes_ends(model) else model, ids)
-    places = torch.arange(len(rows), device=ids.device)[:, None]
-    return Read(
-        rows, ids[places, columns], hidden[places, columns], (first - start).clamp(min=0),
-        last - start,
-    )
+    return Read(rows, ids, states(model, ids), first, last)
 
 
 def _padded(rows: Rows) -> Tensor:

@@ -32,7 +32,6 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
 from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
 from rewardsteer.models.heads.vocabulary import VocabularyHead, count_tokens
-from rewardsteer.models.last_layer import at_places
 from rewardsteer.models.loading import (
     check_scalar,
     load_base,
@@ -178,18 +177,14 @@ class RewardModel(nn.Module):
         return list(self.carrier._no_split_modules or ())
 
     def forward(
-        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None, *,
-        looks_at: Tensor | None = None,
+        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None
     ) -> RewardOutput | T:
         """Rewards and hidden states of every row; see `RewardOutput` for shapes.
 
         With ``then``, what it makes of them. Training computes its loss there: wrappers that shard
         parameters or reduce gradients see all reading of the parameters and its result.
-
-        With ``looks_at`` ``[R, T]``, of a model that `takes_ends`, no more than rewards of whole
-        rows and the states of the tokens that it marks.
         """
-        output = self._read(batch, looks_at)
+        output = self._read(batch)
         return output if then is None else then(output, batch)
 
     def _states(self, batch: PairBatch) -> TokenStates:
@@ -201,26 +196,8 @@ class RewardModel(nn.Module):
         states = self.hidden_states(batch.input_ids, mask, real=batch.attention_mask)
         return TokenStates.of(states)
 
-    def _states_at(self, batch: PairBatch, mask: Tensor) -> TokenStates:
-        """States of the tokens that are marked ``[R, T]``; the others are nowhere."""
-        if batch.packing is None:
-            index = torch.arange(mask.numel(), device=mask.device).view(mask.shape)
-        else:
-            index = batch.packing.index
-        places, found = index[mask].unique(return_inverse=True)
-        flat = at_places(self, places)._states(batch).flat[places]
-        index = torch.full_like(batch.input_ids, len(places))
-        index[mask] = found
-        return TokenStates(flat, index)
-
-    def _read(self, batch: PairBatch, looks_at: Tensor | None) -> RewardOutput:
-        head, last = self.head, batch.last_positions
-        if looks_at is None:
-            states = self._states(batch)
-        else:
-            # And where `rewards` looks for those of whole rows.
-            ends = last if isinstance(head, ScalarHead) else (last - 1).clamp(min=0)
-            states = self._states_at(batch, looks_at.scatter(1, ends[:, None], True))
+    def _read(self, batch: PairBatch) -> RewardOutput:
+        head, last, states = self.head, batch.last_positions, self._states(batch)
 
         def rewards(rows: Tensor, columns: Tensor) -> Tensor:
             if isinstance(head, ScalarHead):

@@ -183,7 +183,6 @@ class Scorer:
         head = self.reward_model.head
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens,
-            ends=not self.autoregressive,
         ):
             if self.autoregressive:
                 whole = self._token_rewards(read)
@@ -376,16 +375,15 @@ class Scorer:
     def read(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None, first_row: int = 0,
-        ends: bool = False,
     ) -> Iterator[Read]:
-        """Read all rows in batches of similar length; arguments as in `token_scores`, how many rows
-        came before these, for messages, and whether the last two columns of each are enough."""
+        """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
+        rows came before these, for messages."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check_lengths(lengths, first_row)
         yield from read_rows(
             self.reward_model, self.known.of_rows(prompt_ids), self.known.of_rows(response_ids),
             batch_size=batch_size,
-            batch_tokens=batch_tokens, share=self.share_prompts, ends=ends,
+            batch_tokens=batch_tokens, share=self.share_prompts,
         )
 
     def _check_lengths(self, lengths: Sequence[int], first_row: int) -> None:

@@ -34,8 +34,6 @@ class Objective:
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
         reading: what the rewards of a model so trained mean: ``value`` or ``log_probability``.
-        looks_at: beside the rewards of whole rows, it looks at the states of those tokens of a
-            batch that this marks ``[R, T]``, and at nothing else of the output; None: anywhere.
     """
 
     name: str
@@ -44,16 +42,10 @@ class Objective:
     needs: frozenset[str] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
-    looks_at: Callable[[PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability"] = "value"
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)
-
-
-def nowhere(batch: PairBatch) -> Tensor:
-    """No token of a batch ``[R, T]``."""
-    return torch.zeros_like(batch.response_mask)
 
 
 def split_pairs(rewards: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:

@@ -3,7 +3,6 @@
 from rewardsteer.objectives.base import (
     Objective,
     ObjectiveResult,
-    nowhere,
     prefer,
     split_pairs,
 )
@@ -32,5 +31,4 @@ def build(center_coefficient: float = 0.0) -> Objective:
     return Objective(
         "bradley_terry",
         lambda output, batch: bradley_terry(output, batch, center_coefficient=center_coefficient),
-        looks_at=nowhere,
     )

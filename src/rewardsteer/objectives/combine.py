@@ -1,7 +1,7 @@
 """Weighted sums of objectives: ``bradley_terry + 0.5 · max_constraint``."""
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
 
 import torch
 
@@ -47,7 +47,6 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),
-        looks_at=_all_looks([term.looks_at for term, _ in terms]),
     )
 
 
@@ -67,12 +66,3 @@ def _named_apart(metrics: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str,
         name if count[name] == 1 else f"{term}/{name}": value
         for term, own in metrics.items() for name, value in own.items()
     }
-
-
-def _all_looks(
-    several: Sequence[Callable[[PairBatch], torch.Tensor] | None],
-) -> Callable[[PairBatch], torch.Tensor] | None:
-    known = [one for one in several if one is not None]
-    if len(known) < len(several):
-        return None
-    return lambda batch: torch.stack([one(batch) for one in known]).any(dim=0)

@@ -15,7 +15,6 @@ from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import Config, load_config
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
-from rewardsteer.objectives.counting import SeenStates
 from rewardsteer.objectives.positions import (
     RowDraws,
     Spans,
@@ -26,7 +25,6 @@ from rewardsteer.objectives.positions import (
 from rewardsteer.objectives.reduce import (
     gather_rows,
     global_mean,
-    noting_counts,
     of_update,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
@@ -135,15 +133,6 @@ def _draws(batch: PairBatch, seed: int) -> RowDraws:
         rows = [row[mask.bool()].tolist() for row, mask in zip(ids, real, strict=True)]
         names = ["/".join(map(str, row)) for row in rows]
     return RowDraws([zlib.crc32(f"{seed}/{batch.draw}/{name}".encode()) for name in names])
-
-
-@torch.no_grad()
-def looks_at(batch: PairBatch, options: GoalContrastiveConfig) -> Tensor:
-    """The tokens ``[2B, T]`` whose states the loss on a batch reads, known before they are."""
-    seen = SeenStates(batch)
-    with noting_counts():
-        _FORMS[options.form](seen, batch, options, _draws(batch, options.seed))
-    return seen.mask
 
 
 def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
@@ -315,5 +304,4 @@ def build(**options: Any) -> Objective:
         "goal_contrastive",
         lambda output, batch: goal_contrastive(output, batch, config),
         needs=frozenset({"states"}),
-        looks_at=lambda batch: looks_at(batch, config),
     )

@@ -14,10 +14,8 @@ from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
-from rewardsteer.models.last_layer import takes_ends
 from rewardsteer.models.packing import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.router import router_coefficient
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
 from rewardsteer.objectives.combine import combine
@@ -166,7 +164,6 @@ def fit(
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
         spike=log.spike,
-        looks_at=_looks_at(objective, model),
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
@@ -210,14 +207,6 @@ def _resume_from(out: Path, resume: bool, wanted: Path | None) -> Path | None:
                 logger.warning("deleting %s, which comes after %s", folder, wanted)
                 shutil.rmtree(folder)
     return wanted
-
-
-def _looks_at(objective: Objective, model: RewardModel) -> Any:
-    """Where the objective looks, for a model that can be read there alone. A router loss is one of
-    all tokens."""
-    if not objective.looks_at or router_coefficient(model.backbone) or not takes_ends(model):
-        return None
-    return objective.looks_at
 
 
 def _rewind(trainer: RewardTrainer, phase: str) -> None:

@@ -46,7 +46,6 @@ class RewardTrainer(Trainer):
         resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
         spike: see `watch.Spikes`; None: no loss stands out.
-        looks_at: where the objective looks, for a model that can be read so; None: anywhere.
         options: passed on to `transformers.Trainer`.
     """
 
@@ -58,8 +57,7 @@ class RewardTrainer(Trainer):
         self, *, objective: Objective, eval_collator: PairCollator,
         order: RowBatches | LengthBatches, log_lines: Path, resume_from: Path | None = None,
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
-        spike: float | None = None, looks_at: Callable[[PairBatch], Tensor] | None = None,
-        **options: Any,
+        spike: float | None = None, **options: Any,
     ) -> None:
         super().__init__(compute_metrics=pair_metrics, **options)
         keep_outputs_wide(self.accelerator)
@@ -69,9 +67,6 @@ class RewardTrainer(Trainer):
         self.eval_collator = eval_collator
         self.order = order
         self.log_lines = log_lines
-        # ZeRO-3 keeps its accounts of a layer in the layer itself, which a view does not share.
-        plugin = self.accelerator.state.deepspeed_plugin
-        self.looks_at = looks_at if plugin is None or plugin.zero_stage < 3 else None
         self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
         self.interval = Interval(self.args.device)
@@ -128,9 +123,8 @@ class RewardTrainer(Trainer):
         """
         batch = to_batch(inputs)
         batch.draw = f"{self.args.seed}/{self.state.global_step}"
-        looks_at = None if self.looks_at is None else self.looks_at(batch)
         with within_update(num_items_in_batch):
-            result, suspects = model(batch, self._judge, looks_at=looks_at)
+            result, suspects = model(batch, self._judge)
         self._read += [] if batch.aside else batch.row_ids
         self._losses.add(result.loss, [] if batch.aside else batch.row_ids, suspects)
         if len(self._losses) >= self._batches:
