@@ -54,6 +54,7 @@ class Comparison(Record):
         source: name of the data source.
         subset: category within the source, for metrics by subset.
         tools: functions that the prompt's chat template lists, as JSON schemas; None without.
+        extras: further numbers by name (a score, a label); they reach `PairBatch.extras` unchanged.
         place: file and row it was read from, for messages; "" when unknown.
     """
 
@@ -65,6 +66,7 @@ class Comparison(Record):
     source: str = ""
     subset: str = ""
     tools: list[dict[str, Any]] | None = None
+    extras: dict[str, float] = Field(default_factory=dict)
     place: str = Field("", exclude=True)
 
 

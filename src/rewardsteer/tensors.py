@@ -53,6 +53,8 @@ class PairBatch:
             objective looks at; all False when no prefixes were drawn.
         margin: ``[B]``, in reward units.
         row_ids: the B comparisons' ids, for messages.
+        extras: ``[B]`` each, the numbers that a data source gave its rows under further names; NaN
+            where a row has none of that name.
         paired: whether the rejected rows are there.
         right_padded: whether all padding is on the right; then, under causal attention, no real
             token sees any and the mask may go.
@@ -70,6 +72,7 @@ class PairBatch:
     prefix_mask: Tensor
     margin: Tensor
     row_ids: list[str] = field(default_factory=list)
+    extras: dict[str, Tensor] = field(default_factory=dict)
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None

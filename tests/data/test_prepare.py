@@ -4,10 +4,12 @@ import json
 
 import pytest
 
+from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.store import load_manifest, load_set
 from rewardsteer.errors import ConfigError, DataError, OutputError
+from rewardsteer.records import Comparison
 from tests.fakes import character_tokenizer
 
 
@@ -144,3 +146,36 @@ def test_damaged_prepared_folder_is_named(tmp_path):
         load_manifest(tmp_path)
     with pytest.raises(DataError, match="not there"):
         load_set(tmp_path, "train", "full")
+
+
+def graded_by_age(split, *, path=None, reading=None, rows=8):
+    """A source of one's own: one file, named by its place, with numbers that nobody else knows."""
+    for index in range(rows):
+        yield Comparison(
+            id=f"{split}{index}", prompt=f"{split} {index}", chosen="good", rejected="bad",
+            extras={"age": index / 2} if index else {"score": 3.0},
+        )
+
+
+def test_numbers_of_a_source_elsewhere_travel_to_the_batch(tmp_path):
+    settings = DataConfig.model_validate({"source": f"{__name__}:graded_by_age"})
+    tokenizer = character_tokenizer()
+    prepare(settings, tokenizer, tmp_path / "out")
+    for name in ("full", "partial"):
+        rows = sorted(load_set(tmp_path / "out", "train", name), key=lambda row: row["id"])[:3]
+        batch = to_batch(PairCollator(tokenizer.pad_token_id)(rows))
+        assert batch.extras["age"][1:].tolist() == [0.5, 1.0]
+        assert batch.extras["score"][0] == 3.0
+        assert batch.extras["age"][0].isnan()
+        assert batch.extras["score"][1:].isnan().all()
+
+
+def test_columns_of_numbers_are_named(tmp_path):
+    path = write(tmp_path / "a.jsonl", [row | {"weight": "0.25"} for row in pairs(8)])
+    source = {"name": "pairs", "path": path, "options": {"extras": ["weight"]}}
+    prepare(DataConfig.model_validate({"source": source}), character_tokenizer(), tmp_path / "out")
+    assert {row["weight"] for row in load_set(tmp_path / "out", "train", "full")["extras"]} == {.25}
+    source["options"]["extras"] = ["height"]
+    with pytest.raises(DataError, match=r"line 1: expected the field\(s\) height"):
+        prepare(DataConfig.model_validate({"source": source}), character_tokenizer(),
+                tmp_path / "other")

@@ -67,6 +67,7 @@ class PairCollator:
             "prefix_mask": prefix_mask,
             "margin": torch.tensor([float(row.get("margin") or 0.0) for row in rows]),
             "row_ids": [str(row.get("id", "")) for row in rows],
+            "extras": _extras(rows),
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
             "packing": None if aside else self._pack(whole, starts, width, len(rows)),
@@ -94,6 +95,16 @@ class PairCollator:
         if self.prefixes is None or (self.prefixes == "chosen_lengths" and side != "chosen_ids"):
             return []
         return list(row[self.prefixes])
+
+
+def _extras(rows: Sequence[Row]) -> dict[str, Tensor]:
+    found = [row.get("extras") or {} for row in rows]
+    names = sorted({name for extras in found for name in extras})
+    numbers = {name: [extras.get(name) for extras in found] for name in names}
+    return {
+        name: torch.tensor([float("nan") if value is None else value for value in values])
+        for name, values in numbers.items()
+    }
 
 
 def to_batch(inputs: Mapping[str, Any]) -> PairBatch:

@@ -83,7 +83,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
     rows = sum(len(chosen.rows) for chosen in selections.values())
     work = Work(
         config, segmented(tokenizer) if rows >= _WORTH_A_TRIAL else tokenizer, spool.path,
-        spool.begins, selections, held / "data",
+        spool.begins, selections, sorted(spool.extras), held / "data",
     )
     with _progress("tokenizing", rows) as advance:
         shards = write_shards(work, config.num_proc or _processors(), advance)

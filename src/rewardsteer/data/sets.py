@@ -25,13 +25,15 @@ class Prepared(NamedTuple):
 
 
 def set_tables(
-    rows: Sequence[Prepared], *, start: int, count: int | None, seed: int
+    rows: Sequence[Prepared], *, start: int, count: int | None, seed: int,
+    extras: Sequence[str] = (),
 ) -> dict[str, Any]:
     """The tables of the three sets (see `rewardsteer.data.store`), one row a comparison.
 
     Args:
         rows: the comparisons.
         start, count, seed: of the prefixes; see `partial_row`.
+        extras: names of the rows' further numbers; without any there is no such column.
     """
     import pyarrow as pa
 
@@ -48,6 +50,9 @@ def set_tables(
     prompt_ids, chosen_ids, rejected_ids = (
         pa.array([pair[place] for pair in pairs], ids) for place in (1, 2, 3)
     )
+    numbers = [pa.array([row.comparison.extras.get(name) for row in rows], pa.float64())
+               for name in extras]
+    further = {"extras": pa.StructArray.from_arrays(numbers, names=list(extras))} if extras else {}
     lengths = [prefix_lengths(pair, start=start, count=count, seed=seed) for pair in pairs]
     return {
         "full": pa.table({
@@ -56,12 +61,13 @@ def set_tables(
             "source": texts([row.comparison.source for row in rows]),
             "subset": texts([row.comparison.subset for row in rows]),
             "prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids,
+            **further,
         }),
         "partial": pa.table({
             "id": key, "prompt_ids": prompt_ids, "chosen_ids": chosen_ids,
             "rejected_ids": rejected_ids, "margin": margin,
             "chosen_lengths": pa.array([one for one, _ in lengths], ids),
-            "pair_lengths": pa.array([both for _, both in lengths], ids),
+            "pair_lengths": pa.array([both for _, both in lengths], ids), **further,
         }),
         "sft": pa.table({
             "id": key, "prompt": prompt, "label": chosen, "prompt_ids": prompt_ids,

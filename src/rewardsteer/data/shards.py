@@ -41,6 +41,7 @@ class Work(NamedTuple):
         tokenizer: of the model, or one that gives the same ids.
         spool: the file of rows; ``begins``: where each begins.
         selections: the rows of each split.
+        extras: names of the rows' further numbers.
         out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
     """
 
@@ -49,6 +50,7 @@ class Work(NamedTuple):
     spool: Path
     begins: np.ndarray
     selections: dict[str, Selection]
+    extras: Sequence[str]
     out: Path
 
 
@@ -161,7 +163,8 @@ def _write(work: Work, split: str, number: int, progress: Callable[[int], None])
                 if _fits(row.pair, config.max_length, dropped, long)
             ]
             tables = set_tables(
-                rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed
+                rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed,
+                extras=work.extras,
             )
             _digest(digest, tables)
             for name, table in tables.items():
@@ -232,8 +235,9 @@ def _digest(digest: Any, tables: dict[str, Any]) -> None:
     """Add the rows of the full and partial sets; those of the SFT set are among them."""
     import pyarrow as pa
 
-    columns = {f"{name}/{column}": tables[name][column].combine_chunks()
-               for name in ("full", "partial") for column in tables[name].column_names
+    flat = {name: tables[name].flatten() for name in ("full", "partial")}
+    columns = {f"{name}/{column}": flat[name][column].combine_chunks()
+               for name in flat for column in flat[name].column_names
                if name == "full" or column.endswith("lengths")}
     for name, column in columns.items():
         digest.update(name.encode())

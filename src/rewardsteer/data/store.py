@@ -2,9 +2,10 @@
 
     DATA/manifest.json
     DATA/{train,test}/full.parquet      id, prompt, chosen, rejected, margin, source, subset and
-                                        prompt_ids, chosen_ids, rejected_ids (end-of-text included)
+                                        prompt_ids, chosen_ids, rejected_ids (end-of-text included);
+                                        extras, where a source gives further numbers
     DATA/{train,test}/partial.parquet   id, prompt_ids, chosen_ids, rejected_ids, margin,
-                                        chosen_lengths, pair_lengths
+                                        chosen_lengths, pair_lengths, extras
     DATA/{train,test}/sft.parquet       id, prompt, label, prompt_ids, label_ids
 
 Large sets lie in several files, ``full-00000-of-00012.parquet`` and so on.

@@ -1,10 +1,10 @@
 """Anybody's pairs: any file or hub name, TRL's forms, a field mapping, an optional margin."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import require
+from rewardsteer.data.sources.files import require, well_formed
 from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
@@ -16,7 +16,7 @@ _PARTED = ("error", "first", "drop")
 def load(
     split: str, *, path: str | None = None, name: str | None = None,
     fields: Mapping[str, str] | None = None, identical: str = "error", parted: str = "error",
-    reading: Reading | None = None,
+    extras: Sequence[str] = (), reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """Comparisons in TRL's forms: explicit prompt, implicit prompt (``chosen`` and ``rejected``
     are whole conversations or texts), plain or conversational; in LLaMA-Factory's and ShareGPT's.
@@ -29,6 +29,7 @@ def load(
         identical: what to do when chosen equals rejected: ``error`` or ``drop``.
         parted: what to do when chosen and rejected part before the last turn: ``error``, ``first``
             (compare the first answers that differ) or ``drop``.
+        extras: further columns of numbers, kept for the objective (see `Comparison`).
         reading: see `Reading`.
 
     Raises:
@@ -53,6 +54,11 @@ def load(
             comparison = from_conversations(
                 row, place, id=_id(row, f"pairs-{split}-{index}"), source="pairs", parted=parted,
             )
+            if comparison is not None and extras:
+                require(raw, list(extras), place)
+                with well_formed(place):
+                    numbers = {name: float(raw[name]) for name in extras}
+                comparison = comparison.model_copy(update={"extras": numbers})
             if comparison is None:
                 reading.skip("that part before the last turn")
             elif comparison.chosen == comparison.rejected and identical == "error":
