@@ -23,7 +23,7 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.packing import packing_refusal
+from rewardsteer.models.packing.choose import why_not_packable
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
@@ -93,7 +93,7 @@ def _train(base: Path, head: str) -> list[float]:
 
 
 def _packed(base: Path) -> str:
-    refusal = packing_refusal(RewardModel.from_base(base, HeadConfig()).eval(), 20)
+    refusal = why_not_packable(RewardModel.from_base(base, HeadConfig()).eval(), 20)
     return "yes" if refusal is None else refusal
 
 

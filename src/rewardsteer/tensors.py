@@ -27,7 +27,7 @@ class Packing:
             one at a row's beginning). A place sees its own block and its parent.
         index: ``[R, T]`` place (row · W + column) of each token of the batch; 0 on padding.
         segments: ``[S, 5]`` int, the same as blocks and parents for an attention that computes one
-            run of tokens after the other (`rewardsteer.kernels.segment_attention`): row, first
+            run of tokens after the other (`rewardsteer.models.packing.segments`): row, first
             column, the one after the last, and the same two of the beginning. None: attention
             takes a mask.
     """

@@ -4,12 +4,12 @@ import pytest
 import torch
 
 from rewardsteer.data.collate import PairCollator
-from rewardsteer.models.packing import choose_packing, packed_attention
+from rewardsteer.models.packing.choose import choose_packing, packed_attention
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.config import TermConfig, TrainConfig
 from rewardsteer.training.fit import build_objective
 from rewardsteer.training.run import train
-from tests.kernels.test_pair_packing import build
+from tests.models.test_packing import build
 from tests.objectives.test_objectives import rows
 from tests.training.engines import make_world, settings
 from tests.training.test_operators import MASK, TERMS
@@ -52,7 +52,7 @@ def test_losses_and_gradients_are_those_of_the_cpu(head, name, costs):
 
 def test_segments_are_not_chosen():
     model = build("llama", "scalar", torch.float32, "sdpa").cuda()
-    assert choose_packing(model, 9).call is None
+    assert choose_packing(model, 9).per_kernel_call is None
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])

@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from benchmarks.tiny import save_tiny, tiny_model
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import PackingCosts
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.router import router_coefficient
 from rewardsteer.training.config import TrainConfig

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import PackingCosts
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.autoregressive import autoregressive, response_log_probabilities
 from rewardsteer.tensors import RewardOutput, TokenStates

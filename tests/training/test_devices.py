@@ -8,12 +8,12 @@ import torch
 from datasets import Dataset
 
 from rewardsteer import devices
-from rewardsteer.models.packing import choose_packing
+from rewardsteer.models.packing.choose import choose_packing
 from rewardsteer.training import arguments as module
 from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.trainer import RewardTrainer
-from tests.kernels.test_pair_packing import build
+from tests.models.test_packing import build
 
 
 def make(tmp_path, **options):
@@ -24,9 +24,9 @@ def make(tmp_path, **options):
 
 def test_segments_are_for_the_device_that_batches_are_read_on():
     model = build("llama", "scalar", torch.float32, "sdpa")
-    assert choose_packing(model, 9, torch.device("cpu")).call is not None
+    assert choose_packing(model, 9, torch.device("cpu")).per_kernel_call is not None
     for kind in ("cuda", "mps", "xpu"):
-        assert choose_packing(model, 9, torch.device(kind)).call is None
+        assert choose_packing(model, 9, torch.device(kind)).per_kernel_call is None
 
 
 def test_packing_is_chosen_for_where_the_trainer_puts_the_model(monkeypatch, tmp_path):

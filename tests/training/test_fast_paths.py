@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from rewardsteer.kernels.segment_attention import segment_attention
 from rewardsteer.models import attention, packing
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import VocabularyHead
+from rewardsteer.models.packing.segments import segment_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit

@@ -5,13 +5,13 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import PackingCosts
-from rewardsteer.models.packing import packed_attention
+from rewardsteer.models.packing.choose import packed_attention
+from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.objectives.positions import RowDraws, Spans, draw, draw_future
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
-from tests.kernels.test_pair_packing import build
+from tests.models.test_packing import build
 from tests.objectives.test_objectives import rows
 from tests.training.operators import Recorder, without_kernel
 

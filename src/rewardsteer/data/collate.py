@@ -2,15 +2,25 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
-from rewardsteer.data.packing import PackingCosts, pack
 from rewardsteer.tensors import Packing, PairBatch
 
 Row = Mapping[str, Any]
+
+
+class Packer(Protocol):
+    """What lays several rows out as one; see `rewardsteer.models.packing.plan.PackingCosts`."""
+
+    def pack(
+        self, rows: Sequence[Sequence[int]], pairs: Sequence[Sequence[int]], *,
+        starts: Sequence[int], width: int, padding: int,
+    ) -> dict[str, Tensor] | None:
+        """The fields of a `rewardsteer.tensors.Packing`, or None where padding is cheaper."""
+        ...
 
 
 @dataclass
@@ -23,15 +33,14 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint) or ``pair_lengths`` (PARGS); None marks none.
-        packing: what attention costs; batches are then also packed where that saves time. None:
-            never.
+        packing: packs batches where that saves time; None: they are padded.
     """
 
     pad_token_id: int
     padding_side: Literal["right", "left"] = "right"
     paired: bool = True
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
-    packing: PackingCosts | None = None
+    packing: Packer | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
@@ -86,9 +95,8 @@ class PairCollator:
             return None
         # Row i and row i + B are the two responses to a prompt.
         pairs = [list(range(row, len(whole), count)) for row in range(count)]
-        return pack(
-            whole, pairs, starts=starts, width=width, costs=self.packing,
-            padding=self.pad_token_id,
+        return self.packing.pack(
+            whole, pairs, starts=starts, width=width, padding=self.pad_token_id
         )
 
     def _lengths(self, row: Row, side: str) -> list[int]:

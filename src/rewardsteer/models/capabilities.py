@@ -71,24 +71,28 @@ def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
 
 @torch.no_grad()
 def disagreement(
-    fast: Callable[[int], Tensor], plain: Callable[[int], Tensor], dtype: torch.dtype
+    fast: Callable[[int], Tensor], plain: Callable[[int], Tensor], dtype: torch.dtype,
+    what: str = "the fast path",
 ) -> str | None:
     """Why the answers of a fast path to two texts are not those of plain reading; None if they are.
+
+    The sentence goes on from the name of the model.
 
     Args:
         fast, plain: answers to text 0 or 1. The texts differ in what a wrong fast path would lose,
             or would see though it should not.
         dtype: that the model computes in.
+        what: the fast path's name.
     """
     expected = plain(0).float(), plain(1).float()
     try:
         found = fast(0).float(), fast(1).float()
     except _REFUSALS as error:
         logger.debug("The model refuses a fast path: %s", error)
-        return f"refused ({error})"
+        return f"refuses {what} ({error})"
     if any(one.shape != other.shape for one, other in zip(found, expected, strict=True)):
-        return "other shapes"
-    return None if same_changes(found, expected, dtype) else "other states"
+        return f"gives other shapes under {what}"
+    return None if same_changes(found, expected, dtype) else f"gives other states under {what}"
 
 
 def same_states(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:

@@ -16,7 +16,6 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.kernels.pair_packing import block_mask
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_of
 from rewardsteer.models.capabilities import supports_left_padding
@@ -40,6 +39,7 @@ from rewardsteer.models.loading import (
     refuse_pickles,
 )
 from rewardsteer.models.logits import check_saved
+from rewardsteer.models.packing.mask import block_mask
 from rewardsteer.models.placement import placed, working_device
 from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
@@ -163,7 +163,7 @@ class RewardModel(nn.Module):
 
     def packed_states(self, packing: Packing) -> Tensor:
         """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row
-        read alone, where `rewardsteer.models.packing` allows packing at all."""
+        read alone, where `rewardsteer.models.packing.choose` allows packing at all."""
         config = self.backbone.config
         mask = block_mask(packing, config._attn_implementation, self.backbone.dtype)
         return self._call(

@@ -14,7 +14,7 @@ from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
-from rewardsteer.models.packing import choose_packing, packed_attention
+from rewardsteer.models.packing.choose import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective

@@ -1,8 +1,8 @@
-"""Several rows of tokens in one: a pair's common beginning once, and little padding.
+"""Packing planned in collation: a pair's common beginning once, several pairs a row.
 
 A pair of responses shares its prompt, often more. A group of rows with a common beginning is laid
 out as ``[beginning, rest of the first, rest of the second]``; the groups of a batch then share
-rows, as many as cost least. Who may see whom is a block mask (`rewardsteer.kernels.pair_packing`).
+rows, as many as cost least. Which tokens see which is a block mask (see `block_mask`).
 """
 
 import heapq
@@ -16,19 +16,6 @@ Tokens = Sequence[int]
 
 # Numbers of rows that are tried, about.
 _CHOICES = 32
-
-
-class PackingCosts(NamedTuple):
-    """What attention costs, in tokens that pass through the layers.
-
-    Attributes:
-        pair: a query-key pair.
-        call: of an attention that computes segments one by one, each call of it, whatever its
-            size; None where attention needs a mask over whole rows.
-    """
-
-    pair: float
-    call: float | None = None
 
 
 class Group(NamedTuple):
@@ -74,7 +61,7 @@ def group(rows: Sequence[Tokens], members: Sequence[int]) -> Group:
     return Group(tuple(members), shared, shared + sum(len(rows[row]) - shared for row in members))
 
 
-def spread(sizes: Sequence[int], bins: int) -> list[list[int]]:
+def balance_bins(sizes: Sequence[int], bins: int) -> list[list[int]]:
     """Items in so many bins, about equally full: the largest first, each where least is."""
     filled: list[list[int]] = [[] for _ in range(bins)]
     loads = [(0, number) for number in range(bins)]
@@ -85,47 +72,60 @@ def spread(sizes: Sequence[int], bins: int) -> list[list[int]]:
     return filled
 
 
-def pack(
-    rows: Sequence[Tokens], pairs: Sequence[Sequence[int]], *, starts: Sequence[int], width: int,
-    costs: PackingCosts, padding: int,
-) -> dict[str, torch.Tensor] | None:
-    """The cheapest packed form of padded rows ``[R, T]``, or None where padding is cheaper.
+class PackingCosts(NamedTuple):
+    """What attention costs, in tokens that pass through the layers; packs batches by it.
 
-    Counted in tokens through the layers. A padded row costs T tokens and, under causal attention,
-    T²/2 query-key pairs; a packed row of width W costs W tokens and, as a dense mask skips nothing,
-    W² pairs. An attention that computes segments costs the pairs that see each other and its
-    calls, however wide the row is, so all goes into one row without padding.
-
-    Args:
-        rows: token ids of each row of the batch.
-        pairs: which rows belong together, in any number; each row once.
-        starts: column of each row's first token in the padded form.
-        width: T.
-        costs: see `rewardsteer.models.packing`.
-        padding: id for what stays empty.
-
-    Returns:
-        The fields of `rewardsteer.tensors.Packing`.
+    Attributes:
+        per_query_key: of a query-key pair.
+        per_kernel_call: of a call of the attention that computes segments, whatever its size; None
+            where attention takes a mask over whole rows.
     """
-    best: tuple[list[Group], list[list[int]], int, bool] | None = None
-    # All padded rows are one call; a call for each is what segments cost beyond that.
-    least = len(rows) * width * (1 + costs.pair * width / 2)
-    # With the beginning read once, or each row by itself: long responses to a short prompt.
-    for members in (pairs, [[row] for row in range(len(rows))]):
-        groups = [group(rows, several) for several in members]
-        sizes = [one.size for one in groups]
-        # Fewer rows are fuller, but wider, and attention pays for width.
-        for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
-            bins = spread(sizes, count)
-            capacity = max(sum(sizes[item] for item in one) for one in bins)
-            cost = count * capacity * (1 + costs.pair * capacity)
-            if cost < least:
-                best, least = (groups, bins, capacity, False), cost
-        if costs.call is not None:
-            cost = sum(sizes) + _segment_cost(rows, groups, costs.pair, costs.call)
-            if cost < least:
-                best, least = (groups, [list(range(len(groups)))], sum(sizes), True), cost
-    return None if best is None else _lay_out(rows, *best, starts, width, padding)
+
+    per_query_key: float
+    per_kernel_call: float | None = None
+
+    def pack(
+        self, rows: Sequence[Tokens], pairs: Sequence[Sequence[int]], *, starts: Sequence[int],
+        width: int, padding: int,
+    ) -> dict[str, torch.Tensor] | None:
+        """The cheapest packed form of padded rows ``[R, T]``, or None where padding is cheaper.
+
+        Counted in tokens through the layers. A padded row costs T tokens and, under causal
+        attention, T²/2 query-key pairs; a packed row of width W costs W tokens and, as a dense mask
+        skips nothing, W² pairs. An attention that computes segments costs the pairs that see each
+        other and its calls, however wide the row is, so all goes into one row without padding.
+
+        Args:
+            rows: token ids of each row of the batch.
+            pairs: which rows belong together, in any number; each row once.
+            starts: column of each row's first token in the padded form.
+            width: T.
+            padding: id for what stays empty.
+
+        Returns:
+            The fields of `rewardsteer.tensors.Packing`.
+        """
+        best: tuple[list[Group], list[list[int]], int, bool] | None = None
+        # All padded rows are one call; a call for each is what segments cost beyond that.
+        least = len(rows) * width * (1 + self.per_query_key * width / 2)
+        # With the beginning read once, or each row by itself: long responses to a short prompt.
+        for members in (pairs, [[row] for row in range(len(rows))]):
+            groups = [group(rows, several) for several in members]
+            sizes = [one.size for one in groups]
+            # Fewer rows are fuller, but wider, and attention pays for width.
+            for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
+                bins = balance_bins(sizes, count)
+                capacity = max(sum(sizes[item] for item in one) for one in bins)
+                cost = count * capacity * (1 + self.per_query_key * capacity)
+                if cost < least:
+                    best, least = (groups, bins, capacity, False), cost
+            if self.per_kernel_call is not None:
+                cost = sum(sizes) + _segment_cost(
+                    rows, groups, self.per_query_key, self.per_kernel_call
+                )
+                if cost < least:
+                    best, least = (groups, [list(range(len(groups)))], sum(sizes), True), cost
+        return None if best is None else _lay_out(rows, *best, starts, width, padding)
 
 
 def _segment_cost(

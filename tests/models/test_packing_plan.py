@@ -5,7 +5,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import PackingCosts, common_beginning, pack, spread
+from rewardsteer.models.packing.plan import PackingCosts, balance_bins, common_beginning
 
 token = st.integers(1, 4)
 
@@ -65,7 +65,7 @@ def _seen(segments, row, place):
 @settings(max_examples=100, deadline=None)
 @given(st.lists(st.integers(1, 9), min_size=1, max_size=12), st.integers(1, 12))
 def test_bins_hold_each_item_once_about_equally(sizes, count):
-    bins = spread(sizes, count)
+    bins = balance_bins(sizes, count)
     assert sorted(item for several in bins for item in several) == list(range(len(sizes)))
     loads = [sum(sizes[item] for item in several) for several in bins]
     # The fullest bin got its last item when it was the emptiest.
@@ -106,8 +106,8 @@ def test_padding_is_kept_where_attention_would_cost_more_than_it_saves():
 def test_short_rows_share_a_row():
     rows = [[1] * 8, [2] * 3, [3] * 3, [4] * 2]
     # One row of 16 would cost more attention than two of 8.
-    fields = pack(
-        rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, costs=PackingCosts(1e-2), padding=0
+    fields = PackingCosts(1e-2).pack(
+        rows, [[0], [1], [2], [3]], starts=[0] * 4, width=8, padding=0
     )
     ids, positions = fields["input_ids"].tolist(), fields["position_ids"].tolist()
     assert ids == [[1] * 8, [2, 2, 2, 3, 3, 3, 4, 4]]
@@ -116,8 +116,8 @@ def test_short_rows_share_a_row():
 
 def test_free_attention_puts_everything_into_one_row():
     rows = [[1] * 8, [2] * 3, [3] * 5]
-    fields = pack(
-        rows, [[0], [1], [2]], starts=[0] * 3, width=8, costs=PackingCosts(0.0), padding=0
+    fields = PackingCosts(0.0).pack(
+        rows, [[0], [1], [2]], starts=[0] * 3, width=8, padding=0
     )
     assert fields["input_ids"].shape == (1, 16)
 

@@ -1,4 +1,4 @@
-"""Who may see whom in packed rows: a token its own run of tokens, and what that run goes on from.
+"""The mask of packed rows: a token sees its own run of tokens, and the run that this one continues.
 
 With positions that start anew for each response, causal attention under this mask gives every token
 the states of its own row read alone: chosen and rejected see their prompt, not each other, and
@@ -12,11 +12,11 @@ from torch import Tensor
 
 from rewardsteer.tensors import Packing
 
-# The attention that computes a packed row segment by segment; `rewardsteer.models.attention` makes
-# it known to transformers.
+# The attention that computes a packed row segment by segment, which `segments.py` beside this file
+# registers with transformers.
 SEGMENTS = "rewardsteer_segments"
 # Attention implementations that hand a ready-made mask on to every layer.
-MASK_TAKING = ("sdpa", "eager", "flex_attention", SEGMENTS)
+SUPPORTS_4D_MASK = ("sdpa", "eager", "flex_attention", SEGMENTS)
 
 
 def block_mask(packing: Packing, implementation: str, dtype: torch.dtype) -> Any:

@@ -10,19 +10,19 @@ from hypothesis import strategies as st
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.data.packing import PackingCosts, pack
-from rewardsteer.kernels import segment_attention
-from rewardsteer.kernels.pair_packing import block_mask
-from rewardsteer.models.attention import segments_read
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.loading import open_vocabulary
-from rewardsteer.models.packing import (
+from rewardsteer.models.packing import segments
+from rewardsteer.models.packing.choose import (
     attention_costs,
     choose_packing,
     packed_attention,
-    packing_refusal,
-    segments_refusal,
+    why_no_segments,
+    why_not_packable,
 )
+from rewardsteer.models.packing.mask import block_mask
+from rewardsteer.models.packing.plan import PackingCosts
+from rewardsteer.models.packing.segments import segments_read
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.tensors import Packing
 from rewardsteer.training.config import TermConfig
@@ -151,7 +151,7 @@ def test_segments_with_shared_heads_norms_and_windows(kind):
 
 
 def test_long_segments_are_computed_in_runs(monkeypatch):
-    monkeypatch.setattr(segment_attention, "_QUERIES", 3)
+    monkeypatch.setattr(segments, "_QUERIES", 3)
     objective, model = objective_of("both"), build("gpt_neox", "vocabulary")
     data = rows(seed=3, count=9, longest=30)
     packed, padded = (batch_of(data, "right", objective, form) for form in (SEGMENTED, None))
@@ -190,8 +190,9 @@ def test_flex_attention_takes_the_same_mask():
 
 
 def test_forms_of_the_mask_say_the_same():
-    fields = pack([[1, 2, 3], [1, 4], [5, 6]], [[0, 1], [2]], starts=[0, 0, 0], width=3,
-                  costs=MASKED, padding=0)
+    fields = MASKED.pack(
+        [[1, 2, 3], [1, 4], [5, 6]], [[0, 1], [2]], starts=[0, 0, 0], width=3, padding=0
+    )
     packing = Packing(**fields)
     allowed = block_mask(packing, "sdpa", torch.float32)
     added = block_mask(packing, "eager", torch.float32)
@@ -244,18 +245,18 @@ def test_backbones_for_which_it_does_not_hold_fall_back_with_a_reason(model, rea
 def test_backbones_for_which_it_holds(kind):
     settings = HeadConfig(kind="vocabulary")
     model = RewardModel(open_vocabulary(tiny_causal_lm(kind), settings), settings)
-    assert packing_refusal(model, longest=100) is None
-    assert segments_refusal(model) is None
+    assert why_not_packable(model, longest=100) is None
+    assert why_no_segments(model) is None
     costs = attention_costs(model, segments=True)
-    assert 0 < costs.pair < 1 < costs.call
-    assert attention_costs(model).call is None
+    assert 0 < costs.per_query_key < 1 < costs.per_kernel_call
+    assert attention_costs(model).per_kernel_call is None
 
 
 def test_dropout_of_attention_weights_needs_the_mask(caplog):
     model = other("gpt2", n_embd=32, n_layer=2, n_head=2, attn_pdrop=0.1)
     with caplog.at_level(logging.DEBUG):
         costs = choose_packing(model, longest=9)
-    assert costs.call is None
+    assert costs.per_kernel_call is None
     assert "not segment by segment: GPT2Model refuses the segments" in caplog.text
     assert "dropout of attention weights" in caplog.text
     assert model.training
@@ -265,5 +266,5 @@ def test_dropout_of_attention_weights_needs_the_mask(caplog):
 def test_an_attention_that_was_chosen_is_kept(caplog):
     model = build("llama", "scalar", torch.float32, "eager")
     with caplog.at_level(logging.DEBUG):
-        assert choose_packing(model, longest=9).call is None
+        assert choose_packing(model, longest=9).per_kernel_call is None
     assert "attention 'eager' was chosen" in caplog.text

@@ -1,15 +1,16 @@
-"""Whether packed rows mean to a model what the rows alone mean, and what packing costs it."""
+"""Whether packed rows have the states of the rows read alone, and what packing costs a model."""
 
 import contextlib
 import inspect
 import logging
+from functools import partial
 
 import torch
 
-from rewardsteer.data.packing import PackingCosts, pack
-from rewardsteer.kernels.pair_packing import MASK_TAKING
-from rewardsteer.models.attention import segments_read
-from rewardsteer.models.capabilities import attention_window, capability, same_changes, same_states
+from rewardsteer.models.capabilities import attention_window, capability, disagreement
+from rewardsteer.models.packing.mask import SUPPORTS_4D_MASK
+from rewardsteer.models.packing.plan import PackingCosts
+from rewardsteer.models.packing.segments import segments_read
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.sharding import is_spread
 from rewardsteer.tensors import Packing
@@ -40,10 +41,10 @@ def attention_costs(model: RewardModel, *, segments: bool = False) -> PackingCos
     )
 
 
-def packing_refusal(model: RewardModel, longest: int) -> str | None:
+def why_not_packable(model: RewardModel, longest: int) -> str | None:
     """Why rows of up to so many tokens cannot be packed for a model; None where they can.
 
-    What an architecture does with positions and masks is tried out on a few tokens, not listed.
+    What an architecture does with positions and masks is tested on a few tokens, not listed.
 
     Args:
         model: its weights must be whole (not sharded yet).
@@ -51,7 +52,7 @@ def packing_refusal(model: RewardModel, longest: int) -> str | None:
     """
     config = model.backbone.config
     implementation = config._attn_implementation
-    if implementation not in MASK_TAKING:
+    if implementation not in SUPPORTS_4D_MASK:
         return f"attention {implementation!r} takes no block mask"
     if any(is_spread(parameter) for parameter in model.parameters()):
         return "its weights were spread over processes while it was loaded"
@@ -63,11 +64,11 @@ def packing_refusal(model: RewardModel, longest: int) -> str | None:
     if getattr(config, "window_size", None) is not None:
         return f"{type(model.backbone).__name__} counts its attention window in columns"
     return capability(
-        model.backbone, "packed rows", lambda: _trial(model, PackingCosts(0.0))
+        model.backbone, "packed rows", lambda: _refusal(model, PackingCosts(0.0))
     )
 
 
-def segments_refusal(model: RewardModel, device: torch.device | None = None) -> str | None:
+def why_no_segments(model: RewardModel, device: torch.device | None = None) -> str | None:
     """Why a model that takes packed rows cannot read them segment by segment on a device; None
     where it can."""
     implementation, device = model.backbone.config._attn_implementation, device or model.device
@@ -78,66 +79,58 @@ def segments_refusal(model: RewardModel, device: torch.device | None = None) -> 
     with segments_read(model):
         # Rows for which a mask would cost more than all else.
         return capability(
-            model.backbone, "segments", lambda: _trial(model, PackingCosts(1.0, 0.0))
+            model.backbone, "segments", lambda: _refusal(model, PackingCosts(1.0, 0.0))
         )
 
 
-@torch.no_grad()
-def _trial(model: RewardModel, costs: PackingCosts) -> str | None:
-    name, dtype = type(model.backbone).__name__, model.backbone.dtype
-    training = model.training
-    found, expected = [], []
+def _refusal(model: RewardModel, costs: PackingCosts) -> str | None:
+    """Why packed rows do not have the states of the rows read alone; None if they do."""
+    what = "the block mask" if costs.per_kernel_call is None else "the segments"
+    training, dtype = model.training, model.backbone.dtype
+    reason = None
     try:
-        # The first and the third row, which stand before the others, are others the second time.
-        texts = [([2, 13, 17, 3], [37, 41]), ([53, 8, 61, 79], [12, 71])]
-        # Segments are tried where the mask of the same rows has passed.
-        for siblings in texts[: 1 if costs.call is not None else 2]:
-            packed, plain = _both_ways(model, costs, *siblings)
-            found.append(packed)
-            expected.append(plain)
-    except (TypeError, ValueError, RuntimeError, IndexError, NotImplementedError) as error:
-        logger.debug("The trial of packed rows failed: %s", error)
-        return f"{name} refuses the {_form(costs)} ({error})"
+        # All rows, and those alone that stay as they are when their siblings are others.
+        for kept in (slice(None), slice(1, None, 2)):
+            reason = reason or disagreement(
+                partial(_packed, model, costs, kept), partial(_alone, model, kept), dtype, what
+            )
     finally:
         model.train(training)
-    kept = slice(1, None, 2)
-    alike = all(same_states(torch.cat(ours), torch.cat(theirs), dtype)
-                for ours, theirs in zip(found, expected, strict=True))
-    untouched = same_changes(
-        (torch.cat(found[0][kept]), torch.cat(found[-1][kept])),
-        (torch.cat(expected[0][kept]), torch.cat(expected[-1][kept])), dtype,
-    )
-    return None if alike and untouched else f"{name} gives packed rows other states"
+    return None if reason is None else f"{type(model.backbone).__name__} {reason}"
 
 
-def _both_ways(
-    model: RewardModel, costs: PackingCosts, first: list[int], third: list[int]
-) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
-    """States ``[T, D]`` of each of four rows, packed and read alone; leaves evaluation mode on."""
+def _rows(model: RewardModel, text: int) -> list[list[int]]:
+    """Two pairs of rows that begin alike; in each text the first and the third row differ."""
     size = min(model.backbone.config.get_text_config(decoder=True).vocab_size, 97)
-    rows = [[token % size for token in row] for row in (
-        [5, 11, 23, 7, *first], [5, 11, 23, 7, 19, 29], [31, 3, *third], [31, 3, 43],
-    )]
-    width = max(len(row) for row in rows)
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
-    fields = pack(rows, [[0, 1], [2, 3]], starts=[0] * 4, width=width, costs=costs, padding=0)
+    first, third = [([2, 13, 17, 3], [37, 41]), ([53, 8, 61, 79], [12, 71])][text]
+    rows = [[5, 11, 23, 7, *first], [5, 11, 23, 7, 19, 29], [31, 3, *third], [31, 3, 43]]
+    return [[token % size for token in row] for row in rows]
+
+
+def _packed(model: RewardModel, costs: PackingCosts, kept: slice, text: int) -> torch.Tensor:
+    """States ``[N, D]`` of the tokens of some rows, read packed."""
+    rows = _rows(model, text)
+    fields = costs.pack(
+        rows, [[0, 1], [2, 3]], starts=[0] * 4, width=max(map(len, rows)), padding=0
+    )
     assert fields is not None, "the rows share their beginnings"
-    assert ("segments" in fields) == (costs.call is not None)
+    assert ("segments" in fields) == (costs.per_kernel_call is not None)
     packing = Packing(**{name: field.to(model.device) for name, field in fields.items()})
-    if costs.call is not None:
+    if costs.per_kernel_call is not None:
         # Training may ask for what evaluation does not: dropout of attention weights.
         with torch.random.fork_rng(devices=[]):
             model.train().packed_states(packing)
+    states = model.eval().packed_states(packing).flatten(0, 1)[packing.index]
+    return torch.cat([states[row, : len(ids)] for row, ids in enumerate(rows)][kept])
+
+
+def _alone(model: RewardModel, kept: slice, text: int) -> torch.Tensor:
+    """States ``[N, D]`` of the tokens of some rows, each read by itself."""
     model.eval()
-    plain = model.hidden_states(ids, None).float()
-    packed = model.packed_states(packing).float().flatten(0, 1)[packing.index]
-    lengths = [len(row) for row in rows]
-    return ([packed[row, :end] for row, end in enumerate(lengths)],
-            [plain[row, :end] for row, end in enumerate(lengths)])
-
-
-def _form(costs: PackingCosts) -> str:
-    return "block mask" if costs.call is None else "segments"
+    return torch.cat([
+        model.hidden_states(torch.tensor([ids], device=model.device), None)[0]
+        for ids in _rows(model, text)[kept]
+    ])
 
 
 def choose_packing(
@@ -153,11 +146,11 @@ def choose_packing(
         device: where batches will be read (a model that will be sharded is moved there later);
             None: where the model is.
     """
-    refusal = packing_refusal(model, longest)
+    refusal = why_not_packable(model, longest)
     if refusal is not None:
         logger.debug("rows are padded, not packed: %s", refusal)
         return None
-    refusal = segments_refusal(model, device)
+    refusal = why_no_segments(model, device)
     if refusal is not None:
         logger.debug("packed rows are read under a mask, not segment by segment: %s", refusal)
     return attention_costs(model, segments=refusal is None)
@@ -167,7 +160,7 @@ def packed_attention(
     model: RewardModel, costs: PackingCosts | None
 ) -> contextlib.AbstractContextManager[None]:
     """The context in which a model reads batches packed by such costs."""
-    if costs is None or costs.call is None:
+    if costs is None or costs.per_kernel_call is None:
         return contextlib.nullcontext()
     return segments_read(model)
 
