@@ -5,12 +5,14 @@ import json
 import pytest
 
 from rewardsteer.cli.devices import parse_device_map
-from rewardsteer.cli.generate import _load_policy
+from rewardsteer.cli.engines import EngineChoice
 from rewardsteer.cli.serve import _load
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.errors import ConfigError
 from rewardsteer.serving.config import ServingConfig
 from tests.cli.test_bad_input import refused, run
-from tests.fakes import save_tiny
+from tests.fakes import character_tokenizer, save_tiny
 
 
 @pytest.fixture(scope="module")
@@ -42,10 +44,14 @@ def test_the_policy_stays_where_the_map_puts_it(policy, monkeypatch):
         return model
 
     monkeypatch.setattr(AutoModelForCausalLM, "from_pretrained", spread)
-    _load_policy({"source": str(policy), "device": "auto", "dtype": None, "device_map": "auto"})
+    options = {"device": "auto", "dtype": None}
+    TransformersEngine.open(
+        str(policy), character_tokenizer(), DecodingConfig(), **options, device_map="auto"
+    )
+    choice = EngineChoice("transformers", str(policy), options | {"device_map": "balanced"})
     _load(
-        str(policy), None, ServingConfig(), method=None, name=None, template=None, settings={},
-        devices=("auto", "auto"), dtypes=(None, None), spread={"device_map": "balanced"},
+        choice, str(policy), None, ServingConfig(), method=None, name=None, template=None,
+        settings={}, reward=("auto", None),
     )
     assert maps == ["auto", "balanced"]
 

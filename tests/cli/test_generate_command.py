@@ -9,6 +9,7 @@ from typer.testing import CliRunner
 
 from rewardsteer.cli.generate import generate_command
 from rewardsteer.cli.group import Group
+from rewardsteer.cli.main import app as main
 from rewardsteer.cli.score import score_command
 from rewardsteer.data.template import Template
 from rewardsteer.decoding import generate as decoding
@@ -329,3 +330,20 @@ def test_prompt_ids_that_no_model_knows(root, tmp_path):
     refused(
         generate(root, tmp_path / "z.jsonl", prompts=prompts), "line 1", "list of token ids"
     )
+
+
+@pytest.mark.parametrize(("method", "options", "told"), [
+    ("best_of_n", ["--weight", 2], "--weight is not used by --method best_of_n"),
+    ("majority_vote", ["--weight", 2], "--weight is not used by --method majority_vote"),
+    ("speculative_rejection", ["--target-kl", 1], "--target-kl is not used by"),
+    ("best_of_n", ["--weight-end", 2, "--weight-schedule", "linear"], "--weight-schedule is not"),
+    ("none", ["--max-kl", 1], "--max-kl is not used by --method none"),
+])
+def test_how_strongly_rewards_act_is_refused_where_nothing_uses_it(root, method, options, told):
+    reward = [] if method in ("none", "majority_vote") else ["--reward-model", root / "plain"]
+    arguments = ["generate", "--model", root / "policy", "--prompt", "a", "--method", method,
+                 *reward, "--output", root / "unused.jsonl", *options]
+    done = CliRunner().invoke(main, [str(one) for one in arguments])
+    assert done.exit_code == 2
+    assert told in " ".join(done.output.split())
+    assert not (root / "unused.jsonl").exists()

@@ -17,8 +17,8 @@ from rewardsteer.cli.group import Group
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.requests import Request
@@ -416,14 +416,14 @@ def test_samples_add_up_log_probabilities():
 def test_costs_of_all_candidates_add_up(folders, monkeypatch):
     """Every token is read once, whatever was forked from it; the last of each step is read with
     what follows it."""
-    drawn, original = [], TransformersSample.extend
+    drawn, original = [], TokenSample.extend
 
     async def spy(self, *args, **options):
         before = len(self.token_ids)
         await original(self, *args, **options)
         drawn.append((self, before, len(self.token_ids)))
 
-    monkeypatch.setattr(TransformersSample, "extend", spy)
+    monkeypatch.setattr(TokenSample, "extend", spy)
     results = run(folders, settings(batch_size=4))
     for result in results:
         mine = [one for one in drawn if one[0].name == result.id]

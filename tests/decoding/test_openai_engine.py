@@ -11,8 +11,14 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Stop
 from rewardsteer.decoding.engines.endpoint import Endpoint
-from rewardsteer.decoding.engines.openai import OpenAIEngine, generate
-from rewardsteer.decoding.generate import build_method, require_answers, run, scoring_beside
+from rewardsteer.decoding.engines.openai import OpenAIEngine
+from rewardsteer.decoding.generate import (
+    build_method,
+    generate_by,
+    require_answers,
+    run,
+    scoring_beside,
+)
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -33,6 +39,12 @@ RUNS = {
     "goal_filter": {"method": "goal_filter", "n": 4, "drop_threshold": -0.1, "drop_start": 1},
     "goal_filter all": {"method": "goal_filter", "n": 3, "drop_threshold": 0.99, "drop_start": 1},
 }
+
+
+def generate(url, prompts, method, config, *, tokenizer=None, template=None):
+    source = None if tokenizer is None else tokenizer.name_or_path
+    engine = OpenAIEngine.open(source, tokenizer, config, url=url)
+    return generate_by(engine, prompts, method, config, template=template)
 
 
 @pytest.fixture(scope="module")

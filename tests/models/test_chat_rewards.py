@@ -9,8 +9,8 @@ import torch
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.scoring import Ask, Scoring
-from rewardsteer.decoding.settling import Activity
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection

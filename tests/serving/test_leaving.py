@@ -11,7 +11,7 @@ import httpx
 import pytest
 import torch
 
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.serving.handles import RequestHandle
 from tests.serving.running import client, make_service, offline, running, wait_until
 
@@ -27,7 +27,7 @@ def alive(*kinds):
 
 def kept(others):
     """Objects that a request brings, alive now, but for others."""
-    kinds = (RequestHandle, TransformersSample, torch.Tensor, asyncio.Task)
+    kinds = (RequestHandle, TokenSample, torch.Tensor, asyncio.Task)
     strange = {id(one) for one in others}
     found = [one for one in alive(*kinds) if id(one) not in strange]
     return {kind: sum(issubclass(type(one), kind) for one in found) for kind in kinds}
@@ -111,7 +111,7 @@ def crowd(address, service, seed, clients=12, requests=3):
 
 def test_a_fifth_hangs_up_and_nothing_stays(folder):
     # What other tests of this process left is theirs; held here, it is not taken for something new.
-    others = alive(RequestHandle, TransformersSample)
+    others = alive(RequestHandle, TokenSample)
     service = make_service(folder)
     with running(service) as (address, middleware):
         crowd(address, service, 0)
@@ -122,7 +122,7 @@ def test_a_fifth_hangs_up_and_nothing_stays(folder):
         wait_until(lambda: idle(service, middleware))
         time.sleep(0.3)
         after = kept(others)
-        assert after[RequestHandle] == after[TransformersSample] == 0
+        assert after[RequestHandle] == after[TokenSample] == 0
         assert after[torch.Tensor] <= before[torch.Tensor]
         assert after[asyncio.Task] <= before[asyncio.Task]
         # Allocators keep some; what a leak would add grows with the rounds.

@@ -12,8 +12,13 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engine import Encoded  # noqa: E402
 from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
-from rewardsteer.decoding.engines.openai import OpenAIEngine, generate  # noqa: E402
-from rewardsteer.decoding.generate import build_method, run, scoring_beside  # noqa: E402
+from rewardsteer.decoding.engines.openai import OpenAIEngine  # noqa: E402
+from rewardsteer.decoding.generate import (  # noqa: E402
+    build_method,
+    generate_by,
+    run,
+    scoring_beside,
+)
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
@@ -73,7 +78,8 @@ def make_method(config, scorer):
 
 def answers(url, scorer, tokenizer, requests, **settings):
     config = DecodingConfig(**{"max_new_tokens": NEW, "seed": 2, "batch_size": 8} | settings)
-    return list(generate(url, requests, make_method(config, scorer), config, tokenizer=tokenizer))
+    engine = OpenAIEngine.open(tokenizer.name_or_path, tokenizer, config, url=url)
+    return list(generate_by(engine, requests, make_method(config, scorer), config))
 
 
 def running(server):

@@ -53,9 +53,7 @@ def method_of(root, config):
 
 def run(llm, root, config):
     tokenizer = character_tokenizer()
-    engine = VllmEngine(
-        llm, tokenizer, frozenset({tokenizer.eos_token_id}), places=config.batch_size
-    )
+    engine = VllmEngine(llm, tokenizer, places=config.batch_size)
     ready = [Prepared(one, one.prompt, one.prompt_ids) for one in REQUESTS]
     results = list(answer(
         engine, ready, method_of(root, config), config, Template(kind="text"), config.method
@@ -94,7 +92,8 @@ def test_draws_depend_on_the_seed_alone(llm, root, name):
 def test_who_stops_listening_leaves_no_request(llm, root):
     config = DecodingConfig(method="best_of_n", n=3, **SHARED)
     tokenizer = character_tokenizer()
-    engine = VllmEngine(llm, tokenizer, frozenset(), places=6)
+    engine = VllmEngine(llm, tokenizer, places=6)
+    engine.stop_ids = frozenset()
     ready = [Prepared(one, one.prompt, one.prompt_ids) for one in REQUESTS]
     answers = answer(
         engine, ready, method_of(root, config), config, Template(kind="text"), "best_of_n"

@@ -160,27 +160,16 @@ class Steerer:
     def _run(
         self, requests: "list[Request]", config: DecodingConfig
     ) -> Generator[Generation, None, None]:
-        method = self._method(config)
+        from rewardsteer.decoding.generate import generate_by
+
+        source = getattr(self.tokenizer, "name_or_path", None)
+        options: dict[str, Any] = {"policy": self.policy}
         if self.engine == "vllm":
-            from rewardsteer.decoding.engines import vllm_engine
-
-            return vllm_engine.generate(
-                self.policy, self.tokenizer, requests, method, config,
-                template=self.template or Template(), device=self._device,
-            )
-        if self.engine == "openai":
-            from rewardsteer.decoding.engines import openai
-
-            assert self.base_url is not None, "checked in the beginning"
-            return openai.generate(
-                self.base_url, requests, method, config, model=self.policy,
-                tokenizer=self.tokenizer, template=self.template,
-            )
-        from rewardsteer.decoding.generate import generate
-
-        return generate(
-            self.policy, self.tokenizer, requests, method, config, template=self.template
-        )
+            source, options = self.policy, {"device": self._device}
+        elif self.engine == "openai":
+            options = {"url": self.base_url, "model": self.policy}
+        engine = ENGINES.get(self.engine).open(source, self.tokenizer, config, **options)
+        return generate_by(engine, requests, self._method(config), config, template=self.template)
 
     def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
         """Text of one response while it grows in a thread beside this one."""
@@ -229,13 +218,11 @@ def _reward_models(given: Any) -> list[RewardModel]:
 
 def _scorer(models: Sequence[RewardModel], weights: Sequence[float] | None) -> Any:
     from rewardsteer.decoding.config import check_weights
-    from rewardsteer.decoding.ensemble import RewardEnsemble
+    from rewardsteer.decoding.ensemble import combined
 
     if weights is not None:
         check_weights(len(models), weights)
-    if len(models) < 2:
-        return models[0].scorer if models else None
-    return RewardEnsemble([one.scorer for one in models], list(weights or [1.0] * len(models)))
+    return combined([one.scorer for one in models], list(weights or [1.0] * len(models)))
 
 
 def _load(policy: Any, engine: str, tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:

@@ -1,12 +1,16 @@
 """The choice of the engine that runs a model."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from rewardsteer.cli.devices import parse_device_map
 from rewardsteer.decoding.engines.registry import ENGINES
+from rewardsteer.devices import check_dtypes
+from rewardsteer.errors import ConfigError
 
 Engine = Annotated[str, typer.Option(help="Runs the model: transformers or vllm.")]
 AnyEngine = Annotated[str, typer.Option(help=f"Runs the policy: {', '.join(ENGINES.names())}.")]
@@ -41,6 +45,47 @@ RayActors = Annotated[
 ]
 
 
+@dataclass(frozen=True)
+class EngineChoice:
+    """The engine of a command.
+
+    Attributes:
+        name: of the engine.
+        source: where the policy's tokenizer and settings come from on this side; None: nowhere.
+        options: of the engine's class method ``open``.
+    """
+
+    name: str
+    source: str | None
+    options: dict[str, Any]
+
+
+def choose_engine(
+    name: str, model: str | None, *, device: str, dtype: str | None, device_map: str | None,
+    reward_device: str | None, reward_dtype: str | None, vllm_option: list[str] | None,
+    base_url: str | None, tokenizer: str | None, key_env: str | None, no_policy: bool = False,
+) -> EngineChoice:
+    """The engine that options name; ``no_policy``: a command can do without one.
+
+    Raises:
+        ConfigError: an unknown engine; an option is missing, malformed or not for this one.
+    """
+    check_dtypes(dtype, reward_dtype)
+    server = openai_options(name, base_url, tokenizer, key_env)
+    vllm = vllm_options(name, vllm_option or [], ENGINES.names())
+    spread = parse_device_map(device_map, device, name)
+    if server is not None:
+        if tokenizer is None and model is not None and Path(model).is_dir():
+            tokenizer = model
+        return EngineChoice(name, tokenizer, server | {"model": model})
+    if model is None and not no_policy:
+        raise ConfigError("Expected --model, the policy: a causal LM folder or hub name.")
+    options = {"device": device, "dtype": dtype} | spread
+    if vllm is not None:
+        options |= {"reward_device": reward_device, "reward_dtype": reward_dtype, **vllm}
+    return EngineChoice(name, model, options)
+
+
 def vllm_options(
     engine: str, items: list[str], known: Sequence[str] = ("transformers", "vllm")
 ) -> dict[str, Any] | None:
@@ -50,8 +95,6 @@ def vllm_options(
         ConfigError: an unknown engine, or an option that is malformed or not for this one.
     """
     import yaml
-
-    from rewardsteer.errors import ConfigError
 
     if engine not in known:
         raise ConfigError(f"Unknown engine {engine!r}; expected {' or '.join(known)}.")
@@ -67,30 +110,23 @@ def vllm_options(
 
 
 def openai_options(
-    engine: str, model: str | None, url: str | None, tokenizer: str | None, key_env: str | None
+    engine: str, url: str | None, tokenizer: str | None, key_env: str | None
 ) -> dict[str, Any] | None:
     """Arguments of the openai engine; None for the other engines.
 
     Raises:
         ConfigError: an option is missing, or not for this engine.
     """
-    from rewardsteer.errors import ConfigError
-
     if engine != "openai":
         if url or tokenizer or key_env:
             raise ConfigError(
                 "--base-url, --tokenizer and --key-env are for --engine openai, got --engine "
                 f"{engine}."
             )
-        if model is None:
-            raise ConfigError("Expected --model, the policy: a causal LM folder or hub name.")
         return None
     if not url:
         raise ConfigError(
             "--engine openai needs --base-url, the server's address, as in "
             "http://127.0.0.1:8000/v1."
         )
-    if tokenizer is None and model is not None and Path(model).is_dir():
-        tokenizer = model
-    named = {"key_env": key_env} if key_env else {}
-    return {"url": url, "model": model, "tokenizer": tokenizer, **named}
+    return {"url": url} | ({"key_env": key_env} if key_env else {})

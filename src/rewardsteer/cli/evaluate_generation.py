@@ -165,7 +165,7 @@ def _entries(
     settings: dict[str, "MethodConfig"], sweeps: dict[str, str], scorers: dict[str, Any]
 ) -> list["Entry"]:
     """Rows of the comparison with their reward models; each method is built once, as a check."""
-    from rewardsteer.decoding.ensemble import RewardEnsemble
+    from rewardsteer.decoding.ensemble import combined
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.evaluation.entries import Entry
     from rewardsteer.goals.files import load_goal
@@ -173,11 +173,9 @@ def _entries(
     entries = []
     for label, config in settings.items():
         models = [scorers[folder] for folder in config.folders]
-        scorer = RewardEnsemble(models, config.weights) if len(models) > 1 else None
         goal = None if config.goal_place is None else load_goal(Path(config.goal_place))
-        entry = Entry(
-            label, config, scorer or next(iter(models), None), goal, sweeps.get(label, "")
-        )
+        scorer = combined(models, config.weights)
+        entry = Entry(label, config, scorer, goal, sweeps.get(label, ""))
         build_method(entry.config, entry.scorer, entry.goal)
         entries.append(entry)
     return entries

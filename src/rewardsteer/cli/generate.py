@@ -8,23 +8,18 @@ import typer
 
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
-from rewardsteer.cli.devices import (
-    DeviceMap,
-    Dtype,
-    PolicyDevice,
-    RewardDevice,
-    RewardDtype,
-    parse_device_map,
-)
+from rewardsteer.cli.decoding_options import decoding_options
+from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import (
     AnyEngine,
     BaseUrl,
+    EngineChoice,
     KeyEnv,
     Tokenizer,
     VllmOptions,
-    openai_options,
-    vllm_options,
+    choose_engine,
 )
+from rewardsteer.cli.reward_models import load_goal_state, load_reward_models
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -35,8 +30,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
-from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.methods import METHODS, takes_no_reward_model
+from rewardsteer.decoding.methods import METHODS, takes_no_reward_model, unused
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -45,106 +39,123 @@ if TYPE_CHECKING:
     from rewardsteer.goals.goal_state import GoalState
 
 
+@decoding_options(
+    "weight_schedule", "weight_end", "target_kl", "max_kl", "top_k", "top_p", "min_p",
+    "repetition_penalty", "stop", "temperature", "n", "beam", "branches", "step_separator",
+    "step_tokens", "max_steps", "max_new_tokens", "batch_size", "seed",
+)
 def generate_command(
-    output: option.Output, model: option.Model = None, prompts: option.Prompts = None,
+    *, output: option.Output, model: option.Model = None, prompts: option.Prompts = None,
     prompt: option.Prompt = None, method: option.MethodName = None,
     reward_model: option.RewardModels = None, goal: option.GoalFile = None,
-    goal_name: option.GoalName = None, weight: option.Weights = None,
-    weight_schedule: option.WeightSchedule = "constant", weight_end: option.WeightEnd = None,
-    target_kl: option.TargetKl = None, max_kl: option.MaxKl = None, top_k: option.TopK = None,
-    top_p: option.TopP = None, min_p: option.MinP = None,
-    repetition_penalty: option.RepetitionPenalty = None, stop: option.Stop = None,
-    temperature: option.Temperature = None, greedy: option.Greedy = False, n: option.Samples = 8,
-    beam: option.Beam = 4, branches: option.Branches = 2,
-    step_separator: option.StepSeparator = "\n", step_tokens: option.StepTokens = 52,
-    max_steps: option.MaxSteps = 16, max_new_tokens: option.MaxNewTokens = 64,
-    batch_size: option.BatchSize = 8, seed: option.Seed = 0, overrides: option.Settings = None,
-    limit: option.Limit = None, template: TemplateOption = None, device: PolicyDevice = "auto",
-    device_map: DeviceMap = None, reward_device: RewardDevice = None, dtype: Dtype = None,
-    reward_dtype: RewardDtype = None, share_backbone: option.ShareBackbone = False,
-    engine: AnyEngine = "transformers", vllm_option: VllmOptions = None,
-    base_url: BaseUrl = None, tokenizer: Tokenizer = None, key_env: KeyEnv = None,
-    resume: option.Resume = False, overwrite: option.Overwrite = False,
+    goal_name: option.GoalName = None, weight: option.Weights = None, settings: dict[str, Any],
+    greedy: option.Greedy = False, overrides: option.Settings = None, limit: option.Limit = None,
+    template: TemplateOption = None, device: PolicyDevice = "auto", device_map: DeviceMap = None,
+    reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
+    share_backbone: option.ShareBackbone = False, engine: AnyEngine = "transformers",
+    vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
+    key_env: KeyEnv = None, resume: option.Resume = False, overwrite: option.Overwrite = False,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
-    from rewardsteer.configuration import load_config
-    from rewardsteer.decoding.config import DecodingConfig
-
-    folders, weights, written = reward_model or [], weight or [], read_template(template)
-    server = openai_options(engine, model, base_url, tokenizer, key_env)
-    source = model if server is None else server["tokenizer"]  # What is known on this side.
-    check_model(source)
+    folders, written = reward_model or [], read_template(template)
+    choice = choose_engine(
+        engine, model, device=device, dtype=dtype, device_map=device_map,
+        reward_device=reward_device, reward_dtype=reward_dtype, vllm_option=vllm_option,
+        base_url=base_url, tokenizer=tokenizer, key_env=key_env,
+    )
+    check_model(choice.source)
     check_reward_model(*folders)
-    method = method or _default_method(folders)
-    _refuse_unused(method, folders, weights)
-    # One weight is the run's; those of several reward models are within their sum.
-    single = weights[0] if weights and len(folders) < 2 else 1.0
-    config = load_config(
-        DecodingConfig,
-        {
-            "method": method, "mode": "greedy" if greedy else "sample", "weight": single,
-            "weight_schedule": weight_schedule, "weight_end": weight_end, "target_kl": target_kl,
-            "max_kl": max_kl, "n": n, "seed": seed, "max_new_tokens": max_new_tokens,
-            "batch_size": batch_size, "beam": beam, "branches": branches, "max_steps": max_steps,
-            "step_separator": step_separator, "step_tokens": step_tokens, **option.those_given(
-                top_k=top_k, temperature=temperature, top_p=top_p, min_p=min_p, stop=stop,
-                repetition_penalty=repetition_penalty,
-            ),
-        },
+    config, weights = _configure(
+        method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
     )
-    METHODS.check(config.method)
-    weights = _check_weights(config, len(folders), weights)
-    vllm = vllm_options(engine, vllm_option or [], ENGINES.names())
-    spread = parse_device_map(device_map, device, engine)
     requests = _requests(prompts, prompt or [], limit)
     _check_files(output, goal, resume=resume, overwrite=overwrite)
-    loading(*folders, source)
-    config = config if source is None else _complete(config, source)
-    goal_state = _load_goal(goal, goal_name, config, folders[0] if folders else None)
     if share_backbone:
         _check_sharing(folders, engine, reward_device, reward_dtype, device_map)
-    place = reward_device or (device if vllm is None else "cpu")  # Until vLLM is there.
-    scorer = _load_scorer(
-        folders, weights, config, goal_state, place, reward_dtype, written,
-        policy={"source": model, "device": device, "dtype": dtype} if share_backbone else None,
+    loading(*folders, choice.source)
+    config = _complete(config, choice)
+    goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)
+    scorer = load_reward_models(
+        folders, weights, config, goal_state, choice, reward_device, reward_dtype, written,
+        share_backbone=share_backbone,
     )
-    texts, written = _writing(written, source, scorer, folders, known=server is None)
-    settings = config.model_dump(mode="json") | {
-        "model": model,
-        "reward_model": ", ".join(map(str, folders)) or None,
+    texts, written = _writing(written, choice, scorer, folders)
+    described = config.model_dump(mode="json") | {
+        "model": model, "reward_model": ", ".join(map(str, folders)) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
-        "template": written and written.model_dump(mode="json"), **_of_engine(engine, server),
+        "template": written and written.model_dump(mode="json"), **_of_engine(choice),
     }
     _write(
-        config, requests, output, settings, scorer, goal_state, written, resume=resume,
-        policy={"source": model, "device": device, "dtype": dtype, "tokenizer": texts} | spread,
-        vllm=None if vllm is None else vllm | {
-            "device": device, "reward_dtype": reward_dtype, "reward_device": reward_device,
-        },
-        server=server and server | {"tokenizer": texts},
+        config, requests, output, described, scorer, goal_state, written, choice, texts,
+        resume=resume,
     )
 
 
-def _of_engine(engine: str, server: dict[str, Any] | None) -> dict[str, Any]:
+def _configure(
+    method: str | None, folders: list[Path], weights: list[float], settings: dict[str, Any],
+    overrides: list[str],
+) -> "tuple[DecodingConfig, list[float]]":
+    """The settings of the run, and a weight for each reward model, 1 where none was given.
+
+    Raises:
+        ConfigError: a setting that the method does not use; another number of weights than of
+            reward models.
+    """
+    from rewardsteer.configuration import load_config
+    from rewardsteer.decoding.config import DecodingConfig, check_weights
+    from rewardsteer.decoding.fitting import adding_methods
+    from rewardsteer.decoding.methods import adds_rewards
+    from rewardsteer.errors import ConfigError
+
+    method = method or _default_method(folders)
+    if folders and takes_no_reward_model(method):
+        raise ConfigError(
+            f"--reward-model is not used by --method {method}; choose a method that is guided, or "
+            "leave --reward-model out."
+        )
+    # One weight is the run's; those of several reward models are within their sum.
+    single = weights[0] if weights and len(folders) < 2 else 1.0
+    config = load_config(
+        DecodingConfig, {"method": method, "weight": single, **settings}, overrides
+    )
+    METHODS.check(config.method)
+    given = [name for name in settings if name.startswith("weight_") or name.endswith("_kl")]
+    wrong = unused(config.method, [*given, *(["weight"] if weights else [])])
+    if wrong is not None:
+        raise ConfigError(
+            f"--{wrong[0].replace('_', '-')} is not used by --method {config.method}; leave it "
+            f"out, or use {wrong[1]}."
+        )
+    if len(folders) > 1 and not adds_rewards(config.method):
+        raise ConfigError(
+            f"The method {config.method!r} takes one reward model, got {len(folders)}; use "
+            f"{adding_methods()}."
+        )
+    if len(folders) > 1 or len(weights) > 1:
+        check_weights(len(folders), weights or [1.0] * len(folders))
+    return config, weights or [1.0] * len(folders)
+
+
+def _of_engine(choice: EngineChoice) -> dict[str, Any]:
     """What settings beside results say of the engine."""
-    if engine == "transformers":
+    if choice.name == "transformers":
         return {}
-    where = {} if server is None else {
-        "base_url": server["url"], "tokenizer": server["tokenizer"]
-    }
-    return {"engine": engine, **where}
+    url = choice.options.get("url")
+    where = {"base_url": url, "tokenizer": choice.source} if url else {}
+    return {"engine": choice.name, **where}
 
 
-def _complete(config: "DecodingConfig", model: str) -> "DecodingConfig":
-    """The settings, with the policy's own where they are open; says what those are."""
+def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig":
+    """The settings, with the policy's own where they are open; prints what those are."""
     from rewardsteer.decoding.defaults import policy_settings, what_is_taken, with_defaults
 
-    settings = policy_settings(model)
-    told = what_is_taken(config, settings)
-    if told:
+    if choice.source is None:
+        return config
+    settings = policy_settings(choice.source)
+    if told := what_is_taken(config, settings):
         typer.echo(told, err=True)
     return with_defaults(config, settings)
 
@@ -154,38 +165,22 @@ def _default_method(folders: list[Path]) -> str:
     from rewardsteer.decoding.fitting import default_method
     from rewardsteer.models.checkpoint import read_card
 
-    if not folders:
-        return "none"
-    card = read_card(folders[0])
-    return default_method(card)
-
-
-def _refuse_unused(method: str, folders: list[Path], weights: list[float]) -> None:
-    """Raise `ConfigError` where what is given would be without effect."""
-    from rewardsteer.errors import ConfigError
-
-    for given, name in ((folders, "--reward-model"), (weights, "--weight")):
-        if given and takes_no_reward_model(method):
-            raise ConfigError(
-                f"{name} is not used by --method {method}; choose a method that is guided, or "
-                f"leave {name} out."
-            )
+    return default_method(read_card(folders[0])) if folders else "none"
 
 
 def _writing(
-    template: "Template | None", model: str | None, scorer: Any, folders: list[Path], *,
-    known: bool,
+    template: "Template | None", choice: EngineChoice, scorer: Any, folders: list[Path]
 ) -> "tuple[Any, Template | None]":
-    """The policy's tokenizer, and how its prompts are written, which is printed; where that is
-    ``known`` before there is an engine."""
+    """The policy's tokenizer, and how its prompts are written, which is printed. What a server can
+    take decides about the latter, so it is not known before there is one."""
     from rewardsteer.data.template import writer_of
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    tokenizer = None if model is None else load_tokenizer(model)
-    if model is None or not known:
+    tokenizer = None if choice.source is None else load_tokenizer(choice.source)
+    if choice.source is None or "url" in choice.options:
         return tokenizer, template
     written, carrier = writer_of(template, tokenizer, scorer)
-    show_template(written, model if carrier is tokenizer else str(folders[0]))
+    show_template(written, choice.source if carrier is tokenizer else str(folders[0]))
     return tokenizer, written
 
 
@@ -216,32 +211,6 @@ def _check_sharing(
         )
 
 
-def _check_weights(
-    config: "DecodingConfig", models: int, weights: list[float]
-) -> list[float]:
-    """A weight for each reward model, 1 where none was given.
-
-    Raises:
-        ConfigError: another number of weights than of reward models, or what only a method that
-            adds rewards to next-token logits can use.
-    """
-    from rewardsteer.decoding.config import check_weights
-    from rewardsteer.decoding.fitting import adding_methods
-    from rewardsteer.decoding.methods import adds_rewards
-    from rewardsteer.errors import ConfigError
-
-    controls = (config.weight_end, config.target_kl, config.max_kl)
-    steered = models > 1 or any(control is not None for control in controls)
-    if steered and not adds_rewards(config.method):
-        raise ConfigError(
-            f"The method {config.method!r} takes one reward model and no --weight-schedule, "
-            f"--target-kl or --max-kl; use {adding_methods()}."
-        )
-    if models > 1 or len(weights) > 1:
-        check_weights(models, weights or [1.0] * models)
-    return weights or [1.0] * models
-
-
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
     """Refuse, before anything is loaded, an output that is taken and a goal that is no goal file.
 
@@ -258,122 +227,32 @@ def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bo
         goal_file(goal)
 
 
-def _load_goal(
-    source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
-) -> "GoalState | None":
-    """The goal state for a method that wants one; None when there is nowhere to look.
-
-    Raises:
-        ConfigError: a goal was given to a method that uses none.
-    """
-    from rewardsteer.decoding.fitting import goal_methods
-    from rewardsteer.decoding.methods import wants_goal
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.goals.files import load_goal
-    from rewardsteer.models.checkpoint import read_card
-
-    if not wants_goal(config.method):
-        if source or name:
-            raise ConfigError(
-                f"The method {config.method!r} uses no goal state; leave out --goal and "
-                f"--goal-name, or use the method {goal_methods()}."
-            )
-        return None
-    if source is None and reward_model is not None:
-        # A folder that is missing is told as such, not as one without goals.
-        read_card(reward_model)
-    where = source or reward_model
-    return None if where is None else load_goal(where, name)
-
-
-def _load_scorer(
-    folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
-    device: str, dtype: str | None, template: "Template | None",
-    policy: dict[str, Any] | None = None,
-) -> Any:
-    """The reward model, several as one, after the checks that need only their cards; None when none
-    was given. With a policy, on its weights."""
-    from types import SimpleNamespace
-
-    from rewardsteer.decoding.ensemble import RewardEnsemble
-    from rewardsteer.decoding.generate import build_method
-    from rewardsteer.devices import parse_dtype
-    from rewardsteer.models.checkpoint import read_card
-    from rewardsteer.models.scorer import Scorer
-
-    if not folders:
-        build_method(config, None, goal)
-        return None
-    cards = [read_card(folder) for folder in folders]
-    # A method looks at no more than this when it is made, so misfits show before weights load; a
-    # goal is compared with the weights, so with one it waits for them.
-    if goal is None:
-        stated = [
-            SimpleNamespace(head_kind=card.head.kind, objective=card.objective, name=str(folder))
-            for folder, card in zip(folders, cards, strict=True)
-        ]
-        build_method(config, SimpleNamespace(members=stated))
-    if policy is not None:
-        from rewardsteer.models.shared_backbone import SharedScorer
-
-        return SharedScorer(_load_policy(policy), policy["source"], folders[0])
-    kind = parse_dtype(dtype)
-    scorers = [
-        Scorer.load(folder, device=device, dtype=kind, template=template) for folder in folders
-    ]
-    return scorers[0] if len(scorers) == 1 else RewardEnsemble(scorers, weights)
-
-
-def _load_policy(policy: dict[str, Any]) -> Any:
-    from rewardsteer.decoding.policy import load_policy
-    from rewardsteer.devices import parse_dtype
-
-    spread = {name: policy[name] for name in ("device_map",) if name in policy}
-    return load_policy(
-        policy["source"], device=policy["device"], dtype=parse_dtype(policy["dtype"]), **spread
-    )
-
-
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
-    scorer: Any, goal: "GoalState | None", template: "Template | None", *, resume: bool,
-    policy: dict[str, Any], vllm: dict[str, Any] | None = None,
-    server: dict[str, Any] | None = None,
+    scorer: Any, goal: "GoalState | None", template: "Template | None", choice: EngineChoice,
+    tokenizer: Any, *, resume: bool,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
-    from rewardsteer.decoding.generate import build_method, generate
+    from rewardsteer.decoding.engines.registry import ENGINES
+    from rewardsteer.decoding.generate import build_method, generate_by
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
 
     method = build_method(config, scorer, goal)
-    tokenizer = policy["tokenizer"]
-    if method.scorer is not None and server is None:
+    if method.scorer is not None and "url" not in choice.options:
         check_vocabularies(tokenizer, method.scorer)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
-    if vllm is not None:
-        from rewardsteer.decoding.engines import vllm_engine
-
-        assert template is not None, "it is written on this side"
-        results = vllm_engine.generate(
-            policy["source"], tokenizer, missing, method, config, template=template,
-            dtype=policy["dtype"] or "auto", **vllm,
-        )
-    elif server is not None:
-        from rewardsteer.decoding.engines import openai
-
-        results = openai.generate(
-            server["url"], missing, method, config, template=template,
-            **{name: value for name, value in server.items() if name != "url"},
-        )
-    else:
-        model = getattr(scorer, "policy", None) or _load_policy(policy)
-        results = generate(model, tokenizer, missing, method, config, template=template)
+    policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
+    engine = ENGINES.get(choice.name).open(
+        choice.source, tokenizer, config, **choice.options, **policy
+    )
+    results = generate_by(engine, missing, method, config, template=template)
     # Everything that can be refused was refused: only now is the output touched.
     on_screen = is_standard_output(output)
     if not on_screen:

@@ -1,15 +1,15 @@
 """Options of ``rewardsteer generate``, by heading."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from rewardsteer.cli.completion import complete_method
+from rewardsteer.cli.decoding_options import GUIDANCE, SAMPLING
 from rewardsteer.decoding.methods import METHODS
 
-MAIN, MODELS, GUIDANCE = "Prompts and answers", "Models", "Guidance"
-SAMPLING, BEAM, RUNNING = "Sampling", "Steps of goal_beam", "Running"
+MAIN, MODELS = "Prompts and answers", "Models"
 
 Model = Annotated[
     str | None,
@@ -82,88 +82,11 @@ Weights = Annotated[
         rich_help_panel=GUIDANCE,
     ),
 ]
-WeightSchedule = Annotated[
-    str,
-    typer.Option(
-        help="constant; or linear, cosine: from --weight to --weight-end.",
-        rich_help_panel=GUIDANCE,
-    ),
-]
-WeightEnd = Annotated[
-    float | None,
-    typer.Option(
-        help="Weight at the last token of --max-new-tokens.",
-        rich_help_panel=GUIDANCE,
-    ),
-]
-TargetKl = Annotated[
-    float | None,
-    typer.Option(
-        help="Find the weight with this KL from the policy, in nats, at every token.",
-        rich_help_panel=GUIDANCE,
-    ),
-]
-MaxKl = Annotated[
-    float | None,
-    typer.Option(
-        help="Lower the weight where its KL from the policy is larger.",
-        rich_help_panel=GUIDANCE,
-    ),
-]
-TopP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw from the likeliest tokens whose probabilities come to this. Default: the "
-        "policy's own, else 1 (all).", rich_help_panel=SAMPLING,
-    ),
-]
-MinP = Annotated[
-    float | None,
-    typer.Option(
-        help="Draw only tokens that are at least this share as probable as the likeliest. Default: "
-        "the policy's own, else 0.", rich_help_panel=SAMPLING,
-    ),
-]
-RepetitionPenalty = Annotated[
-    float | None,
-    typer.Option(
-        help="Divides positive and multiplies negative scores of tokens that prompt or response "
-        "hold. Default: the policy's own, else 1.", rich_help_panel=SAMPLING,
-    ),
-]
-Stop = Annotated[
-    list[str] | None,
-    typer.Option(help="A string that ends a response; repeatable.", rich_help_panel=SAMPLING),
-]
-TopK = Annotated[
-    int | None,
-    typer.Option(
-        help="Tokens to draw from, 0 for all; or the candidates that a method asks a scalar "
-        "reward model about. Default: the policy's own setting, else all; 10 candidates.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-Temperature = Annotated[
-    float | None,
-    typer.Option(
-        help="Divides the scores before drawing; 0: greedy. Default: the policy's own, else 1.",
-        rich_help_panel=SAMPLING,
-    ),
-]
 Greedy = Annotated[
     bool,
     typer.Option(
         "--greedy/--sample",
         help="Take the best token, or draw one.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-Samples = Annotated[
-    int,
-    typer.Option(
-        "--n",
-        help="Responses drawn by best_of_n, speculative_rejection and (at most) majority_vote, "
-        "goal_filter.",
         rich_help_panel=SAMPLING,
     ),
 ]
@@ -175,39 +98,6 @@ Settings = Annotated[
         "speculative_rejection (reject_share, …) or goal_filter (drop_rule, …) as name=value; "
         "repeatable, see docs/decoding.md.",
         rich_help_panel=GUIDANCE,
-    ),
-]
-Beam = Annotated[int, typer.Option(help="Hypotheses that goal_beam keeps.", rich_help_panel=BEAM)]
-Branches = Annotated[
-    int,
-    typer.Option(
-        help="Steps goal_beam draws from each hypothesis.",
-        rich_help_panel=BEAM,
-    ),
-]
-StepSeparator = Annotated[
-    str,
-    typer.Option(
-        help="Text that ends a step of goal_beam; '': none.",
-        show_default="newline",
-        rich_help_panel=BEAM,
-    ),
-]
-StepTokens = Annotated[int, typer.Option(help="Longest step of goal_beam.", rich_help_panel=BEAM)]
-MaxSteps = Annotated[int, typer.Option(help="Most steps of goal_beam.", rich_help_panel=BEAM)]
-MaxNewTokens = Annotated[
-    int,
-    typer.Option(
-        help="Longest response, end-of-text included.",
-        rich_help_panel=SAMPLING,
-    ),
-]
-BatchSize = Annotated[int, typer.Option(help="Rows decoded together.", rich_help_panel=RUNNING)]
-Seed = Annotated[
-    int,
-    typer.Option(
-        help="Every prompt draws from its own generator.",
-        rich_help_panel=SAMPLING,
     ),
 ]
 Limit = Annotated[
@@ -232,8 +122,3 @@ Resume = Annotated[
     ),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.", rich_help_panel=MAIN)]
-
-
-def those_given(**options: Any) -> dict[str, Any]:
-    """The options that were given: what is open is decided by the policy."""
-    return {name: value for name, value in options.items() if value is not None}

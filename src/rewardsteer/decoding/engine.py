@@ -1,6 +1,6 @@
-"""What decoding asks of whatever runs a policy: three engines, one interface.
+"""What decoding asks of whatever runs a policy: several engines, one interface.
 
-    sample = engine.start(prompt, index, config)
+    sample = engine.start(prompt, index, config, draws=rng)
     await sample.extend(32)
     await sample.extend(stop=Stop(text="\\n"))
     sample.abort()
@@ -14,18 +14,23 @@ alone, never on what else is in the batch. Everything happens on one event loop
 import random
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.defaults import with_defaults
+from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.policy import stop_ids
+from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.decoding.settling import Activity
+from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Prompt
 
 Ability = Literal[
     "logits", "token_ids", "extend", "abort", "logprobs", "entropy", "prefix_cache",
 ]
+FinishReason = Literal["stop", "length"]
 
 
 @dataclass(frozen=True)
@@ -67,16 +72,22 @@ class Aborted(Exception):  # noqa: N818
     """A sample was given up while its program went on; ends what still waits for it."""
 
 
-class Sample(Protocol):
-    """One response in the making.
+class Sample:
+    """Base of all engines' samples: one response in the making.
 
-    Attributes:
+    Args:
+        engine: that grows it.
         prompt: that it responds to.
         index: which of the samples of its prompt this is.
+        config: how it is drawn, and its greatest length.
+        draws: its own random numbers.
+        log_probabilities: whether `log_probability` is wanted.
+        top: how many of the likeliest tokens `logprobs` names; None: it is not wanted.
+        origin: the sample that it was forked from.
+
+    Attributes:
         token_ids: generated so far, end-of-text included; empty where an engine knows none.
-        length: how many tokens these are.
-        text: of the response so far, without the template's frame and cut at a stop string.
-        finish_reason: ``stop`` or ``length`` once it has ended; None before.
+        finish_reason: None before it has ended.
         stop_reason: the token, or the string, that stopped it.
         log_probability: of the tokens under the policy, at temperature 1 over the whole vocabulary,
             summed; None where nobody asked.
@@ -85,36 +96,49 @@ class Sample(Protocol):
         aborted: nobody needs it any more.
     """
 
-    cost: Cost
-    aborted: bool
-    finish_reason: Literal["stop", "length"] | None
-    stop_reason: int | str | None
-    log_probability: float | None
-    logprobs: list[TokenLogprob]
-    prompt: Encoded
-    index: int
-    token_ids: list[int]
+    def __init__(
+        self, engine: Any, prompt: Encoded, index: int, config: DecodingConfig, *,
+        draws: random.Random, log_probabilities: bool = False, top: int | None = None,
+        origin: "Sample | None" = None,
+    ) -> None:
+        self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
+        self.draws, self.top, self.origin = draws, top, origin
+        self.token_ids: list[int] = []
+        self.finish_reason: FinishReason | None = None
+        self.stop_reason: int | str | None = None
+        self.log_probability: float | None = 0.0 if log_probabilities else None
+        self.logprobs: list[TokenLogprob] = []
+        self.cost = Cost()
+        self.aborted = False
+        self._listener: Callable[[str], None] | None = None
+        self._detokenizer: IncrementalDetokenizer | None = None
 
     @property
     def length(self) -> int:
         """Tokens generated so far."""
-
-    @property
-    def origin(self) -> "Sample | None":
-        """What it was forked from."""
+        return len(self.token_ids)
 
     @property
     def text(self) -> str:
-        """Generated so far."""
+        """Of the response so far, without the template's frame and cut at a stop string."""
+        if isinstance(self.stop_reason, str):
+            return self._cut().text
+        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
+        return response_text(
+            self.engine.tokenizer, self.prompt.token_ids, ids, self.prompt.template
+        )
 
     @property
     def response_ids(self) -> Sequence[int]:
-        """Tokens of the response as it is given out: without a stop string, and with
-        `stop_token`."""
+        """Tokens of the response as it is given out: without a stop string, with `stop_token`."""
+        if isinstance(self.stop_reason, str) and self.token_ids:
+            return self._cut().kept(self.token_ids)
+        return self.token_ids
 
     @property
     def stop_token(self) -> Sequence[int]:
         """The token that ended it; none where it was cut off, by a stop string too."""
+        return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
         """Add up to so many tokens (None: as many as the settings allow).
@@ -123,65 +147,132 @@ class Sample(Protocol):
             RewardsteerError: this sample cannot go on; others can.
             Aborted: it was given up.
         """
+        raise NotImplementedError
 
-    def listen(self, told: Callable[[str], None]) -> None:
+    def listen(self, listener: Callable[[str], None]) -> None:
         """Have new text told once further tokens cannot change it."""
+        self._listener = listener
 
-    def revise(self, token_ids: Sequence[int], finish_reason: Any = None) -> None:
+    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
         """Go on from other tokens; most often, take some back."""
+        self.token_ids, self.finish_reason = list(token_ids), finish_reason
+        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
+        self._detokenizer = None
+        del self.logprobs[len(self.token_ids) :]
 
     def fork(self, index: int, draws: random.Random) -> "Sample":
         """Another sample that goes on from here, with draws of its own."""
+        raise NotImplementedError
 
     def abort(self) -> None:
         """Nobody needs it any more; it holds nothing from now on."""
+        raise NotImplementedError
+
+    def _copied_to(self, other: "Sample") -> None:
+        """Give a fork what was generated so far."""
+        other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
+        other.log_probability = self.log_probability
+
+    def _following(self) -> IncrementalDetokenizer:
+        """The text of the tokens, cut at stop strings."""
+        if self._detokenizer is None:
+            self._detokenizer = IncrementalDetokenizer(
+                self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
+                self.config.stop, min_tokens=self.config.min_tokens,
+            )
+        return self._detokenizer
+
+    def _cut(self) -> IncrementalDetokenizer:
+        """The same, with all tokens."""
+        detokenizer = self._following()
+        detokenizer.add(self.token_ids)
+        return detokenizer
+
+    def _tell(self, piece: str) -> None:
+        if piece and self._listener is not None:
+            self._listener(piece)
 
 
-class Engine(Protocol):
-    """What runs a policy.
+class Engine:
+    """Base of all engines: what runs a policy.
+
+    Args:
+        tokenizer: the policy's; None where it is not known.
+        settings: the policy's ``generation_config``; None: it has none.
 
     Attributes:
-        name: of the engine, for messages.
-        tokenizer: the policy's; None where it is not known.
-        stop_ids: tokens that end a response.
-        activity: told of what samples ask and are told.
+        name: for messages.
+        abilities: what it can do; `rewardsteer.decoding.engines.registry.MEANINGS` says what each
+            means.
         stride: tokens after which looking at a growing sample costs little.
+        holds_guides: the reward model of a guide runs inside the engine, which loads it by itself.
+        writes_prompts: prompts are written by the engine and not on this side.
+        model_name: of the policy where another process runs it; "" elsewhere.
+        stop_ids: tokens that end a response.
+        position_limit: longest row that the policy can read; None: it has no limit.
+        readable: token ids that the policy has an embedding for.
+        activity: told of what samples ask and are told.
+        on_failure: told of failures that one sample alone has; None: they end the run.
     """
 
     name: str
-    tokenizer: Any
-    stop_ids: frozenset[int]
-    stride: int
-    activity: Activity
+    abilities: Collection[Ability] = frozenset()
+    stride = 1
+    holds_guides = writes_prompts = False
+    model_name = ""
+    position_limit: int | None = None
+    readable = 0
 
-    @property
-    def abilities(self) -> Collection[Ability]:
-        """What it can do. ``logits``: guides act in it; ``token_ids``: samples have those of the
-        policy; ``extend``: it goes on with a text; ``abort``; ``logprobs``: of the tokens drawn;
-        ``entropy``: it stops where the policy is unsure; ``prefix_cache``: to go on reads nothing
-        anew."""
+    def __init__(self, tokenizer: Any, settings: Any = None) -> None:
+        self.tokenizer, self.settings = tokenizer, settings
+        self.stop_ids = frozenset[int]() if tokenizer is None else stop_ids(settings, tokenizer)
+        self.activity = Activity()
+        self.on_failure: Callable[[Exception], None] | None = None
+        self._texts: dict[int, str] = {}
+
+    def complete(self, config: DecodingConfig) -> DecodingConfig:
+        """The settings of a run with nothing left open that this side decides."""
+        return with_defaults(config, self.settings)
+
+    def check(self, method: Any, config: DecodingConfig) -> None:
+        """Raise `ConfigError` on what it cannot do for a method, besides its abilities."""
+
+    def shares_tokens(self, scorer: Any) -> bool:
+        """Whether a reward model reads the policy's tokens.
+
+        Raises:
+            MismatchError: it does not, and the engine cannot go without.
+        """
+        check_vocabularies(self.tokenizer, scorer)
+        return True
+
+    def begin(self, method: Any, config: DecodingConfig, longest: int) -> None:
+        """Get ready for the samples of a run, the longest of so many tokens with its prompt."""
+
+    def bound(self, cache_tokens: int, guides: int) -> None:
+        """Decode no more together, where that is decided here: tokens in caches and guides."""
+
+    def token_text(self, token: int) -> str:
+        """A token's own text; asked again and again about the same few, so remembered."""
+        if token not in self._texts:
+            self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
+        return self._texts[token]
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> Sample:
-        """A sample without any token yet.
-
-        Args:
-            prompt: what it responds to.
-            index: its number.
-            config: how it is drawn, and its greatest length.
-            draws: its own random numbers.
-            guide: acts on its next-token scores; None: the policy alone.
-            log_probabilities: whether `Sample.log_probability` is wanted.
-            top: how many of the likeliest tokens `Sample.logprobs` names; None: it is not wanted.
-        """
+        """A sample without any token yet; see `Sample`. The guide acts on its next-token scores;
+        None: the policy alone."""
+        raise NotImplementedError
 
     async def room(self) -> None:
         """Return once another prompt can be begun without waiting behind others."""
+        raise NotImplementedError
 
     async def close(self) -> None:
         """End; what runs is aborted."""
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)

@@ -8,14 +8,20 @@ next-token logits takes several. A constant that a member adds to all rewards of
 nothing, so for GenARM the sum of rewards and that of log-probabilities are one rule.
 """
 
+import functools
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.decoding.config import check_weights
+from rewardsteer.decoding.policy import model_bounds
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.places import locate
 
 logger = logging.getLogger(__name__)
 
@@ -81,6 +87,61 @@ class RewardEnsemble:
         for weight, values in zip(self.weights, rewards, strict=True):
             total += weight * values.to(total)
         return total
+
+
+class FolderScorer:
+    """A reward model's folder, with what methods and engines ask of a reward model before, or
+    without, running it; the weights are not loaded.
+
+    Args:
+        folder: the checkpoint.
+        template: how prompts and responses are written; None: as its card says.
+
+    Raises:
+        CheckpointError: missing or damaged folder.
+    """
+
+    def __init__(self, folder: Path, template: Template | None = None) -> None:
+        self.folder, self.name, self._template = locate(folder), str(folder), template
+        self.card = read_card(self.folder)
+        self.head_kind, self.objective = self.card.head.kind, self.card.objective
+        self.reading = self.card.reading
+
+    @functools.cached_property
+    def tokenizer(self) -> Any:
+        """The one it was trained with."""
+        return load_tokenizer(self.folder)
+
+    @functools.cached_property
+    def template(self) -> Template:
+        """How prompts and responses are written, its kind resolved."""
+        return resolve(self._template or stored_template(self.card.template), self.tokenizer)
+
+    @functools.cached_property
+    def fingerprint(self) -> str:
+        """Of the weights."""
+        return fingerprint(self.folder)
+
+    @functools.cached_property
+    def _bounds(self) -> tuple[int | None, int]:
+        # An adapter has its base's.
+        known = (self.folder / "config.json").exists()
+        return model_bounds(self.folder) if known else (None, len(self.tokenizer))
+
+    @property
+    def position_limit(self) -> int | None:
+        """Longest row that it reads; None: it has no limit."""
+        return self._bounds[0]
+
+    @property
+    def vocabulary_size(self) -> int:
+        """Token ids that it knows."""
+        return min(self._bounds[1], len(self.tokenizer))
+
+
+def combined(members: Sequence[Any], weights: Sequence[float]) -> Any:
+    """Reward models as one: the only one itself, None where there is none."""
+    return RewardEnsemble(members, weights) if len(members) > 1 else next(iter(members), None)
 
 
 class EnsembleCache:

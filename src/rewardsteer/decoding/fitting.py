@@ -8,6 +8,7 @@ message by itself.
 """
 
 import logging
+from collections.abc import Collection
 from typing import Any
 
 from rewardsteer.decoding.methods import METHODS, adds_rewards, wants_goal
@@ -94,9 +95,13 @@ def _remedy(scorer: Any) -> str:
     return f"use it with {listed(methods_for(scorer))}, or train another"
 
 
-def default_method(card: CheckpointCard) -> str:
-    """The method that a reward model was trained for, by its card."""
-    return _default(card.head.kind, card.objective, card.reads_log_probabilities)
+def default_method(card: CheckpointCard, abilities: Collection[str] | None = None) -> str:
+    """The method that a reward model was trained for, by its card; with an engine that lacks the
+    abilities for it, the one that stands in (`Strategy.stands_in`)."""
+    name = _default(card.head.kind, card.objective, card.reads_log_probabilities)
+    if abilities is None or METHODS.get(name).abilities <= set(abilities):
+        return name
+    return next(name for name in METHODS.names() if METHODS.get(name).stands_in)
 
 
 def method_of(scorer: Any) -> str:

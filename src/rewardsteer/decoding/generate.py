@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
+from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
@@ -16,14 +16,13 @@ from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS, wants_goal
-from rewardsteer.decoding.penalties import check_token_ids
-from rewardsteer.decoding.prompts import Prepared, prepare
+from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.strategies.base import Direct, Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
-from rewardsteer.errors import ConfigError, MismatchError, RewardsteerError
+from rewardsteer.errors import MismatchError, RewardsteerError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Generation, Prompt
@@ -83,28 +82,40 @@ def generate(
         DataError: repeated ids, or a prompt that is too long.
     """
     engine = TransformersEngine(policy, tokenizer, Bounds(places=config.batch_size))
-    check_abilities(engine, method)
-    settings = engine.settings
-    told = what_is_taken(config, settings)
-    if told and not NAMES.keys() <= config.model_fields_set:
-        logger.warning("%s", told)
-    config = with_defaults(config, settings)
-    requests = as_requests(prompts)
-    scorer = method.scorer
-    if scorer is not None:
-        check_vocabularies(tokenizer, scorer)
-    if config.top_k > engine.vocabulary_size:
-        raise ConfigError(
-            f"top_k = {config.top_k} exceeds the policy's vocabulary of {engine.vocabulary_size} "
-            "tokens; lower it, or use 0 to draw from all."
-        )
-    check_token_ids(config, engine.vocabulary_size)
-    template, renderer = writer_of(template, tokenizer, scorer)
-    limits = {"policy": engine.position_limit}
-    limits["reward model"] = getattr(scorer, "position_limit", None)
-    ready = prepare(
-        requests, template, renderer, tokenizer, limits, config, vocabulary=engine.readable
+    return generate_by(
+        engine, prompts, method, config, template=template, label=label, watch=watch
     )
+
+
+def generate_by(
+    engine: Engine, prompts: Sequence[Prompt | Request], method: Method, config: DecodingConfig, *,
+    template: Template | None = None, label: str = "",
+    watch: Watch | None = None,
+) -> Generator[Generation, None, None]:
+    """As `generate`, by any engine.
+
+    Raises:
+        ConfigError: the engine cannot do what the method or the settings need.
+    """
+    check_abilities(engine, method)
+    config, scorer = engine.complete(config), method.scorer
+    requests = as_requests(prompts)
+    engine.check(method, config)
+    if engine.writes_prompts:
+        template = Template(kind="text")
+        ready = [Prepared(one, show_request(one, template, None)) for one in requests]
+    else:
+        if scorer is not None and not engine.shares_tokens(scorer):
+            scorer = None
+        template, renderer = writer_of(template, engine.tokenizer, scorer)
+        limits = {"policy": engine.position_limit,
+                  "reward model": getattr(scorer, "position_limit", None)}
+        ready = prepare(
+            requests, template, renderer, engine.tokenizer, limits, config,
+            vocabulary=engine.readable,
+        )
+        longest = max((len(one.ids) for one in ready), default=0) + config.max_new_tokens
+        engine.begin(method, config, longest)
     return answer(engine, ready, method, config, template, label or method.name, watch)
 
 

@@ -1,8 +1,7 @@
-"""What to say when memory runs out while generating, wherever it does."""
+"""Failures of engines, out of memory among them."""
 
 import torch
 
-from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 
 # How torch's allocator on a CPU says it; it has no class of its own for that.
@@ -26,13 +25,10 @@ def out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or _CPU in str(error)
 
 
-def told(error: Exception, config: DecodingConfig) -> Exception:
-    """The error of a row that failed alone: where memory ran out, the settings to lower."""
+def translate_oom(error: Exception, remedy: str) -> Exception:
+    """The error to report for a row that failed alone: where memory ran out, what to do."""
     if not out_of_memory(error):
         return error
-    wrapped = ConfigError(
-        f"Out of memory with one row alone; lower max_new_tokens (now {config.max_new_tokens}), "
-        f"where there are candidates top_k (now {config.top_k}), or shorten the prompt."
-    )
-    wrapped.__cause__ = error
-    return wrapped
+    translated = ConfigError(f"Out of memory {remedy}.")
+    translated.__cause__ = error
+    return translated

@@ -8,6 +8,7 @@ needs its class declares, see `rewardsteer.decoding.fitting`. A method from else
 ``package.module:Class``.
 """
 
+from collections.abc import Collection
 from typing import Any
 
 from rewardsteer.errors import ConfigError
@@ -53,6 +54,8 @@ METHODS = _Methods(
     },
 )
 
+# Settings of how strongly rewards act token by token, for methods that add them to logits.
+CONTROLS = ("weight_schedule", "weight_end", "target_kl", "max_kl")
 # Methods that take no reward model, told without importing what takes seconds.
 _UNGUIDED = ("none", "majority_vote")
 
@@ -91,3 +94,15 @@ def has_weight(name: str) -> bool:
     """Whether the setting ``weight`` means something to a method; raises `ConfigError` on an
     unknown name."""
     return bool(METHODS.get(name).has_weight)
+
+
+def unused(name: str, given: Collection[str]) -> tuple[str, str] | None:
+    """The first setting that means nothing to a method, and the methods that use it, as a sentence
+    lists them; None: there is none. Of the settings, ``weight`` and `CONTROLS` are looked at."""
+    from rewardsteer.decoding.fitting import listed
+
+    for setting in given:
+        uses = {"weight": has_weight, **dict.fromkeys(CONTROLS, adds_rewards)}.get(setting)
+        if uses is not None and not uses(name):
+            return setting, listed([one for one in METHODS.names() if uses(one)])
+    return None

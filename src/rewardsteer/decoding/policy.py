@@ -7,6 +7,7 @@ import torch
 
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.limits import position_limit
 from rewardsteer.models.placement import placed
 
 
@@ -45,3 +46,19 @@ def stop_ids(settings: Any, tokenizer: Any) -> frozenset[int]:
     named = getattr(settings, "eos_token_id", None)
     several = named if isinstance(named, list | tuple) else [named]
     return frozenset(i for i in (*several, tokenizer.eos_token_id) if i is not None)
+
+
+def model_bounds(source: str | Path) -> tuple[int | None, int]:
+    """Most positions that a model on disk or on the hub was built for, None when it states none,
+    and how many token ids it has embeddings for.
+
+    Raises:
+        CheckpointError: it cannot be read.
+    """
+    from transformers import AutoConfig
+
+    try:
+        config = AutoConfig.from_pretrained(str(source))
+        return position_limit(config), int(config.get_text_config().vocab_size)
+    except (OSError, ValueError) as error:
+        raise CheckpointError(f"The model {source} cannot be read: {error}") from error

@@ -2,7 +2,8 @@
 
 `in_order` runs many programs at once and gives their results in order, on a loop of its own in the
 caller's thread; where a loop runs there already (a notebook), in another thread. `LoopThread` keeps
-a loop running beside others, for a server.
+a loop running beside others, for a server. `settle` finds the point at which a batch is worth a
+step: all that can go on has gone on.
 """
 
 import asyncio
@@ -22,6 +23,10 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 Program = Callable[[], Coroutine[Any, Any, T]]
+
+# A task that a result wakes asks for more within so many turns of the loop: itself, those that
+# gather it, and theirs.
+_TURNS = 8
 
 
 def in_order(
@@ -82,12 +87,16 @@ def _finish(loop: asyncio.AbstractEventLoop, close: Callable[[], Awaitable[None]
         thread.submit(lambda: loop.run_until_complete(_end(close))).result()
 
 
-async def _end(close: Callable[[], Awaitable[None]]) -> None:
-    """Cancel what runs, and wait for it."""
+async def _cancel_others() -> None:
+    """Cancel what runs on this loop, and wait for it."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
     await asyncio.gather(*others, return_exceptions=True)
+
+
+async def _end(close: Callable[[], Awaitable[None]]) -> None:
+    await _cancel_others()
     await close()
 
 
@@ -169,14 +178,33 @@ class LoopThread:
         """Cancel what runs and end; the thread's present step may take so long."""
         if not self._thread.is_alive():
             return
-
-        async def end() -> None:
-            others = asyncio.all_tasks() - {asyncio.current_task()}
-            for task in others:
-                task.cancel()
-            await asyncio.gather(*others, return_exceptions=True)
-
         with contextlib.suppress(TimeoutError):
-            self.submit(end()).result(seconds)
+            self.submit(_cancel_others()).result(seconds)
         self._loop.call_soon_threadsafe(self._loop.stop)
         self._thread.join(seconds)
+
+
+class Activity:
+    """Counts what tasks have asked and been told.
+
+    Attributes:
+        count: grows with everything that happens.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def note(self) -> None:
+        """Something has happened."""
+        self.count += 1
+
+
+async def settle(stamp: Callable[[], int], turns: int = _TURNS) -> None:
+    """Let other tasks run until none of them has done anything for some turns of the loop. A task
+    that takes longer loses nothing but its place in the next step."""
+    last, idle = stamp(), 0
+    while idle < turns:
+        await asyncio.sleep(0)
+        now = stamp()
+        idle = idle + 1 if now == last else 0
+        last = now

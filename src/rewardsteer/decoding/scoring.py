@@ -13,14 +13,18 @@ from typing import Any
 
 from rewardsteer.decoding.engine import Encoded, Sample
 from rewardsteer.decoding.growing import GrowingReads, Value
-from rewardsteer.decoding.memory import out_of_memory
-from rewardsteer.decoding.settling import Activity, settle
-from rewardsteer.errors import ConfigError, NonFiniteError
+from rewardsteer.decoding.memory import out_of_memory, translate_oom
+from rewardsteer.decoding.running import Activity, settle
+from rewardsteer.errors import NonFiniteError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Cost
 
 # Others ask within so many turns of the loop, or wait for the next time.
 _TURNS = 4
+_REMEDY = (
+    "while the reward model read a response alone; lower max_new_tokens, shorten the prompt, or "
+    "give the reward model a device of its own"
+)
 
 
 @dataclass(eq=False)
@@ -144,7 +148,7 @@ class Scoring:
             self._growing = GrowingReads(self._scorer)
             half = len(asks) // 2
             if not out_of_memory(error) or not half:
-                return [_told(error)] * len(asks)
+                return [translate_oom(error, _REMEDY)] * len(asks)
         return self._values(asks[:half], grows=grows) + self._values(asks[half:], grows=grows)
 
     def _grows(self, ask: Ask) -> bool:
@@ -218,17 +222,6 @@ class Scoring:
 def _checked(found: Value, ask: Ask) -> Value | Exception:
     wrong = [value for value in found.values if not math.isfinite(value)]
     return _not_a_number(wrong[0], ask) if wrong else found
-
-
-def _told(error: Exception) -> Exception:
-    if not out_of_memory(error):
-        return error
-    told = ConfigError(
-        "Out of memory while the reward model read a response alone; lower max_new_tokens, shorten "
-        "the prompt, or give the reward model a device of its own."
-    )
-    told.__cause__ = error
-    return told
 
 
 def _not_a_number(value: float, ask: Ask) -> NonFiniteError:

@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.decoding.engines.vllm_start import bounds, start
+from rewardsteer.decoding.engines.vllm_start import start
+from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.heads.vocabulary import count_tokens
@@ -69,7 +70,7 @@ class VllmScorer(Scorer):
         self.objective, self.reading = card.objective, card.reading
         self.name = str(folder)
         self.fingerprint = fingerprint(folder)
-        self._limit, self._tokens = bounds(folder)[0], tokens
+        self._limit, self._tokens = model_bounds(folder)[0], tokens
         if card.head.kind == "scalar":
             self._rewards = self._from_values
             # Values of all tokens cannot use cached prefixes, so they are asked for where needed.
@@ -84,7 +85,7 @@ class VllmScorer(Scorer):
             str(folder), dtype=dtype or "auto", max_model_len=self._limit, **mode, **options
         )
         if self.autoregressive:
-            tokens_known = card.tokens or count_tokens(self.tokenizer, bounds(folder)[1])
+            tokens_known = card.tokens or count_tokens(self.tokenizer, model_bounds(folder)[1])
             if not all(self._llm.collective_rpc("limit_tokens", args=(tokens_known,))):
                 raise ConfigError(
                     f"vLLM's model of {folder} has no layer that tells which logits belong to "

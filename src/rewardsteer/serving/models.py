@@ -13,7 +13,7 @@ from typing import Any
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
@@ -68,9 +68,11 @@ class ServedModels(TextReader):
     ) -> None:
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; got neither.")
-        engine = policy if hasattr(policy, "abilities") or policy is None else TransformersEngine(
-            policy, tokenizer, Bounds(limits.places, limits.cache_tokens, limits.methods_together)
-        )
+        engine = policy
+        if policy is not None and not isinstance(policy, Engine):
+            engine = TransformersEngine(policy, tokenizer, Bounds(limits.places))
+        if engine is not None:
+            engine.bound(limits.cache_tokens, limits.methods_together)
         if engine is not None and scorer is not None:
             check_vocabularies(tokenizer, scorer)
             if "token_ids" not in engine.abilities:

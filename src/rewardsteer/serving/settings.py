@@ -7,8 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.fitting import adding_methods
-from rewardsteer.decoding.methods import adds_rewards
+from rewardsteer.decoding.methods import CONTROLS, unused
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
 from rewardsteer.serving.models import ServedModels
@@ -27,8 +26,6 @@ _OF_METHODS = frozenset({
     "max_rejections", "reject_share", "decision_tokens", "drop_rule", "drop_threshold",
     "drop_start", "drop_patience", "vote_stop", "vote_window", "vote_confidence",
 })
-# What only methods that add rewards to next-token logits can use.
-_CONTROLS = ("weight", "weight_schedule", "weight_end", "target_kl", "max_kl")
 
 
 def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConfig:
@@ -125,15 +122,17 @@ def _check(request: GenerationFields, config: DecodingConfig, served: ServedMode
 
 def check_meaning(request: GenerationFields, config: DecodingConfig, served: ServedModels) -> None:
     """Raise `ApiError` on what the request sets to no effect, as the command line does."""
-    if not adds_rewards(config.method):
-        for name in _CONTROLS:
-            value = getattr(request, name)
-            if value in (None, "constant") or (name == "weight" and value == 0):
-                continue
-            raise bad_request(
-                f"{name} means nothing to the method {config.method!r}, which adds no rewards to "
-                f"next-token logits; leave it out, or use {adding_methods()}.", name,
-            )
+    given = {name: getattr(request, name) for name in ("weight", *CONTROLS)}
+    # A weight of 0 asks for nothing.
+    wrong = unused(config.method, [
+        name for name, value in given.items()
+        if value not in (None, "constant") and (name != "weight" or value != 0)
+    ])
+    if wrong is not None:
+        raise bad_request(
+            f"{wrong[0]} means nothing to the method {config.method!r}; leave it out, or use "
+            f"{wrong[1]}.", wrong[0],
+        )
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options are for streams; set stream to true, or leave them out.",
                           "stream_options")

@@ -8,25 +8,18 @@ Without a tokenizer the server writes conversations, and gives whole responses a
 import asyncio
 import random
 import time
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
-from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.defaults import policy_settings, with_defaults
-from rewardsteer.decoding.engine import Ability, Encoded
+from rewardsteer.decoding.defaults import policy_settings
+from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.endpoint import KEY_ENV, Endpoint
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
-from rewardsteer.decoding.engines.registry import check_abilities
-from rewardsteer.decoding.generate import Method, answer, same_tokens
+from rewardsteer.decoding.generate import same_tokens
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.policy import stop_ids
-from rewardsteer.decoding.prompts import Prepared, prepare, show_request
-from rewardsteer.decoding.requests import Request, as_requests
-from rewardsteer.decoding.settling import Activity
 from rewardsteer.errors import ConfigError
-from rewardsteer.records import Generation, Prompt
 
 # Fields with vLLM's names, which not every server knows, and the values that change nothing.
 _FIELDS: dict[str, Any] = {
@@ -35,8 +28,8 @@ _FIELDS: dict[str, Any] = {
 }
 
 
-class OpenAIEngine:
-    """A server; see `rewardsteer.decoding.engine.Engine`.
+class OpenAIEngine(Engine):
+    """A server.
 
     Args:
         endpoint: the server.
@@ -60,23 +53,61 @@ class OpenAIEngine:
     def __init__(
         self, endpoint: Endpoint, tokenizer: Any = None, settings: Any = None, *, places: int = 8
     ) -> None:
-        self.endpoint, self.tokenizer, self.settings = endpoint, tokenizer, settings
-        self.stop_ids: frozenset[int] = frozenset()
+        super().__init__(tokenizer, settings)
+        self.endpoint, self.model_name = endpoint, endpoint.model
         self.reason, found = "without the policy's tokenizer", set[str]()
         if tokenizer is not None:
-            self.stop_ids = stop_ids(settings, tokenizer)
             start = next(iter(sorted(self.stop_ids)), 0)
             found = endpoint.abilities([start], "Hello")
             self.reason = "" if found else f"{endpoint.url} does not complete texts"
-        self.abilities: frozenset[Ability] = frozenset({"abort", *found})  # type: ignore[arg-type]
-        self.chats, self.gives_ids = "extend" not in found, "token_ids" in found
+        self.abilities = frozenset({"abort", *found})  # type: ignore[arg-type]
+        self.writes_prompts, self.gives_ids = "extend" not in found, "token_ids" in found
         self.vocabulary_size = self.readable = 0 if tokenizer is None else len(tokenizer)
         self.position_limit = endpoint.longest
-        self.activity = Activity()
-        self.on_failure: Callable[[Exception], None] | None = None
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
         self._places = asyncio.Semaphore(places)
         self._clock, self._last = 0.0, 0.0
+
+    @classmethod
+    def open(
+        cls, source: str | None, tokenizer: Any, config: DecodingConfig, *, url: str,
+        model: str | None = None, key_env: str = KEY_ENV, settings: Any = None,
+    ) -> "OpenAIEngine":
+        """The engine of a run.
+
+        Args:
+            source: where the policy's tokenizer comes from; None: there is none.
+            tokenizer: the policy's; without one the server writes prompts, and methods that extend
+                responses are refused.
+            config: ``batch_size`` is the number of requests at a time.
+            url: base address of the server, ending in ``/v1``.
+            model: the policy's name there; None: the only one.
+            key_env: environment variable that holds the server's key.
+            settings: the policy's ``generation_config``; None: that of the source, else the
+                server's own counts.
+        """
+        if settings is None and source is not None:
+            settings = policy_settings(source)
+        endpoint = Endpoint(url, model, key_env=key_env)
+        return cls(endpoint, tokenizer, settings, places=config.batch_size)
+
+    def complete(self, config: DecodingConfig) -> DecodingConfig:
+        """The settings of a run; what the policy's own leave open the server decides."""
+        return config if self.settings is None else super().complete(config)
+
+    def check(self, method: Any, config: DecodingConfig) -> None:
+        """Raise `ConfigError` on penalties that a server would count wrongly: of a response that is
+        extended it sees the last part."""
+        if "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
+            raise ConfigError(
+                f"The method {method.name!r} extends responses, and a server counts tokens for "
+                "presence_penalty and frequency_penalty in the last extension alone; use "
+                "repetition_penalty, or the engine transformers."
+            )
+
+    def shares_tokens(self, scorer: Any) -> bool:
+        """Whether a reward model reads the policy's tokens; one that does not reads texts."""
+        return same_tokens(self.tokenizer, scorer)
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
@@ -134,7 +165,7 @@ class OpenAIEngine:
             extra |= {
                 "stop": [*sample.config.stop, separator], "include_stop_str_in_output": True
             }
-        if self.chats:
+        if self.writes_prompts:
             return self.endpoint.ask({"messages": _messages(sample.prompt)}, extra, stream=stream)
         if "logprobs" in self.abilities and (
             sample.log_probability is not None or sample.top is not None or (stream and separator)
@@ -174,56 +205,3 @@ def _messages(prompt: Encoded) -> list[dict[str, Any]]:
     if isinstance(prompt.given, str):
         return [{"role": "user", "content": prompt.given}]
     return [message.model_dump() for message in prompt.given]
-
-
-def generate(
-    url: str, prompts: Sequence[Prompt | Request], method: Method, config: DecodingConfig, *,
-    model: str | None = None, tokenizer: Any = None, template: Template | None = None,
-    label: str = "", key_env: str = KEY_ENV, settings: Any = None,
-) -> Generator[Generation, None, None]:
-    """Answer prompts by a server; as `rewardsteer.decoding.generate.generate`, but for
-
-    Args:
-        url: base address of the server, ending in ``/v1``.
-        model: the policy's name there; None: the only one.
-        tokenizer: the policy's; without one the server writes prompts, and methods that extend
-            responses are refused.
-        key_env: environment variable that holds the server's key.
-        settings: the policy's ``generation_config``; default: that of the tokenizer's folder, else
-            the server's own counts.
-
-    Raises:
-        ConfigError: the server cannot be reached, refuses, or cannot do what the method needs.
-        DataError: repeated ids, or a prompt that is too long.
-    """
-    if tokenizer is not None and settings is None:
-        settings = policy_settings(tokenizer.name_or_path)
-    requests = as_requests(prompts)
-    endpoint = Endpoint(url, model, key_env=key_env)
-    engine = OpenAIEngine(endpoint, tokenizer, settings, places=config.batch_size)
-    check_abilities(engine, method)
-    _check_penalties(method, config)
-    if settings is not None:
-        config = with_defaults(config, settings)
-    if engine.chats:
-        template = Template(kind="text")
-        ready = [Prepared(one, show_request(one, template, None)) for one in requests]
-        return answer(engine, ready, method, config, template, label or method.name)
-    scorer = method.scorer
-    known = scorer is not None and same_tokens(tokenizer, scorer)
-    template, renderer = writer_of(template, tokenizer, scorer if known else None)
-    limits = {"policy": endpoint.longest}
-    ready = prepare(
-        requests, template, renderer, tokenizer, limits, config, vocabulary=len(tokenizer)
-    )
-    return answer(engine, ready, method, config, template, label or method.name)
-
-
-def _check_penalties(method: Method, config: DecodingConfig) -> None:
-    """A server counts what is in the response; of one that is extended it sees the last part."""
-    if "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
-        raise ConfigError(
-            f"The method {method.name!r} extends responses, and a server counts tokens for "
-            "presence_penalty and frequency_penalty in the last extension alone; use "
-            "repetition_penalty, or the engine transformers."
-        )

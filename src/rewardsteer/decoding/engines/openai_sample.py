@@ -2,46 +2,30 @@
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import aclosing
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
-from rewardsteer.decoding.engine import Aborted, Encoded, Stop
+from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
 
-if TYPE_CHECKING:
-    from rewardsteer.decoding.engines.openai import OpenAIEngine
 
-
-class OpenAISample:
-    """See `rewardsteer.decoding.engine.Sample`; besides:
+class OpenAISample(Sample):
+    """A sample that a server writes.
 
     Attributes:
         written: by the server so far, as texts.
     """
 
     def __init__(
-        self, engine: "OpenAIEngine", prompt: Encoded, index: int, config: DecodingConfig, *,
-        draws: random.Random, log_probabilities: bool = False, top: int | None = None,
-        origin: "OpenAISample | None" = None,
+        self, engine: Any, prompt: Encoded, index: int, config: DecodingConfig, **options: Any
     ) -> None:
-        self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
-        self.draws, self.top, self.origin = draws, top, origin
-        self.token_ids: list[int] = []
-        self.finish_reason: Literal["stop", "length"] | None = None
-        self.stop_reason: int | str | None = None
-        self.log_probability: float | None = 0.0 if log_probabilities else None
-        self.logprobs: list[TokenLogprob] = []
-        self.cost = Cost()
-        self.aborted = False
+        super().__init__(engine, prompt, index, config, **options)
         self.written, self._count = "", 0
         self._request: asyncio.Task[None] | None = None
-        self._told: Callable[[str], None] | None = None
-        self._follower: IncrementalDetokenizer | None = None
 
     @property
     def length(self) -> int:
@@ -51,26 +35,10 @@ class OpenAISample:
     @property
     def text(self) -> str:
         """Of the response so far, without the template's frame and cut at a stop string."""
-        template = self.prompt.template
-        if not self.token_ids:
-            opening, _, closing = template.response.partition("{response}")
-            return self.written.removeprefix(opening).removesuffix(closing)
-        if isinstance(self.stop_reason, str):
-            return self._following().text
-        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
-        return response_text(self.engine.tokenizer, self.prompt.token_ids, ids, template)
-
-    @property
-    def response_ids(self) -> Sequence[int]:
-        """Tokens of the response as it is given out: without a stop string."""
-        if isinstance(self.stop_reason, str) and self.token_ids:
-            return self._following().kept(self.token_ids)
-        return self.token_ids
-
-    @property
-    def stop_token(self) -> Sequence[int]:
-        """The token that ended it; none where it was cut off."""
-        return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
+        if self.token_ids:
+            return super().text
+        opening, _, closing = self.prompt.template.response.partition("{response}")
+        return self.written.removeprefix(opening).removesuffix(closing)
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
         """Add up to so many tokens."""
@@ -92,26 +60,17 @@ class OpenAISample:
         if not request.cancelled():
             request.result()
 
-    def listen(self, told: Callable[[str], None]) -> None:
-        """Have new text told once further tokens cannot change it."""
-        self._told = told
-
-    def revise(
-        self, token_ids: Sequence[int], finish_reason: Literal["stop", "length"] | None = None
-    ) -> None:
+    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
         """Go on from other tokens; for servers that give token ids."""
-        self.token_ids, self.finish_reason = list(token_ids), finish_reason
-        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
-        self._follower, self._count = None, 0
-        del self.logprobs[len(self.token_ids) :]
+        super().revise(token_ids, finish_reason)
+        self._count = 0
 
     def fork(self, index: int, draws: random.Random) -> "OpenAISample":
         """Another sample that goes on from here."""
         other = OpenAISample(
             self.engine, self.prompt, index, self.config, draws=draws, top=self.top, origin=self
         )
-        other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
-        other.log_probability = self.log_probability
+        self._copied_to(other)
         other.written, other._count = self.written, self._count
         return other
 
@@ -129,7 +88,7 @@ class OpenAISample:
         seeks = "" if engine.gives_ids else separator
         usage = choice = None
         async with engine.place() as share, aclosing(engine.ask(
-            self, wanted, separator, stream=bool(seeks) or self._told is not None
+            self, wanted, separator, stream=bool(seeks) or self._listener is not None
         )) as replies:
             async for reply in replies:
                 usage = reply.usage or usage
@@ -172,7 +131,7 @@ class OpenAISample:
                 TokenLogprob(value, _best(best, self.top) if self.engine.gives_ids else [])
                 for value, best in zip(values, known.top_logprobs or [], strict=False)
             ]
-        if self._told is not None:
+        if self._listener is not None:
             self._tell(self._following().add(self.token_ids) if ids else text)
 
     def _end(self, choice: Any, short: bool, separator: str) -> None:
@@ -195,7 +154,7 @@ class OpenAISample:
                 self.stop_reason = self.token_ids[-1]
         elif self.length >= self.config.max_new_tokens:
             self.finish_reason = "length"
-        if self.finish_reason is not None and self._told is not None and self.token_ids:
+        if self.finish_reason is not None and self._listener is not None and self.token_ids:
             written, ids = self._following(), self.token_ids
             ids = ids[: len(ids) - len(self.stop_token)]
             if not written.stopped:
@@ -218,21 +177,6 @@ class OpenAISample:
         self.cost += Cost(
             new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read + new, seconds=seconds
         )
-
-    def _following(self) -> IncrementalDetokenizer:
-        """The text of tokens, cut at stop strings."""
-        if self._follower is None:
-            self._follower = IncrementalDetokenizer(
-                self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
-                self.config.stop, min_tokens=self.config.min_tokens,
-            )
-            if self._told is None:
-                self._follower.add(self.token_ids)
-        return self._follower
-
-    def _tell(self, piece: str) -> None:
-        if piece and self._told is not None:
-            self._told(piece)
 
 
 def _best(found: dict[str, float] | None, top: int) -> list[tuple[int, float]]:

@@ -9,34 +9,30 @@ import asyncio
 import itertools
 import random
 import time
-from collections.abc import Generator, Sequence
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.defaults import policy_settings, with_defaults
-from rewardsteer.decoding.engine import Ability, Encoded
-from rewardsteer.decoding.engines.registry import ABILITIES, check_abilities
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.defaults import policy_settings
+from rewardsteer.decoding.engine import Encoded, Engine
+from rewardsteer.decoding.engines.registry import ABILITIES
+from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
-from rewardsteer.decoding.engines.vllm_start import bounds, built_for, check_device, start
-from rewardsteer.decoding.generate import Method, answer
+from rewardsteer.decoding.engines.vllm_start import built_for, check_device, start
+from rewardsteer.decoding.generate import Method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.decoding.guides.genarm import GenArm
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.methods import METHODS
-from rewardsteer.decoding.policy import stop_ids
-from rewardsteer.decoding.prompts import prepare
-from rewardsteer.decoding.requests import Request
+from rewardsteer.decoding.policy import model_bounds
+from rewardsteer.decoding.running import settle
 from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.decoding.settling import Activity, settle
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError, NonFiniteError
-from rewardsteer.models.compatibility import check_vocabularies, members
-from rewardsteer.records import Cost, Generation
+from rewardsteer.models.compatibility import members
+from rewardsteer.records import Cost
 
 # vLLM's top_p is above 0; the likeliest token stays with any.
 _LEAST_TOP_P = 1e-6
@@ -44,96 +40,93 @@ _LEAST_TOP_P = 1e-6
 _RULES = (Plain, Farma, GenArm)
 
 
-def generate(
-    source: str, tokenizer: Any, requests: Sequence[Request], method: Method,
-    config: DecodingConfig, *, template: Template, device: str = AUTO,
-    reward_device: str | None = None, reward_dtype: str | None = None, **options: Any,
-) -> Generator[Generation, None, None]:
-    """As `rewardsteer.decoding.generate.generate`, by vLLM. What vLLM computes again after it has
-    set a request aside it does not tell, so it is missing in the costs.
+class VllmEngine(Engine):
+    """A running vLLM with the policy's tokenizer. What vLLM computes again after it has set a
+    request aside it does not tell, so that is missing in the costs.
 
     Args:
-        source: the policy's folder or hub name.
+        llm: a ``vllm.LLM``; with the reward model where it is to guide. None: `begin` starts it.
         tokenizer: the policy's.
-        requests: the prompts.
-        method: from `build_method`; a reward model that guides came from a folder.
-        config: settings; ``batch_size`` is vLLM's ``max_num_seqs``.
-        template: how prompts are written.
-        device: of the policy; there is one, which vLLM was built for.
-        reward_device, reward_dtype: of a reward model that scores whole samples; one that guides
-            runs where the policy does, in its precision.
-        options: engine arguments of vLLM.
-
-    Raises:
-        ConfigError: vLLM is not installed, cannot do this, or refuses an option.
-        MismatchError: the two tokenizers differ, or the reward model has no vocabulary head.
-        DataError: a prompt that is too long or empty.
-    """
-    settings = policy_settings(source)
-    config, scorer = with_defaults(config, settings), method.scorer
-    check_abilities(VllmEngine, method)
-    check_supported(method, config)
-    check_device(device)
-    guides = isinstance(method, LogitsGuide) and scorer is not None
-    if guides and (reward_device or reward_dtype):
-        raise ConfigError(
-            "A reward model that guides inside vLLM runs where the policy does, in its precision; "
-            "leave out --reward-device and --reward-dtype."
-        )
-    if scorer is not None:
-        check_vocabularies(tokenizer, scorer)
-    template, renderer = writer_of(template, tokenizer, scorer)
-    limit, vocabulary = bounds(source)
-    limits = {"policy": limit, "reward model": getattr(scorer, "position_limit", None)}
-    ready = prepare(
-        requests, template, renderer, tokenizer, limits, config, vocabulary=vocabulary
-    )
-    longest = max(len(one.ids) for one in ready) + config.max_new_tokens
-    options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | options
-    if guides:
-        vocabulary_card(scorer.name, Path(scorer.name))
-        options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
-    llm = start(source, **options)
-    if scorer is not None and not guides:
-        # After vLLM has taken what it takes of the device.
-        scorer.reward_model.to(choose_device(reward_device or built_for()))
-    engine = VllmEngine(llm, tokenizer, stop_ids(settings, tokenizer), places=config.batch_size)
-    return answer(engine, ready, method, config, template, method.name)
-
-
-class VllmEngine:
-    """A running vLLM with the policy's tokenizer; see `rewardsteer.decoding.engine.Engine`.
-
-    Args:
-        llm: a ``vllm.LLM``; with the reward model where it is to guide.
-        tokenizer: the policy's.
-        stop_ids: tokens that end a response.
+        settings: the policy's ``generation_config``.
         places: samples that are begun without waiting.
     """
 
     name = "vllm"
-    abilities: frozenset[Ability] = ABILITIES["vllm"]
+    abilities = ABILITIES["vllm"]
     # To go on is a request of its own.
     stride = 8
+    holds_guides = True
 
-    def __init__(
-        self, llm: Any, tokenizer: Any, stop_ids: frozenset[int], *, places: int
-    ) -> None:
-        self.llm, self.tokenizer, self.stop_ids = llm, tokenizer, stop_ids
-        self.activity = Activity()
+    def __init__(self, llm: Any, tokenizer: Any, settings: Any = None, *, places: int) -> None:
+        super().__init__(tokenizer, settings)
+        self.llm, self._source = llm, ""
+        self._options: dict[str, Any] = {}
+        self._devices: tuple[str, str | None, str | None] = (AUTO, None, None)
         self._places, self._plain = places, Plain(None, DecodingConfig())
-        self._asked: dict[str, TransformersSample] = {}
+        self._asked: dict[str, TokenSample] = {}
         self._names = map(str, itertools.count())
-        self._texts: dict[int, str] = {}
         self._pump: asyncio.Task[None] | None = None
         self._roomy = asyncio.Event()
+
+    @classmethod
+    def open(
+        cls, source: str, tokenizer: Any, config: DecodingConfig, *, device: str = AUTO,
+        dtype: str | None = None, reward_device: str | None = None,
+        reward_dtype: str | None = None, **options: Any,
+    ) -> "VllmEngine":
+        """The engine of a run, which starts vLLM once its prompts are known to be fine.
+
+        Args:
+            source: the policy's folder or hub name.
+            tokenizer: the policy's.
+            config: ``batch_size`` is vLLM's ``max_num_seqs``.
+            device, dtype: of the policy; there is one device, which vLLM was built for.
+            reward_device, reward_dtype: of a reward model that scores whole samples; one that
+                guides runs where the policy does, in its precision.
+            options: engine arguments of vLLM.
+        """
+        engine = cls(None, tokenizer, policy_settings(source), places=config.batch_size)
+        engine.position_limit, engine.readable = model_bounds(source)
+        engine._source, engine._options = source, {"dtype": dtype or "auto"} | options
+        engine._devices = device, reward_device, reward_dtype
+        return engine
+
+    def check(self, method: Method, config: DecodingConfig) -> None:
+        """Raise `ConfigError` where vLLM cannot do this, or not on these devices."""
+        check_supported(method, config)
+        device, *reward = self._devices
+        check_device(device)
+        if _is_guided_by(method) and any(reward):
+            raise ConfigError(
+                "A reward model that guides inside vLLM runs where the policy does, in its "
+                "precision; leave out --reward-device and --reward-dtype."
+            )
+
+    def begin(self, method: Method, config: DecodingConfig, longest: int) -> None:
+        """Start vLLM, with the reward model where it guides.
+
+        Raises:
+            ConfigError: vLLM is not installed, or refuses an option.
+            MismatchError: the reward model has no vocabulary head.
+        """
+        if self.llm is not None:
+            return
+        scorer, guided = method.scorer, _is_guided_by(method)
+        options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | self._options
+        if guided:
+            vocabulary_card(scorer.name, Path(scorer.name))
+            options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
+        self.llm = start(self._source, **options)
+        if scorer is not None and not guided:
+            # After vLLM has taken what it takes of the device.
+            scorer.reward_model.to(choose_device(self._devices[1] or built_for()))
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
-    ) -> TransformersSample:
+    ) -> TokenSample:
         """A sample without any token."""
-        return TransformersSample(
+        return TokenSample(
             self, prompt, index, config, draws=draws, guide=guide or self._plain,
             weight=Weight(config), log_probabilities=log_probabilities, top=top,
         )
@@ -148,16 +141,11 @@ class VllmEngine:
         """Abort what runs."""
         if self._pump is not None:
             self._pump.cancel()
-        self.llm.llm_engine.abort_request(list(self._asked))
+        if self._asked:
+            self.llm.llm_engine.abort_request(list(self._asked))
         self._asked.clear()
 
-    def token_text(self, token: int) -> str:
-        """A token's own text."""
-        if token not in self._texts:
-            self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return self._texts[token]
-
-    def grow(self, sample: TransformersSample) -> None:
+    def grow(self, sample: TokenSample) -> None:
         """A sample asks for tokens."""
         name = next(self._names)
         self.activity.note()
@@ -169,10 +157,10 @@ class VllmEngine:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
-    def hold(self, sample: TransformersSample) -> None:
+    def hold(self, sample: TokenSample) -> None:
         """Nothing: vLLM's prefix cache finds what was read of a sample."""
 
-    def leave(self, sample: TransformersSample) -> None:
+    def leave(self, sample: TokenSample) -> None:
         """A sample is aborted."""
         self.activity.note()
         running = [name for name, one in self._asked.items() if one is sample]
@@ -207,11 +195,15 @@ class VllmEngine:
                 self._roomy.set()
 
 
-def _is_guided(sample: TransformersSample) -> bool:
+def _is_guided_by(method: Method) -> bool:
+    return isinstance(method, LogitsGuide) and method.scorer is not None
+
+
+def _is_guided(sample: TokenSample) -> bool:
     return sample.guide.scorer is not None and sample.config.weight != 0
 
 
-def _parameters(sample: TransformersSample, name: str) -> Any:
+def _parameters(sample: TokenSample, name: str) -> Any:
     from vllm.sampling_params import RequestOutputKind
 
     from vllm import SamplingParams
@@ -239,7 +231,7 @@ def _parameters(sample: TransformersSample, name: str) -> Any:
     )
 
 
-def _take(sample: TransformersSample, output: Any) -> None:
+def _take(sample: TokenSample, output: Any) -> None:
     """Give a sample its new tokens, at their cost; one forward pass is that of both models."""
     [answer] = output.outputs
     before = len(sample.token_ids)
@@ -257,7 +249,7 @@ def _take(sample: TransformersSample, output: Any) -> None:
     )
 
 
-def _record(sample: TransformersSample, token: int, found: Any) -> None:
+def _record(sample: TokenSample, token: int, found: Any) -> None:
     if sample.log_probability is not None:
         sample.log_probability += found[token].logprob
     if sample.top is not None:

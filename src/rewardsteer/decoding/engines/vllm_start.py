@@ -1,15 +1,13 @@
 """Starting vLLM in this process, and what is known of it before."""
 
 import os
-from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
 from rewardsteer.decoding.engines.vllm_plugin import register
 from rewardsteer.devices import AUTO, choose_device
-from rewardsteer.errors import CheckpointError, ConfigError
-from rewardsteer.models.limits import position_limit
+from rewardsteer.errors import ConfigError
 
 
 def built_for() -> str:
@@ -60,19 +58,3 @@ def _missing(error: ImportError) -> ConfigError:
         f"vLLM cannot be imported ({error}); install rewardsteer[vllm], or use the transformers "
         "engine."
     )
-
-
-def bounds(source: str | Path) -> tuple[int | None, int]:
-    """Most positions that a model on disk or on the hub was built for, None when it states none,
-    and how many token ids it has embeddings for.
-
-    Raises:
-        CheckpointError: it cannot be read.
-    """
-    from transformers import AutoConfig
-
-    try:
-        config = AutoConfig.from_pretrained(str(source))
-        return position_limit(config), int(config.get_text_config().vocab_size)
-    except (OSError, ValueError) as error:
-        raise CheckpointError(f"The model {source} cannot be read: {error}") from error

@@ -51,6 +51,7 @@ class LogitsGuide:
     wants_goal = False
     has_weight = True
     several_models = True
+    stands_in = False
     abilities: frozenset[str] = frozenset({"logits"})
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:

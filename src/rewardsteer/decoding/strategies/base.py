@@ -32,6 +32,7 @@ class Strategy:
     Attributes:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
         abilities: of the engine that it cannot do without.
+        stands_in: the default with engines that cannot run a reward model's own method.
         asks_log_probabilities: whether it looks at `Sample.log_probability`.
 
     Raises:
@@ -47,6 +48,7 @@ class Strategy:
     has_weight = False
     several_models = False
     abilities: frozenset[str] = frozenset({"extend"})
+    stands_in = False
     asks_log_probabilities = False
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:

@@ -17,6 +17,7 @@ class BestOfN(Strategy):
     """
 
     abilities = frozenset()
+    stands_in = True
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:
         super().__init__(scorer, config)

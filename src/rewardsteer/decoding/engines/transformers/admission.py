@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.engines.token_sample import TokenSample
 
 # New rows enter once this share of the places is free. An entry is a forward pass of its own; with
 # many places some row ends at nearly every step, and one pass for each would double their number.
@@ -39,42 +39,42 @@ class Admission:
 
     def __init__(self, bounds: Bounds) -> None:
         self.bounds = bounds
-        self._waiting: deque[TransformersSample] = deque()
+        self._waiting: deque[TokenSample] = deque()
         self._places = bounds.places
         self._calm = 0
 
     def __len__(self) -> int:
         return len(self._waiting)
 
-    def put(self, sample: TransformersSample) -> None:
+    def put(self, sample: TokenSample) -> None:
         """A sample that comes last, or, where it has begun, first."""
         if sample.token_ids:
             self._waiting.appendleft(sample)
         else:
             self._waiting.append(sample)
 
-    def put_back(self, samples: Iterable[TransformersSample]) -> None:
+    def put_back(self, samples: Iterable[TokenSample]) -> None:
         """Samples that had entered and come first, in their order."""
         self._waiting.extendleft(reversed(list(samples)))
 
-    def take_all(self) -> list[TransformersSample]:
+    def take_all(self) -> list[TokenSample]:
         """All of them; nothing waits any more."""
         waiting = list(self._waiting)
         self._waiting.clear()
         return waiting
 
-    def drop(self, sample: TransformersSample) -> None:
+    def drop(self, sample: TokenSample) -> None:
         """Forget a sample."""
         if sample in self._waiting:
             self._waiting.remove(sample)
 
-    def take(self, working: Collection[TransformersSample]) -> list[TransformersSample]:
+    def take(self, working: Collection[TokenSample]) -> list[TokenSample]:
         """Samples that enter now.
 
         Args:
             working: those that are being decoded.
         """
-        entering: list[TransformersSample] = []
+        entering: list[TokenSample] = []
         guides = {id(sample.guide) for sample in working}
         tokens = sum(_longest(sample) for sample in working)
         for _ in range(entries(len(working), self._places)):
@@ -111,6 +111,6 @@ def entries(busy: int, places: int) -> int:
     return free if free >= max(1, places // _FREE_SHARE) or not busy else 0
 
 
-def _longest(sample: TransformersSample) -> int:
+def _longest(sample: TokenSample) -> int:
     """Tokens that a row may come to."""
     return len(sample.prompt_ids) + sample.config.max_new_tokens

@@ -6,7 +6,7 @@ different ages and lengths share a batch, and a new one is read beside the other
 counters say of a row is exactly what that row cost.
 
 A row that cannot go on (its logits, rewards or scores are no numbers, or what is asked after its
-tokens raises) fails alone: `TransformersSample.error` is set, and the others are what they would
+tokens raises) fails alone: `TokenSample.error` is set, and the others are what they would
 have been without it.
 
 The continuous batching of transformers (5.19) does not serve here: it takes no logits processors
@@ -25,7 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
+from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.guides.prefix import Prefix, Reads, check_numbers
 from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.guides.weights import RowWeights
@@ -39,7 +39,7 @@ from rewardsteer.records import Cost
 class _Seat:
     """A row, and what the counters of its place said when its cost was last told."""
 
-    sample: TransformersSample
+    sample: TokenSample
     reads: Reads = field(default_factory=Reads)
     forwards: int = 0
     tokens: int = 0
@@ -70,11 +70,11 @@ class Batch:
         self.drawn = 0
 
     @property
-    def samples(self) -> list[TransformersSample]:
+    def samples(self) -> list[TokenSample]:
         """Those that have a row."""
         return [seat.sample for seat in self._seats if seat is not None]
 
-    def has(self, sample: TransformersSample) -> bool:
+    def has(self, sample: TokenSample) -> bool:
         """Whether a sample has a row."""
         return any(seat is not None and seat.sample is sample for seat in self._seats)
 
@@ -84,7 +84,7 @@ class Batch:
         return sum(sample.growing for sample in self.samples)
 
     @torch.no_grad()
-    def read(self, entering: Sequence[TransformersSample]) -> list[TransformersSample]:
+    def read(self, entering: Sequence[TokenSample]) -> list[TokenSample]:
         """Let samples enter, and read what is new of all rows; those that stop before their next
         token. Rows that ask for none are taken out, and what was read of them is held.
 
@@ -111,8 +111,8 @@ class Batch:
         return stopping
 
     def _unsure(
-        self, rows: Sequence[TransformersSample], prefix: Prefix
-    ) -> list[TransformersSample]:
+        self, rows: Sequence[TokenSample], prefix: Prefix
+    ) -> list[TokenSample]:
         if all(sample.stop.entropy is None for sample in rows):
             return []
         shares = self._logits.float().softmax(dim=-1)
@@ -123,7 +123,7 @@ class Batch:
         ]
 
     @torch.no_grad()
-    def draw(self) -> list[TransformersSample]:
+    def draw(self) -> list[TokenSample]:
         """Add a token to every row that asks for one and whose tokens are those that were read; the
         rows that stopped with it, or failed."""
         began, prefix = time.perf_counter(), self._prefix
@@ -145,7 +145,7 @@ class Batch:
         # Those that ended keep their rows until the next step: their programs may take tokens back.
         return drawn
 
-    def _pick(self, rows: Sequence[TransformersSample], active: Sequence[int]) -> list[int]:
+    def _pick(self, rows: Sequence[TokenSample], active: Sequence[int]) -> list[int]:
         """Next tokens of the active rows; 0 for the others."""
         tokens = [0] * len(rows)
         if not active:
@@ -162,7 +162,7 @@ class Batch:
         return tokens
 
     def _record(
-        self, rows: Sequence[TransformersSample], active: Sequence[int], tokens: Sequence[int]
+        self, rows: Sequence[TokenSample], active: Sequence[int], tokens: Sequence[int]
     ) -> None:
         """Tell the tokens' log-probabilities to the samples that want them."""
         asking = [
@@ -183,7 +183,7 @@ class Batch:
                 sample.logprobs.append(TokenLogprob(one.value, one.best[: sample.top]))
 
     def _grow(
-        self, rows: Sequence[TransformersSample], active: Sequence[int], tokens: Sequence[int]
+        self, rows: Sequence[TokenSample], active: Sequence[int], tokens: Sequence[int]
     ) -> None:
         """Bring the prefixes up to date after the active rows got a token each."""
         drawn = set(active)
@@ -200,14 +200,14 @@ class Batch:
         for seat in seats:
             seat.seconds += seconds / len(seats)
 
-    def hold(self, sample: TransformersSample) -> Any:
+    def hold(self, sample: TokenSample) -> Any:
         """What the policy has read of a row; None where nothing was, or the reader cannot tell."""
         hold = getattr(self._reader, "hold", None)
         place = next((place for place, seat in enumerate(self._seats)
                       if seat is not None and seat.sample is sample), None)
         return None if hold is None or place is None else hold(place)
 
-    def charge(self, samples: Sequence[TransformersSample]) -> None:
+    def charge(self, samples: Sequence[TokenSample]) -> None:
         """Tell samples what they have cost since this was last done."""
         wanted = {id(sample) for sample in samples}
         for place, seat in enumerate(self._seats):
@@ -230,7 +230,7 @@ class Batch:
         seat.seconds, seat.drawn, seat.length = 0.0, 0, len(seat.sample.token_ids)
         return cost
 
-    def _arrange(self, entering: Sequence[TransformersSample]) -> None:
+    def _arrange(self, entering: Sequence[TokenSample]) -> None:
         """Take out the rows that ask for nothing; let others enter."""
         self._stale |= any(sample.revised for sample in self.samples)
         for place, seat in enumerate(self._seats):
@@ -244,7 +244,7 @@ class Batch:
             self._ids, self._mask = self._prefixes()
         self._stale = False
 
-    def _change_places(self, entering: Sequence[TransformersSample]) -> None:
+    def _change_places(self, entering: Sequence[TokenSample]) -> None:
         """Rows that enter take the places of those that left, or come last. A place for which there
         is none goes to the last row: to move that one costs less than to close up."""
         coming = deque(

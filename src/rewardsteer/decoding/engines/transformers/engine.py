@@ -2,31 +2,38 @@
 
 import asyncio
 import copy
+import logging
 import random
-from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import torch
+
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engine import Ability, Encoded
+from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
+from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
+from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds
 from rewardsteer.decoding.engines.transformers.batch import Batch
-from rewardsteer.decoding.engines.transformers.sample import TransformersSample
 from rewardsteer.decoding.engines.transformers.side_by_side import side_by_side
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.decoding.guides.weights import RowWeights, Weight
-from rewardsteer.decoding.memory import EngineError, out_of_memory, told
-from rewardsteer.decoding.policy import stop_ids
-from rewardsteer.decoding.settling import Activity, settle
+from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oom
+from rewardsteer.decoding.penalties import check_token_ids
+from rewardsteer.decoding.policy import load_policy
+from rewardsteer.decoding.running import settle
+from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
 
+logger = logging.getLogger(__name__)
 
-class TransformersEngine:
-    """A policy with its tokenizer; see `rewardsteer.decoding.engine.Engine`.
+
+class TransformersEngine(Engine):
+    """A policy with its tokenizer.
 
     Args:
         policy: a causal LM in evaluation mode, on its device.
@@ -36,42 +43,75 @@ class TransformersEngine:
     Attributes:
         on_failure: told of an exception in a step of several rows, which then take it one by one,
             so that one row's trouble is not that of the others; None: it ends the run.
-        position_limit: longest row the policy can read; None when it has no limit.
         vocabulary_size: token ids that the policy can choose from.
-        readable: token ids that it has an embedding for.
         steps, tokens: steps of batches, and tokens drawn, so far.
     """
 
     name = "transformers"
-    abilities: frozenset[Ability] = ABILITIES["transformers"]
-    stride = 1
+    abilities = ABILITIES["transformers"]
 
     def __init__(self, policy: Any, tokenizer: Any, bounds: Bounds | None = None) -> None:
-        self.policy, self.tokenizer = policy.eval(), tokenizer
-        self.settings = getattr(policy, "generation_config", None)
-        self.stop_ids = stop_ids(self.settings, tokenizer)
+        super().__init__(tokenizer, getattr(policy, "generation_config", None))
+        self.policy = policy.eval()
         self.position_limit = position_limit(policy.config)
         rows = policy.get_output_embeddings().weight.shape[0]
         self.vocabulary_size = min(rows, len(tokenizer))
         self.readable = int(policy.get_input_embeddings().weight.shape[0])
-        self.activity = Activity()
         self.steps = self.tokens = 0
         self._admission = Admission(bounds or Bounds())
-        self.on_failure: Callable[[Exception], None] | None = None
         self._plain = Plain(None, with_defaults(DecodingConfig()))
         self._weights: dict[int, tuple[DecodingConfig, Weight]] = {}
-        self._texts: dict[int, str] = {}
         self._batches: dict[int, Batch] = {}
         self._pump: asyncio.Task[None] | None = None
         self._roomy = asyncio.Event()
         self._turns: list[asyncio.Future[None]] = []
 
+    @classmethod
+    def open(
+        cls, source: str, tokenizer: Any, config: DecodingConfig, *, policy: Any = None,
+        dtype: str | None = None, **options: Any,
+    ) -> "TransformersEngine":
+        """The engine of a run.
+
+        Args:
+            source: the policy's folder or hub name.
+            tokenizer: the policy's.
+            config: ``batch_size`` is the number of rows decoded together.
+            policy: the policy where it is loaded already.
+            dtype: of the weights, by torch's name; None: as saved.
+            options: see `rewardsteer.decoding.policy.load_policy`.
+        """
+        kind = None if dtype is None else getattr(torch, dtype)
+        policy = policy or load_policy(source, dtype=kind, **options)
+        return cls(policy, tokenizer, Bounds(places=config.batch_size))
+
+    def bound(self, cache_tokens: int, guides: int) -> None:
+        """Decode no more together; see `Bounds`."""
+        bounds = self._admission.bounds
+        self._admission.bounds = replace(bounds, cache_tokens=cache_tokens, guides=guides)
+
+    def complete(self, config: DecodingConfig) -> DecodingConfig:
+        """The settings of a run; what the policy's own add to them is logged."""
+        told = what_is_taken(config, self.settings)
+        if told and not NAMES.keys() <= config.model_fields_set:
+            logger.warning("%s", told)
+        return super().complete(config)
+
+    def check(self, method: Any, config: DecodingConfig) -> None:
+        """Raise `ConfigError` on tokens that the policy does not have."""
+        if config.top_k > self.vocabulary_size:
+            raise ConfigError(
+                f"top_k = {config.top_k} exceeds the policy's vocabulary of {self.vocabulary_size} "
+                "tokens; lower it, or use 0 to draw from all."
+            )
+        check_token_ids(config, self.vocabulary_size)
+
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
-    ) -> TransformersSample:
+    ) -> TokenSample:
         """A sample without any token."""
-        return TransformersSample(
+        return TokenSample(
             self, prompt, index, config, draws=draws, guide=guide or self._plain,
             weight=self._weight_of(config), log_probabilities=log_probabilities, top=top,
         )
@@ -120,15 +160,9 @@ class TransformersEngine:
         """Guides at work, with their caches."""
         return len(self._batches)
 
-    def token_text(self, token: int) -> str:
-        """A token's own text; asked again and again about the same few, so remembered."""
-        if token not in self._texts:
-            self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
-        return self._texts[token]
-
     # --- what samples ask -----------------------------------------------------------------------
 
-    def grow(self, sample: TransformersSample) -> None:
+    def grow(self, sample: TokenSample) -> None:
         """A sample asks for tokens."""
         self.activity.note()
         if not self._has_row(sample):
@@ -136,14 +170,14 @@ class TransformersEngine:
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
-    def hold(self, sample: TransformersSample) -> Any:
+    def hold(self, sample: TokenSample) -> Any:
         """What was read of a sample, for others to go on from."""
         batch = self._batches.get(id(sample.guide))
         if batch is not None and batch.has(sample) and sample.held is None:
             sample.held = batch.hold(sample)
         return sample.held
 
-    def leave(self, sample: TransformersSample) -> None:
+    def leave(self, sample: TokenSample) -> None:
         """A sample is aborted."""
         self.activity.note()
         self._admission.drop(sample)
@@ -151,7 +185,7 @@ class TransformersEngine:
         if batch is not None:
             batch.charge([sample])
 
-    def _has_row(self, sample: TransformersSample) -> bool:
+    def _has_row(self, sample: TokenSample) -> bool:
         batch = self._batches.get(id(sample.guide))
         return batch is not None and batch.has(sample)
 
@@ -174,8 +208,8 @@ class TransformersEngine:
         finally:
             self._drop_idle()
 
-    def _entering(self) -> dict[int, list[TransformersSample]]:
-        entering: dict[int, list[TransformersSample]] = {}
+    def _entering(self) -> dict[int, list[TokenSample]]:
+        entering: dict[int, list[TokenSample]] = {}
         working = [
             sample for batch in self._batches.values() for sample in batch.samples
             if sample.growing
@@ -184,7 +218,7 @@ class TransformersEngine:
             entering.setdefault(id(sample.guide), []).append(sample)
         return entering
 
-    async def _step(self, key: int, entering: list[TransformersSample]) -> None:
+    async def _step(self, key: int, entering: list[TokenSample]) -> None:
         """One token for the rows of a guide."""
         batch = self._batches.get(key)
         if not entering and (batch is None or not batch.growing):
@@ -222,7 +256,7 @@ class TransformersEngine:
         session = open_session(own)
         return Batch(side_by_side(PrefixReader(self.policy), session, own.scorer), session, weights)
 
-    def _part(self, key: int, samples: list[TransformersSample], error: Exception) -> None:
+    def _part(self, key: int, samples: list[TokenSample], error: Exception) -> None:
         """A step of several rows failed. What the batch holds cannot be trusted any more: its rows
         wait in front, to be read anew; that is not part of their cost."""
         rows = list(dict.fromkeys(samples))
@@ -245,7 +279,7 @@ class TransformersEngine:
         for sample in growing:
             self._alone(sample)
 
-    def _alone(self, sample: TransformersSample) -> None:
+    def _alone(self, sample: TokenSample) -> None:
         """A step of one row; what fails here is its own trouble."""
         try:
             batch = self._open(sample.guide)
@@ -259,16 +293,22 @@ class TransformersEngine:
         else:
             self._tell([sample])
 
-    def _blame(self, sample: TransformersSample, error: Exception) -> None:
+    def _blame(self, sample: TokenSample, error: Exception) -> None:
         """A step failed because of this sample."""
-        sample.error = told(error, sample.config) if self.on_failure is None else error
+        sample.error = (
+            error if self.on_failure is not None else translate_oom(error, (
+                "with one row alone; lower max_new_tokens (now "
+                f"{sample.config.max_new_tokens}), where there are candidates top_k (now "
+                f"{sample.config.top_k}), or shorten the prompt"
+            ))
+        )
         self._note(error)
 
     def _note(self, error: Exception) -> None:
         if self.on_failure is not None:
             self.on_failure(error)
 
-    def _tell(self, samples: list[TransformersSample]) -> None:
+    def _tell(self, samples: list[TokenSample]) -> None:
         """Samples have stopped, for now or for good: their programs go on."""
         self.activity.note()
         for sample in samples:

@@ -1,18 +1,16 @@
-"""A sample of the transformers engine: a row of its batch for as long as it grows."""
+"""Samples that grow token by token, in a batch of the transformers engine or in vLLM's requests."""
 
 import asyncio
 import random
-from collections.abc import Callable, Sequence
-from typing import Any, Literal, Protocol
+from collections.abc import Sequence
+from typing import Any, Protocol
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
-from rewardsteer.decoding.engine import Aborted, Encoded, Stop
+from rewardsteer.decoding.detokenizer import response_text
+from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
-from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.records import Cost
 
 _NOWHERE = Stop()
 
@@ -23,24 +21,25 @@ class SampleEngine(Protocol):
     tokenizer: Any
     stop_ids: frozenset[int]
 
-    def grow(self, sample: "TransformersSample") -> None:
+    def grow(self, sample: "TokenSample") -> None:
         """It asks for tokens, up to its limit."""
 
-    def hold(self, sample: "TransformersSample") -> Any:
+    def hold(self, sample: "TokenSample") -> Any:
         """What was read of it, for others to go on from; None: nothing need be held."""
 
-    def leave(self, sample: "TransformersSample") -> None:
+    def leave(self, sample: "TokenSample") -> None:
         """It is aborted."""
 
     def token_text(self, token: int) -> str:
         """A token's own text."""
 
 
-class TransformersSample:
-    """See `rewardsteer.decoding.engine.Sample`; what the batch needs besides:
+class TokenSample(Sample):
+    """A sample whose engine gives it tokens one by one.
 
     Attributes:
         name: the request's id.
+        guide, weight: act on its next-token scores, and how strongly.
         growing: whether it asks for tokens.
         limit: how many tokens it is to have.
         stop, begin: where it is to stop earlier, and the tokens that it had before.
@@ -53,60 +52,23 @@ class TransformersSample:
     def __init__(
         self, engine: SampleEngine, prompt: Encoded, index: int, config: DecodingConfig, *,
         draws: random.Random, guide: LogitsGuide, weight: Weight, log_probabilities: bool = False,
-        top: int | None = None,
+        top: int | None = None, origin: Sample | None = None,
     ) -> None:
-        self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
+        super().__init__(
+            engine, prompt, index, config, draws=draws, log_probabilities=log_probabilities,
+            top=top, origin=origin,
+        )
         self.name, self.prompt_ids = prompt.id, prompt.token_ids
-        self.draws, self.guide, self.weight, self.top = draws, guide, weight, top
+        self.guide, self.weight = guide, weight
         self.ending = ending_ids(config, engine.stop_ids)
-        self.token_ids: list[int] = []
-        self.finish_reason: Literal["stop", "length"] | None = None
-        self.stop_reason: int | str | None = None
-        self.log_probability: float | None = 0.0 if log_probabilities else None
-        self.logprobs: list[TokenLogprob] = []
-        self.cost = Cost()
-        self._origin: TransformersSample | None = None
-        self.aborted = self.growing = self.revised = False
+        self.growing = self.revised = False
         self.limit = self.begin = 0
         self.stop = _NOWHERE
         self.held: Any = None
         self.error: Exception | None = None
         self.future: asyncio.Future[None] | None = None
-        self._told: Callable[[str], None] | None = None
-        self._written: IncrementalDetokenizer | None = None
 
     # --- what programs ask ----------------------------------------------------------------------
-
-    @property
-    def length(self) -> int:
-        """Tokens generated so far."""
-        return len(self.token_ids)
-
-    @property
-    def origin(self) -> "TransformersSample | None":
-        """What it was forked from."""
-        return self._origin
-
-    @property
-    def text(self) -> str:
-        """Of the response so far, without the template's frame and cut at a stop string."""
-        if self._written is not None and self._written.stopped:
-            return self._written.text
-        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
-        return response_text(self.engine.tokenizer, self.prompt_ids, ids, self.prompt.template)
-
-    @property
-    def response_ids(self) -> Sequence[int]:
-        """Tokens of the response as it is given out: without a stop string."""
-        if isinstance(self.stop_reason, str):
-            assert self._written is not None, "it found the string"
-            return self._written.kept(self.token_ids)
-        return self.token_ids
-
-    @property
-    def stop_token(self) -> Sequence[int]:
-        """The token that ended it; none where it was cut off."""
-        return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
         """Add up to so many tokens."""
@@ -126,28 +88,19 @@ class TransformersSample:
             self.abort()
             raise
 
-    def listen(self, told: Callable[[str], None]) -> None:
-        """Have new text told once further tokens cannot change it."""
-        self._told = told
-
-    def revise(
-        self, token_ids: Sequence[int], finish_reason: Literal["stop", "length"] | None = None
-    ) -> None:
+    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
         """Go on from other tokens."""
-        self.token_ids, self.finish_reason = list(token_ids), finish_reason
-        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
-        self.revised, self._written = True, None
-        del self.logprobs[len(self.token_ids) :]
+        super().revise(token_ids, finish_reason)
+        self.revised = True
 
-    def fork(self, index: int, draws: random.Random) -> "TransformersSample":
+    def fork(self, index: int, draws: random.Random) -> "TokenSample":
         """Another sample that goes on from here."""
-        other = TransformersSample(
+        other = TokenSample(
             self.engine, self.prompt, index, self.config, draws=draws, guide=self.guide,
-            weight=self.weight, top=self.top,
+            weight=self.weight, top=self.top, origin=self,
         )
-        other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
-        other.log_probability = self.log_probability
-        other.held, other._origin = self.engine.hold(self), self
+        self._copied_to(other)
+        other.held = self.engine.hold(self)
         return other
 
     def abort(self) -> None:
@@ -197,22 +150,17 @@ class TransformersSample:
 
     def _writes(self) -> bool:
         """Follow the text where somebody wants it, or stop strings may end it; whether one has."""
-        if self._told is None and not self.config.stop:
+        if self._listener is None and not self.config.stop:
             return False
-        begin = len(self.token_ids) - 1
-        if self._written is None:
-            begin = 0
-            self._written = IncrementalDetokenizer(
-                self.engine.tokenizer, self.prompt_ids, self.prompt.template, self.config.stop,
-                min_tokens=self.config.min_tokens,
-            )
+        begin = len(self.token_ids) - 1 if self._detokenizer is not None else 0
+        detokenizer = self._following()
         for end in range(begin, len(self.token_ids)):
-            self._tell(self._written.add(self.token_ids[: end + 1]))
-        return self._written.stopped
+            self._tell(detokenizer.add(self.token_ids[: end + 1]))
+        return detokenizer.stopped
 
     def _end(self) -> None:
         """Give out the rest of the text, in which a stop string may be found after all."""
-        written = self._written
+        written = self._detokenizer
         if written is None:
             return
         ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
@@ -222,10 +170,6 @@ class TransformersSample:
         self._tell(written.finish(ids, whole))
         if written.stopped:
             self.finish_reason, self.stop_reason = "stop", written.stop
-
-    def _tell(self, piece: str) -> None:
-        if piece and self._told is not None:
-            self._told(piece)
 
     def tell(self) -> None:
         """It has stopped, for now or for good: its program goes on."""

@@ -1,0 +1,106 @@
+"""Settings of decoding as command-line options, declared once for all commands that take them."""
+
+import inspect
+from collections.abc import Callable
+from typing import Annotated, Any
+
+import typer
+
+GUIDANCE, SAMPLING, BEAM, RUNNING = "Guidance", "Sampling", "Steps of goal_beam", "Running"
+
+# By the name of a setting: its type, its heading, the default that the help shows ("": the help's
+# own text says it), and the help.
+_OPTIONS: dict[str, tuple[Any, str, str, str]] = {
+    "weight": (float, GUIDANCE, "1", "Weight of rewards or similarity; 0: the policy alone."),
+    "weight_schedule": (
+        str, GUIDANCE, "constant",
+        "constant; or linear, cosine: from --weight to --weight-end.",
+    ),
+    "weight_end": (float, GUIDANCE, "", "Weight at the last token of --max-new-tokens."),
+    "target_kl": (
+        float, GUIDANCE, "",
+        "Find the weight with this KL from the policy, in nats, at every token.",
+    ),
+    "max_kl": (float, GUIDANCE, "", "Lower the weight where its KL from the policy is larger."),
+    "top_k": (
+        int, SAMPLING, "",
+        "Tokens to draw from, 0 for all; or the candidates that a method asks a scalar reward "
+        "model about. Default: the policy's own setting, else all; 10 candidates.",
+    ),
+    "top_p": (
+        float, SAMPLING, "",
+        "Draw from the likeliest tokens whose probabilities come to this. Default: the policy's "
+        "own, else 1 (all).",
+    ),
+    "min_p": (
+        float, SAMPLING, "",
+        "Draw only tokens that are at least this share as probable as the likeliest. Default: the "
+        "policy's own, else 0.",
+    ),
+    "repetition_penalty": (
+        float, SAMPLING, "",
+        "Divides positive and multiplies negative scores of tokens that prompt or response hold. "
+        "Default: the policy's own, else 1.",
+    ),
+    "stop": (list[str], SAMPLING, "", "A string that ends a response; repeatable."),
+    "temperature": (
+        float, SAMPLING, "",
+        "Divides the scores before drawing; 0: greedy. Default: the policy's own, else 1.",
+    ),
+    "n": (
+        int, SAMPLING, "8",
+        "Responses per prompt, for the methods that draw several; at most so many for those that "
+        "vote.",
+    ),
+    "beam": (int, BEAM, "4", "Hypotheses that goal_beam keeps."),
+    "branches": (int, BEAM, "2", "Steps goal_beam draws from each hypothesis."),
+    "step_separator": (str, BEAM, "newline", "Text that ends a step of goal_beam; '': none."),
+    "step_tokens": (int, BEAM, "52", "Longest step of goal_beam."),
+    "max_steps": (int, BEAM, "16", "Most steps of goal_beam."),
+    "max_new_tokens": (int, SAMPLING, "64", "Longest response, end-of-text included."),
+    "batch_size": (int, RUNNING, "8", "Rows decoded together."),
+    "seed": (int, SAMPLING, "0", "Every prompt draws from its own generator."),
+}
+
+
+def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[[Any], Any]:
+    """Give a command options for settings of `rewardsteer.decoding.config.DecodingConfig`.
+
+    The command takes a parameter ``settings``, in whose place the options stand: a dictionary of
+    those that were given. What is not given is decided by the configuration and the policy.
+
+    Args:
+        names: of the settings, in the order of the help.
+        panel: heading of all of them; "": their own.
+        defaults: shown in the help instead of the configuration's.
+    """
+
+    def parameter(name: str) -> inspect.Parameter:
+        kind, heading, default, text = _OPTIONS[name]
+        option = typer.Option(
+            f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel or heading,
+            show_default=defaults.get(name, default) or True,
+        )
+        return inspect.Parameter(
+            name, inspect.Parameter.KEYWORD_ONLY, default=None,
+            annotation=Annotated[kind | None, option],
+        )
+
+    def decorate(command: Any) -> Any:
+        def run(**given: Any) -> None:
+            settings = {name: given.pop(name) for name in names}
+            command(settings={k: v for k, v in settings.items() if v is not None}, **given)
+
+        signature = inspect.signature(command, eval_str=True)
+        parameters: list[inspect.Parameter] = []
+        for one in signature.parameters.values():
+            own = [parameter(name) for name in names] if one.name == "settings" else [one]
+            parameters += (
+                each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own
+            )
+        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        run.__name__, run.__doc__ = command.__name__, command.__doc__
+        return run
+
+    return decorate

@@ -1,0 +1,83 @@
+"""Reward models and goal states of ``rewardsteer generate``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardsteer.cli.engines import EngineChoice
+
+if TYPE_CHECKING:
+    from rewardsteer.data.template import Template
+    from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.goals.goal_state import GoalState
+
+
+def load_goal_state(
+    source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
+) -> "GoalState | None":
+    """The goal state for a method that wants one; None when there is nowhere to look.
+
+    Raises:
+        ConfigError: a goal was given to a method that uses none.
+    """
+    from rewardsteer.decoding.fitting import goal_methods
+    from rewardsteer.decoding.methods import wants_goal
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.goals.files import load_goal
+    from rewardsteer.models.checkpoint import read_card
+
+    if not wants_goal(config.method):
+        if source or name:
+            raise ConfigError(
+                f"The method {config.method!r} uses no goal state; leave out --goal and "
+                f"--goal-name, or use the method {goal_methods()}."
+            )
+        return None
+    if source is None and reward_model is not None:
+        # A folder that is missing is told as such, not as one without goals.
+        read_card(reward_model)
+    where = source or reward_model
+    return None if where is None else load_goal(where, name)
+
+
+def load_reward_models(
+    folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
+    choice: EngineChoice, device: str | None, dtype: str | None, template: "Template | None", *,
+    share_backbone: bool,
+) -> Any:
+    """The reward model, several as one, after the checks that need only their cards; None when none
+    was given. One that shares the backbone is on the policy's weights; of one that runs inside the
+    engine, only its folder is read."""
+    from types import SimpleNamespace
+
+    from rewardsteer.decoding.engines.registry import ENGINES
+    from rewardsteer.decoding.ensemble import FolderScorer, combined
+    from rewardsteer.decoding.generate import build_method
+    from rewardsteer.decoding.methods import is_guide
+    from rewardsteer.devices import parse_dtype
+    from rewardsteer.models.scorer import Scorer
+
+    if not folders:
+        build_method(config, None, goal)
+        return None
+    stated = [FolderScorer(folder, template) for folder in folders]
+    # A method looks at no more than this when it is made, so misfits show before weights load; a
+    # goal is compared with the weights, so with one it waits for them.
+    if goal is None:
+        build_method(config, SimpleNamespace(members=stated))
+    inside = ENGINES.get(choice.name).holds_guides
+    if inside and is_guide(config.method):
+        return combined(stated, weights)
+    if share_backbone:
+        from rewardsteer.decoding.policy import load_policy
+        from rewardsteer.models.shared_backbone import SharedScorer
+
+        assert choice.source is not None, "engines of this process have a policy"
+        options = choice.options | {"dtype": parse_dtype(choice.options["dtype"])}
+        policy = load_policy(choice.source, **options)
+        return SharedScorer(policy, choice.source, folders[0])
+    # An engine that plans its device's memory comes first; the reward model follows it.
+    place = device or ("cpu" if inside else choice.options.get("device", "auto"))
+    return combined([
+        Scorer.load(folder, device=place, dtype=parse_dtype(dtype), template=template)
+        for folder in folders
+    ], weights)
