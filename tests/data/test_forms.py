@@ -18,7 +18,7 @@ CALL = {"type": "function", "function": {"name": "add", "arguments": {"a": 1}}}
 
 
 def read(row, **options):
-    return from_conversations(row, "f.jsonl, line 3", id="x", source="s", **options)
+    return from_conversations(row, "f.jsonl, line 3", id="x", **options)
 
 
 def load(name, split="train", **options):
@@ -106,7 +106,7 @@ def test_conversations_that_part_early():
     talk = {"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD, USER, BAD]}
     with pytest.raises(DataError, match=r"line 3: .*part at message 2 .*parted=first"):
         read(talk)
-    assert read(talk, parted="drop") is None
+    assert read(talk, parted="drop") == "that part before the last turn"
     first = read(talk, parted="first")
     assert (first.prompt, first.chosen, first.rejected) == ([Message(**USER)], "good", "bad")
 

@@ -13,17 +13,16 @@ PROMPTS = ("prompt", "conversations", "messages", "question", "instruction")
 
 
 def from_conversations(
-    row: Row, place: str, *, id: str, source: str, parted: str = "error"
-) -> Comparison | None:
-    """A comparison; None where it parts before the last turn and ``parted`` is ``drop``.
+    row: Row, place: str, *, id: str = "", parted: str = "error"
+) -> Comparison | str:
+    """A comparison; where it parts before the last turn and ``parted`` is ``drop``, why not.
 
     Fields that are null count as absent, and message lists may be written as JSON texts.
 
     Args:
         row: as the file holds it.
         place: file and row, for messages.
-        id: of the comparison.
-        source: its name.
+        id: of the comparison; "" where the row has none.
         parted: see `rewardsteer.data.sources.pairs.load`.
 
     Raises:
@@ -52,13 +51,12 @@ def from_conversations(
             parse_messages(rejected, place, "rejected"), place, parted,
         )
     if parts is None:
-        return None
+        return "that part before the last turn"
     with well_formed(place):
         return Comparison(
             id=id, prompt=_with_system(parts[0], row, place), chosen=parts[1], rejected=parts[2],
-            margin=margin_of(row.get("margin"), place), source=source,
-            subset=str(row.get("subset") or ""), tools=parse_tools(row.get("tools"), place),
-            place=place,
+            margin=margin_of(row.get("margin"), place), subset=str(row.get("subset") or ""),
+            tools=parse_tools(row.get("tools"), place),
         )
 
 

@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import Row, require, shared_beginning, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, require, shared_beginning
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -20,15 +20,11 @@ def load(
     text template leaves it as it is.
     """
     reading = reading or Reading()
-    for index, (place, row) in enumerate(read_rows(split, path, HUB, reading=reading)):
-        comparison = None
-        with reading.row(), well_formed(place):
-            comparison = _comparison(row, place, f"hh-{split}-{index}")
-        if comparison is not None:
-            yield comparison
+    rows = read_rows(split, path, HUB, reading=reading)
+    yield from comparisons("hh", split, rows, reading, _parse)
 
 
-def _comparison(row: Row, place: str, id: str) -> Comparison:
+def _parse(row: Row, place: str) -> Comparison:
     require(row, ["chosen", "rejected"], place)
     if row.get("prompt") is not None:
         prompt, chosen, rejected = row["prompt"], row["chosen"], row["rejected"]
@@ -36,8 +32,7 @@ def _comparison(row: Row, place: str, id: str) -> Comparison:
         prompt, chosen, rejected = split_transcripts(row["chosen"], row["rejected"], place)
     # One space follows "Assistant:"; it begins the response's first token.
     return Comparison(
-        id=id, prompt=prompt.rstrip(), chosen=" " + chosen.strip(),
-        rejected=" " + rejected.strip(), source="hh", place=place,
+        id="", prompt=prompt.rstrip(), chosen=" " + chosen.strip(), rejected=" " + rejected.strip(),
     )
 
 

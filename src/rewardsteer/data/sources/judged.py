@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import Row, require, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -43,21 +43,18 @@ def load(
         raise ConfigError("The source judged needs the path of a file or a folder.")
     if layout != "auto" and layout not in _FIELDS:
         raise ConfigError(f"Unknown layout {layout!r}; known: auto, {', '.join(_FIELDS)}.")
-    index, reading = 0, reading or Reading()
-    for file in _files(Path(path)):
-        stem = _SUFFIX.sub("", file.name)
-        for place, row in read_rows(split, str(file), "", reading=reading):
-            comparison = None
-            with reading.row():
-                found = _layout(row, place) if layout == "auto" else layout
-                require(row, list(_FIELDS[found]), place)
-                with well_formed(place):
-                    comparison = _READERS[found](row, place, f"judged-{split}-{index}", stem)
-                if comparison is None:
-                    reading.skip("judged a tie")
-            index += 1
-            if comparison is not None:
-                yield comparison.model_copy(update={"place": place})
+    reading = reading or Reading()
+
+    def parse(row: Row, place: str) -> Comparison | str:
+        found = _layout(row, place) if layout == "auto" else layout
+        require(row, list(_FIELDS[found]), place)
+        return _READERS[found](row, place)
+
+    rows = (
+        row for file in _files(Path(path))
+        for row in read_rows(split, str(file), "", reading=reading)
+    )
+    yield from comparisons("judged", split, rows, reading, parse)
 
 
 def _files(place: Path) -> list[Path]:
@@ -84,30 +81,32 @@ def _layout(row: Row, place: str) -> str:
     )
 
 
-def _llmbar(row: Row, place: str, id: str, stem: str) -> Comparison:
+def _llmbar(row: Row, place: str) -> Comparison:
     verdict = _verdict(row["label"], (1, 2), "label", place)
     prompt, first, second = _texts(row, ("input", "output_1", "output_2"), place)
-    return _ordered(prompt, first, second, verdict, id=id, subset=stem)
+    # The published files are the subsets.
+    subset = _SUFFIX.sub("", Path(place.rpartition(", ")[0]).name)
+    return _ordered(prompt, first, second, verdict, subset)
 
 
-def _pandalm(row: Row, place: str, id: str, stem: str) -> Comparison | None:
+def _pandalm(row: Row, place: str) -> Comparison | str:
     names = [f"annotator{number}" for number in (1, 2, 3)]
     votes = Counter(_verdict(row[name], (0, 1, 2), name, place) for name in names)
     verdict, count = votes.most_common(1)[0]
     # Three different votes are no majority: as little a preference as a tie.
     if verdict == 0 or count == 1:
-        return None
+        return "judged a tie"
     instruction, context, first, second = _texts(
         row, ("instruction", "input", "response1", "response2"), place
     )
     prompt = f"{instruction}\n\n{context}" if context else instruction
     subset = row.get("cmp_key") or row.get("motivation_app") or ""
-    return _ordered(prompt, first, second, verdict, id=id, subset=str(subset))
+    return _ordered(prompt, first, second, verdict, str(subset))
 
 
-def _llamafactory(row: Row, place: str, id: str, stem: str) -> Comparison | None:
-    comparison = from_conversations(row, place, id=id, source="judged")
-    assert comparison is not None
+def _llamafactory(row: Row, place: str) -> Comparison | str:
+    comparison = from_conversations(row, place)
+    assert isinstance(comparison, Comparison), "what parts early is an error here"
     for message in comparison.prompt:
         if isinstance(message, str) or message.role not in _ROLES:
             raise DataError(
@@ -117,18 +116,16 @@ def _llamafactory(row: Row, place: str, id: str, stem: str) -> Comparison | None
     return comparison
 
 
-_READERS: dict[str, Callable[[Row, str, str, str], Comparison | None]] = {
+_READERS: dict[str, Callable[[Row, str], Comparison | str]] = {
     "llmbar": _llmbar, "pandalm": _pandalm, "llamafactory": _llamafactory,
 }
 
 
 def _ordered(
-    prompt: str, first: str, second: str, verdict: int, *, id: str, subset: str
+    prompt: str, first: str, second: str, verdict: int, subset: str
 ) -> Comparison:
     chosen, rejected = (first, second) if verdict == 1 else (second, first)
-    return Comparison(
-        id=id, prompt=prompt, chosen=chosen, rejected=rejected, source="judged", subset=subset
-    )
+    return Comparison(id="", prompt=prompt, chosen=chosen, rejected=rejected, subset=subset)
 
 
 def _texts(row: Row, names: tuple[str, ...], place: str) -> list[str]:

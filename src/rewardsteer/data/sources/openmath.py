@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import require, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError
 from rewardsteer.records import Comparison
 
@@ -19,14 +19,13 @@ def load(
     if path is None and (reading is None or reading.hub is None):
         raise ConfigError("The source openmath has no published place; give a path.")
     reading = reading or Reading()
-    for index, (place, row) in enumerate(read_rows(split, path, "", reading=reading)):
-        comparison = None
-        with reading.row(), well_formed(place):
-            require(row, [question, correct, incorrect], place)
-            comparison = Comparison(
-                id=f"openmath-{split}-{index}", prompt=row[question], chosen=row[correct],
-                rejected=row[incorrect], source="openmath", subset=str(row.get("dataset", "")),
-                place=place,
-            )
-        if comparison is not None:
-            yield comparison
+
+    def parse(row: Row, place: str) -> Comparison:
+        require(row, [question, correct, incorrect], place)
+        return Comparison(
+            id="", prompt=row[question], chosen=row[correct], rejected=row[incorrect],
+            subset=str(row.get("dataset", "")),
+        )
+
+    rows = read_rows(split, path, "", reading=reading)
+    yield from comparisons("openmath", split, rows, reading, parse)

@@ -1,11 +1,10 @@
 """Anybody's pairs: any file or hub name, TRL's forms, a field mapping, an optional margin."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import require, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -44,32 +43,25 @@ def load(
         raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
     if parted not in _PARTED:
         raise ConfigError(f"Unknown value {parted!r} of parted; known: {', '.join(_PARTED)}.")
-    for index, (place, raw) in enumerate(read_rows(split, path, name or "", reading=reading)):
-        comparison = None
-        with reading.row():
-            row = dict(raw)
-            for ours, theirs in (fields or {}).items():
-                require(raw, [theirs], place)
-                row[ours] = raw[theirs]
-            comparison = from_conversations(
-                row, place, id=_id(row, f"pairs-{split}-{index}"), source="pairs", parted=parted,
+
+    def parse(raw: Row, place: str) -> Comparison | str:
+        row = dict(raw)
+        for ours, theirs in (fields or {}).items():
+            require(raw, [theirs], place)
+            row[ours] = raw[theirs]
+        own = row.get("id")
+        found = from_conversations(
+            row, place, id="" if own is None else str(own), parted=parted
+        )
+        if isinstance(found, str):
+            return found
+        if found.chosen == found.rejected and identical == "error":
+            raise DataError(
+                f"{place}: chosen equals rejected, which prefers nothing; remove the row or "
+                "set sources.0.options.identical=drop (0: the first source)."
             )
-            if comparison is not None and extras:
-                require(raw, list(extras), place)
-                with well_formed(place):
-                    numbers = {name: float(raw[name]) for name in extras}
-                comparison = comparison.model_copy(update={"extras": numbers})
-            if comparison is None:
-                reading.skip("that part before the last turn")
-            elif comparison.chosen == comparison.rejected and identical == "error":
-                raise DataError(
-                    f"{place}: chosen equals rejected, which prefers nothing; remove the row or "
-                    "set sources.0.options.identical=drop (0: the first source)."
-                )
-        if comparison is not None:
-            yield comparison
+        require(raw, list(extras), place)
+        return found.model_copy(update={"extras": {name: float(raw[name]) for name in extras}})
 
-
-def _id(row: dict[str, Any], made: str) -> str:
-    own = row.get("id")
-    return made if own is None or own == "" else str(own)
+    rows = read_rows(split, path, name or "", reading=reading)
+    yield from comparisons("pairs", split, rows, reading, parse)

@@ -3,14 +3,15 @@
 import contextlib
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources import NoSplitError
-from rewardsteer.data.sources.files import SUFFIXES, Row, arrow_rows, kind, read_file
+from rewardsteer.data.sources.files import SUFFIXES, Row, arrow_rows, kind, read_file, well_formed
 from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison
 
 # Names that splits have elsewhere, the likeliest first.
 ALIASES = {
@@ -105,6 +106,35 @@ def read_rows(
     if split != "train":
         raise NoSplitError(split)
     yield from read_file(place, reading.row)
+
+
+def comparisons(
+    source: str, split: str, rows: Iterable[tuple[str, Row]], reading: Reading,
+    parse: Callable[[Row, str], Comparison | str],
+) -> Iterator[Comparison]:
+    """The comparisons of a source that has one in each row.
+
+    Args:
+        source: its name.
+        split: ``train`` or ``test``.
+        rows: places and rows, see `read_rows`.
+        reading: what to do with rows at fault.
+        parse: the comparison of a row and its place (without an id where the row has none), or the
+            reason to count where it holds none.
+
+    Raises:
+        DataError: names the row.
+    """
+    for index, (place, row) in enumerate(rows):
+        found: Comparison | str = ""
+        with reading.row(), well_formed(place):
+            found = parse(row, place)
+            if isinstance(found, str):
+                reading.skip(found)
+        if isinstance(found, Comparison):
+            yield found.model_copy(update={
+                "id": found.id or f"{source}-{split}-{index}", "source": source, "place": place,
+            })
 
 
 def choose_splits(

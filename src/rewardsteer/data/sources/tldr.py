@@ -2,8 +2,8 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import Row, require, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -24,19 +24,14 @@ def load(
     rows = read_rows(
         split, path, HUB, hub_splits={"test": "validation"}, reading=reading, **_hub(reading),
     )
-    for index, (place, row) in enumerate(rows):
-        comparison = None
-        with reading.row(), well_formed(place):
-            prompt, chosen, rejected = _texts(row, place)
-            if prompt:
-                comparison = Comparison(
-                    id=f"tldr-{split}-{index}", prompt=prompt, chosen=chosen.strip(),
-                    rejected=rejected.strip(), source="tldr", place=place,
-                )
-            else:
-                reading.skip("without a post")
-        if comparison is not None:
-            yield comparison
+    yield from comparisons("tldr", split, rows, reading, _parse)
+
+
+def _parse(row: Row, place: str) -> Comparison | str:
+    prompt, chosen, rejected = _texts(row, place)
+    if not prompt:
+        return "without a post"
+    return Comparison(id="", prompt=prompt, chosen=chosen.strip(), rejected=rejected.strip())
 
 
 def _hub(reading: Reading) -> dict[str, str]:

@@ -3,8 +3,8 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.records import Comparison
 
 HUB = "HuggingFaceH4/ultrafeedback_binarized"
@@ -26,15 +26,12 @@ def load(
         split, path, HUB, hub_splits={"train": "train_prefs", "test": "test_prefs"},
         reading=reading,
     )
-    for index, (place, row) in enumerate(rows):
-        comparison = None
-        with reading.row():
-            comparison = from_conversations(
-                row, place, id=f"ultrafeedback-{split}-{index}", source="ultrafeedback"
-            )
-            if score_margin and comparison is not None:
-                with well_formed(place):
-                    margin = float(row["score_chosen"]) - float(row["score_rejected"])
-                comparison = comparison.model_copy(update={"margin": margin})
-        if comparison is not None:
-            yield comparison
+
+    def parse(row: Row, place: str) -> Comparison | str:
+        found = from_conversations(row, place)
+        if not score_margin or isinstance(found, str):
+            return found
+        margin = float(row["score_chosen"]) - float(row["score_rejected"])
+        return found.model_copy(update={"margin": margin})
+
+    yield from comparisons("ultrafeedback", split, rows, reading, parse)
