@@ -7,16 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rewardsteer.evaluation.metrics import (
-    auroc,
-    distinct_n,
-    pairwise_rouge_l,
-    preference_accuracy,
-    rouge_l,
-)
+from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l, rouge_l
 from rewardsteer.evaluation.statistics import (
+    auroc,
     auroc_interval,
     paired_difference,
+    preference_accuracy,
     proportion,
     standard_error,
 )

@@ -12,7 +12,7 @@ from rewardsteer.evaluation.stopping import (
     adaptive_consistency,
     early_stopping,
     over_orders,
-    plain_vote,
+    stop,
 )
 
 SAMPLES = st.lists(
@@ -20,6 +20,19 @@ SAMPLES = st.lists(
     min_size=1,
     max_size=12,
 )
+
+
+def esc(samples, window):
+    return stop(partial(early_stopping, window=window), *samples)
+
+
+def adaptive(samples, threshold=0.95):
+    return stop(partial(adaptive_consistency, threshold=threshold), *samples)
+
+
+def first(samples, k):
+    """The plain vote of the first k samples."""
+    return stop(lambda answers: k, *samples)
 
 
 def columns(letters, right="a"):
@@ -51,7 +64,7 @@ def columns(letters, right="a"):
     ],
 )
 def test_early_stopping_by_hand(letters, window, expected):
-    assert early_stopping(*columns(letters), window) == expected
+    assert esc(columns(letters), window) == expected
 
 
 @pytest.mark.parametrize(
@@ -73,52 +86,49 @@ def test_early_stopping_by_hand(letters, window, expected):
     ],
 )
 def test_adaptive_consistency_by_hand(letters, threshold, expected):
-    assert adaptive_consistency(*columns(letters), threshold) == expected
+    assert adaptive(columns(letters), threshold) == expected
 
 
 def test_threshold_one_takes_every_sample():
     # So many agreeing votes round the posterior to one, and then underflow its complement.
     samples = ["a"] * 3000, [True] * 3000, [1] * 3000
-    assert adaptive_consistency(*samples, 1.0) == Stopped(1.0, 3000, 3000)
+    assert adaptive(samples, 1.0) == Stopped(1.0, 3000, 3000)
 
 
 @settings(deadline=None)
 @given(SAMPLES)
 def test_rules_that_never_stop_are_the_plain_vote(samples):
-    answers, correct, tokens = (list(column) for column in zip(*samples, strict=True))
-    everything = plain_vote(answers, correct, tokens, len(samples))
-    assert everything.tokens == sum(tokens)
-    assert adaptive_consistency(answers, correct, tokens, 1.0) == everything
-    assert early_stopping(answers, correct, tokens, len(samples) + 1) == everything
-    assert early_stopping(answers, correct, tokens, len(samples)) == everything
+    columns = [list(column) for column in zip(*samples, strict=True)]
+    everything = first(columns, len(samples))
+    assert everything.tokens == sum(columns[2])
+    assert adaptive(columns, 1.0) == everything
+    assert esc(columns, len(samples) + 1) == everything
+    assert esc(columns, len(samples)) == everything
 
 
 @settings(deadline=None)
 @given(SAMPLES, st.integers(1, 4), st.sampled_from([0.5, 0.8, 0.95]))
 def test_rules_vote_over_what_they_took(samples, window, threshold):
-    answers, correct, tokens = (list(column) for column in zip(*samples, strict=True))
-    for end in (
-        early_stopping(answers, correct, tokens, window),
-        adaptive_consistency(answers, correct, tokens, threshold),
-    ):
-        assert end == plain_vote(answers, correct, tokens, end.samples)
+    columns = [list(column) for column in zip(*samples, strict=True)]
+    for end in (esc(columns, window), adaptive(columns, threshold)):
+        assert end == first(columns, end.samples)
 
 
 def test_plain_vote_takes_the_first():
-    assert plain_vote(*columns("abb"), 1) == Stopped(1.0, 1, 1)
-    assert plain_vote(*columns("abb"), 2) == Stopped(0.5, 2, 11)
-    assert plain_vote(*columns("abb"), 3) == Stopped(0.0, 3, 111)
+    assert first(columns("abb"), 1) == Stopped(1.0, 1, 1)
+    assert first(columns("abb"), 2) == Stopped(0.5, 2, 11)
+    assert first(columns("abb"), 3) == Stopped(0.0, 3, 111)
 
 
 def test_over_orders_averages_the_rule():
     samples = columns("ab")
     whole = over_orders(
-        partial(plain_vote, k=2), *samples, orders=5, rng=np.random.default_rng(0)
+        lambda answers: 2, *samples, orders=5, rng=np.random.default_rng(0)
     )
     assert whole == (0.5, 2.0, 11.0)
     # One sample of the two: right and 1 token, or wrong and 10; labels and costs move together.
     accuracy, taken, cost = over_orders(
-        partial(plain_vote, k=1), *samples, orders=400, rng=np.random.default_rng(0)
+        lambda answers: 1, *samples, orders=400, rng=np.random.default_rng(0)
     )
     assert taken == 1.0
     assert accuracy == pytest.approx(0.5, abs=0.15)
@@ -128,24 +138,22 @@ def test_over_orders_averages_the_rule():
 def test_over_orders_is_seeded():
     samples = columns("aabbab-a")
     rule = partial(early_stopping, window=2)
-    first = over_orders(rule, *samples, orders=20, rng=np.random.default_rng(3))
-    assert first == over_orders(rule, *samples, orders=20, rng=np.random.default_rng(3))
-    assert first != over_orders(rule, *samples, orders=20, rng=np.random.default_rng(4))
+    once = over_orders(rule, *samples, orders=20, rng=np.random.default_rng(3))
+    assert once == over_orders(rule, *samples, orders=20, rng=np.random.default_rng(3))
+    assert once != over_orders(rule, *samples, orders=20, rng=np.random.default_rng(4))
 
 
 def test_arguments_are_checked():
     samples = columns("ab")
     for match, call in (
-        ("window", lambda: early_stopping(*samples, 0)),
-        ("threshold", lambda: adaptive_consistency(*samples, 0.4)),
-        ("threshold", lambda: adaptive_consistency(*samples, 1.1)),
-        ("k must", lambda: plain_vote(*samples, 0)),
-        ("k must", lambda: plain_vote(*samples, 3)),
+        ("window", lambda: esc(samples, 0)),
+        ("threshold", lambda: adaptive(samples, 0.4)),
+        ("threshold", lambda: adaptive(samples, 1.1)),
         ("orders", lambda: over_orders(adaptive_consistency, *samples, orders=0,
                                        rng=np.random.default_rng(0))),
-        ("length", lambda: plain_vote(["a"], [True], [1, 2], 1)),
-        ("length", lambda: early_stopping(["a"], [True, False], [1], 1)),
-        ("length", lambda: adaptive_consistency(["a"], [True], [])),
+        ("length", lambda: first((["a"], [True], [1, 2]), 1)),
+        ("length", lambda: esc((["a"], [True, False], [1]), 1)),
+        ("length", lambda: adaptive((["a"], [True], []))),
         ("length", lambda: over_orders(adaptive_consistency, ["a"], [True], [1, 2], orders=1,
                                        rng=np.random.default_rng(0))),
     ):

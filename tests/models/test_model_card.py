@@ -11,7 +11,7 @@ from rewardsteer.cli.main import app
 from rewardsteer.data.template import Template
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
-    Measured,
+    MetricResult,
     fingerprint,
     load_tokenizer,
     read_card,
@@ -50,7 +50,9 @@ def test_says_what_is_known(kind, base, tmp_path):
     folder = checkpoint(
         base, tmp_path / "model", kind, objective="bradley_terry+goal_contrastive",
         data_fingerprint="abc123", data={"sources": ["hh"], "rows": {"train": 1303, "test": 332}},
-        metrics=[Measured(name="accuracy", on="hh", value=0.602, low=0.549, high=0.654, count=332)],
+        metrics=[MetricResult(
+            name="accuracy", on="hh", value=0.602, low=0.549, high=0.654, count=332,
+        )],
     )
     card = ModelCard.load(folder / "README.md")
     assert {"reward-model", "goal_contrastive"} <= set(card.data.tags)

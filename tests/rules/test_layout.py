@@ -46,7 +46,7 @@ def test_help_loads_no_torch():
 @pytest.mark.parametrize("module", [
     "errors", "registry", "records", "outputs", "configuration", "data.config", "data.prepare",
     "data.sources.pairs", "reports.page", "reports.plots", "training.config", "training.recipes",
-    "demo.config", "evaluation.metrics", "evaluation.statistics",
+    "demo.config", "evaluation.diversity", "evaluation.statistics",
 ])
 def test_light_modules_load_no_torch(module):
     code = f"import sys, rewardsteer.{module}; assert 'torch' not in sys.modules"

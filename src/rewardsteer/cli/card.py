@@ -17,7 +17,7 @@ def card_command(
     ] = None,
 ) -> None:
     """Write the model card (README.md) into a checkpoint, with measured figures."""
-    from rewardsteer.evaluation.measured import read_measured
+    from rewardsteer.evaluation.metric_results import read_metric_results
     from rewardsteer.models.checkpoint import fingerprint, read_card, write_card
     from rewardsteer.models.model_card import MARK, MODEL_CARD
 
@@ -25,7 +25,7 @@ def card_command(
     mark = fingerprint(folder)
     figures = {(metric.name, metric.on): metric for metric in card.metrics}
     for run in evaluation or []:
-        figures |= {(metric.name, metric.on): metric for metric in read_measured(run, mark)}
+        figures |= {(metric.name, metric.on): metric for metric in read_metric_results(run, mark)}
     write_card(folder, card.model_copy(update={"metrics": list(figures.values())}))
     place = folder / MODEL_CARD
     if MARK in place.read_text(encoding="utf-8"):

@@ -106,3 +106,9 @@ def unused(name: str, given: Collection[str]) -> tuple[str, str] | None:
         if uses is not None and not uses(name):
             return setting, listed([one for one in METHODS.names() if uses(one)])
     return None
+
+
+def is_best_of_n(name: str) -> bool:
+    """Whether a method keeps the best of ``n`` independent samples of the policy; raises
+    `ConfigError` on an unknown name."""
+    return bool(getattr(METHODS.get(name), "is_best_of_n", False))

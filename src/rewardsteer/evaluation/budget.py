@@ -20,6 +20,7 @@ from typing import Any, Literal, TypeVar, get_args
 import numpy as np
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.compatibility import members
@@ -105,7 +106,7 @@ def best_within(
     Args:
         budget: per prompt.
         size: of the reward model, see `relative_size`.
-        config: the method's settings; draw r has ``seed`` + r, and of ``best_of_n`` a draw is one
+        config: the method's settings; draw r has ``seed`` + r, and of best of n a draw is one
             response.
         requests: the prompts.
         place: one `Draw` a line; resumable. m follows from its first round, so it stays the same
@@ -120,7 +121,7 @@ def best_within(
     done = _read(place)
     if config.mode == "greedy":
         rate = None
-    if config.method == "best_of_n":
+    if is_best_of_n(config.method):
         config = config.model_copy(update={"n": 1})
 
     def draw_all(number: int) -> list[Draw]:

@@ -16,14 +16,15 @@ import numpy as np
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
 from rewardsteer.evaluation.inspection import response_kl
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.likelihood import best_of_n_bound, prompts_as_read
-from rewardsteer.evaluation.metrics import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.statistics import paired_difference, standard_error
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.outputs import file_name, write_json
@@ -72,7 +73,7 @@ def compare(
         results[entry.label] = run.records(entry)
     summary = {label: summarise(records, results[baseline]) for label, records in results.items()}
     for entry in entries:
-        if entry.config.method == "best_of_n":
+        if is_best_of_n(entry.config.method):
             n = entry.config.n if budget is None else int(summary[entry.label]["draws"])
             summary[entry.label]["kl_bound"] = best_of_n_bound(n)
     if kl_prompts:
@@ -105,7 +106,7 @@ def check_divergence(budget: Budget | None, kl_prompts: int) -> None:
 def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[str, float]:
     """``kl`` of an entry's responses from the policy's, nats per response, with its interval; for
     best of n its bound. Empty for methods that search step by step: theirs is not known."""
-    if entry.config.method == "best_of_n":
+    if is_best_of_n(entry.config.method):
         return {"kl": best_of_n_bound(entry.config.n)}
     method = build_method(entry.config, entry.scorer, entry.goal)
     if not isinstance(method, LogitsGuide):

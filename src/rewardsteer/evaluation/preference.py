@@ -12,8 +12,7 @@ from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
-from rewardsteer.evaluation.metrics import preference_accuracy
-from rewardsteer.evaluation.statistics import proportion
+from rewardsteer.evaluation.statistics import preference_accuracy, proportion
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Comparison
 

@@ -1,12 +1,10 @@
-"""Standard errors and intervals, from scipy; every draw is seeded."""
+"""Shares, areas under the ROC curve, standard errors and intervals; every draw is seeded."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
-
-from rewardsteer.evaluation.metrics import auroc
 
 
 class Interval(NamedTuple):
@@ -15,6 +13,21 @@ class Interval(NamedTuple):
     value: float
     low: float
     high: float
+
+
+def preference_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> float:
+    """Share of pairs in which the chosen response has the higher reward; a tie counts one half."""
+    first, second = np.asarray(chosen, dtype=float), np.asarray(rejected, dtype=float)
+    return float((first > second).mean() + 0.5 * (first == second).mean())
+
+
+def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
+    """Area under the ROC curve; NaN when all labels are the same (it is undefined)."""
+    from sklearn.metrics import roc_auc_score
+
+    if len(set(labels)) < 2:
+        return float("nan")
+    return float(roc_auc_score(labels, scores))
 
 
 def standard_error(values: Sequence[float]) -> float:

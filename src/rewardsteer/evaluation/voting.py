@@ -32,7 +32,7 @@ def vote(
         ValueError: the lengths differ, or a weight is negative or not finite.
     """
     given = [1.0] * len(answers) if weights is None else [float(weight) for weight in weights]
-    _check_lengths(len(answers), len(correct), len(given))
+    check_lengths(len(answers), len(correct), len(given))
     _check_weights(given)
     ballots: defaultdict[str, list[float]] = defaultdict(list)
     labels: defaultdict[str, list[bool]] = defaultdict(list)
@@ -86,7 +86,7 @@ def best_of_k(rewards: Sequence[float], correct: Sequence[bool], k: int) -> floa
         ValueError: the lengths differ, or k is not between 1 and n.
     """
     n = len(rewards)
-    _check_lengths(n, len(correct))
+    check_lengths(n, len(correct))
     _check_k(k, n)
     levels: defaultdict[float | None, list[bool]] = defaultdict(list)
     for reward, label in zip(rewards, correct, strict=True):
@@ -128,7 +128,7 @@ def vote_at_k(
             is negative or not finite.
     """
     n = len(answers)
-    _check_lengths(n, len(correct), n if weights is None else len(weights))
+    check_lengths(n, len(correct), n if weights is None else len(weights))
     _check_k(k, n)
     if draws < 1:
         raise ValueError(f"draws must be at least 1, not {draws}")
@@ -176,7 +176,8 @@ def _check_weights(weights: Sequence[float]) -> None:
         raise ValueError("weights must be finite and not negative")
 
 
-def _check_lengths(*lengths: int) -> None:
+def check_lengths(*lengths: int) -> None:
+    """Raise `ValueError` where the columns of some solutions differ in length."""
     if len(set(lengths)) > 1:
         raise ValueError(f"the solutions' sequences differ in length: {lengths}")
 

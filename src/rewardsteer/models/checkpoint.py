@@ -29,7 +29,7 @@ ADAPTER_WEIGHTS = "adapter_model.safetensors"
 _KNOWN_PADDING = ("<|finetune_right_pad_id|>", "<|padding|>", "<pad>", "[PAD]", "<|pad|>")
 
 
-class Measured(Config):
+class MetricResult(Config):
     """A figure measured on the model, for its model card.
 
     Attributes:
@@ -82,7 +82,7 @@ class CheckpointCard(Config):
     base_fingerprint: str = ""
     data_fingerprint: str = ""
     data: dict[str, Any] = Field(default_factory=dict)
-    metrics: list[Measured] = Field(default_factory=list)
+    metrics: list[MetricResult] = Field(default_factory=list)
     seed: int = 0
     tokens: int = Field(default=0, ge=0)
     goal_states: list[str] = Field(default_factory=list)

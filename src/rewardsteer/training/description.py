@@ -5,7 +5,7 @@ from typing import Any
 from scipy import stats
 
 from rewardsteer.data.store import Manifest
-from rewardsteer.models.checkpoint import Measured
+from rewardsteer.models.checkpoint import MetricResult
 
 
 def describe_data(manifest: Manifest) -> dict[str, Any]:
@@ -17,7 +17,7 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
 
 def held_out_accuracy(
     record: dict[str, Any], manifest: Manifest, *, chosen_by_it: bool
-) -> list[Measured]:
+) -> list[MetricResult]:
     """Accuracy on held-out pairs as a phase's last evaluation found it, with Wilson's interval.
 
     Args:
@@ -32,7 +32,7 @@ def held_out_accuracy(
     interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
     sources = ", ".join(describe_data(manifest)["sources"])
     which = "held-out pairs that chose the phase" if chosen_by_it else "held-out pairs"
-    return [Measured(
+    return [MetricResult(
         name="accuracy", on=f"{sources}: {which}" if sources else which, value=share,
         low=float(interval.low), high=float(interval.high), count=count,
     )]

@@ -34,6 +34,8 @@ class Strategy:
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
         asks_log_probabilities: whether it looks at `Sample.log_probability`.
+        is_best_of_n: whether it keeps the sample of the highest reward among ``n`` independent
+            ones of the policy.
 
     Raises:
         MismatchError: no reward model, or one that does not fit; no goal state, or one of another
@@ -50,6 +52,7 @@ class Strategy:
     abilities: frozenset[str] = frozenset({"extend"})
     stands_in = False
     asks_log_probabilities = False
+    is_best_of_n = False
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         self.name, self.scorer, self.config = config.method, scorer, config

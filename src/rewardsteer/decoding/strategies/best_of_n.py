@@ -17,6 +17,7 @@ class BestOfN(Strategy):
     """
 
     abilities = frozenset()
+    is_best_of_n = True
     stands_in = True
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:

@@ -9,8 +9,12 @@ import numpy as np
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
 from rewardsteer.evaluation.distributions import by_length, histogram
-from rewardsteer.evaluation.metrics import auroc
-from rewardsteer.evaluation.statistics import auroc_difference, auroc_interval, weighted_aurocs
+from rewardsteer.evaluation.statistics import (
+    auroc,
+    auroc_difference,
+    auroc_interval,
+    weighted_aurocs,
+)
 from rewardsteer.records import Solution
 
 _ROC_POINTS = 200

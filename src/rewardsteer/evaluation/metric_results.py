@@ -4,11 +4,11 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import DataError, MismatchError
-from rewardsteer.models.checkpoint import Measured
+from rewardsteer.models.checkpoint import MetricResult
 from rewardsteer.outputs import read_json
 
 
-def read_measured(folder: Path, fingerprint: str) -> list[Measured]:
+def read_metric_results(folder: Path, fingerprint: str) -> list[MetricResult]:
     """What ``evaluate preference`` or ``evaluate correctness`` found.
 
     Args:
@@ -44,7 +44,7 @@ def read_measured(folder: Path, fingerprint: str) -> list[Measured]:
     return found
 
 
-def _preference(metrics: dict[str, Any]) -> list[Measured]:
+def _preference(metrics: dict[str, Any]) -> list[MetricResult]:
     subsets = {name: figures for name, figures in metrics["subsets"].items() if name != "none"}
     groups = {"held-out pairs": metrics["all"]} | {
         f"held-out pairs, {name}": figures for name, figures in subsets.items()
@@ -55,8 +55,8 @@ def _preference(metrics: dict[str, Any]) -> list[Measured]:
     ]
 
 
-def _figure(figures: dict[str, Any], name: str, on: str, *, count: int) -> Measured:
-    return Measured(
+def _figure(figures: dict[str, Any], name: str, on: str, *, count: int) -> MetricResult:
+    return MetricResult(
         name=name.partition("_")[0], on=on, value=figures[name], low=figures.get(f"{name}_low"),
         high=figures.get(f"{name}_high"), count=count,
     )

@@ -1,4 +1,4 @@
-"""Figures of texts and rewards. Every function takes plain lists or arrays."""
+"""How diverse texts are: shares of distinct n-grams and pairwise ROUGE-L."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -43,18 +43,3 @@ def pairwise_rouge_l(
         second = (first + rng.integers(1, count, limit)) % count
         pairs = [(int(a), int(b)) for a, b in zip(first, second, strict=True)]
     return float(np.mean([rouge_l(texts[a], texts[b]) for a, b in pairs]))
-
-
-def preference_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> float:
-    """Share of pairs in which the chosen response has the higher reward; a tie counts one half."""
-    first, second = np.asarray(chosen, dtype=float), np.asarray(rejected, dtype=float)
-    return float((first > second).mean() + 0.5 * (first == second).mean())
-
-
-def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
-    """Area under the ROC curve; NaN when all labels are the same (it is undefined)."""
-    from sklearn.metrics import roc_auc_score
-
-    if len(set(labels)) < 2:
-        return float("nan")
-    return float(roc_auc_score(labels, scores))
