@@ -81,13 +81,9 @@ def tiny_causal_lm(
     return model.to(dtype).eval()
 
 
-def fixed_output(
-    sequence_rewards: torch.Tensor, token_rewards: torch.Tensor, hidden: torch.Tensor
-) -> RewardOutput:
-    """An output made of numbers: rewards ``[R]`` and ``[R, T]``, states ``[R, T, D]``."""
-    return RewardOutput(
-        sequence_rewards, TokenStates.of(hidden), lambda mask: token_rewards[mask]
-    )
+def fixed_output(sequence_rewards: torch.Tensor, hidden: torch.Tensor) -> RewardOutput:
+    """An output made of numbers: rewards ``[R]``, states ``[R, T, D]``."""
+    return RewardOutput(sequence_rewards, TokenStates.of(hidden))
 
 
 def save_tiny(

@@ -8,8 +8,9 @@ Shape legend, used in every docstring:
     P  packed rows                     W  their width in tokens
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -96,17 +97,16 @@ class PairBatch:
         return (columns * self.attention_mask).argmax(dim=1)
 
 
-@dataclass
-class TokenStates:
+class TokenStates(NamedTuple):
     """Hidden states of a batch's tokens, wherever the backbone read them.
 
     Attributes:
         flat: ``[M, D]`` last-layer states (after the final norm) of all places read.
-        index: ``[R, T]`` where in ``flat`` each token's state is.
+        flat_indices: ``[R, T]`` where in ``flat`` each token's state is.
     """
 
     flat: Tensor
-    index: Tensor
+    flat_indices: Tensor
 
     @classmethod
     def of(cls, hidden: Tensor) -> "TokenStates":
@@ -116,37 +116,38 @@ class TokenStates:
 
     def at(self, rows: Tensor, columns: Tensor) -> Tensor:
         """States ``[..., D]`` of the tokens at rows and columns ``[...]``."""
-        return self.flat[self.index[rows, columns]]
+        return self.flat[self.flat_indices[rows, columns]]
 
     def marked(self, mask: Tensor) -> Tensor:
         """States ``[N, D]`` of the tokens that a bool mask ``[R, T]`` marks, row by row."""
-        return self.flat[self.index[mask]]
+        return self.flat[self.flat_indices[mask]]
 
 
-@dataclass
-class RewardOutput:
-    """What a reward model says of a `PairBatch`. Beyond whole rows, nothing is computed until it is
-    asked for.
+class RewardOutput(NamedTuple):
+    """What a reward model gives for a `PairBatch`: the rewards of whole sequences and the fields
+    that were asked for; the others are None. `Head.gives` names the fields that a head has.
+
+    All reading of parameters happens in the model's forward pass, because engines that shard them
+    (FSDP2, ZeRO-3) have them whole only there; a named tuple, because those engines look for the
+    tensors of an output in tuples.
 
     Attributes:
         sequence_rewards: ``[R]`` reward of each whole row, read at its last real token.
         states: hidden states of every token.
-        rewards_at: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the prefixes that *end* at
-            the marked tokens.
-        best_next_token: maps a bool mask ``[R, T]`` to the rewards ``[N]`` of the best one-token
-            extension of each of the prefixes ending there, by a token that can be generated; None
-            for a scalar head.
-        soft_next_token: maps such a mask and a temperature to the soft maximum ``[N]`` over the
-            same extensions; None for a scalar head.
-        token_count: tokens that can be generated, which both maxima range over; None for a scalar
-            head.
-        router_loss: of a mixture of experts in training, before its coefficient; else None.
+        prefix_rewards: ``[N]`` rewards of the prefixes that *end* at the N tokens that
+            ``PairBatch.prefix_mask`` marks, row by row, left to right.
+        best_next_token: ``[N]`` reward of the best one-token extension of each of these prefixes,
+            by a token that can be generated.
+        soft_next_token: by temperature, the soft maximum ``[N]`` over the same extensions.
+        log_probabilities: ``[R, T]`` of each response token after those before it, the rewards read
+            as logits over the tokens that can be generated; 0 elsewhere and where none is before.
+        router_loss: of a mixture of experts in training, before its coefficient.
     """
 
     sequence_rewards: Tensor
-    states: TokenStates
-    rewards_at: Callable[[Tensor], Tensor]
-    best_next_token: Callable[[Tensor], Tensor] | None = None
-    soft_next_token: Callable[[Tensor, float], Tensor] | None = None
-    token_count: int | None = None
+    states: TokenStates | None = None
+    prefix_rewards: Tensor | None = None
+    best_next_token: Tensor | None = None
+    soft_next_token: Mapping[float, Tensor] | None = None
+    log_probabilities: Tensor | None = None
     router_loss: Tensor | None = None

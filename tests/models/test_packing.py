@@ -78,7 +78,7 @@ def is_segmented(batch):
 
 def loss_and_gradients(model, objective, batch):
     with packed_attention(model, SEGMENTED if is_segmented(batch) else None):
-        loss = objective(model(batch), batch).loss
+        loss = objective(model(batch, objective.needs), batch).loss
         return loss.detach(), gradients(model, loss)
 
 
@@ -133,7 +133,9 @@ def test_random_lengths(seed, side, count, form):
     data = rows(seed, count=count, longest=6)
     packed, padded = (batch_of(data, side, objective, packing) for packing in (FORMS[form], None))
     with segments_read(model):
-        ours, theirs = (objective(model(one), one).loss for one in (packed, padded))
+        ours, theirs = (
+            objective(model(one, objective.needs), one).loss for one in (packed, padded)
+        )
     torch.testing.assert_close(ours, theirs, atol=1e-8, rtol=1e-8)
 
 

@@ -52,16 +52,16 @@ def test_padding_side_does_not_matter(tmp_path, kind, head):
     model = build(tmp_path, kind, head)
     with torch.no_grad():
         batches = [make_batch("right"), make_batch("left")]
-        right, left = (model(batch) for batch in batches)
+        for batch in batches:
+            batch.prefix_mask = batch.attention_mask.bool()
+        right, left = (model(batch, {"prefix_rewards"}) for batch in batches)
         torch.testing.assert_close(
             right.sequence_rewards, left.sequence_rewards, atol=2e-5, rtol=2e-5
         )
-        # Real tokens come row by row on either side.
-        ours, theirs = (
-            output.rewards_at(batch.attention_mask.bool())
-            for output, batch in zip((right, left), batches, strict=True)
-        )
-    torch.testing.assert_close(ours, theirs, atol=2e-5, rtol=2e-5)
+    # Real tokens come row by row on either side.
+    torch.testing.assert_close(
+        right.prefix_rewards, left.prefix_rewards, atol=2e-5, rtol=2e-5
+    )
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -114,20 +114,20 @@ def test_plain_transformers_gives_the_same_vocabulary_rewards(tmp_path, kind, ti
     model.save_pretrained(tmp_path / "saved", tokenizer, CheckpointCard(head=HEADS["vocabulary"]))
     plain = AutoModelForCausalLM.from_pretrained(tmp_path / "saved")
     batch = make_batch()
+    batch.prefix_mask = torch.zeros_like(batch.response_mask)
+    batch.prefix_mask[:, 2] = True
     with torch.no_grad():
         logits = plain(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        ours = model(batch)
+        ours = model(batch, {"states", "best_next_token"})
     last = batch.last_positions
     rows = torch.arange(len(last))
     theirs = logits[rows, last - 1, batch.input_ids[rows, last]]
     torch.testing.assert_close(ours.sequence_rewards, theirs, atol=1e-5, rtol=1e-5)
-    assert ours.best_next_token is not None
-    mask = torch.zeros_like(batch.response_mask)
-    mask[:, 2] = True
     best = logits[:, 2].float().max(dim=-1).values
-    torch.testing.assert_close(ours.best_next_token(mask), best, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(ours.best_next_token, best, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(
-        model.head.next_token(ours.states.marked(mask)), logits[:, 2].float(), atol=1e-5, rtol=1e-5
+        model.head.next_token(ours.states.marked(batch.prefix_mask)), logits[:, 2].float(),
+        atol=1e-5, rtol=1e-5,
     )
 
 
@@ -138,7 +138,7 @@ def test_untrained_lm_head_rewards_are_the_policys_logits(tmp_path):
     batch = make_batch()
     with torch.no_grad():
         logits = policy(input_ids=batch.input_ids, attention_mask=batch.attention_mask).logits
-        rewards = model.head.next_token(model(batch).states.marked(batch.response_mask))
+        rewards = model.head.next_token(model(batch, {"states"}).states.marked(batch.response_mask))
     torch.testing.assert_close(rewards, logits[batch.response_mask], atol=1e-5, rtol=1e-5)
 
 

@@ -8,30 +8,33 @@ import torch
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.heads.base import Head
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.autoregressive import autoregressive, response_log_probabilities
 from rewardsteer.tensors import RewardOutput, TokenStates
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, check_fit
+from rewardsteer.training.fit import build_objective, check_head_gives
 from tests.objectives.test_objectives import assert_same, rows, vocabulary_model
 
 
+class Dense(Head):
+    """A vocabulary head by definition: the states are all its rewards ``[…, V]``."""
+
+    offset = 1
+
+    def rewards_of(self, hidden, tokens):
+        return hidden.gather(-1, tokens[..., None])[..., 0]
+
+    def log_probabilities(self, hidden, tokens):
+        return self.rewards_of(hidden, tokens) - hidden.logsumexp(-1)
+
+
 def dense_output(logits, batch):
-    """What a vocabulary head says, from all its rewards ``[R, T, V]``, by definition."""
-
-    def rewards_at(mask):
-        places = zip(*mask.nonzero(as_tuple=True), strict=True)
-        return torch.stack([logits[r, c - 1, batch.input_ids[r, c]] for r, c in places])
-
-    def soft(mask, temperature):
-        chosen = logits[mask] / temperature
-        return temperature * (chosen.logsumexp(-1) - math.log(logits.shape[-1]))
-
-    return RewardOutput(
-        torch.zeros(len(logits)), TokenStates.of(logits), rewards_at, soft_next_token=soft,
-        token_count=logits.shape[-1],
-    )
+    """What a model whose rewards are ``logits [R, T, V]`` gives."""
+    logs = Dense().response_log_probabilities(TokenStates.of(logits), batch)
+    return RewardOutput(torch.zeros(len(logits)), log_probabilities=logs)
 
 
 def plain_loss(model, data, beta):
@@ -54,7 +57,7 @@ def test_sums_the_log_probabilities_of_the_response_alone(side):
     data = rows(seed=7)
     batch = to_batch(PairCollator(2, side)(data))
     logits = torch.randn(*batch.input_ids.shape, 80, dtype=torch.float64) * 3
-    sums = response_log_probabilities(dense_output(logits, batch), batch)
+    sums = response_log_probabilities(dense_output(logits, batch))
     logs = logits.log_softmax(-1)
     for row in range(len(sums)):
         expected = sum(
@@ -64,7 +67,7 @@ def test_sums_the_log_probabilities_of_the_response_alone(side):
         assert sums[row].item() == pytest.approx(expected, rel=1e-10)
     shifted = logits + torch.randn(*logits.shape[:2], 1, dtype=torch.float64) * 9
     torch.testing.assert_close(
-        response_log_probabilities(dense_output(shifted, batch), batch), sums, rtol=1e-8, atol=1e-8
+        response_log_probabilities(dense_output(shifted, batch)), sums, rtol=1e-8, atol=1e-8
     )
 
 
@@ -74,15 +77,15 @@ def test_sums_the_log_probabilities_of_the_response_alone(side):
 def test_equals_dense_rows_in_loss_and_gradients(kind, side, packing):
     model, data = vocabulary_model(kind), rows(seed=8)
     batch = to_batch(PairCollator(2, side, packing=packing)(data))
-    fast = autoregressive(model(batch), batch, beta=0.3).loss
+    fast = autoregressive(model(batch, {"log_probabilities"}), batch, beta=0.3).loss
     assert_same(model, fast, plain_loss(model, data, 0.3))
 
 
 def test_metrics_are_of_the_scaled_sums():
     model, data = vocabulary_model("gpt2"), rows(seed=9)
     batch = to_batch(PairCollator(2)(data))
-    output = model(batch)
-    chosen, rejected = (0.2 * response_log_probabilities(output, batch)).chunk(2)
+    output = model(batch, {"log_probabilities"})
+    chosen, rejected = (0.2 * response_log_probabilities(output)).chunk(2)
     metrics = autoregressive(output, batch, beta=0.2).metrics
     assert metrics["reward_gap"].item() == pytest.approx((chosen - rejected).mean().item())
     assert metrics["reward_chosen"].item() == pytest.approx(chosen.mean().item())
@@ -95,7 +98,7 @@ def test_a_first_token_without_a_state_before_it_adds_nothing(side):
     for row in data:
         row["prompt_ids"] = []
     batch = to_batch(PairCollator(2, side)(data))
-    sums = response_log_probabilities(model(batch), batch)
+    sums = response_log_probabilities(model(batch, {"log_probabilities"}))
     ids = data[0]["chosen_ids"]
     logs = model.carrier(torch.tensor([ids])).logits[0].log_softmax(-1)
     expected = sum(logs[t - 1, ids[t]].item() for t in range(1, len(ids)))
@@ -120,6 +123,6 @@ def test_beta_must_be_a_number_above_zero(beta):
 
 def test_a_scalar_head_is_refused():
     objective = build_objective([TermConfig(name="autoregressive", options={"beta": 0.1})])
-    check_fit(objective, "vocabulary")
-    with pytest.raises(ConfigError, match="soft_next_token"):
-        check_fit(objective, "scalar")
+    check_head_gives(objective, HeadConfig(kind="vocabulary"))
+    with pytest.raises(ConfigError, match="log_probabilities"):
+        check_head_gives(objective, HeadConfig(kind="scalar"))

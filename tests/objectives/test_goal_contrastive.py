@@ -77,7 +77,7 @@ def random_states(batch, seed=0):
 
 
 def output_of(hidden):
-    return fixed_output(hidden[:, -1, 0], hidden[:, :, 0], hidden)
+    return fixed_output(hidden[:, -1, 0], hidden)
 
 
 def options_of(**options):

@@ -17,8 +17,10 @@ from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.objectives.partial import partial
 from rewardsteer.tensors import PairBatch
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, check_fit
+from rewardsteer.training.fit import build_objective, check_head_gives
 from tests.fakes import fixed_output, tiny_causal_lm
+
+CONSTRAINT = {"prefix_rewards", "best_next_token"}
 
 
 def rows(seed, count=3, longest=14):
@@ -92,7 +94,7 @@ def test_constraint_in_one_pass_equals_one_row_per_prefix(kind, side, detach):
     model, data = vocabulary_model(kind), rows(seed=3)
     collate = PairCollator(2, side, paired=False, prefixes="chosen_lengths")
     batch = to_batch(collate(data))
-    fast = max_constraint(model(batch), batch, detach_target=detach).loss
+    fast = max_constraint(model(batch, CONSTRAINT), batch, detach_target=detach).loss
 
     errors = []
     for row in data:
@@ -111,7 +113,7 @@ def test_partial_in_one_pass_equals_one_pair_per_prefix(kind, side):
     model, data = scalar_model(kind), rows(seed=4)
     collate = PairCollator(2, side, paired=True, prefixes="pair_lengths")
     batch = to_batch(collate(data))
-    fast = partial(model(batch), batch, center_coefficient=0.1).loss
+    fast = partial(model(batch, {"prefix_rewards"}), batch, center_coefficient=0.1).loss
 
     losses = []
     for row in data:
@@ -155,7 +157,7 @@ def test_constraint_agrees_on_random_lengths(seed, side):
     if not data:
         return
     batch = to_batch(PairCollator(2, side, paired=False, prefixes="chosen_lengths")(data))
-    fast = max_constraint(model(batch), batch).loss.item()
+    fast = max_constraint(model(batch, CONSTRAINT), batch).loss.item()
     total, count = 0.0, 0
     with torch.no_grad():
         for row in data:
@@ -173,7 +175,7 @@ def test_batch_without_prefixes_gives_zero_with_a_gradient_path():
     for row in data:
         row["chosen_lengths"] = []
     batch = to_batch(PairCollator(2, paired=False, prefixes="chosen_lengths")(data))
-    loss = max_constraint(model(batch), batch).loss
+    loss = max_constraint(model(batch, CONSTRAINT), batch).loss
     loss.backward()
     assert loss.item() == 0.0
 
@@ -183,7 +185,7 @@ def fixed(chosen, rejected):
     count = len(chosen)
     ids = torch.zeros(2 * count, 1, dtype=torch.long)
     batch = PairBatch(ids, ids + 1, ids.bool(), ids.bool(), torch.zeros(count))
-    return fixed_output(rewards, rewards[:, None], rewards[:, None, None]), batch
+    return fixed_output(rewards, rewards[:, None, None]), batch
 
 
 def test_known_values_and_ties():
@@ -218,8 +220,8 @@ def test_weighted_sum_and_its_refusals():
 def test_objective_names_the_field_that_the_head_lacks():
     objective = build_objective([TermConfig(name="max_constraint")])
     with pytest.raises(ConfigError, match="best_next_token"):
-        check_fit(objective, "scalar")
-    check_fit(objective, "vocabulary")
+        check_head_gives(objective, HeadConfig(kind="scalar"))
+    check_head_gives(objective, HeadConfig(kind="vocabulary"))
 
 
 @pytest.mark.parametrize("temperature", [0.05, 1.0, 20.0])
@@ -230,7 +232,7 @@ def test_soft_constraint_equals_the_mean_of_exponentials(temperature, detach):
     batch = to_batch(collate(data))
     options = {"detach_target": detach, "temperature": temperature}
     objective = build_objective([TermConfig(name="max_constraint", options=options)])
-    fast = objective(model(batch), batch).loss
+    fast = objective(model(batch, objective.needs, objective.temperatures), batch).loss
 
     errors = []
     for row in data:

@@ -10,7 +10,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.objectives.reduce import global_mean, noting_counts, of_update, within_update
-from rewardsteer.tensors import TokenStates
+from rewardsteer.tensors import RewardOutput, TokenStates
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from tests.fakes import character_tokenizer, save_tiny
@@ -142,8 +142,8 @@ def test_draws_change_from_update_to_update_and_not_with_their_company(base):
     def marked(batch, draw):
         nonlocal seen
         batch.draw, seen = draw, torch.zeros_like(batch.response_mask)
-        output = model(batch)
-        output.states = Recorded(output.states.flat, output.states.index)
+        states = model(batch, {"states"}).states
+        output = RewardOutput(torch.zeros(len(batch.input_ids)), Recorded(*states))
         objective(output, batch)
         return seen
 
@@ -154,5 +154,5 @@ def test_draws_change_from_update_to_update_and_not_with_their_company(base):
     ours = marked(whole, "0/3")[:4, : first.input_ids.shape[1]]
     assert torch.equal(ours, marked(first, "0/3")[:4])
     with torch.no_grad():
-        apart = [objective(model(batch), batch).loss for batch in (first, second)]
+        apart = [objective(model(batch, objective.needs), batch).loss for batch in (first, second)]
     assert all(torch.isfinite(one) for one in apart)

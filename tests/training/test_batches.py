@@ -155,7 +155,7 @@ def test_a_process_without_a_row_stands_aside(paired):
     objective = build_objective([TermConfig(name="bradley_terry")])
     if paired:
         rewards = torch.tensor([1.0, 3.0], requires_grad=True)
-        output = fixed_output(rewards, torch.zeros(2, 2), torch.zeros(2, 2, 4))
+        output = fixed_output(rewards, torch.zeros(2, 2, 4))
         with standing_aside(batch.aside):
             loss = objective(output, batch).loss
         loss.backward()

@@ -34,7 +34,7 @@ def record_step(head, name, costs):
     assert (batch.packing is None) == (costs is None)
     recorder = Recorder()
     with packed_attention(model, costs), sdpa_kernel(SDPBackend.MATH), recorder:
-        loss = model(batch, objective).loss
+        loss = objective(model(batch, objective.needs), batch).loss
         loss.backward()
     return recorder
 

@@ -143,12 +143,12 @@ def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, mo
     real = RewardModel.forward
     calls = []
 
-    def poisoned(self, batch, then=None):
-        output = self._read(batch)
+    def poisoned(self, *arguments):
+        output = real(self, *arguments)
         calls.append(1)
         if len(calls) == 3:
-            output.sequence_rewards = output.sequence_rewards * float("nan")
-        return then(output, batch)
+            output = output._replace(sequence_rewards=output.sequence_rewards * float("nan"))
+        return output
 
     monkeypatch.setattr(RewardModel, "forward", poisoned)
     with pytest.raises(NonFiniteError, match=r"became nan at update 3.*--resume"):

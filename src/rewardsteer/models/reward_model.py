@@ -8,9 +8,9 @@ language model whose logits are rewards for the vocabulary head.
 import inspect
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Collection
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -47,8 +47,6 @@ from rewardsteer.models.sharding import gathered
 from rewardsteer.models.start import check_heads, find_start, load_carrier, load_mlp, thawed
 from rewardsteer.outputs import replace_folder
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
-
-T = TypeVar("T")
 
 
 class RewardModel(nn.Module):
@@ -177,15 +175,28 @@ class RewardModel(nn.Module):
         return list(self.carrier._no_split_modules or ())
 
     def forward(
-        self, batch: PairBatch, then: Callable[[RewardOutput, PairBatch], T] | None = None
-    ) -> RewardOutput | T:
-        """Rewards and hidden states of every row; see `RewardOutput` for shapes.
-
-        With ``then``, what it makes of them. Training computes its loss there: wrappers that shard
-        parameters or reduce gradients see all reading of the parameters and its result.
-        """
-        output = self._read(batch)
-        return output if then is None else then(output, batch)
+        self, batch: PairBatch, needs: Collection[str] = (), temperatures: Collection[float] = ()
+    ) -> RewardOutput:
+        """Rewards of whole rows, and the fields of `RewardOutput` that ``needs`` names;
+        ``temperatures`` are those of ``soft_next_token``."""
+        states, head, last = self._states(batch), self.head, batch.last_positions
+        found: dict[str, Any] = {}
+        if "states" in needs:
+            found["states"] = states
+        if "prefix_rewards" in needs:
+            found["prefix_rewards"] = head.prefix_rewards(
+                states, batch, *batch.prefix_mask.nonzero(as_tuple=True)
+            )
+        if "best_next_token" in needs:
+            found["best_next_token"] = head.best_next_token(states.marked(batch.prefix_mask))
+        if "soft_next_token" in needs:
+            marked = states.marked(batch.prefix_mask)
+            found["soft_next_token"] = {t: head.soft_next_token(marked, t) for t in temperatures}
+        if "log_probabilities" in needs:
+            found["log_probabilities"] = head.response_log_probabilities(states, batch)
+        rows = torch.arange(len(last), device=last.device)
+        whole = head.prefix_rewards(states, batch, rows, last)
+        return RewardOutput(whole, router_loss=self.router_loss, **found)
 
     def _states(self, batch: PairBatch) -> TokenStates:
         self.router_loss = None
@@ -195,34 +206,6 @@ class RewardModel(nn.Module):
         mask = None if batch.right_padded else batch.attention_mask
         states = self.hidden_states(batch.input_ids, mask, real=batch.attention_mask)
         return TokenStates.of(states)
-
-    def _read(self, batch: PairBatch) -> RewardOutput:
-        head, last, states = self.head, batch.last_positions, self._states(batch)
-
-        def rewards(rows: Tensor, columns: Tensor) -> Tensor:
-            if isinstance(head, ScalarHead):
-                return head.values(states.at(rows, columns))
-            # A vocabulary head reads a token's reward off the token before it. A row's first real
-            # token has none (under left padding, a padding position stands there): no opinion.
-            before = (columns - 1).clamp(min=0)
-            known = (columns > 0) & batch.attention_mask[rows, before].bool()
-            values = head.rewards_of(states.at(rows, before), batch.input_ids[rows, columns])
-            return values.where(known, 0.0)
-
-        output = RewardOutput(
-            sequence_rewards=rewards(torch.arange(len(last), device=last.device), last),
-            states=states,
-            rewards_at=lambda mask: rewards(*mask.nonzero(as_tuple=True)),
-            router_loss=self.router_loss,
-        )
-        if isinstance(head, VocabularyHead):
-            readers = head
-            output.best_next_token = lambda mask: readers.best_next_token(states.marked(mask))
-            output.soft_next_token = lambda mask, temperature: readers.soft_next_token(
-                states.marked(mask), temperature
-            )
-            output.token_count = head.token_count
-        return output
 
     @classmethod
     def from_base(

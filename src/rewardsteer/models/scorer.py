@@ -7,7 +7,6 @@ template of training.
 
 import functools
 import logging
-import math
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -250,10 +249,7 @@ class Scorer:
         head = self.reward_model.head
         if not self.autoregressive:
             return head.token_rewards(read.hidden, read.ids)
-        assert isinstance(head, VocabularyHead), "the objective needs one"
-        before = read.hidden[:, :-1]
-        soft = head.soft_next_token(before.flatten(0, 1), 1.0).view(before.shape[:2])
-        values = head.rewards_of(before, read.ids[:, 1:]) - soft - math.log(head.token_count)
+        values = head.log_probabilities(read.hidden[:, :-1], read.ids[:, 1:])
         columns = torch.arange(1, read.ids.shape[1], device=values.device)
         values = values.where(columns >= read.begins[:, None], 0.0).cumsum(dim=1)
         return torch.nn.functional.pad(values, (1, 0))

@@ -29,7 +29,9 @@ class Objective:
         name: as in the registry; sums join names with ``+``.
         function: ``(output, batch) → ObjectiveResult``.
         rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough.
-        needs: fields of `RewardOutput` that must not be None; checked before training starts.
+        needs: fields of `RewardOutput` that the model is asked for beside the rewards of whole
+            rows; checked against the head before training starts.
+        temperatures: of ``soft_next_token``, where it is needed.
         prefixes: the length list of the partial set that it looks at, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
@@ -40,6 +42,7 @@ class Objective:
     function: Callable[[RewardOutput, PairBatch], ObjectiveResult]
     rows: Literal["pairs", "chosen"] = "pairs"
     needs: frozenset[str] = field(default_factory=frozenset)
+    temperatures: frozenset[float] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability"] = "value"

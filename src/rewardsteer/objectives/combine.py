@@ -44,6 +44,7 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         function=function,
         rows="pairs" if any(term.rows == "pairs" for term, _ in terms) else "chosen",
         needs=frozenset().union(*(term.needs for term, _ in terms)),
+        temperatures=frozenset().union(*(term.temperatures for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),

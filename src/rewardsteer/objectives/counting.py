@@ -5,8 +5,6 @@ number of terms in the whole update. An objective is called with zeros in place 
 its reductions then note their counts (see `reduce.noting_counts`).
 """
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -19,16 +17,14 @@ from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
     """The counts ``[M]`` of this process that the means of an objective's loss divide by on a
     batch, in the order in which it computes them; 0 for a batch that stands aside."""
-    zeros: Any = batch.margin.new_zeros
-
-    def at(mask: Tensor, *_: Any) -> Tensor:
-        found: Tensor = zeros(int(mask.sum()))
-        return found
-
+    zeros = batch.margin.new_zeros
+    prefixes = zeros(int(batch.prefix_mask.sum()))
     output = RewardOutput(
         sequence_rewards=zeros(len(batch.input_ids)),
         states=TokenStates(zeros(1, 1), torch.zeros_like(batch.input_ids)),
-        rewards_at=at, best_next_token=at, soft_next_token=at, token_count=1,
+        prefix_rewards=prefixes, best_next_token=prefixes,
+        soft_next_token=dict.fromkeys(objective.temperatures, prefixes),
+        log_probabilities=zeros(batch.input_ids.shape),
     )
     with standing_aside(batch.aside), noting_counts() as counts:
         objective(output, batch)

@@ -115,6 +115,7 @@ def goal_contrastive(
     """
     # Cosines near one differ by less than bfloat16 can tell.
     states = output.states
+    assert states is not None, "named in `needs`"
     with torch.autocast(states.flat.device.type, enabled=False):
         result = _FORMS[options.form](states, batch, options, _draws(batch, options.seed))
     metrics = {
@@ -143,7 +144,9 @@ def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
 
 def _rows(states: TokenStates) -> tuple[Tensor, Tensor]:
     """Numbers ``[B]`` of the chosen and of the rejected rows."""
-    first, second = torch.arange(len(states.index), device=states.index.device).chunk(2)
+    first, second = torch.arange(
+        len(states.flat_indices), device=states.flat_indices.device
+    ).chunk(2)
     return first, second
 
 

@@ -21,7 +21,8 @@ def max_constraint(
     A whole response has no expansion, so the partial set lists proper prefixes alone.
 
     Args:
-        output: needs ``rewards_at`` and ``best_next_token`` (a vocabulary head).
+        output: needs ``prefix_rewards``, and ``best_next_token`` or, with a temperature,
+            ``soft_next_token``.
         batch: ``prefix_mask [R, T]`` marks the last token of each prefix.
         detach_target: take the maximum as a fixed target. The published code lets gradients flow
             into both sides, which is the default.
@@ -29,13 +30,11 @@ def max_constraint(
             place, τ · log(mean_v exp(r(x, y₁..i ∘ v) / τ)), which all expansions have a part in: it
             nears the maximum as τ → 0 and the mean as τ → ∞ (see `kernels.vocabulary_soft`).
     """
-    assert output.best_next_token is not None, "checked before training starts"
-    reward = output.rewards_at(batch.prefix_mask)
-    if temperature is None:
-        best = output.best_next_token(batch.prefix_mask)
-    else:
-        assert output.soft_next_token is not None, "given with best_next_token"
-        best = output.soft_next_token(batch.prefix_mask, temperature)
+    reward, best = output.prefix_rewards, output.best_next_token
+    if temperature is not None:
+        best = (output.soft_next_token or {})[temperature]
+    assert reward is not None, "named in `needs`"
+    assert best is not None, "named in `needs`"
     target = best.detach() if detach_target else best
     violation = reward - target
     # Prefixes differ in number from process to process; each counts the same.
@@ -68,7 +67,10 @@ def build(detach_target: bool = False, temperature: float | None = None) -> Obje
             output, batch, detach_target=detach_target, temperature=temperature
         ),
         rows="chosen",
-        needs=frozenset({"rewards_at", "best_next_token"}),
+        needs=frozenset({
+            "prefix_rewards", "best_next_token" if temperature is None else "soft_next_token",
+        }),
+        temperatures=frozenset() if temperature is None else frozenset({temperature}),
         prefixes="chosen_lengths",
     )
 

@@ -16,15 +16,16 @@ def partial(
     is over all prefix pairs of the batch.
 
     Args:
-        output: needs ``rewards_at``.
+        output: needs ``prefix_rewards``.
         batch: ``prefix_mask`` marks the same prefix lengths in the chosen and the rejected row.
         center_coefficient: c of c·mean((r_chosen + r_rejected)²).
     """
     chosen_mask, rejected_mask = split_pairs(batch.prefix_mask, batch)
     counts = chosen_mask.sum(1)
     assert torch.equal(counts, rejected_mask.sum(1)), "prefixes come in pairs"
+    assert output.prefix_rewards is not None, "named in `needs`"
     # Marked tokens come row by row, left to right, so the i-th prefixes of a pair meet.
-    chosen, rejected = output.rewards_at(batch.prefix_mask).chunk(2)
+    chosen, rejected = output.prefix_rewards.chunk(2)
     margin = batch.margin.repeat_interleave(counts)
     return prefer(chosen, rejected, margin, center_coefficient=center_coefficient)
 
@@ -34,6 +35,6 @@ def build(center_coefficient: float = 0.0) -> Objective:
     return Objective(
         "partial",
         lambda output, batch: partial(output, batch, center_coefficient=center_coefficient),
-        needs=frozenset({"rewards_at"}),
+        needs=frozenset({"prefix_rewards"}),
         prefixes="pair_lengths",
     )

@@ -7,7 +7,7 @@ from typing import Any
 from rewardsteer.errors import ConfigError
 from rewardsteer.training.arguments import keeps_best, training_arguments
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.fit import build_objective, check_fit
+from rewardsteer.training.fit import build_objective, check_head_gives
 from rewardsteer.training.memory import activation_offloading
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.trainer_settings import check_trackers, load_callback
@@ -22,7 +22,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     """
     for phase in config.phases:
         objective = build_objective(phase.objective)
-        check_fit(objective, config.head.kind)
+        check_head_gives(objective, config.head)
         if phase.prefix_rows is not None and objective.prefixes is None:
             raise ConfigError(
                 f"The objective {phase.name!r} looks at no prefixes, so its phase takes rows, not "

@@ -14,6 +14,8 @@ from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.errors import ConfigError, OutputError
+from rewardsteer.models.heads import HEADS
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.choose import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives import OBJECTIVES
@@ -36,13 +38,9 @@ from rewardsteer.training.checkpoints import (
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.showing import showing
-from rewardsteer.training.trainer import RewardTrainer
+from rewardsteer.training.trainer import CONSTRAINT, RewardTrainer
 
 logger = logging.getLogger(__name__)
-
-# Fields of `RewardOutput` that are None for a scalar head.
-_VOCABULARY_FIELDS = {"best_next_token", "soft_next_token", "token_count"}
-
 
 def build_objective(terms: Sequence[TermConfig]) -> Objective:
     """The weighted sum of the named objectives.
@@ -60,14 +58,16 @@ def build_objective(terms: Sequence[TermConfig]) -> Objective:
     return combine(built)
 
 
-def check_fit(objective: Objective, head_kind: str) -> None:
+def check_head_gives(objective: Objective, head: HeadConfig) -> None:
     """Raise `ConfigError` when the head does not give a field that the objective needs."""
-    missing = sorted(objective.needs & _VOCABULARY_FIELDS)
-    if missing and head_kind != "vocabulary":
-        raise ConfigError(
-            f"The objective {objective.name!r} needs {missing[0]}, which a {head_kind} head does "
-            "not give; set head.kind=vocabulary."
-        )
+    missing = sorted(objective.needs - head.head_class.gives)
+    if not missing:
+        return
+    fitting = [name for name in HEADS.names() if missing[0] in HEADS.get(name).gives]
+    raise ConfigError(
+        f"The objective {objective.name!r} needs {missing[0]}, which a {head.kind} head does not "
+        f"give; set head.kind={' or '.join(fitting) or 'one that does'}."
+    )
 
 
 def finite_or_none(figures: Mapping[str, Any]) -> dict[str, Any]:
@@ -118,7 +118,7 @@ def fit(
     Args:
         model: changed in place.
         tokenizer: for its padding id.
-        objective: the loss; `check_fit` is applied first.
+        objective: the loss; `check_head_gives` is applied first.
         rows: a dataset of full rows, or of partial rows when the objective looks at prefixes.
         out: folder for checkpoints and a bad batch's record.
         log_lines: JSONL file that log lines are appended to.
@@ -144,7 +144,7 @@ def fit(
         NonFiniteError: the loss or the gradient became NaN or infinite.
         OutputError: a checkpoint or a log line cannot be written.
     """
-    check_fit(objective, model.head_kind)
+    check_head_gives(objective, model.head_config)
     keep_best = keep_best and eval_rows is not None and keeps_best(log, trainer_fields)
     out.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(
@@ -156,7 +156,7 @@ def fit(
     paired = objective.rows == "pairs"
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
-    prefixes = objective.prefixes, _eval_prefixes(objective, model.head_kind)
+    prefixes = objective.prefixes, _eval_prefixes(objective, model.head.gives)
     collate = PairCollator(tokenizer.pad_token_id, padding_side, paired, prefixes[0])
     eval_collate = PairCollator(tokenizer.pad_token_id, padding_side, True, prefixes[1])
     trainer = RewardTrainer(
@@ -189,9 +189,10 @@ def fit(
     return finite_or_none(figures)
 
 
-def _eval_prefixes(objective: Objective, head: str) -> Any:
-    """The prefixes that evaluation looks at: a vocabulary head's constraint is always measured."""
-    if objective.prefixes is None and head == "vocabulary":
+def _eval_prefixes(objective: Objective, gives: frozenset[str]) -> Any:
+    """The prefixes that evaluation reads: the maximum constraint is always measured where the head
+    gives both sides of it."""
+    if objective.prefixes is None and gives >= CONSTRAINT:
         return "chosen_lengths"
     return objective.prefixes
 

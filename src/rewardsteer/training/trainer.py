@@ -34,6 +34,9 @@ from rewardsteer.training.weights import load_weights, trained_weights
 
 logger = logging.getLogger(__name__)
 
+# What the maximum constraint compares; evaluation always measures it where the head gives both.
+CONSTRAINT = frozenset({"prefix_rewards", "best_next_token"})
+
 
 class RewardTrainer(Trainer):
     """Minimises an objective over comparison rows.
@@ -123,10 +126,13 @@ class RewardTrainer(Trainer):
         """
         batch = to_batch(inputs)
         batch.draw = f"{self.args.seed}/{self.state.global_step}"
-        with within_update(num_items_in_batch):
-            result, suspects = model(batch, self._judge)
-        self._read += [] if batch.aside else batch.row_ids
-        self._losses.add(result.loss, [] if batch.aside else batch.row_ids, suspects)
+        output = model(batch, self.objective.needs, self.objective.temperatures)
+        with within_update(num_items_in_batch), standing_aside(batch.aside):
+            result = self._with_router_loss(self.objective(output, batch), output, batch)
+        bad = ~torch.isfinite(output.sequence_rewards.detach()).view(-1, len(batch.margin))
+        rows = [] if batch.aside else batch.row_ids
+        self._read += rows
+        self._losses.add(result.loss, rows, bad.any(0))
         if len(self._losses) >= self._batches:
             self._loss, names = self._losses.take()
             if not math.isfinite(self._loss):
@@ -134,20 +140,18 @@ class RewardTrainer(Trainer):
         self.interval.add(batch, result.metrics, result.terms, 1 / self._batches)
         return (result.loss, result) if return_outputs else result.loss
 
-    def _judge(self, output: RewardOutput, batch: PairBatch) -> tuple[ObjectiveResult, Tensor]:
-        """The loss, and which rows ``[B]`` have rewards that are not finite."""
-        with standing_aside(batch.aside):
-            result = self.objective(output, batch)
-        if output.router_loss is not None:
-            # Mixtures of experts: the library's language models add it, this is their backbone.
-            weight = 0.0 if batch.aside else router_coefficient(self.model.backbone)
-            result = result._replace(
-                # Losses of an update's batches add up.
-                loss=result.loss + weight / self._batches * output.router_loss,
-                metrics=result.metrics | {"router_aux_loss": output.router_loss.detach()},
-            )
-        bad = ~torch.isfinite(output.sequence_rewards.detach())
-        return result, bad.view(-1, len(batch.margin)).any(0)
+    def _with_router_loss(
+        self, result: ObjectiveResult, output: RewardOutput, batch: PairBatch
+    ) -> ObjectiveResult:
+        """Mixtures of experts: the library's language models add it, this is their backbone."""
+        if output.router_loss is None:
+            return result
+        weight = 0.0 if batch.aside else router_coefficient(self.model.backbone)
+        # Losses of an update's batches add up.
+        return result._replace(
+            loss=result.loss + weight / self._batches * output.router_loss,
+            metrics=result.metrics | {"router_aux_loss": output.router_loss.detach()},
+        )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """As the library's, which under DeepSpeed would round the margins to the model's type."""
@@ -236,19 +240,18 @@ class RewardTrainer(Trainer):
         """Rewards of both responses, the constraint violation of every row and the loss of the
         batch of all processes it stood in, ``[B, 4]``."""
         batch = to_batch(self._prepare_inputs(inputs))
+        needs = self.objective.needs | (CONSTRAINT & self.model.head.gives)
         with torch.no_grad(), self.compute_loss_context_manager():
-            columns: Tensor = model(batch, self._columns)
-        count = 0 if batch.aside else len(columns)
-        return None, columns[:count], batch.margin[:count]
-
-    def _columns(self, output: RewardOutput, batch: PairBatch) -> Tensor:
-        with standing_aside(batch.aside):
-            loss = self.objective(output, batch).loss
-        rewards = self.objective.rewards
-        whole = output.sequence_rewards if rewards is None else rewards(output, batch)
+            output = model(batch, needs, self.objective.temperatures)
+            with standing_aside(batch.aside):
+                loss = self.objective(output, batch).loss
+            rewards = self.objective.rewards
+            whole = output.sequence_rewards if rewards is None else rewards(output, batch)
         chosen, rejected = split_pairs(whole, batch)
         parts = [chosen, rejected, _violations(output, batch), loss.expand(len(chosen))]
-        return torch.stack([part.float() for part in parts], dim=1)
+        columns = torch.stack([part.float() for part in parts], dim=1)
+        count = 0 if batch.aside else len(columns)
+        return None, columns[:count], batch.margin[:count]
 
     # --- checkpoints -----------------------------------------------------------------------------
 
@@ -367,15 +370,11 @@ class _Flow(TrainerCallback):
 
 def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
     """Mean |r(y₁..i) − max_v r(y₁..i∘v)| over each chosen row's prefixes ``[B]``; NaN without."""
-    mask = batch.prefix_mask.clone()
-    count = len(mask) // 2
-    mask[count:] = False
+    mask = batch.prefix_mask
     violation = torch.full(mask.shape, float("nan"), device=mask.device)
-    if output.best_next_token is not None:
-        # Also without a prefix here: where the layer is sharded, other processes wait for the call.
-        best = output.best_next_token(mask)
-        violation[mask] = (output.rewards_at(mask) - best).abs().float()
-    return violation[:count].nanmean(dim=1)
+    if output.best_next_token is not None and output.prefix_rewards is not None:
+        violation[mask] = (output.prefix_rewards - output.best_next_token).abs().float()
+    return violation[: len(mask) // 2].nanmean(dim=1)
 
 
 def pair_metrics(prediction: EvalPrediction) -> dict[str, float]:

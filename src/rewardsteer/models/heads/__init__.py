@@ -1,0 +1,11 @@
+"""Heads of reward models, by name; one from elsewhere is named ``package.module:Class``."""
+
+from rewardsteer.registry import Registry
+
+HEADS = Registry(
+    "head",
+    {
+        "scalar": "rewardsteer.models.heads.scalar:ScalarHead",
+        "vocabulary": "rewardsteer.models.heads.vocabulary:VocabularyHead",
+    },
+)

@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import model_validator
 
 from rewardsteer.configuration import Config
+from rewardsteer.models.heads import HEADS
 
 HeadKind = Literal["scalar", "vocabulary"]
 
@@ -27,6 +28,11 @@ class HeadConfig(Config):
     kind: HeadKind = "scalar"
     layers: Literal["linear", "mlp"] = "linear"
     init: Literal["lm_head", "zeros", "normal", "openrlhf"] = "lm_head"
+
+    @property
+    def head_class(self) -> Any:
+        """The class of the head, a `rewardsteer.models.heads.base.Head`."""
+        return HEADS.get(self.kind)
 
     @model_validator(mode="before")
     @classmethod

@@ -2,13 +2,13 @@
 
 import itertools
 
-import torch
 from torch import Tensor, nn
 
+from rewardsteer.models.heads.base import Head
 from rewardsteer.models.heads.layers import WideLinear, share
 
 
-class ScalarHead:
+class ScalarHead(Head):
     """Reads the reward of a prefix off the hidden state of its last token, r = v·h.
 
     Args:
@@ -27,13 +27,9 @@ class ScalarHead:
         rewards: Tensor = self.projection(hidden).squeeze(-1)
         return rewards
 
-    def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
-        """Rewards ``[R, T]`` of the prefix ending at every token; hidden ``[R, T, D]``."""
+    def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """See `values`; the state has read the token."""
         return self.values(hidden)
-
-    def sequence_rewards(self, hidden: Tensor, input_ids: Tensor, last: Tensor) -> Tensor:
-        """Rewards ``[R]`` of whole rows; last ``[R]`` indexes each row's last real token."""
-        return self.values(hidden[torch.arange(len(last), device=hidden.device), last])
 
 
 def initialise_linear(layer: nn.Linear, init: str = "normal") -> None:

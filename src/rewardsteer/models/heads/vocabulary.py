@@ -1,13 +1,14 @@
 """One reward per next token: Q(h)[v] = r(x, y∘v) (FaRMA, arXiv 2502.04517)."""
 
+import math
 from typing import Any, Literal
 
-import torch
 from torch import Tensor, nn
 
 from rewardsteer.kernels.precision import wide_linear
 from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
 from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
+from rewardsteer.models.heads.base import Head
 from rewardsteer.models.heads.layers import share
 
 
@@ -83,7 +84,7 @@ def limit_tokens(model: Any, tokenizer: Any) -> None:
     layer.generated = count_tokens(tokenizer, layer.out_features)
 
 
-class VocabularyHead:
+class VocabularyHead(Head):
     """Reads rewards off the output row of a causal language model.
 
     The reward of a prefix that ends in token y_t is the entry of y_t in the row before it:
@@ -94,6 +95,9 @@ class VocabularyHead:
             head only reads it. Where parameters are sharded it must be a `RewardProjection` (or
             peft's wrapper of one), see `install_projection`.
     """
+
+    gives = Head.gives | {"best_next_token", "soft_next_token", "log_probabilities"}
+    offset = 1
 
     def __init__(self, projection: nn.Linear) -> None:
         plain = type(projection) is nn.Linear
@@ -136,14 +140,9 @@ class VocabularyHead:
         rewards: Tensor = self.projection(hidden, "tokens", tokens=tokens)
         return rewards
 
-    def token_rewards(self, hidden: Tensor, input_ids: Tensor) -> Tensor:
-        """Rewards ``[R, T]`` of the prefix ending at every token; column 0 has no state before it
-        and is 0. hidden ``[R, T, D]``, input_ids ``[R, T]``."""
-        rewards = self.rewards_of(hidden[:, :-1], input_ids[:, 1:])
-        return torch.cat([rewards.new_zeros(len(rewards), 1), rewards], dim=1)
-
-    def sequence_rewards(self, hidden: Tensor, input_ids: Tensor, last: Tensor) -> Tensor:
-        """Rewards ``[R]`` of whole rows; last ``[R]`` indexes each row's last real token."""
-        rows = torch.arange(len(last), device=hidden.device)
-        before = (last - 1).clamp(min=0)
-        return self.rewards_of(hidden[rows, before], input_ids[rows, last])
+    def log_probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Log-probabilities ``[...]`` of ``tokens [...]``, rewards read as logits over the first
+        `token_count` tokens; no tensor of size positions × V is held. hidden ``[..., D]``."""
+        soft = self.soft_next_token(hidden.flatten(0, -2), 1.0).view(tokens.shape)
+        # The soft maximum at temperature 1 is the log-sum-exp less that of as many equal rewards.
+        return self.rewards_of(hidden, tokens) - (soft + math.log(self.token_count))
