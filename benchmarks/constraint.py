@@ -124,7 +124,8 @@ def own_head(model: RewardModel, total: int, parts: Sequence[PairBatch]) -> floa
     for batch in parts:
         with autocast():
             share = batch.prefix_mask.sum() / total
-            part = max_constraint(model(batch), batch).loss * share
+            output = model(batch, {"prefix_rewards", "best_next_token"})
+            part = max_constraint(output, batch).loss * share
         part.backward()
         loss += part.item()
     return loss

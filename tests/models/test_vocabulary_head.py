@@ -56,7 +56,8 @@ def make_batch(rows):
 
 
 def our_loss(model, batch, temperature=None):
-    output = model(batch)
+    needs = {"prefix_rewards", "best_next_token", "soft_next_token"}
+    output = model(batch, needs, {temperature} - {None})
     constraint = max_constraint(output, batch, temperature=temperature).loss
     return bradley_terry(output, batch).loss + constraint
 
