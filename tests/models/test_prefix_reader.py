@@ -47,6 +47,27 @@ def test_growing_prefixes_equal_whole_reads(kind, attention):
     assert reader.tokens == [len(row) + 3 for row in ROWS]
 
 
+def test_a_replaced_forward_still_gets_positions():
+    """Hooks and decorators put a forward pass in place that names none of its arguments."""
+    model = tiny_causal_lm("gpt2")
+    forward, seen = model.forward, []
+
+    def counting(*args, **options):
+        seen.append(set(options))
+        return forward(*args, **options)
+
+    model.forward = counting
+    reader, rows = PrefixReader(model), [list(row) for row in ROWS]
+    for step in range(3):
+        found = reader.step(*left_pad(rows))
+        model.forward = forward
+        torch.testing.assert_close(found, expected(model, rows), rtol=1e-4, atol=1e-4)
+        model.forward = counting
+        for index, row in enumerate(rows):
+            row.append(20 + 3 * step + index)
+    assert all({"position_ids", "logits_to_keep"} <= options for options in seen[-3:])
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 @pytest.mark.parametrize("tree", [True, False])

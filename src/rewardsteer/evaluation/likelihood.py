@@ -1,6 +1,5 @@
 """How likely responses are under a language model, in one pass over the finished texts."""
 
-import inspect
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -11,6 +10,7 @@ import torch
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
+from rewardsteer.models.backbone import accepts
 from rewardsteer.models.batching import batches
 
 
@@ -46,8 +46,7 @@ def log_probabilities(
         batch_size: rows read together.
     """
     whole = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
-    inner = model.get_base_model() if hasattr(model, "get_base_model") else model
-    takes_keep = "logits_to_keep" in inspect.signature(inner.forward).parameters
+    takes_keep = accepts(model, "logits_to_keep")
     totals = np.empty(len(whole))
     for rows in batches([len(row) for row in whole], rows=batch_size, tokens=None):
         width = max(len(whole[row]) for row in rows)

@@ -1,5 +1,6 @@
 """Where the backbone stands in a model, and a classifier where transformers has none."""
 
+import inspect
 from typing import Any
 
 import torch
@@ -27,6 +28,20 @@ def backbone_name(carrier: Any) -> str:
 def backbone_of(carrier: Any) -> Any:
     """The part of a model that `backbone_name` names."""
     return getattr(carrier, backbone_name(carrier))
+
+
+def accepts(module: Any, argument: str) -> bool:
+    """Whether a module's forward pass takes an argument of that name.
+
+    Wrappers pass anything on: peft's, and a ``forward`` that somebody put in place of the class's
+    own. What they wrap names the argument.
+    """
+    inner = module.get_base_model() if hasattr(module, "get_base_model") else module
+    own = inspect.signature(inner.forward).parameters
+    if argument in own:
+        return True
+    passes_on = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in own.values())
+    return passes_on and argument in inspect.signature(type(inner).forward).parameters
 
 
 def classifier_config(config: Any) -> Any:

@@ -4,7 +4,6 @@ Architectures are not listed. A fast path is taken where it gives the states or 
 reading gives; elsewhere the plain way is taken, which is slower and equally correct.
 """
 
-import inspect
 import logging
 import weakref
 from collections.abc import Callable
@@ -12,6 +11,8 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+
+from rewardsteer.models.backbone import accepts
 
 logger = logging.getLogger(__name__)
 
@@ -148,7 +149,7 @@ def _sample_rows(module: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 def _try_left_padding(backbone: Any) -> bool:
     *texts, mask = (one.to(backbone.device) for one in _sample_rows(backbone))
-    takes = "position_ids" in inspect.signature(backbone.forward).parameters
+    takes = accepts(backbone, "position_ids")
     positions = {"position_ids": (mask.cumsum(1) - 1).clamp(min=0)} if takes else {}
     length, training = int(mask[0].sum()), backbone.training
 

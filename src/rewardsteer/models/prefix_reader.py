@@ -8,7 +8,6 @@ Shapes: B prefixes, T columns of the left-padded prefixes, K candidates, X hidde
 size.
 """
 
-import inspect
 from collections.abc import Mapping, Sequence
 from statistics import multimode
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rewardsteer.models.backbone import accepts
 from rewardsteer.models.capabilities import (
     attention_window,
     supports_prefix_cache,
@@ -52,11 +52,8 @@ class PrefixReader:
         self.forwards: list[int] = []
         self.tokens: list[int] = []
         self._tree, self._cached = tree, cached
-        # A peft wrapper passes anything on; the wrapped model names what it takes.
-        inner = module.get_base_model() if hasattr(module, "get_base_model") else module
-        accepted = inspect.signature(inner.forward).parameters
-        self._takes_positions = "position_ids" in accepted
-        self._takes_keep = "logits_to_keep" in accepted
+        self._takes_positions = accepts(module, "position_ids")
+        self._takes_keep = accepts(module, "logits_to_keep")
         self._state: PrefixState | None = None
 
     @torch.no_grad()

@@ -5,7 +5,6 @@ plain transformers, TRL and vLLM load: a one-label sequence classifier for the s
 language model whose logits are rewards for the vocabulary head.
 """
 
-import inspect
 import shutil
 import tempfile
 from collections.abc import Collection
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.adapter_folder import check_base
-from rewardsteer.models.backbone import backbone_of
+from rewardsteer.models.backbone import accepts, backbone_of
 from rewardsteer.models.capabilities import supports_left_padding
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
@@ -156,8 +155,7 @@ class RewardModel(nn.Module):
 
     def positions(self, positions: Tensor) -> dict[str, Tensor]:
         """Positions ``[R, T]`` as an argument of the backbone; none where it takes none."""
-        takes = "position_ids" in inspect.signature(self.backbone.forward).parameters
-        return {"position_ids": positions} if takes else {}
+        return {"position_ids": positions} if accepts(self.backbone, "position_ids") else {}
 
     def packed_states(self, packing: Packing) -> Tensor:
         """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row

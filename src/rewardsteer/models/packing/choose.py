@@ -1,12 +1,12 @@
 """Whether packed rows have the states of the rows read alone, and what packing costs a model."""
 
 import contextlib
-import inspect
 import logging
 from functools import partial
 
 import torch
 
+from rewardsteer.models.backbone import accepts
 from rewardsteer.models.capabilities import attention_window, capability, disagreement
 from rewardsteer.models.packing.mask import SUPPORTS_4D_MASK
 from rewardsteer.models.packing.plan import PackingCosts
@@ -56,7 +56,7 @@ def why_not_packable(model: RewardModel, longest: int) -> str | None:
         return f"attention {implementation!r} takes no block mask"
     if any(is_spread(parameter) for parameter in model.parameters()):
         return "its weights were spread over processes while it was loaded"
-    if "position_ids" not in inspect.signature(model.backbone.forward).parameters:
+    if not accepts(model.backbone, "position_ids"):
         return f"{type(model.backbone).__name__} takes no positions"
     window = attention_window(config)
     if window is not None and longest > window:
