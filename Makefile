@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test quick test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
+.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -41,8 +41,14 @@ $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
+
 test: setup
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup --ignore tests/real
+	$(PYTEST) -m "not slow" --ignore tests/real
+
+# Several processes, kills, browsers, every recipe and every command of the pages.
+test-slow: setup
+	$(PYTEST) -m slow --ignore tests/real
 
 # The tests that a change touches, against the last commit or another one (SINCE=main~3).
 quick: setup

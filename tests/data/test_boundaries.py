@@ -34,6 +34,7 @@ def neox():
     )
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.text(max_size=40), st.text(min_size=1, max_size=40))
 @example("", "x")

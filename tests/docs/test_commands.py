@@ -231,6 +231,7 @@ def invoke(words):
     return result
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", EXECUTED)
 def test_commands_run(page, place):
     for name, kind in MODELS.get(page, {}).items():

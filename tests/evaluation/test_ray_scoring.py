@@ -8,6 +8,8 @@ pytest.importorskip("ray", reason="Ray is not installed; install the extra 'ray'
 
 from tests.evaluation.test_scoring import make, read, run, write
 
+pytestmark = pytest.mark.slow
+
 ROWS = [{"prompt": f"Sum {n // 4}: ", "completion": "x" * (n % 9) + "1"} for n in range(60)]
 
 

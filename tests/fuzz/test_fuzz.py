@@ -72,6 +72,7 @@ def test_any_file(target):
     refused_or_read()
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(
     importlib.util.find_spec("atheris") is None, reason="atheris is not installed; extra 'fuzz'"
 )

@@ -88,6 +88,7 @@ def test_inside_trl(config, trainer, policy_folder, reward_folder, tmp_path):
     assert not before.equal(policy.lm_head.weight.cpu())
 
 
+@pytest.mark.slow
 def test_the_script(tmp_path, monkeypatch):
     """runs/grpo_arithmetic.py end to end on a few updates; figures are whole, not good."""
     from rewardsteer.demo.config import DemoConfig

@@ -29,6 +29,7 @@ def test_there_are_recipes():
     assert {"tldr/farma", "hh/bt", "ultrafeedback/pargs", "arithmetic/farma"} <= set(list_recipes())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list_recipes())
 def test_recipe_runs_two_steps(name, world, tmp_path):
     recipe = load_config(TrainConfig, read_recipe(name))

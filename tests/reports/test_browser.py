@@ -11,7 +11,7 @@ from tests.reports.results import everything
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("axe_playwright_python", reason="axe is not installed")
 
-pytestmark = pytest.mark.xdist_group("browser")
+pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
 expect = playwright.expect
 expect.set_options(timeout=PATIENCE)
 DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

@@ -36,6 +36,7 @@ def root(tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_sigterm_under_load_loses_no_accepted_request(root):
     """Whole answers for all that were accepted, 503 for the others; the key comes from the
     environment."""

@@ -22,6 +22,8 @@ from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
 from tests.training.engines import log_lines, make_world, settings
 
+pytestmark = pytest.mark.slow
+
 # Log lines, evaluations, checkpoints and updates keep different steps, and dropout draws.
 CHANGES = {
     "optimiser": {"batch_size": 2, "accumulation": 2, "epochs": 1.5},

@@ -50,6 +50,7 @@ def plain_head(monkeypatch):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "head", "form"), [
     ("bradley_terry", "scalar", "mask"), ("bradley_terry", "vocabulary", "segments"),
     ("partial", "scalar", "mask"), ("farma", "vocabulary", "segments"),

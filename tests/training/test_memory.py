@@ -81,6 +81,7 @@ def test_peak_of_a_device(monkeypatch):
     assert peak_memory() == 3.0
 
 
+@pytest.mark.slow
 def test_every_phase_records_its_peak(world, tmp_path):
     train(settings(world), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
@@ -116,6 +117,7 @@ def weights(folder):
     return RewardModel.from_pretrained(folder).state_dict()
 
 
+@pytest.mark.slow
 def test_each_training_step_runs_in_the_context(world, tmp_path, monkeypatch):
     plain = weights(train(settings(world, accumulation=2), tmp_path / "plain"))
     packed, inside, steps = [], [], []

@@ -6,6 +6,12 @@ import pytest
 
 from tests.training import recorded
 
+EVERY_DAY = {
+    ("llama", name) for name in (
+        "bradley_terry", "partial", "autoregressive", "farma summed", "goal infonce", "lora",
+    )
+} | {("gpt2", "bradley_terry")}
+
 
 @pytest.fixture(scope="module")
 def worlds(tmp_path_factory):
@@ -14,7 +20,9 @@ def worlds(tmp_path_factory):
 
 
 @pytest.mark.parametrize(("kind", "name"), [
-    (kind, name) for kind, names in recorded.KINDS.items() for name in names
+    # One run of each objective is quick enough for every day.
+    pytest.param(kind, name, marks=[] if (kind, name) in EVERY_DAY else [pytest.mark.slow])
+    for kind, names in recorded.KINDS.items() for name in names
 ])
 def test_nothing_has_changed(worlds, tmp_path, kind, name):
     known = json.loads(recorded.PLACE.read_text(encoding="utf-8"))[kind][name]

@@ -100,6 +100,7 @@ def test_same_seed_gives_the_same_weights(world, tmp_path):
     assert_equal_weights(weights(first), weights(second))
 
 
+@pytest.mark.slow
 def test_interrupted_between_phases_resumes_to_the_same_weights(world, tmp_path, monkeypatch):
     whole = train(settings(world, **FARMA), tmp_path / "whole")
     real, calls = run_module.fit, []
@@ -118,6 +119,7 @@ def test_interrupted_between_phases_resumes_to_the_same_weights(world, tmp_path,
     assert_equal_weights(weights(whole), weights(again))
 
 
+@pytest.mark.slow
 def test_interrupted_within_a_phase_resumes_to_the_same_weights(world, tmp_path, monkeypatch):
     changes = {"log": {"progress": False, "log_steps": 1, "save_steps": 1, "echo": False}}
     whole = train(settings(world, **changes), tmp_path / "whole")
@@ -188,6 +190,7 @@ def test_adapters_train_and_merge_into_a_plain_folder(world, tmp_path, head):
     assert not torch.equal(model[query], base[query.removeprefix("base.")])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("head", [
     {"kind": "scalar"}, {"kind": "scalar", "layers": "mlp"}, {"kind": "vocabulary"},
 ])
@@ -232,6 +235,7 @@ def test_mixed_steps_with_gradient_checkpointing(world, tmp_path, precision):
     assert first["loss"] == pytest.approx(expected, rel=2e-2)
 
 
+@pytest.mark.slow
 def test_best_phase_is_kept(world, tmp_path, monkeypatch):
     figures = iter([0.9, 0.0, 0.4])
     real = run_module.fit
@@ -286,6 +290,7 @@ def test_rewards_are_read_as_the_last_phase_trained_them(world, tmp_path, last, 
     assert card.model_copy(update={"reading": ""}).reads_log_probabilities
 
 
+@pytest.mark.slow
 def test_training_from_a_reward_model_keeps_its_template(world, tmp_path):
     """Where no template is named, data follows the template of the reward model."""
     source = {"name": "arithmetic", "options": {"rows": 24}}

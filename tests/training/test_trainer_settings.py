@@ -199,6 +199,7 @@ def assert_equal(first, second):
     assert all(torch.equal(value, second[name]) for name, value in first.items())
 
 
+@pytest.mark.slow
 def test_an_adapter_checkpoint_holds_what_is_trained_and_resumes_from_any(
     world, tmp_path, monkeypatch
 ):
@@ -227,6 +228,7 @@ def test_an_adapter_checkpoint_holds_what_is_trained_and_resumes_from_any(
     assert log_lines(whole) == log_lines(cut)
 
 
+@pytest.mark.slow
 def test_resume_compares_only_what_decides_the_numbers(world, tmp_path, monkeypatch):
     first = short(world, log={"save_steps": 2})
     out = tmp_path / "run"
