@@ -16,9 +16,9 @@ from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.entries import Entry, Judge, read_records
 from rewardsteer.evaluation.generation import compare
-from rewardsteer.evaluation.inspection import response_kl
 from rewardsteer.evaluation.preference import evaluate_preference
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard

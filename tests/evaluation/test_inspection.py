@@ -10,12 +10,11 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.divergence import distances, response_kl
 from rewardsteer.evaluation.inspection import (
     FilterRule,
     as_read,
-    distances,
     inspect_completion,
-    response_kl,
     token_texts,
 )
 from rewardsteer.goals.goal_state import GoalState, Provenance

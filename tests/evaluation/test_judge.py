@@ -11,8 +11,9 @@ import pytest
 from scipy import stats
 
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.evaluation import judge as module
-from rewardsteer.evaluation.judge import Judgement, PairJudge, read_verdict, win_rates
+from rewardsteer.evaluation import pair_judge
+from rewardsteer.evaluation.judge import _WORKERS, Judgement, read_verdict, win_rates
+from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import EvalRecord, Generation
 
@@ -248,7 +249,7 @@ def test_a_server_that_fails_for_good_stops_with_what_was_judged(ask, tmp_path):
     with Server(reply) as server:
         with pytest.raises(ConfigError, match=r"does not work.*on fire.*is kept") as stopped:
             win_rates(ask(server), table, "none", tmp_path / "judge.jsonl")
-        assert max(server.questions.values()) == 1 + module._RETRIES
+        assert max(server.questions.values()) == 1 + pair_judge._RETRIES
     assert KEY not in str(stopped.value)
     assert len(list(read_jsonl(tmp_path / "judge.jsonl"))) == 7
 
@@ -314,7 +315,7 @@ def test_a_judge_that_refuses_temperature_0_is_asked_without_it(ask, tmp_path, c
     assert (figures["wins"], figures["refused"]) == (20, 0)
     assert sum("refuses temperature 0" in line for line in caplog.messages) == 1
     # Those that were under way together may each find out; later ones know.
-    assert sum("temperature" in body for body in server.bodies) <= module._WORKERS
+    assert sum("temperature" in body for body in server.bodies) <= _WORKERS
 
 
 def test_an_error_with_status_200_is_asked_again(ask, tmp_path):

@@ -143,7 +143,7 @@ def _budget(unit: str | None, per_prompt: float | None) -> "Budget | None":
 def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
     """The language model that judges, after making sure that it answers; None without one."""
     from rewardsteer.errors import ConfigError
-    from rewardsteer.evaluation.judge import PairJudge
+    from rewardsteer.evaluation.pair_judge import PairJudge
 
     if (url is None) != (model is None):
         raise ConfigError("--judge-url and --judge-model go together; give both or neither.")

@@ -11,13 +11,9 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import IO, Any, Protocol
 
-from rewardsteer.data.sources.files import (
-    READ_FAILURES,
-    Row,
-    open_bytes,
-    parquet_rows,
-    parse_object,
-)
+from rewardsteer.data.sources.files import parse_object
+from rewardsteer.data.sources.opening import READ_FAILURES, Row, open_bytes
+from rewardsteer.data.sources.tables import parquet_rows
 from rewardsteer.errors import DataError
 
 SHARD_ROWS = 2048

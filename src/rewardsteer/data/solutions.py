@@ -20,7 +20,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.answers import canonical_answer, extract_answer
-from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt, Solution

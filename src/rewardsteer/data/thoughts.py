@@ -5,6 +5,8 @@ are over. A response that is to be learnt or rewarded keeps its thought, opened 
 """
 
 import re
+from collections.abc import Sequence
+from typing import Any
 
 # The tag, as it stands at the end of an opened turn, and blanks behind it.
 _OPENED = re.compile(r"<(\w+)>(\s*)\Z")
@@ -55,8 +57,7 @@ def boundary(whole: str, opened: str, response: str) -> int:
     it goes on otherwise, what both begin with, but none of the response and no part of a marker."""
     if whole.startswith(opened):
         return len(opened)
-    pairs = enumerate(zip(opened, whole, strict=False))
-    cut = next((at for at, (a, b) in pairs if a != b), min(len(opened), len(whole)))
+    cut = shared_length(opened, whole)
     start = whole.rfind(response.strip())
     if response.strip() and start >= 0:
         cut = min(cut, start)
@@ -68,3 +69,9 @@ def marker_begin(text: str, at: int) -> int:
     return next(
         (found.start() for found in _MARKER.finditer(text) if found.start() < at < found.end()), at
     )
+
+
+def shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
+    """How many items (characters, ids) two sequences begin with in common."""
+    pairs = enumerate(zip(first, second, strict=False))
+    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))

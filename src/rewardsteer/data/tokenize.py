@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from rewardsteer.data.chat import turn_end
 from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
 from rewardsteer.data.template import Template, resolve
-from rewardsteer.data.thoughts import boundary, marker_begin
+from rewardsteer.data.thoughts import boundary, marker_begin, shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Prompt
 
@@ -208,7 +208,7 @@ def _one_prompt(
     rows = first.row, second.row
     if rows[0].prompt_ids == rows[1].prompt_ids:
         return rows
-    cut = shared_ids(rows[0].prompt_ids, rows[1].prompt_ids)
+    cut = shared_length(rows[0].prompt_ids, rows[1].prompt_ids)
     before = min(first.before, second.before, key=len)
     if cut < min(len(row.prompt_ids) for row in rows):
         # The longer opening has other tokens than the shorter one.
@@ -219,15 +219,9 @@ def _one_prompt(
             )
             for row, one in zip(rows, (first, second), strict=True)
         )
-        cut = shared_ids(rows[0].prompt_ids, rows[1].prompt_ids)
+        cut = shared_length(rows[0].prompt_ids, rows[1].prompt_ids)
     one, other = (TokenizedRow(row.from_token(0)[:cut], row.from_token(cut)) for row in rows)
     return one, other
-
-
-def shared_ids(first: Sequence[int], second: Sequence[int]) -> int:
-    """How many ids two rows begin with together."""
-    pairs = enumerate(zip(first, second, strict=False))
-    return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))
 
 
 def close_response(
@@ -291,7 +285,7 @@ def _response_ids(
 def _divided(
     prompt_ids: list[int], joint: list[int], before: str, behind: str, tokenizer: Any
 ) -> TokenizedRow:
-    cut = shared_ids(prompt_ids, joint)
+    cut = shared_length(prompt_ids, joint)
     if cut < len(prompt_ids):
         at = len(before) - len(tokenizer.decode(prompt_ids[cut:]))
         if marker_begin(before, at) < at:

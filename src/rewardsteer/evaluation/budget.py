@@ -22,9 +22,10 @@ import numpy as np
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError
+from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.models.compatibility import members
-from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+from rewardsteer.outputs import append_jsonl
 from rewardsteer.records import Cost, Generation, Record
 
 T = TypeVar("T")
@@ -118,7 +119,8 @@ def best_within(
     Raises:
         DataError: ``place`` holds other lines than draws.
     """
-    done = _read(place)
+    drawn = load_records(place, Draw, "draw")
+    done = {(draw.number, draw.generation.id): draw for draw in drawn}
     if config.mode == "greedy":
         rate = None
     if is_best_of_n(config.method):
@@ -211,15 +213,3 @@ def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:
             batch = []
     if batch:
         yield batch
-
-
-def _read(place: Path) -> dict[tuple[int, str], Draw]:
-    """Draws by number and request, after cutting off a torn last line."""
-    if not place.exists():
-        return {}
-    repair_jsonl(place)
-    try:
-        draws = [Draw.model_validate(row) for _, row in read_jsonl(place)]
-    except ValueError as error:
-        raise DataError(f"{place} holds a line that is no draw: {error}") from error
-    return {(draw.number, draw.generation.id): draw for draw in draws}

@@ -23,11 +23,12 @@ from rewardsteer.evaluation.budget import (
     own_rewards,
     relative_size,
 )
-from rewardsteer.evaluation.judge import PairJudge
 from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
+from rewardsteer.evaluation.pair_judge import PairJudge
+from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.outputs import append_jsonl, file_name, read_jsonl, repair_jsonl
+from rewardsteer.outputs import append_jsonl, file_name
 from rewardsteer.records import EvalRecord, Generation
 
 Metric = Callable[[Generation], float]
@@ -88,7 +89,7 @@ class Run:
         with a budget, ``draws`` and ``budget_used``.
         """
         place = self.out / file_name(entry.label)
-        done = read_records(place) if place.exists() else {}
+        done = read_records(place)
         foreign = done.keys() - {request.id for request in self.requests}
         if foreign:
             raise DataError(
@@ -182,10 +183,5 @@ def _rewards(
 
 
 def read_records(place: Path) -> dict[str, EvalRecord]:
-    """Records by prompt id, after cutting off a torn last line."""
-    repair_jsonl(place)
-    try:
-        records = [EvalRecord.model_validate(row) for _, row in read_jsonl(place)]
-    except ValueError as error:
-        raise DataError(f"{place} holds a line that is no evaluation record: {error}") from error
-    return {record.generation.id: record for record in records}
+    """Records by prompt id, after cutting off a torn last line; none without a file."""
+    return {one.generation.id: one for one in load_records(place, EvalRecord, "evaluation record")}

@@ -20,9 +20,9 @@ from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
-from rewardsteer.evaluation.inspection import response_kl
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.likelihood import best_of_n_bound, prompts_as_read
 from rewardsteer.evaluation.statistics import paired_difference, standard_error

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
-from rewardsteer.data.sources.files import Row, require, shared_beginning
+from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -45,7 +46,7 @@ def split_transcripts(chosen: str, rejected: str, place: str) -> tuple[str, str,
     Raises:
         DataError: they share no ``Assistant:``.
     """
-    common = shared_beginning(chosen, rejected)
+    common = chosen[: shared_length(chosen, rejected)]
     # The shared text may end within the marker, where both answers begin alike.
     cut = common.rfind(_ANSWER)
     if cut < 0:

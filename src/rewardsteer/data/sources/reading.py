@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources import NoSplitError
-from rewardsteer.data.sources.files import SUFFIXES, Row, arrow_rows, kind, read_file, well_formed
+from rewardsteer.data.sources.files import SUFFIXES, kind, read_file, well_formed
+from rewardsteer.data.sources.opening import Row
+from rewardsteer.data.sources.tables import arrow_rows
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.records import Comparison
 

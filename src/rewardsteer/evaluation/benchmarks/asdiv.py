@@ -6,7 +6,7 @@ import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from pathlib import Path
 
-from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.benchmarks.base import Format, answer_text, fields, story

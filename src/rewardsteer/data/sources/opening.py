@@ -1,0 +1,19 @@
+"""How files of rows are opened, compressed or not."""
+
+import gzip
+import zlib
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import IO, Any, cast
+
+Row = dict[str, Any]
+Guard = Callable[[], AbstractContextManager[None]]
+# What reading a file may raise, a damaged .gz included.
+READ_FAILURES = (OSError, EOFError, zlib.error)
+
+
+def open_bytes(file: Path) -> IO[bytes]:
+    """A file's bytes, of a ``.gz`` what was compressed; see `READ_FAILURES`."""
+    opener: Any = gzip.open if file.name.endswith(".gz") else open
+    return cast(IO[bytes], opener(file, "rb"))
