@@ -63,7 +63,8 @@ class Training:
     def optimiser(self) -> OptimiserConfig:
         """AdamW, one update a batch, batches drawn at random."""
         return OptimiserConfig(
-            learning_rate=1e-5, batch_size=self.batch, scheduler="constant", precision=precision()
+            learning_rate=1e-5, per_device_train_batch_size=self.batch,
+            lr_scheduler_type="constant", precision=precision(),
         )
 
 
@@ -102,7 +103,7 @@ def _watched() -> Iterator[tuple[Clock, Path]]:
         DEFAULT_CALLBACKS.remove(clock)
 
 
-_LOG = LogConfig(log_steps=1, progress=False, echo=False)
+_LOG = LogConfig(logging_steps=1, progress=False, print_logs=False)
 
 
 def by_fit(training: Training, terms: Sequence[TermConfig] = (BRADLEY_TERRY,)) -> Clock:

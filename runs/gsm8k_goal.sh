@@ -41,8 +41,8 @@ if [ "$BASE" = "$OUT/policy/model" ] && [ ! -d "$BASE" ]; then
   SMALL="{hidden_size: 128, intermediate_size: 512, num_hidden_layers: 4, num_attention_heads: 4, num_key_value_heads: 4, max_position_embeddings: 640}"
   rewardsteer train-policy --data "$OUT/data" --tokenizer "$TOKENIZER" --out "$OUT/policy" --overwrite \
     architecture.model_type=llama "architecture.options=$SMALL" \
-    optimiser.learning_rate=2e-3 optimiser.batch_size=16 optimiser.max_steps=${POLICY_STEPS:-500} \
-    optimiser.scheduler=cosine log.progress=false log.log_steps=100
+    optimiser.learning_rate=2e-3 optimiser.per_device_train_batch_size=16 optimiser.max_steps=${POLICY_STEPS:-500} \
+    optimiser.lr_scheduler_type=cosine log.progress=false log.logging_steps=100
 fi
 for seed in $SEEDS; do
   for plan in $PLANS; do
@@ -57,7 +57,7 @@ for seed in $SEEDS; do
       average) OPTIONS=(phases.0.objective.1.options.strategy=cosine_avg) ;;
       weight-*) OPTIONS=("phases.0.objective.1.weight=${plan#weight-}") ;;
     esac
-    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$OUT/data" "seed=$seed" log.progress=false log.log_steps=50 \
+    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$OUT/data" "seed=$seed" log.progress=false log.logging_steps=50 \
       "${SETTINGS[@]}" "${OPTIONS[@]}" --out "$RUN" --overwrite
     rewardsteer goal-state --reward-model "$RUN/model" --data "$OUT/data" --device "$DEVICE" --overwrite
     rewardsteer score --reward-model "$RUN/model" --input "$OUT/test" --output "$RUN/scores" --device "$DEVICE" --overwrite

@@ -16,13 +16,13 @@ if [ "${SIZE:-small}" = full ]; then
   TOKENIZER=meta-llama/Llama-3.2-1B-Instruct
   BASE=$TOKENIZER
   LIMIT=
-  SETTINGS=(optimiser.learning_rate=5e-6 optimiser.batch_size=8 optimiser.accumulation=8 optimiser.precision=bf16 optimiser.epochs=1)
+  SETTINGS=(optimiser.learning_rate=5e-6 optimiser.per_device_train_batch_size=8 optimiser.gradient_accumulation_steps=8 optimiser.precision=bf16 optimiser.num_train_epochs=1)
   DEVICE=cuda
 else
   TOKENIZER=$OUT/tokenizer
   BASE=$OUT/policy/model
   LIMIT=train_rows=2400
-  SETTINGS=(optimiser.learning_rate=3e-4 optimiser.batch_size=16 optimiser.epochs=2 log.progress=false)
+  SETTINGS=(optimiser.learning_rate=3e-4 optimiser.per_device_train_batch_size=16 optimiser.num_train_epochs=2 log.progress=false)
   DEVICE=cpu
   python "$(dirname "$0")/tokenizer.py" "${TOKENIZER_JSON:-../shared/data/tokenizers/gpt-neox-20b/tokenizer.json.gz}" "$TOKENIZER"
 fi
@@ -37,7 +37,7 @@ if [ "$BASE" = "$OUT/policy/model" ]; then
   SMALL="{hidden_size: 128, intermediate_size: 512, num_hidden_layers: 3, num_attention_heads: 4, max_position_embeddings: 512}"
   rewardsteer train-policy --data "$OUT/data" --tokenizer "$TOKENIZER" --out "$OUT/policy" --overwrite \
     architecture.model_type=gpt_neox "architecture.options=$SMALL" "seed=$SEED" \
-    optimiser.learning_rate=1e-3 optimiser.batch_size=8 optimiser.max_steps=150 optimiser.precision=bf16 log.progress=false
+    optimiser.learning_rate=1e-3 optimiser.per_device_train_batch_size=8 optimiser.max_steps=150 optimiser.precision=bf16 log.progress=false
 fi
 cat > "$OUT/bt.yaml" <<YAML
 base_model: $BASE

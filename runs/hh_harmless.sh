@@ -35,10 +35,10 @@ else
   SMALL="{hidden_size: 128, intermediate_size: 512, num_hidden_layers: 3, num_attention_heads: 4, max_position_embeddings: 512}"
   rewardsteer train-policy --data "$PREPARED" --tokenizer "$OUT/tokenizer" --out "$OUT/policy" --overwrite \
     architecture.model_type=gpt_neox "architecture.options=$SMALL" "seed=$SEED" \
-    optimiser.learning_rate=1e-3 optimiser.batch_size=8 optimiser.epochs=2 optimiser.precision=bf16 optimiser.scheduler=cosine log.progress=false
-  COMMON=("base_model=$POLICY" "prepared=$PREPARED" "seed=$SEED" optimiser.learning_rate=3e-4 optimiser.batch_size=16
-    optimiser.accumulation=1 optimiser.precision=fp32 optimiser.gradient_checkpointing=false log.save_steps=0 log.progress=false)
-  rewardsteer train hh/bt "${COMMON[@]}" optimiser.epochs=2 --out "$OUT/bt" --overwrite
+    optimiser.learning_rate=1e-3 optimiser.per_device_train_batch_size=8 optimiser.num_train_epochs=2 optimiser.precision=bf16 optimiser.lr_scheduler_type=cosine log.progress=false
+  COMMON=("base_model=$POLICY" "prepared=$PREPARED" "seed=$SEED" optimiser.learning_rate=3e-4 optimiser.per_device_train_batch_size=16
+    optimiser.gradient_accumulation_steps=1 optimiser.precision=fp32 optimiser.gradient_checkpointing=false log.save_steps=0 log.progress=false)
+  rewardsteer train hh/bt "${COMMON[@]}" optimiser.num_train_epochs=2 --out "$OUT/bt" --overwrite
   # Three rounds instead of the published seven.
   rewardsteer train hh/farma "${COMMON[@]}" rounds=3 --out "$OUT/farma" --overwrite
 fi

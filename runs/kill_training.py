@@ -27,9 +27,11 @@ from safetensors.torch import load_file  # noqa: E402
 from tests.training.engines import log_lines, make_world  # noqa: E402
 
 SETTINGS = [
-    "rounds=2", "phases.0.rows=null", "phases.1.rows=null", "optimiser.batch_size=2",
-    "optimiser.accumulation=2", "optimiser.epochs=2", "optimiser.learning_rate=1e-3",
-    "log.log_steps=3", "log.save_steps=2", "log.progress=false", "log.echo=false",
+    "rounds=2", "phases.0.rows=null", "phases.1.rows=null",
+    "optimiser.per_device_train_batch_size=2",
+    "optimiser.gradient_accumulation_steps=2", "optimiser.num_train_epochs=2",
+    "optimiser.learning_rate=1e-3",
+    "log.logging_steps=3", "log.save_steps=2", "log.progress=false", "log.print_logs=false",
     # The world's data have a template of their own.
     "data=null",
 ]

@@ -21,9 +21,11 @@ class Config(BaseModel):
     Attributes:
         aliases: names that other libraries give to settings, with the names here; suggested when
             somebody types one.
+        renamed: former names of settings, with the names now; refused with the new name.
     """
 
     aliases: ClassVar[dict[str, str]] = {}
+    renamed: ClassVar[dict[str, str]] = {}
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
@@ -106,6 +108,11 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         name = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             known = _known_fields(kind, item["loc"][:-1])
+            new = getattr(_class_at(kind, item["loc"][:-1]), "renamed", {}).get(item["loc"][-1])
+            if new is not None:
+                place = ".".join(str(part) for part in (*item["loc"][:-1], new))
+                sentences.append(f"The setting {name!r} is now called {place!r}.")
+                continue
             hint = _hint(kind, item["loc"], known)
             sentences.append(f"Unknown setting {name!r}.{hint} Known here: {', '.join(known)}.")
         elif item["type"] == "missing":

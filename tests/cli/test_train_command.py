@@ -36,7 +36,7 @@ def test_phases_a_summary_and_nothing_else(place):
     result = command(
         place, "train", "tldr/farma", "rounds=1", "base_model=base", "prepared=data", "data=null",
         "optimiser.max_steps=2", "optimiser.precision=fp32", "attn_implementation=null",
-        "log.log_steps=1", "log.save_steps=0", "--out", "out",
+        "log.logging_steps=1", "log.save_steps=0", "--out", "out",
     )
     assert result.stdout == ""
     lines = result.stderr.splitlines()

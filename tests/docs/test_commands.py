@@ -44,8 +44,9 @@ from tests.serving.running import Process, wait_for
 ALL = [command for page in PAGES for command in commands(page)]
 OUR_COMMANDS = [command for command in ALL if "rewardsteer" in command.words[:7]]
 TINY = [
-    "base_model=MODEL", "optimiser.max_steps=2", "optimiser.batch_size=2",
-    "optimiser.accumulation=1", "optimiser.precision=fp32", "log.progress=false", "log.echo=false",
+    "base_model=MODEL", "optimiser.max_steps=2", "optimiser.per_device_train_batch_size=2",
+    "optimiser.gradient_accumulation_steps=1", "optimiser.precision=fp32", "log.progress=false",
+    "log.print_logs=false",
     "log.save_steps=0", "log.eval_rows=4", "data.prefix_start=0", "attn_implementation=null",
 ]
 

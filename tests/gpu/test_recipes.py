@@ -33,7 +33,8 @@ def world(tmp_path_factory):
 def test_two_updates(world, name, tmp_path):
     config = load_config(TrainConfig, read_recipe(name), [
         f"base_model={world / 'base'}", f"prepared={world / 'data'}", "optimiser.max_steps=2",
-        "optimiser.batch_size=2", "optimiser.accumulation=1", "log.progress=false",
+        "optimiser.per_device_train_batch_size=2", "optimiser.gradient_accumulation_steps=1",
+        "log.progress=false",
         "log.eval_rows=4",
     ])
     config = config.model_copy(update={"data": None})

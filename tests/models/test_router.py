@@ -87,7 +87,9 @@ def test_training_logs_the_router_loss_and_drops_nothing_out(tmp_path):
     world = make_world(tmp_path)
     tokenizer = AutoTokenizer.from_pretrained(world / "base")
     tiny_model("mixtral", len(tokenizer), attention_dropout=0.5).save_pretrained(world / "base")
-    changes = {"optimiser": {"batch_size": 4, "accumulation": 2, "max_steps": 2}}
+    changes = {"optimiser": {
+        "per_device_train_batch_size": 4, "gradient_accumulation_steps": 2, "max_steps": 2,
+    }}
     curves = []
     for name, packing in (("packed", "auto"), ("again", "auto"), ("padded", "off")):
         config = TrainConfig(**settings(world, "bradley_terry", 1, packing=packing, **changes))

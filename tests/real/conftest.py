@@ -87,8 +87,9 @@ class Trained:
             once = ["rounds=1", "last_phase=null"] if recipe == "farma" else []
             rewardsteer(
                 "train", f"pairs/{recipe}", f"base_model={self.base}",
-                f"prepared={self.root / 'data'}", "optimiser.batch_size=4", "optimiser.max_steps=2",
-                f"optimiser.learning_rate={2e-3 if lora else 1e-4}", "log.log_steps=1",
+                f"prepared={self.root / 'data'}", "optimiser.per_device_train_batch_size=4",
+                "optimiser.max_steps=2",
+                f"optimiser.learning_rate={2e-3 if lora else 1e-4}", "log.logging_steps=1",
                 "log.eval_rows=4", "optimiser.gradient_checkpointing=false", *lora, *once,
                 "--out", out,
             )

@@ -39,8 +39,9 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     config = load_config(TrainConfig, read_recipe(name), [
         f"base_model={world / 'base'}", f"prepared={world / 'data'}", "data=null",
         "optimiser.max_steps=2",
-        "optimiser.batch_size=2", "optimiser.accumulation=1", "optimiser.precision=fp32",
-        "log.progress=false", "log.echo=false", "log.save_steps=0", "log.eval_rows=4",
+        "optimiser.per_device_train_batch_size=2", "optimiser.gradient_accumulation_steps=1",
+        "optimiser.precision=fp32",
+        "log.progress=false", "log.print_logs=false", "log.save_steps=0", "log.eval_rows=4",
         "attn_implementation=null",
     ])
     # Two rounds show the alternation; seven only take longer.

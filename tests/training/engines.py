@@ -60,10 +60,12 @@ def settings(world, objective, processes, **changes):
     """Settings of a short training, the same for any number of processes."""
     head, phases = OBJECTIVES[objective]
     optimiser = {
-        "learning_rate": 3e-4, "batch_size": TOGETHER // processes, **changes.pop("optimiser", {}),
+        "learning_rate": 3e-4, "per_device_train_batch_size": TOGETHER // processes,
+        **changes.pop("optimiser", {}),
     }
     log = {
-        "progress": False, "log_steps": 1, "echo": False, "eval_rows": 11, **changes.pop("log", {}),
+        "progress": False, "logging_steps": 1, "print_logs": False, "eval_rows": 11,
+        **changes.pop("log", {}),
     }
     return {
         "base_model": str(world / "base"), "prepared": str(world / "data"), "head": head,

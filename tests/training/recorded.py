@@ -54,7 +54,10 @@ RUNS: dict[str, dict[str, Any]] = {
     "lora merged": {"head": _VOCABULARY, "phases": [_BT], "lora": {"rank": 2}},
     "accumulated by length": {
         "phases": [_BT],
-        "optimiser": {"learning_rate": 1e-3, "batch_size": 4, "accumulation": 2, "order": "length"},
+        "optimiser": {
+            "learning_rate": 1e-3, "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2, "train_sampling_strategy": "group_by_length",
+        },
     },
 }
 KINDS = {
@@ -81,8 +84,8 @@ def run(world: Path, name: str, out: Path) -> dict[str, Any]:
     """Log lines and the final folder of one training, as they are written down."""
     config = TrainConfig.model_validate({
         "base_model": str(world / "base"), "prepared": str(world / "data"),
-        "optimiser": {"learning_rate": 1e-3, "batch_size": 4},
-        "log": {"progress": False, "log_steps": 1, "echo": False},
+        "optimiser": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
+        "log": {"progress": False, "logging_steps": 1, "print_logs": False},
     } | RUNS[name])
     folder = train(config, out)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").open(encoding="utf-8")]

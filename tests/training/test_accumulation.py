@@ -48,10 +48,11 @@ def run(base, out, name, batch_size, accumulation, packing="off"):
         model, character_tokenizer(), objective_of(name), rows(seed=5, count=29, longest=40), out,
         out / "metrics.jsonl",
         optimiser=OptimiserConfig(
-            batch_size=batch_size, accumulation=accumulation, learning_rate=1e-3, epochs=1,
+            per_device_train_batch_size=batch_size, gradient_accumulation_steps=accumulation,
+            learning_rate=1e-3, num_train_epochs=1,
             max_grad_norm=1e9,
         ),
-        log=LogConfig(progress=False, echo=False, log_steps=1), packing=packing,
+        log=LogConfig(progress=False, print_logs=False, logging_steps=1), packing=packing,
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]
     return [line for line in lines if "loss" in line], model

@@ -243,24 +243,28 @@ def run(folder, optimiser, *, rows=None, **options):
         model, character_tokenizer(), build_objective([TermConfig(name="bradley_terry")]),
         rows or make_rows(24), out, folder / "metrics.jsonl",
         optimiser=OptimiserConfig.model_validate({"learning_rate": 1e-2} | optimiser),
-        log=LogConfig(log_steps=1, save_steps=1, progress=False, echo=False), seed=3, **options,
+        log=LogConfig(logging_steps=1, save_steps=1, progress=False, print_logs=False), seed=3,
+        **options,
     )
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
     return model.state_dict(), lines, figures
 
 
 @pytest.mark.parametrize("optimiser", [
-    {"batch_tokens": 400}, {"order": "length", "batch_size": 5, "accumulation": 2},
+    {"batch_tokens": 400}, {
+        "train_sampling_strategy": "group_by_length", "per_device_train_batch_size": 5,
+        "gradient_accumulation_steps": 2,
+    },
 ])
 def test_interrupted_within_the_second_epoch_resumes_to_the_same(tmp_path, monkeypatch, optimiser):
-    optimiser = optimiser | {"epochs": 2}
+    optimiser = optimiser | {"num_train_epochs": 2}
     rows = make_rows(24)
     sizes = {
         "rows": None if "batch_tokens" in optimiser else 5,
         "tokens": optimiser.get("batch_tokens"),
     }
     batches = len(LengthBatches(read_lengths(rows, paired=True), **sizes))
-    updates = -(-batches // optimiser.get("accumulation", 1))
+    updates = -(-batches // optimiser.get("gradient_accumulation_steps", 1))
     real = fit_module.RewardTrainer.compute_loss
     seen = []
 
@@ -295,7 +299,7 @@ def test_interrupted_within_the_second_epoch_resumes_to_the_same(tmp_path, monke
 def test_a_run_says_and_logs_how_much_is_padding(tmp_path, caplog):
     rows = make_rows(20)
     with caplog.at_level(logging.DEBUG, logger="rewardsteer"):
-        optimiser = {"batch_tokens": 500, "accumulation": 100}
+        optimiser = {"batch_tokens": 500, "gradient_accumulation_steps": 100}
         _, lines, _ = run(tmp_path, optimiser, rows=rows, packing="off")
     assert "train: 20 pairs of " in caplog.text
     lengths = read_lengths(rows, paired=True)
@@ -331,7 +335,8 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ("batch_tokens=0", "greater than or equal to 1"), ("order=longest", "'random' or 'length'"),
+    ("batch_tokens=0", "greater than or equal to 1"),
+        ("train_sampling_strategy=longest", "'random' or 'group_by_length'"),
 ])
 def test_wrong_settings_are_refused(setting, message):
     from rewardsteer.configuration import load_config

@@ -28,7 +28,7 @@ CELLS = {
     "ddp": (FARMA, INFONCE), "fsdp2": (FARMA, INFONCE), "zero2": (FARMA,),
     "zero3": (FARMA, INFONCE),
 }
-OFTEN = {"log_steps": 2, "save_steps": 1}
+OFTEN = {"logging_steps": 2, "save_steps": 1}
 LORA = {"lora": {"rank": 2}}
 QLORA = {**LORA, "quantize": {"kind": "nf4"}}
 
@@ -66,7 +66,9 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
     adapters = {"lora": LORA, "qlora": QLORA}
     jobs += [{**cut, "stop_at": 3}]
     jobs += [{
-        "config": settings(world, "partial", 2, optimiser={"batch_size": 2, "accumulation": 2}),
+        "config": settings(world, "partial", 2, optimiser={
+            "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
+        }),
         "out": str(tmp_path / "accumulated"),
     }]
     jobs += [

@@ -26,8 +26,10 @@ pytestmark = pytest.mark.slow
 
 # Log lines, evaluations, checkpoints and updates keep different steps, and dropout draws.
 CHANGES = {
-    "optimiser": {"batch_size": 2, "accumulation": 2, "epochs": 1.5},
-    "log": {"log_steps": 3, "save_steps": 2},
+    "optimiser": {
+        "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "num_train_epochs": 1.5,
+    },
+    "log": {"logging_steps": 3, "save_steps": 2},
     "lora": {"rank": 2, "dropout": 0.1}, "rounds": 2, "last_phase": "bradley_terry",
 }
 FARMA = "bradley_terry | max_constraint"
@@ -134,7 +136,7 @@ def test_a_full_disk_keeps_the_last_checkpoint(
 
     monkeypatch.setattr(module, name, save)
     config = TrainConfig.model_validate(
-        settings(world, "bradley_terry", 1, log={"log_steps": 2, "save_steps": 1})
+        settings(world, "bradley_terry", 1, log={"logging_steps": 2, "save_steps": 1})
     )
     out = tmp_path / "run"
     with pytest.raises(OutputError, match=r"checkpoint-3 cannot be written .*No space left.*"

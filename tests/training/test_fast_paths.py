@@ -30,8 +30,8 @@ def losses(base, out, name, head, mode, side="right"):
         model, character_tokenizer(),
         build_objective([TermConfig.model_validate(term) for term in OBJECTIVES[name]]),
         rows(seed=8, count=40), out, out / "metrics.jsonl",
-        optimiser=OptimiserConfig(learning_rate=1e-3, batch_size=8, max_steps=20),
-        log=LogConfig(log_steps=1, progress=False, echo=False), packing=mode,
+        optimiser=OptimiserConfig(learning_rate=1e-3, per_device_train_batch_size=8, max_steps=20),
+        log=LogConfig(logging_steps=1, progress=False, print_logs=False), packing=mode,
         padding_side=side,
     )
     lines = [json.loads(line) for line in (out / "metrics.jsonl").open()]

@@ -41,8 +41,8 @@ def settings(world, **optimiser):
         "prepared": str(world / "data"),
         "phases": [{"objective": [{"name": "bradley_terry"}], "rows": 8}],
         "rounds": 2,
-        "optimiser": {"learning_rate": 1e-3, "batch_size": 4, **optimiser},
-        "log": {"progress": False, "log_steps": 1, "echo": False},
+        "optimiser": {"learning_rate": 1e-3, "per_device_train_batch_size": 4, **optimiser},
+        "log": {"progress": False, "logging_steps": 1, "print_logs": False},
     })
 
 
@@ -119,7 +119,7 @@ def weights(folder):
 
 @pytest.mark.slow
 def test_each_training_step_runs_in_the_context(world, tmp_path, monkeypatch):
-    plain = weights(train(settings(world, accumulation=2), tmp_path / "plain"))
+    plain = weights(train(settings(world, gradient_accumulation_steps=2), tmp_path / "plain"))
     packed, inside, steps = [], [], []
 
     class Noted(torch.autograd.graph.saved_tensors_hooks):
@@ -144,7 +144,7 @@ def test_each_training_step_runs_in_the_context(world, tmp_path, monkeypatch):
     monkeypatch.setattr(torch.Tensor, "backward", backward)
     monkeypatch.setattr(fit_module, "activation_offloading", lambda: Noted)
     monkeypatch.setattr("rewardsteer.training.checks.activation_offloading", lambda: None)
-    config = settings(world, accumulation=2, activation_offload=True)
+    config = settings(world, gradient_accumulation_steps=2, activation_offload=True)
     offloaded = weights(train(config, tmp_path / "offloaded"))
     assert packed
     assert steps == [True] * 4  # two phases of two batches

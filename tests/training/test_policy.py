@@ -23,7 +23,7 @@ def test_a_narrow_base_without_padding_token(tmp_path):
     ])
     config = PolicyConfig.model_validate({
         "base_model": str(tmp_path / "base"), "optimiser": {"learning_rate": 5e-6, "max_steps": 2},
-        "log": {"progress": False, "echo": False},
+        "log": {"progress": False, "print_logs": False},
     })
     assert config.dtype == "float32"
     folder = train_policy(config, tokenizer, rows, tmp_path / "out")
@@ -41,8 +41,8 @@ SMALL = {
         "hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1,
         "num_attention_heads": 2,
     }},
-    "optimiser": {"max_steps": 2, "batch_size": 1},
-    "log": {"progress": False, "echo": False, "log_steps": 50, "save_steps": 1},
+    "optimiser": {"max_steps": 2, "per_device_train_batch_size": 1},
+    "log": {"progress": False, "print_logs": False, "logging_steps": 50, "save_steps": 1},
 }
 
 

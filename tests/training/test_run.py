@@ -44,8 +44,8 @@ def settings(world, **changes):
         "base_model": str(world / "base"),
         "prepared": str(world / "data"),
         "phases": [{"objective": [{"name": "bradley_terry"}], "rows": 16}],
-        "optimiser": {"learning_rate": 1e-3, "batch_size": 4},
-        "log": {"progress": False, "log_steps": 1, "echo": False},
+        "optimiser": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
+        "log": {"progress": False, "logging_steps": 1, "print_logs": False},
     }
     return TrainConfig.model_validate(values | changes)
 
@@ -121,7 +121,7 @@ def test_interrupted_between_phases_resumes_to_the_same_weights(world, tmp_path,
 
 @pytest.mark.slow
 def test_interrupted_within_a_phase_resumes_to_the_same_weights(world, tmp_path, monkeypatch):
-    changes = {"log": {"progress": False, "log_steps": 1, "save_steps": 1, "echo": False}}
+    changes = {"log": {"progress": False, "logging_steps": 1, "save_steps": 1, "print_logs": False}}
     whole = train(settings(world, **changes), tmp_path / "whole")
     real = fit_module.RewardTrainer.compute_loss
 
@@ -141,7 +141,7 @@ def test_interrupted_within_a_phase_resumes_to_the_same_weights(world, tmp_path,
 
 
 def test_nan_loss_stops_names_the_rows_and_keeps_checkpoints(world, tmp_path, monkeypatch):
-    changes = {"log": {"progress": False, "log_steps": 1, "save_steps": 1, "echo": False}}
+    changes = {"log": {"progress": False, "logging_steps": 1, "save_steps": 1, "print_logs": False}}
     real = RewardModel.forward
     calls = []
 
@@ -224,7 +224,8 @@ def test_mixed_steps_with_gradient_checkpointing(world, tmp_path, precision):
             {"name": "bradley_terry"}, {"name": "max_constraint", "weight": 0.5},
         ]}],
         optimiser={
-            "learning_rate": 1e-3, "batch_size": 4, "accumulation": 2, "max_steps": 2,
+            "learning_rate": 1e-3, "per_device_train_batch_size": 4,
+            "gradient_accumulation_steps": 2, "max_steps": 2,
             "precision": precision, "gradient_checkpointing": True,
         },
     )
@@ -244,15 +245,18 @@ def test_best_phase_is_kept(world, tmp_path, monkeypatch):
         return real(*args, **options) | {"eval_accuracy": next(figures)}
 
     monkeypatch.setattr(run_module, "fit", scored)
-    train(settings(world, **FARMA, keep="best"), tmp_path / "run")
+    train(settings(world, **FARMA, select="best"), tmp_path / "run")
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["kept"] == "phases/01-bradley_terry"
 
 
 def test_best_checkpoint_within_a_phase_is_kept(world, tmp_path):
-    log = {"progress": False, "echo": False, "log_steps": 1, "eval_steps": 1, "save_steps": 1}
-    train(settings(world, keep="best", log=log, optimiser={
-        "learning_rate": 5e-2, "batch_size": 4, "max_steps": 6,
+    log = {
+        "progress": False, "print_logs": False, "logging_steps": 1, "eval_steps": 1,
+        "save_steps": 1,
+    }
+    train(settings(world, select="best", log=log, optimiser={
+        "learning_rate": 5e-2, "per_device_train_batch_size": 4, "max_steps": 6,
     }), tmp_path / "run")
     lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     seen = [line["eval_accuracy"] for line in lines if "eval_accuracy" in line]
@@ -260,7 +264,7 @@ def test_best_checkpoint_within_a_phase_is_kept(world, tmp_path):
     result = json.loads((tmp_path / "run" / "result.json").read_text())
     assert result["phases"][0]["eval_accuracy"] == max(seen[:6])
     with pytest.raises(ValueError, match=r"multiple of log\.eval_steps"):
-        settings(world, keep="best", log=log | {"eval_steps": 2, "save_steps": 3})
+        settings(world, select="best", log=log | {"eval_steps": 2, "save_steps": 3})
 
 
 def test_adapters_on_a_vocabulary_that_had_to_grow(world, tmp_path):

@@ -59,17 +59,20 @@ class Stop(TrainerCallback):
     ("max_steps=6", "Did you mean 'optimiser.max_steps'"),
     ("lora.r=16", "Did you mean 'lora.rank'"),
     ("optimizer.learning_rate=1", "Did you mean 'optimiser'"),
-    ("optimiser.gradient_accumulation_steps=4", "Did you mean 'optimiser.accumulation'"),
+    ("optimiser.accumulation=4", "now called 'optimiser.gradient_accumulation_steps'"),
+    ("optimiser.order=length", "now called 'optimiser.train_sampling_strategy'"),
+    ("log.echo=false", "now called 'log.print_logs'"),
+    ("keep=best", "now called 'select'"),
     ("optim=adafactor", "Did you mean 'trainer.optim'"),
     ("train_batch_size=64", "Did you mean 'optimiser.train_batch_size'"),
-    ("optimiser.scheduler=cosnie", "Did you mean 'cosine'"),
+    ("optimiser.lr_scheduler_type=cosnie", "Did you mean 'cosine'"),
     ("optimiser.learning_rate=-1", "greater than 0"),
     ("optimiser.learning_rate=.inf", "finite"),
     ("optimiser.betas=[2, .9]", "less than 1"),
     ("optimiser.max_steps=-7", "or -1 to count epochs"),
-    ("optimiser.batch_size=0", "greater than or equal to 1"),
+    ("optimiser.per_device_train_batch_size=0", "greater than or equal to 1"),
     ("optimiser.weight_decay=-0.1", "greater than or equal to 0"),
-    ("optimiser.warmup=1.5", "share below 1"),
+    ("optimiser.warmup_steps=1.5", "share below 1"),
     ("lora.dropout=1", "less than 1"),
     ("trainer.optm=adafactor", "Did you mean 'optim'"),
     ("trainer.learning_rate=1e-5", "is called optimiser.learning_rate here"),
@@ -108,9 +111,9 @@ def test_fields_reach_the_trainer(world, tmp_path):
             "save_total_limit": 3, "logging_first_step": True, "dataloader_num_workers": 1,
             "neftune_noise_alpha": 5.0, "adam_epsilon": 1e-6,
         },
-        optimiser={"scheduler": "cosine_with_min_lr"},
+        optimiser={"lr_scheduler_type": "cosine_with_min_lr"},
         callbacks=["tests.training.test_trainer_settings:Arguments"],
-        log={"log_steps": 50, "save_steps": 1},
+        log={"logging_steps": 50, "save_steps": 1},
     )
     train(config, tmp_path / "run")
     seen = Arguments.seen
@@ -138,7 +141,7 @@ def test_what_transformers_refuses_is_a_sentence(world, tmp_path):
                                      "options": {"patience": 1}}]),
             tmp_path / "run",
         )
-    with pytest.raises(ConfigError, match=r"8 × 1 × 1 = 8; set optimiser\.accumulation=4"):
+    with pytest.raises(ConfigError, match=r"8 × 1 × 1 = 8; set optimiser\.gradient_accumulation_steps=4"):
         train(short(world, optimiser={"train_batch_size": 32}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -147,7 +150,7 @@ def test_early_stopping_ends_a_phase(world, tmp_path):
     config = short(world, callbacks=[{
         "name": "transformers:EarlyStoppingCallback",
         "options": {"early_stopping_patience": 1, "early_stopping_threshold": 2.0},
-    }], optimiser={"epochs": 6})
+    }], optimiser={"num_train_epochs": 6})
     train(config, tmp_path / "run")
     evaluated = [line for line in log_lines(tmp_path / "run") if "eval_accuracy" in line]
     # The first has nothing to be compared with; the second is no better by 2.
@@ -172,7 +175,7 @@ def test_checkpoints_at_the_ends_of_epochs_and_as_many_as_asked(world, tmp_path,
     monkeypatch.setattr(RewardTrainer, "_save_checkpoint", note)
     train(
         short(world, trainer={"save_strategy": "epoch", "save_total_limit": 3},
-              optimiser={"epochs": 5}),
+              optimiser={"num_train_epochs": 5}),
         tmp_path / "run",
     )
     # 25 rows by 8 are 4 updates an epoch; the last epoch's weights are the phase's.
@@ -204,7 +207,7 @@ def test_an_adapter_checkpoint_holds_what_is_trained_and_resumes_from_any(
     world, tmp_path, monkeypatch
 ):
     changes = {"lora": {"rank": 2}, "log": {"save_steps": 1},
-               "trainer": {"save_total_limit": None}, "optimiser": {"epochs": 2}}
+               "trainer": {"save_total_limit": None}, "optimiser": {"num_train_epochs": 2}}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     train(short(world, **changes), whole)
     with monkeypatch.context() as patched:
@@ -243,7 +246,8 @@ def test_resume_compares_only_what_decides_the_numbers(world, tmp_path, monkeypa
     with pytest.raises(ConfigError, match=r"optimiser\.learning_rate, seed differ"):
         train(short(world, seed=1, optimiser={"learning_rate": 1e-3}), out, resume=True)
     more = short(
-        world, rounds=2, optimiser={"epochs": 2}, log={"save_steps": 1, "log_steps": 3},
+        world, rounds=2, optimiser={"num_train_epochs": 2},
+        log={"save_steps": 1, "logging_steps": 3},
         trainer={"run_name": "again", "save_total_limit": 1},
     )
     train(more, out, resume=True)

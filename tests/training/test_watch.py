@@ -26,8 +26,11 @@ def run(folder, *, change=None, log=None, accumulation=2, **options):
     fit(
         model, character_tokenizer(), build_objective([TermConfig(name="bradley_terry")]),
         rows(seed=1, count=48), folder / "run", folder / "metrics.jsonl",
-        optimiser=OptimiserConfig(learning_rate=1e-4, batch_size=2, accumulation=accumulation),
-        log=LogConfig(log_steps=1, progress=False, echo=False, **(log or {})), **options,
+        optimiser=OptimiserConfig(
+            learning_rate=1e-4, per_device_train_batch_size=2,
+            gradient_accumulation_steps=accumulation,
+        ),
+        log=LogConfig(logging_steps=1, progress=False, print_logs=False, **(log or {})), **options,
     )
     return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
 
@@ -166,7 +169,7 @@ def test_a_spike_is_logged_with_its_rows(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(RewardModel, "_read", spiked)
     with caplog.at_level(logging.WARNING, logger="rewardsteer"):
-        lines = run(tmp_path, log={"spike": 6.0})
+        lines = run(tmp_path, log={"spike_threshold": 6.0})
     (line,) = [line for line in lines if "loss_spike" in line]
     assert line["step"] == 12
     assert line["loss_spike"] > 20 > line["loss_usual"]

@@ -91,7 +91,8 @@ def train_reward_model(
         fit(
             model, tokenizer, build_objective(phase.terms), rows, out / "phases" / f"{index + 1}",
             out / "metrics.jsonl", optimiser=optimiser(LEARNING_RATE, max_steps=phase.steps),
-            log=LogConfig(log_steps=25, progress=progress, echo=False), seed=config.seed + index,
+            log=LogConfig(logging_steps=25, progress=progress, print_logs=False),
+            seed=config.seed + index,
             phase=f"{index + 1}-{phase.name}",
         )
     objective = "+".join(dict.fromkeys(phase.name for phase in plan.phases))

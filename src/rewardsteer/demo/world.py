@@ -77,7 +77,7 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
             },
         ),
         optimiser=optimiser(3e-3),
-        log=LogConfig(log_steps=25, progress=progress, echo=False),
+        log=LogConfig(logging_steps=25, progress=progress, print_logs=False),
         seed=config.seed,
     )
     return train_policy(settings, tokenizer, rows, out, overwrite=True)
@@ -86,7 +86,8 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
 def optimiser(learning_rate: float, *, max_steps: int = -1) -> OptimiserConfig:
     """The optimiser that all of the demo's models share."""
     return OptimiserConfig(
-        learning_rate=learning_rate, batch_size=BATCH, scheduler="cosine", warmup=20,
+        learning_rate=learning_rate, per_device_train_batch_size=BATCH, lr_scheduler_type="cosine",
+        warmup_steps=20,
         weight_decay=0.01, betas=(0.9, 0.95), max_steps=max_steps,
     )
 

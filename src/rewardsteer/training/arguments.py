@@ -14,6 +14,13 @@ from rewardsteer.training.config import LogConfig, OptimiserConfig
 
 logger = logging.getLogger(__name__)
 
+# Settings that have the names and the meaning of transformers'. Sampling is not one: batches are
+# made by `rewardsteer.training.batches`.
+_SAME = (
+    "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
+    "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
+    "gradient_checkpointing",
+)
 # Processes that make batches beside the one that trains.
 _WORKERS = 2
 
@@ -37,21 +44,12 @@ def training_arguments(
     """
     values = {
         "output_dir": str(out),
-        "per_device_train_batch_size": optimiser.batch_size,
-        "per_device_eval_batch_size": optimiser.batch_size,
-        "gradient_accumulation_steps": optimiser.accumulation,
-        "num_train_epochs": optimiser.epochs,
-        "max_steps": optimiser.max_steps,
-        "learning_rate": optimiser.learning_rate,
-        "lr_scheduler_type": optimiser.scheduler,
-        "warmup_steps": optimiser.warmup if optimiser.warmup < 1 else int(optimiser.warmup),
-        "weight_decay": optimiser.weight_decay,
+        **{name: getattr(optimiser, name) for name in _SAME},
+        "per_device_eval_batch_size": optimiser.per_device_train_batch_size,
         "adam_beta1": optimiser.betas[0],
         "adam_beta2": optimiser.betas[1],
-        "max_grad_norm": optimiser.max_grad_norm,
         "bf16": optimiser.precision == "bf16",
         "fp16": optimiser.precision == "fp16",
-        "gradient_checkpointing": optimiser.gradient_checkpointing,
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
         "eval_strategy": ("steps" if log.eval_steps else "epoch") if evaluate else "no",
         "eval_steps": log.eval_steps or None,
@@ -61,7 +59,7 @@ def training_arguments(
         "load_best_model_at_end": keep_best,
         # Early stopping looks at it too.
         "metric_for_best_model": "accuracy" if evaluate else None,
-        "logging_steps": log.log_steps,
+        "logging_steps": log.logging_steps,
         # We stop on NaN with the rows named; the filter would hide it.
         "logging_nan_inf_filter": False,
         "report_to": log.report_to or "none",

@@ -241,9 +241,10 @@ def make_batches(
     lengths: Lengths, optimiser: OptimiserConfig, seed: int, processes: int
 ) -> RowBatches | LengthBatches:
     """The training batches that the settings ask for."""
-    if optimiser.batch_tokens is None and optimiser.order == "random":
-        return RowBatches(len(lengths), optimiser.batch_size, seed=seed, processes=processes)
-    rows = optimiser.batch_size if optimiser.batch_tokens is None else None
+    size = optimiser.per_device_train_batch_size
+    if optimiser.batch_tokens is None and optimiser.train_sampling_strategy == "random":
+        return RowBatches(len(lengths), size, seed=seed, processes=processes)
+    rows = size if optimiser.batch_tokens is None else None
     return LengthBatches(
         lengths, rows=rows, tokens=optimiser.batch_tokens, seed=seed, processes=processes
     )

@@ -35,7 +35,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         _check_batch(config, processes)
     return check_trainer_sections(
         config, evaluate=True,
-        keep_best=config.keep == "best" and keeps_best(config.log, config.trainer),
+        keep_best=config.select == "best" and keeps_best(config.log, config.trainer),
     )
 
 
@@ -58,21 +58,23 @@ def check_trainer_sections(
 
 def _check_batch(config: TrainConfig, processes: int) -> None:
     optimiser = config.optimiser
-    together, wanted = optimiser.batch_size * processes, optimiser.train_batch_size
+    together, wanted = optimiser.per_device_train_batch_size * processes, optimiser.train_batch_size
     assert wanted is not None
     if optimiser.batch_tokens is not None:
         raise ConfigError(
             "optimiser.train_batch_size counts comparisons, and optimiser.batch_tokens leaves "
             "their number open; give one of the two."
         )
-    if together * optimiser.accumulation == wanted:
+    if together * optimiser.gradient_accumulation_steps == wanted:
         return
     fitting = (
-        f"set optimiser.accumulation={wanted // together}" if wanted % together == 0
-        else f"choose a batch_size that divides {wanted / processes:g}"
+        f"set optimiser.gradient_accumulation_steps={wanted // together}" if wanted % together == 0
+        else f"choose a per_device_train_batch_size that divides {wanted / processes:g}"
     )
     raise ConfigError(
-        f"optimiser.train_batch_size is {wanted}, but batch_size × accumulation × processes = "
-        f"{optimiser.batch_size} × {optimiser.accumulation} × {processes} = "
-        f"{together * optimiser.accumulation}; {fitting}."
+        f"optimiser.train_batch_size is {wanted}, but per_device_train_batch_size × "
+        f"gradient_accumulation_steps × processes = "
+        f"{optimiser.per_device_train_batch_size} × {optimiser.gradient_accumulation_steps} × "
+        f"{processes} = "
+        f"{together * optimiser.gradient_accumulation_steps}; {fitting}."
     )

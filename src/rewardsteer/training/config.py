@@ -34,20 +34,22 @@ class OptimiserConfig(Config):
 
     Attributes:
         learning_rate: peak learning rate.
-        batch_size: comparisons a device reads at once.
-        order: ``random``, or ``length``: pairs of similar length stand in one batch, which leaves
-            little padding. Batches are shuffled anew each epoch either way.
-        batch_tokens: a training batch holds, instead of ``batch_size`` comparisons, as many of
-            similar length as fit into so many tokens, padding and both responses included; a longer
-            comparison stands alone. Implies ``order=length``; evaluation keeps ``batch_size``.
-        accumulation: batches summed up before an update.
-        train_batch_size: comparisons an update reads on all devices together; checked against
-            batch_size × accumulation × processes when training starts. None: not checked.
-        epochs: passes over the rows of a phase.
-        max_steps: updates per phase; overrides ``epochs`` when positive, -1 leaves it to them.
-        scheduler: learning-rate schedule, restarted in each phase; its options are
+        per_device_train_batch_size: comparisons in a batch of one device, in evaluation too.
+        train_sampling_strategy: ``random``, or ``group_by_length``: a batch holds pairs of similar
+            length, which leaves little padding. Batches are shuffled anew each epoch either way.
+        batch_tokens: a training batch holds as many comparisons of similar length as fit into so
+            many tokens, padding and both responses included; a longer comparison is a batch of its
+            own. Implies ``group_by_length``; evaluation keeps ``per_device_train_batch_size``.
+        gradient_accumulation_steps: batches summed up before an update.
+        train_batch_size: comparisons of an update on all devices together; checked against
+            per_device_train_batch_size × gradient_accumulation_steps × processes when training
+            starts. None: not checked.
+        num_train_epochs: passes over the rows of a phase.
+        max_steps: updates per phase; overrides ``num_train_epochs`` when positive, -1 leaves it to
+            them.
+        lr_scheduler_type: learning-rate schedule, restarted in each phase; its options are
             ``trainer.lr_scheduler_kwargs``.
-        warmup: updates of warm-up when ≥ 1, a share of all updates when below 1.
+        warmup_steps: updates of warm-up when ≥ 1, a share of all updates when below 1.
         weight_decay: AdamW's.
         betas: AdamW's.
         max_grad_norm: gradients are clipped to this norm.
@@ -60,22 +62,29 @@ class OptimiserConfig(Config):
 
     aliases: ClassVar[dict[str, str]] = {
         name: place.removeprefix("optimiser.")
-        for name, place in NAMED_HERE.items() if place.startswith("optimiser.")
+        for name, place in NAMED_HERE.items()
+        if place.startswith("optimiser.") and place != f"optimiser.{name}"
     } | {
-        "lr": "learning_rate", "micro_train_batch_size": "batch_size", "lr_scheduler": "scheduler",
-        "max_epochs": "epochs", "max_norm": "max_grad_norm", "l2": "weight_decay",
+        "lr": "learning_rate", "micro_train_batch_size": "per_device_train_batch_size",
+        "lr_scheduler": "lr_scheduler_type", "max_epochs": "num_train_epochs",
+        "max_norm": "max_grad_norm", "l2": "weight_decay",
+    }
+    renamed: ClassVar[dict[str, str]] = {
+        "batch_size": "per_device_train_batch_size", "accumulation": "gradient_accumulation_steps",
+        "epochs": "num_train_epochs", "scheduler": "lr_scheduler_type", "warmup": "warmup_steps",
+        "order": "train_sampling_strategy",
     }
 
     learning_rate: LearningRate = 5e-6
-    batch_size: int = Field(8, ge=1)
-    order: Literal["random", "length"] = "random"
+    per_device_train_batch_size: int = Field(8, ge=1)
+    train_sampling_strategy: Literal["random", "group_by_length"] = "random"
     batch_tokens: int | None = Field(None, ge=1)
-    accumulation: int = Field(1, ge=1)
+    gradient_accumulation_steps: int = Field(1, ge=1)
     train_batch_size: int | None = Field(None, ge=1)
-    epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
+    num_train_epochs: float = Field(1.0, gt=0, allow_inf_nan=False)
     max_steps: int = -1
-    scheduler: str = "linear"
-    warmup: float = Field(0.0, ge=0, allow_inf_nan=False)
+    lr_scheduler_type: str = "linear"
+    warmup_steps: float = Field(0.0, ge=0, allow_inf_nan=False)
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
@@ -83,7 +92,7 @@ class OptimiserConfig(Config):
     gradient_checkpointing: bool = False
     activation_offload: bool = False
 
-    @field_validator("scheduler")
+    @field_validator("lr_scheduler_type")
     @classmethod
     def _known_scheduler(cls, name: str) -> str:
         if name not in SCHEDULERS:
@@ -98,7 +107,7 @@ class OptimiserConfig(Config):
             raise ValueError("expected a number of updates of at least 1, or -1 to count epochs")
         return steps
 
-    @field_validator("warmup")
+    @field_validator("warmup_steps")
     @classmethod
     def _whole_updates(cls, warmup: float) -> float:
         if warmup >= 1 and not warmup.is_integer():
@@ -110,7 +119,7 @@ class LogConfig(Config):
     """What is written while training runs.
 
     Attributes:
-        log_steps: updates between log lines.
+        logging_steps: updates between log lines.
         eval_steps: updates between evaluations on the test split; 0 (or -1) evaluates at the ends
             of epochs.
         save_steps: updates between checkpoints to resume from; 0 (or -1) saves after each phase
@@ -118,25 +127,27 @@ class LogConfig(Config):
         eval_rows: at most this many test rows are used.
         report_to: trackers that transformers supports: tensorboard, wandb, trackio, mlflow, …
         progress: show a progress bar on a terminal.
-        echo: print a line on progress now and then where there is no terminal.
-        spike: an update is logged as a spike (``loss_spike``, with its rows in the program's log)
-            when its loss lies so many times their spread above the median of the last 50; None
-            watches for none.
+        print_logs: print a line on progress now and then where there is no terminal.
+        spike_threshold: an update is logged as a spike (``loss_spike``, with its rows in the
+            program's log) when its loss exceeds the median of the last 50 by more than so many
+            times their spread; None logs none.
     """
 
     aliases: ClassVar[dict[str, str]] = {
-        "logging_steps": "log_steps", "save_total_limit": "trainer.save_total_limit",
-        "run_name": "trainer.run_name",
+        "save_total_limit": "trainer.save_total_limit", "run_name": "trainer.run_name",
+    }
+    renamed: ClassVar[dict[str, str]] = {
+        "log_steps": "logging_steps", "echo": "print_logs", "spike": "spike_threshold",
     }
 
-    log_steps: int = Field(10, ge=1)
+    logging_steps: int = Field(10, ge=1)
     eval_steps: Steps = 0
     save_steps: Steps = 0
     eval_rows: int = Field(512, ge=1)
     report_to: list[str] = Field(default_factory=list)
     progress: bool = True
-    echo: bool = True
-    spike: float | None = Field(8.0, gt=0)
+    print_logs: bool = True
+    spike_threshold: float | None = Field(8.0, gt=0)
 
     @field_validator("report_to", mode="before")
     @classmethod
@@ -180,7 +191,8 @@ Callbacks = Annotated[list[CallbackConfig], BeforeValidator(_one_or_several)]
 TRAINING_ALIASES = NAMED_HERE | {
     "optimizer": "optimiser", "lr": "optimiser.learning_rate",
     "train_batch_size": "optimiser.train_batch_size",
-    "micro_train_batch_size": "optimiser.batch_size", "max_epochs": "optimiser.epochs",
+    "micro_train_batch_size": "optimiser.per_device_train_batch_size",
+    "max_epochs": "optimiser.num_train_epochs",
     "model": "base_model", "model_name_or_path": "base_model", "pretrain": "base_model",
 } | {
     name: f"trainer.{name}" for name in (
@@ -259,7 +271,7 @@ class TrainConfig(Config):
         phases: the phases of one round, in order.
         rounds: how often the phases come round (FaRMA's alternation, arXiv 2502.04517).
         last_phase: name of the phase with which the last round ends; None runs the round whole.
-        keep: which weights become the final model: the ``last``, or the ``best`` on the test
+        select: which weights become the final model: the ``last``, or the ``best`` on the test
             split's accuracy, among the ends of phases named like the last one and, with
             ``log.eval_steps`` and ``log.save_steps``, among the checkpoints within a phase.
         optimiser: see `OptimiserConfig`.
@@ -282,6 +294,7 @@ class TrainConfig(Config):
             machine (``torch.use_deterministic_algorithms``); slower on an accelerator.
     """
 
+    renamed: ClassVar[dict[str, str]] = {"keep": "select"}
     aliases: ClassVar[dict[str, str]] = TRAINING_ALIASES | {
         "max_len": "data.max_length", "max_length": "data.max_length", "lora_rank": "lora.rank",
         "lora_r": "lora.rank", "lora_alpha": "lora.alpha", "dataset": "data.sources",
@@ -295,7 +308,7 @@ class TrainConfig(Config):
     phases: list[PhaseConfig] = Field(min_length=1)
     rounds: int = Field(1, ge=1)
     last_phase: str | None = None
-    keep: Literal["last", "best"] = "last"
+    select: Literal["last", "best"] = "last"
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
     trainer: TrainerFields = Field(default_factory=dict)
@@ -329,9 +342,9 @@ class TrainConfig(Config):
         if self.data is None and self.prepared is None:
             raise ValueError("give data (what to prepare) or prepared (a folder of prepared data)")
         evaluate, save = self.log.eval_steps, self.log.save_steps
-        if self.keep == "best" and evaluate and save and save % evaluate:
+        if self.select == "best" and evaluate and save and save % evaluate:
             raise ValueError(
-                f"keep=best needs log.save_steps to be a multiple of log.eval_steps, got {save} "
+                f"select=best needs log.save_steps to be a multiple of log.eval_steps, got {save} "
                 f"and {evaluate}"
             )
         names = [phase.name for phase in self.phases]

@@ -163,7 +163,7 @@ def fit(
         objective=objective, eval_collator=eval_collate, order=order,
         log_lines=log_lines,
         resume_from=_resume_from(out, resume, resume_from),
-        spike=log.spike,
+        spike=log.spike_threshold,
         offload=activation_offloading() if optimiser.activation_offload else None,
         model=model, args=arguments,
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
@@ -174,13 +174,14 @@ def fit(
     costs = choose_packing(model, longest, arguments.device) if packing == "auto" else None
     collate.packing = eval_collate.packing = costs
     if trainer.is_world_process_zero():
-        logger.debug("%s: %s", phase, describe(lengths, order, optimiser.batch_size, seed))
+        size = optimiser.per_device_train_batch_size
+        logger.debug("%s: %s", phase, describe(lengths, order, size, seed))
         if costs is not None:
-            logger.debug("%s: %s", phase, describe_packing(collate, rows, optimiser.batch_size))
+            logger.debug("%s: %s", phase, describe_packing(collate, rows, size))
     if resume or resume_from is not None:
         _rewind(trainer, phase)
     reset_peak_memory()
-    shown = showing(trainer, title, bar=log.progress, lines=log.echo)
+    shown = showing(trainer, title, bar=log.progress, lines=log.print_logs)
     with shown, packed_attention(model, costs):
         trainer.train(resume_from_checkpoint=trainer.resume_from and str(trainer.resume_from))
         figures = {} if eval_rows is None else _last_evaluation(trainer, again=keep_best)

@@ -93,7 +93,7 @@ def train_policy(
         data_collator=SftCollator(tokenizer.pad_token_id),
         callbacks=[LogLines(out / "metrics.jsonl", "policy"), *(make() for make in makers)],
     )
-    with showing(trainer, "policy", bar=config.log.progress, lines=config.log.echo):
+    with showing(trainer, "policy", bar=config.log.progress, lines=config.log.print_logs):
         trainer.train()
     _save(trainer, config, tokenizer, out / "model")
     wait()

@@ -49,7 +49,7 @@ class PolicyConfig(Config):
 
     aliases: ClassVar[dict[str, str]] = {
         name: place for name, place in TRAINING_ALIASES.items()
-        if place not in ("keep", "deterministic", "log.eval_steps")
+        if place not in ("select", "deterministic", "log.eval_steps")
     }
 
     base_model: str | None = None
@@ -74,9 +74,10 @@ class PolicyConfig(Config):
     @model_validator(mode="after")
     def _stock_trainer(self) -> "PolicyConfig":
         asked = self.optimiser
-        if asked.order != "random" or asked.batch_tokens or asked.activation_offload:
+        order = asked.train_sampling_strategy
+        if order != "random" or asked.batch_tokens or asked.activation_offload:
             raise ValueError(
-                "order, batch_tokens and activation_offload are for training reward models; leave "
-                "them out when fine-tuning a policy"
+                "train_sampling_strategy, batch_tokens and activation_offload are for training "
+                "reward models; leave them out when fine-tuning a policy"
             )
         return self

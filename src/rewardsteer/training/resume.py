@@ -16,8 +16,8 @@ from rewardsteer.training.checkpoints import whole_checkpoints
 from rewardsteer.training.config import TrainConfig
 
 # What is written, and how often, leaves the numbers as they are.
-_FREE_LOG = {"log_steps", "progress", "echo", "report_to", "spike"}
-# These decide which weights are kept by keep=best, and nothing otherwise.
+_FREE_LOG = {"logging_steps", "progress", "print_logs", "report_to", "spike_threshold"}
+# These decide which weights are kept by select=best, and nothing otherwise.
 _FREE_UNLESS_BEST = {"eval_steps", "save_steps", "eval_rows"}
 _FREE_TRAINER = {
     "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
@@ -54,7 +54,7 @@ def check_same(config: TrainConfig, out: Path, processes: int) -> None:
     now = _deciding(config, data if run.get("data") else "")
     if launched != processes:
         _check_moved(config, run["config"], launched, processes, out)
-        for name in ("batch_size", "accumulation"):
+        for name in ("per_device_train_batch_size", "gradient_accumulation_steps"):
             before[f"optimiser.{name}"] = now[f"optimiser.{name}"]
     changed = sorted(
         name for name in before.keys() | now.keys() if before.get(name) != now.get(name)
@@ -116,7 +116,7 @@ def _deciding(config: TrainConfig | dict[str, Any], data: str) -> dict[str, Any]
     """Settings that decide the numbers, by dotted name."""
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
     values = dict(values)
-    free_log = _FREE_LOG if values["keep"] == "best" else _FREE_LOG | _FREE_UNLESS_BEST
+    free_log = _FREE_LOG if values.get("select") == "best" else _FREE_LOG | _FREE_UNLESS_BEST
     flat: dict[str, Any] = {}
     for name in ("rounds", "last_phase"):
         values.pop(name, None)
@@ -126,7 +126,7 @@ def _deciding(config: TrainConfig | dict[str, Any], data: str) -> dict[str, Any]
         if data:
             values["prepared"] = data
     for section, free in (
-        ("optimiser", {"epochs", "max_steps", "train_batch_size"}), ("log", free_log),
+        ("optimiser", {"num_train_epochs", "max_steps", "train_batch_size"}), ("log", free_log),
         ("trainer", _FREE_TRAINER),
     ):
         inner = values.pop(section, None) or {}
@@ -149,7 +149,7 @@ def _check_plan(config: TrainConfig, before: dict[str, Any], out: Path) -> None:
             f"(rounds, last_phase) do not begin with: {', '.join(plan)}."
         )
     longer = [
-        name for name in ("epochs", "max_steps")
+        name for name in ("num_train_epochs", "max_steps")
         if before["optimiser"].get(name) != getattr(config.optimiser, name)
     ]
     if longer and len(done) == len(plan):
@@ -164,17 +164,18 @@ def _check_moved(
 ) -> None:
     """Refuse to go on with another number of processes where an update would hold other rows."""
     optimiser, old = config.optimiser, before["optimiser"]
-    if optimiser.order != "random" or optimiser.batch_tokens is not None:
+    if optimiser.train_sampling_strategy != "random" or optimiser.batch_tokens is not None:
         raise ConfigError(
             f"The run in {out} was started on {launched} processes, and with batches of similar "
             f"length their number decides which rows an update holds; resume it on {launched}, "
             f"not {processes}."
         )
-    together = old["batch_size"] * old["accumulation"] * launched
-    ours = optimiser.batch_size * optimiser.accumulation * processes
+    batch, steps = "per_device_train_batch_size", "gradient_accumulation_steps"
+    together = old[batch] * old[steps] * launched
+    ours = getattr(optimiser, batch) * getattr(optimiser, steps) * processes
     if ours != together:
         raise ConfigError(
             f"The run in {out} was started on {launched} processes with {together} comparisons an "
-            f"update; on {processes} these settings make {ours}. Set optimiser.batch_size and "
-            f"optimiser.accumulation so that their product is {together / processes:g}."
+            f"update; on {processes} these settings make {ours}. Set optimiser.{batch} and "
+            f"optimiser.{steps} so that their product is {together / processes:g}."
         )

@@ -223,7 +223,7 @@ def _run_phase(
         eval_rows=held_out if len(held_out) else None,
         padding_side=config.padding_side, packing=config.packing,
         phase=f"{index + 1:02d}-{phase.name}", title=title, resume=resume, resume_from=resume_from,
-        keep_best=config.keep == "best", deterministic=config.deterministic,
+        keep_best=config.select == "best", deterministic=config.deterministic,
         trainer_fields=config.trainer, callbacks=_made(run.callbacks),
     )
     return figures | {"eval_rows": len(held_out), "rows_too_long": too_long}
@@ -241,7 +241,7 @@ def _has_prefixes(row: dict[str, Any], name: str) -> bool:
 def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> None:
     """Free what no resume and no choice of the best will read again."""
     wanted = {state[-1]["folder"]}
-    if config.keep == "best":
+    if config.select == "best":
         wanted.add(_best(state, config)["folder"])
     for record in state:
         folder = out / record["folder"]
@@ -268,7 +268,7 @@ def _finish(
     config: TrainConfig, tokenizer: Any, data: Path, out: Path, state: list[dict[str, Any]]
 ) -> None:
     """Write the model folder, in one process and in the computer's memory."""
-    chosen = _best(state, config) if config.keep == "best" else state[-1]
+    chosen = _best(state, config) if config.select == "best" else state[-1]
     manifest: Manifest = load_manifest(data)
     model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)
     keep = config.lora is not None and not config.lora.merge
@@ -287,7 +287,7 @@ def _finish(
         base_fingerprint=base_fingerprint(config.base_model) if keep else "",
         data_fingerprint=manifest.fingerprint,
         data=describe_data(manifest),
-        metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.keep == "best"),
+        metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.select == "best"),
         seed=config.seed,
     )
     # The model comes last: where it is, the run is done.
