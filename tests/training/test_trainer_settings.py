@@ -141,7 +141,9 @@ def test_what_transformers_refuses_is_a_sentence(world, tmp_path):
                                      "options": {"patience": 1}}]),
             tmp_path / "run",
         )
-    with pytest.raises(ConfigError, match=r"8 × 1 × 1 = 8; set optimiser\.gradient_accumulation_steps=4"):
+    with pytest.raises(ConfigError, match=(
+        r"8 × 1 × 1 = 8; set optimiser\.gradient_accumulation_steps=4"
+    )):
         train(short(world, optimiser={"train_batch_size": 32}), tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
