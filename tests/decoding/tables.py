@@ -68,7 +68,7 @@ class TableScorer:
 
     def __init__(self, reward: Callable[[tuple[int, ...]], float], kind: str, size: int) -> None:
         self.reward = reward
-        self.head_kind = kind
+        self.head_kind, self.gives_next_token = kind, kind == "vocabulary"
         self.vocabulary_size = size
 
     def open(self) -> TableReader:

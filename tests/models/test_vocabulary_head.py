@@ -15,8 +15,8 @@ from rewardsteer.models.heads.vocabulary import (
     RewardProjection,
     VocabularyHead,
     install_projection,
+    open_vocabulary,
 )
-from rewardsteer.models.loading import open_vocabulary
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.max_constraint import max_constraint

@@ -105,6 +105,7 @@ class FolderScorer:
         self.folder, self.name, self._template = locate(folder), str(folder), template
         self.card = read_card(self.folder)
         self.head_kind, self.objective = self.card.head.kind, self.card.objective
+        self.gives_next_token = self.card.head.head_class.gives_next_token
         self.reading = self.card.reading
 
     @functools.cached_property

@@ -159,7 +159,7 @@ class Scoring:
             # Some goals depend on the prompt's state, which is read with the whole.
             return ask.goal.keys is None
         over = ask.sample.finish_reason is not None and not ask.prompt_alone
-        return self._scorer.head_kind == "scalar" and not (
+        return not self._scorer.gives_next_token and not (
             over and not self._growing.knows(ask.sample)
         )
 

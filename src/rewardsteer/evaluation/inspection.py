@@ -154,7 +154,7 @@ class _Watch:
     ) -> list[Alternative]:
         """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
         known = self._scorer.vocabulary_size
-        if members(self._scorer)[0].head_kind == "vocabulary":
+        if members(self._scorer)[0].gives_next_token:
             values = self._scorer.next_token(ids, mask, self._cache)[0, :known].cpu().double()
             if getattr(self._scorer, "autoregressive", False):
                 values = values.log_softmax(-1)

@@ -65,13 +65,15 @@ class VllmScorer(Scorer):
             )
         self.tokenizer = load_tokenizer(folder)
         self.template = resolve(template or stored_template(card.template), self.tokenizer)
-        scalar = card.head.kind == "scalar"
-        self.unread_id = padding_id(AutoConfig.from_pretrained(str(folder))) if scalar else None
+        next_token = card.head.head_class.gives_next_token
+        self.unread_id = None
+        if not next_token:
+            self.unread_id = padding_id(AutoConfig.from_pretrained(str(folder)))
         self.objective, self.reading = card.objective, card.reading
         self.name = str(folder)
         self.fingerprint = fingerprint(folder)
         self._limit, self._tokens = model_bounds(folder)[0], tokens
-        if card.head.kind == "scalar":
+        if not next_token:
             self._rewards = self._from_values
             # Values of all tokens cannot use cached prefixes, so they are asked for where needed.
             task = "token_classify" if tokens else "classify"
@@ -91,7 +93,7 @@ class VllmScorer(Scorer):
                     f"vLLM's model of {folder} has no layer that tells which logits belong to "
                     "tokens; use --engine transformers."
                 )
-        if card.head.kind == "vocabulary" and self._limit is not None:
+        if next_token and self._limit is not None:
             self._limit -= 1  # vLLM reads a prompt in order to write at least one token
 
     @property

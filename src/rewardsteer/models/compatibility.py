@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from rewardsteer.errors import MismatchError
+from rewardsteer.models.heads import HEADS
 
 
 def members(scorer: Any) -> Sequence[Any]:
@@ -49,28 +50,23 @@ def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
         )
 
 
-_HEADS = {
-    "scalar": "a scalar head (one reward per prefix)",
-    "vocabulary": "a vocabulary head (one reward per next token)",
-}
-
-
 def check_head(user: str, scorer: Any, needed: str, remedy: str) -> None:
     """Refuse a reward model with the wrong head.
 
     Args:
         user: what needs it, as a sentence begins.
         scorer: the reward model.
-        needed: ``scalar`` or ``vocabulary``.
+        needed: the head's name.
         remedy: what to do instead, as the sentence ends.
 
     Raises:
         MismatchError: the head is of the other kind.
     """
     if scorer.head_kind != needed:
+        wanted, found = (HEADS.get(name).description for name in (needed, scorer.head_kind))
         raise MismatchError(
-            f"{user} needs a reward model with {_HEADS[needed]}, but {shown_name(scorer)} has "
-            f"{_HEADS[scorer.head_kind]}; {remedy}."
+            f"{user} needs a reward model with {wanted}, but {shown_name(scorer)} has {found}; "
+            f"{remedy}."
         )
 
 

@@ -37,10 +37,11 @@ def model_card(card: "CheckpointCard", architecture: str = "") -> str:
     folder's ``config.json`` names."""
     from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+    head = card.head.head_class
     base = card.base_model if card.base_on_hub else None
     data = ModelCardData(
         base_model=base, library_name="transformers", model_name="reward model",
-        pipeline_tag="text-classification" if card.head.kind == "scalar" else "text-generation",
+        pipeline_tag=head.pipeline_tag,
         tags=["reward-model", "rewardsteer", *filter(None, card.objective.split("+"))],
         eval_results=[
             EvalResult(
@@ -52,7 +53,8 @@ def model_card(card: "CheckpointCard", architecture: str = "") -> str:
     )
     template = (Path(__file__).parent / "model_card.md.j2").read_text(encoding="utf-8")
     text = ModelCard.from_template(
-        data, template_str=template, mark=MARK, card=card, base=base, kind=_kind(card),
+        data, template_str=template, mark=MARK, card=card, base=base,
+        kind=head.summary, head=head.label(card.head),
         position=_position(card.template),
         table=[_row(metric) for metric in card.metrics], loads=_loads(card, architecture),
     )
@@ -82,21 +84,14 @@ def base_licence(base_model: str) -> str:
     return licence if isinstance(licence, str) else ""
 
 
-def _kind(card: "CheckpointCard") -> str:
-    if card.head.kind == "vocabulary":
-        return "vocabulary head: one reward for every next token in one call"
-    return "scalar head: one reward for a prompt and response"
-
-
 def _loads(card: "CheckpointCard", architecture: str) -> str:
     """Which section on loading fits: the folder's own architecture, or our code alone."""
     import transformers
 
-    if card.head.kind == "scalar" and card.head.layers == "mlp":
-        return "mlp"
-    if card.head.kind == "scalar" and architecture and not hasattr(transformers, architecture):
+    section: str = card.head.head_class.loading(card.head)
+    if section == "scalar" and architecture and not hasattr(transformers, architecture):
         return "backbone"
-    return card.head.kind
+    return section
 
 
 def _position(template: dict[str, Any]) -> str:

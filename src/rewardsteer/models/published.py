@@ -58,7 +58,7 @@ def import_checkpoint(source: Path, out: Path, template: Template | None = None)
             if file.is_file() and file.suffix in (".json", ".txt", ".model", ".jinja"):
                 shutil.copyfile(file, temporary / file.name)
         config: dict[str, Any] = read_json(source / "config.json")
-        if head.kind == "scalar":
+        if head.head_class.pipeline_tag == "text-classification":
             kind = type(AutoConfig.from_pretrained(str(source), trust_remote_code=False))
             known = AutoModelForSequenceClassification._model_mapping
             if kind not in known:
@@ -105,7 +105,7 @@ def _write_weights(shards: list[Path], out: Path, head: HeadConfig) -> None:
     for shard in shards:
         kept: dict[str, torch.Tensor] = {}
         for name, value in load_file(shard).items():
-            if head.kind == "vocabulary" or not name.startswith("value_head."):
+            if not name.startswith("value_head."):
                 kept[name] = value
             elif head.layers == "linear":
                 kept[name.replace("value_head.", "score.")] = value

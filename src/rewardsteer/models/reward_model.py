@@ -20,30 +20,20 @@ from rewardsteer.models.backbone import accepts, backbone_of
 from rewardsteer.models.capabilities import supports_left_padding
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
-    VALUE_HEAD,
     CheckpointCard,
     read_card,
     save_tokenizer,
     write_card,
 )
+from rewardsteer.models.heads.base import Head, load_own, save_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
-from rewardsteer.models.heads.scalar import ScalarHead, build_mlp, initialise_linear
-from rewardsteer.models.heads.vocabulary import VocabularyHead, count_tokens
-from rewardsteer.models.loading import (
-    check_scalar,
-    load_base,
-    open_trained_vocabulary,
-    open_vocabulary,
-    refuse_pickles,
-)
-from rewardsteer.models.logits import check_saved
+from rewardsteer.models.loading import load_base, refuse_pickles
 from rewardsteer.models.packing.mask import block_mask
 from rewardsteer.models.placement import placed, working_device
 from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
-from rewardsteer.models.sharding import gathered
-from rewardsteer.models.start import check_heads, find_start, load_carrier, load_mlp, thawed
+from rewardsteer.models.start import find_start, load_carrier, thawed
 from rewardsteer.outputs import replace_folder
 from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
 
@@ -54,7 +44,7 @@ class RewardModel(nn.Module):
     Args:
         base: the Hugging Face model that holds the parameters (may be wrapped by peft).
         head_config: which head to read rewards with.
-        value_head: the MLP, for a scalar head with ``layers="mlp"``.
+        value_head: the head's own module, see `Head.build`.
     """
 
     def __init__(
@@ -62,8 +52,7 @@ class RewardModel(nn.Module):
     ) -> None:
         super().__init__()
         self.base = base
-        if head_config.kind == "scalar":
-            install_wide(base)
+        install_wide(base)
         if value_head is not None:
             # The carrier's own linear head stays in the folder but takes no part; distributed
             # training would wait for its gradient.
@@ -71,11 +60,6 @@ class RewardModel(nn.Module):
         self.head_config = head_config
         self.value_head = value_head
         self.router_loss: Tensor | None = None
-
-    @property
-    def head_kind(self) -> str:
-        """``scalar`` or ``vocabulary``."""
-        return self.head_config.kind
 
     @property
     def config(self) -> Any:
@@ -93,11 +77,10 @@ class RewardModel(nn.Module):
         return backbone_of(self.carrier)
 
     @property
-    def head(self) -> ScalarHead | VocabularyHead:
+    def head(self) -> Head:
         """The head, reading the parameters where they are now (adapters included)."""
-        if self.head_kind == "vocabulary":
-            return VocabularyHead(self.carrier.get_output_embeddings())
-        return ScalarHead(self.carrier.score if self.value_head is None else self.value_head)
+        made: Head = self.head_config.head_class.of(self.carrier, self.value_head)
+        return made
 
     @property
     def device(self) -> torch.device:
@@ -226,7 +209,8 @@ class RewardModel(nn.Module):
             CheckpointError: the model cannot be loaded or has no place for the head.
         """
         start = find_start(source)
-        check_heads(start, source, head)
+        if start.card is not None:
+            head.head_class.check_start(head, start.card.head, source)
         options = dict(load_options, dtype=dtype or "auto", trust_remote_code=False)
         if attn_implementation:
             options["attn_implementation"] = attn_implementation
@@ -234,20 +218,8 @@ class RewardModel(nn.Module):
             del options["trust_remote_code"]
             return thawed(cls._from_adapter(start.adapter, device=None, **options))
         base, trained = load_carrier(start, head, options)
-        if head.kind == "vocabulary":
-            init = head.model_copy(update={"init": "lm_head"}) if trained else head
-            return cls(open_vocabulary(base, init), head)
-        check_scalar(base, source)
-        size = base.score.in_features
-        if not trained:
-            with gathered(base.score.parameters()):
-                initialise_linear(base.score, head.init)
-        mlp = None
-        if head.layers == "mlp":
-            mlp = build_mlp(size, head.init).to(working_device(base.score))
-        if mlp is not None and start.card is not None and start.card.head.kind == "scalar":
-            load_mlp(mlp, Path(start.source))
-        return cls(base, head, mlp)
+        own = head.head_class.attach(base, head, start.source, start.card, trained=trained)
+        return cls(base, head, own)
 
     @classmethod
     def from_pretrained(
@@ -281,15 +253,13 @@ class RewardModel(nn.Module):
                 f"The weights in {folder} lack {', '.join(absent[:3])}"
                 f"{' and more' if len(absent) > 3 else ''}; copy the whole folder again."
             )
-        if head.kind == "vocabulary":
-            open_trained_vocabulary(base, card, folder)
-        else:
-            check_scalar(base, folder)
-        mlp = None
-        if head.kind == "scalar" and head.layers == "mlp":
-            mlp = build_mlp(base.score.in_features).to(working_device(base.score))
-            load_mlp(mlp, folder)
-        model = cls(base, head, mlp).eval()
+        kind = head.head_class
+        kind.open(base, card, folder)
+        own = kind.build(head, kind.layer(base).in_features)
+        if own is not None:
+            own = own.to(working_device(kind.layer(base)))
+            load_own(own, folder)
+        model = cls(base, head, own).eval()
         return model if device is None else model.to(device)
 
     @classmethod
@@ -308,10 +278,9 @@ class RewardModel(nn.Module):
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"The adapter in {folder} cannot be loaded: {error}") from error
         model.merge_adapters()
-        if card.head.kind == "vocabulary":
-            open_trained_vocabulary(model.base, card, folder)
+        card.head.head_class.open(model.base, card, folder)
         if model.value_head is not None:
-            load_mlp(model.value_head, folder)
+            load_own(model.value_head, folder)
         model = model.eval()
         return model if device is None else model.to(device)
 
@@ -326,8 +295,6 @@ class RewardModel(nn.Module):
         Adapters that were not merged (`merge_adapters`) are kept as such: an ordinary peft folder,
         with the head among its weights.
         """
-        from safetensors.torch import save_file
-
         adapted = hasattr(self.base, "merge_and_unload")
         folder = Path(folder)
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -338,16 +305,11 @@ class RewardModel(nn.Module):
                 self.base.save_pretrained(temporary, save_embedding_layers=False)
             else:
                 self.carrier.save_pretrained(temporary)
-                if self.head_kind == "vocabulary":
-                    check_saved(self.carrier, temporary, str(folder))
+                self.head.check_saved(self.carrier, temporary, str(folder))
             save_tokenizer(tokenizer, temporary)
             if self.value_head is not None:
-                state = {k: v.contiguous().cpu() for k, v in self.value_head.state_dict().items()}
-                save_file(state, temporary / VALUE_HEAD)
-            if isinstance(self.head, VocabularyHead):
-                tokens = count_tokens(tokenizer, self.head.vocabulary_size)
-                card = card.model_copy(update={"tokens": tokens})
-            write_card(temporary, card)
+                save_own(self.value_head, temporary)
+            write_card(temporary, self.head.note(card, tokenizer))
             temporary.chmod(0o755)
             replace_folder(temporary, folder)
         finally:

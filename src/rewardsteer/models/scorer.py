@@ -23,7 +23,6 @@ from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models import checkpoint
 from rewardsteer.models.checkpoint import CARD, fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
-from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.limits import padding_id, position_limit
 from rewardsteer.models.places import locate
@@ -119,16 +118,22 @@ class Scorer:
         # An adapter of ours, whose configuration is its base's, is read by nothing else.
         whole = (folder / "config.json").exists() or not (folder / CARD).exists()
         model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
+        plain = whole and not model.head.gives_next_token
         return cls(
             model, load_tokenizer(folder), template, objective=card.objective, reading=card.reading,
             fingerprint=fingerprint(folder), name=str(folder),
-            unread_id=padding_id(model.config) if whole and card.head.kind == "scalar" else None,
+            unread_id=padding_id(model.config) if plain else None,
         )
 
     @property
     def head_kind(self) -> str:
-        """``scalar`` or ``vocabulary``."""
-        return self.reward_model.head_kind
+        """The head's name, see `rewardsteer.models.heads.HEADS`."""
+        return self.reward_model.head_config.kind
+
+    @property
+    def gives_next_token(self) -> bool:
+        """Whether one call gives the rewards of all one-token extensions."""
+        return self.reward_model.head.gives_next_token
 
     @property
     def vocabulary_size(self) -> int:
@@ -315,7 +320,7 @@ class Scorer:
             cache: from `open`; None reads everything anew.
         """
         head = self.reward_model.head
-        assert isinstance(head, VocabularyHead), "check_head() first"
+        assert head.gives_next_token, "check_head() first"
         reader = cache if cache is not None else self.open()
         return head.next_token(reader.step(self.known.of(prefix_ids), attention_mask))
 
@@ -334,10 +339,11 @@ class Scorer:
         """
         reader = cache if cache is not None else self.open()
         prefix_ids, head = self.known.of(prefix_ids), self.reward_model.head
-        if isinstance(head, VocabularyHead):
+        if head.gives_next_token:
             rewards = head.next_token(reader.step(prefix_ids, attention_mask))
             return rewards.gather(1, candidate_ids.to(rewards.device))
-        return head.values(reader.score_candidates(prefix_ids, attention_mask, candidate_ids))
+        states = reader.score_candidates(prefix_ids, attention_mask, candidate_ids)
+        return head.rewards_of(states, candidate_ids)
 
     @torch.no_grad()
     def prefix_values(
@@ -364,8 +370,8 @@ class Scorer:
             states = cache.step_rows(rows, ids, attention_mask, places=places)
         if goal is not None:
             return goal.similarity(states[:, None], states)[:, 0]
-        assert not isinstance(head, VocabularyHead), "check_head() first"
-        return head.values(states)
+        assert not head.offset, "check_head() first"
+        return head.rewards_of(states, ids[:, -1])
 
     @torch.no_grad()
     def read(

@@ -26,13 +26,11 @@ from rewardsteer.models.backbone import backbone_name, backbone_of
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
-    VALUE_HEAD,
     fingerprint,
     load_tokenizer,
     read_card,
 )
-from rewardsteer.models.heads.scalar import build_mlp
-from rewardsteer.models.heads.vocabulary import RewardProjection
+from rewardsteer.models.heads.base import load_own
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -74,12 +72,12 @@ class SharedScorer(Scorer):
             if isinstance(layer, LoraLayer):
                 layer.register_forward_pre_hook(rows.name, with_kwargs=True)
         carrier = _Carrier(policy, _Side(rows, policy, True), head)
-        mlp = None
-        if card.head.kind == "scalar" and card.head.layers == "mlp":
-            mlp = build_mlp(head.in_features).to(head.weight.device)
-            mlp.load_state_dict(load_file(folder / VALUE_HEAD))
+        own = card.head.head_class.build(card.head, head.in_features)
+        if own is not None:
+            own = own.to(head.weight.device)
+            load_own(own, folder)
         super().__init__(
-            RewardModel(carrier, card.head, mlp), load_tokenizer(folder),
+            RewardModel(carrier, card.head, own), load_tokenizer(folder),
             stored_template(card.template), objective=card.objective, reading=card.reading,
             fingerprint=fingerprint(folder), name=str(folder),
         )
@@ -90,7 +88,7 @@ class SharedScorer(Scorer):
         """The policy's reader for a batch. With a vocabulary head, which is asked about the same
         prefixes as the policy, the next `open` is its other half; a scalar one is asked about
         candidates, which the policy has to name first, so it reads in passes of its own."""
-        if self.head_kind != "vocabulary" or not is_neutral(self.policy.config):
+        if not self.gives_next_token or not is_neutral(self.policy.config):
             return PrefixReader(self.policy)
         both = _Both(PrefixReader(self._joint), len(self.policy.get_input_embeddings().weight))
         self._partner = _RewardHalf(both)
@@ -135,8 +133,8 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
         ) from error
     size, width = outer["weight"].shape
     first = next(backbone.parameters())
-    kind = RewardProjection if read_card(folder).head.kind == "vocabulary" else nn.Linear
-    head = kind(width, size, bias="bias" in outer, dtype=outer["weight"].dtype)
+    layer_class = read_card(folder).head.head_class.layer_class
+    head = layer_class(width, size, bias="bias" in outer, dtype=outer["weight"].dtype)
     head.load_state_dict(outer)
     return head.to(first.device).requires_grad_(False)
 

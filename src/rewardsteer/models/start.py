@@ -12,7 +12,6 @@ from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     ADAPTER_WEIGHTS,
     CARD,
-    VALUE_HEAD,
     CheckpointCard,
     read_card,
 )
@@ -90,34 +89,6 @@ def adapter_base(folder: Path) -> str:
     return str(base)
 
 
-def check_heads(start: Start, source: str | Path, head: HeadConfig) -> None:
-    """Refuse a trained reward model whose head cannot go on as the one asked for; say what is left
-    behind.
-
-    Raises:
-        CheckpointError: names both heads.
-    """
-    if start.card is None:
-        return
-    own = start.card.head
-    if own.kind == head.kind == "scalar" and own.layers != head.layers:
-        raise CheckpointError(
-            f"{source} is a reward model whose scalar head has the layers {own.layers!r}, and "
-            f"head.layers={head.layers} is asked for; set head.layers={own.layers} to go on with "
-            "it, or start from its base model."
-        )
-    if own.kind == "scalar" and head.kind == "vocabulary":
-        raise CheckpointError(
-            f"{source} is a reward model with a scalar head, which has no output layer to start a "
-            "vocabulary head from; start from its base model."
-        )
-    if own.kind == "vocabulary" and head.kind == "scalar":
-        logger.warning(
-            "%s is a reward model with a vocabulary head; its head is left out, and a new scalar "
-            "head is put on its backbone.", source,
-        )
-
-
 def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tuple[Any, bool]:
     """The Hugging Face model that carries a head, and whether its head is a trained one.
 
@@ -130,19 +101,10 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
         CheckpointError: it cannot be loaded, or has nothing that the head could start from.
     """
     base, found = load_base(start.source, head, options | {"output_loading_info": True})
-    drawn = any(name.startswith(("score", "lm_head")) for name in found["missing_keys"])
-    if head.kind == "vocabulary":
-        if drawn:
-            raise CheckpointError(
-                f"{start.source} has no output layer to start a vocabulary head from; start from "
-                "the causal language model that it was made of."
-            )
-        trained = start.card is not None and start.card.head.kind == "vocabulary"
-    else:
-        trained = not drawn and not (start.card is not None and start.card.head.layers == "mlp")
+    trained = head.head_class.is_trained(found["missing_keys"], start.card, start.source)
     if start.adapter is not None:
         base = merged(base, start.adapter, head)
-        trained = trained or (head.kind == "scalar" and brings_head(start.adapter))
+        trained = trained or head.head_class.in_adapter(start.adapter)
     if trained:
         logger.info("Training continues from the head of the reward model %s.",
                     start.adapter or start.source)
@@ -159,7 +121,7 @@ def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:
 
     try:
         config = PeftConfig.from_pretrained(str(adapter))
-        if config.task_type != "SEQ_CLS" or head.kind != "scalar":
+        if config.task_type != "SEQ_CLS" or head.head_class.pipeline_tag != "text-classification":
             # The class of the task would ask the model for what only that task's models have.
             config.task_type = None
         names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
@@ -182,30 +144,3 @@ def thawed(model: nn.Module) -> Any:
         if parameter.is_floating_point():
             parameter.requires_grad_(True)
     return model
-
-
-def brings_head(adapter: Path) -> bool:
-    """Whether an adapter's weights hold a linear ``score`` head."""
-    from safetensors import safe_open
-
-    with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
-        return any(".score." in f".{name}" for name in weights.keys())  # noqa: SIM118
-
-
-def load_mlp(head: nn.Module, folder: Path) -> None:
-    """Read the layers of an MLP head from a reward model's folder.
-
-    Raises:
-        CheckpointError: missing, damaged or of another size.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not (folder / VALUE_HEAD).exists():
-        raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
-    try:
-        head.load_state_dict(load_file(folder / VALUE_HEAD))
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
-        ) from error

@@ -16,11 +16,8 @@ def add_adapters(model: RewardModel, settings: LoraSettings) -> None:
     """
     from peft import LoraConfig, get_peft_model
 
-    if model.head_kind == "vocabulary":
-        output = model.carrier.get_output_embeddings()
-        name = next(name for name, module in model.carrier.named_modules() if module is output)
-    else:
-        name = "score"
+    layer = model.head_config.head_class.layer(model.carrier)
+    name = next(name for name, module in model.carrier.named_modules() if module is layer)
     options = LoraConfig(
         r=settings.rank,
         lora_alpha=settings.alpha,

@@ -12,7 +12,6 @@ from transformers import set_seed
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import ensure_padding_token
-from rewardsteer.models.heads.vocabulary import install_projection, limit_tokens
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
@@ -58,9 +57,7 @@ def build(
             model.carrier.config.pad_token_id = tokenizer.pad_token_id
         else:
             ensure_padding_token(tokenizer, model.carrier)
-        if config.head.kind == "vocabulary":
-            install_projection(model.carrier)  # resized embeddings bring a plain layer back
-            limit_tokens(model.carrier, tokenizer)
+        config.head.head_class.resized(model.carrier, tokenizer)
         if config.quantize is not None:
             (_round if whole else _as_stored)(model)
         if config.disable_dropout:

@@ -83,7 +83,7 @@ def vocabulary_card(name: str, folder: Path) -> CheckpointCard:
         MismatchError: it has another head.
     """
     card = read_card(folder)
-    if card.head.kind != "vocabulary":
+    if not card.head.head_class.gives_next_token:
         raise MismatchError(
             f"vLLM guides by reward models with a vocabulary head, but {name!r} has a scalar head, "
             "which is asked about single candidates; train or distil a vocabulary head for farma "

@@ -1,30 +1,162 @@
-"""What a head is: the part of a reward model that turns hidden states into rewards."""
+"""What a head is: the part of a reward model that turns hidden states into rewards.
 
-from abc import ABC, abstractmethod
-from typing import ClassVar
+A new head is one file: a class derived from `Head` (or from one of the two here), named in
+``head.kind`` as ``package.module:Class``.
+"""
+
+from pathlib import Path
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.placement import working_device
 from rewardsteer.tensors import PairBatch, TokenStates
 
 
-class Head(ABC):
+class Head:
     """Rewards of prefixes from hidden states.
+
+    Parameters belong to the Hugging Face model: a linear layer there (`layer`), so that plain
+    libraries load a saved folder. A head of more layers has a module of its own beside it
+    (`build`), in a file of its own. A head object reads them where they are and is made for each
+    use.
+
+    Args:
+        projection: the head's own module, or where it has none, its layer.
 
     Attributes:
         gives: the fields of `RewardOutput` that a model with this head can give.
+        gives_next_token: whether one call gives the rewards of all one-token extensions.
         offset: the reward of the prefix that ends at column t is read off the state of column
             t - offset.
+        auto_class: transformers' class that loads a model with this head's layer.
+        layer_class: of the layer.
+        description: what messages call it.
+        summary, pipeline_tag: what the model card says of it.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"states", "prefix_rewards"})
+    gives_next_token: ClassVar[bool] = False
     offset: ClassVar[int] = 0
+    auto_class: ClassVar[str] = "AutoModelForSequenceClassification"
+    layer_class: ClassVar[type[nn.Linear]] = nn.Linear
+    description: ClassVar[str] = "a head of its own kind"
+    summary: ClassVar[str] = "one reward for a prompt and response"
+    pipeline_tag: ClassVar[str] = "text-classification"
 
-    @abstractmethod
+    def __init__(self, projection: Any) -> None:
+        self.projection = projection
+
+    # --- making, loading and saving --------------------------------------------------------------
+
+    @classmethod
+    def of(cls, model: Any, own: nn.Module | None) -> "Head":
+        """The head of a Hugging Face model, or of the head's own module beside it."""
+        return cls(cls.layer(model) if own is None else own)
+
+    @classmethod
+    def layer(cls, model: Any) -> Any:
+        """The head's linear layer in a Hugging Face model."""
+        return model.score
+
+    @classmethod
+    def build(cls, config: HeadConfig, size: int) -> nn.Module | None:
+        """A new module of the head's own over states of ``size`` numbers; None: it has none."""
+        return None
+
+    @classmethod
+    def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
+        """Refuse to start this head from a reward model whose head is ``trained``.
+
+        Raises:
+            CheckpointError: names both heads.
+        """
+
+    @classmethod
+    def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
+        """Whether a model that was loaded to start from has this head trained, so that it is kept.
+
+        Args:
+            missing: parameters that the weights lacked.
+            card: of the reward model that it is; None for anything else.
+            source: of the model, for messages.
+        """
+        return not any(name.startswith("score") for name in missing)
+
+    @classmethod
+    def in_adapter(cls, adapter: Path) -> bool:
+        """Whether an adapter's weights hold this head's layer, trained."""
+        return False
+
+    @classmethod
+    def attach(
+        cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
+        trained: bool = False,
+    ) -> nn.Module | None:
+        """Put the head on a model to be trained, in place; returns the head's own module.
+
+        Args:
+            model: the Hugging Face model, of `auto_class`.
+            config: the head that is asked for.
+            source: of the model, a folder or name.
+            card: of the reward model that it is; None for anything else.
+            trained: the layer is trained and stays as it is.
+
+        Raises:
+            CheckpointError: the model has no layer that this head can be.
+        """
+        own = cls.build(config, cls.layer(model).in_features)
+        if own is None:
+            return None
+        own = own.to(working_device(cls.layer(model)))
+        if card is not None and card.head.kind == config.kind:
+            load_own(own, Path(source))
+        return own
+
+    @classmethod
+    def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
+        """Make the layer of a trained model ready, in place.
+
+        Raises:
+            CheckpointError: the model has no such layer.
+        """
+
+    @classmethod
+    def resized(cls, model: Any, tokenizer: Any) -> None:
+        """Make the layer ready again after the model's embeddings were resized, in place."""
+
+    def check_saved(self, model: Any, folder: Path, name: str) -> None:
+        """Refuse a saved folder in which plain transformers would find other rewards.
+
+        Raises:
+            CheckpointError: it would; ``name`` is what the message calls the folder.
+        """
+
+    def note(self, card: CheckpointCard, tokenizer: Any) -> CheckpointCard:
+        """The card with what the head adds to it."""
+        return card
+
+    @classmethod
+    def label(cls, config: HeadConfig) -> str:
+        """The head's row in the model card."""
+        return config.kind
+
+    @classmethod
+    def loading(cls, config: HeadConfig) -> str:
+        """The model card's section on loading: ``scalar``, ``vocabulary``, or ``mlp`` where plain
+        libraries cannot read the rewards."""
+        return "mlp"
+
+    # --- rewards ---------------------------------------------------------------------------------
+
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Rewards ``[...]`` (float32 or wider) of the prefixes that end in ``tokens [...]``, read
         off the states ``[..., D]`` that lie `offset` columns before."""
+        raise NotImplementedError
 
     def prefix_rewards(
         self, states: TokenStates, batch: PairBatch, rows: Tensor, columns: Tensor
@@ -79,3 +211,30 @@ class Head(ABC):
             states.at(rows, columns - 1), batch.input_ids[rows, columns]
         )
         return values.new_zeros(tokens.shape).masked_scatter(tokens, values)
+
+
+def load_own(own: nn.Module, folder: Path) -> None:
+    """Read the parameters of a head's own module from a reward model's folder.
+
+    Raises:
+        CheckpointError: missing, damaged or of another size.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    if not (folder / VALUE_HEAD).exists():
+        raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
+    try:
+        own.load_state_dict(load_file(folder / VALUE_HEAD))
+    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
+        ) from error
+
+
+def save_own(own: nn.Module, folder: Path) -> None:
+    """Write the parameters of a head's own module into a reward model's folder."""
+    from safetensors.torch import save_file
+
+    state = {name: value.contiguous().cpu() for name, value in own.state_dict().items()}
+    save_file(state, folder / VALUE_HEAD)

@@ -7,15 +7,17 @@ from pydantic import model_validator
 from rewardsteer.configuration import Config
 from rewardsteer.models.heads import HEADS
 
-HeadKind = Literal["scalar", "vocabulary"]
+# Known without importing torch.
+_STARTS = {"vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf")}
 
 
 class HeadConfig(Config):
     """The head put on a backbone.
 
     Attributes:
-        kind: ``scalar`` gives one reward per prefix; ``vocabulary`` gives the reward of every
-            one-token extension of a prefix in one call (FaRMA, arXiv 2502.04517).
+        kind: a name of `rewardsteer.models.heads.HEADS`, or ``package.module:Class`` of a head from
+            elsewhere. ``scalar`` gives one reward per prefix; ``vocabulary`` gives the reward of
+            every one-token extension of a prefix in one call (FaRMA, arXiv 2502.04517).
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
             arXiv 2407.13887).
         init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
@@ -25,7 +27,7 @@ class HeadConfig(Config):
             1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
     """
 
-    kind: HeadKind = "scalar"
+    kind: str = "scalar"
     layers: Literal["linear", "mlp"] = "linear"
     init: Literal["lm_head", "zeros", "normal", "openrlhf"] = "lm_head"
 
@@ -46,8 +48,10 @@ class HeadConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "HeadConfig":
-        fitting = {"vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf")}[self.kind]
-        if self.init not in fitting:
+        if self.kind not in HEADS:
+            raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(HEADS.names())}")
+        fitting = _STARTS.get(self.kind)
+        if fitting is not None and self.init not in fitting:
             raise ValueError(
                 f"a {self.kind} head starts as {' or '.join(fitting)}, not as {self.init}"
             )

@@ -1,26 +1,35 @@
 """One reward per prefix: linear or MLP."""
 
 import itertools
+import logging
+from pathlib import Path
+from typing import Any
 
 from torch import Tensor, nn
 
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import ADAPTER_WEIGHTS, CheckpointCard
 from rewardsteer.models.heads.base import Head
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
+from rewardsteer.models.sharding import gathered
+
+logger = logging.getLogger(__name__)
 
 
 class ScalarHead(Head):
     """Reads the reward of a prefix off the hidden state of its last token, r = v·h.
 
-    Args:
-        projection: maps hidden states ``[..., D]`` to ``[..., 1]``. It belongs to the model that
-            holds its parameters; the head only reads it. Its layers are `WideLinear` ones, or it is
-            a plain linear layer, which is read as one.
+    Layers are `WideLinear` ones; a plain linear layer is read as one.
     """
+
+    description = "a scalar head (one reward per prefix)"
+    summary = "scalar head: one reward for a prompt and response"
 
     def __init__(self, projection: nn.Module) -> None:
         if type(projection) is nn.Linear:
             projection = share(WideLinear, projection)
-        self.projection = projection
+        super().__init__(projection)
 
     def values(self, hidden: Tensor) -> Tensor:
         """Rewards ``[...]`` (float32 or wider) of the prefixes that end at hidden ``[..., D]``."""
@@ -28,8 +37,88 @@ class ScalarHead(Head):
         return rewards
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """See `values`; the state has read the token."""
+        """See `values`; the states have read the tokens."""
         return self.values(hidden)
+
+    @classmethod
+    def build(cls, config: HeadConfig, size: int) -> nn.Module | None:
+        """The MLP, where the head is one."""
+        return build_mlp(size, config.init) if config.layers == "mlp" else None
+
+    @classmethod
+    def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
+        """Refuse an MLP for a linear head and the other way round; warn where a head is left out.
+
+        Raises:
+            CheckpointError: names both.
+        """
+        if trained.kind != config.kind:
+            logger.warning(
+                "%s is a reward model with a %s head; its head is left out, and a new %s head is "
+                "put on its backbone.", source, trained.kind, config.kind,
+            )
+        elif trained.layers != config.layers:
+            raise CheckpointError(
+                f"{source} is a reward model whose scalar head has the layers {trained.layers!r}, "
+                f"and head.layers={config.layers} is asked for; set head.layers={trained.layers} "
+                "to go on with it, or start from its base model."
+            )
+
+    @classmethod
+    def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
+        """See `Head.is_trained`; the linear layer beside an MLP is never trained."""
+        mlp = card is not None and card.head.layers == "mlp"
+        return super().is_trained(missing, card, source) and not mlp
+
+    @classmethod
+    def in_adapter(cls, adapter: Path) -> bool:
+        """See `Head.in_adapter`."""
+        from safetensors import safe_open
+
+        with safe_open(adapter / ADAPTER_WEIGHTS, framework="pt") as weights:
+            return any(".score." in f".{name}" for name in weights.keys())  # noqa: SIM118
+
+    @classmethod
+    def attach(
+        cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
+        trained: bool = False,
+    ) -> nn.Module | None:
+        """See `Head.attach`."""
+        check_classifier(model, source)
+        if not trained:
+            with gathered(model.score.parameters()):
+                initialise_linear(model.score, config.init)
+        return super().attach(model, config, source, card, trained=trained)
+
+    @classmethod
+    def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
+        """See `Head.open`."""
+        check_classifier(model, folder)
+
+    @classmethod
+    def label(cls, config: HeadConfig) -> str:
+        """Its kind and layers."""
+        return f"{config.kind}, {config.layers}"
+
+    @classmethod
+    def loading(cls, config: HeadConfig) -> str:
+        """See `Head.loading`."""
+        return "mlp" if config.layers == "mlp" else "scalar"
+
+
+def check_classifier(model: Any, source: str | Path) -> None:
+    """Refuse a classifier whose reward is not read off the last token by a linear ``score``.
+
+    Raises:
+        CheckpointError: an encoder (BERT, RoBERTa, DeBERTa, …) or another kind of classifier.
+    """
+    if isinstance(getattr(model, "score", None), nn.Linear):
+        return
+    raise CheckpointError(
+        f"{source} is a {type(model).__name__}, which has no linear 'score' layer over the last "
+        "token: encoders such as BERT, RoBERTa and DeBERTa read whole texts at once and give no "
+        "rewards of prefixes. Use a decoder such as Llama, Qwen, Mistral, GPT-NeoX or Gemma."
+    )
 
 
 def initialise_linear(layer: nn.Linear, init: str = "normal") -> None:

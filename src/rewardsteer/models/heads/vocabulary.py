@@ -1,15 +1,22 @@
 """One reward per next token: Q(h)[v] = r(x, y∘v) (FaRMA, arXiv 2502.04517)."""
 
 import math
+from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.precision import wide_linear
 from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
 from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.base import Head
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import share
+from rewardsteer.models.logits import check_saved, make_neutral
+from rewardsteer.models.sharding import gathered
 
 
 class RewardProjection(nn.Linear):
@@ -84,24 +91,125 @@ def limit_tokens(model: Any, tokenizer: Any) -> None:
     layer.generated = count_tokens(tokenizer, layer.out_features)
 
 
+def open_vocabulary(base: Any, head: HeadConfig) -> Any:
+    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
+    old = base.get_output_embeddings()
+    if old is None:
+        raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
+    factor = make_neutral(base)
+    new = RewardProjection(
+        old.in_features, old.out_features, bias=old.bias is not None,
+        device=old.weight.device, dtype=old.weight.dtype,
+    )
+    with torch.no_grad(), gathered(old.parameters()):
+        for name, parameter in new.named_parameters():
+            parameter.copy_(getattr(old, name)).mul_(factor)
+            if head.init == "zeros":
+                parameter.zero_()
+    base.set_output_embeddings(new)
+    base.config.tie_word_embeddings = False
+    # Without this the library would tie the two again when the folder is saved or loaded.
+    base._tied_weights_keys = {}
+    base.all_tied_weights_keys = {}
+    return base
+
+
 class VocabularyHead(Head):
     """Reads rewards off the output row of a causal language model.
 
     The reward of a prefix that ends in token y_t is the entry of y_t in the row before it:
     r(x, y₁..t) = Q(h_{t-1})[y_t].
 
-    Args:
-        projection: the output layer, which belongs to the model that holds its parameters; the
-            head only reads it. Where parameters are sharded it must be a `RewardProjection` (or
-            peft's wrapper of one), see `install_projection`.
+    The layer is the output layer of the language model. Where parameters are sharded it must be a
+    `RewardProjection` (or peft's wrapper of one), see `install_projection`.
     """
 
     gives = Head.gives | {"best_next_token", "soft_next_token", "log_probabilities"}
+    gives_next_token = True
     offset = 1
+    auto_class = "AutoModelForCausalLM"
+    layer_class = RewardProjection
+    description = "a vocabulary head (one reward per next token)"
+    summary = "vocabulary head: one reward for every next token in one call"
+    pipeline_tag = "text-generation"
 
     def __init__(self, projection: nn.Linear) -> None:
         plain = type(projection) is nn.Linear
-        self.projection = RewardProjection.sharing(projection) if plain else projection
+        super().__init__(RewardProjection.sharing(projection) if plain else projection)
+
+    @classmethod
+    def layer(cls, model: Any) -> Any:
+        """The output layer."""
+        return model.get_output_embeddings()
+
+    @classmethod
+    def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
+        """Refuse a reward model without an output layer.
+
+        Raises:
+            CheckpointError: says so.
+        """
+        if trained.kind != config.kind:
+            raise CheckpointError(
+                f"{source} is a reward model with a {trained.kind} head, which has no output layer "
+                "to start a vocabulary head from; start from its base model."
+            )
+
+    @classmethod
+    def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
+        """Whether the model is a reward model; else its output layer is a language model's.
+
+        Raises:
+            CheckpointError: it has no output layer.
+        """
+        if any(name.startswith(("score", "lm_head")) for name in missing):
+            raise CheckpointError(
+                f"{source} has no output layer to start a vocabulary head from; start from "
+                "the causal language model that it was made of."
+            )
+        return card is not None
+
+    @classmethod
+    def attach(
+        cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
+        trained: bool = False,
+    ) -> None:
+        """See `Head.attach`."""
+        open_vocabulary(model, config.model_copy(update={"init": "lm_head"}) if trained else config)
+
+    @classmethod
+    def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
+        """Make the output layer readable without making all logits; its maxima range over the
+        tokens that can be generated."""
+        install_projection(model)
+        if card.tokens:
+            model.get_output_embeddings().generated = card.tokens
+        else:
+            limit_tokens(model, load_tokenizer(folder))
+
+    @classmethod
+    def resized(cls, model: Any, tokenizer: Any) -> None:
+        """Resized embeddings bring a plain layer back."""
+        install_projection(model)
+        limit_tokens(model, tokenizer)
+
+    def check_saved(self, model: Any, folder: Path, name: str) -> None:
+        """See `Head.check_saved`."""
+        check_saved(model, folder, name)
+
+    def note(self, card: CheckpointCard, tokenizer: Any) -> CheckpointCard:
+        """The card with the number of tokens that can be generated."""
+        return card.model_copy(update={"tokens": count_tokens(tokenizer, self.vocabulary_size)})
+
+    @classmethod
+    def label(cls, config: HeadConfig) -> str:
+        """Its kind and what it started from."""
+        return f"{config.kind}, started from {config.init}"
+
+    @classmethod
+    def loading(cls, config: HeadConfig) -> str:
+        """See `Head.loading`."""
+        return "vocabulary"
 
     @property
     def vocabulary_size(self) -> int:
