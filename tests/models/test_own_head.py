@@ -22,7 +22,8 @@ def trained(tmp_path_factory):
     world = recorded.make_world(root, "llama")
     config = TrainConfig.model_validate({
         "base_model": str(world / "base"), "prepared": str(world / "data"),
-        "head": {"kind": KIND}, "optimiser": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
+        "head": {"kind": KIND},
+        "optimiser": {"learning_rate": 1e-3, "per_device_train_batch_size": 4},
         "phases": [{"objective": [{"name": "partial"}]}],
         "log": {"progress": False, "print_logs": False},
     })
