@@ -39,17 +39,10 @@ def preference_command(
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.data.sources import SOURCES
-    from rewardsteer.data.store import load_manifest
-    from rewardsteer.errors import ConfigError, DataError
     from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
 
-    if (data is None) == (input_ is None):
-        raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
     SOURCES.get(source)
-    if input_ is not None and not input_.exists():
-        raise DataError(f"Expected pairs at {input_}, there is no such file or folder.")
-    if data is not None:
-        load_manifest(data)
+    _check_pairs(data, input_)
     check_reward_model(reward_model)
     check_folder(out, overwrite=overwrite)
     check_writable(out)
@@ -88,6 +81,18 @@ def preference_command(
             "out", err=True,
         )
     say(f"written to {out}")
+
+
+def _check_pairs(data: Path | None, input_: Path | None) -> None:
+    from rewardsteer.data.store import load_manifest
+    from rewardsteer.errors import ConfigError, DataError
+
+    if (data is None) == (input_ is None):
+        raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
+    if input_ is not None and not input_.exists():
+        raise DataError(f"Expected pairs at {input_}, there is no such file or folder.")
+    if data is not None:
+        load_manifest(data)
 
 
 def _pairs(source: str, path: Path) -> list[Any]:
@@ -138,7 +143,6 @@ def correctness_command(
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
     from rewardsteer.evaluation.correctness.scored import load_scored
     from rewardsteer.reports import correctness as report
-    from rewardsteer.reports.tables import print_table
 
     sampled, greedy = load_scored(scores)
     other = None
@@ -154,6 +158,14 @@ def correctness_command(
     write_json(out / "settings.json", config.model_dump(mode="json"))
     for name, svg in report.plots(metrics).items():
         write_text(out / f"{name}.svg", svg)
+    _show_correctness(metrics)
+    say(f"written to {out}")
+
+
+def _show_correctness(metrics: dict[str, Any]) -> None:
+    from rewardsteer.reports import correctness as report
+    from rewardsteer.reports.tables import print_table
+
     for title, columns, rows in (
         ("right above wrong", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
         ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
@@ -173,7 +185,6 @@ def correctness_command(
         ):
             if figures[count]:
                 typer.echo(f"{name}: {figures[count]} solutions {what}", err=True)
-    say(f"written to {out}")
 
 
 @app.command("answers", cls=Command)

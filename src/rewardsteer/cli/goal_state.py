@@ -46,27 +46,15 @@ def goal_state_command(
     import shutil
 
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.store import load_manifest
-    from rewardsteer.errors import ConfigError, DataError, OutputError
+    from rewardsteer.errors import OutputError
     from rewardsteer.goals.config import GoalConfig
     from rewardsteer.models.checkpoint import GOAL_STATES
 
     config = load_config(GoalConfig, {}, settings or [])
     written = read_template(template)
-    if sum(source is not None for source in (data, add, import_npy)) != 1:
-        raise ConfigError("Give one of --data, --add and --import-npy: where the goal comes from.")
-    single = config.kind in ("mean", "contrast") and not config.by_subset
-    if export_npy is not None and not single:
-        raise ConfigError(
-            "The .npy form holds one vector; --export-npy needs kind=mean or kind=contrast, and no "
-            "by_subset."
-        )
     folder = out or reward_model
     check_reward_model(reward_model)
-    if data is not None:
-        load_manifest(data)
-    if import_npy is not None and not import_npy.is_file():
-        raise DataError(f"The file {import_npy} cannot be read: there is none.")
+    _check_sources(config, data, add, import_npy, export_npy)
     check_writable(folder / GOAL_STATES, export_npy)
     loading(reward_model)
 
@@ -98,6 +86,28 @@ def goal_state_command(
             f"→ {place}",
             err=True,
         )
+
+
+def _check_sources(
+    config: "GoalConfig", data: Path | None, add: str | None, import_npy: Path | None,
+    export_npy: Path | None,
+) -> None:
+    """Refuse, before anything is loaded, what gives no goal or cannot be written."""
+    from rewardsteer.data.store import load_manifest
+    from rewardsteer.errors import ConfigError, DataError
+
+    if sum(source is not None for source in (data, add, import_npy)) != 1:
+        raise ConfigError("Give one of --data, --add and --import-npy: where the goal comes from.")
+    single = config.kind in ("mean", "contrast") and not config.by_subset
+    if export_npy is not None and not single:
+        raise ConfigError(
+            "The .npy form holds one vector; --export-npy needs kind=mean or kind=contrast, and no "
+            "by_subset."
+        )
+    if data is not None:
+        load_manifest(data)
+    if import_npy is not None and not import_npy.is_file():
+        raise DataError(f"The file {import_npy} cannot be read: there is none.")
 
 
 def _names(config: "GoalConfig", data: Path | None) -> set[str]:

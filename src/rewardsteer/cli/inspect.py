@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.cli.decoding_options import decoding_options
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.starting import (
     check_model,
@@ -49,15 +50,6 @@ MethodName = Annotated[
     str,
     typer.Option(help=f"Decoding method whose guidance is shown: {', '.join(METHODS.names())}."),
 ]
-Weight = Annotated[float, typer.Option(help="Weight of the rewards.")]
-Temperature = Annotated[float, typer.Option(help="Of policy and guided distribution.")]
-TopK = Annotated[
-    int,
-    typer.Option(help="Candidates that a method asks a scalar reward model about; tokens drawn "
-                      "from."),
-]
-MaxNewTokens = Annotated[int, typer.Option(help="Longest generated completion.")]
-Seed = Annotated[int, typer.Option(help="Of generated completions.")]
 Goal = Annotated[
     str | None,
     typer.Option(
@@ -74,11 +66,13 @@ Alternatives = Annotated[int, typer.Option(min=1, help="Tokens a column.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 
+@decoding_options(
+    "weight", "temperature", "top_k", "max_new_tokens", "seed", temperature="1", top_k="10"
+)
 def inspect_command(
-    model: Model, reward_model: RewardModel, output: Output = Path("inspections.jsonl"),
+    *, model: Model, reward_model: RewardModel, output: Output = Path("inspections.jsonl"),
     prompt: Prompt = None, completion: Completion = None, input_: Input = None, limit: Limit = 8,
-    method: MethodName = "none", weight: Weight = 1.0, temperature: Temperature = 1.0,
-    top_k: TopK = 10, max_new_tokens: MaxNewTokens = 64, seed: Seed = 0, goal: Goal = None,
+    method: MethodName = "none", settings: dict[str, Any], goal: Goal = None,
     goal_name: GoalName = None, filter_: Signal = None, threshold: Threshold = 0.0,
     start: Start = 5, alternatives: Alternatives = 6, device: Device = "auto", dtype: Dtype = None,
     overwrite: Overwrite = False, template: TemplateOption = None,
@@ -93,8 +87,7 @@ def inspect_command(
     if output.is_dir() or (output.exists() and not overwrite):
         raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
     config = load_config(DecodingConfig, {
-        "method": method, "weight": weight, "temperature": temperature, "top_k": top_k,
-        "max_new_tokens": max_new_tokens, "seed": seed, "n": 1, "batch_size": 1,
+        "method": method, "temperature": 1.0, "top_k": 10, "n": 1, "batch_size": 1, **settings,
     })
     rows = _rows(prompt, completion, input_, limit)
     _check_signal(filter_)
@@ -114,13 +107,13 @@ def inspect_command(
     scorer = Scorer.load(reward_model, template=read_template(template), **place)
     show_template(scorer.template, str(reward_model))
     state = find_goal(scorer, reward_model, goal, goal_name)
-    settings = {
-        "policy": model, "reward_model": str(reward_model), "weight": weight,
-        "temperature": temperature, "top_k": top_k, "seed": seed,
+    described = {
+        "policy": model, "reward_model": str(reward_model), "weight": config.weight,
+        "temperature": settings.get("temperature", 1.0), "top_k": config.top_k, "seed": config.seed,
         "reward_fingerprint": scorer.fingerprint, "goal": state and state.describe(),
         "versions": library_versions(),
     }
-    found = _inspect(place, scorer, config, rows, state, rule, alternatives, settings)
+    found = _inspect(place, scorer, config, rows, state, rule, alternatives, described)
     _write(output, found)
 
 

@@ -95,15 +95,8 @@ def serve_command(
         reward_device=reward_device, reward_dtype=reward_dtype, vllm_option=vllm_option,
         base_url=base_url, tokenizer=tokenizer, key_env=key_env, no_policy=True,
     )
-    written, in_front = read_template(template), "url" in choice.options
-    if in_front and choice.source is None:
-        raise ConfigError(
-            "A server in front of another one writes prompts itself: pass --tokenizer, the "
-            "policy's folder or hub name."
-        )
-    if model is None and reward_model is None and not in_front:
-        raise ConfigError("Expected a policy, a reward model or both; pass --model or "
-                          "--reward-model.")
+    written = read_template(template)
+    _check_models(choice, model, reward_model)
     limits = load_config(ServingConfig, {}, limit or [])
     if method is not None:
         METHODS.check(method)
@@ -141,6 +134,20 @@ def serve_command(
         settings=settings, reward=(reward_device or device, reward_dtype),
     )
     run(Service(models, limits), place, host=host, key=key)
+
+
+def _check_models(choice: EngineChoice, model: str | None, reward_model: Path | None) -> None:
+    """Raise `ConfigError` where nothing can be served."""
+    from rewardsteer.errors import ConfigError
+
+    if "url" in choice.options and choice.source is None:
+        raise ConfigError(
+            "A server in front of another one writes prompts itself: pass --tokenizer, the "
+            "policy's folder or hub name."
+        )
+    if model is None and reward_model is None and "url" not in choice.options:
+        raise ConfigError("Expected a policy, a reward model or both; pass --model or "
+                          "--reward-model.")
 
 
 def _load(

@@ -54,6 +54,8 @@ METHODS = _Methods(
     },
 )
 
+# What OpenAI's field ``best_of`` stands for.
+BEST_OF = "best_of_n"
 # Settings of how strongly rewards act token by token, for methods that add them to logits.
 CONTROLS = ("weight_schedule", "weight_end", "target_kl", "max_kl")
 # Methods that take no reward model, told without importing what takes seconds.

@@ -13,17 +13,7 @@ from torch import Tensor
 from transformers import MinPLogitsWarper, TopPLogitsWarper
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.errors import ConfigError
 from rewardsteer.kernels.precision import exact
-
-
-def require_draws(method: str, config: DecodingConfig) -> None:
-    """Raise `ConfigError` where a method would draw the same response again and again."""
-    if config.n > 1 and config.mode == "greedy":
-        raise ConfigError(
-            f"The method {method!r} draws n = {config.n} responses, but greedy decoding gives the "
-            "same one each time; use mode 'sample' or n = 1."
-        )
 
 
 def row_generator(seed: int, request_id: str, sample: int) -> random.Random:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import CONTROLS, unused
+from rewardsteer.decoding.methods import BEST_OF, CONTROLS, unused
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
 from rewardsteer.serving.models import ServedModels
@@ -82,7 +82,7 @@ def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None,
     if method in served.methods or not count.isdecimal():
         return served.name, {"method": method}
     return served.name, {
-        "method": "best_of_n" if head == "best_of" else head, "n": min(int(count), 2**31 - 1)
+        "method": BEST_OF if head == "best_of" else head, "n": min(int(count), 2**31 - 1)
     }
 
 
@@ -113,11 +113,11 @@ def _check(request: GenerationFields, config: DecodingConfig, served: ServedMode
                 f"{wrong}.", name,
             )
     served.check_candidates(config)
-    if config.method != "best_of_n" and (request.best_of or 1) > 1:
-        raise bad_request("best_of is for the method 'best_of_n'.", "best_of")
-    if config.method == "best_of_n" and (request.n or 1) > 1:
-        raise bad_request("The method 'best_of_n' gives one response; use best_of for how many are "
-                          "drawn.", "n")
+    if config.method != BEST_OF and (request.best_of or 1) > 1:
+        raise bad_request(f"best_of is for the method {BEST_OF!r}.", "best_of")
+    if config.method == BEST_OF and (request.n or 1) > 1:
+        raise bad_request(f"The method {BEST_OF!r} gives one response; use best_of for how many "
+                          "are drawn.", "n")
 
 
 def check_meaning(request: GenerationFields, config: DecodingConfig, served: ServedModels) -> None:

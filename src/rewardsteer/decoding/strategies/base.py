@@ -33,6 +33,7 @@ class Strategy:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
+        draws_several: ``n`` samples of a prompt, which must differ.
         asks_log_probabilities: whether it looks at `Sample.log_probability`.
         is_best_of_n: whether it keeps the sample of the highest reward among ``n`` independent
             ones of the policy.
@@ -40,6 +41,7 @@ class Strategy:
     Raises:
         MismatchError: no reward model, or one that does not fit; no goal state, or one of another
             reward model.
+        ConfigError: several samples, but greedy.
     """
 
     asks = "nothing"
@@ -51,19 +53,23 @@ class Strategy:
     several_models = False
     abilities: frozenset[str] = frozenset({"extend"})
     stands_in = False
+    draws_several = False
     asks_log_probabilities = False
     is_best_of_n = False
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
-        self.name, self.scorer, self.config = config.method, scorer, config
+        self.name, self.config = config.method, config
+        self.scorer: Any = None if self.needs == "none" else scorer
         if self.needs != "none":
             check_scorer(self.name, type(self), scorer)
         self.goal = require_goal(self.name, goal, scorer) if self.wants_goal else None
+        if self.draws_several:
+            self.require_draws()
 
     @property
     def samples(self) -> int:
-        """Most samples of one prompt."""
-        return 1
+        """Most samples of one prompt at a time."""
+        return self.config.n if self.draws_several else 1
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

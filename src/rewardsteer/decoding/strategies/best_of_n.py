@@ -1,33 +1,19 @@
 """Best of n: draw n responses, keep the one with the highest reward."""
 
 from asyncio import gather
-from typing import Any
 
-from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 
 
 class BestOfN(Strategy):
-    """argmax of r(x, y) over ``n`` samples of the policy; the first of equals.
-
-    Raises:
-        ConfigError: several samples, but greedy.
-    """
+    """argmax of r(x, y) over ``n`` samples of the policy; the first of equals."""
 
     abilities = frozenset()
     is_best_of_n = True
     stands_in = True
-
-    def __init__(self, scorer: Any, config: DecodingConfig) -> None:
-        super().__init__(scorer, config)
-        self.require_draws()
-
-    @property
-    def samples(self) -> int:
-        """Of one prompt."""
-        return self.config.n
+    draws_several = True
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

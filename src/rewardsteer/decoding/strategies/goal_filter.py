@@ -29,6 +29,7 @@ class GoalFilter(Strategy):
     """
 
     wants_goal = True
+    draws_several = True
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         super().__init__(scorer, config, goal)
@@ -38,13 +39,7 @@ class GoalFilter(Strategy):
                 f"The goal {self.goal.name!r} is of kind 'nearest', which depends on the prompt; "
                 f"the method {self.name!r} needs one of kind mean, contrast or clusters."
             )
-        self.require_draws()
         self._calibration = load_rule(config, scorer)
-
-    @property
-    def samples(self) -> int:
-        """Of one prompt."""
-        return self.config.n
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

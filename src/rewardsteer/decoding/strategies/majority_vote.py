@@ -2,9 +2,7 @@
 Adaptive-Consistency."""
 
 from asyncio import gather
-from typing import Any
 
-from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
@@ -13,20 +11,11 @@ from rewardsteer.decoding.strategies.votes import Vote, final_answer
 
 class MajorityVote(Strategy):
     """The first of up to ``n`` samples with the most frequent final answer; ``vote_stop`` ends the
-    drawing, see `rewardsteer.decoding.strategies.votes`. A reward model that is given is not read.
-
-    Raises:
-        ConfigError: several samples, but greedy.
-    """
+    drawing, see `rewardsteer.decoding.strategies.votes`. A reward model is not used."""
 
     needs = "none"
     abilities = frozenset()
-
-    def __init__(self, scorer: Any, config: DecodingConfig) -> None:
-        super().__init__(None, config)
-        self.require_draws()
-
-    samples = property(lambda self: self.config.n, doc="Most of one prompt.")
+    draws_several = True
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

@@ -4,9 +4,7 @@
 import math
 from asyncio import gather
 from collections.abc import Sequence
-from typing import Any
 
-from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
@@ -20,22 +18,10 @@ class SpeculativeRejection(Strategy):
 
     The published algorithm decides when the memory is full. Memory is what the responses hold, so
     here that is a number of tokens a prompt, and what is dropped does not depend on the machine or
-    on other prompts.
-
-    Raises:
-        ConfigError: several samples, but greedy.
-    """
+    on other prompts."""
 
     needs = "scalar"
-
-    def __init__(self, scorer: Any, config: DecodingConfig) -> None:
-        super().__init__(scorer, config)
-        self.require_draws()
-
-    @property
-    def samples(self) -> int:
-        """Of one prompt."""
-        return self.config.n
+    draws_several = True
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

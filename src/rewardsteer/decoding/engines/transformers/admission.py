@@ -1,7 +1,8 @@
 """Which waiting samples are decoded next: in order, within rows, caches and methods at a time."""
 
+import asyncio
 from collections import deque
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 
 from rewardsteer.decoding.engines.token_sample import TokenSample
@@ -103,6 +104,37 @@ class Admission:
         self._calm += 1
         if self._calm >= _CALM and self._places < self.bounds.places:
             self._places, self._calm = min(2 * self._places, self.bounds.places), 0
+
+
+class Waiters:
+    """Those who wait for the engine's next step, or for room in it."""
+
+    def __init__(self) -> None:
+        self._turns: list[asyncio.Future[None]] = []
+        self._roomy = asyncio.Event()
+
+    async def room(self, full: Callable[[], bool]) -> None:
+        """Return once it is not full."""
+        while full():
+            self._roomy.clear()
+            await self._roomy.wait()
+
+    async def turn(self, *, stepping: bool) -> None:
+        """Return after the next step, at once where there is none."""
+        if not stepping:
+            await asyncio.sleep(0)
+            return
+        self._turns.append(asyncio.get_running_loop().create_future())
+        await self._turns[-1]
+
+    def tell(self, *, full: bool) -> None:
+        """A step is over."""
+        turns, self._turns = self._turns, []
+        for waiting in turns:
+            if not waiting.done():
+                waiting.set_result(None)
+        if not full:
+            self._roomy.set()
 
 
 def entries(busy: int, places: int) -> int:

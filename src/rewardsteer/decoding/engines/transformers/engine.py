@@ -1,7 +1,6 @@
 """The transformers engine: one batch a guide, driven by whoever waits for its samples."""
 
 import asyncio
-import copy
 import logging
 import random
 from dataclasses import replace
@@ -14,20 +13,18 @@ from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
-from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds
+from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds, Waiters
 from rewardsteer.decoding.engines.transformers.batch import Batch
-from rewardsteer.decoding.engines.transformers.side_by_side import side_by_side
+from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
-from rewardsteer.decoding.guides.session import open_session
-from rewardsteer.decoding.guides.weights import RowWeights, Weight
+from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oom
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.running import settle
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.prefix_reader import PrefixReader
 
 logger = logging.getLogger(__name__)
 
@@ -63,24 +60,15 @@ class TransformersEngine(Engine):
         self._weights: dict[int, tuple[DecodingConfig, Weight]] = {}
         self._batches: dict[int, Batch] = {}
         self._pump: asyncio.Task[None] | None = None
-        self._roomy = asyncio.Event()
-        self._turns: list[asyncio.Future[None]] = []
+        self._waiters = Waiters()
 
     @classmethod
     def open(
         cls, source: str, tokenizer: Any, config: DecodingConfig, *, policy: Any = None,
         dtype: str | None = None, **options: Any,
     ) -> "TransformersEngine":
-        """The engine of a run.
-
-        Args:
-            source: the policy's folder or hub name.
-            tokenizer: the policy's.
-            config: ``batch_size`` is the number of rows decoded together.
-            policy: the policy where it is loaded already.
-            dtype: of the weights, by torch's name; None: as saved.
-            options: see `rewardsteer.decoding.policy.load_policy`.
-        """
+        """The engine of a run, whose policy is loaded from a folder or hub name unless it is given;
+        further options are those of `rewardsteer.decoding.policy.load_policy`."""
         kind = None if dtype is None else getattr(torch, dtype)
         policy = policy or load_policy(source, dtype=kind, **options)
         return cls(policy, tokenizer, Bounds(places=config.batch_size))
@@ -127,17 +115,14 @@ class TransformersEngine(Engine):
 
     async def room(self) -> None:
         """Return once there are more places than samples that grow or wait."""
-        while self.waiting + self.busy >= self._admission.bounds.places:
-            self._roomy.clear()
-            await self._roomy.wait()
+        await self._waiters.room(self._is_full)
 
     async def turn(self) -> None:
         """Return after the next step, at once where there is none."""
-        if self._pump is None or self._pump.done():
-            await asyncio.sleep(0)
-            return
-        self._turns.append(asyncio.get_running_loop().create_future())
-        await self._turns[-1]
+        await self._waiters.turn(stepping=self._pump is not None and not self._pump.done())
+
+    def _is_full(self) -> bool:
+        return self.waiting + self.busy >= self._admission.bounds.places
 
     async def close(self) -> None:
         """Abort what runs."""
@@ -165,7 +150,8 @@ class TransformersEngine(Engine):
     def grow(self, sample: TokenSample) -> None:
         """A sample asks for tokens."""
         self.activity.note()
-        if not self._has_row(sample):
+        batch = self._batches.get(id(sample.guide))
+        if batch is None or not batch.has(sample):
             self._admission.put(sample)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
@@ -185,10 +171,6 @@ class TransformersEngine(Engine):
         if batch is not None:
             batch.charge([sample])
 
-    def _has_row(self, sample: TokenSample) -> bool:
-        batch = self._batches.get(id(sample.guide))
-        return batch is not None and batch.has(sample)
-
     # --- steps ----------------------------------------------------------------------------------
 
     async def _run(self) -> None:
@@ -202,7 +184,7 @@ class TransformersEngine(Engine):
                     break
                 for key in turns:
                     await self._step(key, entering.get(key, []))
-                self._tell_turn()
+                self._waiters.tell(full=self._is_full())
         except Exception as error:
             self._fail_all(error)
         finally:
@@ -225,7 +207,7 @@ class TransformersEngine(Engine):
             return
         try:
             if batch is None:
-                batch = self._batches[key] = self._open(entering[0].guide)
+                batch = self._batches[key] = open_batch(self.policy, entering[0].guide)
             stopped = batch.read(entering)
             if stopped:
                 self._tell(stopped)
@@ -243,18 +225,6 @@ class TransformersEngine(Engine):
             self._part(key, [*samples, *entering], error)
         if batch is not None and not batch.samples:
             self._batches.pop(key, None)
-
-    def _open(self, guide: LogitsGuide) -> Batch:
-        weights = RowWeights()
-        own = copy.copy(guide)
-        own.weight = weights
-        # A reward model on the policy's own weights reads with it.
-        shared = getattr(guide.scorer, "open_policy", None)
-        if shared is not None:
-            reader = shared()
-            return Batch(reader, open_session(own), weights)
-        session = open_session(own)
-        return Batch(side_by_side(PrefixReader(self.policy), session, own.scorer), session, weights)
 
     def _part(self, key: int, samples: list[TokenSample], error: Exception) -> None:
         """A step of several rows failed. What the batch holds cannot be trusted any more: its rows
@@ -275,14 +245,14 @@ class TransformersEngine(Engine):
         if self.on_failure is None:
             self._admission.put_back(growing)
             raise error
-        self._note(error)
+        self.on_failure(error)
         for sample in growing:
             self._alone(sample)
 
     def _alone(self, sample: TokenSample) -> None:
         """A step of one row; what fails here is its own trouble."""
         try:
-            batch = self._open(sample.guide)
+            batch = open_batch(self.policy, sample.guide)
             batch.read([sample])
             batch.draw()
             batch.charge([sample])
@@ -302,9 +272,6 @@ class TransformersEngine(Engine):
                 f"{sample.config.top_k}), or shorten the prompt"
             ))
         )
-        self._note(error)
-
-    def _note(self, error: Exception) -> None:
         if self.on_failure is not None:
             self.on_failure(error)
 
@@ -323,17 +290,9 @@ class TransformersEngine(Engine):
             sample.error = EngineError(error)
         self._tell([*waiting, *running])
 
-    def _tell_turn(self) -> None:
-        turns, self._turns = self._turns, []
-        for waiting in turns:
-            if not waiting.done():
-                waiting.set_result(None)
-        if self.waiting + self.busy < self._admission.bounds.places:
-            self._roomy.set()
-
     def _drop_idle(self) -> None:
         """With the last sample that asks, caches go; those that stopped for now are held."""
         for key, batch in list(self._batches.items()):
             if all(sample.over for sample in batch.samples):
                 del self._batches[key]
-        self._tell_turn()
+        self._waiters.tell(full=self._is_full())

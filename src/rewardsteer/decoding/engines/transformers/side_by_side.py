@@ -6,6 +6,7 @@ threads sharing one product: at batch 1 a product waits for memory on one core, 
 do, and at larger ones threads wait for each other at its end. What is computed does not change.
 """
 
+import copy
 import functools
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -14,7 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardsteer.decoding.guides.session import VocabularySession
+from rewardsteer.decoding.engines.transformers.batch import Batch
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.session import VocabularySession, open_session
+from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.models.compatibility import members
 from rewardsteer.models.prefix_reader import PrefixReader
 
@@ -24,6 +28,18 @@ _LEAST = 32 * 2**20
 # Threads are whole, so models of unlike sizes finish at different times; beyond this ratio to an
 # even end, one after the other on all threads is faster.
 _UNEVEN = 1.1
+
+
+def open_batch(policy: Any, guide: LogitsGuide) -> Batch:
+    """A batch for the rows of a guide, on the policy and the guide's reward models."""
+    weights, own = RowWeights(), copy.copy(guide)
+    own.weight = weights
+    # A reward model on the policy's own weights reads with it.
+    shared = getattr(guide.scorer, "open_policy", None)
+    reader, session = None if shared is None else shared(), open_session(own)
+    if reader is None:
+        reader = side_by_side(PrefixReader(policy), session, own.scorer)
+    return Batch(reader, session, weights)
 
 
 def side_by_side(reader: PrefixReader, session: Any, scorer: Any) -> Any:
