@@ -298,7 +298,7 @@ class ScriptedSample:
         elif self.length >= self.engine.longest:
             self.finish_reason = "length"
 
-    def fork(self, index, draws):
+    def fork(self, index, rng):
         return ScriptedSample(self.engine, index, self.token_ids, self.turn)
 
     def abort(self):
@@ -401,7 +401,7 @@ def test_samples_add_up_log_probabilities():
     config = DecodingConfig(top_k=5, temperature=0.7, max_new_tokens=9)
     engine = TransformersEngine(policy, tokenizer)
     asked = [
-        engine.start(Encoded(str(i), ids), 0, config, draws=random.Random(i % len(prompts)),
+        engine.start(Encoded(str(i), ids), 0, config, rng=random.Random(i % len(prompts)),
                      log_probabilities=i < len(prompts))
         for i, ids in enumerate([*prompts, prompts[0]])
     ]

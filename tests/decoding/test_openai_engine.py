@@ -190,7 +190,7 @@ def test_settings_reach_the_server(scorer):
 
 async def _grown(engine, *steps):
     sample = engine.start(Encoded("r", TOKENIZER.encode("a b")), 0, DecodingConfig(
-        max_new_tokens=40), draws=random.Random(1), log_probabilities=True, top=1)
+        max_new_tokens=40), rng=random.Random(1), log_probabilities=True, top=1)
     states = []
     for tokens, stop in steps:
         await sample.extend(tokens, stop=stop)
@@ -224,7 +224,7 @@ def test_text_is_told_while_it_grows():
     async def told(engine):
         pieces = []
         sample = engine.start(Encoded("r", TOKENIZER.encode("a")), 0, DecodingConfig(
-            max_new_tokens=30, min_tokens=10), draws=random.Random(4))
+            max_new_tokens=30, min_tokens=10), rng=random.Random(4))
         sample.listen(pieces.append)
         await sample.extend()
         await engine.close()
@@ -241,7 +241,7 @@ def test_text_is_told_while_it_grows():
 def test_forks_draw_apart_and_revised_ones_go_on():
     async def forked(engine):
         sample = engine.start(Encoded("r", TOKENIZER.encode("a")), 0, DecodingConfig(
-            max_new_tokens=40, ignore_eos=True), draws=random.Random(4))
+            max_new_tokens=40, ignore_eos=True), rng=random.Random(4))
         await sample.extend(6)
         forks = [sample.fork(n, random.Random(n)) for n in range(2)]
         await asyncio.gather(*(fork.extend(6) for fork in forks))

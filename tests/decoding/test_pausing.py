@@ -43,7 +43,7 @@ class Stage:
     def start(self, text, seed=0):
         return self.engine.start(
             Encoded(text, self.tokenizer.encode(text)), 0, self.config,
-            draws=random.Random(f"{seed}/{text}"), guide=self.guide,
+            rng=random.Random(f"{seed}/{text}"), guide=self.guide,
         )
 
     def play(self, program):

@@ -178,7 +178,7 @@ def test_rows_record_what_they_ask_for():
     config = DecodingConfig(max_new_tokens=4, temperature=0.5, presence_penalty=1.0, top_k=5)
     engine = TableEngine(lambda prefix: LOGITS.tolist(), 3)
     rows = [
-        engine.start(prompt, 0, config, draws=random.Random(number), top=top,
+        engine.start(prompt, 0, config, rng=random.Random(number), top=top,
                      log_probabilities=number == 2)
         for number, (prompt, top) in enumerate(zip(toy_prompts(3), (None, 0, 3), strict=True))
     ]

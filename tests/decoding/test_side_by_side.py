@@ -7,7 +7,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.transformers import side_by_side
-from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.guides.session import VocabularySession
@@ -40,13 +40,13 @@ def any_size(monkeypatch):
 @pytest.fixture
 def reading(monkeypatch):
     """Where and on how many threads the reward model reads."""
-    seen, real = [], VocabularySession.read
+    seen, real = [], VocabularySession.prefetch
 
     def read(self, *prefixes):
         seen.append((threading.current_thread().name, torch.get_num_threads()))
         real(self, *prefixes)
 
-    monkeypatch.setattr(VocabularySession, "read", read)
+    monkeypatch.setattr(VocabularySession, "prefetch", read)
     return seen
 
 
@@ -142,7 +142,7 @@ def test_an_error_of_the_policy_waits_for_the_reward_model(folders, any_size):  
 
 
 def reader_of(policy, tokenizer, guide):
-    return type(open_batch(policy, guide)._reader).__name__
+    return type(TransformersEngine(policy, tokenizer)._open(guide)._reader).__name__
 
 
 class TestInTurn:

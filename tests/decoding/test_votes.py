@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import beta
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.strategies.dropping import crossings, watcher
+from rewardsteer.decoding.strategies.early_rejection import crossings, rejection_rule
 from rewardsteer.decoding.strategies.votes import majority_stands, window_agrees, winner
 from rewardsteer.goals.calibration import PositionCalibration, Range
 
@@ -38,7 +38,7 @@ def test_the_winner_is_the_first_with_the_majoritys_answer(answers, chosen):
 
 def drop_at(values, calibration=None, **settings):
     """First token at which a rule drops; the length where it does not."""
-    watch = watcher(DecodingConfig(**settings), calibration)
+    watch = rejection_rule(DecodingConfig(**settings), calibration)
     return next((i for i, value in enumerate(values) if watch(value)), len(values))
 
 
@@ -76,4 +76,4 @@ def test_probabilities_depend_on_the_position():
 
 
 def test_without_a_rule_nothing_is_watched():
-    assert watcher(DecodingConfig(drop_rule="none"), None) is None
+    assert rejection_rule(DecodingConfig(drop_rule="none"), None) is None

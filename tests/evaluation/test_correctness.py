@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import average_precision_score, roc_auc_score
 
-from rewardsteer.decoding.strategies.dropping import crossings
+from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.evaluation.correctness import filtering, ranking, votes
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.probability import calibrate

@@ -90,7 +90,7 @@ class DecodingConfig(Config):
             ``n`` times so many tokens together: after so many tokens each, and again when those
             that are left have grown to as much.
         drop_rule: how ``goal_filter`` drops responses, see
-            `rewardsteer.decoding.strategies.dropping`.
+            `rewardsteer.decoding.strategies.early_rejection`.
         drop_threshold: a similarity, or a probability for the rule ``probability``.
         drop_start: tokens at the beginning that never drop a response.
         drop_patience: tokens in a row below the threshold, for the rule ``patience``.

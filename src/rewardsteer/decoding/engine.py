@@ -1,6 +1,6 @@
 """What decoding asks of whatever runs a policy: several engines, one interface.
 
-    sample = engine.start(prompt, index, config, draws=rng)
+    sample = engine.start(prompt, index, config, rng=rng)
     await sample.extend(32)
     await sample.extend(stop=Stop(text="\\n"))
     sample.abort()
@@ -80,7 +80,7 @@ class Sample:
         prompt: that it responds to.
         index: which of the samples of its prompt this is.
         config: how it is drawn, and its greatest length.
-        draws: its own random numbers.
+        rng: its own random numbers.
         log_probabilities: whether `log_probability` is wanted.
         top: how many of the likeliest tokens `logprobs` names; None: it is not wanted.
         origin: the sample that it was forked from.
@@ -98,11 +98,11 @@ class Sample:
 
     def __init__(
         self, engine: Any, prompt: Encoded, index: int, config: DecodingConfig, *,
-        draws: random.Random, log_probabilities: bool = False, top: int | None = None,
+        rng: random.Random, log_probabilities: bool = False, top: int | None = None,
         origin: "Sample | None" = None,
     ) -> None:
         self.engine, self.prompt, self.index, self.config = engine, prompt, index, config
-        self.draws, self.top, self.origin = draws, top, origin
+        self.rng, self.top, self.origin = rng, top, origin
         self.token_ids: list[int] = []
         self.finish_reason: FinishReason | None = None
         self.stop_reason: int | str | None = None
@@ -160,7 +160,7 @@ class Sample:
         self._detokenizer = None
         del self.logprobs[len(self.token_ids) :]
 
-    def fork(self, index: int, draws: random.Random) -> "Sample":
+    def fork(self, index: int, rng: random.Random) -> "Sample":
         """Another sample that goes on from here, with draws of its own."""
         raise NotImplementedError
 
@@ -259,7 +259,7 @@ class Engine:
         return self._texts[token]
 
     def start(
-        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> Sample:
         """A sample without any token yet; see `Sample`. The guide acts on its next-token scores;

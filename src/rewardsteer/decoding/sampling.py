@@ -25,7 +25,7 @@ def row_generator(seed: int, request_id: str, sample: int) -> random.Random:
     return random.Random(f"{seed}/{sample}/{request_id}")
 
 
-def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig) -> list[int]:
+def pick(scores: Tensor, rngs: Sequence[random.Random], config: DecodingConfig) -> list[int]:
     """Next tokens ``[B]``; scores ``[B, V]`` are unnormalised log-probabilities.
 
     Sampling divides by the temperature, keeps the tokens that ``min_p``, ``top_k`` and ``top_p``
@@ -44,7 +44,7 @@ def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig)
     if config.top_p < 1:
         scores = TopPLogitsWarper(config.top_p)(no_ids, scores)
     cumulative = exact(scores.softmax(dim=-1)).cumsum(dim=-1)
-    uniform = torch.tensor([draw.random() for draw in draws], dtype=torch.float64)
+    uniform = torch.tensor([rng.random() for rng in rngs], dtype=torch.float64)
     # Scaled by the sum, which rounding leaves a little off 1, so that no draw falls behind the end.
     targets = uniform.to(cumulative.device)[:, None] * cumulative[:, -1:]
     places = torch.searchsorted(cumulative, targets, right=True)
@@ -54,7 +54,7 @@ def pick(scores: Tensor, draws: Sequence[random.Random], config: DecodingConfig)
 
 
 def pick_each(
-    scores: Tensor, draws: Sequence[random.Random], configs: Sequence[DecodingConfig]
+    scores: Tensor, rngs: Sequence[random.Random], configs: Sequence[DecodingConfig]
 ) -> list[int]:
     """`pick` with settings for each row; rows of equal settings are picked together."""
     alike: dict[tuple[str | float, ...], list[int]] = {}
@@ -63,10 +63,10 @@ def pick_each(
         rest = () if greedy else (config.temperature, config.min_p, config.top_k, config.top_p)
         alike.setdefault((config.mode, *rest), []).append(row)
     if len(alike) == 1:
-        return pick(scores, draws, configs[0])
+        return pick(scores, rngs, configs[0])
     tokens = [0] * len(configs)
     for rows in alike.values():
-        picked = pick(scores[rows], [draws[row] for row in rows], configs[rows[0]])
+        picked = pick(scores[rows], [rngs[row] for row in rows], configs[rows[0]])
         for row, token in zip(rows, picked, strict=True):
             tokens[row] = token
     return tokens

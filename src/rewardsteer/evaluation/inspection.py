@@ -15,7 +15,7 @@ from torch import Tensor
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.strategies.dropping import crossings
+from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
 from rewardsteer.evaluation.divergence import Replay, distances

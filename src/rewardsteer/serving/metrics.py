@@ -41,16 +41,16 @@ class Metrics:
         """A client hung up before his answer was ready."""
         self._left.inc()
 
-    def watch(self, worker: "Worker", texts: "TextStage") -> None:
+    def observe(self, worker: "Worker", texts: "TextStage") -> None:
         """Tell of a worker and the stage before it whatever they say when asked."""
-        self.registry.register(_Watch(worker, texts))
+        self.registry.register(_Observer(worker, texts))
 
     def text(self) -> bytes:
         """In Prometheus' form."""
         return generate_latest(self.registry)
 
 
-class _Watch(Collector):
+class _Observer(Collector):
     """Asks a worker whenever somebody asks for the figures."""
 
     def __init__(self, worker: "Worker", texts: "TextStage") -> None:

@@ -37,7 +37,7 @@ class Service:
         self.worker = Worker(served.engine, served.scorer, limits)
         # An idle server reads as many texts as it could take rows, however many come at once.
         self.texts = TextStage(limits.places + limits.queue)
-        self.metrics.watch(self.worker, self.texts)
+        self.metrics.observe(self.worker, self.texts)
 
     def start(self) -> None:
         """Begin to work; called in the loop that will wait for events."""

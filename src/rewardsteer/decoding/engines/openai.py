@@ -110,12 +110,12 @@ class OpenAIEngine(Engine):
         return same_tokens(self.tokenizer, scorer)
 
     def start(
-        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> OpenAISample:
         """A sample without any token."""
         return OpenAISample(
-            self, prompt, index, config, draws=draws, log_probabilities=log_probabilities, top=top
+            self, prompt, index, config, rng=rng, log_probabilities=log_probabilities, top=top
         )
 
     async def room(self) -> None:
@@ -156,7 +156,7 @@ class OpenAIEngine(Engine):
     ) -> AsyncGenerator[Any, None]:
         """Ask for so many tokens of a sample, with a seed from its own draws."""
         extra = self._fields(sample.config) | {
-            "max_tokens": wanted, "seed": sample.draws.getrandbits(63),
+            "max_tokens": wanted, "seed": sample.rng.getrandbits(63),
         }
         ban = min(wanted, sample.config.min_tokens - sample.length)
         if ban > 0:

@@ -65,10 +65,10 @@ class OpenAISample(Sample):
         super().revise(token_ids, finish_reason)
         self._count = 0
 
-    def fork(self, index: int, draws: random.Random) -> "OpenAISample":
+    def fork(self, index: int, rng: random.Random) -> "OpenAISample":
         """Another sample that goes on from here."""
         other = OpenAISample(
-            self.engine, self.prompt, index, self.config, draws=draws, top=self.top, origin=self
+            self.engine, self.prompt, index, self.config, rng=rng, top=self.top, origin=self
         )
         self._copied_to(other)
         other.written, other._count = self.written, self._count

@@ -51,11 +51,11 @@ class TokenSample(Sample):
 
     def __init__(
         self, engine: SampleEngine, prompt: Encoded, index: int, config: DecodingConfig, *,
-        draws: random.Random, guide: LogitsGuide, weight: Weight, log_probabilities: bool = False,
+        rng: random.Random, guide: LogitsGuide, weight: Weight, log_probabilities: bool = False,
         top: int | None = None, origin: Sample | None = None,
     ) -> None:
         super().__init__(
-            engine, prompt, index, config, draws=draws, log_probabilities=log_probabilities,
+            engine, prompt, index, config, rng=rng, log_probabilities=log_probabilities,
             top=top, origin=origin,
         )
         self.name, self.prompt_ids = prompt.id, prompt.token_ids
@@ -93,10 +93,10 @@ class TokenSample(Sample):
         super().revise(token_ids, finish_reason)
         self.revised = True
 
-    def fork(self, index: int, draws: random.Random) -> "TokenSample":
+    def fork(self, index: int, rng: random.Random) -> "TokenSample":
         """Another sample that goes on from here."""
         other = TokenSample(
-            self.engine, self.prompt, index, self.config, draws=draws, guide=self.guide,
+            self.engine, self.prompt, index, self.config, rng=rng, guide=self.guide,
             weight=self.weight, top=self.top, origin=self,
         )
         self._copied_to(other)

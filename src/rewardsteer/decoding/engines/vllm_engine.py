@@ -122,12 +122,12 @@ class VllmEngine(Engine):
             scorer.reward_model.to(choose_device(self._devices[1] or built_for()))
 
     def start(
-        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> TokenSample:
         """A sample without any token."""
         return TokenSample(
-            self, prompt, index, config, draws=draws, guide=guide or self._plain,
+            self, prompt, index, config, rng=rng, guide=guide or self._plain,
             weight=Weight(config), log_probabilities=log_probabilities, top=top,
         )
 
@@ -220,7 +220,7 @@ def _parameters(sample: TokenSample, name: str) -> Any:
         repetition_penalty=config.repetition_penalty,
         presence_penalty=config.presence_penalty, frequency_penalty=config.frequency_penalty,
         logit_bias=dict(config.logit_bias) or None, min_tokens=max(0, config.min_tokens - done),
-        seed=None if greedy else sample.draws.getrandbits(63),
+        seed=None if greedy else sample.rng.getrandbits(63),
         max_tokens=sample.limit - done, detokenize=bool(stops),
         stop=stops, include_stop_str_in_output=True, ignore_eos=config.ignore_eos,
         stop_token_ids=sorted(sample.ending), logprobs=wanted,

@@ -42,7 +42,7 @@ class Prefix:
         self.failed.setdefault(row, error)
 
 
-class Reads(NamedTuple):
+class RewardUsage(NamedTuple):
     """What one row cost the reward model; see `rewardsteer.records.Cost`."""
 
     calls: int = 0

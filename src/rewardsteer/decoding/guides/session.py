@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.guides.prefix import Prefix, Reads, finite
+from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, finite
 from rewardsteer.models.compatibility import members
 
 
@@ -33,9 +33,9 @@ class GuideSession:
         """Keep, reorder or repeat rows; -1 makes place for a new one, first seen at step 0. What
         is kept of each row means nothing there until then."""
 
-    def reads(self, row: int) -> Reads:
+    def usage(self, row: int) -> RewardUsage:
         """What was read at this place so far; a row's cost is what was added since it came."""
-        return Reads()
+        return RewardUsage()
 
 
 class _Asking(GuideSession):
@@ -54,10 +54,10 @@ class _Asking(GuideSession):
         self._cache.select(rows)
         self._calls = [0 if row < 0 else self._calls[row] for row in rows]
 
-    def reads(self, row: int) -> Reads:
+    def usage(self, row: int) -> RewardUsage:
         if not self._calls:
-            return Reads()
-        return Reads(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
+            return RewardUsage()
+        return RewardUsage(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
 
 
 class VocabularySession(_Asking):
@@ -66,18 +66,18 @@ class VocabularySession(_Asking):
 
     def __init__(self, guide: LogitsGuide) -> None:
         super().__init__(guide)
-        self._ahead: Tensor | None = None
+        self._prefetched: Tensor | None = None
 
-    def read(self, prefix_ids: Tensor, attention_mask: Tensor) -> None:
-        """Read prefixes ``[B, T]``; the next `scores` is about them."""
-        self._ahead = self._scorer.next_token(prefix_ids, attention_mask, self._cache)
+    def prefetch(self, prefix_ids: Tensor, attention_mask: Tensor) -> None:
+        """Run the reward model on prefixes ``[B, T]``; the next `scores` is about them."""
+        self._prefetched = self._scorer.next_token(prefix_ids, attention_mask, self._cache)
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
         """Guided scores ``[B, V]``; the two vocabularies may be padded to different sizes."""
-        if self._ahead is None:
-            self.read(prefix.ids, prefix.mask)
-        assert self._ahead is not None
-        rewards, self._ahead = self._ahead[:, : self._scorer.vocabulary_size], None
+        if self._prefetched is None:
+            self.prefetch(prefix.ids, prefix.mask)
+        assert self._prefetched is not None
+        rewards, self._prefetched = self._prefetched[:, : self._scorer.vocabulary_size], None
         rewards = finite(rewards, prefix)
         self._count(len(logits))
         rewards, known = fitted(self._guide, rewards.to(logits.device), logits.shape[1])

@@ -7,7 +7,7 @@ from typing import Any
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome, Sample
 from rewardsteer.decoding.strategies.base import Strategy
-from rewardsteer.decoding.strategies.dropping import load_rule, watcher
+from rewardsteer.decoding.strategies.early_rejection import load_rule, rejection_rule
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.decoding.strategies.votes import Vote, final_answer
 from rewardsteer.errors import MismatchError
@@ -18,9 +18,9 @@ class GoalFilter(Strategy):
     is the first sample with the majority's final answer among those that are left.
 
     Where all n samples are dropped all are kept (published): they go on from where they were, and
-    all vote. Rules of dropping: `rewardsteer.decoding.strategies.dropping`; of voting, with which
-    drawing ends: `rewardsteer.decoding.strategies.votes`. With the rule ``none`` the reward model
-    reads nothing, and what is left is plain voting, ESC or adaptive consistency.
+    all vote. Rules of dropping: `rewardsteer.decoding.strategies.early_rejection`; of voting, with
+    which drawing ends: `rewardsteer.decoding.strategies.votes`. With the rule ``none`` the reward
+    model is not run, and what is left is plain voting, ESC or adaptive consistency.
 
     Raises:
         MismatchError: a goal that depends on the prompt; a calibration of another reward model.
@@ -67,7 +67,7 @@ class GoalFilter(Strategy):
         """Write a sample, looking at every token; whether it is kept. Tokens that an engine has
         written beyond the one that drops it stay: it may have to go on."""
         assert self.goal is not None, "required above"
-        drops = watcher(self.config, self._calibration)
+        drops = rejection_rule(self.config, self._calibration)
         if drops is None:
             await sample.extend()
             return True

@@ -38,26 +38,26 @@ class PromptEngine:
         self._guide, self._first, self._watch = guide, first, watch
         self._log_probabilities, self._top = log_probabilities, top
         self.samples: list[Sample] = []
-        self._draws: dict[int, random.Random] = {}
+        self._rngs: dict[int, random.Random] = {}
         self.stride = engine.stride
 
     def start(self, index: int) -> Sample:
         """A sample without any token; its draws are the index's own."""
         return self._keep(self._engine.start(
-            self._prompt, index, self._config, draws=self._draws_of(index), guide=self._guide,
+            self._prompt, index, self._config, rng=self._rng_of(index), guide=self._guide,
             log_probabilities=self._log_probabilities, top=self._top,
         ))
 
     def fork(self, sample: Sample, index: int) -> Sample:
         """Another sample that goes on from a sample's tokens, with the draws of this index."""
-        return self._keep(sample.fork(index, self._draws_of(index)))
+        return self._keep(sample.fork(index, self._rng_of(index)))
 
-    def _draws_of(self, index: int) -> random.Random:
-        if index not in self._draws:
-            self._draws[index] = row_generator(
+    def _rng_of(self, index: int) -> random.Random:
+        if index not in self._rngs:
+            self._rngs[index] = row_generator(
                 self._config.seed, self._prompt.id, self._first + index
             )
-        return self._draws[index]
+        return self._rngs[index]
 
     def _keep(self, sample: Sample) -> Sample:
         self.samples.append(sample)

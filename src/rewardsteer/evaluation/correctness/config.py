@@ -25,7 +25,7 @@ class CorrectnessConfig(Config):
         windows: of early-stopping self-consistency.
         adaptive: probabilities at which adaptive consistency stops.
         orders: random orders of the samples over which the stopping rules are averaged.
-        draws: random subsets of the samples for votes of k of n.
+        rng: random subsets of the samples for votes of k of n.
         cost: of a token that the reward model reads, in generated tokens.
         resamples: of the bootstrap, over questions.
         seed: of the split, the orders and the bootstrap.

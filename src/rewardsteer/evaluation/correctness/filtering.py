@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from scipy.stats import binom
 
-from rewardsteer.decoding.strategies.dropping import crossings
+from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.scored import Question, token_values
 from rewardsteer.evaluation.statistics import paired_difference

@@ -75,19 +75,19 @@ class Admission:
         Args:
             working: those that are being decoded.
         """
-        entering: list[TokenSample] = []
+        admitted: list[TokenSample] = []
         guides = {id(sample.guide) for sample in working}
         tokens = sum(_longest(sample) for sample in working)
-        for _ in range(entries(len(working), self._places)):
+        for _ in range(free_slots(len(working), self._places)):
             if not self._waiting:
                 break
             sample = self._waiting[0]
             tokens += _longest(sample)
             guides.add(id(sample.guide))
-            if (working or entering) and not self._fits(tokens, len(guides)):
+            if (working or admitted) and not self._fits(tokens, len(guides)):
                 break
-            entering.append(self._waiting.popleft())
-        return entering
+            admitted.append(self._waiting.popleft())
+        return admitted
 
     def _fits(self, tokens: int, guides: int) -> bool:
         bounds = self.bounds
@@ -137,7 +137,7 @@ class Waiters:
             self._roomy.set()
 
 
-def entries(busy: int, places: int) -> int:
+def free_slots(busy: int, places: int) -> int:
     """How many new rows may enter now: none while too few places are free to be worth a pass."""
     free = places - busy
     return free if free >= max(1, places // _FREE_SHARE) or not busy else 0

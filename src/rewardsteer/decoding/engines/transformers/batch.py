@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.engines.token_sample import TokenSample
-from rewardsteer.decoding.guides.prefix import Prefix, Reads, check_numbers
+from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, check_numbers
 from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
@@ -36,11 +36,11 @@ from rewardsteer.records import Cost
 
 
 @dataclass
-class _Seat:
+class _Slot:
     """A row, and what the counters of its place said when its cost was last told."""
 
     sample: TokenSample
-    reads: Reads = field(default_factory=Reads)
+    usage: RewardUsage = field(default_factory=RewardUsage)
     forwards: int = 0
     tokens: int = 0
     seconds: float = 0.0
@@ -62,7 +62,7 @@ class Batch:
 
     def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
         self._reader, self._session, self._weights = reader, session, weights
-        self._seats: list[_Seat | None] = []
+        self._slots: list[_Slot | None] = []
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
         self._prefix: Prefix | None = None
         self._logits = self._scores = torch.empty(0, 0)
@@ -72,11 +72,11 @@ class Batch:
     @property
     def samples(self) -> list[TokenSample]:
         """Those that have a row."""
-        return [seat.sample for seat in self._seats if seat is not None]
+        return [slot.sample for slot in self._slots if slot is not None]
 
     def has(self, sample: TokenSample) -> bool:
         """Whether a sample has a row."""
-        return any(seat is not None and seat.sample is sample for seat in self._seats)
+        return any(slot is not None and slot.sample is sample for slot in self._slots)
 
     @property
     def growing(self) -> int:
@@ -84,14 +84,14 @@ class Batch:
         return sum(sample.growing for sample in self.samples)
 
     @torch.no_grad()
-    def read(self, entering: Sequence[TokenSample]) -> list[TokenSample]:
+    def read(self, admitted: Sequence[TokenSample]) -> list[TokenSample]:
         """Let samples enter, and read what is new of all rows; those that stop before their next
         token. Rows that ask for none are taken out, and what was read of them is held.
 
         Some row must ask. After an exception the batch is of no use.
         """
         began = time.perf_counter()
-        self._arrange(entering)
+        self._arrange(admitted)
         rows = self.samples
         for sample in rows:
             sample.revised = False
@@ -155,7 +155,7 @@ class Batch:
         some = [rows[place] for place in active]
         configs = [sample.config for sample in some]
         scores = penalized(scores, some, configs, some[0].engine.stop_ids)
-        picked = pick_each(scores, [sample.draws for sample in some], configs)
+        picked = pick_each(scores, [sample.rng for sample in some], configs)
         for place, token in zip(active, picked, strict=True):
             tokens[place] = token
         self._record(rows, active, tokens)
@@ -187,8 +187,8 @@ class Batch:
     ) -> None:
         """Bring the prefixes up to date after the active rows got a token each."""
         drawn = set(active)
-        for place, seat in enumerate(one for one in self._seats if one is not None):
-            seat.drawn += place in drawn
+        for place, slot in enumerate(one for one in self._slots if one is not None):
+            slot.drawn += place in drawn
         if len(active) == len(rows):
             self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
             self._mask = torch.cat([self._mask, torch.ones_like(self._mask[:, :1])], dim=1)
@@ -196,83 +196,83 @@ class Batch:
             self._stale = True
 
     def _share(self, seconds: float) -> None:
-        seats = [seat for seat in self._seats if seat is not None]
-        for seat in seats:
-            seat.seconds += seconds / len(seats)
+        slots = [slot for slot in self._slots if slot is not None]
+        for slot in slots:
+            slot.seconds += seconds / len(slots)
 
     def hold(self, sample: TokenSample) -> Any:
         """What the policy has read of a row; None where nothing was, or the reader cannot tell."""
         hold = getattr(self._reader, "hold", None)
-        place = next((place for place, seat in enumerate(self._seats)
-                      if seat is not None and seat.sample is sample), None)
+        place = next((place for place, slot in enumerate(self._slots)
+                      if slot is not None and slot.sample is sample), None)
         return None if hold is None or place is None else hold(place)
 
     def charge(self, samples: Sequence[TokenSample]) -> None:
         """Tell samples what they have cost since this was last done."""
         wanted = {id(sample) for sample in samples}
-        for place, seat in enumerate(self._seats):
-            if seat is not None and id(seat.sample) in wanted:
-                seat.sample.cost += self._cost(place, seat)
+        for place, slot in enumerate(self._slots):
+            if slot is not None and id(slot.sample) in wanted:
+                slot.sample.cost += self._cost(place, slot)
 
-    def _cost(self, place: int, seat: _Seat) -> Cost:
+    def _cost(self, place: int, slot: _Slot) -> Cost:
         if not self._reader.forwards:
             return Cost()
-        reads = self._session.reads(place)
+        usage = self._session.usage(place)
         forwards, tokens = self._reader.forwards[place], self._reader.tokens[place]
         cost = Cost(
-            new_tokens=len(seat.sample.token_ids) - seat.length,
-            lm_calls=seat.drawn, lm_forwards=forwards - seat.forwards,
-            lm_tokens=tokens - seat.tokens, rm_calls=reads.calls - seat.reads.calls,
-            rm_forwards=reads.forwards - seat.reads.forwards,
-            rm_tokens=reads.tokens - seat.reads.tokens, seconds=seat.seconds,
+            new_tokens=len(slot.sample.token_ids) - slot.length,
+            lm_calls=slot.drawn, lm_forwards=forwards - slot.forwards,
+            lm_tokens=tokens - slot.tokens, rm_calls=usage.calls - slot.usage.calls,
+            rm_forwards=usage.forwards - slot.usage.forwards,
+            rm_tokens=usage.tokens - slot.usage.tokens, seconds=slot.seconds,
         )
-        seat.reads, seat.forwards, seat.tokens = reads, forwards, tokens
-        seat.seconds, seat.drawn, seat.length = 0.0, 0, len(seat.sample.token_ids)
+        slot.usage, slot.forwards, slot.tokens = usage, forwards, tokens
+        slot.seconds, slot.drawn, slot.length = 0.0, 0, len(slot.sample.token_ids)
         return cost
 
-    def _arrange(self, entering: Sequence[TokenSample]) -> None:
+    def _arrange(self, admitted: Sequence[TokenSample]) -> None:
         """Take out the rows that ask for nothing; let others enter."""
         self._stale |= any(sample.revised for sample in self.samples)
-        for place, seat in enumerate(self._seats):
-            if seat is not None and not seat.sample.growing:
-                if not seat.sample.over and seat.sample.held is None:
-                    seat.sample.held = self.hold(seat.sample)
-                self._seats[place] = None
-        if entering or None in self._seats:
-            self._change_places(entering)
+        for place, slot in enumerate(self._slots):
+            if slot is not None and not slot.sample.growing:
+                if not slot.sample.over and slot.sample.held is None:
+                    slot.sample.held = self.hold(slot.sample)
+                self._slots[place] = None
+        if admitted or None in self._slots:
+            self._change_places(admitted)
         elif self._stale:
             self._ids, self._mask = self._prefixes()
         self._stale = False
 
-    def _change_places(self, entering: Sequence[TokenSample]) -> None:
+    def _change_places(self, admitted: Sequence[TokenSample]) -> None:
         """Rows that enter take the places of those that left, or come last. A place for which there
         is none goes to the last row: to move that one costs less than to close up."""
         coming = deque(
-            (EMPTY_ROW, _Seat(sample, length=len(sample.token_ids))) for sample in entering
+            (EMPTY_ROW, _Slot(sample, length=len(sample.token_ids))) for sample in admitted
         )
-        before = list(enumerate(self._seats))
-        after: list[tuple[int, _Seat]] = []
+        before = list(enumerate(self._slots))
+        after: list[tuple[int, _Slot]] = []
         while len(after) < len(before):
-            place, seat = before[len(after)]
-            if seat is None:
-                place, seat = coming.popleft() if coming else before.pop()
-            if seat is not None:
-                after.append((place, seat))
+            place, slot = before[len(after)]
+            if slot is None:
+                place, slot = coming.popleft() if coming else before.pop()
+            if slot is not None:
+                after.append((place, slot))
         after += coming
-        if self._seats:
+        if self._slots:
             places = [place for place, _ in after]
             self._reader.select(places)
             self._session.select(places)
-            for place, (origin, seat) in enumerate(after):
+            for place, (origin, slot) in enumerate(after):
                 if origin == EMPTY_ROW:
-                    seat.reads = self._session.reads(place)
-        self._seats = [seat for _, seat in after]
-        held = {place: seat.sample.held for place, (_, seat) in enumerate(after)
-                if seat.sample.held is not None}
+                    slot.usage = self._session.usage(place)
+        self._slots = [slot for _, slot in after]
+        held = {place: slot.sample.held for place, (_, slot) in enumerate(after)
+                if slot.sample.held is not None}
         if held:
             self._reader.restore(held, places=len(after))
-            for _, seat in after:
-                seat.sample.held = None
+            for _, slot in after:
+                slot.sample.held = None
         self._ids, self._mask = self._prefixes()
 
     def _prefixes(self) -> tuple[Tensor, Tensor]:

@@ -95,12 +95,12 @@ class TransformersEngine(Engine):
         check_token_ids(config, self.vocabulary_size)
 
     def start(
-        self, prompt: Encoded, index: int, config: DecodingConfig, *, draws: random.Random,
+        self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
     ) -> TokenSample:
         """A sample without any token."""
         return TokenSample(
-            self, prompt, index, config, draws=draws, guide=guide or self._plain,
+            self, prompt, index, config, rng=rng, guide=guide or self._plain,
             weight=self._weight_of(config), log_probabilities=log_probabilities, top=top,
         )
 
@@ -145,8 +145,6 @@ class TransformersEngine(Engine):
         """Guides at work, with their caches."""
         return len(self._batches)
 
-    # --- what samples ask -----------------------------------------------------------------------
-
     def grow(self, sample: TokenSample) -> None:
         """A sample asks for tokens."""
         self.activity.note()
@@ -171,44 +169,42 @@ class TransformersEngine(Engine):
         if batch is not None:
             batch.charge([sample])
 
-    # --- steps ----------------------------------------------------------------------------------
-
     async def _run(self) -> None:
         """Take steps for as long as some sample asks for tokens."""
         try:
             while True:
                 await settle(lambda: self.activity.count)
-                entering = self._entering()
-                turns = list(dict.fromkeys([*self._batches, *entering]))
-                if not entering and not self.busy:
+                admitted = self._admitted()
+                turns = list(dict.fromkeys([*self._batches, *admitted]))
+                if not admitted and not self.busy:
                     break
                 for key in turns:
-                    await self._step(key, entering.get(key, []))
+                    await self._step(key, admitted.get(key, []))
                 self._waiters.tell(full=self._is_full())
         except Exception as error:
             self._fail_all(error)
         finally:
             self._drop_idle()
 
-    def _entering(self) -> dict[int, list[TokenSample]]:
-        entering: dict[int, list[TokenSample]] = {}
+    def _admitted(self) -> dict[int, list[TokenSample]]:
+        admitted: dict[int, list[TokenSample]] = {}
         working = [
             sample for batch in self._batches.values() for sample in batch.samples
             if sample.growing
         ]
         for sample in self._admission.take(working):
-            entering.setdefault(id(sample.guide), []).append(sample)
-        return entering
+            admitted.setdefault(id(sample.guide), []).append(sample)
+        return admitted
 
-    async def _step(self, key: int, entering: list[TokenSample]) -> None:
+    async def _step(self, key: int, admitted: list[TokenSample]) -> None:
         """One token for the rows of a guide."""
         batch = self._batches.get(key)
-        if not entering and (batch is None or not batch.growing):
+        if not admitted and (batch is None or not batch.growing):
             return
         try:
             if batch is None:
-                batch = self._batches[key] = open_batch(self.policy, entering[0].guide)
-            stopped = batch.read(entering)
+                batch = self._batches[key] = self._open(admitted[0].guide)
+            stopped = batch.read(admitted)
             if stopped:
                 self._tell(stopped)
                 # Those that may go on do so within this step.
@@ -222,9 +218,12 @@ class TransformersEngine(Engine):
             samples = [] if batch is None else batch.samples
             if batch is not None:
                 batch.charge(samples)
-            self._part(key, [*samples, *entering], error)
+            self._part(key, [*samples, *admitted], error)
         if batch is not None and not batch.samples:
             self._batches.pop(key, None)
+
+    def _open(self, guide: LogitsGuide) -> Batch:
+        return open_batch(self.policy, guide)
 
     def _part(self, key: int, samples: list[TokenSample], error: Exception) -> None:
         """A step of several rows failed. What the batch holds cannot be trusted any more: its rows
@@ -252,7 +251,7 @@ class TransformersEngine(Engine):
     def _alone(self, sample: TokenSample) -> None:
         """A step of one row; what fails here is its own trouble."""
         try:
-            batch = open_batch(self.policy, sample.guide)
+            batch = self._open(sample.guide)
             batch.read([sample])
             batch.draw()
             batch.charge([sample])

@@ -114,7 +114,7 @@ class _Pair:
 
     def _read(self, prefix_ids: Tensor, attention_mask: Tensor) -> None:
         torch.set_num_threads(self._theirs)
-        self._session.read(prefix_ids, attention_mask)
+        self._session.prefetch(prefix_ids, attention_mask)
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat the policy's rows."""

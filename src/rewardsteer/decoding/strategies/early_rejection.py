@@ -43,7 +43,7 @@ def load_rule(config: DecodingConfig, scorer: Any) -> PositionCalibration | None
     return found
 
 
-def watcher(
+def rejection_rule(
     config: DecodingConfig, calibration: PositionCalibration | None
 ) -> Callable[[float], bool] | None:
     """A rule at work on one response: told every token's similarity, it says when to drop it.
@@ -57,10 +57,10 @@ def watcher(
     """
     if config.drop_rule == "none":
         return None
-    return _Watcher(config, calibration if config.drop_rule == "probability" else None)
+    return _RejectionRule(config, calibration if config.drop_rule == "probability" else None)
 
 
-class _Watcher:
+class _RejectionRule:
     def __init__(self, config: DecodingConfig, calibration: PositionCalibration | None) -> None:
         self._config, self._calibration = config, calibration
         self._patience = config.drop_patience if config.drop_rule == "patience" else 1
