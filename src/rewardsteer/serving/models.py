@@ -27,7 +27,7 @@ from rewardsteer.decoding.methods import (
     is_guide,
     wants_goal,
 )
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError
 from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.checkpoint import GOAL_STATES
@@ -237,11 +237,3 @@ def goals_of(folder: Path, scorer: Any) -> dict[str, GoalState]:
     for goal in goals.values():
         check_goal(goal, scorer)
     return goals
-
-
-def goal_named(goals: Mapping[str, GoalState], name: str) -> GoalState:
-    """A goal state; raises `DataError` naming those that there are."""
-    if name not in goals:
-        known = ", ".join(sorted(goals)) or "none"
-        raise DataError(f"There is no goal state {name!r}; this server has: {known}.")
-    return goals[name]

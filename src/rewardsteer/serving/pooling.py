@@ -55,26 +55,17 @@ async def pool(service: Service, request: TextsRequest, http: Request) -> Poolin
 
 async def score_pairs(service: Service, request: PairsRequest, http: Request) -> PoolingReply:
     """Rewards of prompts with completions; their sigmoids on request."""
-    _check(service, request.model)
-    prompts, completions = request.pairs
-    check_count(service, len(completions), "text_2")
-    job = await job_of(service, http, prompts, completions)
-    values = [one.reward for one in await score(service, job, http)]
-    if request.use_activation:
-        values = [_sigmoid(value) for value in values]
+    job, values = await _pair_rewards(service, request, http, *request.pairs, "text_2")
     data = [ScoreData(index=index, score=value) for index, value in enumerate(values)]
     return PoolingReply(**_head(service, "score"), data=data, usage=usage_of(job))
 
 
 async def rerank(service: Service, request: RerankRequest, http: Request) -> RerankReply:
     """Documents as completions of the query, highest reward first."""
-    _check(service, request.model)
     texts = [one if isinstance(one, str) else one.text for one in request.documents]
-    check_count(service, len(texts), "documents")
-    job = await job_of(service, http, [request.query] * len(texts), texts)
-    values = [one.reward for one in await score(service, job, http)]
-    if request.use_activation:
-        values = [_sigmoid(value) for value in values]
+    job, values = await _pair_rewards(
+        service, request, http, [request.query] * len(texts), texts, "documents"
+    )
     order = sorted(range(len(values)), key=lambda index: -values[index])
     results = [
         Ranked(
@@ -84,6 +75,17 @@ async def rerank(service: Service, request: RerankRequest, http: Request) -> Rer
         for index in order[: request.top_n or None]
     ]
     return RerankReply(**_head(service, "rerank"), results=results, usage=usage_of(job))
+
+
+async def _pair_rewards(
+    service: Service, request: PairsRequest | RerankRequest, http: Request, prompts: list[str],
+    completions: list[str], param: str,
+) -> tuple[RewardJob, list[float]]:
+    _check(service, request.model)
+    check_count(service, len(completions), param)
+    job = await job_of(service, http, prompts, completions)
+    values = [one.reward for one in await score(service, job, http)]
+    return job, [_sigmoid(value) for value in values] if request.use_activation else values
 
 
 async def _rewards(

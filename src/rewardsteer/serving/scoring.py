@@ -4,13 +4,12 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
-from rewardsteer.errors import DataError
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.records import Message, Prompt
+from rewardsteer.records import Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.generation import texts_of
 from rewardsteer.serving.handles import RequestHandle
-from rewardsteer.serving.models import ServedModels, goal_named
+from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.replies import RemoteRewardReply, RewardData, RewardsReply, RewardUsage
 from rewardsteer.serving.reward_schema import RemoteRewardRequest, RewardsRequest
 from rewardsteer.serving.rewards import Reward, RewardJob
@@ -102,10 +101,10 @@ def usage_of(job: RewardJob) -> RewardUsage:
 
 
 def _goal(served: ServedModels, name: str) -> GoalState:
-    try:
-        return goal_named(served.goals, name)
-    except DataError as error:
-        raise bad_request(str(error), "goal") from error
+    if name not in served.goals:
+        known = ", ".join(sorted(served.goals)) or "none"
+        raise bad_request(f"There is no goal state {name!r}; this server has: {known}.", "goal")
+    return served.goals[name]
 
 
 def check_count(service: Service, count: int, param: str) -> None:
@@ -116,13 +115,9 @@ def check_count(service: Service, count: int, param: str) -> None:
 
 
 def _prompt(prompt: str | list[ChatMessage]) -> Prompt:
-    return prompt if isinstance(prompt, str) else _conversation(prompt)
-
-
-def _conversation(messages: list[ChatMessage]) -> list[Message]:
-    if not messages:
+    if not isinstance(prompt, str) and not prompt:
         raise bad_request("A conversation must have a message.", "prompts")
-    return [one.turn for one in messages]
+    return prompt if isinstance(prompt, str) else [one.turn for one in prompt]
 
 
 def _answer(completion: str | list[ChatMessage]) -> str:
