@@ -44,7 +44,7 @@ class PairCollator:
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
-        stands aside."""
+        is a dummy."""
         aside = not rows
         if aside:
             rows = [self._stand_in()]

@@ -42,12 +42,12 @@ class DataConfig(Config):
         blend: how the training rows of several sources are put together. ``concatenate`` takes all,
             in random order; ``weighted`` takes all, drawn by the sources' weights while they last,
             so ``train_rows`` cuts by weight; ``first_exhausted`` draws by weight and stops when a
-            source runs dry; ``all_exhausted`` begins such a source anew until each was used up.
+            source runs dry; ``all_exhausted`` restarts such a source until each was used up.
             None: ``concatenate``, or ``weighted`` where the weights differ. Test rows are
             concatenated always.
         template: how prompts and responses are written.
         max_length: longest prompt + response in tokens; longer rows are dropped and counted.
-        prefix_start: response prefixes are looked at from the token after this many on (the
+        prefix_start: response prefixes are used from the token after this many on (the
             published 10: the 11th token).
         prefix_count: prefixes drawn per response; None takes all.
         test_fraction: share of prompts held out when a source has no test split.

@@ -70,7 +70,7 @@ def prepare(
 
 
 def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
-    """Write shards to ``held/data``; returns what to say of them."""
+    """Write shards to ``held/data``; returns the manifest."""
     dropped: Counter[str] = Counter()
     notes: list[str] = []
     spool = Spool(held / "rows")
@@ -152,7 +152,7 @@ def _read(
                 place = source.path or source.hub or "its published place"
                 raise DataError(
                     f"The source {source.name} gave no comparisons from {place}"
-                    f"{_told(reading.dropped)}."
+                    f"{_listed(reading.dropped)}."
                 )
             spool.parts[number, split] = range(begin, len(spool))
         read += sum(reading.dropped.values())
@@ -225,12 +225,12 @@ def _nothing_left(split: str, dropped: Counter[str], advice: str) -> str:
         remedy = f"raise max_length ({advice.removeprefix('; ')})"
     elif dropped["with chosen equal to rejected"]:
         remedy = "give pairs whose responses differ"
-    return f"Nothing is left for the {split} split after dropping rows{_told(dropped)}; {remedy}."
+    return f"Nothing is left for the {split} split after dropping rows{_listed(dropped)}; {remedy}."
 
 
-def _told(dropped: Counter[str]) -> str:
-    told = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-    return f" ({told})" if told else ""
+def _listed(dropped: Counter[str]) -> str:
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+    return f" ({counts})" if counts else ""
 
 
 def _name_shards(folder: Path, shards: list[Shard]) -> None:

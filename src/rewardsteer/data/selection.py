@@ -163,7 +163,7 @@ def interleave(
         lengths: rows of each source.
         weights: their shares; a source without rows has weight 0.
         rule: ``first_exhausted`` stops when a source has no more rows; ``all_exhausted`` begins
-            such a source anew until each was used up; ``weighted`` goes on with the others.
+            such a source again until each was used up; ``weighted`` goes on with the others.
         rng: of the draws.
     """
     blocks: list[np.ndarray] = []

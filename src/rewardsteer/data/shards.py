@@ -1,4 +1,4 @@
-"""Tokenizing in parallel: each worker reads rows of the spool and writes shards of the three sets.
+"""Tokenizing in parallel: each worker takes rows of the spool and writes shards of the three sets.
 
 A shard holds a fixed stretch of a split's order, so what is written does not depend on how many
 processes work, and none holds more than a few hundred rows.

@@ -12,8 +12,8 @@ Large sets lie in several files, ``full-00000-of-00012.parquet`` and so on.
 
 A partial row lists the lengths i of the response prefixes y₁..i to look at, in tokens:
 ``chosen_lengths`` for the chosen response alone (maximum constraint), ``pair_lengths`` for prefixes
-that both responses have (PARGS). One row a response, not one a prefix: a causal model reads every
-prefix in one pass.
+that both responses have (PARGS). One row per response, not per prefix: one forward pass of a causal
+model covers every prefix.
 """
 
 from pathlib import Path
@@ -42,7 +42,7 @@ class Manifest(Config):
         repeated: rows that a blend wrote once more, ``read + repeated`` being the rows of a set and
             all that were dropped.
         dropped: ``{reason: rows}`` over both splits.
-        notes: what whoever made it was told.
+        notes: remarks printed when it was made.
         config: the resolved settings that made it.
         template: the response template, as plain values.
         template_hash: of the template and, under ``chat``, the tokenizer's chat template; "" in

@@ -32,8 +32,8 @@ def brier(probabilities: Sequence[float], labels: Sequence[int]) -> float:
     Raises:
         DataError: see `reliability_bins`.
     """
-    values, truth = _checked(probabilities, labels)
-    return float(((values - truth) ** 2).mean()) if len(values) else float("nan")
+    values, outcomes = _checked(probabilities, labels)
+    return float(((values - outcomes) ** 2).mean()) if len(values) else float("nan")
 
 
 def reliability_bins(
@@ -53,7 +53,7 @@ def reliability_bins(
     Raises:
         DataError: different numbers of both, or a probability that is none.
     """
-    values, truth = _checked(probabilities, labels)
+    values, outcomes = _checked(probabilities, labels)
     # scikit-learn's calibration_curve leaves empty bins out and gives no counts.
     place = np.minimum((values * bins).astype(int), bins - 1)
     figures: list[dict[str, float]] = []
@@ -64,13 +64,13 @@ def reliability_bins(
         }
         if figure["count"]:
             figure["mean_probability"] = float(values[inside].mean())
-            figure["share"] = float(truth[inside].mean())
+            figure["share"] = float(outcomes[inside].mean())
         figures.append(figure)
     return figures
 
 
 def pair_calibration(margins: Sequence[float] | np.ndarray, *, seed: int = 0) -> dict[str, Any]:
-    """How sure a reward model is of pairs, as sigmoid(reward difference), and how often right.
+    """Calibration of a reward model on pairs: sigmoid(reward difference) against the outcome.
 
     Args:
         margins: reward of the chosen response less that of the rejected one; at least one pair.
@@ -96,13 +96,13 @@ def pair_calibration(margins: Sequence[float] | np.ndarray, *, seed: int = 0) ->
 def _checked(
     probabilities: Sequence[float], labels: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    values, truth = np.asarray(probabilities, dtype=float), np.asarray(labels, dtype=float)
-    if len(values) != len(truth):
+    values, outcomes = np.asarray(probabilities, dtype=float), np.asarray(labels, dtype=float)
+    if len(values) != len(outcomes):
         raise DataError(
             f"Expected one label for each probability, got {len(values)} probabilities and "
-            f"{len(truth)} labels."
+            f"{len(outcomes)} labels."
         )
     wrong = values[~((values >= 0) & (values <= 1))]
     if len(wrong):
         raise DataError(f"Expected probabilities between 0 and 1, got {wrong[0]}.")
-    return values, truth
+    return values, outcomes

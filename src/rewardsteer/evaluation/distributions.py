@@ -1,4 +1,4 @@
-"""What a reward model says, spread out: histograms, and rewards by length. JSON-ready, no torch."""
+"""Distributions of rewards: histograms, and rewards by length. JSON-ready, no torch."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any

@@ -55,7 +55,7 @@ class Entry:
 
 @dataclass
 class Judge:
-    """What is asked of every generation.
+    """How every generation is judged.
 
     Attributes:
         scorer: gives the ``reward``.
@@ -85,8 +85,8 @@ class Run:
         """Generate and judge what is missing in the entry's file; all records, in prompt order.
 
         The metrics of a record are ``reward``, ``surprise`` (−log p(y | x) / |y| under the policy
-        alone, in nats a token) and the judge's own. Its ``extra`` holds ``equivalent_tokens`` and,
-        with a budget, ``draws`` and ``budget_used``.
+        alone, in nats per token) and the judge's own. Its ``extra`` holds ``equivalent_tokens``
+        and, with a budget, ``draws`` and ``budget_used``.
         """
         place = self.out / file_name(entry.label)
         done = read_records(place)

@@ -1,7 +1,7 @@
 """Methods × prompts: generate, judge, and compare with one of them.
 
     OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
-    OUT/judge.jsonl     what a language model said of pairs of responses
+    OUT/judge.jsonl     verdicts of a language model on pairs of responses
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
                         labels of methods that differ by weight alone
 """
@@ -53,8 +53,8 @@ def compare(
         kl_prompts: measure each method's ``kl`` from the policy on its responses to so many
             prompts, at what generating them again alone would cost; 0: do not. Not with a budget,
             since responses that were chosen among several are no draws of the method.
-        announce: is told what begins.
-        progress: is told how many of an entry's prompts are answered and judged.
+        announce: called with what begins.
+        progress: called with an entry's label, its answered and judged prompts, and all of them.
 
     Raises:
         ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.

@@ -45,8 +45,8 @@ def grade(solution: Solution) -> Solution:
     """The solution with a label, from its answers, where it has none and can have one."""
     if solution.is_correct is not None or solution.expected_answer is None:
         return solution
-    right = same_answer(solution.predicted_answer, solution.expected_answer)
-    return solution.model_copy(update={"is_correct": right})
+    correct = same_answer(solution.predicted_answer, solution.expected_answer)
+    return solution.model_copy(update={"is_correct": correct})
 
 
 def agreement(solutions: Iterable[Solution]) -> dict[str, dict[str, Any]]:

@@ -154,9 +154,10 @@ class _Watch:
     ) -> list[Alternative]:
         """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
         known = self._scorer.vocabulary_size
-        if members(self._scorer)[0].gives_next_token:
+        several = members(self._scorer)
+        if several[0].gives_next_token:
             values = self._scorer.next_token(ids, mask, self._cache)[0, :known].cpu().double()
-            if getattr(self._scorer, "autoregressive", False):
+            if len(several) == 1 and several[0].autoregressive:
                 values = values.log_softmax(-1)
             return self._column(values, taken, prefix)
         likely = logits[0, :known].topk(min(self._count, known, logits.shape[1])).indices.tolist()

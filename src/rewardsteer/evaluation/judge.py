@@ -28,14 +28,14 @@ _WORKERS = 8
 
 
 class Judgement(Record):
-    """What a judge said of one pair of responses.
+    """A judge's verdict on one pair of responses.
 
     Attributes:
         id: of the request.
         method, baseline: labels of the two.
         judge: name of the language model.
         baseline_first: whether the baseline's response was response A.
-        answer: the judge's own words.
+        answer: the judge's answer, unchanged.
         verdict: of the method against the baseline; None when the answer holds none.
         refused: why there is no answer: the server refused the question, or sent an error or
             nothing instead of an answer. Such a pair is asked again on resume.

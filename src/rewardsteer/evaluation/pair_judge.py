@@ -49,7 +49,7 @@ class Pair:
 
 
 class PairJudge:
-    """A language model that says which of two responses is better.
+    """A language model that decides which of two responses is better.
 
     Args:
         url: base address of the server, ending in ``/v1``.
@@ -78,7 +78,7 @@ class PairJudge:
         )
 
     def check(self) -> None:
-        """Ask something small, so that a wrong address, key or model's name shows at once.
+        """Ask a short question, so that a wrong address, key or model's name shows at once.
 
         Raises:
             ConfigError: the server cannot be reached, refuses, or does not speak the protocol.

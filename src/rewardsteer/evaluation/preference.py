@@ -1,4 +1,4 @@
-"""How often a reward model ranks held-out comparisons right, how sure it is, what it leans on."""
+"""Accuracy, calibration and length bias of a reward model on held-out comparisons."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -65,10 +65,10 @@ def evaluate_comparisons(
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
         "length_bias": figures, …}``. Accuracies have 95 % Wilson intervals, a tie counts one half.
-        ``too_long`` pairs exceed what the model reads; they are in no figure. ``calibration``
-        asks how often pairs come out as sigmoid(reward difference) says. ``length_bias`` looks at
-        pairs by which response has more tokens. A figure that is not defined is left out.
-        ``histogram`` and ``reward_by_length`` show the rewards themselves, see
+        ``too_long`` pairs exceed the model's maximum length; they are in no figure. ``calibration``
+        compares sigmoid(reward difference) with how often the chosen response is preferred.
+        ``length_bias`` groups pairs by which response has more tokens. A figure that is not defined
+        is left out. ``histogram`` and ``reward_by_length`` show the rewards themselves, see
         `rewardsteer.evaluation.distributions`.
 
     Raises:
@@ -129,7 +129,7 @@ def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
         raise DataError(
             "Expected comparisons to evaluate, got none." if not len(longest) else
             f"All {len(longest)} comparisons are longer than the {limit} tokens that the reward "
-            "model reads."
+            "model takes."
         )
     return kept
 

@@ -66,7 +66,7 @@ def on_ray(
         settings: see `Settings`.
         device: of each actor; ``cuda`` takes one GPU each, ``auto`` too where the cluster has any.
         dtype: float32, bfloat16 or float16; None: as saved.
-        template: how prompts and responses are written; None: as the folder says.
+        template: how prompts and responses are written; None: the folder's own.
         address: of a cluster; None: the one RAY_ADDRESS names, else one on this machine alone.
         actors: how many; None: one a GPU, or one a CPU core where there is none.
 

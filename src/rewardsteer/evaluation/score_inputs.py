@@ -1,6 +1,6 @@
-"""What `rewardsteer score` reads: rows of prompt and completion, or solutions in many layouts.
+"""Inputs of `rewardsteer score`: rows of prompt and completion, or solutions in many layouts.
 
-Solutions are written out once, a row each in our layout, so that scoring reads them like any other
+Solutions are written out once, a row each in our layout, so that they are scored like any other
 file of rows: a shard at a time.
 """
 

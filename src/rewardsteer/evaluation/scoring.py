@@ -21,7 +21,7 @@ class Settings(NamedTuple):
     """How to score.
 
     ``goal`` gives similarities; ``tokens`` writes per-token values too; ``batch_tokens`` is how
-    many tokens are read together, padding included; None: as many as suit the device.
+    many tokens are scored together, padding included; None: as many as suit the device.
     """
 
     goal: Goal | None = None
@@ -53,10 +53,10 @@ def score_rows(
     resume: bool = False, overwrite: bool = False, engine: Engine | None = None,
     announce: Callable[[int, int], None] = lambda done, total: None,
 ) -> Report:
-    """Write every row with what the reward model says of its ``prompt`` and ``completion``.
+    """Write every row with the reward of its ``prompt`` and ``completion``.
 
-    A row that the model cannot read whole is never cut: it keeps ``reward: null`` and says why
-    under ``skipped``.
+    A row longer than the model's maximum is never cut: it has ``reward: null`` and the reason under
+    ``skipped``.
 
     Args:
         scorer: the reward model, a `Scorer` where no engine is given.
@@ -163,7 +163,7 @@ def _obstacle(length: int, response: int, limit: int | None) -> str:
     if response == 0:
         return "the completion holds no token"
     if limit is not None and length > limit:
-        return f"{length} tokens, but the reward model reads at most {limit}"
+        return f"{length} tokens, but the reward model takes at most {limit}"
     return ""
 
 

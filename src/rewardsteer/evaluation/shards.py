@@ -5,7 +5,7 @@
     OUTPUT                         all of them, in order
     OUTPUT.run.json                what made them
 
-Every file appears whole or not at all. A shard's number says which rows it holds, so whatever is
+Every file appears whole or not at all. A shard's number determines its rows, so whatever is
 done twice (after a kill, by a second machine) is the same shard again and no row is there twice.
 """
 
@@ -72,7 +72,7 @@ class Shards:
             raise DataError(
                 f"The scores in {self.output} were begun with other {', '.join(changed)}; resume "
                 "with the same input, reward model, goal and options, or pass --overwrite to begin "
-                "anew."
+                "again."
             )
 
     def missing(self) -> list[int]:
@@ -133,12 +133,12 @@ class Shards:
             except (OSError, ValueError) as error:
                 raise OutputError(
                     f"The shard {place} cannot be read ({error}); delete it if it is there, and "
-                    "pass --resume to make it anew."
+                    "pass --resume to make it again."
                 ) from error
             if len(rows) != self.rows_in(shard):
                 raise OutputError(
                     f"The shard {place} holds {len(rows)} rows, expected {self.rows_in(shard)}; "
-                    "delete it and pass --resume to make it anew."
+                    "delete it and pass --resume to make it again."
                 )
             yield content, rows
 
@@ -162,7 +162,7 @@ class Shards:
         return -(-self.count // self.step)
 
     def place(self, shard: int) -> Path:
-        """Where a shard stands."""
+        """The file of a shard."""
         return self.folder / f"{shard:08d}.jsonl"
 
 
@@ -185,7 +185,7 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     if partial.exists() and not (resume or overwrite):
         raise OutputError(
             f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
-            "--overwrite to begin anew."
+            "--overwrite to start over."
         )
 
 

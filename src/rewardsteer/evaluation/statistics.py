@@ -103,16 +103,16 @@ def weighted_aurocs(
 ) -> np.ndarray:
     """AUROC ``[S]`` under each row of sample weights ``[S, N]``, all from one sort.
 
-    scikit-learn sorts anew for every set of weights, which makes a bootstrap of tens of thousands
+    scikit-learn sorts again for every set of weights, which makes a bootstrap of tens of thousands
     of rows take minutes.
     """
-    values, truth = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float)
+    values, positives = np.asarray(scores, dtype=float), np.asarray(labels, dtype=float)
     order = np.argsort(values, kind="stable")
     starts = np.flatnonzero(np.diff(values[order], prepend=np.nan))  # NaN differs: the first too
     weights = weights[:, order]
-    positive = np.add.reduceat(weights * truth[order], starts, axis=1)
-    negative = np.add.reduceat(weights * (1 - truth[order]), starts, axis=1)
-    # A right row beats the wrong ones below it and half of those it ties with.
+    positive = np.add.reduceat(weights * positives[order], starts, axis=1)
+    negative = np.add.reduceat(weights * (1 - positives[order]), starts, axis=1)
+    # A positive row beats the negative ones below it and half of those it ties with.
     below = np.cumsum(negative, axis=1) - negative / 2
     with np.errstate(invalid="ignore"):
         areas: np.ndarray = (positive * below).sum(1) / (positive.sum(1) * negative.sum(1))

@@ -26,7 +26,7 @@ class TokenLimit:
     logits, and so out of what log-probabilities are normalised over."""
 
     def limit_tokens(self, count: int) -> int:
-        """Keep the logits of the first ``count`` tokens; returns how many layers were told."""
+        """Keep the logits of the first ``count`` tokens; returns how many layers were changed."""
         from vllm.model_executor.layers.logits_processor import LogitsProcessor
 
         model: Any = self.get_model()  # type: ignore[attr-defined]
@@ -42,7 +42,7 @@ class VllmScorer(Scorer):
     Args:
         folder: a reward model with a linear head.
         dtype: float32, bfloat16 or float16; None: as saved.
-        template: how prompts and responses are written; None: as the folder says.
+        template: how prompts and responses are written; None: the folder's own.
         tokens: give the rewards of all prefixes, not of whole completions alone.
         options: engine arguments of vLLM.
 
@@ -60,7 +60,7 @@ class VllmScorer(Scorer):
         card = read_card(folder)
         if card.head.layers != "linear":
             raise ConfigError(
-                f"vLLM knows linear heads alone, but {folder} has one of several layers "
+                f"vLLM supports linear heads alone, but {folder} has one of several layers "
                 f"({card.head.layers}); use --engine transformers."
             )
         self.tokenizer = load_tokenizer(folder)
@@ -94,7 +94,7 @@ class VllmScorer(Scorer):
                     "tokens; use --engine transformers."
                 )
         if next_token and self._limit is not None:
-            self._limit -= 1  # vLLM reads a prompt in order to write at least one token
+            self._limit -= 1  # vLLM generates at least one token after a prompt
 
     @property
     def position_limit(self) -> int | None:

@@ -1,8 +1,8 @@
 """A reward function for TRL's GRPO and RLOO trainers.
 
 TRL takes reward models that are sequence classifiers by itself, but writes prompt and completion
-one after the other as they are and reads the last token. This one writes them with the template of
-training, closes the completion where training did, and takes any head.
+one after the other as they are and takes the reward at the last token. This one writes them
+with the template of training, closes the completion where training did, and takes any head.
 """
 
 from collections.abc import Mapping, Sequence

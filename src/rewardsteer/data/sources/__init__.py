@@ -1,8 +1,9 @@
 """Where comparisons come from, by name.
 
 A source is a function ``load(split, *, path=None, reading=None, **options) ->
-Iterator[Comparison]``; ``reading`` (a `reading.Reading`) says how and counts what is left out. A
-source without a split of that name raises `NoSplitError` and is then split by prompt.
+Iterator[Comparison]``; ``reading`` (a `reading.Reading`) holds the settings and counts what
+is left out. A source without a split of that name raises `NoSplitError` and is then split by
+prompt.
 """
 
 from rewardsteer.registry import Registry

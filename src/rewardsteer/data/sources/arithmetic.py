@@ -1,10 +1,10 @@
 """The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable, no download.
 
 ``7+8+3=`` is answered by ``7+8=5;5+3=8``. Text written by a `FlawedSolver` gets a fixed set of
-facts wrong more often than right, and goes on from the wrong value. A policy trained on such text
+facts wrong more often than not, and continues from the wrong value. A policy trained on such text
 errs *systematically*: lowering its temperature makes these errors more frequent, not rarer, so a
-method that only sharpens the policy gains nothing here. What a reward model knows beyond the policy
-is exactly which facts are wrong.
+method that only sharpens the policy gains nothing here. What a reward model adds to the policy
+is which facts are wrong.
 """
 
 import random
@@ -25,10 +25,11 @@ class ArithmeticConfig(Config):
     """The task and the flaw.
 
     Attributes:
-        operators: which of ``+-*`` occur; with ``*`` a wrong step may still end right.
+        operators: which of ``+-*`` occur; with ``*`` an incorrect step may still lead to the
+            correct answer.
         min_operations: fewest operators in a question.
         max_operations: most operators in a question.
-        flawed_facts: how many of the facts ``a∘b`` (100 an operator) the solver tends to get wrong.
+        flawed_facts: how many of the facts ``a∘b`` (100 per operator) the solver often gets wrong.
         wrong_probability: how often it does; above one half, the wrong answer is the likeliest.
         seed: draws the flawed facts and their wrong answers.
     """
@@ -102,7 +103,7 @@ class FlawedSolver:
         }
 
     def solve(self, question: str, rng: random.Random | None = None) -> str:
-        """A worked solution; with ``rng``, flawed facts are drawn wrong or right."""
+        """A worked solution; with ``rng``, flawed facts are drawn correct or incorrect."""
         value, operations = parse(question)
         steps = []
         for operator, operand in operations:
@@ -139,16 +140,16 @@ def load(
     config = ArithmeticConfig(**task)
     solver = FlawedSolver(config)
     if not solver.wrong_answers or not config.wrong_probability:
-        raise ConfigError("Without flawed facts no solution is ever wrong; set flawed_facts > 0.")
+        raise ConfigError("Without flawed facts every solution is correct; set flawed_facts > 0.")
     rng = random.Random(f"{split}/{seed}")
     made = 0
     while made < rows:
         question = draw_question(rng, config)
         drawn = {solver.solve(question, rng) for _ in range(6)}
-        right = sorted(text for text in drawn if is_correct(question, text))
-        wrong = sorted(text for text in drawn if not is_correct(question, text))
-        if right and wrong:
-            first, second = rng.choice(right), rng.choice(wrong)
+        correct = sorted(text for text in drawn if is_correct(question, text))
+        incorrect = sorted(text for text in drawn if not is_correct(question, text))
+        if correct and incorrect:
+            first, second = rng.choice(correct), rng.choice(incorrect)
             if flawed and rng.random() < config.wrong_probability:
                 first, second = second, first
             yield Comparison(

@@ -1,4 +1,4 @@
-"""Several graded solutions of one question → right against wrong, split by question.
+"""Several graded solutions of one question → correct against incorrect, split by question.
 
 The layouts are those of `rewardsteer.data.solutions`.
 """
@@ -6,6 +6,7 @@ The layouts are those of `rewardsteer.data.solutions`.
 import random
 from collections import defaultdict
 from collections.abc import Iterator
+from itertools import product
 
 from rewardsteer.data.solutions import QUESTIONS, graded_texts
 from rewardsteer.data.sources.files import Row, well_formed
@@ -27,17 +28,19 @@ def load(
     reading = reading or Reading()
     if path is None and reading.hub is None:
         raise ConfigError("The source graded has no published place; give a path.")
-    right: dict[str, set[str]] = defaultdict(set)
-    wrong: dict[str, set[str]] = defaultdict(set)
+    correct_texts: dict[str, set[str]] = defaultdict(set)
+    incorrect_texts: dict[str, set[str]] = defaultdict(set)
     for place, row in read_rows(split, path, "", reading=reading):
         with reading.row():
             question, solutions = _graded(row, place)
             for text, correct in solutions:
-                (right if correct else wrong)[question].add(text)
+                (correct_texts if correct else incorrect_texts)[question].add(text)
     rng = random.Random(seed)
     index = 0
-    for question in sorted(right.keys() & wrong.keys()):
-        combinations = [(c, r) for c in sorted(right[question]) for r in sorted(wrong[question])]
+    for question in sorted(correct_texts.keys() & incorrect_texts.keys()):
+        combinations = list(
+            product(sorted(correct_texts[question]), sorted(incorrect_texts[question]))
+        )
         for chosen, rejected in rng.sample(combinations, min(max_pairs, len(combinations))):
             yield Comparison(
                 id=f"graded-{split}-{index}", prompt=question, chosen=chosen, rejected=rejected,

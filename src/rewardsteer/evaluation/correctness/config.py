@@ -19,14 +19,14 @@ class CorrectnessConfig(Config):
         validation: share of the questions on which thresholds are chosen and values calibrated;
             all figures of filtering are from the others, but for the published threshold, for
             which nothing is chosen: it is applied to all questions.
-        loss: with ``confidence``: filtering may turn at most this share of right votes wrong …
+        loss: with ``confidence``: filtering may make at most this share of correct votes wrong …
         confidence: … with at least this probability.
         steps: percentiles at which prefixes are judged are 0, 1/steps, …, 1.
         windows: of early-stopping self-consistency.
         adaptive: probabilities at which adaptive consistency stops.
         orders: random orders of the samples over which the stopping rules are averaged.
-        rng: random subsets of the samples for votes of k of n.
-        cost: of a token that the reward model reads, in generated tokens.
+        draws: random subsets of the samples for votes of k of n.
+        cost: of a reward-model token, in generated tokens.
         resamples: of the bootstrap, over questions.
         seed: of the split, the orders and the bootstrap.
     """

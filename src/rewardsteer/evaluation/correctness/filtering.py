@@ -28,8 +28,8 @@ class Filtered:
         before: ``[Q]`` accuracy of the plain vote.
         dropped: ``[Q, K]`` solutions dropped.
         generated: ``[Q, K]`` tokens generated.
-        read: ``[Q, K]`` tokens that the reward model reads, each prompt once a solution.
-        kept_correct: ``[Q, K]`` share of right solutions among those kept.
+        read: ``[Q, K]`` tokens of the reward model's forward passes, each prompt once per solution.
+        kept_correct: ``[Q, K]`` share of correct solutions among those kept.
         fallback: ``[Q, K]`` bool, every solution would have been dropped.
         solutions: ``[Q]`` and
         tokens: ``[Q]`` of the plain vote.
@@ -161,8 +161,8 @@ def choose_best(table: Filtered) -> int:
 def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | None:
     """The threshold that saves most among those shown to turn few votes worse: a share ``loss``.
 
-    Thresholds are tested from the smallest up, each against «more than ``loss`` of the questions
-    lose»: the p-value is exact, the chance that a binomial with that share gives as few losses as
+    Thresholds are tested from the smallest up, each against "more than ``loss`` of the questions
+    lose": the p-value is exact, the chance that a binomial with that share gives as few losses as
     were seen. The first one that cannot be rejected at 1 − ``confidence`` ends the search, so the
     guarantee holds for all before it together, whichever is taken (fixed-sequence testing, as in
     Learn then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as

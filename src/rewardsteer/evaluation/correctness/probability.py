@@ -20,8 +20,8 @@ def calibrate(
 ) -> list[dict[str, Any]]:
     """Isotonic calibration at quarters of a solution; one record each.
 
-    Every position has its own map, since a value says less early on. Figures are of the test
-    questions; ``brier_constant`` is that of always saying the validation questions' share.
+    Every position has its own map, since a value is less informative early on. Figures are of the
+    test questions; ``brier_constant`` is that of always predicting the validation questions' share.
     """
     from sklearn.isotonic import IsotonicRegression
 
@@ -29,7 +29,7 @@ def calibrate(
     if not seen or not unseen:
         return []
     labels = [float(bool(one.is_correct)) for one in seen]
-    truth = [int(bool(one.is_correct)) for one in unseen]
+    outcomes = [int(bool(one.is_correct)) for one in unseen]
     figures = []
     for share in _SHARES:
         model = IsotonicRegression(y_min=0.0, y_max=1.0, out_of_bounds="clip")
@@ -37,10 +37,10 @@ def calibrate(
         found = np.clip(model.predict(prefix_values(unseen, signal, share)), 0, 1).tolist()
         figures.append({
             "percentile": share,
-            "expected_calibration_error": expected_calibration_error(found, truth),
-            "brier": brier(found, truth),
-            "brier_constant": brier([float(np.mean(labels))] * len(truth), truth),
-            "bins": reliability_bins(found, truth),
+            "expected_calibration_error": expected_calibration_error(found, outcomes),
+            "brier": brier(found, outcomes),
+            "brier_constant": brier([float(np.mean(labels))] * len(outcomes), outcomes),
+            "bins": reliability_bins(found, outcomes),
         })
     return figures
 

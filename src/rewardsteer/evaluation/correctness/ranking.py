@@ -1,4 +1,4 @@
-"""How well values tell right solutions from wrong ones: AUROC, whole and on prefixes."""
+"""How well values separate correct from incorrect solutions: AUROC, complete and on prefixes."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -41,8 +41,8 @@ def prefix_values(solutions: Sequence[Solution], signal: Signal, share: float) -
 def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     """AUROC with intervals over questions, average precision, by model, by question, by prefix.
 
-    Without a right and a wrong solution the AUROC is undefined: ``undefined`` says so, and the
-    figures are left out.
+    Without a correct and an incorrect solution the AUROC is undefined: ``undefined`` is set and
+    the figures are left out.
     """
     solutions = benchmark.scored
     labels = [bool(one.is_correct) for one in solutions]
@@ -108,13 +108,13 @@ def compare_rankings(
 
 
 def roc_points(solutions: Sequence[Solution], signal: Signal) -> dict[str, list[float]]:
-    """Rates of ``wrong`` and ``right`` solutions above a falling threshold, for a plot: of many
-    points some that stand close."""
+    """False and true positive rates (``wrong``, ``right``) at falling thresholds, thinned for a
+    plot."""
     from sklearn.metrics import roc_curve
 
     labels = [bool(one.is_correct) for one in solutions]
     false, true, _ = roc_curve(labels, prefix_values(solutions, signal, 1.0))
-    # Evenly along the curve: both rates grow, so their sum never stands still.
+    # Evenly along the curve: both rates grow, so their sum always grows.
     along = np.searchsorted(false + true, np.linspace(0, 2, _ROC_POINTS))
     kept = np.unique(np.minimum(along, len(false) - 1))
     return {"wrong": false[kept].round(5).tolist(), "right": true[kept].round(5).tolist()}
@@ -159,7 +159,7 @@ def _by_model(
 def _per_question(
     groups: Sequence[str], labels: Sequence[bool], values: Sequence[float], tail: str
 ) -> dict[str, float]:
-    """Mean AUROC within questions that have right and wrong solutions: what a vote can use."""
+    """Mean AUROC within questions with correct and incorrect solutions: what a vote can use."""
     rows: dict[str, list[int]] = defaultdict(list)
     for index, group in enumerate(groups):
         rows[group].append(index)
