@@ -12,8 +12,12 @@ from tests.fakes import character_tokenizer, save_tiny
 
 @pytest.fixture(scope="session")
 def folders(tmp_path_factory):
+    """See `make_folders`."""
+    return make_folders(tmp_path_factory.mktemp("api"))
+
+
+def make_folders(root):
     """A policy, and reward models of three kinds, as folders; the first has a goal state."""
-    root = tmp_path_factory.mktemp("api")
     save_tiny(root / "policy", seed=0, padding_side="left")
     base = save_tiny(root / "base", seed=7)
     kinds = {
