@@ -15,16 +15,26 @@ FILES = sorted((ROOT / "src").rglob("*.py"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 
 
+# Still longer than 300 lines; the list only gets shorter.
+LONG_FILES = {
+    "data/tokenize.py", "models/prefix_reader.py", "models/reward_model.py", "models/scorer.py",
+    "objectives/goal_contrastive.py", "reports/correctness.py", "training/config.py",
+    "training/trainer.py",
+}
+LONG_FUNCTIONS = {"run_demo"}
+
+
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
 def test_files_and_functions_stay_short(path):
-    text = path.read_text()
-    assert len(text.splitlines()) <= 400
+    text, name = path.read_text(), path.relative_to(ROOT / "src" / "rewardsteer").as_posix()
+    assert len(text.splitlines()) <= (400 if name in LONG_FILES else 300)
     for node in ast.walk(ast.parse(text)):
-        if isinstance(node, ast.FunctionDef):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
             assert node.end_lineno - node.lineno + 1 <= 90, f"{node.name} is too long"
             body = node.body[1:] if ast.get_docstring(node) else node.body
+            most = 60 if node.name in LONG_FUNCTIONS else 50
             if body:
-                assert body[-1].end_lineno - body[0].lineno + 1 < 60, f"{node.name} is too long"
+                assert body[-1].end_lineno - body[0].lineno + 1 < most, f"{node.name} is too long"
 
 
 def test_no_drawer_for_odds_and_ends():

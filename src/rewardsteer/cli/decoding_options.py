@@ -77,9 +77,10 @@ def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[
 
     def parameter(name: str) -> inspect.Parameter:
         kind, heading, default, text = _OPTIONS[name]
+        if default := defaults.get(name, default):
+            text += f"  [default: {default}]"
         option = typer.Option(
-            f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel or heading,
-            show_default=defaults.get(name, default) or True,
+            f"--{name.replace('_', '-')}", help=text, rich_help_panel=panel or heading
         )
         return inspect.Parameter(
             name, inspect.Parameter.KEYWORD_ONLY, default=None,

@@ -28,16 +28,24 @@ if TYPE_CHECKING:
     from rewardsteer.serving.models import ServedModels
 
 Model = Annotated[
-    str | None, typer.Option(help="Policy: a causal LM folder or hub name; none: rewards alone.")
+    str | None,
+    typer.Option(
+        help="Policy: a causal LM folder or hub name; none: rewards alone.",
+        rich_help_panel="Models",
+    ),
 ]
 RewardModel = Annotated[
-    Path | None, typer.Option(help="Reward model folder (from 'rewardsteer train').")
+    Path | None,
+    typer.Option(
+        help="Reward model folder (from 'rewardsteer train').", rich_help_panel="Models"
+    ),
 ]
 MethodName = Annotated[
     str | None,
     typer.Option(
         help=f"Method of requests that name none: {', '.join(METHODS.names())}, or your own as "
-        "package.module:Class. Default: what the reward model was trained for; none without one."
+        "package.module:Class. Default: what the reward model was trained for; none without one.",
+        rich_help_panel="Models",
     ),
 ]
 Name = Annotated[
