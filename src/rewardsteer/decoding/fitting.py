@@ -110,12 +110,14 @@ def method_of(scorer: Any) -> str:
 
 
 def _default(head: str, objective: str, log_probabilities: bool) -> str:
-    trained = [name for name in objective.split("+") if name != "autoregressive"]
-    if log_probabilities:
-        trained.insert(0, "autoregressive")
-    found = {
-        kind.default_for: name
-        for name, kind in ((name, METHODS.get(name)) for name in METHODS.names())
+    kinds = {name: METHODS.get(name) for name in METHODS.names()}
+    fitting = {
+        name: kind for name, kind in kinds.items()
         if kind.needs == head and kind.default_for is not None
     }
-    return next((found[name] for name in trained if name in found), found[""])
+    found = {kind.default_for: name for name, kind in fitting.items()
+             if not kind.reads_log_probabilities}
+    exact = [name for name, kind in fitting.items()
+             if log_probabilities and kind.reads_log_probabilities]
+    exact += [found[name] for name in objective.split("+") if name in found]
+    return next(iter(exact), found[""])

@@ -35,6 +35,8 @@ class LogitsGuide:
             do.
         default_for: the objective for whose reward models this is the default, "" for all others
             with its head, None for none.
+        reads_log_probabilities: takes rewards for logits of a language model; the default for
+            reward models that were trained so.
         name: of the method.
         candidates: how many tokens are asked about; 0: all.
         abilities: of the engine that it cannot do without.
@@ -51,7 +53,7 @@ class LogitsGuide:
     wants_goal = False
     has_weight = True
     several_models = True
-    stands_in = False
+    stands_in = reads_log_probabilities = False
     abilities: frozenset[str] = frozenset({"logits"})
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:

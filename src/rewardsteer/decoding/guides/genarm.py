@@ -16,6 +16,7 @@ class GenArm(LogitsGuide):
 
     trained_on = ("autoregressive",)
     default_for = "autoregressive"
+    reads_log_probabilities = True
 
     def transform(self, rewards: Tensor) -> Tensor:
         """Log-probabilities."""

@@ -52,7 +52,7 @@ class Strategy:
     has_weight = False
     several_models = False
     abilities: frozenset[str] = frozenset({"extend"})
-    stands_in = False
+    stands_in = reads_log_probabilities = False
     draws_several = False
     asks_log_probabilities = False
     is_best_of_n = False
