@@ -200,9 +200,9 @@ def test_recurrent_models_read_whole_rows(tmp_path, caplog):
 ])
 def test_small_models_read_more_tokens_together(tmp_path, width, dtype, tokens):
     scorer = make(tmp_path, intermediate_size=width)[0]
-    assert reading.tokens_together(scorer.reward_model.to(dtype)) == tokens
+    assert reading.default_batch_tokens(scorer.reward_model.to(dtype)) == tokens
 
 
 def test_without_a_word_about_its_layers_four_times_the_width(tmp_path):
     scorer = make(tmp_path, "gpt2", dtype=torch.float32, n_embd=128)[0]
-    assert reading.tokens_together(scorer.reward_model) == 3 * 2**20 // (4 * 128 * 4)
+    assert reading.default_batch_tokens(scorer.reward_model) == 3 * 2**20 // (4 * 128 * 4)

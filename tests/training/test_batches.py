@@ -22,6 +22,7 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.reduce import standing_aside
 from rewardsteer.tensors import Packing, PairBatch
 from rewardsteer.training import fit as fit_module
+from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import (
     EpochCallback,
     LengthBatches,
@@ -33,7 +34,6 @@ from rewardsteer.training.batches import (
 )
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
-from rewardsteer.training.interval import Interval
 from tests.fakes import character_tokenizer, fixed_output, tiny_causal_lm
 
 
@@ -316,13 +316,13 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
         tokens, (tokens > 0).long(), tokens > 2, tokens > 9, torch.zeros(1),
         packing=Packing(ids, ids, blocks, blocks, tokens),
     )
-    interval = Interval(torch.device("cpu"))
+    interval = MetricAccumulator(torch.device("cpu"))
     for _ in range(2):
         interval.add(batch, {"accuracy": torch.tensor(0.25)}, {}, 0.5)
     interval.add(replace(batch, aside=True), {"accuracy": torch.tensor(1.0)}, {}, 0.5)
     assert interval.state()["tokens"] == [14, 10]
     assert (interval.state()["computed"], interval.state()["padded"]) == (12, 20)
-    again = Interval(torch.device("cpu"))
+    again = MetricAccumulator(torch.device("cpu"))
     again.restore([interval.state()])
     assert again.state() == interval.state()
     again.restore([interval.state(), interval.state()])

@@ -15,7 +15,7 @@ from rewardsteer.data.store import check_template, check_tokenizer, load_manifes
 from rewardsteer.errors import DataError
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.goals.goal_state import GoalState, Provenance
-from rewardsteer.goals.spool import StateFile, Sums, cluster
+from rewardsteer.goals.spool import RunningMeans, StateStore, cluster
 from rewardsteer.models.scorer import Scorer
 
 _CHUNK = 1024  # rows between two records of progress
@@ -52,10 +52,10 @@ def build_goals(
             "Lower clusters or give more data."
         )
     task = f"{scorer.fingerprint}/{manifest.fingerprint}/{config.model_dump_json()}"
-    sums = Sums(work / "sums.safetensors", task, resume=resume)
+    sums = RunningMeans(work / "sums.safetensors", task, resume=resume)
     spool = None
     if config.kind in ("clusters", "nearest"):
-        spool = StateFile(work / "states", scorer.hidden_size, rows=sums.rows)
+        spool = StateStore(work / "states", scorer.hidden_size, rows=sums.rows)
     announce(sums.rows, total)
     for begin in range(sums.rows, total, _CHUNK):
         chunk = rows[begin : min(begin + _CHUNK, total)]
@@ -111,7 +111,7 @@ def _states(
         yield read.rows, read.last_states, read.prompt_states
 
 
-def _from_sums(sums: Sums, provenance: Provenance) -> dict[str, GoalState]:
+def _from_sums(sums: RunningMeans, provenance: Provenance) -> dict[str, GoalState]:
     goals = {}
     means = sums.means()
     for label, (mean, count) in means.items():
@@ -126,7 +126,7 @@ def _from_sums(sums: Sums, provenance: Provenance) -> dict[str, GoalState]:
 
 
 def _from_file(
-    spool: StateFile, config: GoalConfig, provenance: Provenance
+    spool: StateStore, config: GoalConfig, provenance: Provenance
 ) -> dict[str, GoalState]:
     goals = {}
     for name in spool.names():

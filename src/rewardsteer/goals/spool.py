@@ -13,7 +13,7 @@ from rewardsteer.errors import DataError, NonFiniteError, OutputError
 from rewardsteer.outputs import write_bytes
 
 
-class Sums:
+class RunningMeans:
     """Running float64 sums of states by label, and how many rows were read.
 
     Args:
@@ -83,7 +83,7 @@ class Sums:
         self.path.unlink(missing_ok=True)
 
 
-class StateFile:
+class StateStore:
     """States appended to raw float32 files: last-token and prompt states, and their names.
 
     Args:

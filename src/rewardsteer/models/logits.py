@@ -21,7 +21,7 @@ from transformers import AutoConfig
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.backbone import backbone_of
 from rewardsteer.models.capabilities import same_states
-from rewardsteer.models.sharding import is_spread
+from rewardsteer.models.sharding import is_zero3_sharded
 
 logger = logging.getLogger(__name__)
 
@@ -145,7 +145,7 @@ def sample_ids(model: Any) -> Tensor:
 def _read(model: Any) -> tuple[Tensor, Tensor] | None:
     """Products of the output layer and logits ``[2, T, V]`` of a few tokens; None where the model
     cannot be read now (spread over processes, or its attention does not run where it is)."""
-    if any(is_spread(parameter) or parameter.is_meta for parameter in model.parameters()):
+    if any(is_zero3_sharded(parameter) or parameter.is_meta for parameter in model.parameters()):
         return None
     ids, training = sample_ids(model), model.training
     try:

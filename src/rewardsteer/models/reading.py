@@ -30,7 +30,7 @@ _CACHED = 4
 _WORTH = 0.1
 
 
-class Read(NamedTuple):
+class HiddenBatch(NamedTuple):
     """One batch of rows, read.
 
     Attributes:
@@ -62,10 +62,10 @@ class Read(NamedTuple):
         return self.hidden[torch.arange(len(self.rows), device=columns.device), columns]
 
 
-def read_rows(
+def iter_hidden_states(
     model: RewardModel, prompts: Rows, responses: Rows, *, batch_size: int | None,
     batch_tokens: int | None, share: bool,
-) -> Iterator[Read]:
+) -> Iterator[HiddenBatch]:
     """Read all rows, each once, in batches of similar length.
 
     Args:
@@ -73,11 +73,11 @@ def read_rows(
         prompts, responses: token ids; no row is empty.
         batch_size: rows read together; None: as many as ``batch_tokens`` allows.
         batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
-            quarter. None: no limit beside ``batch_size``; without that `tokens_together`.
+            quarter. None: no limit beside ``batch_size``; without that `default_batch_tokens`.
         share: read the prompt of several rows once, where that saves enough and the model can.
     """
     if batch_size is None and batch_tokens is None:
-        batch_tokens = tokens_together(model)
+        batch_tokens = default_batch_tokens(model)
     limits = {"rows": batch_size, "tokens": batch_tokens}
     groups = _worth_sharing(prompts, responses) if share else []
     if groups and not supports_prefix_cache(model.backbone):
@@ -93,7 +93,7 @@ def read_rows(
         yield _read(model, rows, ids, _whole, begins, responses)
 
 
-def tokens_together(model: RewardModel) -> int:
+def default_batch_tokens(model: RewardModel) -> int:
     """How many tokens suit the model and its device."""
     if model.device.type != "cpu":
         return _ON_ACCELERATORS
@@ -119,7 +119,7 @@ def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
 def _shared(
     model: RewardModel, prompts: Rows, responses: Rows, groups: Sequence[list[int]],
     limits: dict[str, int | None],
-) -> Iterator[Read]:
+) -> Iterator[HiddenBatch]:
     # The prompt's last token is read with each response: its state gives the first token's reward.
     lengths = [len(prompts[group[0]]) - 1 for group in groups]
     for several in batches(lengths, **limits):
@@ -178,10 +178,10 @@ def _read_on(
 def _read(
     model: RewardModel, rows: list[int], ids: Tensor,
     states: Callable[[RewardModel, Tensor], Tensor], begins: Sequence[int], responses: Rows,
-) -> Read:
+) -> HiddenBatch:
     first = torch.tensor(begins, device=ids.device)
     last = first + torch.tensor([len(responses[row]) for row in rows], device=ids.device) - 1
-    return Read(rows, ids, states(model, ids), first, last)
+    return HiddenBatch(rows, ids, states(model, ids), first, last)
 
 
 def _padded(rows: Rows) -> Tensor:

@@ -27,7 +27,7 @@ from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.limits import padding_id, position_limit
 from rewardsteer.models.places import locate
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.reading import Read, read_rows
+from rewardsteer.models.reading import HiddenBatch, iter_hidden_states
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.records import Prompt
 
@@ -248,7 +248,7 @@ class Scorer:
                 )
         return [scores[row] for row in range(len(prompt_ids))]
 
-    def _token_rewards(self, read: Read) -> Tensor:
+    def _token_rewards(self, read: HiddenBatch) -> Tensor:
         """Rewards ``[R, T]`` of the prefixes ending at each column. An autoregressive model's is
         the sum of the log-probabilities of a prefix's response tokens (arXiv 2410.08193)."""
         head = self.reward_model.head
@@ -377,12 +377,12 @@ class Scorer:
     def read(
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None, first_row: int = 0,
-    ) -> Iterator[Read]:
+    ) -> Iterator[HiddenBatch]:
         """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
         rows came before these, for messages."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check_lengths(lengths, first_row)
-        yield from read_rows(
+        yield from iter_hidden_states(
             self.reward_model, self.known.of_rows(prompt_ids), self.known.of_rows(response_ids),
             batch_size=batch_size,
             batch_tokens=batch_tokens, share=self.share_prompts,

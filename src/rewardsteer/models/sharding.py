@@ -6,8 +6,8 @@ from contextlib import AbstractContextManager, nullcontext
 from torch import nn
 
 
-def is_spread(parameter: nn.Parameter) -> bool:
-    """Whether this process holds but a part of a parameter, and what it shows is empty."""
+def is_zero3_sharded(parameter: nn.Parameter) -> bool:
+    """Whether ZeRO-3 shards a parameter, so that it looks empty in this process."""
     return hasattr(parameter, "ds_id")
 
 
@@ -16,7 +16,7 @@ def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[objec
 
     Every process must enter it.
     """
-    spread = [parameter for parameter in parameters if is_spread(parameter)]
+    spread = [parameter for parameter in parameters if is_zero3_sharded(parameter)]
     if not spread:
         return nullcontext()
     import deepspeed

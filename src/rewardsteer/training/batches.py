@@ -1,4 +1,10 @@
-"""Which rows stand in one training batch, and which process reads it."""
+"""Batch samplers: random order or grouped by length, sharded over processes.
+
+transformers' `LengthGroupedSampler` and accelerate's `BatchSamplerShard` are not used. The first
+knows no token budget and depends on a generator's state, so a resumed epoch could hold other
+batches; the second repeats rows where the number of processes does not divide an epoch. Here a seed
+and an epoch decide every batch, and every row is read once.
+"""
 
 import logging
 import random

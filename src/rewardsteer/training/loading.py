@@ -1,4 +1,4 @@
-"""The model as a phase of training begins with it, or as it is written at the end."""
+"""Build the model for a phase, or for the final export."""
 
 import os
 from collections.abc import Iterator

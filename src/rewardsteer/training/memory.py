@@ -1,4 +1,7 @@
-"""How much memory training takes, and how to take less of the accelerator's."""
+"""Peak memory of training, and activations kept out of the accelerator's memory.
+
+psutil knows no peak of a process on Linux, so it is read from the kernel.
+"""
 
 import sys
 from collections.abc import Callable

@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from rewardsteer.kernels.precision import wide_dtype
-from rewardsteer.models.sharding import is_spread
+from rewardsteer.models.sharding import is_zero3_sharded
 from rewardsteer.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -47,7 +47,8 @@ def widen_trainable(model: nn.Module) -> None:
     Weights that DeepSpeed has spread are left to it: it keeps float32 ones beside them.
     """
     for parameter in model.parameters():
-        if parameter.requires_grad and parameter.is_floating_point() and not is_spread(parameter):
+        trained = parameter.requires_grad and parameter.is_floating_point()
+        if trained and not is_zero3_sharded(parameter):
             parameter.data = parameter.data.to(wide_dtype(parameter.dtype))
 
 

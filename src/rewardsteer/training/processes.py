@@ -23,7 +23,7 @@ def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
     Args:
         timeout_s: for collectives of the updates, as in `transformers.TrainingArguments`.
     """
-    # It must be told of a machine without accelerator, or several processes there look like one.
+    # Pass cpu=True explicitly; otherwise accelerate sees one process.
     processes = PartialState(
         cpu=not has_accelerator(), timeout=timedelta(seconds=timeout_s)
     )

@@ -26,9 +26,9 @@ from rewardsteer.objectives.reduce import (
     within_update,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput
-from rewardsteer.training import checkpoints, watch
+from rewardsteer.training import anomalies, checkpoints
+from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
-from rewardsteer.training.interval import Interval
 from rewardsteer.training.precision import keep_outputs_wide
 from rewardsteer.training.weights import load_weights, trained_weights
 
@@ -48,7 +48,7 @@ class RewardTrainer(Trainer):
         log_lines: the file that log lines go to; checkpoints note its length.
         resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
-        spike: see `watch.Spikes`; None: no loss stands out.
+        spike: see `anomalies.LossSpikeDetector`; None: no loss stands out.
         options: passed on to `transformers.Trainer`.
     """
 
@@ -72,10 +72,10 @@ class RewardTrainer(Trainer):
         self.log_lines = log_lines
         self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
-        self.interval = Interval(self.args.device)
-        self.spikes = None if spike is None else watch.Spikes(spike)
+        self.interval = MetricAccumulator(self.args.device)
+        self.spikes = None if spike is None else anomalies.LossSpikeDetector(spike)
         # Of the update under way: the losses of its batches, and the rows read for it.
-        self._losses = watch.Losses()
+        self._losses = anomalies.Losses()
         self._loss = 0.0
         self._batches = 1
         self.model_accepts_loss_kwargs = True  # what says the same to older versions
@@ -169,7 +169,8 @@ class RewardTrainer(Trainer):
 
     def _stop(self, what: str, value: float, suspects: list[str]) -> None:
         step = self.state.global_step + 1
-        watch.stop(what, value, step, self._read, suspects, Path(self.args.output_dir))
+        folder = Path(self.args.output_dir)
+        anomalies.raise_nonfinite(what, value, step, self._read, suspects, folder)
 
     def end_update(self) -> None:
         """Look at the loss of the update that was made."""
@@ -181,13 +182,13 @@ class RewardTrainer(Trainer):
         if self.is_world_process_zero():
             logger.warning(
                 "the loss of update %d stands out: %.4g, usual is %.4g; rows %s",
-                self.state.global_step, loss, usual, watch.shown(rows),
+                self.state.global_step, loss, usual, anomalies.format_ids(rows),
             )
         self.log({"loss_spike": loss, "loss_usual": usual})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Adds to the training log lines what was summed up since the last one, see
-        `Interval.figures`."""
+        `MetricAccumulator.figures`."""
         if "loss" in logs:
             logs |= self.interval.figures()
         if "train_loss" in logs:

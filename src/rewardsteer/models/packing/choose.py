@@ -12,7 +12,7 @@ from rewardsteer.models.packing.mask import SUPPORTS_4D_MASK
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.packing.segments import segments_read
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.sharding import is_spread
+from rewardsteer.models.sharding import is_zero3_sharded
 from rewardsteer.tensors import Packing
 
 logger = logging.getLogger(__name__)
@@ -54,7 +54,7 @@ def why_not_packable(model: RewardModel, longest: int) -> str | None:
     implementation = config._attn_implementation
     if implementation not in SUPPORTS_4D_MASK:
         return f"attention {implementation!r} takes no block mask"
-    if any(is_spread(parameter) for parameter in model.parameters()):
+    if any(is_zero3_sharded(parameter) for parameter in model.parameters()):
         return "its weights were spread over processes while it was loaded"
     if not accepts(model.backbone, "position_ids"):
         return f"{type(model.backbone).__name__} takes no positions"

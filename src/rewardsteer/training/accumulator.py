@@ -1,4 +1,4 @@
-"""What a training sums up between two log lines."""
+"""Sums of metrics, tokens and seconds between two log lines."""
 
 import time
 from collections import defaultdict
@@ -12,7 +12,7 @@ from rewardsteer.objectives.reduce import gather_objects
 from rewardsteer.tensors import PairBatch
 
 
-class Interval:
+class MetricAccumulator:
     """Sums of one log interval in one process; `figures` puts those of all processes together.
 
     Real tokens are those of the rows; filled places are those read that hold a token, which are

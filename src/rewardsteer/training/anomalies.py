@@ -1,4 +1,4 @@
-"""An eye on the numbers of a training: what is not finite stops it, what stands out is told."""
+"""Stop on non-finite losses or gradients, and log loss spikes."""
 
 import logging
 import math
@@ -22,12 +22,12 @@ BAD_BATCH = "nonfinite_batch.json"
 WINDOW, FEWEST = 50, 10
 
 
-def shown(row_ids: Sequence[str], most: int = 8) -> str:
+def format_ids(row_ids: Sequence[str], most: int = 8) -> str:
     """The first few ids, for a message."""
     return ", ".join(row_ids[:most]) + (", …" if len(row_ids) > most else "")
 
 
-def stop(
+def raise_nonfinite(
     what: str, value: float, step: int, row_ids: Sequence[str], suspects: Sequence[str], out: Path
 ) -> None:
     """Write the ids of a bad update's rows aside and stop; every process calls this.
@@ -53,8 +53,8 @@ def stop(
         })
     raise NonFiniteError(
         f"The {what} became {value} at update {step}; training stopped and earlier checkpoints are "
-        f"kept. The batch held rows {shown(bad or rows)} (all in {place}). Lower the learning rate "
-        "or look at these rows, then go on with --resume."
+        f"kept. The batch held rows {format_ids(bad or rows)} (all in {place}). Lower the learning "
+        "rate or look at these rows, then go on with --resume."
     )
 
 
@@ -69,7 +69,7 @@ class Losses:
 
     def add(self, loss: Tensor, row_ids: Sequence[str], suspects: Tensor) -> None:
         """Keep a batch's ``loss []``, and which rows ``[B]`` have rewards that are not finite;
-        ``row_ids`` is empty where the batch stands aside."""
+        ``row_ids`` is empty where the batch is a dummy."""
         self._batches.append((loss.detach(), row_ids, suspects))
 
     def take(self) -> tuple[float, list[str]]:
@@ -86,8 +86,8 @@ class Losses:
         ]
 
 
-class Spikes:
-    """Tells an update whose loss stands out from those of the last 50.
+class LossSpikeDetector:
+    """Finds updates whose loss exceeds those of the last 50 by far.
 
     Args:
         factor: how many times the spread of the losses (1.4826 times the median distance from

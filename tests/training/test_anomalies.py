@@ -10,10 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.anomalies import Losses, LossSpikeDetector
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.trainer import RewardTrainer
-from rewardsteer.training.watch import Losses, Spikes
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows
 
@@ -139,7 +139,7 @@ def test_losses_are_read_once_per_update(tmp_path, monkeypatch):
 
 
 def test_spikes():
-    watch = Spikes(4.0)
+    watch = LossSpikeDetector(4.0)
     usual = [0.7, 0.6, 0.65, 0.72, 0.58, 0.66, 0.69, 0.61, 0.63, 0.7]
     assert [watch.note(loss) for loss in usual[:-1]] == [None] * 9
     assert watch.note(50.0) is None  # too few to say what is usual
@@ -148,7 +148,7 @@ def test_spikes():
     assert watch.note(0.8) is None
     assert watch.note(1.2) == pytest.approx(0.66)
     assert watch.note(float("nan")) is None
-    flat = Spikes(4.0)
+    flat = LossSpikeDetector(4.0)
     flat.restore([0.5] * 50)
     assert flat.note(0.5001) is None
     assert flat.note(0.6) == 0.5
