@@ -58,17 +58,17 @@ def test_a_gradient_that_is_not_finite_stops_before_the_weights_change(tmp_path)
 
 
 def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
-    real = RewardModel._read
+    real = RewardModel.forward
 
-    def poisoned(self, *read):
-        output, batch = real(self, *read), read[0]
+    def poisoned(self, *read, **options):
+        output, batch = real(self, *read, **options), read[0]
         if "3" in batch.row_ids or "r3" in batch.row_ids:
             output.sequence_rewards = output.sequence_rewards.clone()
             place = [name.strip("r") for name in batch.row_ids].index("3")
             output.sequence_rewards[place] = float("nan")
         return output
 
-    monkeypatch.setattr(RewardModel, "_read", poisoned)
+    monkeypatch.setattr(RewardModel, "forward", poisoned)
     with pytest.raises(NonFiniteError, match=r"The loss became nan at update .* held rows 3 "):
         run(tmp_path)
     record = json.loads((tmp_path / "run" / "nonfinite_batch.json").read_text())
@@ -81,10 +81,10 @@ def test_a_bad_loss_of_any_batch_stops_before_the_weights_change(tmp_path, monke
     """The losses of an update's three batches are checked together."""
     model = []
     batches = []
-    real = RewardModel._read
+    real = RewardModel.forward
 
-    def poisoned(self, *read):
-        output = real(self, *read)
+    def poisoned(self, *read, **options):
+        output = real(self, *read, **options)
         batches.append(read[0].row_ids)
         if len(batches) == 4 + bad:  # of the second update
             output.sequence_rewards = output.sequence_rewards * float("inf")
@@ -92,7 +92,7 @@ def test_a_bad_loss_of_any_batch_stops_before_the_weights_change(tmp_path, monke
             model.append(self)
         return output
 
-    monkeypatch.setattr(RewardModel, "_read", poisoned)
+    monkeypatch.setattr(RewardModel, "forward", poisoned)
     with pytest.raises(NonFiniteError, match=r"The loss became (nan|inf) at update 2; "):
         run(tmp_path, accumulation=3)
     before, after = model
@@ -156,17 +156,17 @@ def test_spikes():
 
 
 def test_a_spike_is_logged_with_its_rows(tmp_path, monkeypatch, caplog):
-    real = RewardModel._read
+    real = RewardModel.forward
     calls = []
 
-    def spiked(self, *read):
-        output = real(self, *read)
+    def spiked(self, *read, **options):
+        output = real(self, *read, **options)
         calls.append(1)
         if len(calls) == 23:
             output.sequence_rewards = output.sequence_rewards + torch.tensor([-30.0] * 2 + [30] * 2)
         return output
 
-    monkeypatch.setattr(RewardModel, "_read", spiked)
+    monkeypatch.setattr(RewardModel, "forward", spiked)
     with caplog.at_level(logging.WARNING, logger="rewardsteer"):
         lines = run(tmp_path, log={"spike_threshold": 6.0})
     (line,) = [line for line in lines if "loss_spike" in line]
