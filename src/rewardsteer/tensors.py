@@ -63,8 +63,8 @@ class PairBatch:
             the padded rows.
         draw: what random draws depend on beside a row's id: which update of training reads it; ""
             in evaluation, which draws the same each time.
-        aside: this process had no row left when others still had; the one here stands in for them
-            and must count for nothing (see `objectives.reduce.standing_aside`).
+        is_dummy: this process has no row left while others still have some; the one here only takes
+            part in collective calls (see `distributed.excluded_from_reductions`).
     """
 
     input_ids: Tensor
@@ -77,7 +77,7 @@ class PairBatch:
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None
-    aside: bool = False
+    is_dummy: bool = False
     draw: str = ""
 
     @property

@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.distributed import excluded_from_reductions, global_mean
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.goal_contrastive import (
     GoalContrastiveConfig,
@@ -16,13 +17,12 @@ from rewardsteer.objectives.goal_contrastive import (
     published_columns,
 )
 from rewardsteer.objectives.positions import (
-    RowDraws,
+    PerRowGenerator,
     Spans,
     draw,
     draw_future,
     response_spans,
 )
-from rewardsteer.objectives.reduce import global_mean, standing_aside
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.fakes import fixed_output
@@ -449,7 +449,7 @@ def test_every_column_that_may_be_drawn_is(strategy):
     data = [row(0, [3], [4, 5, 6, 7, 8], [9, 9, 9])]
     batch = collate(data, "right")
     chosen, _ = response_spans(batch, skip_common=True)
-    draws = RowDraws([0])
+    draws = PerRowGenerator([0])
     seen = set()
     for _ in range(200):
         source, goal, _ = draw_future(
@@ -460,7 +460,7 @@ def test_every_column_that_may_be_drawn_is(strategy):
 
 
 def test_draws_are_uniform():
-    draws = RowDraws([0])
+    draws = PerRowGenerator([0])
     columns = draw(torch.tensor([2]), torch.tensor([6]), 40_000, draws)
     shares = torch.bincount(columns[0], minlength=7) / 40_000
     assert shares[[0, 1, 6]].sum() == 0
@@ -608,7 +608,7 @@ def contrastive(weight, part, form):
 
 def aside(weight, rank):
     """The first process's rows alone: the other one reads too and stands aside."""
-    with standing_aside(rank == 1):
+    with excluded_from_reductions(rank == 1):
         return contrastive(weight, rank, "infonce")
 
 

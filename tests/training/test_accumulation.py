@@ -6,10 +6,10 @@ import pytest
 import torch
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.distributed import global_mean, noting_counts, of_update, within_update
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.counting import count_terms
-from rewardsteer.objectives.reduce import global_mean, noting_counts, of_update, within_update
 from rewardsteer.tensors import RewardOutput, TokenStates
 from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
 from rewardsteer.training.fit import build_objective, fit
@@ -89,7 +89,7 @@ def test_counts_are_found_before_any_forward_pass(name):
     counts = [count_terms(objective, batch) for batch in found]
     assert torch.equal(sum(counts), count_terms(objective, whole))
     assert (counts[0] > 0).all()
-    found[1].aside = True
+    found[1].is_dummy = True
     assert not count_terms(objective, found[1]).any()
 
 

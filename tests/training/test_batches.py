@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from torch.utils.data import DataLoader
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.distributed import excluded_from_reductions
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.objectives.reduce import standing_aside
 from rewardsteer.tensors import Packing, PairBatch
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training.accumulator import MetricAccumulator
@@ -149,14 +149,14 @@ def test_the_random_order_is_that_of_the_library():
 @pytest.mark.parametrize("paired", [True, False])
 def test_a_process_without_a_row_stands_aside(paired):
     batch = to_batch(PairCollator(2, "right", paired, "chosen_lengths", 0.1)([]))
-    assert batch.aside
+    assert batch.is_dummy
     assert len(batch.margin) == 1
     assert len(batch.input_ids) == 1 + paired
     objective = build_objective([TermConfig(name="bradley_terry")])
     if paired:
         rewards = torch.tensor([1.0, 3.0], requires_grad=True)
         output = fixed_output(rewards, torch.zeros(2, 2, 4))
-        with standing_aside(batch.aside):
+        with excluded_from_reductions(batch.is_dummy):
             loss = objective(output, batch).loss
         loss.backward()
         assert loss.item() == 0
@@ -319,7 +319,7 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
     interval = MetricAccumulator(torch.device("cpu"))
     for _ in range(2):
         interval.add(batch, {"accuracy": torch.tensor(0.25)}, {}, 0.5)
-    interval.add(replace(batch, aside=True), {"accuracy": torch.tensor(1.0)}, {}, 0.5)
+    interval.add(replace(batch, is_dummy=True), {"accuracy": torch.tensor(1.0)}, {}, 0.5)
     assert interval.state()["tokens"] == [14, 10]
     assert (interval.state()["computed"], interval.state()["padded"]) == (12, 20)
     again = MetricAccumulator(torch.device("cpu"))

@@ -8,7 +8,7 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.packing.choose import packed_attention
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.objectives.positions import RowDraws, Spans, draw, draw_future
+from rewardsteer.objectives.positions import PerRowGenerator, Spans, draw, draw_future
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
 from tests.models.test_packing import build
@@ -79,8 +79,8 @@ def test_positions_need_no_float64():
     begin, end = torch.tensor([1, 2, 3], device="meta"), torch.tensor([9, 9, 9], device="meta")
     with Recorder() as recorder:
         spans = Spans(begin, end).window(0.1, 0.5)
-        draw(spans.begin, spans.end, 4, RowDraws([1, 2, 3]))
-        draw_future(spans, Spans(begin, end), 4, RowDraws([1, 2, 3]), shared_split=False)
+        draw(spans.begin, spans.end, 4, PerRowGenerator([1, 2, 3]))
+        draw_future(spans, Spans(begin, end), 4, PerRowGenerator([1, 2, 3]), shared_split=False)
     kinds = {dtype for device, dtype in recorder.dtypes if device == "meta"}
     assert torch.int64 in kinds
     assert torch.float64 not in kinds

@@ -45,9 +45,9 @@ class PairCollator:
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
         """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
         is a dummy."""
-        aside = not rows
-        if aside:
-            rows = [self._stand_in()]
+        is_dummy = not rows
+        if is_dummy:
+            rows = [self._dummy_row()]
         sides = ["chosen_ids", "rejected_ids"] if self.paired else ["chosen_ids"]
         sequences = [
             (list(row["prompt_ids"]), list(row[side]), self._lengths(row, side))
@@ -79,11 +79,11 @@ class PairCollator:
             "extras": _extras(rows),
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
-            "packing": None if aside else self._pack(whole, starts, width, len(rows)),
-            "aside": aside,
+            "packing": None if is_dummy else self._pack(whole, starts, width, len(rows)),
+            "is_dummy": is_dummy,
         }
 
-    def _stand_in(self) -> Row:
+    def _dummy_row(self) -> Row:
         ids = [self.pad_token_id]
         return {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids,
                 "chosen_lengths": [], "pair_lengths": []}

@@ -11,7 +11,12 @@ import math
 from torch import Tensor
 
 from rewardsteer.errors import ConfigError
-from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
+from rewardsteer.objectives.base import (
+    Objective,
+    ObjectiveResult,
+    pairwise_logistic_loss,
+    split_pairs,
+)
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -33,7 +38,7 @@ def autoregressive(
         beta: β_r; the published one is 0.05.
     """
     chosen, rejected = split_pairs(beta * response_log_probabilities(output), batch)
-    return prefer(chosen, rejected, batch.margin)
+    return pairwise_logistic_loss(chosen, rejected, batch.margin)
 
 
 def build(beta: float = 0.05) -> Objective:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from rewardsteer.objectives.reduce import global_mean
+from rewardsteer.distributed import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -63,7 +63,7 @@ def accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
     return (chosen > rejected).float().mean() + 0.5 * (chosen == rejected).float().mean()
 
 
-def prefer(
+def pairwise_logistic_loss(
     chosen: Tensor, rejected: Tensor, margin: Tensor, *, center_coefficient: float = 0.0
 ) -> ObjectiveResult:
     """−log σ(chosen − rejected − margin) + c · (chosen + rejected)², the mean over the pairs of all

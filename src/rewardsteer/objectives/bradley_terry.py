@@ -3,7 +3,7 @@
 from rewardsteer.objectives.base import (
     Objective,
     ObjectiveResult,
-    prefer,
+    pairwise_logistic_loss,
     split_pairs,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput
@@ -23,7 +23,9 @@ def bradley_terry(
         center_coefficient: c, 0 for the plain loss.
     """
     chosen, rejected = split_pairs(output.sequence_rewards, batch)
-    return prefer(chosen, rejected, batch.margin, center_coefficient=center_coefficient)
+    return pairwise_logistic_loss(
+        chosen, rejected, batch.margin, center_coefficient=center_coefficient
+    )
 
 
 def build(center_coefficient: float = 0.0) -> Objective:

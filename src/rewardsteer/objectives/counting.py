@@ -2,21 +2,21 @@
 
 Gradient accumulation computes an update's loss batch by batch, and each mean must be divided by the
 number of terms in the whole update. An objective is called with zeros in place of a model's output;
-its reductions then note their counts (see `reduce.noting_counts`).
+its reductions then note their counts (see `distributed.noting_counts`).
 """
 
 import torch
 from torch import Tensor
 
+from rewardsteer.distributed import excluded_from_reductions, noting_counts
 from rewardsteer.objectives.base import Objective
-from rewardsteer.objectives.reduce import noting_counts, standing_aside
 from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 
 
 @torch.no_grad()
 def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
     """The counts ``[M]`` of this process that the means of an objective's loss divide by on a
-    batch, in the order in which it computes them; 0 for a batch that stands aside."""
+    batch, in the order in which it computes them; 0 for a dummy batch."""
     zeros = batch.margin.new_zeros
     prefixes = zeros(int(batch.prefix_mask.sum()))
     output = RewardOutput(
@@ -26,6 +26,6 @@ def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
         soft_next_token=dict.fromkeys(objective.temperatures, prefixes),
         log_probabilities=zeros(batch.input_ids.shape),
     )
-    with standing_aside(batch.aside), noting_counts() as counts:
+    with excluded_from_reductions(batch.is_dummy), noting_counts() as counts:
         objective(output, batch)
     return torch.stack([count.float() for count in counts])

@@ -14,18 +14,18 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid, normalize
 
 from rewardsteer.configuration import Config, load_config
+from rewardsteer.distributed import (
+    gather_rows,
+    global_mean,
+    of_update,
+)
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
 from rewardsteer.objectives.positions import (
-    RowDraws,
+    PerRowGenerator,
     Spans,
     draw,
     draw_future,
     response_spans,
-)
-from rewardsteer.objectives.reduce import (
-    gather_rows,
-    global_mean,
-    of_update,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput, TokenStates
 
@@ -125,7 +125,7 @@ def goal_contrastive(
     return ObjectiveResult(result.loss, metrics)
 
 
-def _draws(batch: PairBatch, seed: int) -> RowDraws:
+def _draws(batch: PairBatch, seed: int) -> PerRowGenerator:
     """Each row's own draws, decided by the seed, its id (or its tokens, where it has none) and the
     update (`PairBatch.draw`): the same whatever rows are read beside it and wherever."""
     names = batch.row_ids
@@ -133,7 +133,7 @@ def _draws(batch: PairBatch, seed: int) -> RowDraws:
         ids, real = (split_pairs(one, batch)[0] for one in (batch.input_ids, batch.attention_mask))
         rows = [row[mask.bool()].tolist() for row, mask in zip(ids, real, strict=True)]
         names = ["/".join(map(str, row)) for row in rows]
-    return RowDraws([zlib.crc32(f"{seed}/{batch.draw}/{name}".encode()) for name in names])
+    return PerRowGenerator([zlib.crc32(f"{seed}/{batch.draw}/{name}".encode()) for name in names])
 
 
 def _take(states: TokenStates, rows: Tensor, columns: Tensor) -> Tensor:
@@ -179,7 +179,7 @@ def _shown(values: Tensor, rows: Tensor) -> Tensor:
 
 def _draw_states(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    draws: RowDraws,
+    draws: PerRowGenerator,
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Spans, Spans]]:
     """Sources ``[B, S, D]``, later goals ``[B, S or 1, D]``, which rows have them, and the spans
     of negative sources and goals."""
@@ -197,7 +197,7 @@ def _draw_states(
 
 def _future(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    draws: RowDraws,
+    draws: PerRowGenerator,
 ) -> _Result:
     source, goal, valid, (sources, goals) = _draw_states(states, batch, options, draws)
     ours, theirs = _rows(states)
@@ -217,7 +217,7 @@ def _future(
 
 def _infonce(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    draws: RowDraws,
+    draws: PerRowGenerator,
 ) -> _Result:
     source, goal, valid, (_, goals) = _draw_states(states, batch, options, draws)
     _, theirs = _rows(states)
@@ -236,7 +236,7 @@ def _infonce(
 
 def _published(
     states: TokenStates, batch: PairBatch, options: GoalContrastiveConfig,
-    draws: RowDraws,
+    draws: PerRowGenerator,
 ) -> _Result:
     ours, theirs = _rows(states)
     source, goal, negative_source, negative_goal = published_columns(batch, options, draws)
@@ -261,7 +261,7 @@ def _published(
 
 
 def published_columns(
-    batch: PairBatch, options: GoalContrastiveConfig, draws: RowDraws
+    batch: PairBatch, options: GoalContrastiveConfig, draws: PerRowGenerator
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The published draw of columns: sources and goals ``[B, S]`` of the chosen rows, then
     negative sources (chosen) and goals (rejected) ``[B, U]``.
@@ -296,7 +296,7 @@ def published_columns(
     )
 
 
-_Form = Callable[[TokenStates, PairBatch, GoalContrastiveConfig, RowDraws], _Result]
+_Form = Callable[[TokenStates, PairBatch, GoalContrastiveConfig, PerRowGenerator], _Result]
 _FORMS: dict[str, _Form] = {"future": _future, "infonce": _infonce, "published": _published}
 
 

@@ -2,9 +2,9 @@
 
 import math
 
+from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult
-from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 

@@ -2,7 +2,12 @@
 
 import torch
 
-from rewardsteer.objectives.base import Objective, ObjectiveResult, prefer, split_pairs
+from rewardsteer.objectives.base import (
+    Objective,
+    ObjectiveResult,
+    pairwise_logistic_loss,
+    split_pairs,
+)
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -27,7 +32,7 @@ def partial(
     # Marked tokens come row by row, left to right, so the i-th prefixes of a pair meet.
     chosen, rejected = output.prefix_rewards.chunk(2)
     margin = batch.margin.repeat_interleave(counts)
-    return prefer(chosen, rejected, margin, center_coefficient=center_coefficient)
+    return pairwise_logistic_loss(chosen, rejected, margin, center_coefficient=center_coefficient)
 
 
 def build(center_coefficient: float = 0.0) -> Objective:

@@ -71,7 +71,7 @@ def response_spans(batch: PairBatch, *, skip_common: bool) -> tuple[Spans, Spans
     )
 
 
-class RowDraws:
+class PerRowGenerator:
     """Random numbers in which every row has a stream of its own, so that it does not matter which
     process reads which of a batch's rows.
 
@@ -90,7 +90,7 @@ class RowDraws:
         return torch.stack(rows) if rows else torch.empty(0, *shape, dtype=torch.float64)
 
 
-def draw(begin: Tensor, end: Tensor, count: int, draws: RowDraws) -> Tensor:
+def draw(begin: Tensor, end: Tensor, count: int, draws: PerRowGenerator) -> Tensor:
     """``[B, count]`` columns, uniform with replacement in ``begin ≤ column < end``.
 
     ``begin`` and ``end`` are ``[B]`` or ``[B, count]``. A row with an empty span gets ``begin``
@@ -106,7 +106,7 @@ def draw(begin: Tensor, end: Tensor, count: int, draws: RowDraws) -> Tensor:
 
 
 def draw_future(
-    sources: Spans, goals: Spans, count: int, draws: RowDraws, *, shared_split: bool
+    sources: Spans, goals: Spans, count: int, draws: PerRowGenerator, *, shared_split: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Source columns and strictly later goal columns of the same row.
 

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardsteer.objectives.reduce import gather_objects
+from rewardsteer.distributed import gather_objects
 from rewardsteer.tensors import PairBatch
 
 
@@ -57,7 +57,7 @@ class MetricAccumulator:
         for name, value in terms.items():
             self._sums[name] = self._sums.get(name, self._number(0.0)) + value.float()
             self._rows[name] += share
-        if batch.aside:
+        if batch.is_dummy:
             return
         real = batch.attention_mask.sum()
         filled = real if batch.packing is None else (batch.packing.blocks >= 0).sum()

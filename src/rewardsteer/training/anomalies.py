@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 from torch import distributed as dist
 
+from rewardsteer.distributed import gather_objects, several_processes
 from rewardsteer.errors import NonFiniteError
-from rewardsteer.objectives.reduce import gather_objects, several_processes
 from rewardsteer.outputs import write_json
 
 logger = logging.getLogger(__name__)

@@ -16,15 +16,15 @@ from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.distributed import (
+    excluded_from_reductions,
+    gather_rows,
+    several_processes,
+    within_update,
+)
 from rewardsteer.models.router import router_coefficient
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
 from rewardsteer.objectives.counting import count_terms
-from rewardsteer.objectives.reduce import (
-    gather_rows,
-    several_processes,
-    standing_aside,
-    within_update,
-)
 from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
@@ -127,10 +127,10 @@ class RewardTrainer(Trainer):
         batch = to_batch(inputs)
         batch.draw = f"{self.args.seed}/{self.state.global_step}"
         output = model(batch, self.objective.needs, self.objective.temperatures)
-        with within_update(num_items_in_batch), standing_aside(batch.aside):
+        with within_update(num_items_in_batch), excluded_from_reductions(batch.is_dummy):
             result = self._with_router_loss(self.objective(output, batch), output, batch)
         bad = ~torch.isfinite(output.sequence_rewards.detach()).view(-1, len(batch.margin))
-        rows = [] if batch.aside else batch.row_ids
+        rows = [] if batch.is_dummy else batch.row_ids
         self._read += rows
         self._losses.add(result.loss, rows, bad.any(0))
         if len(self._losses) >= self._batches:
@@ -146,7 +146,7 @@ class RewardTrainer(Trainer):
         """Mixtures of experts: the library's language models add it, this is their backbone."""
         if output.router_loss is None:
             return result
-        weight = 0.0 if batch.aside else router_coefficient(self.model.backbone)
+        weight = 0.0 if batch.is_dummy else router_coefficient(self.model.backbone)
         # Losses of an update's batches add up.
         return result._replace(
             loss=result.loss + weight / self._batches * output.router_loss,
@@ -244,14 +244,14 @@ class RewardTrainer(Trainer):
         needs = self.objective.needs | (CONSTRAINT & self.model.head.gives)
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(batch, needs, self.objective.temperatures)
-            with standing_aside(batch.aside):
+            with excluded_from_reductions(batch.is_dummy):
                 loss = self.objective(output, batch).loss
             rewards = self.objective.rewards
             whole = output.sequence_rewards if rewards is None else rewards(output, batch)
         chosen, rejected = split_pairs(whole, batch)
         parts = [chosen, rejected, _violations(output, batch), loss.expand(len(chosen))]
         columns = torch.stack([part.float() for part in parts], dim=1)
-        count = 0 if batch.aside else len(columns)
+        count = 0 if batch.is_dummy else len(columns)
         return None, columns[:count], batch.margin[:count]
 
     # --- checkpoints -----------------------------------------------------------------------------

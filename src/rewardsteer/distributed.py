@@ -11,7 +11,7 @@ from torch import distributed as dist
 
 T = TypeVar("T")
 
-_ASIDE = ContextVar("aside", default=False)
+_EXCLUDED = ContextVar("excluded", default=False)
 _NOTED: ContextVar[list[Tensor] | None] = ContextVar("noted", default=None)
 _UPDATE: ContextVar[Iterator[Tensor] | None] = ContextVar("update", default=None)
 
@@ -22,17 +22,17 @@ def several_processes() -> bool:
 
 
 @contextmanager
-def standing_aside(aside: bool) -> Iterator[None]:
+def excluded_from_reductions(excluded: bool) -> Iterator[None]:
     """Within it, what this process holds counts for nothing in any reduction.
 
     A process that has no row left when others still have one must nevertheless take part in their
-    collective calls; it reads some row and stands aside.
+    collective calls: it reads a dummy row.
     """
-    token = _ASIDE.set(aside)
+    token = _EXCLUDED.set(excluded)
     try:
         yield
     finally:
-        _ASIDE.reset(token)
+        _EXCLUDED.reset(token)
 
 
 @contextmanager
@@ -85,7 +85,7 @@ def global_mean(total: Tensor, count: Tensor, *, of_batch: bool = False) -> Tens
             noted.append(_own(count))
         return total * 0
     count = count.to(total)
-    if _ASIDE.get():
+    if _EXCLUDED.get():
         total, count = total * 0, count * 0
     if several_processes():
         sums = torch.stack([total.detach(), count])
@@ -118,7 +118,7 @@ def of_update(loss: Tensor, count: Tensor) -> Tensor:
 
 
 def _own(count: Tensor) -> Tensor:
-    return torch.zeros_like(count) if _ASIDE.get() else count.detach().clone()
+    return torch.zeros_like(count) if _EXCLUDED.get() else count.detach().clone()
 
 
 def gather_objects(own: T) -> list[T]:
@@ -137,7 +137,7 @@ def gather_rows(rows: Tensor) -> Tensor:
     A gradient that reaches another process's rows goes back to that process. As with
     `global_mean`, every process must call this the same number of times.
     """
-    if _ASIDE.get():
+    if _EXCLUDED.get():
         rows = rows[:0]
     if not several_processes() or _NOTED.get() is not None:
         return rows
