@@ -63,9 +63,10 @@ def test_rows_that_are_not_finite_themselves_are_named(tmp_path, monkeypatch):
     def poisoned(self, *read, **options):
         output, batch = real(self, *read, **options), read[0]
         if "3" in batch.row_ids or "r3" in batch.row_ids:
-            output.sequence_rewards = output.sequence_rewards.clone()
+            rewards = output.sequence_rewards.clone()
             place = [name.strip("r") for name in batch.row_ids].index("3")
-            output.sequence_rewards[place] = float("nan")
+            rewards[place] = float("nan")
+            return output._replace(sequence_rewards=rewards)
         return output
 
     monkeypatch.setattr(RewardModel, "forward", poisoned)
@@ -87,7 +88,7 @@ def test_a_bad_loss_of_any_batch_stops_before_the_weights_change(tmp_path, monke
         output = real(self, *read, **options)
         batches.append(read[0].row_ids)
         if len(batches) == 4 + bad:  # of the second update
-            output.sequence_rewards = output.sequence_rewards * float("inf")
+            output = output._replace(sequence_rewards=output.sequence_rewards * float("inf"))
             model.append({name: value.clone() for name, value in self.state_dict().items()})
             model.append(self)
         return output
@@ -163,7 +164,8 @@ def test_a_spike_is_logged_with_its_rows(tmp_path, monkeypatch, caplog):
         output = real(self, *read, **options)
         calls.append(1)
         if len(calls) == 23:
-            output.sequence_rewards = output.sequence_rewards + torch.tensor([-30.0] * 2 + [30] * 2)
+            moved = output.sequence_rewards + torch.tensor([-30.0] * 2 + [30] * 2)
+            output = output._replace(sequence_rewards=moved)
         return output
 
     monkeypatch.setattr(RewardModel, "forward", spiked)
