@@ -6,9 +6,9 @@ import math
 import pytest
 from torch.nn.functional import relu
 
+from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
-from rewardsteer.objectives.reduce import global_mean
 from rewardsteer.records import Comparison
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
