@@ -10,12 +10,9 @@ from hypothesis import strategies as st
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.distributed import excluded_from_reductions, global_mean
 from rewardsteer.errors import ConfigError
-from rewardsteer.objectives.goal_contrastive import (
-    GoalContrastiveConfig,
-    _draws,
-    goal_contrastive,
-    published_columns,
-)
+from rewardsteer.objectives.contrastive import GoalContrastiveConfig
+from rewardsteer.objectives.contrastive_published import published_columns
+from rewardsteer.objectives.goal_contrastive import _draws, goal_contrastive
 from rewardsteer.objectives.positions import (
     PerRowGenerator,
     Spans,
