@@ -71,10 +71,13 @@ class GuideProcessor(LogitsProcessor):
         """
         ids = input_ids.cpu()
         mask = self._mask(ids)
-        if self._session is None or not self._goes_on(ids):
+        origins = self._origins(ids)
+        if self._session is None or origins is None:
             self._session = open_session(self._guide)
             prompts = ids if self._prompt_mask is None else self._prompt_mask
             self._prompt = prompts.shape[1]
+        elif origins != list(range(len(ids))):
+            self._session.select(origins)
         names = [str(row) for row in range(len(ids))]
         prefix = Prefix(ids, mask, [ids.shape[1] - self._prompt] * len(ids), names)
         guided = self._session.scores(prefix, scores)
@@ -83,16 +86,19 @@ class GuideProcessor(LogitsProcessor):
         self._last = ids
         return guided.to(scores.dtype)
 
-    def _goes_on(self, ids: Tensor) -> bool:
-        """Whether these rows are later, or drafted again, in the call of which the last ones are:
-        all but their last tokens stand in some row of the last ids, behind its prompt."""
+    def _origins(self, ids: Tensor) -> list[int] | None:
+        """For each row, a row of the last call whose tokens it continues: its own, or with beam
+        search another one. None: these are other prompts. Drafts that were taken back count as
+        continued too: all but a row's last token must be in some row of the last ids."""
         width, last = ids.shape[1], self._last
         if len(ids) != len(last) or not self._prompt < width <= last.shape[1] + 1:
-            return False
+            return None
         before, known = ids[:, :-1], last[:, : width - 1]
         if torch.equal(before, known):
-            return True
-        return bool((before[:, None] == known[None]).all(dim=2).any(dim=1).all())
+            return list(range(len(ids)))
+        same = (before[:, None] == known[None]).all(dim=2)
+        found: list[int] = same.long().argmax(dim=1).tolist()
+        return found if bool(same.any(dim=1).all()) else None
 
     def _mask(self, ids: Tensor) -> Tensor:
         if self._prompt_mask is None:
