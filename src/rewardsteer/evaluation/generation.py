@@ -84,14 +84,18 @@ def compare(
         announce(f"pairs, by {judge.pairs.model}")
         rates = win_rates(judge.pairs, results, baseline, out / "judge.jsonl")
         summary = {label: figures | rates.get(label, {}) for label, figures in summary.items()}
+    write_json(
+        out / "summary.json", {"methods": summary, "baseline": baseline, "sweeps": _sweeps(entries)}
+    )
+    return summary
+
+
+def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:
     sweeps = defaultdict(list)
     for entry in entries:
         if entry.sweep:
             sweeps[entry.sweep].append(entry.label)
-    write_json(
-        out / "summary.json", {"methods": summary, "baseline": baseline, "sweeps": sweeps}
-    )
-    return summary
+    return dict(sweeps)
 
 
 def check_divergence(budget: Budget | None, kl_prompts: int) -> None:

@@ -38,11 +38,7 @@ def load(
     reading = reading or Reading()
     if path is None and name is None and reading.hub is None:
         raise ConfigError("The source pairs needs a path or the name of a data set on the hub.")
-    unknown = sorted(set(fields or {}) - set(_FIELDS))
-    if unknown:
-        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
-    if parted not in _PARTED:
-        raise ConfigError(f"Unknown value {parted!r} of parted; known: {', '.join(_PARTED)}.")
+    _check_options(fields or {}, parted)
 
     def parse(raw: Row, place: str) -> Comparison | str:
         row = dict(raw)
@@ -65,3 +61,11 @@ def load(
 
     rows = read_rows(split, path, name or "", reading=reading)
     yield from comparisons("pairs", split, rows, reading, parse)
+
+
+def _check_options(fields: Mapping[str, str], parted: str) -> None:
+    unknown = sorted(set(fields) - set(_FIELDS))
+    if unknown:
+        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
+    if parted not in _PARTED:
+        raise ConfigError(f"Unknown value {parted!r} of parted; known: {', '.join(_PARTED)}.")
