@@ -143,26 +143,3 @@ def _shown(prompt: Any) -> str:
         return type(prompt).__name__
     kinds = sorted({type(one).__name__ for one in prompt})
     return f"{type(prompt).__name__} of {', '.join(kinds) or 'nothing'}"
-
-
-def paired(
-    prompts: Sequence[Prompt], completions: Sequence[str]
-) -> tuple[Sequence[Prompt], Sequence[str]]:
-    """Prompts with their completions; two plain texts are a list of one each.
-
-    Raises:
-        DataError: a text beside a list, or lists of different lengths.
-    """
-    if isinstance(prompts, str) and isinstance(completions, str):
-        prompts, completions = [prompts], [completions]
-    if isinstance(prompts, str) or isinstance(completions, str):
-        raise DataError(
-            "Expected a list of prompts and a list of completions (or one text each); got a "
-            "text on one side."
-        )
-    if len(prompts) != len(completions):
-        raise DataError(
-            f"Expected one completion for each prompt, got {len(prompts)} prompts and "
-            f"{len(completions)} completions."
-        )
-    return prompts, completions

@@ -147,6 +147,29 @@ def _encode(
     return [_Encoded(*one) for one in zip(rows, texts, bodies, strict=True)]
 
 
+def paired(
+    prompts: Sequence[Prompt], completions: Sequence[str]
+) -> tuple[Sequence[Prompt], Sequence[str]]:
+    """Prompts with their completions; two plain texts are a list of one each.
+
+    Raises:
+        DataError: a text beside a list, or lists of different lengths.
+    """
+    if isinstance(prompts, str) and isinstance(completions, str):
+        prompts, completions = [prompts], [completions]
+    if isinstance(prompts, str) or isinstance(completions, str):
+        raise DataError(
+            "Expected a list of prompts and a list of completions (or one text each); got a "
+            "text on one side."
+        )
+    if len(prompts) != len(completions):
+        raise DataError(
+            f"Expected one completion for each prompt, got {len(prompts)} prompts and "
+            f"{len(completions)} completions."
+        )
+    return prompts, completions
+
+
 def encode_completion(
     prompt: Prompt, completion: str, template: Template, tokenizer: Any
 ) -> TokenizedRow:

@@ -16,9 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.data.render import paired
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.data.tokenize import close_response, encode_rows
+from rewardsteer.data.tokenize import close_response, encode_rows, paired
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models import checkpoint
