@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
@@ -154,10 +155,11 @@ class RewardTrainer(Trainer):
         )
 
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
-        """As the library's, which under DeepSpeed would round the margins to the model's type."""
-        margin = inputs["margin"].to(self.args.device)
+        """As the library's, which under DeepSpeed would round a row's numbers to the model's type.
+        The public hooks come too late: the library rounds before `compute_loss`."""
+        kept = {name: inputs[name] for name in ("margin", "extras")}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
-        return {**prepared, "margin": margin}
+        return prepared | send_to_device(kept, self.args.device)
 
     def _get_grad_norm(self, model: Any, grad_norm: Any = None) -> Any:
         """As the library's; raises `NonFiniteError` when the gradient is not finite."""
