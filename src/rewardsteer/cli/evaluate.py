@@ -51,7 +51,7 @@ def preference_command(
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
     from rewardsteer.models.scorer import Scorer
     from rewardsteer.progress import progress_bar
-    from rewardsteer.reports.correctness import reliability_plot
+    from rewardsteer.reports.correctness_plots import reliability_plot
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
     written = read_template(template)

@@ -1,14 +1,22 @@
 """Figures of ``evaluate correctness``, from ``metrics.json`` alone: tables, plots, a section."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from rewardsteer.reports.plots import curves, histograms
+from rewardsteer.reports.correctness_plots import (
+    Metrics,
+    called,
+    filter_plot,
+    percentile_plot,
+    reliability_plot,
+    roc_plot,
+    swept,
+    trade_off_plot,
+)
+from rewardsteer.reports.plots import histograms
 from rewardsteer.reports.preference import length_figure
 from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
 from rewardsteer.reports.tables import between
-
-Metrics = Mapping[str, Mapping[str, Any]]
 
 RANKING_COLUMNS = (
     "benchmark", "questions", "solutions", "accuracy", "AUROC reward", "AUROC similarity",
@@ -94,29 +102,6 @@ def gain_rows(metrics: Metrics) -> list[list[str]]:
     ]
 
 
-def plots(metrics: Metrics) -> dict[str, str]:
-    """SVG by file name, benchmark by benchmark, from the content of ``metrics.json``."""
-    made = {}
-    for name, figures in metrics.items():
-        one = {"": figures}
-        if "roc" in figures:
-            made[f"{name}-roc"] = roc_plot(one)
-        if "auroc_by_percentile" in figures:
-            made[f"{name}-percentiles"] = percentile_plot(figures["auroc_by_percentile"])
-        if _swept(figures):
-            made[f"{name}-filtering"] = filter_plot(figures)
-        for signal, records in figures.get("calibration", {}).items():
-            if records:
-                made[f"{name}-reliability-{signal}"] = reliability_plot(records)
-    return made
-
-
-def _swept(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Filters that were tried at many thresholds, by signal; the published one has a single one."""
-    filtering = figures.get("filtering", {})
-    return {signal: record for signal, record in filtering.items() if "sweep" in record}
-
-
 def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
     """Reward models on labelled solutions, benchmark by benchmark; None without any.
 
@@ -168,7 +153,7 @@ def _shared_figures(runs: Mapping[str, Mapping[str, Any]]) -> list[Figure]:
             "is chance.",
         ))
     series = {
-        _called(run, signal): points for run, one in runs.items()
+        called(run, signal): points for run, one in runs.items()
         for signal, points in one.get("auroc_by_percentile", {}).items()
     }
     if series:
@@ -193,115 +178,18 @@ def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
                 reliability_plot(records), f"Calibration of the {signal}{of}",
                 "P(correct), fitted on other questions, at quarters of a solution.",
             ))
-    if _swept(figures):
+    if swept(figures):
         found.append(Figure(
             filter_plot(figures), f"Accuracy and cost of votes{of}",
             "Filters at each threshold, majority votes of fewer samples, and early stopping.",
         ))
         found.append(Figure(
-            trade_off_plot(_swept(figures)), f"Filter trade-off{of}",
+            trade_off_plot(swept(figures)), f"Filter trade-off{of}",
             "Tokens saved and accuracy of the vote at each threshold.",
         ))
     if any(one["bins"] for one in figures.get("reward_by_length", {}).values()):
         found.append(length_figure(figures["reward_by_length"]))
     return found
-
-
-def _called(run: str, signal: str) -> str:
-    return f"{run}, {signal}" if run else signal
-
-
-def roc_plot(runs: Mapping[str, Mapping[str, Any]]) -> str:
-    """ROC curves of each signal of each run, with its area where it is known."""
-    lines = {}
-    for run, figures in runs.items():
-        for signal, points in figures.get("roc", {}).items():
-            area = figures.get("auroc" if signal == "reward" else f"auroc_{signal}")
-            name = _called(run, signal) + ("" if area is None else f" ({area:.3f})")
-            lines[name] = (points["wrong"], points["right"])
-    return curves(
-        lines, diagonal=True, x_label="incorrect solutions above the threshold",
-        y_label="correct solutions above the threshold",
-    )
-
-
-def trade_off_plot(filtering: Mapping[str, Mapping[str, Any]]) -> str:
-    """Accuracy of the vote against tokens saved, by signal, with that of the unfiltered vote."""
-    lines = {}
-    for signal, record in filtering.items():
-        sweep = _falling(record["sweep"])
-        lines[f"filtered by {signal}"] = (
-            [point["tokens_saved"] for point in sweep], [point["accuracy"] for point in sweep]
-        )
-    reach = max(x for saved, _ in lines.values() for x in saved)
-    before = next(iter(filtering.values()))["sweep"][0]["accuracy_before"]
-    lines["unfiltered vote"] = ([0.0, reach], [before, before])
-    return curves(
-        lines, marks=True, x_label="share of tokens saved", y_label="accuracy of the vote"
-    )
-
-
-def _falling(sweep: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
-    """Thresholds up to the one that saves most. Beyond it more and more questions lose all their
-    solutions, and then all of them are kept."""
-    tokens = [point["tokens_per_question"] for point in sweep]
-    return sweep[: tokens.index(min(tokens)) + 1]
-
-
-def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
-    """AUROC against the percentile of the solution, one line per signal, with 95 % bands."""
-    return curves(
-        {
-            label: ([p["percentile"] for p in points], [p["auroc"] for p in points])
-            for label, points in series.items()
-        },
-        x_label="share of the solution", y_label="AUROC",
-        bands={
-            label: ([p["low"] for p in points], [p["high"] for p in points])
-            for label, points in series.items()
-        },
-    )
-
-
-def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Vote accuracy against tokens generated: filters, majority votes and stopping rules."""
-    lines = {}
-    for signal, record in _swept(figures).items():
-        sweep = _falling(record["sweep"])
-        lines[f"filtered by {signal}"] = (
-            [point["tokens_per_question"] for point in sweep],
-            [point["accuracy"] for point in sweep],
-        )
-    for label, points in (
-        ("majority vote of k", figures["plain_votes"]),
-        ("ESC", [r for r in figures["stopping"] if r["rule"].startswith("ESC")]),
-        ("adaptive", [r for r in figures["stopping"] if r["rule"].startswith("adaptive")]),
-    ):
-        lines[label] = (
-            [point["tokens_per_question"] for point in points],
-            [point["accuracy"] for point in points],
-        )
-    return curves(
-        lines, x_label="tokens generated per question", y_label="accuracy of the vote", marks=True
-    )
-
-
-def reliability_plot(records: Sequence[Mapping[str, Any]]) -> str:
-    """Observed share of correct solutions against P(correct), by percentile of the solution.
-
-    Bins with less than a hundredth of all values are left out as noise.
-    """
-    lines: dict[str, tuple[list[float], list[float]]] = {}
-    for record in records:
-        total = sum(one["count"] for one in record["bins"])
-        filled = [one for one in record["bins"] if one["count"] and one["count"] >= total / 100]
-        lines[f"{record['percentile']:.0%} of tokens"] = (
-            [one["mean_probability"] for one in filled], [one["share"] for one in filled]
-        )
-    return curves(
-        lines, diagonal=True, marks=True, x_label="P(correct)",
-        y_label="share correct",
-    )
 
 
 def _area(figures: Mapping[str, Any], name: str) -> str:
