@@ -142,7 +142,7 @@ def correctness_command(
 
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
     from rewardsteer.evaluation.correctness.scored import load_scored
-    from rewardsteer.reports import correctness as report
+    from rewardsteer.reports.correctness_plots import plots
 
     sampled, greedy = load_scored(scores)
     other = None
@@ -156,7 +156,7 @@ def correctness_command(
     )
     write_json(out / "metrics.json", metrics)
     write_json(out / "settings.json", config.model_dump(mode="json"))
-    for name, svg in report.plots(metrics).items():
+    for name, svg in plots(metrics).items():
         write_text(out / f"{name}.svg", svg)
     _show_correctness(metrics)
     say(f"written to {out}")
@@ -167,9 +167,9 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
     from rewardsteer.reports.tables import print_table
 
     for title, columns, rows in (
-        ("right above wrong", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
+        ("ranking", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
         ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
-        ("k solutions a question", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
+        ("votes among k solutions", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
         ("filtering, test questions", report.FILTER_COLUMNS, report.filter_rows(metrics)),
         ("stopping early", report.STOP_COLUMNS, report.stop_rows(metrics)),
     ):
