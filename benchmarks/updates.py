@@ -19,8 +19,9 @@ from rewardsteer.data.tokenize import TokenizedPair
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.arguments import training_arguments
-from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 BRADLEY_TERRY = TermConfig(name="bradley_terry")
 # Settings of a training that TRL takes over from ours as they are.

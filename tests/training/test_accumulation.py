@@ -11,8 +11,9 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.tensors import RewardOutput, TokenStates
-from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows
 

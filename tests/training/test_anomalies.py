@@ -11,8 +11,9 @@ from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.anomalies import Losses, LossSpikeDetector
-from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.trainer import RewardTrainer
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows

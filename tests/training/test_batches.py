@@ -32,8 +32,9 @@ from rewardsteer.training.batches import (
     padded_share,
     read_lengths,
 )
-from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, fixed_output, tiny_causal_lm
 
 

@@ -10,8 +10,8 @@ from datasets import Dataset
 from rewardsteer import devices
 from rewardsteer.models.packing.choose import choose_packing
 from rewardsteer.training import arguments as module
-from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.trainer import RewardTrainer
 from tests.models.test_packing import build
 

@@ -15,8 +15,9 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import build_mlp, initialise_linear
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training.batches import draw_prefixes, drop_too_long
-from rewardsteer.training.config import SCHEDULERS, TrainConfig
+from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
+from rewardsteer.training.shared_config import SCHEDULERS
 from rewardsteer.training.trainer import RewardTrainer
 from rewardsteer.training.trainer_settings import NAMED_HERE, OWNED
 from tests.fakes import tiny_causal_lm

@@ -14,8 +14,9 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.training.config import LogConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.shared_config import LogConfig
 
 LEARNING_RATE = 2e-3
 

@@ -16,9 +16,9 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Generation
-from rewardsteer.training.config import LogConfig, OptimiserConfig
 from rewardsteer.training.policy import train_policy
 from rewardsteer.training.policy_config import ArchitectureConfig, PolicyConfig
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 # The policy ends its solutions with end-of-text. Reward models score a solution at its last digit,
 # as published data scores a response at its last word, so that what they learn there transfers to

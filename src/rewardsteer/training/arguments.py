@@ -10,7 +10,7 @@ from transformers import TrainingArguments
 
 from rewardsteer.devices import has_accelerator
 from rewardsteer.errors import ConfigError
-from rewardsteer.training.config import LogConfig, OptimiserConfig
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 logger = logging.getLogger(__name__)
 

@@ -21,7 +21,7 @@ from transformers import TrainerCallback
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import DataError
 from rewardsteer.models.batching import batches
-from rewardsteer.training.config import OptimiserConfig
+from rewardsteer.training.shared_config import OptimiserConfig
 
 logger = logging.getLogger(__name__)
 

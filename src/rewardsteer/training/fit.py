@@ -35,8 +35,9 @@ from rewardsteer.training.checkpoints import (
     step_of,
     whole_checkpoints,
 )
-from rewardsteer.training.config import LogConfig, OptimiserConfig, TermConfig
+from rewardsteer.training.config import TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.showing import showing
 from rewardsteer.training.trainer import CONSTRAINT, RewardTrainer
 

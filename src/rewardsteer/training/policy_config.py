@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from rewardsteer.configuration import Config
-from rewardsteer.training.config import (
+from rewardsteer.training.shared_config import (
     TRAINING_ALIASES,
     Callbacks,
     LogConfig,
