@@ -18,7 +18,7 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import CheckpointCard
-from rewardsteer.models.heads.config import HeadConfig, HeadKind
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.shared_backbone import SharedScorer
@@ -27,7 +27,7 @@ from rewardsteer.training.config import LoraSettings
 from rewardsteer.training.memory import peak_memory, reset_peak_memory
 
 # A method for each head.
-METHODS: dict[HeadKind, str] = {"vocabulary": "farma", "scalar": "args"}
+METHODS: dict[str, str] = {"vocabulary": "farma", "scalar": "args"}
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
     return rows
 
 
-def save(sizes: Sizes, folder: Path, kind: HeadKind) -> None:
+def save(sizes: Sizes, folder: Path, kind: str) -> None:
     """A policy and, as adapters, a reward model, both with their tokenizer."""
     policy, tokenizer = sizes.backbone.causal_lm(), word_tokenizer(sizes.backbone.vocabulary)
     # No token ends a response, so that both sides generate as many.
@@ -94,7 +94,7 @@ def save(sizes: Sizes, folder: Path, kind: HeadKind) -> None:
 class Answers:
     """A policy and a reward model, loaded, and prompts to answer."""
 
-    def __init__(self, sizes: Sizes, folder: Path, kind: HeadKind, side: str) -> None:
+    def __init__(self, sizes: Sizes, folder: Path, kind: str, side: str) -> None:
         self.policy: Any = load_policy(folder / "policy", device=device())
         if side == "one":
             scorer: Scorer = SharedScorer(self.policy, str(folder / "policy"), folder / "adapter")
@@ -118,7 +118,7 @@ class Answers:
         list(generate(self.policy, self.tokenizer, self.requests, self.method, self.config))
 
 
-def measure(side: str, kind: HeadKind, folder: str, sizes: Sizes = SIZES) -> None:
+def measure(side: str, kind: str, folder: str, sizes: Sizes = SIZES) -> None:
     """Print what loading and generating take beyond what this process held before, in MiB."""
     before = held_memory()
     reset_peak_memory()

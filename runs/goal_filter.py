@@ -15,7 +15,7 @@ from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.strategies.dropping import watcher
+from rewardsteer.decoding.strategies.early_rejection import rejection_rule
 from rewardsteer.decoding.strategies.votes import winner
 from rewardsteer.evaluation.budget import equivalent_tokens, relative_size
 from rewardsteer.evaluation.statistics import paired_difference
@@ -193,7 +193,7 @@ def _replay(
 
 def _written(config: DecodingConfig, calibration: Any, values: np.ndarray) -> int | None:
     """Tokens written before a solution is dropped; None where it is not."""
-    watch = watcher(config, calibration)
+    watch = rejection_rule(config, calibration)
     return next((i + 1 for i, value in enumerate(values) if watch and watch(float(value))), None)
 
 

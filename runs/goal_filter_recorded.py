@@ -23,7 +23,7 @@ from goal_filter import Figures, choose_rules, compared, table
 
 from rewardsteer.answers import canonical_answer
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.strategies.dropping import watcher
+from rewardsteer.decoding.strategies.early_rejection import rejection_rule
 from rewardsteer.decoding.strategies.votes import Vote
 from rewardsteer.goals.calibration import PositionCalibration, load_calibration
 from rewardsteer.outputs import read_jsonl, write_text
@@ -60,7 +60,7 @@ def decode(
     begun: dict[int, Recorded] = {}
     while samples := vote.next_round():
         for sample in samples:
-            one, watch = begun.setdefault(sample, Recorded(rows[sample])), watcher(
+            one, watch = begun.setdefault(sample, Recorded(rows[sample])), rejection_rule(
                 config, calibration
             )
             kept = one.write(watch)
