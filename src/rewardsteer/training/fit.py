@@ -37,9 +37,10 @@ from rewardsteer.training.checkpoints import (
 )
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
+from rewardsteer.training.pair_metrics import CONSTRAINT
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.showing import showing
-from rewardsteer.training.trainer import CONSTRAINT, RewardTrainer
+from rewardsteer.training.trainer import RewardTrainer
 
 logger = logging.getLogger(__name__)
 

@@ -1,4 +1,5 @@
-"""The only `transformers.Trainer` subclass: an objective, exact resumes, an eye on the numbers."""
+"""The only `transformers.Trainer` subclass: minimises an objective, resumes exactly, and stops on
+values that are not finite."""
 
 import logging
 import math
@@ -8,12 +9,11 @@ from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import EvalPrediction, Trainer, TrainerCallback, set_seed
+from transformers import Trainer, set_seed
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from rewardsteer.data.collate import PairCollator, to_batch
@@ -24,20 +24,18 @@ from rewardsteer.distributed import (
     within_update,
 )
 from rewardsteer.models.router import router_coefficient
-from rewardsteer.objectives.base import Objective, ObjectiveResult, split_pairs
+from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
+from rewardsteer.training.pair_metrics import CONSTRAINT, pair_columns, pair_metrics
+from rewardsteer.training.phase_callback import PhaseCallback
 from rewardsteer.training.precision import keep_outputs_wide
 from rewardsteer.training.weights import load_weights, trained_weights
 
 logger = logging.getLogger(__name__)
-
-# What the maximum constraint compares; evaluation always measures it where the head gives both.
-CONSTRAINT = frozenset({"prefix_rewards", "best_next_token"})
-
 
 class RewardTrainer(Trainer):
     """Minimises an objective over comparison rows.
@@ -83,7 +81,7 @@ class RewardTrainer(Trainer):
         self._read: list[str] = []
         self._saving: Path | None = None
         self.add_callback(EpochCallback(order))
-        self.add_callback(_Flow(self))
+        self.add_callback(PhaseCallback(self))
         # Processes draw their own dropout; everything that must be equal was drawn before.
         set_seed(self.args.seed + 7919 * self.args.process_index)
 
@@ -240,23 +238,19 @@ class RewardTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Rewards of both responses, the constraint violation of every row and the loss of the
-        batch of all processes it stood in, ``[B, 4]``."""
+        """The columns ``[B, 4]`` of `pair_columns`."""
         batch = to_batch(self._prepare_inputs(inputs))
         needs = self.objective.needs | (CONSTRAINT & self.model.head.gives)
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(batch, needs, self.objective.temperatures)
-            with excluded_from_reductions(batch.is_dummy):
-                loss = self.objective(output, batch).loss
-            rewards = self.objective.rewards
-            whole = output.sequence_rewards if rewards is None else rewards(output, batch)
-        chosen, rejected = split_pairs(whole, batch)
-        parts = [chosen, rejected, _violations(output, batch), loss.expand(len(chosen))]
-        columns = torch.stack([part.float() for part in parts], dim=1)
+            columns = pair_columns(self.objective, output, batch)
         count = 0 if batch.is_dummy else len(columns)
         return None, columns[:count], batch.margin[:count]
 
     # --- checkpoints -----------------------------------------------------------------------------
+
+    # Private names of the library are overridden where it has no hook: it writes a checkpoint into
+    # its final folder, not beside it, and the sums of a log interval are part of no checkpoint.
 
     def _get_output_dir(self, trial: Any) -> str:
         return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
@@ -335,61 +329,3 @@ class RewardTrainer(Trainer):
         self.interval.restore([one["interval"] for one in own])
         if self.spikes is not None:
             self.spikes.restore(first["spikes"] or [])
-
-
-class _Flow(TrainerCallback):
-    """When to evaluate and to save at the ends of epochs and of the phase, and what goes on after
-    an interruption.
-
-    Evaluation comes with an epoch's last update, not after it as in the library: a checkpoint of
-    that update then stands after both, and a resume leaves out none.
-    """
-
-    def __init__(self, trainer: RewardTrainer) -> None:
-        self.trainer = trainer
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.restore_progress()
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.trainer.end_update()
-        last = state.global_step >= state.max_steps
-        if float(state.epoch).is_integer() or last:
-            if args.eval_strategy == "epoch" and args.eval_delay <= state.epoch:
-                control.should_evaluate = True
-            if args.save_strategy == "epoch":
-                control.should_save = True
-        if last and not args.load_best_model_at_end:
-            # The weights of a finished phase are written by whoever asked for it.
-            control.should_save = False
-
-    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        # The library's turn; both were done with the epoch's last update.
-        if args.eval_strategy == "epoch":
-            control.should_evaluate = False
-        if args.save_strategy == "epoch":
-            control.should_save = False
-
-
-def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
-    """Mean |r(y₁..i) − max_v r(y₁..i∘v)| over each chosen row's prefixes ``[B]``; NaN without."""
-    mask = batch.prefix_mask
-    violation = torch.full(mask.shape, float("nan"), device=mask.device)
-    if output.best_next_token is not None and output.prefix_rewards is not None:
-        violation[mask] = (output.prefix_rewards - output.best_next_token).abs().float()
-    return violation[: len(mask) // 2].nanmean(dim=1)
-
-
-def pair_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Loss, accuracy (a tie counts half), reward gap and, for a vocabulary head, constraint
-    violation."""
-    columns = np.asarray(prediction.predictions, dtype=np.float64)
-    chosen, rejected, violation, loss = columns.T
-    metrics = {
-        "loss": float(loss.mean()),
-        "accuracy": float((chosen > rejected).mean() + 0.5 * (chosen == rejected).mean()),
-        "reward_gap": float((chosen - rejected).mean()),
-    }
-    if not np.isnan(violation).all():
-        metrics["constraint_violation"] = float(np.nanmean(violation))
-    return metrics

@@ -1,0 +1,43 @@
+"""When a phase of training evaluates and saves."""
+
+from typing import Any
+
+from transformers import TrainerCallback
+
+
+class PhaseCallback(TrainerCallback):
+    """Decides when to evaluate and to save at the ends of epochs and of the phase.
+
+    Evaluation comes with an epoch's last update, not after it as in the library: a checkpoint of
+    that update then includes both, and a resumed run repeats neither.
+
+    Args:
+        trainer: a `rewardsteer.training.trainer.RewardTrainer`.
+    """
+
+    def __init__(self, trainer: Any) -> None:
+        self.trainer = trainer
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Continue the sums of an interrupted log interval."""
+        self.trainer.restore_progress()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Check the update, and ask for evaluation and saving where they are due."""
+        self.trainer.end_update()
+        last = state.global_step >= state.max_steps
+        if float(state.epoch).is_integer() or last:
+            if args.eval_strategy == "epoch" and args.eval_delay <= state.epoch:
+                control.should_evaluate = True
+            if args.save_strategy == "epoch":
+                control.should_save = True
+        if last and not args.load_best_model_at_end:
+            # The weights of a finished phase are written by whoever asked for it.
+            control.should_save = False
+
+    def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Leave out the library's turn; both came with the epoch's last update."""
+        if args.eval_strategy == "epoch":
+            control.should_evaluate = False
+        if args.save_strategy == "epoch":
+            control.should_save = False
