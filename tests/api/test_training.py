@@ -53,7 +53,18 @@ def test_errors(folders, tmp_path):
         train("bt", folders / "base", "nowhere.jsonl", output_dir=tmp_path / "e")
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "file").write_text("mine")
-    with pytest.raises(OutputError):
+    with pytest.raises(OutputError, match="not empty"):
         train("bt", folders / "base", ROWS, output_dir=tmp_path / "full", **FEW)
+    # What was refused has left no rows behind, nor replaced those of an earlier run.
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["full"]
     with pytest.raises(DataError, match="no such file"):
         evaluate(folders / "bt", "nowhere.jsonl")
+
+
+def test_a_run_goes_on_with_the_same_rows_alone(folders, tmp_path):
+    out = tmp_path / "deep" / "out"
+    first = train("bt", folders / "base", ROWS, output_dir=out, **FEW)
+    again = train("bt", folders / "base", ROWS, output_dir=out, resume=True, **FEW)
+    assert again.score("1+1=", "2") == first.score("1+1=", "2")
+    with pytest.raises(OutputError, match="other rows"):
+        train("bt", folders / "base", ROWS[1:], output_dir=out, resume=True, **FEW)

@@ -8,6 +8,7 @@ from typing import Any
 from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.configuration import load_config
 from rewardsteer.errors import DataError, OutputError
+from rewardsteer.outputs import check_folder, write_text
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import list_recipes, read_recipe
 
@@ -50,8 +51,9 @@ def train(
     values: dict[str, Any] = read_recipe(name)
     if base_model is not None:
         values["base_model"] = str(base_model)
+    rows = None
     if dataset is not None:
-        place = _place_of(dataset, out, resume=resume)
+        place, rows = _place_of(dataset, out)
         values["data"] = dict(values.get("data") or {})
         values["data"].pop("source", None)
         values["data"]["sources"] = [{"name": "pairs", "path": str(place)}]
@@ -59,6 +61,8 @@ def train(
     dotted = [f"{key}={json.dumps(one)}" for key, one in settings.items() if "." in key]
     values = _merged(values, {key: one for key, one in settings.items() if "." not in key})
     config = load_config(TrainConfig, values, dotted)
+    if rows is not None:
+        _write_rows(rows, place, out, resume=resume, overwrite=overwrite)
     return RewardModel.from_pretrained(
         run(config, out, resume=resume, overwrite=overwrite, callbacks=callbacks)
     )
@@ -74,26 +78,32 @@ def _merged(values: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any
     return merged
 
 
-def _place_of(dataset: Any, out: Path, *, resume: bool) -> Path:
-    """Where the rows are; those in memory are written beside the output folder."""
+def _place_of(dataset: Any, out: Path) -> tuple[Path, str | None]:
+    """Where the rows are. Those in memory go beside the output folder; their text is JSON lines."""
     if isinstance(dataset, str | Path):
         place = Path(dataset)
         if not place.exists():
             raise DataError(f"Expected preference pairs at {place}, there is no such file.")
-        return place.resolve()
-    place = out.parent / f"{out.name}.{_ROWS}"
+        return place.resolve(), None
     lines = [json.dumps(dict(row), ensure_ascii=False) for row in _rows(dataset)]
     if not lines:
         raise DataError("The dataset holds no rows.")
-    text = "\n".join(lines) + "\n"
+    return (out.parent / f"{out.name}.{_ROWS}").resolve(), "\n".join(lines) + "\n"
+
+
+def _write_rows(text: str, place: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
+    """Write the rows of a new run; those of a run that goes on must be the same.
+
+    Raises:
+        OutputError: they are others, or the output folder is not empty.
+    """
+    check_folder(out, resume=resume, overwrite=overwrite)
     if resume and place.exists() and place.read_text(encoding="utf-8") != text:
         raise OutputError(
             f"The run in {out} was begun with other rows; pass the same dataset, or overwrite=True."
         )
-    from rewardsteer.outputs import write_text
-
+    place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, text)
-    return place.resolve()
 
 
 def _rows(dataset: Any) -> Iterable[Mapping[str, Any]]:
