@@ -23,7 +23,7 @@ def several_processes() -> bool:
 
 @contextmanager
 def excluded_from_reductions(excluded: bool) -> Iterator[None]:
-    """Within it, what this process holds counts for nothing in any reduction.
+    """Within it, values of this process have weight zero in all reductions.
 
     A process that has no row left when others still have one must nevertheless take part in their
     collective calls: it reads a dummy row.

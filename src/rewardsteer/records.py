@@ -240,7 +240,7 @@ class FilterStop(Record):
     """Where a filter would have stopped a completion.
 
     Attributes:
-        signal: what it looks at.
+        signal: the values that it is applied to.
         threshold: it stops at the first token whose value is lower, after the first ``start`` ones.
         start: tokens that are never looked at.
         index: of the token that crossed, from 0; None: it never stops.

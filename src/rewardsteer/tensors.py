@@ -51,7 +51,7 @@ class PairBatch:
         attention_mask: ``[R, T]``, 1 on real tokens; padding may be on either side.
         response_mask: ``[R, T]`` bool, True on response tokens (end-of-text included).
         prefix_mask: ``[R, T]`` bool, True on the last token of every response prefix that a prefix
-            objective looks at; all False when no prefixes were drawn.
+            objective uses; all False when no prefixes were drawn.
         margin: ``[B]``, in reward units.
         row_ids: the B comparisons' ids, for messages.
         extras: ``[B]`` each, the numbers that a data source gave its rows under further names; NaN

@@ -61,7 +61,7 @@ Signal = Annotated[
     str | None, typer.Option("--filter", help="Mark where a filter stops: reward or similarity.")
 ]
 Threshold = Annotated[float, typer.Option(help="The filter's: it stops below.")]
-Start = Annotated[int, typer.Option(min=0, help="Tokens that the filter never looks at.")]
+Start = Annotated[int, typer.Option(min=0, help="Tokens at the beginning that the filter ignores.")]
 Alternatives = Annotated[int, typer.Option(min=1, help="Tokens a column.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 

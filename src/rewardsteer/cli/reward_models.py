@@ -60,7 +60,7 @@ def load_reward_models(
         build_method(config, None, goal)
         return None
     stated = [FolderScorer(folder, template) for folder in folders]
-    # A method looks at no more than this when it is made, so misfits show before weights load; a
+    # A method needs no more than this when it is built, so misfits show before weights load; a
     # goal is compared with the weights, so with one it waits for them.
     if goal is None:
         build_method(config, SimpleNamespace(members=stated))

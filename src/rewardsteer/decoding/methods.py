@@ -63,7 +63,7 @@ _UNGUIDED = ("none", "majority_vote")
 
 
 def takes_no_reward_model(name: str) -> bool:
-    """Whether a method looks at no reward model; False for an unknown name."""
+    """Whether a method uses no reward model; False for an unknown name."""
     if name in METHODS.names():
         return name in _UNGUIDED
     return name in METHODS and METHODS.get(name).needs == "none"

@@ -128,7 +128,7 @@ def _twin(model: Any, folder: Path) -> Any:
             config, attn_implementation=model.config._attn_implementation
         )
     twin.load_state_dict(model.state_dict(), assign=True, strict=False)
-    # Those that are not saved are made anew by loading; here they are the same.
+    # Those that are not saved are created by loading; here they are the same.
     for name, buffer in model.named_buffers():
         path, _, last = name.rpartition(".")
         setattr(twin.get_submodule(path), last, buffer)

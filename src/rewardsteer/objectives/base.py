@@ -32,7 +32,7 @@ class Objective:
         needs: fields of `RewardOutput` that the model is asked for beside the rewards of whole
             rows; checked against the head before training starts.
         temperatures: of ``soft_next_token``, where it is needed.
-        prefixes: the length list of the partial set that it looks at, or None for the full set.
+        prefixes: the length list of the partial set that it uses, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
         reading: what the rewards of a model so trained mean: ``value`` or ``log_probability``.

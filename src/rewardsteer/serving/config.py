@@ -28,7 +28,7 @@ class ServingConfig(Config):
         methods_together: methods (each with its own number of candidates) that are decoded in turn;
             each costs a forward pass of the policy at every step.
         inspect_queue: completions that may wait for the inspector.
-        max_inspect_tokens: longest completion that the inspector looks at.
+        max_inspect_tokens: longest completion that the inspector accepts.
         max_body_bytes: largest body of a request.
         seconds: a request that took longer is given up, its waiting included; a stream, when it
             waited so long for its next text.

@@ -150,7 +150,7 @@ class ServedModels(TextReader):
             ))
         if not is_guide(config.method):
             return build_method(config, self.scorer, self._goal(config.method))
-        # All that a guide looks at when it is made, for weights come with the samples. Kept: guides
+        # All that a guide needs when it is built, for weights come with the samples. Kept: guides
         # that are one share batches, and some warn when they are made.
         top_k = config.top_k if asks_candidates(config.method) else 0
         key = config.method, top_k

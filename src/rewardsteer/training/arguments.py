@@ -57,7 +57,7 @@ def training_arguments(
         "save_steps": log.save_steps or 500,
         "save_total_limit": 2,
         "load_best_model_at_end": keep_best,
-        # Early stopping looks at it too.
+        # Early stopping uses it too.
         "metric_for_best_model": "accuracy" if evaluate else None,
         "logging_steps": log.logging_steps,
         # We stop on NaN with the rows named; the filter would hide it.

@@ -25,7 +25,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         check_head_gives(objective, config.head)
         if phase.prefix_rows is not None and objective.prefixes is None:
             raise ConfigError(
-                f"The objective {phase.name!r} looks at no prefixes, so its phase takes rows, not "
+                f"The objective {phase.name!r} uses no prefixes, so its phase takes rows, not "
                 "prefix_rows."
             )
     optimiser = config.optimiser

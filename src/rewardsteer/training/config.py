@@ -33,7 +33,7 @@ class PhaseConfig(Config):
     Attributes:
         objective: terms added up on the same batch.
         rows: comparisons drawn at random for this phase, each time it comes round; None takes all.
-            An objective that looks at prefixes reads all that are listed for each.
+            An objective on prefixes uses all that are listed for each.
         prefix_rows: for such an objective, as in published code: prefixes drawn at random from
             those comparisons, each of them a row of its own. None takes whole comparisons.
         learning_rate: overrides the optimiser's for this phase.

@@ -121,7 +121,7 @@ def fit(
         model: changed in place.
         tokenizer: for its padding id.
         objective: the loss; `check_head_gives` is applied first.
-        rows: a dataset of full rows, or of partial rows when the objective looks at prefixes.
+        rows: a dataset of full rows, or of partial rows for an objective on prefixes.
         out: folder for checkpoints and a bad batch's record.
         log_lines: JSONL file that log lines are appended to.
         optimiser, log, seed, padding_side, packing: settings.

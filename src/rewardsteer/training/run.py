@@ -72,7 +72,7 @@ def train(
         overwrite: replace what is in ``out``.
         resume_from_checkpoint: go on from this checkpoint of the phase under way, not from the
             newest one.
-        callbacks: `transformers.TrainerCallback` objects, or classes to be made anew for each
+        callbacks: `transformers.TrainerCallback` objects, or classes to be created for each
             phase; they come after those of the settings.
 
     Raises:
@@ -230,7 +230,7 @@ def _run_phase(
 
 
 def _made(callbacks: Sequence[Any]) -> list[Any]:
-    """Callbacks of a phase: objects as they are, all else made anew."""
+    """Callbacks of a phase: objects as they are, all others created."""
     return [one if isinstance(one, TrainerCallback) else one() for one in callbacks]
 
 

@@ -153,7 +153,7 @@ class LogConfig(Config):
 
 
 class CallbackConfig(Config):
-    """A `transformers.TrainerCallback`, made anew for each phase.
+    """A `transformers.TrainerCallback`, created for each phase.
 
     Attributes:
         name: ``module:Class``, for example ``transformers:EarlyStoppingCallback``.
@@ -176,7 +176,7 @@ def _one_or_several(names: Any) -> Any:
 # The sections ``trainer`` and ``callbacks``, of a reward model's training and of a policy's.
 TrainerFields = Annotated[dict[str, Any], AfterValidator(check_trainer)]
 Callbacks = Annotated[list[CallbackConfig], BeforeValidator(_one_or_several)]
-# What other libraries and `transformers.TrainingArguments` call settings of a training.
+# What other libraries and `transformers.TrainingArguments` call settings of training.
 TRAINING_ALIASES = NAMED_HERE | {
     "optimizer": "optimiser", "lr": "optimiser.learning_rate",
     "train_batch_size": "optimiser.train_batch_size",

@@ -1,4 +1,4 @@
-"""What a training shows on the terminal: one bar for the phase under way, a line when it ends."""
+"""Progress of training on the terminal: one bar per phase, and a line when it ends."""
 
 import logging
 import time

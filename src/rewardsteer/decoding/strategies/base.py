@@ -34,7 +34,7 @@ class Strategy:
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
         draws_several: ``n`` samples of a prompt, which must differ.
-        asks_log_probabilities: whether it looks at `Sample.log_probability`.
+        asks_log_probabilities: whether it uses `Sample.log_probability`.
         is_best_of_n: whether it keeps the sample of the highest reward among ``n`` independent
             ones of the policy.
 
