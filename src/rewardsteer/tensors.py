@@ -14,6 +14,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import embedding
 
 
 @dataclass
@@ -116,11 +117,11 @@ class TokenStates(NamedTuple):
 
     def at(self, rows: Tensor, columns: Tensor) -> Tensor:
         """States ``[..., D]`` of the tokens at rows and columns ``[...]``."""
-        return self.flat[self.flat_indices[rows, columns]]
+        return embedding(self.flat_indices[rows, columns], self.flat)
 
     def marked(self, mask: Tensor) -> Tensor:
         """States ``[N, D]`` of the tokens that a bool mask ``[R, T]`` marks, row by row."""
-        return self.flat[self.flat_indices[mask]]
+        return embedding(self.flat_indices[mask], self.flat)
 
 
 class RewardOutput(NamedTuple):
