@@ -20,7 +20,7 @@ class Throw(Sample):
         most = self.config.max_new_tokens
         wanted = most if tokens is None else min(most, self.length + tokens)
         while self.length < wanted and self.finish_reason is None:
-            digit = str(self.draws.randrange(10))
+            digit = str(self.rng.randrange(10))
             self.token_ids += self.engine.tokenizer(digit).input_ids
             if digit == "0":
                 self.finish_reason, self.stop_reason = "stop", self.token_ids[-1]
@@ -42,8 +42,8 @@ class Dice(Engine):
     def open(cls, source, tokenizer, config, **options):
         return cls(tokenizer)
 
-    def start(self, prompt, index, config, *, draws, guide=None, log_probabilities=False, top=None):
-        return Throw(self, prompt, index, config, draws=draws)
+    def start(self, prompt, index, config, *, rng, guide=None, log_probabilities=False, top=None):
+        return Throw(self, prompt, index, config, rng=rng)
 
     async def room(self):
         await asyncio.sleep(0)

@@ -33,7 +33,7 @@ class Dense(Head):
 
 def dense_output(logits, batch):
     """What a model whose rewards are ``logits [R, T, V]`` gives."""
-    logs = Dense().response_log_probabilities(TokenStates.of(logits), batch)
+    logs = Dense(None).response_log_probabilities(TokenStates.of(logits), batch)
     return RewardOutput(torch.zeros(len(logits)), log_probabilities=logs)
 
 
