@@ -43,12 +43,12 @@ OBJECTIVES = {
 }
 
 
-def make_world(folder):
+def make_world(folder, kind="llama", *, rows=60, seed=0):
     """A tiny base model and prepared arithmetic pairs."""
     tokenizer = build_tokenizer()
-    tiny_causal_lm(vocab_size=len(tokenizer)).save_pretrained(folder / "base")
+    tiny_causal_lm(kind, vocab_size=len(tokenizer), seed=seed).save_pretrained(folder / "base")
     tokenizer.save_pretrained(folder / "base")
-    source = {"name": "arithmetic", "options": {"rows": 60}}
+    source = {"name": "arithmetic", "options": {"rows": rows}}
     prepare(
         DataConfig(source=source, prefix_start=0, test_fraction=0.2, drop_overlap=False),
         tokenizer, folder / "data",

@@ -6,13 +6,10 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.config import DataConfig
-from rewardsteer.data.prepare import prepare
-from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
-from tests.fakes import tiny_causal_lm
+from tests.training import engines
 
 PLACE = Path(__file__).with_name("recorded.json")
 # Figures that depend on the machine.
@@ -69,15 +66,7 @@ KINDS = {
 
 def make_world(root: Path, kind: str) -> Path:
     """A tiny base model and prepared arithmetic pairs."""
-    folder, tokenizer = root / kind, build_tokenizer()
-    tiny_causal_lm(kind, vocab_size=len(tokenizer), seed=3).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    config = DataConfig(
-        source={"name": "arithmetic", "options": {"rows": 40}}, prefix_start=0, test_fraction=0.2,
-        drop_overlap=False,
-    )
-    prepare(config, tokenizer, folder / "data")
-    return folder
+    return engines.make_world(root / kind, kind, rows=40, seed=3)
 
 
 def run(world: Path, name: str, out: Path) -> dict[str, Any]:

@@ -7,8 +7,6 @@ import torch
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
-from rewardsteer.data.config import DataConfig
-from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.store import load_manifest
 from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError, OutputError
@@ -22,21 +20,13 @@ from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.loading import build
 from rewardsteer.training.run import train
 from tests.fakes import save_tiny, tiny_causal_lm
+from tests.training.engines import make_world
 
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
     """A tiny base model and prepared arithmetic pairs."""
-    folder = tmp_path_factory.mktemp("world")
-    tokenizer = build_tokenizer()
-    tiny_causal_lm(vocab_size=len(tokenizer)).save_pretrained(folder / "base")
-    tokenizer.save_pretrained(folder / "base")
-    config = DataConfig(
-        source={"name": "arithmetic", "options": {"rows": 60}}, prefix_start=0, test_fraction=0.2,
-        drop_overlap=False,
-    )
-    prepare(config, tokenizer, folder / "data")
-    return folder
+    return make_world(tmp_path_factory.mktemp("world"))
 
 
 def settings(world, **changes):

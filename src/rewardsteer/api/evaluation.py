@@ -7,12 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rewardsteer.api.inputs import as_prompts
-from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.api.inputs import as_json_lines, as_prompts
+from rewardsteer.api.reward_model import RewardModel, as_reward_model
 from rewardsteer.configuration import load_config
+from rewardsteer.data.sources import held_out_pairs
+from rewardsteer.data.store import MANIFEST
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError
 from rewardsteer.records import Comparison
+from rewardsteer.reports.tables import preference_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,45 +91,23 @@ def evaluate(
     """
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
 
-    model = _loaded(reward_model)
-    if isinstance(data, str | Path) and (Path(data) / "manifest.json").exists():
+    model = as_reward_model(reward_model)
+    if isinstance(data, str | Path) and (Path(data) / MANIFEST).exists():
         figures = evaluate_preference(model.scorer, Path(data), batch_size=batch_size)
     else:
         figures = evaluate_comparisons(
             model.scorer, _comparisons(data, source), batch_size=batch_size
         )
-    rows = {"all": figures["all"]}
-    if len(figures["subsets"]) > 1:
-        rows |= figures["subsets"]
-    return Table("preference accuracy", rows)
-
-
-def _loaded(model: RewardModel | str | Path) -> RewardModel:
-    return model if isinstance(model, RewardModel) else RewardModel.from_pretrained(model)
+    return Table("preference accuracy", preference_groups(figures))
 
 
 def _comparisons(data: Any, source: str) -> list[Comparison]:
-    import json
-
-    from rewardsteer.data.sources import SOURCES, NoSplitError
-
-    with ExitStack() as stack:
-        if isinstance(data, str | Path):
-            place = Path(data)
-            if not place.exists():
-                raise DataError(f"Expected pairs at {place}, there is no such file or folder.")
-        else:
-            folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
-            place = folder / "pairs.jsonl"
-            rows = [json.dumps(dict(row), ensure_ascii=False) for row in data]
-            if not rows:
-                raise DataError("There are no pairs to evaluate on.")
-            place.write_text("\n".join(rows) + "\n", encoding="utf-8")
-        load = SOURCES.get(source)
-        try:
-            return list(load("test", path=str(place)))
-        except NoSplitError:
-            return list(load("train", path=str(place)))
+    if isinstance(data, str | Path):
+        return held_out_pairs(source, Path(data))
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "pairs.jsonl"
+        place.write_text(as_json_lines(data), encoding="utf-8")
+        return held_out_pairs(source, place)
 
 
 def compare(
@@ -170,7 +151,7 @@ def compare(
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(
             entries, steerer.policy, steerer.tokenizer, as_requests(as_prompts(prompts)),
-            Judge(_loaded(judge).scorer, {}), Path(place), template=steerer.template,
+            Judge(as_reward_model(judge).scorer, {}), Path(place), template=steerer.template,
             budget=limits,
         )
     return Table("decoding methods", figures)

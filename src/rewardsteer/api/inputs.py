@@ -1,6 +1,7 @@
 """What users pass as texts, brought into one form."""
 
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from rewardsteer.errors import DataError
@@ -128,6 +129,30 @@ def as_prompts(value: Any) -> list[Prompt]:
     if not isinstance(value, Sequence):
         raise _form(value)
     return [as_prompt(one) for one in value]
+
+
+def as_json_lines(dataset: Any) -> str:
+    """Rows of preference pairs as the text of a JSONL file.
+
+    Raises:
+        DataError: it is no dataset or list of mappings, or has no rows.
+    """
+    if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping):
+        raise DataError(
+            "Expected a dataset as a datasets.Dataset, a list of mappings or a path, got "
+            f"{type(dataset).__name__}."
+        )
+    lines = []
+    for number, row in enumerate(dataset, start=1):
+        if not isinstance(row, Mapping):
+            raise DataError(
+                f"Expected row {number} of the dataset as a mapping with the columns prompt, "
+                f"chosen and rejected, got {type(row).__name__}."
+            )
+        lines.append(json.dumps(dict(row), ensure_ascii=False) + "\n")
+    if not lines:
+        raise DataError("The dataset holds no rows.")
+    return "".join(lines)
 
 
 def _form(value: Any) -> DataError:

@@ -183,7 +183,7 @@ class RewardModel:
             weight: of the rewards.
             method: a method that guides token by token; None: the one that the model was trained
                 for.
-            pad_token_id: padding of the prompts; None: the tokenizer's.
+            pad_token_id: padding of the prompts; None: the tokenizer's end-of-text.
             attention_mask: of the prompts; needed where the padding token also begins texts.
             settings: of `SteeringConfig` (``top_k`` for candidate methods, …).
 
@@ -257,3 +257,8 @@ class RewardModel:
         from rewardsteer.integrations.hub import push
 
         return push(Path(self.scorer.name), repository, public=public)
+
+
+def as_reward_model(model: RewardModel | str | Path) -> RewardModel:
+    """The model itself, or the one loaded from a folder or name."""
+    return model if isinstance(model, RewardModel) else RewardModel.from_pretrained(model)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
-from rewardsteer.api.reward_model import RewardModel
+from rewardsteer.api.reward_model import RewardModel, as_reward_model
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
@@ -19,6 +19,7 @@ from rewardsteer.records import Generation, Prompt
 
 if TYPE_CHECKING:
     from rewardsteer.api.evaluation import Table
+    from rewardsteer.decoding.generate import Watch
     from rewardsteer.decoding.requests import Request
     from rewardsteer.goals.goal_state import GoalState
 
@@ -70,8 +71,6 @@ class Steerer:
         self.config = load_config(DecodingConfig, {"method": method, **settings})
         self.engine, self.template, self.base_url = engine, template, base_url
         self._goal = goal
-        if wants_goal(method) and goal is None and self.reward_models:
-            self._goal = self.reward_models[0].goal_state()
         self._scorer = _scorer(self.reward_models, reward_weights)
         self._method(self.config)
         self.policy, self.tokenizer = _load(policy, engine, tokenizer, device, dtype)
@@ -134,17 +133,17 @@ class Steerer:
         """The reward model and the goal state that a method of a comparison takes."""
         if takes_no_reward_model(method):
             return None, None
-        goal = self._goal if wants_goal(method) else None
-        if wants_goal(method) and goal is None and self.reward_models:
-            goal = self.reward_models[0].goal_state()
-        return self._scorer, goal
+        if wants_goal(method) and self._goal is None and self.reward_models:
+            self._goal = self.reward_models[0].goal_state()
+        return self._scorer, self._goal if wants_goal(method) else None
 
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
         from rewardsteer.decoding.generate import require_answers
         from rewardsteer.decoding.requests import as_requests
 
         results = self._run(as_requests([prompt]), self._settings(settings))
-        return next(iter(list(require_answers(results))))
+        [answer] = require_answers(results)
+        return answer
 
     def _settings(self, changed: dict[str, Any]) -> DecodingConfig:
         if not changed:
@@ -155,10 +154,10 @@ class Steerer:
     def _method(self, config: DecodingConfig) -> Any:
         from rewardsteer.decoding.generate import build_method
 
-        return build_method(config, self._scorer, self._goal)
+        return build_method(config, *self.parts_for(config.method))
 
     def _run(
-        self, requests: "list[Request]", config: DecodingConfig
+        self, requests: "list[Request]", config: DecodingConfig, watch: "Watch | None" = None
     ) -> Generator[Generation, None, None]:
         from rewardsteer.decoding.generate import generate_by
 
@@ -169,11 +168,14 @@ class Steerer:
         elif self.engine == "openai":
             options = {"url": self.base_url, "model": self.policy}
         engine = ENGINES.get(self.engine).open(source, self.tokenizer, config, **options)
-        return generate_by(engine, requests, self._method(config), config, template=self.template)
+        return generate_by(
+            engine, requests, self._method(config), config, template=self.template, watch=watch
+        )
 
     def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
         """Text of one response while it grows in a thread beside this one."""
-        from rewardsteer.decoding.generate import generate, require_answers
+        from rewardsteer.decoding.generate import require_answers
+        from rewardsteer.decoding.requests import as_requests
 
         pieces: queue.Queue[str | BaseException | None] = queue.Queue()
         left = threading.Event()
@@ -185,11 +187,9 @@ class Steerer:
 
         def work() -> None:
             try:
-                results = generate(
-                    self.policy, self.tokenizer, [prompt], self._method(config), config,
-                    template=self.template, watch=lambda sample: sample.listen(tell),
-                )
-                list(require_answers(results))
+                list(require_answers(self._run(
+                    as_requests([prompt]), config, watch=lambda sample: sample.listen(tell)
+                )))
                 pieces.put(None)
             except BaseException as error:
                 pieces.put(error)
@@ -210,10 +210,7 @@ def _reward_models(given: Any) -> list[RewardModel]:
     if given is None:
         return []
     several = given if isinstance(given, list | tuple) else [given]
-    return [
-        one if isinstance(one, RewardModel) else RewardModel.from_pretrained(one)
-        for one in several
-    ]
+    return [as_reward_model(one) for one in several]
 
 
 def _scorer(models: Sequence[RewardModel], weights: Sequence[float] | None) -> Any:

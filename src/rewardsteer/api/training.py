@@ -1,10 +1,11 @@
 """`train`: a reward model from preference pairs, in one call."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.api.inputs import as_json_lines
 from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.configuration import load_config
 from rewardsteer.errors import DataError, OutputError
@@ -85,10 +86,7 @@ def _place_of(dataset: Any, out: Path) -> tuple[Path, str | None]:
         if not place.exists():
             raise DataError(f"Expected preference pairs at {place}, there is no such file.")
         return place.resolve(), None
-    lines = [json.dumps(dict(row), ensure_ascii=False) for row in _rows(dataset)]
-    if not lines:
-        raise DataError("The dataset holds no rows.")
-    return (out.parent / f"{out.name}.{_ROWS}").resolve(), "\n".join(lines) + "\n"
+    return (out.parent / f"{out.name}.{_ROWS}").resolve(), as_json_lines(dataset)
 
 
 def _write_rows(text: str, place: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
@@ -104,18 +102,3 @@ def _write_rows(text: str, place: Path, out: Path, *, resume: bool, overwrite: b
         )
     place.parent.mkdir(parents=True, exist_ok=True)
     write_text(place, text)
-
-
-def _rows(dataset: Any) -> Iterable[Mapping[str, Any]]:
-    if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping):
-        raise DataError(
-            "Expected a dataset as a datasets.Dataset, a list of mappings or a path, got "
-            f"{type(dataset).__name__}."
-        )
-    for number, row in enumerate(dataset, start=1):
-        if not isinstance(row, Mapping):
-            raise DataError(
-                f"Expected row {number} of the dataset as a mapping with the columns prompt, "
-                f"chosen and rejected, got {type(row).__name__}."
-            )
-        yield row

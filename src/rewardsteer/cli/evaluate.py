@@ -38,7 +38,7 @@ def preference_command(
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
-    from rewardsteer.data.sources import SOURCES
+    from rewardsteer.data.sources import SOURCES, held_out_pairs
     from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
 
     SOURCES.get(source)
@@ -55,7 +55,7 @@ def preference_command(
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
     written = read_template(template)
-    pairs = _pairs(source, input_) if input_ is not None else []
+    pairs = held_out_pairs(source, input_) if input_ is not None else []
     scorer = Scorer.load(reward_model, device=device, template=written)
     show_template(scorer.template, str(reward_model))
     with progress_bar("scoring pairs", "pairs") as announce:
@@ -84,26 +84,16 @@ def preference_command(
 
 
 def _check_pairs(data: Path | None, input_: Path | None) -> None:
+    from rewardsteer.data.sources import require_pairs
     from rewardsteer.data.store import load_manifest
-    from rewardsteer.errors import ConfigError, DataError
+    from rewardsteer.errors import ConfigError
 
     if (data is None) == (input_ is None):
         raise ConfigError("Give either --data (a prepared folder) or --input (a file of pairs).")
-    if input_ is not None and not input_.exists():
-        raise DataError(f"Expected pairs at {input_}, there is no such file or folder.")
+    if input_ is not None:
+        require_pairs(input_)
     if data is not None:
         load_manifest(data)
-
-
-def _pairs(source: str, path: Path) -> list[Any]:
-    """A source's comparisons: its test split, or all of it where there is none."""
-    from rewardsteer.data.sources import SOURCES, NoSplitError
-
-    load = SOURCES.get(source)
-    try:
-        return list(load("test", path=str(path)))
-    except NoSplitError:
-        return list(load("train", path=str(path)))
 
 
 @app.command("correctness", cls=Command)

@@ -6,7 +6,7 @@ from typing import Any
 from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.reports.plots import Spread, curves, histograms, intervals
 from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
-from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows
+from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_groups, preference_rows
 
 Metrics = Mapping[str, Any]
 _FEW = 8  # bins with fewer pairs are left out as noise
@@ -43,12 +43,12 @@ def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
 def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
     """Accuracy by subset."""
     labels = list(dict.fromkeys(
-        label for metrics in runs.values() for label in _groups(metrics)
+        label for metrics in runs.values() for label in preference_groups(metrics)
     ))
     series = {
         name: {
             label: Spread(one["accuracy"], one["accuracy_low"], one["accuracy_high"])
-            for label, one in _groups(metrics).items()
+            for label, one in preference_groups(metrics).items()
         }
         for name, metrics in runs.items()
     }
@@ -56,11 +56,6 @@ def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
         intervals(labels, series, x_label="accuracy", reference=0.5),
         "Accuracy by subset", "The dashed line is chance; the ends are 95 % intervals.",
     )
-
-
-def _groups(metrics: Metrics) -> dict[str, Mapping[str, float]]:
-    several = metrics["subsets"] if len(metrics["subsets"]) > 1 else {}
-    return {"all": metrics["all"], **several}
 
 
 def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:

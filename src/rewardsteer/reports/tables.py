@@ -43,17 +43,20 @@ def auroc_rows(models: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
 PREFERENCE_COLUMNS = ("subset", "pairs", "accuracy", "95 % interval", "margin")
 
 
+def preference_groups(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """Figures of all comparisons, then of each subset when there are several."""
+    several = figures["subsets"] if len(figures["subsets"]) > 1 else {}
+    return {"all": figures["all"], **several}
+
+
 def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     """All comparisons, then each subset when there are several, under `PREFERENCE_COLUMNS`."""
-    groups = {"all": figures["all"]}
-    if len(figures["subsets"]) > 1:
-        groups |= figures["subsets"]
     return [
         [
             name, f"{f['count']}", f"{f['accuracy']:.3f}",
             f"{f['accuracy_low']:.3f} – {f['accuracy_high']:.3f}", f"{f['margin']:+.3f}",
         ]
-        for name, f in groups.items()
+        for name, f in preference_groups(figures).items()
     ]
 
 

@@ -6,6 +6,10 @@ is left out. A source without a split of that name raises `NoSplitError` and is 
 prompt.
 """
 
+from pathlib import Path
+
+from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison
 from rewardsteer.registry import Registry
 
 _PLACE = "rewardsteer.data.sources"
@@ -24,3 +28,24 @@ SOURCES = Registry(
 
 class NoSplitError(LookupError):
     """A source has no such split; never reaches users."""
+
+
+def require_pairs(path: Path) -> None:
+    """Raise `DataError` where there is no file or folder of pairs."""
+    if not path.exists():
+        raise DataError(f"Expected pairs at {path}, there is no such file or folder.")
+
+
+def held_out_pairs(source: str, path: Path) -> list[Comparison]:
+    """The comparisons of a source's test split, or all of them where it has none.
+
+    Raises:
+        ConfigError: there is no such source.
+        DataError: nothing is at the path, or a row is no comparison.
+    """
+    require_pairs(path)
+    load = SOURCES.get(source)
+    try:
+        return list(load("test", path=str(path)))
+    except NoSplitError:
+        return list(load("train", path=str(path)))

@@ -7,14 +7,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from rewardsteer.data.sources.opening import Row
-from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.benchmarks.base import Format, answer_text, fields, story
+from rewardsteer.evaluation.benchmarks.base import Format, answer_text, fields, file_rows, story
 
 
 def _rows(file: Path) -> Iterator[tuple[str, Row]]:
     is_xml = file.name.removesuffix(".gz").lower().endswith(".xml")
-    return _xml_rows(file) if is_xml else read_rows("train", str(file), "")
+    return _xml_rows(file) if is_xml else file_rows(file)
 
 
 def _xml_rows(file: Path) -> Iterator[tuple[str, Row]]:

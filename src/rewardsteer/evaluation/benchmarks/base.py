@@ -25,7 +25,8 @@ class Problem:
     answer: str
 
 
-def _rows(file: Path) -> Iterator[tuple[str, Row]]:
+def file_rows(file: Path) -> Iterator[tuple[str, Row]]:
+    """Places and rows of JSON lines, a JSON list, CSV or Parquet."""
     return read_rows("train", str(file), "")
 
 
@@ -39,7 +40,7 @@ class Format:
     """
 
     read: Parse
-    rows: Callable[[Path], Iterator[tuple[str, Row]]] = _rows
+    rows: Callable[[Path], Iterator[tuple[str, Row]]] = file_rows
 
 
 def fields(question: str, answer: str) -> Parse:

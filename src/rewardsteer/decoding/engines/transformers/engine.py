@@ -6,8 +6,6 @@ import random
 from dataclasses import replace
 from typing import Any
 
-import torch
-
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine
@@ -23,6 +21,7 @@ from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oo
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.running import settle
+from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
 
@@ -69,8 +68,7 @@ class TransformersEngine(Engine):
     ) -> "TransformersEngine":
         """The engine of a run, whose policy is loaded from a folder or hub name unless it is given;
         further options are those of `rewardsteer.decoding.policy.load_policy`."""
-        kind = None if dtype is None else getattr(torch, dtype)
-        policy = policy or load_policy(source, dtype=kind, **options)
+        policy = policy or load_policy(source, dtype=parse_dtype(dtype), **options)
         return cls(policy, tokenizer, Bounds(places=config.batch_size))
 
     def bound(self, cache_tokens: int, guides: int) -> None:
