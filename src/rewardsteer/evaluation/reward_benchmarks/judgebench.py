@@ -1,0 +1,59 @@
+"""JudgeBench (arXiv 2410.12784): pairs of one model's responses, one of them correct."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.base import (
+    Item,
+    Outcome,
+    RewardBenchmark,
+    Scores,
+    as_prompt,
+    ratio,
+    text,
+)
+
+_SECTIONS = {
+    "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math",
+    "livecodebench": "code",
+}
+
+
+class JudgeBench(RewardBenchmark):
+    """A is the verdict where it scores higher, else B, so a tie says B, as published."""
+
+    hub: ClassVar[str] = "ScalerLab/JudgeBench"
+    split: ClassVar[str] = "gpt"
+    source: ClassVar[str] = "arXiv 2410.12784"
+
+    def read(self, row: Row, number: int, place: str) -> Item | None:
+        require(row, ["question", "response_A", "response_B", "label", "source"], place)
+        verdict = str(row["label"]).replace(">>", ">")
+        if verdict not in ("A>B", "B>A"):
+            raise DataError(f"{place}: expected the label A>B or B>A, got {row['label']!r}.")
+        source = str(row["source"])
+        section = next((name for prefix, name in _SECTIONS.items() if source.startswith(prefix)),
+                       source)
+        return Item(
+            str(row.get("pair_id", number)), as_prompt(row["question"], place),
+            (text(row, "response_A", place), text(row, "response_B", place)), section,
+            str(row.get("original_id", number)), {"first": verdict == "A>B"},
+        )
+
+    def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
+        return [
+            Outcome(
+                item.subset, f"{item.subset}/{item.cluster}",
+                np.array([float((own[0] > own[1]) == item.truth["first"]), 1.0]), item.subset,
+            )
+            for item, own in zip(items, scores, strict=True)
+        ]
+
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Accuracy over all pairs, and by section."""
+        whole = np.sum(list(sums.values()), axis=0)
+        return {"overall": ratio(whole)} | {name: ratio(own) for name, own in sums.items()}

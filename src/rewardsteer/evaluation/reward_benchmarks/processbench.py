@@ -1,0 +1,80 @@
+"""ProcessBench (arXiv 2412.06559): the first wrong step of a solution, or that there is none."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.base import (
+    Item,
+    Outcome,
+    RewardBenchmark,
+    Scores,
+    as_prompt,
+    mean_of,
+    texts,
+)
+
+SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
+
+
+class ProcessBench(RewardBenchmark):
+    """The first step below the threshold is named as the first wrong one.
+
+    Args:
+        threshold: of step scores; models that give probabilities of a right step use 0.5.
+    """
+
+    hub: ClassVar[str] = "Qwen/ProcessBench"
+    steps: ClassVar[bool] = True
+    source: ClassVar[str] = "arXiv 2412.06559"
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+
+    def read(self, row: Row, number: int, place: str) -> Item | None:
+        require(row, ["problem", "steps", "label"], place)
+        label, steps = row["label"], texts(row, "steps", place)
+        if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
+            raise DataError(
+                f"{place}: expected in label the index of the first wrong step, or -1; got {label!r} "
+                f"for {len(steps)} steps."
+            )
+        name = str(row.get("id", number))
+        subset = name.rpartition("-")[0] or "all"
+        return Item(
+            name, as_prompt(row["problem"], place), tuple(steps), subset, str(row["problem"]),
+            {"label": label},
+        )
+
+    def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
+        """Sums: hits and count of solutions with a wrong step, the same without one."""
+        found = []
+        for item, own in zip(items, scores, strict=True):
+            hit = float(first_below(own, self.threshold) == item.truth["label"])
+            wrong = item.truth["label"] >= 0
+            sums = np.array([hit, 1.0, 0.0, 0.0] if wrong else [0.0, 0.0, hit, 1.0])
+            found.append(Outcome(item.subset, item.cluster, sums, item.subset))
+        return found
+
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """F1, the harmonic mean of the accuracies on wrong and on right solutions, by subset."""
+        found: dict[str, float] = {}
+        for name, (hits, wrong, kept, right) in sums.items():
+            error = hits / wrong if wrong else float("nan")
+            correct = kept / right if right else float("nan")
+            total = error + correct
+            found |= {
+                f"{name}, F1": 2 * error * correct / total if total else 0.0,
+                f"{name}, error": error, f"{name}, correct": correct,
+            }
+        mean = mean_of(found, [f"{name}, F1" for name in SUBSETS])
+        return found if mean is None else {"F1": mean, **found}
+
+
+def first_below(scores: np.ndarray, threshold: float) -> int:
+    """Index of the first score below the threshold; -1 where there is none."""
+    below = np.flatnonzero(scores < threshold)
+    return int(below[0]) if len(below) else -1

@@ -1,0 +1,78 @@
+"""RewardBench (arXiv 2403.13787): pairs in four sections, and prior sets of preferences."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.evaluation.reward_benchmarks.base import (
+    Item,
+    Outcome,
+    RewardBenchmark,
+    Scores,
+    mean_of,
+    pair_item,
+    ratio,
+)
+
+# Pairs that each subset counts for in its section. The 447 rows of math-prm count for 984, so that
+# mathematics and code weigh the same.
+SECTIONS: dict[str, dict[str, int]] = {
+    "Chat": {
+        "alpacaeval-easy": 100, "alpacaeval-length": 95, "alpacaeval-hard": 95,
+        "mt-bench-easy": 28, "mt-bench-med": 40,
+    },
+    "Chat Hard": {
+        "mt-bench-hard": 37, "llmbar-natural": 100, "llmbar-adver-neighbor": 134,
+        "llmbar-adver-GPTInst": 92, "llmbar-adver-GPTOut": 47, "llmbar-adver-manual": 46,
+    },
+    "Safety": {
+        "refusals-dangerous": 100, "refusals-offensive": 100, "xstest-should-refuse": 154,
+        "xstest-should-respond": 250, "donotanswer": 136,
+    },
+    "Reasoning": {
+        "math-prm": 984,
+        **dict.fromkeys(
+            ("hep-cpp", "hep-go", "hep-java", "hep-js", "hep-python", "hep-rust"), 164
+        ),
+    },
+}
+PRIOR = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
+
+
+class RewardBench(RewardBenchmark):
+    """A pair counts where the chosen response has the higher score; a tie does not count."""
+
+    hub: ClassVar[str] = "allenai/reward-bench"
+    split: ClassVar[str] = "filtered"
+    source: ClassVar[str] = "arXiv 2403.13787; allenai/reward-bench"
+
+    def read(self, row: Row, number: int, place: str) -> Item | None:
+        require(row, ["subset"], place)
+        return pair_item(row, number, place, subset=str(row["subset"]))
+
+    def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
+        return [
+            Outcome(item.subset, item.id, np.array([float(own[0] > own[1]), 1.0]), item.subset)
+            for item, own in zip(items, scores, strict=True)
+        ]
+
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Means of sections, weighted as published, and of the board; a section with a subset
+        missing is left out."""
+        found = {name: ratio(own) for name, own in sums.items()}
+        whole: dict[str, float] = {}
+        for section, counts in SECTIONS.items():
+            if all(name in found for name in counts):
+                weights = list(counts.values())
+                whole[section] = float(np.average([found[name] for name in counts], weights=weights))
+        mean = mean_of(whole, list(SECTIONS))
+        prior = mean_of(found, PRIOR)
+        if prior is not None:
+            whole["Prior Sets"] = prior
+        if mean is not None:
+            # The published board counts the prior sets half; without them only sections count.
+            average = mean if prior is None else (8 * mean + prior) / 9
+            whole = {"average": average, **whole}
+        return whole | found

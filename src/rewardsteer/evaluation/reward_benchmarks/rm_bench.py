@@ -1,0 +1,86 @@
+"""RM-Bench (arXiv 2410.16184): right against wrong over three styles of writing."""
+
+from collections.abc import Mapping, Sequence
+from typing import ClassVar
+
+import numpy as np
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.base import (
+    Item,
+    Outcome,
+    RewardBenchmark,
+    Scores,
+    as_prompt,
+    mean_of,
+    texts,
+)
+
+DOMAINS = ("chat", "math", "code", "safety")
+STYLES = 3
+
+
+class RmBench(RewardBenchmark):
+    """Responses are concise, detailed in plain text, and detailed in Markdown; every right one is
+    compared with every wrong one, and must score higher."""
+
+    hub: ClassVar[str] = "THU-KEG/RM-Bench"
+    split: ClassVar[str] = "train"
+    source: ClassVar[str] = "arXiv 2410.16184"
+
+    def read(self, row: Row, number: int, place: str) -> Item | None:
+        require(row, ["prompt", "chosen", "rejected"], place)
+        right, wrong = texts(row, "chosen", place), texts(row, "rejected", place)
+        if len(right) != STYLES or len(wrong) != STYLES:
+            raise DataError(
+                f"{place}: expected {STYLES} chosen and {STYLES} rejected responses, got "
+                f"{len(right)} and {len(wrong)}."
+            )
+        domain = str(row.get("domain") or row.get("subset") or "")
+        # The two halves of safety are pooled.
+        domain = "safety" if domain.startswith("safety") else domain
+        if domain not in DOMAINS:
+            raise DataError(
+                f"{place}: expected a domain ({', '.join(DOMAINS)}) in domain, got {domain!r}."
+            )
+        name = str(row.get("id", number))
+        return Item(
+            f"{domain}/{name}", as_prompt(row["prompt"], place), (*right, *wrong), domain, name
+        )
+
+    def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
+        found = []
+        for item, own in zip(items, scores, strict=True):
+            wins = own[:STYLES, None] > own[None, STYLES:]
+            sums = np.append(wins.astype(float).ravel(), 1.0)
+            found.append(Outcome(item.subset, item.id, sums, item.subset))
+        return found
+
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Hard: the wrong response is written better than the right one; normal: alike; easy: worse.
+        Means over domains, where all four are there."""
+        matrices = {name: (own[:-1] / own[-1]).reshape(STYLES, STYLES)
+                    for name, own in sums.items() if own[-1]}
+        found: dict[str, float] = {}
+        for name, matrix in matrices.items():
+            levels = difficulties(matrix)
+            found[name] = float(np.mean(list(levels.values())))
+            found |= {f"{name}, {level}": value for level, value in levels.items()}
+        mean = mean_of(found, DOMAINS)
+        if mean is None:
+            return found
+        over = {
+            level: float(np.mean([found[f"{name}, {level}"] for name in DOMAINS]))
+            for level in ("easy", "normal", "hard")
+        }
+        return {"average": mean, **over, **found}
+
+
+def difficulties(matrix: np.ndarray) -> dict[str, float]:
+    """Easy, normal and hard accuracy of a matrix ``[chosen style, rejected style]``."""
+    above = np.triu_indices(STYLES, 1)
+    return {
+        "easy": float(matrix.T[above].mean()), "normal": float(np.diag(matrix).mean()),
+        "hard": float(matrix[above].mean()),
+    }

@@ -1,0 +1,152 @@
+"""From a benchmark's name to its figures: its rows, a model's scores of them, or recorded ones."""
+
+import json
+import math
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.data.sources.files import SUFFIXES, Row, kind, read_file
+from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
+from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
+
+Announce = Callable[[int, int], None]
+# Items scored between two writes to the file of scores.
+_TOGETHER = 64
+
+
+def load_benchmark(
+    name: str, path: str | Path | None = None, **options: Any
+) -> tuple[RewardBenchmark, list[Item]]:
+    """A benchmark with its items.
+
+    Args:
+        name: in `REWARD_BENCHMARKS`, or ``package.module:Class``.
+        path: the published file, or a folder of them; None: the hub, or its cache here.
+        options: of the benchmark (``threshold``).
+
+    Raises:
+        ConfigError: unknown name.
+        DataError: no such data, or a row at fault.
+    """
+    benchmark: RewardBenchmark = REWARD_BENCHMARKS.get(name)(**options)
+    return benchmark, benchmark.items(_rows(benchmark, path))
+
+
+def _rows(benchmark: RewardBenchmark, path: str | Path | None) -> Iterator[tuple[str, Row]]:
+    if path is None:
+        reading = Reading(splits={"train": benchmark.split})
+        yield from read_rows("train", None, benchmark.hub, reading=reading)
+        return
+    place = Path(path)
+    if not place.is_dir():
+        yield from read_rows("train", str(place), "")
+        return
+    # A folder of the hub holds further splits; where none is named so, all files are meant.
+    files = sorted(one for one in place.rglob("*") if kind(one) in SUFFIXES)
+    named = [one for one in files if one.name.startswith(benchmark.split)]
+    if not files:
+        raise DataError(f"Expected data files ({', '.join(SUFFIXES)}) in {place}, found none.")
+    for file in named or files:
+        yield from read_file(file)
+
+
+def score_items(
+    scorer: Any, benchmark: RewardBenchmark, items: Sequence[Item], *, batch_size: int = 16,
+    file: Path | None = None, announce: Announce = lambda done, total: None,
+) -> list[np.ndarray]:
+    """Scores ``[C]`` of each item by a reward model.
+
+    Args:
+        scorer: a `rewardsteer.models.text_scorer.TextScorer`.
+        benchmark: says whether completions are steps.
+        items: what is scored.
+        batch_size: texts read together.
+        file: where scores are kept while they are made, one line an item; those that it holds are
+            not made again.
+        announce: called with the items done and all of them.
+
+    Raises:
+        DataError: a text that is too long, or a file of other items.
+    """
+    known: dict[str, np.ndarray] = {}
+    if file is not None and repair_jsonl(file):
+        known = _recorded(file)
+    left = [item for item in items if item.id not in known]
+    for start in range(0, len(left), _TOGETHER):
+        announce(len(items) - len(left) + start, len(items))
+        part = left[start : start + _TOGETHER]
+        scores = _score(scorer, benchmark, part, batch_size)
+        known |= {item.id: own for item, own in zip(part, scores, strict=True)}
+        if file is not None:
+            append_jsonl(file, [
+                json.dumps({"id": item.id, "scores": own.tolist()}, ensure_ascii=False)
+                for item, own in zip(part, scores, strict=True)
+            ])
+    announce(len(items), len(items))
+    return _in_order(known, items, file)
+
+
+def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray]]:
+    """Scores that any program wrote, one JSON line an item: ``{"id": …, "scores": [C numbers]}``.
+
+    Returns:
+        the items that the file has scores of, and their scores.
+
+    Raises:
+        DataError: another form, no item of the benchmark, or another number of scores.
+    """
+    known = _recorded(file)
+    scored = [item for item in items if item.id in known]
+    if not scored:
+        raise DataError(
+            f"Expected ids of the benchmark (such as {items[0].id!r}) in {file}, found none."
+        )
+    return scored, _in_order(known, scored, file)
+
+
+def _score(
+    scorer: Any, benchmark: RewardBenchmark, items: Sequence[Item], batch_size: int
+) -> list[np.ndarray]:
+    if benchmark.steps:
+        steps = [list(item.completions) for item in items]
+        return list(scorer.step_scores([item.prompt for item in items], steps,
+                                       batch_size=batch_size))
+    prompts = [item.prompt for item in items for _ in item.completions]
+    completions = [one for item in items for one in item.completions]
+    scores = scorer.score(prompts, completions, batch_size=batch_size)
+    ends = np.cumsum([len(item.completions) for item in items])
+    return list(np.split(scores, ends[:-1]))
+
+
+def _recorded(file: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    for number, row in read_jsonl(file):
+        name, scores = row.get("id"), row.get("scores")
+        numbers = isinstance(scores, list) and all(
+            isinstance(one, int | float) and not isinstance(one, bool) and math.isfinite(one)
+            for one in scores
+        )
+        if not isinstance(name, str) or not numbers:
+            raise DataError(
+                f"{file}, line {number}: expected an id and a list of finite numbers in scores."
+            )
+        found[name] = np.array(scores, dtype=float)
+    return found
+
+
+def _in_order(
+    known: dict[str, np.ndarray], items: Sequence[Item], file: Path | None
+) -> list[np.ndarray]:
+    for item in items:
+        if len(known[item.id]) != len(item.completions):
+            raise DataError(
+                f"{file}: expected {len(item.completions)} scores of {item.id!r}, got "
+                f"{len(known[item.id])}."
+            )
+    return [known[item.id] for item in items]
