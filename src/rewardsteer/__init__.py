@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig as SteeringConfig
     from rewardsteer.decoding.methods import METHODS
     from rewardsteer.errors import RewardsteerError
+    from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS as BENCHMARKS
     from rewardsteer.goals.goal_state import GoalState
     from rewardsteer.objectives import OBJECTIVES
     from rewardsteer.records import Generation
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _PLACES = {
+    "BENCHMARKS": "rewardsteer.evaluation.reward_benchmarks:REWARD_BENCHMARKS",
     "GoalState": "rewardsteer.goals.goal_state:GoalState",
     "Generation": "rewardsteer.records:Generation",
     "METHODS": "rewardsteer.decoding.methods:METHODS",
@@ -38,7 +40,7 @@ _PLACES = {
     "train": "rewardsteer.api.training:train",
 }
 __all__ = [
-    "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
+    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
     "RewardsteerError", "Steerer", "SteeringConfig", "TokenScores", "TrainConfig", "__version__",
     "compare", "evaluate", "train",
 ]

@@ -7,7 +7,7 @@ import sys
 import rewardsteer
 
 NAMES = {
-    "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
+    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
     "RewardsteerError", "Steerer", "SteeringConfig", "TokenScores", "TrainConfig", "__version__",
     "compare", "evaluate", "train",
 }

@@ -14,6 +14,7 @@ from rewardsteer.data.sources import held_out_pairs
 from rewardsteer.data.store import MANIFEST
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
+from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.records import Comparison
 from rewardsteer.reports.tables import preference_groups
 
@@ -69,29 +70,47 @@ def _cell(value: Any) -> str:
 
 
 def evaluate(
-    reward_model: RewardModel | str | Path, data: Any, *, source: str = "pairs",
-    batch_size: int = 16,
+    reward_model: RewardModel | str | Path, data: Any, *, path: str | Path | None = None,
+    source: str = "pairs", batch_size: int = 16, **options: Any,
 ) -> Table:
-    """Accuracy of a reward model on preference pairs, by subset.
+    """How good a reward model is: on a benchmark by name, or on preference pairs.
+
+        evaluate(rm, "rewardbench2")
+        evaluate(rm, pairs)
 
     Args:
         reward_model: a `RewardModel`, or a folder or name to load one from.
-        data: a folder made by ``rewardsteer data prepare``, a file or folder of pairs, or rows: a
-            dataset or a list of mappings with ``prompt``, ``chosen`` and ``rejected``.
+        data: a benchmark's name (``rewardsteer.BENCHMARKS``), a folder made by ``rewardsteer data
+            prepare``, a file or folder of pairs, or rows: a dataset or a list of mappings with
+            ``prompt``, ``chosen`` and ``rejected``.
+        path: the published file or folder of a benchmark; None: the hub, or its cache here.
         source: how a file of pairs is read, see docs/data.md.
         batch_size: rows scored together.
+        options: of the benchmark (``threshold`` of step scores).
 
     Returns:
-        rows ``all`` and one per subset: ``count``, ``accuracy`` (a tie counts one half) with its
-        95 % Wilson interval, ``margin``.
+        for a benchmark, one row per figure: ``score`` with the ends of its 95 % interval and the
+        figures of controls that read nothing. For pairs, rows ``all`` and one per subset:
+        ``count``, ``accuracy`` (a tie counts one half) with its 95 % Wilson interval, ``margin``.
 
     Raises:
+        ConfigError: an option that the benchmark does not have.
         DataError: there are no pairs that the model can score.
         MismatchError: the data was prepared with another template or tokenizer.
     """
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
+    from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
 
     model = as_reward_model(reward_model)
+    if isinstance(data, str) and data in REWARD_BENCHMARKS and not Path(data).exists():
+        return Table(data, evaluate_benchmark(
+            model.scorer, data, path, batch_size=batch_size, **options
+        ))
+    if path is not None or options:
+        raise ConfigError(
+            f"Expected the name of a benchmark ({', '.join(REWARD_BENCHMARKS.names())}) with "
+            f"{', '.join(['path'] * (path is not None) + list(options))}, got {data!r}."
+        )
     if isinstance(data, str | Path) and (Path(data) / MANIFEST).exists():
         figures = evaluate_preference(model.scorer, Path(data), batch_size=batch_size)
     else:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.evaluate_benchmark import benchmark_command
 from rewardsteer.cli.evaluate_generation import generation_command
 from rewardsteer.cli.group import Command, Group
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
@@ -16,6 +17,7 @@ app = typer.Typer(
     help="Measure methods and reward models.",
 )
 app.command("generation", cls=Command)(generation_command)
+app.command("benchmark", cls=Command)(benchmark_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]

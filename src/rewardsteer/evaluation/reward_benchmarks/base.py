@@ -64,12 +64,14 @@ class RewardBenchmark(abc.ABC):
         split: its split.
         steps: whether the completions of an item are the steps of one solution.
         source: where rules and figures are published.
+        options: names of the class's arguments.
     """
 
     hub: ClassVar[str] = ""
     split: ClassVar[str] = "test"
     steps: ClassVar[bool] = False
     source: ClassVar[str] = ""
+    options: ClassVar[tuple[str, ...]] = ()
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
         """The items of the published rows.

@@ -3,7 +3,6 @@
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -35,11 +34,11 @@ def measure(
         seed: of the draws.
     """
     outcomes = benchmark.outcomes(items, scores)
-    subsets, table = _table(outcomes)
-    whole = _finite(benchmark.figures(dict(zip(subsets, table.sum(axis=0), strict=True))))
+    subsets, sums = _sums(outcomes)
+    whole = _finite(benchmark.figures(dict(zip(subsets, sums.sum(axis=0), strict=True))))
     values: dict[str, list[float]] = defaultdict(list)
-    for sums in _drawn(outcomes, table, resamples, seed):
-        figures = _finite(benchmark.figures(dict(zip(subsets, sums, strict=True))))
+    for drawn in _drawn(outcomes, sums, resamples, seed):
+        figures = _finite(benchmark.figures(dict(zip(subsets, drawn, strict=True))))
         for name, value in figures.items():
             values[name].append(value)
     return {name: Interval(value, *_ends(values[name])) for name, value in whole.items()}
@@ -68,24 +67,25 @@ def figures_of(
     benchmark: RewardBenchmark, items: Sequence[Item], scores: Scores
 ) -> dict[str, float]:
     """Figures by name, without intervals."""
-    subsets, table = _table(benchmark.outcomes(items, scores))
-    return _finite(benchmark.figures(dict(zip(subsets, table.sum(axis=0), strict=True))))
+    subsets, sums = _sums(benchmark.outcomes(items, scores))
+    return _finite(benchmark.figures(dict(zip(subsets, sums.sum(axis=0), strict=True))))
 
 
-def rows(
-    measured: Mapping[str, Mapping[str, Interval]],
-    baselines: Mapping[str, Mapping[str, float]],
-) -> dict[str, dict[str, Any]]:
-    """One row per model and control: each figure, and of models the ends of its interval."""
-    table: dict[str, dict[str, Any]] = {}
-    for model, figures in measured.items():
-        table[model] = {}
-        for name, own in figures.items():
-            table[model] |= {name: own.value, f"{name} (low)": own.low, f"{name} (high)": own.high}
-    return table | {name: dict(figures) for name, figures in baselines.items()}
+def table(
+    measured: Mapping[str, Interval], baselines: Mapping[str, Mapping[str, float]]
+) -> dict[str, dict[str, float]]:
+    """One row per figure: its value as ``score`` with ``low`` and ``high``, and each control's."""
+    return {
+        name: {
+            "score": own.value, "low": own.low, "high": own.high,
+            **{control: figures[name] for control, figures in baselines.items()
+               if name in figures},
+        }
+        for name, own in measured.items()
+    }
 
 
-def _table(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
+def _sums(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
     """Names of subsets, and sums ``[N, S, F]``: each outcome's in its own subset."""
     subsets = list(dict.fromkeys(one.subset for one in outcomes))
     width = max(len(one.sums) for one in outcomes)

@@ -38,6 +38,7 @@ class PrmBench(RewardBenchmark):
     split: ClassVar[str] = "train"
     steps: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2501.03124"
+    options: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
@@ -86,8 +87,9 @@ class PrmBench(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """PRMScore of all steps, of aspects and classes (the mean of F1 of right and of wrong steps;
-        of solutions without a wrong step F1 alone), and the share of first wrong steps found."""
+        """PRMScore (the mean of F1 of right and of wrong steps) of all steps, of aspects and of
+        classes, and the share of first wrong steps found. Of solutions without a wrong step F1
+        counts alone."""
         whole = np.sum(list(sums.values()), axis=0)
         right, wrong = f1(whole)
         found = {"PRMScore": (right + wrong) / 2, "F1": right, "negative F1": wrong}

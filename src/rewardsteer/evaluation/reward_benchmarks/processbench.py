@@ -30,6 +30,7 @@ class ProcessBench(RewardBenchmark):
     hub: ClassVar[str] = "Qwen/ProcessBench"
     steps: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2412.06559"
+    options: ClassVar[tuple[str, ...]] = ("threshold",)
 
     def __init__(self, threshold: float = 0.5) -> None:
         self.threshold = threshold
@@ -39,8 +40,8 @@ class ProcessBench(RewardBenchmark):
         label, steps = row["label"], texts(row, "steps", place)
         if isinstance(label, bool) or not isinstance(label, int) or not -1 <= label < len(steps):
             raise DataError(
-                f"{place}: expected in label the index of the first wrong step, or -1; got {label!r} "
-                f"for {len(steps)} steps."
+                f"{place}: expected in label the index of the first wrong step, or -1; got "
+                f"{label!r} for {len(steps)} steps."
             )
         name = str(row.get("id", number))
         subset = name.rpartition("-")[0] or "all"

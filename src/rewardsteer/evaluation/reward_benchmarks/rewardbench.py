@@ -65,8 +65,8 @@ class RewardBench(RewardBenchmark):
         whole: dict[str, float] = {}
         for section, counts in SECTIONS.items():
             if all(name in found for name in counts):
-                weights = list(counts.values())
-                whole[section] = float(np.average([found[name] for name in counts], weights=weights))
+                values = [found[name] for name in counts]
+                whole[section] = float(np.average(values, weights=list(counts.values())))
         mean = mean_of(whole, list(SECTIONS))
         prior = mean_of(found, PRIOR)
         if prior is not None:

@@ -45,7 +45,8 @@ class RewardBench2(RewardBenchmark):
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        found, ties = [], defaultdict(dict)
+        found: list[Outcome] = []
+        ties: dict[str, dict[str, _Tie]] = defaultdict(dict)
         for item, own in zip(items, scores, strict=True):
             if item.subset == "Ties":
                 kind, _, number = item.cluster.partition(":")

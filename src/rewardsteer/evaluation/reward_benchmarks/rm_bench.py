@@ -58,8 +58,8 @@ class RmBench(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Hard: the wrong response is written better than the right one; normal: alike; easy: worse.
-        Means over domains, where all four are there."""
+        """Hard: the wrong response has the richer style; normal: both have the same; easy: the
+        right one has it. Means over domains, where all four are there."""
         matrices = {name: (own[:-1] / own[-1]).reshape(STYLES, STYLES)
                     for name, own in sums.items() if own[-1]}
         found: dict[str, float] = {}

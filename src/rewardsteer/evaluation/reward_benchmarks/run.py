@@ -10,9 +10,10 @@ import numpy as np
 
 from rewardsteer.data.sources.files import SUFFIXES, Row, kind, read_file
 from rewardsteer.data.sources.reading import Reading, read_rows
-from rewardsteer.errors import DataError
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
+from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 
 Announce = Callable[[int, int], None]
@@ -31,10 +32,17 @@ def load_benchmark(
         options: of the benchmark (``threshold``).
 
     Raises:
-        ConfigError: unknown name.
+        ConfigError: unknown name, or an option that the benchmark does not have.
         DataError: no such data, or a row at fault.
     """
-    benchmark: RewardBenchmark = REWARD_BENCHMARKS.get(name)(**options)
+    made: type[RewardBenchmark] = REWARD_BENCHMARKS.get(name)
+    unknown = [one for one in options if one not in made.options]
+    if unknown:
+        raise ConfigError(
+            f"The benchmark {name} has no option {', '.join(unknown)}; its options: "
+            f"{', '.join(made.options) or 'none'}."
+        )
+    benchmark = made(**options)
     return benchmark, benchmark.items(_rows(benchmark, path))
 
 
@@ -90,6 +98,22 @@ def score_items(
             ])
     announce(len(items), len(items))
     return _in_order(known, items, file)
+
+
+def evaluate_benchmark(
+    scorer: Any, name: str, path: str | Path | None = None, *, batch_size: int = 16,
+    file: Path | None = None, announce: Announce = lambda done, total: None, **options: Any,
+) -> dict[str, dict[str, float]]:
+    """A reward model's figures on a benchmark: one row per figure with ``score``, its 95 % interval
+    ``low`` and ``high``, and the figures of controls that read nothing.
+
+    See `load_benchmark` and `score_items` for the arguments and errors.
+    """
+    benchmark, items = load_benchmark(name, path, **options)
+    scores = score_items(
+        scorer, benchmark, items, batch_size=batch_size, file=file, announce=announce
+    )
+    return table(measure(benchmark, items, scores), controls(benchmark, items))
 
 
 def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray]]:

@@ -1,0 +1,158 @@
+"""``rewardsteer evaluate benchmark``: reward models on the field's benchmarks, by name."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rewardsteer.cli.devices import Device
+from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
+
+Figures = Mapping[str, Mapping[str, float]]
+
+
+def benchmark_command(
+    benchmarks: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="BENCHMARK[=PATH]…",
+            help="Names, with the file or folder of the published rows; without one the hub or its "
+            "cache.",
+        ),
+    ],
+    reward_model: Annotated[
+        list[str] | None, typer.Option(help="Folder or hub name; may be given several times.")
+    ] = None,
+    scores: Annotated[
+        Path | None,
+        typer.Option(help="Scores that another program wrote, in place of a model: JSON lines with "
+                     "id and scores."),
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(help="Of step scores, for processbench and prmbench; default 0.5."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/benchmark"),
+    batch_size: Annotated[int, typer.Option(help="Texts read together.")] = 16,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
+    resume: Annotated[bool, typer.Option(help="Go on from the scores in OUT.")] = False,
+    template: TemplateOption = None,
+) -> None:
+    """Figures of reward models on public benchmarks, with intervals and controls."""
+    from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+    from rewardsteer.outputs import check_folder, claim_folder, write_json
+
+    places = dict(_place(one) for one in benchmarks)
+    for name, place in places.items():
+        REWARD_BENCHMARKS.check(name)
+        _check_place(name, place)
+    models = reward_model or []
+    _check_given(models, scores, list(places))
+    check_reward_model(*models)
+    check_folder(out, overwrite=overwrite, resume=resume)
+    check_writable(out)
+    loading(*models, *places)
+
+    options = {} if threshold is None else {"threshold": threshold}
+    claim_folder(out, overwrite=overwrite, resume=resume)
+    found: dict[str, dict[str, Figures]] = {name: {} for name in places}
+    if scores is not None:
+        [(name, place)] = places.items()
+        found[name][scores.name] = _recorded(scores, name, place, options)
+    for model in models:
+        for name, figures in _measured(
+            model, places, out, batch_size, device, read_template(template), options
+        ).items():
+            found[name][model] = figures
+    write_json(out / "metrics.json", found)
+    _show(found)
+    say(f"written to {out}")
+
+
+def _place(given: str) -> tuple[str, str | None]:
+    name, equals, place = given.partition("=")
+    return name, place if equals else None
+
+
+def _check_place(name: str, place: str | None) -> None:
+    from rewardsteer.errors import DataError
+
+    if place is not None and not Path(place).exists():
+        raise DataError(f"Expected the rows of {name} at {place}, there is nothing.")
+
+
+def _check_given(models: list[str], scores: Path | None, names: list[str]) -> None:
+    from rewardsteer.errors import ConfigError, DataError
+
+    if bool(models) == (scores is not None):
+        raise ConfigError("Give either --reward-model or --scores.")
+    if scores is not None and len(names) != 1:
+        raise ConfigError("A file of --scores belongs to one benchmark; name that one alone.")
+    if scores is not None and not scores.is_file():
+        raise DataError(f"Expected a file of scores at {scores}, there is none.")
+
+
+def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> Figures:
+    from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
+    from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark, recorded_scores
+
+    benchmark, items = load_benchmark(name, place, **options)
+    scored, values = recorded_scores(scores, items)
+    if len(scored) < len(items):
+        say(f"{scores} has scores of {len(scored)} of {len(items)} items; the others count nowhere")
+    return table(measure(benchmark, scored, values), controls(benchmark, scored))
+
+
+def _measured(
+    model: str, places: Mapping[str, str | None], out: Path, batch_size: int, device: str,
+    template: object, options: dict[str, float],
+) -> dict[str, Figures]:
+    from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
+    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.outputs import file_name
+    from rewardsteer.progress import progress_bar
+
+    scorer = Scorer.load(model, device=device, template=template)  # type: ignore[arg-type]
+    show_template(scorer.template, model)
+    found: dict[str, Figures] = {}
+    for name, place in places.items():
+        with progress_bar(name, "items") as announce:
+            found[name] = evaluate_benchmark(
+                scorer, name, place, batch_size=batch_size, announce=announce,
+                file=out / "scores" / file_name(f"{name}-{model}"), **options,
+            )
+    return found
+
+
+def _show(found: Mapping[str, Mapping[str, Figures]]) -> None:
+    """One table per benchmark: a row per figure, a column per model and control."""
+    from rewardsteer.reports.tables import print_table
+
+    for name, models in found.items():
+        first = next(iter(models.values()))
+        controls = [key for key in next(iter(first.values()), {}) if key not in _OWN]
+        columns = ["figure", *models, *controls]
+        cells = [
+            [
+                figure, *(_with_interval(own.get(figure)) for own in models.values()),
+                *(_number(first[figure].get(control)) for control in controls),
+            ]
+            for figure in first
+        ]
+        print_table(name, columns, cells)
+
+
+_OWN = ("score", "low", "high")
+
+
+def _with_interval(row: Mapping[str, float] | None) -> str:
+    if row is None:
+        return "–"
+    return f"{row['score']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3f}"

@@ -1,0 +1,141 @@
+"""Benchmarks from names to tables: local files, the hub's cache, recorded scores, resuming."""
+
+import json
+
+import numpy as np
+import pytest
+from typer.testing import CliRunner
+
+import rewardsteer
+from rewardsteer.cli.main import app
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.reward_benchmarks.run import (
+    load_benchmark,
+    recorded_scores,
+    score_items,
+)
+from tests.api.conftest import make_folders
+
+ROWS = [
+    {"id": str(number), "prompt": f"{number} + 1 =", "chosen": [str(number + 1)],
+     "rejected": ["no", "7 + 7", "12"], "subset": subset}
+    for number, subset in enumerate(["Math", "Math", "Focus"])
+] + [
+    {"id": f"{kind}:0", "prompt": "1 + 1 =", "chosen": right, "rejected": ["3"], "subset": "Ties"}
+    for kind, right in (("ref", ["2"]), ("tied", ["2", "1 + 1"]))
+]
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    root = tmp_path_factory.mktemp("benchmarks")
+    make_folders(root)
+    (root / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS))
+    return root
+
+
+def test_figures_are_those_of_the_models_own_scores(place):
+    model = rewardsteer.RewardModel.from_pretrained(place / "bt")
+    table = rewardsteer.evaluate(model, "rewardbench2", path=place / "rows.jsonl")
+    points = []
+    for row in ROWS[:2]:
+        own = model.score(row["prompt"], [*row["chosen"], *row["rejected"]])
+        points.append((own[0] == own.max()) / (own == own.max()).sum())
+    assert table["Math"]["score"] == pytest.approx(np.mean(points))
+    assert {"score", "low", "high", "random", "length"} == set(table["Math"])
+    assert "average" not in table.rows, "three subsets are missing"
+
+
+def test_a_folder_of_the_hub_gives_its_own_split(place, tmp_path):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    text = (place / "rows.jsonl").read_text()
+    (folder / "test-00000-of-00001.jsonl").write_text(text)
+    (folder / "raw-00000-of-00001.jsonl").write_text("no JSON\n")
+    assert len(load_benchmark("rewardbench2", tmp_path)[1]) == len(ROWS)
+
+
+def test_scores_are_kept_and_not_made_again(place, tmp_path):
+    model = rewardsteer.RewardModel.from_pretrained(place / "bt")
+    benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")
+    file = tmp_path / "scores.jsonl"
+    whole = score_items(model.scorer, benchmark, items, file=file)
+    lines = file.read_text().splitlines()
+    # A kill left two lines and a half.
+    file.write_text("\n".join(lines[:2]) + "\n" + lines[2][:10])
+    asked = []
+
+    class Counting:
+        def score(self, prompts, completions, **options):
+            asked.extend(completions)
+            return model.scorer.score(prompts, completions, **options)
+
+    again = score_items(Counting(), benchmark, items, file=file)
+    assert len(asked) == sum(len(one.completions) for one in items[2:])
+    for one, other in zip(whole, again, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-6)
+    assert len(file.read_text().splitlines()) == len(items)
+
+
+def test_recorded_scores_count_alone(place, tmp_path):
+    _benchmark, items = load_benchmark("rewardbench2", place / "rows.jsonl")
+    file = tmp_path / "theirs.jsonl"
+    file.write_text(json.dumps({"id": items[0].id, "scores": [1.0, 0.0, 0.0, 0.0]}) + "\n")
+    scored, values = recorded_scores(file, items)
+    assert [one.id for one in scored] == [items[0].id]
+    assert values[0].tolist() == [1, 0, 0, 0]
+    file.write_text(json.dumps({"id": items[0].id, "scores": [1.0]}) + "\n")
+    with pytest.raises(DataError, match="expected 4 scores"):
+        recorded_scores(file, items)
+    file.write_text(json.dumps({"id": "other", "scores": [1.0]}) + "\n")
+    with pytest.raises(DataError, match="Expected ids of the benchmark"):
+        recorded_scores(file, items)
+
+
+def test_an_option_that_a_benchmark_does_not_have_is_refused(place):
+    with pytest.raises(ConfigError, match=r"rewardbench2 has no option threshold.*none"):
+        load_benchmark("rewardbench2", place / "rows.jsonl", threshold=0.5)
+    with pytest.raises(ConfigError, match="Unknown benchmark of reward models"):
+        load_benchmark("rewardbench3", place / "rows.jsonl")
+
+
+@pytest.mark.parametrize(("change", "match"), [
+    ({"chosen": "one text"}, "expected a list of texts in chosen"),
+    ({"chosen": []}, "got none of one kind"),
+    ({"prompt": 3}, "expected a prompt as text or messages"),
+])
+def test_rows_at_fault_are_named(tmp_path, change, match):
+    file = tmp_path / "rows.jsonl"
+    file.write_text(json.dumps(ROWS[0] | change) + "\n")
+    with pytest.raises(DataError, match=f"line 1: .*{match}"):
+        load_benchmark("rewardbench2", file)
+
+
+def test_command(place, tmp_path):
+    out = tmp_path / "out"
+    given = ["evaluate", "benchmark", f"rewardbench2={place / 'rows.jsonl'}", "--out", str(out)]
+    models = ["--reward-model", str(place / "bt"), "--reward-model", str(place / "pargs")]
+    result = CliRunner().invoke(app, [*given, *models, "--device", "cpu"])
+    assert result.exit_code == 0, result.output
+    figures = json.loads((out / "metrics.json").read_text())["rewardbench2"]
+    assert set(figures) == {str(place / "bt"), str(place / "pargs")}
+    assert "Math" in result.output
+    assert "random" in result.output
+    again = CliRunner().invoke(app, [*given, *models, "--device", "cpu", "--resume"])
+    assert again.exit_code == 0, again.output
+    assert json.loads((out / "metrics.json").read_text())["rewardbench2"] == figures
+
+
+@pytest.mark.parametrize(("arguments", "match"), [
+    (["nobench"], "Unknown benchmark"),
+    (["rewardbench2=nowhere.jsonl"], "there is nothing"),
+    (["rewardbench2"], "Give either --reward-model or --scores"),
+    (["rewardbench2", "judgebench", "--scores", "s.jsonl"], "belongs to one benchmark"),
+])
+def test_bad_input_is_told_before_work(arguments, match, tmp_path):
+    result = CliRunner().invoke(
+        app, ["evaluate", "benchmark", *arguments, "--out", str(tmp_path / "out")]
+    )
+    assert result.exit_code != 0
+    assert match in result.output or match in str(result.exception)
+    assert not (tmp_path / "out").exists()
