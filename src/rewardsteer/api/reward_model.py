@@ -15,6 +15,7 @@ from rewardsteer.models.checkpoint import read_card
 from rewardsteer.models.scorer import Scorer
 
 if TYPE_CHECKING:
+    from rewardsteer.api.inspecting import Inspected
     from rewardsteer.decoding.processor import GuideProcessor
     from rewardsteer.goals.goal_state import GoalState
     from rewardsteer.integrations.trl import RewardFunction
@@ -157,6 +158,18 @@ class RewardModel:
         found = self.scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
         tokens = [self.scorer.tokenizer.decode([token]) for token in response_ids[0]]
         return TokenScores(tokens, found.rewards, found.similarities)
+
+    def inspect(
+        self, prompt: Any, completion: str | None = None, *, goal: "GoalState | None" = None
+    ) -> "Inspected":
+        """The rewards of a completion token by token, as the inspector shows them.
+
+        In a notebook the result is shown inline; ``save`` writes it as a page. `Steerer.inspect`
+        adds what policy and guidance preferred.
+        """
+        from rewardsteer.api.inspecting import inspect
+
+        return inspect(self.scorer, prompt, completion, goal)
 
     def goal_state(self, name: str | None = None) -> "GoalState":
         """A goal state saved with the model (``rewardsteer goal-state`` makes them).

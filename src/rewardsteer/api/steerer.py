@@ -19,6 +19,7 @@ from rewardsteer.records import Generation, Prompt
 
 if TYPE_CHECKING:
     from rewardsteer.api.evaluation import Table
+    from rewardsteer.api.inspecting import Inspected
     from rewardsteer.decoding.generate import Watch
     from rewardsteer.decoding.requests import Request
     from rewardsteer.goals.goal_state import GoalState
@@ -128,6 +129,22 @@ class Steerer:
         from rewardsteer.api.evaluation import compare
 
         return compare(self, prompts, methods, **options)
+
+    def inspect(self, prompt: Any, completion: str | None = None) -> "Inspected":
+        """A completion token by token: rewards, and what policy, reward model and both preferred.
+
+        Args:
+            prompt: a text or conversation.
+            completion: None: the method writes one.
+
+        Raises:
+            ConfigError: another engine than transformers, or no reward model.
+            DataError, MismatchError, NonFiniteError: see
+                `rewardsteer.evaluation.inspection.inspect_completion`.
+        """
+        from rewardsteer.api.inspecting import inspect_guided
+
+        return inspect_guided(self, prompt, completion)
 
     def parts_for(self, method: str) -> tuple[Any, "GoalState | None"]:
         """The reward model and the goal state that a method of a comparison takes."""

@@ -96,11 +96,42 @@ def inspection_steps(
             token_id=int(token), text=pieces[index], reward=rewards[index],
             similarity=None if similar is None else similar[index], **told,
         ))
+    return _record(
+        tokenizer, prompt_ids, completion_ids, tokens, name=name, method=method.name,
+        stop=_stop(rule, rewards, similar),
+    )
+
+
+def inspect_rewards(
+    scorer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int], *,
+    goal: GoalState | None = None, name: str = "0",
+) -> Inspection:
+    """A completion's rewards, and similarities to a goal state, without a policy.
+
+    Raises:
+        DataError: an empty prompt or completion, or one too long to read.
+        NonFiniteError: rewards are no numbers.
+    """
+    rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
+    pieces = token_texts(scorer.tokenizer, prompt_ids, completion_ids)
+    tokens = [
+        InspectedToken(
+            token_id=int(token), text=pieces[index], reward=rewards[index],
+            similarity=None if similar is None else similar[index],
+        )
+        for index, token in enumerate(completion_ids)
+    ]
+    return _record(scorer.tokenizer, prompt_ids, completion_ids, tokens, name=name)
+
+
+def _record(
+    tokenizer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int],
+    tokens: list[InspectedToken], *, name: str, **told: Any,
+) -> Inspection:
     whole = tokenizer.decode([*prompt_ids, *completion_ids], skip_special_tokens=True)
     before = tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
     return Inspection(
-        id=name, prompt=before, completion=whole.removeprefix(before), method=method.name,
-        tokens=tokens, stop=_stop(rule, rewards, similar),
+        id=name, prompt=before, completion=whole.removeprefix(before), tokens=tokens, **told
     )
 
 

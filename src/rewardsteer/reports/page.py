@@ -29,17 +29,21 @@ SCRIPTS = ("inspector.js", "theme.js")
 def write_page(
     path: Path, title: str, summary: str, sections: Sequence[Section], *, footer: str = ""
 ) -> None:
-    """Render the page and write it atomically.
+    """Write `page` atomically to an HTML file."""
+    write_text(path, page(title, summary, sections, footer=footer))
+
+
+def page(title: str, summary: str, sections: Sequence[Section], *, footer: str = "") -> str:
+    """The text of a page.
 
     Args:
-        path: the HTML file.
         title: heading of the page.
         summary: one or two sentences under it.
         sections: in reading order. All text is escaped; only SVG of our own plots is not.
         footer: small print.
     """
     values = {"title": title, "summary": summary, "sections": sections, "footer": footer}
-    write_text(path, render("page.html.j2", STYLES, (*SCRIPTS, "report.js"), values))
+    return render("page.html.j2", STYLES, (*SCRIPTS, "report.js"), values)
 
 
 def render(
