@@ -23,7 +23,7 @@ def place(folders, tmp_path, monkeypatch):
 
 def test_the_blocks_run(place, capsys):
     blocks = python_blocks(ROOT / "docs" / "python.md")
-    assert len(blocks) == 6
+    assert len(blocks) == 7
     names = {}
     for block in blocks:
         exec(compile(block, "docs/python.md", "exec"), names)

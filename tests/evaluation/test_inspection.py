@@ -11,11 +11,11 @@ from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.divergence import distances, response_kl
+from rewardsteer.evaluation.inspected_columns import token_texts
 from rewardsteer.evaluation.inspection import (
     FilterRule,
     as_read,
     inspect_completion,
-    token_texts,
 )
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.heads.config import HeadConfig

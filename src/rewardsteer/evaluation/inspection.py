@@ -4,13 +4,11 @@ The completion is read as decoding would have written it: the method's own sessi
 every token, with caches, so what is shown is what steers.
 """
 
-import math
 from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from pydantic import ValidationError
-from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
@@ -18,14 +16,12 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
-from rewardsteer.evaluation.divergence import Replay, distances
+from rewardsteer.evaluation.inspected_columns import Columns, token_texts
 from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
-from rewardsteer.records import Alternative, FilterStop, InspectedToken, Inspection
-
-_WINDOW = 16  # tokens of context in which a token is turned into text
+from rewardsteer.records import FilterStop, InspectedToken, Inspection
 
 
 class FilterRule(NamedTuple):
@@ -87,7 +83,7 @@ def inspection_steps(
     _check(policy, tokenizer, scorer, prompt_ids, completion_ids, goal, rule)
     rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
     pieces = token_texts(tokenizer, prompt_ids, completion_ids)
-    watch = _Watch(policy, tokenizer, scorer, method, config, alternatives)
+    watch = Columns(policy, tokenizer, scorer, method, config, alternatives)
     tokens = []
     for index, token in enumerate(completion_ids):
         yield
@@ -133,92 +129,6 @@ def _record(
     return Inspection(
         id=name, prompt=before, completion=whole.removeprefix(before), tokens=tokens, **told
     )
-
-
-def token_texts(
-    tokenizer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int]
-) -> list[str]:
-    """What each token adds to the text; a token that ends within a character by its own name."""
-    whole, texts = [*prompt_ids, *completion_ids], []
-    for index in range(len(prompt_ids), len(whole)):
-        before = whole[max(0, index - _WINDOW) : index]
-        texts.append(_added(tokenizer, before, whole[index]))
-    return texts
-
-
-def _added(tokenizer: Any, before: Sequence[int], token: int) -> str:
-    options = {"skip_special_tokens": False, "clean_up_tokenization_spaces": False}
-    context = tokenizer.decode(list(before), **options)
-    text: str = tokenizer.decode([*before, token], **options)
-    if text.startswith(context) and (added := text[len(context) :]) and "\ufffd" not in added:
-        return added
-    return str(tokenizer.convert_ids_to_tokens(token) or f"#{token}")
-
-
-class _Watch:
-    """The three columns before every token of one completion."""
-
-    def __init__(
-        self, policy: Any, tokenizer: Any, scorer: Any, method: Method, config: DecodingConfig,
-        count: int,
-    ) -> None:
-        self._replay, self._cache = Replay(policy, method, config), scorer.open()
-        self._tokenizer, self._scorer, self._count = tokenizer, scorer, count
-
-    @torch.no_grad()
-    def before(self, prefix: Sequence[int], index: int, taken: int, name: str) -> dict[str, Any]:
-        """Columns and distances before the token ``taken`` comes."""
-        step = self._replay.before(prefix, index, name)
-        told: dict[str, Any] = {
-            "policy": self._column(step.plain.exp(), taken, prefix),
-            "reward_model": self._rewards(step.ids, step.mask, step.logits, taken, prefix),
-        }
-        if step.guided is None:
-            return told
-        kl, moved = distances(step.guided, step.plain)
-        return told | {
-            "guided": self._column(step.guided.exp(), taken, prefix), "kl": kl, "moved": moved,
-        }
-
-    def _rewards(
-        self, ids: Tensor, mask: Tensor, logits: Tensor, taken: int, prefix: Sequence[int]
-    ) -> list[Alternative]:
-        """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
-        known = self._scorer.vocabulary_size
-        several = members(self._scorer)
-        if several[0].gives_next_token:
-            values = self._scorer.next_token(ids, mask, self._cache)[0, :known].cpu().double()
-            if len(several) == 1 and several[0].autoregressive:
-                values = values.log_softmax(-1)
-            return self._column(values, taken, prefix)
-        likely = logits[0, :known].topk(min(self._count, known, logits.shape[1])).indices.tolist()
-        asked = list(dict.fromkeys([*likely, *([taken] if taken < known else [])]))
-        found = self._scorer.candidates(ids, mask, torch.tensor([asked]), self._cache)[0].tolist()
-        ranked = sorted(zip(asked, found, strict=True), key=lambda pair: -pair[1])
-        return [
-            self._alternative(token, value, rank, prefix)
-            for rank, (token, value) in enumerate(ranked, start=1)
-        ]
-
-    def _column(self, values: Tensor, taken: int, prefix: Sequence[int]) -> list[Alternative]:
-        """The first of values ``[V]``, highest first, and the token that was taken."""
-        best = values.topk(min(self._count, len(values)))
-        pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        # Outside a method's candidates a token has no value and no place.
-        rows = [
-            self._alternative(token, value, rank, prefix)
-            for rank, (token, value) in enumerate(pairs, start=1) if math.isfinite(value)
-        ]
-        if taken < len(values) and all(token != taken for token, _ in pairs):
-            rank = 1 + int((values > values[taken]).sum())
-            rows.append(self._alternative(taken, float(values[taken]), rank, prefix))
-        return rows
-
-    def _alternative(
-        self, token: int, value: float, rank: int, prefix: Sequence[int]
-    ) -> Alternative:
-        text = _added(self._tokenizer, prefix[-_WINDOW:], token)
-        return Alternative(token_id=token, text=text, value=value, rank=rank)
 
 
 def _values(

@@ -11,7 +11,7 @@ import torch
 from starlette.requests import Request
 
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities
-from rewardsteer.evaluation.inspection import token_texts
+from rewardsteer.evaluation.inspected_columns import token_texts
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
