@@ -43,30 +43,37 @@ Prompt = str | list[Message]
 
 
 class Comparison(Record):
-    """Two responses to one prompt, the first preferred.
+    """Two responses to one prompt, the first preferred; or one response with numbers of its own.
 
     Attributes:
         id: unique within its set and stable across runs.
         prompt: text, or the conversation up to and including the last user turn.
         chosen: preferred response (text of the assistant's turn alone, without end-of-text).
-        rejected: dispreferred response.
+        rejected: dispreferred response; "" where there is one response alone.
         margin: how much better the chosen one is, in reward units; 0 when unknown.
         source: name of the data source.
         subset: category within the source, for metrics by subset.
         tools: functions that the prompt's chat template lists, as JSON schemas; None without.
         extras: further numbers by name (a score, a label); they reach `PairBatch.extras` unchanged.
+        single: a row of one response, ``chosen``, whatever it is worth.
+        step_ends: where labelled steps of ``chosen`` end, in characters, ascending; what separates
+            two steps belongs to the first one.
+        step_labels: how correct each of these steps is, from 0 (incorrect) to 1 (correct).
         place: file and row it was read from, for messages; "" when unknown.
     """
 
     id: str
     prompt: Prompt
     chosen: str
-    rejected: str
+    rejected: str = ""
     margin: float = 0.0
     source: str = ""
     subset: str = ""
     tools: list[dict[str, Any]] | None = None
     extras: dict[str, float] = Field(default_factory=dict)
+    single: bool = False
+    step_ends: list[int] = Field(default_factory=list)
+    step_labels: list[float] = Field(default_factory=list)
     place: str = Field("", exclude=True)
 
 

@@ -57,6 +57,8 @@ class PairBatch:
         row_ids: the B comparisons' ids, for messages.
         extras: ``[B]`` each, the numbers that a data source gave its rows under further names; NaN
             where a row has none of that name.
+        step_labels: ``[N]``, how correct the labelled step that ends at each token of
+            ``prefix_mask`` is, from 0 to 1; empty where the prefixes are no labelled steps.
         paired: whether the rejected rows are there.
         right_padded: whether all padding is on the right; then, under causal attention, no real
             token sees any and the mask may go.
@@ -75,6 +77,7 @@ class PairBatch:
     margin: Tensor
     row_ids: list[str] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
+    step_labels: Tensor = field(default_factory=lambda: torch.empty(0))
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None

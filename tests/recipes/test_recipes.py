@@ -1,5 +1,7 @@
 """Every shipped recipe is found by itself and runs two updates on a tiny model."""
 
+import json
+
 import pytest
 
 from rewardsteer.configuration import load_config
@@ -10,7 +12,7 @@ from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import list_recipes, read_recipe
 from rewardsteer.training.run import train
-from tests.fakes import tiny_causal_lm
+from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 
 @pytest.fixture(scope="module")
@@ -22,6 +24,14 @@ def world(tmp_path_factory):
     options = {"rows": 24, "min_operations": 3, "max_operations": 4}
     config = DataConfig(source={"name": "arithmetic", "options": options}, drop_overlap=False)
     prepare(config, tokenizer, folder / "data")
+    rows = [
+        {"prompt": f"1+{i}=", "completions": ["1+1=2", "2"], "labels": [i % 2 == 0, False]}
+        for i in range(12)
+    ]
+    (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    steps = {"name": "stepwise", "path": str(folder / "steps.jsonl")}
+    save_tiny(folder / "base-steps")
+    prepare(DataConfig(source=steps, test_fraction=0.3), character_tokenizer(), folder / "data-steps")
     return folder
 
 
@@ -36,8 +46,10 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     assert recipe.data is not None
     for source in recipe.data.sources:
         SOURCES.get(source.name)
+    labelled = any(term.name == "process" for phase in recipe.phases for term in phase.objective)
+    steps = "-steps" if labelled else ""
     config = load_config(TrainConfig, read_recipe(name), [
-        f"base_model={world / 'base'}", f"prepared={world / 'data'}", "data=null",
+        f"base_model={world / f'base{steps}'}", f"prepared={world / f'data{steps}'}", "data=null",
         "optimiser.max_steps=2",
         "optimiser.per_device_train_batch_size=2", "optimiser.gradient_accumulation_steps=1",
         "optimiser.precision=fp32",

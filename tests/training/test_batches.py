@@ -30,10 +30,10 @@ from rewardsteer.training.batches import (
     RowBatches,
     describe,
     padded_share,
-    read_lengths,
 )
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.rows import read_lengths
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, fixed_output, tiny_causal_lm
 

@@ -14,8 +14,8 @@ from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import build_mlp, initialise_linear
 from rewardsteer.training import fit as fit_module
-from rewardsteer.training.batches import draw_prefixes, drop_too_long
 from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.rows import draw_prefixes, drop_too_long
 from rewardsteer.training.run import train
 from rewardsteer.training.shared_config import SCHEDULERS
 from rewardsteer.training.trainer import RewardTrainer

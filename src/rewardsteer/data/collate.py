@@ -32,14 +32,15 @@ class PairCollator:
         padding_side: ``right`` or ``left``.
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
-            constraint) or ``pair_lengths`` (PARGS); None marks none.
+            constraint), ``pair_lengths`` (PARGS) or ``step_lengths`` (labelled steps of the chosen
+            response); None marks none.
         packing: packs batches where that saves time; None: they are padded.
     """
 
     pad_token_id: int
     padding_side: Literal["right", "left"] = "right"
     paired: bool = True
-    prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+    prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
     packing: Packer | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -77,6 +78,7 @@ class PairCollator:
             "margin": torch.tensor([float(row.get("margin") or 0.0) for row in rows]),
             "row_ids": [str(row.get("id", "")) for row in rows],
             "extras": _extras(rows),
+            "step_labels": self._step_labels(rows),
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
             "packing": None if is_dummy else self._pack(whole, starts, width, len(rows)),
@@ -86,7 +88,7 @@ class PairCollator:
     def _dummy_row(self) -> Row:
         ids = [self.pad_token_id]
         return {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids,
-                "chosen_lengths": [], "pair_lengths": []}
+                "chosen_lengths": [], "pair_lengths": [], "step_lengths": [], "step_labels": []}
 
     def _pack(
         self, whole: list[list[int]], starts: list[int], width: int, count: int
@@ -100,9 +102,14 @@ class PairCollator:
         )
 
     def _lengths(self, row: Row, side: str) -> list[int]:
-        if self.prefixes is None or (self.prefixes == "chosen_lengths" and side != "chosen_ids"):
+        if self.prefixes is None or (self.prefixes != "pair_lengths" and side != "chosen_ids"):
             return []
         return list(row[self.prefixes])
+
+    def _step_labels(self, rows: Sequence[Row]) -> Tensor:
+        if self.prefixes != "step_lengths":
+            return torch.empty(0)
+        return torch.tensor([float(label) for row in rows for label in row["step_labels"]])
 
 
 def _extras(rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -83,7 +83,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
     rows = sum(len(chosen.rows) for chosen in selections.values())
     work = Work(
         config, segmented(tokenizer) if rows >= _WORTH_A_TRIAL else tokenizer, spool.path,
-        spool.begins, selections, sorted(spool.extras), held / "data",
+        spool.begins, selections, sorted(spool.extras), held / "data", steps=spool.steps,
     )
     with _progress("tokenizing", rows) as advance:
         shards = write_shards(work, config.num_proc or _processors(), advance)
@@ -141,7 +141,7 @@ def _read(
                     found += 1
                     with reading.row():
                         _check(row)
-                        if row.chosen == row.rejected:
+                        if row.chosen == row.rejected and not row.single:
                             reading.skip("with chosen equal to rejected")
                         else:
                             spool.add(row)
@@ -179,6 +179,17 @@ def _check(row: Comparison) -> None:
         raise DataError(
             f"{row.place or row.id}: expected a margin of 0 or more (how much better the chosen "
             f"response is), got {row.margin:g}."
+        )
+    if len(row.step_ends) != len(row.step_labels):
+        raise DataError(
+            f"{row.place or row.id}: expected a label for each step, got {len(row.step_ends)} "
+            f"steps and {len(row.step_labels)} labels."
+        )
+    wrong = [label for label in row.step_labels if not 0 <= label <= 1]
+    if wrong:
+        raise DataError(
+            f"{row.place or row.id}: expected labels of steps from 0 (incorrect) to 1 (correct), "
+            f"got {wrong[0]:g}."
         )
 
 

@@ -17,16 +17,18 @@ class Prepared(NamedTuple):
         comparison: as the source gave it; its responses are kept as text.
         pair: the same, tokenized.
         prompt: the rendered prompt.
+        step_lengths: tokens of the chosen response up to the end of each labelled step.
     """
 
     comparison: Comparison
     pair: TokenizedPair
     prompt: str
+    step_lengths: list[int] = []  # noqa: RUF012 - read only
 
 
 def set_tables(
     rows: Sequence[Prepared], *, start: int, count: int | None, seed: int,
-    extras: Sequence[str] = (),
+    extras: Sequence[str] = (), steps: bool = False,
 ) -> dict[str, Any]:
     """The tables of the three sets (see `rewardsteer.data.store`), one row a comparison.
 
@@ -34,6 +36,7 @@ def set_tables(
         rows: the comparisons.
         start, count, seed: of the prefixes; see `partial_row`.
         extras: names of the rows' further numbers; without any there is no such column.
+        steps: whether there are columns for labelled steps.
     """
     import pyarrow as pa
 
@@ -53,6 +56,12 @@ def set_tables(
     numbers = [pa.array([row.comparison.extras.get(name) for row in rows], pa.float64())
                for name in extras]
     further = {"extras": pa.StructArray.from_arrays(numbers, names=list(extras))} if extras else {}
+    labelled = {
+        "step_lengths": pa.array([row.step_lengths for row in rows], ids),
+        "step_labels": pa.array(
+            [row.comparison.step_labels for row in rows], pa.list_(pa.float64())
+        ),
+    } if steps else {}
     lengths = [prefix_lengths(pair, start=start, count=count, seed=seed) for pair in pairs]
     return {
         "full": pa.table({
@@ -67,7 +76,7 @@ def set_tables(
             "id": key, "prompt_ids": prompt_ids, "chosen_ids": chosen_ids,
             "rejected_ids": rejected_ids, "margin": margin,
             "chosen_lengths": pa.array([one for one, _ in lengths], ids),
-            "pair_lengths": pa.array([both for _, both in lengths], ids), **further,
+            "pair_lengths": pa.array([both for _, both in lengths], ids), **further, **labelled,
         }),
         "sft": pa.table({
             "id": key, "prompt": prompt, "label": chosen, "prompt_ids": prompt_ids,

@@ -25,7 +25,8 @@ from rewardsteer.data.render import render_prompt
 from rewardsteer.data.selection import Selection
 from rewardsteer.data.sets import Prepared, set_tables
 from rewardsteer.data.spool import read_spooled
-from rewardsteer.data.tokenize import TokenizedPair, encode_comparisons
+from rewardsteer.data.step_tokens import step_lengths
+from rewardsteer.data.tokenize import encode_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -43,6 +44,7 @@ class Work(NamedTuple):
         selections: the rows of each split.
         extras: names of the rows' further numbers.
         out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
+        steps: whether any row has labelled steps.
     """
 
     config: DataConfig
@@ -52,6 +54,7 @@ class Work(NamedTuple):
     selections: dict[str, Selection]
     extras: Sequence[str]
     out: Path
+    steps: bool = False
 
 
 class Shard(NamedTuple):
@@ -160,11 +163,11 @@ def _write(work: Work, split: str, number: int, progress: Callable[[int], None])
             places = range(begin, min(begin + _BATCH, end))
             rows = [
                 row for row in _prepared(_comparisons(work, chosen, places), work, dropped, faults)
-                if _fits(row.pair, config.max_length, dropped, long)
+                if _fits(row, config.max_length, dropped, long)
             ]
             tables = set_tables(
                 rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed,
-                extras=work.extras,
+                extras=work.extras, steps=work.steps,
             )
             _digest(digest, tables)
             for name, table in tables.items():
@@ -213,15 +216,19 @@ def _encoded(rows: Sequence[Comparison], work: Work) -> list[Prepared]:
     template, tokenizer = work.config.template, work.tokenizer
     pairs = encode_comparisons(rows, template, tokenizer) if rows else []
     return [
-        Prepared(row, pair, render_prompt(row.prompt, template, tokenizer, tools=row.tools))
+        Prepared(
+            row, pair, render_prompt(row.prompt, template, tokenizer, tools=row.tools),
+            step_lengths(row.chosen, row.step_ends, pair.chosen_ids, tokenizer),
+        )
         for row, pair in zip(rows, pairs, strict=True)
     ]
 
 
-def _fits(pair: TokenizedPair, limit: int, dropped: Counter[str], long: list[int]) -> bool:
+def _fits(row: Prepared, limit: int, dropped: Counter[str], long: list[int]) -> bool:
+    pair = row.pair
     total = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
     if total <= limit and len(pair.prompt_ids) < limit:
-        if pair.chosen_ids and pair.rejected_ids:
+        if pair.chosen_ids and (pair.rejected_ids or row.comparison.single):
             return True
         dropped["with an empty response"] += 1
         return False
@@ -238,7 +245,7 @@ def _digest(digest: Any, tables: dict[str, Any]) -> None:
     flat = {name: tables[name].flatten() for name in ("full", "partial")}
     columns = {f"{name}/{column}": flat[name][column].combine_chunks()
                for name in flat for column in flat[name].column_names
-               if name == "full" or column.endswith("lengths")}
+               if name == "full" or column.endswith(("lengths", "step_labels"))}
     for name, column in columns.items():
         digest.update(name.encode())
         if pa.types.is_list(column.type):

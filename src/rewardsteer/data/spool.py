@@ -23,12 +23,14 @@ class Spool:
         path: the file.
         parts: ``{(source's number, split): range of row numbers}``.
         extras: names of the rows' further numbers.
+        steps: whether any row has labelled steps.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         self.parts: dict[tuple[int, str], range] = {}
         self.extras: set[str] = set()
+        self.steps = False
         self._file = path.open("xb")
         self._begins, self._end = array("Q"), 0
         self._prompts, self._contents, self._ids = array("Q"), array("Q"), array("Q")
@@ -44,6 +46,7 @@ class Spool:
         self._begins.append(self._end)
         self._end += len(line)
         self.extras |= row.extras.keys()
+        self.steps = self.steps or bool(row.step_ends)
         prompt = prompt_key(row)
         self._prompts.append(_hash(prompt))
         self._contents.append(_hash(prompt, row.chosen, row.rejected, row.subset))

@@ -29,7 +29,8 @@ class TokenizedRow(NamedTuple):
 
 
 class TokenizedPair(NamedTuple):
-    """A comparison as token ids; responses include their end."""
+    """A comparison as token ids; responses include their end. A row of one response has no rejected
+    ids."""
 
     id: str
     prompt_ids: list[int]
@@ -186,17 +187,21 @@ def encode_comparisons(
     comparisons: Sequence[Comparison], template: Template, tokenizer: Any
 ) -> list[TokenizedPair]:
     """Render and tokenize comparisons, all in two calls of the tokenizer."""
-    rows = _encode(
-        [one.prompt for one in comparisons for _ in range(2)],
-        [text for one in comparisons for text in (one.chosen, one.rejected)],
-        template, tokenizer, [one.tools for one in comparisons for _ in range(2)],
-    )
+    sides = [[one.chosen] if one.single else [one.chosen, one.rejected] for one in comparisons]
+    owners = [one for one, texts in zip(comparisons, sides, strict=True) for _ in texts]
+    rows = iter(_encode(
+        [one.prompt for one in owners], [text for texts in sides for text in texts],
+        template, tokenizer, [one.tools for one in owners],
+    ))
     pairs = []
-    for comparison, first, second in zip(comparisons, rows[::2], rows[1::2], strict=True):
-        chosen, rejected = _one_prompt(first, second, template, tokenizer)
+    for comparison in comparisons:
+        first, rejected_ids = next(rows), list[int]()
+        chosen = first.row
+        if not comparison.single:
+            chosen, rejected = _one_prompt(first, next(rows), template, tokenizer)
+            rejected_ids = rejected.response_ids
         pairs.append(TokenizedPair(
-            comparison.id, chosen.prompt_ids, chosen.response_ids, rejected.response_ids,
-            comparison.margin,
+            comparison.id, chosen.prompt_ids, chosen.response_ids, rejected_ids, comparison.margin
         ))
     return pairs
 

@@ -55,8 +55,9 @@ class CheckpointCard(Config):
         objective: names of the objectives it was trained with, joined with ``+``; "" before any
             training.
         reading: what the head's numbers mean: ``value``, a reward of their own, or
-            ``log_probability``, of a language model whose responses are worth their sums; "" in a
-            card that does not say so, where the objective decides.
+            ``log_probability``, of a language model whose responses are worth their sums, or
+            ``step_logit``, log-odds that the step that ends with a token is correct; "" in a card
+            that does not say so, where the objective decides.
         template: response template of training, as plain values; scoring uses the same one.
         base_model: what the weights started from.
         base_on_hub: whether that is a name on the Hugging Face hub; False for a local folder.
@@ -74,7 +75,7 @@ class CheckpointCard(Config):
 
     head: HeadConfig
     objective: str = ""
-    reading: Literal["", "value", "log_probability"] = ""
+    reading: Literal["", "value", "log_probability", "step_logit"] = ""
     template: dict[str, Any] = Field(default_factory=dict)
     base_model: str = ""
     base_on_hub: bool = False

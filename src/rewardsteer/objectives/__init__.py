@@ -10,5 +10,6 @@ OBJECTIVES = Registry(
         "max_constraint": "rewardsteer.objectives.max_constraint:build",
         "goal_contrastive": "rewardsteer.objectives.goal_contrastive:build",
         "autoregressive": "rewardsteer.objectives.autoregressive:build",
+        "process": "rewardsteer.objectives.process:build",
     },
 )

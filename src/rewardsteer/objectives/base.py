@@ -1,6 +1,6 @@
 """What an objective is: a pure function of a reward model's output and the batch it read."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -35,7 +35,10 @@ class Objective:
         prefixes: the length list of the partial set that it uses, or None for the full set.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
-        reading: what the rewards of a model so trained mean: ``value`` or ``log_probability``.
+        reading: what the rewards of a model so trained mean: ``value``, ``log_probability``, or
+            ``step_logit``: log-odds that the step that ends here is correct.
+        figures: ``(output, batch) → [B]`` by name, what evaluation averages over rows of one
+            response, NaN where a row has none. A best checkpoint is chosen by ``accuracy``.
     """
 
     name: str
@@ -43,9 +46,10 @@ class Objective:
     rows: Literal["pairs", "chosen"] = "pairs"
     needs: frozenset[str] = field(default_factory=frozenset)
     temperatures: frozenset[float] = field(default_factory=frozenset)
-    prefixes: Literal["chosen_lengths", "pair_lengths"] | None = None
+    prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
-    reading: Literal["value", "log_probability"] = "value"
+    reading: Literal["value", "log_probability", "step_logit"] = "value"
+    figures: Mapping[str, Callable[[RewardOutput, PairBatch], Tensor]] = field(default_factory=dict)
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

@@ -48,6 +48,7 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),
+        figures={name: one for term, _ in terms for name, one in term.figures.items()},
     )
 
 

@@ -6,102 +6,19 @@ batches; the second repeats rows where the number of processes does not divide a
 and an epoch decide every batch, and every row is read once.
 """
 
-import logging
 import random
 from collections.abc import Iterator, Sequence
 from itertools import islice
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch.utils.data import Sampler
 from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator, to_batch
-from rewardsteer.errors import DataError
 from rewardsteer.models.batching import batches
+from rewardsteer.training.rows import Lengths
 from rewardsteer.training.shared_config import OptimiserConfig
-
-logger = logging.getLogger(__name__)
-
-Lengths = NDArray[np.int64]
-
-
-def read_lengths(rows: Any, *, paired: bool) -> Lengths:
-    """Tokens of each response with its prompt, ``[N, 2]`` (chosen, rejected), or ``[N, 1]`` where
-    only chosen ones are read.
-
-    Args:
-        rows: a `datasets.Dataset` or a list of rows of the store's schema.
-        paired: whether rejected responses are read.
-    """
-    columns = ["prompt_ids", "chosen_ids", "rejected_ids"][: 3 if paired else 2]
-    if isinstance(rows, list):
-        counts = np.array([[len(row[name]) for name in columns] for row in rows])
-    else:
-        import pyarrow.compute as pc
-
-        tables = rows.select_columns(columns).with_format("arrow").iter(10_000)
-        counts = np.concatenate([
-            np.stack([pc.list_value_length(table[name]).to_numpy() for name in columns], axis=1)
-            for table in tables
-        ])
-    lengths: Lengths = (counts[:, :1] + counts[:, 1:]).astype(np.int64)
-    return lengths
-
-
-def drop_too_long(
-    rows: Any, limit: int | None, *, paired: bool = True, what: str = "training"
-) -> tuple[Any, int]:
-    """Rows that fit into the positions that the model was built for, and how many do not.
-
-    Args:
-        rows: a `datasets.Dataset` of the store's schema.
-        limit: see `position_limit`; None keeps all.
-        paired: whether rejected responses are read.
-        what: of the rows, for messages.
-
-    Raises:
-        DataError: no training row is left.
-    """
-    if limit is None or len(rows) == 0:
-        return rows, 0
-    fits = read_lengths(rows, paired=paired).max(axis=1) <= limit
-    dropped = int((~fits).sum())
-    if not dropped:
-        return rows, 0
-    if dropped == len(rows) and what == "training":
-        raise DataError(
-            f"All {dropped} {what} rows are longer than the {limit} positions of the base model; "
-            "prepare the data with a smaller data.max_length, or take another base model."
-        )
-    logger.warning(
-        "%d of %d %s rows are longer than the %d positions of the base model and are left out",
-        dropped, len(rows), what, limit,
-    )
-    return rows.select(np.flatnonzero(fits)), dropped
-
-
-def draw_prefixes(rows: Any, name: str, count: int, seed: int) -> Any:
-    """So many rows with a single prefix each, drawn at random without replacement.
-
-    Args:
-        rows: a `datasets.Dataset` of partial rows.
-        name: the list of prefix lengths to draw from.
-        count: all are taken where there are fewer.
-        seed: of the draw.
-    """
-    import datasets
-
-    # The index of rows that were chosen from others applies to no column read on its own.
-    listed = rows.flatten_indices().with_format("numpy")[name]
-    owners = np.repeat(np.arange(len(rows)), [len(one) for one in listed])
-    lengths = np.concatenate([np.asarray(one, dtype=np.int64) for one in listed])
-    draw = np.random.default_rng(seed).permutation(len(lengths))[:count]
-    single = datasets.Dataset.from_dict({name: lengths[draw][:, None].tolist()})
-    chosen = rows.select(owners[draw]).remove_columns([name]).flatten_indices()
-    return datasets.concatenate_datasets([chosen, single], axis=1)
 
 
 class RowBatches(Sampler[list[int]]):

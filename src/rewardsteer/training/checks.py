@@ -28,6 +28,11 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
                 f"The objective {phase.name!r} uses no prefixes, so its phase takes rows, not "
                 "prefix_rows."
             )
+        if phase.prefix_rows is not None and objective.prefixes == "step_lengths":
+            raise ConfigError(
+                f"The objective {phase.name!r} reads all labelled steps of a row at once, so its "
+                "phase takes rows, not prefix_rows."
+            )
     optimiser = config.optimiser
     if optimiser.activation_offload:
         activation_offloading()

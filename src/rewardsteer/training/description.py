@@ -18,7 +18,8 @@ def describe_data(manifest: Manifest) -> dict[str, Any]:
 def held_out_accuracy(
     record: dict[str, Any], manifest: Manifest, *, chosen_by_it: bool
 ) -> list[MetricResult]:
-    """Accuracy on held-out pairs as a phase's last evaluation found it, with Wilson's interval.
+    """Accuracy on held-out pairs as a phase's last evaluation found it, with Wilson's interval; on
+    rows of one response, where it may be a mean over several labels of each, without.
 
     Args:
         record: what ``state.json`` holds of the phase.
@@ -28,11 +29,15 @@ def held_out_accuracy(
     count = int(record.get("eval_rows", 0))
     if "eval_accuracy" not in record or not count:
         return []
-    share = float(record["eval_accuracy"])
-    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    share, single = float(record["eval_accuracy"]), bool(record.get("eval_single"))
     sources = ", ".join(describe_data(manifest)["sources"])
-    which = "held-out pairs that chose the phase" if chosen_by_it else "held-out pairs"
-    return [MetricResult(
-        name="accuracy", on=f"{sources}: {which}" if sources else which, value=share,
-        low=float(interval.low), high=float(interval.high), count=count,
-    )]
+    which = f"held-out {'responses' if single else 'pairs'}"
+    if chosen_by_it:
+        which += " that chose the phase"
+    found = MetricResult(
+        name="accuracy", on=f"{sources}: {which}" if sources else which, value=share, count=count
+    )
+    if single:
+        return [found]
+    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
+    return [found.model_copy(update={"low": float(interval.low), "high": float(interval.high)})]

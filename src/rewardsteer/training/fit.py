@@ -26,7 +26,6 @@ from rewardsteer.training.batches import (
     describe,
     describe_packing,
     make_batches,
-    read_lengths,
 )
 from rewardsteer.training.checkpoints import (
     check_engine,
@@ -38,6 +37,7 @@ from rewardsteer.training.checkpoints import (
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.pair_metrics import CONSTRAINT
+from rewardsteer.training.rows import count_single, read_lengths
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.showing import showing
 from rewardsteer.training.trainer import RewardTrainer
@@ -160,7 +160,10 @@ def fit(
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
     prefixes = objective.prefixes, _eval_prefixes(objective, model.head.gives)
     collate = PairCollator(tokenizer.pad_token_id, padding_side, paired, prefixes[0])
-    eval_collate = PairCollator(tokenizer.pad_token_id, padding_side, True, prefixes[1])
+    eval_collate = PairCollator(
+        tokenizer.pad_token_id, padding_side, eval_rows is None or not count_single(eval_rows),
+        prefixes[1],
+    )
     trainer = RewardTrainer(
         objective=objective, eval_collator=eval_collate, order=order,
         log_lines=log_lines,

@@ -1,4 +1,6 @@
-"""What evaluation during training measures on held-out pairs."""
+"""What evaluation during training measures on held-out pairs, or on rows of one response."""
+
+from collections.abc import Sequence
 
 import numpy as np
 import torch
@@ -14,36 +16,47 @@ CONSTRAINT = frozenset({"prefix_rewards", "best_next_token"})
 
 
 def pair_columns(objective: Objective, output: RewardOutput, batch: PairBatch) -> Tensor:
-    """What evaluation keeps of a batch ``[B, 4]``: rewards of both responses, the constraint
-    violation, and the loss of the batch of all processes."""
+    """What evaluation keeps of a batch ``[B, 4 + F]``: rewards of both responses (NaN for one that
+    is not there), the constraint violation, the loss of the batch of all processes and, of rows of
+    one response, the objective's F figures."""
     with excluded_from_reductions(batch.is_dummy):
         loss = objective(output, batch).loss
     rewards = objective.rewards
     whole = output.sequence_rewards if rewards is None else rewards(output, batch)
-    chosen, rejected = split_pairs(whole, batch)
-    parts = [chosen, rejected, _violations(output, batch), loss.expand(len(chosen))]
+    if batch.paired:
+        chosen, rejected = split_pairs(whole, batch)
+        figures = []
+    else:
+        chosen, rejected = whole, torch.full_like(whole, float("nan"))
+        figures = [one(output, batch) for one in objective.figures.values()]
+    violations = _violations(output, batch)[: len(chosen)]
+    parts = [chosen, rejected, violations, loss.expand(len(chosen)), *figures]
     return torch.stack([part.float() for part in parts], dim=1)
 
 
 def _violations(output: RewardOutput, batch: PairBatch) -> Tensor:
-    """Mean |r(y₁..i) − max_v r(y₁..i∘v)| over each chosen row's prefixes ``[B]``; NaN without."""
+    """Mean |r(y₁..i) − max_v r(y₁..i∘v)| over each row's prefixes ``[R]``; NaN without."""
     mask = batch.prefix_mask
     violation = torch.full(mask.shape, float("nan"), device=mask.device)
     if output.best_next_token is not None and output.prefix_rewards is not None:
         violation[mask] = (output.prefix_rewards - output.best_next_token).abs().float()
-    return violation[: len(mask) // 2].nanmean(dim=1)
+    return violation.nanmean(dim=1)
 
 
-def pair_metrics(prediction: EvalPrediction) -> dict[str, float]:
-    """Loss, accuracy (a tie counts half), reward gap and, for a vocabulary head, constraint
-    violation."""
+def pair_metrics(prediction: EvalPrediction, names: Sequence[str] = ()) -> dict[str, float]:
+    """Loss, for pairs accuracy (a tie counts half) and reward gap, for rows of one response the
+    figures of these names and, for a vocabulary head, constraint violation."""
     columns = np.asarray(prediction.predictions, dtype=np.float64)
-    chosen, rejected, violation, loss = columns.T
-    metrics = {
-        "loss": float(loss.mean()),
-        "accuracy": float((chosen > rejected).mean() + 0.5 * (chosen == rejected).mean()),
-        "reward_gap": float((chosen - rejected).mean()),
-    }
+    chosen, rejected, violation, loss = columns.T[:4]
+    metrics = {"loss": float(loss.mean())}
+    if not np.isnan(rejected).any():
+        metrics["accuracy"] = float(
+            (chosen > rejected).mean() + 0.5 * (chosen == rejected).mean()
+        )
+        metrics["reward_gap"] = float((chosen - rejected).mean())
+    for name, values in zip(names, columns.T[4:], strict=False):
+        if not np.isnan(values).all():
+            metrics[name] = float(np.nanmean(values))
     if not np.isnan(violation).all():
         metrics["constraint_violation"] = float(np.nanmean(violation))
     return metrics

@@ -41,7 +41,6 @@ from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import trained_template
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
-from rewardsteer.training.batches import draw_prefixes, drop_too_long
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
@@ -51,6 +50,7 @@ from rewardsteer.training.loading import build
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
+from rewardsteer.training.rows import check_rows, count_single, draw_prefixes, drop_too_long
 from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -197,6 +197,7 @@ def _run_phase(
     objective = build_objective(phase.objective)
     seed = config.seed + 1000 * index
     rows = load_set(run.data, "train", "partial" if objective.prefixes else "full")
+    check_rows(objective, rows, run.data)
     if objective.prefixes:
         rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
     if len(rows) == 0:
@@ -226,7 +227,8 @@ def _run_phase(
         keep_best=config.select == "best", deterministic=config.deterministic,
         trainer_fields=config.trainer, callbacks=_made(run.callbacks),
     )
-    return figures | {"eval_rows": len(held_out), "rows_too_long": too_long}
+    single = count_single(held_out) > 0
+    return figures | {"eval_rows": len(held_out), "eval_single": single, "rows_too_long": too_long}
 
 
 def _made(callbacks: Sequence[Any]) -> list[Any]:
@@ -258,7 +260,9 @@ def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
     return max(candidates, key=lambda record: record.get("eval_accuracy", float("-inf")))
 
 
-def _reading(config: TrainConfig, record: dict[str, Any]) -> Literal["value", "log_probability"]:
+def _reading(
+    config: TrainConfig, record: dict[str, Any]
+) -> Literal["value", "log_probability", "step_logit"]:
     """What rewards mean after the phase whose weights are kept."""
     phase = next(one for one in config.phases if one.name == record["phase"])
     return build_objective(phase.objective).reading

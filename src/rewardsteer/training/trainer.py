@@ -1,6 +1,7 @@
 """The only `transformers.Trainer` subclass: minimises an objective, resumes exactly, and stops on
 values that are not finite."""
 
+import functools
 import logging
 import math
 import shutil
@@ -61,7 +62,10 @@ class RewardTrainer(Trainer):
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
         spike: float | None = None, **options: Any,
     ) -> None:
-        super().__init__(compute_metrics=pair_metrics, **options)
+        names = tuple(objective.figures)
+        super().__init__(
+            compute_metrics=functools.partial(pair_metrics, names=names), **options
+        )
         keep_outputs_wide(self.accelerator)
         # Asked for when NEFTune's noise is added to them.
         self.model.get_input_embeddings = self.model.carrier.get_input_embeddings
@@ -155,7 +159,7 @@ class RewardTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """As the library's, which under DeepSpeed would round a row's numbers to the model's type.
         The public hooks come too late: the library rounds before `compute_loss`."""
-        kept = {name: inputs[name] for name in ("margin", "extras")}
+        kept = {name: inputs[name] for name in ("margin", "extras", "step_labels")}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | send_to_device(kept, self.args.device)
 

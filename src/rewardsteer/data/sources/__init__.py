@@ -19,8 +19,8 @@ SOURCES = Registry(
     {
         name: f"{_PLACE}.{name}:load"
         for name in (
-            "arithmetic", "graded", "helpsteer", "hh", "judged", "openmath", "pairs", "tldr",
-            "ultrafeedback",
+            "arithmetic", "graded", "helpsteer", "hh", "judged", "math_shepherd", "openmath",
+            "pairs", "prm800k", "rlhflow_steps", "stepwise", "tldr", "ultrafeedback",
         )
     },
 )
@@ -46,6 +46,13 @@ def held_out_pairs(source: str, path: Path) -> list[Comparison]:
     require_pairs(path)
     load = SOURCES.get(source)
     try:
-        return list(load("test", path=str(path)))
+        rows = list(load("test", path=str(path)))
     except NoSplitError:
-        return list(load("train", path=str(path)))
+        rows = list(load("train", path=str(path)))
+    single = next((row for row in rows if row.single), None)
+    if single is not None:
+        raise DataError(
+            f"{single.place or single.id}: expected pairs of responses, the source {source} gives "
+            "rows of one response; name a source of pairs."
+        )
+    return rows

@@ -1,0 +1,82 @@
+"""Math-Shepherd (arXiv 2312.08935): solutions in which a mark stands behind each step, and the same
+text with + or - for each mark."""
+
+from collections.abc import Iterator
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.errors import DataError
+from rewardsteer.records import Comparison
+
+_HUB = "peiyi9979/Math-Shepherd"
+_MARK = "ки"
+_LABELS = {"+": 1.0, "-": 0.0}
+FIRST = "Step 1:"
+
+
+def load(
+    split: str, *, path: str | None = None, separator: str = SEPARATOR, first: str = FIRST,
+    reading: Reading | None = None,
+) -> Iterator[Comparison]:
+    """One row for each solution, from ``input`` and ``label``; ``task`` becomes the subset.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder; None reads the hub.
+        separator: written between two steps.
+        first: how the first step begins, which ends the question.
+        reading: see `Reading`.
+
+    Raises:
+        ConfigError: a separator that is no white space.
+        DataError: absent fields, or texts that do not match; names the row.
+    """
+    reading = reading or Reading()
+    check_separator(separator)
+
+    def parse(row: Row, place: str) -> Comparison:
+        require(row, ["input", "label"], place)
+        texts, labels = _aligned(row["input"], row["label"], place)
+        question, step = divided(texts[0], first, place)
+        found = solution(question, [step, *texts[1:]], labels, place, separator=separator)
+        return found.model_copy(update={"subset": str(row.get("task") or "")})
+
+    rows = read_rows(split, path, _HUB, reading=reading)
+    yield from comparisons("math_shepherd", split, rows, reading, parse)
+
+
+def divided(text: str, first: str, place: str) -> tuple[str, str]:
+    """Question and first step of a text that holds both.
+
+    Raises:
+        DataError: nothing begins as the first step should.
+    """
+    at = text.rfind(first)
+    if at < 1:
+        raise DataError(
+            f"{place}: expected a question and a first step that begins with {first!r}; where "
+            "steps begin otherwise, name it in sources.0.options.first (0: the first source)."
+        )
+    return text[:at].strip(), text[at:].strip()
+
+
+def _aligned(text: str, labels: str, place: str) -> tuple[list[str], list[float | None]]:
+    """The texts before each mark, and what stands in its place in the labelled text."""
+    parts = text.split(_MARK)
+    found: list[float | None] = []
+    at = 0
+    for part in parts[:-1]:
+        end = at + len(part)
+        if labels[at:end] != part or labels[end : end + 1] not in _LABELS:
+            break
+        found.append(_LABELS[labels[end]])
+        at = end + 1
+    if not found or len(found) != len(parts) - 1 or labels[at:] != parts[-1]:
+        raise DataError(
+            f"{place}: expected in label the text of input with + or - for each of its "
+            f"{len(parts) - 1} marks {_MARK!r}; they differ behind {len(found)} of them."
+        )
+    if parts[-1].strip():
+        return parts, [*found, None]
+    return parts[:-1], found

@@ -1,0 +1,50 @@
+"""Solutions with labelled steps in TRL's form: ``prompt``, ``completions``, ``labels``."""
+
+from collections.abc import Iterator
+
+from rewardsteer.data.render import as_prompt
+from rewardsteer.data.sources.files import Row, kind_of, require
+from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, label_of, solution
+from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.records import Comparison
+
+
+def load(
+    split: str, *, path: str | None = None, separator: str = SEPARATOR,
+    reading: Reading | None = None,
+) -> Iterator[Comparison]:
+    """One row for each solution.
+
+    Labels are true or false, null where a step has none, or numbers from 0 to 1, such as the share
+    of rollouts from the step that end well.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder; None: the data set that ``hub`` names.
+        separator: written between two steps.
+        reading: see `Reading`.
+
+    Raises:
+        ConfigError: neither path nor hub, or a separator that is no white space.
+        DataError: absent fields, or labels that do not match the steps; names the row.
+    """
+    reading = reading or Reading()
+    check_separator(separator)
+    if path is None and reading.hub is None:
+        raise ConfigError("The source stepwise has no published place; give a path or hub.")
+
+    def parse(row: Row, place: str) -> Comparison:
+        require(row, ["prompt", "completions", "labels"], place)
+        steps, labels = row["completions"], row["labels"]
+        for name, values in (("completions", steps), ("labels", labels)):
+            if not isinstance(values, list):
+                raise DataError(f"{place}: expected a list in {name}, got {kind_of(values)}.")
+        own = row.get("id")
+        return solution(
+            as_prompt(row["prompt"]), steps, [label_of(one, place) for one in labels], place,
+            separator=separator, id="" if own is None else str(own),
+        )
+
+    rows = read_rows(split, path, "", reading=reading)
+    yield from comparisons("stepwise", split, rows, reading, parse)

@@ -1,0 +1,130 @@
+"""Rows of prepared data as a phase reads them: which fit, which suit an objective, how long they
+are."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rewardsteer.errors import DataError
+from rewardsteer.objectives.base import Objective
+
+logger = logging.getLogger(__name__)
+
+Lengths = NDArray[np.int64]
+
+
+def read_lengths(rows: Any, *, paired: bool) -> Lengths:
+    """Tokens of each response with its prompt, ``[N, 2]`` (chosen, rejected), or ``[N, 1]`` where
+    only chosen ones are read.
+
+    Args:
+        rows: a `datasets.Dataset` or a list of rows of the store's schema.
+        paired: whether rejected responses are read.
+    """
+    counts = _counts(rows, ["prompt_ids", "chosen_ids", "rejected_ids"][: 3 if paired else 2])
+    lengths: Lengths = (counts[:, :1] + counts[:, 1:]).astype(np.int64)
+    return lengths
+
+
+def count_single(rows: Any) -> int:
+    """How many rows have one response alone.
+
+    Args:
+        rows: a `datasets.Dataset` or a list of rows of the store's schema.
+    """
+    return int((_counts(rows, ["rejected_ids"]) == 0).sum())
+
+
+def _counts(rows: Any, columns: list[str]) -> NDArray[np.int64]:
+    """Tokens in each column's list ``[N, C]``."""
+    if isinstance(rows, list):
+        return np.array([[len(row[name]) for name in columns] for row in rows])
+    import pyarrow.compute as pc
+
+    tables = rows.select_columns(columns).with_format("arrow").iter(10_000)
+    return np.concatenate([
+        np.stack([pc.list_value_length(table[name]).to_numpy() for name in columns], axis=1)
+        for table in tables
+    ])
+
+
+def check_rows(objective: Objective, rows: Any, data: Path) -> None:
+    """Refuse rows that hold less than an objective reads.
+
+    Args:
+        objective: the loss.
+        rows: a `datasets.Dataset` of the training split.
+        data: the folder of prepared data, for messages.
+
+    Raises:
+        DataError: rows without labelled steps, or rows of one response for an objective on pairs.
+    """
+    if objective.prefixes == "step_lengths" and "step_lengths" not in rows.column_names:
+        raise DataError(
+            f"The objective {objective.name!r} needs responses with labelled steps, and the data "
+            f"in {data} has none; prepare it from the source stepwise, prm800k, math_shepherd or "
+            "rlhflow_steps."
+        )
+    single = count_single(rows) if objective.rows == "pairs" else 0
+    if single:
+        raise DataError(
+            f"The objective {objective.name!r} compares two responses, and {single} of the "
+            f"{len(rows)} training rows in {data} have one; choose an objective on single "
+            "responses, or leave these rows out."
+        )
+
+
+def drop_too_long(
+    rows: Any, limit: int | None, *, paired: bool = True, what: str = "training"
+) -> tuple[Any, int]:
+    """Rows that fit into the positions that the model was built for, and how many do not.
+
+    Args:
+        rows: a `datasets.Dataset` of the store's schema.
+        limit: see `position_limit`; None keeps all.
+        paired: whether rejected responses are read.
+        what: of the rows, for messages.
+
+    Raises:
+        DataError: no training row is left.
+    """
+    if limit is None or len(rows) == 0:
+        return rows, 0
+    fits = read_lengths(rows, paired=paired).max(axis=1) <= limit
+    dropped = int((~fits).sum())
+    if not dropped:
+        return rows, 0
+    if dropped == len(rows) and what == "training":
+        raise DataError(
+            f"All {dropped} {what} rows are longer than the {limit} positions of the base model; "
+            "prepare the data with a smaller data.max_length, or take another base model."
+        )
+    logger.warning(
+        "%d of %d %s rows are longer than the %d positions of the base model and are left out",
+        dropped, len(rows), what, limit,
+    )
+    return rows.select(np.flatnonzero(fits)), dropped
+
+
+def draw_prefixes(rows: Any, name: str, count: int, seed: int) -> Any:
+    """So many rows with a single prefix each, drawn at random without replacement.
+
+    Args:
+        rows: a `datasets.Dataset` of partial rows.
+        name: the list of prefix lengths to draw from.
+        count: all are taken where there are fewer.
+        seed: of the draw.
+    """
+    import datasets
+
+    # The index of rows that were chosen from others applies to no column read on its own.
+    listed = rows.flatten_indices().with_format("numpy")[name]
+    owners = np.repeat(np.arange(len(rows)), [len(one) for one in listed])
+    lengths = np.concatenate([np.asarray(one, dtype=np.int64) for one in listed])
+    draw = np.random.default_rng(seed).permutation(len(lengths))[:count]
+    single = datasets.Dataset.from_dict({name: lengths[draw][:, None].tolist()})
+    chosen = rows.select(owners[draw]).remove_columns([name]).flatten_indices()
+    return datasets.concatenate_datasets([chosen, single], axis=1)
