@@ -31,7 +31,8 @@ def world(tmp_path_factory):
     (folder / "steps.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     steps = {"name": "stepwise", "path": str(folder / "steps.jsonl")}
     save_tiny(folder / "base-steps")
-    prepare(DataConfig(source=steps, test_fraction=0.3), character_tokenizer(), folder / "data-steps")
+    config = DataConfig(source=steps, test_fraction=0.3)
+    prepare(config, character_tokenizer(), folder / "data-steps")
     return folder
 
 

@@ -81,8 +81,8 @@ def test_steps_beside_pairs_are_trained_and_both_are_held_out(world, tmp_path):
 
 
 def test_pairs_have_no_labelled_steps(world, tmp_path):
-    with pytest.raises(DataError, match="'process' needs responses with labelled steps, and the "
-                                        "data in .* has none"):
+    with pytest.raises(DataError, match=r"'process' needs responses with labelled steps, and the "
+                                        r"data in .* has none"):
         train(settings(world, folder="pairs/data", base="pairs/base"), tmp_path / "run")
 
 
