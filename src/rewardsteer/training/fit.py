@@ -155,15 +155,12 @@ def fit(
     )
     if arguments.use_liger_kernel:
         apply_liger(model.carrier, arguments)
-    paired = objective.rows == "pairs"
+    paired, pairs = objective.rows == "pairs", eval_rows is None or not count_single(eval_rows)
     lengths = read_lengths(rows, paired=paired)
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
     prefixes = objective.prefixes, _eval_prefixes(objective, model.head.gives)
     collate = PairCollator(tokenizer.pad_token_id, padding_side, paired, prefixes[0])
-    eval_collate = PairCollator(
-        tokenizer.pad_token_id, padding_side, eval_rows is None or not count_single(eval_rows),
-        prefixes[1],
-    )
+    eval_collate = PairCollator(tokenizer.pad_token_id, padding_side, pairs, prefixes[1])
     trainer = RewardTrainer(
         objective=objective, eval_collator=eval_collate, order=order,
         log_lines=log_lines,
