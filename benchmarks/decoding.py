@@ -29,18 +29,18 @@ HEADS = {
     "pargs": ("scalar", "partial"), "cd": ("scalar", "partial"),
     "best_of_n": ("scalar", "bradley_terry"), "speculative_rejection": ("scalar", "bradley_terry"),
     "cards": ("scalar", "bradley_terry"), "goal_filter": ("scalar", "bradley_terry"),
-    "goal_beam": ("scalar", "bradley_terry"),
+    "beam": ("scalar", "bradley_terry"),
 }
 # Random models would reject and drop at random. With these nothing is, so that the price of looking
 # is what is timed; what rejecting saves or costs depends on the models.
 SEGMENTS: dict[str, dict[str, Any]] = {
     "cards": {"reward_target": -1e6, "segment_min": 16, "segment_tokens": 16},
     "goal_filter": {"drop_threshold": -1.0},
-    "goal_beam": {"step_tokens": 16},
+    "beam": {"branches": 2, "step_tokens": 16},
 }
 SAMPLED = ("best_of_n", "speculative_rejection", *SEGMENTS)
 # These draw the 8 responses to a prompt together, which takes a batch of so many rows.
-TOGETHER = ("speculative_rejection", "goal_filter", "goal_beam")
+TOGETHER = ("speculative_rejection", "goal_filter", "beam")
 # Lengths at which the published style is timed; its time grows smoothly in between.
 _NAIVE_LENGTHS = 3
 
@@ -80,7 +80,7 @@ SIZES = Sizes(Backbone(8, 512, 32_000), (
 SETUP = (
     f"Policy and reward model: {SIZES.backbone}; float32, greedy, 10 candidates for args, "
     "pargs and cd, 8 samples of each prompt for best_of_n, speculative_rejection and "
-    "goal_filter, which drops none here, as cards rejects no segment of 16 tokens; goal_beam "
+    "goal_filter, which drops none here, as cards rejects no segment of 16 tokens; beam "
     "keeps 4 of 8 hypotheses at every 16 tokens. Prompts are read within the time. The ratio "
     "is the method's speed over that of the policy alone in transformers' `generate`. Floor: "
     "forward passes of both models over the same tokens, with caches and nothing else. Faster"

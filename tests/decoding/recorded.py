@@ -42,7 +42,7 @@ RUNS: dict[str, dict[str, Any]] = {
                       "max_rejections": 4, "reward_share": 1.0},
     "speculative_rejection": {"method": "speculative_rejection", "n": 6, "decision_tokens": 2,
                               "reject_share": 0.4, "top_k": 20},
-    "goal_beam": {"method": "goal_beam", "beam": 3, "branches": 2, "step_tokens": 4,
+    "goal beam": {"method": "beam", "beam": 3, "branches": 2, "step_tokens": 4,
                   "max_steps": 5, "step_separator": " ", "weight": 2.0, "top_k": 12},
     "goal_filter below": {"method": "goal_filter", "n": 6, "drop_threshold": -0.12,
                           "drop_start": 2, "top_k": 0},
@@ -85,7 +85,7 @@ def run(parts: dict[str, Any], name: str) -> list[dict[str, Any]]:
             parts[head], character_tokenizer(), Template(append_eos=False),
             objective=_OBJECTIVES.get(config.method, ""),
         )
-    if config.method.startswith("goal"):
+    if name.startswith("goal"):
         goal = make_goal(parts["scalar"].config.hidden_size)
     requests = [Request(id=f"r{i}", prompt=prompt) for i, prompt in enumerate(PROMPTS)]
     method = build_method(config, scorer, goal)

@@ -203,7 +203,7 @@ class TestEveryMemberMustFit:
         assert "another template" in caplog.text
 
 
-@pytest.mark.parametrize("method", ["best_of_n", "goal_beam"])
+@pytest.mark.parametrize("method", ["best_of_n", "beam"])
 def test_methods_that_take_one_reward_model(folders, method):  # noqa: F811
     ensemble = RewardEnsemble(two(folders, "args"), WEIGHTS)
     with pytest.raises(MismatchError, match=f"{method!r} takes one reward model, got 2"):

@@ -23,7 +23,7 @@ METHODS = {
     "cards": ("scalar", {"reward_target": 1.0, "segment_tokens": 3, "segment_min": 1}),
     "speculative_rejection": ("scalar", {"decision_tokens": 2}),
     "goal_filter": ("scalar", {"drop_threshold": -0.2}),
-    "goal_beam": ("scalar", {"beam": 2, "branches": 2, "step_tokens": 3}),
+    "beam": ("scalar", {"beam": 2, "branches": 2, "step_tokens": 3}),
 }
 
 

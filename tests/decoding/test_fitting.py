@@ -51,15 +51,15 @@ def test_lists():
     assert listed(["a"]) == "a"
     assert listed(["a", "b", "c"]) == "a, b or c"
     assert adding_methods() == "args, cd, farma, genarm or pargs"
-    assert goal_methods() == "goal_beam or goal_filter"
+    assert goal_methods() == "beam, dvts, goal_filter or particle"
 
 
 @pytest.mark.parametrize(("kind", "objective", "expected"), [
-    ("scalar", "", "args best_of_n cards cd pargs speculative_rejection"),
-    ("scalar", "bradley_terry", "args best_of_n cards speculative_rejection"),
-    ("scalar", "partial", "args best_of_n cards cd pargs speculative_rejection"),
-    ("vocabulary", "bradley_terry", "best_of_n farma"),
-    ("vocabulary", "autoregressive", "best_of_n farma genarm"),
+    ("scalar", "", "args beam best_of_n cards cd dvts pargs particle speculative_rejection"),
+    ("scalar", "bradley_terry", "args beam best_of_n cards dvts particle speculative_rejection"),
+    ("scalar", "partial", "args beam best_of_n cards cd dvts pargs particle speculative_rejection"),
+    ("vocabulary", "bradley_terry", "beam best_of_n dvts farma particle"),
+    ("vocabulary", "autoregressive", "beam best_of_n dvts farma genarm particle"),
 ])
 def test_methods_for_a_reward_model(kind, objective, expected):
     assert methods_for(scorer_of(kind, objective)) == expected.split()
@@ -94,7 +94,7 @@ def test_which_methods_take_no_reward_model():
 
 
 def test_messages_name_a_new_method(mine):
-    with pytest.raises(MismatchError, match=r"use it with .*\bcd, mine, pargs\b.* or train"):
+    with pytest.raises(MismatchError, match=r"use it with .*\bcd, dvts, mine, pargs\b.* or train"):
         build_method(DecodingConfig(method="farma"), scorer_of("scalar"))
     with pytest.raises(MismatchError, match="trained with the objective 'my_objective', but"):
         build_method(DecodingConfig(method="mine"), scorer_of("scalar", "bradley_terry"))

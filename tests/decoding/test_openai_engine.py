@@ -19,6 +19,7 @@ from rewardsteer.decoding.generate import (
     run,
     scoring_beside,
 )
+from rewardsteer.decoding.methods import asks_goal
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -34,8 +35,13 @@ RUNS = {
     "majority_vote": {"method": "majority_vote", "n": 4},
     "adaptive": {"method": "majority_vote", "n": 6, "vote_stop": "adaptive"},
     "speculative_rejection": {"method": "speculative_rejection", "n": 5, "decision_tokens": 3},
-    "goal_beam": {"method": "goal_beam", "beam": 2, "branches": 2, "step_tokens": 9,
+    "goal beam": {"method": "beam", "step_value": "goal", "beam": 2, "branches": 2,
+                  "step_tokens": 9,
                   "max_steps": 4, "step_separator": " "},
+    "beam": {"method": "beam", "beam": 2, "branches": 2, "step_tokens": 9, "max_steps": 4,
+             "step_separator": " "},
+    "dvts": {"method": "dvts", "beam": 2, "branches": 2, "step_tokens": 9, "step_separator": " "},
+    "particle": {"method": "particle", "n": 3, "step_tokens": 9, "step_separator": " "},
     "goal_filter": {"method": "goal_filter", "n": 4, "drop_threshold": -0.1, "drop_start": 1},
     "goal_filter all": {"method": "goal_filter", "n": 3, "drop_threshold": 0.99, "drop_start": 1},
 }
@@ -56,7 +62,7 @@ def scorer(tmp_path_factory):
 
 
 def make_method(config, scorer):
-    wants = config.method.startswith("goal")
+    wants = asks_goal(config)
     goal = make_goal(scorer.hidden_size) if wants else None
     return build_method(config, None if config.method == "none" else scorer, goal)
 
@@ -71,7 +77,7 @@ def answers(server, scorer, *, tokenizer=TOKENIZER, batch_size=4, **settings):
     (name, kind) for name, run in RUNS.items()
     for kind in ({}, {"ids": False}, {"ids": False, "logprobs": False})
     # It needs log-probabilities.
-    if run["method"] != "goal_beam" or "logprobs" not in kind
+    if name != "goal beam" or "logprobs" not in kind
 ])
 def test_strategies_answer_whatever_else_runs(scorer, name, kind):
     with CompletionsServer(**kind) as server:
@@ -99,7 +105,8 @@ def test_strategies_answer_whatever_else_runs(scorer, name, kind):
 
 def test_texts_and_token_ids_give_the_same(scorer):
     """What a server that knows texts alone is asked and scored by is what ids say."""
-    for name in ("best_of_n", "speculative_rejection", "goal_beam", "goal_filter"):
+    for name in ("best_of_n", "speculative_rejection", "goal beam", "goal_filter", "beam", "dvts",
+                 "particle"):
         found = []
         for ids in (True, False):
             with CompletionsServer(ids=ids) as server:
@@ -155,7 +162,7 @@ def test_whole_responses_by_conversations(scorer):
 def test_what_a_server_cannot_do_is_refused_first(scorer):
     cards = DecodingConfig(method="cards", reward_target=1.0)
     args = DecodingConfig(method="args")
-    beam = DecodingConfig(**RUNS["goal_beam"])
+    beam = DecodingConfig(**RUNS["goal beam"])
     with CompletionsServer(logprobs=False) as server:
         for config, missing in ((cards, "stops where the policy is unsure.*engine transformers,"),
                                 (args, "next-token scores.*transformers or vllm"),

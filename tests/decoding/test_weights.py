@@ -331,4 +331,4 @@ def test_contradictory_settings(values, words):
 
 def test_which_methods_add_rewards():
     assert all(adds_rewards(name) for name in GUIDED)
-    assert not any(adds_rewards(name) for name in ("none", "best_of_n", "goal_beam"))
+    assert not any(adds_rewards(name) for name in ("none", "best_of_n", "beam"))

@@ -12,8 +12,8 @@ def write(path, text):
 
 
 def test_names_with_their_reward_models():
-    rows = read_methods("none, best_of_n=out/bt,goal_beam=out/goal")
-    assert list(rows) == ["none", "best_of_n", "goal_beam"]
+    rows = read_methods("none, best_of_n=out/bt,goal_filter=out/goal")
+    assert list(rows) == ["none", "best_of_n", "goal_filter"]
     assert [row.method for row in rows.values()] == list(rows)
     assert [row.folders for row in rows.values()] == [[], ["out/bt"], ["out/goal"]]
     assert [row.goal_place for row in rows.values()] == [None, None, "out/goal"]
@@ -24,19 +24,22 @@ def test_a_file_with_labels(tmp_path):
         cold: {method: none, temperature: 0.5}
         both: {method: args, reward_model: [a, b], reward_weights: [1, -0.5], weight: 2}
         even: {method: args, reward_model: [a, b]}
-        goal: {method: goal_beam, reward_model: a, goal: g}
+        goal: {method: beam, reward_model: a, goal: g}
+        own: {method: beam, reward_model: a, step_value: goal}
+        steps: {method: beam, reward_model: a}
     """))
     assert rows["cold"].temperature == 0.5
     assert (rows["both"].folders, rows["both"].weights) == (["a", "b"], [1.0, -0.5])
     assert rows["even"].weights == [1.0, 1.0]
-    assert rows["goal"].goal_place == "g"
+    places = [rows[name].goal_place for name in ("goal", "own", "steps")]
+    assert places == ["g", "a", None]
 
 
 def test_weights_make_one_row_each_of_guided_methods_alone():
-    rows, sweeps = sweep_weights(read_methods("none,best_of_n=b,farma=f,goal_beam=g"), "0.5,1,2,1")
+    rows, sweeps = sweep_weights(read_methods("none,best_of_n=b,farma=f,beam=g"), "0.5,1,2,1")
     assert list(rows) == [
-        "none", "best_of_n", "farma w=0.5", "farma w=1", "farma w=2", "goal_beam w=0.5",
-        "goal_beam w=1", "goal_beam w=2",
+        "none", "best_of_n", "farma w=0.5", "farma w=1", "farma w=2", "beam w=0.5",
+        "beam w=1", "beam w=2",
     ]
     assert [row.weight for row in rows.values()][2:5] == [0.5, 1, 2]
     assert sweeps == {label: label.split(" ")[0] for label in rows if " " in label}

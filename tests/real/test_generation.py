@@ -17,7 +17,8 @@ AROUND = [
     ("best_of_n", ("bt", "whole"), ["--n", 2]),
     ("cards", ("bt", "whole"), ["--set", "reward_target=0", "--set", "max_rejections=1"]),
     ("speculative_rejection", ("bt", "whole"), ["--n", 2, "--set", "decision_tokens=4"]),
-    ("goal_beam", ("goal", "whole"), ["--beam", 2, "--step-tokens", 4, "--max-steps", 2]),
+    ("beam", ("goal", "whole"), ["--set", "step_value=goal", "--beam", 2, "--step-tokens", 4,
+                                 "--max-steps", 2]),
     ("goal_filter", ("goal", "whole"), ["--n", 2, "--set", "drop_threshold=-1"]),
 ]
 

@@ -105,7 +105,7 @@ def test_what_cannot_be_served_is_refused(root, tmp_path):
     assert "pass --model or --reward-model" in refused()
     assert "Did you mean 'places'?" in refused(*policy, "--limit", "place=3")
     assert "needs a goal state" in refused(
-        *policy, "--reward-model", root / "reward", "--method", "goal_beam", "--port", 0
+        *policy, "--reward-model", root / "reward", "--method", "goal_filter", "--port", 0
     )
     assert "needs a reward model" in refused(*policy, "--method", "farma", "--port", 0)
     assert "cannot be read" in refused(*policy, "--api-key-file", tmp_path / "absent")

@@ -40,7 +40,7 @@ def held(service):
     ({"prompt": "a", "logprobs": 30}, "logprobs", "at most 20"),
     ({"prompt": "a", "temperature": -1}, "temperature", "expected at least 0, got -1"),
     ({"prompt": "a", "method": "args"}, None, "needs a reward model with a scalar head"),
-    ({"prompt": "a", "method": "goal_beam"}, None, "needs a goal state"),
+    ({"prompt": "a", "method": "goal_filter"}, None, "needs a goal state"),
     ({"prompt": "a", "weight_schedule": "linear"}, None, "go together"),
     ({"prompt": "a", "best_of": 3}, "best_of", "is for the method 'best_of_n'"),
     ({"prompt": "a", "method": "best_of_n", "n": 2}, "n", "gives one response"),

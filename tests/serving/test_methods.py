@@ -8,6 +8,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
+from rewardsteer.decoding.methods import asks_goal
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from tests.serving.running import client, make_service, running, wait_until
 
@@ -17,7 +18,7 @@ SETTINGS = {
     "majority_vote": {"n": 3},
     "speculative_rejection": {"n": 4, "decision_tokens": 2},
     "cards": {"reward_target": 1.0, "segment_min": 2, "segment_tokens": 4, "max_rejections": 2},
-    "goal_beam": {"beam": 2, "branches": 2, "step_tokens": 4},
+    "beam": {"step_value": "goal", "beam": 2, "branches": 2, "step_tokens": 4},
     "goal_filter": {"n": 3, "drop_threshold": -0.1, "drop_start": 2},
 }
 
@@ -48,7 +49,7 @@ def test_answers_are_those_of_generate(served, name):
         **service.served.defaults.model_dump(), **SETTINGS[name], "method": name,
         "max_new_tokens": 12, "seed": 5, "batch_size": 8, "top_k": 0,
     })
-    goals = [make_goal()] if name.startswith("goal") else []
+    goals = [make_goal()] if asks_goal(config) else []
     known = generate(
         service.served.engine.policy, service.served.engine.tokenizer, PROMPTS,
         build_method(config, service.served.scorer, *goals), config,
@@ -89,7 +90,7 @@ def test_a_method_by_the_models_name(served):
     ({"method": "antigravity:fly"}, "Unknown decoding method 'antigravity:fly'"),
     ({"method": "farma"}, "vocabulary"),
     ({"method": "best_of_n", "method_settings": {"calibration": "/etc/passwd"}}, "knows no"),
-    ({"method": "goal_beam", "method_settings": {"beam": 0}}, "greater than or equal to 1"),
+    ({"method": "beam", "method_settings": {"beam": 0}}, "greater than or equal to 1"),
     ({"method": "best_of_n", "method_settings": {"n": 65}}, "may have 64"),
     ({"method": "cards"}, "needs a reward_target"),
 ])
@@ -110,7 +111,7 @@ def test_a_strategy_whose_client_leaves_holds_nothing(folder, name):
             http.post("/v1/completions", timeout=0.3, json={
                 "prompt": "a", "method": name, "max_tokens": 400,
                 "method_settings": SETTINGS[name] | (
-                    {"step_tokens": 400} if name == "goal_beam" else {}
+                    {"step_tokens": 400} if name == "beam" else {}
                 ),
             })
         # Caches go when the engine's last step has ended, a moment after the row has.

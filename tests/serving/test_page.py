@@ -27,5 +27,5 @@ def test_the_page_needs_no_key_and_asks_for_one(folder):
 def test_methods_that_fit_are_offered(address):
     page = httpx.get(f"{address}/").text
     for name, there in (("farma", True), ("best_of_n", True), ("args", False),
-                        ("goal_beam", False)):
+                        ("goal_filter", False)):
         assert (f">{name}</option>" in page) == there

@@ -19,6 +19,7 @@ from rewardsteer.decoding.generate import (  # noqa: E402
     run,
     scoring_beside,
 )
+from rewardsteer.decoding.methods import asks_goal  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
@@ -32,7 +33,8 @@ RUNS = {
     "best_of_n": {"method": "best_of_n", "n": 4},
     "majority_vote": {"method": "majority_vote", "n": 4},
     "speculative_rejection": {"method": "speculative_rejection", "n": 4, "decision_tokens": 4},
-    "goal_beam": {"method": "goal_beam", "beam": 2, "branches": 2, "step_tokens": 6,
+    "goal beam": {"method": "beam", "step_value": "goal", "beam": 2, "branches": 2,
+                  "step_tokens": 6,
                   "max_steps": 4, "step_separator": " "},
     "goal_filter": {"method": "goal_filter", "n": 4, "drop_threshold": 0.0, "drop_start": 1},
 }
@@ -69,7 +71,7 @@ def tokenizer(root):
 
 def make_method(config, scorer):
     goal = None
-    if config.method.startswith("goal"):
+    if asks_goal(config):
         vectors = torch.randn(1, scorer.hidden_size, generator=torch.Generator().manual_seed(1))
         made = Provenance(kind="mean", model_fingerprint=scorer.fingerprint)
         goal = GoalState("good", vectors, made)
@@ -125,7 +127,7 @@ def test_cards_and_guides_are_refused_before_anything_runs(url, scorer, tokenize
             answers(url, scorer, tokenizer, ["a"], **settings)
 
 
-@pytest.mark.parametrize("name", ["best_of_n", "speculative_rejection", "goal_beam"])
+@pytest.mark.parametrize("name", ["best_of_n", "speculative_rejection", "goal beam"])
 def test_an_interrupted_strategy_leaves_nothing_running(server, url, scorer, tokenizer, name):
     config = DecodingConfig(**RUNS[name] | {
         "max_new_tokens": 200, "ignore_eos": True, "decision_tokens": 150, "step_tokens": 190,

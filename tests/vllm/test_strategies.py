@@ -23,7 +23,7 @@ REQUESTS = make_requests(5, 30)
 SHARED = {"max_new_tokens": 12, "seed": 3, "batch_size": 6, "top_k": 0}
 STRATEGIES = {
     "best_of_n": {}, "majority_vote": {}, "speculative_rejection": {"decision_tokens": 2},
-    "goal_beam": {"beam": 1, "branches": 1, "step_tokens": 5, "step_separator": "a"},
+    "beam": {"beam": 1, "branches": 1, "step_tokens": 5, "step_separator": "a"},
     "goal_filter": {"drop_threshold": -0.1, "drop_start": 1},
 }
 
@@ -79,7 +79,7 @@ def test_where_nothing_is_drawn(llm, root, name):
 
 @pytest.mark.parametrize("name", STRATEGIES)
 def test_draws_depend_on_the_seed_alone(llm, root, name):
-    more = {"n": 4} | STRATEGIES[name] | ({"beam": 2, "branches": 2} if name == "goal_beam" else {})
+    more = {"n": 4} | STRATEGIES[name] | ({"beam": 2, "branches": 2} if name == "beam" else {})
     config = DecodingConfig(method=name, temperature=1.5, **SHARED, **more)
     once, again = run(llm, root, config), run(llm, root, config.model_copy(
         update={"batch_size": 1}

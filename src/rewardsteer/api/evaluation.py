@@ -165,7 +165,7 @@ def compare(
     entries = []
     for label, settings in named.items():
         config = load_config(DecodingConfig, {"method": label, **shared, **settings})
-        entries.append(Entry(label, config, *steerer.parts_for(config.method)))
+        entries.append(Entry(label, config, *steerer.parts_for(config)))
     with ExitStack() as stack:
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(

@@ -93,7 +93,7 @@ def inspect_guided(steerer: "Steerer", prompt: Any, completion: str | None) -> I
             "The inspector reads policy and reward model on the engine 'transformers'; make the "
             "Steerer there, with a reward model."
         )
-    scorer, goal = steerer.parts_for(steerer.config.method)
+    scorer, goal = steerer.parts_for(steerer.config)
     method = build_method(steerer.config, scorer, goal)
     row = {"id": "0", "prompt": as_prompt(prompt), "completion": completion}
     ids = as_read(steerer.policy, steerer.tokenizer, scorer, method, steerer.config, row)

@@ -12,7 +12,7 @@ from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.methods import takes_no_reward_model, wants_goal
+from rewardsteer.decoding.methods import asks_goal, takes_goal, takes_no_reward_model
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.records import Generation, Prompt
@@ -71,7 +71,7 @@ class Steerer:
             raise ConfigError(f"The method {method!r} uses no reward model; leave it out.")
         self.config = load_config(DecodingConfig, {"method": method, **settings})
         self.engine, self.template, self.base_url = engine, template, base_url
-        self._goal = goal
+        self._goal, self._own_goal = goal, goal
         self._scorer = _scorer(self.reward_models, reward_weights)
         self._method(self.config)
         self.policy, self.tokenizer = _load(policy, engine, tokenizer, device, dtype)
@@ -146,13 +146,14 @@ class Steerer:
 
         return inspect_guided(self, prompt, completion)
 
-    def parts_for(self, method: str) -> tuple[Any, "GoalState | None"]:
+    def parts_for(self, config: DecodingConfig) -> tuple[Any, "GoalState | None"]:
         """The reward model and the goal state that a method of a comparison takes."""
-        if takes_no_reward_model(method):
+        if takes_no_reward_model(config.method):
             return None, None
-        if wants_goal(method) and self._goal is None and self.reward_models:
-            self._goal = self.reward_models[0].goal_state()
-        return self._scorer, self._goal if wants_goal(method) else None
+        goal = self._goal if takes_goal(config.method) else None
+        if asks_goal(config) and goal is None and self.reward_models:
+            goal = self._own_goal = self._own_goal or self.reward_models[0].goal_state()
+        return self._scorer, goal
 
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
         from rewardsteer.decoding.generate import require_answers
@@ -171,7 +172,7 @@ class Steerer:
     def _method(self, config: DecodingConfig) -> Any:
         from rewardsteer.decoding.generate import build_method
 
-        return build_method(config, *self.parts_for(config.method))
+        return build_method(config, *self.parts_for(config))
 
     def _run(
         self, requests: "list[Request]", config: DecodingConfig, watch: "Watch | None" = None

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
-GUIDANCE, SAMPLING, BEAM, RUNNING = "Guidance", "Sampling", "Steps of goal_beam", "Running"
+GUIDANCE, SAMPLING, RUNNING = "Guidance", "Sampling", "Running"
+BEAM = "Steps of beam, dvts and particle"
 
 # By the name of a setting: its type, its heading, the default that the help shows ("": the help's
 # own text says it), and the help.
@@ -52,11 +53,11 @@ _OPTIONS: dict[str, tuple[Any, str, str, str]] = {
         "Responses per prompt, for the methods that draw several; at most so many for those that "
         "vote.",
     ),
-    "beam": (int, BEAM, "4", "Hypotheses that goal_beam keeps."),
-    "branches": (int, BEAM, "2", "Steps goal_beam draws from each hypothesis."),
-    "step_separator": (str, BEAM, "newline", "Text that ends a step of goal_beam; '': none."),
-    "step_tokens": (int, BEAM, "52", "Longest step of goal_beam."),
-    "max_steps": (int, BEAM, "16", "Most steps of goal_beam."),
+    "beam": (int, BEAM, "4", "Hypotheses that beam keeps; trees of dvts."),
+    "branches": (int, BEAM, "4", "Steps that beam and dvts draw from each hypothesis."),
+    "step_separator": (str, BEAM, "a blank line", "Text that ends a step; '': none."),
+    "step_tokens": (int, BEAM, "2048", "Longest step, in tokens."),
+    "max_steps": (int, BEAM, "40", "Most steps."),
     "max_new_tokens": (int, SAMPLING, "64", "Longest response, end-of-text included."),
     "batch_size": (int, RUNNING, "8", "Rows decoded together."),
     "seed": (int, SAMPLING, "0", "Every prompt draws from its own generator."),

@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 def load_goal_state(
     source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
 ) -> "GoalState | None":
-    """The goal state for a method that wants one; None when there is nowhere to look.
+    """The goal state for a method that wants one, or takes the one that is given; None when there
+    is nowhere to look.
 
     Raises:
         ConfigError: a goal was given to a method that uses none.
     """
     from rewardsteer.decoding.fitting import goal_methods
-    from rewardsteer.decoding.methods import wants_goal
+    from rewardsteer.decoding.methods import asks_goal, takes_goal
     from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import load_goal
     from rewardsteer.models.checkpoint import read_card
 
-    if not wants_goal(config.method):
+    if not asks_goal(config) and not (takes_goal(config.method) and (source or name)):
         if source or name:
             raise ConfigError(
                 f"The method {config.method!r} uses no goal state; leave out --goal and "

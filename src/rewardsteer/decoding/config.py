@@ -65,13 +65,24 @@ class DecodingConfig(Config):
             only the sign counts then. None: no target.
         max_kl: as ``target_kl``, but w is lowered to that where it would lead further, never
             raised. None: no limit.
-        n: responses drawn per prompt by ``best_of_n`` and ``speculative_rejection``, and at most by
-            ``majority_vote`` and ``goal_filter``.
-        beam: hypotheses that ``goal_beam`` keeps of each prompt.
-        branches: steps drawn from each hypothesis in a round of ``goal_beam``.
-        step_separator: a step ends after a token whose text contains it; "" never ends one.
+        n: responses drawn per prompt by ``best_of_n`` and ``speculative_rejection``, particles of
+            ``particle``, and at most by ``majority_vote`` and ``goal_filter``.
+        beam: hypotheses that ``beam`` keeps of each prompt, and trees of ``dvts``.
+        branches: steps drawn from each hypothesis in a round of ``beam`` and ``dvts``.
+        step_value: what ``beam``, ``dvts`` and ``particle`` go by: the ``reward`` of the response
+            in the making, or its similarity to a ``goal`` state; ``auto``: the goal state where one
+            is given.
+        step_separator: a step of ``beam``, ``dvts`` and ``particle`` ends with the token with which
+            its text contains this; "" never ends one.
         step_tokens: longest step.
-        max_steps: most rounds of ``goal_beam``.
+        max_steps: most rounds of steps.
+        particle_potential: what ``particle`` weights responses with: ``exp`` (e^(w · value)) for
+            rewards of any size, ``probability`` (value^w) for rewards from 0 to 1.
+        particle_answer: what ``particle`` answers with: the particle of the highest value
+            (``best``), one drawn by weight (``draw``), or the final answer of the greatest weight
+            (``vote``).
+        resample_below: ``particle`` resamples where the effective number of particles falls below
+            this share of ``n``; 1: whenever weights differ, 0: never.
         entropy_threshold: a segment of ``cards`` ends before a token of which the policy is so
             unsure: entropy of its distribution at temperature 1, in nats …
         segment_min: … once it has so many tokens.
@@ -126,10 +137,14 @@ class DecodingConfig(Config):
     max_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     n: int = Field(default=8, ge=1)
     beam: int = Field(default=4, ge=1)
-    branches: int = Field(default=2, ge=1)
-    step_separator: str = "\n"
-    step_tokens: int = Field(default=52, ge=1)
-    max_steps: int = Field(default=16, ge=1)
+    branches: int = Field(default=4, ge=1)
+    step_value: Literal["auto", "reward", "goal"] = "auto"
+    step_separator: str = "\n\n"
+    step_tokens: int = Field(default=2048, ge=1)
+    max_steps: int = Field(default=40, ge=1)
+    particle_potential: Literal["exp", "probability"] = "exp"
+    particle_answer: Literal["best", "draw", "vote"] = "best"
+    resample_below: float = Field(default=0.5, ge=0, le=1)
     entropy_threshold: float = Field(default=3.0, ge=0)
     segment_min: int = Field(default=4, ge=1)
     segment_tokens: int = Field(default=64, ge=1)

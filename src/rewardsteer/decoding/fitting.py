@@ -11,7 +11,7 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from rewardsteer.decoding.methods import METHODS, adds_rewards, wants_goal
+from rewardsteer.decoding.methods import METHODS, adds_rewards, takes_goal
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import check_head, members, objectives_of, shown_name
@@ -30,8 +30,8 @@ def adding_methods() -> str:
 
 
 def goal_methods() -> str:
-    """The methods that are guided by a goal state, as a sentence lists them."""
-    return listed([name for name in METHODS.names() if wants_goal(name)])
+    """The methods that may be guided by a goal state, as a sentence lists them."""
+    return listed([name for name in METHODS.names() if takes_goal(name)])
 
 
 def methods_for(scorer: Any) -> list[str]:

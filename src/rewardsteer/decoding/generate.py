@@ -15,7 +15,7 @@ from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
-from rewardsteer.decoding.methods import METHODS, wants_goal
+from rewardsteer.decoding.methods import METHODS, takes_goal
 from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
@@ -41,14 +41,14 @@ def build_method(
     Args:
         config: settings.
         scorer: a `rewardsteer.models.scorer.Scorer`; None for methods that need none.
-        goal: a goal state, for the methods that want one; the others never see it.
+        goal: a goal state, for the methods that want or take one; the others never see it.
 
     Raises:
         ConfigError: unknown name, or settings that the method cannot use.
         MismatchError: no reward model, or one with the wrong head or training; no goal state, or
             one of another reward model.
     """
-    goals = [goal] if wants_goal(config.method) else []
+    goals = [goal] if takes_goal(config.method) else []
     method: Method = METHODS.get(config.method)(scorer, with_defaults(config), *goals)
     return method
 

@@ -31,8 +31,8 @@ class GrowingReads:
         self._lengths: list[int] = []
 
     def knows(self, sample: Sample) -> bool:
-        """Whether something of it was read."""
-        return sample in self._rows
+        """Whether something of it was read, or of the sample that it was forked from."""
+        return sample in self._rows or (sample.origin is not None and sample.origin in self._rows)
 
     def forget(self, samples: Sequence[Sample]) -> None:
         """These are not asked about any more; their rows go to others."""

@@ -3,9 +3,9 @@ engine. Each is one file; none imports another.
 
 A guide is called as ``method(scorer, config)``, scorer None when the user gave no reward model; it
 takes several as one, a `rewardsteer.decoding.ensemble.RewardEnsemble`. A strategy is called
-likewise, one with ``wants_goal`` as ``method(scorer, config, goal)``. What reward model a method
-needs its class declares, see `rewardsteer.decoding.fitting`. A method from elsewhere is named
-``package.module:Class``.
+likewise, one with ``wants_goal`` or ``takes_goal`` as ``method(scorer, config, goal)``. What reward
+model a method needs its class declares, see `rewardsteer.decoding.fitting`. A method from elsewhere
+is named ``package.module:Class``.
 """
 
 from collections.abc import Collection
@@ -14,8 +14,17 @@ from typing import Any
 from rewardsteer.errors import ConfigError
 from rewardsteer.registry import Registry
 
+# Methods that have another name now, and how it is written.
+_RENAMED = {"goal_beam": "'beam' with a goal state (--goal)"}
+
 
 class _Methods(Registry):
+    def check(self, name: str) -> None:
+        """Raise `ConfigError` on an unknown name; says the new one of a method that has one."""
+        if name in _RENAMED:
+            raise ConfigError(f"The decoding method {name!r} is now {_RENAMED[name]}.")
+        super().check(name)
+
     def get(self, name: str) -> Any:
         """The class of a method; raises `ConfigError` where it is unknown, or no method."""
         kind = super().get(name)
@@ -45,11 +54,13 @@ METHODS = _Methods(
         "pargs": f"{_GUIDES}.pargs:Pargs",
         "genarm": f"{_GUIDES}.genarm:GenArm",
         "cd": f"{_GUIDES}.cd:Cd",
+        "beam": f"{_STRATEGIES}.beam:Beam",
         "best_of_n": f"{_STRATEGIES}.best_of_n:BestOfN",
         "cards": f"{_STRATEGIES}.cards:Cards",
-        "goal_beam": f"{_STRATEGIES}.goal_beam:GoalBeam",
+        "dvts": f"{_STRATEGIES}.dvts:Dvts",
         "goal_filter": f"{_STRATEGIES}.goal_filter:GoalFilter",
         "majority_vote": f"{_STRATEGIES}.majority_vote:MajorityVote",
+        "particle": f"{_STRATEGIES}.particle:Particle",
         "speculative_rejection": f"{_STRATEGIES}.speculative_rejection:SpeculativeRejection",
     },
 )
@@ -77,8 +88,24 @@ def is_guide(name: str) -> bool:
 
 
 def wants_goal(name: str) -> bool:
-    """Whether a method is guided by a goal state; raises `ConfigError` on an unknown name."""
+    """Whether a method needs a goal state; raises `ConfigError` on an unknown name."""
     return bool(METHODS.get(name).wants_goal)
+
+
+def asks_goal(config: Any) -> bool:
+    """Whether a method needs a goal state by its settings.
+
+    Args:
+        config: a `rewardsteer.decoding.config.DecodingConfig`.
+    """
+    name = config.method
+    return wants_goal(name) or (takes_goal(name) and config.step_value == "goal")
+
+
+def takes_goal(name: str) -> bool:
+    """Whether a method may be guided by a goal state; raises `ConfigError` on an unknown name."""
+    kind = METHODS.get(name)
+    return bool(kind.wants_goal or kind.takes_goal)
 
 
 def adds_rewards(name: str) -> bool:

@@ -95,6 +95,10 @@ class Scoring:
                 raise one
         return answers  # type: ignore[return-value]
 
+    def reads(self, sample: Sample) -> bool:
+        """Whether the reward model knows every token of a sample."""
+        return self._texts or max(sample.token_ids, default=0) < self._scorer.vocabulary_size
+
     def knows_end(self, sample: Sample) -> bool:
         """Whether training showed the token that ended a sample, where it is read."""
         if self._texts:

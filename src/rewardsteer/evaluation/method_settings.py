@@ -6,7 +6,13 @@ from typing import Any
 
 from rewardsteer.configuration import load_config, read_yaml
 from rewardsteer.decoding.config import DecodingConfig, check_weights
-from rewardsteer.decoding.methods import METHODS, has_weight, takes_no_reward_model, wants_goal
+from rewardsteer.decoding.methods import (
+    METHODS,
+    asks_goal,
+    has_weight,
+    takes_goal,
+    takes_no_reward_model,
+)
 from rewardsteer.errors import ConfigError
 
 
@@ -38,8 +44,8 @@ class MethodConfig(DecodingConfig):
     @property
     def goal_place(self) -> str | None:
         """Where the goal state lies; None for a method that wants none."""
-        if not wants_goal(self.method):
-            return None
+        if not asks_goal(self):
+            return self.goal if takes_goal(self.method) else None
         return self.goal or next(iter(self.folders), None)
 
 

@@ -24,8 +24,8 @@ from rewardsteer.decoding.methods import (
     METHODS,
     adds_rewards,
     asks_candidates,
+    asks_goal,
     is_guide,
-    wants_goal,
 )
 from rewardsteer.errors import ConfigError
 from rewardsteer.goals.files import check_goal, load_goals
@@ -149,7 +149,7 @@ class ServedModels(TextReader):
                 name=config.method, abilities=kind.abilities
             ))
         if not is_guide(config.method):
-            return build_method(config, self.scorer, self._goal(config.method))
+            return build_method(config, self.scorer, self._goal(config))
         # All that a guide needs when it is built, for weights come with the samples. Kept: guides
         # that are one share batches, and some warn when they are made.
         top_k = config.top_k if asks_candidates(config.method) else 0
@@ -159,9 +159,9 @@ class ServedModels(TextReader):
             self._guides[key] = build_method(plain, self.scorer)
         return self._guides[key]
 
-    def _goal(self, name: str) -> GoalState | None:
+    def _goal(self, config: DecodingConfig) -> GoalState | None:
         """The goal state of methods that want one: the first by name."""
-        return self.goals[min(self.goals)] if wants_goal(name) and self.goals else None
+        return self.goals[min(self.goals)] if asks_goal(config) and self.goals else None
 
     def check_candidates(self, config: DecodingConfig) -> None:
         """Raise `ApiError` where a method would ask about too many tokens, or none."""

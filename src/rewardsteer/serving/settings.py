@@ -21,7 +21,8 @@ _SAME = (
 )
 # Settings of strategies that a request may give; files of this machine are not for clients.
 _OF_METHODS = frozenset({
-    "n", "beam", "branches", "step_separator", "step_tokens", "max_steps", "entropy_threshold",
+    "n", "beam", "branches", "step_value", "step_separator", "step_tokens", "max_steps",
+    "particle_potential", "particle_answer", "resample_below", "entropy_threshold",
     "segment_min", "segment_tokens", "reward_target", "reward_share", "acceptance",
     "max_rejections", "reject_share", "decision_tokens", "drop_rule", "drop_threshold",
     "drop_start", "drop_patience", "vote_stop", "vote_window", "vote_confidence",

@@ -141,12 +141,15 @@ class TokenSample(Sample):
             self.finish_reason, self.stop_reason = "stop", token
         elif self._writes() or len(self.token_ids) >= self.config.max_new_tokens:
             self.finish_reason = "length"
-        elif len(self.token_ids) >= self.limit or (
-            separator and separator in self.engine.token_text(token)
-        ):
+        elif len(self.token_ids) >= self.limit or (separator and self._has(separator)):
             self.growing = False
         if self.finish_reason is not None:
             self._end()
+
+    def _has(self, separator: str) -> bool:
+        """Whether the last token completes a separator within this extension."""
+        begin = max(self.begin, len(self.token_ids) - len(separator))
+        return separator in "".join(map(self.engine.token_text, self.token_ids[begin:]))
 
     def _writes(self) -> bool:
         """Follow the text where somebody wants it, or stop strings may end it; whether one has."""

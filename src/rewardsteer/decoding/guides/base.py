@@ -50,7 +50,7 @@ class LogitsGuide:
     needs = "vocabulary"
     trained_on: tuple[str, ...] = ()
     default_for: str | None = None
-    wants_goal = False
+    wants_goal = takes_goal = False
     has_weight = True
     several_models = True
     stands_in = reads_log_probabilities = False

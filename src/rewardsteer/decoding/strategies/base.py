@@ -27,10 +27,12 @@ class Strategy:
     Args:
         scorer: the reward model; None where ``needs`` is ``none``.
         config: settings; what is used stands with each strategy.
-        goal: a goal state of this reward model, for strategies with ``wants_goal``.
+        goal: a goal state of this reward model, for strategies with ``wants_goal`` or
+            ``takes_goal``.
 
     Attributes:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
+        wants_goal, takes_goal: whether it needs a goal state, or may be given one.
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
         draws_several: ``n`` samples of a prompt, which must differ.
@@ -48,7 +50,7 @@ class Strategy:
     needs = "any"
     trained_on: tuple[str, ...] = ()
     default_for: str | None = None
-    wants_goal = False
+    wants_goal = takes_goal = False
     has_weight = False
     several_models = False
     abilities: frozenset[str] = frozenset({"extend"})
@@ -62,7 +64,8 @@ class Strategy:
         self.scorer: Any = None if self.needs == "none" else scorer
         if self.needs != "none":
             check_scorer(self.name, type(self), scorer)
-        self.goal = require_goal(self.name, goal, scorer) if self.wants_goal else None
+        guided = self.wants_goal or (self.takes_goal and goal is not None)
+        self.goal = require_goal(self.name, goal, scorer) if guided else None
         if self.draws_several:
             self.require_draws()
 

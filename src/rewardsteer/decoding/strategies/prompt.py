@@ -135,6 +135,12 @@ class PromptScorer:
             self.cost += answer.cost
         return answers
 
+    def reads(self, sample: Sample) -> bool:
+        """Whether the reward model has read all of a response's tokens in training: those that only
+        the policy knows it has not."""
+        assert self._scoring is not None
+        return self._scoring.reads(sample)
+
     def knows_end(self, sample: Sample) -> bool:
         """Whether the token that ended a sample is one that the reward model was trained on: one
         trained on open responses, or on responses with another end, knows no state of it."""

@@ -23,7 +23,8 @@ from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.running import in_order
-from rewardsteer.decoding.strategies.goal_beam import GoalBeam
+from rewardsteer.decoding.strategies.beam import Beam
+from rewardsteer.decoding.strategies.steps import Judged
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import save_goals
 from rewardsteer.goals.goal_state import GoalState, Provenance
@@ -35,9 +36,11 @@ from rewardsteer.records import Cost
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: ", "zz top"]
+BY_GOAL = ("--set", "step_value=goal")
 SETTINGS = {
-    "method": "goal_beam", "beam": 3, "branches": 2, "step_tokens": 5, "max_steps": 5,
-    "max_new_tokens": 17, "top_k": 12, "temperature": 1.3, "weight": 2.0, "seed": 3,
+    "method": "beam", "beam": 3, "branches": 2, "step_tokens": 5, "max_steps": 5,
+    "max_new_tokens": 17, "step_separator": "\n", "top_k": 12, "temperature": 1.3, "weight": 2.0,
+    "seed": 3,
 }
 
 
@@ -129,6 +132,18 @@ def plain_step(policy, tokenizer, prompt, response, rng, config):
 
 
 def plain_search(policy, tokenizer, scorer, goal, name, prompt, config):
+    """The search to a goal."""
+
+    def score(response):
+        value = mean_likelihood(policy, prompt, response)
+        if config.weight:
+            value += config.weight * cosine(scorer, goal, prompt, response)
+        return value
+
+    return plain_beam(policy, tokenizer, score, name, prompt, config)
+
+
+def plain_beam(policy, tokenizer, score_of, name, prompt, config):
     """One row at a time, nothing cached, hypotheses as tuples in a dict of scores."""
     count = config.beam * config.branches
     rngs = [random.Random(f"{config.seed}/{sample}/{name}") for sample in range(count)]
@@ -148,10 +163,7 @@ def plain_search(policy, tokenizer, scorer, goal, name, prompt, config):
         pool = {response: score for response, score in kept.items() if over(response)}
         for parent, rng in zip(parents, rngs, strict=False):
             response = plain_step(policy, tokenizer, prompt, parent, rng, config)
-            score = mean_likelihood(policy, prompt, response)
-            if config.weight:
-                score += config.weight * cosine(scorer, goal, prompt, response)
-            pool.setdefault(response, score)
+            pool.setdefault(response, score_of(response))
         best = sorted(pool, key=lambda response: -pool[response])[: config.beam]
         kept = {response: pool[response] for response in best}
         if all(over(response) for response in kept):
@@ -317,19 +329,19 @@ class Scripted:
         return ScriptedSample(self, index)
 
 
-class Table(GoalBeam):
+class Table(Beam):
     """A search with a score for every response; remembers what it was asked."""
 
-    needs, wants_goal = "none", False
+    needs = "none"
 
     def __init__(self, score, **values):
         settings = {"beam": 2, "branches": 2, "step_tokens": 3, "max_steps": 4} | values
-        super().__init__(None, DecodingConfig(method="goal_beam", **settings))
+        super().__init__(None, DecodingConfig(method="beam", **settings))
         self.score, self.asked = score, []
 
-    async def _scores(self, samples, scorer):
+    async def judge(self, samples, scorer):
         self.asked.append([tuple(one.token_ids) for one in samples])
-        return [self.score(response) for response in self.asked[-1]]
+        return [Judged(self.score(response), None) for response in self.asked[-1]]
 
 
 def scripted(script, guide, longest=9):
@@ -457,8 +469,8 @@ def test_tokens_unknown_to_the_reward_model(folders):
 
 
 def test_no_goal(folders):
-    with pytest.raises(MismatchError, match=r"'goal_beam' needs a goal state .* as the goal"):
-        build_method(settings(), make_scorer(folders["llama"]))
+    with pytest.raises(MismatchError, match=r"'beam' needs a goal state .* as the goal"):
+        build_method(settings(step_value="goal"), make_scorer(folders["llama"]))
 
 
 def test_no_reward_model():
@@ -523,7 +535,7 @@ class TestCommandLine:
         (root / "prompts.jsonl").write_text(json.dumps({"id": "p", "prompt": "zz top"}) + "\n")
         return root
 
-    def invoke(self, root, output, *more, reward_model="rm", method="goal_beam"):
+    def invoke(self, root, output, *more, reward_model="rm", method="beam"):
         app = typer.Typer(cls=Group, pretty_exceptions_enable=False)
         app.command("generate")(generate_command)
         app.command("other")(lambda: None)
@@ -540,7 +552,7 @@ class TestCommandLine:
         result = self.invoke(root, output, *options)
         assert result.exit_code == 0, result.output
         answer = json.loads(output.read_text())
-        assert answer["method"] == "goal_beam"
+        assert answer["method"] == "beam"
         assert answer["cost"]["rm_calls"] > 6
         told = json.loads((tmp_path / "o.jsonl.settings.json").read_text())
         assert (told["goal"]["name"], told["beam"], told["step_tokens"]) == ("good", 2, 2)
@@ -552,10 +564,10 @@ class TestCommandLine:
         assert repeated["token_ids"] == answer["token_ids"]
 
     @pytest.mark.parametrize(("more", "options", "message"), [
-        ((), {}, "a name is needed to choose among them"),
+        (BY_GOAL, {}, "a name is needed to choose among them"),
         (("--goal-name", "ugly"), {}, "not 'ugly'"),
-        ((), {"reward_model": "bare"}, "Expected goal states at"),
-        ((), {"reward_model": "nowhere"}, "Expected a reward model folder"),
+        (BY_GOAL, {"reward_model": "bare"}, "Expected goal states at"),
+        (BY_GOAL, {"reward_model": "nowhere"}, "Expected a reward model folder"),
         (("--goal-name", "good"), {"method": "best_of_n"}, "'best_of_n' uses no goal state"),
     ])
     def test_bad_goals(self, root, tmp_path, more, options, message):

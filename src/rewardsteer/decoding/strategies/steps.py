@@ -1,0 +1,139 @@
+"""What searches over steps share: where a step ends, and what a response in the making is worth.
+
+A step ends with the text that contains ``step_separator``, after ``step_tokens`` tokens, or with
+the response. The value of a response in the making is
+
+    with a goal state: the cosine of the state of its last token to the goal
+    else:              its reward as it stands; a process reward model splits it into steps itself
+"""
+
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engine import Sample, Stop
+from rewardsteer.decoding.strategies.base import Strategy
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+
+
+class Judged(NamedTuple):
+    """What a response in the making is ranked by, and its value; None where nobody asked."""
+
+    score: float
+    value: float | None
+
+
+class StepSearch(Strategy):
+    """Base of the searches over steps. Nothing of it belongs to one prompt.
+
+    Attributes:
+        stop: where a step ends, besides its length.
+    """
+
+    takes_goal = True
+    has_weight = True
+
+    def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
+        self.wants_goal = config.step_value == "goal"
+        super().__init__(scorer, config, None if config.step_value == "reward" else goal)
+        self.stop = Stop(text=config.step_separator)
+
+    async def values(self, samples: Sequence[Sample], scorer: PromptScorer) -> list[float]:
+        """Values of responses. One with a token that the reward model does not know gets the least
+        cosine, -1."""
+        if self.goal is None:
+            return await scorer.score(samples)
+        known = [one for one in samples if scorer.reads(one)]
+        similar = dict(zip(known, await scorer.similarities(known, self.goal), strict=True))
+        return [similar.get(one, -1.0) for one in samples]
+
+    def reward(self, value: float | None) -> float | None:
+        """The reward of an answer by its value: a cosine is none."""
+        return value if self.goal is None else None
+
+
+class RankedSearch(StepSearch):
+    """Base of the searches that keep the best hypotheses: ``beam`` of them, each continued
+    ``branches`` times.
+
+    They are ranked by their values. With a goal state, or where a ``weight`` is given, by
+
+        log p_LM(y | x) / |y|  +  w · value(x, y)
+
+    with the likelihood of temperature 1 over the whole vocabulary, however tokens are drawn. Weight
+    0 asks the reward model nothing.
+
+    Raises:
+        ConfigError: several candidates, but greedy.
+    """
+
+    def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
+        super().__init__(scorer, config, goal)
+        self.require_draws(
+            self.samples,
+            f"beam × branches = {config.beam} × {config.branches} candidates",
+        )
+        self.asks_log_probabilities = self.goal is not None or "weight" in config.model_fields_set
+        if self.asks_log_probabilities:
+            self.abilities = self.abilities | {"logprobs"}
+
+    @property
+    def samples(self) -> int:
+        """Of one prompt, at a time."""
+        return self.config.beam * self.config.branches
+
+    async def judge(self, samples: Sequence[Sample], scorer: PromptScorer) -> list[Judged]:
+        """What responses are ranked by."""
+        if not self.asks_log_probabilities:
+            return [Judged(value, value) for value in await self.values(samples, scorer)]
+        likely = []
+        for sample in samples:
+            assert sample.log_probability is not None, "the strategy asks for it"
+            likely.append(sample.log_probability / sample.length)
+        weight = self.config.weight
+        if weight == 0:
+            return [Judged(score, None) for score in likely]
+        values = await self.values(samples, scorer)
+        return [
+            Judged(score + weight * value, value)
+            for score, value in zip(likely, values, strict=True)
+        ]
+
+    def branch(
+        self, engine: PromptEngine, parents: Sequence[Sample], places: Sequence[int]
+    ) -> list[Sample]:
+        """Continuations of some hypotheses, ``branches`` of each, which are given up; the first
+        candidates where there is none yet. Each draws from the generators of its place."""
+        several = [
+            (place, place * self.config.branches + turn)
+            for place in places for turn in range(self.config.branches)
+        ]
+        if not parents:
+            return [engine.start(index) for _, index in several]
+        grown = [engine.fork(parents[place], index) for place, index in several]
+        for place in places:
+            parents[place].abort()
+        return grown
+
+
+def distinct(finished: Iterable[Sample], grown: Iterable[Sample]) -> list[Sample]:
+    """The first of those with the same tokens, and none that a finished one has; the others are
+    given up."""
+    seen = {_content(one) for one in finished}
+    fresh = []
+    for one in grown:
+        if _content(one) in seen:
+            one.abort()
+            continue
+        seen.add(_content(one))
+        fresh.append(one)
+    return fresh
+
+
+def best_of(ranked: Sequence[Sample]) -> Sample:
+    """The best that came to its end, or the best of all."""
+    return next((one for one in ranked if one.finish_reason == "stop"), ranked[0])
+
+
+def _content(sample: Sample) -> tuple[int, ...] | str:
+    return tuple(sample.token_ids) or sample.text
