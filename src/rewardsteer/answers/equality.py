@@ -1,0 +1,256 @@
+"""Whether two final answers are the same, and keys under which equal ones meet in a vote.
+
+Numbers are compared as numbers: a whole reference exactly, another one to its last printed digit.
+Everything else is compared as text in one spelling, then as mathematics by ``math-verify``.
+"""
+
+import logging
+import re
+import threading
+from decimal import Context, Decimal
+from fractions import Fraction
+from typing import Any
+
+from rewardsteer.answers.numbers import Number, number
+from rewardsteer.answers.spelling import cleaned, unit
+
+_WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*|[A-Z]{2,}|[A-Za-z]+ and [A-Za-z]+")
+_BASE = re.compile(r"[0-9]+_[0-9]+")
+_CHOICE = re.compile(
+    r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-Ja-j])(?:[).:](?:[\s\\].*)?|)", re.DOTALL
+)
+_TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
+_TO = re.compile(r"([0-9.]+)\s*(?::|to)\s*([0-9.]+)")
+_BOUND = r"(-?(?:[0-9.]+|\\frac\{[0-9]+\}\{[0-9]+\}|\\infty))"
+_LESS, _MORE = r"(<|\\leq?(?![a-z]))", r"(>|\\geq?(?![a-z]))"
+_RANGES = tuple(re.compile(pattern) for pattern in (
+    rf"[a-z]\s*{_LESS}\s*{_BOUND}", rf"[a-z]\s*{_MORE}\s*{_BOUND}",
+    rf"{_BOUND}\s*{_LESS}\s*[a-z]\s*{_LESS}\s*{_BOUND}",
+))
+_INTERVAL = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]](?:\\cup.*)?")
+_NAMED = re.compile(r"\\?[A-Za-z]+(?:_\w+)?(?:\(.*\))?|\([a-z](?:,\s*[a-z])+\)")
+_EXPLODING = re.compile(r"\^.*\^|\^\{?-?[0-9]{4,}|[0-9]{4,}\s*!|!\s*\)?\s*!")
+# What math-verify must have read where it finds a number.
+_NUMERIC = re.compile(
+    r"(?:[0-9.,+\-*/^!(){}\[\]_%| ]|\\(?:[dt]?frac|sqrt|pi|cdot|times|div|binom|log|ln|sin|cos|tan|"
+    r"exp|left|right|infty|le|ge|pm|mp|lfloor|rfloor|lceil|rceil)(?![A-Za-z])|e|i)+"
+)
+# Letters that stand for numbers, by sympy's names.
+_CONSTANTS = {"i": "I", "e": "E"}
+# Characters of a choice that is named by its letter alone, "(B)".
+_LETTER = 3
+# Decimals that a rounded fraction must have.
+_ROUNDED = 4
+_LONGEST_MATHEMATICS = 400
+
+
+def same_answer(given: str | None, expected: str) -> bool:
+    """Whether a given answer equals the expected one; odd input is simply not equal.
+
+    A whole number must be the same; another may differ by half a unit of the last digit that the
+    expected one prints. A percentage equals its number and its share: "50%" is 50 and 0.5.
+    """
+    if given is None:
+        return False
+    ours, theirs = cleaned(given), cleaned(expected)
+    chosen, right = _CHOICE.fullmatch(ours), _CHOICE.fullmatch(theirs)
+    if chosen and right and min(len(ours), len(theirs)) <= _LETTER:
+        return chosen.group(1).upper() == right.group(1).upper()
+    if "" not in (unit(given), unit(expected)) and unit(given) != unit(expected):
+        return False
+    return _same(ours, theirs)
+
+
+def canonical_answer(text: str | None) -> str | None:
+    """Return a key under which equal answers meet in a vote; None stays None.
+
+    Equal plain numbers share a key (to ten significant digits where they are not whole); other
+    answers are evened out in spacing and LaTeX spelling only.
+    """
+    if text is None:
+        return None
+    clean = cleaned(text)
+    named = _right_side(clean)
+    found = number(named)
+    if found is None:
+        return _compact(clean)
+    if found.value.denominator == 1:
+        return str(found.value.numerator)
+    over, under = Decimal(found.value.numerator), Decimal(found.value.denominator)
+    return format(Context(prec=10).divide(over, under).normalize(), "f")
+
+
+def _same(ours: str, theirs: str) -> bool:
+    if ("=" in ours) != ("=" in theirs):
+        ours, theirs = _right_side(ours), _right_side(theirs)
+    first, second = number(ours), number(theirs)
+    if first is not None and second is not None:
+        return _same_number(first, second)
+    mine, other = _parts(ours), _parts(theirs)
+    if len(mine) > 1 or len(other) > 1:
+        return _same_parts(mine, other)
+    if _compact(ours) == _compact(theirs):
+        return bool(theirs)
+    ratios = _ratio(ours), _ratio(theirs)
+    if None not in ratios:
+        return ratios[0] == ratios[1]
+    return _same_mathematics(_interval(ours, theirs), _interval(theirs, ours))
+
+
+def _same_number(given: Number, expected: Number) -> bool:
+    values = [given.value]
+    if given.percent and not expected.percent:
+        values.append(given.value / 100)
+    reference = expected.value
+    if expected.percent and not given.percent:
+        values.append(given.value * 100)
+    if reference in values:
+        return True
+    if reference.denominator == 1 and not expected.decimals:
+        return False
+    if expected.decimals is None:
+        # 1/3 is no decimal number: it may be given rounded, to enough digits.
+        digits = given.decimals
+        if digits is None or digits < _ROUNDED or _ends(reference):
+            return False
+    else:
+        digits = expected.decimals
+    # Beyond ten significant digits, printed ones are those of a computer's arithmetic.
+    allowed = max(Fraction(1, 2 * 10**digits), abs(reference) / 10**10)
+    return any(abs(value - reference) <= allowed for value in values)
+
+
+def _ends(value: Fraction) -> bool:
+    """Whether a fraction's decimals end."""
+    under = value.denominator
+    for prime in (2, 5):
+        while under % prime == 0:
+            under //= prime
+    return under == 1
+
+
+def _parts(clean: str) -> list[str]:
+    """The answers of a list: "x=1, x=2", "1 and 2", "A, B"; one answer stays whole."""
+    if number(clean) is not None or (clean[:1] in "([{" and clean[-1:] in ")]}"):
+        return [clean]
+    depth, parts, begin = 0, [], 0
+    for match in re.finditer(r"[(\[{]|[)\]}]|,|;|\s(?:and|or)\s", clean):
+        sign = match.group()
+        depth += (sign in "([{") - (sign in ")]}")
+        if depth == 0 and sign not in ")]}":
+            parts.append(clean[begin:match.start()])
+            begin = match.end()
+    parts = [_right_side(part.strip()) for part in [*parts, clean[begin:]] if part.strip()]
+    joined = re.search(r"\s(?:and|or)\s", clean)
+    if joined and not all(re.search(r"[0-9]", part) for part in parts):
+        return [clean]
+    return parts
+
+
+def _same_parts(ours: list[str], theirs: list[str]) -> bool:
+    """Whether lists hold the same answers, in any order."""
+    left = list(theirs)
+    for one in ours:
+        found = next((other for other in left if _same(one, other)), None)
+        if found is None:
+            return False
+        left.remove(found)
+    return not left
+
+
+def _ratio(clean: str) -> Fraction | None:
+    """The value of "3:4" or "3 to 4", or of a number; None for a time of day and all else."""
+    match = _TO.fullmatch(clean)
+    if match and not _TIME.fullmatch(clean):
+        over, under = number(match.group(1)), number(match.group(2))
+        if over is not None and under is not None and under.value:
+            return over.value / under.value
+    plain = number(clean)
+    return plain.value if plain is not None else None
+
+
+def _interval(clean: str, other: str) -> str:
+    r"""An inequality of one variable as an interval, where the other answer is one."""
+    if not _INTERVAL.fullmatch(other.replace(" ", "")):
+        return clean
+    less, more, both = (pattern.fullmatch(clean) for pattern in _RANGES)
+    if both:
+        low, first, second, high = both.groups()
+        return f"{'(' if first == '<' else '['}{low},{high}{')' if second == '<' else ']'}"
+    if less:
+        return rf"(-\infty,{less.group(2)}{')' if less.group(1) == '<' else ']'}"
+    if more:
+        return rf"{'(' if more.group(1) == '>' else '['}{more.group(2)},\infty)"
+    return clean
+
+
+def _right_side(clean: str) -> str:
+    """The value in "x = 5", "5 = x" or "2 + 3 = 5"; other equations, as of a circle, stay whole."""
+    left, equals, right = clean.rpartition("=")
+    if not equals:
+        return clean
+    if number(left.strip()) is not None and re.fullmatch(r"\s*[A-Za-z]\s*", right):
+        return left.strip()
+    named = _NAMED.fullmatch(left.strip())
+    return right.strip() if named or not re.search("[A-Za-z]", left) else clean
+
+
+def _compact(clean: str) -> str:
+    """Drop spaces, save between digits: "1 4/5" is not "14/5"; words lose their case."""
+    if _WORDS.fullmatch(clean):
+        return clean.casefold()
+    return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", clean)
+
+
+def _same_mathematics(given: str, expected: str) -> bool:
+    """Compare with math-verify, which raises, logs and may take long on odd input."""
+    # As mathematics a word is a product of letters, equal to any anagram, and a base is dropped.
+    words = _WORDS.fullmatch(given) or _WORDS.fullmatch(expected)
+    bases = _BASE.fullmatch(given) and _BASE.fullmatch(expected)
+    if words or bases or ("=" in given) != ("=" in expected):
+        return False
+    # Its timeouts are signals, which only the main thread gets.
+    seconds = 5 if threading.current_thread() is threading.main_thread() else None
+    endless = seconds is None and (_EXPLODING.search(given) or _EXPLODING.search(expected))
+    if endless or max(len(given), len(expected)) > _LONGEST_MATHEMATICS:
+        return False
+    from math_verify import parse, verify  # type: ignore[import-untyped]
+
+    for name in ("math_verify", "latex2sympy2_extended"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    try:
+        ours, theirs = (
+            _checked(parse(f"${_formula(one)}$", parsing_timeout=seconds), one)
+            for one in (given, expected)
+        )
+        return bool(verify(theirs, ours, timeout_seconds=seconds))
+    except Exception:  # sympy and antlr raise many unrelated kinds
+        return False
+
+
+def _formula(clean: str) -> str:
+    """Spellings that LaTeX does not have."""
+    clean = re.sub(r"(?<!\\)\b(sqrt|log|ln|sin|cos|tan|pi)\b", r"\\\1", clean)
+    clean = re.sub(r"\\sqrt\(([^()]*)\)", r"\\sqrt{\1}", clean)
+    clean = re.sub(r"([0-9]+)/([0-9]+)(?=\s*\\pi)", r"\\frac{\1}{\2}", clean)
+    return clean.replace("**", "^")
+
+
+def _checked(parsed: list[Any], clean: str) -> list[Any]:
+    """What math-verify found, unless that is a number in an answer that is more than a number: what
+    it cannot read it leaves out. Imaginary unit and Euler's number are read as such."""
+    import sympy  # type: ignore[import-untyped]
+
+    found = []
+    for one in parsed:
+        if isinstance(one, sympy.Basic):
+            names = {str(symbol) for symbol in one.free_symbols}
+            value = one.subs({
+                symbol: getattr(sympy, _CONSTANTS[str(symbol)]) for symbol in one.free_symbols
+            }) if names <= set(_CONSTANTS) else one
+            if value.is_number and not _NUMERIC.fullmatch(_formula(clean)):
+                return []
+            found.append(value)
+        else:
+            found.append(one)
+    return found

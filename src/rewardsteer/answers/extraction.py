@@ -1,0 +1,173 @@
+r"""The final answer in the text of a solution."""
+
+import re
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from rewardsteer.answers.numbers import number
+from rewardsteer.answers.spelling import MEASURED, NUMBER, cleaned
+
+# A minus after a letter, a digit or a bracket is a subtraction, not a sign.
+_IN_TEXT = re.compile(
+    r"(?:(?<![\w.)\]}])[-−])?\$?(?:\\[dt]?frac\{[0-9]+\}\{[0-9]+\}|"
+    rf"{NUMBER}(?:/[0-9]+(?![0-9/]))?)(?:\\?%)?"
+)
+_THOUGHTS = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>|^.*</think(?:ing)?>", re.DOTALL)
+_STATED = re.compile(
+    r"\bthe\s+(?:final\s+|correct\s+)?(?:answer|option|choice)\s+is\b\s*:?[ \t*]*",
+    re.IGNORECASE,
+)
+# "Final Answer: How many …?" repeats the question, so a line that ends so holds no answer.
+_LABEL = re.compile(
+    r"^[ \t*#]*(?:(?:final\s+)?answer|ans|result|A)[ \t*]*(?::|=|\*\*[ \t]*$|(?<=Answer)$)\**[ \t]*"
+    r"\n*(?!.*\?[ \t]*$)(.*)",
+    re.IGNORECASE | re.MULTILINE,
+)
+_FIELD = re.compile(r'"(?:final_?)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^,}\s]+)', re.IGNORECASE)
+_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
+_BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
+_JOINED = re.compile(r"[\s$.]*(?:,|and|or|\\text\{\s*(?:and|or)\s*\})[\s$]*")
+_DENIED = re.compile(rf"{_STATED.pattern}not\s[^.\n]*", re.IGNORECASE)
+_FENCE = re.compile(r"^\s*```\w*\s*|\s*```\s*$")
+_OPENERS = ("\\[", "\\(", "$$", "```", "{")
+_CONCLUSION = re.compile(
+    r"\b(?:so|thus|therefore|hence|in total|total(?: is|:)?)\b", re.IGNORECASE
+)
+_BRACKETED = re.compile(r"\s\([^()]*\)")
+_NAMED = re.compile(rf"(?<![\w}}])[a-zA-Z]\s*=\s*(-?{NUMBER})(?=\s*[$.,;]|\s*$)")
+_SUM = re.compile(rf"(?:^|[a-z]\s+)({NUMBER})\s*=\s*{NUMBER}\s*[-+*/×][^=]*$")
+# A full stop behind these ends no sentence.
+_SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)\.\s|\n")
+
+
+class _Found(NamedTuple):
+    """An answer that is stated as one, and where the statement begins."""
+
+    at: int
+    answer: str
+
+
+def extract_answer(text: str) -> str | None:
+    r"""Return the final answer of a solution, None where there is none.
+
+    What a model thought between ``<think>`` and ``</think>`` is left out. What follows "####"
+    counts first; then, whichever comes last, a ``\boxed{}`` (several in a row are one list), "The
+    answer is …", a line "Answer: …", a field ``"answer"`` of JSON or a tag ``<answer>``; and at
+    last the number of the text's conclusion.
+    """
+    text = _THOUGHTS.sub("", text)
+    marked = [_stated(tail.strip().partition("\n")[0]) for tail in text.split("####")[1:][-1:]]
+    if marked and marked[0]:
+        return marked[0]
+    found = [*_boxes(text), *_statements(text)]
+    if found:
+        return max(found, key=lambda one: one.at).answer
+    return _concluded(text)
+
+
+def last_boxed(text: str) -> str | None:
+    r"""Return what the last complete ``\boxed{}`` or ``\fbox{}`` with content holds, else None."""
+    found = [inner for _, _, inner in _each_box(text)]
+    return found[-1] if found else None
+
+
+def _each_box(text: str) -> Iterator[tuple[int, int, str]]:
+    """Where each box begins and ends, and what it holds."""
+    for match in _BOX.finditer(text):
+        rest = text[match.end():]
+        inner = _braced(rest) if rest.startswith("{") else re.split(r"[$\s]", rest, maxsplit=1)[0]
+        end = match.end() + len(inner) + (2 if rest.startswith("{") else 0)
+        inner = inner.strip(" \t\n$")
+        if inner:
+            yield match.start(), end, inner
+
+
+def _boxes(text: str) -> list[_Found]:
+    """The last box, with those that it is listed with."""
+    boxes = list(_each_box(text))
+    if not boxes:
+        return []
+    listed = [boxes[-1]]
+    for box in reversed(boxes[:-1]):
+        if not _JOINED.fullmatch(text[box[1] : listed[0][0]]):
+            break
+        listed.insert(0, box)
+    return [_Found(boxes[-1][0], ", ".join(dict.fromkeys(inner for _, _, inner in listed)))]
+
+
+def _statements(text: str) -> Iterator[_Found]:
+    for match in _STATED.finditer(text):
+        tail = _first_block(text[match.end():])
+        answer = _stated(tail)
+        if answer:
+            yield _Found(match.start(), answer)
+    for pattern in (_LABEL, _FIELD, _TAG):
+        for match in pattern.finditer(text):
+            answer = _stated(_first_block(match.group(1) if pattern is not _LABEL else
+                                          text[match.start(1):]))
+            if answer:
+                yield _Found(match.start(), answer)
+
+
+def _first_block(tail: str) -> str:
+    """The first line with words; a displayed formula or fenced block in one."""
+    tail = tail.lstrip(" \t\n*:")
+    if field := _FIELD.search(tail.partition("\n\n")[0]) if tail.startswith(("```", "{")) else None:
+        return field.group(1)
+    for opener, closer in (("\\[", "\\]"), ("$$", "$$"), ("```", "```")):
+        if tail.startswith(opener) and (end := tail.find(closer, len(opener))) > 0:
+            return _FENCE.sub("", tail[: end + len(closer)]).replace("\n", " ")
+    return _SENTENCE.split(tail, maxsplit=1)[0]
+
+
+def _braced(text: str) -> str:
+    """The content of the group that opens the text; of one that is not closed, a plain number."""
+    depth = 0
+    for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
+        depth += {"{": 1, "}": -1}.get(match.group(), 0)
+        if depth == 0:
+            return text[1:match.start()]
+    open_ = re.match(rf"\{{\s*(-?{NUMBER})\s*\$", text)
+    return open_.group(1) if open_ else ""
+
+
+def _stated(tail: str) -> str | None:
+    """The answer in the words after "The answer is", None where they hold none."""
+    tail = tail.strip(" \t*")
+    if tail.startswith("not ") or tail in _OPENERS:
+        return None
+    clean = cleaned(re.sub(r"\s\((?:rounded|approx|to|i\.e|or)\b[^()]*\)", "", tail))
+    left, _, right = clean.rpartition("=")
+    if left and not re.search("[A-Za-z]", left):
+        clean = cleaned(right)
+    letter = re.match(r"\(?([A-J])(?:\)|\s+(?:because|since|as)\b)", clean)
+    if letter:
+        return letter.group(1)
+    if number(clean) is not None:
+        return clean
+    if measured := re.match(MEASURED, clean):
+        return measured.group(1)
+    # "11, with 6 left over": what follows the comma is about another number.
+    first = re.match(rf"(-?{NUMBER}(?:/[0-9]+)?%?)(?:,\s+[a-z]|\s+[a-z(])", clean)
+    if first and not re.match(r".*?\s(?:to|and|or|x|times)\s", clean[: first.end() + 4]):
+        return first.group(1)
+    words = len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", clean))
+    if words > 1:
+        return _last_number(clean) or (clean if words < 5 else None)
+    return clean or None
+
+
+def _concluded(text: str) -> str | None:
+    """The number of a text that states no answer: of its last conclusion, else its last one."""
+    bare = _BRACKETED.sub(" ", _DENIED.sub("", text))
+    numbered = [one for one in re.split(r"(?<=[.!?])\s+|\n", bare) if re.search("[0-9]", one)]
+    if numbered and _CONCLUSION.search(numbered[-1]):
+        for pattern in (_NAMED, _SUM):
+            if found := pattern.findall(numbered[-1]):
+                return cleaned(found[-1])
+    return _last_number(bare) or _last_number(_DENIED.sub("", text))
+
+
+def _last_number(text: str) -> str | None:
+    found = _IN_TEXT.findall(text)
+    return cleaned(found[-1]) if found else None
