@@ -2,7 +2,7 @@
 
 Shape legend, used in every docstring:
 
-    B  comparisons in a batch          R  rows (2B when chosen and rejected are both there)
+    B  prompts (of pairs: comparisons)  R  rows (2B when chosen and rejected are both there)
     T  padded length in tokens         D  hidden size
     V  vocabulary size                 N  positions picked by a mask        K  candidates
     P  packed rows                     W  their width in tokens
@@ -44,21 +44,26 @@ class Packing:
 
 @dataclass
 class PairBatch:
-    """Tokenized rows of one training step.
+    """Tokenized rows of one training step: pairs of responses, or groups of any size.
 
     Attributes:
-        input_ids: ``[R, T]``. Rows ``0..B-1`` are chosen, rows ``B..2B-1`` the rejected ones in the
-            same order; when ``paired`` is False only the chosen rows are there and R = B.
+        input_ids: ``[R, T]``. Of pairs, rows ``0..B-1`` are chosen, rows ``B..2B-1`` the rejected
+            ones in the same order; when ``paired`` is False only the chosen rows are there and
+            R = B. Of responses with numbers, all responses to a prompt stand below each other.
         attention_mask: ``[R, T]``, 1 on real tokens; padding may be on either side.
         response_mask: ``[R, T]`` bool, True on response tokens (end-of-text included).
         prefix_mask: ``[R, T]`` bool, True on the last token of every response prefix that a prefix
             objective uses; all False when no prefixes were drawn.
-        margin: ``[B]``, in reward units.
-        row_ids: the B comparisons' ids, for messages.
+        margin: ``[B]``, in reward units; 0 where there are no pairs.
+        row_ids: the B comparisons' or groups' ids, for messages.
         extras: ``[B]`` each, the numbers that a data source gave its rows under further names; NaN
             where a row has none of that name.
         step_labels: ``[N]``, how correct the labelled step that ends at each token of
             ``prefix_mask`` is, from 0 to 1; empty where the prefixes are no labelled steps.
+        group_ids: ``[R]`` int, ascending, to which of the B prompts each row is a response; None:
+            the rows are those of pairs.
+        numbers: ``[R]`` each, the numbers that a data source gave its responses (ratings, labels)
+            by name; NaN where a response has none of that name.
         paired: whether the rejected rows are there.
         right_padded: whether all padding is on the right; then, under causal attention, no real
             token sees any and the mask may go.
@@ -78,11 +83,21 @@ class PairBatch:
     row_ids: list[str] = field(default_factory=list)
     extras: dict[str, Tensor] = field(default_factory=dict)
     step_labels: Tensor = field(default_factory=lambda: torch.empty(0))
+    group_ids: Tensor | None = None
+    numbers: dict[str, Tensor] = field(default_factory=dict)
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None
     is_dummy: bool = False
     draw: str = ""
+
+    @property
+    def groups(self) -> Tensor:
+        """``[R]`` to which of the B prompts each row is a response."""
+        if self.group_ids is not None:
+            return self.group_ids
+        rows = torch.arange(len(self.input_ids), device=self.input_ids.device)
+        return rows % len(self.margin)
 
     @property
     def padded_tokens(self) -> int:

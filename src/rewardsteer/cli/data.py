@@ -178,6 +178,8 @@ def stats_command(
     folder: Annotated[Path, typer.Argument(help="Folder made by 'rewardsteer data prepare'.")],
 ) -> None:
     """Rows, drops and token lengths of a prepared folder."""
+    from itertools import chain
+
     import numpy as np
 
     from rewardsteer.data.store import SPLITS, load_manifest, load_set
@@ -188,9 +190,12 @@ def stats_command(
     _describe(manifest)
     rows = []
     for split in SPLITS:
-        data = load_set(folder, split, "full")
-        for name in ("prompt_ids", "chosen_ids", "rejected_ids"):
-            lengths = np.array([len(ids) for ids in data[name]])
+        data = load_set(folder, split, manifest.sets[0])
+        for name in ("prompt_ids", "chosen_ids", "rejected_ids", "response_ids"):
+            if name not in data.column_names:
+                continue
+            listed = data[name] if name != "response_ids" else chain.from_iterable(data[name])
+            lengths = np.array([len(ids) for ids in listed])
             rows.append(
                 [f"{split} {name.removesuffix('_ids')}", f"{lengths.mean():.1f}",
                  *(f"{value:.0f}" for value in np.percentile(lengths, [50, 95, 100]))]
@@ -202,8 +207,8 @@ def _describe(manifest: Any) -> None:
     from rewardsteer.reports.tables import print_table
 
     print_table(
-        f"rows (fingerprint {manifest.fingerprint})", ("split", "full", "partial", "sft"),
-        [[split, *(str(sets[name]) for name in ("full", "partial", "sft"))]
+        f"rows (fingerprint {manifest.fingerprint})", ("split", *manifest.sets),
+        [[split, *(str(sets[name]) for name in manifest.sets)]
          for split, sets in manifest.counts.items()],
     )
     for reason, count in sorted(manifest.dropped.items()):

@@ -49,12 +49,7 @@ class PairCollator:
         is_dummy = not rows
         if is_dummy:
             rows = [self._dummy_row()]
-        sides = ["chosen_ids", "rejected_ids"] if self.paired else ["chosen_ids"]
-        sequences = [
-            (list(row["prompt_ids"]), list(row[side]), self._lengths(row, side))
-            for side in sides
-            for row in rows
-        ]
+        sequences = self._sequences(rows)
         whole = [prompt + response for prompt, response, _ in sequences]
         width = max(len(ids) for ids in whole)
         starts = [0 if self.padding_side == "right" else width - len(ids) for ids in whole]
@@ -81,9 +76,29 @@ class PairCollator:
             "step_labels": self._step_labels(rows),
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
-            "packing": None if is_dummy else self._pack(whole, starts, width, len(rows)),
+            "packing": None if is_dummy else self._pack(whole, starts, width, rows),
             "is_dummy": is_dummy,
+            **self._numbers(rows),
         }
+
+    def _sequences(self, rows: Sequence[Row]) -> list[tuple[list[int], list[int], list[int]]]:
+        """Prompt, response and the lengths of its marked prefixes, of each row of the batch."""
+        sides = ["chosen_ids", "rejected_ids"] if self.paired else ["chosen_ids"]
+        return [
+            (list(row["prompt_ids"]), list(row[side]), self._lengths(row, side))
+            for side in sides
+            for row in rows
+        ]
+
+    def _numbers(self, rows: Sequence[Row]) -> dict[str, Any]:
+        """Further fields of the batch."""
+        return {}
+
+    def _members(self, rows: Sequence[Row]) -> list[list[int]]:
+        """Which rows of the batch are responses to the same prompt."""
+        # Row i and row i + B are the two responses to a prompt.
+        sides = 2 if self.paired else 1
+        return [list(range(row, sides * len(rows), len(rows))) for row in range(len(rows))]
 
     def _dummy_row(self) -> Row:
         ids = [self.pad_token_id]
@@ -91,14 +106,12 @@ class PairCollator:
                 "chosen_lengths": [], "pair_lengths": [], "step_lengths": [], "step_labels": []}
 
     def _pack(
-        self, whole: list[list[int]], starts: list[int], width: int, count: int
+        self, whole: list[list[int]], starts: list[int], width: int, rows: Sequence[Row]
     ) -> dict[str, Tensor] | None:
         if self.packing is None:
             return None
-        # Row i and row i + B are the two responses to a prompt.
-        pairs = [list(range(row, len(whole), count)) for row in range(count)]
         return self.packing.pack(
-            whole, pairs, starts=starts, width=width, padding=self.pad_token_id
+            whole, self._members(rows), starts=starts, width=width, padding=self.pad_token_id
         )
 
     def _lengths(self, row: Row, side: str) -> list[int]:
@@ -110,6 +123,47 @@ class PairCollator:
         if self.prefixes != "step_lengths":
             return torch.empty(0)
         return torch.tensor([float(label) for row in rows for label in row["step_labels"]])
+
+
+@dataclass
+class ResponseCollator(PairCollator):
+    """Rows of the set of responses to the fields of a `PairBatch`: all responses to a prompt below
+    each other, each with its numbers; no prefix is marked."""
+
+    paired: bool = False
+
+    def _dummy_row(self) -> Row:
+        ids = [self.pad_token_id]
+        return {"prompt_ids": ids, "response_ids": [ids]}
+
+    def _sequences(self, rows: Sequence[Row]) -> list[tuple[list[int], list[int], list[int]]]:
+        return [
+            (list(row["prompt_ids"]), list(response), [])
+            for row in rows for response in row["response_ids"]
+        ]
+
+    def _numbers(self, rows: Sequence[Row]) -> dict[str, Any]:
+        counts = torch.tensor([len(row["response_ids"]) for row in rows])
+        names = sorted({name for row in rows for name in row.get("numbers") or {}})
+        missing = [[None] * int(count) for count in counts]
+        return {
+            "group_ids": torch.arange(len(rows)).repeat_interleave(counts),
+            "numbers": {
+                name: torch.tensor([
+                    float("nan") if value is None else float(value)
+                    for row, absent in zip(rows, missing, strict=True)
+                    for value in (row.get("numbers") or {}).get(name) or absent
+                ])
+                for name in names
+            },
+        }
+
+    def _members(self, rows: Sequence[Row]) -> list[list[int]]:
+        found, begin = [], 0
+        for row in rows:
+            found.append(list(range(begin, begin + len(row["response_ids"]))))
+            begin += len(row["response_ids"])
+        return found
 
 
 def _extras(rows: Sequence[Row]) -> dict[str, Tensor]:

@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.config import DataConfig, SourceConfig
+from rewardsteer.data.responses import SourceRow
 from rewardsteer.data.segments import segmented
 from rewardsteer.data.selection import Selection, select
 from rewardsteer.data.shards import Shard, Work, write_shards
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.data.spool import Spool
-from rewardsteer.data.store import MANIFEST, SETS, SPLITS, Manifest, shard_name
+from rewardsteer.data.store import MANIFEST, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
@@ -37,7 +38,7 @@ _MUCH = 0.01
 def prepare(
     config: DataConfig, tokenizer: Any, out: Path, *, overwrite: bool = False
 ) -> Manifest:
-    """Prepare the full, partial and SFT sets of both splits.
+    """Prepare the sets of both splits: full, partial and SFT, or that of responses.
 
     Args:
         config: what to prepare.
@@ -83,7 +84,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
     rows = sum(len(chosen.rows) for chosen in selections.values())
     work = Work(
         config, segmented(tokenizer) if rows >= _WORTH_A_TRIAL else tokenizer, spool.path,
-        spool.begins, selections, sorted(spool.extras), held / "data", steps=spool.steps,
+        spool.begins, selections, sorted(spool.extras), held / "data", spool.steps, spool.kind,
     )
     with _progress("tokenizing", rows) as advance:
         shards = write_shards(work, config.num_proc or _processors(), advance)
@@ -98,15 +99,15 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
     for split in SPLITS:
         if not counts[split]:
             raise DataError(_nothing_left(split, dropped, advice))
-        _name_shards(held / "data" / split, [one for one in shards if one.split == split])
+        _name_shards(held / "data" / split, [one for one in shards if one.split == split], work)
     if len(long) > _MUCH * read:
         notes.append(
-            f"{len(long)} of {read} comparisons are longer than max_length={config.max_length} "
+            f"{len(long)} of {read} {work.noun} are longer than max_length={config.max_length} "
             f"and were dropped{advice}."
         )
     return Manifest(
         fingerprint=_fingerprint(shards),
-        counts={split: dict.fromkeys(SETS, counts[split]) for split in SPLITS},
+        counts={split: dict.fromkeys(work.sets, counts[split]) for split in SPLITS},
         read=read,
         repeated=_repeated(selections),
         dropped=dict(dropped),
@@ -141,7 +142,7 @@ def _read(
                     found += 1
                     with reading.row():
                         _check(row)
-                        if row.chosen == row.rejected and not row.single:
+                        if _is_equal_pair(row):
                             reading.skip("with chosen equal to rejected")
                         else:
                             spool.add(row)
@@ -161,10 +162,10 @@ def _read(
     return read + len(spool)
 
 
-def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[Comparison]:
+def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[SourceRow]:
     load = SOURCES.get(source.name)
     try:
-        rows: Iterator[Comparison] = load(
+        rows: Iterator[SourceRow] = load(
             split, path=source.path, reading=reading, **source.options
         )
     except TypeError as error:
@@ -174,7 +175,12 @@ def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[Compar
     return rows
 
 
-def _check(row: Comparison) -> None:
+def _check(row: SourceRow) -> None:
+    if not isinstance(row, Comparison):
+        for value in (value for one in row.numbers.values() for value in one):
+            if value is not None and not math.isfinite(value):
+                raise DataError(f"{row.place or row.id}: expected finite numbers, got {value}.")
+        return
     if not math.isfinite(row.margin) or row.margin < 0:
         raise DataError(
             f"{row.place or row.id}: expected a margin of 0 or more (how much better the chosen "
@@ -191,6 +197,10 @@ def _check(row: Comparison) -> None:
             f"{row.place or row.id}: expected labels of steps from 0 (incorrect) to 1 (correct), "
             f"got {wrong[0]:g}."
         )
+
+
+def _is_equal_pair(row: SourceRow) -> bool:
+    return isinstance(row, Comparison) and row.chosen == row.rejected and not row.single
 
 
 @contextmanager
@@ -244,16 +254,16 @@ def _listed(dropped: Counter[str]) -> str:
     return f" ({counts})" if counts else ""
 
 
-def _name_shards(folder: Path, shards: list[Shard]) -> None:
+def _name_shards(folder: Path, shards: list[Shard], work: Work) -> None:
     """Give files their final names; those without rows go."""
     full = [shard for shard in shards if shard.kept]
     for shard in shards:
-        for name in SETS:
+        for name in work.sets:
             path = folder / f"{name}-{shard.number:05d}.parquet"
             if not shard.kept:
                 path.unlink()
     for index, shard in enumerate(full):
-        for name in SETS:
+        for name in work.sets:
             path = folder / f"{name}-{shard.number:05d}.parquet"
             path.rename(folder / shard_name(name, index, len(full)))
 

@@ -19,8 +19,8 @@ PUBLISHED = {"tldr": ("CarperAI/openai_summarize_tldr", 100, 44)}
 
 def prepared_prompts(folder: Path, split: str) -> list[Row]:
     """The different prompts of a prepared split, with the token ids that were trained on."""
-    load_manifest(folder)
-    rows = load_set(folder, split, "full").select_columns(["id", "prompt", "prompt_ids"])
+    rows = load_set(folder, split, load_manifest(folder).sets[0])
+    rows = rows.select_columns(["id", "prompt", "prompt_ids"])
     return _different(dict(row) for row in rows)
 
 

@@ -25,6 +25,17 @@ class Prepared(NamedTuple):
     prompt: str
     step_lengths: list[int] = []  # noqa: RUF012 - read only
 
+    @property
+    def prompt_ids(self) -> list[int]:
+        """Token ids of the prompt."""
+        return self.pair.prompt_ids
+
+    @property
+    def response_ids(self) -> list[list[int]]:
+        """Token ids of each response."""
+        one = [self.pair.chosen_ids]
+        return one if self.comparison.single else [*one, self.pair.rejected_ids]
+
 
 def set_tables(
     rows: Sequence[Prepared], *, start: int, count: int | None, seed: int,

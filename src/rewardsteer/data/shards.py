@@ -22,10 +22,17 @@ import numpy as np
 
 from rewardsteer.data.config import DataConfig
 from rewardsteer.data.render import render_prompt
+from rewardsteer.data.response_sets import (
+    PreparedResponses,
+    encode_responses,
+    response_tables,
+)
+from rewardsteer.data.responses import Responses, SourceRow
 from rewardsteer.data.selection import Selection
 from rewardsteer.data.sets import Prepared, set_tables
 from rewardsteer.data.spool import read_spooled
 from rewardsteer.data.step_tokens import step_lengths
+from rewardsteer.data.store import RESPONSE_SETS, SETS
 from rewardsteer.data.tokenize import encode_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
@@ -45,6 +52,7 @@ class Work(NamedTuple):
         extras: names of the rows' further numbers.
         out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
         steps: whether any row has labelled steps.
+        kind: what the rows are.
     """
 
     config: DataConfig
@@ -55,6 +63,17 @@ class Work(NamedTuple):
     extras: Sequence[str]
     out: Path
     steps: bool = False
+    kind: type[SourceRow] = Comparison
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets that are written."""
+        return SETS if self.kind is Comparison else RESPONSE_SETS
+
+    @property
+    def noun(self) -> str:
+        """What a row is called."""
+        return "comparisons" if self.kind is Comparison else "rows"
 
 
 class Shard(NamedTuple):
@@ -162,13 +181,10 @@ def _write(work: Work, split: str, number: int, progress: Callable[[int], None])
                 break
             places = range(begin, min(begin + _BATCH, end))
             rows = [
-                row for row in _prepared(_comparisons(work, chosen, places), work, dropped, faults)
+                row for row in _prepared(_rows(work, chosen, places), work, dropped, faults)
                 if _fits(row, config.max_length, dropped, long)
             ]
-            tables = set_tables(
-                rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed,
-                extras=work.extras, steps=work.steps,
-            )
+            tables = _tables(rows, work)
             _digest(digest, tables)
             for name, table in tables.items():
                 if name not in writers:
@@ -181,8 +197,9 @@ def _write(work: Work, split: str, number: int, progress: Callable[[int], None])
     return Shard(split, number, kept, dropped, long, digest.digest(), faults[0])
 
 
-def _comparisons(work: Work, chosen: Selection, places: Sequence[int]) -> list[Comparison]:
-    rows = read_spooled(work.spool, work.begins, [int(chosen.rows[place]) for place in places])
+def _rows(work: Work, chosen: Selection, places: Sequence[int]) -> list[SourceRow]:
+    numbers = [int(chosen.rows[place]) for place in places]
+    rows = read_spooled(work.spool, work.begins, numbers, work.kind)
     return [
         row.model_copy(update={"id": chosen.new_id(place, row.id, work.config)})
         for place, row in zip(places, rows, strict=True)
@@ -190,8 +207,8 @@ def _comparisons(work: Work, chosen: Selection, places: Sequence[int]) -> list[C
 
 
 def _prepared(
-    rows: Sequence[Comparison], work: Work, dropped: Counter[str], faults: list[str]
-) -> Iterator[Prepared]:
+    rows: Sequence[SourceRow], work: Work, dropped: Counter[str], faults: list[str]
+) -> Iterator[Prepared | PreparedResponses]:
     """Rendered and tokenized, all at once; one by one where one of them is at fault."""
     try:
         yield from _encoded(rows, work)
@@ -212,47 +229,68 @@ def _prepared(
             faults[0] = faults[0] or f"{row.place or row.id}: {said}"
 
 
-def _encoded(rows: Sequence[Comparison], work: Work) -> list[Prepared]:
+def _encoded(rows: Sequence[Any], work: Work) -> list[Prepared] | list[PreparedResponses]:
     template, tokenizer = work.config.template, work.tokenizer
-    pairs = encode_comparisons(rows, template, tokenizer) if rows else []
+    if not rows:
+        return []
+    prompts = [render_prompt(one.prompt, template, tokenizer, tools=one.tools) for one in rows]
+    if work.kind is Responses:
+        found = encode_responses(rows, template, tokenizer)
+        return list(map(PreparedResponses, rows, found, prompts))
+    pairs = encode_comparisons(rows, template, tokenizer)
     return [
         Prepared(
-            row, pair, render_prompt(row.prompt, template, tokenizer, tools=row.tools),
-            step_lengths(row.chosen, row.step_ends, pair.chosen_ids, tokenizer),
+            row, pair, prompt, step_lengths(row.chosen, row.step_ends, pair.chosen_ids, tokenizer)
         )
-        for row, pair in zip(rows, pairs, strict=True)
+        for row, pair, prompt in zip(rows, pairs, prompts, strict=True)
     ]
 
 
-def _fits(row: Prepared, limit: int, dropped: Counter[str], long: list[int]) -> bool:
-    pair = row.pair
-    total = len(pair.prompt_ids) + max(len(pair.chosen_ids), len(pair.rejected_ids))
-    if total <= limit and len(pair.prompt_ids) < limit:
-        if pair.chosen_ids and (pair.rejected_ids or row.comparison.single):
+def _tables(rows: Sequence[Any], work: Work) -> dict[str, Any]:
+    config = work.config
+    if work.kind is Responses:
+        return response_tables(rows, work.extras)
+    return set_tables(
+        rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed,
+        extras=work.extras, steps=work.steps,
+    )
+
+
+def _fits(
+    row: Prepared | PreparedResponses, limit: int, dropped: Counter[str], long: list[int]
+) -> bool:
+    prompt_ids, responses = row.prompt_ids, row.response_ids
+    total = len(prompt_ids) + max(map(len, responses))
+    if total <= limit and len(prompt_ids) < limit:
+        if all(responses):
             return True
         dropped["with an empty response"] += 1
         return False
-    prompt = len(pair.prompt_ids) >= limit
+    prompt = len(prompt_ids) >= limit
     dropped[f"{'with a prompt ' if prompt else ''}longer than max_length"] += 1
     long.append(total)
     return False
 
 
 def _digest(digest: Any, tables: dict[str, Any]) -> None:
-    """Add the rows of the full and partial sets; those of the SFT set are among them."""
-    import pyarrow as pa
-
-    flat = {name: tables[name].flatten() for name in ("full", "partial")}
+    """Add the rows of all sets but the SFT set, whose rows are among the others."""
+    flat = {name: table.flatten() for name, table in tables.items() if name != "sft"}
     columns = {f"{name}/{column}": flat[name][column].combine_chunks()
                for name in flat for column in flat[name].column_names
-               if name == "full" or column.endswith(("lengths", "step_labels"))}
+               if name != "partial" or column.endswith(("lengths", "step_labels"))}
     for name, column in columns.items():
         digest.update(name.encode())
-        if pa.types.is_list(column.type):
-            digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
-            digest.update(column.flatten().to_numpy(zero_copy_only=False).tobytes())
-        elif pa.types.is_string(column.type):
-            for text in column.to_pylist():
-                digest.update(text.encode() + b"\0")
-        else:
-            digest.update(column.to_numpy(zero_copy_only=False).tobytes())
+        _digest_column(digest, column)
+
+
+def _digest_column(digest: Any, column: Any) -> None:
+    import pyarrow as pa
+
+    if pa.types.is_list(column.type):
+        digest.update(column.value_lengths().to_numpy(zero_copy_only=False).tobytes())
+        _digest_column(digest, column.flatten())
+    elif pa.types.is_string(column.type):
+        for text in column.to_pylist():
+            digest.update(text.encode() + b"\0")
+    else:
+        digest.update(column.to_numpy(zero_copy_only=False).tobytes())

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
+from rewardsteer.data.responses import SourceRow
+from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
 
@@ -24,6 +26,7 @@ class Spool:
         parts: ``{(source's number, split): range of row numbers}``.
         extras: names of the rows' further numbers.
         steps: whether any row has labelled steps.
+        kind: what the rows are, `Comparison` or `Responses`; a spool holds one of the two.
     """
 
     def __init__(self, path: Path) -> None:
@@ -31,6 +34,7 @@ class Spool:
         self.parts: dict[tuple[int, str], range] = {}
         self.extras: set[str] = set()
         self.steps = False
+        self.kind: type[SourceRow] = Comparison
         self._file = path.open("xb")
         self._begins, self._end = array("Q"), 0
         self._prompts, self._contents, self._ids = array("Q"), array("Q"), array("Q")
@@ -38,18 +42,35 @@ class Spool:
     def __len__(self) -> int:
         return len(self._begins)
 
-    def add(self, row: Comparison) -> None:
-        """Append a row."""
+    def add(self, row: SourceRow) -> None:
+        """Append a row.
+
+        Raises:
+            DataError: it is not of the kind of the rows before it.
+        """
+        if not len(self):
+            self.kind = type(row)
+        elif not isinstance(row, self.kind):
+            raise DataError(
+                f"{row.place or row.id}: a data set holds preference pairs or responses with "
+                "numbers, not both; prepare the sources apart."
+            )
         # No path and no JSON text holds a NUL.
         line = row.place.encode() + b"\0" + row.model_dump_json(exclude_none=True).encode() + b"\n"
         self._file.write(line)
         self._begins.append(self._end)
         self._end += len(line)
-        self.extras |= row.extras.keys()
-        self.steps = self.steps or bool(row.step_ends)
         prompt = prompt_key(row)
+        if isinstance(row, Comparison):
+            self.extras |= row.extras.keys()
+            self.steps = self.steps or bool(row.step_ends)
+            content = [row.chosen, row.rejected]
+        else:
+            self.extras |= row.numbers.keys()
+            # The same response with another rating is another annotator's row.
+            content = [*row.responses, json.dumps(row.numbers)]
         self._prompts.append(_hash(prompt))
-        self._contents.append(_hash(prompt, row.chosen, row.rejected, row.subset))
+        self._contents.append(_hash(prompt, *content, row.subset))
         self._ids.append(_hash(row.id))
 
     def close(self) -> None:
@@ -77,26 +98,29 @@ class Spool:
         return np.frombuffer(self._ids, np.uint64)
 
 
-def read_spooled(path: Path, begins: np.ndarray, rows: Sequence[int]) -> list[Comparison]:
+def read_spooled(
+    path: Path, begins: np.ndarray, rows: Sequence[int], kind: type[SourceRow] = Comparison
+) -> list[SourceRow]:
     """Some rows of a spool, in the order asked for; in any process that sees the file.
 
     Args:
         path: the spool's file.
         begins: `Spool.begins`.
         rows: their numbers.
+        kind: `Spool.kind`.
     """
-    found = []
+    found: list[SourceRow] = []
     with path.open("rb") as file:
         for number in rows:
             begin, end = int(begins[number]), int(begins[number + 1])
             file.seek(begin)
             place, _, content = file.read(end - begin).partition(b"\0")
-            row = Comparison.model_validate_json(content)
+            row = kind.model_validate_json(content)
             found.append(row.model_copy(update={"place": place.decode()}))
     return found
 
 
-def prompt_key(row: Comparison) -> str:
+def prompt_key(row: SourceRow) -> str:
     """A prompt, with its tools, as text that is equal where they are."""
     if isinstance(row.prompt, str):
         prompt = row.prompt

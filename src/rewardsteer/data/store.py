@@ -8,6 +8,12 @@
                                         chosen_lengths, pair_lengths, extras
     DATA/{train,test}/sft.parquet       id, prompt, label, prompt_ids, label_ids
 
+or, of sources that give responses with numbers in place of pairs,
+
+    DATA/{train,test}/responses.parquet id, prompt, responses, source, subset, prompt_ids,
+                                        response_ids (a list per response), numbers (a list by
+                                        name)
+
 Large sets lie in several files, ``full-00000-of-00012.parquet`` and so on.
 
 A partial row lists the lengths i of the response prefixes y₁..i to look at, in tokens:
@@ -30,6 +36,7 @@ from rewardsteer.outputs import read_json
 MANIFEST = "manifest.json"
 SPLITS = ("train", "test")
 SETS = ("full", "partial", "sft")
+RESPONSE_SETS = ("responses",)
 
 
 class Manifest(Config):
@@ -62,6 +69,11 @@ class Manifest(Config):
     template_hash: str = ""
     tokenizer: dict[str, Any] = Field(default_factory=dict)
     versions: dict[str, str] = Field(default_factory=dict)
+
+    @property
+    def sets(self) -> tuple[str, ...]:
+        """Names of the sets: ``SETS`` of pairs, ``RESPONSE_SETS`` of responses with numbers."""
+        return tuple(self.counts["train"])
 
 
 def load_manifest(folder: Path) -> Manifest:
@@ -192,7 +204,7 @@ def load_set(folder: Path, split: str, name: str) -> Any:
     Args:
         folder: a prepared folder.
         split: ``train`` or ``test``.
-        name: ``full``, ``partial`` or ``sft``.
+        name: ``full``, ``partial`` or ``sft``; ``responses``.
 
     Raises:
         DataError: no such set, or the file is damaged.
@@ -203,6 +215,8 @@ def load_set(folder: Path, split: str, name: str) -> Any:
     paths = [place / f"{name}.parquet"]
     if not paths[0].exists():
         paths = sorted(place.glob(f"{name}-*-of-*.parquet"))
+        if not paths:
+            _refuse_other_rows(place, name)
         count = int(paths[0].stem.rpartition("-")[2]) if paths else 1
         if len(paths) != count:
             raise DataError(
@@ -213,3 +227,19 @@ def load_set(folder: Path, split: str, name: str) -> Any:
         return Dataset.from_parquet([str(path) for path in paths])
     except Exception as error:  # pyarrow raises several unrelated kinds
         raise DataError(f"The data file {paths[0]} cannot be read: {error}") from error
+
+
+def _refuse_other_rows(place: Path, name: str) -> None:
+    """Raise `DataError` where the rows are of the other kind."""
+    other = SETS[:1] if name in RESPONSE_SETS else RESPONSE_SETS
+    if not any(place.glob(f"{other[0]}*.parquet")):
+        return
+    given, wanted = (
+        ("preference pairs", "responses with numbers (ratings, ranks, labels)")
+        if name in RESPONSE_SETS else
+        ("responses with numbers (ratings, ranks, labels)", "preference pairs")
+    )
+    raise DataError(
+        f"The data in {place.parent} holds {given}, and {wanted} are needed; prepare a source of "
+        "those ('rewardsteer data list')."
+    )

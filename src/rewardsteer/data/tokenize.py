@@ -102,11 +102,11 @@ def encode_rows(
         DataError: what `render_prompt` refuses; end-of-text is asked for and there is none.
     """
     return [
-        one.row for one in _encode(prompts, responses, template, tokenizer, tools)
+        one.row for one in render_and_encode(prompts, responses, template, tokenizer, tools)
     ]
 
 
-class _Encoded(NamedTuple):
+class EncodedRow(NamedTuple):
     """A row, and the two texts that it was made from."""
 
     row: TokenizedRow
@@ -114,10 +114,11 @@ class _Encoded(NamedTuple):
     behind: str
 
 
-def _encode(
+def render_and_encode(
     prompts: Sequence[Prompt], responses: Sequence[str], template: Template, tokenizer: Any,
     tools: Sequence[Tools | None] | None,
-) -> list[_Encoded]:
+) -> list[EncodedRow]:
+    """As `encode_rows`, with the texts that the rows were made from."""
     template = resolve(template, tokenizer)
     several = list(tools) if tools is not None else [None] * len(prompts)
     texts = [
@@ -145,7 +146,7 @@ def _encode(
         TokenizedRow(known[text], _response_ids(known[text], ids, body, template, tokenizer))
         for text, body, ids in zip(texts, bodies, joint, strict=True)
     ]
-    return [_Encoded(*one) for one in zip(rows, texts, bodies, strict=True)]
+    return [EncodedRow(*one) for one in zip(rows, texts, bodies, strict=True)]
 
 
 def paired(
@@ -189,7 +190,7 @@ def encode_comparisons(
     """Render and tokenize comparisons, all in two calls of the tokenizer."""
     sides = [[one.chosen] if one.single else [one.chosen, one.rejected] for one in comparisons]
     owners = [one for one, texts in zip(comparisons, sides, strict=True) for _ in texts]
-    rows = iter(_encode(
+    rows = iter(render_and_encode(
         [one.prompt for one in owners], [text for texts in sides for text in texts],
         template, tokenizer, [one.tools for one in owners],
     ))
@@ -198,7 +199,7 @@ def encode_comparisons(
         first, rejected_ids = next(rows), list[int]()
         chosen = first.row
         if not comparison.single:
-            chosen, rejected = _one_prompt(first, next(rows), template, tokenizer)
+            chosen, rejected = one_prompt([first, next(rows)], template, tokenizer)
             rejected_ids = rejected.response_ids
         pairs.append(TokenizedPair(
             comparison.id, chosen.prompt_ids, chosen.response_ids, rejected_ids, comparison.margin
@@ -206,27 +207,30 @@ def encode_comparisons(
     return pairs
 
 
-def _one_prompt(
-    first: _Encoded, second: _Encoded, template: Template, tokenizer: Any
-) -> tuple[TokenizedRow, TokenizedRow]:
-    """Two responses behind the same prompt: the shorter one where they divide apart."""
-    rows = first.row, second.row
-    if rows[0].prompt_ids == rows[1].prompt_ids:
+def one_prompt(
+    encoded: Sequence[EncodedRow], template: Template, tokenizer: Any
+) -> list[TokenizedRow]:
+    """Responses behind the same prompt: the shortest one where they divide apart."""
+    rows = [one.row for one in encoded]
+    if all(row.prompt_ids == rows[0].prompt_ids for row in rows):
         return rows
-    cut = shared_length(rows[0].prompt_ids, rows[1].prompt_ids)
-    before = min(first.before, second.before, key=len)
+    cut = _shared_by_all(rows)
+    before = min((one.before for one in encoded), key=len)
     if cut < min(len(row.prompt_ids) for row in rows):
         # The longer opening has other tokens than the shorter one.
         own = encode_prompts([before], template, tokenizer)[0]
-        rows = tuple(  # type: ignore[assignment]
+        rows = [
             _divided(
                 own, row.from_token(0), before, (one.before + one.behind)[len(before) :], tokenizer
             )
-            for row, one in zip(rows, (first, second), strict=True)
-        )
-        cut = shared_length(rows[0].prompt_ids, rows[1].prompt_ids)
-    one, other = (TokenizedRow(row.from_token(0)[:cut], row.from_token(cut)) for row in rows)
-    return one, other
+            for row, one in zip(rows, encoded, strict=True)
+        ]
+        cut = _shared_by_all(rows)
+    return [TokenizedRow(row.from_token(0)[:cut], row.from_token(cut)) for row in rows]
+
+
+def _shared_by_all(rows: Sequence[TokenizedRow]) -> int:
+    return min(shared_length(rows[0].prompt_ids, row.prompt_ids) for row in rows)
 
 
 def close_response(

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
@@ -21,6 +22,21 @@ class ObjectiveResult(NamedTuple):
     terms: dict[str, Tensor] = {}  # noqa: RUF012 - read only
 
 
+class Measures(NamedTuple):
+    """What evaluation during training measures of responses with numbers.
+
+    Attributes:
+        columns: ``(output, batch) → [X, C]``, what is kept of a batch; X may differ from batch to
+            batch.
+        figures: the figures by name, from all that was kept ``[ΣX, C]``, float64.
+        best: the figure that chooses the best checkpoint, higher being better.
+    """
+
+    columns: Callable[[RewardOutput, PairBatch], Tensor]
+    figures: Callable[[np.ndarray], dict[str, float]]
+    best: str
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss with its options bound.
@@ -28,28 +44,37 @@ class Objective:
     Attributes:
         name: as in the registry; sums join names with ``+``.
         function: ``(output, batch) → ObjectiveResult``.
-        rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough.
+        rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough,
+            ``responses`` when it reads responses with numbers.
         needs: fields of `RewardOutput` that the model is asked for beside the rewards of whole
             rows; checked against the head before training starts.
         temperatures: of ``soft_next_token``, where it is needed.
-        prefixes: the length list of the partial set that it uses, or None for the full set.
+        prefixes: the length list of the partial set that it uses, or None for the full set;
+            ``step_lengths`` for the ends of steps in the set of responses.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
         reading: what the rewards of a model so trained mean: ``value``, ``log_probability``, or
             ``step_logit``: log-odds that the step that ends here is correct.
         figures: ``(output, batch) → [B]`` by name, what evaluation averages over rows of one
             response, NaN where a row has none. A best checkpoint is chosen by ``accuracy``.
+        measures: what evaluation during training measures of responses with numbers.
     """
 
     name: str
     function: Callable[[RewardOutput, PairBatch], ObjectiveResult]
-    rows: Literal["pairs", "chosen"] = "pairs"
+    rows: Literal["pairs", "chosen", "responses"] = "pairs"
     needs: frozenset[str] = field(default_factory=frozenset)
     temperatures: frozenset[float] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability", "step_logit"] = "value"
     figures: Mapping[str, Callable[[RewardOutput, PairBatch], Tensor]] = field(default_factory=dict)
+    measures: Measures | None = None
+
+    @property
+    def best(self) -> str:
+        """The figure of evaluation during training that chooses the best checkpoint."""
+        return "accuracy" if self.measures is None else self.measures.best
 
     def __call__(self, output: RewardOutput, batch: PairBatch) -> ObjectiveResult:
         return self.function(output, batch)

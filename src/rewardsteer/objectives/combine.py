@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
+from typing import Literal
 
 import torch
 
@@ -14,11 +15,13 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
     """The sum of weighted objectives, computed on one forward pass.
 
     Raises:
-        ConfigError: two terms look at different prefixes, which one batch cannot mark.
+        ConfigError: two terms look at different prefixes, which one batch cannot mark, or at pairs
+            and at responses with numbers.
     """
     assert terms, "at least one objective"
     if len(terms) == 1 and terms[0][1] == 1.0:
         return terms[0][0]
+    rows = _rows([term for term, _ in terms])
     prefixes = {term.prefixes for term, _ in terms if term.prefixes is not None}
     if len(prefixes) > 1:
         several = ", ".join(term.name for term, _ in terms)
@@ -42,14 +45,27 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
     return Objective(
         name="+".join(term.name for term, _ in terms),
         function=function,
-        rows="pairs" if any(term.rows == "pairs" for term, _ in terms) else "chosen",
+        rows=rows,
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         temperatures=frozenset().union(*(term.temperatures for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
+        measures=next((term.measures for term, _ in terms if term.measures is not None), None),
         reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),
         figures={name: one for term, _ in terms for name, one in term.figures.items()},
     )
+
+
+def _rows(terms: list[Objective]) -> Literal["pairs", "chosen", "responses"]:
+    kinds = {term.rows for term in terms}
+    if "responses" in kinds and len(kinds) > 1:
+        numbers = ", ".join(term.name for term in terms if term.rows == "responses")
+        pairs = ", ".join(term.name for term in terms if term.rows != "responses")
+        raise ConfigError(
+            f"The objective(s) {numbers} train on responses with numbers and {pairs} on preference "
+            "pairs, which are different data; train with one or the other."
+        )
+    return "responses" if "responses" in kinds else "pairs" if "pairs" in kinds else "chosen"
 
 
 def _names(names: list[str]) -> list[str]:

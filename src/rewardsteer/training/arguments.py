@@ -27,7 +27,7 @@ _WORKERS = 2
 
 def training_arguments(
     out: Path, optimiser: OptimiserConfig, log: LogConfig, seed: int, *, evaluate: bool,
-    keep_best: bool = False, deterministic: bool = False,
+    keep_best: bool = False, best: str = "accuracy", deterministic: bool = False,
     trainer: Mapping[str, Any] = MappingProxyType({}),
 ) -> TrainingArguments:
     """Our settings in the terms of `transformers.TrainingArguments`.
@@ -37,6 +37,7 @@ def training_arguments(
         optimiser, log, seed, deterministic: settings.
         evaluate: whether there are rows to evaluate on.
         keep_best: end with the weights of the best checkpoint.
+        best: the figure of the evaluations that says which is best.
         trainer: further fields, checked by `check_trainer`; they come last.
 
     Raises:
@@ -58,7 +59,7 @@ def training_arguments(
         "save_total_limit": 2,
         "load_best_model_at_end": keep_best,
         # Early stopping uses it too.
-        "metric_for_best_model": "accuracy" if evaluate else None,
+        "metric_for_best_model": best if evaluate else None,
         "logging_steps": log.logging_steps,
         # We stop on NaN with the rows named; the filter would hide it.
         "logging_nan_inf_filter": False,

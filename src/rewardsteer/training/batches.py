@@ -78,8 +78,8 @@ class LengthBatches(Sampler[list[int]]):
     left, empty ones fill up.
 
     Args:
-        lengths: ``[N, S]`` tokens of the S sequences of each row. A batch of b rows takes
-            b · S · (its longest sequence) tokens, padding included.
+        lengths: ``[N, S]`` tokens of the S sequences of each row, 0 where a row has fewer. A batch
+            of b rows takes at most b · S · (its longest sequence) tokens, padding included.
         rows: at most so many rows a batch; None: any number.
         tokens: at most so many tokens a batch; a longer row stands alone. None: any number.
         seed: with the epoch, of the order.
@@ -175,7 +175,7 @@ def make_batches(
 
 def padded_share(lengths: Lengths, order: Sequence[list[int]]) -> float:
     """Share of padding in rows padded to the longest of their batch."""
-    computed = sum(lengths[batch].max() * lengths[batch].size for batch in order if batch)
+    computed = sum(lengths[batch].max() * (lengths[batch] > 0).sum() for batch in order if batch)
     return float(1 - lengths.sum() / computed)
 
 
@@ -189,7 +189,7 @@ def describe(
         other, name = LengthBatches(lengths, rows=batch_size, seed=seed), "by length"
     else:
         other, name = RowBatches(len(lengths), batch_size, seed=seed), "random order"
-    kind = "pairs" if lengths.shape[1] == 2 else "chosen responses"
+    kind = {1: "chosen responses", 2: "pairs"}.get(lengths.shape[1], "groups of responses")
     return (
         f"{len(lengths):,} {kind} of {lengths.sum(axis=1).mean():.0f} tokens in "
         f"{len(order):,} batches; padding {padded_share(lengths, list(order)):.0%} "

@@ -23,7 +23,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     for phase in config.phases:
         objective = build_objective(phase.objective)
         check_head_gives(objective, config.head)
-        if phase.prefix_rows is not None and objective.prefixes is None:
+        if phase.prefix_rows is not None and objective.prefixes in (None, "step_lengths"):
             raise ConfigError(
                 f"The objective {phase.name!r} uses no prefixes, so its phase takes rows, not "
                 "prefix_rows."

@@ -11,7 +11,8 @@ from rewardsteer.models.checkpoint import MetricResult
 def describe_data(manifest: Manifest) -> dict[str, Any]:
     """Names of the sources and rows by split."""
     sources = [source["name"] for source in manifest.config.get("sources", [])]
-    rows = {split: counts["full"] for split, counts in manifest.counts.items() if counts["full"]}
+    main = manifest.sets[0]
+    rows = {split: counts[main] for split, counts in manifest.counts.items() if counts[main]}
     return {"sources": sources, "rows": rows}
 
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 from accelerate import PartialState
 from transformers import TrainerCallback
 
-from rewardsteer.data.collate import PairCollator
+from rewardsteer.data.collate import PairCollator, ResponseCollator
 from rewardsteer.errors import ConfigError, OutputError
 from rewardsteer.models.heads import HEADS
 from rewardsteer.models.heads.config import HeadConfig
@@ -35,8 +35,8 @@ from rewardsteer.training.checkpoints import (
     whole_checkpoints,
 )
 from rewardsteer.training.config import TermConfig
+from rewardsteer.training.evaluation_figures import CONSTRAINT
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
-from rewardsteer.training.pair_metrics import CONSTRAINT
 from rewardsteer.training.rows import count_single, read_lengths
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.showing import showing
@@ -121,11 +121,12 @@ def fit(
         model: changed in place.
         tokenizer: for its padding id.
         objective: the loss; `check_head_gives` is applied first.
-        rows: a dataset of full rows, or of partial rows for an objective on prefixes.
+        rows: a dataset of full rows, of partial rows for an objective on prefixes, or of responses
+            for an objective on their numbers.
         out: folder for checkpoints and a bad batch's record.
         log_lines: JSONL file that log lines are appended to.
         optimiser, log, seed, padding_side, packing: settings.
-        eval_rows: partial rows to evaluate on, or None.
+        eval_rows: partial rows (or responses) to evaluate on, or None.
         phase: name written into the log lines.
         title: what progress and the line at its end call it; None: no line at the end.
         resume: go on from the last whole checkpoint in ``out``.
@@ -151,16 +152,13 @@ def fit(
     out.mkdir(parents=True, exist_ok=True)
     arguments = training_arguments(
         out, optimiser, log, seed, evaluate=eval_rows is not None, keep_best=keep_best,
-        deterministic=deterministic, trainer=trainer_fields,
+        best=objective.best, deterministic=deterministic, trainer=trainer_fields,
     )
     if arguments.use_liger_kernel:
         apply_liger(model.carrier, arguments)
-    paired, pairs = objective.rows == "pairs", eval_rows is None or not count_single(eval_rows)
-    lengths = read_lengths(rows, paired=paired)
+    lengths = read_lengths(rows, paired=objective.rows == "pairs")
     order = make_batches(lengths, optimiser, seed, arguments.world_size)
-    prefixes = objective.prefixes, _eval_prefixes(objective, model.head.gives)
-    collate = PairCollator(tokenizer.pad_token_id, padding_side, paired, prefixes[0])
-    eval_collate = PairCollator(tokenizer.pad_token_id, padding_side, pairs, prefixes[1])
+    collate, eval_collate = _collators(objective, model, tokenizer, padding_side, eval_rows)
     trainer = RewardTrainer(
         objective=objective, eval_collator=eval_collate, order=order,
         log_lines=log_lines,
@@ -190,6 +188,21 @@ def fit(
     figures["peak_memory_mib"] = peak_memory()
     trainer.log({"peak_memory_mib": figures["peak_memory_mib"]})
     return finite_or_none(figures)
+
+
+def _collators(
+    objective: Objective, model: RewardModel, tokenizer: Any, side: Literal["right", "left"],
+    eval_rows: Any,
+) -> tuple[PairCollator, PairCollator]:
+    """The collators of training and of evaluation, which reads pairs where all its rows are."""
+    padding, gives = tokenizer.pad_token_id, model.head.gives
+    pairs = eval_rows is None or not count_single(eval_rows)
+    if objective.rows == "responses":
+        return ResponseCollator(padding, side), ResponseCollator(padding, side)
+    return (
+        PairCollator(padding, side, objective.rows == "pairs", objective.prefixes),
+        PairCollator(padding, side, pairs, _eval_prefixes(objective, gives)),
+    )
 
 
 def _eval_prefixes(objective: Objective, gives: frozenset[str]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from rewardsteer.data.store import load_set
 from rewardsteer.errors import DataError
 from rewardsteer.objectives.base import Objective
 
@@ -17,24 +18,47 @@ Lengths = NDArray[np.int64]
 
 
 def read_lengths(rows: Any, *, paired: bool) -> Lengths:
-    """Tokens of each response with its prompt, ``[N, 2]`` (chosen, rejected), or ``[N, 1]`` where
-    only chosen ones are read.
+    """Tokens of each response with its prompt, ``[N, 2]`` (chosen, rejected), ``[N, 1]`` where
+    only chosen ones are read, or ``[N, K]`` of responses with numbers, 0 where a row has fewer
+    than the K of the longest.
 
     Args:
         rows: a `datasets.Dataset` or a list of rows of the store's schema.
         paired: whether rejected responses are read.
     """
+    if len(rows) and "response_ids" in rows[0]:
+        return _response_lengths(rows)
     counts = _counts(rows, ["prompt_ids", "chosen_ids", "rejected_ids"][: 3 if paired else 2])
     lengths: Lengths = (counts[:, :1] + counts[:, 1:]).astype(np.int64)
     return lengths
 
 
+def _response_lengths(rows: Any) -> Lengths:
+    listed = rows if isinstance(rows, list) else rows.select_columns(["prompt_ids", "response_ids"])
+    counts = [
+        [len(row["prompt_ids"]) + len(ids) for ids in row["response_ids"]] for row in listed
+    ]
+    lengths: Lengths = np.zeros((len(counts), max(map(len, counts))), dtype=np.int64)
+    for row, count in zip(lengths, counts, strict=True):
+        row[: len(count)] = count
+    return lengths
+
+
+def sets_of(objective: Objective) -> tuple[str, str]:
+    """The sets that an objective trains on and is evaluated on."""
+    if objective.rows == "responses":
+        return "responses", "responses"
+    return "partial" if objective.prefixes else "full", "partial"
+
+
 def count_single(rows: Any) -> int:
-    """How many rows have one response alone.
+    """How many rows of pairs have one response alone.
 
     Args:
         rows: a `datasets.Dataset` or a list of rows of the store's schema.
     """
+    if "rejected_ids" not in (rows[0] if len(rows) else ()):
+        return 0
     return int((_counts(rows, ["rejected_ids"]) == 0).sum())
 
 
@@ -75,6 +99,28 @@ def check_rows(objective: Objective, rows: Any, data: Path) -> None:
             f"{len(rows)} training rows in {data} have one; choose an objective on single "
             "responses, or leave these rows out."
         )
+
+
+def training_rows(objective: Objective, data: Path) -> Any:
+    """The rows of prepared data that an objective trains on, as a `datasets.Dataset`.
+
+    Raises:
+        DataError: none is left, or they hold less than the objective reads, see `check_rows`.
+    """
+    rows = load_set(data, "train", sets_of(objective)[0])
+    check_rows(objective, rows, data)
+    if objective.prefixes:
+        rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
+    if len(rows) == 0:
+        raise DataError(
+            f"No training rows are left for the objective {objective.name!r}: no response is long "
+            "enough for a prefix. Lower data.prefix_start."
+        )
+    return rows
+
+
+def _has_prefixes(row: dict[str, Any], name: str) -> bool:
+    return len(row[name]) > 0
 
 
 def drop_too_long(

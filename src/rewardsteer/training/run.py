@@ -28,7 +28,7 @@ from rewardsteer.data.store import (
     load_set,
 )
 from rewardsteer.data.template import Template
-from rewardsteer.errors import DataError, RewardsteerError
+from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
@@ -50,7 +50,13 @@ from rewardsteer.training.loading import build
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
-from rewardsteer.training.rows import check_rows, count_single, draw_prefixes, drop_too_long
+from rewardsteer.training.rows import (
+    count_single,
+    draw_prefixes,
+    drop_too_long,
+    sets_of,
+    training_rows,
+)
 from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -196,15 +202,7 @@ def _run_phase(
     config = run.config
     objective = build_objective(phase.objective)
     seed = config.seed + 1000 * index
-    rows = load_set(run.data, "train", "partial" if objective.prefixes else "full")
-    check_rows(objective, rows, run.data)
-    if objective.prefixes:
-        rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
-    if len(rows) == 0:
-        raise DataError(
-            f"No training rows are left for the objective {objective.name!r}: no response is long "
-            "enough for a prefix. Lower data.prefix_start."
-        )
+    rows = training_rows(objective, run.data)
     limit = position_limit(model.carrier.config)
     rows, too_long = drop_too_long(rows, limit, paired=objective.rows == "pairs", what="training")
     if phase.rows is not None and phase.rows < len(rows):
@@ -212,7 +210,7 @@ def _run_phase(
     if phase.prefix_rows is not None:
         assert objective.prefixes is not None, "checked before training starts"
         rows = draw_prefixes(rows, objective.prefixes, phase.prefix_rows, seed)
-    test, _ = drop_too_long(load_set(run.data, "test", "partial"), limit, what="test")
+    test, _ = drop_too_long(load_set(run.data, "test", sets_of(objective)[1]), limit, what="test")
     held_out = test.select(range(min(len(test), config.log.eval_rows)))
     optimiser = config.optimiser
     if phase.learning_rate is not None:
@@ -236,10 +234,6 @@ def _made(callbacks: Sequence[Any]) -> list[Any]:
     return [one if isinstance(one, TrainerCallback) else one() for one in callbacks]
 
 
-def _has_prefixes(row: dict[str, Any], name: str) -> bool:
-    return len(row[name]) > 0
-
-
 def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> None:
     """Free what no resume and no choice of the best will read again."""
     wanted = {state[-1]["folder"]}
@@ -254,10 +248,12 @@ def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> No
 
 
 def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
-    """The finished phase, among those named like the plan's last, with the best test accuracy."""
-    last = config.plan()[-1].name
-    candidates = [record for record in state if record["phase"] == last] or state
-    return max(candidates, key=lambda record: record.get("eval_accuracy", float("-inf")))
+    """The finished phase, among those named like the plan's last, with the best test accuracy (or
+    the figure that its objective has in place of it)."""
+    last = config.plan()[-1]
+    candidates = [record for record in state if record["phase"] == last.name] or state
+    figure = f"eval_{build_objective(last.objective).best}"
+    return max(candidates, key=lambda record: record.get(figure) or float("-inf"))
 
 
 def _reading(

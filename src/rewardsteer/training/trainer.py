@@ -1,7 +1,6 @@
 """The only `transformers.Trainer` subclass: minimises an objective, resumes exactly, and stops on
 values that are not finite."""
 
-import functools
 import logging
 import math
 import shutil
@@ -31,7 +30,12 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
-from rewardsteer.training.pair_metrics import CONSTRAINT, pair_columns, pair_metrics
+from rewardsteer.training.evaluation_figures import (
+    CONSTRAINT,
+    evaluation_columns,
+    figures_of,
+    rows_of_bad_rewards,
+)
 from rewardsteer.training.phase_callback import PhaseCallback
 from rewardsteer.training.precision import keep_outputs_wide
 from rewardsteer.training.weights import load_weights, trained_weights
@@ -43,7 +47,7 @@ class RewardTrainer(Trainer):
 
     Args:
         objective: the loss.
-        eval_collator: collates evaluation rows; always in pairs, whatever training reads.
+        eval_collator: collates evaluation rows; pairs always in pairs, whatever training reads.
         order: which training rows stand in one batch.
         log_lines: the file that log lines go to; checkpoints note its length.
         resume_from: a checkpoint to go on from, or None.
@@ -62,10 +66,7 @@ class RewardTrainer(Trainer):
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
         spike: float | None = None, **options: Any,
     ) -> None:
-        names = tuple(objective.figures)
-        super().__init__(
-            compute_metrics=functools.partial(pair_metrics, names=names), **options
-        )
+        super().__init__(compute_metrics=figures_of(objective), **options)
         keep_outputs_wide(self.accelerator)
         # Asked for when NEFTune's noise is added to them.
         self.model.get_input_embeddings = self.model.carrier.get_input_embeddings
@@ -132,10 +133,10 @@ class RewardTrainer(Trainer):
         output = model(batch, self.objective.needs, self.objective.temperatures)
         with within_update(num_items_in_batch), excluded_from_reductions(batch.is_dummy):
             result = self._with_router_loss(self.objective(output, batch), output, batch)
-        bad = ~torch.isfinite(output.sequence_rewards.detach()).view(-1, len(batch.margin))
+        bad = rows_of_bad_rewards(output, batch)
         rows = [] if batch.is_dummy else batch.row_ids
         self._read += rows
-        self._losses.add(result.loss, rows, bad.any(0))
+        self._losses.add(result.loss, rows, bad)
         if len(self._losses) >= self._batches:
             self._loss, names = self._losses.take()
             if not math.isfinite(self._loss):
@@ -159,7 +160,10 @@ class RewardTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """As the library's, which under DeepSpeed would round a row's numbers to the model's type.
         The public hooks come too late: the library rounds before `compute_loss`."""
-        kept = {name: inputs[name] for name in ("margin", "extras", "step_labels")}
+        kept = {
+            name: inputs[name] for name in ("margin", "extras", "step_labels", "numbers")
+            if name in inputs
+        }
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | send_to_device(kept, self.args.device)
 
@@ -242,14 +246,14 @@ class RewardTrainer(Trainer):
         self, model: Any, inputs: dict[str, Any], prediction_loss_only: bool,
         ignore_keys: list[str] | None = None,
     ) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """The columns ``[B, 4]`` of `pair_columns`."""
+        """The columns of `evaluation_columns`."""
         batch = to_batch(self._prepare_inputs(inputs))
         needs = self.objective.needs | (CONSTRAINT & self.model.head.gives)
         with torch.no_grad(), self.compute_loss_context_manager():
             output = model(batch, needs, self.objective.temperatures)
-            columns = pair_columns(self.objective, output, batch)
-        count = 0 if batch.is_dummy else len(columns)
-        return None, columns[:count], batch.margin[:count]
+            columns = evaluation_columns(self.objective, output, batch)
+        columns = columns[: 0 if batch.is_dummy else len(columns)]
+        return None, columns, columns[:, 0]
 
     # --- checkpoints -----------------------------------------------------------------------------
 

@@ -49,10 +49,10 @@ def held_out_pairs(source: str, path: Path) -> list[Comparison]:
         rows = list(load("test", path=str(path)))
     except NoSplitError:
         rows = list(load("train", path=str(path)))
-    single = next((row for row in rows if row.single), None)
-    if single is not None:
+    other = next((row for row in rows if not isinstance(row, Comparison) or row.single), None)
+    if other is not None:
         raise DataError(
-            f"{single.place or single.id}: expected pairs of responses, the source {source} gives "
-            "rows of one response; name a source of pairs."
+            f"{other.place or other.id}: expected pairs of responses, the source {source} gives "
+            "rows of one response or responses with numbers; name a source of pairs."
         )
     return rows

@@ -1,6 +1,9 @@
-"""What evaluation during training measures on held-out pairs, or on rows of one response."""
+"""What evaluation during training measures on held-out pairs, on rows of one response, or on
+responses with numbers."""
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,6 +16,37 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 
 # What the maximum constraint compares; evaluation always measures it where the head gives both.
 CONSTRAINT = frozenset({"prefix_rewards", "best_next_token"})
+
+
+def rows_of_bad_rewards(output: RewardOutput, batch: PairBatch) -> Tensor:
+    """Which of the B comparisons or groups have a reward that is not finite, ``[B]`` bool."""
+    bad = ~torch.isfinite(output.sequence_rewards.detach())
+    count = torch.zeros(len(batch.margin), device=bad.device)
+    return count.index_add_(0, batch.groups, bad.float()) > 0
+
+
+def evaluation_columns(objective: Objective, output: RewardOutput, batch: PairBatch) -> Tensor:
+    """What evaluation keeps of a batch ``[X, C]``, float32; the last column is the batch's loss
+    over all processes."""
+    if objective.measures is None:
+        return pair_columns(objective, output, batch)
+    columns = objective.measures.columns(output, batch).float()
+    with excluded_from_reductions(batch.is_dummy):
+        loss = objective(output, batch).loss.float()
+    return torch.cat([columns, loss.expand(len(columns), 1)], dim=1)
+
+
+def figures_of(objective: Objective) -> Callable[[EvalPrediction], dict[str, float]]:
+    """What makes an evaluation's figures of all that `evaluation_columns` kept."""
+    measures = objective.measures
+    if measures is None:
+        return functools.partial(pair_metrics, names=tuple(objective.figures))
+
+    def figures(prediction: Any) -> dict[str, float]:
+        columns = np.asarray(prediction.predictions, dtype=np.float64)
+        return {"loss": float(columns[:, -1].mean()), **measures.figures(columns[:, :-1])}
+
+    return figures
 
 
 def pair_columns(objective: Objective, output: RewardOutput, batch: PairBatch) -> Tensor:
