@@ -19,6 +19,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.shared_backbone import SharedScorer
@@ -99,7 +100,7 @@ class Answers:
         if side == "one":
             scorer: Scorer = SharedScorer(self.policy, str(folder / "policy"), folder / "adapter")
         else:
-            scorer = Scorer.load(folder / "whole", device=device())
+            scorer = load_scorer(folder / "whole", device=device())
         self.tokenizer = scorer.tokenizer
         self.config = DecodingConfig(
             method=METHODS[kind], mode="greedy", max_new_tokens=sizes.new, batch_size=sizes.batch

@@ -35,8 +35,8 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 
 
 @dataclass(frozen=True)
@@ -137,7 +137,7 @@ def _save(folder: Path, sizes: Sizes) -> None:
 def _transformers(folder: Path, prompts: list[list[int]], sizes: Sizes) -> list[float]:
     tokenizer, policy = build_tokenizer(), load_policy(folder / "policy")
     policy.generation_config.eos_token_id = tokenizer.eos_token = None
-    scorer = Scorer.load(folder / "reward")
+    scorer = load_scorer(folder / "reward")
     config = DecodingConfig(
         method="farma", mode="greedy", max_new_tokens=sizes.new, batch_size=len(prompts), top_k=0
     )

@@ -27,7 +27,7 @@ from rewardsteer.evaluation.benchmarks import load_problems
 from rewardsteer.evaluation.correctness.scored import load_scored
 from rewardsteer.goals.files import load_goals, read_npy
 from rewardsteer.goals.goal_state import Provenance
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.training.config import TrainConfig
 
 ENDINGS = (".jsonl", ".json", ".csv", ".parquet", ".jsonl.gz", ".csv.gz")
@@ -94,7 +94,7 @@ def checkpoints(content: bytes) -> None:
         (folder / other).write_bytes(content if other == name else whole)
 
     def load() -> None:
-        scorer = Scorer.load(folder)
+        scorer = load_scorer(folder)
         scorer.score(["What is 2+2?"], ["4"])
 
     _refusing(load)

@@ -37,6 +37,7 @@ from rewardsteer.demo.world import (
 )
 from rewardsteer.evaluation.statistics import auroc_interval, paired_difference, proportion
 from rewardsteer.integrations.trl import RewardFunction
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import write_json
 from rewardsteer.quiet import quiet_libraries
@@ -72,7 +73,7 @@ def one_seed(
     folder = out / arguments.reward
     if not (folder / "model").exists():
         reward_model(folder, place, config, tokenizer)
-    scorer = Scorer.load(folder / "model")
+    scorer = load_scorer(folder / "model")
     questions = draw_questions(arguments.questions, config, "grpo-test")
     before = measure(load_policy(place), tokenizer, scorer, questions, config)
     began = time.perf_counter()

@@ -8,7 +8,7 @@ from transformers import AutoModelForSequenceClassification
 
 from rewardsteer import RewardModel
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from tests.fakes import character_tokenizer
 
 
@@ -44,7 +44,7 @@ def test_one_text_is_a_float_and_what_transformers_gives(bt, folders):
 ])
 def test_all_forms_give_the_same_rewards(bt, form):
     prompts, texts = ["2+2=", "1+1=", "9"], ["4", "two", "nine more"]
-    known = Scorer.load(bt.scorer.name).score(prompts, texts)
+    known = load_scorer(bt.scorer.name).score(prompts, texts)
     assert form(bt, prompts, texts) == pytest.approx(known, abs=1e-5)
 
 

@@ -16,8 +16,8 @@ from rewardsteer.decoding import generate as decoding
 from rewardsteer.decoding import running
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Generation
 from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
 from tests.models.test_shared_backbone import keep_adapter
@@ -203,7 +203,7 @@ class TestScore:
         result = self.score(root, input_file, tmp_path / "y.jsonl")
         assert result.exit_code == 0, result.output
         rows = [json.loads(line) for line in (tmp_path / "y.jsonl").read_text().splitlines()]
-        expected = Scorer.load(root / "plain").score(
+        expected = load_scorer(root / "plain").score(
             PROMPTS, [row["completion"] for row in ROWS]
         )
         assert [row.pop("reward") for row in rows] == pytest.approx(list(expected), rel=1e-5)

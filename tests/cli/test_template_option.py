@@ -9,7 +9,7 @@ from rewardsteer.cli.main import app
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.records import Message
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
@@ -51,7 +51,7 @@ def test_generate_and_serve_write_the_same_prompt(world, tmp_path, guided):
     # As `serve` chooses it: a scalar reward model guides by ARGS.
     assert settings["method"] == ("args" if guided else "none")
     tokenizer = load_tokenizer(world / "policy")
-    scorer = Scorer.load(world / "rm", device="cpu") if guided else None
+    scorer = load_scorer(world / "rm", device="cpu") if guided else None
     served = ServedModels(
         load_policy(world / "policy", device="cpu"), tokenizer, scorer,
         DecodingConfig(method="none"), ServingConfig(),

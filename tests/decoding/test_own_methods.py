@@ -102,7 +102,7 @@ def test_what_is_no_method_is_a_sentence(name):
 ], ids=lambda words: words[0])
 def test_commands_say_so_before_models_load(words, world, tmp_path, monkeypatch):  # noqa: F811
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("rewardsteer.models.scorer.Scorer.load",
+    monkeypatch.setattr("rewardsteer.models.kinds.load_scorer",
                         lambda *_, **__: pytest.fail("it was loaded"))
     result = CliRunner().invoke(app, [
         *words, "--model", str(world / "base"), "--reward-model", str(world / "scalar"),

@@ -30,8 +30,8 @@ from rewardsteer.evaluation.scoring import Settings, score_rows
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import tiny_causal_lm
 
 PLACE = Path(__file__).with_name("recorded.json")
@@ -50,7 +50,7 @@ def make_world(root: Path) -> dict[str, Any]:
         model = RewardModel.from_base(root / "base", head)
         card = CheckpointCard(head=head, template=Template().model_dump(mode="json"))
         model.save_pretrained(root / kind, tokenizer, card)
-        world[kind] = Scorer.load(root / kind)
+        world[kind] = load_scorer(root / kind)
     states = torch.from_numpy(np.random.default_rng(0).normal(size=(1, 32)).astype(np.float32))
     world["goal"] = GoalState("mean", states, Provenance(
         kind="mean", model_fingerprint=world["scalar"].fingerprint, count=1,

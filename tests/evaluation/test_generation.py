@@ -23,8 +23,8 @@ from rewardsteer.evaluation.preference import evaluate_preference
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import tiny_causal_lm
 
 
@@ -41,7 +41,7 @@ def world(tmp_path_factory):
         template = Template().model_dump(mode="json")
         card = CheckpointCard(head=head, template=template)
         model.save_pretrained(folder / kind, tokenizer, card)
-        scorers[kind] = Scorer.load(folder / kind)
+        scorers[kind] = load_scorer(folder / kind)
     return folder, policy, tokenizer, scorers
 
 

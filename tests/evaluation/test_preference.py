@@ -40,6 +40,8 @@ PAIRS = [
 class TableScorer:
     """Looks rewards up by text and refuses what it cannot read, like the real one."""
 
+    reads_tokens = True
+
     def __init__(self, rewards=REWARDS, position_limit=None):
         self.rewards, self.position_limit, self.batch_sizes = rewards, position_limit, []
 

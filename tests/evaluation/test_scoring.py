@@ -21,8 +21,8 @@ from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import character_tokenizer, save_tiny
 
 LIMIT = 512  # positions of the tiny llama
@@ -37,7 +37,7 @@ def make(root, name, kind="scalar", seed=0, **template):
         template=Template(**template).model_dump(),
     )
     model.save_pretrained(root / name, character_tokenizer(), card)
-    return Scorer.load(root / name)
+    return load_scorer(root / name)
 
 
 def make_goal(scorer):
@@ -62,7 +62,7 @@ def root(tmp_path_factory):
 
 @pytest.fixture(scope="module", params=["plain", "vocabulary"])
 def scorer(root, request):
-    return Scorer.load(root / request.param)
+    return load_scorer(root / request.param)
 
 
 ROWS = [
@@ -159,7 +159,7 @@ class TestScoreRows:
         [found] = scored(scorer, [row], tmp_path / "a.jsonl", tokens=True)
         assert found["token_count"] == 1
         assert found["reward"] == pytest.approx(alone(scorer, row).rewards[-1], abs=1e-4)
-        [bare] = scored(Scorer.load(root / "open"), [row], tmp_path / "b.jsonl", tokens=True)
+        [bare] = scored(load_scorer(root / "open"), [row], tmp_path / "b.jsonl", tokens=True)
         assert bare == row | {"reward": None, "skipped": "the completion holds no token"}
 
     def test_batch_tokens_does_not_matter(self, scorer, tmp_path):
@@ -232,7 +232,7 @@ class TestResume:
             (scorer, ListedRows(ROWS, 3), Settings(tokens=True), "shard_rows"),
             (scorer, ListedRows(ROWS, 2), Settings(), "tokens"),
             (scorer, ListedRows(ROWS, 2), Settings(make_goal(scorer), True), "goal"),
-            (Scorer.load(root / "other"), ListedRows(ROWS, 2), Settings(tokens=True), "fingerpr"),
+            (load_scorer(root / "other"), ListedRows(ROWS, 2), Settings(tokens=True), "fingerpr"),
         ):
             with pytest.raises(DataError, match=f"other {what}.*--overwrite"):
                 score_rows(reader, rows, output, settings, resume=True)
@@ -412,7 +412,7 @@ class TestCommands:
                 assert row["completion"].startswith(row["sample"])
                 assert row["predicted_answer"] == "2"
         made = json.loads((scores / "run.json").read_text())
-        assert made["fingerprint"] == Scorer.load(root / "plain").fingerprint
+        assert made["fingerprint"] == load_scorer(root / "plain").fingerprint
         assert made["goal"]["name"] == "preferred"
         assert made["goal"]["model_fingerprint"] == made["fingerprint"]
 

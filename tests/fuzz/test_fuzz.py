@@ -18,7 +18,7 @@ from fuzz.targets import TARGETS, model_files, seeds
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.goals.files import load_goals, read_npy
 from rewardsteer.goals.goal_state import Provenance
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from tests.fuzz.corpus import CORPUS
 
 ROOT = Path(__file__).parents[2]
@@ -111,10 +111,10 @@ def test_no_pickle_is_opened(tmp_path, name):
     folder = folder_of(tmp_path / "model", ["model.safetensors"] if name.endswith("bin") else [])
     torch.save({"score.weight": Trap(mark)}, folder / name)
     with pytest.raises(CheckpointError):
-        Scorer.load(folder)
+        load_scorer(folder)
     (folder / name).write_bytes(pickle.dumps(Trap(mark)))
     with pytest.raises(CheckpointError):
-        Scorer.load(folder)
+        load_scorer(folder)
     assert not mark.exists()
 
 
@@ -140,14 +140,14 @@ def test_weights_of_another_shape_or_kind(tmp_path):
     ):
         save_file({k: v.contiguous() for k, v in wrong.items()}, folder / "value_head.safetensors")
         with pytest.raises(CheckpointError, match="of another size"):
-            Scorer.load(folder)
+            load_scorer(folder)
     save_file(good, folder / "value_head.safetensors")
     whole = load_file(folder / "model.safetensors")
     name = next(key for key in whole if key.endswith("q_proj.weight"))
     for wrong in (whole | {name: whole[name][:-1].clone()}, whole | {name: whole[name].long()}):
         save_file(wrong, folder / "model.safetensors", {"format": "pt"})
         try:
-            loaded = Scorer.load(folder)
+            loaded = load_scorer(folder)
         except CheckpointError:
             continue
         state = loaded.reward_model.base.state_dict()
@@ -163,4 +163,4 @@ def test_weights_that_are_absent_are_not_drawn_anew(tmp_path):
     del whole[name]
     save_file(whole, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(CheckpointError, match=r"lack .*q_proj.weight"):
-        Scorer.load(folder)
+        load_scorer(folder)

@@ -38,6 +38,7 @@ from rewardsteer.goals.goal_state import GoalState, Provenance, weighted_sum
 from rewardsteer.goals.spool import cluster
 from rewardsteer.models.checkpoint import CheckpointCard, fingerprint, read_card
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from tests.fakes import character_tokenizer, tiny_causal_lm
@@ -81,7 +82,7 @@ def world(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def scorer(world):
-    return Scorer.load(world / "reward")
+    return load_scorer(world / "reward")
 
 
 def state_of(scorer, ids, position=-1):
@@ -213,7 +214,7 @@ class TestMade:
 class TestBadStatesAndData:
     @pytest.mark.parametrize("kind", ["mean", "contrast", "clusters", "nearest"])
     def test_states_that_are_nan(self, world, tmp_path, kind):
-        scorer = Scorer.load(world / "reward")
+        scorer = load_scorer(world / "reward")
         with torch.no_grad():
             scorer.reward_model.carrier.get_input_embeddings().weight[5:] = float("nan")
         with pytest.raises(RewardsteerError, match=r"(?i)nan"):
@@ -518,9 +519,9 @@ class TestFiles:
             assert fingerprint(folder) == before
         changed = read_card(folder).model_copy(update={"goal_states": []})
         assert changed == card
-        loaded = Scorer.load(folder)
+        loaded = load_scorer(folder)
         np.testing.assert_array_equal(
-            loaded.score(["1+2="], ["3"]), Scorer.load(world / "reward").score(["1+2="], ["3"])
+            loaded.score(["1+2="], ["3"]), load_scorer(world / "reward").score(["1+2="], ["3"])
         )
 
     def test_npy_round_trip(self, tmp_path):
@@ -637,7 +638,7 @@ class TestCommand:
         close(first.vectors[0], plain_states(scorer, world / "data").mean(0))
         assert read_card(reward).goal_states == ["goal_states.safetensors"]
         assert not (reward / ".goal-state").exists()
-        check_goal(first, Scorer.load(reward))
+        check_goal(first, load_scorer(reward))
 
         again = ("rows=3", "--data", world / "data")
         self.refused(reward, again, "'preferred' already", "--overwrite")

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from rewardsteer.data.collate import PairCollator
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.packing.choose import choose_packing, packed_attention
-from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.config import TermConfig, TrainConfig
 from rewardsteer.training.fit import build_objective
 from rewardsteer.training.run import train
@@ -63,6 +63,6 @@ def test_a_run_trains_and_its_model_scores(tmp_path, objective, precision, how):
     config = settings(world, objective, 1, optimiser={"precision": precision}, **how)
     folder = train(TrainConfig.model_validate(config), tmp_path / "run")
     prompts, answers = ["1+1="] * 3, ["2", "3", "12"]
-    found = Scorer.load(folder, device="cuda").score(prompts, answers)
-    expected = Scorer.load(folder, device="cpu").score(prompts, answers)
+    found = load_scorer(folder, device="cuda").score(prompts, answers)
+    expected = load_scorer(folder, device="cpu").score(prompts, answers)
     assert found == pytest.approx(expected, rel=1e-3, abs=1e-3)

@@ -17,7 +17,7 @@ from transformers import AutoTokenizer
 
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.integrations import reward_bench
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.records import Message
 
 TALKS = [
@@ -67,7 +67,7 @@ def runner(monkeypatch):
 
 def expected(folder):
     prompts = [TALKS[0][0][1], [Message(role=r, content=c) for r, c in TALKS[1][:-1]]]
-    return Scorer.load(folder).score(prompts, [talk[-1][1] for talk in TALKS])
+    return load_scorer(folder).score(prompts, [talk[-1][1] for talk in TALKS])
 
 
 def test_scores_are_the_scorers(runner, reward_folder):
@@ -78,7 +78,7 @@ def test_scores_are_the_scorers(runner, reward_folder):
 @pytest.mark.parametrize("sample", ["Q: 1+1", "[]", '[{"role": "user", "content": "x"}]',
                                     '[{"role": "user"}, {"role": "assistant"}]'])
 def test_texts_that_are_no_conversation(reward_folder, sample):
-    pipe = reward_bench.RewardBenchPipeline(Scorer.load(reward_folder), None)
+    pipe = reward_bench.RewardBenchPipeline(load_scorer(reward_folder), None)
     with pytest.raises(DataError, match="Expected a conversation"):
         pipe([sample])
 
@@ -118,7 +118,7 @@ def test_the_real_runner(second, reward_folder, tmp_path, monkeypatch):
     data = tmp_path / "rows.jsonl"
     data.write_text("".join(json.dumps(line) + "\n" for line in lines))
     options = ["--model", str(reward_folder), "--dataset", str(data), "--torch_dtype", "float32"]
-    scores = Scorer.load(reward_folder)
+    scores = load_scorer(reward_folder)
     chosen = scores.score([p for p, *_ in rows], [c for _, c, _ in rows])
     rejected = scores.score([p for p, *_ in rows], [r for *_, r in rows])
     if second:

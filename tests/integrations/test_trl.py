@@ -13,7 +13,7 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.errors import DataError
 from rewardsteer.integrations.trl import RewardFunction
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.records import Message
 
 RUNS = Path(__file__).parents[2] / "runs"
@@ -23,7 +23,7 @@ COMPLETIONS = ["= 2", "is four, of course", ""]
 
 def test_rewards_are_the_scorers(reward_folder):
     reward = RewardFunction.load(reward_folder, batch_size=2)
-    expected = Scorer.load(reward_folder).score(PROMPTS, COMPLETIONS)
+    expected = load_scorer(reward_folder).score(PROMPTS, COMPLETIONS)
     given = reward(prompts=PROMPTS, completions=COMPLETIONS, completion_ids=[[1]], answer=["2"])
     assert isinstance(given, list)
     np.testing.assert_allclose(given, expected, atol=1e-5)
@@ -79,7 +79,7 @@ def test_inside_trl(config, trainer, policy_folder, reward_folder, tmp_path):
     training.train()
     assert [len(rewards) for _, _, rewards, _ in seen] == [8, 8]
     assert [step for *_, step in seen] == [0, 1]
-    scorer = Scorer.load(reward_folder)
+    scorer = load_scorer(reward_folder)
     for prompts, completions, rewards, _ in seen:
         np.testing.assert_allclose(rewards, scorer.score(prompts, completions), atol=1e-4)
     logged = [line["rewards/ours/mean"] for line in training.state.log_history

@@ -25,6 +25,7 @@ from rewardsteer.models.capabilities import same_changes, same_states, supports_
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import RewardProjection, VocabularyHead, limit_tokens
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import left_pad
@@ -226,7 +227,7 @@ def test_an_encoder_classifier_is_one_sentence(kind, tmp_path):
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     character_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="encoders such as BERT"):
-        Scorer.load(tmp_path, device="cpu")
+        load_scorer(tmp_path, device="cpu")
 
 
 def test_both_maxima_range_over_tokens_that_can_be_generated():

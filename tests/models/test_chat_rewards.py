@@ -14,6 +14,7 @@ from rewardsteer.decoding.scoring import Ask, Scoring
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from tests.chat import (
@@ -36,7 +37,7 @@ def talk(answer: str) -> list[dict[str, str]]:
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_foreign_classifier_gives_its_authors_rewards(tmp_path, family):
     folder = save_classifier(tmp_path / "rm", family)
-    scorer = Scorer.load(folder, device="cpu", dtype=torch.float32)
+    scorer = load_scorer(folder, device="cpu", dtype=torch.float32)
     assert scorer.template.kind == "chat"
     expected = [plain_reward(folder, talk(answer)) for answer in ANSWERS]
     together = scorer.score([QUESTION] * len(ANSWERS), ANSWERS, batch_size=len(ANSWERS))
@@ -62,7 +63,7 @@ def test_our_own_folders_give_the_same_numbers_in_plain_transformers(tmp_path, f
     template = Scorer(model, tokenizer, Template()).template
     card = CheckpointCard(head=HeadConfig(kind=kind), template=template.model_dump(mode="json"))
     model.save_pretrained(tmp_path / "rm", tokenizer, card)
-    scorer = Scorer.load(tmp_path / "rm", device="cpu", dtype=torch.float32)
+    scorer = load_scorer(tmp_path / "rm", device="cpu", dtype=torch.float32)
     plain = plain_reward if kind == "scalar" else plain_logit
     expected = [plain(tmp_path / "rm", talk(answer)) for answer in ANSWERS]
     rewards = scorer.score([QUESTION] * len(ANSWERS), ANSWERS, batch_size=4)
@@ -77,7 +78,7 @@ CLOSED = ["chatml", "qwen", "gemma", "llama3", "llama3-pad-eos", "zephyr"]
 @pytest.mark.parametrize("family", CLOSED)
 def test_a_generation_has_the_reward_of_its_text_whatever_stopped_it(tmp_path, family):
     folder = save_classifier(tmp_path / "rm", family)
-    scorer = Scorer.load(folder, device="cpu", dtype=torch.float32)
+    scorer = load_scorer(folder, device="cpu", dtype=torch.float32)
     tokenizer = scorer.tokenizer
     prompt = tokenizer.apply_chat_template(QUESTION, add_generation_prompt=True, return_dict=False)
     body = tokenizer("Paris.", add_special_tokens=False)["input_ids"]

@@ -6,8 +6,8 @@ import torch
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
 from tests.models.own_head import Bent
@@ -45,7 +45,7 @@ def test_its_layers_are_trained_and_saved(trained):
 
 def test_scores_are_those_of_its_definition(trained):
     _, folder = trained
-    scorer = Scorer.load(folder, device="cpu")
+    scorer = load_scorer(folder, device="cpu")
     prompts, responses = ["1+1=", "2+2="], ["2", "5"]
     found = scorer.token_scores(prompts, responses)
     for (prompt, response), one in zip(

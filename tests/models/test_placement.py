@@ -8,8 +8,8 @@ from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 PROMPTS, COMPLETIONS = ["a", "What is 7+8?", "zz"], ["yes", "It is 15.", "a b c d"]
@@ -36,12 +36,12 @@ def test_a_spread_reward_model_is_scored_where_it_lies(tmp_path, head):
         "model.embed_tokens": "cpu", "model.layers.0": "cpu", last: "disk", "model.norm": "cpu",
         "model.rotary_emb": "cpu", top: "disk",
     }
-    scorer = Scorer.load(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
+    scorer = load_scorer(folder, device_map=spread, offload_folder=str(tmp_path / "offload"))
     carrier = scorer.reward_model.carrier
     assert carrier.hf_device_map == spread
     assert carrier.get_submodule(top).weight.device.type == "meta"
     assert next(carrier.get_submodule(last).parameters()).device.type == "meta"
-    expected = Scorer.load(folder, device="cpu")
+    expected = load_scorer(folder, device="cpu")
     rewards = scorer.score(PROMPTS, COMPLETIONS)
     np.testing.assert_allclose(rewards, expected.score(PROMPTS, COMPLETIONS), rtol=1e-5, atol=1e-5)
     if head == "vocabulary":
@@ -56,9 +56,9 @@ def test_a_spread_reward_model_is_scored_where_it_lies(tmp_path, head):
 @pytest.mark.parametrize("head", HEADS)
 def test_a_device_map_by_name_wins_over_the_default_device(tmp_path, monkeypatch, name, head):
     folder = save(tmp_path, head)
-    expected = Scorer.load(folder, device="cpu").score(PROMPTS, COMPLETIONS)
+    expected = load_scorer(folder, device="cpu").score(PROMPTS, COMPLETIONS)
     monkeypatch.setattr(RewardModel, "to", lambda *_: pytest.fail("it was moved"))
-    scorer = Scorer.load(folder, device_map=name)
+    scorer = load_scorer(folder, device_map=name)
     np.testing.assert_allclose(scorer.score(PROMPTS, COMPLETIONS), expected, rtol=1e-5, atol=1e-5)
 
 

@@ -12,8 +12,8 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.heads.vocabulary import RewardProjection, VocabularyHead
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import character_tokenizer, tiny_causal_lm
 
 HEADS = [
@@ -43,7 +43,7 @@ def test_different_texts_get_different_rewards(base, head, tmp_path):
     model = RewardModel.from_base(base, head)
     tokenizer = character_tokenizer()
     model.save_pretrained(tmp_path / "rm", tokenizer, CheckpointCard(head=head))
-    scorer = Scorer.load(tmp_path / "rm", device="cpu")
+    scorer = load_scorer(tmp_path / "rm", device="cpu")
     assert scorer.reward_model.base.dtype in (torch.bfloat16, torch.float16)
     rewards = scorer.score(["q"] * 400, texts)
     assert len(set(rewards.tolist())) == 400

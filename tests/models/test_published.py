@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
 from rewardsteer.models.heads.scalar import build_mlp
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from tests.fakes import save_tiny
 
 
@@ -28,7 +28,7 @@ def test_value_heads_of_goal_conditioned_rm(tmp_path, layers):
     (folder / "config.json").write_text(json.dumps(config))
     done = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm")])
     assert done.exit_code == 0, done.output
-    scorer = Scorer.load(tmp_path / "rm", device="cpu")
+    scorer = load_scorer(tmp_path / "rm", device="cpu")
     backbone = AutoModel.from_pretrained(folder).eval()
     prompts, responses = scorer.encode(["ab"], ["c"])
     with torch.no_grad():
@@ -44,7 +44,7 @@ def test_causal_models_of_farma(tmp_path):
         app, ["import", str(folder), str(tmp_path / "rm"), "--template", template]
     )
     assert done.exit_code == 0, done.output
-    scorer = Scorer.load(tmp_path / "rm", device="cpu")
+    scorer = load_scorer(tmp_path / "rm", device="cpu")
     assert scorer.head_kind == "vocabulary"
     ids = scorer.tokenizer("abc")["input_ids"]
     with torch.no_grad():

@@ -14,6 +14,7 @@ from rewardsteer.errors import CheckpointError, DataError, MismatchError, NonFin
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.config import TrainConfig
@@ -78,7 +79,7 @@ def test_rows_that_no_token_has_do_not_count(tmp_path, objective, card):
         if card != "new":
             del told["tokens"]
             (folder / "rewardsteer.json").write_text(json.dumps(told))
-        scorer = Scorer.load(folder, device="cpu")
+        scorer = load_scorer(folder, device="cpu")
         assert scorer.reward_model.head.token_count == len(tokenizer)
         assert scorer.reward_model.head.vocabulary_size == len(tokenizer) + rows
         hidden = torch.linspace(-1, 1, 3 * scorer.hidden_size).view(3, -1)
@@ -185,7 +186,7 @@ def test_saved_and_loaded(base, tmp_path):
         head=HeadConfig(), objective="bradley_terry", template=scorer.template.model_dump()
     )
     scorer.reward_model.save_pretrained(tmp_path / "r", scorer.tokenizer, card)
-    loaded = Scorer.load(tmp_path / "r")
+    loaded = load_scorer(tmp_path / "r")
     assert loaded.template == scorer.template
     assert loaded.objective == "bradley_terry"
     assert loaded.fingerprint
@@ -194,7 +195,7 @@ def test_saved_and_loaded(base, tmp_path):
         loaded.score(PROMPTS, COMPLETIONS), scorer.score(PROMPTS, COMPLETIONS), rtol=1e-6
     )
     with pytest.raises(CheckpointError, match="nowhere"):
-        Scorer.load(tmp_path / "nowhere")
+        load_scorer(tmp_path / "nowhere")
 
 
 @pytest.mark.parametrize("kind", ["scalar", "vocabulary"])

@@ -12,6 +12,7 @@ from rewardsteer.errors import CheckpointError, MismatchError
 from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.shared_backbone import SharedScorer
@@ -62,7 +63,7 @@ def test_a_kept_adapter_is_the_model_that_was_saved(base, tmp_path, kind, layers
         "lora" in name or "score" in name or kind == "vocabulary"
         for name in load_file(tmp_path / "kept" / "adapter_model.safetensors")
     )
-    alone = Scorer.load(tmp_path / "kept")
+    alone = load_scorer(tmp_path / "kept")
     shared = SharedScorer(policy_of(base), str(base), tmp_path / "kept")
     whole = Scorer(saved, alone.tokenizer, alone.template)
     texts = ["Fifteen.", "b", "Twelve of them", "no", "It was me."]
@@ -87,7 +88,7 @@ def test_one_backbone_generates_what_two_models_do(base, tmp_path, method, kind,
     tokenizer, found = load_tokenizer(base), []
     shared = SharedScorer(policy_of(base), str(base), tmp_path / "kept")
     for policy, scorer in (
-        (policy_of(base), Scorer.load(tmp_path / "kept")), (shared.policy, shared)
+        (policy_of(base), load_scorer(tmp_path / "kept")), (shared.policy, shared)
     ):
         answers = list(generate(policy, tokenizer, PROMPTS, build_method(config, scorer), config))
         found.append([
@@ -127,7 +128,7 @@ def test_another_base_is_refused(tmp_path):
     SharedScorer(policy_of(copy), str(copy), tmp_path / "kept")
     tiny_causal_lm(seed=9, vocab_size=len(load_tokenizer(base))).save_pretrained(base)
     with pytest.raises(MismatchError, match="is another model"):
-        Scorer.load(tmp_path / "kept")
+        load_scorer(tmp_path / "kept")
 
 
 def test_whole_and_damaged_folders_are_refused(tmp_path):

@@ -10,6 +10,7 @@ from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.adapters import add_adapters
@@ -48,7 +49,7 @@ def make(folder, base, head, seed=5):
 def test_a_trained_reward_model_goes_on_from_its_head(tmp_path, name):
     head = HEADS[name]
     folder = make(tmp_path / "rm", save_tiny(tmp_path / "base"), head)
-    first = Scorer.load(folder, device="cpu")
+    first = load_scorer(folder, device="cpu")
     torch.manual_seed(11)
     again = Scorer(RewardModel.from_base(folder, head), first.tokenizer, first.template)
     assert again.score(*TEXTS) == pytest.approx(first.score(*TEXTS), abs=1e-6)
@@ -123,7 +124,7 @@ def test_an_adapter_that_trl_left_is_scored_and_continued(tmp_path):
     load_tokenizer(base).save_pretrained(tmp_path / "whole")
     messages = [{"role": "user", "content": "Hi?"}, {"role": "assistant", "content": "Yes."}]
     expected = plain_reward(tmp_path / "whole", messages)
-    scorer = Scorer.load(tmp_path / "adapter", device="cpu", dtype=torch.float32)
+    scorer = load_scorer(tmp_path / "adapter", device="cpu", dtype=torch.float32)
     assert scorer.score([messages[:1]], ["Yes."]) == pytest.approx([expected], abs=1e-5)
     model = RewardModel.from_base(tmp_path / "adapter", HEADS["linear"])
     assert torch.allclose(model.carrier.score.weight, whole.score.weight)
@@ -143,7 +144,7 @@ def test_our_own_adapter_goes_on(tmp_path):
         head=HEADS["linear"], base_model=str(base), base_fingerprint=base_fingerprint(str(base))
     )
     model.save_pretrained(tmp_path / "rm", tokenizer, card)
-    first = Scorer.load(tmp_path / "rm", device="cpu")
+    first = load_scorer(tmp_path / "rm", device="cpu")
     again = RewardModel.from_base(tmp_path / "rm", HEADS["linear"])
     assert Scorer(again, tokenizer, first.template).score(*TEXTS) == pytest.approx(
         first.score(*TEXTS), abs=1e-5
@@ -152,7 +153,7 @@ def test_our_own_adapter_goes_on(tmp_path):
 
 
 def test_places_that_lead_nowhere_are_sentences(tmp_path):
-    for load in (lambda place: Scorer.load(place), load_tokenizer):
+    for load in (lambda place: load_scorer(place), load_tokenizer):
         with pytest.raises(CheckpointError, match=r"Expected a model folder at out/bt/model, th"):
             load("out/bt/model")
         with pytest.raises(CheckpointError, match=r"there is none; nor can .*hub") as caught:
@@ -166,7 +167,7 @@ def test_places_that_lead_nowhere_are_sentences(tmp_path):
 
 
 def test_inputs_of_a_scorer(tmp_path):
-    scorer = Scorer.load(save_classifier(tmp_path / "rm", "gemma"), device="cpu")
+    scorer = load_scorer(save_classifier(tmp_path / "rm", "gemma"), device="cpu")
     messages = [{"role": "user", "content": "Hi?"}]
     [one] = scorer.score([messages], ["Yes."])
     assert scorer.score("Hi?", "Yes.") == pytest.approx([one])

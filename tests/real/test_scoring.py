@@ -12,7 +12,7 @@ from transformers import (
     AutoTokenizer,
 )
 
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
 from tests.real.conftest import PROMPTS, read_lines, rewardsteer, write_lines
 
 COMPLETIONS = [
@@ -49,7 +49,7 @@ def test_scores_equal_plain_transformers(trained, root, how):
     )
     got = [row["reward"] for row in read_lines(output)]
     assert got == pytest.approx(expected, abs=2e-4)
-    scorer = Scorer.load(folder, dtype=torch.float32, device="cpu")
+    scorer = load_scorer(folder, dtype=torch.float32, device="cpu")
     prompts = [chat(p, c)[:1] for p, c in zip(PROMPTS, COMPLETIONS, strict=True)]
     for size in (1, 3):
         rewards = scorer.score(prompts, COMPLETIONS, batch_size=size)
@@ -72,7 +72,7 @@ def test_a_foreign_classifier_is_read_as_its_authors_read_it(smollm2, tmp_path):
         ids = tokenizer(text, add_special_tokens=False, return_tensors="pt")
         with torch.no_grad():
             expected.append(foreign(**ids).logits[0, 0].item())
-    scorer = Scorer.load(tmp_path / "foreign", dtype=torch.float32, device="cpu")
+    scorer = load_scorer(tmp_path / "foreign", dtype=torch.float32, device="cpu")
     rewards = scorer.score([chat(p, "")[:1] for p in PROMPTS], COMPLETIONS)
     assert np.asarray(rewards) == pytest.approx(expected, abs=2e-4)
 

@@ -12,8 +12,8 @@ from rewardsteer.data.store import load_manifest
 from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError, OutputError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.compatibility import trained_with
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training import run as run_module
 from rewardsteer.training.config import TrainConfig
@@ -192,7 +192,7 @@ def test_a_kept_adapter_is_the_merged_model(world, tmp_path, head):
     )
     assert (kept / "adapter_model.safetensors").exists()
     assert not (kept / "model.safetensors").exists()
-    rewards = [Scorer.load(folder).score(*texts) for folder in (merged, kept)]
+    rewards = [load_scorer(folder).score(*texts) for folder in (merged, kept)]
     assert rewards[0] == pytest.approx(rewards[1], abs=1e-5)
 
 
@@ -277,7 +277,7 @@ def test_rewards_are_read_as_the_last_phase_trained_them(world, tmp_path, last, 
     card = read_card(model)
     assert set(card.objective.split("+")) == {"bradley_terry", "autoregressive"}
     assert card.reading == meaning
-    scorer = Scorer.load(model)
+    scorer = load_scorer(model)
     assert scorer.autoregressive == (meaning == "log_probability")
     assert trained_with(scorer, "autoregressive") == scorer.autoregressive
     # A card of before says nothing, and the objective decides.

@@ -13,8 +13,8 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
 from tests.fakes import CHARACTERS, character_tokenizer, tiny_causal_lm
 
 # The folders of reward models, their heads, what they say they were trained on, and the method.
@@ -71,7 +71,7 @@ def expected(
         method=(name if name in REWARDS else "farma") if weight else "none", mode="greedy",
         weight=weight, max_new_tokens=new, batch_size=64,
     )
-    scorer = Scorer.load(root / name) if weight else None
+    scorer = load_scorer(root / name) if weight else None
     policy = load_policy(root / "policy")
     method = build_method(config, scorer)
     done = generate(policy, character_tokenizer(), requests, method, config)

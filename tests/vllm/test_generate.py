@@ -12,7 +12,7 @@ from rewardsteer.decoding.engines.vllm_engine import VllmEngine, check_supported
 from rewardsteer.decoding.generate import build_method  # noqa: E402
 from rewardsteer.decoding.methods import METHODS  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
+from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.cli.test_generate_command import read, refused, run  # noqa: E402
 from tests.vllm.models import REWARDS, make_requests, save_models, write_prompts  # noqa: E402
 
@@ -80,7 +80,7 @@ def test_settings_mean_the_same(root, tmp_path, more):
 def test_best_of_n(root, tmp_path):
     output, single = tmp_path / "y.jsonl", tmp_path / "one.jsonl"
     assert generate(root, output, "best_of_n", "--n", 3, *VLLM).exit_code == 0
-    rows, scorer = read(output), Scorer.load(root / "args")
+    rows, scorer = read(output), load_scorer(root / "args")
     prompts = [one.prompt_ids for one in make_requests(9, 30)]
     responses = [scorer.close_response(row.token_ids) for row in rows]
     rewards = scorer.score_ids(prompts, responses)
@@ -131,7 +131,7 @@ def test_candidate_methods_are_refused(name):
 
 def test_what_vllm_cannot_do_is_told_before_it_starts(root):
     """Where the policy is unsure is not known outside of it."""
-    scorer = Scorer.load(root / "args")
+    scorer = load_scorer(root / "args")
     method = build_method(DecodingConfig(method="cards", reward_target=1.0), scorer)
     with pytest.raises(ConfigError, match=r"stops where the policy is unsure.*transformers"):
         check_abilities(VllmEngine, method)

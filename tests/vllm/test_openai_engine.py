@@ -23,7 +23,7 @@ from rewardsteer.decoding.methods import asks_goal  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
+from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.vllm.models import expected, make_requests, save_models  # noqa: E402
 from tests.vllm.test_server import Server  # noqa: E402
 
@@ -61,7 +61,7 @@ def url(server):
 
 @pytest.fixture(scope="module")
 def scorer(root):
-    return Scorer.load(root / "args")
+    return load_scorer(root / "args")
 
 
 @pytest.fixture(scope="module")

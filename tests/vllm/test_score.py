@@ -11,7 +11,7 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.evaluation.vllm_scorer import VllmScorer  # noqa: E402
 from rewardsteer.models.checkpoint import read_card, write_card  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
+from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.cli.test_generate_command import refused, run  # noqa: E402
 from tests.vllm.models import make_requests, save_models  # noqa: E402
 from tests.vllm.test_generate import VLLM  # noqa: E402
@@ -72,8 +72,8 @@ def test_rows_that_no_token_has_do_not_count(root, tmp_path):
     model.get_output_embeddings().weight.data[tokens:] = 0.5
     model.save_pretrained(folder)
     prompts, completions = ["say ", "1+"], ["me and you", "15"]
-    plain = Scorer.load(root / "genarm").score(prompts, completions)
-    ours = Scorer.load(folder).score(prompts, completions)
+    plain = load_scorer(root / "genarm").score(prompts, completions)
+    ours = load_scorer(folder).score(prompts, completions)
     theirs = VllmScorer(
         folder, "float32", enforce_eager=True, distributed_executor_backend="uni"
     ).score(prompts, completions)
@@ -95,7 +95,7 @@ RAW = vllm.PoolingParams(use_activation=False)
 def test_stock_vllm_gives_them(root, classifier):
     """Without any code of ours: text in, raw value out."""
     requests = make_requests(6)
-    texts, scorer = [request.prompt for request in requests], Scorer.load(root / "args")
+    texts, scorer = [request.prompt for request in requests], load_scorer(root / "args")
     outputs = classifier.classify(texts, pooling_params=RAW, use_tqdm=False)
     expected = scorer.score_ids([[]] * 6, [request.prompt_ids for request in requests])
     found = [output.outputs.probs[0] for output in outputs]
@@ -107,7 +107,7 @@ def test_stock_vllm_gives_them(root, classifier):
 
 def test_stock_vllm_ranks_completions_of_a_prompt(root, classifier):
     """Its scoring call joins the two texts, as our template does, but for end-of-text."""
-    texts, scorer = ["me", "you and me", "1"], Scorer.load(root / "args")
+    texts, scorer = ["me", "you and me", "1"], load_scorer(root / "args")
     closed = [text + scorer.tokenizer.eos_token for text in texts]
     outputs = classifier.score("say ", closed, pooling_params=RAW, use_tqdm=False)
     expected = scorer.score(["say "] * 3, texts)
@@ -120,7 +120,7 @@ def test_a_vocabulary_head_is_an_ordinary_causal_model(root):
         str(root / "farma"), dtype="float32", enforce_eager=True, logprobs_mode="raw_logits",
         distributed_executor_backend="uni", max_logprobs=-1,
     )
-    requests, scorer = make_requests(6), Scorer.load(root / "farma")
+    requests, scorer = make_requests(6), load_scorer(root / "farma")
     outputs = llm.generate(
         [{"prompt_token_ids": request.prompt_ids} for request in requests],
         vllm.SamplingParams(max_tokens=1, temperature=0, logprobs=-1, detokenize=False),

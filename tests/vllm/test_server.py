@@ -18,7 +18,7 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
 from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
+from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
 from tests.models.test_shared_backbone import keep_adapter  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
@@ -198,12 +198,12 @@ def test_bad_values_are_the_clients_fault(guided, extra, part):
 def test_scoring_endpoints_give_the_rewards(servers, root):
     texts = [request.prompt for request in make_requests(8)]
     rows = [character_tokenizer().encode(text) for text in texts]
-    right = list(Scorer.load(root / "args").score_ids([[]] * len(rows), rows))
+    right = list(load_scorer(root / "args").score_ids([[]] * len(rows), rows))
     answer = servers[1].post("/classify", input=texts, use_activation=False)
     assert [one["probs"][0] for one in answer["data"]] == pytest.approx(right, abs=1e-4)
     answer = servers[1].post("/pooling", input=texts, task="classify", use_activation=False)
     assert [one["data"][0] for one in answer["data"]] == pytest.approx(right, abs=1e-4)
     closed = [text + character_tokenizer().eos_token for text in texts]
     answer = servers[1].post("/score", queries="say ", documents=closed, use_activation=False)
-    right = list(Scorer.load(root / "args").score(["say "] * len(texts), texts))
+    right = list(load_scorer(root / "args").score(["say "] * len(texts), texts))
     assert [one["score"] for one in answer["data"]] == pytest.approx(right, abs=1e-4)

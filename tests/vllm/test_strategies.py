@@ -15,7 +15,7 @@ from rewardsteer.decoding.generate import answer, build_method, generate  # noqa
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.decoding.prompts import Prepared  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
-from rewardsteer.models.scorer import Scorer  # noqa: E402
+from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
 from tests.vllm.models import LENGTH, make_requests, save_models  # noqa: E402
 
@@ -42,7 +42,7 @@ def llm(root):
 
 
 def method_of(root, config):
-    scorer = Scorer.load(root / "args")
+    scorer = load_scorer(root / "args")
     width = scorer.hidden_size
     vectors = torch.randn(1, width, generator=torch.Generator().manual_seed(1))
     goal = GoalState("good", vectors, Provenance(

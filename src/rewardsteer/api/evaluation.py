@@ -15,6 +15,7 @@ from rewardsteer.data.store import MANIFEST
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.records import Comparison
 from rewardsteer.reports.tables import preference_groups
 
@@ -170,7 +171,7 @@ def compare(
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(
             entries, steerer.policy, steerer.tokenizer, as_requests(as_prompts(prompts)),
-            Judge(as_reward_model(judge).scorer, {}), Path(place), template=steerer.template,
-            budget=limits,
+            Judge(require_tokens(as_reward_model(judge).scorer, "judging"), {}), Path(place),
+            template=steerer.template, budget=limits,
         )
     return Table("decoding methods", figures)

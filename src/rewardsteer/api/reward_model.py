@@ -12,7 +12,9 @@ from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.checkpoint import read_card
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import TextScorer, require_tokens
 
 if TYPE_CHECKING:
     from rewardsteer.api.inspecting import Inspected
@@ -62,10 +64,12 @@ class RewardModel:
         scorer: the loaded model.
     """
 
-    def __init__(self, scorer: Scorer) -> None:
+    def __init__(self, scorer: TextScorer) -> None:
         self.scorer = scorer
 
     def __repr__(self) -> str:
+        if not isinstance(self.scorer, Scorer):
+            return f"RewardModel({self.scorer.name!r}, kind={self.scorer.kind!r})"
         trained = self.scorer.objective or "unknown training"
         return (
             f"RewardModel({self.scorer.name!r}, head={self.scorer.head_kind!r}, {trained}, "
@@ -75,27 +79,31 @@ class RewardModel:
     @classmethod
     def from_pretrained(
         cls, name_or_path: str | Path, *, device: str = AUTO, dtype: Any = "auto",
-        template: Template | None = None, revision: str | None = None, **load_options: Any,
+        template: Template | None = None, revision: str | None = None, kind: str | None = None,
+        trust_remote_code: bool = False, **options: Any,
     ) -> "RewardModel":
         """Load a reward model.
 
         Args:
-            name_or_path: a folder, or a name on the Hugging Face hub.
+            name_or_path: a folder, or a name on the Hugging Face hub, or what else the kind takes.
             device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
             dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
                 ``torch.dtype``. Rewards are computed in float32.
             template: how prompts and responses are written; None: as the checkpoint says, else the
                 tokenizer's chat template.
             revision: branch, tag or commit on the hub.
-            load_options: passed on to ``from_pretrained`` of transformers.
+            kind: see docs/reward_models.md; None: recognised by config.json and the names of the
+                weights.
+            trust_remote_code: let Python code from the folder run.
+            options: of the kind; others go to ``from_pretrained`` of transformers.
 
         Raises:
             CheckpointError: there is no such model, or it is no reward model.
             ConfigError: there is no such device or dtype.
         """
-        return cls(Scorer.load(
-            name_or_path, device=device, dtype=parse_dtype(dtype), template=template,
-            revision=revision, **load_options,
+        return cls(load_scorer(
+            name_or_path, kind=kind, device=device, dtype=parse_dtype(dtype), template=template,
+            revision=revision, trust_remote_code=trust_remote_code, **options,
         ))
 
     def score(
@@ -152,11 +160,12 @@ class RewardModel:
         from rewardsteer.goals.files import check_goal
 
         texts = as_texts(prompt, completion)
+        scorer = require_tokens(self.scorer, "rewards per token")
         if goal is not None:
-            check_goal(goal, self.scorer)
-        prompt_ids, response_ids = self.scorer.encode(texts.prompts[:1], texts.completions[:1])
-        found = self.scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
-        tokens = [self.scorer.tokenizer.decode([token]) for token in response_ids[0]]
+            check_goal(goal, scorer)
+        prompt_ids, response_ids = scorer.encode(texts.prompts[:1], texts.completions[:1])
+        found = scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
+        tokens = [scorer.tokenizer.decode([token]) for token in response_ids[0]]
         return TokenScores(tokens, found.rewards, found.similarities)
 
     def inspect(
@@ -214,7 +223,7 @@ class RewardModel:
         )
 
     def _padding(self) -> int:
-        tokenizer = self.scorer.tokenizer
+        tokenizer = require_tokens(self.scorer, "a logits processor").tokenizer
         # Saved reward models may have a padding token of their own, which no policy uses.
         pad = tokenizer.eos_token_id
         if pad is None or pad == tokenizer.bos_token_id:
@@ -228,7 +237,7 @@ class RewardModel:
         """Name of the decoding method that the model was trained for."""
         from rewardsteer.decoding.fitting import method_of
 
-        return method_of(self.scorer)
+        return method_of(require_tokens(self.scorer, "guidance per token"))
 
     def guide(self, method: str | None = None, **settings: Any) -> Any:
         """A decoding method on this model, as `Steerer` builds it."""
@@ -252,13 +261,14 @@ class RewardModel:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``."""
-        source = Path(self.scorer.name)
+        scorer = require_tokens(self.scorer, "saving its weights")
+        source = Path(scorer.name)
         if not source.is_dir():
             raise CheckpointError(
                 f"The card of {self.scorer.name!r} is not at hand; load the model from a folder."
             )
         place = Path(folder)
-        self.scorer.reward_model.save_pretrained(place, self.scorer.tokenizer, read_card(source))
+        scorer.reward_model.save_pretrained(place, scorer.tokenizer, read_card(source))
         return place
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:

@@ -9,6 +9,7 @@ from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_benchmark import benchmark_command
 from rewardsteer.cli.evaluate_generation import generation_command
 from rewardsteer.cli.group import Command, Group
+from rewardsteer.cli.kind import KindOption, check_kind
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
@@ -38,6 +39,7 @@ def preference_command(
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
+    kind: KindOption = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.data.sources import SOURCES, held_out_pairs
@@ -45,20 +47,21 @@ def preference_command(
 
     SOURCES.get(source)
     _check_pairs(data, input_)
+    check_kind(kind)
     check_reward_model(reward_model)
     check_folder(out, overwrite=overwrite)
     check_writable(out)
     loading(reward_model)
 
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
     from rewardsteer.reports.correctness_plots import reliability_plot
     from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
 
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
-    scorer = Scorer.load(reward_model, device=device, template=written)
+    scorer = load_scorer(reward_model, device=device, template=written, kind=kind)
     show_template(scorer.template, str(reward_model))
     with progress_bar("scoring pairs", "pairs") as announce:
         if data is not None:

@@ -156,9 +156,13 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
 
 def _scorers(folders: list[str], device: str) -> dict[str, Any]:
     """Reward models by folder, each loaded once."""
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
 
-    return {folder: Scorer.load(folder, device=device) for folder in dict.fromkeys(folders)}
+    return {
+        folder: require_tokens(load_scorer(folder, device=device), "this comparison")
+        for folder in dict.fromkeys(folders)
+    }
 
 
 def _entries(

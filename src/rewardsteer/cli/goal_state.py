@@ -59,7 +59,8 @@ def goal_state_command(
     loading(reward_model)
 
     from rewardsteer.goals.files import load_goals, save_goals, write_npy
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
 
     known = load_goals(folder) if (folder / GOAL_STATES).exists() else {}
     taken = sorted(_names(config, data) & known.keys())
@@ -68,7 +69,9 @@ def goal_state_command(
             f"{folder} holds goals named {', '.join(map(repr, taken))} already; choose another "
             "with name=…, or pass --overwrite."
         )
-    scorer = Scorer.load(reward_model, device=device, template=written)
+    scorer = require_tokens(
+        load_scorer(reward_model, device=device, template=written), "goal states"
+    )
     show_template(scorer.template, str(reward_model))
     work = folder / ".goal-state"
     if overwrite and not resume:

@@ -100,11 +100,14 @@ def inspect_command(
     loading(reward_model, model)
     METHODS.get(method)
 
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
 
     rule = _rule(filter_, threshold, start)
     place: dict[str, Any] = {"device": device, "dtype": parse_dtype(dtype)}
-    scorer = Scorer.load(reward_model, template=read_template(template), **place)
+    scorer = require_tokens(
+        load_scorer(reward_model, template=read_template(template), **place), "the inspector"
+    )
     show_template(scorer.template, str(reward_model))
     state = find_goal(scorer, reward_model, goal, goal_name)
     described = {

@@ -55,7 +55,8 @@ def load_reward_models(
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.decoding.methods import is_guide
     from rewardsteer.devices import parse_dtype
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
 
     if not folders:
         build_method(config, None, goal)
@@ -79,6 +80,8 @@ def load_reward_models(
     # An engine that plans its device's memory comes first; the reward model follows it.
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
-        Scorer.load(folder, device=place, dtype=parse_dtype(dtype), template=template)
+        require_tokens(load_scorer(
+            folder, device=place, dtype=parse_dtype(dtype), template=template
+        ), f"the method {config.method}")
         for folder in folders
     ], weights)

@@ -7,6 +7,7 @@ import typer
 
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
+from rewardsteer.cli.kind import KindOption, check_kind
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.streams import readable, writable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -79,7 +80,7 @@ def score_command(
     ] = "transformers",
     vllm_option: VllmOptions = None,
     ray_address: RayAddress = None, ray_actors: RayActors = None,
-    template: TemplateOption = None,
+    template: TemplateOption = None, kind: KindOption = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
@@ -89,6 +90,7 @@ def score_command(
             tokens=tokens, batch_tokens=batch_tokens, shard_rows=shard_rows, device=device,
             dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
             ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
+            kind=kind,
         )
 
 
@@ -97,12 +99,14 @@ def _score_all(
     vllm: dict[str, Any] | None, *, goal: str | None, goal_name: str | None, tokens: bool | None,
     batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None, resume: bool,
     overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
-    written: "Template | None",
+    written: "Template | None", kind: str | None,
 ) -> None:
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
     from rewardsteer.evaluation.shards import check_output
     from rewardsteer.outputs import check_folder, claim_folder
 
+    check_kind(kind)
+    _check_engine(engine, kind)
     check_reward_model(reward_model)
     rows = plain_rows(input_, shard_rows)
     _check_ending(output, single=rows is not None)
@@ -113,14 +117,17 @@ def _score_all(
     per_token = rows is None if tokens is None else tokens
     loading(reward_model)
 
-    from rewardsteer.evaluation.scoring import Described, Settings
+    from rewardsteer.evaluation.scoring import Settings
     from rewardsteer.evaluation.vllm_scorer import VllmScorer
+    from rewardsteer.models.text_scorer import require_tokens
 
-    scorer: Described
+    scorer: Any
     if vllm is not None:
         scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
     else:
-        scorer = _scorer(engine, reward_model, device, dtype, written)
+        scorer = _scorer(engine, reward_model, device, dtype, written, kind)
+        if per_token and engine == "transformers":
+            require_tokens(scorer, "values per token (--tokens)")
     show_template(scorer.template, str(reward_model))
     settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
     if not one_file:
@@ -179,19 +186,31 @@ def _score(
 
 
 def _scorer(
-    engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None"
+    engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None",
+    kind: str | None,
 ) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
     from rewardsteer.devices import parse_dtype
 
-    kind = parse_dtype(dtype)
     if engine == "ray":
         from rewardsteer.evaluation.ray_scoring import describe_folder
 
         return describe_folder(folder, template)
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
 
-    return Scorer.load(folder, device=device, dtype=kind, template=template)
+    return load_scorer(
+        folder, kind=kind, device=device, dtype=parse_dtype(dtype), template=template
+    )
+
+
+def _check_engine(engine: str, kind: str | None) -> None:
+    from rewardsteer.errors import ConfigError
+
+    if kind is not None and engine != "transformers":
+        raise ConfigError(
+            f"The engine {engine} loads folders of rewardsteer and one-label classifiers alone; "
+            "leave out --kind, or take --engine transformers."
+        )
 
 
 def check_goal_options(goal: str | None, name: str | None) -> None:

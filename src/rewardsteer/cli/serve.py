@@ -173,7 +173,8 @@ def _load(
     from rewardsteer.decoding.fitting import default_method
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-    from rewardsteer.models.scorer import Scorer
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
     from rewardsteer.serving.models import ServedModels, goals_of
 
     if method is None:
@@ -183,9 +184,9 @@ def _load(
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = engine = tokenizer = None
     if reward_model is not None:
-        scorer = Scorer.load(
+        scorer = require_tokens(load_scorer(
             reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template
-        )
+        ), "the server")
         goals = goals_of(reward_model, scorer)
     if choice.source is not None:
         tokenizer = load_tokenizer(choice.source)

@@ -50,14 +50,16 @@ def read_template(value: str | None) -> "Template | None":
     return load_config(Template, Path(value))
 
 
-def show_template(template: "Template", carrier: str) -> None:
+def show_template(template: "Template | None", carrier: str) -> None:
     """Print once how prompts and responses are written, on the error stream.
 
     Args:
-        template: with its kind resolved.
+        template: with its kind resolved; None where the kind of reward model writes texts itself.
         carrier: the model or tokenizer whose chat template writes them.
     """
-    if template.kind == "chat":
+    if template is None:
+        typer.echo(f"template: that of {carrier}'s kind", err=True)
+    elif template.kind == "chat":
         typer.echo(f"template: chat (the chat template of {carrier})", err=True)
     else:
         typer.echo(

@@ -12,8 +12,10 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import TEMPLATE, optimiser
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.shared_config import LogConfig
@@ -102,4 +104,4 @@ def train_reward_model(
         base_model="policy", seed=config.seed,
     )
     model.save_pretrained(out / "model", tokenizer, card)
-    return Scorer.load(out / "model")
+    return require_tokens(load_scorer(out / "model"), "the demo")

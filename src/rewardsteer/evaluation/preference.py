@@ -14,6 +14,7 @@ from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.statistics import preference_accuracy, proportion
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import TextScorer, require_tokens
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]
@@ -22,7 +23,7 @@ _TOGETHER = 8
 
 
 def evaluate_preference(
-    scorer: Scorer, data: Path, *, split: str = "test", batch_size: int = 16,
+    scorer: TextScorer, data: Path, *, split: str = "test", batch_size: int = 16,
     announce: Announce = lambda done, total: None,
 ) -> dict[str, Any]:
     """Figures of a prepared folder's comparisons.
@@ -41,7 +42,7 @@ def evaluate_preference(
         MismatchError: the data was written with another template than the model's training data.
         DataError: there is no comparison that the model can read.
     """
-    manifest = load_manifest(data)
+    manifest, scorer = load_manifest(data), require_tokens(scorer, "prepared data")
     check_template(manifest, scorer.template, data, scorer.name, scorer.tokenizer)
     rows = load_set(data, split, "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
@@ -51,7 +52,7 @@ def evaluate_preference(
 
 
 def evaluate_comparisons(
-    scorer: Scorer, comparisons: Sequence[Comparison], *, batch_size: int = 16,
+    scorer: TextScorer, comparisons: Sequence[Comparison], *, batch_size: int = 16,
     announce: Announce = lambda done, total: None,
 ) -> dict[str, Any]:
     """Figures of comparisons, written with the reward model's own template.
@@ -67,13 +68,17 @@ def evaluate_comparisons(
         "length_bias": figures, …}``. Accuracies have 95 % Wilson intervals, a tie counts one half.
         ``too_long`` pairs exceed the model's maximum length; they are in no figure. ``calibration``
         compares sigmoid(reward difference) with how often the chosen response is preferred.
-        ``length_bias`` groups pairs by which response has more tokens. A figure that is not defined
+        ``length_bias`` groups pairs by which response has more tokens, or more characters where the
+        reward model scores texts alone. A figure that is not defined
         is left out. ``histogram`` and ``reward_by_length`` show the rewards themselves, see
         `rewardsteer.evaluation.distributions`.
 
     Raises:
         DataError: there is no comparison that the model can read.
     """
+    if not scorer.reads_tokens:
+        return _evaluate_texts(scorer, comparisons, batch_size, announce)
+    scorer = require_tokens(scorer, "comparisons as token ids")
     prompts = [pair.prompt for pair in comparisons]
     prompt_ids, chosen_ids = scorer.encode(prompts, [pair.chosen for pair in comparisons])
     _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons])
@@ -81,6 +86,27 @@ def evaluate_comparisons(
     return _evaluate(
         scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce
     )
+
+
+def _evaluate_texts(
+    scorer: TextScorer, comparisons: Sequence[Comparison], batch_size: int, announce: Announce
+) -> dict[str, Any]:
+    if not comparisons:
+        raise DataError("Expected comparisons to evaluate, got none.")
+    rewards = np.empty((len(comparisons), 2))
+    for start in range(0, len(comparisons), _TOGETHER * batch_size):
+        announce(start, len(comparisons))
+        part = comparisons[start : start + _TOGETHER * batch_size]
+        prompts = [pair.prompt for pair in part]
+        for column, texts in enumerate((
+            [pair.chosen for pair in part], [pair.rejected for pair in part]
+        )):
+            rewards[start : start + len(part), column] = scorer.score(
+                prompts, texts, batch_size=batch_size
+            )
+    announce(len(comparisons), len(comparisons))
+    lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])
+    return _summary(_Pairs(rewards, lengths, [one.subset for one in comparisons]), too_long=0)
 
 
 def _evaluate(
@@ -111,7 +137,7 @@ class _Pairs(NamedTuple):
 
     Attributes:
         rewards: ``[N, 2]``.
-        lengths: ``[N, 2]``, of the responses in tokens.
+        lengths: ``[N, 2]``, of the responses in tokens (characters where there are none).
         subsets: their names.
     """
 

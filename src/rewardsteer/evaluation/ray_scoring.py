@@ -19,7 +19,8 @@ from rewardsteer.devices import AUTO
 from rewardsteer.evaluation.scoring import Engine, Settings, score_shard
 from rewardsteer.evaluation.shards import Shards
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.text_scorer import require_tokens
 
 # Blocks of numbers that Ray keeps track of, at most.
 _BLOCKS = 10_000
@@ -147,7 +148,9 @@ class _Actor:
 
         kind = None if dtype is None else getattr(torch, dtype)
         self._rows, self._shards, self._settings = rows, shards, settings
-        self._scorer = Scorer.load(folder, device=device, dtype=kind, template=template)
+        self._scorer = require_tokens(
+            load_scorer(folder, device=device, dtype=kind, template=template), "scoring with Ray"
+        )
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
         [shard] = batch["shard"].tolist()

@@ -6,9 +6,11 @@ from typing import Any, NamedTuple, Protocol
 
 from rewardsteer.data.rows import SHARD_ROWS, ListedRows, Rows, arrow_schema
 from rewardsteer.data.template import Template
+from rewardsteer.errors import DataError
 from rewardsteer.evaluation.shards import Row, Shards
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.scorer import Goal, Scorer, TokenScores
+from rewardsteer.models.text_scorer import TextScorer, require_tokens
 from rewardsteer.records import Message
 
 _DIGITS = 6  # of token values in files
@@ -40,8 +42,11 @@ class Described(Protocol):
     """Which reward model gives the values."""
 
     fingerprint: str
-    template: Template
     name: str
+
+    @property
+    def template(self) -> Template | None:
+        """How texts are written; None where the kind of reward model does that itself."""
 
 
 # Makes shards and yields the number of each that is done.
@@ -59,7 +64,7 @@ def score_rows(
     ``skipped``.
 
     Args:
-        scorer: the reward model, a `Scorer` where no engine is given.
+        scorer: the reward model, a `TextScorer` where no engine is given.
         rows: JSON-ready, in order.
         output: JSONL or Parquet file.
         settings: see `Settings`.
@@ -85,7 +90,7 @@ def score_rows(
     done = rows.count - sum(shards.rows_in(shard) for shard in missing)
     announce(done, rows.count)
     if engine is None:
-        assert isinstance(scorer, Scorer), "without an engine the model is here"
+        assert isinstance(scorer, TextScorer), "without an engine the model is here"
         engine = here(scorer, rows, settings)
     for shard in engine(shards, missing):
         done += shards.rows_in(shard)
@@ -93,7 +98,7 @@ def score_rows(
     return Report(rows.count, sum("skipped" in row for row in shards.finish(schema)))
 
 
-def here(scorer: Scorer, rows: Rows, settings: Settings) -> Engine:
+def here(scorer: TextScorer, rows: Rows, settings: Settings) -> Engine:
     """Scores in this process."""
     def run(shards: Shards, missing: Sequence[int]) -> Iterator[int]:
         for shard in missing:
@@ -105,7 +110,7 @@ def here(scorer: Scorer, rows: Rows, settings: Settings) -> Engine:
 
 
 def score_shard(
-    scorer: Scorer, rows: Sequence[Row], settings: Settings, first_row: int = 0
+    scorer: TextScorer, rows: Sequence[Row], settings: Settings, first_row: int = 0
 ) -> Iterator[Row]:
     """The rows with their values, one after the other: a list of per-token numbers is far larger in
     Python than what it is made from.
@@ -116,6 +121,11 @@ def score_shard(
         settings: see `Settings`.
         first_row: how many rows came before these, for messages.
     """
+    if settings.tokens or settings.goal is not None:
+        scorer = require_tokens(scorer, "values per token and similarities")
+    if not isinstance(scorer, Scorer):
+        yield from _of_texts(scorer, rows)
+        return
     prompts, responses = scorer.encode(
         [_prompt(row["prompt"]) for row in rows], [row["completion"] for row in rows]
     )
@@ -129,8 +139,30 @@ def score_shard(
         settings, [first_row + index + 1 for index in readable],
     )
     for row, reason in zip(rows, reasons, strict=True):
-        kept = {name: value for name, value in row.items() if name not in ADDED}
-        yield kept | (next(values) if not reason else {"reward": None, "skipped": reason})
+        yield _given(row) | (next(values) if not reason else {"reward": None, "skipped": reason})
+
+
+def _given(row: Row) -> Row:
+    return {name: value for name, value in row.items() if name not in ADDED}
+
+
+def _of_texts(scorer: TextScorer, rows: Sequence[Row]) -> Iterator[Row]:
+    """The rows with rewards of a model that scores texts alone."""
+    prompts, completions = [_prompt(row["prompt"]) for row in rows], [r["completion"] for r in rows]
+    try:
+        values = [{"reward": float(one)} for one in scorer.score(prompts, completions)]
+    except DataError:
+        # One row is refused; the others are scored.
+        values = [_of_text(scorer, *one) for one in zip(prompts, completions, strict=True)]
+    for row, value in zip(rows, values, strict=True):
+        yield _given(row) | value
+
+
+def _of_text(scorer: TextScorer, prompt: Any, completion: str) -> Row:
+    try:
+        return {"reward": float(scorer.score([prompt], [completion])[0])}
+    except DataError as error:
+        return {"reward": None, "skipped": str(error)}
 
 
 def _values(
@@ -180,10 +212,14 @@ def _task(scorer: Described, rows: Rows, settings: Settings) -> dict[str, Any]:
 
 def describe(scorer: Described, settings: Settings) -> dict[str, Any]:
     """Which model, template and goal give the values."""
-    goal = settings.goal
-    return {
+    goal, template = settings.goal, scorer.template
+    # Where token ids are scored, weights and template alone decide the rewards.
+    found: dict[str, Any] = {}
+    if isinstance(scorer, TextScorer) and not isinstance(scorer, Scorer):
+        found["provenance"] = scorer.provenance()
+    return found | {
         "fingerprint": scorer.fingerprint,
-        "template": scorer.template.model_dump(mode="json"),
+        "template": None if template is None else template.model_dump(mode="json"),
         "goal": goal.describe() if isinstance(goal, GoalState) else None,
         "tokens": settings.tokens,
     }

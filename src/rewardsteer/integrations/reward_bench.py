@@ -21,7 +21,9 @@ from torch import Tensor
 
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.checkpoint import load_tokenizer, read_card
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.records import Message
 
 # What the runners call as their chat template: the conversation, losslessly.
@@ -69,9 +71,8 @@ def entry(folder: str | Path) -> dict[str, Any]:
         _: str, *, device_map: Any = None, torch_dtype: torch.dtype | None = None, **options: Any
     ) -> Any:
         options = {key: options[key] for key in ("attn_implementation",) if key in options}
-        loaded.append(
-            Scorer.load(folder, device=_device(device_map), dtype=torch_dtype, **options)
-        )
+        scorer = load_scorer(folder, device=_device(device_map), dtype=torch_dtype, **options)
+        loaded.append(require_tokens(scorer, "reward-bench's own runner"))
         return loaded[-1].reward_model
 
     def build_pipeline(_: str, *, model: Any, tokenizer: Any) -> RewardBenchPipeline:

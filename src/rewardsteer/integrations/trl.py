@@ -11,7 +11,9 @@ from typing import Any
 
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import DataError
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Message, Prompt
 
 TrlMessages = Sequence[Mapping[str, Any]]
@@ -26,13 +28,15 @@ class RewardFunction:
 
     Args:
         scorer: the reward model.
-        batch_size: completions read together; None: as many as ``batch_tokens`` allows.
-        batch_tokens: tokens read together, padding included; None: no limit.
+        batch_size: completions read together; None: as many as ``batch_tokens`` allows, or 64
+            where the reward model scores texts alone.
+        batch_tokens: tokens read together, padding included; None: no limit. It has no effect on a
+            reward model that scores texts alone.
         name: under which TRL logs the rewards.
     """
 
     def __init__(
-        self, scorer: Scorer, *, batch_size: int | None = 64, batch_tokens: int | None = None,
+        self, scorer: TextScorer, *, batch_size: int | None = 64, batch_tokens: int | None = None,
         name: str = "rewardsteer",
     ) -> None:
         self.scorer = scorer
@@ -47,7 +51,7 @@ class RewardFunction:
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
         """
-        return cls(Scorer.load(folder, device=device), **options)
+        return cls(load_scorer(folder, device=device), **options)
 
     def __call__(
         self, prompts: Sequence[str | TrlMessages], completions: Sequence[str | TrlMessages],
@@ -64,13 +68,15 @@ class RewardFunction:
             DataError: a completion of several messages (tool calls), or content that is no text.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
-        prompt_ids, response_ids = self.scorer.encode(
-            [_prompt(prompt) for prompt in prompts],
-            [_completion(completion) for completion in completions],
-        )
-        rewards = self.scorer.score_ids(
-            prompt_ids, response_ids, batch_size=self.batch_size, batch_tokens=self.batch_tokens
-        )
+        asked = [_prompt(prompt) for prompt in prompts]
+        answers = [_completion(completion) for completion in completions]
+        if isinstance(self.scorer, Scorer):
+            rewards = self.scorer.score_ids(
+                *self.scorer.encode(asked, answers), batch_size=self.batch_size,
+                batch_tokens=self.batch_tokens,
+            )
+        else:
+            rewards = self.scorer.score(asked, answers, batch_size=self.batch_size or 64)
         return [float(reward) for reward in rewards]
 
 

@@ -39,12 +39,12 @@ def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> 
     )
 
 
-def refuse_pickles(folder: Path, head: HeadConfig) -> None:
-    """Raise `CheckpointError` where the only weights are of a kind that runs code when read."""
+def refuse_pickles(folder: Path, kind: str = "AutoModelForSequenceClassification") -> None:
+    """Raise `CheckpointError` where the only weights are of a kind that runs code when read;
+    ``kind`` is transformers' class that reads them."""
     pickles = [*folder.glob("*.bin"), *folder.glob("*.pt"), *folder.glob("*.pth")]
     if not pickles or any(folder.glob("*.safetensors")):
         return
-    kind = head.head_class.auto_class
     raise CheckpointError(
         f"The weights in {folder} are a pickle ({min(pickles).name}), which can run code when it "
         "is read, so only safetensors are read. If you trust where it is from, convert it once: "

@@ -241,7 +241,7 @@ class RewardModel(nn.Module):
         device, load_options = placed(folder, device, load_options)
         card = read_card(folder)
         head = card.head
-        refuse_pickles(folder, head)
+        refuse_pickles(folder, head.head_class.auto_class)
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )

@@ -9,26 +9,24 @@ import functools
 import logging
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from rewardsteer.data.template import Template, resolve, stored_template
+from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.tokenize import close_response, encode_rows, paired
-from rewardsteer.devices import AUTO
-from rewardsteer.errors import CheckpointError, DataError
+from rewardsteer.errors import DataError
 from rewardsteer.models import checkpoint
-from rewardsteer.models.checkpoint import CARD, fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.known_ids import KnownIds
-from rewardsteer.models.limits import padding_id, position_limit
-from rewardsteer.models.places import locate
+from rewardsteer.models.limits import position_limit
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reading import HiddenBatch, iter_hidden_states
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.steps import encode_steps
+from rewardsteer.models.text_scorer import TextScorer, require_steps
 from rewardsteer.records import Prompt
 
 logger = logging.getLogger(__name__)
@@ -57,7 +55,7 @@ class TokenScores:
     prompt_tokens: int
 
 
-class Scorer:
+class Scorer(TextScorer):
     """A reward model with its tokenizer and template.
 
     Args:
@@ -73,6 +71,9 @@ class Scorer:
             token has another meaning too, as end-of-text has for many models.
     """
 
+    reads_tokens = True
+    template: Template
+
     def __init__(
         self, reward_model: RewardModel, tokenizer: Any, template: Template, *,
         objective: str = "", fingerprint: str = "", name: str = "", share_prompts: bool = True,
@@ -87,43 +88,6 @@ class Scorer:
         self.name = name
         self.share_prompts = share_prompts
         self.unread_id = unread_id
-
-    @classmethod
-    def load(
-        cls, folder: str | Path, *, device: str | torch.device = AUTO,
-        dtype: torch.dtype | None = None, template: Template | None = None,
-        revision: str | None = None, **load_options: Any,
-    ) -> "Scorer":
-        """Load a checkpoint folder.
-
-        Args:
-            folder: the checkpoint, or its name on the hub.
-            device: ``auto`` (CUDA, else MPS, else CPU) or torch's name; not with a ``device_map``.
-            dtype: of the weights; None: as saved.
-            template: how prompts and responses are written; None: as the folder's card says, and
-                without a card by the tokenizer's chat template where it has one.
-            revision: branch, tag or commit on the hub.
-            load_options: passed on to ``from_pretrained`` (``device_map``, …).
-
-        Raises:
-            CheckpointError: missing or damaged folder, or not a reward model.
-            ConfigError: there is no such device.
-        """
-        folder = locate(folder, revision)
-        card = read_card(folder)
-        try:
-            template = template or stored_template(card.template)
-        except ValueError as error:
-            raise CheckpointError(f"The template in {folder} is damaged: {error}") from error
-        # An adapter of ours, whose configuration is its base's, is read by nothing else.
-        whole = (folder / "config.json").exists() or not (folder / CARD).exists()
-        model = RewardModel.from_pretrained(folder, dtype=dtype, device=device, **load_options)
-        plain = whole and not model.head.gives_next_token
-        return cls(
-            model, load_tokenizer(folder), template, objective=card.objective, reading=card.reading,
-            fingerprint=fingerprint(folder), name=str(folder),
-            unread_id=padding_id(model.config) if plain else None,
-        )
 
     @property
     def head_kind(self) -> str:
@@ -164,16 +128,42 @@ class Scorer:
         return int(self.reward_model.carrier.get_input_embeddings().weight.shape[1])
 
     def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
     ) -> np.ndarray:
-        """Rewards ``[N]`` (float64) of whole completions, in the order given.
-
-        Raises:
-            DataError: different numbers of prompts and completions, or a row too long to read.
-            NonFiniteError: a reward is NaN or infinite; names the row.
-        """
-        prompt_ids, response_ids = self.encode(prompts, completions)
+        """See `TextScorer.score`."""
+        prompt_ids, response_ids = self.encode(prompts, completions, closed=closed)
         return self.score_ids(prompt_ids, response_ids, batch_size=batch_size)
+
+    @torch.no_grad()
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, batch_size: int = 16
+    ) -> list[np.ndarray]:
+        """Rewards (float64) of the prefixes that end at each step, all in one pass.
+
+        The tokens are those of the closed response, its steps joined by a blank line. A step is
+        scored at the first token with which the whole step has been read; where the tokenizer
+        merges a step's end with the blank line, this token contains part of the line. The last step
+        is scored where the response is.
+        """
+        require_steps(prompts, steps)
+        found = [np.empty(0)] * len(steps)
+        rows = [row for row, one in enumerate(steps) if len(one)]
+        encoded = encode_steps(self, [prompts[row] for row in rows], [steps[row] for row in rows])
+        for read in self.read(encoded.prompt_ids, encoded.response_ids, batch_size=batch_size):
+            rewards = self._token_rewards(read).cpu().double().numpy()
+            for index, row in enumerate(read.rows):
+                # Where the prompt is shared, the first columns are not here.
+                first = int(read.begins[index]) - len(encoded.prompt_ids[row])
+                found[rows[row]] = rewards[index, [first + at for at in encoded.ends[row]]]
+        for row, values in enumerate(found):
+            require_finite(values, tokens_of=row + 1)
+        return found
+
+    def provenance(self) -> dict[str, Any]:
+        """See `TextScorer.provenance`; rewards are raw, without an activation."""
+        dtype = str(self.reward_model.backbone.dtype).removeprefix("torch.")
+        return super().provenance() | {"head": self.head_kind, "dtype": dtype, "activation": "none"}
 
     @torch.no_grad()
     def score_ids(

@@ -179,10 +179,12 @@ class Head:
         return torch.nn.functional.pad(rewards, (self.offset, 0))
 
     def sequence_rewards(self, hidden: Tensor, input_ids: Tensor, last: Tensor) -> Tensor:
-        """Rewards ``[R]`` of whole rows; last ``[R]`` is each row's last real column."""
+        """Rewards ``[R]`` of whole rows; last ``[R]`` is each row's last real column. A row of
+        `offset` tokens or fewer gets reward 0."""
         rows = torch.arange(len(last), device=hidden.device)
         source = (last - self.offset).clamp(min=0)
-        return self.rewards_of(hidden[rows, source], input_ids[rows, last])
+        rewards = self.rewards_of(hidden[rows, source], input_ids[rows, last])
+        return rewards.where(last >= self.offset, 0.0) if self.offset else rewards
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""

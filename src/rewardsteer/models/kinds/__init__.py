@@ -1,0 +1,61 @@
+"""Kinds of reward models by name, and `load_scorer`, which loads any of them.
+
+A kind from elsewhere is named ``package.module:Class``; it is taken where it is asked for, and not
+recognised by itself.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rewardsteer.devices import AUTO
+from rewardsteer.registry import Registry
+
+if TYPE_CHECKING:
+    import torch
+
+    from rewardsteer.data.template import Template
+    from rewardsteer.models.text_scorer import TextScorer
+
+KINDS = Registry(
+    "kind of reward model",
+    {
+        "adapter": "rewardsteer.models.kinds.adapter:AdapterKind",
+        "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",
+        "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
+    },
+)
+
+
+def load_scorer(
+    name_or_path: str | Path, *, kind: str | None = None, device: "str | torch.device" = AUTO,
+    dtype: "torch.dtype | None" = None, template: "Template | None" = None,
+    revision: str | None = None, trust_remote_code: bool = False, **options: Any,
+) -> "TextScorer":
+    """Load a reward model of any kind.
+
+    Args:
+        name_or_path: a folder, a name on the Hugging Face hub, or what else a kind takes.
+        kind: a name in `KINDS` or ``package.module:Class``; None: recognised by config.json and the
+            names of the weights.
+        device: ``auto`` (CUDA, else MPS, else CPU) or torch's name; not with a ``device_map``.
+        dtype: of the weights; None: as saved.
+        template: how prompts and responses are written; None: as the folder says, else the
+            tokenizer's chat template where it has one.
+        revision: branch, tag or commit on the hub.
+        trust_remote_code: let Python code from the folder run.
+        options: of the kind (docs/reward_models.md), and of ``from_pretrained`` (``device_map``).
+
+    Raises:
+        CheckpointError: no such model, a damaged one, or one that no kind recognises.
+        ConfigError: there is no such kind or device, or an option has a wrong value.
+    """
+    from rewardsteer.models.kinds.recognition import find_kind
+
+    chosen, folder = find_kind(
+        name_or_path, kind=kind, revision=revision, trust_remote_code=trust_remote_code
+    )
+    scorer: TextScorer = KINDS.get(chosen).load(
+        folder, device=device, dtype=dtype, template=template, **options
+    )
+    scorer.kind = chosen
+    return scorer

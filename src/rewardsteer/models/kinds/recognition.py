@@ -1,0 +1,82 @@
+"""Which kind a reward model is of."""
+
+from pathlib import Path
+
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import CARD
+from rewardsteer.models.kinds import KINDS
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription, describe_folder
+from rewardsteer.models.loading import refuse_pickles
+from rewardsteer.models.places import check_place, locate
+
+
+def find_kind(
+    name_or_path: str | Path, *, kind: str | None = None, revision: str | None = None,
+    trust_remote_code: bool = False,
+) -> tuple[str, FolderDescription]:
+    """The name of a model's kind and what its folder holds; loads no weights.
+
+    Raises:
+        CheckpointError, ConfigError: see `rewardsteer.models.kinds.load_scorer`.
+    """
+    name = str(name_or_path)
+    if kind is None:
+        kind = next((one for one in KINDS.names() if KINDS.get(one).recognises_name(name)), None)
+    if kind is not None and not _kind(kind).in_folder:
+        return kind, FolderDescription(name, Path(name), trusted=trust_remote_code)
+    folder = describe_folder(name, locate(name_or_path, revision), trusted=trust_remote_code)
+    return kind or recognise(folder), folder
+
+
+def recognise(folder: FolderDescription) -> str:
+    """The name of the one kind that recognises a folder.
+
+    Raises:
+        CheckpointError: none does, or several do; says what was seen and what would work.
+    """
+    found = [name for name in KINDS.names() if KINDS.get(name).recognises(folder)]
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise CheckpointError(
+            f"The reward model {folder.name} could be of the kinds {' and '.join(found)}; say "
+            "which with kind= (--kind)."
+        )
+    raise CheckpointError(_unknown(folder))
+
+
+def _kind(name: str) -> type[Kind]:
+    found: type[Kind] = KINDS.get(name)
+    return found
+
+
+def _unknown(folder: FolderDescription) -> str:
+    if not folder.config:
+        check_place(folder.path)
+        return f"Expected a model folder at {folder.name}, it holds no config.json."
+    refuse_pickles(folder.path)
+    code = folder.config.get("auto_map")
+    if isinstance(code, dict) and code:
+        places = ", ".join(sorted({str(place) for place in code.values()}))
+        return (
+            f"The model {folder.name} is computed by Python code of its own ({places}), which is "
+            f"not run, and the head is none that can be rebuilt from its weights; choose another "
+            "reward model."
+        )
+    heads = sorted(
+        f"{name} {list(shape)}" for name, shape in folder.tensors.items() if _is_outside(name)
+    )
+    seen = f" ({', '.join(heads[:4])})" if heads else ""
+    return (
+        f"Expected a reward model at {folder.name}: a folder with {CARD}, a sequence classifier "
+        f"with one label, or another of the kinds {', '.join(KINDS.names())}; got "
+        f"{folder.architecture or 'no architecture'}{seen} without a card. Say which kind it is "
+        "with kind= (--kind), or train one with 'rewardsteer train'."
+    )
+
+
+def _is_outside(name: str) -> bool:
+    """Whether a weight belongs to a head and not to the layers of the backbone."""
+    backbone = ("model.", "transformer.", "gpt_neox.", "layers.", "embed_tokens.", "h.", "norm.")
+    return not name.startswith(backbone)

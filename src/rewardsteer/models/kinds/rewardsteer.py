@@ -1,0 +1,54 @@
+"""Folders that rewardsteer wrote: the card says which head they have and how texts are written."""
+
+from typing import Any
+
+import torch
+
+from rewardsteer.data.template import Template, stored_template
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.limits import padding_id
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+
+
+class RewardsteerKind(Kind):
+    """A folder with ``rewardsteer.json``, whole or an adapter."""
+
+    summary = "trained with rewardsteer"
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """Whether the card is there."""
+        return folder.has_card
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> Scorer:
+        """See `Kind.load`."""
+        return load_checkpoint(folder, device=device, dtype=dtype, template=template, **options)
+
+
+def load_checkpoint(
+    folder: FolderDescription, *, device: str | torch.device, dtype: torch.dtype | None,
+    template: Template | None, **options: Any,
+) -> Scorer:
+    """A folder of ours, or one that `read_card` reads without a card; arguments as `Kind.load`."""
+    card = read_card(folder.path)
+    try:
+        template = template or stored_template(card.template)
+    except ValueError as error:
+        raise CheckpointError(f"The template in {folder.path} is damaged: {error}") from error
+    # An adapter of ours, whose configuration is its base's, is read by nothing else.
+    whole = bool(folder.config) or not folder.has_card
+    model = RewardModel.from_pretrained(folder.path, dtype=dtype, device=device, **options)
+    plain = whole and not model.head.gives_next_token
+    return Scorer(
+        model, load_tokenizer(folder.path), template, objective=card.objective,
+        reading=card.reading, fingerprint=fingerprint(folder.path), name=str(folder.path),
+        unread_id=padding_id(model.config) if plain else None,
+    )
