@@ -105,8 +105,7 @@ def _score_all(
     from rewardsteer.evaluation.shards import check_output
     from rewardsteer.outputs import check_folder, claim_folder
 
-    check_kind(kind)
-    _check_engine(engine, kind)
+    _check_kind(kind, engine)
     check_reward_model(reward_model)
     rows = plain_rows(input_, shard_rows)
     _check_ending(output, single=rows is not None)
@@ -119,15 +118,12 @@ def _score_all(
 
     from rewardsteer.evaluation.scoring import Settings
     from rewardsteer.evaluation.vllm_scorer import VllmScorer
-    from rewardsteer.models.text_scorer import require_tokens
 
     scorer: Any
     if vllm is not None:
         scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
     else:
-        scorer = _scorer(engine, reward_model, device, dtype, written, kind)
-        if per_token and engine == "transformers":
-            require_tokens(scorer, "values per token (--tokens)")
+        scorer = _scorer(engine, reward_model, device, dtype, written, kind, tokens=per_token)
     show_template(scorer.template, str(reward_model))
     settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
     if not one_file:
@@ -187,7 +183,7 @@ def _score(
 
 def _scorer(
     engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None",
-    kind: str | None,
+    kind: str | None, *, tokens: bool,
 ) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
     from rewardsteer.devices import parse_dtype
@@ -197,15 +193,18 @@ def _scorer(
 
         return describe_folder(folder, template)
     from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.models.text_scorer import require_tokens
 
-    return load_scorer(
+    scorer = load_scorer(
         folder, kind=kind, device=device, dtype=parse_dtype(dtype), template=template
     )
+    return require_tokens(scorer, "values per token (--tokens)") if tokens else scorer
 
 
-def _check_engine(engine: str, kind: str | None) -> None:
+def _check_kind(kind: str | None, engine: str) -> None:
     from rewardsteer.errors import ConfigError
 
+    check_kind(kind)
     if kind is not None and engine != "transformers":
         raise ConfigError(
             f"The engine {engine} loads folders of rewardsteer and one-label classifiers alone; "
