@@ -1,0 +1,129 @@
+"""What every kind of reward model does: score texts, and the steps of texts."""
+
+import abc
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.records import Prompt
+
+if TYPE_CHECKING:
+    from rewardsteer.models.scorer import Scorer
+
+# Between the steps of a response.
+STEP_SEPARATOR = "\n\n"
+
+
+class TextScorer(abc.ABC):
+    """A reward model of any kind, as scoring, evaluation and serving use it.
+
+    Attributes:
+        reads_tokens: whether it is a `rewardsteer.models.scorer.Scorer`, which also gives rewards
+            of token ids, of growing prefixes and hidden states (see `require_tokens`).
+        kind: name in `rewardsteer.models.kinds.KINDS`; "" when it was not loaded by name.
+        name: folder or other name, for messages.
+        fingerprint: of the weights, for result files; "" when unknown.
+        tokenizer: the model's own; None where texts are all it takes.
+        template: how prompts and responses are written; None where the kind writes them itself.
+    """
+
+    reads_tokens: ClassVar[bool] = False
+    kind: str = ""
+    name: str = ""
+    fingerprint: str = ""
+    tokenizer: Any = None
+    template: Template | None = None
+
+    @abc.abstractmethod
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
+    ) -> np.ndarray:
+        """Rewards ``[N]`` (float64) of completions, in the order given.
+
+        Args:
+            prompts, completions: N each; prompts are texts or conversations.
+            batch_size: rows scored together; rewards do not depend on it beyond rounding.
+            closed: the completions have ended; else each is a prefix that may go on.
+
+        Raises:
+            DataError: different numbers of prompts and completions, or a row too long.
+            NonFiniteError: a reward is NaN or infinite; names the row.
+        """
+
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, batch_size: int = 16
+    ) -> list[np.ndarray]:
+        """One value (float64) per step of each response.
+
+        Here it is the reward of the prefix that ends at the step: the steps up to it, joined by a
+        blank line. The last prefix is the whole response, closed.
+
+        Args:
+            prompts: N texts or conversations.
+            steps: N lists of texts.
+            batch_size: rows scored together.
+
+        Raises:
+            DataError: different numbers of prompts and lists of steps, or a row too long.
+            NonFiniteError: a value is NaN or infinite.
+        """
+        require_steps(prompts, steps)
+        values = [np.empty(len(one)) for one in steps]
+        for closed in (False, True):
+            places = [
+                (row, at) for row, one in enumerate(steps) for at in range(len(one))
+                if (at == len(one) - 1) == closed
+            ]
+            rewards = self.score(
+                [prompts[row] for row, _ in places],
+                [STEP_SEPARATOR.join(steps[row][: at + 1]) for row, at in places],
+                batch_size=batch_size, closed=closed,
+            ) if places else ()
+            for (row, at), reward in zip(places, rewards, strict=True):
+                values[row][at] = reward
+        return values
+
+    def provenance(self) -> dict[str, Any]:
+        """What the rewards depend on beside the weights, for result files: the kind, the template;
+        further keys are the kind's own (activation, aggregation, dtype, …)."""
+        template = None if self.template is None else self.template.model_dump(mode="json")
+        return {"kind": self.kind, "template": template}
+
+
+def require_steps(prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]) -> None:
+    """Refuse steps that are no lists of texts, one list for each prompt.
+
+    Raises:
+        DataError: says what came.
+    """
+    if isinstance(prompts, str) or len(prompts) != len(steps):
+        count = "one text" if isinstance(prompts, str) else f"{len(prompts)} prompts"
+        raise DataError(f"Expected one list of steps per prompt, got {count} and {len(steps)} "
+                        "lists of steps.")
+    for number, one in enumerate(steps, start=1):
+        if isinstance(one, str):
+            raise DataError(f"Expected the steps of row {number} as a list of texts, got one text.")
+
+
+def require_tokens(scorer: TextScorer, purpose: str) -> "Scorer":
+    """The scorer as one of token ids.
+
+    Args:
+        scorer: of any kind.
+        purpose: what needs it, for the message ("the method farma", "goal states").
+
+    Raises:
+        MismatchError: the reward model scores texts alone.
+    """
+    if scorer.reads_tokens:
+        return scorer  # type: ignore[return-value]
+    raise MismatchError(
+        f"Expected a reward model that gives a reward per token for {purpose}, but "
+        f"{scorer.name or 'this one'} ({scorer.kind or type(scorer).__name__}) scores whole texts; "
+        "use one trained with rewardsteer or a one-label classifier on a decoder, or a method that "
+        "scores texts, such as best_of_n."
+    )
