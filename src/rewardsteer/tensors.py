@@ -160,6 +160,7 @@ class RewardOutput(NamedTuple):
         soft_next_token: by temperature, the soft maximum ``[N]`` over the same extensions.
         log_probabilities: ``[R, T]`` of each response token after those before it, the rewards read
             as logits over the tokens that can be generated; 0 elsewhere and where none is before.
+        attributes: ``[R, K]`` of each whole row, where a head rates several attributes.
         router_loss: of a mixture of experts in training, before its coefficient.
     """
 
@@ -169,4 +170,5 @@ class RewardOutput(NamedTuple):
     best_next_token: Tensor | None = None
     soft_next_token: Mapping[float, Tensor] | None = None
     log_probabilities: Tensor | None = None
+    attributes: Tensor | None = None
     router_loss: Tensor | None = None

@@ -10,6 +10,9 @@ OBJECTIVES = Registry(
         "max_constraint": "rewardsteer.objectives.max_constraint:build",
         "goal_contrastive": "rewardsteer.objectives.goal_contrastive:build",
         "autoregressive": "rewardsteer.objectives.autoregressive:build",
+        "regression": "rewardsteer.objectives.regression:build",
+        "listwise": "rewardsteer.objectives.listwise:build",
+        "labels": "rewardsteer.objectives.labels:build",
         "process": "rewardsteer.objectives.process:build",
     },
 )

@@ -58,6 +58,8 @@ class Objective:
         figures: ``(output, batch) → [B]`` by name, what evaluation averages over rows of one
             response, NaN where a row has none. A best checkpoint is chosen by ``accuracy``.
         measures: what evaluation during training measures of responses with numbers.
+        numbers: names of the numbers of responses that it reads.
+        attributes: names of the K attributes that the head must rate, in order; () for any head.
     """
 
     name: str
@@ -70,6 +72,8 @@ class Objective:
     reading: Literal["value", "log_probability", "step_logit"] = "value"
     figures: Mapping[str, Callable[[RewardOutput, PairBatch], Tensor]] = field(default_factory=dict)
     measures: Measures | None = None
+    numbers: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
 
     @property
     def best(self) -> str:
@@ -93,17 +97,21 @@ def accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
 
 
 def pairwise_logistic_loss(
-    chosen: Tensor, rejected: Tensor, margin: Tensor, *, center_coefficient: float = 0.0
+    chosen: Tensor, rejected: Tensor, margin: Tensor, *, center_coefficient: float = 0.0,
+    label_smoothing: float = 0.0,
 ) -> ObjectiveResult:
-    """−log σ(chosen − rejected − margin) + c · (chosen + rejected)², the mean over the pairs of all
-    processes; 0 where there is none.
+    """−(1 − ε) · log σ(d) − ε · log σ(−d) + c · (chosen + rejected)² with d = chosen − rejected −
+    margin, the mean over the pairs of all processes; 0 where there is none.
 
     Args:
         chosen, rejected, margin: ``[N]``, in units of the rewards.
         center_coefficient: c.
+        label_smoothing: ε, the probability that a preference is the wrong way round.
     """
     gap = chosen - rejected
     losses = -logsigmoid(gap - margin)
+    if label_smoothing:
+        losses = (1 - label_smoothing) * losses - label_smoothing * logsigmoid(margin - gap)
     if center_coefficient:
         losses = losses + center_coefficient * (chosen + rejected).square()
     # Processes may hold different numbers of pairs; each pair counts the same.

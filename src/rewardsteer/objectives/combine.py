@@ -51,6 +51,8 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         measures=next((term.measures for term, _ in terms if term.measures is not None), None),
+        attributes=_attributes([term for term, _ in terms]),
+        numbers=tuple(dict.fromkeys(name for term, _ in terms for name in term.numbers)),
         reading=next((term.reading for term, _ in terms if term.reading != "value"), "value"),
         figures={name: one for term, _ in terms for name, one in term.figures.items()},
     )
@@ -66,6 +68,16 @@ def _rows(terms: list[Objective]) -> Literal["pairs", "chosen", "responses"]:
             "pairs, which are different data; train with one or the other."
         )
     return "responses" if "responses" in kinds else "pairs" if "pairs" in kinds else "chosen"
+
+
+def _attributes(terms: list[Objective]) -> tuple[str, ...]:
+    several = {term.attributes for term in terms if term.attributes}
+    if len(several) > 1:
+        raise ConfigError(
+            "The objectives of a sum must name the same attributes in the same order, got "
+            f"{' and '.join(', '.join(names) for names in sorted(several))}."
+        )
+    return next(iter(several), ())
 
 
 def _names(names: list[str]) -> list[str]:

@@ -25,6 +25,7 @@ def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
         prefix_rewards=prefixes, best_next_token=prefixes,
         soft_next_token=dict.fromkeys(objective.temperatures, prefixes),
         log_probabilities=zeros(batch.input_ids.shape),
+        attributes=zeros(len(batch.input_ids), len(objective.attributes)),
     )
     with excluded_from_reductions(batch.is_dummy), noting_counts() as counts:
         objective(output, batch)

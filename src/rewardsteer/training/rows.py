@@ -84,13 +84,22 @@ def check_rows(objective: Objective, rows: Any, data: Path) -> None:
         data: the folder of prepared data, for messages.
 
     Raises:
-        DataError: rows without labelled steps, or rows of one response for an objective on pairs.
+        DataError: rows without labelled steps or without the numbers that the objective names, or
+            rows of one response for an objective on pairs.
     """
     if objective.prefixes == "step_lengths" and "step_lengths" not in rows.column_names:
         raise DataError(
             f"The objective {objective.name!r} needs responses with labelled steps, and the data "
             f"in {data} has none; prepare it from the source stepwise, prm800k, math_shepherd or "
             "rlhflow_steps."
+        )
+    features = rows.features.get("numbers") if objective.numbers else None
+    missing = [name for name in objective.numbers if name not in (features or {})]
+    if missing:
+        raise DataError(
+            f"The objective {objective.name!r} needs the number(s) {', '.join(missing)} of each "
+            f"response, and the data in {data} has {', '.join(features or {}) or 'none'}; name "
+            "those in the objective's options, or prepare the data with them."
         )
     single = count_single(rows) if objective.rows == "pairs" else 0
     if single:
