@@ -8,12 +8,12 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
-from scipy import stats
 
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation import pair_judge
 from rewardsteer.evaluation.judge import _WORKERS, Judgement, read_verdict, win_rates
 from rewardsteer.evaluation.pair_judge import PairJudge
+from rewardsteer.evaluation.statistics import share
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import EvalRecord, Generation
 
@@ -132,9 +132,9 @@ def test_wins_ties_and_losses_are_found_wherever_they_are_shown(ask, tmp_path):
     figures = rates["farma"]
     assert [figures[name] for name in ("wins", "ties", "losses", "no_verdict")] == [12, 6, 2, 0]
     assert figures["win_rate"] == pytest.approx(15 / 20)
-    wilson = stats.binomtest(15, 20).proportion_ci(method="wilson")
-    assert figures["win_rate_low"] == pytest.approx(wilson.low)
-    assert figures["win_rate_high"] == pytest.approx(wilson.high)
+    interval = share([1.0] * 12 + [0.5] * 6 + [0.0] * 2)
+    assert figures["win_rate_low"] == pytest.approx(interval.low)
+    assert figures["win_rate_high"] == pytest.approx(interval.high)
     assert sum(server.questions.values()) == 17
     asked = [Judgement.model_validate(row) for _, row in read_jsonl(tmp_path / "judge.jsonl")]
     assert [one.id for one in asked] == [str(i) for i in range(20) if not 12 <= i < 15]

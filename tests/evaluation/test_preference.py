@@ -8,6 +8,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
@@ -59,29 +60,41 @@ def as_text(prompt):
     return prompt if isinstance(prompt, str) else " ".join(turn.content for turn in prompt)
 
 
-def comparisons(pairs=PAIRS, prompt="say it"):
+def comparisons(pairs=PAIRS, prompt=None):
     return [
-        Comparison(id=str(i), prompt=prompt, chosen=chosen, rejected=rejected, subset=subset)
+        Comparison(
+            id=str(i), prompt=prompt or f"say it{i}", chosen=chosen, rejected=rejected,
+            subset=subset,
+        )
         for i, (subset, chosen, rejected) in enumerate(pairs)
     ]
 
 
-def wilson(successes, total):
-    z, share = 1.959963984540054, successes / total
-    middle = (share + z * z / (2 * total)) / (1 + z * z / total)
+def wilson(wins):
+    """Of outcomes of different prompts, as many as p(1 - p) over the mean's variance are worth."""
+    count, mean = len(wins), np.mean(wins)
+    if count == 1:
+        return 0.0, 1.0
+    spread = np.var(wins, ddof=1) / count
+    total = mean * (1 - mean) / spread if spread else count
+    z = stats.t.ppf(0.975, count - 1)
+    middle = (mean + z * z / (2 * total)) / (1 + z * z / total)
     half = z / (1 + z * z / total) * math.sqrt(
-        share * (1 - share) / total + z * z / (4 * total * total)
+        mean * (1 - mean) / total + z * z / (4 * total * total)
     )
-    return middle - half, middle + half
+    return max(middle - half, 0.0), min(middle + half, 1.0)
 
 
-def figures(count, right, margin, median):
-    # A half success is rounded to even for the interval alone.
-    low, high = wilson(round(right), count)
-    return pytest.approx({
-        "count": count, "accuracy": right / count, "accuracy_low": low, "accuracy_high": high,
-        "margin": margin, "margin_median": median,
-    })
+def accuracy(wins):
+    low, high = wilson(wins)
+    return {
+        "count": len(wins), "prompts": len(wins), "accuracy": np.mean(wins), "accuracy_low": low,
+        "accuracy_high": high,
+    }
+
+
+def figures(wins, margin, median):
+    return pytest.approx(accuracy(wins) | {"margin": margin, "margin_median": median})
 
 
 def test_figures_by_hand():
@@ -91,11 +104,11 @@ def test_figures_by_hand():
         "all", "subsets", "too_long", "calibration", "length_bias", "histogram", "reward_by_length",
     }
     assert sum(found["histogram"]["counts"]["chosen"]) == found["all"]["count"]
-    assert found["all"] == figures(4, 2.5, 2.0, 1.0)
+    assert found["all"] == figures([1, 0, 0.5, 1], 2.0, 1.0)
     assert list(found["subsets"]) == ["none", "x", "y"]
-    assert found["subsets"]["none"] == figures(1, 1, 7.0, 7.0)
-    assert found["subsets"]["x"] == figures(2, 1, 0.5, 0.5)
-    assert found["subsets"]["y"] == figures(1, 0.5, 0.0, 0.0)
+    assert found["subsets"]["none"] == figures([1], 7.0, 7.0)
+    assert found["subsets"]["x"] == figures([1, 0], 0.5, 0.5)
+    assert found["subsets"]["y"] == figures([0.5], 0.0, 0.0)
     assert found["too_long"] == 0
     assert scorer.batch_sizes == [3, 3]
 
@@ -104,12 +117,14 @@ def test_length_bias_by_hand():
     found = evaluate_comparisons(TableScorer(), comparisons())["length_bias"]
     # Ranks of the margins 3 1 2 4, of the lengths 4 1 2 3: 1 − 6·(1 + 1)/(4·15).
     assert found["spearman"] == pytest.approx(0.8)
-    expected = {"longer": (2, 2), "shorter": (1, 0), "equal": (1, 0.5)}
-    for name, (count, right) in expected.items():
-        low, high = wilson(round(right), count)
-        assert found[name] == pytest.approx({
-            "count": count, "accuracy": right / count, "accuracy_low": low, "accuracy_high": high,
-        }), name
+    expected = {"longer": [1, 1], "shorter": [0], "equal": [0.5]}
+    for name, wins in expected.items():
+        assert found[name] == pytest.approx(accuracy(wins)), name
+
+
+def test_pairs_of_one_prompt_are_alike():
+    found = evaluate_comparisons(TableScorer(), comparisons(prompt="say it"))["all"]
+    assert (found["prompts"], found["accuracy_low"], found["accuracy_high"]) == (1, 0.0, 1.0)
 
 
 def test_calibration_by_hand():
@@ -127,7 +142,7 @@ def test_rows_too_long_are_counted_and_in_no_figure():
     # "say it" and three words are five tokens: the limit of four keeps the two middle pairs.
     found = evaluate_comparisons(TableScorer(position_limit=4), comparisons())
     assert found["too_long"] == 2
-    assert found["all"] == figures(2, 0.5, -0.5, -0.5)
+    assert found["all"] == figures([0, 0.5], -0.5, -0.5)
     assert list(found["subsets"]) == ["x", "y"]
     assert found["length_bias"]["longer"] == {"count": 0}
     assert evaluate_comparisons(TableScorer(position_limit=5), comparisons())["too_long"] == 0
@@ -169,9 +184,12 @@ def test_reward_bench_layout(tmp_path):
     assert [pair.id for pair in pairs] == ["7", "8", "9"]
     assert [as_text(pair.prompt) for pair in pairs] == ["say it"] * 3
     found = evaluate_comparisons(TableScorer(), pairs)
-    assert found["all"] == figures(3, 2, 6.5 / 3, 2.0)
-    assert found["subsets"]["chat"] == figures(2, 2, 3.75, 3.75)
-    assert found["subsets"]["safety"] == figures(1, 0, -1.0, -1.0)
+    # A text and a conversation that read alike here are the same prompt.
+    assert (found["all"]["count"], found["all"]["prompts"]) == (3, 1)
+    assert found["all"]["accuracy"] == pytest.approx(2 / 3)
+    assert found["all"]["margin"] == pytest.approx(6.5 / 3)
+    assert found["subsets"]["chat"]["accuracy"] == 1
+    assert found["subsets"]["safety"]["accuracy"] == 0
 
 
 def test_prepared_folders_and_files_of_pairs_agree(tmp_path):

@@ -58,7 +58,8 @@ def preferences(folder: Path, seed: int = 0, shift: float = 0.5) -> Path:
     rewards = rng.normal(size=(400, 2)) + np.array([shift, 0])
     lengths = rng.integers(5, 120, size=(400, 2))
     subsets = [("harmless", "helpful", HOSTILE)[i % 3] for i in range(400)]
-    figures = preference._summary(preference._Pairs(rewards, lengths, subsets), too_long=3)
+    pairs = preference._Pairs(rewards, lengths, subsets, np.arange(len(rewards)))
+    figures = preference._summary(pairs, too_long=3)
     write_json(folder / "metrics.json", {"reward_model": "out/bt/model", **figures})
     return folder
 

@@ -25,7 +25,7 @@ from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.likelihood import best_of_n_bound, prompts_as_read
-from rewardsteer.evaluation.statistics import paired_difference, standard_error
+from rewardsteer.evaluation.statistics import paired_difference, share, standard_error
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
@@ -152,7 +152,8 @@ def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> 
     figures: dict[str, float] = {"count": len(records)}
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
-        mean = paired_difference(values, [0.0] * len(values))
+        binary = set(values) <= {0.0, 1.0}
+        mean = share(values) if binary else paired_difference(values, [0.0] * len(values))
         difference = paired_difference(values, [record.metrics[name] for record in baseline])
         figures |= {
             name: mean.value,

@@ -17,7 +17,7 @@ from typing import Literal
 
 from rewardsteer.evaluation.pair_judge import Pair, PairJudge
 from rewardsteer.evaluation.record_files import load_records
-from rewardsteer.evaluation.statistics import proportion
+from rewardsteer.evaluation.statistics import share
 from rewardsteer.outputs import append_jsonl
 from rewardsteer.records import EvalRecord, Record
 
@@ -63,7 +63,7 @@ def win_rates(
         place: JSONL of judgements.
 
     Returns:
-        per method ``win_rate``, with a Wilson interval, over the pairs with a verdict, a tie
+        per method ``win_rate``, with a 95 % interval, over the pairs with a verdict, a tie
         counting one half; counts of ``wins``, ``ties``, ``losses``, ``no_verdict`` (answers that
         say none of the three) and ``refused`` (questions without an answer).
 
@@ -142,6 +142,6 @@ def _rate(counts: Counter[Verdict | None], refused: int) -> dict[str, float]:
         "refused": refused,
     }
     if wins + ties + losses:
-        rate = proportion(wins + ties / 2, wins + ties + losses)
+        rate = share([1.0] * wins + [0.5] * ties + [0.0] * losses)
         figures |= {"win_rate": rate.value, "win_rate_low": rate.low, "win_rate_high": rate.high}
     return figures

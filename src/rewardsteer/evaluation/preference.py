@@ -12,7 +12,7 @@ from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
-from rewardsteer.evaluation.statistics import preference_accuracy, proportion
+from rewardsteer.evaluation.statistics import share
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
 from rewardsteer.records import Comparison
@@ -46,9 +46,8 @@ def evaluate_preference(
     check_template(manifest, scorer.template, data, scorer.name, scorer.tokenizer)
     rows = load_set(data, split, "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
-    return _evaluate(
-        scorer, list(rows["prompt_ids"]), responses, list(rows["subset"]), batch_size, announce
-    )
+    prompts = [list(ids) for ids in rows["prompt_ids"]]
+    return _evaluate(scorer, prompts, responses, list(rows["subset"]), batch_size, announce)
 
 
 def evaluate_comparisons(
@@ -65,7 +64,8 @@ def evaluate_comparisons(
 
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
-        "length_bias": figures, …}``. Accuracies have 95 % Wilson intervals, a tie counts one half.
+        "length_bias": figures, …}``. Accuracies have 95 % intervals over prompts, since pairs of
+        one prompt are alike (`rewardsteer.evaluation.statistics.share`); a tie counts one half.
         ``too_long`` pairs exceed the model's maximum length; they are in no figure. ``calibration``
         compares sigmoid(reward difference) with how often the chosen response is preferred.
         ``length_bias`` groups pairs by which response has more tokens, or more characters where the
@@ -128,7 +128,10 @@ def _evaluate(
                 numbers=part,
             )
     announce(len(kept), len(kept))
-    pairs = _Pairs(rewards, lengths[kept], [subsets[i] for i in kept])
+    pairs = _Pairs(
+        rewards, lengths[kept], [subsets[i] for i in kept],
+        np.array([hash(tuple(prompts[i])) for i in kept]),
+    )
     return _summary(pairs, too_long=len(prompts) - len(kept))
 
 
@@ -139,11 +142,17 @@ class _Pairs(NamedTuple):
         rewards: ``[N, 2]``.
         lengths: ``[N, 2]``, of the responses in tokens (characters where there are none).
         subsets: their names.
+        prompts: ``[N]`` the same number for pairs of the same prompt.
     """
 
     rewards: np.ndarray
     lengths: np.ndarray
     subsets: list[str]
+    prompts: np.ndarray
+
+    def rows(self, chosen: Any) -> "_Pairs":
+        """Some of them, by indices or a mask; without subsets, which no figure of them needs."""
+        return _Pairs(self.rewards[chosen], self.lengths[chosen], [], self.prompts[chosen])
 
 
 def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
@@ -165,8 +174,8 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
     for index, subset in enumerate(pairs.subsets):
         groups[subset or "none"].append(index)
     return {
-        "all": _figures(pairs.rewards),
-        "subsets": {name: _figures(pairs.rewards[rows]) for name, rows in sorted(groups.items())},
+        "all": _figures(pairs),
+        "subsets": {name: _figures(pairs.rows(rows)) for name, rows in sorted(groups.items())},
         "too_long": too_long,
         "calibration": pair_calibration(pairs.rewards[:, 0] - pairs.rewards[:, 1]),
         "length_bias": _length_bias(pairs),
@@ -178,22 +187,22 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
     }
 
 
-def _figures(rewards: np.ndarray) -> dict[str, float]:
-    margins = rewards[:, 0] - rewards[:, 1]
+def _figures(pairs: _Pairs) -> dict[str, float]:
+    margins = pairs.rewards[:, 0] - pairs.rewards[:, 1]
     return {
-        **_accuracy(rewards), "margin": float(margins.mean()),
+        **_accuracy(pairs), "margin": float(margins.mean()),
         "margin_median": float(np.median(margins)),
     }
 
 
-def _accuracy(rewards: np.ndarray) -> dict[str, float]:
-    if not len(rewards):
+def _accuracy(pairs: _Pairs) -> dict[str, float]:
+    if not len(pairs.rewards):
         return {"count": 0}
-    share = preference_accuracy(rewards[:, 0].tolist(), rewards[:, 1].tolist())
-    accuracy = proportion(share * len(rewards), len(rewards))
+    wins = (np.sign(pairs.rewards[:, 0] - pairs.rewards[:, 1]) + 1) / 2
+    accuracy = share(wins.tolist(), pairs.prompts.tolist())
     return {
-        "count": len(rewards), "accuracy": accuracy.value, "accuracy_low": accuracy.low,
-        "accuracy_high": accuracy.high,
+        "count": len(wins), "prompts": len(np.unique(pairs.prompts)), "accuracy": accuracy.value,
+        "accuracy_low": accuracy.low, "accuracy_high": accuracy.high,
     }
 
 
@@ -201,9 +210,9 @@ def _length_bias(pairs: _Pairs) -> dict[str, Any]:
     margins = pairs.rewards[:, 0] - pairs.rewards[:, 1]
     longer_by = pairs.lengths[:, 0] - pairs.lengths[:, 1]
     figures: dict[str, Any] = {
-        "longer": _accuracy(pairs.rewards[longer_by > 0]),
-        "shorter": _accuracy(pairs.rewards[longer_by < 0]),
-        "equal": _accuracy(pairs.rewards[longer_by == 0]),
+        "longer": _accuracy(pairs.rows(longer_by > 0)),
+        "shorter": _accuracy(pairs.rows(longer_by < 0)),
+        "equal": _accuracy(pairs.rows(longer_by == 0)),
     }
     # Ranks that are all the same correlate with nothing.
     if np.ptp(margins) > 0 and np.ptp(longer_by) > 0:

@@ -1,10 +1,14 @@
 """Shares, areas under the ROC curve, standard errors and intervals; every draw is seeded."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
+
+# A percentile bootstrap of fewer values is too narrow.
+_FEW = 30
 
 
 class Interval(NamedTuple):
@@ -30,7 +34,7 @@ def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
     return float(roc_auc_score(labels, scores))
 
 
-def standard_error(values: Sequence[float]) -> float:
+def standard_error(values: Sequence[float] | np.ndarray) -> float:
     """Standard error of the mean; NaN for fewer than two values."""
     return float(stats.sem(values)) if len(values) > 1 else float("nan")
 
@@ -38,7 +42,8 @@ def standard_error(values: Sequence[float]) -> float:
 def paired_difference(
     values: Sequence[float], baseline: Sequence[float], *, resamples: int = 2000, seed: int = 0
 ) -> Interval:
-    """Mean of ``values − baseline`` with a percentile bootstrap interval over the pairs.
+    """Mean of ``values − baseline`` with a percentile bootstrap interval over the pairs, of fewer
+    than 30 pairs Student's.
 
     The i-th entries belong to the same prompt. With one pair the interval is NaN; when every
     difference is the same it has no width.
@@ -49,11 +54,59 @@ def paired_difference(
         return Interval(mean, float("nan"), float("nan"))
     if np.ptp(differences) == 0:
         return Interval(mean, mean, mean)
+    if len(differences) < _FEW:
+        half = float(stats.t.ppf(0.975, len(differences) - 1)) * standard_error(differences)
+        return Interval(mean, mean - half, mean + half)
     interval = stats.bootstrap(
         (differences,), np.mean, n_resamples=resamples, method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
     return Interval(mean, float(interval.low), float(interval.high))
+
+
+def share(values: Sequence[float], clusters: Sequence[str] | None = None) -> Interval:
+    """Mean of values in [0, 1] (0 and 1, one half for a tie, a question's share) with a Wilson
+    interval of the effective sample size p(1 - p)/SE².
+
+    The standard error SE is robust to clusters: rows of one prompt are alike. It takes the spread
+    of the values themselves, so ties narrow the interval. Where all are the same the effective size
+    is the number of clusters. The quantile is Student's, with as many degrees of freedom as
+    clusters less one.
+
+    Args:
+        values: one per row.
+        clusters: names what each row belongs to; None: every row is its own.
+
+    Returns:
+        NaN without values; from 0 to 1 for a single cluster, which says nothing of others.
+    """
+    found = np.asarray(values, dtype=float)
+    if not len(found):
+        return Interval(math.nan, math.nan, math.nan)
+    mean = float(found.mean())
+    count, error = _robust_error(found, clusters)
+    if count < 2:
+        return Interval(mean, 0.0, 1.0)
+    size = mean * (1 - mean) / error**2 if error > 0 else float(count)
+    quantile = float(stats.t.ppf(0.975, count - 1))
+    spread = quantile**2 / size
+    centre = (mean + spread / 2) / (1 + spread)
+    half = np.sqrt(mean * (1 - mean) * spread + spread**2 / 4) / (1 + spread)
+    return Interval(mean, max(0.0, centre - half), min(1.0, centre + half))
+
+
+def _robust_error(values: np.ndarray, clusters: Sequence[str] | None) -> tuple[int, float]:
+    """Number of clusters, and the standard error of the mean of rows that are drawn in clusters."""
+    residuals = values - values.mean()
+    if clusters is None:
+        sums = residuals
+    else:
+        _, places = np.unique(np.asarray(clusters), return_inverse=True)
+        sums = np.bincount(places, weights=residuals)
+    count = len(sums)
+    if count < 2:
+        return count, math.nan
+    return count, float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
 
 
 def proportion(successes: float, total: int) -> Interval:

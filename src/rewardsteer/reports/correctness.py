@@ -22,7 +22,10 @@ RANKING_COLUMNS = (
     "benchmark", "questions", "solutions", "accuracy", "AUROC reward", "AUROC similarity",
     "within question", "similarity",
 )
-SAMPLE_COLUMNS = ("benchmark", "k", "majority", "weighted", "best of k", "pass@k")
+SAMPLE_COLUMNS = (
+    "benchmark", "k", "questions", "majority (95 %)", "weighted (95 %)", "best of k (95 %)",
+    "pass@k",
+)
 FILTER_COLUMNS = (
     "benchmark", "signal", "threshold", "value", "filtered", "tokens saved", "less RM tokens",
     "vote before", "vote after", "gain (95 %)", "majority vote, equal tokens",
@@ -52,9 +55,10 @@ def ranking_rows(metrics: Metrics) -> list[list[str]]:
 def sample_rows(metrics: Metrics) -> list[list[str]]:
     """One row per benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
     return [
-        [name, f"{row['k']:g}", *(f"{row[key]:.3f}" for key in (
-            "majority", "weighted", "best_of", "pass"
-        ))]
+        [name, f"{row['k']:g}", f"{row['questions']:g}",
+         *(between(row, key, f"{key}_low", f"{key}_high", "{:.3f}") for key in (
+             "majority", "weighted", "best_of"
+         )), f"{row['pass']:.3f}"]
         for name, figures in metrics.items() for row in figures["by_samples"]
         if int(row["k"]).bit_count() == 1 or row is figures["by_samples"][-1]
     ]

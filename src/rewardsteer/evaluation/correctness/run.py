@@ -23,6 +23,7 @@ from rewardsteer.evaluation.correctness.votes import (
     by_samples,
     plain_curve,
     stopping_rules,
+    with_all_samples,
 )
 
 Benchmarks = dict[str, Benchmark]
@@ -72,8 +73,11 @@ def _counts(benchmark: Benchmark) -> dict[str, Any]:
 def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     record = _counts(benchmark) | ranking(benchmark, config)
     record["by_samples"] = by_samples(benchmark.questions, config)
-    last = record["by_samples"][-1]
-    record |= {f"{name}_accuracy": last[name] for name in ("majority", "weighted", "best_of")}
+    whole = with_all_samples(benchmark.questions, config)
+    for name in ("majority", "weighted", "best_of"):
+        record |= {
+            f"{name}_accuracy{end}": whole[f"{name}{end}"] for end in ("", "_low", "_high")
+        }
     validation, test = benchmark.split(config.validation, config.seed)
     several = record["solutions_per_question"]["max"] >= 2
     if several and "similarity" in signals(benchmark):

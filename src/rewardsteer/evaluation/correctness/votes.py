@@ -9,6 +9,7 @@ from scipy.special import expit
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.scored import Question
+from rewardsteer.evaluation.statistics import share
 from rewardsteer.evaluation.stopping import (
     Rule,
     adaptive_consistency,
@@ -19,18 +20,38 @@ from rewardsteer.evaluation.voting import best_of_k, pass_at_k, reward_weights, 
 
 
 def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy of each way to use k samples, k from 1 to the most that all questions have.
+    """Accuracy of each way to use k samples, k from 1 to the most that a question has, over the
+    ``questions`` that have k; each with a 95 % interval over them (``*_low``, ``*_high``).
 
     A weighted vote weighs each solution by the sigmoid of its reward.
     """
-    most = min(len(question.solutions) for question in questions)
+    most = max(len(question.solutions) for question in questions)
     rng = np.random.default_rng(config.seed)
     figures = []
     for k in range(1, most + 1):
-        rows = [_one(question, k, rng, config) for question in questions]
-        figures.append({"k": float(k)} | {
-            name: float(np.mean([row[name] for row in rows])) for name in rows[0]
-        })
+        rows = [
+            _one(question, k, rng, config) for question in questions
+            if len(question.solutions) >= k
+        ]
+        figures.append({"k": float(k), "questions": float(len(rows))} | _over_questions(rows))
+    return figures
+
+
+def with_all_samples(
+    questions: Sequence[Question], config: CorrectnessConfig
+) -> dict[str, float]:
+    """As `by_samples`, each question with all the samples that it has."""
+    rng = np.random.default_rng(config.seed)
+    return _over_questions([
+        _one(question, len(question.solutions), rng, config) for question in questions
+    ])
+
+
+def _over_questions(rows: Sequence[dict[str, float]]) -> dict[str, float]:
+    figures: dict[str, float] = {}
+    for name in rows[0]:
+        mean = share([row[name] for row in rows])
+        figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
     return figures
 
 
@@ -80,16 +101,23 @@ def stopping_rules(
 
 
 def plain_curve(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy and tokens a question of the plain vote with k samples, every k."""
-    most = min(len(question.solutions) for question in questions)
+    """Accuracy and tokens a question of the plain vote with k samples, every k; a question that has
+    fewer votes with those it has."""
+    most = max(len(question.solutions) for question in questions)
     rng = np.random.default_rng(config.seed)
     figures = []
     for k in range(1, most + 1):
         accuracy = [
-            vote_at_k(question.answers, question.correct, k, rng=rng, draws=config.draws)
+            vote_at_k(
+                question.answers, question.correct, min(k, len(question.solutions)), rng=rng,
+                draws=config.draws,
+            )
             for question in questions
         ]
-        tokens = [k * float(np.mean(question.tokens)) for question in questions]
+        tokens = [
+            min(k, len(question.solutions)) * float(np.mean(question.tokens))
+            for question in questions
+        ]
         figures.append({
             "k": float(k), "accuracy": float(np.mean(accuracy)),
             "tokens_per_question": float(np.mean(tokens)),
