@@ -97,16 +97,18 @@ def _evaluate_texts(
     for start in range(0, len(comparisons), _TOGETHER * batch_size):
         announce(start, len(comparisons))
         part = comparisons[start : start + _TOGETHER * batch_size]
-        prompts = [pair.prompt for pair in part]
+        asked = [pair.prompt for pair in part]
         for column, texts in enumerate((
             [pair.chosen for pair in part], [pair.rejected for pair in part]
         )):
             rewards[start : start + len(part), column] = scorer.score(
-                prompts, texts, batch_size=batch_size
+                asked, texts, batch_size=batch_size
             )
     announce(len(comparisons), len(comparisons))
     lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])
-    return _summary(_Pairs(rewards, lengths, [one.subset for one in comparisons]), too_long=0)
+    prompts = np.unique([repr(one.prompt) for one in comparisons], return_inverse=True)[1]
+    pairs = _Pairs(rewards, lengths, [one.subset for one in comparisons], prompts)
+    return _summary(pairs, too_long=0)
 
 
 def _evaluate(
