@@ -36,8 +36,8 @@ def parameters(function):
 def test_signatures():
     model = rewardsteer.RewardModel
     assert parameters(model.from_pretrained) == [
-        "name_or_path", "device", "dtype", "template", "revision", "kind", "trust_remote_code",
-        "options",
+        "name_or_path", "tokenizer", "device", "dtype", "template", "revision", "kind",
+        "trust_remote_code", "options",
     ]
     assert parameters(model.score) == ["prompts", "completions", "batch_size"]
     assert parameters(model.rank) == ["prompt", "completions", "batch_size"]

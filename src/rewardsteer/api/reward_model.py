@@ -10,9 +10,10 @@ import numpy as np
 from rewardsteer.api.inputs import as_prompt, as_texts
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
-from rewardsteer.errors import CheckpointError, ConfigError
-from rewardsteer.models.checkpoint import read_card
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.checkpoint import CARD, CheckpointCard, read_card
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.kinds.loaded import scorer_of
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
 
@@ -78,14 +79,16 @@ class RewardModel:
 
     @classmethod
     def from_pretrained(
-        cls, name_or_path: str | Path, *, device: str = AUTO, dtype: Any = "auto",
+        cls, name_or_path: Any, *, tokenizer: Any = None, device: str = AUTO, dtype: Any = "auto",
         template: Template | None = None, revision: str | None = None, kind: str | None = None,
         trust_remote_code: bool = False, **options: Any,
     ) -> "RewardModel":
         """Load a reward model.
 
         Args:
-            name_or_path: a folder, or a name on the Hugging Face hub, or what else the kind takes.
+            name_or_path: a folder, or a name on the Hugging Face hub, or what else the kind takes;
+                or a sequence classifier with one label that transformers loaded.
+            tokenizer: of a loaded classifier.
             device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
             dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
                 ``torch.dtype``. Rewards are computed in float32.
@@ -101,6 +104,10 @@ class RewardModel:
             CheckpointError: there is no such model, or it is no reward model.
             ConfigError: there is no such device or dtype.
         """
+        if not isinstance(name_or_path, str | Path):
+            return cls(scorer_of(name_or_path, tokenizer, template))
+        if tokenizer is not None:
+            raise ConfigError("The tokenizer of a folder is its own; leave tokenizer= out.")
         return cls(load_scorer(
             name_or_path, kind=kind, device=device, dtype=parse_dtype(dtype), template=template,
             revision=revision, trust_remote_code=trust_remote_code, **options,
@@ -260,15 +267,18 @@ class RewardModel:
         return RewardFunction(self.scorer, batch_size=batch_size, name=name)
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``."""
+        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``.
+
+        Raises:
+            MismatchError: the reward model scores texts alone.
+        """
         scorer = require_tokens(self.scorer, "saving its weights")
-        source = Path(scorer.name)
-        if not source.is_dir():
-            raise CheckpointError(
-                f"The card of {self.scorer.name!r} is not at hand; load the model from a folder."
-            )
-        place = Path(folder)
-        scorer.reward_model.save_pretrained(place, scorer.tokenizer, read_card(source))
+        source, place = Path(scorer.name), Path(folder)
+        card = read_card(source) if (source / CARD).exists() else CheckpointCard(
+            head=scorer.reward_model.head_config, objective=scorer.objective,
+            template=scorer.template.model_dump(mode="json"), base_model=scorer.name,
+        )
+        scorer.reward_model.save_pretrained(place, scorer.tokenizer, card)
         return place
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:

@@ -1,0 +1,48 @@
+"""Classifiers that transformers loaded, as reward models."""
+
+import numpy as np
+import pytest
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
+
+from rewardsteer import RewardModel, Steerer
+from rewardsteer.errors import CheckpointError, ConfigError
+
+
+@pytest.fixture(scope="module")
+def parts(folders):
+    model = AutoModelForSequenceClassification.from_pretrained(folders / "bt")
+    return model, AutoTokenizer.from_pretrained(folders / "bt")
+
+
+def test_rewards_are_those_of_the_model_itself(parts, folders):
+    model, tokenizer = parts
+    found = RewardModel.from_pretrained(model, tokenizer=tokenizer).score("1+1=", ["2", "30"])
+    for completion, reward in zip(["2", "30"], found, strict=True):
+        ids = tokenizer("1+1=" + completion, return_tensors="pt")
+        assert reward == pytest.approx(float(model(**ids).logits[0, 0]), abs=1e-5)
+    saved = RewardModel.from_pretrained(folders / "bt", device="cpu").score("1+1=", ["2", "30"])
+    np.testing.assert_allclose(found, saved, atol=1e-5)
+
+
+def test_it_steers_and_is_saved(parts, folders, tmp_path):
+    model, tokenizer = parts
+    rm = RewardModel.from_pretrained(model, tokenizer=tokenizer)
+    steerer = Steerer(folders / "policy", rm, method="best_of_n", n=2, device="cpu")
+    assert steerer.generate("1+1=", max_new_tokens=3)[0].reward is not None
+    rm.save_pretrained(tmp_path / "saved")
+    again = RewardModel.from_pretrained(tmp_path / "saved", device="cpu")
+    assert again.score("1+1=", "2") == pytest.approx(rm.score("1+1=", "2"), abs=1e-6)
+
+
+def test_what_is_no_reward_model_is_refused(parts, folders):
+    model, tokenizer = parts
+    with pytest.raises(CheckpointError, match="pass tokenizer="):
+        RewardModel.from_pretrained(model)
+    policy = AutoModelForCausalLM.from_pretrained(folders / "policy")
+    with pytest.raises(CheckpointError, match="no linear 'score' layer"):
+        RewardModel.from_pretrained(policy, tokenizer=tokenizer)
+    several = AutoModelForSequenceClassification.from_pretrained(folders / "policy", num_labels=3)
+    with pytest.raises(CheckpointError, match="has 3"):
+        RewardModel.from_pretrained(several, tokenizer=tokenizer)
+    with pytest.raises(ConfigError, match="leave tokenizer= out"):
+        RewardModel.from_pretrained(folders / "bt", tokenizer=tokenizer)
