@@ -1,0 +1,63 @@
+"""Batch size, order and padding side must not matter."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from rewardsteer.doctor.checks.base import Check
+from rewardsteer.doctor.findings import Finding
+from rewardsteer.doctor.patient import Patient, largest
+
+
+class Batches(Check):
+    """The same texts, read alone, together, in another order, and padded on either side."""
+
+    name = "batches"
+
+    def run(self, patient: Patient) -> Iterator[Finding]:
+        """Scores the texts in each way."""
+        scorer, samples = patient.scorer, patient.samples
+        prompts, completions = samples.prompts, samples.completions
+        found = {
+            "alone": scorer.score(prompts, completions, batch_size=1),
+            "all together": scorer.score(prompts, completions, batch_size=len(prompts)),
+            "in reverse order": scorer.score(prompts[::-1], completions[::-1], batch_size=3)[::-1],
+        }
+        if patient.reads_tokens and patient.scorer.reward_model.head_config.kind == "scalar":  # type: ignore[attr-defined]
+            found["padded on the left"] = _padded(patient, left=True)
+            found["padded on the right"] = _padded(patient, left=False)
+        worst = max(found, key=lambda name: largest(found[name], found["alone"]))
+        difference = largest(found[worst], found["alone"])
+        ways = ", ".join(found)
+        if all(patient.equal(values, found["alone"]) for values in found.values()):
+            yield self.found(
+                "ok", f"the same rewards {ways}; largest difference {difference:.2g} "
+                f"({patient.stated()})", largest_difference=difference,
+            )
+        else:
+            yield self.found(
+                "fault", f"rewards of texts read {worst} differ from those read alone by up to "
+                f"{difference:.3g} ({patient.stated()}). Score with batch_size=1, or in float32",
+                largest_difference=difference, way=worst,
+            )
+
+
+@torch.no_grad()
+def _padded(patient: Patient, *, left: bool) -> np.ndarray:
+    """Rewards of all texts in one batch, with explicit padding."""
+    scorer = patient.scorer
+    model = scorer.reward_model  # type: ignore[attr-defined]
+    rows = [[*prompt, *ids] for prompt, ids in zip(*patient.read, strict=True)]
+    width = max(map(len, rows))
+    ids = torch.zeros(len(rows), width, dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for index, row in enumerate(rows):
+        place = slice(width - len(row), width) if left else slice(0, len(row))
+        ids[index, place] = torch.tensor(row)
+        mask[index, place] = 1
+    ids, mask = ids.to(model.device), mask.to(model.device)
+    last = mask.cumsum(1).argmax(1)
+    states = model.hidden_states(ids, mask)
+    values: torch.Tensor = model.head.sequence_rewards(states, ids, last)
+    return values.cpu().double().numpy()

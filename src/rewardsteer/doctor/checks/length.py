@@ -1,0 +1,63 @@
+"""How long texts may be, and who would cut them."""
+
+from collections.abc import Iterator
+
+from rewardsteer.doctor.checks.base import Check
+from rewardsteer.doctor.findings import Finding
+from rewardsteer.doctor.patient import Patient, largest
+from rewardsteer.models.limits import position_limit
+
+# transformers writes a number beyond this where a tokenizer states no limit.
+_NO_LIMIT = 10**9
+
+
+class Length(Check):
+    """A text that is cut loses its end (or its prompt), and gets the reward of the rest."""
+
+    name = "length"
+    needs_tokens = True
+
+    def run(self, patient: Patient) -> Iterator[Finding]:
+        """Compares the texts' tokens with the limits of model and tokenizer."""
+        scorer: object = patient.scorer
+        positions = position_limit(scorer.reward_model.config)  # type: ignore[attr-defined]
+        stated = patient.tokenizer.model_max_length
+        limit = stated if stated < _NO_LIMIT else None
+        rows = zip(*patient.written, strict=True)
+        longest = max(len(prompt) + len(response) for prompt, response in rows)
+        figures = {"longest": longest, "positions": positions, "tokenizer": limit}
+        if positions is not None and longest > positions:
+            # Such texts are refused here, so there is nothing to compare.
+            yield self.found(
+                "fault", f"the longest text has {longest} tokens and the model reads {positions}: "
+                "it is refused here, and cut by programs that truncate. Shorten it", **figures,
+            )
+        elif limit is not None and longest > limit:
+            yield self._cut(patient, limit, longest, figures)
+        elif limit is not None and positions is not None and limit < positions:
+            yield self.found(
+                "note", f"the tokenizer names {limit} tokens as its limit and the model reads "
+                f"{positions}: programs with truncation=True cut longer texts", **figures,
+            )
+        else:
+            at_most = "any number of" if positions is None else f"{positions}"
+            yield self.found(
+                "ok", f"the longest text has {longest} tokens, the model reads {at_most}", **figures
+            )
+
+    def _cut(
+        self, patient: Patient, limit: int, longest: int, figures: dict[str, int | None]
+    ) -> Finding:
+        whole = [[*prompt, *ids] for prompt, ids in zip(*patient.written, strict=True)]
+        right = patient.tokenizer.truncation_side == "right"
+        kept = [ids[:limit] if right else ids[-limit:] for ids in whole]
+        cut = patient.score_ids([[] for _ in kept], kept)
+        count = sum(len(ids) > limit for ids in whole)
+        lost = "the end of the answer" if right else "the beginning of the prompt"
+        return self.found(
+            "fault", f"{count} of {len(whole)} texts are longer ({longest} tokens) than the "
+            f"tokenizer's model_max_length of {limit}: programs with truncation=True lose {lost}, "
+            f"and rewards change by up to {largest(cut, patient.rewards):.3g}. Raise "
+            "model_max_length in tokenizer_config.json", cut=count,
+            largest_difference=largest(cut, patient.rewards), **figures,
+        )

@@ -1,0 +1,61 @@
+"""Equal rewards of different texts, which rounding makes."""
+
+from collections import Counter
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+
+from rewardsteer.doctor.checks.base import Check
+from rewardsteer.doctor.findings import Finding
+from rewardsteer.doctor.patient import Patient
+
+# Share of pairs of texts that may be equal before it is a fault.
+_MOST = 0.05
+
+
+class Precision(Check):
+    """bfloat16 has 8 significant bits: rewards from 16 to 32 come in steps of 1/8."""
+
+    name = "precision"
+
+    def run(self, patient: Patient) -> Iterator[Finding]:
+        """Counts equal rewards, as they are and rounded to the weights' dtype, in which
+        transformers and vLLM give them."""
+        texts = list(zip(map(repr, patient.samples.prompts), patient.samples.completions,
+                         strict=True))
+        first = sorted({text: index for index, text in enumerate(texts)}.values())
+        rewards = patient.rewards[first]
+        if len(rewards) < 2:
+            return
+        rounded = torch.from_numpy(rewards).to(patient.dtype).double().numpy()
+        here, there = _ties(rewards), _ties(rounded)
+        name = str(patient.dtype).removeprefix("torch.")
+        figures = {"ties": here, "ties_rounded": there, "dtype": name, "texts": len(rewards)}
+        if max(here, there) > _MOST:
+            where = f"rounded to {name}, as transformers and vLLM give them" if there > here else (
+                "here"
+            )
+            yield self.found(
+                "fault", f"{max(here, there):.0%} of pairs of different texts get equal rewards "
+                f"{where} ({here:.0%} here, with heads in float32). Load the model in float32 "
+                "(--dtype float32)" if there > here else
+                f"{here:.0%} of pairs of different texts get equal rewards in {name}. Load the "
+                "model in float32 (--dtype float32)", **figures,
+            )
+        elif max(here, there) > 0:
+            yield self.found(
+                "note", f"{there:.1%} of pairs of different texts get equal rewards when they are "
+                f"rounded to {name} ({here:.1%} here)", **figures,
+            )
+        else:
+            yield self.found(
+                "ok", f"{len(rewards)} different texts get different rewards, also rounded to "
+                f"{name}", **figures,
+            )
+
+
+def _ties(values: np.ndarray) -> float:
+    """The share of pairs that are equal."""
+    equal = sum(count * (count - 1) for count in Counter(values.tolist()).values())
+    return equal / (len(values) * (len(values) - 1))

@@ -1,0 +1,37 @@
+"""vLLM, where it is installed."""
+
+import importlib.util
+from collections.abc import Iterator
+
+from rewardsteer.doctor.checks.base import Check
+from rewardsteer.doctor.findings import Finding
+from rewardsteer.doctor.patient import Patient
+
+
+class Vllm(Check):
+    """The folder in vLLM's own engine, in this process."""
+
+    name = "vllm"
+    needs_tokens = True
+
+    def run(self, patient: Patient) -> Iterator[Finding]:
+        """Starts vLLM."""
+        if importlib.util.find_spec("vllm") is None:
+            yield self.found(
+                "not checked", "vLLM is not installed here; run doctor in its environment, or "
+                "start 'vllm serve' and give its --url",
+            )
+            return
+        scorer = patient.scorer
+        head = scorer.reward_model.head_config  # type: ignore[attr-defined]
+        if head.layers != "linear" or patient.folder.is_adapter:
+            yield self.found("not checked", "vLLM loads whole folders with linear heads alone")
+            return
+        from rewardsteer.evaluation.vllm_scorer import VllmScorer
+
+        dtype = str(patient.dtype).removeprefix("torch.")
+        other = VllmScorer(
+            patient.folder.path, dtype, template=scorer.template, gpu_memory_utilization=0.4
+        )
+        numbers = other.score_ids(*patient.read)
+        yield self.compared(patient, numbers, "vLLM")

@@ -1,0 +1,132 @@
+"""The reward model that is examined, with what several checks ask about it."""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_rows
+from rewardsteer.doctor.samples import Samples
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.text_scorer import TextScorer
+
+# Rewards that differ by less are equal: absolute, and relative to the reward.
+_SINGLE, _HALF = (1e-4, 1e-4), (0.06, 0.03)
+
+
+@dataclass(frozen=True)
+class Address:
+    """A server that is compared.
+
+    Attributes:
+        url: its address.
+        api: the form in which it is asked, see `rewardsteer.models.remote.scorer.RemoteScorer`.
+        model: the model's name there; None: the only one.
+    """
+
+    url: str
+    api: str = "auto"
+    model: str | None = None
+
+
+class Patient:
+    """A reward model under examination.
+
+    Args:
+        folder: what it holds.
+        scorer: the loaded model; None: it could not be loaded.
+        samples: texts to score.
+        template: that the user gave; None: the model's own.
+        address: a server to compare; None: none.
+    """
+
+    def __init__(
+        self, folder: FolderDescription, scorer: TextScorer | None, samples: Samples, *,
+        template: Template | None = None, address: Address | None = None,
+    ) -> None:
+        self.folder, self.maybe_scorer, self.samples = folder, scorer, samples
+        self.given_template, self.address = template, address
+
+    @property
+    def scorer(self) -> TextScorer:
+        """The loaded model."""
+        assert self.maybe_scorer is not None, "checks that need the model run where it is loaded"
+        return self.maybe_scorer
+
+    @property
+    def tokenizer(self) -> Any:
+        """The model's; None where it has none."""
+        return self.scorer.tokenizer
+
+    @property
+    def reads_tokens(self) -> bool:
+        """Whether rewards of token ids can be asked for, and how texts are written is known."""
+        return self.scorer.reads_tokens
+
+    @functools.cached_property
+    def rewards(self) -> np.ndarray:
+        """Rewards ``[N]`` of the texts."""
+        return self.scorer.score(self.samples.prompts, self.samples.completions)
+
+    @functools.cached_property
+    def written(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of prompts and responses, with padding tokens at their end that are not read.
+        """
+        assert self.scorer.template is not None
+        rows = encode_rows(
+            self.samples.prompts, self.samples.completions, self.scorer.template, self.tokenizer
+        )
+        return [row.prompt_ids for row in rows], [row.response_ids for row in rows]
+
+    @functools.cached_property
+    def read(self) -> tuple[list[list[int]], list[list[int]]]:
+        """Token ids of prompts and responses up to the position where the reward is read."""
+        prompts, completions = self.samples.prompts, self.samples.completions
+        scorer: Any = self.scorer
+        found: tuple[list[list[int]], list[list[int]]] = scorer.encode(prompts, completions)
+        return found
+
+    def score_ids(self, prompts: list[list[int]], responses: list[list[int]]) -> np.ndarray:
+        """Rewards of other token rows."""
+        scorer: Any = self.scorer
+        found: np.ndarray = scorer.score_ids(prompts, responses)
+        return found
+
+    def with_template(self, template: Template) -> np.ndarray:
+        """Rewards of the same texts, written with another template."""
+        rows = encode_rows(
+            self.samples.prompts, self.samples.completions, template, self.tokenizer
+        )
+        return self.score_ids([row.prompt_ids for row in rows], [row.response_ids for row in rows])
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of the weights; float32 where there are none here."""
+        model = getattr(self.scorer, "reward_model", None)
+        return torch.float32 if model is None else next(model.parameters()).dtype
+
+    @property
+    def tolerance(self) -> tuple[float, float]:
+        """Absolute and relative difference of equal rewards: those of rounding in the weights'
+        dtype."""
+        return _SINGLE if self.dtype in (torch.float32, torch.float64) else _HALF
+
+    def equal(self, found: np.ndarray, expected: np.ndarray) -> bool:
+        """Whether rewards are equal up to rounding."""
+        absolute, relative = self.tolerance
+        return found.shape == expected.shape and bool(
+            np.allclose(found, expected, atol=absolute, rtol=relative)
+        )
+
+    def stated(self) -> str:
+        """The tolerance, for messages."""
+        absolute, relative = self.tolerance
+        return f"tolerance {absolute:g} + {relative:g}·|reward|"
+
+
+def largest(found: np.ndarray, expected: np.ndarray) -> float:
+    """The largest difference."""
+    return float(np.abs(found - expected).max())

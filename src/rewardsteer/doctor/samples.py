@@ -1,0 +1,83 @@
+"""Texts that models are examined with: short questions with a better and a worse answer."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from rewardsteer.errors import DataError
+from rewardsteer.records import Prompt
+
+# Answers of similar length, so that a preference for length decides nothing.
+_PAIRS = (
+    ("What is 2 + 2?", "2 + 2 is 4.", "2 + 2 is 7."),
+    ("Name the capital of France.", "It is Paris.", "It is Tokyo."),
+    ("How many days has a week?", "A week has seven days.", "A week has eleven days."),
+    ("Which is heavier, a car or a feather?", "The car is heavier.", "I hate you, go away."),
+    ("Say hello politely.", "Hello! It is good to meet you.", "Get lost, you stupid idiot!!!!"),
+    ("What colour is fresh snow?", "Fresh snow is white.", "Fresh snow is black."),
+    ("Write the word cat backwards.", "tac", "dog"),
+    ("I feel sad today.", "I am sorry to hear that. What happened?",
+     "Nobody cares about that. Be quiet now."),
+    ("What do bees make?", "Bees make honey.", "Bees make petrol."),
+    ("Is the sun a star?", "Yes, the sun is a star.", "xq zzv 81 kk qpw ff rr."),
+)
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Texts to score.
+
+    Attributes:
+        prompts, completions: N each.
+        pairs: indices of a better and a worse completion of the same prompt.
+        own: whether the user gave them.
+    """
+
+    prompts: list[Prompt]
+    completions: list[str]
+    pairs: list[tuple[int, int]]
+    own: bool = False
+
+
+def built_in() -> Samples:
+    """The texts above."""
+    return _of_pairs([(prompt, [better, worse]) for prompt, better, worse in _PAIRS], own=False)
+
+
+def read_samples(path: Path) -> Samples:
+    """Texts of a JSON lines file: rows with ``prompt`` and ``completion``, or with ``prompt``,
+    ``chosen`` and ``rejected``.
+
+    Raises:
+        DataError: the file is absent, empty, or a row has another form; names the line.
+    """
+    if not path.is_file():
+        raise DataError(f"Expected a file of texts at {path}, there is none.")
+    found = []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+            texts = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
+            if not all(isinstance(text, str) for text in texts):
+                raise TypeError("a completion is no text")
+            found.append((row["prompt"], texts))
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f"Expected JSON with prompt and completion, or prompt, chosen and rejected, in "
+                f"{path}, line {number}; {type(error).__name__}: {error}."
+            ) from error
+    if not found:
+        raise DataError(f"The file {path} holds no rows; give it one text at least.")
+    return _of_pairs(found, own=True)
+
+
+def _of_pairs(rows: list[tuple[Prompt, list[str]]], *, own: bool) -> Samples:
+    prompts, completions, pairs = list[Prompt](), list[str](), list[tuple[int, int]]()
+    for prompt, texts in rows:
+        if len(texts) == 2:
+            pairs.append((len(completions), len(completions) + 1))
+        prompts += [prompt] * len(texts)
+        completions += texts
+    return Samples(prompts, completions, pairs, own)
