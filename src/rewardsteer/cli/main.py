@@ -19,7 +19,7 @@ class _Root(Group):
 
     order = (
         "demo", "data", "train", "train-policy", "score", "evaluate", "goal-state", "calibrate",
-        "inspect", "report", "generate", "serve", "card", "push",
+        "doctor", "inspect", "report", "generate", "serve", "card", "push",
     )
 
 
@@ -65,6 +65,7 @@ def _mount() -> None:
     from rewardsteer.cli.calibrate import calibrate_command
     from rewardsteer.cli.card import card_command
     from rewardsteer.cli.demo import demo_command
+    from rewardsteer.cli.doctor import doctor_command
     from rewardsteer.cli.generate import generate_command
     from rewardsteer.cli.goal_state import goal_state_command
     from rewardsteer.cli.import_ import import_command
@@ -84,6 +85,7 @@ def _mount() -> None:
         ("score", MEASURE, score_command),
         ("goal-state", MEASURE, goal_state_command),
         ("calibrate", MEASURE, calibrate_command),
+        ("doctor", MEASURE, doctor_command),
         ("inspect", MEASURE, inspect_command),
         ("report", MEASURE, report_command),
         ("generate", USE, generate_command),

@@ -103,6 +103,7 @@ def _about(patient: Patient) -> dict[str, str]:
         tokens = _tokens(patient)
         last = tokens[-1]
         found["read at"] = f"token {len(tokens)} of the first text, {last.text!r} (id {last.id})"
+    found["equal"] = patient.stated()
     return found
 
 

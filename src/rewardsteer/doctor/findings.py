@@ -100,7 +100,7 @@ def _wrapped(text: str, first: str) -> list[str]:
     )
 
 
-def _shown(tokens: list[Token], most: int = 44) -> str:
+def _shown(tokens: list[Token], most: int = 32) -> str:
     """Tokens with their ids; the middle of a long text is left out."""
     texts = [f"{one.text!r}·{one.id}" for one in tokens]
     if len(texts) > most:

@@ -10,6 +10,7 @@ import torch
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_rows
 from rewardsteer.doctor.samples import Samples
+from rewardsteer.errors import DataError
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.text_scorer import TextScorer
 
@@ -41,6 +42,10 @@ class Patient:
         samples: texts to score.
         template: that the user gave; None: the model's own.
         address: a server to compare; None: none.
+
+    Attributes:
+        samples: the texts that the model can read.
+        refused: lengths of those that it cannot, in tokens.
     """
 
     def __init__(
@@ -49,6 +54,32 @@ class Patient:
     ) -> None:
         self.folder, self.maybe_scorer, self.samples = folder, scorer, samples
         self.given_template, self.address = template, address
+        self.refused: list[int] = []
+        if scorer is not None and scorer.reads_tokens:
+            self._leave_out_long()
+
+    @property
+    def positions(self) -> int | None:
+        """Most tokens that the model reads; None: any number, or not known here."""
+        found: int | None = getattr(self.scorer, "position_limit", None)
+        return found
+
+    def _leave_out_long(self) -> None:
+        lengths = [len(one) + len(other) for one, other in zip(*self.written, strict=True)]
+        fitting = [
+            index for index, length in enumerate(lengths)
+            if self.positions is None or length <= self.positions
+        ]
+        if not fitting:
+            raise DataError(
+                f"All {len(lengths)} texts are longer than the {self.positions} tokens that the "
+                f"model reads (the shortest has {min(lengths)}); give shorter ones."
+            )
+        if len(fitting) < len(lengths):
+            self.refused = [length for length in lengths if length > (self.positions or 0)]
+            self.samples = self.samples.only(fitting)
+            # They were of all texts.
+            del self.written
 
     @property
     def scorer(self) -> TextScorer:
@@ -122,9 +153,9 @@ class Patient:
         )
 
     def stated(self) -> str:
-        """The tolerance, for messages."""
+        """The tolerance in words."""
         absolute, relative = self.tolerance
-        return f"tolerance {absolute:g} + {relative:g}·|reward|"
+        return f"rewards that differ by at most {absolute:g} + {relative:g}·|reward|"
 
 
 def largest(found: np.ndarray, expected: np.ndarray) -> float:

@@ -38,6 +38,15 @@ class Samples:
     pairs: list[tuple[int, int]]
     own: bool = False
 
+    def only(self, rows: list[int]) -> "Samples":
+        """Some of the texts, in the order given, and the pairs that are whole among them."""
+        places = {row: place for place, row in enumerate(rows)}
+        return Samples(
+            [self.prompts[row] for row in rows], [self.completions[row] for row in rows],
+            [(places[one], places[other]) for one, other in self.pairs
+             if one in places and other in places], self.own,
+        )
+
 
 def built_in() -> Samples:
     """The texts above."""

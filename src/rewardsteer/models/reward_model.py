@@ -275,6 +275,11 @@ class RewardModel(nn.Module):
         model = cls.from_base(card.base_model, card.head, **load_options)
         try:
             model.base = PeftModel.from_pretrained(model.base, str(folder))
+        except KeyError as error:
+            raise CheckpointError(
+                f"The adapter in {folder} lacks the weight {error}; save it again with its head "
+                "(peft: task_type='SEQ_CLS', modules_to_save=['score'])."
+            ) from error
         except (OSError, ValueError, RuntimeError) as error:
             raise CheckpointError(f"The adapter in {folder} cannot be loaded: {error}") from error
         model.merge_adapters()

@@ -15,11 +15,11 @@ class GivenAddress(Check):
 
     def run(self, patient: Patient) -> Iterator[Finding]:
         """Asks the server, if one was given."""
-        from rewardsteer.models.remote.scorer import RemoteScorer
-
         address = patient.address
         if address is None:
             return
+        from rewardsteer.models.remote.scorer import RemoteScorer
+
         samples = patient.samples
         try:
             server = RemoteScorer(

@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
-from rewardsteer.models.limits import position_limit
 
 # transformers writes a number beyond this where a tokenizer states no limit.
 _NO_LIMIT = 10**9
@@ -19,18 +18,19 @@ class Length(Check):
 
     def run(self, patient: Patient) -> Iterator[Finding]:
         """Compares the texts' tokens with the limits of model and tokenizer."""
-        scorer: object = patient.scorer
-        positions = position_limit(scorer.reward_model.config)  # type: ignore[attr-defined]
+        positions, refused = patient.positions, patient.refused
         stated = patient.tokenizer.model_max_length
         limit = stated if stated < _NO_LIMIT else None
         rows = zip(*patient.written, strict=True)
         longest = max(len(prompt) + len(response) for prompt, response in rows)
         figures = {"longest": longest, "positions": positions, "tokenizer": limit}
-        if positions is not None and longest > positions:
-            # Such texts are refused here, so there is nothing to compare.
+        if refused:
+            # There is no reward of theirs to compare.
             yield self.found(
-                "fault", f"the longest text has {longest} tokens and the model reads {positions}: "
-                "it is refused here, and cut by programs that truncate. Shorten it", **figures,
+                "fault", f"{len(refused)} of {len(refused) + len(patient.samples.prompts)} texts "
+                f"have up to {max(refused)} tokens and the model reads {positions}: they are "
+                "refused here (the other checks leave them out), and cut by programs that "
+                "truncate. Shorten them", **(figures | {"longest": max(refused)}),
             )
         elif limit is not None and longest > limit:
             yield self._cut(patient, limit, longest, figures)

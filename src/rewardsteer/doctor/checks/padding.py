@@ -53,8 +53,8 @@ class Padding(Check):
         elif configured == tokenizer.eos_token_id:
             yield self.found(
                 "note", f"padding and end-of-text are one token ({name!r}); texts end with another "
-                "one, so the reward is read at their end, but transformers before version 4.50 "
-                "reads it before the first of them",
+                "one, so the reward is read at their end, but older versions of transformers read it "
+                "before the first of them",
             )
         else:
             yield self.found("ok", f"{name!r} (id {configured}) is none that ends texts")

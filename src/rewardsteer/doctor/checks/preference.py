@@ -24,7 +24,8 @@ class Preference(Check):
         if not pairs:
             return
         gains = [patient.rewards[better] - patient.rewards[worse] for better, worse in pairs]
-        right, ties = sum(gain > 0 for gain in gains), sum(gain == 0 for gain in gains)
+        right = sum(bool(gain > 0) for gain in gains)
+        ties = sum(bool(gain == 0) for gain in gains)
         figures = {"pairs": len(pairs), "right": right, "ties": ties}
         whose = "your" if patient.samples.own else "easy"
         counted = f"{right} of {len(pairs)} {whose} pairs have the higher reward on the better side"

@@ -10,6 +10,7 @@ import numpy as np
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient
+from rewardsteer.errors import DataError
 
 _PARTS = ("fastapi", "uvicorn", "prometheus_client", "httpx")
 
@@ -41,7 +42,8 @@ async def _rewards(patient: Patient) -> list[float]:
     from rewardsteer.serving.models import ServedModels
     from rewardsteer.serving.service import Service
 
-    limits, scorer = ServingConfig(), patient.scorer
+    # Lengths are the model's own limit.
+    limits, scorer = ServingConfig(max_prompt_tokens=1 << 20), patient.scorer
     served = ServedModels(None, None, scorer, DecodingConfig(), limits, template=scorer.template)
     service = Service(served, limits)
     service.start()
@@ -58,7 +60,8 @@ async def _rewards(patient: Patient) -> list[float]:
             for at in range(0, len(items), limits.max_reward_rows):
                 body = {"input": items[at : at + limits.max_reward_rows]}
                 answer = await client.post("/v1/rewards", json=body)
-                answer.raise_for_status()
+                if answer.status_code != httpx.codes.OK:
+                    raise DataError(f"Our server refuses the texts: {answer.text}")
                 found += [float(one["reward"]) for one in answer.json()["data"]]
             return found
     finally:
