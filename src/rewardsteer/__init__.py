@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rewardsteer.api.evaluation import compare, evaluate
-    from rewardsteer.api.reward_model import Ranked, RewardModel, TokenScores
+    from rewardsteer.api.results import Ranked, TokenScores
+    from rewardsteer.api.reward_model import RewardModel
     from rewardsteer.api.steerer import Steerer
     from rewardsteer.api.training import train
     from rewardsteer.decoding.config import DecodingConfig as SteeringConfig
@@ -28,12 +29,12 @@ _PLACES = {
     "Generation": "rewardsteer.records:Generation",
     "METHODS": "rewardsteer.decoding.methods:METHODS",
     "OBJECTIVES": "rewardsteer.objectives:OBJECTIVES",
-    "Ranked": "rewardsteer.api.reward_model:Ranked",
+    "Ranked": "rewardsteer.api.results:Ranked",
     "RewardModel": "rewardsteer.api.reward_model:RewardModel",
     "RewardsteerError": "rewardsteer.errors:RewardsteerError",
     "Steerer": "rewardsteer.api.steerer:Steerer",
     "SteeringConfig": "rewardsteer.decoding.config:DecodingConfig",
-    "TokenScores": "rewardsteer.api.reward_model:TokenScores",
+    "TokenScores": "rewardsteer.api.results:TokenScores",
     "TrainConfig": "rewardsteer.training.config:TrainConfig",
     "compare": "rewardsteer.api.evaluation:compare",
     "evaluate": "rewardsteer.api.evaluation:evaluate",

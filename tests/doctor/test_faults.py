@@ -5,6 +5,7 @@ import json
 import pytest
 from typer.testing import CliRunner
 
+from rewardsteer import RewardModel
 from rewardsteer.cli.main import app
 from rewardsteer.data.template import Template
 from rewardsteer.doctor.examination import examine
@@ -39,6 +40,13 @@ def test_a_healthy_model_has_no_fault(healthy):
     assert found.about["template"].startswith("chat")
     assert [token.text for token in found.tokens[:2]] == ["<|im_start|>", "s"]
     assert found.tokens[-1].text == "\n"
+
+
+def test_from_python(healthy):
+    found = RewardModel.from_pretrained(healthy, device="cpu").doctor()
+    assert found.as_dict() | {"model": ""} == examine(healthy, device="cpu").as_dict() | {
+        "model": ""
+    }
 
 
 def test_wrong_template(healthy):

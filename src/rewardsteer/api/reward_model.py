@@ -1,13 +1,13 @@
 """`RewardModel`: load any reward model, score texts, rank, and steer generation with it."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rewardsteer.api.inputs import as_prompt, as_texts
+from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
@@ -20,40 +20,9 @@ from rewardsteer.models.text_scorer import TextScorer, require_tokens
 if TYPE_CHECKING:
     from rewardsteer.api.inspecting import Inspected
     from rewardsteer.decoding.processor import GuideProcessor
+    from rewardsteer.doctor.findings import Diagnosis
     from rewardsteer.goals.goal_state import GoalState
     from rewardsteer.integrations.trl import RewardFunction
-
-
-@dataclass(frozen=True)
-class Ranked:
-    """A completion's place in a ranking.
-
-    Attributes:
-        index: of the completion in what was given.
-        score: its reward.
-        completion: its text.
-    """
-
-    index: int
-    score: float
-    completion: str
-
-
-@dataclass(frozen=True)
-class TokenScores:
-    """Rewards of a completion, token by token.
-
-    Attributes:
-        tokens: T texts of the completion's tokens, with those that the template ends it with.
-        rewards: ``[T]`` rewards of the prefixes that end at each token; the last one is the reward
-            of the whole completion.
-        similarities: ``[T]`` cosine of each token's hidden state to the goal state; None without a
-            goal.
-    """
-
-    tokens: list[str]
-    rewards: np.ndarray
-    similarities: np.ndarray | None
 
 
 class RewardModel:
@@ -265,6 +234,29 @@ class RewardModel:
         from rewardsteer.integrations.trl import RewardFunction
 
         return RewardFunction(self.scorer, batch_size=batch_size, name=name)
+
+    def doctor(
+        self, *, texts: str | Path | None = None, url: str | None = None, api: str = "auto",
+        served_model: str | None = None,
+    ) -> "Diagnosis":
+        """How the model reads a text, and whether other programs compute the same rewards.
+
+            print(rm.doctor())
+            assert rm.doctor(url="http://127.0.0.1:8000").healthy
+
+        Args:
+            texts, url, api, served_model: see `rewardsteer.doctor.examination.examine`.
+
+        Raises:
+            CheckpointError: the model was not loaded from a folder or hub name.
+            DataError: ``texts`` cannot be read.
+        """
+        from rewardsteer.doctor.examination import examine
+
+        return examine(
+            self.scorer.name, scorer=self.scorer, texts=texts, url=url, api=api,
+            served_model=served_model,
+        )
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``.

@@ -1,5 +1,4 @@
-"""``rewardsteer doctor``: what a reward model reads, and whether everyone computes the same from it.
-"""
+"""``rewardsteer doctor``: what a reward model reads, and whether others compute the same."""
 
 import json
 import sys

@@ -14,6 +14,7 @@ import numpy as np
 from rewardsteer.doctor.patient import Patient, largest
 from rewardsteer.doctor.readings import readings
 
+
 class _Transformation(NamedTuple):
     """What a program may do to a reward: name for JSON, text for messages, function, remedy."""
 

@@ -9,6 +9,9 @@ import numpy as np
 from rewardsteer.data.chat import write_chat
 from rewardsteer.doctor.patient import Patient
 
+# Between a prompt and a completion that are written without a template.
+_JOINS = (("", ""), (", joined by a space", " "), (", joined by a newline", "\n"),
+          (", joined by a blank line", "\n\n"))
 Rows = tuple[list[list[int]], list[list[int]]]
 
 
@@ -103,8 +106,7 @@ def _without_template(patient: Patient) -> Iterator[Reading]:
     remedy = "apply the model's chat template (send messages)"
     plain = [prompt if isinstance(prompt, str) else None for prompt in samples.prompts]
     if None not in plain:
-        for name, between in (("", ""), (", joined by a space", " "),
-                              (", joined by a newline", "\n"), (", joined by a blank line", "\n\n")):
+        for name, between in _JOINS:
             texts = [
                 f"{prompt}{between}{text}"
                 for prompt, text in zip(plain, samples.completions, strict=True)

@@ -1,11 +1,16 @@
 """A server at an address."""
 
 from collections.abc import Iterator
+from typing import Any
 
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
-from rewardsteer.doctor.patient import Patient
+from rewardsteer.doctor.patient import Address, Patient
 from rewardsteer.errors import RewardsteerError
+from rewardsteer.models.kinds import load_scorer
+
+# Forms of servers that apply no template, so texts are written here.
+_WITHOUT_TEMPLATE = ("sglang", "openrlhf")
 
 
 class GivenAddress(Check):
@@ -18,17 +23,20 @@ class GivenAddress(Check):
         address = patient.address
         if address is None:
             return
-        from rewardsteer.models.remote.scorer import RemoteScorer
-
         samples = patient.samples
         try:
-            server = RemoteScorer(
-                address.url, api=address.api, model=address.model, activation="none",
-                tokenizer=patient.tokenizer if address.api in ("sglang", "openrlhf") else None,
-                template=patient.scorer.template if address.api in ("sglang", "openrlhf") else None,
-            )
+            server = load_scorer(address.url, kind="remote", **_options(patient, address))
             numbers = server.score(samples.prompts, samples.completions)
         except RewardsteerError as error:
             yield self.found("fault", f"{address.url} gives no rewards: {error}")
             return
-        yield self.compared(patient, numbers, address.url, api=server.api)
+        yield self.compared(patient, numbers, address.url, **server.provenance())
+
+
+def _options(patient: Patient, address: Address) -> dict[str, Any]:
+    found: dict[str, Any] = {"api": address.api, "activation": "none"}
+    if address.model is not None:
+        found["model"] = address.model
+    if address.api in _WITHOUT_TEMPLATE:
+        found |= {"tokenizer": patient.tokenizer, "template": patient.scorer.template}
+    return found

@@ -52,9 +52,9 @@ class Padding(Check):
             )
         elif configured == tokenizer.eos_token_id:
             yield self.found(
-                "note", f"padding and end-of-text are one token ({name!r}); texts end with another "
-                "one, so the reward is read at their end, but older versions of transformers read it "
-                "before the first of them",
+                "note", f"padding and end-of-text are one token ({name!r}); texts end with "
+                "another one, so the reward is read at their end; older versions of transformers "
+                "read it before the first of them",
             )
         else:
             yield self.found("ok", f"{name!r} (id {configured}) is none that ends texts")

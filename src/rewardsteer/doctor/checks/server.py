@@ -48,7 +48,7 @@ async def _rewards(patient: Patient) -> list[float]:
     service = Service(served, limits)
     service.start()
     try:
-        transport = httpx.ASGITransport(app=create_app(service))  # type: ignore[arg-type]
+        transport = httpx.ASGITransport(app=create_app(service))
         async with httpx.AsyncClient(
             transport=transport, base_url="http://doctor", timeout=limits.seconds
         ) as client:
