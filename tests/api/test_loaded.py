@@ -6,6 +6,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from rewardsteer import RewardModel, Steerer
 from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.checkpoint import CheckpointCard, write_card
+from rewardsteer.models.heads.config import HeadConfig
 
 
 @pytest.fixture(scope="module")
@@ -46,3 +48,11 @@ def test_what_is_no_reward_model_is_refused(parts, folders):
         RewardModel.from_pretrained(several, tokenizer=tokenizer)
     with pytest.raises(ConfigError, match="leave tokenizer= out"):
         RewardModel.from_pretrained(folders / "bt", tokenizer=tokenizer)
+
+
+def test_a_head_beside_the_classifier_is_not_in_it(folders, tmp_path):
+    model = AutoModelForSequenceClassification.from_pretrained(folders / "bt")
+    model.config._name_or_path = str(tmp_path)
+    write_card(tmp_path, CheckpointCard(head=HeadConfig(layers="mlp")))
+    with pytest.raises(CheckpointError, match="pass the folder in its place"):
+        RewardModel.from_pretrained(model, tokenizer=AutoTokenizer.from_pretrained(folders / "bt"))

@@ -40,6 +40,10 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
     card = read_card(source) if (source / CARD).exists() else CheckpointCard(
         head=HeadConfig(kind="scalar")
     )
+    if card.head != HeadConfig(kind="scalar", init=card.head.init):
+        raise CheckpointError(
+            f"The head of {source} is not in the loaded {name}; pass the folder in its place."
+        )
     return Scorer(
         RewardModel(model, card.head), tokenizer, template or stored_template(card.template),
         objective=card.objective, reading=card.reading, name=str(source),
