@@ -163,6 +163,8 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
 
     for title, columns, rows in (
         ("ranking", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
+        ("controls: AUROC without reading a solution", report.CONTROL_COLUMNS,
+         report.control_rows(metrics)),
         ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
         ("votes among k solutions", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
         ("filtering, test questions", report.FILTER_COLUMNS, report.filter_rows(metrics)),
@@ -171,6 +173,8 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
         if rows:
             print_table(title, columns, rows)
     for name, figures in metrics.items():
+        for text in figures.get("controls", {}).get("notes", []):
+            typer.echo(f"{name}: {text}", err=True)
         for note in ("undefined", "left_out"):
             if note in figures:
                 typer.echo(f"{name}: {figures[note]}", err=True)

@@ -92,7 +92,7 @@ def share(values: Sequence[float], clusters: Sequence[str] | None = None) -> Int
     spread = quantile**2 / size
     centre = (mean + spread / 2) / (1 + spread)
     half = np.sqrt(mean * (1 - mean) * spread + spread**2 / 4) / (1 + spread)
-    return Interval(mean, max(0.0, centre - half), min(1.0, centre + half))
+    return Interval(mean, float(max(0.0, centre - half)), float(min(1.0, centre + half)))
 
 
 def _robust_error(values: np.ndarray, clusters: Sequence[str] | None) -> tuple[int, float]:

@@ -52,6 +52,29 @@ def ranking_rows(metrics: Metrics) -> list[list[str]]:
     ]
 
 
+CONTROL_COLUMNS = (
+    "benchmark", "random", "length alone", "source alone", "reward within source",
+    "reward within question", "rank correlation with length", "with source",
+)
+
+
+def control_rows(metrics: Metrics) -> list[list[str]]:
+    """One row per benchmark that has them, under `CONTROL_COLUMNS`."""
+    rows = []
+    for name, figures in metrics.items():
+        if "controls" not in figures:
+            continue
+        found = figures["controls"]
+        alone = [
+            between(found[one], "auroc", "low", "high", "{:.3f}") if one in found else "–"
+            for one in ("random", "length", "source")
+        ]
+        within = [_plain(found, f"within_{one}") for one in ("source", "question")]
+        shared = [_plain(found["rank_correlation"], one) for one in ("length", "source")]
+        rows.append([name, *alone, *within, *shared])
+    return rows
+
+
 def sample_rows(metrics: Metrics) -> list[list[str]]:
     """One row per benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
     return [
@@ -135,6 +158,9 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     blocks: list[Block] = [Figures(figures)]
     for caption, columns, rows in (
         ("Ranking of correct above incorrect solutions.", RANKING_COLUMNS, ranking_rows),
+        ("AUROC of scores that read no solution, and of the reward within one source or question. "
+         "The source's score is its share of correct solutions on other questions.",
+         CONTROL_COLUMNS, control_rows),
         ("Gain in AUROC over the baseline's reward, paired by solution.", GAIN_COLUMNS,
          gain_rows),
         ("Votes and choices among k solutions of a question.", SAMPLE_COLUMNS, sample_rows),
@@ -144,6 +170,10 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     ):
         if cells := rows(runs):
             blocks.append(Table(caption, ("run", *columns[1:]), cells))
+    blocks += [
+        Prose(f"{name}: {note}." if len(runs) > 1 else f"{note[:1].upper()}{note[1:]}.")
+        for name, one in runs.items() for note in one.get("controls", {}).get("notes", [])
+    ]
     return blocks
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
+from rewardsteer.evaluation.correctness.controls import controls
 from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.statistics import (
@@ -67,6 +68,7 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
             f"auroc_by_model{tail}": _by_model(solutions, labels, values),
             **_per_question(groups, labels, values, tail),
         }
+    figures["controls"] = controls(solutions, prefix_values(solutions, "reward", 1.0), config)
     figures["auroc_by_percentile"] = {
         signal: _by_percentile(solutions, labels, groups, signal, config) for signal in found
     }

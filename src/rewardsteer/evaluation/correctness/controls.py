@@ -1,0 +1,153 @@
+"""Scores that read no solution, beside the reward: who wrote it, how long it is, chance.
+
+A reward that ranks no better than these, or no better within one source, may have learned a
+shortcut.
+"""
+
+import re
+import zlib
+from collections import defaultdict
+from collections.abc import Hashable, Sequence
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+from rewardsteer.evaluation.statistics import (
+    auroc,
+    auroc_difference,
+    auroc_interval,
+    weighted_aurocs,
+)
+from rewardsteer.records import Solution
+
+_FOLDS = 5
+# An AUROC within sources below this is called chance.
+_CHANCE = 0.55
+# Names of draws of one model and prompt; others say how it was prompted.
+_DRAW = re.compile(r"(?:rs)?\d*|greedy")
+
+
+def controls(
+    solutions: Sequence[Solution], rewards: Sequence[float], config: CorrectnessConfig
+) -> dict[str, Any]:
+    """AUROCs of controls with intervals over questions, and what the reward shares with them.
+
+    Args:
+        solutions: labelled, of both labels.
+        rewards: one each.
+        config: draws and seed.
+
+    Returns:
+        ``random``, ``length`` (tokens) and, where there are several sources, ``source`` (the share
+        of right solutions that the source has on other questions), each with ``auroc``, ``low``,
+        ``high``; ``within_source`` and ``within_question``, the AUROC of the reward among pairs of
+        one source or question; ``rank_correlation`` of the reward with length and source; and
+        ``notes``, sentences on what these show.
+    """
+    labels = [bool(one.is_correct) for one in solutions]
+    groups = [one.question_id for one in solutions]
+    sources = [source_of(one) for one in solutions]
+    scores: dict[str, np.ndarray] = {
+        "random": np.random.default_rng(config.seed).random(len(labels)),
+        "length": np.array([float(one.token_count) for one in solutions]),
+    }
+    if len(set(sources)) > 1:
+        scores["source"] = source_scores(sources, labels, groups)
+    found: dict[str, Any] = {}
+    for name, values in scores.items():
+        area = auroc_interval(
+            labels, values.tolist(), groups=groups, resamples=config.resamples, seed=config.seed
+        )
+        found[name] = {"auroc": area.value, "low": area.low, "high": area.high}
+    found["rank_correlation"] = {
+        name: correlation for name, values in scores.items() if name != "random"
+        if (correlation := _spearman(rewards, values)) is not None
+    }
+    for name, keys in (("source", sources), ("question", groups)):
+        within = auroc_within(labels, rewards, keys)
+        if len(set(keys)) > 1 and not np.isnan(within):
+            found[f"within_{name}"] = within
+    found["notes"] = _notes(found, labels, rewards, scores, groups, config)
+    return found
+
+
+def source_of(solution: Solution) -> str:
+    """Who wrote a solution: its model, and how that was prompted where the sample's name says it.
+    """
+    prompted = "" if _DRAW.fullmatch(solution.sample) else solution.sample
+    return "/".join(filter(None, (solution.model, prompted)))
+
+
+def source_scores(
+    sources: Sequence[str], labels: Sequence[bool], groups: Sequence[str]
+) -> np.ndarray:
+    """The share of right solutions that each solution's source has on other questions ``[N]``, in
+    five folds by question; one half for a source that has none there."""
+    folds = np.array([zlib.crc32(group.encode()) % _FOLDS for group in groups])
+    _, places = np.unique(np.asarray(sources), return_inverse=True)
+    right = np.asarray(labels, dtype=float)
+    values = np.empty(len(right))
+    for fold in range(_FOLDS):
+        held = folds == fold
+        counts = np.bincount(places[~held], minlength=places.max() + 1)
+        sums = np.bincount(places[~held], weights=right[~held], minlength=places.max() + 1)
+        share = np.divide(sums, counts, out=np.full(len(sums), 0.5), where=counts > 0)
+        values[held] = share[places[held]]
+    return values
+
+
+def auroc_within(
+    labels: Sequence[bool], values: Sequence[float], keys: Sequence[Hashable]
+) -> float:
+    """Share of pairs of a right and a wrong solution with the same key in which the right one is
+    higher, a tie counting one half; NaN without such pairs."""
+    rows: dict[Hashable, list[int]] = defaultdict(list)
+    for index, key in enumerate(keys):
+        rows[key].append(index)
+    total = won = 0.0
+    for indices in rows.values():
+        own = [labels[index] for index in indices]
+        pairs = sum(own) * (len(own) - sum(own))
+        if pairs:
+            once = np.ones((1, len(own)))
+            area = weighted_aurocs(own, [values[index] for index in indices], once)[0]
+            total, won = total + pairs, won + pairs * float(area)
+    return won / total if total else float("nan")
+
+
+def _spearman(rewards: Sequence[float], values: np.ndarray) -> float | None:
+    if np.ptp(rewards) == 0 or np.ptp(values) == 0:
+        return None
+    return float(stats.spearmanr(rewards, values).statistic)
+
+
+def _notes(
+    found: dict[str, Any], labels: Sequence[bool], rewards: Sequence[float],
+    scores: dict[str, np.ndarray], groups: Sequence[str], config: CorrectnessConfig,
+) -> list[str]:
+    """Which controls the reward does not beat, in words."""
+    notes = []
+    own = auroc(labels, rewards)
+    for name in ("source", "length"):
+        if name not in scores:
+            continue
+        gain = auroc_difference(
+            labels, rewards, scores[name].tolist(), groups=groups, resamples=config.resamples,
+            seed=config.seed,
+        )
+        if gain.low > 0:
+            continue
+        against = "below" if gain.high < 0 else "not above"
+        text = (
+            f"{name} alone: AUROC {found[name]['auroc']:.3f}; the reward's {own:.3f} is {against} "
+            f"it (difference {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
+        )
+        if name == "source" and "within_source" in found:
+            within = found["within_source"]
+            text += f"; within one source the reward has {within:.3f}"
+            if within < _CHANCE:
+                text += ", so it adds nothing within source"
+        notes.append(text)
+    return notes

@@ -1,0 +1,70 @@
+"""Controls beside the reward: who wrote a solution, its length, chance."""
+
+import numpy as np
+import pytest
+
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+from rewardsteer.evaluation.correctness.controls import (
+    auroc_within,
+    controls,
+    source_of,
+    source_scores,
+)
+from rewardsteer.records import Solution
+
+CONFIG = CorrectnessConfig(resamples=200)
+
+
+def solutions(rng, chances, questions=200):
+    """One solution of each question by each source, right with the source's own probability."""
+    return [
+        Solution(question_id=str(question), model=model, sample="rs0", prompt="?", completion="!",
+                 is_correct=bool(rng.random() < chance), token_count=int(rng.integers(5, 50)))
+        for question in range(questions) for model, chance in chances.items()
+    ]
+
+
+def test_a_planted_shortcut_is_named():
+    rng = np.random.default_rng(0)
+    rows = solutions(rng, {"weak": 0.03, "strong": 0.97})
+    # The reward knows who wrote a solution and nothing else.
+    rewards = [float(one.model == "strong") + 0.1 * rng.random() for one in rows]
+    found = controls(rows, rewards, CONFIG)
+    assert found["source"]["auroc"] > 0.95
+    assert found["within_source"] == pytest.approx(0.5, abs=0.2)
+    assert found["rank_correlation"]["source"] > 0.7
+    [note] = [one for one in found["notes"] if one.startswith("source alone: AUROC 0.9")]
+    assert "adds nothing within source" in note
+
+
+def test_a_reward_that_reads_is_not_accused():
+    rng = np.random.default_rng(1)
+    rows = solutions(rng, {"weak": 0.4, "strong": 0.6})
+    rewards = [float(one.is_correct) + 0.3 * rng.normal() for one in rows]
+    found = controls(rows, rewards, CONFIG)
+    assert found["notes"] == []
+    assert found["within_source"] > 0.95
+    assert found["source"]["auroc"] == pytest.approx(0.6, abs=0.05)
+    assert found["random"]["low"] < 0.5 < found["random"]["high"]
+
+
+def test_the_source_is_judged_on_other_questions():
+    # Every source has one question: on others nothing is known of it.
+    labels = [True, False, True, False]
+    assert source_scores(list("abcd"), labels, list("wxyz")).tolist() == [0.5] * 4
+
+
+def test_pairs_within_a_key_by_hand():
+    labels = [True, False, False, True, False]
+    values = [2.0, 1.0, 2.0, 0.0, 5.0]
+    # Key a: 2 > 1 and a tie; key b: 0 < 5.
+    assert auroc_within(labels, values, list("aaabb")) == pytest.approx(1.5 / 3)
+    assert np.isnan(auroc_within([True, True], [1.0, 2.0], ["a", "a"]))
+
+
+@pytest.mark.parametrize(("sample", "source"), [
+    ("rs3", "m"), ("greedy", "m"), ("7", "m"), ("", "m"), ("COT", "m/COT"),
+])
+def test_sources(sample, source):
+    one = Solution(prompt="?", completion="!", model="m", sample=sample)
+    assert source_of(one) == source
