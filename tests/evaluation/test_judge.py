@@ -9,8 +9,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
+from rewardsteer.addresses import RETRIES
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.evaluation import pair_judge
 from rewardsteer.evaluation.judge import _WORKERS, Judgement, read_verdict, win_rates
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.statistics import share
@@ -249,7 +249,7 @@ def test_a_server_that_fails_for_good_stops_with_what_was_judged(ask, tmp_path):
     with Server(reply) as server:
         with pytest.raises(ConfigError, match=r"does not work.*on fire.*is kept") as stopped:
             win_rates(ask(server), table, "none", tmp_path / "judge.jsonl")
-        assert max(server.questions.values()) == 1 + pair_judge._RETRIES
+        assert max(server.questions.values()) == 1 + RETRIES
     assert KEY not in str(stopped.value)
     assert len(list(read_jsonl(tmp_path / "judge.jsonl"))) == 7
 

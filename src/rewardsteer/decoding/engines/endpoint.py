@@ -1,16 +1,20 @@
 """A server behind an OpenAI-compatible address: requests, what it can do, and what goes wrong."""
 
-import os
 from collections.abc import AsyncGenerator, Sequence
 from typing import Any
 
+from rewardsteer.addresses import (
+    KEY_ENV,
+    RETRIES,
+    client_options,
+    openai_library,
+    refuses_key,
+    shown,
+)
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.errors import ConfigError, DataError
 
-KEY_ENV = "OPENAI_API_KEY"
-_RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
-_TIMEOUT, _CONNECT_TIMEOUT = 600.0, 10.0  # seconds
-_SHOWN = 300  # characters of a server's message
+_TIMEOUT = 600.0  # seconds
 
 
 class Endpoint:
@@ -34,26 +38,15 @@ class Endpoint:
         self, url: str, model: str | None = None, *, key_env: str = KEY_ENV,
         timeout: float = _TIMEOUT,
     ) -> None:
-        try:
-            import openai
-        except ImportError as error:
-            raise ConfigError(
-                "The engine openai needs the package openai, which is not installed; run pip "
-                "install 'rewardsteer[openai]', or use another engine."
-            ) from error
+        self._library: Any = openai_library("The engine openai", "openai", "use another engine")
         self.url, self._key_env, self._timeout = url, key_env, timeout
-        self._library: Any = openai
-        # The client insists on a key; servers that want none ignore it.
-        self._options: dict[str, Any] = {
-            "base_url": url, "api_key": os.environ.get(key_env) or "none",
-            "timeout": openai.Timeout(timeout, connect=_CONNECT_TIMEOUT),
-        }
-        self._client: Any = openai.AsyncOpenAI(**self._options, max_retries=_RETRIES)
+        self._options = client_options(self._library, url, key_env, timeout)
+        self._client: Any = self._library.AsyncOpenAI(**self._options)
         self.model, self.longest = self._find(model)
 
     def _find(self, model: str | None) -> tuple[str, int | None]:
         """The model's name and its greatest length."""
-        with self._library.OpenAI(**self._options, max_retries=1) as client:
+        with self._library.OpenAI(**self._options | {"max_retries": 1}) as client:
             try:
                 listed = getattr(client.models.list(), "data", None)
             except self._library.NotFoundError:
@@ -89,7 +82,7 @@ class Endpoint:
             {"prompt": text, "logprobs": 1}, {"prompt": text},
         ]
         lib = self._library
-        with lib.OpenAI(**self._options, max_retries=1) as client:
+        with lib.OpenAI(**self._options | {"max_retries": 1}) as client:
             for body in asked:
                 try:
                     reply = client.completions.create(model=self.model, max_tokens=1, **body)
@@ -139,7 +132,7 @@ class Endpoint:
                 async for piece in pieces:
                     yield piece
         except (lib.BadRequestError, lib.UnprocessableEntityError) as error:
-            raise DataError(f"The server refuses this prompt: {_shown(error)}") from error
+            raise DataError(f"The server refuses this prompt: {shown(error)}") from error
         except (lib.OpenAIError, LookupError) as error:
             raise EngineError(self.failure(error)) from error
 
@@ -151,7 +144,7 @@ class Endpoint:
         """What to tell of an error that ends the run."""
         lib, where = self._library, f"The server {self.url}"
         busy = getattr(error, "status_code", None) in (429, 503)
-        if isinstance(error, lib.AuthenticationError | lib.PermissionDeniedError):
+        if refuses_key(lib, error):
             told = (f"refuses the key; put a valid one into the environment variable "
                     f"{self._key_env} (another name: --key-env).")
         elif isinstance(error, lib.APITimeoutError):
@@ -161,13 +154,13 @@ class Endpoint:
             told = (f"cannot be reached ({error.__cause__ or error}); check the address (it ends "
                     "in /v1) and that the server runs.")
         elif isinstance(error, lib.NotFoundError):
-            told = (f"has no such path or model ({_shown(error)}); check the address (it ends in "
+            told = (f"has no such path or model ({shown(error)}); check the address (it ends in "
                     f"/v1) and the model's name ({self.model}).")
         elif busy:
-            told = (f"is too busy: it has refused a request {_RETRIES + 1} times; lower the batch "
+            told = (f"is too busy: it has refused a request {RETRIES + 1} times; lower the batch "
                     "size, or go on later with --resume.")
         else:
-            told = f"does not work: {_shown(error)}"
+            told = f"does not work: {shown(error)}"
         return ConfigError(f"{where} {told}")
 
 
@@ -177,9 +170,3 @@ def _choices(reply: Any) -> Any:
     if not choices:
         raise LookupError("an answer with status 200 that is no completion")
     return choices
-
-
-def _shown(error: Exception | str) -> str:
-    """A server's own words, without the rest of its answer."""
-    text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
-    return text[0][:_SHOWN].rstrip(".") + "."

@@ -12,10 +12,11 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
 
+from rewardsteer.addresses import KEY_ENV
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Encoded, Engine
-from rewardsteer.decoding.engines.endpoint import KEY_ENV, Endpoint
+from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.generate import same_tokens
 from rewardsteer.decoding.guides.base import LogitsGuide

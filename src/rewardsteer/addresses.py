@@ -1,0 +1,62 @@
+"""Clients of servers behind an address. All of them use the package openai, which retries refused
+connections and busy servers, reads Retry-After and keeps keys out of messages."""
+
+import os
+from typing import Any
+
+from rewardsteer.errors import ConfigError
+
+KEY_ENV = "OPENAI_API_KEY"
+RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
+CONNECT_TIMEOUT = 10.0  # seconds
+_SHOWN = 300  # characters of a server's message
+
+
+def openai_library(user: str, extra: str, instead: str) -> Any:
+    """The package openai.
+
+    Args:
+        user: what needs it, as a sentence begins.
+        extra: of rewardsteer, that installs it.
+        instead: what works without it, as the sentence ends.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        import openai
+    except ImportError as error:
+        raise ConfigError(
+            f"{user} needs the package openai, which is not installed; run pip install "
+            f"'rewardsteer[{extra}]', or {instead}."
+        ) from error
+    return openai
+
+
+def client_options(library: Any, url: str, key_env: str, timeout: float) -> dict[str, Any]:
+    """Arguments of a client of openai.
+
+    Args:
+        library: the package.
+        url: base address of the server.
+        key_env: environment variable that holds the key; a server that wants none needs none.
+        timeout: seconds to wait for an answer.
+    """
+    return {
+        "base_url": url,
+        # The client insists on a key; servers that want none ignore it.
+        "api_key": os.environ.get(key_env) or "none",
+        "timeout": library.Timeout(timeout, connect=CONNECT_TIMEOUT),
+        "max_retries": RETRIES,
+    }
+
+
+def refuses_key(library: Any, error: Exception | str) -> bool:
+    """Whether the server says that the key is wrong."""
+    return isinstance(error, library.AuthenticationError | library.PermissionDeniedError)
+
+
+def shown(error: Exception | str) -> str:
+    """A server's own words, without the rest of its answer."""
+    text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
+    return text[0][:_SHOWN].rstrip(".") + "."
