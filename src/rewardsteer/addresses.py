@@ -60,3 +60,36 @@ def shown(error: Exception | str) -> str:
     """A server's own words, without the rest of its answer."""
     text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
     return text[0][:_SHOWN].rstrip(".") + "."
+
+
+def failure(
+    library: Any, error: Exception | str, *, url: str, key_env: str, timeout: float, address: str,
+    relief: str, key_option: str = "",
+) -> ConfigError:
+    """What to tell of an error that ends the work.
+
+    Args:
+        library: the package openai.
+        error: what it raised, or what is wrong with an answer.
+        url, key_env, timeout: see `client_options`.
+        address: what a correct address and name look like, for messages.
+        relief: what to do where the server is too busy.
+        key_option: how another environment variable is named.
+    """
+    status = getattr(error, "status_code", None)
+    if refuses_key(library, error):
+        told = (f"refuses the key; put a valid one into the environment variable {key_env}"
+                f"{key_option}.")
+    elif isinstance(error, library.APITimeoutError):
+        told = (f"has not answered within {timeout:g} seconds; check that it runs, or lower the "
+                "batch size or the responses' length.")
+    elif isinstance(error, library.APIConnectionError):
+        told = (f"cannot be reached ({error.__cause__ or error}); check the address ({address}) "
+                "and that the server runs.")
+    elif isinstance(error, library.NotFoundError):
+        told = f"has no such path or model ({shown(error)}); check the address ({address})."
+    elif status in (429, 503):
+        told = f"is too busy: it has refused a request {RETRIES + 1} times; {relief}."
+    else:
+        told = f"does not work: {shown(error)}"
+    return ConfigError(f"The server {url} {told}")

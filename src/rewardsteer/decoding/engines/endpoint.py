@@ -5,10 +5,9 @@ from typing import Any
 
 from rewardsteer.addresses import (
     KEY_ENV,
-    RETRIES,
     client_options,
+    failure,
     openai_library,
-    refuses_key,
     shown,
 )
 from rewardsteer.decoding.memory import EngineError
@@ -142,26 +141,12 @@ class Endpoint:
 
     def failure(self, error: Exception | str) -> ConfigError:
         """What to tell of an error that ends the run."""
-        lib, where = self._library, f"The server {self.url}"
-        busy = getattr(error, "status_code", None) in (429, 503)
-        if refuses_key(lib, error):
-            told = (f"refuses the key; put a valid one into the environment variable "
-                    f"{self._key_env} (another name: --key-env).")
-        elif isinstance(error, lib.APITimeoutError):
-            told = (f"has not answered within {self._timeout:g} seconds; check that it runs, or "
-                    "lower the batch size or the responses' length.")
-        elif isinstance(error, lib.APIConnectionError):
-            told = (f"cannot be reached ({error.__cause__ or error}); check the address (it ends "
-                    "in /v1) and that the server runs.")
-        elif isinstance(error, lib.NotFoundError):
-            told = (f"has no such path or model ({shown(error)}); check the address (it ends in "
-                    f"/v1) and the model's name ({self.model}).")
-        elif busy:
-            told = (f"is too busy: it has refused a request {RETRIES + 1} times; lower the batch "
-                    "size, or go on later with --resume.")
-        else:
-            told = f"does not work: {shown(error)}"
-        return ConfigError(f"{where} {told}")
+        name = f"; the model's name is {self.model}" if getattr(self, "model", None) else ""
+        return failure(
+            self._library, error, url=self.url, key_env=self._key_env, timeout=self._timeout,
+            address=f"it ends in /v1{name}", key_option=" (another name: --key-env)",
+            relief="lower the batch size, or go on later with --resume",
+        )
 
 
 def _choices(reply: Any) -> Any:

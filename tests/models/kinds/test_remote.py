@@ -1,0 +1,237 @@
+"""Reward models behind an address, against servers of the published forms."""
+
+import numpy as np
+import pytest
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
+from rewardsteer.models.kinds.remote import RemoteScorer
+from tests.models.kinds.reward_server import TOKENIZER, RewardServer, reward_of
+
+PROMPTS = ["What is 7+8?", "a", "Who?", "zz", "b"]
+COMPLETIONS = ["15", "It is so.", "Nobody at all, I think", "x", "y z"]
+TEMPLATE = Template(kind="text", prompt="Q: {prompt}\nA:", response=" {response}")
+PLAIN = Template(kind="text", append_eos=False)
+
+
+def rows(closed=True):
+    end = [TOKENIZER.eos_token_id] if closed else []
+    return [
+        TOKENIZER.encode(f"Q: {p}\nA: {c}") + end
+        for p, c in zip(PROMPTS, COMPLETIONS, strict=True)
+    ]
+
+
+def expected(closed=True):
+    return np.array([reward_of(row) for row in rows(closed)])
+
+
+@pytest.mark.parametrize(("kind", "api"), [
+    ("vllm", "auto"), ("vllm", "vllm-pooling"), ("sglang", "auto"), ("openrlhf", "openrlhf"),
+    ("openrlhf", "auto"),
+])
+@pytest.mark.parametrize("batch_size", [1, 2, 16])
+def test_raw_rewards_in_the_order_given(kind, api, batch_size):
+    with RewardServer(kind) as server:
+        url = server.url + ("/get_reward" if kind == "openrlhf" else "")
+        scorer = RemoteScorer(url, api=api, tokenizer=TOKENIZER, template=TEMPLATE)
+        found = scorer.score(PROMPTS, COMPLETIONS, batch_size=batch_size)
+        np.testing.assert_allclose(found, expected(), atol=1e-9)
+        open_ = scorer.score(PROMPTS, COMPLETIONS, batch_size=batch_size, closed=False)
+        np.testing.assert_allclose(open_, expected(closed=False), atol=1e-9)
+    assert found.dtype == np.float64
+    assert scorer.provenance()["activation"] == "none"
+    assert scorer.provenance()["template"]["prompt"] == "Q: {prompt}\nA:"
+
+
+def test_requests_have_the_published_fields():
+    with RewardServer("vllm") as server:
+        RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE).score(["a"], ["b"])
+        path, body = server.asked[-1]
+        assert path == "/classify"
+        assert body == {"model": "rm", "use_activation": False,
+                        "input": [[*TOKENIZER.encode("Q: a\nA: b"), TOKENIZER.eos_token_id]]}
+        RemoteScorer(server.url + "/v1").score(["a"], ["b"])
+        assert server.asked[-1][1] == {
+            "model": "rm", "use_activation": False, "add_generation_prompt": False,
+            "continue_final_message": False, "messages": [
+                {"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+            ],
+        }
+        scorer = RemoteScorer(server.url, template=PLAIN, fields={"priority": 3})
+        assert scorer.score(["a"], ["b"]) == pytest.approx([reward_of(TOKENIZER.encode("ab"))])
+        assert server.asked[-1][1] == {
+            "model": "rm", "use_activation": False, "input": ["ab"], "priority": 3
+        }
+    with RewardServer("sglang") as server:
+        RemoteScorer(server.url, template=PLAIN).score(["a"], ["b"])
+        assert server.asked[-1] == ("/classify", {"model": "rm", "text": ["ab"]})
+    with RewardServer("openrlhf") as server:
+        RemoteScorer(server.url + "/get_reward", tokenizer=TOKENIZER, template=TEMPLATE).score(
+            ["a"], ["b"]
+        )
+        assert server.asked[-1] == ("/get_reward", {
+            "query": ["Q: a\nA: b<eos>"], "prompts": ["Q: a\nA:"], "labels": [""],
+        })
+
+
+def test_conversations_by_the_servers_own_template():
+    talk = [{"role": "system", "content": "Be kind."}, {"role": "user", "content": "Who?"}]
+    with RewardServer("vllm") as server:
+        scorer = RemoteScorer(server.url)
+        found = scorer.score([talk, "a"], ["Me", "b"], batch_size=8)
+        open_ = scorer.score([talk], ["Me"], closed=False)
+    written = "system: Be kind.\nuser: Who?\nassistant: Me"
+    assert found == pytest.approx([
+        reward_of(TOKENIZER.encode(written + "\n")),
+        reward_of(TOKENIZER.encode("user: a\nassistant: b\n")),
+    ])
+    assert open_ == pytest.approx([reward_of(TOKENIZER.encode(written))])
+    assert scorer.provenance()["template"] == "the server's"
+
+
+def test_step_scores_are_rewards_of_prefixes():
+    steps = [["one", "two", "3"], ["all"]]
+    with RewardServer("sglang") as server:
+        scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        found = scorer.step_scores(["a", "b"], steps)
+    texts = ["Q: a\nA: one", "Q: a\nA: one\n\ntwo", "Q: a\nA: one\n\ntwo\n\n3"]
+    ids = [TOKENIZER.encode(text) for text in texts]
+    ids[-1].append(TOKENIZER.eos_token_id)
+    assert found[0] == pytest.approx([reward_of(one) for one in ids])
+    assert found[1] == pytest.approx([
+        reward_of([*TOKENIZER.encode("Q: b\nA: all"), TOKENIZER.eos_token_id])
+    ])
+
+
+def small(ids):
+    """Rewards that a sigmoid does not lose."""
+    return reward_of(ids) / 10
+
+
+def test_a_sigmoid_is_undone_or_refused():
+    with RewardServer("vllm", ignores_activation=True, reward=small) as server:
+        with pytest.raises(MismatchError, match=r"use_activation.*activation='sigmoid'"):
+            RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        scorer = RemoteScorer(
+            server.url, tokenizer=TOKENIZER, template=TEMPLATE, activation="sigmoid"
+        )
+        found = scorer.score(PROMPTS, COMPLETIONS)
+        np.testing.assert_allclose(found, expected() / 10, atol=1e-9)
+        assert scorer.provenance()["activation"] == "sigmoid, undone"
+        as_it_is = RemoteScorer(
+            server.url, tokenizer=TOKENIZER, template=TEMPLATE, activation="none"
+        ).score(PROMPTS, COMPLETIONS)
+        np.testing.assert_allclose(as_it_is, 1 / (1 + np.exp(-expected() / 10)), atol=1e-9)
+    with RewardServer("vllm", ignores_activation=True, reward=lambda ids: 80.0) as server:
+        scorer = RemoteScorer(
+            server.url, tokenizer=TOKENIZER, template=TEMPLATE, activation="sigmoid"
+        )
+        with pytest.raises(DataError, match="row 1 is 1: its sigmoid has lost"):
+            scorer.score(PROMPTS, COMPLETIONS)
+    # A model without any activation (problem_type regression) gives the same numbers either way.
+    with RewardServer("vllm", raw=True) as server:
+        scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        np.testing.assert_allclose(scorer.score(PROMPTS, COMPLETIONS), expected(), atol=1e-9)
+
+
+def test_several_labels():
+    with RewardServer("vllm", labels=5) as server:
+        with pytest.raises(MismatchError, match=r"gives 5 numbers per row.*label="):
+            RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        with pytest.raises(MismatchError, match="label=5 is none"):
+            RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE, label=5)
+        scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE, label=2)
+        np.testing.assert_allclose(
+            scorer.score(PROMPTS, COMPLETIONS), expected() + 2, atol=1e-9
+        )
+    with (
+        RewardServer("vllm", labels=2, ignores_activation=True) as server,
+        pytest.raises(MismatchError, match="applied a softmax"),
+    ):
+        RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE, label=0)
+    with (
+        RewardServer("sglang", labels=64) as server,
+        pytest.raises(MismatchError, match="without its reward head"),
+    ):
+        RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+
+
+def test_sglangs_softmax_is_refused():
+    with RewardServer("sglang", softmax=True) as server:
+        with pytest.raises(MismatchError, match=r"1\.0 for every text"):
+            RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        with pytest.raises(ConfigError, match="native /classify"):
+            RemoteScorer(server.url + "/v1/classify", api="sglang", template=PLAIN)
+
+
+def test_templates_that_need_a_tokenizer():
+    with RewardServer("sglang") as server:
+        with pytest.raises(ConfigError, match="tokenizer=FOLDER_OR_NAME"):
+            RemoteScorer(server.url)
+        with pytest.raises(ConfigError, match="append_eos=False"):
+            RemoteScorer(server.url, template=TEMPLATE)
+
+
+def test_busy_servers_are_asked_again_and_requests_are_few():
+    with RewardServer("vllm", refuse=lambda n: 503 if n in (4, 6) else None,
+                      seconds=0.02) as server:
+        scorer = RemoteScorer(
+            server.url, tokenizer=TOKENIZER, template=TEMPLATE, concurrency=3
+        )
+        found = scorer.score(PROMPTS * 4, COMPLETIONS * 4, batch_size=1)
+        np.testing.assert_allclose(found, list(expected()) * 4, atol=1e-9)
+        assert 2 <= server.most <= 3
+
+
+def test_failures_are_one_sentence(monkeypatch):
+    monkeypatch.setenv("MY_KEY", "sk-very-secret")
+    with RewardServer("vllm", refuse=lambda n: 400 if n > 1 else None) as server:
+        scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE,
+                              key_env="MY_KEY")
+        assert server.keys == {"Bearer sk-very-secret"}
+        with pytest.raises(DataError, match=r"one of the rows 1 to 2: .*row too long"):
+            scorer.score(PROMPTS[:2], COMPLETIONS[:2], batch_size=2)
+        with pytest.raises(DataError, match=r"refuses row 1: "):
+            scorer.score(PROMPTS[:1], COMPLETIONS[:1], batch_size=2)
+        with pytest.raises(DataError, match="one completion for each prompt"):
+            scorer.score(PROMPTS, COMPLETIONS[:2])
+    assert "sk-very-secret" not in str(scorer.provenance())
+    with pytest.raises(ConfigError, match=r"cannot be reached.*check the address"):
+        RemoteScorer(server.url)
+    with (
+        RewardServer("openrlhf", refuse=lambda n: 401) as server,
+        pytest.raises(ConfigError, match=r"refuses the key.*MY_KEY"),
+    ):
+        RemoteScorer(server.url + "/get_reward", key_env="MY_KEY", template=PLAIN)
+    with (
+        RewardServer("openrlhf") as server,
+        pytest.raises(ConfigError, match="does not say what it is; pass api="),
+    ):
+        RemoteScorer(server.url)
+    with (
+        RewardServer("vllm", nan_at=1) as server,
+        pytest.raises(ConfigError, match="its answer is none of the form 'vllm'"),
+    ):
+        RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+    with pytest.raises(ConfigError, match="Unknown API 'tgi'"):
+        RemoteScorer("http://127.0.0.1:1", api="tgi")
+
+
+def test_a_password_in_the_address_is_not_told():
+    with RewardServer("vllm") as server:
+        url = server.url.replace("http://", "http://me:secret@")
+        scorer = RemoteScorer(url, tokenizer=TOKENIZER, template=TEMPLATE)
+    assert "secret" not in scorer.name + str(scorer.provenance())
+
+
+def test_rewards_that_are_no_numbers_name_their_row():
+    bad = TOKENIZER.encode("Q: zz\nA: x")
+
+    def reward(ids):
+        return float("nan") if ids[: len(bad)] == bad else reward_of(ids)
+
+    with RewardServer("sglang", reward=reward) as server:
+        scorer = RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
+        with pytest.raises(NonFiniteError, match="row 4 is nan"):
+            scorer.score(PROMPTS, COMPLETIONS, batch_size=2)
