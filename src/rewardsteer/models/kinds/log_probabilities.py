@@ -1,0 +1,47 @@
+"""Log-probabilities that a causal language model gives the tokens of responses."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewardsteer.models.batching import batches
+
+Row = tuple[list[int], list[int]]
+
+# Tokens read together: logits of a whole vocabulary stand behind each.
+_TOKENS = 4096
+
+
+@torch.no_grad()
+def log_probabilities(
+    model: Any, rows: Sequence[Row], batch_size: int | None, batch_tokens: int | None
+) -> Iterator[np.ndarray]:
+    """log π (float64) of every response token of each row, in order."""
+    found: dict[int, np.ndarray] = {}
+    lengths = [len(prompt) + len(response) for prompt, response in rows]
+    for batch in batches(lengths, rows=batch_size, tokens=batch_tokens or _TOKENS):
+        width = max(lengths[row] for row in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for place, row in enumerate(batch):
+            ids[place, : lengths[row]] = torch.tensor([*rows[row][0], *rows[row][1]])
+            mask[place, : lengths[row]] = 1
+        ids, mask = ids.to(model.device), mask.to(model.device)
+        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        for place, row in enumerate(batch):
+            found[row] = _chosen(
+                logits[place], ids[place, : lengths[row]], len(rows[row][0])
+            )
+    yield from (found[row] for row in range(len(rows)))
+
+
+def _chosen(logits: Tensor, ids: Tensor, begin: int) -> np.ndarray:
+    """log π of the tokens from ``begin`` on, given logits ``[T, V]``; in float32."""
+    first = max(begin, 1)
+    before = logits[first - 1 : len(ids) - 1].float()
+    values = before.log_softmax(dim=-1).gather(1, ids[first:, None].to(before.device))[:, 0]
+    unread = np.zeros(first - begin)
+    return np.concatenate([unread, values.double().cpu().numpy()])
