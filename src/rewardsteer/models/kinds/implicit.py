@@ -18,13 +18,12 @@ from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.data.tokenize import encode_prompts, encode_rows, paired
 from rewardsteer.devices import AUTO
-from rewardsteer.errors import CheckpointError, ConfigError, DataError, MismatchError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
 from rewardsteer.models.compatibility import check_vocabulary
 from rewardsteer.models.finite import require_finite
-from rewardsteer.models.kinds.log_probabilities import Row, log_probabilities
+from rewardsteer.models.kinds.causal import Row, load_causal, log_probabilities
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
 from rewardsteer.models.scorer import TokenScores
 from rewardsteer.models.text_scorer import TextScorer
@@ -102,9 +101,9 @@ class ImplicitScorer(TextScorer):
         if reference is not None:
             base = locate(reference)
             _check_tokenizers(tokenizer, load_tokenizer(base), source, reference)
-            other = _causal(base, device, dtype, load_options)
+            other = load_causal(base, device, dtype, load_options)
             prints.append(fingerprint(base))
-        policy = _causal(folder, device, dtype, load_options)
+        policy = load_causal(folder, device, dtype, load_options)
         return cls(
             policy, other, tokenizer, template, beta=beta, reduction=reduction,
             name=str(source), fingerprint="-".join(prints),
@@ -277,23 +276,6 @@ class ImplicitScorer(TextScorer):
                     f"Row {number} has {len(prompt) + len(response)} tokens, but the models read "
                     f"at most {limit}; shorten its prompt or completion."
                 )
-
-
-def _causal(
-    source: Path, device: str | torch.device, dtype: torch.dtype | None, options: dict[str, Any]
-) -> Any:
-    from transformers import AutoModelForCausalLM
-
-    where, options = placed(source, device, options)
-    try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", **{"trust_remote_code": False} | options
-        )
-    except (OSError, ValueError, RuntimeError) as error:
-        raise CheckpointError(
-            f"The causal language model {source} cannot be loaded: {error}"
-        ) from error
-    return model if where is None else model.to(where)
 
 
 def _check_tokenizers(

@@ -1,13 +1,16 @@
-"""Log-probabilities that a causal language model gives the tokens of responses."""
+"""Causal language models: loading them, and their log-probabilities of responses' tokens."""
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsteer.errors import CheckpointError
 from rewardsteer.models.batching import batches
+from rewardsteer.models.placement import placed
 
 Row = tuple[list[int], list[int]]
 
@@ -45,3 +48,25 @@ def _chosen(logits: Tensor, ids: Tensor, begin: int) -> np.ndarray:
     values = before.log_softmax(dim=-1).gather(1, ids[first:, None].to(before.device))[:, 0]
     unread = np.zeros(first - begin)
     return np.concatenate([unread, values.double().cpu().numpy()])
+
+
+def load_causal(
+    source: Path, device: str | torch.device, dtype: torch.dtype | None, options: dict[str, Any]
+) -> Any:
+    """A causal language model from a folder.
+
+    Raises:
+        CheckpointError: it cannot be loaded.
+    """
+    from transformers import AutoModelForCausalLM
+
+    where, options = placed(source, device, options)
+    try:
+        model = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", **{"trust_remote_code": False} | options
+        )
+    except (OSError, ValueError, RuntimeError) as error:
+        raise CheckpointError(
+            f"The causal language model {source} cannot be loaded: {error}"
+        ) from error
+    return model if where is None else model.to(where)
