@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from string import Template
 
 from rewardsteer.addresses import KEY_ENV
-from rewardsteer.models.chat_judge import ChatJudge, words
+from rewardsteer.models.remote.chat import ChatJudge, words
 
 PROMPT = Template("""\
 Compare two responses to the same prompt. Judge what they say: whether it is correct, helpful, \

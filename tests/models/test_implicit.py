@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError, MismatchError
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.kinds.implicit import ImplicitScorer
+from rewardsteer.models.implicit import ImplicitScorer
 from tests.fakes import character_tokenizer, save_tiny
 
 PROMPTS = ["What is 7+8?", "a", "Who are you?", ""]

@@ -5,8 +5,8 @@ import pytest
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError, DataError, MismatchError, NonFiniteError
-from rewardsteer.models.kinds.remote import RemoteScorer
-from tests.models.kinds.reward_server import TOKENIZER, RewardServer, reward_of
+from rewardsteer.models.remote.scorer import RemoteScorer
+from tests.models.remote.reward_server import TOKENIZER, RewardServer, reward_of
 
 PROMPTS = ["What is 7+8?", "a", "Who?", "zz", "b"]
 COMPLETIONS = ["15", "It is so.", "Nobody at all, I think", "x", "y z"]

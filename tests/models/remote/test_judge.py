@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.models.kinds.judge import JudgeScorer
+from rewardsteer.models.remote.judge import JudgeScorer
 from tests.evaluation.test_judge import Server, says
 
 PROMPTS = [f"What is {n}+1?" for n in range(6)]

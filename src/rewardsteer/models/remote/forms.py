@@ -8,7 +8,7 @@ import abc
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rewardsteer.models.kinds.server_rows import (
+from rewardsteer.models.remote.rows import (
     Rows,
     RowWriter,
     conversations,

@@ -6,7 +6,7 @@ from typing import Literal
 import numpy as np
 
 from rewardsteer.errors import MismatchError
-from rewardsteer.models.kinds.server_rows import Rows
+from rewardsteer.models.remote.rows import Rows
 
 Activation = Literal["auto", "none", "sigmoid"]
 

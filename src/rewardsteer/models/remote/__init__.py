@@ -1,0 +1,1 @@
+"""Reward models behind an address: servers of rewards, and judges."""
