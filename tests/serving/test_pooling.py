@@ -63,21 +63,55 @@ def test_pooling_of_a_conversation(address, service):
     assert "'assistant'" in reply.json()["error"]["message"]
 
 
-def test_classify_as_vllm(address, right):
+@pytest.mark.parametrize("path", ["/classify", "/v1/classify", "/pooling", "/score", "/rerank"])
+def test_activation_is_none_unless_asked_for_and_told(address, right, path):
+    body = {"/score": {"text_1": PROMPTS, "text_2": COMPLETIONS},
+            "/rerank": {"query": PROMPTS[0], "documents": COMPLETIONS[:1]}}.get(
+                path, {"input": WRITTEN})
+
+    def numbers(reply):
+        if path == "/rerank":
+            return [one["relevance_score"] for one in reply["results"]]
+        return [one["score"] if path == "/score" else one[
+            "data" if path == "/pooling" else "probs"][0] for one in reply["data"]]
+
+    expected = right[:1] if path == "/rerank" else right
+    for given in ({}, {"use_activation": False}, {"use_activation": None}):
+        found = post(address, path, **body, **given)
+        assert numbers(found) == near(expected)
+        assert found["activation"] == "none"
+    found = post(address, path, **body, use_activation=True)
+    assert numbers(found) == near([1 / (1 + math.exp(-one)) for one in expected])
+    assert found["activation"] == "sigmoid"
+
+
+def test_classify_as_vllm(address, right, service):
     found = post(address, "/classify", input=WRITTEN)
-    chances = [1 / (1 + math.exp(-one)) for one in right]
-    assert [one["probs"][0] for one in found["data"]] == near(chances)
     assert found["data"][0] | {"probs": None} == {
         "index": 0, "label": "LABEL_0", "probs": None, "num_classes": 1
     }
-    raw = post(address, "/classify", input=WRITTEN, use_activation=False)
-    assert [one["probs"][0] for one in raw["data"]] == near(right)
+    scorer = service.served.scorer
+    rows = [sum(row, []) for row in zip(*scorer.encode(PROMPTS, COMPLETIONS), strict=True)]
+    by_ids = post(address, "/classify", input=rows, add_special_tokens=False)
+    assert [one["probs"][0] for one in by_ids["data"]] == near(right)
+    assert post(address, "/pooling", input=rows[0])["data"][0]["data"] == near(right[:1])
+    turns = [{"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me"}]
+    prompt = [[Message(role="user", content="Who?")]]
+    for closed in (True, False):
+        talk = post(address, "/classify", messages=turns, add_generation_prompt=False,
+                    continue_final_message=not closed)
+        expected = scorer.score_ids(*scorer.encode(prompt, ["Me"], closed=closed))
+        assert talk["data"][0]["probs"] == near(list(expected))
 
 
 def test_classify_as_infinity(address, right):
     found = post(address, "/classify", input=WRITTEN, raw_scores=True)
     assert [row[0]["score"] for row in found["data"]] == near(right)
     assert found["object"] == "classify"
+    shaped = post(address, "/classify", input=WRITTEN, raw_scores=False)
+    assert [row[0]["score"] for row in shaped["data"]] == near(
+        [1 / (1 + math.exp(-one)) for one in right]
+    )
 
 
 @pytest.mark.parametrize(("path", "names"), [
@@ -110,6 +144,15 @@ def test_rerank(address, service, path):
     ("/rerank", {"query": "a", "documents": []}, "at least 1"),
     ("/rerank", {"query": "a", "documents": ["b"], "truncate_prompt_tokens": 5}, "read whole"),
     ("/classify", {}, "either 'input' or 'messages'"),
+    ("/classify", {"input": [[1, 99999]]}, "holds the token id 99999"),
+    ("/v1/rewards", {"input": [{"prompt": "a"}]}, "either 'completion' or 'steps'"),
+    ("/v1/rewards", {"input": [{"prompt": "a", "steps": []}]}, "at least 1"),
+    ("/v1/rewards", {"input": [{"prompt": "a", "steps": ["b"]},
+                               {"prompt": "a", "completion": "b"}]}, "every item or in none"),
+    ("/v1/rewards", {"input": [{"prompt": "a", "steps": ["b"]}], "per_token": True},
+     "two requests"),
+    ("/v1/rewards", {"input": [{"prompt": "a", "completion": "b"}], "closed": False,
+                     "per_token": True}, "that have ended"),
     ("/get_reward", {"query": ["", "hello"]}, "Text 0 is empty"),
     ("/v1/rewards", {"input": [{"prompt": "", "completion": ""}]}, "both empty"),
     ("/score", {"text_1": "", "text_2": ""}, "both empty"),

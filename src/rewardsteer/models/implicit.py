@@ -48,6 +48,8 @@ class ImplicitScorer(TextScorer):
         ConfigError: ``norm`` with a reference.
     """
 
+    template: Template
+
     def __init__(
         self, policy: Any, reference: Any, tokenizer: Any, template: Template | None = None, *,
         beta: float = 0.1, reduction: Reduction = "sum", name: str = "", fingerprint: str = "",

@@ -120,6 +120,16 @@ def failed() -> ApiError:
     )
 
 
+def upstream(error: Exception) -> Exception:
+    """What a client is told when a server behind this one failed: nothing about its address."""
+    if not isinstance(error, ConfigError):
+        return error
+    return ApiError(
+        502, "The server that computes the rewards does not answer as it should; try again later.",
+        code="upstream_error",
+    )
+
+
 def log_failure(error: BaseException) -> None:
     """Say where something failed. An error's own words may quote a user's text, so only its kind
     and the places in the code are logged."""

@@ -12,6 +12,7 @@ from rewardsteer.evaluation.inspection import FilterRule, inspection_steps
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import Finished, RequestHandle
 from rewardsteer.serving.schema import GenerationFields, InspectRequest
+from rewardsteer.serving.scoring import job_of
 from rewardsteer.serving.service import Service
 from rewardsteer.serving.settings import settings_of
 
@@ -63,15 +64,12 @@ async def _ids(
     served = service.served
     if request.completion is not None:
         completion = request.completion
-        prompts, completions = await service.prepare(
-            http, [request.prompt, completion],
-            lambda: served.encode_completions([request.prompt], [completion]),
-        )
+        job = await job_of(service, http, [request.prompt], [completion], param="prompt")
         # An empty prompt is read as the start of a text.
-        prompt = prompts[0] or await service.prepare(
+        prompt = list(job.prompt_ids[0]) or await service.prepare(
             http, [request.prompt], lambda: served.encode(request.prompt)
         )
-        return prompt, completions[0]
+        return prompt, list(job.response_ids[0])
     handle = RequestHandle()
     responses = await service.prepare(http, [request.prompt], lambda: served.responses(
         handle, [request.prompt], config, n=1, stream=False,

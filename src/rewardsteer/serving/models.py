@@ -38,6 +38,7 @@ from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.handles import RequestHandle, Response
 from rewardsteer.serving.reading import TextReader
+from rewardsteer.serving.reward_reading import RewardReader
 
 
 class ServedModels(TextReader):
@@ -83,6 +84,7 @@ class ServedModels(TextReader):
                 )
         written, renderer = writer_of(template, tokenizer, scorer)
         super().__init__(engine, scorer, limits, written, renderer)
+        self.reward_reader = None if scorer is None else RewardReader(scorer, limits)
         self.goals = dict(goals or {})
         # Folders of different models are often called alike.
         self.name = name

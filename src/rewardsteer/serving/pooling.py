@@ -24,40 +24,47 @@ from rewardsteer.serving.replies import (
 )
 from rewardsteer.serving.reward_schema import PairsRequest, RerankRequest, TextsRequest
 from rewardsteer.serving.rewards import RewardJob
-from rewardsteer.serving.scoring import check_count, job_of, score, usage_of, written_job
+from rewardsteer.serving.scoring import (
+    check_count,
+    check_reward_model,
+    job_of,
+    score,
+    usage_of,
+    written_job,
+)
 from rewardsteer.serving.service import Service
 
 
 async def classify(
     service: Service, request: TextsRequest, http: Request
 ) -> PoolingReply | InfinityClassReply:
-    """Sigmoids of rewards, as probabilities of the only class; raw rewards on request."""
+    """Rewards in the place of the probabilities of the only class; their sigmoids on request."""
     job, values = await _rewards(service, request, http)
-    raw = request.use_activation is False or bool(request.raw_scores)
-    shown = values if raw else [_sigmoid(value) for value in values]
     if request.raw_scores is not None:
+        sigmoid = request.use_activation or not request.raw_scores
+        shown = _activated(values, sigmoid)
         return InfinityClassReply(
-            **_head(service, "classify"), usage=usage_of(job),
+            **_named(service, "classify"), usage=usage_of(job),
             data=[[LabelScore(score=value)] for value in shown],
         )
+    shown = _activated(values, request.use_activation)
     data = [ClassData(index=index, probs=[value]) for index, value in enumerate(shown)]
-    return PoolingReply(**_head(service, "classify"), data=data, usage=usage_of(job))
+    return PoolingReply(**_head(service, "classify", request), data=data, usage=usage_of(job))
 
 
 async def pool(service: Service, request: TextsRequest, http: Request) -> PoolingReply:
     """Rewards of complete texts or of a conversation; their sigmoids on request."""
     job, values = await _rewards(service, request, http)
-    if request.use_activation:
-        values = [_sigmoid(value) for value in values]
+    values = _activated(values, request.use_activation)
     data = [PoolingData(index=index, data=[value]) for index, value in enumerate(values)]
-    return PoolingReply(**_head(service, "pool"), data=data, usage=usage_of(job))
+    return PoolingReply(**_head(service, "pool", request), data=data, usage=usage_of(job))
 
 
 async def score_pairs(service: Service, request: PairsRequest, http: Request) -> PoolingReply:
     """Rewards of prompts with completions; their sigmoids on request."""
     job, values = await _pair_rewards(service, request, http, *request.pairs, "text_2")
     data = [ScoreData(index=index, score=value) for index, value in enumerate(values)]
-    return PoolingReply(**_head(service, "score"), data=data, usage=usage_of(job))
+    return PoolingReply(**_head(service, "score", request), data=data, usage=usage_of(job))
 
 
 async def rerank(service: Service, request: RerankRequest, http: Request) -> RerankReply:
@@ -74,24 +81,25 @@ async def rerank(service: Service, request: RerankRequest, http: Request) -> Rer
         )
         for index in order[: request.top_n or None]
     ]
-    return RerankReply(**_head(service, "rerank"), results=results, usage=usage_of(job))
+    return RerankReply(**_head(service, "rerank", request), results=results, usage=usage_of(job))
 
 
 async def _pair_rewards(
     service: Service, request: PairsRequest | RerankRequest, http: Request, prompts: list[str],
     completions: list[str], param: str,
 ) -> tuple[RewardJob, list[float]]:
-    _check(service, request.model)
+    check_reward_model(service, request.model)
     check_count(service, len(completions), param)
     job = await job_of(service, http, prompts, completions)
     values = [one.reward for one in await score(service, job, http)]
-    return job, [_sigmoid(value) for value in values] if request.use_activation else values
+    return job, _activated(values, request.use_activation)
 
 
 async def _rewards(
     service: Service, request: TextsRequest, http: Request
 ) -> tuple[RewardJob, list[float]]:
-    _check(service, request.model)
+    reader = check_reward_model(service, request.model)
+    given = request.input
     if request.messages is not None:
         *prompt, last = request.messages
         if last.role != "assistant":
@@ -99,24 +107,40 @@ async def _rewards(
                 f"Expected a last message of the role 'assistant', which is judged, got "
                 f"{last.role!r}.", "messages",
             )
-        job = await job_of(service, http, [[one.turn for one in prompt]], [last.text])
+        job = await job_of(
+            service, http, [[one.turn for one in prompt]], [last.text],
+            closed=not request.continue_final_message,
+        )
+    elif isinstance(given, str) or isinstance(given[0], str):  # type: ignore[index]
+        texts = [given] if isinstance(given, str) else given
+        check_count(service, len(texts), "input")  # type: ignore[arg-type]
+        job = await written_job(
+            service, http, texts, special=request.add_special_tokens  # type: ignore[arg-type]
+        )
     else:
-        texts = [request.input] if isinstance(request.input, str) else list(request.input or ())
-        check_count(service, len(texts), "input")
-        job = await written_job(service, http, texts)
+        rows = [given] if isinstance(given[0], int) else given  # type: ignore[index]
+        check_count(service, len(rows), "input")  # type: ignore[arg-type]
+        job = reader.ids_job(rows)  # type: ignore[arg-type]
     return job, [one.reward for one in await score(service, job, http)]
 
 
-def _check(service: Service, model: str | None) -> None:
-    served = service.served
-    service.check_model(model, served.reward_name if served.scorer else None)
+def _head(
+    service: Service, kind: str, request: TextsRequest | PairsRequest | RerankRequest
+) -> dict[str, Any]:
+    return {
+        **_named(service, kind), "activation": "sigmoid" if request.use_activation else "none"
+    }
 
 
-def _head(service: Service, kind: str) -> dict[str, Any]:
+def _named(service: Service, kind: str) -> dict[str, Any]:
     return {
         "id": f"{kind}-{secrets.token_hex(12)}", "created": int(time.time()),
         "model": service.served.reward_name,
     }
+
+
+def _activated(values: list[float], activation: bool | None) -> list[float]:
+    return [_sigmoid(value) for value in values] if activation else values
 
 
 def _sigmoid(value: float) -> float:

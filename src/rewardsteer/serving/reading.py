@@ -1,10 +1,9 @@
-"""Texts of requests as token ids: within limits, known to the models, written by one rule.
+"""Texts for a policy as token ids: within limits, known to the models, written by one rule.
 
 A prompt of ``/v1/completions`` is read as it is; conversations are written with the template of the
 server. The tokenizer adds its beginning-of-text unless the text opens with it already.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeVar
@@ -52,7 +51,8 @@ class TextReader:
         self._renderer = renderer
         self.engine, self.scorer, self.limits, self.template = engine, scorer, limits, template
         tokenizer = engine.tokenizer if engine is not None else scorer.tokenizer
-        longest = max((len(token) for token in tokenizer.get_vocab()), default=1)
+        vocabulary = () if tokenizer is None else tokenizer.get_vocab()
+        longest = max((len(token) for token in vocabulary), default=1)
         # More characters than this are more tokens than a prompt may have; no tokenizer is asked.
         self.most_characters = max(longest, _SHORTEST) * limits.max_prompt_tokens
 
@@ -94,11 +94,11 @@ class TextReader:
             self._check_roles(prompt)  # type: ignore[arg-type]
         if options:
             self._check_options(options)
-            return self._checked(_written(lambda: encode_prompt(
+            return self._checked(written(lambda: encode_prompt(
                 render_prompt(request.prompt, self.template, self._renderer, options=options),
                 self.template, tokenizer,
             )))
-        return self._checked(_written(
+        return self._checked(written(
             lambda: encode_request(request, self.template, self._renderer, tokenizer)
         ))
 
@@ -122,7 +122,7 @@ class TextReader:
         tokenizer = self.engine.tokenizer
         if not isinstance(prompt, str):
             return self._checked(prompt)
-        ids = _written(lambda: encode_prompts([prompt], _RAW, tokenizer)[0])
+        ids = written(lambda: encode_prompts([prompt], _RAW, tokenizer)[0])
         if not ids:
             # The start of a text.
             empty = Request(id=name, prompt="", prompt_ids=[])
@@ -132,7 +132,7 @@ class TextReader:
     def encode_bare(self, text: str) -> list[int]:
         """Token ids of a text without the tokenizer's own."""
         tokenizer = self.engine.tokenizer
-        return _written(lambda: _bare(text, tokenizer))
+        return written(lambda: bare_ids(text, tokenizer))
 
     def _checked(self, ids: Sequence[int]) -> list[int]:
         if not ids:
@@ -143,7 +143,7 @@ class TextReader:
             raise bad_request(
                 f"Token ids must be from 0 to {size - 1}, got {wrong}.", "prompt"
             )
-        self.check_length(len(ids), "prompt")
+        check_length(self.limits, len(ids), "prompt")
         return list(ids)
 
     def _check_roles(self, messages: Sequence[Message]) -> None:
@@ -157,80 +157,6 @@ class TextReader:
             raise bad_request(
                 f"messages.{number}.role: expected one of {', '.join(_ROLES)}, got {role!r}.",
                 f"messages.{number}.role",
-            )
-
-    def encode_completions(
-        self, prompts: Sequence[Prompt], completions: Sequence[str]
-    ) -> tuple[Rows, Rows]:
-        """Token ids of prompts and completions as the reward model was trained to read them.
-
-        Raises:
-            ApiError: nothing to score, or too much.
-        """
-        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
-            if not prompt and not completion:
-                raise bad_request(f"Prompt and completion {row} are both empty.", "input")
-        found: tuple[Rows, Rows] = _written(lambda: self.scorer.encode(prompts, completions))
-        self._check_rows(*found)
-        return found
-
-    def encode_written(
-        self, texts: Sequence[str], prompts: Sequence[str] | None
-    ) -> tuple[Rows, Rows]:
-        """Token ids of prompts with completions that are written out already, closed by end-of-text
-        where the template says so; paddings and end-of-text around them do not matter."""
-        tokenizer = self.scorer.tokenizer
-        prompt_ids: Rows = []
-        response_ids: Rows = []
-        for index, text in enumerate(texts):
-            if not text:
-                raise bad_request(f"Text {index} is empty.", "query")
-            ids = self._stripped(_written(functools.partial(_bare, text, tokenizer)))
-            before: list[int] = []
-            if prompts is not None and text.startswith(prompts[index]):
-                before = _bare(prompts[index], tokenizer)
-            if ids[: len(before)] != before or len(ids) == len(before):
-                before = []
-            prompt_ids.append(before)
-            response_ids.append(self.scorer.close_response(ids[len(before) :]))
-        self._check_rows(prompt_ids, response_ids)
-        return prompt_ids, response_ids
-
-    def _stripped(self, ids: list[int]) -> list[int]:
-        """Without paddings at either end and end-of-text at the end."""
-        tokenizer = self.scorer.tokenizer
-        pad, end = tokenizer.pad_token_id, tokenizer.eos_token_id
-        while ids and ids[-1] in (pad, end):
-            ids.pop()
-        begin = 0
-        while begin < len(ids) and pad != end and ids[begin] == pad:
-            begin += 1
-        return ids[begin:]
-
-    def _check_rows(self, prompt_ids: Rows, response_ids: Rows) -> None:
-        limit, known = self.scorer.position_limit, self.scorer.vocabulary_size
-        for row, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
-            length = len(prompt) + len(response)
-            if not response:
-                raise bad_request(f"Completion {row} holds no token to score.", "input")
-            self.check_length(length, "input")
-            if limit is not None and length > limit:
-                raise bad_request(
-                    f"Completion {row} has {length} tokens with its prompt; the reward model reads "
-                    f"at most {limit}.", "input", "context_length_exceeded",
-                )
-            if max(*prompt, *response, 0) >= known:
-                raise bad_request(
-                    f"Completion {row} holds the token id {max(*prompt, *response, 0)}; the reward "
-                    f"model has none beyond {known - 1}.", "input",
-                )
-
-    def check_length(self, tokens: int, param: str) -> None:
-        """Raise `ApiError` where a text has too many tokens."""
-        if tokens > self.limits.max_prompt_tokens:
-            raise bad_request(
-                f"The text has {tokens} tokens; this server takes at most "
-                f"{self.limits.max_prompt_tokens}.", param, "context_length_exceeded",
             )
 
     def room(self, ids: Sequence[int], max_tokens: int | None) -> int:
@@ -248,11 +174,21 @@ class TextReader:
         )
 
 
-def _bare(text: str, tokenizer: Any) -> list[int]:
+def check_length(limits: ServingConfig, tokens: int, param: str) -> None:
+    """Raise `ApiError` where a text has too many tokens."""
+    if tokens > limits.max_prompt_tokens:
+        raise bad_request(
+            f"The text has {tokens} tokens; this server takes at most "
+            f"{limits.max_prompt_tokens}.", param, "context_length_exceeded",
+        )
+
+
+def bare_ids(text: str, tokenizer: Any) -> list[int]:
+    """Token ids of a text without the tokenizer's own."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-def _written(function: Callable[[], T]) -> T:
+def written(function: Callable[[], T]) -> T:
     """What a function that tokenizes returns.
 
     Raises:

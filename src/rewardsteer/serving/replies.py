@@ -122,6 +122,7 @@ class RewardData(BaseModel):
     token_rewards: list[float] | None = None
     token_similarities: list[float] | None = None
     similarity: float | None = None
+    step_rewards: list[float] | None = None
 
 
 class RewardUsage(BaseModel):
@@ -181,6 +182,9 @@ class PoolingData(BaseModel):
     data: list[float]
 
 
+Activation = Literal["none", "sigmoid"]
+
+
 class ClassData(BaseModel):
     """A reward, as vLLM's classification gives it."""
 
@@ -199,12 +203,14 @@ class ScoreData(BaseModel):
 
 
 class PoolingReply(BaseModel):
-    """The answer of ``/pooling``, ``/classify`` and ``/score``."""
+    """The answer of ``/pooling``, ``/classify`` and ``/score``; ``activation`` is what rewards went
+    through, which vLLM's answers do not say."""
 
     id: str
     object: Literal["list"] = "list"
     created: int
     model: str
+    activation: Activation
     data: list[PoolingData] | list[ClassData] | list[ScoreData]
     usage: RewardUsage
 
@@ -248,6 +254,7 @@ class RerankReply(BaseModel):
     object: Literal["rerank"] = "rerank"
     created: int
     model: str
+    activation: Activation
     results: list[Ranked]
     usage: RewardUsage
 

@@ -1,23 +1,37 @@
 """Requests for rewards: ours, trainers', and the forms of vLLM and Infinity. No torch here."""
 
-from typing import Annotated, Any, ClassVar
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
-from rewardsteer.serving.fields import RequestModel, Text
+from rewardsteer.serving.fields import RequestModel, Text, Tokens
 from rewardsteer.serving.schema import ChatMessage
 
 Texts = Text | Annotated[list[Text], Field(min_length=1)]
 Name = Annotated[str, Field(max_length=1024)]
+# Between steps; the module that defines it for reward models loads torch.
+STEP_SEPARATOR = "\n\n"
 # OpenRLHF's own name, and what servers that were written after it call the same list.
 _QUERIES = ("query", "queries", "messages", "input", "inputs", "texts")
 
 
 class RewardItem(RequestModel):
-    """A completion to be scored."""
+    """A completion to be scored, in one piece or as steps."""
 
     prompt: Text | list[ChatMessage]
-    completion: Text
+    completion: Text | None = None
+    steps: Annotated[list[Text], Field(min_length=1)] | None = None
+
+    @model_validator(mode="after")
+    def _one_form(self) -> "RewardItem":
+        if (self.completion is None) == (self.steps is None):
+            raise ValueError("expected either 'completion' or 'steps'")
+        return self
+
+    @property
+    def text(self) -> str:
+        """The whole completion."""
+        return self.completion or STEP_SEPARATOR.join(self.steps or ())
 
 
 class RewardsRequest(RequestModel):
@@ -25,15 +39,30 @@ class RewardsRequest(RequestModel):
 
     Attributes:
         model: the reward model's name.
-        input: prompts with completions.
+        input: prompts with completions, or all with the steps of completions.
         per_token: tell rewards of the prefixes ending at each token.
         goal: a goal state's name: tell each token's similarity to it.
+        closed: whether the completions have ended; else they are prefixes that may go on.
     """
 
     model: Name | None = None
     input: Annotated[list[RewardItem], Field(min_length=1)]
     per_token: bool = False
     goal: str | None = Field(default=None, max_length=256)
+    closed: bool = True
+
+    @model_validator(mode="after")
+    def _alike(self) -> "RewardsRequest":
+        stepwise = [one.steps is not None for one in self.input]
+        if any(stepwise) and not all(stepwise):
+            raise ValueError("expected 'steps' in every item or in none")
+        if any(stepwise) and (self.per_token or self.goal is not None or not self.closed):
+            raise ValueError(
+                "'steps' come without 'per_token', 'goal' and 'closed'; send two requests"
+            )
+        if not self.closed and (self.per_token or self.goal is not None):
+            raise ValueError("'per_token' and 'goal' are for completions that have ended")
+        return self
 
 
 class RemoteRewardRequest(BaseModel):
@@ -80,7 +109,7 @@ class _Pooling(RequestModel):
 
     Attributes:
         model: the reward model's name.
-        use_activation: tell the sigmoid of rewards, as vLLM does by default for classifiers.
+        use_activation: tell the sigmoid of rewards; without it rewards are raw.
     """
 
     lenient: ClassVar[bool] = True
@@ -92,11 +121,20 @@ class _Pooling(RequestModel):
 
 
 class TextsRequest(_Pooling):
-    """``POST /classify`` and ``/pooling``: texts as they are written out, or one conversation whose
-    last turn is judged."""
+    """``POST /classify`` and ``/pooling``: texts as they are written out, token ids, or one
+    conversation whose last turn is judged.
 
-    input: Texts | None = None
+    Attributes:
+        add_special_tokens: let the tokenizer put its beginning-of-text before a text that has none.
+        add_generation_prompt: nothing follows the judged turn.
+        continue_final_message: the judged turn is a prefix that may go on.
+    """
+
+    input: Texts | Tokens | Annotated[list[Tokens], Field(min_length=1)] | None = None
     messages: Annotated[list[ChatMessage], Field(min_length=2)] | None = None
+    add_special_tokens: bool = True
+    add_generation_prompt: Literal[False] | None = None
+    continue_final_message: bool = False
     # Infinity's: its answers have another form.
     raw_scores: bool | None = None
     task: str | None = None

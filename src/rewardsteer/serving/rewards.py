@@ -6,7 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from rewardsteer.records import Prompt
 from rewardsteer.serving.handles import RequestHandle
+
+Rows = Sequence[Sequence[int]]
 
 
 @dataclass(frozen=True)
@@ -16,11 +19,30 @@ class Reward:
     Attributes:
         reward: of the whole.
         token_rewards, token_similarities: at each token of the completion; None: not asked for.
+        step_rewards: of each step of the completion; None: not asked for.
     """
 
     reward: float
     token_rewards: list[float] | None = None
     token_similarities: list[float] | None = None
+    step_rewards: list[float] | None = None
+
+
+@dataclass(frozen=True)
+class TextRows:
+    """Completions as texts, for reward models that take no token ids, and steps.
+
+    Attributes:
+        prompts: texts or conversations.
+        completions: texts.
+        steps: of each completion; None: not asked for.
+        closed: the completions have ended.
+    """
+
+    prompts: Sequence[Prompt]
+    completions: Sequence[str]
+    steps: Sequence[Sequence[str]] | None = None
+    closed: bool = True
 
 
 @dataclass(eq=False)
@@ -29,19 +51,34 @@ class RewardJob:
 
     Attributes:
         handle: of the request.
-        prompt_ids, response_ids: of each completion.
+        prompt_ids, response_ids: of each completion; of `texts` those that are counted.
+        texts: what is scored in place of token ids; None: the token ids are.
         per_token: whether values of every token are wanted.
         goal: a goal state, for similarities.
         done: resolved with all rewards.
     """
 
     handle: RequestHandle
-    prompt_ids: Sequence[Sequence[int]]
-    response_ids: Sequence[Sequence[int]]
+    prompt_ids: Rows
+    response_ids: Rows
+    texts: TextRows | None = None
     per_token: bool = False
     goal: Any = None
     found: dict[int, Reward] = field(default_factory=dict)
     done: "asyncio.Future[list[Reward]] | None" = None
+
+    @property
+    def form(self) -> tuple[Any, ...]:
+        """What completions have in common that are scored in one call."""
+        texts = self.texts
+        if texts is None:
+            return self.per_token, id(self.goal)
+        return "texts", texts.closed, texts.steps is None
+
+    def finish(self) -> None:
+        """Give the rewards to who waits, when all are there."""
+        if len(self.found) == len(self.response_ids) and self.done and not self.done.done():
+            self.done.set_result([self.found[row] for row in sorted(self.found)])
 
 
 class RewardQueue:
@@ -76,8 +113,7 @@ class RewardQueue:
 def score_together(
     scorer: Any, taken: Sequence[tuple[RewardJob, int]], tokens: int
 ) -> list[tuple[RewardJob, Exception]]:
-    """Score completions, those that want the same things in one call; tell the requests of which
-    these were the last.
+    """Score completions, those that want the same things in one call.
 
     Args:
         scorer: the reward model.
@@ -87,15 +123,18 @@ def score_together(
     Returns:
         requests that failed, and why; the others are not touched by it.
     """
-    alike: dict[tuple[bool, int], list[tuple[RewardJob, int]]] = {}
+    alike: dict[tuple[Any, ...], list[tuple[RewardJob, int]]] = {}
     for job, row in taken:
         if not job.handle.over:
-            alike.setdefault((job.per_token, id(job.goal)), []).append((job, row))
+            alike.setdefault(job.form, []).append((job, row))
     failed = []
     for rows in alike.values():
         jobs = list(dict.fromkeys(job for job, _ in rows))
         try:
-            _score(scorer, rows, tokens)
+            if rows[0][0].texts is None:
+                _score(scorer, rows, tokens)
+            else:
+                _score_texts(scorer, rows, tokens)
         except Exception as error:
             if len(jobs) == 1:
                 failed.append((jobs[0], error))
@@ -104,11 +143,25 @@ def score_together(
             for job in jobs:
                 own = [one for one in rows if one[0] is job]
                 failed += score_together(scorer, own, tokens)
-            continue
-        for job in jobs:
-            if len(job.found) == len(job.response_ids) and job.done and not job.done.done():
-                job.done.set_result([job.found[row] for row in sorted(job.found)])
     return failed
+
+
+def _score_texts(scorer: Any, rows: Sequence[tuple[RewardJob, int]], tokens: int) -> None:
+    several = [(job.texts, row) for job, row in rows if job.texts is not None]
+    prompts = [texts.prompts[row] for texts, row in several]
+    # As many rows a forward pass as the longest one allows.
+    longest = max(len(job.prompt_ids[row]) + len(job.response_ids[row]) for job, row in rows)
+    size = max(1, min(len(rows), tokens // max(1, longest)))
+    values = scorer.score(
+        prompts, [texts.completions[row] for texts, row in several], batch_size=size,
+        closed=several[0][0].closed,
+    )
+    steps = [texts.steps[row] for texts, row in several if texts.steps is not None]
+    found = scorer.step_scores(prompts, steps, batch_size=size) if steps else [None] * len(rows)
+    for (job, row), value, own in zip(rows, values, found, strict=True):
+        job.found[row] = Reward(
+            float(value), step_rewards=None if own is None else [float(one) for one in own]
+        )
 
 
 def _score(scorer: Any, rows: Sequence[tuple[RewardJob, int]], tokens: int) -> None:

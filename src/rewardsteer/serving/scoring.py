@@ -8,9 +8,9 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.generation import texts_of
-from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.replies import RemoteRewardReply, RewardData, RewardsReply, RewardUsage
+from rewardsteer.serving.reward_reading import RewardReader
 from rewardsteer.serving.reward_schema import RemoteRewardRequest, RewardsRequest
 from rewardsteer.serving.rewards import Reward, RewardJob
 from rewardsteer.serving.schema import ChatMessage
@@ -18,38 +18,52 @@ from rewardsteer.serving.service import Service
 
 
 async def rewards(service: Service, request: RewardsRequest, http: Request) -> RewardsReply:
-    """Rewards of completions, whole and token by token."""
+    """Rewards of completions, whole, token by token and step by step."""
     served = service.served
-    service.check_model(request.model, served.reward_name if served.scorer else None)
+    reader = check_reward_model(service, request.model)
     check_count(service, len(request.input), "input")
-    prompts = [_prompt(item.prompt) for item in request.input]
-    completions = [item.completion for item in request.input]
+    if request.per_token and not reader.takes_ids:
+        raise bad_request(
+            "This reward model scores whole texts and gives no rewards of tokens; leave out "
+            "per_token, or send the completion as steps.", "per_token",
+        )
     goal = None if request.goal is None else _goal(served, request.goal)
-    job = await job_of(service, http, prompts, completions)
+    stepwise = request.input[0].steps is not None
+    job = await job_of(
+        service, http, [_prompt(item.prompt) for item in request.input],
+        [item.text for item in request.input],
+        steps=[item.steps or [] for item in request.input] if stepwise else None,
+        closed=request.closed,
+    )
     job.per_token, job.goal = request.per_token, goal
     found = await score(service, job, http)
-    tokenizer = served.scorer.tokenizer
-    data = []
-    for index, (one, ids) in enumerate(zip(found, job.response_ids, strict=True)):
-        similar = one.token_similarities
-        whole = RewardData(
-            index=index, reward=one.reward, similarity=None if similar is None else similar[-1]
-        )
-        if request.per_token:
-            whole = whole.model_copy(update={
-                "tokens": tokenizer.convert_ids_to_tokens(ids), "token_rewards": one.token_rewards,
-                "token_similarities": similar,
-            })
-        data.append(whole)
+    data = [
+        _shown(index, one, served.scorer.tokenizer.convert_ids_to_tokens(ids)
+               if request.per_token else None)
+        for index, (one, ids) in enumerate(zip(found, job.response_ids, strict=True))
+    ]
     return RewardsReply(model=served.reward_name, data=data, usage=usage_of(job))
+
+
+def _shown(index: int, found: Reward, tokens: list[str] | None) -> RewardData:
+    """One completion's part of the answer; ``tokens`` where their values are told."""
+    similar = found.token_similarities
+    whole = RewardData(
+        index=index, reward=found.reward, step_rewards=found.step_rewards,
+        similarity=None if similar is None else similar[-1],
+    )
+    if tokens is None:
+        return whole
+    return whole.model_copy(update={
+        "tokens": tokens, "token_rewards": found.token_rewards, "token_similarities": similar,
+    })
 
 
 async def remote_rewards(
     service: Service, request: RemoteRewardRequest, http: Request
 ) -> RemoteRewardReply:
     """Rewards as trainers request them."""
-    served = service.served
-    service.check_model(None, served.reward_name if served.scorer else None)
+    check_reward_model(service, None)
     if request.query is not None:
         texts = request.query
         check_count(service, len(texts), "query")
@@ -66,23 +80,38 @@ async def remote_rewards(
     return RemoteRewardReply(rewards=values, scores=values)
 
 
+def check_reward_model(service: Service, model: str | None) -> RewardReader:
+    """What reads requests for the reward model; raises `ApiError` 404 where there is none, or none
+    of the name that was asked for."""
+    served = service.served
+    service.check_model(model, served.reward_name if served.scorer else None)
+    assert served.reward_reader is not None
+    return served.reward_reader
+
+
 async def job_of(
-    service: Service, http: Request, prompts: Sequence[Prompt], completions: Sequence[str]
+    service: Service, http: Request, prompts: Sequence[Prompt], completions: Sequence[str], *,
+    steps: Sequence[Sequence[str]] | None = None, closed: bool = True, param: str = "input",
 ) -> RewardJob:
     """Prompts and completions, ready to be scored; raises `ApiError`."""
-    texts = [*texts_of(prompts), *completions]
-    return RewardJob(RequestHandle(), *await service.prepare(
-        http, texts, lambda: service.served.encode_completions(prompts, completions), "input"
-    ))
+    reader = service.served.reward_reader
+    assert reader is not None
+    return await service.prepare(
+        http, [*texts_of(prompts), *completions],
+        lambda: reader.job(prompts, completions, steps=steps, closed=closed), param,
+    )
 
 
 async def written_job(
-    service: Service, http: Request, texts: Sequence[str], prompts: Sequence[str] | None = None
+    service: Service, http: Request, texts: Sequence[str], prompts: Sequence[str] | None = None, *,
+    special: bool = True,
 ) -> RewardJob:
     """Texts of prompts with completions, ready to be scored; raises `ApiError`."""
-    return RewardJob(RequestHandle(), *await service.prepare(
-        http, texts, lambda: service.served.encode_written(texts, prompts), "query"
-    ))
+    reader = service.served.reward_reader
+    assert reader is not None
+    return await service.prepare(
+        http, texts, lambda: reader.written_job(texts, prompts, special=special), "query"
+    )
 
 
 async def score(service: Service, job: RewardJob, http: Request) -> list[Reward]:

@@ -22,7 +22,7 @@ from rewardsteer.decoding.generate import run, scoring_beside
 from rewardsteer.decoding.running import LoopThread, Program
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.config import ServingConfig
-from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure
+from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure, upstream
 from rewardsteer.serving.handles import (
     Answer,
     Finished,
@@ -235,12 +235,24 @@ class Worker:
     async def _score_all(self) -> None:
         """Score what waits, so many tokens between two steps of decoding."""
         while taken := self._rewards.take(self._config.reward_tokens):
-            for job, error in score_together(self._scorer, taken, self._config.reward_tokens):
-                self._note(error)
-                if job.done is not None and not job.done.done():
-                    job.done.set_exception(error)
+            await self._score(taken)
             self.scored += len(taken)
             await self._next_step()
+
+    async def _score(self, taken: Sequence[tuple[RewardJob, int]]) -> None:
+        """Score completions, and tell the requests of which these were the last."""
+        work = functools.partial(
+            score_together, self._scorer, taken, self._config.reward_tokens
+        )
+        remote = getattr(self._scorer, "remote", False)
+        # Decoding goes on while another server computes.
+        failed = await asyncio.to_thread(work) if remote else work()
+        for job, error in failed:
+            self._note(error)
+            if job.done is not None and not job.done.done():
+                job.done.set_exception(upstream(error) if remote else error)
+        for job in dict.fromkeys(job for job, _ in taken):
+            job.finish()
 
     async def _call(self, handle: RequestHandle, steps: Steps) -> None:
         while True:

@@ -1,0 +1,164 @@
+"""Requests for rewards as rows: token ids for reward models that take them, texts for the others;
+within the limits of the server."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import encode_prompts
+from rewardsteer.records import Prompt
+from rewardsteer.serving.config import ServingConfig
+from rewardsteer.serving.errors import bad_request
+from rewardsteer.serving.handles import RequestHandle
+from rewardsteer.serving.reading import Rows, bare_ids, check_length, written
+from rewardsteer.serving.rewards import RewardJob, TextRows
+
+_RAW = Template(kind="text")
+# Characters that count as a token where the reward model has no tokenizer.
+_CHARACTERS = 4
+
+
+class RewardReader:
+    """Reads requests for a reward model.
+
+    Args:
+        scorer: of any kind.
+        limits: of the server.
+
+    Attributes:
+        takes_ids: whether the model scores rows of token ids, and gives rewards of their tokens.
+        takes_written: whether it scores texts that are written out already.
+    """
+
+    def __init__(self, scorer: Any, limits: ServingConfig) -> None:
+        self._scorer, self._limits = scorer, limits
+        self._tokenizer = scorer.tokenizer
+        self.takes_ids = hasattr(scorer, "score_ids")
+        self.takes_written = hasattr(scorer, "close_response")
+
+    def job(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *,
+        steps: Sequence[Sequence[str]] | None = None, closed: bool = True,
+    ) -> RewardJob:
+        """Prompts with completions, ready to be scored.
+
+        Raises:
+            ApiError: nothing to score, or too much.
+        """
+        for row, (prompt, completion) in enumerate(zip(prompts, completions, strict=True)):
+            if not prompt and not completion:
+                raise bad_request(f"Prompt and completion {row} are both empty.", "input")
+        texts = TextRows(prompts, completions, steps, closed)
+        if not self.takes_ids:
+            rows = [self._counted(one) for one in prompts], [self._counted(c) for c in completions]
+            self._check_lengths(*rows)
+            return RewardJob(RequestHandle(), *rows, texts=texts)
+        ids: tuple[Rows, Rows] = written(
+            lambda: self._scorer.encode(prompts, completions, closed=closed)
+        )
+        self._check_ids(*ids)
+        return RewardJob(RequestHandle(), *ids, texts=None if steps is None else texts)
+
+    def written_job(
+        self, texts: Sequence[str], prompts: Sequence[str] | None = None, *, special: bool = True
+    ) -> RewardJob:
+        """Prompts with completions that are written out already, closed by end-of-text where the
+        template says so; paddings and end-of-text around them do not matter.
+
+        Args:
+            texts: prompts with completions.
+            prompts: beginnings of the texts, where they are known.
+            special: put beginning-of-text before texts that have none.
+
+        Raises:
+            ApiError: nothing to score, or too much; or the model reads a prompt and its completion.
+        """
+        for index, text in enumerate(texts):
+            if not text:
+                raise bad_request(f"Text {index} is empty.", "query")
+        if not self.takes_written:
+            return self._divided(texts, prompts)
+        prompt_ids: Rows = []
+        response_ids: Rows = []
+        for index, text in enumerate(texts):
+            ids = self._ids(text, special)
+            before: list[int] = []
+            if prompts is not None and text.startswith(prompts[index]):
+                before = self._ids(prompts[index], special)
+            if ids[: len(before)] != before or len(ids) == len(before):
+                before = []
+            prompt_ids.append(before)
+            response_ids.append(self._scorer.close_response(ids[len(before) :]))
+        self._check_ids(prompt_ids, response_ids)
+        return RewardJob(RequestHandle(), prompt_ids, response_ids)
+
+    def ids_job(self, rows: Sequence[Sequence[int]]) -> RewardJob:
+        """Rows of token ids, read as they are; raises `ApiError`."""
+        if not self.takes_written:
+            raise bad_request(self._reads_pairs("token ids"), "input")
+        response_ids = [list(row) for row in rows]
+        prompt_ids: Rows = [[] for _ in rows]
+        self._check_ids(prompt_ids, response_ids)
+        return RewardJob(RequestHandle(), prompt_ids, response_ids)
+
+    def _divided(self, texts: Sequence[str], prompts: Sequence[str] | None) -> RewardJob:
+        """Written texts for a model that reads a prompt and its completion."""
+        if prompts is None or not all(map(str.startswith, texts, prompts)):
+            raise bad_request(self._reads_pairs("written texts"), "query")
+        ends = [getattr(self._tokenizer, name, None) for name in ("pad_token", "eos_token")]
+        completions = []
+        for text, prompt in zip(texts, prompts, strict=True):
+            completion = text[len(prompt) :]
+            while end := next((one for one in ends if one and completion.endswith(one)), None):
+                completion = completion.removesuffix(end)
+            completions.append(completion)
+        return self.job(list(prompts), completions)
+
+    def _reads_pairs(self, given: str) -> str:
+        return (
+            f"This reward model reads a prompt and its completion and cannot score {given}; use "
+            "/v1/rewards or /score, send messages, or to /get_reward prompts with completions."
+        )
+
+    def _ids(self, text: str, special: bool) -> list[int]:
+        """Token ids of a written text, without paddings around it and end-of-text behind it."""
+        tokenizer = self._tokenizer
+        pad, end = tokenizer.pad_token, tokenizer.eos_token_id
+        while pad and tokenizer.pad_token_id != end and text.startswith(pad):
+            text = text.removeprefix(pad)
+        ids = written(
+            lambda: encode_prompts([text], _RAW, tokenizer)[0] if special and text
+            else bare_ids(text, tokenizer)
+        )
+        while ids and ids[-1] in (tokenizer.pad_token_id, end):
+            ids.pop()
+        return ids
+
+    def _counted(self, text: Prompt) -> list[int]:
+        """Token ids of a text that are counted and not read."""
+        whole = text if isinstance(text, str) else "\n".join(turn.content for turn in text)
+        if self._tokenizer is None:
+            return [0] * -(-len(whole) // _CHARACTERS)
+        return written(lambda: bare_ids(whole, self._tokenizer))
+
+    def _check_lengths(self, prompt_ids: Rows, response_ids: Rows) -> None:
+        for prompt, response in zip(prompt_ids, response_ids, strict=True):
+            check_length(self._limits, len(prompt) + len(response), "input")
+
+    def _check_ids(self, prompt_ids: Rows, response_ids: Rows) -> None:
+        self._check_lengths(prompt_ids, response_ids)
+        limit, known = self._scorer.position_limit, self._scorer.vocabulary_size
+        for row, (prompt, response) in enumerate(zip(prompt_ids, response_ids, strict=True)):
+            length = len(prompt) + len(response)
+            if not response:
+                raise bad_request(f"Completion {row} holds no token to score.", "input")
+            if limit is not None and length > limit:
+                raise bad_request(
+                    f"Completion {row} has {length} tokens with its prompt; the reward model reads "
+                    f"at most {limit}.", "input", "context_length_exceeded",
+                )
+            if max(*prompt, *response, 0) >= known:
+                raise bad_request(
+                    f"Completion {row} holds the token id {max(*prompt, *response, 0)}; the reward "
+                    f"model has none beyond {known - 1}.", "input",
+                )
