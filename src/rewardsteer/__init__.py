@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rewardsteer.api.evaluation import compare, evaluate
+    from rewardsteer.api.remote import JudgeRewardModel, RemoteRewardModel
     from rewardsteer.api.results import Ranked, TokenScores
     from rewardsteer.api.reward_model import RewardModel
     from rewardsteer.api.steerer import Steerer
@@ -27,9 +28,11 @@ _PLACES = {
     "BENCHMARKS": "rewardsteer.evaluation.reward_benchmarks:REWARD_BENCHMARKS",
     "GoalState": "rewardsteer.goals.goal_state:GoalState",
     "Generation": "rewardsteer.records:Generation",
+    "JudgeRewardModel": "rewardsteer.api.remote:JudgeRewardModel",
     "METHODS": "rewardsteer.decoding.methods:METHODS",
     "OBJECTIVES": "rewardsteer.objectives:OBJECTIVES",
     "Ranked": "rewardsteer.api.results:Ranked",
+    "RemoteRewardModel": "rewardsteer.api.remote:RemoteRewardModel",
     "RewardModel": "rewardsteer.api.reward_model:RewardModel",
     "RewardsteerError": "rewardsteer.errors:RewardsteerError",
     "Steerer": "rewardsteer.api.steerer:Steerer",
@@ -41,9 +44,9 @@ _PLACES = {
     "train": "rewardsteer.api.training:train",
 }
 __all__ = [
-    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
-    "RewardsteerError", "Steerer", "SteeringConfig", "TokenScores", "TrainConfig", "__version__",
-    "compare", "evaluate", "train",
+    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "JudgeRewardModel", "Ranked",
+    "RemoteRewardModel", "RewardModel", "RewardsteerError", "Steerer", "SteeringConfig",
+    "TokenScores", "TrainConfig", "__version__", "compare", "evaluate", "train",
 ]
 
 

@@ -7,9 +7,9 @@ import sys
 import rewardsteer
 
 NAMES = {
-    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "Ranked", "RewardModel",
-    "RewardsteerError", "Steerer", "SteeringConfig", "TokenScores", "TrainConfig", "__version__",
-    "compare", "evaluate", "train",
+    "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "JudgeRewardModel", "Ranked",
+    "RemoteRewardModel", "RewardModel", "RewardsteerError", "Steerer", "SteeringConfig",
+    "TokenScores", "TrainConfig", "__version__", "compare", "evaluate", "train",
 }
 
 
@@ -42,6 +42,8 @@ def test_signatures():
     assert parameters(model.score) == ["prompts", "completions", "batch_size"]
     assert parameters(model.rank) == ["prompt", "completions", "batch_size"]
     assert parameters(model.token_scores) == ["prompt", "completion", "goal"]
+    assert parameters(rewardsteer.RemoteRewardModel) == ["url", "api", "options"]
+    assert parameters(rewardsteer.JudgeRewardModel) == ["url", "model", "options"]
     assert parameters(rewardsteer.Steerer)[:3] == ["policy", "reward_model", "method"]
     assert parameters(rewardsteer.train)[:3] == ["recipe", "base_model", "dataset"]
     assert parameters(rewardsteer.evaluate)[:2] == ["reward_model", "data"]

@@ -91,7 +91,7 @@ def test_classify_as_vllm(address, right, service):
         "index": 0, "label": "LABEL_0", "probs": None, "num_classes": 1
     }
     scorer = service.served.scorer
-    rows = [sum(row, []) for row in zip(*scorer.encode(PROMPTS, COMPLETIONS), strict=True)]
+    rows = [[*p, *r] for p, r in zip(*scorer.encode(PROMPTS, COMPLETIONS), strict=True)]
     by_ids = post(address, "/classify", input=rows, add_special_tokens=False)
     assert [one["probs"][0] for one in by_ids["data"]] == near(right)
     assert post(address, "/pooling", input=rows[0])["data"][0]["data"] == near(right[:1])

@@ -4,8 +4,7 @@ within the limits of the server."""
 from collections.abc import Sequence
 from typing import Any
 
-from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_prompts
+from rewardsteer.models.written import divide_written, encode_written, takes_written
 from rewardsteer.records import Prompt
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import bad_request
@@ -13,7 +12,6 @@ from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.reading import Rows, bare_ids, check_length, written
 from rewardsteer.serving.rewards import RewardJob, TextRows
 
-_RAW = Template(kind="text")
 # Characters that count as a token where the reward model has no tokenizer.
 _CHARACTERS = 4
 
@@ -34,7 +32,7 @@ class RewardReader:
         self._scorer, self._limits = scorer, limits
         self._tokenizer = scorer.tokenizer
         self.takes_ids = hasattr(scorer, "score_ids")
-        self.takes_written = hasattr(scorer, "close_response")
+        self.takes_written = takes_written(scorer)
 
     def job(
         self, prompts: Sequence[Prompt], completions: Sequence[str], *,
@@ -78,19 +76,11 @@ class RewardReader:
                 raise bad_request(f"Text {index} is empty.", "query")
         if not self.takes_written:
             return self._divided(texts, prompts)
-        prompt_ids: Rows = []
-        response_ids: Rows = []
-        for index, text in enumerate(texts):
-            ids = self._ids(text, special)
-            before: list[int] = []
-            if prompts is not None and text.startswith(prompts[index]):
-                before = self._ids(prompts[index], special)
-            if ids[: len(before)] != before or len(ids) == len(before):
-                before = []
-            prompt_ids.append(before)
-            response_ids.append(self._scorer.close_response(ids[len(before) :]))
-        self._check_ids(prompt_ids, response_ids)
-        return RewardJob(RequestHandle(), prompt_ids, response_ids)
+        ids: tuple[Rows, Rows] = written(
+            lambda: encode_written(self._scorer, texts, prompts, special=special)
+        )
+        self._check_ids(*ids)
+        return RewardJob(RequestHandle(), *ids)
 
     def ids_job(self, rows: Sequence[Sequence[int]]) -> RewardJob:
         """Rows of token ids, read as they are; raises `ApiError`."""
@@ -103,36 +93,16 @@ class RewardReader:
 
     def _divided(self, texts: Sequence[str], prompts: Sequence[str] | None) -> RewardJob:
         """Written texts for a model that reads a prompt and its completion."""
-        if prompts is None or not all(map(str.startswith, texts, prompts)):
+        completions = divide_written(texts, prompts, self._tokenizer)
+        if completions is None:
             raise bad_request(self._reads_pairs("written texts"), "query")
-        ends = [getattr(self._tokenizer, name, None) for name in ("pad_token", "eos_token")]
-        completions = []
-        for text, prompt in zip(texts, prompts, strict=True):
-            completion = text[len(prompt) :]
-            while end := next((one for one in ends if one and completion.endswith(one)), None):
-                completion = completion.removesuffix(end)
-            completions.append(completion)
-        return self.job(list(prompts), completions)
+        return self.job(list(prompts or ()), completions)
 
     def _reads_pairs(self, given: str) -> str:
         return (
             f"This reward model reads a prompt and its completion and cannot score {given}; use "
             "/v1/rewards or /score, send messages, or to /get_reward prompts with completions."
         )
-
-    def _ids(self, text: str, special: bool) -> list[int]:
-        """Token ids of a written text, without paddings around it and end-of-text behind it."""
-        tokenizer = self._tokenizer
-        pad, end = tokenizer.pad_token, tokenizer.eos_token_id
-        while pad and tokenizer.pad_token_id != end and text.startswith(pad):
-            text = text.removeprefix(pad)
-        ids = written(
-            lambda: encode_prompts([text], _RAW, tokenizer)[0] if special and text
-            else bare_ids(text, tokenizer)
-        )
-        while ids and ids[-1] in (tokenizer.pad_token_id, end):
-            ids.pop()
-        return ids
 
     def _counted(self, text: Prompt) -> list[int]:
         """Token ids of a text that are counted and not read."""

@@ -1,0 +1,98 @@
+"""Reward functions for verl (``custom_reward_function.path`` and ``.name``).
+
+A file for verl:
+
+    from rewardsteer.integrations.verl import RewardFunction
+
+    reward = RewardFunction.load("out/bt/model")
+    compute_score = reward.compute_score      # reward managers that ask about one response
+    compute_scores = reward.compute_scores    # reward_model.reward_manager=batch
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.data.render import as_prompt
+from rewardsteer.devices import AUTO
+from rewardsteer.errors import DataError
+from rewardsteer.integrations.batching import BatchedScoring
+from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.models.written import bare
+from rewardsteer.records import Prompt
+
+# Columns of verl's prepared datasets that hold the prompt as a text.
+_PROMPTS = ("prompt", "question", "problem")
+
+
+class RewardFunction:
+    """Rewards of responses, in the two forms that verl calls.
+
+    verl hands over the response as text, and of the prompt only what ``extra_info`` holds.
+
+    Args:
+        scorer: the reward model.
+        prompt_key: field of ``extra_info`` with the prompt, a text or messages; None: ``prompt``,
+            ``question`` or ``problem``, whichever comes first.
+        batch_size: responses scored together.
+    """
+
+    def __init__(
+        self, scorer: TextScorer, *, prompt_key: str | None = None, batch_size: int = 64
+    ) -> None:
+        self.scorer = scorer
+        self._keys = _PROMPTS if prompt_key is None else (prompt_key,)
+        self._batch_size = batch_size
+        self._batched = BatchedScoring(scorer, batch_size)
+
+    @classmethod
+    def load(
+        cls, name_or_path: str | Path, *, device: str = AUTO, prompt_key: str | None = None,
+        batch_size: int = 64, **options: Any,
+    ) -> "RewardFunction":
+        """From a folder, a name on the hub or an address; ``options`` as of `load_scorer`."""
+        return cls(
+            load_scorer(name_or_path, device=device, **options), prompt_key=prompt_key,
+            batch_size=batch_size,
+        )
+
+    def compute_score(
+        self, data_source: str, solution_str: str, ground_truth: Any,
+        extra_info: Mapping[str, Any] | None = None, **_: Any,
+    ) -> float:
+        """The reward of one response. Calls from several threads, as verl's asynchronous reward
+        managers make them, are scored together.
+
+        Raises:
+            DataError: ``extra_info`` holds no prompt.
+            NonFiniteError: the reward is NaN or infinite.
+        """
+        return self._batched.score(self._prompt(extra_info), self._bare(solution_str))
+
+    def compute_scores(
+        self, data_sources: Sequence[str], solution_strs: Sequence[str],
+        ground_truths: Sequence[Any], extra_infos: Sequence[Mapping[str, Any] | None], **_: Any,
+    ) -> list[float]:
+        """The rewards of a batch of responses; raises as `compute_score` does."""
+        rewards = self.scorer.score(
+            [self._prompt(one) for one in extra_infos], [self._bare(one) for one in solution_strs],
+            batch_size=self._batch_size,
+        )
+        return [float(reward) for reward in rewards]
+
+    def _prompt(self, extra_info: Mapping[str, Any] | None) -> Prompt:
+        for key in self._keys:
+            found = (extra_info or {}).get(key)
+            if found is not None:
+                # Parquet gives lists of messages as arrays.
+                return as_prompt(found if isinstance(found, str) else list(found))
+        raise DataError(
+            f"Expected the prompt in extra_info, as {' or '.join(self._keys)}; got the fields "
+            f"{', '.join(sorted(extra_info or {})) or 'none'}. Keep it there when the dataset is "
+            "prepared, or name its field with prompt_key=."
+        )
+
+    def _bare(self, response: str) -> str:
+        """Some reward managers decode the end of the response too."""
+        return bare(response, self.scorer.tokenizer)
