@@ -13,12 +13,15 @@ import urllib.request
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+import torch
+from transformers import AutoModelForSequenceClassification
 
 vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test-vllm'")
 
 from rewardsteer.decoding.engines.vllm_settings import guided_by  # noqa: E402
 from rewardsteer.decoding.engines.vllm_start import start  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
+from rewardsteer.models.remote.scorer import RemoteScorer  # noqa: E402
 from tests.fakes import character_tokenizer  # noqa: E402
 from tests.models.test_shared_backbone import keep_adapter  # noqa: E402
 from tests.vllm.models import (  # noqa: E402
@@ -207,3 +210,36 @@ def test_scoring_endpoints_give_the_rewards(servers, root):
     answer = servers[1].post("/score", queries="say ", documents=closed, use_activation=False)
     right = list(load_scorer(root / "args").score(["say "] * len(texts), texts))
     assert [one["score"] for one in answer["data"]] == pytest.approx(right, abs=1e-4)
+
+
+@pytest.mark.parametrize("api", ["auto", "vllm-pooling"])
+def test_a_remote_reward_model_is_the_folder_and_transformers(servers, root, api):
+    """The same float32 rewards to 1e-4, whatever sigmoid the server would apply by itself."""
+    check_remote(f"http://127.0.0.1:{servers[1].port}", root / "args", api)
+
+
+def check_remote(url, folder, api):
+    fields = {"task": "classify"} if api == "vllm-pooling" else None
+    local = load_scorer(folder)
+    prompts = [request.prompt for request in make_requests(6, 40)]
+    completions = [f"{n} is it" for n in range(6)]
+    remote = RemoteScorer(
+        url, api=api, tokenizer=str(folder), template=local.template, fields=fields
+    )
+    found = remote.score(prompts, completions, batch_size=4)
+    assert found == pytest.approx(list(local.score(prompts, completions)), abs=1e-4)
+    assert (found < 0).any() or (found > 1).any()  # no sigmoid
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32).eval()
+    with torch.no_grad():
+        plain = [
+            float(model(torch.tensor([[*p, *r]])).logits)
+            for p, r in zip(*local.encode(prompts, completions), strict=True)
+        ]
+    assert found == pytest.approx(plain, abs=1e-4)
+    # Written by the server's chat template.
+    talk = RemoteScorer(url, api=api, fields=fields)
+    texts = [f"user: {p}\nassistant: {c}\n" for p, c in zip(prompts, completions, strict=True)]
+    ids = [local.tokenizer.encode(text) for text in texts]
+    assert talk.score(prompts, completions) == pytest.approx(
+        list(local.score_ids([[]] * len(ids), ids)), abs=1e-4
+    )
