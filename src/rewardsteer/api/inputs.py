@@ -55,6 +55,13 @@ def as_texts(prompts: Any, completions: Any = None) -> Texts:
     return Texts(known, completions, False)
 
 
+def as_steps(prompts: Any, steps: Sequence[Any]) -> tuple[list[Prompt], list[Any], bool]:
+    """Prompts with lists of steps, and whether one prompt with its steps was given."""
+    single = isinstance(prompts, str) or is_conversation(prompts)
+    known = [prompts] if single else list(prompts)
+    return [as_prompt(one) for one in known], [steps] if single else list(steps), single
+
+
 def _from_conversations(given: Any) -> Texts:
     """Conversations whose last turn is judged, or the columns of a dataset."""
     columns = getattr(given, "column_names", None)

@@ -1,5 +1,6 @@
 """Reward models that are not loaded here: servers of rewards, and judges."""
 
+from pathlib import Path
 from typing import Any
 
 from rewardsteer.api.reward_model import RewardModel
@@ -36,9 +37,9 @@ class RemoteRewardModel(RewardModel):
         return f"RemoteRewardModel({scorer.url!r}, api={scorer.api!r})"
 
     @classmethod
-    def from_pretrained(cls, url: Any, **options: Any) -> "RemoteRewardModel":
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> "RemoteRewardModel":
         """The same as the class itself."""
-        return cls(str(url), **options)
+        return cls(str(name_or_path), **options)
 
 
 class JudgeRewardModel(RewardModel):
@@ -65,6 +66,6 @@ class JudgeRewardModel(RewardModel):
         return f"JudgeRewardModel({scorer.url!r}, {scorer.model!r})"
 
     @classmethod
-    def from_pretrained(cls, url: Any, **options: Any) -> "JudgeRewardModel":
+    def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> "JudgeRewardModel":
         """The same as the class itself; ``model=`` names the judge."""
-        return cls(str(url), **options)
+        return cls(str(name_or_path), **options)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewardsteer.api.inputs import as_prompt, as_texts
+from rewardsteer.api.inputs import as_prompt, as_steps, as_texts
 from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
@@ -125,6 +125,18 @@ class RewardModel:
         order = np.argsort(-rewards, kind="stable")
         return [Ranked(int(one), float(rewards[one]), completions[one]) for one in order]
 
+    def step_scores(
+        self, prompts: Any, steps: Sequence[Any], *, batch_size: int = 16
+    ) -> Any:
+        """One value per step, ``[S]`` for one prompt with its list of steps, else a list of arrays.
+
+        Process reward models give their own values; of others it is the reward of the steps up to
+        each one, joined by blank lines. Raises `DataError` for another form of input.
+        """
+        known, lists, single = as_steps(prompts, steps)
+        found = self.scorer.step_scores(known, lists, batch_size=batch_size)
+        return found[0] if single else found
+
     def token_scores(
         self, prompt: Any, completion: str | None = None, *, goal: "GoalState | None" = None
     ) -> TokenScores:
@@ -136,7 +148,10 @@ class RewardModel:
         from rewardsteer.goals.files import check_goal
 
         texts = as_texts(prompt, completion)
-        scorer = require_tokens(self.scorer, "rewards per token")
+        # Implicit rewards have tokens, too.
+        scorer: Any = self.scorer
+        if goal is not None or not hasattr(scorer, "token_scores_ids"):
+            scorer = require_tokens(scorer, "rewards per token")
         if goal is not None:
             check_goal(goal, scorer)
         prompt_ids, response_ids = scorer.encode(texts.prompts[:1], texts.completions[:1])
@@ -189,25 +204,14 @@ class RewardModel:
             ConfigError: the method does not guide token by token, or the padding is not known.
             MismatchError: the reward model does not fit the method.
         """
-        from rewardsteer.decoding.processor import GuideProcessor
+        from rewardsteer.decoding.processor import GuideProcessor, padding_of
 
         if pad_token_id is None and attention_mask is None:
-            pad_token_id = self._padding()
+            pad_token_id = padding_of(require_tokens(self.scorer, "a logits processor").tokenizer)
         return GuideProcessor(
             self.guide(method, weight=weight, **settings), pad_token_id=pad_token_id,
             attention_mask=attention_mask,
         )
-
-    def _padding(self) -> int:
-        tokenizer = require_tokens(self.scorer, "a logits processor").tokenizer
-        # Saved reward models may have a padding token of their own, which no policy uses.
-        pad = tokenizer.eos_token_id
-        if pad is None or pad == tokenizer.bos_token_id:
-            raise ConfigError(
-                "Padding cannot be told from the beginning of a text with this tokenizer; pass "
-                "attention_mask=inputs['attention_mask']."
-            )
-        return int(pad)
 
     def default_method(self) -> str:
         """Name of the decoding method that the model was trained for."""

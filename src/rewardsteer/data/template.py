@@ -58,6 +58,13 @@ class Template(Config):
             raise ValueError("must contain {response}")
         return value
 
+    def unclosed(self) -> "Template":
+        """The template of responses that may go on: nothing is written behind them."""
+        opening, _, _ = self.response.partition("{response}")
+        return self.model_copy(update={
+            "response": opening + "{response}", "append_eos": False, "end": "eos",
+        })
+
 
 def resolve(template: Template, tokenizer: Any) -> Template:
     """The template with its kind decided; one whose kind is given comes back as it is.

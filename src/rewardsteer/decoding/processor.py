@@ -116,3 +116,19 @@ class GuideProcessor(LogitsProcessor):
         prompts = prompts.repeat_interleave(len(ids) // len(prompts), dim=0)
         grown = torch.ones(len(ids), ids.shape[1] - prompts.shape[1], dtype=torch.long)
         return torch.cat([prompts, grown], dim=1)
+
+
+def padding_of(tokenizer: Any) -> int:
+    """The token that pads prompts, where nobody says.
+
+    Raises:
+        ConfigError: it may also begin a text.
+    """
+    # Saved reward models may have a padding token of their own, which no policy uses.
+    pad = tokenizer.eos_token_id
+    if pad is None or pad == tokenizer.bos_token_id:
+        raise ConfigError(
+            "Padding cannot be told from the beginning of a text with this tokenizer; pass "
+            "attention_mask=inputs['attention_mask']."
+        )
+    return int(pad)

@@ -15,7 +15,6 @@ import torch
 
 from rewardsteer.data.render import render_prompt, render_response
 from rewardsteer.data.template import Template, resolve
-from rewardsteer.data.thoughts import shared_length
 from rewardsteer.data.tokenize import encode_prompts, encode_rows, paired
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError, DataError, MismatchError
@@ -26,7 +25,8 @@ from rewardsteer.models.finite import require_finite
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.places import locate
 from rewardsteer.models.scorer import TokenScores
-from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.models.steps import encode_steps
+from rewardsteer.models.text_scorer import TextScorer, require_steps
 from rewardsteer.records import Prompt
 
 Reduction = Literal["sum", "mean", "norm"]
@@ -152,20 +152,20 @@ class ImplicitScorer(TextScorer):
         """One value per step: the reduction of its own tokens, so with ``sum`` the difference of
         the prefixes' rewards at its ends. A step begins with the blank line before it; the last one
         holds the end of the response."""
-        texts = ["\n\n".join(own) for own in steps]
-        prompt_ids, response_ids = self.encode(prompts, texts)
-        values = self._values(prompt_ids, response_ids, batch_size=batch_size)
-        found = []
-        for prompt, own, whole, row in zip(prompts, steps, response_ids, values, strict=True):
-            prefixes = ["\n\n".join(own[:count]) for count in range(1, len(own))]
-            _, parts = self.encode([prompt] * len(prefixes), prefixes, closed=False)
-            ends = [*(shared_length(whole, part) for part in parts), len(whole)]
-            ends = list(np.maximum.accumulate(ends)) if own else []
-            begins = [0, *ends[:-1]]
-            found.append(np.array([
-                self._reduced(row[begin:end])[-1] if end > begin else 0.0
-                for begin, end in zip(begins, ends, strict=False)
-            ]))
+        require_steps(prompts, steps)
+        rows = [row for row, own in enumerate(steps) if len(own)]
+        found = [np.empty(0)] * len(steps)
+        encoded = encode_steps(self, [prompts[row] for row in rows], [steps[row] for row in rows])
+        values = self._values(encoded.prompt_ids, encoded.response_ids, batch_size=batch_size)
+        for row, prompt, ends, own in zip(
+            rows, encoded.prompt_ids, encoded.ends, values, strict=True
+        ):
+            after = [end + 1 - len(prompt) for end in ends]
+            found[row] = np.array([
+                self._reduced(own[begin:end])[-1] if end > begin else 0.0
+                for begin, end in zip([0, *after[:-1]], after, strict=True)
+            ])
+            require_finite(found[row], tokens_of=row + 1)
         return found
 
     def provenance(self) -> dict[str, Any]:
@@ -185,12 +185,7 @@ class ImplicitScorer(TextScorer):
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of prompts and responses, tokenized together and divided behind the prompt."""
         prompts, completions = paired(prompts, completions)
-        template = self.template
-        if not closed:
-            opening, _, _ = template.response.partition("{response}")
-            template = template.model_copy(update={
-                "response": opening + "{response}", "append_eos": False, "end": "eos",
-            })
+        template = self.template if closed else self.template.unclosed()
         rows = encode_rows(prompts, completions, template, self.tokenizer)
         if template.kind == "chat":
             return [one.prompt_ids for one in rows], [one.response_ids for one in rows]

@@ -263,12 +263,7 @@ class Scorer(TextScorer):
             DataError: different numbers of prompts and completions, or what the template refuses.
         """
         prompts, completions = paired(prompts, completions)
-        template = self.template
-        if not closed:
-            opening, _, _ = template.response.partition("{response}")
-            template = template.model_copy(update={
-                "response": opening + "{response}", "append_eos": False, "end": "eos",
-            })
+        template = self.template if closed else self.template.unclosed()
         rows = encode_rows(prompts, completions, template, self.tokenizer)
         return [row.prompt_ids for row in rows], [self._read_part(row.response_ids) for row in rows]
 

@@ -21,6 +21,9 @@ KINDS = Registry(
     {
         "adapter": "rewardsteer.models.kinds.adapter:AdapterKind",
         "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",
+        "implicit": "rewardsteer.models.kinds.implicit:ImplicitKind",
+        "judge": "rewardsteer.models.kinds.judge:JudgeKind",
+        "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
     },
 )

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from rewardsteer.models.kinds.base import Kind
-from rewardsteer.models.kinds.folder import FolderDescription
 
 from rewardsteer.data.template import Template
 from rewardsteer.models.implicit import ImplicitScorer
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
 
 
 class ImplicitKind(Kind):

@@ -3,11 +3,11 @@
 from typing import Any
 
 import torch
-from rewardsteer.models.kinds.base import Kind
-from rewardsteer.models.kinds.folder import FolderDescription
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.remote.judge import JudgeScorer
 from rewardsteer.models.remote.options import check_options
 

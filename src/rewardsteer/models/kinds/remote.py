@@ -3,10 +3,10 @@
 from typing import Any
 
 import torch
-from rewardsteer.models.kinds.base import Kind
-from rewardsteer.models.kinds.folder import FolderDescription
 
 from rewardsteer.data.template import Template
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.remote.options import check_options
 from rewardsteer.models.remote.scorer import RemoteScorer
 

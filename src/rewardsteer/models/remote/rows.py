@@ -72,12 +72,7 @@ class RowWriter:
 
     def _of(self, rows: Rows) -> Template:
         """The template; nothing is written behind completions that may go on."""
-        if rows.closed:
-            return self.template
-        opening, _, _ = self.template.response.partition("{response}")
-        return self.template.model_copy(update={
-            "response": opening + "{response}", "append_eos": False, "end": "eos",
-        })
+        return self.template if rows.closed else self.template.unclosed()
 
 
 def conversations(rows: Rows) -> list[list[dict[str, Any]]]:
