@@ -1,6 +1,6 @@
 """The ``--kind`` option: which kind of reward model it is, where a folder does not say so."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,6 +13,42 @@ KindOption = Annotated[
         "docs/reward_models.md.",
     ),
 ]
+
+KindOptions = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--kind-option", metavar="NAME=VALUE",
+        help="An option of the reward model's kind, such as reference=FOLDER; repeatable.",
+    ),
+]
+
+
+def kind_options(items: list[str] | None) -> dict[str, Any]:
+    """Options of a kind by name, their values read as YAML.
+
+    Raises:
+        ConfigError: an option is malformed, or is not for options of kinds.
+    """
+    import yaml
+
+    from rewardsteer.errors import ConfigError
+
+    found: dict[str, Any] = {}
+    for item in items or ():
+        name, is_pair, value = item.partition("=")
+        if not is_pair or not name.isidentifier():
+            raise ConfigError(f"Expected --kind-option name=value, got {item!r}.")
+        if name in ("kind", "device", "dtype", "template", "trust_remote_code", "revision"):
+            raise ConfigError(
+                f"--kind-option {name} is no option of a kind; use the command's own option."
+            )
+        found[name] = yaml.safe_load(value)
+    return found
+
+
+def is_address(name: object) -> bool:
+    """Whether a reward model is behind an address, and no folder."""
+    return str(name).startswith(("http://", "https://"))
 
 
 def check_kind(name: str | None) -> None:

@@ -17,6 +17,13 @@ from rewardsteer.cli.engines import (
     choose_engine,
     vllm_options,
 )
+from rewardsteer.cli.kind import (
+    KindOption,
+    KindOptions,
+    check_kind,
+    is_address,
+    kind_options,
+)
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
@@ -35,9 +42,10 @@ Model = Annotated[
     ),
 ]
 RewardModel = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
-        help="Reward model folder (from 'rewardsteer train').", rich_help_panel="Models"
+        help="Reward model: a folder, hub name or address of any kind (docs/reward_models.md).",
+        rich_help_panel="Models",
     ),
 ]
 MethodName = Annotated[
@@ -87,7 +95,7 @@ def serve_command(
     device_map: DeviceMap = None, reward_device: RewardDevice = None, dtype: Dtype = None,
     reward_dtype: RewardDtype = None, engine: AnyEngine = "transformers",
     vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
-    key_env: KeyEnv = None,
+    key_env: KeyEnv = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
 
@@ -104,12 +112,11 @@ def serve_command(
         base_url=base_url, tokenizer=tokenizer, key_env=key_env, no_policy=True,
     )
     written = read_template(template)
-    _check_models(choice, model, reward_model)
     limits = load_config(ServingConfig, {}, limit or [])
     if method is not None:
         METHODS.check(method)
-    check_model(choice.source)
-    check_reward_model(reward_model)
+    of_kind = {"kind": kind, **kind_options(kind_option)}
+    _check_models(choice, model, reward_model, kind)
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
     # Before models load: that the port is taken is told at once. vLLM binds it itself.
@@ -132,20 +139,35 @@ def serve_command(
         from rewardsteer.serving.vllm_server import replace_by_vllm
 
         replace_by_vllm(
-            model, reward_model, method=method, name=name, host=host, port=port, key=key,
-            device=device, dtype=dtype, reward_device=reward_device, reward_dtype=reward_dtype,
+            model, _folder(reward_model, of_kind), method=method, name=name, host=host, port=port,
+            key=key, device=device, dtype=dtype, reward_device=reward_device,
+            reward_dtype=reward_dtype,
             options=vllm_options(engine, vllm_option or [], ENGINES.names()) or {},
             template=written, limits=limit or [], **settings,
         )
     models = _load(
         choice, model, reward_model, limits, method=method, name=name, template=written,
-        settings=settings, reward=(reward_device or device, reward_dtype),
+        settings=settings, reward=(reward_device or device, reward_dtype), of_kind=of_kind,
     )
     run(Service(models, limits), place, host=host, key=key)
 
 
-def _check_models(choice: EngineChoice, model: str | None, reward_model: Path | None) -> None:
-    """Raise `ConfigError` where nothing can be served."""
+def _folder(reward_model: str | None, of_kind: dict[str, Any]) -> Path | None:
+    """The reward model's folder, for an engine that loads it itself; raises `ConfigError`."""
+    from rewardsteer.errors import ConfigError
+
+    if is_address(reward_model) or any(value is not None for value in of_kind.values()):
+        raise ConfigError(
+            "vLLM loads folders of rewardsteer itself; leave out --kind and --kind-option and pass "
+            "a folder, or serve with --engine transformers."
+        )
+    return None if reward_model is None else Path(reward_model)
+
+
+def _check_models(
+    choice: EngineChoice, model: str | None, reward_model: str | None, kind: str | None
+) -> None:
+    """Raise `ConfigError` where nothing can be served, or `CheckpointError` where nothing is."""
     from rewardsteer.errors import ConfigError
 
     if "url" in choice.options and choice.source is None:
@@ -156,38 +178,42 @@ def _check_models(choice: EngineChoice, model: str | None, reward_model: Path | 
     if model is None and reward_model is None and "url" not in choice.options:
         raise ConfigError("Expected a policy, a reward model or both; pass --model or "
                           "--reward-model.")
+    check_kind(kind)
+    check_model(choice.source)
+    if not is_address(reward_model):
+        check_reward_model(reward_model)
 
 
 def _load(
-    choice: EngineChoice, model: str | None, reward_model: Path | None, limits: "ServingConfig", *,
+    choice: EngineChoice, model: str | None, reward_model: str | None, limits: "ServingConfig", *,
     method: str | None, name: str | None, template: "Template | None", settings: dict[str, Any],
-    reward: tuple[str, str | None],
+    reward: tuple[str, str | None], of_kind: dict[str, Any],
 ) -> "ServedModels":
     """The models, after the checks that need only their cards; ``reward`` is device and dtype of
-    the reward model."""
+    the reward model, ``of_kind`` its kind and the kind's options."""
     from rewardsteer.configuration import load_config
     from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.defaults import what_is_taken
-    from rewardsteer.decoding.engines.registry import ABILITIES
-    from rewardsteer.decoding.fitting import default_method
     from rewardsteer.devices import parse_dtype
-    from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+    from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.models.text_scorer import require_tokens
     from rewardsteer.serving.models import ServedModels, goals_of
 
     if method is None:
-        method = "none"
-        if reward_model is not None:
-            method = default_method(read_card(reward_model), ABILITIES[choice.name])
+        method = _default_method(choice, reward_model, of_kind["kind"])
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = engine = tokenizer = None
     if reward_model is not None:
-        scorer = require_tokens(load_scorer(
-            reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template
-        ), "the server")
-        goals = goals_of(reward_model, scorer)
+        scorer = load_scorer(
+            reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template,
+            **of_kind,
+        )
+        if choice.source is not None:
+            require_tokens(scorer, "a server with a policy")
+        if scorer.reads_tokens:
+            goals = goals_of(Path(reward_model), scorer)
     if choice.source is not None:
         tokenizer = load_tokenizer(choice.source)
         engine = ENGINES.get(choice.name).open(
@@ -205,6 +231,28 @@ def _load(
     return ServedModels(
         engine, tokenizer, scorer, defaults, limits, template=written, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
-        reward_name=reward_model.resolve().name if reward_model else "reward",
+        reward_name=_reward_name(reward_model),
         fingerprint=fingerprint(folder) if folder and known else "",
     )
+
+
+def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | None) -> str:
+    """The method of requests that name none."""
+    from rewardsteer.decoding.engines.registry import ABILITIES
+    from rewardsteer.decoding.fitting import default_method
+    from rewardsteer.decoding.methods import BEST_OF
+    from rewardsteer.models.checkpoint import read_card
+
+    if reward_model is None or choice.source is None:
+        return "none"
+    if kind is not None or is_address(reward_model):
+        # No card says what it was trained for; this method takes any.
+        return BEST_OF
+    return default_method(read_card(Path(reward_model)), ABILITIES[choice.name])
+
+
+def _reward_name(reward_model: str | None) -> str:
+    """What clients call the reward model."""
+    if reward_model is None or is_address(reward_model):
+        return "reward"
+    return Path(reward_model).resolve().name

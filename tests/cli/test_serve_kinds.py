@@ -1,0 +1,74 @@
+"""``rewardsteer serve`` of reward models of any kind, without a policy."""
+
+import httpx
+import pytest
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from rewardsteer.models.kinds import load_scorer
+from tests.fakes import save_tiny
+from tests.models.remote.reward_server import RewardServer, reward_of
+from tests.serving.running import Process, wait_for
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    root = tmp_path_factory.mktemp("kinds")
+    return [save_tiny(root / name, seed=seed) for name, seed in (("dpo", 1), ("ref", 2))]
+
+
+@pytest.mark.slow
+def test_an_implicit_reward_is_served(folders):
+    process = Process(
+        "serve", "--reward-model", folders[0], "--kind", "implicit", "--kind-option",
+        f"reference={folders[1]}", "--kind-option", "beta=0.5", "--device", "cpu", "--port", "0",
+    )
+    try:
+        wait_for(process.address)
+        reply = httpx.post(f"{process.address}/v1/rewards", json={
+            "input": [{"prompt": "1+1=", "completion": "2"}], "per_token": True,
+        }, timeout=60).json()
+    finally:
+        assert process.end() == 0
+    scorer = load_scorer(
+        folders[0], kind="implicit", reference=folders[1], beta=0.5, device="cpu"
+    )
+    [right] = scorer.score(["1+1="], ["2"])
+    assert reply["model"] == "dpo"
+    assert reply["data"][0]["reward"] == pytest.approx(right, abs=1e-4)
+    assert reply["data"][0]["token_rewards"][-1] == pytest.approx(right, abs=1e-4)
+
+
+@pytest.mark.slow
+def test_an_address_is_served():
+    with RewardServer("vllm") as behind:
+        process = Process("serve", "--reward-model", behind.url, "--port", "0")
+        try:
+            wait_for(process.address)
+            reply = httpx.post(f"{process.address}/v1/rewards", json={
+                "input": [{"prompt": "a", "completion": "b"}],
+            }, timeout=60).json()
+        finally:
+            assert process.end() == 0
+    from tests.fakes import character_tokenizer
+
+    ids = character_tokenizer().encode("user: a\nassistant: b\n")
+    assert reply["model"] == "reward"
+    assert reply["data"][0]["reward"] == pytest.approx(reward_of(ids))
+
+
+@pytest.mark.parametrize(("words", "message"), [
+    (("--kind", "nothing"), "nothing"),
+    (("--kind", "implicit", "--kind-option", "reference"), "name=value, got 'reference'"),
+    (("--kind", "implicit", "--kind-option", "device=cpu"), "the command's own option"),
+    (("--kind", "implicit"), "reference=FOLDER_OR_NAME"),
+    (("--kind", "implicit", "--kind-option", "reference_free=true", "--model", "MODEL"),
+     "for a server with a policy"),
+    (("--kind", "implicit", "--engine", "vllm", "--model", "MODEL"), "leave out --kind"),
+])
+def test_refusals(folders, words, message):
+    words = [str(folders[1]) if word == "MODEL" else word for word in words]
+    result = CliRunner().invoke(app, ["serve", "--reward-model", str(folders[0]), *words,
+                                      "--port", "0"])
+    assert result.exit_code == 2
+    assert message in " ".join(result.output.split())
