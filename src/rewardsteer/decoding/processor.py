@@ -11,6 +11,8 @@ from the prompt of each. That a call has begun shows in its ids, unless its prom
 last call with what was generated; call `GuideProcessor.reset` before such a one.
 """
 
+from typing import Any
+
 import torch
 from torch import Tensor
 from transformers import LogitsProcessor
