@@ -12,6 +12,11 @@ CONNECT_TIMEOUT = 10.0  # seconds
 _SHOWN = 300  # characters of a server's message
 
 
+def is_address(name: object) -> bool:
+    """Whether a model's name is an address, and no folder or name on the hub."""
+    return str(name).startswith(("http://", "https://"))
+
+
 def openai_library(user: str, extra: str, instead: str) -> Any:
     """The package openai.
 

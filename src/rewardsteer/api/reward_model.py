@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rewardsteer.addresses import is_address
 from rewardsteer.api.inputs import as_prompt, as_steps, as_texts
 from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
@@ -57,7 +58,7 @@ class RewardModel:
         Args:
             name_or_path: a folder, or a name on the Hugging Face hub, or what else the kind takes;
                 or a sequence classifier with one label that transformers loaded.
-            tokenizer: of a loaded classifier.
+            tokenizer: of a loaded classifier, or of a reward model behind an address.
             device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
             dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
                 ``torch.dtype``. Rewards are computed in float32.
@@ -76,7 +77,9 @@ class RewardModel:
         if not isinstance(name_or_path, str | Path):
             return cls(scorer_of(name_or_path, tokenizer, template))
         if tokenizer is not None:
-            raise ConfigError("The tokenizer of a folder is its own; leave tokenizer= out.")
+            if kind != "remote" and not is_address(name_or_path):
+                raise ConfigError("The tokenizer of a folder is its own; leave tokenizer= out.")
+            options["tokenizer"] = tokenizer
         return cls(load_scorer(
             name_or_path, kind=kind, device=device, dtype=parse_dtype(dtype), template=template,
             revision=revision, trust_remote_code=trust_remote_code, **options,

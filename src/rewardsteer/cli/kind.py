@@ -46,11 +46,6 @@ def kind_options(items: list[str] | None) -> dict[str, Any]:
     return found
 
 
-def is_address(name: object) -> bool:
-    """Whether a reward model is behind an address, and no folder."""
-    return str(name).startswith(("http://", "https://"))
-
-
 def check_kind(name: str | None) -> None:
     """Refuse an unknown kind, before anything is loaded.
 

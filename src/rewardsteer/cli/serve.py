@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import decoding_options
 from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import (
@@ -21,7 +22,6 @@ from rewardsteer.cli.kind import (
     KindOption,
     KindOptions,
     check_kind,
-    is_address,
     kind_options,
 )
 from rewardsteer.cli.starting import check_model, check_reward_model, loading

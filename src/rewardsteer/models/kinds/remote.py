@@ -4,6 +4,7 @@ from typing import Any
 
 import torch
 
+from rewardsteer.addresses import is_address
 from rewardsteer.data.template import Template
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -21,7 +22,7 @@ class RemoteKind(Kind):
     @classmethod
     def recognises_name(cls, name: str) -> bool:
         """Whether it is an address."""
-        return name.startswith(("http://", "https://"))
+        return is_address(name)
 
     @classmethod
     def load(
