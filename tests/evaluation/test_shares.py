@@ -86,3 +86,14 @@ def test_coverage_with_ties(ties):
         )
     ]
     assert 0.93 <= np.mean(held) <= 0.97
+
+
+def test_memory_of_the_bootstrap_does_not_change_its_draws(monkeypatch):
+    from rewardsteer.evaluation import statistics
+
+    rng = np.random.default_rng(0)
+    labels = (rng.random(300) < 0.5).tolist()
+    scores, groups = rng.normal(size=300), [str(number // 3) for number in range(300)]
+    whole = statistics.auroc_interval(labels, scores, groups=groups, resamples=101)
+    monkeypatch.setattr(statistics, "_WEIGHTS", 7 * 300)
+    assert statistics.auroc_interval(labels, scores, groups=groups, resamples=101) == whole

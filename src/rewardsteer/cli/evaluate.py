@@ -175,6 +175,9 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
     for name, figures in metrics.items():
         for text in figures.get("controls", {}).get("notes", []):
             typer.echo(f"{name}: {text}", err=True)
+        for signal, record in figures.get("filtering", {}).items():
+            if "risk_left_out" in record:
+                typer.echo(f"{name}, {signal}: {record['risk_left_out']}", err=True)
         for note in ("undefined", "left_out"):
             if note in figures:
                 typer.echo(f"{name}: {figures[note]}", err=True)

@@ -1,12 +1,14 @@
 """Shares, areas under the ROC curve, standard errors and intervals; every draw is seeded."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
+# Numbers in a table of bootstrap weights.
+_WEIGHTS = 2**20
 # A percentile bootstrap of fewer values is too narrow.
 _FEW = 30
 
@@ -133,8 +135,10 @@ def auroc_interval(
     value = auroc(labels, scores)
     if np.isnan(value):
         return Interval(value, value, value)
-    weights = _bootstrap_weights(len(labels), groups, resamples, seed)
-    drawn = weighted_aurocs(labels, scores, weights)
+    drawn = np.concatenate([
+        weighted_aurocs(labels, scores, weights)
+        for weights in _bootstrap_weights(len(labels), groups, resamples, seed)
+    ])
     return Interval(value, *_percentiles(drawn))
 
 
@@ -146,8 +150,10 @@ def auroc_difference(
     value = auroc(labels, scores) - auroc(labels, baseline)
     if np.isnan(value):
         return Interval(value, value, value)
-    weights = _bootstrap_weights(len(labels), groups, resamples, seed)
-    drawn = weighted_aurocs(labels, scores, weights) - weighted_aurocs(labels, baseline, weights)
+    drawn = np.concatenate([
+        weighted_aurocs(labels, scores, weights) - weighted_aurocs(labels, baseline, weights)
+        for weights in _bootstrap_weights(len(labels), groups, resamples, seed)
+    ])
     return Interval(value, *_percentiles(drawn))
 
 
@@ -174,16 +180,20 @@ def weighted_aurocs(
 
 def _bootstrap_weights(
     count: int, groups: Sequence[str] | None, resamples: int, seed: int
-) -> np.ndarray:
-    """How often each row is drawn in each resample, ``[S, N]``."""
+) -> Iterator[np.ndarray]:
+    """How often each row is drawn in each resample, ``[S, N]``, some resamples at a time, so that
+    memory does not grow with their number."""
     rng = np.random.default_rng(seed)
     if groups is None:
         inverse, number = np.arange(count), count
     else:
         names, inverse = np.unique(np.asarray(groups), return_inverse=True)
         number = len(names)
-    drawn = rng.multinomial(number, np.full(number, 1 / number), size=resamples)
-    return drawn[:, inverse].astype(np.float32)
+    together = max(1, _WEIGHTS // count)
+    for start in range(0, resamples, together):
+        size = min(together, resamples - start)
+        drawn = rng.multinomial(number, np.full(number, 1 / number), size=size)
+        yield drawn[:, inverse].astype(np.float32)
 
 
 def _percentiles(drawn: np.ndarray) -> tuple[float, float]:

@@ -7,6 +7,7 @@ from rewardsteer.reports.sections import Section, Tile, Tiles
 from rewardsteer.reports.sources import Run
 from rewardsteer.reports.training import series
 
+_FEW = 2  # methods that may be compared without a word on how many were
 _MOST = 12  # tiles; beyond that the tables say more
 
 
@@ -66,4 +67,6 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
     if gain is not None and best != baseline:
         note += f": {gain:+.3f} over {baseline}"
         note += "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
+        if len(methods) > _FEW:
+            note += f"; the highest of {len(methods)}, which the interval does not correct for"
     return Tile(name, f"{value:.1%}" if figure == "accuracy" else f"{value:+.2f}", note)

@@ -5,6 +5,7 @@ threshold; what comes after that token need not be generated. Where every soluti
 would be dropped, all are kept and nothing is saved (published; a vote needs somebody).
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -156,6 +157,12 @@ def choose_best(table: Filtered) -> int:
         range(table.accuracy.shape[1]),
         key=lambda column: (table.accuracy[:, column].mean(), -table.generated[:, column].sum()),
     )
+
+
+def questions_needed(loss: float, confidence: float) -> int:
+    """The fewest validation questions of which `choose_by_risk` can accept a threshold: without a
+    single loss (1 - loss)^n must be at most 1 - confidence."""
+    return math.ceil(math.log(1 - confidence) / math.log(1 - loss))
 
 
 def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | None:

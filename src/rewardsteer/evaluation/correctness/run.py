@@ -12,6 +12,7 @@ from rewardsteer.evaluation.correctness.filtering import (
     choose_by_risk,
     choose_free,
     filter_questions,
+    questions_needed,
     summarise,
     threshold_grid,
 )
@@ -130,7 +131,13 @@ def _filtering(
     if free is not None:
         record["free"] = figures(free)
     risky = choose_by_risk(seen, config.loss, config.confidence)
-    if risky is not None:
+    if risky is None:
+        record["risk_left_out"] = (
+            f"no threshold is shown on {len(validation)} validation questions to lose at most "
+            f"{config.loss:g} of the questions with confidence {config.confidence:g}, which takes "
+            f"at least {questions_needed(config.loss, config.confidence)}"
+        )
+    else:
         lost = (unseen.accuracy[:, risky] < unseen.before - 1e-12).mean()
         record["risk"] = figures(risky) | {
             "loss": config.loss, "confidence": config.confidence, "lost": float(lost),
