@@ -219,7 +219,7 @@ def test_a_long_prompt_is_read_before_its_candidates():
 
 
 @pytest.mark.parametrize("kind", ["bert", "roberta", "deberta-v2"])
-def test_an_encoder_classifier_is_one_sentence(kind, tmp_path):
+def test_an_encoder_is_no_classifier_of_prefixes(kind, tmp_path):
     config = AutoConfig.for_model(
         kind, vocab_size=80, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, max_position_embeddings=64, num_labels=1, pooler_hidden_size=32,
@@ -227,7 +227,7 @@ def test_an_encoder_classifier_is_one_sentence(kind, tmp_path):
     AutoModelForSequenceClassification.from_config(config).save_pretrained(tmp_path)
     character_tokenizer().save_pretrained(tmp_path)
     with pytest.raises(CheckpointError, match="encoders such as BERT"):
-        load_scorer(tmp_path, device="cpu")
+        load_scorer(tmp_path, kind="classifier", device="cpu")
 
 
 def test_both_maxima_range_over_tokens_that_can_be_generated():

@@ -12,9 +12,9 @@ from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import CARD, CheckpointCard, read_card
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.loaded import scorer_of
+from rewardsteer.models.published import save_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
 
@@ -114,6 +114,20 @@ class RewardModel:
             return np.empty(0)
         rewards = self.scorer.score(texts.prompts, texts.completions, batch_size=batch_size)
         return float(rewards[0]) if texts.single else rewards
+
+    def attributes(
+        self, prompts: Any, completions: Any = None, *, batch_size: int = 16
+    ) -> dict[str, Any]:
+        """The raw values that the reward is combined of, by name; texts and values as in `score`.
+
+        Raises:
+            MismatchError: the model gives one number.
+        """
+        texts = as_texts(prompts, completions)
+        found = self.scorer.attributes(texts.prompts, texts.completions, batch_size=batch_size)
+        if texts.single:
+            return {name: float(values[0]) for name, values in found.items()}
+        return dict(found)
 
     def rank(
         self, prompt: Any, completions: Sequence[str], *, batch_size: int = 16
@@ -271,14 +285,8 @@ class RewardModel:
         Raises:
             MismatchError: the reward model scores texts alone.
         """
-        scorer = require_tokens(self.scorer, "saving its weights")
-        source, place = Path(scorer.name), Path(folder)
-        card = read_card(source) if (source / CARD).exists() else CheckpointCard(
-            head=scorer.reward_model.head_config, objective=scorer.objective,
-            template=scorer.template.model_dump(mode="json"), base_model=scorer.name,
-        )
-        scorer.reward_model.save_pretrained(place, scorer.tokenizer, card)
-        return place
+        save_scorer(require_tokens(self.scorer, "saving its weights"), Path(folder))
+        return Path(folder)
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:
         """Publish the model's folder on the Hugging Face hub; returns its address.

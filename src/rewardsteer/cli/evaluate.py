@@ -9,7 +9,7 @@ from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_benchmark import benchmark_command
 from rewardsteer.cli.evaluate_generation import generation_command
 from rewardsteer.cli.group import Command, Group
-from rewardsteer.cli.kind import KindOption, check_kind
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
@@ -39,7 +39,7 @@ def preference_command(
     out: Out = Path("out/preference"),
     batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
-    kind: KindOption = None,
+    kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.data.sources import SOURCES, held_out_pairs
@@ -48,6 +48,7 @@ def preference_command(
     SOURCES.get(source)
     _check_pairs(data, input_)
     check_kind(kind)
+    options = kind_options(kind_option)
     check_reward_model(reward_model)
     check_folder(out, overwrite=overwrite)
     check_writable(out)
@@ -61,7 +62,7 @@ def preference_command(
 
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
-    scorer = load_scorer(reward_model, device=device, template=written, kind=kind)
+    scorer = load_scorer(reward_model, device=device, template=written, kind=kind, **options)
     show_template(scorer.template, str(reward_model))
     with progress_bar("scoring pairs", "pairs") as announce:
         if data is not None:
@@ -72,7 +73,8 @@ def preference_command(
             )
     claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
-        "reward_model": str(reward_model), "fingerprint": scorer.fingerprint, **figures,
+        "reward_model": str(reward_model), "fingerprint": scorer.fingerprint,
+        "provenance": scorer.provenance(), **figures,
     })
     write_text(
         out / "reliability.svg",

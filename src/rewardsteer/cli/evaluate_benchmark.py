@@ -2,12 +2,12 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from rewardsteer.cli.devices import Device
-from rewardsteer.cli.kind import KindOption, check_kind
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
@@ -44,6 +44,7 @@ def benchmark_command(
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the scores in OUT.")] = False,
     template: TemplateOption = None, kind: KindOption = None,
+    kind_option: KindOptions = None,
 ) -> None:
     """Figures of reward models on public benchmarks, with intervals and controls."""
     from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
@@ -56,6 +57,7 @@ def benchmark_command(
     models = reward_model or []
     _check_given(models, scores, list(places))
     check_kind(kind)
+    how = {"kind": kind, **kind_options(kind_option)}
     check_reward_model(*models)
     check_folder(out, overwrite=overwrite, resume=resume)
     check_writable(out)
@@ -69,7 +71,7 @@ def benchmark_command(
         found[name][scores.name] = _recorded(scores, name, place, options)
     for model in models:
         for name, figures in _measured(
-            model, places, out, batch_size, device, read_template(template), kind, options
+            model, places, out, batch_size, device, read_template(template), how, options
         ).items():
             found[name][model] = figures
     write_json(out / "metrics.json", found)
@@ -113,14 +115,14 @@ def _recorded(scores: Path, name: str, place: str | None, options: dict[str, flo
 
 def _measured(
     model: str, places: Mapping[str, str | None], out: Path, batch_size: int, device: str,
-    template: "Template | None", kind: str | None, options: dict[str, float],
+    template: "Template | None", how: dict[str, Any], options: dict[str, float],
 ) -> dict[str, Figures]:
     from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.outputs import file_name
     from rewardsteer.progress import progress_bar
 
-    scorer = load_scorer(model, kind=kind, device=device, template=template)
+    scorer = load_scorer(model, device=device, template=template, **how)
     show_template(scorer.template, model)
     found: dict[str, Figures] = {}
     for name, place in places.items():

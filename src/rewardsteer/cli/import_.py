@@ -5,28 +5,30 @@ from typing import Annotated
 
 import typer
 
+from rewardsteer.cli.kind import KindOption, check_kind
 from rewardsteer.cli.template import TemplateOption, read_template
 
 
 def import_command(
     source: Annotated[
         Path,
-        typer.Argument(help="Folder saved by FaRMA's RM_BT.py or goal-conditioned-rm's trainer."),
+        typer.Argument(help="Published checkpoint: of FaRMA, goal-conditioned-rm, OpenRLHF, …"),
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
-    template: TemplateOption = None,
+    template: TemplateOption = None, kind: KindOption = None,
 ) -> None:
     """Make a reward model's folder of a published checkpoint."""
     from rewardsteer.errors import CheckpointError, OutputError
 
     written = read_template(template)
+    check_kind(kind)
     if not source.is_dir():
         raise CheckpointError(f"Expected a model folder at {source}, there is none.")
     if out.exists():
         raise OutputError(f"The output {out} exists; choose another.")
     from rewardsteer.models.published import import_checkpoint
 
-    card = import_checkpoint(source, out, written)
+    card = import_checkpoint(source, out, written, kind=kind)
     typer.echo(
         f"reward model: {out} ({card.head.kind} head, template {card.template['kind']})", err=True
     )

@@ -18,7 +18,8 @@ KindOptions = Annotated[
     list[str] | None,
     typer.Option(
         "--kind-option", metavar="NAME=VALUE",
-        help="An option of the reward model's kind, such as reference=FOLDER; repeatable.",
+        help="Option of the kind, as in docs/reward_models.md (attribute=helpfulness, negate=true, "
+        "reference=FOLDER); repeatable.",
     ),
 ]
 
@@ -42,7 +43,10 @@ def kind_options(items: list[str] | None) -> dict[str, Any]:
             raise ConfigError(
                 f"--kind-option {name} is no option of a kind; use the command's own option."
             )
-        found[name] = yaml.safe_load(value)
+        try:
+            found[name] = yaml.safe_load(value)
+        except yaml.YAMLError as error:
+            raise ConfigError(f"The value of --kind-option {item!r} is no valid YAML.") from error
     return found
 
 

@@ -7,7 +7,7 @@ import typer
 
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
-from rewardsteer.cli.kind import KindOption, check_kind
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.streams import readable, writable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -81,6 +81,7 @@ def score_command(
     vllm_option: VllmOptions = None,
     ray_address: RayAddress = None, ray_actors: RayActors = None,
     template: TemplateOption = None, kind: KindOption = None,
+    kind_option: KindOptions = None,
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
@@ -90,7 +91,7 @@ def score_command(
             tokens=tokens, batch_tokens=batch_tokens, shard_rows=shard_rows, device=device,
             dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
             ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
-            kind=kind,
+            kind=kind, options=kind_options(kind_option),
         )
 
 
@@ -99,13 +100,13 @@ def _score_all(
     vllm: dict[str, Any] | None, *, goal: str | None, goal_name: str | None, tokens: bool | None,
     batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None, resume: bool,
     overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
-    written: "Template | None", kind: str | None,
+    written: "Template | None", kind: str | None, options: dict[str, Any],
 ) -> None:
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
     from rewardsteer.evaluation.shards import check_output
     from rewardsteer.outputs import check_folder, claim_folder
 
-    _check_kind(kind, engine)
+    _check_kind(kind, engine, options)
     check_reward_model(reward_model)
     rows = plain_rows(input_, shard_rows)
     _check_ending(output, single=rows is not None)
@@ -123,7 +124,9 @@ def _score_all(
     if vllm is not None:
         scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
     else:
-        scorer = _scorer(engine, reward_model, device, dtype, written, kind, tokens=per_token)
+        scorer = _scorer(
+            engine, reward_model, device, dtype, written, tokens=per_token, kind=kind, **options
+        )
     show_template(scorer.template, str(reward_model))
     settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
     if not one_file:
@@ -183,7 +186,7 @@ def _score(
 
 def _scorer(
     engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None",
-    kind: str | None, *, tokens: bool,
+    *, tokens: bool, **options: Any,
 ) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
     from rewardsteer.devices import parse_dtype
@@ -196,19 +199,19 @@ def _scorer(
     from rewardsteer.models.text_scorer import require_tokens
 
     scorer = load_scorer(
-        folder, kind=kind, device=device, dtype=parse_dtype(dtype), template=template
+        folder, device=device, dtype=parse_dtype(dtype), template=template, **options
     )
     return require_tokens(scorer, "values per token (--tokens)") if tokens else scorer
 
 
-def _check_kind(kind: str | None, engine: str) -> None:
+def _check_kind(kind: str | None, engine: str, options: dict[str, Any]) -> None:
     from rewardsteer.errors import ConfigError
 
     check_kind(kind)
-    if kind is not None and engine != "transformers":
+    if (kind is not None or options) and engine != "transformers":
         raise ConfigError(
             f"The engine {engine} loads folders of rewardsteer and one-label classifiers alone; "
-            "leave out --kind, or take --engine transformers."
+            "leave out --kind and --kind-option, or take --engine transformers."
         )
 
 

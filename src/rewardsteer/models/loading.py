@@ -21,8 +21,9 @@ def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> 
     kind: Any = getattr(transformers, head.head_class.auto_class)
     classifier = kind is transformers.AutoModelForSequenceClassification
     try:
-        config = AutoConfig.from_pretrained(str(source), num_labels=1, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
         if classifier:
+            config.num_labels = 1
             config = classifier_config(config)
         known = type(config) in kind._model_mapping
         if known:

@@ -25,12 +25,12 @@ from rewardsteer.models.checkpoint import (
     save_tokenizer,
     write_card,
 )
-from rewardsteer.models.heads.base import Head, load_own, save_own
+from rewardsteer.models.heads.base import Head, save_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
 from rewardsteer.models.loading import load_base, refuse_pickles
 from rewardsteer.models.packing.mask import block_mask
-from rewardsteer.models.placement import placed, working_device
+from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.start import find_start, load_carrier, thawed
@@ -224,11 +224,13 @@ class RewardModel(nn.Module):
     @classmethod
     def from_pretrained(
         cls, folder: str | Path, *, dtype: torch.dtype | None = None,
-        device: str | torch.device | None = None, **load_options: Any,
+        device: str | torch.device | None = None, card: CheckpointCard | None = None,
+        **load_options: Any,
     ) -> "RewardModel":
         """Load a folder written by `save_pretrained`, or a plain one-label sequence classifier.
 
-        An adapter is put on its base model and merged. ``device``: see `placed`.
+        An adapter is put on its base model and merged. ``device``: see `placed`. ``card``: in place
+        of the folder's own, None: that one.
 
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
@@ -239,7 +241,7 @@ class RewardModel(nn.Module):
         if (folder / ADAPTER_CONFIG).exists():
             return cls._from_adapter(folder, dtype=dtype, device=device, **load_options)
         device, load_options = placed(folder, device, load_options)
-        card = read_card(folder)
+        card = read_card(folder) if card is None else card
         head = card.head
         refuse_pickles(folder, head.head_class.auto_class)
         options = dict(
@@ -255,11 +257,7 @@ class RewardModel(nn.Module):
             )
         kind = head.head_class
         kind.open(base, card, folder)
-        own = kind.build(head, kind.layer(base).in_features)
-        if own is not None:
-            own = own.to(working_device(kind.layer(base)))
-            load_own(own, folder)
-        model = cls(base, head, own).eval()
+        model = cls(base, head, kind.restore(base, head, folder)).eval()
         return model if device is None else model.to(device)
 
     @classmethod
@@ -285,7 +283,7 @@ class RewardModel(nn.Module):
         model.merge_adapters()
         card.head.head_class.open(model.base, card, folder)
         if model.value_head is not None:
-            load_own(model.value_head, folder)
+            model.value_head = card.head.head_class.restore(model.carrier, card.head, folder)
         model = model.eval()
         return model if device is None else model.to(device)
 

@@ -366,14 +366,19 @@ class Scorer(TextScorer):
         """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
         rows came before these, for messages."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
-        self._check_lengths(lengths, first_row)
+        self.check_lengths(lengths, first_row)
         yield from iter_hidden_states(
             self.reward_model, self.known.of_rows(prompt_ids), self.known.of_rows(response_ids),
             batch_size=batch_size,
             batch_tokens=batch_tokens, share=self.share_prompts,
         )
 
-    def _check_lengths(self, lengths: Sequence[int], first_row: int) -> None:
+    def check_lengths(self, lengths: Sequence[int], first_row: int = 0) -> None:
+        """Refuse rows of no token and rows that the model cannot read.
+
+        Raises:
+            DataError: names the row.
+        """
         limit = self.position_limit
         for number, length in enumerate(lengths, start=first_row + 1):
             if length == 0:

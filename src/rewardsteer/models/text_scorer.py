@@ -87,6 +87,20 @@ class TextScorer(abc.ABC):
                 values[row][at] = reward
         return values
 
+    def attributes(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16
+    ) -> dict[str, np.ndarray]:
+        """The values ``[N]`` (float64) of each attribute that the reward is combined of, by name.
+
+        Raises:
+            MismatchError: the reward is one number, not combined of several.
+            DataError, NonFiniteError: see `score`.
+        """
+        raise MismatchError(
+            f"Expected a reward model with several outputs, but {self.name or 'this one'} "
+            f"({self.kind or type(self).__name__}) has one reward and no attributes; use score."
+        )
+
     def provenance(self) -> dict[str, Any]:
         """What the rewards depend on beside the weights, for result files: the kind, the template;
         further keys are the kind's own (activation, aggregation, dtype, …)."""

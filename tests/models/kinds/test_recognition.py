@@ -76,7 +76,7 @@ def test_unknown_kinds_name_the_known_ones(tmp_path):
 
 def test_a_language_model_is_refused_with_what_was_seen(tmp_path):
     folder = save_tiny(tmp_path / "m")
-    with pytest.raises(CheckpointError, match=r"got LlamaForCausalLM.* kind= \(--kind\)"):
+    with pytest.raises(CheckpointError, match=r"got LlamaForCausalLM .*kind='farma' \(--kind\)"):
         load_scorer(folder)
 
 

@@ -69,6 +69,19 @@ class Head:
         return None
 
     @classmethod
+    def restore(cls, model: Any, config: HeadConfig, folder: Path) -> nn.Module | None:
+        """The head's own module as it was saved with a model; None: it has none.
+
+        Raises:
+            CheckpointError: missing, damaged or of another size.
+        """
+        own = cls.build(config, cls.layer(model).in_features)
+        if own is None:
+            return None
+        load_own(own, folder)
+        return own.to(working_device(cls.layer(model)))
+
+    @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
         """Refuse to start this head from a reward model whose head is ``trained``.
 
@@ -109,13 +122,10 @@ class Head:
         Raises:
             CheckpointError: the model has no layer that this head can be.
         """
-        own = cls.build(config, cls.layer(model).in_features)
-        if own is None:
-            return None
-        own = own.to(working_device(cls.layer(model)))
         if card is not None and card.head.kind == config.kind:
-            load_own(own, Path(source))
-        return own
+            return cls.restore(model, config, Path(source))
+        own = cls.build(config, cls.layer(model).in_features)
+        return None if own is None else own.to(working_device(cls.layer(model)))
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:

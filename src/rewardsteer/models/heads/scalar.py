@@ -8,10 +8,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import ADAPTER_WEIGHTS, CheckpointCard
+from rewardsteer.models.checkpoint import ADAPTER_WEIGHTS, VALUE_HEAD, CheckpointCard
 from rewardsteer.models.heads.base import Head
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
+from rewardsteer.models.heads.stacks import as_module, saved_layers
+from rewardsteer.models.placement import working_device
 from rewardsteer.models.sharding import gathered
 
 logger = logging.getLogger(__name__)
@@ -44,6 +46,21 @@ class ScalarHead(Head):
     def build(cls, config: HeadConfig, size: int) -> nn.Module | None:
         """The MLP, where the head is one."""
         return build_mlp(size, config.init) if config.layers == "mlp" else None
+
+    @classmethod
+    def restore(cls, model: Any, config: HeadConfig, folder: Path) -> nn.Module | None:
+        """See `Head.restore`; the MLP has the sizes it was saved with."""
+        if config.layers != "mlp":
+            return None
+        layers = saved_layers(folder)
+        size = cls.layer(model).in_features
+        if layers[0].weight.shape[1] != size or layers[-1].weight.shape[0] != 1:
+            raise CheckpointError(
+                f"The MLP head {folder / VALUE_HEAD} is of another size: it leads from "
+                f"{layers[0].weight.shape[1]} numbers to {layers[-1].weight.shape[0]}, expected "
+                f"{size} to 1."
+            )
+        return as_module(layers).to(working_device(cls.layer(model)))
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:

@@ -20,11 +20,17 @@ KINDS = Registry(
     "kind of reward model",
     {
         "adapter": "rewardsteer.models.kinds.adapter:AdapterKind",
+        "armorm": "rewardsteer.models.kinds.armorm:ArmoKind",
+        "attributes": "rewardsteer.models.kinds.attributes:AttributesKind",
         "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",
+        "farma": "rewardsteer.models.kinds.farma:FarmaKind",
         "implicit": "rewardsteer.models.kinds.implicit:ImplicitKind",
         "judge": "rewardsteer.models.kinds.judge:JudgeKind",
+        "nemotron": "rewardsteer.models.kinds.nemotron:NemotronKind",
+        "pair_encoder": "rewardsteer.models.kinds.pair_encoder:PairEncoderKind",
         "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
+        "value_head": "rewardsteer.models.kinds.value_head:ValueHeadKind",
     },
 )
 

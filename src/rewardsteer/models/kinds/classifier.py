@@ -7,14 +7,20 @@ import torch
 from rewardsteer.data.template import Template
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.pair_encoder import is_encoder
 from rewardsteer.models.kinds.rewardsteer import load_checkpoint
+from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.scorer import Scorer
 
 
 class ClassifierKind(Kind):
     """An ``AutoModelForSequenceClassification`` with one label on a decoder, with or without a card
     of ours. The position that is scored is that of transformers: the last token that is not the
-    padding token."""
+    padding token.
+
+    Options:
+        negate: flip the sign, for models whose high values mean bad (cost models).
+    """
 
     summary = "sequence classifier with one label"
 
@@ -24,12 +30,23 @@ class ClassifierKind(Kind):
         return (
             not folder.has_card and not folder.is_adapter and len(folder.labels) == 1
             and folder.architecture.endswith("ForSequenceClassification")
+            and not is_encoder(folder) and not _is_deeper(folder)
         )
 
     @classmethod
     def load(
         cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        dtype: torch.dtype | None, template: Template | None, negate: bool = False,
+        **options: Any,
     ) -> Scorer:
         """See `Kind.load`."""
-        return load_checkpoint(folder, device=device, dtype=dtype, template=template, **options)
+        scorer = load_checkpoint(folder, device=device, dtype=dtype, template=template, **options)
+        if negate:
+            with torch.no_grad():
+                scorer.reward_model.carrier.score.weight.neg_()
+        return scorer
+
+
+def _is_deeper(folder: FolderDescription) -> bool:
+    """Whether the weights hold another head than the linear ``score`` of transformers."""
+    return bool(find_heads(folder)) and "score.weight" not in folder.tensors

@@ -54,7 +54,7 @@ class FolderDescription:
         try:
             given = self.config.get("id2label") or {}
             names = {int(key): str(name) for key, name in given.items()}
-            count = int(self.config.get("num_labels") or len(names) or 2)
+            count = len(names) or int(self.config.get("num_labels") or 2)
         except (AttributeError, TypeError, ValueError) as error:
             place = self.path / "config.json"
             raise CheckpointError(f"The file {place} is damaged: {error}") from error

@@ -7,6 +7,7 @@ from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.kinds import KINDS
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription, describe_folder
+from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.loading import refuse_pickles
 from rewardsteer.models.places import check_place, locate
 
@@ -63,6 +64,13 @@ def _unknown(folder: FolderDescription) -> str:
             f"The model {folder.name} is computed by Python code of its own ({places}), which is "
             f"not run, and the head is none that can be rebuilt from its weights; choose another "
             "reward model."
+        )
+    if folder.architecture.endswith("ForCausalLM") and not find_heads(folder):
+        return (
+            f"Expected a reward model at {folder.name}, got {folder.architecture} without a card: "
+            "the folder of a causal language model does not say whether its logits are rewards. "
+            "Pass kind='farma' (--kind) for a checkpoint of FaRMA, kind='nemotron' for a "
+            "Nemotron-Reward model, or train one with 'rewardsteer train'."
         )
     heads = sorted(
         f"{name} {list(shape)}" for name, shape in folder.tensors.items() if _is_outside(name)

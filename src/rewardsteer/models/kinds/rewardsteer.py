@@ -6,7 +6,7 @@ import torch
 
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.checkpoint import CheckpointCard, fingerprint, load_tokenizer, read_card
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.limits import padding_id
@@ -35,17 +35,20 @@ class RewardsteerKind(Kind):
 
 def load_checkpoint(
     folder: FolderDescription, *, device: str | torch.device, dtype: torch.dtype | None,
-    template: Template | None, **options: Any,
+    template: Template | None, card: CheckpointCard | None = None, **options: Any,
 ) -> Scorer:
-    """A folder of ours, or one that `read_card` reads without a card; arguments as `Kind.load`."""
-    card = read_card(folder.path)
+    """A folder of ours, or one that `read_card` reads without a card; arguments as `Kind.load`.
+    ``card`` stands for that of a folder that has none."""
+    card = read_card(folder.path) if card is None else card
     try:
         template = template or stored_template(card.template)
     except ValueError as error:
         raise CheckpointError(f"The template in {folder.path} is damaged: {error}") from error
     # An adapter of ours, whose configuration is its base's, is read by nothing else.
     whole = bool(folder.config) or not folder.has_card
-    model = RewardModel.from_pretrained(folder.path, dtype=dtype, device=device, **options)
+    model = RewardModel.from_pretrained(
+        folder.path, card=card, dtype=dtype, device=device, **options
+    )
     plain = whole and not model.head.gives_next_token
     return Scorer(
         model, load_tokenizer(folder.path), template, objective=card.objective,

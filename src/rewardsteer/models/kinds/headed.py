@@ -1,0 +1,125 @@
+"""A published backbone with a head of any form, as a `RewardModel` with a scalar head."""
+
+import logging
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import nn
+
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.layers import WideLinear, share
+from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.loading import load_base, refuse_pickles
+from rewardsteer.models.placement import placed, working_device
+from rewardsteer.models.reward_model import RewardModel
+
+# Names under which published code keeps the backbone; transformers has one per architecture.
+_BACKBONES = ("pretrained_model", "transformer", "backbone", "model")
+# Where the head's weights go, which transformers then leaves alone.
+_ASIDE = "head_read_elsewhere"
+
+
+def load_headed(
+    folder: FolderDescription, layers: list[Layer], *, head_name: str | None,
+    device: str | torch.device, dtype: torch.dtype | None, **options: Any,
+) -> RewardModel:
+    """The backbone of a folder with a head that gives one number.
+
+    Args:
+        folder: what is loaded.
+        layers: of the head, the last one with one output.
+        head_name: what the head's weights are called in the folder; None: none are its own.
+        device, dtype, options: see `rewardsteer.models.kinds.base.Kind.load`.
+
+    Raises:
+        CheckpointError: the backbone cannot be built, or weights are missing.
+        ConfigError: there is no such device.
+    """
+    refuse_pickles(folder.path)
+    _check_known(folder)
+    place, options = placed(folder.path, device, options)
+    mapping = {} if head_name is None else {rf"^{re.escape(head_name)}\.": f"{_ASIDE}."}
+    config = HeadConfig(kind="scalar")
+    with _without_report():
+        base, found = load_base(folder.path, config, options | {
+            "dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True,
+            "output_loading_info": True, "key_mapping": mapping | _renamed(folder),
+            # A head of several outputs may be called as transformers' own layer is.
+            "ignore_mismatched_sizes": True,
+        })
+    unread = {*found["missing_keys"], *(one[0] for one in found["mismatched_keys"])}
+    absent = sorted(unread - {"score.weight"})
+    if absent:
+        raise CheckpointError(
+            f"The weights in {folder.name} lack {', '.join(absent[:3])}"
+            f"{' and more' if len(absent) > 3 else ''}, or have them in other sizes: the backbone "
+            "has other names there, or a file is missing."
+        )
+    own = _install(base, layers)
+    kept = config if own is None else HeadConfig(kind="scalar", layers="mlp")
+    model = RewardModel(base, kept, own).eval()
+    return model if place is None else model.to(place)
+
+
+@contextmanager
+def _without_report() -> Iterator[None]:
+    """Keep transformers from reporting the head as newly drawn: it is put in its place afterwards,
+    and other weights that are missing are an error."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _install(base: Any, layers: list[Layer]) -> nn.Module | None:
+    """Put the head on a classifier: in place of its ``score`` where it is such a layer, else as a
+    module beside it, which is returned."""
+    size = base.score.in_features
+    if layers[0].weight.shape[1] != size:
+        raise CheckpointError(
+            f"The head takes states of {layers[0].weight.shape[1]} numbers, the backbone gives "
+            f"{size}."
+        )
+    place = working_device(base.score)
+    if len(layers) > 1 or layers[0].bias is not None:
+        return as_module(layers).to(place)
+    score = share(WideLinear, base.score)
+    score.weight = nn.Parameter(layers[0].weight.to(place))
+    base.score = score
+    return None
+
+
+def _check_known(folder: FolderDescription) -> None:
+    """Refuse an architecture that only code of the folder's own defines."""
+    from transformers import CONFIG_MAPPING
+
+    kind = folder.config.get("model_type")
+    if kind in CONFIG_MAPPING:
+        return
+    code = folder.config.get("auto_map")
+    where = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else "none"
+    raise CheckpointError(
+        f"The installed transformers has no architecture {kind!r}, which {folder.name} is of "
+        f"(Python code of its own: {where}); it is not run, so choose another reward model."
+    )
+
+
+def _renamed(folder: FolderDescription) -> dict[str, str]:
+    """How the backbone's weights are renamed for transformers, as patterns."""
+    from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
+
+    kind = CONFIG_MAPPING[folder.config["model_type"]]
+    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None)
+    own = getattr(known, "base_model_prefix", "model")
+    for name in _BACKBONES:
+        if name != own and any(one.startswith(f"{name}.") for one in folder.tensors):
+            return {rf"^{name}\.({own}\.)?": f"{own}."}
+    return {}

@@ -1,0 +1,150 @@
+"""Encoders that score a question and an answer as a sentence pair (OpenAssistant's DeBERTa)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from rewardsteer.data.render import as_prompt
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import paired
+from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer.models.batching import batches
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.finite import require_finite
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.loading import refuse_pickles
+from rewardsteer.models.placement import placed
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.records import Prompt
+
+_ANY = 10**9
+
+
+class PairEncoderScorer(TextScorer):
+    """The raw logit of a one-label encoder.
+
+    The question is the prompt; of a conversation, the contents of its turns joined by blank lines.
+
+    Args:
+        model: transformers' classifier, in evaluation mode.
+        tokenizer: writes pairs.
+        sign: 1, or -1 for models whose high values mean bad.
+        name, fingerprint: see `TextScorer`.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, sign: float = 1.0, name: str = "",
+        fingerprint: str = "",
+    ) -> None:
+        self._model, self.tokenizer, self._sign = model, tokenizer, sign
+        self.name, self.fingerprint = name, fingerprint
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
+    ) -> np.ndarray:
+        """See `TextScorer.score`; a prefix is scored as any text."""
+        prompts, completions = paired(prompts, completions)
+        rewards = np.empty(len(prompts))
+        if not len(rewards):
+            return rewards
+        rows = self.tokenizer([_question(one) for one in prompts], list(completions))
+        lengths = [len(ids) for ids in rows["input_ids"]]
+        # Some encoders count positions from behind their padding token.
+        limit = min(position_limit(self._model.config) or _ANY, self.tokenizer.model_max_length)
+        for number, length in enumerate(lengths, start=1):
+            if length > limit:
+                raise DataError(
+                    f"Row {number} has {length} tokens, but the reward model reads at most "
+                    f"{limit}; shorten its prompt or completion."
+                )
+        for batch in batches(lengths, rows=batch_size, tokens=None):
+            part = {name: [values[row] for row in batch] for name, values in rows.items()}
+            padded = self.tokenizer.pad(part, return_tensors="pt").to(self._model.device)
+            rewards[batch] = self._model(**padded).logits[:, 0].double().cpu().numpy()
+        rewards *= self._sign
+        require_finite(rewards)
+        return rewards
+
+    def provenance(self) -> dict[str, Any]:
+        """See `TextScorer.provenance`."""
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        return super().provenance() | {
+            "template": "question and answer as a sentence pair", "dtype": dtype,
+            "activation": "none",
+        }
+
+
+class PairEncoderKind(Kind):
+    """A sequence classifier with one label on an encoder (BERT, RoBERTa, DeBERTa, …).
+
+    Options:
+        negate: flip the sign, for models whose high values mean bad.
+    """
+
+    summary = "one-label classifier on an encoder, of a sentence pair"
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """Whether a one-label classifier has an encoder's ``classifier`` head."""
+        return (
+            not folder.has_card and not folder.is_adapter and len(folder.labels) == 1
+            and folder.architecture.endswith("ForSequenceClassification")
+            and is_encoder(folder)
+        )
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, negate: bool = False,
+        **options: Any,
+    ) -> PairEncoderScorer:
+        """See `Kind.load`."""
+        from transformers import AutoModelForSequenceClassification
+
+        if template is not None:
+            raise ConfigError(
+                f"The reward model {folder.name} scores question and answer as a sentence pair; "
+                "leave out the template."
+            )
+        refuse_pickles(folder.path)
+        place, options = placed(folder.path, device, options)
+        try:
+            model, found = AutoModelForSequenceClassification.from_pretrained(
+                str(folder.path), dtype=dtype or "auto", trust_remote_code=False,
+                use_safetensors=True, output_loading_info=True, **options,
+            )
+        except Exception as error:  # damaged files raise dozens of unrelated kinds
+            raise CheckpointError(
+                f"The model {folder.name} cannot be loaded ({type(error).__name__}: {error})."
+            ) from error
+        absent = sorted(found["missing_keys"])
+        if absent or model.config.num_labels != 1:
+            lacking = f"lack {', '.join(absent[:3])}" if absent else "give several labels"
+            raise CheckpointError(f"The weights in {folder.name} {lacking}; copy the whole folder "
+                                  "again, or take another kind.")
+        return PairEncoderScorer(
+            (model if place is None else model.to(place)).eval(), load_tokenizer(folder.path),
+            sign=-1.0 if negate else 1.0, name=str(folder.path),
+            fingerprint=fingerprint(folder.path),
+        )
+
+
+def is_encoder(folder: FolderDescription) -> bool:
+    """Whether a classifier's head is that of transformers' encoders, and not a decoder's
+    ``score``."""
+    return "score.weight" not in folder.tensors and any(
+        name.startswith("classifier.") for name in folder.tensors
+    )
+
+
+def _question(prompt: Prompt) -> str:
+    prompt = as_prompt(prompt)
+    if isinstance(prompt, str):
+        return prompt
+    return "\n\n".join(message.content for message in prompt)
