@@ -65,8 +65,7 @@ class RewardModel:
             template: how prompts and responses are written; None: as the checkpoint says, else the
                 tokenizer's chat template.
             revision: branch, tag or commit on the hub.
-            kind: see docs/reward_models.md; None: recognised by config.json and the names of the
-                weights.
+            kind: see docs/reward_models.md; None: recognised by the folder.
             trust_remote_code: let Python code from the folder run.
             options: of the kind; others go to ``from_pretrained`` of transformers.
 
@@ -125,9 +124,7 @@ class RewardModel:
         """
         texts = as_texts(prompts, completions)
         found = self.scorer.attributes(texts.prompts, texts.completions, batch_size=batch_size)
-        if texts.single:
-            return {name: float(values[0]) for name, values in found.items()}
-        return dict(found)
+        return {name: float(own[0]) if texts.single else own for name, own in found.items()}
 
     def rank(
         self, prompt: Any, completions: Sequence[str], *, batch_size: int = 16
@@ -248,9 +245,7 @@ class RewardModel:
         goal = self.goal_state() if wants_goal(method) else None
         return build_method(config, self.scorer, goal)
 
-    def reward_function(
-        self, *, name: str = "rewardsteer", batch_size: int = 64
-    ) -> "RewardFunction":
+    def reward_function(self, *, name: str = "rewardsteer", batch_size: int = 64) -> "RewardFunction":
         """The model in the form that TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call."""
         from rewardsteer.integrations.trl import RewardFunction
 
