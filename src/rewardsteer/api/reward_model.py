@@ -118,10 +118,7 @@ class RewardModel:
         self, prompts: Any, completions: Any = None, *, batch_size: int = 16
     ) -> dict[str, Any]:
         """The raw values that the reward is combined of, by name; texts and values as in `score`.
-
-        Raises:
-            MismatchError: the model gives one number.
-        """
+        A model of one number raises `MismatchError`."""
         texts = as_texts(prompts, completions)
         found = self.scorer.attributes(texts.prompts, texts.completions, batch_size=batch_size)
         return {name: float(own[0]) if texts.single else own for name, own in found.items()}
@@ -189,7 +186,7 @@ class RewardModel:
         """A goal state saved with the model (``rewardsteer goal-state`` makes them).
 
         Args:
-            name: which one; None: the only one, or the one named ``preferred``.
+            name: None: the only one, or the one named ``preferred``.
 
         Raises:
             DataError: the model has none, or none of that name.
@@ -245,7 +242,9 @@ class RewardModel:
         goal = self.goal_state() if wants_goal(method) else None
         return build_method(config, self.scorer, goal)
 
-    def reward_function(self, *, name: str = "rewardsteer", batch_size: int = 64) -> "RewardFunction":
+    def reward_function(
+        self, *, name: str = "rewardsteer", batch_size: int = 64
+    ) -> "RewardFunction":
         """The model in the form that TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call."""
         from rewardsteer.integrations.trl import RewardFunction
 
