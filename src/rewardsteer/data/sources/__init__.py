@@ -1,9 +1,9 @@
 """Where comparisons come from, by name.
 
 A source is a function ``load(split, *, path=None, reading=None, **options) ->
-Iterator[Comparison]``; ``reading`` (a `reading.Reading`) holds the settings and counts what
-is left out. A source without a split of that name raises `NoSplitError` and is then split by
-prompt.
+Iterator[Comparison]`` or, of responses with numbers, ``Iterator[Responses]``; ``reading`` (a
+`reading.Reading`) holds the settings and counts what is left out. A source without a split of that
+name raises `NoSplitError` and is then split by prompt.
 """
 
 from pathlib import Path
@@ -19,8 +19,9 @@ SOURCES = Registry(
     {
         name: f"{_PLACE}.{name}:load"
         for name in (
-            "arithmetic", "graded", "helpsteer", "hh", "judged", "math_shepherd", "openmath",
-            "pairs", "prm800k", "rlhflow_steps", "stepwise", "tldr", "ultrafeedback",
+            "arithmetic", "graded", "helpsteer", "hh", "judged", "labels", "math_shepherd",
+            "openmath", "pairs", "prm800k", "ranked", "ratings", "rlhflow_steps", "stepwise",
+            "tldr", "ultrafeedback",
         )
     },
 )

@@ -35,7 +35,7 @@ def from_conversations(
     require(row, ["chosen", "rejected"], place)
     for name in ("chosen", "rejected"):
         _check_response(row[name], name, place)
-    prompt, chosen, rejected = _prompt(row, place), row["chosen"], row["rejected"]
+    prompt, chosen, rejected = prompt_of(row, place), row["chosen"], row["rejected"]
     if isinstance(chosen, str) != isinstance(rejected, str):
         raise DataError(
             f"{place}: {FORM}; chosen is {kind_of(chosen)} and "
@@ -54,7 +54,7 @@ def from_conversations(
         return "that part before the last turn"
     with well_formed(place):
         return Comparison(
-            id=id, prompt=_with_system(parts[0], row, place), chosen=parts[1], rejected=parts[2],
+            id=id, prompt=with_system(parts[0], row, place), chosen=parts[1], rejected=parts[2],
             margin=margin_of(row.get("margin"), place), subset=str(row.get("subset") or ""),
             tools=parse_tools(row.get("tools"), place),
         )
@@ -128,7 +128,8 @@ def _check_response(value: Any, name: str, place: str) -> None:
         )
 
 
-def _prompt(row: Row, place: str) -> Prompt | None:
+def prompt_of(row: Row, place: str) -> Prompt | None:
+    """The prompt of a row, None where it has none; raises `DataError`."""
     name = next((name for name in PROMPTS if name in row), None)
     if name is None:
         return None
@@ -158,7 +159,8 @@ def _history(value: Any, place: str) -> list[Message]:
     return turns
 
 
-def _with_system(prompt: Prompt, row: Row, place: str) -> Prompt:
+def with_system(prompt: Prompt, row: Row, place: str) -> Prompt:
+    """The prompt with the row's system message, where it has one; raises `DataError`."""
     system = row.get("system")
     if not system:
         return prompt
@@ -189,8 +191,8 @@ def _split_messages(
             )
     before = _before(prompt, chosen[:shared], place)
     return (
-        before, _response(chosen[shared], place, "chosen"),
-        _response(rejected[shared], place, "rejected"),
+        before, response_of(chosen[shared], place, "chosen"),
+        response_of(rejected[shared], place, "rejected"),
     )
 
 
@@ -210,7 +212,8 @@ def _before(prompt: Prompt | None, shared: list[Message], place: str) -> Prompt:
     return shared
 
 
-def _response(message: Message, place: str, key: str) -> str:
+def response_of(message: Message, place: str, key: str) -> str:
+    """The text of an assistant's message; raises `DataError` where it is none."""
     if message.role != "assistant":
         raise DataError(
             f"{place}: expected an assistant's message at the end of {key}, got one of the role "

@@ -1,0 +1,179 @@
+"""A prompt, its response and numbers of a row, for sources of responses with numbers."""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from rewardsteer.data.responses import Responses
+from rewardsteer.data.sources.conversations import prompt_of, response_of, with_system
+from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
+from rewardsteer.data.sources.messages import encoded_messages, parse_messages
+from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.records import Prompt
+
+# Fields that may hold a response, the first that is there.
+RESPONSES = ("completion", "response", "output", "answer")
+
+
+def renamed(row: Row, fields: Mapping[str, str], place: str) -> Row:
+    """A row with fields under our names, those that are null left out.
+
+    Args:
+        row: as the file holds it.
+        fields: our names → the data's, where they differ.
+        place: file and row, for messages.
+
+    Raises:
+        DataError: a named field is absent.
+    """
+    require(row, list(fields.values()), place)
+    found = row | {ours: row[theirs] for ours, theirs in fields.items()}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def check_fields(fields: Mapping[str, str], known: Sequence[str]) -> None:
+    """Raise `ConfigError` where a field of ours is unknown."""
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}.")
+
+
+def check_place(source: str, path: str | None, reading: Reading) -> None:
+    """Raise `ConfigError` where neither a file nor a data set on the hub is named."""
+    if path is None and reading.hub is None:
+        raise ConfigError(f"The source {source} has no published place; give a path or hub.")
+
+
+def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
+    """Of a row with a prompt and a response, both as text or as messages; or of a whole
+    conversation, whose last message is the response.
+
+    Raises:
+        DataError: one of them is absent, or neither text nor messages.
+    """
+    name = next((name for name in RESPONSES if name in row), None)
+    if name is None:
+        prompt = _prompt(row, place, absent="a response")
+        if isinstance(prompt, str) or len(prompt) < 2:
+            raise DataError(
+                f"{place}: expected a response as {', '.join(RESPONSES)}, or a conversation that "
+                f"ends with it; found {', '.join(sorted(row)) or 'nothing'}."
+            )
+        return prompt[:-1], response_of(prompt[-1], place, "the conversation")
+    given = row[name]
+    given = encoded_messages(given) or given
+    prompt = _prompt(row, place, absent="a prompt")
+    if isinstance(given, str):
+        return prompt, given
+    if not isinstance(given, list | dict) or not given:
+        raise DataError(f"{place}: expected text or messages as {name}, got {kind_of(given)}.")
+    turns = parse_messages(given, place, name)
+    response = response_of(turns[-1], place, name)
+    if len(turns) == 1:
+        return prompt, response
+    if isinstance(prompt, str) or turns[: len(prompt)] != prompt:
+        raise DataError(
+            f"{place}: {name} holds {len(turns)} messages that do not begin with the prompt; "
+            "expected the response alone, or the whole conversation."
+        )
+    return turns[:-1], response
+
+
+def prompt_alone(row: Row, place: str) -> Prompt:
+    """The prompt of a row.
+
+    Raises:
+        DataError: there is none.
+    """
+    return _prompt(row, place, absent="a prompt")
+
+
+def _prompt(row: Row, place: str, absent: str) -> Prompt:
+    for name in ("prompt", "conversations", "messages"):
+        found = encoded_messages(row.get(name))
+        if found is not None:
+            row = row | {name: found}
+    prompt = prompt_of(row, place)
+    if prompt is None:
+        raise DataError(
+            f"{place}: expected {absent}, found the field(s) {', '.join(sorted(row)) or 'none'}."
+        )
+    return with_system(prompt, row, place)
+
+
+def id_of(row: Row) -> str:
+    """A row's own id, "" where it has none."""
+    return str(row.get("id", ""))
+
+
+def number_of(value: Any, name: str, place: str) -> float | None:
+    """A number, or None for null, "" and "N/A". Truth values are 0 and 1.
+
+    Raises:
+        DataError: it is something else, or not finite.
+    """
+    if value is None or (isinstance(value, str) and value.strip().upper() in ("", "N/A", "NA")):
+        return None
+    try:
+        number = float(value)
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{place}: expected a number as {name}, got {kind_of(value)}.") from error
+    if not math.isfinite(number):
+        raise DataError(f"{place}: expected a finite number as {name}, got {number}.")
+    return number
+
+
+def rows_of_responses(
+    source: str, split: str, path: str | None, reading: Reading,
+    parse: Callable[[Row, str], Responses | str], *, together: int = 1,
+) -> Iterator[Responses]:
+    """The rows of a source; consecutive ones with the same prompt become one.
+
+    Args:
+        source: its name.
+        split: ``train`` or ``test``.
+        path: local file or folder; None: the data set on the hub that ``reading`` names.
+        reading: what to do with rows at fault.
+        parse: responses of a row and its place, all with the same names of numbers (without an id
+            where the row has none), or the reason to count where it holds none.
+        together: at most so many responses in a row that was put together.
+
+    Raises:
+        DataError: names the row.
+    """
+    index, waiting = 0, None
+    for place, raw in read_rows(split, path, "", reading=reading):
+        found: Responses | str = ""
+        with reading.row(), well_formed(place):
+            found = parse(raw, place)
+            if isinstance(found, str):
+                reading.skip(found)
+        if not isinstance(found, Responses):
+            continue
+        if waiting is not None:
+            if _same_prompt(waiting, found) and (
+                len(waiting.responses) + len(found.responses) <= together
+            ):
+                waiting = _joined(waiting, found)
+                continue
+            yield waiting
+            index += 1
+        waiting = found.model_copy(update={
+            "id": found.id or f"{source}-{split}-{index}", "source": source, "place": place,
+        })
+    if waiting is not None:
+        yield waiting
+
+
+def _joined(one: Responses, other: Responses) -> Responses:
+    numbers = {name: values + other.numbers[name] for name, values in one.numbers.items()}
+    return one.model_copy(update={
+        "responses": one.responses + other.responses, "numbers": numbers,
+    })
+
+
+def _same_prompt(one: Responses, other: Responses) -> bool:
+    return (one.prompt, one.tools, one.subset, one.numbers.keys()) == (
+        other.prompt, other.tools, other.subset, other.numbers.keys()
+    )

@@ -1,0 +1,65 @@
+"""Single responses that are labelled good or bad: TRL's unpaired preferences, as KTO takes them."""
+
+from collections.abc import Iterator, Mapping
+
+from rewardsteer.data.responses import Responses
+from rewardsteer.data.sources.answers import (
+    check_fields,
+    check_place,
+    id_of,
+    number_of,
+    prompt_and_response,
+    renamed,
+    rows_of_responses,
+)
+from rewardsteer.data.sources.files import Row, kind_of, require
+from rewardsteer.data.sources.messages import parse_tools
+from rewardsteer.data.sources.reading import Reading
+from rewardsteer.errors import DataError
+
+_FIELDS = ("prompt", "completion", "label", "id", "subset", "tools")
+_WORDS = {"true": 1.0, "false": 0.0}
+
+
+def load(
+    split: str, *, path: str | None = None, fields: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Responses]:
+    """Rows with ``prompt``, ``completion`` and ``label``: true or false, or a number from 0 to 1
+    (how probable it is that the response is good). Rows without a label are left out and counted.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder; None: the data set that ``hub`` names.
+        fields: our field names → the data's, where they differ.
+        reading: see `Reading`.
+
+    Raises:
+        ConfigError: neither path nor hub, or an unknown field.
+        DataError: absent fields, or another kind of label; names the row.
+    """
+    reading, fields = reading or Reading(), dict(fields or {})
+    check_place("labels", path, reading)
+    check_fields(fields, _FIELDS)
+
+    def parse(raw: Row, place: str) -> Responses | str:
+        require(raw, [fields.get("label", "label")], place)
+        row = renamed(raw, fields, place)
+        given = row.get("label")
+        if isinstance(given, str):
+            given = _WORDS.get(given.strip().lower(), given)
+        label = number_of(given, "label", place)
+        if label is None:
+            return "without a label"
+        if not 0 <= label <= 1:
+            raise DataError(
+                f"{place}: expected true, false or a number from 0 to 1 as label, got "
+                f"{kind_of(given)}."
+            )
+        prompt, response = prompt_and_response(row, place)
+        return Responses(
+            id=id_of(row), prompt=prompt, responses=[response], numbers={"label": [label]},
+            subset=str(row.get("subset", "")), tools=parse_tools(row.get("tools"), place),
+        )
+
+    yield from rows_of_responses("labels", split, path, reading, parse)

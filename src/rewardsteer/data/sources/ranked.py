@@ -1,0 +1,108 @@
+"""Several responses to a prompt in order: ranks, scores, or UltraFeedback's annotations."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from rewardsteer.data.responses import Responses
+from rewardsteer.data.sources.answers import (
+    check_fields,
+    check_place,
+    id_of,
+    number_of,
+    prompt_alone,
+    renamed,
+    rows_of_responses,
+)
+from rewardsteer.data.sources.files import Row, kind_of
+from rewardsteer.data.sources.messages import parse_tools
+from rewardsteer.data.sources.reading import Reading
+from rewardsteer.errors import DataError
+
+_FIELDS = ("prompt", "responses", "ranks", "scores", "id", "subset", "tools")
+_LISTS = ("responses", "completions")
+_RANKS, _SCORES = ("ranks", "rank", "ranking"), ("scores", "score", "ratings", "rewards")
+
+
+def load(
+    split: str, *, path: str | None = None, fields: Mapping[str, str] | None = None,
+    reading: Reading | None = None,
+) -> Iterator[Responses]:
+    """Rows with a prompt, a list of responses, and a list of ``scores`` (higher is better) or of
+    ``ranks`` (1 is the best, equal ones are ties); without either, the responses come best first.
+    Or raw rows of UltraFeedback, in which a response's rating is the mean of its aspects that are
+    rated: its ``overall_score`` has known faults.
+
+    The order is kept as the number ``rating``, higher being better; a rank is its negative. Rows in
+    which no two responses differ in it are left out and counted.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder; None: the data set that ``hub`` names.
+        fields: our field names → the data's, where they differ.
+        reading: see `Reading`.
+
+    Raises:
+        ConfigError: neither path nor hub, or an unknown field.
+        DataError: absent fields, or lists that do not match; names the row.
+    """
+    reading, fields = reading or Reading(), dict(fields or {})
+    check_place("ranked", path, reading)
+    check_fields(fields, _FIELDS)
+
+    def parse(raw: Row, place: str) -> Responses | str:
+        row = renamed(raw, fields, place)
+        responses, ratings = _responses(row, place)
+        if len({value for value in ratings if value is not None}) < 2:
+            return "without two responses that differ in their rating"
+        return Responses(
+            id=id_of(row), prompt=prompt_alone(row, place), responses=responses,
+            numbers={"rating": ratings}, subset=str(row.get("subset", row.get("source", ""))),
+            tools=parse_tools(row.get("tools"), place),
+        )
+
+    yield from rows_of_responses("ranked", split, path, reading, parse)
+
+
+def _responses(row: Row, place: str) -> tuple[list[str], list[float | None]]:
+    name = next((name for name in _LISTS if name in row), "responses")
+    listed = row.get(name)
+    if not isinstance(listed, list) or not listed:
+        raise DataError(
+            f"{place}: expected a list of responses as {' or '.join(_LISTS)}, got "
+            f"{'an empty list' if listed == [] else kind_of(listed)}."
+        )
+    if all(isinstance(one, dict) and "annotations" in one for one in listed):
+        return (
+            [_text(one.get("response"), place) for one in listed],
+            [_mean_rating(one["annotations"], place) for one in listed],
+        )
+    return [_text(one, place) for one in listed], _order(row, len(listed), place)
+
+
+def _text(value: Any, place: str) -> str:
+    if isinstance(value, str):
+        return value
+    raise DataError(f"{place}: expected texts as responses, got {kind_of(value)}.")
+
+
+def _mean_rating(annotations: Mapping[str, Any], place: str) -> float | None:
+    """Of UltraFeedback's four aspects, those that are not "N/A"."""
+    found = [number_of(one.get("Rating"), "Rating", place) for one in annotations.values()]
+    known = [value for value in found if value is not None]
+    return sum(known) / len(known) if known else None
+
+
+def _order(row: Row, count: int, place: str) -> list[float | None]:
+    for names, sign in ((_SCORES, 1.0), (_RANKS, -1.0)):
+        name = next((name for name in names if name in row), None)
+        if name is None:
+            continue
+        values = row[name]
+        if not isinstance(values, list) or len(values) != count:
+            given = f"{len(values)} values" if isinstance(values, list) else kind_of(values)
+            raise DataError(
+                f"{place}: expected one of {name} for each of the {count} responses, got {given}."
+            )
+        numbers = [number_of(value, name, place) for value in values]
+        return [None if value is None else sign * value for value in numbers]
+    return [-float(rank) for rank in range(1, count + 1)]

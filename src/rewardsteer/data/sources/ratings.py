@@ -1,0 +1,110 @@
+"""Responses with ratings: one score, or several attributes as in HelpSteer."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+from rewardsteer.data.responses import Responses
+from rewardsteer.data.sources.answers import (
+    check_fields,
+    check_place,
+    id_of,
+    number_of,
+    prompt_and_response,
+    renamed,
+    rows_of_responses,
+)
+from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.helpsteer import ATTRIBUTES
+from rewardsteer.data.sources.messages import parse_tools
+from rewardsteer.data.sources.reading import Reading
+from rewardsteer.errors import ConfigError, DataError
+
+# Columns of a single rating, which all become the number "rating".
+SCORES = ("rating", "score", "reward", "label")
+_FIELDS = ("prompt", "response", "rating", "id", "subset", "tools")
+
+
+def load(
+    split: str, *, path: str | None = None, attributes: Sequence[str] | None = None,
+    fields: Mapping[str, str] | None = None, together: int = 8, reading: Reading | None = None,
+) -> Iterator[Responses]:
+    """Rows with a prompt, a response (``response``, ``completion`` or ``output``) and ratings.
+
+    Ratings that are null or "N/A" are not known; a row in which none is known is left out and
+    counted. Consecutive rows with the same prompt become one, so that training reads the prompt
+    once and evaluation compares its responses.
+
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder; None: the data set that ``hub`` names.
+        attributes: columns of ratings (or keys of a mapping in ``attributes`` or ``scores``), kept
+            under their names. None: HelpSteer's five where the first row has them, else the one of
+            ``rating``, ``score``, ``reward`` and ``label``, kept as ``rating``.
+        fields: our field names → the data's, where they differ.
+        together: at most so many responses in a row.
+        reading: see `Reading`.
+
+    Raises:
+        ConfigError: neither path nor hub, or an option that is not of its type.
+        DataError: absent fields, or ratings that are no numbers; names the row.
+    """
+    reading, fields = reading or Reading(), dict(fields or {})
+    check_place("ratings", path, reading)
+    check_fields(fields, _FIELDS)
+    if attributes is not None and (isinstance(attributes, str) or not attributes):
+        raise ConfigError(f"attributes must be a list of columns, got {attributes!r}.")
+    if isinstance(together, bool) or not isinstance(together, int) or together < 1:
+        raise ConfigError(f"together must be a whole number of 1 or more, got {together!r}.")
+    names = None if attributes is None else tuple(attributes)
+
+    def parse(raw: Row, place: str) -> Responses | str:
+        nonlocal names
+        row = renamed(raw, fields, place)
+        if names is None:
+            names = _attributes(raw | row, place)
+        ratings = _ratings(raw | row, names, place, any_score=attributes is None)
+        if all(value is None for value in ratings.values()):
+            return "without a rating"
+        prompt, response = prompt_and_response(row, place)
+        return Responses(
+            id=id_of(row), prompt=prompt, responses=[response],
+            numbers={name: [value] for name, value in ratings.items()},
+            subset=str(row.get("subset", "")), tools=parse_tools(row.get("tools"), place),
+        )
+
+    yield from rows_of_responses("ratings", split, path, reading, parse, together=together)
+
+
+def _attributes(row: Row, place: str) -> tuple[str, ...]:
+    """The ratings that a row has."""
+    found = tuple(name for name in ATTRIBUTES if name in row)
+    if found:
+        return found
+    if any(name in row for name in SCORES):
+        return ("rating",)
+    raise DataError(
+        f"{place}: expected ratings as {', '.join(SCORES)} or HelpSteer's attributes, found "
+        f"{', '.join(sorted(row)) or 'none'}; name the columns in options.attributes."
+    )
+
+
+def _ratings(
+    row: Row, names: Sequence[str], place: str, *, any_score: bool
+) -> dict[str, float | None]:
+    nested: dict[str, Any] = {}
+    for name in ("attributes", "scores"):
+        value = row.get(name)
+        nested |= value if isinstance(value, dict) else {}
+    values = nested | row
+    columns = {
+        name: next((one for one in SCORES if one in row), name)
+        if name == "rating" and any_score else name for name in names
+    }
+    if not any(column in values for column in columns.values()):
+        raise DataError(
+            f"{place}: expected ratings as {', '.join(names)}, found the field(s) "
+            f"{', '.join(sorted(row)) or 'none'}."
+        )
+    return {
+        name: number_of(values.get(column), column, place) for name, column in columns.items()
+    }
