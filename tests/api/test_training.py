@@ -1,5 +1,7 @@
 """Training and evaluation in one call each."""
 
+import json
+
 import datasets
 import pytest
 
@@ -29,6 +31,69 @@ def test_train_and_evaluate(folders, tmp_path, form):
     )
     assert table["all"]["accuracy"] == pytest.approx(right / len(ROWS), abs=0.021)
     assert table["all"]["count"] == len(ROWS)
+
+
+OWN = {
+    "regression": [
+        {"prompt": f"{a}+{b}=", "completion": str(c), "score": float(a + b == c)}
+        for a in range(4) for b in range(4) for c in (a + b, a + b + 1)
+    ],
+    "listwise": [
+        {"prompt": f"{a}+{b}=", "responses": [str(a + b), str(a + b + 1), "x"], "ranks": [1, 2, 2]}
+        for a in range(4) for b in range(4)
+    ],
+    "labels": [
+        {"prompt": f"{a}+{b}=", "completion": str(c), "label": a + b == c}
+        for a in range(4) for b in range(4) for c in (a + b, a + b + 1)
+    ],
+    "process": [
+        {"prompt": f"{a}+{b}=", "completions": ["So", str(a + b)], "labels": [True, a > b]}
+        for a in range(4) for b in range(4)
+    ],
+}
+FIGURES = {
+    "regression": {"pearson", "spearman", "pair_accuracy"},
+    "listwise": {"pair_accuracy", "best_first"}, "labels": {"auroc", "label_accuracy"},
+    "process": {"accuracy"},
+}
+
+
+@pytest.mark.parametrize("form", [list, datasets.Dataset.from_list])
+@pytest.mark.parametrize("name", list(OWN))
+def test_rows_of_ones_own_that_are_no_pairs(folders, tmp_path, name, form):
+    settings = FEW | {"data": FEW["data"] | {"test_fraction": 0.5}, "select": "best"}
+    model = train(name, folders / "base", form(OWN[name]), output_dir=tmp_path / "out", **settings)
+    assert isinstance(model.score("1+1=", "2"), float)
+    (phase,) = json.loads((tmp_path / "out" / "result.json").read_text())["phases"]
+    assert {f"eval_{figure}" for figure in FIGURES[name]} <= phase.keys()
+
+
+def test_held_out_rows_of_one_label_choose_no_checkpoint(folders, tmp_path):
+    rows = [row | {"label": True} for row in OWN["labels"]]
+    log = {"progress": False, "eval_steps": 1, "save_steps": 1}
+    settings = FEW | {"select": "best", "log": log}
+    train("labels", folders / "base", rows, output_dir=tmp_path / "out", **settings)
+    (phase,) = json.loads((tmp_path / "out" / "result.json").read_text())["phases"]
+    assert phase["eval_auroc"] is None
+    assert phase["eval_label_accuracy"] is not None
+
+
+def test_a_recipe_names_what_its_rows_lack(folders, tmp_path):
+    rows = [row | {"taste": row["score"]} for row in OWN["regression"]]
+    data = FEW["data"] | {"sources": [{"name": "ratings", "options": {"attributes": ["taste"]}}]}
+    with pytest.raises(DataError, match=r"needs the number\(s\) rating.*has taste"):
+        train("regression", folders / "base", None, output_dir=tmp_path / "out", **FEW | {
+            "data": data | {"sources": [data["sources"][0] | {"path": _file(tmp_path, rows)}]},
+        })
+    with pytest.raises(DataError, match="expected ratings as rating, score"):
+        train("regression", folders / "base", ROWS, output_dir=tmp_path / "pairs", **FEW)
+    with pytest.raises(DataError, match="chosen, rejected"):
+        train("bt", folders / "base", rows, output_dir=tmp_path / "bt", **FEW)
+
+
+def _file(folder, rows):
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return str(folder / "rows.jsonl")
 
 
 def test_settings_by_dotted_names(folders, tmp_path):

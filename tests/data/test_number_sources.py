@@ -176,8 +176,8 @@ def test_real_solutions_with_labels_and_in_lists(tmp_path):
 
 @pytest.mark.parametrize(("name", "row", "message"), [
     ("ratings", {"prompt": "p", "response": "c"}, "expected ratings as rating, score"),
-    ("ratings", {"prompt": "p", "response": "c", "rating": "good"}, r"a number as rating, got text"),
-    ("ratings", {"prompt": "p", "response": "c", "rating": [1]}, r"a number as rating, got a list"),
+    ("ratings", {"prompt": "p", "response": "c", "rating": "good"}, "number as rating, got text"),
+    ("ratings", {"prompt": "p", "response": "c", "rating": [1]}, "a number as rating, got a list"),
     ("ratings", {"prompt": "p", "rating": 1}, "expected a response as completion"),
     ("ratings", {"response": "c", "rating": 1}, "expected a prompt, found the field"),
     ("ratings", {"prompt": "p", "response": 3, "rating": 1}, "expected text or messages as resp"),

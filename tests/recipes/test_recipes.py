@@ -14,6 +14,15 @@ from rewardsteer.training.recipes import list_recipes, read_recipe
 from rewardsteer.training.run import train
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
+OWN_ROWS = {
+    "ratings": {
+        "response": "2", "helpfulness": 3, "correctness": 4, "coherence": 4, "complexity": 2,
+        "verbosity": 1, "rating": 2.5,
+    },
+    "ranked": {"responses": ["2", "3", "4", "11"], "ranks": [1, 2, 2, 3]},
+    "labels": {"completion": "2", "label": True},
+}
+
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
@@ -33,6 +42,13 @@ def world(tmp_path_factory):
     save_tiny(folder / "base-steps")
     config = DataConfig(source=steps, test_fraction=0.3)
     prepare(config, character_tokenizer(), folder / "data-steps")
+    for name, row in OWN_ROWS.items():
+        rows = [row | {"prompt": f"1+{i}="} for i in range(12)]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(one) + "\n" for one in rows))
+        config = DataConfig(
+            source={"name": name, "path": str(folder / f"{name}.jsonl")}, test_fraction=0.3
+        )
+        prepare(config, character_tokenizer(), folder / f"data-{name}")
     return folder
 
 
@@ -47,10 +63,12 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     assert recipe.data is not None
     for source in recipe.data.sources:
         SOURCES.get(source.name)
-    labelled = any(term.name == "process" for phase in recipe.phases for term in phase.objective)
-    steps = "-steps" if labelled else ""
+    objectives = {term.name for phase in recipe.phases for term in phase.objective}
+    own = recipe.data.sources[0].name in OWN_ROWS
+    data = f"-{recipe.data.sources[0].name}" if own else "-steps" if "process" in objectives else ""
     config = load_config(TrainConfig, read_recipe(name), [
-        f"base_model={world / f'base{steps}'}", f"prepared={world / f'data{steps}'}", "data=null",
+        f"base_model={world / ('base-steps' if data else 'base')}",
+        f"prepared={world / f'data{data}'}", "data=null",
         "optimiser.max_steps=2",
         "optimiser.per_device_train_batch_size=2", "optimiser.gradient_accumulation_steps=1",
         "optimiser.precision=fp32",

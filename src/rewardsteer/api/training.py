@@ -1,4 +1,4 @@
-"""`train`: a reward model from preference pairs, in one call."""
+"""`train`: a reward model from rows of one's own, in one call."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -11,7 +11,7 @@ from rewardsteer.configuration import load_config
 from rewardsteer.errors import DataError, OutputError
 from rewardsteer.outputs import check_folder, write_text
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.recipes import list_recipes, read_recipe
+from rewardsteer.training.recipes import own_recipe, own_source, read_recipe
 
 # What the rows of a dataset that is not a file are written to, below the output folder's name.
 _ROWS = "rows.jsonl"
@@ -27,12 +27,16 @@ def train(
         train("farma", "Qwen/Qwen3-0.6B", dataset, output_dir="out/farma", rounds=3)
 
     Args:
-        recipe: ``bt``, ``pargs``, ``farma``, ``genarm`` or ``goal`` for pairs of your own, a
-            shipped recipe (``rewardsteer recipes``) or a YAML file.
+        recipe: for rows of your own ``bt``, ``pargs``, ``farma``, ``genarm`` or ``goal`` (pairs),
+            ``regression`` or ``attributes`` (ratings), ``listwise`` (several responses in order),
+            ``labels`` (good or bad) or ``process`` (labelled steps); a shipped recipe
+            (``rewardsteer recipes``) or a YAML file.
         base_model: folder or hub name of a language model, or of a reward model to go on from;
             None: the recipe's.
-        dataset: a `datasets.Dataset`, a list of mappings (with TRL's columns: ``prompt``,
-            ``chosen``, ``rejected``), or a file or folder of them; None: the recipe's.
+        dataset: a `datasets.Dataset`, a list of mappings, or a file or folder of them, with TRL's
+            columns: ``prompt``, ``chosen``, ``rejected``; or ``prompt``, ``completion`` and
+            ``rating`` or ``label``; ``prompt``, ``responses`` and ``scores``; ``prompt``,
+            ``completions``, ``labels``. None: the recipe's.
         output_dir: folder of the run; the model is written to ``OUTPUT_DIR/model``.
         resume: continue an interrupted run.
         overwrite: replace what is in ``output_dir``.
@@ -42,22 +46,21 @@ def train(
 
     Raises:
         ConfigError: unknown recipe or setting.
-        DataError: no rows, or rows that are no preference pairs.
+        DataError: no rows, or rows that are not what the recipe's objective trains on.
         OutputError: ``output_dir`` is not empty.
     """
     from rewardsteer.training.run import train as run
 
     out = Path(output_dir)
-    name = f"pairs/{recipe}" if f"pairs/{recipe}" in list_recipes() else recipe
-    values: dict[str, Any] = read_recipe(name)
+    values: dict[str, Any] = read_recipe(own_recipe(recipe))
     if base_model is not None:
         values["base_model"] = str(base_model)
     rows = None
     if dataset is not None:
         place, rows = _place_of(dataset, out)
-        values["data"] = dict(values.get("data") or {})
+        source = own_source(values, str(place))
+        values["data"] = dict(values.get("data") or {}) | {"sources": [source]}
         values["data"].pop("source", None)
-        values["data"]["sources"] = [{"name": "pairs", "path": str(place)}]
         values.pop("prepared", None)
     dotted = [f"{key}={json.dumps(one)}" for key, one in settings.items() if "." in key]
     values = _merged(values, {key: one for key, one in settings.items() if "." not in key})
@@ -84,7 +87,7 @@ def _place_of(dataset: Any, out: Path) -> tuple[Path, str | None]:
     if isinstance(dataset, str | Path):
         place = Path(dataset)
         if not place.exists():
-            raise DataError(f"Expected preference pairs at {place}, there is no such file.")
+            raise DataError(f"Expected rows to train on at {place}, there is no such file.")
         return place.resolve(), None
     return (out.parent / f"{out.name}.{_ROWS}").resolve(), as_json_lines(dataset)
 

@@ -1,7 +1,6 @@
 """What evaluation during training measures on held-out pairs, on rows of one response, or on
 responses with numbers."""
 
-import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -39,12 +38,14 @@ def evaluation_columns(objective: Objective, output: RewardOutput, batch: PairBa
 def figures_of(objective: Objective) -> Callable[[EvalPrediction], dict[str, float]]:
     """What makes an evaluation's figures of all that `evaluation_columns` kept."""
     measures = objective.measures
-    if measures is None:
-        return functools.partial(pair_metrics, names=tuple(objective.figures))
 
     def figures(prediction: Any) -> dict[str, float]:
+        # The Trainer asks for the figure that chooses, also where rows of one label have none.
+        found = {objective.best: float("nan")}
+        if measures is None:
+            return found | pair_metrics(prediction, names=tuple(objective.figures))
         columns = np.asarray(prediction.predictions, dtype=np.float64)
-        return {"loss": float(columns[:, -1].mean()), **measures.figures(columns[:, :-1])}
+        return found | {"loss": float(columns[:, -1].mean()), **measures.figures(columns[:, :-1])}
 
     return figures
 

@@ -1,5 +1,6 @@
 """Named full configurations shipped in the package. No torch here."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,15 @@ from rewardsteer.errors import ConfigError
 from rewardsteer.registry import nearest
 
 FOLDER = Path(__file__).parent.parent / "recipes"
+# Folders of recipes for rows of one's own, and the source that reads them.
+OWN_ROWS = {
+    "pairs": "pairs", "ratings": "ratings", "ranked": "ranked", "labels": "labels",
+    "steps": "stepwise",
+}
+# The source of an objective's rows where it is not preference pairs.
+_SOURCES = {
+    "regression": "ratings", "listwise": "ranked", "labels": "labels", "process": "stepwise",
+}
 
 
 def list_recipes() -> list[str]:
@@ -48,6 +58,31 @@ def read_recipe(name: str) -> dict[str, Any]:
     )
 
 
+def own_recipe(name: str) -> str:
+    """The whole name of a recipe for rows of one's own, such as ``pairs/bt`` of ``bt``; other names
+    as they are."""
+    known = list_recipes()
+    return next((f"{one}/{name}" for one in OWN_ROWS if f"{one}/{name}" in known), name)
+
+
+def own_source(settings: Mapping[str, Any], path: str) -> dict[str, Any]:
+    """The source that reads rows of one's own in place of a recipe's.
+
+    Args:
+        settings: of the recipe.
+        path: of the rows.
+    """
+    names = [
+        term.get("name") for phase in settings.get("phases") or []
+        for term in phase.get("objective") or []
+    ]
+    wanted = next((_SOURCES[name] for name in names if name in _SOURCES), "pairs")
+    data = settings.get("data") or {}
+    given = [one for one in data.get("sources") or [] if one.get("name") == wanted]
+    options = {"options": given[0]["options"]} if given and given[0].get("options") else {}
+    return {"name": wanted, "path": path, **options}
+
+
 def recipe_data(name: str) -> dict[str, Any]:
     """The data section of a recipe.
 
@@ -69,7 +104,10 @@ def source_data(source: str) -> tuple[list[str], dict[str, Any]]:
     """
     if source == "arithmetic":
         return [], {}
-    order = ("bt", "baseline", "farma", "pargs", "genarm")
+    order = (
+        "bt", "baseline", "farma", "pargs", "genarm", "regression", "attributes", "listwise",
+        "labels",
+    )
     known = list_recipes()
     names = [f"{source}/{name}" for name in order if f"{source}/{name}" in known]
     names = names or [name for name in known if name == f"{source}/goal"]

@@ -38,8 +38,8 @@ def load(
         split: ``train`` or ``test``.
         path: local file or folder; None: the data set that ``hub`` names.
         attributes: columns of ratings (or keys of a mapping in ``attributes`` or ``scores``), kept
-            under their names. None: HelpSteer's five where the first row has them, else the one of
-            ``rating``, ``score``, ``reward`` and ``label``, kept as ``rating``.
+            under their names. None: those of HelpSteer's five that the first row has, and the first
+            of ``rating``, ``score``, ``reward`` and ``label`` that it has, kept as ``rating``.
         fields: our field names → the data's, where they differ.
         together: at most so many responses in a row.
         reading: see `Reading`.
@@ -78,10 +78,10 @@ def load(
 def _attributes(row: Row, place: str) -> tuple[str, ...]:
     """The ratings that a row has."""
     found = tuple(name for name in ATTRIBUTES if name in row)
+    if any(name in row for name in SCORES):
+        found += ("rating",)
     if found:
         return found
-    if any(name in row for name in SCORES):
-        return ("rating",)
     raise DataError(
         f"{place}: expected ratings as {', '.join(SCORES)} or HelpSteer's attributes, found "
         f"{', '.join(sorted(row)) or 'none'}; name the columns in options.attributes."
