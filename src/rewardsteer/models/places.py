@@ -10,9 +10,9 @@ _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
 _PARTS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
-def locate(source: str | Path, revision: str | None = None) -> Path:
+def locate(source: str | Path, revision: str | None = None, *, code: bool = False) -> Path:
     """The folder of a reward model; one that is only named is fetched from the hub, or found in its
-    cache. ``revision`` is a branch, tag or commit there.
+    cache. ``revision`` is a branch, tag or commit there; ``code`` fetches Python files too.
 
     Raises:
         CheckpointError: there is no such folder or name, or it is a file.
@@ -25,7 +25,7 @@ def locate(source: str | Path, revision: str | None = None) -> Path:
 
     try:
         return Path(snapshot_download(
-            str(source), revision=revision, allow_patterns=list(_PARTS)
+            str(source), revision=revision, allow_patterns=[*_PARTS, *(["*.py"] if code else [])]
         ))
     except Exception as error:  # offline, unknown, gated: the library and its clients raise dozens
         raise CheckpointError(nowhere(source, error)) from error

@@ -85,7 +85,7 @@ def test_code_of_its_own_is_named(tmp_path):
         save_tiny(tmp_path / "m"), auto_map={"AutoModel": "modeling_x.XReward"},
         architectures=["XReward"],
     )
-    with pytest.raises(CheckpointError, match=r"code of its own \(modeling_x.XReward\)"):
+    with pytest.raises(CheckpointError, match=r"its own \(modeling_x.XReward\), which is not run"):
         load_scorer(folder)
 
 

@@ -23,6 +23,7 @@ KINDS = Registry(
         "armorm": "rewardsteer.models.kinds.armorm:ArmoKind",
         "attributes": "rewardsteer.models.kinds.attributes:AttributesKind",
         "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",
+        "custom_code": "rewardsteer.models.kinds.custom_code:CustomCodeKind",
         "farma": "rewardsteer.models.kinds.farma:FarmaKind",
         "implicit": "rewardsteer.models.kinds.implicit:ImplicitKind",
         "judge": "rewardsteer.models.kinds.judge:JudgeKind",

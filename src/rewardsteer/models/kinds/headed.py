@@ -13,6 +13,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
 from rewardsteer.models.heads.stacks import Layer, as_module
+from rewardsteer.models.kinds.custom_code import code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import load_base, refuse_pickles
 from rewardsteer.models.placement import placed, working_device
@@ -104,11 +105,9 @@ def _check_known(folder: FolderDescription) -> None:
     kind = folder.config.get("model_type")
     if kind in CONFIG_MAPPING:
         return
-    code = folder.config.get("auto_map")
-    where = ", ".join(sorted(map(str, code.values()))) if isinstance(code, dict) else "none"
     raise CheckpointError(
-        f"The installed transformers has no architecture {kind!r}, which {folder.name} is of "
-        f"(Python code of its own: {where}); it is not run, so choose another reward model."
+        f"The installed transformers has no architecture {kind!r}. {code_sentence(folder)}; if you "
+        "trust it, pass kind='custom_code' and trust_remote_code=True."
     )
 
 

@@ -6,6 +6,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.kinds import KINDS
 from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.custom_code import code_class, code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription, describe_folder
 from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.loading import refuse_pickles
@@ -26,7 +27,10 @@ def find_kind(
         kind = next((one for one in KINDS.names() if KINDS.get(one).recognises_name(name)), None)
     if kind is not None and not _kind(kind).in_folder:
         return kind, FolderDescription(name, Path(name), trusted=trust_remote_code)
-    folder = describe_folder(name, locate(name_or_path, revision), trusted=trust_remote_code)
+    folder = describe_folder(
+        name, locate(name_or_path, revision, code=trust_remote_code),
+        trusted=trust_remote_code,
+    )
     return kind or recognise(folder), folder
 
 
@@ -39,6 +43,8 @@ def recognise(folder: FolderDescription) -> str:
     found = [name for name in KINDS.names() if KINDS.get(name).recognises(folder)]
     if len(found) == 1:
         return found[0]
+    if not found and folder.trusted and code_class(folder) is not None:
+        return "custom_code"
     if found:
         raise CheckpointError(
             f"The reward model {folder.name} could be of the kinds {' and '.join(found)}; say "
@@ -57,13 +63,10 @@ def _unknown(folder: FolderDescription) -> str:
         check_place(folder.path)
         return f"Expected a model folder at {folder.name}, it holds no config.json."
     refuse_pickles(folder.path)
-    code = folder.config.get("auto_map")
-    if isinstance(code, dict) and code:
-        places = ", ".join(sorted({str(place) for place in code.values()}))
+    if code_class(folder) is not None:
         return (
-            f"The model {folder.name} is computed by Python code of its own ({places}), which is "
-            f"not run, and the head is none that can be rebuilt from its weights; choose another "
-            "reward model."
+            f"{code_sentence(folder)}, and its head cannot be rebuilt from the weights; if you "
+            "trust the code, pass trust_remote_code=True, else choose another reward model."
         )
     if folder.architecture.endswith("ForCausalLM") and not find_heads(folder):
         return (

@@ -1,0 +1,144 @@
+"""Reward models whose folder brings the Python code that computes them, where the user trusts it.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewardsteer.data.template import Template, resolve
+from rewardsteer.data.tokenize import encode_rows, paired
+from rewardsteer.errors import CheckpointError, ConfigError
+from rewardsteer.models.checkpoint import fingerprint
+from rewardsteer.models.finite import require_finite
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.loading import refuse_pickles
+from rewardsteer.models.placement import placed
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.records import Prompt
+
+# Classes by which such models are published, in the order they are looked for.
+_CLASSES = ("AutoModelForSequenceClassification", "AutoModel")
+
+
+class CustomCodeScorer(TextScorer):
+    """The one number that a model of its own code returns for a row: ``score``, else ``logits``,
+    else its first output. Rows are scored one by one, since nobody knows which token such code
+    reads when there is padding.
+
+    Args:
+        model: in evaluation mode.
+        tokenizer, template: write the rows.
+        name, fingerprint: see `TextScorer`.
+    """
+
+    def __init__(
+        self, model: Any, tokenizer: Any, template: Template, *, name: str = "",
+        fingerprint: str = "",
+    ) -> None:
+        self._model, self.tokenizer = model, tokenizer
+        self.template: Template = resolve(template, tokenizer)
+        self.name, self.fingerprint = name, fingerprint
+
+    @torch.no_grad()
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
+    ) -> np.ndarray:
+        """See `TextScorer.score`."""
+        prompts, completions = paired(prompts, completions)
+        template = self.template if closed else self.template.unclosed()
+        rows = encode_rows(prompts, completions, template, self.tokenizer)
+        rewards = np.empty(len(rows))
+        for number, row in enumerate(rows):
+            ids = torch.tensor([row.from_token(0)], device=self._model.device)
+            output = self._model(input_ids=ids, attention_mask=torch.ones_like(ids))
+            rewards[number] = self._number(output)
+        require_finite(rewards)
+        return rewards
+
+    def _number(self, output: Any) -> float:
+        found = output if isinstance(output, Tensor) else None
+        for name in ("score", "logits"):
+            found = getattr(output, name, None) if found is None else found
+        found = output[0] if found is None else found
+        if not isinstance(found, Tensor) or found.numel() != 1:
+            shape = list(found.shape) if isinstance(found, Tensor) else type(found).__name__
+            raise CheckpointError(
+                f"Expected one number per row from the code of {self.name}, got {shape}."
+            )
+        return float(found)
+
+    def provenance(self) -> dict[str, Any]:
+        """See `TextScorer.provenance`."""
+        dtype = str(self._model.dtype).removeprefix("torch.")
+        return super().provenance() | {"dtype": dtype, "code": type(self._model).__name__}
+
+
+class CustomCodeKind(Kind):
+    """A model of the folder's own Python code (``auto_map``). It is taken where the user passes
+    ``trust_remote_code=True`` and no other kind recognises the folder."""
+
+    summary = "computed by Python code of its own"
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> CustomCodeScorer:
+        """See `Kind.load`."""
+        import transformers
+
+        name = code_class(folder)
+        if name is None:
+            raise CheckpointError(
+                f"Expected Python code for {' or '.join(_CLASSES)} (auto_map) in {folder.name}."
+            )
+        if not folder.trusted:
+            raise ConfigError(
+                f"{code_sentence(folder)}; if you trust it, pass trust_remote_code=True."
+            )
+        refuse_pickles(folder.path)
+        place, options = placed(folder.path, device, options)
+        source: Any = getattr(transformers, name)
+        try:
+            model, found = source.from_pretrained(
+                str(folder.path), dtype=dtype or "auto", trust_remote_code=True,
+                use_safetensors=True, output_loading_info=True, **options,
+            )
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                str(folder.path), trust_remote_code=True
+            )
+        except Exception as error:  # code of others raises anything
+            raise CheckpointError(
+                f"The model {folder.name} cannot be loaded by its own code "
+                f"({type(error).__name__}: {error})."
+            ) from error
+        if absent := sorted(found["missing_keys"]):
+            raise CheckpointError(f"The weights in {folder.name} lack {', '.join(absent[:3])}.")
+        model = (model if place is None else model.to(place)).eval()
+        return CustomCodeScorer(
+            model, tokenizer, template or Template(), name=str(folder.path),
+            fingerprint=fingerprint(folder.path),
+        )
+
+
+def code_class(folder: FolderDescription) -> str | None:
+    """The class of transformers that the folder's own code stands for; None without such code."""
+    code = folder.config.get("auto_map")
+    if not isinstance(code, dict):
+        return None
+    return next((name for name in _CLASSES if name in code), None)
+
+
+def code_sentence(folder: FolderDescription) -> str:
+    """What a refusal says of the folder's code; without a full stop."""
+    code = folder.config.get("auto_map")
+    places = sorted({str(place) for place in code.values()}) if isinstance(code, dict) else []
+    return (
+        f"The model {folder.name} is computed by Python code of its own "
+        f"({', '.join(places) or 'none named'}), which is not run"
+    )

@@ -1,0 +1,103 @@
+"""Folders of their own Python code: refused by name, run where the user trusts them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from rewardsteer.errors import CheckpointError, ConfigError, MismatchError
+from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.kinds.recognition import find_kind
+from rewardsteer.models.text_scorer import require_tokens
+from tests.models.kinds.published import (
+    COMPLETIONS,
+    PROMPTS,
+    backbone,
+    chat_ids,
+    check_order_and_batches,
+    publish,
+    random,
+    states,
+)
+
+CODE = '''
+import torch
+from transformers import LlamaModel, LlamaPreTrainedModel
+from transformers.modeling_outputs import SequenceClassifierOutput
+
+
+class OwnReward(LlamaPreTrainedModel):
+    """Two numbers per token, mixed in a way of its own."""
+
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.mixed = torch.nn.Linear(config.hidden_size, 2)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        value, scale = self.mixed(states.mean(dim=1)).unbind(dim=1)
+        found = value * torch.sigmoid(scale)
+        return RESULT
+'''
+RESULTS = {
+    "logits": "SequenceClassifierOutput(logits=found[:, None])", "tuple": "(found[:, None],)",
+    "tensor": "found", "several": "(states,)",
+}
+
+
+def own(folder, result="logits", **config):
+    head = {"mixed.weight": random(2, 32), "mixed.bias": random(2, seed=1)}
+    publish(folder, head, architectures=["OwnReward"],
+            auto_map={"AutoModel": "modeling_own.OwnReward"}, **config)
+    (folder / "modeling_own.py").write_text(CODE.replace("RESULT", RESULTS[result]))
+    return folder, head
+
+
+@pytest.mark.parametrize("result", ["logits", "tuple", "tensor"])
+def test_trusted_code_gives_the_reward(tmp_path, result):
+    folder, head = own(tmp_path / result, result)
+    model, expected = backbone(folder), []
+    for row in zip(PROMPTS, COMPLETIONS, strict=True):
+        state = states(model, chat_ids(folder, *row)).mean(dim=0)
+        value, scale = torch.nn.functional.linear(state, head["mixed.weight"], head["mixed.bias"])
+        expected.append(float(value * scale.sigmoid()))
+    scorer = check_order_and_batches(folder, np.array(expected), trust_remote_code=True)
+    assert scorer.provenance()["code"] == "OwnReward"
+    assert scorer.kind == "custom_code"
+    with pytest.raises(MismatchError, match="scores whole texts"):
+        require_tokens(scorer, "guides")
+
+
+def test_code_is_refused_by_name(tmp_path):
+    folder, _ = own(tmp_path / "m")
+    with pytest.raises(CheckpointError, match=r"own \(modeling_own.OwnReward\), which is not run"):
+        load_scorer(folder)
+    with pytest.raises(ConfigError, match="pass trust_remote_code=True"):
+        load_scorer(folder, kind="custom_code")
+    assert find_kind(folder, trust_remote_code=True)[0] == "custom_code"
+
+
+def test_code_that_gives_no_number_or_fails_is_a_sentence(tmp_path):
+    folder, _ = own(tmp_path / "several", "several")
+    scorer = load_scorer(folder, trust_remote_code=True, device="cpu")
+    with pytest.raises(CheckpointError, match=r"one number per row .* got \[1, "):
+        scorer.score(["a"], ["b"])
+    (folder / "modeling_own.py").write_text("raise RuntimeError('no luck')")
+    with pytest.raises(CheckpointError, match="cannot be loaded by its own code"):
+        load_scorer(folder, trust_remote_code=True, device="cpu")
+    config = json.loads((folder / "config.json").read_text())
+    config["auto_map"] = {"AutoConfig": "configuration_own.C"}
+    (folder / "config.json").write_text(json.dumps(config))
+    with pytest.raises(CheckpointError, match="Expected Python code for"):
+        load_scorer(folder, kind="custom_code", trust_remote_code=True)
+
+
+def test_heads_that_can_be_rebuilt_run_no_code(tmp_path):
+    folder = publish(tmp_path / "m", {"v_head.weight": random(1, 32)},
+                     auto_map={"AutoModel": "modeling_own.OwnReward"}, architectures=["OwnReward"])
+    (folder / "modeling_own.py").write_text("raise RuntimeError('it was run')")
+    scorer = load_scorer(folder, trust_remote_code=True, device="cpu")
+    assert scorer.kind == "value_head"
