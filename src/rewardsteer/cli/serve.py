@@ -180,8 +180,7 @@ def _check_models(
                           "--reward-model.")
     check_kind(kind)
     check_model(choice.source)
-    if not is_address(reward_model):
-        check_reward_model(reward_model)
+    check_reward_model(reward_model)
 
 
 def _load(

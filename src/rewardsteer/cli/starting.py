@@ -6,6 +6,7 @@ from pathlib import Path
 
 import typer
 
+from rewardsteer.addresses import is_address
 from rewardsteer.errors import CheckpointError, OutputError
 
 _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub"
@@ -76,13 +77,13 @@ def check_model(*names: str | Path | None) -> None:
 
 
 def check_reward_model(*names: str | Path | None) -> None:
-    """As `check_model`; a name on the hub has an owner.
+    """As `check_model`; a name on the hub has an owner, and an address is asked later.
 
     Raises:
         CheckpointError: no such folder.
     """
     for name in names:
-        if name is None or Path(name).exists():
+        if name is None or is_address(name) or Path(name).exists():
             continue
         if "/" not in str(name) or _is_local(str(name)):
             raise CheckpointError(f"Expected a reward model folder at {name}, {_ABSENT}.")
