@@ -2,9 +2,15 @@
 connections and busy servers, reads Retry-After and keeps keys out of messages."""
 
 import os
-from typing import Any
+from collections.abc import Callable, Sequence
+from queue import SimpleQueue
+from threading import Lock, Thread
+from typing import Any, TypeVar
 
 from rewardsteer.errors import ConfigError
+
+S = TypeVar("S")
+T = TypeVar("T")
 
 KEY_ENV = "OPENAI_API_KEY"
 RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
@@ -59,6 +65,38 @@ def client_options(library: Any, url: str, key_env: str, timeout: float) -> dict
 def refuses_key(library: Any, error: Exception | str) -> bool:
     """Whether the server says that the key is wrong."""
     return isinstance(error, library.AuthenticationError | library.PermissionDeniedError)
+
+
+def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list[T]:
+    """Answers in the order of the questions, some asked at once; the first failure is raised.
+
+    The threads end with the process: one that waits for a server keeps nobody.
+    """
+    found: dict[int, T] = {}
+    failed: list[BaseException] = []
+    numbers, ended = iter(range(len(about))), SimpleQueue[None]()
+    turn = Lock()
+
+    def work() -> None:
+        try:
+            while not failed:
+                with turn:
+                    number = next(numbers, None)
+                if number is None:
+                    break
+                found[number] = ask(about[number])
+        except BaseException as error:  # told to the caller
+            failed.append(error)
+        ended.put(None)
+
+    count = min(workers, len(about))
+    for _ in range(count):
+        Thread(target=work, daemon=True).start()
+    for _ in range(count):
+        ended.get()
+        if failed:
+            raise failed[0]
+    return [found[number] for number in range(len(about))]
 
 
 def shown(error: Exception | str) -> str:

@@ -1,5 +1,7 @@
 """``rewardsteer serve`` of reward models of any kind, without a policy."""
 
+import time
+
 import httpx
 import pytest
 from typer.testing import CliRunner
@@ -55,6 +57,23 @@ def test_an_address_is_served():
     ids = character_tokenizer().encode("user: a\nassistant: b\n")
     assert reply["model"] == "reward"
     assert reply["data"][0]["reward"] == pytest.approx(reward_of(ids))
+
+
+@pytest.mark.slow
+def test_a_server_that_does_not_answer_keeps_nobody_from_ending():
+    with RewardServer("vllm") as behind:
+        process = Process("serve", "--reward-model", behind.url, "--port", "0", "--limit",
+                          "drain_seconds=1", "--limit", "seconds=2")
+        wait_for(process.address)
+        behind.seconds = 100
+        reply = httpx.post(f"{process.address}/v1/rewards", json={
+            "input": [{"prompt": "a", "completion": "b"}],
+        }, timeout=60)
+        assert reply.status_code == 504
+        began = time.monotonic()
+        assert process.end() == 0
+        assert time.monotonic() - began < 40
+        behind._server.force_exit = True
 
 
 @pytest.mark.parametrize(("words", "message"), [

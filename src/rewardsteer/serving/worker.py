@@ -21,6 +21,7 @@ from rewardsteer.decoding.engine import Sample
 from rewardsteer.decoding.generate import run, scoring_beside
 from rewardsteer.decoding.running import LoopThread, Program
 from rewardsteer.errors import RewardsteerError
+from rewardsteer.serving.beside import beside
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure, upstream
 from rewardsteer.serving.handles import (
@@ -246,7 +247,7 @@ class Worker:
         )
         remote = getattr(self._scorer, "remote", False)
         # Decoding goes on while another server computes.
-        failed = await asyncio.to_thread(work) if remote else work()
+        failed = await beside(work) if remote else work()
         for job, error in failed:
             self._note(error)
             if job.done is not None and not job.done.done():

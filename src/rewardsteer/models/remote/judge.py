@@ -4,13 +4,12 @@ import logging
 import math
 import re
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from string import Template as Text
 from typing import Any
 
 import numpy as np
 
-from rewardsteer.addresses import KEY_ENV
+from rewardsteer.addresses import KEY_ENV, in_parallel
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError
@@ -106,14 +105,11 @@ class JudgeScorer(TextScorer):
             self.question(prompt, completion, closed=closed)
             for prompt, completion in zip(prompts, completions, strict=True)
         ]
-        found = np.empty(len(questions))
-        with ThreadPoolExecutor(self._concurrency) as workers:
-            try:
-                for row, (reply, why) in enumerate(workers.map(self._chat.ask, questions)):
-                    found[row] = self._reward(reply, why, row + 1)
-            finally:
-                workers.shutdown(cancel_futures=True)
-        return found
+        replies = in_parallel(self._chat.ask, questions, self._concurrency)
+        return np.array([
+            self._reward(reply, why, number)
+            for number, (reply, why) in enumerate(replies, start=1)
+        ], dtype=np.float64)
 
     def question(self, prompt: Prompt, completion: str, *, closed: bool = True) -> str:
         """What the judge is asked."""

@@ -1,13 +1,19 @@
 """Reward models behind an address: our server, vLLM, SGLang, or OpenRLHF's remote form."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal, TypeVar
 from urllib.parse import urlsplit
 
 import numpy as np
 
-from rewardsteer.addresses import KEY_ENV, client_options, failure, openai_library, shown
+from rewardsteer.addresses import (
+    KEY_ENV,
+    client_options,
+    failure,
+    in_parallel,
+    openai_library,
+    shown,
+)
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError, MismatchError
@@ -207,14 +213,8 @@ class RemoteScorer(TextScorer):
     ) -> list[T]:
         """Answers about N rows in their order, so many rows a request and some requests at once."""
         parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
-        with ThreadPoolExecutor(self._concurrency) as workers:
-            asked = [workers.submit(ask, part) for part in parts]
-            try:
-                return [one for answer in asked for one in answer.result()]
-            finally:
-                # After a failure nobody waits for the others.
-                for answer in asked:
-                    answer.cancel()
+        answers = in_parallel(ask, parts, self._concurrency)
+        return [one for answer in answers for one in answer]
 
     def _numbers(
         self, rows: Rows, part: range, *, activation: bool = False

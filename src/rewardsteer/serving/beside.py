@@ -1,0 +1,36 @@
+"""Work in a thread of its own, which the models' thread waits for and the process does not."""
+
+import asyncio
+import contextlib
+from collections.abc import Callable
+from threading import Thread
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+async def beside(work: Callable[[], T]) -> T:
+    """What some work returns or raises. It is given up with the process, whatever it waits for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def told(result: T | None, error: Exception | None) -> None:
+        if done.done():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(result)  # type: ignore[arg-type]
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except Exception as raised:
+            error = raised
+        # A loop that has been closed waits for nothing.
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(told, result, error)
+
+    Thread(target=run, daemon=True).start()
+    return await done
