@@ -182,6 +182,13 @@ def world(tmp_path_factory):
         {"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no, not {i}",
          "completion": "both"} for i in range(8)])
     lines(folder / "x.jsonl", [{"prompt": "1+1", "completion": "2"}] * 3)
+    lines(folder / "reward-bench-2" / "test.jsonl", [
+        {"id": str(i), "prompt": f"{i}?", "chosen": [f"yes {i}"], "rejected": ["no", "0", "none"],
+         "subset": "Math"} for i in range(4)])
+    (folder / "RM-Bench").mkdir()
+    (folder / "RM-Bench" / "total_dataset.json").write_text(json.dumps([
+        {"id": str(i), "prompt": f"{i}?", "chosen": [f"yes {i}"] * 3, "rejected": ["no"] * 3,
+         "domain": "chat"} for i in range(4)]))
     lines(folder / "prompts.jsonl", [{"id": str(i), "prompt": f"{i}?"} for i in range(3)])
     graded = [{"question": f"What is {i}+1?", "generation": f"It is \\boxed{{{i + s % 2}}}",
                "predicted_answer": str(i + s % 2), "expected_answer": str(i + 1),
@@ -206,7 +213,7 @@ MODELS = {
     "README.md": {"out/helpful/model": "farma", "out/harmless/model": "farma"},
     "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
     "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
-                      "out/farma/model": "farma"},
+                      "out/farma/model": "farma", "out/pargs/model": "bt"},
     "from_published_code.md": {"R": "bt"},
     "goal.md": {"R": "bt"},
     "publishing.md": {"out/bt/model": "bt"},
