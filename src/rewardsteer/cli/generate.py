@@ -19,7 +19,8 @@ from rewardsteer.cli.engines import (
     VllmOptions,
     choose_engine,
 )
-from rewardsteer.cli.reward_models import load_goal_state, load_reward_models
+from rewardsteer.cli.kind import KindOption, KindOptions, kind_options
+from rewardsteer.cli.reward_models import default_method, load_goal_state, load_reward_models
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -55,6 +56,7 @@ def generate_command(
     share_backbone: option.ShareBackbone = False, engine: AnyEngine = "transformers",
     vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
     key_env: KeyEnv = None, resume: option.Resume = False, overwrite: option.Overwrite = False,
+    kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     folders, written = reward_model or [], read_template(template)
@@ -65,6 +67,8 @@ def generate_command(
     )
     check_model(choice.source)
     check_reward_model(*folders)
+    of_kind = {"kind": kind, **kind_options(kind_option)}
+    method = method or default_method(folders, kind)
     config, weights = _configure(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
@@ -78,7 +82,7 @@ def generate_command(
     goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)
     scorer = load_reward_models(
         folders, weights, config, goal_state, choice, reward_device, reward_dtype, written,
-        share_backbone=share_backbone,
+        share_backbone=share_backbone, of_kind=of_kind,
     )
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
@@ -95,7 +99,7 @@ def generate_command(
 
 
 def _configure(
-    method: str | None, folders: list[Path], weights: list[float], settings: dict[str, Any],
+    method: str, folders: list[Path], weights: list[float], settings: dict[str, Any],
     overrides: list[str],
 ) -> "tuple[DecodingConfig, list[float]]":
     """The settings of the run, and a weight for each reward model, 1 where none was given.
@@ -110,7 +114,6 @@ def _configure(
     from rewardsteer.decoding.methods import adds_rewards
     from rewardsteer.errors import ConfigError
 
-    method = method or _default_method(folders)
     if folders and takes_no_reward_model(method):
         raise ConfigError(
             f"--reward-model is not used by --method {method}; choose a method that is guided, or "
@@ -158,14 +161,6 @@ def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig
     if told := what_is_taken(config, settings):
         typer.echo(told, err=True)
     return with_defaults(config, settings)
-
-
-def _default_method(folders: list[Path]) -> str:
-    """What the (first) reward model was trained for; none without one."""
-    from rewardsteer.decoding.fitting import default_method
-    from rewardsteer.models.checkpoint import read_card
-
-    return default_method(read_card(folders[0])) if folders else "none"
 
 
 def _writing(

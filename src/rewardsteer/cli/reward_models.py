@@ -40,14 +40,33 @@ def load_goal_state(
     return None if where is None else load_goal(where, name)
 
 
+def has_card(folder: Path, kind: str | None) -> bool:
+    """Whether a reward model's card, or what stands for it, can be read without its weights."""
+    from rewardsteer.models.kinds.recognition import find_kind
+
+    return find_kind(folder, kind=kind)[0] in ("rewardsteer", "classifier", "adapter")
+
+
+def default_method(folders: list[Path], kind: str | None) -> str:
+    """What the (first) reward model was trained for; none without one. A foreign one does not say
+    so, and gets the method that takes any."""
+    from rewardsteer.decoding import fitting
+    from rewardsteer.decoding.methods import BEST_OF
+    from rewardsteer.models.checkpoint import read_card
+
+    if not folders:
+        return "none"
+    return fitting.default_method(read_card(folders[0])) if has_card(folders[0], kind) else BEST_OF
+
+
 def load_reward_models(
     folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
     choice: EngineChoice, device: str | None, dtype: str | None, template: "Template | None", *,
-    share_backbone: bool,
+    share_backbone: bool, of_kind: dict[str, Any],
 ) -> Any:
     """The reward model, several as one, after the checks that need only their cards; None when none
     was given. One that shares the backbone is on the policy's weights; of one that runs inside the
-    engine, only its folder is read."""
+    engine, only its folder is read. ``of_kind`` has the kind, or None, and its options."""
     from types import SimpleNamespace
 
     from rewardsteer.decoding.engines.registry import ENGINES
@@ -55,18 +74,26 @@ def load_reward_models(
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.decoding.methods import is_guide
     from rewardsteer.devices import parse_dtype
+    from rewardsteer.errors import ConfigError
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.models.text_scorer import require_tokens
 
     if not folders:
         build_method(config, None, goal)
         return None
-    stated = [FolderScorer(folder, template) for folder in folders]
+    inside = ENGINES.get(choice.name).holds_guides
+    own = all(has_card(folder, of_kind["kind"]) for folder in folders)
+    if not own and (share_backbone or (inside and is_guide(config.method))):
+        raise ConfigError(
+            "The engine vllm and --share-backbone load reward models of rewardsteer, adapters and "
+            "one-label classifiers; make such a folder with 'rewardsteer import', or take the "
+            "engine transformers."
+        )
+    stated = [FolderScorer(folder, template) for folder in folders] if own else []
     # A method needs no more than this when it is built, so misfits show before weights load; a
     # goal is compared with the weights, so with one it waits for them.
-    if goal is None:
+    if goal is None and own:
         build_method(config, SimpleNamespace(members=stated))
-    inside = ENGINES.get(choice.name).holds_guides
     if inside and is_guide(config.method):
         return combined(stated, weights)
     if share_backbone:
@@ -81,7 +108,7 @@ def load_reward_models(
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
         require_tokens(load_scorer(
-            folder, device=place, dtype=parse_dtype(dtype), template=template
+            folder, device=place, dtype=parse_dtype(dtype), template=template, **of_kind
         ), f"the method {config.method}")
         for folder in folders
     ], weights)

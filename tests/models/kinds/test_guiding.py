@@ -1,0 +1,65 @@
+"""Published reward models guide as the folders that are made of them do."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from tests.chat import save_policy
+from tests.models.kinds.published import SIZE, publish, random
+
+HEADS = {
+    "value_head": ({"v_head.summary.weight": random(1, SIZE), "v_head.summary.bias": random(1)},
+                   {"architectures": ["LlamaForCausalLM"]}, ["--method", "args"]),
+    "attributes": ({"score.weight": random(3, SIZE)},
+                   {"architectures": ["LlamaForSequenceClassification"],
+                    "id2label": {"0": "a", "1": "b", "2": "c"}},
+                   ["--method", "args", "--kind-option", "attribute=b"]),
+    "farma": ({}, {}, ["--method", "farma", "--kind", "farma"]),
+    "best of n": ({"value_head.weight": random(1, SIZE)}, {"architectures": ["RewardModel"]},
+                  ["--n", "3"]),
+}
+
+
+def generate(policy, folder, output, *more):
+    return CliRunner().invoke(app, [
+        "generate", "--model", str(policy), "--reward-model", str(folder), "--prompt", "What?",
+        "--prompt", "me", "--max-new-tokens", "6", "--device", "cpu", "--output", str(output),
+        "--seed", "3", *more,
+    ])
+
+
+@pytest.mark.parametrize("form", HEADS)
+def test_published_folders_guide_as_imported_ones(tmp_path, form):
+    policy = save_policy(tmp_path / "policy", "gemma", seed=5)
+    head, config, words = HEADS[form]
+    folder = publish(
+        tmp_path / "m", head, family="gemma", keep_lm_head=form == "farma", **config
+    )
+    done = generate(policy, folder, tmp_path / "direct.jsonl", *words)
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "direct.jsonl").read_text().splitlines()]
+    if form == "best of n":
+        assert all(row["method"] == "best_of_n" for row in rows)
+    if form == "attributes":
+        return
+    imported = CliRunner().invoke(app, ["import", str(folder), str(tmp_path / "rm")])
+    assert imported.exit_code == 0, imported.output
+    words = [word for word in words if word not in ("--kind",)]
+    words = words[:2] if form == "farma" else words
+    if form == "best of n":
+        words = ["--method", "best_of_n", *words]
+    again = generate(policy, tmp_path / "rm", tmp_path / "again.jsonl", *words)
+    assert again.exit_code == 0, again.output
+    others = [json.loads(line) for line in (tmp_path / "again.jsonl").read_text().splitlines()]
+    assert [row["completion"] for row in rows] == [row["completion"] for row in others]
+
+
+def test_engines_that_read_folders_refuse_others(tmp_path):
+    policy = save_policy(tmp_path / "policy", "llama3")
+    head, config, _ = HEADS["value_head"]
+    folder = publish(tmp_path / "m", head, **config)
+    done = generate(policy, folder, tmp_path / "a.jsonl", "--method", "args", "--share-backbone")
+    assert done.exit_code == 2
+    assert "make such a folder with 'rewardsteer import'" in " ".join(done.stderr.split())
