@@ -26,7 +26,7 @@ Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
 @app.command("preference", cls=Command)
 def preference_command(
-    reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
+    reward_model: Annotated[str, typer.Option(help="Reward model: folder, hub name or address.")],
     data: Annotated[
         Path | None, typer.Option(help="Folder made by 'rewardsteer data prepare'.")
     ] = None,
@@ -63,7 +63,7 @@ def preference_command(
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
     scorer = load_scorer(reward_model, device=device, template=written, kind=kind, **options)
-    show_template(scorer.template, str(reward_model))
+    show_template(scorer.template, reward_model)
     with progress_bar("scoring pairs", "pairs") as announce:
         if data is not None:
             figures = evaluate_preference(scorer, data, batch_size=batch_size, announce=announce)
@@ -73,7 +73,7 @@ def preference_command(
             )
     claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
-        "reward_model": str(reward_model), "fingerprint": scorer.fingerprint,
+        "reward_model": reward_model, "fingerprint": scorer.fingerprint,
         "provenance": scorer.provenance(), **figures,
     })
     write_text(

@@ -39,7 +39,7 @@ GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
 
 
 def score_command(
-    reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
+    reward_model: Annotated[str, typer.Option(help="Reward model: folder, hub name or address.")],
     input_: Annotated[
         Path,
         typer.Option(
@@ -96,7 +96,7 @@ def score_command(
 
 
 def _score_all(
-    input_: Path, output: Path, reward_model: Path, problems: list[str],
+    input_: Path, output: Path, reward_model: str, problems: list[str],
     vllm: dict[str, Any] | None, *, goal: str | None, goal_name: str | None, tokens: bool | None,
     batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None, resume: bool,
     overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
@@ -122,13 +122,14 @@ def _score_all(
 
     scorer: Any
     if vllm is not None:
-        scorer = VllmScorer(reward_model, dtype, tokens=per_token, template=written, **vllm)
+        scorer = VllmScorer(Path(reward_model), dtype, tokens=per_token, template=written, **vllm)
     else:
         scorer = _scorer(
             engine, reward_model, device, dtype, written, tokens=per_token, kind=kind, **options
         )
-    show_template(scorer.template, str(reward_model))
-    settings = Settings(find_goal(scorer, reward_model, goal, goal_name), per_token, batch_tokens)
+    show_template(scorer.template, reward_model)
+    own = find_goal(scorer, Path(reward_model), goal, goal_name)
+    settings = Settings(own, per_token, batch_tokens)
     if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
         _record(output, scorer, settings, resume=resume)
@@ -139,7 +140,7 @@ def _score_all(
         from rewardsteer.evaluation.ray_scoring import on_ray
 
         return on_ray(
-            reward_model, found, settings, device=device, dtype=dtype, template=written,
+            Path(reward_model), found, settings, device=device, dtype=dtype, template=written,
             address=ray_address, actors=ray_actors,
         )
 
@@ -185,7 +186,7 @@ def _score(
 
 
 def _scorer(
-    engine: str, folder: Path, device: str, dtype: str | None, template: "Template | None",
+    engine: str, folder: str, device: str, dtype: str | None, template: "Template | None",
     *, tokens: bool, **options: Any,
 ) -> "Described":
     """The reward model; for Ray, whose actors load it, what it is."""
@@ -194,7 +195,7 @@ def _scorer(
     if engine == "ray":
         from rewardsteer.evaluation.ray_scoring import describe_folder
 
-        return describe_folder(folder, template)
+        return describe_folder(Path(folder), template)
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.models.text_scorer import require_tokens
 
