@@ -136,7 +136,11 @@ def _settings(source: str | None, recipe: str | None, path: str | None) -> dict[
 @app.command("prompts", cls=Command)
 def prompts_command(
     source: Annotated[
-        str, typer.Argument(help="A folder made by 'rewardsteer data prepare', or a source name.")
+        str,
+        typer.Argument(
+            help="A folder made by 'rewardsteer data prepare', a source, or a benchmark (of "
+            "'evaluate benchmark', or gsm8k, math, …)."
+        ),
     ],
     path: Annotated[str | None, typer.Option(help="Local file or folder of the source.")] = None,
     split: Annotated[str, typer.Option(help="train or test.")] = "test",
@@ -160,9 +164,14 @@ def prompts_command(
         write_prompts,
     )
 
+    from rewardsteer.evaluation.benchmark_prompts import NAMES, benchmark_prompts
+
     loading(source)
     if published:
         found = published_prompts(source, path)
+    elif source in NAMES and not Path(source).is_dir():
+        # A test set has no other split.
+        found = draw(benchmark_prompts(source, path), rows, seed)
     else:
         every = (
             prepared_prompts(Path(source), split) if Path(source).is_dir()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.devices import Device, Dtype
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template
 
@@ -30,9 +31,7 @@ def doctor_command(
     served_model: Annotated[
         str | None, typer.Option(help="The model's name there; default: the only one.")
     ] = None,
-    kind: Annotated[
-        str | None, typer.Option(help="Kind of reward model; default: recognised.")
-    ] = None,
+    kind: KindOption = None, kind_option: KindOptions = None,
     device: Device = "auto", dtype: Dtype = None, template: TemplateOption = None,
     json_: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
@@ -40,7 +39,9 @@ def doctor_command(
 
     The exit status is 1 where a fault was found.
     """
+    check_kind(kind)
     check_reward_model(model)
+    options = kind_options(kind_option)
     written = read_template(template)
     loading(model)
 
@@ -49,7 +50,7 @@ def doctor_command(
 
     found = examine(
         model, texts=texts, url=url, api=api, served_model=served_model, template=written,
-        kind=kind, device=device, dtype=parse_dtype(dtype),
+        kind=kind, device=device, dtype=parse_dtype(dtype), **options,
     )
     if json_:
         typer.echo(json.dumps(found.as_dict(), ensure_ascii=False, indent=2))

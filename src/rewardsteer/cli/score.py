@@ -8,6 +8,7 @@ import typer
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.score_benchmark import score_benchmark
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
 from rewardsteer.cli.streams import readable, writable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -40,15 +41,6 @@ GoalName = Annotated[str | None, typer.Option(help="Which of several goals.")]
 
 def score_command(
     reward_model: Annotated[str, typer.Option(help="Reward model: folder, hub name or address.")],
-    input_: Annotated[
-        Path,
-        typer.Option(
-            "--input",
-            help="Rows with 'prompt' and 'completion' (.jsonl, .jsonl.gz, .parquet); or solutions "
-            "of maths questions: a file, or a folder BENCHMARK/output-rs*.jsonl (layouts: "
-            "docs/scoring.md); '-': JSONL from standard input.",
-        ),
-    ],
     output: Annotated[
         Path,
         typer.Option(
@@ -57,6 +49,23 @@ def score_command(
             "all/BENCHMARK.jsonl; '-': standard output."
         ),
     ],
+    input_: Annotated[
+        Path | None,
+        typer.Option(
+            "--input",
+            help="Rows with 'prompt' and 'completion' (.jsonl, .jsonl.gz, .parquet); or solutions "
+            "of maths questions: a file, or a folder BENCHMARK/output-rs*.jsonl (layouts: "
+            "docs/scoring.md); '-': JSONL from standard input.",
+        ),
+    ] = None,
+    benchmark: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME[=PATH]",
+            help="Instead of --input: the rows of a benchmark of 'evaluate benchmark', which reads "
+            "the output as --scores.",
+        ),
+    ] = None,
     problems: Problems = None, goal: Goal = None, goal_name: GoalName = None,
     tokens: Annotated[
         bool | None,
@@ -85,6 +94,15 @@ def score_command(
 ) -> None:
     """Add the reward to every completion; an output appears when all its rows are done."""
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
+    if benchmark is not None or input_ is None:
+        score_benchmark(
+            _only(benchmark, input_), output, reward_model, device=device, dtype=dtype, kind=kind,
+            options=kind_options(kind_option), template=read_template(template), resume=resume,
+            overwrite=overwrite,
+            others={"--problems": problems, "--goal": goal, "--goal-name": goal_name,
+                    "--tokens": tokens, "--engine": engine != "transformers"},
+        )
+        return
     with readable(input_) as source, writable(output) as place:
         _score_all(
             source, place, reward_model, problems or [], vllm, goal=goal, goal_name=goal_name,
@@ -93,6 +111,14 @@ def score_command(
             ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
             kind=kind, options=kind_options(kind_option),
         )
+
+
+def _only(benchmark: str | None, input_: Path | None) -> str:
+    from rewardsteer.errors import ConfigError
+
+    if benchmark is None or input_ is not None:
+        raise ConfigError("Give either --input (rows to score) or --benchmark (a name).")
+    return benchmark
 
 
 def _score_all(

@@ -21,7 +21,7 @@ def prepared_prompts(folder: Path, split: str) -> list[Row]:
     """The different prompts of a prepared split, with the token ids that were trained on."""
     rows = load_set(folder, split, load_manifest(folder).sets[0])
     rows = rows.select_columns(["id", "prompt", "prompt_ids"])
-    return _different(dict(row) for row in rows)
+    return different(dict(row) for row in rows)
 
 
 def source_prompts(name: str, path: str | None, split: str) -> list[Row]:
@@ -32,7 +32,7 @@ def source_prompts(name: str, path: str | None, split: str) -> list[Row]:
     """
     load = SOURCES.get(name)
     try:
-        return _different(
+        return different(
             {"id": row.id, **row.model_dump(mode="json", include={"prompt"})}
             for row in load(split, path=path)
         )
@@ -92,7 +92,8 @@ def write_prompts(rows: Sequence[Row], path: Path, *, overwrite: bool) -> None:
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def _different(rows: Iterator[Row]) -> list[Row]:
+def different(rows: Iterator[Row]) -> list[Row]:
+    """The first row of each prompt."""
     seen: set[str] = set()
     found = []
     for row in rows:

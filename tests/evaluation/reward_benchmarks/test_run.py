@@ -126,6 +126,58 @@ def test_command(place, tmp_path):
     assert json.loads((out / "metrics.json").read_text())["rewardbench2"] == figures
 
 
+def test_scores_of_the_score_command_give_the_same_figures(place, tmp_path):
+    def run(*arguments):
+        return CliRunner().invoke(app, [*map(str, arguments)])
+
+    named = f"rewardbench2={place / 'rows.jsonl'}"
+    asked = ("score", "--reward-model", place / "bt", "--device", "cpu", "--benchmark", named)
+    result = run(*asked, "--output", tmp_path / "s.jsonl")
+    assert result.exit_code == 0, result.output
+    by_scores = run("evaluate", "benchmark", named, "--scores", tmp_path / "s.jsonl", "--out",
+                    tmp_path / "a")
+    by_model = run("evaluate", "benchmark", named, "--reward-model", place / "bt", "--out",
+                   tmp_path / "b", "--device", "cpu")
+    assert by_scores.exit_code == by_model.exit_code == 0, by_scores.output
+    [found], [expected] = (
+        json.loads((tmp_path / name / "metrics.json").read_text())["rewardbench2"].values()
+        for name in "ab"
+    )
+    assert found == expected
+    again = run(*asked, "--output", tmp_path / "s.jsonl")
+    assert again.exit_code == 2
+    assert "--overwrite" in again.stderr
+    for extra, words in (
+        (["--input", "x.jsonl"], "either --input"), (["--tokens"], "leave out --tokens"),
+        (["--output", "x.parquet"], "end x.parquet in .jsonl"),
+    ):
+        wrong = run(*asked, "--output", tmp_path / "t.jsonl", *extra)
+        assert wrong.exit_code == 2
+        assert words in wrong.stderr
+
+
+def test_prompts_of_benchmarks(place, tmp_path):
+    def prompts(*arguments):
+        result = CliRunner().invoke(
+            app, ["data", "prompts", *map(str, arguments), "--out", str(tmp_path / "p.jsonl"),
+                  "--overwrite"]
+        )
+        assert result.exit_code == 0, result.output
+        return [json.loads(line) for line in (tmp_path / "p.jsonl").read_text().splitlines()]
+
+    # A prompt that several rows have is written once, under the id of the first.
+    assert prompts("rewardbench2", "--path", place / "rows.jsonl") == [
+        {"id": "Math/0", "prompt": "0 + 1 ="}, {"id": "Math/1", "prompt": "1 + 1 ="},
+        {"id": "Focus/2", "prompt": "2 + 1 ="},
+    ]
+    (tmp_path / "g.jsonl").write_text('{"question": "1+1?", "answer": "So.\\n#### 2"}\n')
+    assert [row["prompt"] for row in prompts("gsm8k", "--path", tmp_path / "g.jsonl")] == ["1+1?"]
+    assert len(prompts("rewardbench2", "--path", place / "rows.jsonl", "--rows", 2)) == 2
+    lost = CliRunner().invoke(app, ["data", "prompts", "gsm8k", "--out", str(tmp_path / "q.jsonl")])
+    assert lost.exit_code == 2
+    assert "--path" in lost.stderr
+
+
 @pytest.mark.parametrize(("arguments", "match"), [
     (["nobench"], "Unknown benchmark"),
     (["rewardbench2=nowhere.jsonl"], "there is nothing"),

@@ -1,0 +1,38 @@
+"""The prompts of benchmarks, for ``rewardsteer generate``."""
+
+from typing import Any
+
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.benchmarks import BENCHMARKS, load_problems
+from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+
+NAMES = (*BENCHMARKS.names(), *REWARD_BENCHMARKS.names())
+
+
+def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
+    """The different prompts of a benchmark, each with the id of the first row that has it.
+
+    Args:
+        name: of maths questions (`rewardsteer.evaluation.benchmarks`) or of reward models
+            (`rewardsteer.evaluation.reward_benchmarks`).
+        path: the published file; None: the hub or its cache, for benchmarks of reward models.
+
+    Raises:
+        DataError: no such data, or maths questions without a file.
+    """
+    from rewardsteer.data.prompts import different
+    from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark
+
+    if name in BENCHMARKS.names():
+        if path is None:
+            raise DataError(f"Give the published file of {name} as --path.")
+        return different({"id": one.id, "prompt": one.question} for one in load_problems(name, path))
+    return different(
+        {"id": item.id, "prompt": _plain(item.prompt)} for item in load_benchmark(name, path)[1]
+    )
+
+
+def _plain(prompt: Any) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    return [turn.model_dump(mode="json", exclude_none=True) for turn in prompt]
