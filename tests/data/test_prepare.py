@@ -179,3 +179,20 @@ def test_columns_of_numbers_are_named(tmp_path):
     with pytest.raises(DataError, match=r"line 1: expected the field\(s\) height"):
         prepare(DataConfig.model_validate({"source": source}), character_tokenizer(),
                 tmp_path / "other")
+
+
+def test_sets_have_no_metadata_that_older_datasets_cannot_read(tmp_path):
+    """Newer versions of datasets write features (``List``) into Parquet that older ones refuse; a
+    plain schema is read by all."""
+    import pyarrow.parquet as pq
+
+    (tmp_path / "a.jsonl").write_text("".join(
+        json.dumps({"prompt": f"q{i}", "chosen": f"a{i}", "rejected": "b"}) + "\n"
+        for i in range(12)
+    ))
+    config = DataConfig(source={"name": "pairs", "path": str(tmp_path / "a.jsonl")}, num_proc=2)
+    prepare(config, character_tokenizer(), tmp_path / "out")
+    files = list((tmp_path / "out").rglob("*.parquet"))
+    assert files
+    for file in files:
+        assert b"huggingface" not in (pq.read_schema(file).metadata or {}), file

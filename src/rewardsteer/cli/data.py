@@ -163,7 +163,6 @@ def prompts_command(
         source_prompts,
         write_prompts,
     )
-
     from rewardsteer.evaluation.benchmark_prompts import NAMES, benchmark_prompts
 
     loading(source)

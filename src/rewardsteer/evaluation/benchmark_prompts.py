@@ -26,7 +26,8 @@ def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
     if name in BENCHMARKS.names():
         if path is None:
             raise DataError(f"Give the published file of {name} as --path.")
-        return different({"id": one.id, "prompt": one.question} for one in load_problems(name, path))
+        problems = load_problems(name, path)
+        return different({"id": one.id, "prompt": one.question} for one in problems)
     return different(
         {"id": item.id, "prompt": _plain(item.prompt)} for item in load_benchmark(name, path)[1]
     )
