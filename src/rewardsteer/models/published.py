@@ -3,6 +3,8 @@ backbones with a head of their own (goal-conditioned-rm, OpenRLHF, …)."""
 
 from pathlib import Path
 
+from torch import nn
+
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, ensure_padding_token, read_card
@@ -52,6 +54,12 @@ def save_scorer(scorer: Scorer, out: Path) -> CheckpointCard:
         card = read_card(source)
         model.save_pretrained(out, scorer.tokenizer, card)
         return card
+    own = model.value_head
+    if own is not None and not all(isinstance(one, nn.Linear | nn.ReLU) for one in own.children()):
+        raise CheckpointError(
+            f"The head of {scorer.name} ({scorer.kind}) is more than linear layers with ReLU, which a "
+            "folder of ours cannot describe; load the published folder instead."
+        )
     if scorer.unread_id is None and not scorer.gives_next_token:
         # Plain transformers skips the padding token: it must not be the end of a text.
         ensure_padding_token(scorer.tokenizer, model.carrier)

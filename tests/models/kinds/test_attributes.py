@@ -173,6 +173,46 @@ def test_armorm_on_another_backbone_is_a_sentence(tmp_path):
         load_scorer(folder, device="cpu")
 
 
+# --- URM -------------------------------------------------------------------------------------
+
+
+def test_urm_mixes_means_by_a_gate_on_the_same_token(tmp_path):
+    head = {"score.weight": random(10, SIZE)}
+    sizes = [SIZE, SIZE, SIZE, 5]
+    for at in range(3):
+        head[f"weights.fc.{2 * at}.weight"] = random(sizes[at + 1], sizes[at], seed=at + 1) / 3
+        head[f"weights.fc.{2 * at}.bias"] = random(sizes[at + 1], seed=at + 9)
+    folder = publish(
+        tmp_path / "m", head, architectures=["LlamaForSequenceClassificationWithNormal_Weights"],
+        id2label={str(at): f"LABEL_{at}" for at in range(10)},
+    )
+    assert find_kind(folder)[0] == "urm"
+    model, means, expected = backbone(folder), [], []
+    for row in zip(PROMPTS, COMPLETIONS, strict=True):
+        state = states(model, chat_ids(folder, *row))[-1]
+        gate = state
+        for at in range(3):
+            gate = linear(torch.nn.functional.selu(gate) if at else gate,
+                          head[f"weights.fc.{2 * at}.weight"], head[f"weights.fc.{2 * at}.bias"])
+        pairs = linear(state, head["score.weight"]).view(5, 2)
+        means.append(pairs[:, 0].numpy())
+        expected.append(float((pairs[:, 0] * gate).sum()))
+    scorer = check_order_and_batches(folder, np.array(expected))
+    shown = scorer.attributes(PROMPTS, COMPLETIONS)
+    assert list(shown) == ["LABEL_0", "LABEL_2", "LABEL_4", "LABEL_6", "LABEL_8"]
+    np.testing.assert_allclose(np.stack(list(shown.values()), axis=1), means, atol=1e-5)
+    assert scorer.provenance()["aggregation"] == "gate"
+    assert require_tokens(scorer, "guides") is scorer
+    steps = [["a", "b"], ["c"], ["d", "e", "f"], ["g"], ["h"]]
+    for ours, theirs in zip(scorer.step_scores(PROMPTS, steps),
+                            TextScorer.step_scores(scorer, PROMPTS, steps), strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    with pytest.raises(CheckpointError, match="more than linear layers with ReLU"):
+        RewardModel(scorer).save_pretrained(tmp_path / "saved")
+    with pytest.raises(CheckpointError, match="Expected URM's parts"):
+        load_scorer(save_classifier(tmp_path / "other", "gemma"), kind="urm")
+
+
 # --- where users ask for them ----------------------------------------------------------------
 
 

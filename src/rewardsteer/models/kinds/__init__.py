@@ -31,6 +31,7 @@ KINDS = Registry(
         "pair_encoder": "rewardsteer.models.kinds.pair_encoder:PairEncoderKind",
         "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
+        "urm": "rewardsteer.models.kinds.urm:UrmKind",
         "value_head": "rewardsteer.models.kinds.value_head:ValueHeadKind",
     },
 )

@@ -94,7 +94,7 @@ class AttributesKind(Kind):
         return (
             not folder.has_card and not folder.is_adapter and shape is not None and shape[0] > 1
             and folder.architecture.endswith("ForSequenceClassification")
-            and "gating.layers.0.weight" not in folder.tensors
+            and not any(name.startswith(("gating.", "weights.")) for name in folder.tensors)
         )
 
     @classmethod

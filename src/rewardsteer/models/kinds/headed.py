@@ -27,7 +27,8 @@ _ASIDE = "head_read_elsewhere"
 
 def load_headed(
     folder: FolderDescription, layers: list[Layer], *, head_name: str | None,
-    device: str | torch.device, dtype: torch.dtype | None, **options: Any,
+    device: str | torch.device, dtype: torch.dtype | None, module: nn.Module | None = None,
+    **options: Any,
 ) -> RewardModel:
     """The backbone of a folder with a head that gives one number.
 
@@ -35,6 +36,8 @@ def load_headed(
         folder: what is loaded.
         layers: of the head, the last one with one output.
         head_name: what the head's weights are called in the folder; None: none are its own.
+        module: computes the reward ``[..., 1]`` of states in place of the layers, which then only
+            tell the size of the states.
         device, dtype, options: see `rewardsteer.models.kinds.base.Kind.load`.
 
     Raises:
@@ -61,7 +64,7 @@ def load_headed(
             f"{' and more' if len(absent) > 3 else ''}, or have them in other sizes: the backbone "
             "has other names there, or a file is missing."
         )
-    own = _install(base, layers)
+    own = _install(base, layers, module)
     kept = config if own is None else HeadConfig(kind="scalar", layers="mlp")
     model = RewardModel(base, kept, own).eval()
     return model if place is None else model.to(place)
@@ -80,7 +83,7 @@ def _without_report() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _install(base: Any, layers: list[Layer]) -> nn.Module | None:
+def _install(base: Any, layers: list[Layer], module: nn.Module | None) -> nn.Module | None:
     """Put the head on a classifier: in place of its ``score`` where it is such a layer, else as a
     module beside it, which is returned."""
     size = base.score.in_features
@@ -90,6 +93,8 @@ def _install(base: Any, layers: list[Layer]) -> nn.Module | None:
             f"{size}."
         )
     place = working_device(base.score)
+    if module is not None:
+        return module.to(place)
     if len(layers) > 1 or layers[0].bias is not None:
         return as_module(layers).to(place)
     score = share(WideLinear, base.score)

@@ -66,7 +66,7 @@ class PairEncoderScorer(TextScorer):
         for batch in batches(lengths, rows=batch_size, tokens=None):
             part = {name: [values[row] for row in batch] for name, values in rows.items()}
             padded = self.tokenizer.pad(part, return_tensors="pt").to(self._model.device)
-            rewards[batch] = self._model(**padded).logits[:, 0].double().cpu().numpy()
+            rewards[batch] = self._model(**padded).logits[:, 0].cpu().double().numpy()
         rewards *= self._sign
         require_finite(rewards)
         return rewards
