@@ -57,8 +57,8 @@ def save_scorer(scorer: Scorer, out: Path) -> CheckpointCard:
     own = model.value_head
     if own is not None and not all(isinstance(one, nn.Linear | nn.ReLU) for one in own.children()):
         raise CheckpointError(
-            f"The head of {scorer.name} ({scorer.kind}) is more than linear layers with ReLU, which a "
-            "folder of ours cannot describe; load the published folder instead."
+            f"The head of {scorer.name} ({scorer.kind}) is more than linear layers with ReLU, "
+            "which a folder of ours cannot hold; load the published folder instead."
         )
     if scorer.unread_id is None and not scorer.gives_next_token:
         # Plain transformers skips the padding token: it must not be the end of a text.
