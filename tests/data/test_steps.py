@@ -269,9 +269,10 @@ def test_ends_outside_the_text_are_refused(ends, message):
 
 def test_two_steps_in_one_token_are_refused():
     tokenizer = chat_tokenizer("qwen")
-    ids = tokenizer("a\n\n", add_special_tokens=False)["input_ids"]
+    ids = tokenizer("a\n\nb", add_special_tokens=False)["input_ids"]
     with pytest.raises(DataError, match="Step 2 ends with the same token"):
         step_lengths("a\n\nb", [2, 3], ids, tokenizer)
+    assert step_lengths("a\n\nb", [2, 3, 4], ids, tokenizer, merge=True) == [2, 3]
 
 
 # --- prepared -------------------------------------------------------------------------------------

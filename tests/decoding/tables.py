@@ -69,6 +69,7 @@ class TableScorer:
     def __init__(self, reward: Callable[[tuple[int, ...]], float], kind: str, size: int) -> None:
         self.reward = reward
         self.head_kind, self.gives_next_token = kind, kind == "vocabulary"
+        self.scores_last_token = not self.gives_next_token
         self.vocabulary_size = size
 
     def open(self) -> TableReader:

@@ -55,11 +55,34 @@ def as_texts(prompts: Any, completions: Any = None) -> Texts:
     return Texts(known, completions, False)
 
 
-def as_steps(prompts: Any, steps: Sequence[Any]) -> tuple[list[Prompt], list[Any], bool]:
-    """Prompts with lists of steps, and whether one prompt with its steps was given."""
+def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], bool]:
+    """Prompts with the steps of one solution each, and whether one solution was asked about.
+
+    Raises:
+        DataError: another form; or different numbers of prompts and lists of steps.
+    """
     single = isinstance(prompts, str) or is_conversation(prompts)
-    known = [prompts] if single else list(prompts)
-    return [as_prompt(one) for one in known], [steps] if single else list(steps), single
+    if isinstance(steps, str) or not isinstance(steps, Iterable):
+        raise DataError(
+            f"Expected the steps of a solution as a list of texts, got {type(steps).__name__}."
+        )
+    given = [list(steps)] if single else list(steps)
+    for number, own in enumerate(given, start=1):
+        if not isinstance(own, Sequence) or not all(isinstance(one, str) for one in own) or (
+            isinstance(own, str)
+        ):
+            raise DataError(
+                f"Expected the steps of solution {number} as a list of texts; for several "
+                "solutions, give a list of prompts and a list of such lists."
+            )
+    found = [list(own) for own in given]
+    known = as_prompts(prompts)
+    if len(known) != len(found):
+        raise DataError(
+            f"Expected one list of steps per prompt, got {len(known)} prompts and {len(found)} "
+            "lists of steps."
+        )
+    return known, found, single
 
 
 def _from_conversations(given: Any) -> Texts:

@@ -12,6 +12,7 @@ from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.aggregation import aggregation
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.loaded import scorer_of
 from rewardsteer.models.published import save_scorer
@@ -137,15 +138,16 @@ class RewardModel:
         return [Ranked(int(one), float(rewards[one]), completions[one]) for one in order]
 
     def step_scores(
-        self, prompts: Any, steps: Sequence[Any], *, batch_size: int = 16
+        self, prompts: Any, steps: Any, *, aggregate: str | None = None, batch_size: int = 16
     ) -> Any:
         """One value per step, ``[S]`` for one prompt with its list of steps, else a list of arrays.
 
         Process reward models give their own values; of others it is the reward of the steps up to
-        each one, joined by blank lines. Raises `DataError` for another form of input.
+        each one. ``aggregate``: ``min``, ``last``, ``product`` or ``mean``, for one number instead.
+        Raises `DataError` for another form of input.
         """
-        known, lists, single = as_steps(prompts, steps)
-        found = self.scorer.step_scores(known, lists, batch_size=batch_size)
+        combine, (known, lists, single) = aggregation(aggregate), as_steps(prompts, steps)
+        found = combine(self.scorer.step_scores(known, lists, batch_size=batch_size))
         return found[0] if single else found
 
     def token_scores(

@@ -7,7 +7,8 @@ from rewardsteer.errors import DataError
 
 
 def step_lengths(
-    response: str, ends: Sequence[int], response_ids: Sequence[int], tokenizer: Any
+    response: str, ends: Sequence[int], response_ids: Sequence[int], tokenizer: Any, *,
+    merge: bool = False,
 ) -> list[int]:
     """Tokens of a response up to the end of each step, the last one of them included.
 
@@ -19,10 +20,11 @@ def step_lengths(
         ends: characters up to the end of each step, ascending.
         response_ids: the response's tokens, as they are read.
         tokenizer: that made them.
+        merge: count steps that end with the same token as one; else they are an error.
 
     Raises:
         DataError: an end lies outside the text or before an earlier one, or two steps end with the
-            same token.
+            same token and are not merged.
     """
     found: list[int] = []
     known: dict[int, int] = {}
@@ -41,7 +43,7 @@ def step_lengths(
     for number, end in enumerate(ends, start=1):
         if not 0 < end <= len(response) or (number > 1 and end <= ends[number - 2]):
             raise DataError(f"Step {number} ends at character {end} of {len(response)}.")
-        low, high = (found[-1] if found else 0) + 1, len(response_ids)
+        low, high = found[-1] if found else 1, len(response_ids)
         if end < len(response.rstrip()):
             while low < high:
                 middle = (low + high) // 2
@@ -49,10 +51,11 @@ def step_lengths(
                     high = middle
                 else:
                     low = middle + 1
-        if low > len(response_ids):
+        if found[-1:] != [high]:
+            found.append(high)
+        elif not merge:
             raise DataError(
                 f"Step {number} ends with the same token as the step before it; leave the "
                 "shorter one out."
             )
-        found.append(high)
     return found

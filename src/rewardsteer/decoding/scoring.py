@@ -163,7 +163,7 @@ class Scoring:
             # Some goals depend on the prompt's state, which is read with the whole.
             return ask.goal.keys is None
         over = ask.sample.finish_reason is not None and not ask.prompt_alone
-        return not self._scorer.gives_next_token and not (
+        return self._scorer.scores_last_token and not (
             over and not self._growing.knows(ask.sample)
         )
 

@@ -63,6 +63,11 @@ class VllmScorer(Scorer):
                 f"vLLM supports linear heads alone, but {folder} has one of several layers "
                 f"({card.head.layers}); use --engine transformers."
             )
+        if card.reading == "step_logit":
+            raise ConfigError(
+                f"{folder} is a process reward model, whose steps vLLM does not aggregate; use "
+                "--engine transformers."
+            )
         self.tokenizer = load_tokenizer(folder)
         self.template = resolve(template or stored_template(card.template), self.tokenizer)
         next_token = card.head.head_class.gives_next_token

@@ -95,6 +95,12 @@ class Scorer(TextScorer):
         return self.reward_model.head_config.kind
 
     @property
+    def scores_last_token(self) -> bool:
+        """Whether the reward of a prefix is what the head says at its last token, so that a prefix
+        that has grown costs only its new tokens."""
+        return not self.gives_next_token
+
+    @property
     def gives_next_token(self) -> bool:
         """Whether one call gives the rewards of all one-token extensions."""
         return self.reward_model.head.gives_next_token

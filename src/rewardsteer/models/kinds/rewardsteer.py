@@ -10,6 +10,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, fingerprint, load_toke
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.limits import padding_id
+from rewardsteer.models.process_scorer import ProcessScorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
@@ -46,12 +47,14 @@ def load_checkpoint(
         raise CheckpointError(f"The template in {folder.path} is damaged: {error}") from error
     # An adapter of ours, whose configuration is its base's, is read by nothing else.
     whole = bool(folder.config) or not folder.has_card
+    steps = card.reading == "step_logit"
+    own = {name: options.pop(name) for name in ("split", "aggregate") if steps and name in options}
     model = RewardModel.from_pretrained(
         folder.path, card=card, dtype=dtype, device=device, **options
     )
     plain = whole and not model.head.gives_next_token
-    return Scorer(
+    return (ProcessScorer if steps else Scorer)(
         model, load_tokenizer(folder.path), template, objective=card.objective,
         reading=card.reading, fingerprint=fingerprint(folder.path), name=str(folder.path),
-        unread_id=padding_id(model.config) if plain else None,
+        unread_id=padding_id(model.config) if plain else None, **own,
     )

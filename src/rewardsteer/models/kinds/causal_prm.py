@@ -1,0 +1,87 @@
+"""Process reward models that are language models: two tokens of the vocabulary say how good a step
+is."""
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import ConfigError
+from rewardsteer.models.heads.layers import WideLinear
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import load_parts, no_template, own_options, single_id
+from rewardsteer.models.kinds.stepwise import StepScorer
+
+
+class CausalPrm(StepScorer):
+    """softmax over the logits of a good and a bad token: the good one's share.
+
+    Args:
+        model: a causal language model; its output layer is cut down to the two tokens.
+        tokenizer: the model's.
+        good, bad: the tokens, as text.
+        options: see `StepScorer`.
+    """
+
+    kind = "causal_prm"
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, good: str = "+", bad: str = "-", **options: Any
+    ) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.good, self.bad = good, bad
+        self.good_id, bad_id = single_id(tokenizer, good, "good"), single_id(tokenizer, bad, "bad")
+        if self.good_id == bad_id:
+            raise ConfigError(
+                f"good and bad must be different tokens; {good!r} and {bad!r} are both token "
+                f"{bad_id}."
+            )
+        _keep_outputs(model, [self.good_id, bad_id])
+
+    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Shares of the good token."""
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        values: Tensor = logits[rows, columns].float().softmax(-1)[:, 0]
+        return values
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {
+            "activation": f"softmax of {self.good!r} and {self.bad!r}",
+        }
+
+
+def _keep_outputs(model: Any, ids: list[int]) -> None:
+    """Have a model give the logits of some tokens alone, in place. What its architecture does to
+    logits after the output layer (scales, caps) stays as it is."""
+    layer = model.get_output_embeddings()
+    weight, bias = layer.weight[ids].detach().clone(), getattr(layer, "bias", None)
+    small = WideLinear(weight.shape[1], len(ids), bias=bias is not None)
+    small.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        small.bias = nn.Parameter(bias[ids].detach().clone(), requires_grad=False)
+    model.set_output_embeddings(small)
+
+
+class CausalPrmKind(Kind):
+    """A causal language model that two of its own tokens are read of. Such a folder is that of any
+    language model, so it is never recognised and the kind is named by hand."""
+
+    scorer: ClassVar[type[CausalPrm]]
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> CausalPrm:
+        """See `Kind.load`."""
+        from transformers import AutoModelForCausalLM
+
+        no_template(template, cls.scorer.kind)
+        own, options = own_options(cls.scorer, options)
+        model, tokenizer, parts = load_parts(
+            AutoModelForCausalLM, folder.path, device=device, dtype=dtype, **options
+        )
+        return cls.scorer(model, tokenizer, **parts, **own)

@@ -1,0 +1,59 @@
+"""Math-Shepherd (peiyi9979/math-shepherd-mistral-7b-prm): a mark behind each step, ``+`` against
+``-`` at the mark."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+from rewardsteer.errors import DataError
+from rewardsteer.models.aggregation import split_steps
+from rewardsteer.models.kinds.causal_prm import CausalPrm, CausalPrmKind
+from rewardsteer.models.kinds.parts import question_of, single_id
+from rewardsteer.models.kinds.stepwise import EncodedSteps
+from rewardsteer.records import Prompt
+
+
+class MathShepherd(CausalPrm):
+    """The good token's share at each mark; a solution is one text, ``question step ки\\nstep ки``.
+
+    Args:
+        separator: the mark.
+        options: see `CausalPrm`.
+    """
+
+    kind = "math_shepherd"
+    published_split: ClassVar[str] = "\n"
+    published_aggregate: ClassVar[str] = "min"
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, separator: str = "ки", **options: Any
+    ) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.separator = separator
+        self._separator_id = single_id(tokenizer, separator, "separator")
+
+    def split_steps(self, completion: str) -> list[str]:
+        """The steps of a completion, which may bring the marks with it."""
+        return split_steps(completion.replace(self.separator, ""), self.split)
+
+    def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
+        """One text, tokenized in one piece."""
+        body = "\n".join(f"{step} {self.separator}" for step in steps)
+        ids = list(self.tokenizer(f"{question_of(prompt, self.kind)} {body}")["input_ids"])
+        columns = [at for at, one in enumerate(ids) if one == self._separator_id]
+        if len(columns) != len(steps):
+            raise DataError(
+                f"expected {len(steps)} marks {self.separator!r}, one behind each step, and the "
+                f"text holds {len(columns)}; take the mark out of the prompt and the steps."
+            )
+        return EncodedSteps(ids, columns)
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {"separator": self.separator}
+
+
+class MathShepherdKind(CausalPrmKind):
+    """See `MathShepherd`."""
+
+    summary = "process reward model as Math-Shepherd: a mark behind each step, + against -"
+    scorer = MathShepherd

@@ -1,0 +1,144 @@
+"""Parts of a published model's folder, and checks of what it is read with."""
+
+import inspect
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.placement import placed
+from rewardsteer.records import Prompt
+
+
+def load_parts(
+    auto_class: Any, folder: Path, *, device: Any, dtype: torch.dtype | None,
+    kept: Sequence[str] = (), **options: Any,
+) -> tuple[Any, Any, dict[str, Any]]:
+    """The model of a folder, its tokenizer, and name and fingerprint as keywords of a scorer.
+
+    Args:
+        auto_class: transformers' class that loads it.
+        folder: of the model.
+        device, dtype: as in `kinds.load_scorer`.
+        kept: beginnings of names of weights that the class does not know and the kind reads itself.
+        options: passed on to ``from_pretrained``.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or lacks weights that would be drawn at random.
+    """
+    chosen, options = placed(folder, device, options)
+    try:
+        model, found = auto_class.from_pretrained(
+            str(folder), dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True,
+            output_loading_info=True, **options,
+        )
+    except Exception as error:  # damaged files raise dozens of unrelated kinds
+        problem = f"{type(error).__name__}: {error}"
+        raise CheckpointError(f"The model {folder} cannot be loaded ({problem}).") from error
+    absent = sorted(found["missing_keys"])
+    if absent:
+        raise CheckpointError(
+            f"The weights in {folder} lack {', '.join(absent[:3])}"
+            f"{' and more' if len(absent) > 3 else ''}, which would be random; copy the whole "
+            "folder again, or name the right kind."
+        )
+    lost = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(tuple(kept))]
+    if lost:
+        raise CheckpointError(
+            f"The weights in {folder} hold {', '.join(lost[:3])}"
+            f"{' and more' if len(lost) > 3 else ''}, which this kind of reward model does not "
+            "use; name the right kind."
+        )
+    model = model.eval() if chosen is None else model.eval().to(chosen)
+    parts = {"name": str(folder), "fingerprint": fingerprint(folder)}
+    return model, load_tokenizer(folder), parts
+
+
+def read_weights(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Some tensors of a folder by name, from whichever of its files holds them.
+
+    Raises:
+        CheckpointError: one of them is in none, or a file is damaged.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    found: dict[str, Tensor] = {}
+    for file in sorted(folder.glob("*.safetensors")):
+        try:
+            with safe_open(file, framework="pt") as weights:
+                here = set(weights.keys())
+                found |= {name: weights.get_tensor(name) for name in names if name in here}
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"The weights {file} are damaged: {error}") from error
+    absent = [name for name in names if name not in found]
+    if absent:
+        raise CheckpointError(
+            f"The weights in {folder} lack {', '.join(absent)}; copy the whole folder again."
+        )
+    return found
+
+
+def own_options(
+    scorer: type, options: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Options that a scorer's class takes, and the rest, which is ``from_pretrained``'s."""
+    names = {
+        name for one in scorer.__mro__ if "__init__" in vars(one)
+        for name, about in inspect.signature(one).parameters.items()
+        if about.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    own = {name: value for name, value in options.items() if name in names}
+    return own, {name: value for name, value in options.items() if name not in names}
+
+
+def no_template(template: Template | None, kind: str) -> None:
+    """Refuse a template for a kind whose form is fixed.
+
+    Raises:
+        ConfigError: there is one.
+    """
+    if template is not None:
+        raise ConfigError(
+            f"A {kind} model is read in the form it was published with; leave the template out."
+        )
+
+
+def question_of(prompt: Prompt, kind: str) -> str:
+    """The text of a prompt for a model that was trained on plain questions.
+
+    Raises:
+        DataError: a conversation of more than one user turn.
+    """
+    if isinstance(prompt, str):
+        return prompt
+    turns = [message.role for message in prompt]
+    if turns == ["user"]:
+        return prompt[0].content
+    raise DataError(
+        f"a {kind} model reads one question as text; got a conversation with the turns "
+        f"{', '.join(turns) or 'none'}. Give the last question alone."
+    )
+
+
+def single_id(tokenizer: Any, token: str, what: str) -> int:
+    """The id of a token given as text or as it stands in the vocabulary.
+
+    Raises:
+        ConfigError: the tokenizer writes it with several tokens, or with none that it knows.
+    """
+    ids = list(tokenizer(token, add_special_tokens=False)["input_ids"])
+    if len(ids) > 1 and tokenizer.convert_ids_to_tokens(ids[0]) == "▁":
+        ids = ids[1:]  # SentencePiece's mark of a word's beginning
+    if len(ids) != 1 and token in tokenizer.get_vocab():
+        ids = [tokenizer.get_vocab()[token]]
+    if len(ids) != 1 or ids[0] == tokenizer.unk_token_id:
+        raise ConfigError(
+            f"{what} must be one token of the model's tokenizer, which writes {token!r} with "
+            f"{len(ids) if len(ids) > 1 else 'none that it knows'}; name another."
+        )
+    return int(ids[0])

@@ -1,0 +1,130 @@
+"""Qwen2.5-Math-PRM and its relatives: a backbone with a Linear-ReLU-Linear head of two labels.
+
+The steps are one assistant's turn, each followed by ``<extra_0>``; the value of a step is the
+probability of label 1 at that token. The published folders bring code of their own, which is not
+run: the head is rebuilt from its four tensors.
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import (
+    load_parts,
+    no_template,
+    own_options,
+    read_weights,
+    single_id,
+)
+from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
+from rewardsteer.records import Prompt
+
+_HEAD = ("score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
+_SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
+
+
+class QwenPrm(StepScorer):
+    """P(label 1) at the separator behind each step.
+
+    Args:
+        model: the backbone.
+        tokenizer: with a chat template and the separator.
+        head: states ``[N, D]`` to logits ``[N, 2]``.
+        separator: the token behind each step.
+        system: system prompt; None: the published one, "": none (ReasonFlux-PRM).
+        options: see `StepScorer`.
+    """
+
+    kind = "qwen_prm"
+    published_aggregate: ClassVar[str] = "product"
+
+    def __init__(
+        self, model: Any, tokenizer: Any, head: nn.Module, *, separator: str = "<extra_0>",
+        system: str | None = None, **options: Any,
+    ) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.head = head
+        self.separator = separator
+        self.system = _SYSTEM if system is None else system
+        self._separator_id = single_id(tokenizer, separator, "separator")
+        if not getattr(tokenizer, "chat_template", None):
+            raise ConfigError(
+                f"{self.name or 'The reward model'} has no chat template in its tokenizer, which "
+                f"a {self.kind} model is read with; copy tokenizer_config.json and "
+                "chat_template.jinja again."
+            )
+
+    def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
+        """The chat template with the steps as the assistant's turn."""
+        turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [
+            message.model_dump() for message in prompt
+        ]
+        if self.system and turns[0]["role"] != "system":
+            turns = [{"role": "system", "content": self.system}, *turns]
+        answer = "".join(step + self.separator for step in steps)
+        text = self.tokenizer.apply_chat_template(
+            [*turns, {"role": "assistant", "content": answer}], tokenize=False,
+            add_generation_prompt=False,
+        )
+        ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+        columns = [at for at, one in enumerate(ids) if one == self._separator_id]
+        if len(columns) != len(steps):
+            raise DataError(
+                f"expected {len(steps)} separators {self.separator!r}, one behind each step, and "
+                f"the text holds {len(columns)}; take it out of the prompt and the steps."
+            )
+        return EncodedSteps(ids, columns)
+
+    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Probabilities of label 1."""
+        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
+        values: Tensor = self.head(hidden[rows, columns].float()).softmax(-1)[:, 1]
+        return values
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {
+            "activation": "softmax, label 1", "separator": self.separator, "system": self.system,
+        }
+
+
+class QwenPrmKind(Kind):
+    """See `QwenPrm`."""
+
+    summary = "process reward model as Qwen2.5-Math-PRM: chat template, <extra_0> behind each step"
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A head of two layers with two labels."""
+        return (
+            not folder.has_card and folder.shape("score.0.weight") is not None
+            and (folder.shape("score.2.weight") or (0,))[0] == 2
+        )
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> QwenPrm:
+        """See `Kind.load`."""
+        from transformers import AutoModel
+
+        no_template(template, QwenPrm.kind)
+        own, options = own_options(QwenPrm, options)
+        model, tokenizer, parts = load_parts(
+            AutoModel, folder.path, device=device, dtype=dtype, kept=("score.", "lm_head."),
+            **options,
+        )
+        weights = read_weights(folder.path, _HEAD)
+        middle, size = weights["score.0.weight"].shape
+        head = nn.Sequential(nn.Linear(size, middle), nn.ReLU(), nn.Linear(middle, 2))
+        head.load_state_dict({
+            name.removeprefix("score."): value.float() for name, value in weights.items()
+        })
+        return QwenPrm(model, tokenizer, head.to(model.device).eval(), **parts, **own)

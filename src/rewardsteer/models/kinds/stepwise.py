@@ -1,0 +1,166 @@
+"""What all kinds of process reward models share: steps in, one pass, one value per step out."""
+
+import abc
+from collections.abc import Sequence
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rewardsteer.data.tokenize import paired
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.models.aggregation import (
+    SEPARATOR,
+    aggregate_steps,
+    check_aggregation,
+    check_steps,
+    split_steps,
+)
+from rewardsteer.models.batching import batches
+from rewardsteer.models.finite import require_finite
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.text_scorer import TextScorer, require_steps
+from rewardsteer.records import Prompt
+
+
+class EncodedSteps(NamedTuple):
+    """A solution as token ids, and the column that each of its steps is read at."""
+
+    ids: list[int]
+    columns: list[int]
+
+
+class StepScorer(TextScorer):
+    """A process reward model: a language model that judges each step of a solution.
+
+    Args:
+        model: the Hugging Face model, in evaluation mode and on its device.
+        tokenizer: the one it was trained with.
+        name: folder or other name, for messages.
+        fingerprint: of the weights; "" when unknown.
+        split: what stands between two steps of a completion that `score` divides itself; None: the
+            kind's own.
+        aggregate: how the values of the steps become one reward, see `models.aggregation`; None: as
+            published for the kind.
+
+    Attributes:
+        published_split, published_aggregate: the kind's own.
+    """
+
+    published_split: ClassVar[str] = SEPARATOR
+    published_aggregate: ClassVar[str] = "min"
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, name: str = "", fingerprint: str = "",
+        split: str | None = None, aggregate: str | None = None,
+    ) -> None:
+        self.model = model
+        self.tokenizer = tokenizer
+        self.template = None
+        self.name = name
+        self.fingerprint = fingerprint
+        self.split = self.published_split if split is None else split
+        if not self.split:
+            raise ConfigError("split must be the text between two steps, got an empty one.")
+        self.aggregate = check_aggregation(aggregate or self.published_aggregate)
+
+    # --- what a kind says -------------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
+        """The tokens of a solution, as published for the kind.
+
+        Raises:
+            DataError: a step holds what marks the end of steps, or the prompt has another form.
+        """
+
+    @abc.abstractmethod
+    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Values ``[N]`` (float32 or wider) read at rows and columns ``[N]`` of right-padded ids
+        ``[R, T]``; mask ``[R, T]`` is 1 on real tokens."""
+
+    # --- scoring ----------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def step_scores(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]], *, batch_size: int = 16
+    ) -> list[np.ndarray]:
+        """One float64 value per step of each solution, in one forward pass.
+
+        Raises:
+            DataError: no step, an empty one, one that holds the kind's separator, or a solution
+                longer than the model reads.
+            NonFiniteError: a value is NaN or infinite.
+        """
+        encoded = self._encode(prompts, steps)
+        found: list[np.ndarray] = [np.empty(0)] * len(encoded)
+        lengths = [len(one.ids) for one in encoded]
+        for batch in batches(lengths, rows=batch_size, tokens=None):
+            values = self._read([encoded[row] for row in batch])
+            counts = [len(encoded[row].columns) for row in batch]
+            for row, part in zip(batch, values.split(counts), strict=True):
+                found[row] = part.cpu().double().numpy()
+        for row, part in enumerate(found, start=1):
+            require_finite(part, [row] * len(part))
+        return found
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
+    ) -> np.ndarray:
+        """Rewards ``[N]`` (float64): the values of each completion's steps, aggregated.
+
+        The last step of a completion that may go on (``closed=False``) is judged as it stands.
+
+        Raises:
+            DataError, NonFiniteError: as `step_scores`.
+        """
+        prompts, completions = paired(prompts, completions)
+        steps = [self.split_steps(text) for text in completions]
+        values = self.step_scores(prompts, steps, batch_size=batch_size)
+        return np.array([aggregate_steps(one, self.aggregate) for one in values], dtype=np.float64)
+
+    def split_steps(self, completion: str) -> list[str]:
+        """The steps of a completion; a text without the separator is one step."""
+        return split_steps(completion, self.split)
+
+    def provenance(self) -> dict[str, Any]:
+        """What the values depend on, for result files."""
+        return super().provenance() | {
+            "split": self.split, "aggregation": self.aggregate,
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+        }
+
+    def _encode(
+        self, prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]
+    ) -> list[EncodedSteps]:
+        require_steps(prompts, steps)
+        limit, encoded = position_limit(self.model.config), []
+        for row, (prompt, own) in enumerate(zip(prompts, steps, strict=True), start=1):
+            check_steps(own, row)
+            try:
+                one = self.encode_steps(prompt, own)
+            except DataError as error:
+                raise DataError(f"Row {row}: {error}") from error
+            if limit is not None and len(one.ids) > limit:
+                raise DataError(
+                    f"Row {row} has {len(one.ids)} tokens, but {self.name or 'the reward model'} "
+                    f"reads at most {limit}; shorten its prompt or its steps."
+                )
+            encoded.append(one)
+        return encoded
+
+    def _read(self, batch: Sequence[EncodedSteps]) -> Tensor:
+        width = max(len(one.ids) for one in batch)
+        ids = torch.zeros(len(batch), width, dtype=torch.long)
+        mask = torch.zeros_like(ids)
+        for row, one in enumerate(batch):
+            ids[row, : len(one.ids)] = torch.tensor(one.ids)
+            mask[row, : len(one.ids)] = 1
+        rows = torch.tensor([row for row, one in enumerate(batch) for _ in one.columns])
+        columns = torch.tensor([column for one in batch for column in one.columns])
+        device = self.model.device
+        return self.step_values(
+            ids.to(device), mask.to(device), rows.to(device), columns.to(device)
+        )

@@ -1,0 +1,106 @@
+"""Process reward models of TRL's ``PRMTrainer``: a token classifier with two labels.
+
+A solution is tokenized piece by piece, as in training: the question, then each step followed by the
+separator. The value of a step is the probability of label 1 at the separator's last token. (TRL's
+documentation joins the texts first, which gives other tokens than training saw.)
+"""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import CheckpointError, DataError
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import load_parts, no_template, own_options, question_of
+from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
+from rewardsteer.records import Prompt
+
+
+class TokenClassificationPrm(StepScorer):
+    """P(label 1) at the last token of the separator behind each step.
+
+    Args:
+        separator: text that follows each step.
+        options: see `StepScorer`.
+    """
+
+    kind = "token_classification_prm"
+    published_separator: ClassVar[str] = "\n"
+    published_split: ClassVar[str] = "\n"
+    begins: ClassVar[bool] = True
+
+    def __init__(
+        self, model: Any, tokenizer: Any, *, separator: str | None = None, **options: Any
+    ) -> None:
+        super().__init__(model, tokenizer, **options)
+        self.separator = self.published_separator if separator is None else separator
+        self._separator_ids = self._ids(self.separator)
+        if not self._separator_ids:
+            raise DataError(f"The separator {self.separator!r} has no token; name another text.")
+
+    def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
+        """Beginning of text where there is one, the question, then step and separator in turn."""
+        ids = self._ids(question_of(prompt, self.kind))
+        if self.begins and self.tokenizer.bos_token_id is not None:
+            ids = [self.tokenizer.bos_token_id, *ids]
+        columns = []
+        for step in steps:
+            ids += [*self._ids(step), *self._separator_ids]
+            columns.append(len(ids) - 1)
+        return EncodedSteps(ids, columns)
+
+    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+        """Probabilities of label 1."""
+        logits = self.model(input_ids=ids, attention_mask=mask).logits[rows, columns]
+        return self._value(logits.float().softmax(-1))
+
+    def _value(self, probabilities: Tensor) -> Tensor:
+        return probabilities[:, 1]
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {
+            "activation": "softmax, label 1", "separator": self.separator,
+        }
+
+    def _ids(self, text: str) -> list[int]:
+        return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
+
+
+class TokenClassificationPrmKind(Kind):
+    """See `TokenClassificationPrm`."""
+
+    summary = "process reward model of TRL's PRMTrainer: token classifier with two labels"
+    scorer: ClassVar[type[TokenClassificationPrm]] = TokenClassificationPrm
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A token classifier with two labels."""
+        return (
+            not folder.has_card and folder.architecture.endswith("ForTokenClassification")
+            and len(folder.labels) == 2
+        )
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> TokenClassificationPrm:
+        """See `Kind.load`."""
+        from transformers import AutoModelForTokenClassification
+
+        no_template(template, cls.scorer.kind)
+        own, options = own_options(cls.scorer, options)
+        model, tokenizer, parts = load_parts(
+            AutoModelForTokenClassification, folder.path, device=device, dtype=dtype, **options
+        )
+        if model.config.num_labels != 2:
+            raise CheckpointError(
+                f"{folder.path} has {model.config.num_labels} labels; a process reward model of "
+                "this kind has two, incorrect and correct."
+            )
+        return cls.scorer(model, tokenizer, **parts, **own)
