@@ -248,6 +248,12 @@ def test_a_backbone_that_is_incomplete_is_never_drawn_anew(tmp_path):
         load_scorer(folder, device="cpu")
 
 
+def test_loading_does_not_say_that_the_head_is_new(tmp_path, caplog):
+    folder = publish(tmp_path / "m", {"v_head.weight": random(1, SIZE)})
+    load_scorer(folder, device="cpu")
+    assert not [one for one in caplog.records if one.levelno >= 30]
+
+
 def test_process_reward_models_are_not_taken_for_it(tmp_path):
     folder = publish(tmp_path / "m", {"v_head.summary.weight": random(1, SIZE)},
                      architectures=["Qwen2ForPrmModel"])

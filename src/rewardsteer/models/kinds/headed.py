@@ -75,12 +75,15 @@ def _without_report() -> Iterator[None]:
     """Keep transformers from reporting the head as newly drawn: it is put in its place afterwards,
     and other weights that are missing are an error."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_is_no_report)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def _install(base: Any, layers: list[Layer], module: nn.Module | None) -> nn.Module | None:
