@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import Item
 from rewardsteer.evaluation.reward_benchmarks.judgebench import JudgeBench
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, figures_of, measure
@@ -173,6 +174,25 @@ def test_rewardmath_figures_of_recorded_scores_are_the_published_ones():
             assert round(100 * found["mean reciprocal rank"], 2) == figures["mrr"]
             checked += 1
     assert checked >= 20
+
+
+def test_ppe_pairs_and_best_of_k(tmp_path):
+    row = {"question_id": "q", "model_name": "m", "prompt": "?",
+           "scores": [True, False, False, True], "sampled_conflict_pairs": [[0, 1], [2, 3], [1, 0]],
+           **{f"response_{number}": str(number) for number in range(1, 5)}}
+    file = tmp_path / "PPE-MATH-Best-of-K.jsonl"
+    file.write_text(json.dumps(row) + "\n")
+    benchmark, items = load_benchmark("ppe", file)
+    found = figures_of(benchmark, items, [np.array([0.9, 0.5, 0.7, 0.7])])
+    # Right above wrong in the first and the third pair; the second is a tie.
+    assert found["MATH"] == pytest.approx(2 / 3)
+    assert found["MATH, best of 1"] == 0.5
+    assert found["MATH, best of 4"] == 1.0
+    # By the pair that is drawn; a tie between a right and a wrong one counts one half.
+    pairs = {(0, 1): 1, (0, 2): 1, (0, 3): 1, (1, 2): 0, (1, 3): 1, (2, 3): 0.5}
+    assert found["MATH, best of 2"] == pytest.approx(np.mean(list(pairs.values())))
+    with pytest.raises(DataError, match="published in several data sets"):
+        load_benchmark("ppe")
 
 
 def test_intervals_resample_clusters():

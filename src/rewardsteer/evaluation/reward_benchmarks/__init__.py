@@ -15,6 +15,7 @@ REWARD_BENCHMARKS = Registry(
         "rm-bench": f"{_PLACE}.rm_bench:RmBench",
         "judgebench": f"{_PLACE}.judgebench:JudgeBench",
         "rewardmath": f"{_PLACE}.rewardmath:RewardMath",
+        "ppe": f"{_PLACE}.ppe:Ppe",
         "processbench": f"{_PLACE}.processbench:ProcessBench",
         "prmbench": f"{_PLACE}.prmbench:PrmBench",
     },

@@ -60,7 +60,7 @@ class RewardBenchmark(abc.ABC):
     """One benchmark.
 
     Attributes:
-        hub: the published data set.
+        hub: the published data set; "" where there are several.
         split: its split.
         steps: whether the completions of an item are the steps of one solution.
         source: where rules and figures are published.

@@ -47,6 +47,11 @@ def load_benchmark(
 
 
 def _rows(benchmark: RewardBenchmark, path: str | Path | None) -> Iterator[tuple[str, Row]]:
+    if path is None and not benchmark.hub:
+        raise DataError(
+            f"This benchmark is published in several data sets ({benchmark.source}); give the file "
+            "or folder of one or more of them."
+        )
     if path is None:
         reading = Reading(splits={"train": benchmark.split})
         yield from read_rows("train", None, benchmark.hub, reading=reading)

@@ -1,0 +1,80 @@
+"""PPE (arXiv 2410.14872), its correctness sets: responses of four models, right or wrong."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+import numpy as np
+
+from rewardsteer.data.sources.files import Row, require
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.base import (
+    Item,
+    Outcome,
+    RewardBenchmark,
+    Scores,
+    as_prompt,
+    mean_of,
+    ratio,
+    text,
+)
+from rewardsteer.evaluation.voting import best_of_k
+
+# Parts of the names of the published data sets.
+SUBSETS = ("MMLU-Pro", "MATH", "GPQA", "IFEval", "MBPP-Plus")
+DRAWS = (1, 2, 4, 8, 16, 32)
+
+
+class Ppe(RewardBenchmark):
+    """Accuracy on the published pairs of a right and a wrong response, strictly; and the share of
+    right responses among the best of k, averaged over all choices of k. Questions are clusters."""
+
+    source: ClassVar[str] = "arXiv 2410.14872; lmarena-ai/PPE-*-Best-of-K"
+
+    def read(self, row: Row, number: int, place: str) -> Item | None:
+        require(row, ["question_id", "prompt", "scores", "sampled_conflict_pairs"], place)
+        marks: Any = row["scores"]
+        if not isinstance(marks, list) or not all(isinstance(one, bool | int) for one in marks):
+            raise DataError(f"{place}: expected a list of true and false in scores.")
+        responses = tuple(text(row, f"response_{one}", place) for one in range(1, len(marks) + 1))
+        pairs = [(int(first), int(second)) for first, second in row["sampled_conflict_pairs"]]
+        if any(not (0 <= one < len(marks)) for pair in pairs for one in pair):
+            raise DataError(f"{place}: sampled_conflict_pairs names a response that is not there.")
+        subset = next((name for name in SUBSETS if name.lower() in place.lower()), "all")
+        name = f"{subset}/{row['question_id']}/{row.get('model_name', number)}"
+        return Item(
+            name, as_prompt(row["prompt"], place), responses, subset,
+            f"{subset}/{row['question_id']}",
+            {"right": tuple(map(bool, marks)), "pairs": tuple(pairs)},
+        )
+
+    def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
+        """Sums: pairs in which the right response scores higher, pairs; then right among the best
+        of k, and rows that have k, for each k."""
+        found = []
+        for item, own in zip(items, scores, strict=True):
+            right = item.truth["right"]
+            won = sum(
+                own[one] > own[other] if right[one] else own[other] > own[one]
+                for one, other in item.truth["pairs"]
+            )
+            sums = [won, len(item.truth["pairs"])]
+            for k in DRAWS:
+                enough = len(own) >= k
+                sums += [best_of_k(own.tolist(), list(right), k) if enough else 0.0, enough]
+            found.append(
+                Outcome(item.subset, item.cluster, np.array(sums, dtype=float), item.subset)
+            )
+        return found
+
+    def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
+        """Pair accuracy and best of k by subset, and their means where all five are there."""
+        found: dict[str, float] = {}
+        for name, own in sums.items():
+            if own[1]:
+                found[name] = ratio(own[:2])
+            found |= {
+                f"{name}, best of {k}": ratio(own[2 + 2 * place : 4 + 2 * place])
+                for place, k in enumerate(DRAWS) if own[3 + 2 * place]
+            }
+        mean = mean_of(found, SUBSETS)
+        return found if mean is None else {"accuracy": mean, **found}
