@@ -10,12 +10,14 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import DataError
 from rewardsteer.models.implicit import ImplicitScorer
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.remote.scorer import RemoteScorer
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Message
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
+from tests import process_models
 from tests.fakes import character_tokenizer, tiny_causal_lm
 from tests.models.remote.reward_server import RewardServer
 from tests.serving.running import client, make_service, running
@@ -170,6 +172,27 @@ def test_implicit_rewards_are_served_with_those_of_tokens():
         list(scorer.score(PROMPTS, COMPLETIONS, closed=False)), abs=1e-4
     )
     assert "reads a prompt and its completion" in refused["error"]["message"]
+
+
+def test_a_process_reward_model_is_served(tmp_path):
+    """Values of steps, and their aggregate as the reward, also over the address."""
+    scorer = load_scorer(
+        process_models.save_trl(tmp_path / "prm"), kind="token_classification_prm", device="cpu"
+    )
+    steps = [["Step 1: 2+3 = 5.", "Step 2: so 5.", "Done."], ["Yes."]]
+    with running(serve(scorer)) as (address, _):
+        found = post(address, "/v1/rewards", input=[
+            {"prompt": "Add.", "steps": own} for own in steps
+        ])["data"]
+        refused = post(address, "/v1/rewards", 400, input=items(), per_token=True)
+        remote = RemoteScorer(address).step_scores(["Add."] * 2, steps)
+    expected = scorer.step_scores(["Add."] * 2, steps)
+    for one, own, away in zip(found, expected, remote, strict=True):
+        assert one["step_rewards"] == pytest.approx(list(own), abs=1e-5)
+        np.testing.assert_allclose(away, own, atol=1e-5)
+    whole = scorer.score(["Add."] * 2, ["\n\n".join(own) for own in steps])
+    assert [one["reward"] for one in found] == pytest.approx(list(whole), abs=1e-5)
+    assert "send the completion as steps" in refused["error"]["message"]
 
 
 @pytest.fixture(scope="module")
