@@ -169,12 +169,15 @@ def _writing(
     """The policy's tokenizer, and how its prompts are written, which is printed. What a server can
     take decides about the latter, so it is not known before there is one."""
     from rewardsteer.data.template import writer_of
+    from rewardsteer.decoding.crossing import shares_tokens
     from rewardsteer.models.checkpoint import load_tokenizer
 
     tokenizer = None if choice.source is None else load_tokenizer(choice.source)
     if choice.source is None or "url" in choice.options:
         return tokenizer, template
-    written, carrier = writer_of(template, tokenizer, scorer)
+    # A reward model that reads texts writes them for itself.
+    shared = scorer is not None and shares_tokens(tokenizer, scorer)
+    written, carrier = writer_of(template, tokenizer, scorer if shared else None)
     show_template(written, choice.source if carrier is tokenizer else str(folders[0]))
     return tokenizer, written
 
@@ -231,13 +234,10 @@ def _write(
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
     from rewardsteer.errors import RewardsteerError
-    from rewardsteer.models.compatibility import check_vocabularies
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
 
     method = build_method(config, scorer, goal)
-    if method.scorer is not None and "url" not in choice.options:
-        check_vocabularies(tokenizer, method.scorer)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:

@@ -24,7 +24,6 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.policy import stop_ids
 from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sampling import TokenLogprob
-from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Prompt
 
 Ability = Literal[
@@ -236,15 +235,6 @@ class Engine:
 
     def check(self, method: Any, config: DecodingConfig) -> None:
         """Raise `ConfigError` on what it cannot do for a method, besides its abilities."""
-
-    def shares_tokens(self, scorer: Any) -> bool:
-        """Whether a reward model reads the policy's tokens.
-
-        Raises:
-            MismatchError: it does not, and the engine cannot go without.
-        """
-        check_vocabularies(self.tokenizer, scorer)
-        return True
 
     def begin(self, method: Any, config: DecodingConfig, longest: int) -> None:
         """Get ready for the samples of a run, the longest of so many tokens with its prompt."""

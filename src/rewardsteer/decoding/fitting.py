@@ -1,16 +1,17 @@
 """Which decoding methods a reward model fits, by what the methods' classes declare.
 
-A class declares ``needs`` (the head: ``none``, ``scalar``, ``vocabulary`` or ``any``),
-``trained_on`` (objectives, one of which must have taken part in the training; none: any training
-will do) and ``default_for`` (the objective for whose reward models it is the default, "" for all
-others with its head, None for no default). A new method that declares them appears in every
-message by itself.
+A class declares ``judges_texts`` (whether a reward model that takes texts alone will do), ``needs``
+(the head: ``none``, ``scalar``, ``vocabulary`` or ``any``), ``trained_on`` (objectives, one of which
+must have taken part in the training; none: any training will do) and ``default_for`` (the objective
+for whose reward models it is the default, "" for all others with its head, None for no default). A
+new method that declares them appears in every message by itself.
 """
 
 import logging
 from collections.abc import Collection
 from typing import Any
 
+from rewardsteer.decoding.asking import reads_tokens
 from rewardsteer.decoding.methods import METHODS, adds_rewards, takes_goal
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
@@ -39,7 +40,14 @@ def methods_for(scorer: Any) -> list[str]:
     return [name for name in METHODS.names() if _takes(METHODS.get(name), scorer)]
 
 
+def judging_methods() -> str:
+    """The methods that judge texts, as a sentence lists them."""
+    return listed([name for name in METHODS.names() if METHODS.get(name).judges_texts])
+
+
 def _takes(kind: Any, scorer: Any) -> bool:
+    if not reads_tokens(scorer):
+        return bool(kind.judges_texts)
     if kind.wants_goal or kind.needs not in ("any", scorer.head_kind):
         return False
     known = objectives_of(scorer)
@@ -70,6 +78,13 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             f"one, or use {adding_methods()}."
         )
     for one in several:
+        if not reads_tokens(one):
+            if not kind.judges_texts:
+                raise MismatchError(
+                    f"The method {name!r} reads rewards or states of tokens, but "
+                    f"{shown_name(one)} judges texts alone; use it with {judging_methods()}."
+                )
+            continue
         if kind.needs not in ("any", one.head_kind):
             check_head(f"The method {name!r}", one, kind.needs, _remedy(one))
         _check_training(name, kind, one)
@@ -106,6 +121,8 @@ def default_method(card: CheckpointCard, abilities: Collection[str] | None = Non
 
 def method_of(scorer: Any) -> str:
     """The method that a loaded reward model was trained for."""
+    if not reads_tokens(scorer):
+        return next(name for name in METHODS.names() if METHODS.get(name).stands_in)
     return _default(scorer.head_kind, scorer.objective, scorer.autoregressive)
 
 

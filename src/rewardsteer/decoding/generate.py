@@ -8,6 +8,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.crossing import fitted, shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
 from rewardsteer.decoding.engines.registry import check_abilities
@@ -22,9 +23,8 @@ from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.strategies.base import Direct, Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
-from rewardsteer.errors import MismatchError, RewardsteerError
+from rewardsteer.errors import RewardsteerError
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Cost, Generation, Prompt
 
 Method = LogitsGuide | Strategy
@@ -77,7 +77,7 @@ def generate(
         rewards are no numbers) has ``error`` set and ends alone; the others go on.
 
     Raises:
-        MismatchError: the two tokenizers differ.
+        MismatchError: the two tokenizers differ, and the method is a guide that cannot do with it.
         ConfigError: ``top_k`` exceeds the vocabulary; out of memory.
         DataError: repeated ids, or a prompt that is too long.
     """
@@ -98,6 +98,7 @@ def generate_by(
         ConfigError: the engine cannot do what the method or the settings need.
     """
     check_abilities(engine, method)
+    method = fitted(method, engine)
     config, scorer = engine.complete(config), method.scorer
     requests = as_requests(prompts)
     engine.check(method, config)
@@ -105,7 +106,7 @@ def generate_by(
         template = Template(kind="text")
         ready = [Prepared(one, show_request(one, template, None)) for one in requests]
     else:
-        if scorer is not None and not engine.shares_tokens(scorer):
+        if scorer is not None and not shares_tokens(engine.tokenizer, scorer):
             scorer = None
         template, renderer = writer_of(template, engine.tokenizer, scorer)
         limits = {"policy": engine.position_limit,
@@ -155,17 +156,8 @@ def scoring_beside(engine: Engine, scorer: Any, batch_size: int) -> Scoring:
     return Scoring(
         scorer, batch_size=batch_size, activity=engine.activity,
         threaded="logits" not in engine.abilities,
-        texts="token_ids" not in engine.abilities or not same_tokens(engine.tokenizer, scorer),
+        texts="token_ids" not in engine.abilities or not shares_tokens(engine.tokenizer, scorer),
     )
-
-
-def same_tokens(tokenizer: Any, scorer: Any) -> bool:
-    """Whether a reward model reads the policy's tokens."""
-    try:
-        check_vocabularies(tokenizer, scorer)
-    except MismatchError:
-        return False
-    return True
 
 
 async def _respond(
@@ -178,7 +170,8 @@ async def _respond(
             raise prompt.error
         known["prompt"] = prompt.shown
         encoded = Encoded(
-            prompt.request.id, prompt.ids, template=template, given=prompt.request.prompt
+            prompt.request.id, prompt.ids, template=template,
+            given=_given(prompt.request, engine.tokenizer),
         )
         outcome, cost = await run(engine, scoring, encoded, method, config, watch=watch)
     except RewardsteerError as error:
@@ -191,6 +184,16 @@ async def _respond(
         finish_reason=sample.finish_reason or "length", stop_reason=sample.stop_reason,
         reward=outcome.reward, cost=cost, **known,
     )
+
+
+def _given(request: Request, tokenizer: Any) -> Prompt:
+    """The prompt for reward models that read texts."""
+    if request.prompt_ids is None or tokenizer is None:
+        return request.prompt
+    text: str = tokenizer.decode(
+        request.prompt_ids, skip_special_tokens=True, clean_up_tokenization_spaces=False
+    )
+    return request.prompt or text
 
 
 async def run(

@@ -1,22 +1,23 @@
 """A reward model's answers to many programs that ask at once.
 
 Whole responses are read together. Of a sample that grows, what was read before is kept: its reward,
-or its similarity to a goal, costs the reading of its new tokens.
+or its similarity to a goal, costs the reading of its new tokens. Where the reward model reads
+texts, its cache is kept as far as its own tokens are the same.
 """
 
 import asyncio
 import math
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardsteer.decoding.engine import Encoded, Sample
+from rewardsteer.decoding.asking import Ask, Row, as_row, reads_tokens, text_tokens
+from rewardsteer.decoding.engine import Sample
 from rewardsteer.decoding.growing import GrowingReads, Value
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
 from rewardsteer.decoding.running import Activity, settle
-from rewardsteer.errors import NonFiniteError
-from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.errors import DataError, NonFiniteError, RewardsteerError
 from rewardsteer.records import Cost
 
 # Others ask within so many turns of the loop, or wait for the next time.
@@ -25,26 +26,6 @@ _REMEDY = (
     "while the reward model read a response alone; lower max_new_tokens, shorten the prompt, or "
     "give the reward model a device of its own"
 )
-
-
-@dataclass(eq=False)
-class Ask:
-    """What is asked about a sample.
-
-    Attributes:
-        prompt: of the sample.
-        sample: the response; as it stands, or closed where it has ended.
-        goal: a goal state, for the similarity of the last token's state; None: the reward.
-        prompt_alone: the reward of the prompt, without the response.
-        told: of how many of the response's tokens the similarities are known, where those of all
-            the others are asked for; None: of the last one alone.
-    """
-
-    prompt: Encoded
-    sample: Sample
-    goal: GoalState | None = None
-    prompt_alone: bool = False
-    told: int | None = None
 
 
 @dataclass(frozen=True)
@@ -59,7 +40,8 @@ class Scoring:
     """A reward model at work.
 
     Args:
-        scorer: a `rewardsteer.models.scorer.Scorer`.
+        scorer: a `rewardsteer.models.scorer.Scorer`, or another
+            `rewardsteer.models.text_scorer.TextScorer`, which is asked about texts.
         batch_size: whole responses read together.
         activity: told of what is asked and answered.
         threaded: read in another thread, so that the loop goes on meanwhile.
@@ -73,7 +55,8 @@ class Scoring:
     ) -> None:
         self._scorer, self._batch_size, self._texts = scorer, batch_size, texts
         self._activity, self._threaded = activity, threaded
-        self._growing = GrowingReads(scorer)
+        self._tokens = reads_tokens(scorer)
+        self._growing = GrowingReads(scorer) if self._tokens else None
         self._pending: list[tuple[Ask, asyncio.Future[Answer]]] = []
         self._task: asyncio.Task[None] | None = None
 
@@ -108,7 +91,8 @@ class Scoring:
 
     def forget(self, samples: Sequence[Sample]) -> None:
         """Drop what was read of samples."""
-        self._growing.forget(samples)
+        if self._growing is not None:
+            self._growing.forget(samples)
 
     async def _drive(self) -> None:
         while self._pending:
@@ -129,69 +113,66 @@ class Scoring:
 
     def _run(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
         """Answers, or why there is none; what is asked alike is read together."""
-        alike: dict[tuple[bool, int], list[Ask]] = {}
-        for ask in asks:
-            alike.setdefault((self._grows(ask), id(ask.goal)), []).append(ask)
         answers: dict[int, Answer | Exception] = {}
-        for (grows, _), some in alike.items():
+        alike: dict[Any, list[Any]] = {}
+        for ask in asks:
+            if self._growing is None:
+                alike.setdefault((self._text_values, ask.closed), []).append(ask)
+                continue
+            try:
+                row = as_row(ask, self._scorer, texts=self._texts)
+            except RewardsteerError as error:
+                answers[id(ask)] = error
+                continue
+            read = self._growing_values if self._grows(row) else self._whole_values
+            alike.setdefault((read, id(ask.goal)), []).append(row)
+        for (read, _), some in alike.items():
             began = time.perf_counter()
-            found = self._values(some, grows=grows)
+            found = self._values(read, some)
             share = (time.perf_counter() - began) / len(some)
-            for ask, one in zip(some, found, strict=True):
-                answers[id(ask)] = one if isinstance(one, Exception) else Answer(
+            for asked, one in zip(some, found, strict=True):
+                answers[id(_ask_of(asked))] = one if isinstance(one, Exception) else Answer(
                     one.values, Cost(rm_calls=1, rm_forwards=one.forwards, rm_tokens=one.tokens,
                                      seconds=share),
                 )
         return [answers[id(ask)] for ask in asks]
 
-    def _values(self, asks: Sequence[Ask], *, grows: bool) -> list[Value | Exception]:
+    def _values(
+        self, read: Callable[[Sequence[Any]], list[Value | Exception]], asked: Sequence[Any]
+    ) -> list[Value | Exception]:
         try:
-            return self._growing_values(asks) if grows else self._whole_values(asks)
+            return read(asked)
         except Exception as error:
-            # What was read when it failed cannot be trusted.
-            self._growing = GrowingReads(self._scorer)
-            half = len(asks) // 2
+            if self._growing is not None:
+                # What was read when it failed cannot be trusted.
+                self._growing = GrowingReads(self._scorer)
+            half = len(asked) // 2
             if not out_of_memory(error) or not half:
-                return [translate_oom(error, _REMEDY)] * len(asks)
-        return self._values(asks[:half], grows=grows) + self._values(asks[half:], grows=grows)
+                return [translate_oom(error, _REMEDY)] * len(asked)
+        return self._values(read, asked[:half]) + self._values(read, asked[half:])
 
-    def _grows(self, ask: Ask) -> bool:
+    def _grows(self, row: Row) -> bool:
         """Whether something of it was read, or will be asked again."""
-        if self._texts or (ask.told is not None and ask.sample.length - ask.told != 1):
+        ask, growing = row.ask, self._growing
+        assert growing is not None
+        if ask.told is not None and (self._texts or ask.sample.length - ask.told != 1):
             return False
         if ask.goal is not None:
             # Some goals depend on the prompt's state, which is read with the whole.
-            return ask.goal.keys is None
+            return ask.goal.keys is None and len(row.response) > 0
         over = ask.sample.finish_reason is not None and not ask.prompt_alone
-        return self._scorer.scores_last_token and not (
-            over and not self._growing.knows(ask.sample)
-        )
+        return self._scorer.scores_last_token and not (over and not growing.knows(ask.sample))
 
-    def _ids(self, ask: Ask) -> tuple[list[int], list[int]]:
-        """Token ids of what is asked about: prompt and response."""
-        sample = ask.sample
-        opened = ask.prompt_alone or ask.goal is not None or sample.finish_reason is None
-        if self._texts:
-            text = "" if ask.prompt_alone else sample.text
-            prompts, responses = self._scorer.encode([ask.prompt.given], [text], closed=not opened)
-            return prompts[0], responses[0]
-        prompt = list(ask.prompt.token_ids)
-        if ask.prompt_alone:
-            return prompt, []
-        if opened:
-            return prompt, list(sample.token_ids)
-        return prompt, self._scorer.close_response(sample.response_ids, sample.stop_token)
-
-    def _growing_values(self, asks: Sequence[Ask]) -> list[Value | Exception]:
+    def _growing_values(self, rows: Sequence[Row]) -> list[Value | Exception]:
+        assert self._growing is not None
         found = self._growing.read(
-            [ask.sample for ask in asks],
-            [[*prompt, *response] for prompt, response in map(self._ids, asks)], asks[0].goal,
+            [row.ask.sample for row in rows], [row.ids for row in rows], rows[0].ask.goal
         )
-        return [_checked(one, ask) for one, ask in zip(found, asks, strict=True)]
+        return [_checked(one, row.ask) for one, row in zip(found, rows, strict=True)]
 
-    def _whole_values(self, asks: Sequence[Ask]) -> list[Value | Exception]:
-        prompts, responses = zip(*map(self._ids, asks), strict=True)
-        goal = asks[0].goal
+    def _whole_values(self, rows: Sequence[Row]) -> list[Value | Exception]:
+        prompts, responses = [row.prompt for row in rows], [row.response for row in rows]
+        goal = rows[0].ask.goal
         try:
             if goal is None:
                 rewards = self._scorer.score_ids(prompts, responses, batch_size=self._batch_size)
@@ -201,18 +182,38 @@ class Scoring:
                     prompts, responses, batch_size=self._batch_size, goal=goal
                 )
                 values = [
-                    self._asked(ask, one.similarities.tolist())
-                    for ask, one in zip(asks, read, strict=True)
+                    self._asked(row.ask, one.similarities.tolist())
+                    for row, one in zip(rows, read, strict=True)
                 ]
-        except NonFiniteError as error:
-            if len(asks) > 1:
-                # One row's trouble is not that of the others.
-                return [self._whole_values([ask])[0] for ask in asks]
-            return [NonFiniteError(f"While judging a response to {asks[0].prompt.id}: {error}")]
+        except (NonFiniteError, DataError) as error:
+            return self._each(self._whole_values, rows, error)
         return [
-            _checked(Value(own, 1, len(prompt) + len(response)), ask)
-            for ask, prompt, response, own in zip(asks, prompts, responses, values, strict=True)
+            _checked(Value(own, 1, len(row.ids)), row.ask)
+            for row, own in zip(rows, values, strict=True)
         ]
+
+    def _text_values(self, asks: Sequence[Ask]) -> list[Value | Exception]:
+        try:
+            rewards = self._scorer.score(
+                [ask.prompt.given for ask in asks], [ask.text for ask in asks],
+                batch_size=self._batch_size, closed=asks[0].closed,
+            )
+        except (NonFiniteError, DataError) as error:
+            return self._each(self._text_values, asks, error)
+        return [
+            _checked(Value([float(reward)], 1, text_tokens(ask, self._scorer)), ask)
+            for ask, reward in zip(asks, rewards, strict=True)
+        ]
+
+    def _each(
+        self, read: Callable[[Sequence[Any]], list[Value | Exception]], asked: Sequence[Any],
+        error: RewardsteerError,
+    ) -> list[Value | Exception]:
+        """What is read one by one: one row's trouble is not that of the others."""
+        if len(asked) > 1:
+            return [read([one])[0] for one in asked]
+        name = _ask_of(asked[0]).prompt.id
+        return [type(error)(f"While judging a response to {name}: {error}")]
 
     def _asked(self, ask: Ask, similarities: Sequence[float]) -> Sequence[float]:
         """Those of the tokens that are asked about."""
@@ -221,6 +222,10 @@ class Scoring:
             return similarities[-1:] or [-1.0]
         unsure = self._texts and ask.sample.finish_reason is None
         return similarities[ask.told : len(similarities) - unsure]
+
+
+def _ask_of(asked: Ask | Row) -> Ask:
+    return asked.ask if isinstance(asked, Row) else asked
 
 
 def _checked(found: Value, ask: Ask) -> Value | Exception:

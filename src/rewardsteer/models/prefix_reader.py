@@ -117,6 +117,26 @@ class PrefixReader:
             self._state.place(index, fresh)
         return answer
 
+    @torch.no_grad()
+    def peek(
+        self, row: int, prefix_ids: Tensor, attention_mask: Tensor, *, places: int
+    ) -> Tensor:
+        """Answers ``[R, X]`` for several continuations of one row, in one forward pass over copies
+        of its cache; the row itself is left as it is.
+
+        Args:
+            row: its number.
+            prefix_ids: ``[R, T]``, padded on the left, at least one real token a row.
+            attention_mask: ``[R, T]``, 1 on real tokens.
+            places: rows of the cache.
+        """
+        self._resize(places)
+        index, lengths = torch.full((len(prefix_ids),), row), attention_mask.cpu().long().sum(dim=1)
+        forwards = self.forwards[row]
+        answer = self.prefill(index, prefix_ids.cpu(), lengths, None).answer
+        self.forwards[row] = forwards + 1
+        return answer
+
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows; the rows that are not named are forgotten.
 

@@ -18,7 +18,6 @@ from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
-from rewardsteer.decoding.generate import same_tokens
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.errors import ConfigError
 
@@ -105,10 +104,6 @@ class OpenAIEngine(Engine):
                 "presence_penalty and frequency_penalty in the last extension alone; use "
                 "repetition_penalty, or the engine transformers."
             )
-
-    def shares_tokens(self, scorer: Any) -> bool:
-        """Whether a reward model reads the policy's tokens; one that does not reads texts."""
-        return same_tokens(self.tokenizer, scorer)
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,

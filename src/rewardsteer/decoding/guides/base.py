@@ -53,6 +53,7 @@ class LogitsGuide:
     wants_goal = takes_goal = False
     has_weight = True
     several_models = True
+    judges_texts = False
     stands_in = reads_log_probabilities = False
     abilities: frozenset[str] = frozenset({"logits"})
 

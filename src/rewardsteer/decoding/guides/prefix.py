@@ -5,12 +5,15 @@ Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a r
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rewardsteer.errors import NonFiniteError, RewardsteerError
+
+if TYPE_CHECKING:
+    from rewardsteer.decoding.engine import Encoded
 
 # Scores up to here can be divided by the least temperature and stay within float32.
 _LARGEST = 1e30
@@ -26,6 +29,7 @@ class Prefix:
         steps: per row, tokens generated so far; rows of different ages share a batch. 0 marks a row
             that is new to its place.
         names: per row, the request's id, for messages.
+        prompts: per row, what it responds to, for reward models that read texts.
         failed: per row that cannot go on, why; see `fail`.
     """
 
@@ -33,6 +37,7 @@ class Prefix:
     mask: Tensor
     steps: Sequence[int]
     names: Sequence[str]
+    prompts: Sequence["Encoded"] = ()
     failed: dict[int, RewardsteerError] = field(default_factory=dict)
 
     def fail(self, row: int, error: RewardsteerError) -> None:

@@ -80,18 +80,27 @@ class VocabularySession(_Asking):
         rewards, self._prefetched = self._prefetched[:, : self._scorer.vocabulary_size], None
         rewards = finite(rewards, prefix)
         self._count(len(logits))
-        rewards, known = fitted(self._guide, rewards.to(logits.device), logits.shape[1])
+        rewards, known = fitted(
+            self._guide, rewards.to(logits.device), logits.shape[1],
+            getattr(self._scorer, "known_tokens", None),
+        )
         return self._guide(logits.float(), rewards, self._guide.weight, prefix.steps, known)
 
 
-def fitted(guide: LogitsGuide, rewards: Tensor, size: int) -> tuple[Tensor, Tensor | None]:
+def fitted(
+    guide: LogitsGuide, rewards: Tensor, size: int, known: Tensor | None = None
+) -> tuple[Tensor, Tensor | None]:
     """A guide's rewards ``[B, size]`` for a policy with so many logits, from those ``[B, Vr]`` of
-    the tokens that the reward model knows; and which these are, None where it knows all."""
+    the tokens that the reward model knows (of which ``known [Vr]`` says it, None: all); and which
+    these are, None where it knows all."""
     rewards = guide.transform(rewards.float())
-    if rewards.shape[1] >= size:
-        return rewards[:, :size], None
-    known = torch.arange(size, device=rewards.device) < rewards.shape[1]
-    return pad(rewards, (0, size - rewards.shape[1])), known.expand(len(rewards), -1)
+    count = rewards.shape[1]
+    if known is not None:
+        known = pad(known[:size].to(rewards.device), (0, max(0, size - count)))
+    elif count < size:
+        known = torch.arange(size, device=rewards.device) < count
+    rewards = rewards[:, :size] if count >= size else pad(rewards, (0, size - count))
+    return rewards, None if known is None else known.expand(len(rewards), -1)
 
 
 class CandidateSession(_Asking):
@@ -102,6 +111,9 @@ class CandidateSession(_Asking):
         guide = self._guide
         best, tokens = logits.float().topk(guide.candidates, dim=-1)
         known = tokens < self._scorer.vocabulary_size
+        there = getattr(self._scorer, "known_tokens", None)
+        if there is not None:
+            known &= there.to(known.device)[tokens.clamp(max=len(there) - 1)]
         asked = tokens.masked_fill(~known, 0)
         rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, self._cache)
         rewards = finite(rewards, prefix)
@@ -118,4 +130,5 @@ _SESSIONS = {
 
 def open_session(guide: LogitsGuide) -> GuideSession:
     """A fresh session: begin a batch."""
-    return _SESSIONS[guide.asks](guide)
+    own = getattr(guide.scorer, "open_session", None)
+    return _SESSIONS[guide.asks](guide) if own is None else own(guide)

@@ -13,12 +13,14 @@ is a file with a class; `METHODS` may name it, or whoever uses it does, as ``pac
 
 from typing import Any
 
+from rewardsteer.decoding.asking import reads_tokens
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
-from rewardsteer.errors import ConfigError
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import require_goal
+from rewardsteer.models.compatibility import shown_name
 
 
 class Strategy:
@@ -37,6 +39,8 @@ class Strategy:
         stands_in: the default with engines that cannot run a reward model's own method.
         draws_several: ``n`` samples of a prompt, which must differ.
         asks_log_probabilities: whether it uses `Sample.log_probability`.
+        judges_texts: whether it asks about texts alone, so that any reward model will do. With a
+            goal state it needs a model that gives states.
         is_best_of_n: whether it keeps the sample of the highest reward among ``n`` independent
             ones of the policy.
 
@@ -58,12 +62,18 @@ class Strategy:
     draws_several = False
     asks_log_probabilities = False
     is_best_of_n = False
+    judges_texts = True
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         self.name, self.config = config.method, config
         self.scorer: Any = None if self.needs == "none" else scorer
         if self.needs != "none":
             check_scorer(self.name, type(self), scorer)
+        if goal is not None and scorer is not None and not reads_tokens(scorer):
+            raise MismatchError(
+                f"A goal state is a state of a reward model, but {shown_name(scorer)} judges texts "
+                "alone; leave out the goal."
+            )
         guided = self.wants_goal or (self.takes_goal and goal is not None)
         self.goal = require_goal(self.name, goal, scorer) if guided else None
         if self.draws_several:

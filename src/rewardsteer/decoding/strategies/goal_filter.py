@@ -29,6 +29,7 @@ class GoalFilter(Strategy):
     """
 
     wants_goal = True
+    judges_texts = False
     draws_several = True
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:

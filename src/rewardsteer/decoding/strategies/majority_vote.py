@@ -14,6 +14,7 @@ class MajorityVote(Strategy):
     drawing, see `rewardsteer.decoding.strategies.votes`. A reward model is not used."""
 
     needs = "none"
+    judges_texts = False
     abilities = frozenset()
     draws_several = True
 

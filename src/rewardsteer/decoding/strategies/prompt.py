@@ -3,11 +3,12 @@
 import random
 from collections.abc import Callable, Sequence
 
+from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Engine, Sample
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.sampling import row_generator
-from rewardsteer.decoding.scoring import Answer, Ask, Scoring
+from rewardsteer.decoding.scoring import Answer, Scoring
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Cost
 

@@ -97,7 +97,8 @@ class Batch:
             sample.revised = False
         steps = [len(sample.token_ids) for sample in rows]
         names = [sample.name for sample in rows]
-        prefix = self._prefix = Prefix(self._ids, self._mask, steps, names)
+        prompts = [sample.prompt for sample in rows]
+        prefix = self._prefix = Prefix(self._ids, self._mask, steps, names, prompts)
         self._weights.rows = [sample.weight for sample in rows]
         self._logits = self._reader.step(self._ids, self._mask)
         self._scores = self._session.scores(prefix, self._logits)

@@ -1,0 +1,126 @@
+"""Questions about samples, written as the reward model takes them: token ids or texts.
+
+Where policy and reward model share a tokenizer, the reward model reads the policy's own tokens.
+Elsewhere it reads texts, written with its own template: those of responses in the making end with
+the last whole character, for a token may end within one.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from rewardsteer.errors import DataError
+from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.records import Prompt
+
+if TYPE_CHECKING:
+    from rewardsteer.decoding.engine import Encoded, Sample
+
+# What an unfinished character is decoded to.
+_UNFINISHED = "\ufffd"
+
+
+def whole_characters(text: str) -> str:
+    """A text that may go on, without a character at its end of which bytes are missing."""
+    return text.rstrip(_UNFINISHED)
+
+
+@dataclass(eq=False)
+class Ask:
+    """What is asked about a sample.
+
+    Attributes:
+        prompt: of the sample.
+        sample: the response; as it stands, or closed where it has ended.
+        goal: a goal state, for the similarity of the last token's state; None: the reward.
+        prompt_alone: the reward of the prompt, without the response.
+        told: of how many of the response's tokens the similarities are known, where those of all
+            the others are asked for; None: of the last one alone.
+    """
+
+    prompt: "Encoded"
+    sample: "Sample"
+    goal: GoalState | None = None
+    prompt_alone: bool = False
+    told: int | None = None
+
+    @property
+    def closed(self) -> bool:
+        """Whether it is asked about a response that has ended, as training knows it."""
+        return not self.prompt_alone and self.goal is None and bool(self.sample.finish_reason)
+
+    @property
+    def text(self) -> str:
+        """The response that is asked about, cut at a whole character while it grows."""
+        if self.prompt_alone:
+            return ""
+        text = self.sample.text
+        return text if self.sample.finish_reason else whole_characters(text)
+
+
+@dataclass(frozen=True)
+class Row:
+    """A question as token ids.
+
+    Attributes:
+        ask: the question.
+        prompt, response: token ids.
+    """
+
+    ask: Ask
+    prompt: Sequence[int]
+    response: Sequence[int]
+
+    @property
+    def ids(self) -> list[int]:
+        """All of them."""
+        return [*self.prompt, *self.response]
+
+
+def reads_tokens(scorer: Any) -> bool:
+    """Whether a reward model takes token ids, and not texts alone."""
+    return bool(getattr(scorer, "reads_tokens", True))
+
+
+def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
+    """A question as token ids of a reward model.
+
+    Args:
+        ask: the question.
+        scorer: a `rewardsteer.models.scorer.Scorer`.
+        texts: write texts, and not the policy's tokens.
+
+    Raises:
+        DataError: what the reward model's template refuses, or a text that is too long for it.
+    """
+    if texts:
+        prompts, responses = scorer.encode([ask.prompt.given], [ask.text], closed=ask.closed)
+        row = Row(ask, prompts[0], responses[0])
+        limit = scorer.position_limit
+        if limit is not None and len(row.ids) > limit:
+            raise DataError(
+                f"A response to {ask.prompt.id!r} has {len(row.ids)} tokens of the reward model's "
+                f"with its prompt, but it reads at most {limit}; shorten the prompt or lower "
+                "max_new_tokens."
+            )
+        return row
+    prompt, sample = list(ask.prompt.token_ids), ask.sample
+    if ask.prompt_alone:
+        return Row(ask, prompt, [])
+    if not ask.closed:
+        return Row(ask, prompt, list(sample.token_ids))
+    return Row(ask, prompt, scorer.close_response(sample.response_ids, sample.stop_token))
+
+
+def text_tokens(ask: Ask, scorer: Any) -> int:
+    """About how many tokens a reward model reads that takes texts: those of prompt and response
+    without its template, by its own tokenizer, else by the policy's."""
+    if scorer.tokenizer is None:
+        return len(ask.prompt.token_ids) + ask.sample.length
+    texts = [*_parts(ask.prompt.given), ask.text]
+    ids = scorer.tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return sum(map(len, ids))
+
+
+def _parts(prompt: Prompt) -> list[str]:
+    return [prompt] if isinstance(prompt, str) else [message.content for message in prompt]

@@ -1,0 +1,74 @@
+"""Methods between a policy and a reward model with different tokenizers.
+
+Strategies judge texts, so they work with any two. A guide adds rewards to the policy's next-token
+scores. It can where both vocabularies hold the same tokens under other ids
+(`rewardsteer.decoding.vocabulary_map`), and where it asks about few candidates, whose texts are
+tokenized anew (`rewardsteer.decoding.guides.texts`).
+"""
+
+import copy
+from typing import Any
+
+from rewardsteer.decoding.asking import reads_tokens
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.texts import TextCandidates
+from rewardsteer.decoding.vocabulary_map import MappedScorer, token_map
+from rewardsteer.errors import MismatchError
+from rewardsteer.models.compatibility import check_vocabularies, members, shown_name
+
+
+def shares_tokens(tokenizer: Any, scorer: Any) -> bool:
+    """Whether a reward model reads the policy's tokens; False for one that takes texts alone."""
+    if isinstance(scorer, MappedScorer):
+        return True
+    if isinstance(scorer, TextCandidates) or tokenizer is None:
+        return False
+    if not all(map(reads_tokens, members(scorer))):
+        return False
+    try:
+        check_vocabularies(tokenizer, scorer)
+    except MismatchError:
+        return False
+    return True
+
+
+def fitted(method: Any, engine: Any) -> Any:
+    """The method as it works between an engine's policy and its own reward model: itself where they
+    share a tokenizer, and every strategy.
+
+    Raises:
+        MismatchError: a guide that cannot work with two tokenizers.
+    """
+    scorer, tokenizer = method.scorer, engine.tokenizer
+    if not isinstance(method, LogitsGuide) or scorer is None or shares_tokens(tokenizer, scorer):
+        return method
+    crossed = copy.copy(method)
+    crossed.scorer = _across(method, engine)
+    return crossed
+
+
+def _across(method: LogitsGuide, engine: Any) -> Any:
+    scorer, tokenizer = method.scorer, engine.tokenizer
+    several = members(scorer)
+    if engine.holds_guides:
+        raise MismatchError(
+            f"With the engine {engine.name!r}, {method.name!r} needs a reward model with the "
+            f"policy's tokenizer, and {shown_name(several[0])} has another; use the engine "
+            "'transformers', or best_of_n or beam."
+        )
+    if len(several) > 1:
+        raise MismatchError(
+            f"The method {method.name!r} adds up several reward models by token, so all need the "
+            "policy's tokenizer; leave out those with another one, or use best_of_n with one of "
+            "them."
+        )
+    ids = token_map(tokenizer, scorer.tokenizer)
+    if ids is not None:
+        return MappedScorer(scorer, ids)
+    if method.asks == "candidates":
+        return TextCandidates(scorer, tokenizer, engine.stop_ids)
+    raise MismatchError(
+        f"The method {method.name!r} adds a reward to every token of the policy, but the "
+        f"vocabulary of {shown_name(scorer)} holds other tokens than the policy's; use best_of_n "
+        "or beam, which judge texts, or args with a scalar reward model."
+    )

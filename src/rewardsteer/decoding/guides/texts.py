@@ -1,0 +1,138 @@
+"""Candidates for a reward model with another tokenizer: their texts, tokenized anew.
+
+The policy's k best tokens are appended to the response, and the reward model is asked about the k
+texts, written with its own template. What the texts of a row have in common is read once and kept
+from token to token, as far as it is still the same. A candidate that ends within a character counts
+as the text before it, and one that ends the response as the closed response.
+
+Shapes: B rows, K candidates, V the policy's logits a row.
+"""
+
+import functools
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardsteer.data.tokenize import shared_length
+from rewardsteer.decoding.asking import whole_characters
+from rewardsteer.decoding.detokenizer import response_text
+from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, finite
+from rewardsteer.decoding.guides.session import GuideSession
+from rewardsteer.errors import RewardsteerError
+from rewardsteer.models.prefix_state import left_pad
+
+
+class TextCandidates:
+    """A reward model that is asked about the texts of the policy's tokens.
+
+    Args:
+        scorer: a `rewardsteer.models.scorer.Scorer` with a scalar head.
+        tokenizer: the policy's.
+        stop_ids: tokens that end a response of the policy.
+    """
+
+    def __init__(self, scorer: Any, tokenizer: Any, stop_ids: Collection[int]) -> None:
+        self._scorer, self._tokenizer, self._stops = scorer, tokenizer, frozenset(stop_ids)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._scorer, name)
+
+    def open_session(self, guide: LogitsGuide) -> GuideSession:
+        """A session of a guide on this reward model."""
+        return TextCandidateSession(guide)
+
+    def rows(
+        self, prompt: Any, response: Sequence[int], candidates: Sequence[int]
+    ) -> list[list[int]]:
+        """The reward model's ids of prompt∘response∘candidate, one row for each candidate.
+
+        Args:
+            prompt: a `rewardsteer.decoding.engine.Encoded`.
+            response: the policy's ids so far.
+            candidates: the policy's ids.
+
+        Raises:
+            DataError: what the reward model's template refuses.
+        """
+        found: dict[int, list[int]] = {}
+        for closed in (False, True):
+            some = [token for token in candidates if (token in self._stops) == closed]
+            if not some:
+                continue
+            texts = [
+                whole_characters(response_text(
+                    self._tokenizer, prompt.token_ids,
+                    response if closed else [*response, token], prompt.template,
+                )) for token in some
+            ]
+            encoded = self._scorer.encode([prompt.given] * len(some), texts, closed=closed)
+            for token, before, behind in zip(some, *encoded, strict=True):
+                found[token] = [*before, *behind]
+        return [found[token] for token in candidates]
+
+    def rewards(self, rows: Sequence[Sequence[int]], cache: Any, place: int, places: int) -> Tensor:
+        """Rewards ``[K]`` (float32) of rows of token ids.
+
+        Args:
+            rows: continuations of what a place of the cache holds.
+            cache: from `Scorer.open`.
+            place: of so many ``places``.
+        """
+        shared = functools.reduce(lambda one, row: one[: shared_length(one, row)], rows)
+        if shared:
+            ids, mask = left_pad([shared])
+            cache.step_rows([place], ids, mask, places=places)
+        ids, mask = left_pad(rows)
+        states = cache.peek(place, ids, mask, places=places)
+        head = self._scorer.reward_model.head
+        assert not head.offset, "check_head() first"
+        rewards: Tensor = head.rewards_of(states, ids[:, -1])
+        return rewards
+
+
+class TextCandidateSession(GuideSession):
+    """Asks about the texts of the policy's best tokens."""
+
+    def __init__(self, guide: LogitsGuide) -> None:
+        super().__init__(guide)
+        self._scorer: TextCandidates = guide.scorer
+        self._cache = guide.scorer.open()
+        self._calls: list[int] = []
+
+    @torch.no_grad()
+    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
+        """Guided scores ``[B, V]``, -inf outside the candidates."""
+        guide = self._guide
+        best, tokens = logits.float().topk(guide.candidates, dim=-1)
+        rewards = torch.stack([
+            self._row(prefix, place, asked) for place, asked in enumerate(tokens.tolist())
+        ])
+        rewards = finite(rewards, prefix)
+        self._calls = [n + guide.candidates for n in self._calls or [0] * len(tokens)]
+        rewards = guide.transform(rewards.to(best))
+        guided = guide(best, rewards, guide.weight, prefix.steps)
+        return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
+
+    def _row(self, prefix: Prefix, place: int, candidates: Sequence[int]) -> Tensor:
+        count, places = prefix.steps[place], len(prefix.steps)
+        response = prefix.ids[place, prefix.ids.shape[1] - count :].tolist()
+        try:
+            rows = self._scorer.rows(prefix.prompts[place], response, candidates)
+            return self._scorer.rewards(rows, self._cache, place, places).float().cpu()
+        except RewardsteerError as error:
+            prefix.fail(place, error)
+            return torch.zeros(len(candidates))
+
+    def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows."""
+        self._cache.select(rows)
+        self._calls = [0 if row < 0 else self._calls[row] for row in rows]
+
+    def usage(self, row: int) -> RewardUsage:
+        """What was read at this place so far."""
+        if not self._calls:
+            return RewardUsage()
+        return RewardUsage(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
