@@ -42,7 +42,7 @@ def root(tmp_path_factory):
     save_reward_model(base, root / "plain", "scalar")
     keep_adapter(base, root / "adapter", "vocabulary")
     keep_adapter(save_tiny(root / "strange", seed=9), root / "stranger", "vocabulary")
-    save_reward_model(base, root / "other", "vocabulary", character_tokenizer(CHARACTERS[::-1]))
+    save_reward_model(base, root / "other", "vocabulary", character_tokenizer(CHARACTERS[1:]))
     (root / "prompts.jsonl").write_text(
         "".join(json.dumps({"id": f"p{i}", "prompt": p}) + "\n" for i, p in enumerate(PROMPTS))
     )
@@ -147,7 +147,7 @@ def test_taken_output(root, tmp_path):
         ({"reward_model": "plain"}, (), ("'farma'", "vocabulary head", "scalar head")),
         ({"method": "args"}, (), ("'args'", "scalar head", "vocabulary head")),
         ({"method": "pargs", "reward_model": "plain"}, (), ("'partial'", "'bradley_terry'")),
-        ({"reward_model": "other"}, (), ("policy", "other", "id 3", "every id the same token")),
+        ({"reward_model": "other"}, (), ("'farma'", "other", "other tokens than", "best_of_n")),
         ({"reward_model": "absent"}, (), ("absent", "there is none")),
         ({}, ("--top-k", 1000), ("top_k = 1000", "exceeds")),
         ({}, ("--share-backbone",), ("whole model", "lora.merge=false")),

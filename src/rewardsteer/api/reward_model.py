@@ -230,7 +230,7 @@ class RewardModel:
         """Name of the decoding method that the model was trained for."""
         from rewardsteer.decoding.fitting import method_of
 
-        return method_of(require_tokens(self.scorer, "guidance per token"))
+        return method_of(self.scorer)
 
     def guide(self, method: str | None = None, **settings: Any) -> Any:
         """A decoding method on this model, as `Steerer` builds it."""

@@ -231,20 +231,28 @@ def _write(
     tokenizer: Any, *, resume: bool,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
+    from types import SimpleNamespace
+
+    from rewardsteer.decoding.crossing import fitted
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
 
-    method = build_method(config, scorer, goal)
+    method, kind = build_method(config, scorer, goal), ENGINES.get(choice.name)
+    if "url" not in choice.options:
+        # Refused before the policy loads; the engine does the same for itself.
+        fitted(method, SimpleNamespace(
+            name=choice.name, holds_guides=kind.holds_guides, tokenizer=tokenizer, stop_ids=()
+        ))
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
-    engine = ENGINES.get(choice.name).open(
+    engine = kind.open(
         choice.source, tokenizer, config, **choice.options, **policy
     )
     results = generate_by(engine, missing, method, config, template=template)

@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.goals.goal_state import GoalState
 
-
 def load_goal_state(
     source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
 ) -> "GoalState | None":
@@ -76,7 +75,6 @@ def load_reward_models(
     from rewardsteer.devices import parse_dtype
     from rewardsteer.errors import ConfigError
     from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.models.text_scorer import require_tokens
 
     if not folders:
         build_method(config, None, goal)
@@ -107,8 +105,6 @@ def load_reward_models(
     # An engine that plans its device's memory comes first; the reward model follows it.
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
-        require_tokens(load_scorer(
-            folder, device=place, dtype=parse_dtype(dtype), template=template, **of_kind
-        ), f"the method {config.method}")
+        load_scorer(folder, device=place, dtype=parse_dtype(dtype), template=template, **of_kind)
         for folder in folders
     ], weights)

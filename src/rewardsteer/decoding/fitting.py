@@ -1,10 +1,10 @@
 """Which decoding methods a reward model fits, by what the methods' classes declare.
 
 A class declares ``judges_texts`` (whether a reward model that takes texts alone will do), ``needs``
-(the head: ``none``, ``scalar``, ``vocabulary`` or ``any``), ``trained_on`` (objectives, one of which
-must have taken part in the training; none: any training will do) and ``default_for`` (the objective
-for whose reward models it is the default, "" for all others with its head, None for no default). A
-new method that declares them appears in every message by itself.
+(the head: ``none``, ``scalar``, ``vocabulary`` or ``any``), ``trained_on`` (objectives, one of
+which must have taken part in the training; none: any training will do) and ``default_for`` (the
+objective for whose reward models it is the default, "" for all others with its head, None for no
+default). A new method that declares them appears in every message by itself.
 """
 
 import logging
