@@ -25,11 +25,11 @@ def change(folder, name, **fields):
     place.write_text(json.dumps({key: value for key, value in held.items() if value is not None}))
 
 
-def two_labels(folder, names):
-    """A classifier with two labels."""
+def labelled(folder, names):
+    """A classifier with several labels."""
     save_classifier(folder, "qwen")
     weights = load_file(folder / "model.safetensors")
-    weights["score.weight"] = weights["score.weight"].repeat(2, 1)
+    weights["score.weight"] = weights["score.weight"].repeat(len(names), 1)
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
     change(folder, "config.json", id2label={str(n): name for n, name in enumerate(names)},
            label2id={name: n for n, name in enumerate(names)})

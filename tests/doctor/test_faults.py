@@ -80,7 +80,7 @@ def test_padding_tokens_that_differ(healthy, tmp_path):
     (("LABEL_0", "LABEL_1"), False),
 ])
 def test_swapped_labels_by_their_names(tmp_path, names, fault):
-    folder = faults.two_labels(tmp_path / "m", names)
+    folder = faults.labelled(tmp_path / "m", names)
     found = examine(folder, device="cpu").findings
     [labels] = [one for one in found if one.check == "labels"]
     assert labels.status == ("fault" if fault else "note")

@@ -6,7 +6,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
-from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading
+from rewardsteer.cli.starting import (
+    check_reward_model,
+    check_writable,
+    counted,
+    loading,
+    refuse_address,
+)
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -53,6 +59,7 @@ def goal_state_command(
     config = load_config(GoalConfig, {}, settings or [])
     written = read_template(template)
     folder = out or reward_model
+    refuse_address(reward_model, "Goal states")
     check_reward_model(reward_model)
     _check_sources(config, data, add, import_npy, export_npy)
     check_writable(folder / GOAL_STATES, export_npy)

@@ -13,6 +13,7 @@ from rewardsteer.cli.starting import (
     check_writable,
     counted,
     loading,
+    refuse_address,
     say,
 )
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
@@ -93,6 +94,7 @@ def inspect_command(
     _check_signal(filter_)
     check_dtypes(dtype)
     check_model(model)
+    refuse_address(reward_model, "Inspections")
     check_reward_model(reward_model)
     check_writable(output)
     check_goal_options(goal, goal_name)

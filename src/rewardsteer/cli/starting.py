@@ -7,7 +7,7 @@ from pathlib import Path
 import typer
 
 from rewardsteer.addresses import is_address
-from rewardsteer.errors import CheckpointError, OutputError
+from rewardsteer.errors import CheckpointError, MismatchError, OutputError
 
 _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub"
 _QUOTA = Path("/sys/fs/cgroup/cpu.max")
@@ -87,6 +87,23 @@ def check_reward_model(*names: str | Path | None) -> None:
             continue
         if "/" not in str(name) or _is_local(str(name)):
             raise CheckpointError(f"Expected a reward model folder at {name}, {_ABSENT}.")
+
+
+def refuse_address(name: str | Path, purpose: str) -> None:
+    """Refuse an address where a reward model has to be read token by token.
+
+    Args:
+        name: given by the user; as a path it has lost a slash.
+        purpose: what needs the tokens, in the plural.
+
+    Raises:
+        MismatchError: it is an address.
+    """
+    if str(name).startswith(("http:/", "https:/")):
+        raise MismatchError(
+            f"{purpose} need hidden states or rewards per token, which no address gives; give the "
+            "reward model's folder in place of its address."
+        )
 
 
 def _is_local(name: str) -> bool:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
@@ -36,7 +37,7 @@ def load_policy(
         model = AutoModelForCausalLM.from_pretrained(
             str(source), dtype=dtype or "auto", trust_remote_code=False, **options
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
     return (model if where is None else model.to(where)).eval()
 
