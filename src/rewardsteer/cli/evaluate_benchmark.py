@@ -13,6 +13,7 @@ from rewardsteer.cli.template import TemplateOption, read_template, show_templat
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
+    from rewardsteer.models.text_scorer import TextScorer
 
 Figures = Mapping[str, Mapping[str, float]]
 
@@ -64,14 +65,18 @@ def benchmark_command(
     loading(*models, *places)
 
     options = {} if threshold is None else {"threshold": threshold}
-    claim_folder(out, overwrite=overwrite, resume=resume)
     found: dict[str, dict[str, Figures]] = {name: {} for name in places}
     if scores is not None:
         [(name, place)] = places.items()
         found[name][scores.name] = _recorded(scores, name, place, options)
-    for model in models:
+        claim_folder(out, overwrite=overwrite, resume=resume)
+    for number, model in enumerate(models):
+        scorer = _scorer(model, device, read_template(template), how)
+        if number == 0:
+            # A first model that cannot be loaded leaves no trace.
+            claim_folder(out, overwrite=overwrite, resume=resume)
         for name, figures in _measured(
-            model, places, out, batch_size, device, read_template(template), how, options
+            scorer, model, places, out, batch_size, options
         ).items():
             found[name][model] = figures
     write_json(out / "metrics.json", found)
@@ -113,17 +118,24 @@ def _recorded(scores: Path, name: str, place: str | None, options: dict[str, flo
     return table(measure(benchmark, scored, values), controls(benchmark, scored))
 
 
-def _measured(
-    model: str, places: Mapping[str, str | None], out: Path, batch_size: int, device: str,
-    template: "Template | None", how: dict[str, Any], options: dict[str, float],
-) -> dict[str, Figures]:
-    from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
+def _scorer(
+    model: str, device: str, template: "Template | None", how: dict[str, Any]
+) -> "TextScorer":
     from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.outputs import file_name
-    from rewardsteer.progress import progress_bar
 
     scorer = load_scorer(model, device=device, template=template, **how)
     show_template(scorer.template, model)
+    return scorer
+
+
+def _measured(
+    scorer: "TextScorer", model: str, places: Mapping[str, str | None], out: Path, batch_size: int,
+    options: dict[str, float],
+) -> dict[str, Figures]:
+    from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
+    from rewardsteer.outputs import file_name
+    from rewardsteer.progress import progress_bar
+
     found: dict[str, Figures] = {}
     for name, place in places.items():
         with progress_bar(name, "items") as announce:

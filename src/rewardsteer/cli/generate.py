@@ -27,6 +27,7 @@ from rewardsteer.cli.starting import (
     check_writable,
     counted,
     loading,
+    refuse_address,
     say,
 )
 from rewardsteer.cli.streams import is_standard_output, readable
@@ -66,6 +67,8 @@ def generate_command(
         base_url=base_url, tokenizer=tokenizer, key_env=key_env,
     )
     check_model(choice.source)
+    for folder in folders:
+        refuse_address(folder, f"Responses by the method {method or 'of a reward model'}")
     check_reward_model(*folders)
     of_kind = {"kind": kind, **kind_options(kind_option)}
     method = method or default_method(folders, kind)
