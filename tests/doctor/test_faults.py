@@ -11,6 +11,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.doctor.examination import examine
 from rewardsteer.errors import DataError
 from tests.chat import plain_reward, save_classifier
+from tests.cli.kinds_of_models import encoder
 from tests.doctor import faults
 
 
@@ -40,6 +41,16 @@ def test_a_healthy_model_has_no_fault(healthy):
     assert found.about["template"].startswith("chat")
     assert [token.text for token in found.tokens[:2]] == ["<|im_start|>", "s"]
     assert found.tokens[-1].text == "\n"
+
+
+def test_a_model_that_is_read_as_texts(tmp_path):
+    """What is not compared is said, and nothing is called equal."""
+    found = examine(encoder(tmp_path / "m"), device="cpu")
+    status = {one.check: one.status for one in found.findings}
+    assert status["transformers"] == status["vllm"] == "not checked"
+    assert status["batches"] == status["server"] == "ok"
+    assert found.healthy
+    assert found.tokens == []
 
 
 def test_from_python(healthy):

@@ -66,6 +66,11 @@ def _findings(patient: Patient) -> Iterator[Finding]:
         if check.needs_model and patient.maybe_scorer is None:
             continue
         if check.needs_tokens and not patient.reads_tokens:
+            if check.compares:
+                yield Finding(
+                    name, "not checked", f"a reward model of the kind {patient.scorer.kind} is "
+                    "read as texts here, not as token ids",
+                )
             continue
         try:
             yield from check().run(patient)

@@ -18,11 +18,14 @@ class Check(abc.ABC):
         name: of the check, as `rewardsteer.doctor.checks.CHECKS` has it.
         needs_model: whether the model must have been loaded.
         needs_tokens: whether rewards of token ids must be had (`Patient.reads_tokens`).
+        compares: whether another program's numbers are compared, which is said where it is not
+            done.
     """
 
     name: ClassVar[str]
     needs_model: ClassVar[bool] = True
     needs_tokens: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
 
     @abc.abstractmethod
     def run(self, patient: Patient) -> Iterator[Finding]:

@@ -17,6 +17,7 @@ class PlainTransformers(Check):
 
     name = "transformers"
     needs_tokens = True
+    compares = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
         """Loads the folder a second time."""

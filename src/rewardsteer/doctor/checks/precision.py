@@ -50,8 +50,9 @@ class Precision(Check):
             )
         else:
             yield self.found(
-                "ok", f"{len(rewards)} different texts get different rewards, also rounded to "
-                f"{name}", **figures,
+                "ok", f"{len(rewards)} different texts get different rewards"
+                + ("" if patient.dtype == torch.float32 else f", also rounded to {name}"),
+                **figures,
             )
 
 

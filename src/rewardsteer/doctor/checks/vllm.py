@@ -13,6 +13,7 @@ class Vllm(Check):
 
     name = "vllm"
     needs_tokens = True
+    compares = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
         """Starts vLLM."""
