@@ -23,7 +23,10 @@ def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> 
     try:
         config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
         if classifier:
-            config.num_labels = 1
+            config.num_labels = head.outputs
+            if head.attributes:
+                config.id2label = dict(enumerate(head.attributes))
+                config.label2id = {name: at for at, name in enumerate(head.attributes)}
             config = classifier_config(config)
         known = type(config) in kind._model_mapping
         if known:

@@ -176,6 +176,8 @@ class RewardModel(nn.Module):
         if "log_probabilities" in needs:
             found["log_probabilities"] = head.response_log_probabilities(states, batch)
         rows = torch.arange(len(last), device=last.device)
+        if "attributes" in needs:
+            found["attributes"] = head.attributes(states.at(rows, last))
         whole = head.prefix_rewards(states, batch, rows, last)
         return RewardOutput(whole, router_loss=self.router_loss, **found)
 

@@ -64,6 +64,12 @@ def check_head_gives(objective: Objective, head: HeadConfig) -> None:
     """Raise `ConfigError` when the head does not give a field that the objective needs."""
     missing = sorted(objective.needs - head.head_class.gives)
     if not missing:
+        if objective.attributes and objective.attributes != tuple(head.attributes):
+            raise ConfigError(
+                f"The objective {objective.name!r} is of the attributes "
+                f"{', '.join(objective.attributes)}, the head of {', '.join(head.attributes)}; "
+                "name the same ones in the same order."
+            )
         return
     fitting = [name for name in HEADS.names() if missing[0] in HEADS.get(name).gives]
     raise ConfigError(

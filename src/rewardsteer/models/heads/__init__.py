@@ -6,6 +6,7 @@ HEADS = Registry(
     "head",
     {
         "scalar": "rewardsteer.models.heads.scalar:ScalarHead",
+        "attributes": "rewardsteer.models.heads.attributes:AttributesHead",
         "vocabulary": "rewardsteer.models.heads.vocabulary:VocabularyHead",
     },
 )

@@ -196,6 +196,10 @@ class Head:
         rewards = self.rewards_of(hidden[rows, source], input_ids[rows, last])
         return rewards.where(last >= self.offset, 0.0) if self.offset else rewards
 
+    def attributes(self, hidden: Tensor) -> Tensor:
+        """Attributes ``[..., K]`` of the prefixes that end at hidden ``[..., D]``."""
+        raise NotImplementedError
+
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
         raise NotImplementedError

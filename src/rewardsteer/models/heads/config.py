@@ -2,13 +2,17 @@
 
 from typing import Any, Literal
 
-from pydantic import model_validator
+from pydantic import Field, model_serializer, model_validator
+from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from rewardsteer.configuration import Config
 from rewardsteer.models.heads import HEADS
 
 # Known without importing torch.
-_STARTS = {"vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf")}
+_STARTS = {
+    "vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf"),
+    "attributes": ("normal", "openrlhf"),
+}
 
 
 class HeadConfig(Config):
@@ -17,7 +21,10 @@ class HeadConfig(Config):
     Attributes:
         kind: a name of `rewardsteer.models.heads.HEADS`, or ``package.module:Class`` of a head from
             elsewhere. ``scalar`` gives one reward per prefix; ``vocabulary`` gives the reward of
-            every one-token extension of a prefix in one call (FaRMA, arXiv 2502.04517).
+            every one-token extension of a prefix in one call (FaRMA, arXiv 2502.04517);
+            ``attributes`` gives several ratings and their weighted sum.
+        attributes: for ``attributes``: names of at least two ratings, in order.
+        weights: of the attributes in the reward, in the same order.
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
             arXiv 2407.13887).
         init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
@@ -28,6 +35,8 @@ class HeadConfig(Config):
     """
 
     kind: str = "scalar"
+    attributes: list[str] = Field(default_factory=list)
+    weights: list[float] = Field(default_factory=list)
     layers: Literal["linear", "mlp"] = "linear"
     init: Literal["lm_head", "zeros", "normal", "openrlhf"] = "lm_head"
 
@@ -40,11 +49,41 @@ class HeadConfig(Config):
     @classmethod
     def _by_kind(cls, values: Any) -> Any:
         """Scalar heads start ``normal``; their cards used to say ``lm_head`` all the same."""
-        if isinstance(values, dict) and values.get("kind", "scalar") == "scalar":
+        if isinstance(values, dict) and values.get("kind", "scalar") in ("scalar", "attributes"):
             return values | {"init": {"lm_head": "normal"}.get(
                 str(values.get("init", "normal")), values.get("init", "normal")
             )}
         return values
+
+    @model_serializer(mode="wrap")
+    def _present(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without attributes where the head has none: cards stay readable by earlier versions."""
+        values: dict[str, Any] = handler(self)
+        if not self.attributes:
+            del values["attributes"], values["weights"]
+        return values
+
+    @property
+    def outputs(self) -> int:
+        """Outputs of the head's layer in a classifier."""
+        return max(len(self.attributes), 1)
+
+    @model_validator(mode="after")
+    def _names_attributes(self) -> "HeadConfig":
+        names = self.attributes
+        if self.kind == "attributes" and (len(set(names)) < 2 or self.layers != "linear"):
+            raise ValueError(
+                "a head of kind attributes is linear and needs attributes=[NAME, …], at least two; "
+                "for one rating take kind=scalar"
+            )
+        if len(self.weights) != len(names) or len(set(names)) != len(names):
+            raise ValueError(
+                f"expected a weight for each of the different attributes, got {len(self.weights)} "
+                f"for {', '.join(names) or 'none'}"
+            )
+        if self.kind in ("scalar", "vocabulary") and names:
+            raise ValueError(f"a {self.kind} head has no attributes; set kind=attributes")
+        return self
 
     @model_validator(mode="after")
     def _fits(self) -> "HeadConfig":

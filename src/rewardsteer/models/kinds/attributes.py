@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from rewardsteer.data.template import Template
+from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError, ConfigError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.base import Kind
@@ -80,9 +80,10 @@ class AttributesKind(Kind):
 
     Options:
         attribute: the name of the one output that is the reward.
-        weights: of the outputs, by name (others 0) or one each in order. Without either, two
-            outputs are a binary classifier (second minus first logit), and outputs named as
-            HelpSteer's attributes have the published weights; all others are refused.
+        weights: of the outputs, by name (others 0) or one each in order. Without either, a model
+            trained with rewardsteer has the weights of its training, two outputs are a binary
+            classifier (second minus first logit), and outputs named as HelpSteer's attributes have
+            the published weights; all others are refused.
     """
 
     summary = "classifier with several outputs on a decoder (attributes)"
@@ -92,7 +93,7 @@ class AttributesKind(Kind):
         """Whether a sequence classifier's ``score`` has several outputs."""
         shape = folder.shape("score.weight")
         return (
-            not folder.has_card and not folder.is_adapter and shape is not None and shape[0] > 1
+            not folder.is_adapter and shape is not None and shape[0] > 1
             and folder.architecture.endswith("ForSequenceClassification")
             and not any(name.startswith(("gating.", "weights.")) for name in folder.tensors)
         )
@@ -111,6 +112,11 @@ class AttributesKind(Kind):
         """
         head = _head(folder)
         names = _names(folder, head)
+        card = read_card(folder.path) if folder.has_card else None
+        if card is not None:
+            template = template or stored_template(card.template)
+            if attribute is None and weights is None:
+                weights = card.head.weights
         chosen = choose_weights(names, attribute, weights, folder.name)
         layers = read_layers(folder, head)
         model = load_headed(
@@ -119,7 +125,8 @@ class AttributesKind(Kind):
         )
         return AttributeScorer(
             model, load_tokenizer(folder.path), template or Template(), layers=layers, names=names,
-            weights=chosen, fingerprint=fingerprint(folder.path), name=str(folder.path),
+            weights=chosen, objective="" if card is None else card.objective,
+            fingerprint=fingerprint(folder.path), name=str(folder.path),
             unread_id=padding_id(model.config),
         )
 

@@ -16,14 +16,17 @@ from rewardsteer.models.scorer import Scorer
 
 
 class RewardsteerKind(Kind):
-    """A folder with ``rewardsteer.json``, whole or an adapter."""
+    """A folder with ``rewardsteer.json``, whole or an adapter, of one reward (see `AttributesKind`
+    for several)."""
 
     summary = "trained with rewardsteer"
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether the card is there."""
-        return folder.has_card
+        shape = folder.shape("score.weight")
+        several = shape is not None and shape[0] > 1 and not folder.is_adapter
+        return folder.has_card and not several
 
     @classmethod
     def load(
