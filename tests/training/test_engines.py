@@ -18,6 +18,7 @@ from tests.training.engines import (
     distance,
     launch,
     log_lines,
+    make_rows,
     make_world,
     settings,
 )
@@ -25,8 +26,9 @@ from tests.training.engines import (
 FARMA = "bradley_terry | max_constraint"
 INFONCE = "goal_contrastive, infonce"
 CELLS = {
-    "ddp": (FARMA, INFONCE), "fsdp2": (FARMA, INFONCE), "zero2": (FARMA,),
-    "zero3": (FARMA, INFONCE),
+    "ddp": (FARMA, INFONCE, "process", "regression", "listwise", "labels"),
+    "fsdp2": (FARMA, INFONCE, "regression"), "zero2": (FARMA,),
+    "zero3": (FARMA, INFONCE, "regression"),
 }
 OFTEN = {"logging_steps": 2, "save_steps": 1}
 LORA = {"lora": {"rank": 2}}
@@ -37,7 +39,9 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory):
-    return make_world(tmp_path_factory.mktemp("world"))
+    folder = make_world(tmp_path_factory.mktemp("world"))
+    make_rows(folder)
+    return folder
 
 
 @pytest.fixture(scope="module")
