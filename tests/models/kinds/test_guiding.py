@@ -6,8 +6,10 @@ import pytest
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.models.kinds import load_scorer
 from tests.chat import save_policy
 from tests.models.kinds.published import SIZE, publish, random
+from tests.models.kinds.test_language_models import save_encoder
 
 HEADS = {
     "value_head": ({"v_head.summary.weight": random(1, SIZE), "v_head.summary.bias": random(1)},
@@ -63,3 +65,20 @@ def test_engines_that_read_folders_refuse_others(tmp_path):
     done = generate(policy, folder, tmp_path / "a.jsonl", "--method", "args", "--share-backbone")
     assert done.exit_code == 2
     assert "make such a folder with 'rewardsteer import'" in " ".join(done.stderr.split())
+
+
+def test_encoders_choose_among_responses_and_guide_none(tmp_path):
+    """Strategies judge texts; a guide needs rewards per token."""
+    policy = save_policy(tmp_path / "policy", "gemma", seed=5)
+    folder = save_encoder(tmp_path / "m", "bert")
+    done = generate(policy, folder, tmp_path / "a.jsonl", "--n", "4")
+    assert done.exit_code == 0, done.output
+    rows = [json.loads(line) for line in (tmp_path / "a.jsonl").read_text().splitlines()]
+    scorer = load_scorer(folder, device="cpu")
+    for row in rows:
+        assert row["method"] == "best_of_n"
+        [reward] = scorer.score([row["prompt"]], [row["completion"]])
+        assert row["reward"] == pytest.approx(reward, abs=1e-4)
+    refused = generate(policy, folder, tmp_path / "b.jsonl", "--method", "args")
+    assert refused.exit_code == 2
+    assert "texts alone" in " ".join(refused.stderr.split())
