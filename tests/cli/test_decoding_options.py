@@ -16,7 +16,7 @@ def test_defaults_in_the_help_are_those_of_the_configuration(name):
         # Without a default, or the help's own text names it.
         assert default is None or "efault" in text or name == "stop"
     else:
-        assert {"newline": "\n"}.get(shown, shown) == (
+        assert {"a blank line": "\n\n"}.get(shown, shown) == (
             f"{default:g}" if kind is float else str(default)
         )
 

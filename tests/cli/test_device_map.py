@@ -51,7 +51,7 @@ def test_the_policy_stays_where_the_map_puts_it(policy, monkeypatch):
     choice = EngineChoice("transformers", str(policy), options | {"device_map": "balanced"})
     _load(
         choice, str(policy), None, ServingConfig(), method=None, name=None, template=None,
-        settings={}, reward=("auto", None),
+        settings={}, reward=("auto", None), of_kind={"kind": None},
     )
     assert maps == ["auto", "balanced"]
 
