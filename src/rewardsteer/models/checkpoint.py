@@ -213,6 +213,9 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
         config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if isinstance(config.get("extra_special_tokens"), list):
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
+    if isinstance(tokenizer.chat_template, str):
+        # Earlier versions do not read chat_template.jinja; later ones prefer it.
+        config["chat_template"] = tokenizer.chat_template
     write_json(place, config)
 
 

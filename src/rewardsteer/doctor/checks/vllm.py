@@ -31,8 +31,14 @@ class Vllm(Check):
         from rewardsteer.evaluation.vllm_scorer import VllmScorer
 
         dtype = str(patient.dtype).removeprefix("torch.")
-        other = VllmScorer(
-            patient.folder.path, dtype, template=scorer.template, gpu_memory_utilization=0.4
-        )
-        numbers = other.score_ids(*patient.read)
+        try:
+            other = VllmScorer(
+                patient.folder.path, dtype, template=scorer.template, gpu_memory_utilization=0.4
+            )
+            numbers = other.score_ids(*patient.read)
+        except Exception as error:  # vLLM raises dozens of kinds for models that it does not run
+            yield self.found(
+                "not checked", f"vLLM cannot run the model: {type(error).__name__}: {error}"
+            )
+            return
         yield self.compared(patient, numbers, "vLLM")
