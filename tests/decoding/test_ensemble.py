@@ -253,7 +253,7 @@ class TestCommand:
             (("--weight", 1, "--weight", 2), {}, ("got 2 for 1",)),
             (("--reward-model", "arm", "--weight", 1), {}, ("got 1 for 2",)),
             (("--reward-model", "plain"), {}, ("'farma'", "vocabulary head", "scalar head")),
-            (("--reward-model", "other"), {}, ("every id the same token",)),
+            (("--reward-model", "other"), {}, ("so all need the policy's tokenizer",)),
             (("--reward-model", "arm"), {"method": "best_of_n"}, ("one reward model", "genarm")),
             (("--target-kl", 0.1), {"method": "best_of_n"}, ("--target-kl",)),
             (("--max-kl", 0.1), {"method": "best_of_n"}, ("--max-kl",)),
