@@ -185,6 +185,7 @@ def world(tmp_path_factory):
     lines(folder / "reward-bench-2" / "test.jsonl", [
         {"id": str(i), "prompt": f"{i}?", "chosen": [f"yes {i}"], "rejected": ["no", "0", "none"],
          "subset": "Math"} for i in range(4)])
+    shutil.copy(folder / "reward-bench-2" / "test.jsonl", folder / "rows.jsonl")
     (folder / "RM-Bench").mkdir()
     (folder / "RM-Bench" / "total_dataset.json").write_text(json.dumps([
         {"id": str(i), "prompt": f"{i}?", "chosen": [f"yes {i}"] * 3, "rejected": ["no"] * 3,
