@@ -182,6 +182,8 @@ def world(tmp_path_factory):
         {"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no, not {i}",
          "completion": "both"} for i in range(8)])
     lines(folder / "x.jsonl", [{"prompt": "1+1", "completion": "2"}] * 3)
+    lines(folder / "ratings.jsonl", [
+        {"prompt": f"{i // 2}?", "response": f"yes {i}", "rating": i % 5} for i in range(12)])
     lines(folder / "reward-bench-2" / "test.jsonl", [
         {"id": str(i), "prompt": f"{i}?", "chosen": [f"yes {i}"], "rejected": ["no", "0", "none"],
          "subset": "Math"} for i in range(4)])

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING, Any
 from rewardsteer.api.inputs import as_json_lines, as_prompts
 from rewardsteer.api.reward_model import RewardModel, as_reward_model
 from rewardsteer.configuration import load_config
-from rewardsteer.data.sources import held_out_pairs
+from rewardsteer.data.responses import Responses
+from rewardsteer.data.sources import held_out_rows, only_pairs
 from rewardsteer.data.store import MANIFEST
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.models.text_scorer import require_tokens
-from rewardsteer.records import Comparison
 from rewardsteer.reports.tables import preference_groups
 
 if TYPE_CHECKING:
@@ -92,7 +92,9 @@ def evaluate(
     Returns:
         for a benchmark, one row per figure: ``score`` with the ends of its 95 % interval and the
         figures of controls that read nothing. For pairs, rows ``all`` and one per subset:
-        ``count``, ``accuracy`` (a tie counts one half) with its 95 % Wilson interval, ``margin``.
+        ``count``, ``accuracy`` (a tie counts one half) with its 95 % interval over prompts,
+        ``margin``. For the sources ``ratings``, ``ranked`` and ``labels``, one row per number, see
+        `rewardsteer.evaluation.responses.evaluate_responses`.
 
     Raises:
         ConfigError: an option that the benchmark does not have.
@@ -100,6 +102,7 @@ def evaluate(
         MismatchError: the data was prepared with another template or tokenizer.
     """
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
+    from rewardsteer.evaluation.responses import evaluate_responses
     from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
 
     model = as_reward_model(reward_model)
@@ -115,19 +118,28 @@ def evaluate(
     if isinstance(data, str | Path) and (Path(data) / MANIFEST).exists():
         figures = evaluate_preference(model.scorer, Path(data), batch_size=batch_size)
     else:
-        figures = evaluate_comparisons(
-            model.scorer, _comparisons(data, source), batch_size=batch_size
-        )
+        rows = _rows(data, source)
+        if isinstance(rows[0], Responses):
+            return Table("agreement with numbers", evaluate_responses(
+                model.scorer, rows, batch_size=batch_size
+            ))
+        figures = evaluate_comparisons(model.scorer, rows, batch_size=batch_size)
     return Table("preference accuracy", preference_groups(figures))
 
 
-def _comparisons(data: Any, source: str) -> list[Comparison]:
+def _rows(data: Any, source: str) -> list[Any]:
+    """Comparisons, or responses with numbers."""
     if isinstance(data, str | Path):
-        return held_out_pairs(source, Path(data))
+        return _checked(held_out_rows(source, Path(data)), source)
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "pairs.jsonl"
         place.write_text(as_json_lines(data), encoding="utf-8")
-        return held_out_pairs(source, place)
+        return _checked(held_out_rows(source, place), source)
+
+
+def _checked(rows: list[Any], source: str) -> list[Any]:
+    responses = bool(rows) and all(isinstance(row, Responses) for row in rows)
+    return rows if responses else only_pairs(rows, source)
 
 
 def compare(

@@ -7,6 +7,7 @@ name raises `NoSplitError` and is then split by prompt.
 """
 
 from pathlib import Path
+from typing import Any
 
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
@@ -37,6 +38,22 @@ def require_pairs(path: Path) -> None:
         raise DataError(f"Expected pairs at {path}, there is no such file or folder.")
 
 
+def held_out_rows(source: str, path: Path) -> list[Any]:
+    """The rows of a source's test split, or all of them where it has none: comparisons, or
+    responses with numbers.
+
+    Raises:
+        ConfigError: there is no such source.
+        DataError: nothing is at the path, or a row is at fault.
+    """
+    require_pairs(path)
+    load = SOURCES.get(source)
+    try:
+        return list(load("test", path=str(path)))
+    except NoSplitError:
+        return list(load("train", path=str(path)))
+
+
 def held_out_pairs(source: str, path: Path) -> list[Comparison]:
     """The comparisons of a source's test split, or all of them where it has none.
 
@@ -44,12 +61,15 @@ def held_out_pairs(source: str, path: Path) -> list[Comparison]:
         ConfigError: there is no such source.
         DataError: nothing is at the path, or a row is no comparison.
     """
-    require_pairs(path)
-    load = SOURCES.get(source)
-    try:
-        rows = list(load("test", path=str(path)))
-    except NoSplitError:
-        rows = list(load("train", path=str(path)))
+    return only_pairs(held_out_rows(source, path), source)
+
+
+def only_pairs(rows: list[Any], source: str) -> list[Comparison]:
+    """The rows, all of which must be pairs.
+
+    Raises:
+        DataError: names the first that is none.
+    """
     other = next((row for row in rows if not isinstance(row, Comparison) or row.single), None)
     if other is not None:
         raise DataError(

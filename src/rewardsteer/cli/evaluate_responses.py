@@ -1,0 +1,71 @@
+"""``rewardsteer evaluate responses``: agreement with ratings, ranks and labels."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from rewardsteer.cli.devices import Device
+from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
+from rewardsteer.cli.template import TemplateOption, read_template, show_template
+
+
+def responses_command(
+    reward_model: Annotated[str, typer.Option(help="Folder, hub name or address.")],
+    input_: Annotated[
+        Path, typer.Option("--input", help="File or folder of responses with numbers.")
+    ],
+    source: Annotated[
+        str, typer.Option(help="How --input is read: ratings, ranked or labels.")
+    ] = "ratings",
+    out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/responses"),
+    batch_size: Annotated[int, typer.Option(help="Responses read together.")] = 16,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
+    template: TemplateOption = None,
+) -> None:
+    """Correlation with ratings, AUROC of labels, and pairs of one prompt, with intervals."""
+    from rewardsteer.data.responses import Responses
+    from rewardsteer.data.sources import SOURCES, held_out_rows
+    from rewardsteer.errors import DataError
+    from rewardsteer.outputs import check_folder, claim_folder, write_json
+
+    SOURCES.check(source)
+    check_reward_model(reward_model)
+    check_folder(out, overwrite=overwrite, resumable=False)
+    check_writable(out)
+    rows = held_out_rows(source, input_)
+    if not all(isinstance(row, Responses) for row in rows):
+        raise DataError(
+            f"Expected responses with numbers, the source {source} gives pairs; use 'rewardsteer "
+            "evaluate preference'."
+        )
+    loading(reward_model)
+
+    from rewardsteer.evaluation.responses import evaluate_responses
+    from rewardsteer.models.kinds import load_scorer
+    from rewardsteer.progress import progress_bar
+    from rewardsteer.reports.tables import between, print_table
+
+    scorer = load_scorer(reward_model, device=device, template=read_template(template))
+    if scorer.template is not None:
+        show_template(scorer.template, reward_model)
+    with progress_bar("scoring responses", "responses") as announce:
+        figures = evaluate_responses(scorer, rows, batch_size=batch_size, announce=announce)
+    claim_folder(out, overwrite=overwrite, resumable=False)
+    write_json(out / "metrics.json", {
+        "reward_model": reward_model, "fingerprint": scorer.fingerprint, "numbers": figures,
+    })
+    shown = ("pearson", "spearman", "auroc", "pair_accuracy")
+    print_table(
+        f"agreement with {input_}",
+        ("number", "responses", "prompts", *(f"{name.replace('_', ' ')} (95 %)" for name in shown)),
+        [
+            [name, str(own["count"]), str(own["prompts"]), *(
+                between(own, one, f"{one}_low", f"{one}_high", "{:.3f}") if one in own else "–"
+                for one in shown
+            )]
+            for name, own in figures.items()
+        ],
+    )
+    say(f"written to {out}")

@@ -1,0 +1,125 @@
+"""Agreement of a reward model with numbers of responses: ratings, ranks, labels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.data.responses import Responses
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.statistics import Interval, auroc_interval, share
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.objectives.numbers import correlations
+
+Announce = Callable[[int, int], None]
+# Responses scored between two announcements.
+_TOGETHER = 128
+_RESAMPLES = 500
+
+
+def evaluate_responses(
+    scorer: TextScorer, rows: Sequence[Responses], *, batch_size: int = 16,
+    announce: Announce = lambda done, total: None,
+) -> dict[str, dict[str, Any]]:
+    """Figures by the name of the number.
+
+    Args:
+        scorer: the reward model.
+        rows: of the sources ``ratings``, ``ranked`` or ``labels``.
+        batch_size: responses read together.
+        announce: called with the responses done and all of them.
+
+    Returns:
+        of labels (0 and 1 alone) ``auroc``, else ``pearson`` and ``spearman``; and where responses
+        of one prompt differ ``pair_accuracy``, the share of such pairs that the rewards order alike
+        (a tie counts one half). Each has its 95 % interval over prompts as ``*_low`` and
+        ``*_high``; ``count`` responses of ``prompts``. What the data cannot give is left out.
+
+    Raises:
+        DataError: no rows, or a response that is too long.
+    """
+    if not rows:
+        raise DataError("Expected responses with numbers to evaluate, got none.")
+    prompts = [row.prompt for row in rows for _ in row.responses]
+    completions = [one for row in rows for one in row.responses]
+    rewards = np.empty(len(completions))
+    for start in range(0, len(completions), _TOGETHER):
+        announce(start, len(completions))
+        part = slice(start, start + _TOGETHER)
+        rewards[part] = scorer.score(prompts[part], completions[part], batch_size=batch_size)
+    announce(len(completions), len(completions))
+    keys = np.unique([repr(prompt) for prompt in prompts], return_inverse=True)[1]
+    names = dict.fromkeys(name for row in rows for name in row.numbers)
+    return {name: _figures(rewards, _column(rows, name), keys) for name in names}
+
+
+def _column(rows: Sequence[Responses], name: str) -> np.ndarray:
+    """The numbers of a name ``[N]``, NaN where a response has none."""
+    return np.array([
+        np.nan if value is None else float(value)
+        for row in rows for value in row.numbers.get(name, [None] * len(row.responses))
+    ])
+
+
+def _figures(rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
+    known = np.isfinite(values)
+    rewards, values, prompts = rewards[known], values[known], prompts[known]
+    found: dict[str, Any] = {"count": len(values), "prompts": len(np.unique(prompts))}
+    if set(values.tolist()) <= {0.0, 1.0}:
+        area = auroc_interval(
+            (values > 0).tolist(), rewards.tolist(), groups=[str(one) for one in prompts]
+        )
+        _add(found, "auroc", area)
+    else:
+        for name, place in (("pearson", 0), ("spearman", 1)):
+            _add(found, name, _correlation(rewards, values, prompts, place))
+    wins, owners = _pairs(rewards, values, prompts)
+    if wins:
+        _add(found, "pair_accuracy", share(wins, owners))
+        found["pairs"] = len(wins)
+    return found
+
+
+def _add(found: dict[str, Any], name: str, interval: Interval) -> None:
+    if not np.isnan(interval.value):
+        found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+
+
+def _correlation(
+    rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray, place: int
+) -> Interval:
+    """Pearson's (0) or Spearman's (1) correlation, with a percentile bootstrap over prompts."""
+    value = correlations(rewards, values)[place]
+    members = _by_prompt(prompts)
+    rng, drawn = np.random.default_rng(0), []
+    for _ in range(_RESAMPLES):
+        chosen = rng.integers(len(members), size=len(members))
+        rows = np.concatenate([members[one] for one in chosen])
+        drawn.append(correlations(rewards[rows], values[rows])[place])
+    finite = [one for one in drawn if not np.isnan(one)]
+    if np.isnan(value) or not finite:
+        return Interval(value, -1.0, 1.0)
+    low, high = np.percentile(finite, [2.5, 97.5])
+    return Interval(value, float(low), float(high))
+
+
+def _pairs(
+    rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray
+) -> tuple[list[float], list[str]]:
+    """Pairs of one prompt with different values: whether the rewards order them alike, and the
+    prompt."""
+    wins: list[float] = []
+    owners: list[str] = []
+    for number, rows in enumerate(_by_prompt(prompts)):
+        gap = values[rows][:, None] - values[rows][None, :]
+        order = np.sign(rewards[rows][:, None] - rewards[rows][None, :])
+        found = (order[gap > 0] + 1) / 2
+        wins += found.tolist()
+        owners += [str(number)] * len(found)
+    return wins, owners
+
+
+def _by_prompt(prompts: np.ndarray) -> list[np.ndarray]:
+    """Places of the responses of each prompt."""
+    order = np.argsort(prompts, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(prompts[order])) + 1)
