@@ -1,5 +1,6 @@
 """Generation through the public `Steerer`."""
 
+import numpy as np
 import pytest
 
 from rewardsteer import RewardModel, Steerer
@@ -8,6 +9,7 @@ from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import load_tokenizer
+from rewardsteer.models.text_scorer import TextScorer
 
 SHORT = {"max_new_tokens": 6, "seed": 2, "top_k": 5}
 
@@ -117,3 +119,19 @@ def test_comparison(steerer, folders):
 def test_what_is_refused(folders, farma, changes, error, message):
     with pytest.raises(error, match=message):
         Steerer(folders / "policy", farma, **changes)
+
+
+class Shortest(TextScorer):
+    """Scores texts alone: the shorter the better."""
+
+    name = "shortest"
+
+    def score(self, prompts, completions, *, batch_size=16, closed=True):
+        return np.array([-float(len(one)) for one in completions])
+
+
+def test_a_model_that_scores_texts_chooses_among_draws(folders):
+    steerer = Steerer(folders / "policy", RewardModel(Shortest()), n=4, device="cpu", seed=1)
+    assert steerer.config.method == "best_of_n"
+    [answer] = steerer.generate("1+1=", max_new_tokens=8)
+    assert answer.reward == -len(answer.text)
