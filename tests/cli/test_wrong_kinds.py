@@ -62,14 +62,13 @@ COMMANDS = {
 }
 EVERY = tuple(COMMANDS)
 OF_SCALARS = tuple(name for name in EVERY if name not in ("farma", "genarm"))
-READS_TOKENS = ("score tokens", "goal-state", "inspect", "farma", "genarm", "pargs", "args")
+GUIDES = ("farma", "genarm", "pargs", "args")
 # Kind → commands that refuse it, and words of the sentence: what it is, or what would work.
 WRONG = {
     "language_model": (EVERY, "rewardsteer train"),
     "many_labels": (tuple(name for name in EVERY if name != "serve"), "5 outputs (joy, anger"),
-    "process_model": (("goal-state", "inspect", "farma", "genarm", "pargs", "args"),
-                      "process_model"),
-    "encoder": (READS_TOKENS, "a one-label classifier on a decoder"),
+    "process_model": (("goal-state", "inspect", *GUIDES), "process_model"),
+    "encoder": (("score tokens", "goal-state", "inspect"), "a one-label classifier on a decoder"),
     "adapter_of_a_policy": (EVERY, "not SEQ_CLS"),
     # Methods of another head are refused by the configuration, before weights are looked at.
     "pickled": (OF_SCALARS, "convert it once"),
@@ -77,9 +76,10 @@ WRONG = {
     "nothing": (EVERY, "holds no config.json"),
     "vocabulary": (("pargs", "args", "genarm"), "use it with"),
     "scalar": (("farma", "genarm"), "use it with"),
-    ADDRESS: (("goal-state", "inspect", "farma", "genarm", "pargs", "args"), "folder"),
+    ADDRESS: (("goal-state", "inspect", *GUIDES), "folder"),
 }
 CASES = [(kind, command, words) for kind, (names, words) in WRONG.items() for command in names]
+CASES += [("encoder", method, "use it with beam, best_of_n") for method in GUIDES]
 
 
 @pytest.mark.parametrize(("kind", "command", "words"), CASES)

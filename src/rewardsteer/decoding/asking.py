@@ -77,11 +77,6 @@ class Row:
         return [*self.prompt, *self.response]
 
 
-def reads_tokens(scorer: Any) -> bool:
-    """Whether a reward model takes token ids, and not texts alone."""
-    return bool(getattr(scorer, "reads_tokens", True))
-
-
 def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
     """A question as token ids of a reward model.
 

@@ -9,12 +9,16 @@ tokenized anew (`rewardsteer.decoding.guides.texts`).
 import copy
 from typing import Any
 
-from rewardsteer.decoding.asking import reads_tokens
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.texts import TextCandidates
 from rewardsteer.decoding.vocabulary_map import MappedScorer, token_map
 from rewardsteer.errors import MismatchError
-from rewardsteer.models.compatibility import check_vocabularies, members, shown_name
+from rewardsteer.models.compatibility import (
+    check_vocabularies,
+    members,
+    reads_tokens,
+    shown_name,
+)
 
 
 def shares_tokens(tokenizer: Any, scorer: Any) -> bool:

@@ -11,11 +11,16 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
-from rewardsteer.decoding.asking import reads_tokens
 from rewardsteer.decoding.methods import METHODS, adds_rewards, takes_goal
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
-from rewardsteer.models.compatibility import check_head, members, objectives_of, shown_name
+from rewardsteer.models.compatibility import (
+    check_head,
+    members,
+    objectives_of,
+    reads_tokens,
+    shown_name,
+)
 
 logger = logging.getLogger(__name__)
 

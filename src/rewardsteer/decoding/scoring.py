@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rewardsteer.decoding.asking import Ask, Row, as_row, reads_tokens, text_tokens
+from rewardsteer.decoding.asking import Ask, Row, as_row, text_tokens
 from rewardsteer.decoding.engine import Sample
 from rewardsteer.decoding.growing import GrowingReads, Value
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
 from rewardsteer.decoding.running import Activity, settle
 from rewardsteer.errors import DataError, NonFiniteError, RewardsteerError
+from rewardsteer.models.compatibility import reads_tokens
 from rewardsteer.records import Cost
 
 # Others ask within so many turns of the loop, or wait for the next time.

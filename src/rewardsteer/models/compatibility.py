@@ -14,6 +14,11 @@ from rewardsteer.errors import MismatchError
 from rewardsteer.models.heads import HEADS
 
 
+def reads_tokens(scorer: Any) -> bool:
+    """Whether a reward model takes token ids, and not texts alone."""
+    return bool(getattr(scorer, "reads_tokens", True))
+
+
 def members(scorer: Any) -> Sequence[Any]:
     """The reward models that an ensemble is made of; a single one's only member is itself."""
     several: Sequence[Any] = getattr(scorer, "members", (scorer,))

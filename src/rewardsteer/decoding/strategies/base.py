@@ -13,14 +13,13 @@ is a file with a class; `METHODS` may name it, or whoever uses it does, as ``pac
 
 from typing import Any
 
-from rewardsteer.decoding.asking import reads_tokens
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import require_goal
-from rewardsteer.models.compatibility import shown_name
+from rewardsteer.models.compatibility import reads_tokens, shown_name
 
 
 class Strategy:
