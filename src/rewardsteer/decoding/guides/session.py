@@ -38,7 +38,9 @@ class GuideSession:
         return RewardUsage()
 
 
-class _Asking(GuideSession):
+class AskingSession(GuideSession):
+    """Base of sessions that ask a reward model, whose cache they hold."""
+
     def __init__(self, guide: LogitsGuide) -> None:
         super().__init__(guide)
         self._scorer: Any = guide.scorer
@@ -60,7 +62,7 @@ class _Asking(GuideSession):
         return RewardUsage(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
 
 
-class VocabularySession(_Asking):
+class VocabularySession(AskingSession):
     """Asks about all next tokens, which depends on the prefixes alone: an engine may have it read
     them at the same time as the policy."""
 
@@ -103,7 +105,7 @@ def fitted(
     return rewards, None if known is None else known.expand(len(rewards), -1)
 
 
-class CandidateSession(_Asking):
+class CandidateSession(AskingSession):
     """Asks about the policy's best tokens."""
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:

@@ -19,8 +19,8 @@ from rewardsteer.data.tokenize import shared_length
 from rewardsteer.decoding.asking import whole_characters
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, finite
-from rewardsteer.decoding.guides.session import GuideSession
+from rewardsteer.decoding.guides.prefix import Prefix, finite
+from rewardsteer.decoding.guides.session import AskingSession, GuideSession
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.prefix_state import left_pad
 
@@ -93,14 +93,8 @@ class TextCandidates:
         return rewards
 
 
-class TextCandidateSession(GuideSession):
+class TextCandidateSession(AskingSession):
     """Asks about the texts of the policy's best tokens."""
-
-    def __init__(self, guide: LogitsGuide) -> None:
-        super().__init__(guide)
-        self._scorer: TextCandidates = guide.scorer
-        self._cache = guide.scorer.open()
-        self._calls: list[int] = []
 
     @torch.no_grad()
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
@@ -111,7 +105,7 @@ class TextCandidateSession(GuideSession):
             self._row(prefix, place, asked) for place, asked in enumerate(tokens.tolist())
         ])
         rewards = finite(rewards, prefix)
-        self._calls = [n + guide.candidates for n in self._calls or [0] * len(tokens)]
+        self._count(len(tokens))
         rewards = guide.transform(rewards.to(best))
         guided = guide(best, rewards, guide.weight, prefix.steps)
         return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
@@ -125,14 +119,3 @@ class TextCandidateSession(GuideSession):
         except RewardsteerError as error:
             prefix.fail(place, error)
             return torch.zeros(len(candidates))
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows."""
-        self._cache.select(rows)
-        self._calls = [0 if row < 0 else self._calls[row] for row in rows]
-
-    def usage(self, row: int) -> RewardUsage:
-        """What was read at this place so far."""
-        if not self._calls:
-            return RewardUsage()
-        return RewardUsage(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
