@@ -12,9 +12,9 @@ from rewardsteer.evaluation.statistics import (
     auroc,
     auroc_interval,
     paired_difference,
-    preference_accuracy,
     proportion,
     standard_error,
+    wins,
 )
 
 tokens = st.lists(st.sampled_from("abcd"), max_size=12)
@@ -48,7 +48,7 @@ def test_diversity():
 
 
 def test_accuracy_and_auroc():
-    assert preference_accuracy([1, 2, 3, 4], [0, 2, 5, 1]) == pytest.approx(0.625)
+    assert wins(np.array([1, 2, 3, 4]), np.array([0, 2, 5, 1])).mean() == pytest.approx(0.625)
     assert auroc([True, False, True, False], [3, 2, 2, 1]) == pytest.approx(0.875)
     assert math.isnan(auroc([True, True], [1, 2]))
 

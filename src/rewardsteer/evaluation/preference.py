@@ -12,7 +12,7 @@ from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
-from rewardsteer.evaluation.statistics import share
+from rewardsteer.evaluation.statistics import share, wins
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
 from rewardsteer.records import Comparison
@@ -200,10 +200,10 @@ def _figures(pairs: _Pairs) -> dict[str, float]:
 def _accuracy(pairs: _Pairs) -> dict[str, float]:
     if not len(pairs.rewards):
         return {"count": 0}
-    wins = (np.sign(pairs.rewards[:, 0] - pairs.rewards[:, 1]) + 1) / 2
-    accuracy = share(wins.tolist(), pairs.prompts.tolist())
+    right = wins(pairs.rewards[:, 0], pairs.rewards[:, 1])
+    accuracy = share(right.tolist(), pairs.prompts.tolist())
     return {
-        "count": len(wins), "prompts": len(np.unique(pairs.prompts)), "accuracy": accuracy.value,
+        "count": len(right), "prompts": len(np.unique(pairs.prompts)), "accuracy": accuracy.value,
         "accuracy_low": accuracy.low, "accuracy_high": accuracy.high,
     }
 

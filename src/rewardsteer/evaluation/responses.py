@@ -7,7 +7,7 @@ import numpy as np
 
 from rewardsteer.data.responses import Responses
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import Interval, auroc_interval, share
+from rewardsteer.evaluation.statistics import Interval, auroc_interval, share, wins
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.objectives.numbers import correlations
 
@@ -73,10 +73,10 @@ def _figures(rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray) -> di
     else:
         for name, place in (("pearson", 0), ("spearman", 1)):
             _add(found, name, _correlation(rewards, values, prompts, place))
-    wins, owners = _pairs(rewards, values, prompts)
-    if wins:
-        _add(found, "pair_accuracy", share(wins, owners))
-        found["pairs"] = len(wins)
+    right, owners = _pairs(rewards, values, prompts)
+    if right:
+        _add(found, "pair_accuracy", share(right, owners))
+        found["pairs"] = len(right)
     return found
 
 
@@ -108,15 +108,14 @@ def _pairs(
 ) -> tuple[list[float], list[str]]:
     """Pairs of one prompt with different values: whether the rewards order them alike, and the
     prompt."""
-    wins: list[float] = []
+    right: list[float] = []
     owners: list[str] = []
     for number, rows in enumerate(_by_prompt(prompts)):
         gap = values[rows][:, None] - values[rows][None, :]
-        order = np.sign(rewards[rows][:, None] - rewards[rows][None, :])
-        found = (order[gap > 0] + 1) / 2
-        wins += found.tolist()
+        found = wins(rewards[rows][:, None], rewards[rows][None, :])[gap > 0]
+        right += found.tolist()
         owners += [str(number)] * len(found)
-    return wins, owners
+    return right, owners
 
 
 def _by_prompt(prompts: np.ndarray) -> list[np.ndarray]:

@@ -21,10 +21,9 @@ class Interval(NamedTuple):
     high: float
 
 
-def preference_accuracy(chosen: Sequence[float], rejected: Sequence[float]) -> float:
-    """Share of pairs in which the chosen response has the higher reward; a tie counts one half."""
-    first, second = np.asarray(chosen, dtype=float), np.asarray(rejected, dtype=float)
-    return float((first > second).mean() + 0.5 * (first == second).mean())
+def wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    """1 where the first is greater, 0 where it is less, one half for a tie."""
+    return (np.sign(first - second) + 1) / 2
 
 
 def auroc(labels: Sequence[bool], scores: Sequence[float]) -> float:
