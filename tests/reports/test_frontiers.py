@@ -63,7 +63,7 @@ def test_the_points_of_a_line_share_a_colour():
     def colours(svg):
         return set(re.findall(r"stroke: (#[0-9a-f]{6})", svg))
 
-    first, second = Point("a", 1, 1, 0.1), Point("b", 2, 2, 0.1)
+    first, second = Point("a", 1, 1), Point("b", 2, 2)
     assert len(colours(paths([[first, second]], x_label="x", y_label="y"))) == 1
     assert len(colours(paths([[first], [second]], x_label="x", y_label="y"))) == 2
 

@@ -9,7 +9,7 @@ from rewardsteer.reports.comparison import reward_figures, samples
 from rewardsteer.reports.correctness import benchmark_blocks
 from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import write_page
-from rewardsteer.reports.plots import Point, bars, scatter
+from rewardsteer.reports.plots import Point, Spread, intervals, scatter
 from rewardsteer.reports.runs import INSPECTOR
 from rewardsteer.reports.sections import (
     Block,
@@ -113,28 +113,29 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
         ),
         Figures([
             Figure(
-                bars(
-                    names, [methods[name]["accuracy"] for name in names],
-                    [1.96 * methods[name].get("accuracy_stderr", 0.0) for name in names],
-                    x_label="accuracy (bars: 95 %)",
-                    reference=methods["none"]["accuracy"], highlight=("farma",),
+                intervals(
+                    sorted(names, key=lambda name: -methods[name]["accuracy"]),
+                    {"": {name: _spread(methods[name], "accuracy") for name in names}},
+                    x_label="accuracy", reference=methods["none"]["accuracy"],
                 ),
                 "Accuracy by method",
-                "Measured by the checker. The dashed line is plain sampling.",
+                "Measured by the checker, with 95 % intervals. The dashed line is plain sampling.",
             ),
             Figure(
                 scatter(
                     [
                         Point(
                             name, 1e3 * methods[name]["seconds_per_token"],
-                            methods[name]["reward"], methods[name].get("reward_stderr", 0.0),
+                            *_spread(methods[name], "reward"),
                         )
                         for name in names
                     ],
                     x_label="milliseconds per generated token",
-                    y_label="mean reward (Bradley-Terry)", log_x=True,
+                    y_label="mean reward (Bradley-Terry)", log_x=True, frontier=True,
                 ),
-                "Reward and time", "Mean reward against milliseconds per token.",
+                "Reward and time",
+                "Mean reward with 95 % intervals against milliseconds per token. No other method "
+                "beats those in bold in both.",
             ),
         ]),
         Table(
@@ -147,6 +148,11 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
         ),
         *_overoptimised(methods),
     ]
+
+
+def _spread(figures: dict[str, float], name: str) -> Spread:
+    value = figures[name]
+    return Spread(value, figures.get(f"{name}_low", value), figures.get(f"{name}_high", value))
 
 
 def _budget(methods: dict[str, Any]) -> Table:

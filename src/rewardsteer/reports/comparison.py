@@ -89,7 +89,8 @@ def _of_one(run: Run) -> list[Block]:
     figures += [
         Figure(
             svg, f"Reward against {AXES[name].label}",
-            "Bars are 95 % intervals; lines join the weights of one method.",
+            "With 95 % intervals; lines join the weights of one method. No other beats those in "
+            "bold in both.",
         )
         for name, svg in frontiers(content).items()
     ]

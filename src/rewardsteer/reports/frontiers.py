@@ -77,7 +77,7 @@ def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
     return {
         name: paths(
             [[_point(label, methods[label], axis) for label in line] for line in lines],
-            x_label=axis.label, y_label="mean reward", log_x=axis.log,
+            x_label=axis.label, y_label="mean reward", log_x=axis.log, frontier=True,
         )
         for name, axis in AXES.items()
         if all(axis.figure in figures for figures in methods.values())
@@ -86,5 +86,6 @@ def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _point(label: str, figures: Mapping[str, float], axis: Axis) -> Point:
     reward = figures["reward"]
-    half = (figures.get("reward_high", reward) - figures.get("reward_low", reward)) / 2
-    return Point(label, figures[axis.figure], reward, half)
+    return Point(
+        label, figures[axis.figure], reward, figures.get("reward_low"), figures.get("reward_high")
+    )

@@ -18,7 +18,7 @@ from markupsafe import Markup
 
 from rewardsteer import __version__
 from rewardsteer.outputs import write_text
-from rewardsteer.reports.plots import COLOURS
+from rewardsteer.reports.drawing import COLOURS
 from rewardsteer.reports.sections import Figure, Section
 
 _TEMPLATES = files("rewardsteer.reports") / "templates"

@@ -60,17 +60,17 @@ def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
 
 def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:
     """P(chosen > rejected) against the observed share."""
-    lines, errors = {}, {}
+    lines, ends = {}, {}
     for name, metrics in runs.items():
         bins = [one for one in metrics["calibration"]["bins"] if one["count"] >= _FEW]
         shares = [
             proportion(one["share"] * one["count"], int(one["count"])) for one in bins
         ]
         lines[name] = ([one["mean_probability"] for one in bins], [one["share"] for one in bins])
-        errors[name] = [(share.high - share.low) / 2 for share in shares]
+        ends[name] = ([share.low for share in shares], [share.high for share in shares])
     return Figure(
         curves(
-            lines, errors=errors, marks=True, diagonal=True,
+            lines, ends=ends, marks=True, diagonal=True,
             x_label="P(first response preferred)", y_label="share preferred",
         ),
         "Calibration",
@@ -114,8 +114,12 @@ def _of_one(metrics: Metrics) -> list[Figure]:
 def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Mean reward by length of each group, with their rank correlation."""
     lines = {name: _line(group["bins"]) for name, group in groups.items()}
-    errors = {
-        name: [one.get("error", 0.0) for one in group["bins"]] for name, group in groups.items()
+    ends = {
+        name: (
+            [one["reward"] - one.get("error", 0.0) for one in group["bins"]],
+            [one["reward"] + one.get("error", 0.0) for one in group["bins"]],
+        )
+        for name, group in groups.items()
     }
     ranks = [
         f"{name} {group['spearman']:+.2f}" for name, group in groups.items() if "spearman" in group
@@ -123,7 +127,7 @@ def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     rank = f" Rank correlation: {', '.join(ranks)}." if ranks else ""
     return Figure(
         curves(
-            lines, errors=errors, marks=True, x_label="tokens of the response",
+            lines, ends=ends, marks=True, x_label="tokens of the response",
             y_label="mean reward",
         ),
         "Reward against length", "Bins of about equally many responses, with 95 % intervals. A "
