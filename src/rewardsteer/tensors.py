@@ -10,7 +10,7 @@ Shape legend, used in every docstring:
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -142,6 +142,21 @@ class TokenStates(NamedTuple):
         return embedding(self.flat_indices[mask], self.flat)
 
 
+class PolicyBackup(NamedTuple):
+    """How the rewards of one-token extensions make the value of a prefix under a policy, see
+    `rewardsteer.objectives.backups`.
+
+    Attributes:
+        kind: ``soft``, ``mean`` or ``top_k``.
+        temperature: of ``soft``, above 0, in units of rewards.
+        tokens: of ``top_k``: how many of the policy's most probable tokens.
+    """
+
+    kind: Literal["soft", "mean", "top_k"]
+    temperature: float = 0.0
+    tokens: int = 0
+
+
 class RewardOutput(NamedTuple):
     """What a reward model gives for a `PairBatch`: the rewards of whole sequences and the fields
     that were asked for; the others are None. `Head.gives` names the fields that a head has.
@@ -158,6 +173,7 @@ class RewardOutput(NamedTuple):
         best_next_token: ``[N]`` reward of the best one-token extension of each of these prefixes,
             by a token that can be generated.
         soft_next_token: by temperature, the soft maximum ``[N]`` over the same extensions.
+        policy_backups: values ``[N]`` of the same prefixes under a policy, by backup.
         log_probabilities: ``[R, T]`` of each response token after those before it, the rewards read
             as logits over the tokens that can be generated; 0 elsewhere and where none is before.
         attributes: ``[R, K]`` of each whole row, where a head rates several attributes.
@@ -169,6 +185,7 @@ class RewardOutput(NamedTuple):
     prefix_rewards: Tensor | None = None
     best_next_token: Tensor | None = None
     soft_next_token: Mapping[float, Tensor] | None = None
+    policy_backups: Mapping[PolicyBackup, Tensor] | None = None
     log_probabilities: Tensor | None = None
     attributes: Tensor | None = None
     router_loss: Tensor | None = None

@@ -168,6 +168,18 @@ def test_refusals_come_before_any_work(world, tmp_path):
         train(settings(world, seed=5), tmp_path / "run", resume=True)
 
 
+def test_backups_under_a_policy_train_and_leave_the_policy_out_of_the_folder(world, tmp_path):
+    options = {"backup": "policy_soft", "temperature": 0.5}
+    config = settings(
+        world, head={"kind": "vocabulary"}, rounds=1,
+        phases=[{"objective": [{"name": "max_constraint", "options": options}], "rows": 4}],
+    )
+    folder = train(config, tmp_path / "run")
+    assert not [name for name in weights(folder) if "policy" in name]
+    with pytest.raises(ConfigError, match="is a reward model; name the policy"):
+        train(config.model_copy(update={"policy": str(folder)}), tmp_path / "other")
+
+
 @pytest.mark.parametrize("head", [
     {"kind": "scalar"}, {"kind": "scalar", "layers": "mlp"}, {"kind": "vocabulary"},
 ])

@@ -8,6 +8,7 @@ language model whose logits are rewards for the vocabulary head.
 import shutil
 import tempfile
 from collections.abc import Collection
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import accepts, backbone_of
 from rewardsteer.models.capabilities import supports_left_padding
@@ -35,7 +37,7 @@ from rewardsteer.models.places import locate
 from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.start import find_start, load_carrier, thawed
 from rewardsteer.outputs import replace_folder
-from rewardsteer.tensors import Packing, PairBatch, RewardOutput, TokenStates
+from rewardsteer.tensors import Packing, PairBatch, PolicyBackup, RewardOutput, TokenStates
 
 
 class RewardModel(nn.Module):
@@ -60,6 +62,18 @@ class RewardModel(nn.Module):
         self.head_config = head_config
         self.value_head = value_head
         self.router_loss: Tensor | None = None
+        self._policy: list[RewardModel] = []
+
+    @property
+    def policy(self) -> "RewardModel | None":
+        """The frozen policy whose next-token probabilities `PolicyBackup` needs: a language model
+        with its output layer as vocabulary head. It is no part of the parameters."""
+        return self._policy[0] if self._policy else None
+
+    def set_policy(self, policy: "RewardModel") -> None:
+        """Give the frozen policy, on the device where rows are read."""
+        # In a list, so that torch takes it for no module of this one.
+        self._policy = [policy.requires_grad_(False).eval()]
 
     @property
     def config(self) -> Any:
@@ -156,10 +170,12 @@ class RewardModel(nn.Module):
         return list(self.carrier._no_split_modules or ())
 
     def forward(
-        self, batch: PairBatch, needs: Collection[str] = (), temperatures: Collection[float] = ()
+        self, batch: PairBatch, needs: Collection[str] = (), temperatures: Collection[float] = (),
+        backups: Collection[PolicyBackup] = (),
     ) -> RewardOutput:
         """Rewards of whole rows, and the fields of `RewardOutput` that ``needs`` names;
-        ``temperatures`` are those of ``soft_next_token``."""
+        ``temperatures`` are those of ``soft_next_token``, ``backups`` those of
+        ``policy_backups``."""
         states, head, last = self._states(batch), self.head, batch.last_positions
         found: dict[str, Any] = {}
         if "states" in needs:
@@ -173,6 +189,11 @@ class RewardModel(nn.Module):
         if "soft_next_token" in needs:
             marked = states.marked(batch.prefix_mask)
             found["soft_next_token"] = {t: head.soft_next_token(marked, t) for t in temperatures}
+        if "policy_backups" in needs:
+            marked, layer = states.marked(batch.prefix_mask), self._policy_layer(batch)
+            found["policy_backups"] = {
+                one: head.policy_backup(marked, one, layer) for one in backups
+            }
         if "log_probabilities" in needs:
             found["log_probabilities"] = head.response_log_probabilities(states, batch)
         rows = torch.arange(len(last), device=last.device)
@@ -180,6 +201,15 @@ class RewardModel(nn.Module):
             found["attributes"] = head.attributes(states.at(rows, last))
         whole = head.prefix_rewards(states, batch, rows, last)
         return RewardOutput(whole, router_loss=self.router_loss, **found)
+
+    @torch.no_grad()
+    def _policy_layer(self, batch: PairBatch) -> OutputLayer:
+        """The policy's states at the marked prefixes, and its output layer."""
+        assert self.policy is not None, "a backup under a policy needs one"
+        # Whether rows may be packed depends on a model, and this is another one.
+        states = self.policy._states(replace(batch, packing=None))
+        layer = self.policy.carrier.get_output_embeddings()
+        return OutputLayer(states.marked(batch.prefix_mask), layer.weight, layer.bias)
 
     def _states(self, batch: PairBatch) -> TokenStates:
         self.router_loss = None

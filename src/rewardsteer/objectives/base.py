@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from rewardsteer.distributed import global_mean
-from rewardsteer.tensors import PairBatch, RewardOutput
+from rewardsteer.tensors import PairBatch, PolicyBackup, RewardOutput
 
 
 class ObjectiveResult(NamedTuple):
@@ -49,6 +49,7 @@ class Objective:
         needs: fields of `RewardOutput` that the model is asked for beside the rewards of whole
             rows; checked against the head before training starts.
         temperatures: of ``soft_next_token``, where it is needed.
+        backups: of ``policy_backups``, where they are needed; the model then needs a policy.
         prefixes: the length list of the partial set that it uses, or None for the full set;
             ``step_lengths`` for the ends of steps in the set of responses.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
@@ -67,6 +68,7 @@ class Objective:
     rows: Literal["pairs", "chosen", "responses"] = "pairs"
     needs: frozenset[str] = field(default_factory=frozenset)
     temperatures: frozenset[float] = field(default_factory=frozenset)
+    backups: frozenset[PolicyBackup] = field(default_factory=frozenset)
     prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability", "step_logit"] = "value"

@@ -48,6 +48,7 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
         rows=rows,
         needs=frozenset().union(*(term.needs for term, _ in terms)),
         temperatures=frozenset().union(*(term.temperatures for term, _ in terms)),
+        backups=frozenset().union(*(term.backups for term, _ in terms)),
         prefixes=next(iter(prefixes), None),
         rewards=next((term.rewards for term, _ in terms if term.rewards is not None), None),
         measures=next((term.measures for term, _ in terms if term.measures is not None), None),

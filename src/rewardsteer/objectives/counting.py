@@ -24,6 +24,7 @@ def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
         states=TokenStates(zeros(1, 1), torch.zeros_like(batch.input_ids)),
         prefix_rewards=prefixes, best_next_token=prefixes,
         soft_next_token=dict.fromkeys(objective.temperatures, prefixes),
+        policy_backups=dict.fromkeys(objective.backups, prefixes),
         log_probabilities=zeros(batch.input_ids.shape),
         attributes=zeros(len(batch.input_ids), len(objective.attributes)),
     )

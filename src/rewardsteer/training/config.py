@@ -89,6 +89,9 @@ class TrainConfig(Config):
     Attributes:
         base_model: folder or hub name of a causal language model.
         head: the head to put on it.
+        policy: folder or hub name of the causal language model whose next-token probabilities the
+            backups ``policy_soft``, ``policy_mean`` and ``policy_top_k`` of the maximum constraint
+            take; None: ``base_model``, where it is no reward model yet.
         data: what to prepare; not needed when ``prepared`` is given.
         prepared: a folder made by ``rewardsteer data prepare``.
         phases: the phases of one round, in order.
@@ -126,6 +129,7 @@ class TrainConfig(Config):
 
     base_model: str
     head: HeadConfig = HeadConfig()
+    policy: str | None = None
     data: DataConfig | None = None
     prepared: str | None = None
     phases: list[PhaseConfig] = Field(min_length=1)

@@ -7,14 +7,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from accelerate import PartialState
 from torch import nn
 from transformers import set_seed
 
-from rewardsteer.errors import ConfigError
-from rewardsteer.models.checkpoint import ensure_padding_token
+from rewardsteer.data.vocabulary import vocabulary_hash
+from rewardsteer.errors import ConfigError, MismatchError
+from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.start import find_start
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
+from rewardsteer.training.fit import build_objective
 from rewardsteer.training.precision import (
     AUTOCAST,
     loaded_dtype,
@@ -67,7 +72,37 @@ def build(
         widen_trainable(model)
     if weights is not None:
         load_weights(model, weights)
+    if not whole and needs_policy(config):
+        model.set_policy(_load_policy(config, tokenizer))
     return model
+
+
+def needs_policy(config: TrainConfig) -> bool:
+    """Whether an objective takes the value of a prefix under a policy."""
+    return any(build_objective(phase.objective).backups for phase in config.phases)
+
+
+def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
+    """The frozen policy of the settings, whole in every process."""
+    source = config.policy or config.base_model
+    start = find_start(source)
+    if start.card is not None:
+        raise ConfigError(
+            f"Backups under a policy need a causal language model, and {source} is a reward model; "
+            "name the policy in the setting policy."
+        )
+    if vocabulary_hash(load_tokenizer(source)) != vocabulary_hash(tokenizer):
+        raise MismatchError(
+            f"Backups under a policy need one tokenizer, and that of {source} has other tokens "
+            f"than that of {config.base_model}; name a policy with the same tokenizer."
+        )
+    policy = RewardModel.from_base(
+        source, HeadConfig(kind="vocabulary"),
+        attn_implementation=usable_attention(
+            config.attn_implementation, config.optimiser.precision
+        ),
+    )
+    return policy.to(PartialState().device)
 
 
 def without_dropout(model: nn.Module) -> None:

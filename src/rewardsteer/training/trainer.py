@@ -130,7 +130,7 @@ class RewardTrainer(Trainer):
         """
         batch = to_batch(inputs)
         batch.draw = f"{self.args.seed}/{self.state.global_step}"
-        output = model(batch, self.objective.needs, self.objective.temperatures)
+        output = model(batch, *self._asked())
         with within_update(num_items_in_batch), excluded_from_reductions(batch.is_dummy):
             result = self._with_router_loss(self.objective(output, batch), output, batch)
         bad = rows_of_bad_rewards(output, batch)
@@ -143,6 +143,10 @@ class RewardTrainer(Trainer):
                 self._stop("loss", self._loss, names)
         self.interval.add(batch, result.metrics, result.terms, 1 / self._batches)
         return (result.loss, result) if return_outputs else result.loss
+
+    def _asked(self) -> tuple[Any, ...]:
+        """What the objective asks the model for."""
+        return self.objective.needs, self.objective.temperatures, self.objective.backups
 
     def _with_router_loss(
         self, result: ObjectiveResult, output: RewardOutput, batch: PairBatch
@@ -250,7 +254,7 @@ class RewardTrainer(Trainer):
         batch = to_batch(self._prepare_inputs(inputs))
         needs = self.objective.needs | (CONSTRAINT & self.model.head.gives)
         with torch.no_grad(), self.compute_loss_context_manager():
-            output = model(batch, needs, self.objective.temperatures)
+            output = model(batch, needs, *self._asked()[1:])
             columns = evaluation_columns(self.objective, output, batch)
         columns = columns[: 0 if batch.is_dummy else len(columns)]
         return None, columns, columns[:, 0]

@@ -11,10 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.checkpoint import VALUE_HEAD, CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.placement import working_device
-from rewardsteer.tensors import PairBatch, TokenStates
+from rewardsteer.tensors import PairBatch, PolicyBackup, TokenStates
 
 
 class Head:
@@ -210,6 +211,11 @@ class Head:
 
     def soft_next_token(self, hidden: Tensor, temperature: float) -> Tensor:
         """Soft maxima ``[N]`` over the one-token extensions; hidden ``[N, D]``."""
+        raise NotImplementedError
+
+    def policy_backup(self, hidden: Tensor, backup: PolicyBackup, policy: OutputLayer) -> Tensor:
+        """Values ``[N]`` of prefixes under a policy, which stands at the same N positions; hidden
+        ``[N, D]``."""
         raise NotImplementedError
 
     def log_probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:

@@ -8,15 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.kernels.policy_backups import policy_mean, policy_top_k
 from rewardsteer.kernels.precision import wide_linear
 from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
-from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
+from rewardsteer.kernels.vocabulary_soft import OutputLayer, vocabulary_logsumexp
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.base import Head
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import share
 from rewardsteer.models.logits import check_saved, make_neutral
 from rewardsteer.models.sharding import gathered
+from rewardsteer.tensors import PolicyBackup
 
 
 class RewardProjection(nn.Linear):
@@ -35,8 +37,9 @@ class RewardProjection(nn.Linear):
 
     def forward(
         self, hidden: Tensor,
-        read: Literal["logits", "rewards", "tokens", "best", "soft"] = "logits", *,
+        read: Literal["logits", "rewards", "tokens", "best", "soft", "backup"] = "logits", *,
         tokens: Tensor | None = None, temperature: float = 1.0,
+        backup: PolicyBackup | None = None, policy: OutputLayer | None = None,
     ) -> Tensor:
         """What ``read`` names.
 
@@ -45,17 +48,23 @@ class RewardProjection(nn.Linear):
             read: ``logits`` ``[..., V]`` as the model computes them; ``rewards``: the same in
                 float32 or wider, like all that follow; ``tokens``: those of ``tokens [...]``;
                 ``best``: the maximum ``[N]`` over the first ``generated``; ``soft``: the soft
-                maximum ``[N]`` over them with uniform p, see `vocabulary_logsumexp`.
+                maximum ``[N]`` over them with uniform p, see `vocabulary_logsumexp`; ``backup``:
+                the value ``[N]`` over them under a policy.
             tokens: see ``read``.
             temperature: of ``soft``, in units of the logits.
+            backup, policy: of ``backup``; the policy's output layer may have more rows.
         """
         if read == "logits":
             return super().forward(hidden)
         if read == "rewards":
             return wide_linear(hidden, self.weight, self.bias)
-        if read in ("soft", "best"):
+        if read in ("soft", "best", "backup"):
             real = self.generated
             weight, bias = self.weight[:real], None if self.bias is None else self.bias[:real]
+            if read == "backup":
+                assert backup is not None, "which backup"
+                assert policy is not None, "a backup under a policy needs one"
+                return _policy_backup(hidden, weight, bias, backup, policy)
             if read == "soft":
                 return vocabulary_logsumexp(hidden, weight, bias, temperature=temperature)
             tokens = vocabulary_argmax(hidden, weight, bias)
@@ -66,6 +75,22 @@ class RewardProjection(nn.Linear):
     def sharing(cls, layer: nn.Linear) -> "RewardProjection":
         """A layer of the same parameters, no copies of them."""
         return share(cls, layer)
+
+
+def _policy_backup(
+    hidden: Tensor, weight: Tensor, bias: Tensor | None, backup: PolicyBackup, policy: OutputLayer
+) -> Tensor:
+    """Values ``[N]`` over the V rows of ``weight``, under the policy's first V tokens."""
+    count = len(weight)
+    own_bias = None if policy.bias is None else policy.bias[:count]
+    policy = OutputLayer(policy.hidden, policy.weight[:count], own_bias)
+    if backup.kind == "mean":
+        return policy_mean(hidden, weight, bias, policy)
+    if backup.kind == "top_k":
+        return policy_top_k(hidden, weight, bias, policy, backup.tokens)
+    return vocabulary_logsumexp(
+        hidden, weight, bias, temperature=backup.temperature, base=policy
+    )
 
 
 def install_projection(model: Any) -> None:
@@ -124,7 +149,9 @@ class VocabularyHead(Head):
     `RewardProjection` (or peft's wrapper of one), see `install_projection`.
     """
 
-    gives = Head.gives | {"best_next_token", "soft_next_token", "log_probabilities"}
+    gives = Head.gives | {
+        "best_next_token", "soft_next_token", "policy_backups", "log_probabilities",
+    }
     gives_next_token = True
     offset = 1
     auto_class = "AutoModelForCausalLM"
@@ -241,6 +268,11 @@ class VocabularyHead(Head):
         in units of rewards."""
         soft: Tensor = self.projection(hidden, "soft", temperature=temperature)
         return soft
+
+    def policy_backup(self, hidden: Tensor, backup: PolicyBackup, policy: OutputLayer) -> Tensor:
+        """See `Head.policy_backup`; over the first `token_count` tokens, differentiable."""
+        value: Tensor = self.projection(hidden, "backup", backup=backup, policy=policy)
+        return value
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Rewards ``[...]`` of the extensions by ``tokens [...]`` of the prefixes ending at hidden
