@@ -60,6 +60,8 @@ class Comparison(Record):
             two steps belongs to the first one.
         step_labels: how correct each of these steps is, from 0 (incorrect) to 1 (correct).
         place: file and row it was read from, for messages; "" when unknown.
+        chosen_by, rejected_by: who wrote each response (a model, its prompt style); "" when
+            unknown.
     """
 
     id: str
@@ -75,6 +77,8 @@ class Comparison(Record):
     step_ends: list[int] = Field(default_factory=list)
     step_labels: list[float] = Field(default_factory=list)
     place: str = Field("", exclude=True)
+    chosen_by: str = Field("", exclude=True)
+    rejected_by: str = Field("", exclude=True)
 
 
 class Completion(Record):

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from rewardsteer.data.solutions import graded_texts, question_key, read_solutions
+from rewardsteer.data.solutions import graded_solutions, question_key, read_solutions
 from rewardsteer.errors import DataError
 
 SHARED = (Path(__file__).parents[2] / "../shared/data").resolve()
@@ -139,10 +139,11 @@ class TestLayouts:
         with pytest.raises(DataError, match="line 1"):
             read(write(tmp_path / "x.jsonl", [row]))
 
-    def test_graded_texts(self):
+    def test_graded_solutions(self):
         row = {"question": "?", "completions": [{"text": "a", "is_correct": 1}, {"text": "b"},
                                                 {"text": "c", "is_correct": False}]}
-        assert list(graded_texts(row)) == [("a", True), ("c", False)]
+        assert [(one.completion, one.is_correct) for one in graded_solutions(row)] == [
+            ("a", True), ("c", False)]
 
 
 class TestAnswersAndLabels:

@@ -3,11 +3,11 @@
 import numpy as np
 import pytest
 
+from rewardsteer.data.solutions import source_of
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.controls import (
     auroc_within,
     controls,
-    source_of,
     source_scores,
 )
 from rewardsteer.records import Solution

@@ -299,9 +299,12 @@ class TestVotes:
         assert rows[-1]["pass"] == np.mean([any(q.correct) for q in found])
         assert rows[-1]["weighted"] == pytest.approx(np.mean([
             vote(q.answers, q.correct, 1 / (1 + np.exp(-np.array(q.rewards)))) for q in found]))
-        curve = votes.plain_curve(found, config)
+        curve = votes.vote_curve(found, config)
         assert [point["tokens_per_question"] for point in curve] == [10, 20, 30, 40, 50]
-        assert curve[-1]["accuracy"] == pytest.approx(expected)
+        # Ten tokens generated, and with the prompt's two twelve for the reward model.
+        assert [point["net_tokens_per_question"] for point in curve] == [22, 44, 66, 88, 110]
+        assert [curve[-1][way] for way in ("majority", "best_of", "weighted")] == pytest.approx(
+            [rows[-1][way] for way in ("majority", "best_of", "weighted")])
         rules = votes.stopping_rules(found, config)
         assert [rule["rule"] for rule in rules] == ["ESC, window 99", "adaptive consistency, 1"]
         for rule in rules:
@@ -313,9 +316,49 @@ class TestVotes:
         assert (row["majority"], row["weighted"], row["best_of"]) == (0.5, 0, 0)
 
     def test_at_equal_tokens(self):
-        curve = [{"tokens_per_question": t, "accuracy": a} for t, a in ((10, 0.2), (30, 0.6))]
-        found = [votes.at_equal_tokens(curve, tokens) for tokens in (5, 10, 15, 30, 99)]
-        assert found == pytest.approx([0.2, 0.2, 0.3, 0.6, 0.6])
+        curve = [
+            {"tokens_per_question": t, "majority": a, "net_tokens_per_question": 2 * t,
+             "best_of": a + 0.1} for t, a in ((10, 0.2), (30, 0.6))]
+        found = [votes.at_equal_tokens(curve, tokens) for tokens in (9, 10, 15, 30, 31)]
+        assert found == [None, 0.2, pytest.approx(0.3), 0.6, None]  # no vote of more than there are
+        assert votes.at_equal_tokens(curve, 30, "best_of") == pytest.approx(0.4)
+        assert votes.at_equal_tokens(curve, 30, "weighted") is None
+
+    def test_a_high_temperature_is_the_majority_and_a_low_one_the_best(self):
+        bench, config = simulated(30, 5), CorrectnessConfig(**QUICK)
+        found = votes.with_all_samples(bench.questions, config, 1e12)
+        assert found["tempered"] == pytest.approx(found["majority"])
+        found = votes.with_all_samples(bench.questions, config, 1e-3)
+        assert found["tempered"] == pytest.approx(found["best_of"])
+
+    @pytest.mark.parametrize(("noise", "low", "high"), [(0.01, 0, 1), (100, 2, 11)])
+    def test_the_temperature_suits_the_reward(self, noise, low, high):
+        """Rewards that are right most often decide alone, those that know nothing do not count."""
+        rng = np.random.default_rng(0)
+        bench = changed(simulated(60, 7), lambda s: {
+            "reward": 0.5 * s.is_correct + noise * rng.normal()})
+        rewards = [s.reward for s in bench.solutions]
+        assert low <= votes.fit_temperature(bench.questions) / np.std(rewards) <= high
+
+    def test_only_what_was_measured(self):
+        """Without answers no votes, without rewards no best of k, without tokens no costs."""
+        config = CorrectnessConfig(**QUICK)
+        answers = {"predicted_answer": None}
+        rewards = {"reward": None, "token_rewards": None, "token_similarities": None}
+        for absent, gone, stays in (
+            (answers, {"majority", "weighted"}, "best_of"),
+            (rewards, {"best_of", "weighted"}, "majority"),
+        ):
+            bench = changed(simulated(20, 3), lambda _, absent=absent: absent | {"token_count": 0})
+            found = evaluate_correctness({"b": bench}, {}, config)["b"]
+            assert stays in found["by_samples"][-1]
+            for way in gone:
+                assert way not in found["by_samples"][-1]
+                assert f"{way}_accuracy" not in found
+            assert "tokens_per_solution" not in found
+            for rule in found.get("stopping", []):
+                assert rule.keys() == {"rule", "accuracy", "samples"}
+        assert "no labelled solution has a reward" in found["undefined"]
 
 
 def test_calibration_of_known_probabilities():
@@ -411,6 +454,20 @@ class TestEvaluate:
             kept += len(lows)
         assert record["filtered"] == pytest.approx(dropped / kept)
         assert 0 < record["filtered"] < 1
+
+    def test_filters_stand_beside_best_of_n_and_votes(self):
+        found = self.run(simulated(40))
+        chosen = found["filtering"]["reward"]["best"]
+        votes_of_test = found["test_votes"]
+        assert chosen["questions"] == votes_of_test["questions"]
+        for way in ("best_of", "weighted"):
+            assert chosen[f"{way}_accuracy"] == pytest.approx(votes_of_test[way])
+        assert chosen["net_tokens_per_question"] > chosen["tokens_per_question"]
+        # The reward model processes about as much again: twice a vote's tokens were not measured.
+        assert "majority_at_equal_net_tokens" not in chosen
+        assert 0 < chosen["best_of_at_equal_net_tokens"] <= 1
+        assert found["vote_temperature"] > 0
+        assert {"tempered", "tempered_low"} <= votes_of_test.keys()
 
     def test_what_few_questions_leave_out_is_named(self):
         found = self.run(simulated(1))

@@ -51,4 +51,4 @@ def test_agreement_counts_each_way_of_grading():
     assert figures["solutions"] == 3
     assert figures["predicted"] == pytest.approx(2 / 3)
     assert figures["extracted"] == pytest.approx(1 / 3)
-    assert [one["extracted"] for one in figures["examples"]] == ["5", "4"]
+    assert [one["extracted"] for one in figures["differing"]] == ["5", "4"]

@@ -488,4 +488,7 @@ class TestCommands:
     def test_one_solution_twice(self, scores, tmp_path):
         rows = read(scores / "all/sums.jsonl")
         path = write(tmp_path / "all" / "sums.jsonl", [*rows, rows[3]])
-        refused(evaluate(tmp_path, tmp_path / "out"), f"{path}, line 37", f"({path}, line 4)")
+        assert "sums: 1 row left out: each repeats another one" in evaluate(
+            tmp_path, tmp_path / "out").stderr
+        write(path, [*rows, rows[3] | {"completion": "another"}])
+        refused(evaluate(tmp_path, tmp_path / "no"), f"{path}, line 37", f"({path}, line 4)")

@@ -12,9 +12,17 @@ from fractions import Fraction
 from typing import Any
 
 from rewardsteer.answers.numbers import Number, number
-from rewardsteer.answers.spelling import cleaned, unit
+from rewardsteer.answers.spelling import NUMBER, cleaned, unit
 
 _WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*|[A-Z]{2,}|[A-Za-z]+ and [A-Za-z]+")
+# A number that is a word of its own, with its sign: "160 - r" and "2x" hold none.
+_VALUE = re.compile(rf"(?<![\w.\\^_{{])-?{NUMBER}%?(?![\w^_{{]|\.[0-9])")
+_DENIES = re.compile(
+    r"\b(?:not|cannot|can't|never|no|none|un\w+|infinit\w+|impossible|between|than|least|most)\b|"
+    r"[+*/^=<>]|\s-\s", re.IGNORECASE,
+)
+# Words that a sentence has at least.
+_CLAUSE = 3
 _BASE = re.compile(r"[0-9]+_[0-9]+")
 _CHOICE = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-Ja-j])(?:[).:](?:[\s\\].*)?|)", re.DOTALL
@@ -58,7 +66,20 @@ def same_answer(given: str | None, expected: str) -> bool:
         return chosen.group(1).upper() == right.group(1).upper()
     if "" not in (unit(given), unit(expected)) and unit(given) != unit(expected):
         return False
-    return _same(ours, theirs)
+    if _same(ours, theirs):
+        return True
+    said = _said(ours) if number(theirs) is not None else None
+    return said is not None and _same(said, theirs)
+
+
+def _said(clean: str) -> str | None:
+    """The number in a sentence, as "The house cost 90,000" for an answer; None where it has several
+    or denies one."""
+    found = _VALUE.findall(clean)
+    words = len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", clean))
+    if len(found) != 1 or words < _CLAUSE or _DENIES.search(clean):
+        return None
+    return cleaned(found[0])
 
 
 def canonical_answer(text: str | None) -> str | None:

@@ -26,6 +26,8 @@ _SMALL = {
     "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }
 _SIGN = re.compile(r"^(?:([+-])\s*|(negative|minus)\s+)", re.IGNORECASE)
+# Two round numbers are a list more likely than one number with zeros in the middle.
+_TWO_ROUND = re.compile(r"[1-9]00,[1-9]00")
 # Longer texts are no numbers that a person writes, and take long to read.
 _LONGEST = 100
 
@@ -60,6 +62,8 @@ def number(clean: str) -> Number | None:
 
 
 def _unsigned(text: str) -> Number | None:
+    if _TWO_ROUND.fullmatch(text):
+        return None
     if match := _PLAIN.fullmatch(text):
         return _scaled(match.group(1), int(match.group(2) or 0))
     if match := _POWER.fullmatch(text):

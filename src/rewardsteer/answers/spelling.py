@@ -40,6 +40,11 @@ _MONEY = re.compile(
     rf"\$?({NUMBER})\s*(?:dollars?|euros?)?(?:\s*,)?\s+and\s+([0-9]{{1,2}})\s+cents?",
     re.IGNORECASE,
 )
+# With currency or a unit "100,200" is one number, else it is two (`rewardsteer.answers.numbers`).
+_MEASURED_ROUND = re.compile(
+    r"^\s*(?:(?:[$€£]|USD|EUR|GBP|Rs\.?)\s*([1-9]00),([1-9]00)|"
+    r"([1-9]00),([1-9]00)(?=\s*(?:%|(?!and\b|or\b)[A-Za-z])))(?![0-9,$])"
+)
 _SPELLINGS = tuple((re.compile(pattern), replacement) for pattern, replacement in (
     (r"[−–﹣－]", "-"),
     # A point between groups of three and a comma before the cents: as written in Europe.
@@ -53,6 +58,7 @@ _SPELLINGS = tuple((re.compile(pattern), replacement) for pattern, replacement i
     (_TEXT, r"\1"),
     (r"(?<=[0-9])\s*[\"\u2033\u2032]$", ""),
     (r"\s*\bper\s*cent\b", "%"),
+    (r"(?<=[0-9])[.,;]?(?:\*\*|\"|')[.,;]?$", ""),
     (r"\\(?=%)", ""),
     (r"\\q?quad|\{,\}", lambda found: "," if found.group() == "{,}" else " "),
     (r"_\{(\w)\}", r"_\1"),
@@ -76,6 +82,7 @@ def cleaned(text: str) -> str:
     money = _MONEY.fullmatch(text.strip(" ."))
     if money:
         return f"{money.group(1).replace(',', '')}.{money.group(2):0>2}"
+    text = _MEASURED_ROUND.sub(lambda m: "".join(part for part in m.groups() if part), text)
     # An angle within a function is a number of degrees, and elsewhere the sign is a unit.
     text = _ANGLE.sub(r"(\1\\cdot\\pi/180)", text) if _TURN.search(text) else text
     text = _DEGREES.sub("", text)

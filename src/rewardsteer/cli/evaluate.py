@@ -1,5 +1,6 @@
 """``rewardsteer evaluate``: methods by reward and cost, reward models by held-out preferences."""
 
+import json
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -155,6 +156,9 @@ def correctness_command(
     )
     write_json(out / "metrics.json", metrics)
     write_json(out / "settings.json", config.model_dump(mode="json"))
+    for name, one in (sampled | greedy).items():
+        if name not in metrics:
+            say(f"{name}: none of its {one.unlabelled} solutions has a label; left out")
     for name, svg in plots(metrics).items():
         write_text(out / f"{name}.svg", svg)
     _show_correctness(metrics)
@@ -171,6 +175,8 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
          report.control_rows(metrics)),
         ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
         ("votes among k solutions", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
+        ("all samples of the test questions", report.TEST_VOTE_COLUMNS,
+         report.test_vote_rows(metrics)),
         ("filtering, test questions", report.FILTER_COLUMNS, report.filter_rows(metrics)),
         ("stopping early", report.STOP_COLUMNS, report.stop_rows(metrics)),
     ):
@@ -185,12 +191,16 @@ def _show_correctness(metrics: dict[str, Any]) -> None:
         for note in ("undefined", "left_out"):
             if note in figures:
                 typer.echo(f"{name}: {figures[note]}", err=True)
-        for count, what in (
-            ("unlabelled", "have no label and were left out"),
-            ("skipped", "could not be scored: they vote, but are not ranked"),
+        for count, noun, what in (
+            ("unlabelled", "solution", "without a label: left out"),
+            ("skipped", "solution", "without a reward: they vote, but are not ranked"),
+            ("repeated", "row", "left out: each repeats another one"),
+            ("same_text", "question", "with the text of another one, which intervals take for "
+             "independent"),
+            ("answers_from_text", "answer", "taken from the text, for want of predicted_answer"),
         ):
             if figures[count]:
-                typer.echo(f"{name}: {figures[count]} solutions {what}", err=True)
+                say(f"{name}: {counted(figures[count], noun)} {what}")
 
 
 @app.command("answers", cls=Command)
@@ -207,20 +217,25 @@ def answers_command(
     """How far labels that come with solutions agree with our grading of their answers."""
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.grading import agreement
-    from rewardsteer.evaluation.score_inputs import read_labelled
-    from rewardsteer.outputs import check_folder, claim_folder, write_json
+    from rewardsteer.evaluation.score_inputs import read_answered
+    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
     from rewardsteer.reports.tables import print_table
 
     check_folder(out, overwrite=overwrite)
     check_writable(out)
     say(f"Reading {input_} …")
-    figures = agreement(read_labelled(input_, problems or []))
+    figures = agreement(read_answered(input_, problems or []))
     if not figures:
         raise DataError(
             f"No solution in {input_} has both a label and a reference answer; give --problems."
         )
+    differing = [
+        {"benchmark": name, **row} for name, one in figures.items() for row in one.pop("differing")
+    ]
     claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", figures)
+    lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in differing)
+    write_text(out / "differing.jsonl", lines)
     print_table(
         "labels and our grading",
         ("benchmark", "solutions", "agreement, predicted answer", "agreement, extracted answer"),
@@ -229,3 +244,5 @@ def answers_command(
             for name, f in figures.items()
         ],
     )
+    if differing:
+        say(f"{counted(len(differing), 'solution')} graded otherwise: {out / 'differing.jsonl'}")

@@ -12,6 +12,7 @@ Questions are found by a key made from their text (or by ``question_id``), never
 """
 
 import hashlib
+import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ GREEDY = "greedy"
 QUESTIONS = ("question", "problem", "prompt")
 _TEXTS = ("generated_solution", "generation", "completion", "solution", "text")
 _EXPECTED = ("expected_answer", "gold", "answer")
+# Names of draws of one model and prompt; others say how it was prompted.
+_DRAW = re.compile(r"(?:rs)?\d*|greedy")
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 
 
@@ -79,11 +82,18 @@ def question_key(question: Prompt) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def graded_texts(row: Row) -> Iterator[tuple[str, bool]]:
-    """Every ``(text, correct)`` of a row's graded solutions, in any of the layouts."""
+def graded_solutions(row: Row) -> Iterator[Solution]:
+    """The solutions of a row that have a label, in any of the layouts."""
     for solution in _from_row(row, "", ""):
         if solution.is_correct is not None:
-            yield solution.completion, solution.is_correct
+            yield solution
+
+
+def source_of(solution: Solution) -> str:
+    """Who wrote a solution: its model, and how that was prompted where the sample's name says it.
+    """
+    prompted = "" if _DRAW.fullmatch(solution.sample) else solution.sample
+    return "/".join(filter(None, (solution.model, prompted)))
 
 
 def _files(path: Path) -> list[tuple[Path, str]]:
@@ -166,6 +176,11 @@ def _nested(row: Row, shared: dict[str, Any], sample: str) -> Iterator[Solution]
 def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solution:
     grade = row.get("is_correct")
     answered = next((row[name] for name in ("predicted_answer", "pred") if name in row), _ABSENT)
+    if isinstance(answered, list | dict):
+        raise ValueError(
+            f"'predicted_answer' or 'pred' holds {len(answered)} values for one solution; write "
+            "each solution as a row of its own (docs/scoring.md)"
+        )
     answer = extract_answer(text) if answered is _ABSENT else answered
     return Solution(
         completion=text, sample=sample, model=str(row.get("model") or ""),

@@ -1,6 +1,6 @@
 """Labels of solutions: from reference answers where a file has none, compared where it has."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -55,30 +55,33 @@ def agreement(solutions: Iterable[Solution]) -> dict[str, dict[str, Any]]:
     Returns:
         ``solutions`` that have a label and a reference answer, and the shares of them whose label
         is that of ``predicted`` (their predicted answer) and ``extracted`` (the answer found in
-        their text), and up to ten ``examples`` of the latter that differ.
+        their text), and those that differ in either, ``differing``, with the answers.
     """
-    rows: dict[str, list[Solution]] = defaultdict(list)
-    for solution in solutions:
-        if solution.is_correct is not None and solution.expected_answer is not None:
-            rows[solution.benchmark].append(solution)
-    figures: dict[str, dict[str, Any]] = {}
-    for name, found in sorted(rows.items()):
-        predicted, extracted = 0, 0
-        examples: list[dict[str, Any]] = []
-        for one in found:
-            assert one.expected_answer is not None
-            predicted += same_answer(one.predicted_answer, one.expected_answer) == one.is_correct
-            ours = extract_answer(one.completion)
-            same = same_answer(ours, one.expected_answer) == one.is_correct
-            extracted += same
-            if not same and len(examples) < 10:
-                examples.append({
-                    "question_id": one.question_id, "sample": one.sample, "label": one.is_correct,
-                    "expected": one.expected_answer, "predicted": one.predicted_answer,
-                    "extracted": ours,
-                })
-        figures[name] = {
-            "solutions": len(found), "predicted": predicted / len(found),
-            "extracted": extracted / len(found), "examples": examples,
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
+    differing: dict[str, list[dict[str, Any]]] = defaultdict(list)
+    for one in solutions:
+        if one.is_correct is None or one.expected_answer is None:
+            continue
+        count = counts[one.benchmark]
+        count["solutions"] += 1
+        ours = extract_answer(one.completion)
+        predicted, extracted = (
+            same_answer(answer, one.expected_answer) == one.is_correct
+            for answer in (one.predicted_answer, ours)
+        )
+        count["predicted"] += predicted
+        count["extracted"] += extracted
+        if not predicted or not extracted:
+            differing[one.benchmark].append({
+                "question_id": one.question_id, "sample": one.sample, "model": one.model,
+                "label": one.is_correct, "expected": one.expected_answer,
+                "predicted": one.predicted_answer, "extracted": ours,
+            })
+    return {
+        name: {
+            "solutions": count["solutions"],
+            "predicted": count["predicted"] / count["solutions"],
+            "extracted": count["extracted"] / count["solutions"], "differing": differing[name],
         }
-    return figures
+        for name, count in sorted(counts.items())
+    }

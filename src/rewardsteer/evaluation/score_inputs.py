@@ -65,24 +65,24 @@ def _check(place: str, row: Row) -> None:
         ) from error
 
 
-def read_labelled(path: Path, problems: Sequence[str]) -> Iterator[Solution]:
-    """Solutions, graded by the problems' answers where they have no label.
+def read_answered(path: Path, problems: Sequence[str]) -> Iterator[Solution]:
+    """Solutions with the problems' reference answers, and with the labels that they came with.
 
     Raises:
         ConfigError: a problem option that is not NAME=FILE.
         DataError: malformed rows, or questions that the problems lack.
     """
-    return _labelled((solution for _, _, solution in read_solution_rows(path)), problems)
+    return _answered((solution for _, _, solution in read_solution_rows(path)), problems)
 
 
-def _labelled(solutions: Iterable[Solution], problems: Sequence[str]) -> Iterator[Solution]:
+def _answered(solutions: Iterable[Solution], problems: Sequence[str]) -> Iterator[Solution]:
     known = []
     for item in problems:
         name, equals, file = item.partition("=")
         if not equals:
             raise ConfigError(f"Expected --problems NAME=FILE, got {item!r}.")
         known += load_problems(name, file)
-    return (grade(solution) for solution in attach_problems(solutions, known))
+    return attach_problems(solutions, known)
 
 
 @contextmanager
@@ -120,7 +120,7 @@ def _write(
     path: Path, problems: Sequence[str], output: Path, places: dict[Path, Path]
 ) -> None:
     rows, solutions = itertools.tee(read_solution_rows(path))
-    labelled = _labelled((solution for _, _, solution in solutions), problems)
+    labelled = map(grade, _answered((solution for _, _, solution in solutions), problems))
     streams: dict[Path, IO[str]] = {}
     with ExitStack() as stack:
         for (_, given, _), solution in zip(rows, labelled, strict=True):
@@ -130,6 +130,8 @@ def _write(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 streams[place] = stack.enter_context(places[place].open("w", encoding="utf-8"))
             row = solution.model_dump(mode="json", exclude_defaults=True)
+            # None says that there is no answer; an absent field would be read from the text.
+            row["predicted_answer"] = solution.predicted_answer
             kept = given | row if output.suffix else row
             streams[place].write(json.dumps(kept, ensure_ascii=False) + "\n")
 

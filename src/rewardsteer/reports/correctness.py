@@ -28,7 +28,13 @@ SAMPLE_COLUMNS = (
 )
 FILTER_COLUMNS = (
     "benchmark", "signal", "threshold", "value", "filtered", "tokens saved", "less RM tokens",
-    "vote before", "vote after", "gain (95 %)", "majority vote, equal tokens",
+    "vote before", "vote after", "gain (95 %)", "weighted vote, all samples",
+    "best of all samples", "majority, equal net tokens", "weighted, equal net tokens",
+    "best of k, equal net tokens",
+)
+TEST_VOTE_COLUMNS = (
+    "benchmark", "test questions", "majority (95 %)", "weighted (95 %)", "temperature",
+    "weighted at that temperature (95 %)", "best of all (95 %)",
 )
 STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "majority vote, equal tokens")
 GAIN_COLUMNS = ("benchmark", "signal", "AUROC gain over the baseline", "95 % interval")
@@ -79,9 +85,8 @@ def sample_rows(metrics: Metrics) -> list[list[str]]:
     """One row per benchmark and k = 1, 2, 4, … and the last under `SAMPLE_COLUMNS`."""
     return [
         [name, f"{row['k']:g}", f"{row['questions']:g}",
-         *(between(row, key, f"{key}_low", f"{key}_high", "{:.3f}") for key in (
-             "majority", "weighted", "best_of"
-         )), f"{row['pass']:.3f}"]
+         *(_interval(row, key) for key in ("majority", "weighted", "best_of")),
+         f"{row['pass']:.3f}"]
         for name, figures in metrics.items() for row in figures["by_samples"]
         if int(row["k"]).bit_count() == 1 or row is figures["by_samples"][-1]
     ]
@@ -104,7 +109,23 @@ def _filter_cells(figures: Mapping[str, Any]) -> list[str]:
         f"{figures['tokens_saved']:.1%}", f"{figures['tokens_saved_net']:.1%}",
         f"{figures['accuracy_before']:.3f}", f"{figures['accuracy']:.3f}",
         between(figures, "gain", "gain_low", "gain_high", "{:+.3f}"),
-        f"{figures['plain_vote_at_equal_tokens']:.3f}",
+        *(_plain(figures, f"{way}_accuracy") for way in ("weighted", "best_of")),
+        *(_plain(figures, f"{way}_at_equal_net_tokens") for way in (
+            "majority", "weighted", "best_of"
+        )),
+    ]
+
+
+def test_vote_rows(metrics: Metrics) -> list[list[str]]:
+    """One row per benchmark with votes on test questions under `TEST_VOTE_COLUMNS`."""
+    return [
+        [
+            name, f"{found['questions']:g}", _interval(found, "majority"),
+            _interval(found, "weighted"),
+            f"{figures['vote_temperature']:.3g}" if "vote_temperature" in figures else "–",
+            _interval(found, "tempered"), _interval(found, "best_of"),
+        ]
+        for name, figures in metrics.items() if (found := figures.get("test_votes"))
     ]
 
 
@@ -112,8 +133,9 @@ def stop_rows(metrics: Metrics) -> list[list[str]]:
     """One row per benchmark and stopping rule under `STOP_COLUMNS`."""
     return [
         [
-            name, rule["rule"], f"{rule['samples']:.1f}", f"{rule['tokens_per_question']:.0f}",
-            f"{rule['accuracy']:.3f}", f"{rule['plain_vote_at_equal_tokens']:.3f}",
+            name, rule["rule"], f"{rule['samples']:.1f}",
+            f"{rule['tokens_per_question']:.0f}" if "tokens_per_question" in rule else "–",
+            f"{rule['accuracy']:.3f}", _plain(rule, "plain_vote_at_equal_tokens"),
         ]
         for name, figures in metrics.items() for rule in figures.get("stopping", [])
     ]
@@ -164,8 +186,11 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         ("Gain in AUROC over the baseline's reward, paired by solution.", GAIN_COLUMNS,
          gain_rows),
         ("Votes and choices among k solutions of a question.", SAMPLE_COLUMNS, sample_rows),
-        ("Majority vote after early rejection of solutions whose value falls below a "
-         "threshold.", FILTER_COLUMNS, filter_rows),
+        ("All samples of the test questions. The temperature T of the vote's weights "
+         "exp(reward / T) was fitted on the other questions.", TEST_VOTE_COLUMNS, test_vote_rows),
+        ("Majority vote after early rejection of solutions whose value falls below a threshold. "
+         "Net tokens count what the reward model processes; – is outside of k = 1 to all samples.",
+         FILTER_COLUMNS, filter_rows),
         ("Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
     ):
         if cells := rows(runs):
@@ -229,6 +254,12 @@ def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
 def _area(figures: Mapping[str, Any], name: str) -> str:
     if name not in figures:
         return "undefined" if "undefined" in figures else "–"
+    return _interval(figures, name)
+
+
+def _interval(figures: Mapping[str, Any], name: str) -> str:
+    if name not in figures:
+        return "–"
     return between(figures, name, f"{name}_low", f"{name}_high", "{:.3f}")
 
 

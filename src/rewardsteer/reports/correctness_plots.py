@@ -89,16 +89,24 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Vote accuracy against tokens generated: filters, majority votes and stopping rules."""
+    """Accuracy against tokens per question: what is generated, and what the reward model processes
+    at its cost."""
     lines = {}
     for signal, record in swept(figures).items():
         sweep = _falling(record["sweep"])
         lines[f"filtered by {signal}"] = (
-            [point["tokens_per_question"] for point in sweep],
+            [point["net_tokens_per_question"] for point in sweep],
             [point["accuracy"] for point in sweep],
         )
+    votes, generated = figures["plain_votes"], "tokens_per_question"
+    for way, label, cost in (
+        ("majority", "majority vote of k", generated),
+        ("weighted", "weighted vote of k", f"net_{generated}"),
+        ("best_of", "best of k", f"net_{generated}"),
+    ):
+        if way in votes[0] and cost in votes[0]:
+            lines[label] = ([point[cost] for point in votes], [point[way] for point in votes])
     for label, points in (
-        ("majority vote of k", figures["plain_votes"]),
         ("ESC", [r for r in figures["stopping"] if r["rule"].startswith("ESC")]),
         ("adaptive", [r for r in figures["stopping"] if r["rule"].startswith("adaptive")]),
     ):
@@ -107,7 +115,8 @@ def filter_plot(figures: Mapping[str, Any]) -> str:
             [point["accuracy"] for point in points],
         )
     return curves(
-        lines, x_label="tokens generated per question", y_label="accuracy of the vote", marks=True
+        lines, x_label="tokens per question, the reward model's included",
+        y_label="accuracy", marks=True
     )
 
 

@@ -11,6 +11,9 @@ from rewardsteer.records import Comparison, Message, Prompt
 # Fields that may hold what was asked, the first that is there.
 PROMPTS = ("prompt", "conversations", "messages", "question", "instruction")
 
+# Further names for it. Whether such a field holds the whole prompt is for the user to say.
+_QUESTIONS = ("input", "query", "problem", "context", "post")
+
 
 def from_conversations(
     row: Row, place: str, *, id: str = "", parted: str = "error"
@@ -42,6 +45,7 @@ def from_conversations(
             f"rejected is {kind_of(rejected)}."
         )
     if isinstance(chosen, str):
+        _check_no_question(row, prompt, place)
         parts: tuple[Prompt, str, str] | None = (
             split_texts(chosen, rejected) if prompt is None else (prompt, chosen, rejected)
         )
@@ -57,6 +61,23 @@ def from_conversations(
             id=id, prompt=with_system(parts[0], row, place), chosen=parts[1], rejected=parts[2],
             margin=margin_of(row.get("margin"), place), subset=str(row.get("subset") or ""),
             tools=parse_tools(row.get("tools"), place),
+            chosen_by=_writer(row, "chosen"), rejected_by=_writer(row, "rejected"),
+        )
+
+
+def _writer(row: Row, side: str) -> str:
+    """The model that wrote a response, as reward-bench and UltraFeedback's derivatives name it."""
+    found = row.get(f"{side}_model") or row.get(f"{side}-model")
+    return found if isinstance(found, str) else ""
+
+
+def _check_no_question(row: Row, prompt: Prompt | None, place: str) -> None:
+    """Refuse to take what both texts begin with for the prompt, where another field may be it."""
+    asked = [name for name in _QUESTIONS if row.get(name)]
+    if prompt is None and asked:
+        raise DataError(
+            f"{place}: found {', '.join(asked)} and no prompt; name the field that holds it with "
+            f"fields.prompt={asked[0]}, or take it out if both responses begin with the prompt."
         )
 
 

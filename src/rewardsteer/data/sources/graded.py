@@ -5,54 +5,135 @@ The layouts are those of `rewardsteer.data.solutions`.
 
 import random
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from itertools import product
+from typing import NamedTuple
 
-from rewardsteer.data.solutions import QUESTIONS, graded_texts
+from rewardsteer.data.balancing import SourcedPair, balanced, source_accuracy
+from rewardsteer.data.solutions import QUESTIONS, graded_solutions, source_of
 from rewardsteer.data.sources.files import Row, well_formed
 from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.records import Comparison
+from rewardsteer.records import Comparison, Solution
+
+_BALANCES = ("source", "model")
+# A source that tells more of the pairs apart is worth a note.
+_TELLING = 0.6
+
+
+class _Texts(NamedTuple):
+    """Texts of one question with their sources."""
+
+    correct: dict[str, str]
+    incorrect: dict[str, str]
 
 
 def load(
     split: str, *, path: str | None = None, max_pairs: int = 4, seed: int = 0,
-    reading: Reading | None = None,
+    balance_by: str | None = None, reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """At most ``max_pairs`` pairs per question, drawn at random with the seed.
 
+    Args:
+        split: ``train`` or ``test``.
+        path: local file or folder.
+        max_pairs: per question.
+        seed: of the draw.
+        balance_by: ``source`` (model and prompt style) or ``model``: of any two of these, each
+            wrote as many preferred as dispreferred solutions in their pairs, so that who wrote a
+            solution does not tell whether it is correct. Surplus pairs are dropped and counted.
+        reading: see `Reading`; a note says how many of the pairs the source alone tells apart.
+
     Raises:
-        ConfigError: no path.
-        DataError: rows without gradings.
+        ConfigError: no path, or an unknown ``balance_by``.
+        DataError: rows without gradings, or with one source to balance by.
     """
     reading = reading or Reading()
     if path is None and reading.hub is None:
         raise ConfigError("The source graded has no published place; give a path.")
-    correct_texts: dict[str, set[str]] = defaultdict(set)
-    incorrect_texts: dict[str, set[str]] = defaultdict(set)
+    if balance_by is not None and balance_by not in _BALANCES:
+        raise ConfigError(
+            f"Unknown value {balance_by!r} of balance_by; known: {', '.join(_BALANCES)}."
+        )
+    questions = _read(split, path, balance_by, reading)
+    for index, pair in enumerate(_draw(questions, max_pairs, seed, balance_by, reading)):
+        yield Comparison(
+            id=f"graded-{split}-{index}", prompt=pair.question, chosen=pair.chosen,
+            rejected=pair.rejected, source="graded", chosen_by=pair.chosen_by,
+            rejected_by=pair.rejected_by,
+        )
+
+
+def _read(
+    split: str, path: str | None, balance_by: str | None, reading: Reading
+) -> dict[str, _Texts]:
+    questions: dict[str, _Texts] = defaultdict(lambda: _Texts({}, {}))
     for place, row in read_rows(split, path, "", reading=reading):
         with reading.row():
             question, solutions = _graded(row, place)
-            for text, correct in solutions:
-                (correct_texts if correct else incorrect_texts)[question].add(text)
+            for one in solutions:
+                texts = questions[question].correct if one.is_correct else \
+                    questions[question].incorrect
+                source = one.model if balance_by == "model" else source_of(one)
+                texts.setdefault(one.completion, source)
+    return questions
+
+
+def _draw(
+    questions: Mapping[str, _Texts], max_pairs: int, seed: int, balance_by: str | None,
+    reading: Reading,
+) -> list[SourcedPair]:
+    """The pairs that are kept, question by question, with a note on what the source tells."""
+    every = {
+        question: [
+            SourcedPair(question, chosen, rejected, texts.correct[chosen],
+                        texts.incorrect[rejected])
+            for chosen, rejected in product(sorted(texts.correct), sorted(texts.incorrect))
+        ]
+        for question, texts in sorted(questions.items()) if texts.correct and texts.incorrect
+    }
     rng = random.Random(seed)
-    index = 0
-    for question in sorted(correct_texts.keys() & incorrect_texts.keys()):
-        combinations = list(
-            product(sorted(correct_texts[question]), sorted(incorrect_texts[question]))
-        )
-        for chosen, rejected in rng.sample(combinations, min(max_pairs, len(combinations))):
-            yield Comparison(
-                id=f"graded-{split}-{index}", prompt=question, chosen=chosen, rejected=rejected,
-                source="graded",
+    drawn = [
+        pair for found in every.values()
+        for pair in rng.sample(found, min(max_pairs, len(found)))
+    ]
+    solutions = [
+        (question, source, correct) for question, texts in questions.items()
+        for correct, of_label in ((True, texts.correct), (False, texts.incorrect))
+        for source in of_label.values()
+    ]
+    if len({source for _, source, _ in solutions}) < 2:
+        if balance_by is not None:
+            raise DataError(
+                f"balance_by={balance_by} needs solutions of several sources; all {len(solutions)} "
+                "name the same one or none (fields model and prompt, see docs/scoring.md)."
             )
-            index += 1
+        return drawn
+    before = source_accuracy(drawn, solutions)
+    if balance_by is None:
+        if before > _TELLING:
+            reading.note(
+                f"Who wrote a solution tells {before:.1%} of the {len(drawn)} pairs apart; "
+                "balance_by=source takes pairs that it does not tell apart."
+            )
+        return drawn
+    kept = balanced(every, max_pairs, rng)
+    if not kept:
+        raise DataError(
+            f"No pair is left with balance_by={balance_by}: of no two sources has each a correct "
+            "solution where the other has an incorrect one."
+        )
+    reading.note(
+        f"Who wrote a solution ({balance_by}) told {before:.1%} of {len(drawn)} pairs apart before "
+        f"balancing, {source_accuracy(kept, solutions):.1%} of {len(kept)} after."
+    )
+    return kept
 
 
-def _graded(row: Row, place: str) -> tuple[str, list[tuple[str, bool]]]:
+def _graded(row: Row, place: str) -> tuple[str, list[Solution]]:
     question = next((row[name] for name in QUESTIONS if row.get(name)), None)
     with well_formed(place):
-        solutions = list(graded_texts(row))
+        solutions = list(graded_solutions(row))
     if not isinstance(question, str) or not solutions:
         raise DataError(
             f"{place}: expected a question and graded solutions (is_correct), found the fields "

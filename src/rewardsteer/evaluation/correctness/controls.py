@@ -4,8 +4,6 @@ A reward that ranks no better than these, or no better within one source, may ha
 shortcut.
 """
 
-import re
-import zlib
 from collections import defaultdict
 from collections.abc import Hashable, Sequence
 from typing import Any
@@ -13,6 +11,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from rewardsteer.data.balancing import FOLDS, fold_of
+from rewardsteer.data.solutions import source_of
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.statistics import (
     auroc,
@@ -22,11 +22,8 @@ from rewardsteer.evaluation.statistics import (
 )
 from rewardsteer.records import Solution
 
-_FOLDS = 5
 # An AUROC within sources below this is called chance.
 _CHANCE = 0.55
-# Names of draws of one model and prompt; others say how it was prompted.
-_DRAW = re.compile(r"(?:rs)?\d*|greedy")
 
 
 def controls(
@@ -73,23 +70,16 @@ def controls(
     return found
 
 
-def source_of(solution: Solution) -> str:
-    """Who wrote a solution: its model, and how that was prompted where the sample's name says it.
-    """
-    prompted = "" if _DRAW.fullmatch(solution.sample) else solution.sample
-    return "/".join(filter(None, (solution.model, prompted)))
-
-
 def source_scores(
     sources: Sequence[str], labels: Sequence[bool], groups: Sequence[str]
 ) -> np.ndarray:
     """The share of right solutions that each solution's source has on other questions ``[N]``, in
     five folds by question; one half for a source that has none there."""
-    folds = np.array([zlib.crc32(group.encode()) % _FOLDS for group in groups])
+    folds = np.array([fold_of(group) for group in groups])
     _, places = np.unique(np.asarray(sources), return_inverse=True)
     right = np.asarray(labels, dtype=float)
     values = np.empty(len(right))
-    for fold in range(_FOLDS):
+    for fold in range(FOLDS):
         held = folds == fold
         counts = np.bincount(places[~held], minlength=places.max() + 1)
         sums = np.bincount(places[~held], weights=right[~held], minlength=places.max() + 1)
@@ -129,6 +119,8 @@ def _notes(
 ) -> list[str]:
     """Which controls the reward does not beat, in words."""
     notes = []
+    if np.ptp(rewards) == 0:
+        notes.append(f"all {len(rewards)} rewards are {rewards[0]:g}: they rank nothing")
     own = auroc(labels, rewards)
     for name in ("source", "length"):
         if name not in scores:

@@ -47,6 +47,9 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     """
     solutions = benchmark.scored
     labels = [bool(one.is_correct) for one in solutions]
+    if not labels:
+        return {"undefined": "no labelled solution has a reward: no AUROC, best of k or weighted "
+                             "vote"}
     if len(set(labels)) < 2:
         kind = "right" if labels and labels[0] else "wrong"
         return {"undefined": f"all {len(labels)} scored solutions are {kind}: no AUROC"}

@@ -22,8 +22,10 @@ from rewardsteer.evaluation.correctness.scored import Benchmark, Question, signa
 from rewardsteer.evaluation.correctness.votes import (
     at_equal_tokens,
     by_samples,
-    plain_curve,
+    fit_temperature,
+    measured,
     stopping_rules,
+    vote_curve,
     with_all_samples,
 )
 
@@ -47,8 +49,10 @@ def evaluate_correctness(
     for name in sorted(sampled.keys() | greedy.keys()):
         announce(name)
         main = sampled.get(name) or greedy[name]
+        if not main.questions:
+            continue
         record = _one(main, config)
-        if name in greedy:
+        if name in greedy and greedy[name].questions:
             record["greedy"] = _counts(greedy[name]) | ranking(greedy[name], config)
         if baseline and name in baseline:
             record["against_baseline"] = compare_rankings(main, baseline[name], config)
@@ -59,6 +63,7 @@ def evaluate_correctness(
 def _counts(benchmark: Benchmark) -> dict[str, Any]:
     sizes = [len(question.solutions) for question in benchmark.questions]
     solutions = benchmark.solutions
+    tokens = float(np.mean([one.token_count for one in solutions]))
     return {
         "questions": len(sizes),
         "solutions": len(solutions),
@@ -66,46 +71,76 @@ def _counts(benchmark: Benchmark) -> dict[str, Any]:
         "unlabelled": benchmark.unlabelled,
         "skipped": benchmark.skipped,
         "unanswered": sum(one.predicted_answer is None for one in solutions),
+        "answers_from_text": benchmark.extracted,
+        "repeated": benchmark.repeated,
+        "same_text": benchmark.same_text,
         "accuracy": float(np.mean([bool(one.is_correct) for one in solutions])),
-        "tokens_per_solution": float(np.mean([one.token_count for one in solutions])),
-    }
+    } | ({"tokens_per_solution": tokens} if tokens else {})
 
 
 def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     record = _counts(benchmark) | ranking(benchmark, config)
     record["by_samples"] = by_samples(benchmark.questions, config)
     whole = with_all_samples(benchmark.questions, config)
+    ways = measured(benchmark.questions)
     for name in ("majority", "weighted", "best_of"):
-        record |= {
-            f"{name}_accuracy{end}": whole[f"{name}{end}"] for end in ("", "_low", "_high")
-        }
-    validation, test = benchmark.split(config.validation, config.seed)
+        if name in ways:
+            record |= {
+                f"{name}_accuracy{end}": whole[f"{name}{end}"] for end in ("", "_low", "_high")
+            }
     several = record["solutions_per_question"]["max"] >= 2
-    if several and "similarity" in signals(benchmark):
+    votes = several and "majority" in ways
+    if votes and "similarity" in signals(benchmark):
         record["filtering"] = {"similarity": {"published": _published(benchmark, config)}}
-    if not validation or not test or not several:
-        record["left_out"] = (
-            "votes, filtering and stopping need several solutions per question" if not several else
-            f"filtering with a chosen threshold, stopping and calibration need questions on both "
-            f"sides of the split; {record['questions']} questions at validation="
-            f"{config.validation:g} leave one side empty (another seed may not)"
-        )
-        return record
-    curve = plain_curve(test, config)
-    record["plain_votes"] = curve
-    record["stopping"] = [
-        rule | {"plain_vote_at_equal_tokens": at_equal_tokens(curve, rule["tokens_per_question"])}
-        for rule in stopping_rules(test, config)
-    ]
-    published = record.get("filtering", {})
-    record["filtering"] = {
+    validation, test = benchmark.split(config.validation, config.seed)
+    split = bool(validation and test)
+    if not votes or not split:
+        record["left_out"] = _left_out(record, several, votes, config)
+    if votes and split:
+        record |= _voting(benchmark, validation, test, record.get("filtering", {}), config)
+    if several and split:
+        record["calibration"] = {
+            signal: calibrate(validation, test, signal, config) for signal in signals(benchmark)
+        }
+    return record
+
+
+def _left_out(
+    record: dict[str, Any], several: bool, votes: bool, config: CorrectnessConfig
+) -> str:
+    if not several:
+        return "votes, filtering and stopping need several solutions per question"
+    if not votes:
+        return f"votes, filtering and stopping need answers; none of the {record['solutions']} " \
+            "solutions has one"
+    return (
+        f"filtering with a chosen threshold, stopping and calibration need questions on both "
+        f"sides of the split; {record['questions']} questions at validation="
+        f"{config.validation:g} leave one side empty (another seed may not)"
+    )
+
+
+def _voting(
+    benchmark: Benchmark, validation: Sequence[Question], test: Sequence[Question],
+    published: dict[str, Any], config: CorrectnessConfig,
+) -> dict[str, Any]:
+    """Votes, stopping and filters on the test questions; what is chosen is chosen on the others."""
+    curve = vote_curve(test, config)
+    rules = []
+    for rule in stopping_rules(test, config):
+        equal = at_equal_tokens(curve, rule.get("tokens_per_question", -1.0))
+        rules.append(rule | ({} if equal is None else {"plain_vote_at_equal_tokens": equal}))
+    found: dict[str, Any] = {"plain_votes": curve, "stopping": rules}
+    temperature = None
+    if "weighted" in measured(validation) & measured(test):
+        temperature = fit_temperature(validation)
+        found["vote_temperature"] = temperature
+    found["test_votes"] = {"questions": len(test)} | with_all_samples(test, config, temperature)
+    found["filtering"] = {
         signal: _filtering(validation, test, signal, curve, config) | published.get(signal, {})
         for signal in signals(benchmark)
     }
-    record["calibration"] = {
-        signal: calibrate(validation, test, signal, config) for signal in signals(benchmark)
-    }
-    return record
+    return found
 
 
 def _filtering(
@@ -151,14 +186,20 @@ def _figures(
 ) -> dict[str, Any]:
     found = summarise(table, column, threshold, config.cost)
     read = found["reward_model_tokens"] * float(table.tokens.mean())
-    whole = found["tokens_per_question"] + config.cost * read
-    return found | {
+    net = found["tokens_per_question"] + config.cost * read
+    beside = {
         "plain_vote_at_equal_tokens": at_equal_tokens(curve, found["tokens_per_question"]),
-        "plain_vote_at_equal_cost": at_equal_tokens(curve, whole),
+        "net_tokens_per_question": net,
+        "best_of_accuracy": curve[-1].get("best_of"),
+        "weighted_accuracy": curve[-1].get("weighted"),
+    } | {
+        f"{way}_at_equal_net_tokens": at_equal_tokens(curve, net, way)
+        for way in ("majority", "weighted", "best_of")
     }
+    return found | {name: value for name, value in beside.items() if value is not None}
 
 
 def _published(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     """The published filter: similarities below 0 drop. Nothing is chosen, so on all questions."""
     table = filter_questions(benchmark.questions, [0.0], "similarity", config.start)
-    return _figures(table, 0, 0.0, plain_curve(benchmark.questions, config), config)
+    return _figures(table, 0, 0.0, vote_curve(benchmark.questions, config), config)

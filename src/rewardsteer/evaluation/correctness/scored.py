@@ -1,9 +1,11 @@
 """Scored solutions by benchmark and question, as ``rewardsteer score`` leaves them."""
 
 import zlib
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import ValidationError
@@ -53,12 +55,18 @@ class Benchmark:
         questions: sorted by key.
         unlabelled: solutions without ``is_correct``, left out.
         skipped: solutions that the reward model could not score; they vote, but have no reward.
+        extracted: solutions without ``predicted_answer``, whose answer was found in their text.
+        repeated: rows that repeat another one, left out.
+        same_text: questions whose text another one has under another key.
     """
 
     name: str
     questions: Sequence[Question]
     unlabelled: int
     skipped: int
+    extracted: int = 0
+    repeated: int = 0
+    same_text: int = 0
 
     @property
     def solutions(self) -> list[Solution]:
@@ -120,7 +128,20 @@ def load_scored(path: Path) -> tuple[dict[str, Benchmark], dict[str, Benchmark]]
     if not path.exists():
         raise DataError(f"Expected scored solutions at {path}, there is no such file or folder.")
     if path.is_file():
-        return _benchmarks([path]), {}
+        found: tuple[dict[str, Benchmark], dict[str, Benchmark]] = _benchmarks([path]), {}
+    else:
+        found = _folder(path)
+    solutions = [one for part in found for one in part.values()]
+    if not any(one.questions for one in solutions):
+        names = ", ".join(sorted({repr(one.name) for one in solutions}))
+        raise DataError(
+            f"None of the {sum(one.unlabelled for one in solutions)} solutions of {names or path} "
+            "has a label; give 'is_correct' in the input of 'rewardsteer score'."
+        )
+    return found
+
+
+def _folder(path: Path) -> tuple[dict[str, Benchmark], dict[str, Benchmark]]:
     sampled = sorted((path / "all").glob("*.jsonl"))
     greedy = sorted((path / GREEDY).glob("*.jsonl"))
     if not sampled and not greedy:
@@ -133,18 +154,29 @@ def load_scored(path: Path) -> tuple[dict[str, Benchmark], dict[str, Benchmark]]
 
 def _benchmarks(files: Sequence[Path]) -> dict[str, Benchmark]:
     rows: dict[str, dict[str, list[Solution]]] = {}
-    seen: dict[tuple[str, str, str, str], str] = {}
+    seen: dict[tuple[str, str, str, str], tuple[str, Solution]] = {}
+    counts: dict[str, Counter[str]] = defaultdict(Counter)
     for file in files:
         for number, row in read_jsonl(file):
             place = f"{file}, line {number}"
             solution = _solution(row, file, place)
             key = (solution.benchmark, solution.question_id, solution.sample, solution.model)
-            if key in seen:
-                raise DataError(f"{place}: this solution was there before ({seen[key]}).")
-            seen[key] = place
-            by_question = rows.setdefault(solution.benchmark, {})
-            by_question.setdefault(solution.question_id, []).append(solution)
-    return {name: _benchmark(name, questions) for name, questions in sorted(rows.items())}
+            count = counts[solution.benchmark]
+            if key not in seen:
+                seen[key] = place, solution
+                count["extracted"] += "predicted_answer" not in row
+                by_question = rows.setdefault(solution.benchmark, {})
+                by_question.setdefault(solution.question_id, []).append(solution)
+            elif seen[key][1] == solution:
+                count["repeated"] += 1
+            else:
+                raise DataError(
+                    f"{place}: another solution of this question has the same sample and model "
+                    f"({seen[key][0]}); give them different 'sample' values."
+                )
+    return {
+        name: _benchmark(name, questions, counts[name]) for name, questions in sorted(rows.items())
+    }
 
 
 def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
@@ -155,8 +187,13 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
     try:
         solution = Solution.model_validate(known)
     except ValidationError as error:
-        raise DataError(f"{place}: no scored solution ({error.errors()[0]['msg']}).") from error
-    found: dict[str, str | None] = {}
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise DataError(f"{place}: no scored solution (field {field}: {first['msg']}).") from error
+    found: dict[str, Any] = {"token_count": _token_count(solution, place)}
+    if [] in (solution.token_rewards, solution.token_similarities):
+        # No token, no prefix: as for the scorer, there is nothing to score.
+        found |= {"reward": None, "token_rewards": None, "token_similarities": None}
     if not solution.question_id:
         found["question_id"] = question_key(solution.prompt)
     if solution.predicted_answer is None and "predicted_answer" not in row:
@@ -164,7 +201,32 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
     return solution.model_copy(update=found)
 
 
-def _benchmark(name: str, by_question: dict[str, list[Solution]]) -> Benchmark:
+def _token_count(solution: Solution, place: str) -> int:
+    """The solution's tokens, after checks of its values; raises `DataError`."""
+    count = solution.token_count
+    for name in ("reward", "token_rewards", "token_similarities"):
+        values = getattr(solution, name)
+        if values is None:
+            continue
+        if not np.isfinite(values).all():
+            raise DataError(
+                f"{place}: expected finite numbers as {name}, got NaN or infinity; leave the field "
+                "out of rows that have no score."
+            )
+        if name == "reward":
+            continue
+        count = count or len(values)
+        if len(values) != count:
+            raise DataError(
+                f"{place}: {name} holds {len(values)} values for {count} tokens; expected one per "
+                "token."
+            )
+    return count
+
+
+def _benchmark(
+    name: str, by_question: dict[str, list[Solution]], count: Counter[str]
+) -> Benchmark:
     questions, unlabelled, skipped = [], 0, 0
     for key, solutions in sorted(by_question.items()):
         labelled = [one for one in solutions if one.is_correct is not None]
@@ -173,12 +235,11 @@ def _benchmark(name: str, by_question: dict[str, list[Solution]]) -> Benchmark:
         if labelled:
             labelled.sort(key=lambda one: (one.model, one.sample))
             questions.append(Question(key, labelled))
-    if not questions:
-        raise DataError(
-            f"None of the {unlabelled} solutions of {name!r} has a label; give 'is_correct' in the "
-            "input of 'rewardsteer score'."
-        )
-    return Benchmark(name, questions, unlabelled, skipped)
+    texts = {question_key(question.solutions[0].prompt) for question in questions}
+    return Benchmark(
+        name, questions, unlabelled, skipped, extracted=count["extracted"],
+        repeated=count["repeated"], same_text=len(questions) - len(texts),
+    )
 
 
 def _number(value: float | None) -> float:

@@ -16,21 +16,22 @@ from rewardsteer.evaluation.stopping import (
     early_stopping,
     over_orders,
 )
-from rewardsteer.evaluation.voting import best_of_k, pass_at_k, reward_weights, vote_at_k
+from rewardsteer.evaluation.voting import best_of_k, pass_at_k, reward_weights, vote, vote_at_k
 
 
 def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
     """Accuracy of each way to use k samples, k from 1 to the most that a question has, over the
     ``questions`` that have k; each with a 95 % interval over them (``*_low``, ``*_high``).
 
-    A weighted vote weighs each solution by the sigmoid of its reward.
+    A weighted vote weighs each solution by the sigmoid of its reward. Votes are left out where no
+    solution has an answer, best of k and the weighted vote where none has a reward.
     """
-    most = max(len(question.solutions) for question in questions)
+    ways = measured(questions)
     rng = np.random.default_rng(config.seed)
     figures = []
-    for k in range(1, most + 1):
+    for k in range(1, _most(questions) + 1):
         rows = [
-            _one(question, k, rng, config) for question in questions
+            _one(question, k, rng, config, ways) for question in questions
             if len(question.solutions) >= k
         ]
         figures.append({"k": float(k), "questions": float(len(rows))} | _over_questions(rows))
@@ -38,13 +39,60 @@ def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list
 
 
 def with_all_samples(
-    questions: Sequence[Question], config: CorrectnessConfig
+    questions: Sequence[Question], config: CorrectnessConfig, temperature: float | None = None
 ) -> dict[str, float]:
-    """As `by_samples`, each question with all the samples that it has."""
+    """As `by_samples`, each question with all the samples that it has.
+
+    Args:
+        questions: of one benchmark.
+        config: draws and seed.
+        temperature: adds the vote ``tempered``, weighted by exp(reward / temperature).
+    """
+    ways = measured(questions)
     rng = np.random.default_rng(config.seed)
-    return _over_questions([
-        _one(question, len(question.solutions), rng, config) for question in questions
-    ])
+    rows = [
+        _one(question, len(question.solutions), rng, config, ways) for question in questions
+    ]
+    if temperature is not None:
+        for row, question in zip(rows, questions, strict=True):
+            row["tempered"] = _tempered(question, temperature)
+    return _over_questions(rows)
+
+
+def measured(questions: Sequence[Question]) -> set[str]:
+    """The ways to use samples that these have the answers and rewards for."""
+    solutions = [one for question in questions for one in question.solutions]
+    answered = any(one.predicted_answer is not None for one in solutions)
+    rewarded = any(one.reward is not None for one in solutions)
+    ways = {"pass"}
+    ways |= {"majority"} if answered else set()
+    ways |= {"best_of"} if rewarded else set()
+    return ways | ({"weighted"} if answered and rewarded else set())
+
+
+def fit_temperature(questions: Sequence[Question]) -> float:
+    """The temperature T at which votes weighted by exp(reward / T) are most often correct, of 13
+    from a tenth to ten times the standard deviation of the rewards; of equal ones the highest,
+    which is nearest to the majority vote."""
+    rewards = [
+        one.reward for question in questions for one in question.solutions
+        if one.reward is not None
+    ]
+    scale = float(np.std(rewards)) or 1.0
+    grid = [scale * float(step) for step in np.geomspace(0.1, 10, 13)]
+    found = [np.mean([_tempered(question, one) for question in questions]) for one in grid]
+    return max(zip(found, grid, strict=True), key=lambda one: (round(one[0], 12), one[1]))[1]
+
+
+def _tempered(question: Question, temperature: float) -> float:
+    rewards = np.array(question.rewards)
+    top = np.nanmax(rewards) if not np.isnan(rewards).all() else 0.0
+    weights = reward_weights(np.exp((rewards - top) / temperature).tolist())
+    return vote(question.answers, question.correct, weights)
+
+
+def _most(questions: Sequence[Question]) -> int:
+    return max(len(question.solutions) for question in questions)
 
 
 def _over_questions(rows: Sequence[dict[str, float]]) -> dict[str, float]:
@@ -56,18 +104,21 @@ def _over_questions(rows: Sequence[dict[str, float]]) -> dict[str, float]:
 
 
 def _one(
-    question: Question, k: int, rng: np.random.Generator, config: CorrectnessConfig
+    question: Question, k: int, rng: np.random.Generator, config: CorrectnessConfig,
+    ways: set[str],
 ) -> dict[str, float]:
     answers, correct, rewards = question.answers, question.correct, question.rewards
-    weights = reward_weights(expit(np.array(rewards)).tolist())
-    return {
-        "pass": pass_at_k(correct, k),
-        "best_of": best_of_k(rewards, correct, k),
-        "majority": vote_at_k(answers, correct, k, rng=rng, draws=config.draws),
-        "weighted": vote_at_k(
+    found = {"pass": pass_at_k(correct, k)}
+    if "best_of" in ways:
+        found["best_of"] = best_of_k(rewards, correct, k)
+    if "majority" in ways:
+        found["majority"] = vote_at_k(answers, correct, k, rng=rng, draws=config.draws)
+    if "weighted" in ways:
+        weights = reward_weights(expit(np.array(rewards)).tolist())
+        found["weighted"] = vote_at_k(
             answers, correct, k, rng=rng, draws=config.draws, weights=weights
-        ),
-    }
+        )
+    return found
 
 
 def stopping_rules(
@@ -93,41 +144,71 @@ def stopping_rules(
             for question in questions
         ])
         accuracy, samples, tokens = results.mean(0)
-        figures.append({
-            "rule": name, "accuracy": float(accuracy), "samples": float(samples),
-            "tokens_per_question": float(tokens),
-        })
+        figures.append({"rule": name, "accuracy": float(accuracy), "samples": float(samples)} | (
+            {"tokens_per_question": float(tokens)} if tokens else {}
+        ))
     return figures
 
 
-def plain_curve(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy and tokens a question of the plain vote with k samples, every k; a question that has
-    fewer votes with those it has."""
-    most = max(len(question.solutions) for question in questions)
+def vote_curve(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
+    """Accuracy of each way to use k samples, every k, and what they cost; a question that has
+    fewer samples uses those it has.
+
+    ``tokens_per_question`` were generated. ``net_tokens_per_question`` adds what the reward model
+    processed, each prompt once per solution, at ``config.cost`` a token. Both are left out where no
+    solution's tokens are known.
+    """
+    ways = measured(questions)
+    counted = any(sum(question.tokens) for question in questions)
     rng = np.random.default_rng(config.seed)
     figures = []
-    for k in range(1, most + 1):
-        accuracy = [
-            vote_at_k(
-                question.answers, question.correct, min(k, len(question.solutions)), rng=rng,
-                draws=config.draws,
+    for k in range(1, _most(questions) + 1):
+        sizes = [min(k, len(question.solutions)) for question in questions]
+        rows = [
+            _one(question, size, rng, config, ways)
+            for question, size in zip(questions, sizes, strict=True)
+        ]
+        point = {"k": float(k)} | {
+            name: float(np.mean([row[name] for row in rows])) for name in rows[0]
+        }
+        if counted:
+            tokens, read = (
+                float(np.mean([
+                    size * np.mean(costs(question))
+                    for question, size in zip(questions, sizes, strict=True)
+                ]))
+                for costs in (_generated, _read)
             )
-            for question in questions
-        ]
-        tokens = [
-            min(k, len(question.solutions)) * float(np.mean(question.tokens))
-            for question in questions
-        ]
-        figures.append({
-            "k": float(k), "accuracy": float(np.mean(accuracy)),
-            "tokens_per_question": float(np.mean(tokens)),
-        })
+            point["tokens_per_question"] = tokens
+            point["net_tokens_per_question"] = tokens + config.cost * read
+        figures.append(point)
     return figures
 
 
-def at_equal_tokens(curve: Sequence[dict[str, float]], tokens: float) -> float:
-    """Accuracy of the plain vote at a number of tokens a question, between two k by a line."""
-    return float(np.interp(
-        tokens, [point["tokens_per_question"] for point in curve],
-        [point["accuracy"] for point in curve],
-    ))
+def _generated(question: Question) -> list[int]:
+    return question.tokens
+
+
+def _read(question: Question) -> list[int]:
+    return [
+        0 if one.reward is None else one.token_count + one.prompt_tokens
+        for one in question.solutions
+    ]
+
+
+def at_equal_tokens(
+    curve: Sequence[dict[str, float]], tokens: float, way: str = "majority"
+) -> float | None:
+    """Accuracy of a way to use samples at a number of tokens per question, between two k by a line.
+
+    The majority vote pays for generated tokens alone, the others for the reward model's as well.
+    None outside of what the samples cost: a vote with more samples than there are was not measured.
+    """
+    name = "tokens_per_question" if way == "majority" else "net_tokens_per_question"
+    if way not in curve[0] or name not in curve[0]:
+        return None
+    costs = [point[name] for point in curve]
+    slack = 1e-9 * costs[-1]
+    if not costs[0] - slack <= tokens <= costs[-1] + slack:
+        return None
+    return float(np.interp(tokens, costs, [point[way] for point in curve]))

@@ -1,0 +1,178 @@
+"""Scored solutions that another program wrote, through ``rewardsteer evaluate correctness``."""
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from rewardsteer.cli.main import app
+from rewardsteer.data.sources import SOURCES
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.correctness.filtering import filter_questions
+from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.grading import agreement
+from rewardsteer.evaluation.score_inputs import read_answered, solution_rows
+
+
+def write(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return path
+
+
+TOKENS = {"token_rewards": [0.0, 1.0]}
+
+
+def rows(questions=24, samples=2, **changes):
+    """Correct solutions have the higher reward, but for every fifth question."""
+    found = []
+    for q in range(questions):
+        for s in range(samples):
+            correct = (q + s) % 2 == 0
+            high = correct != (q % 5 == 0)
+            found.append({
+                "prompt": f"q{q}?", "completion": "It is 1.", "question_id": f"q{q}",
+                "sample": f"rs{s}", "predicted_answer": "1" if correct else "2",
+                "is_correct": correct, "reward": float(high),
+            } | changes)
+    return found
+
+
+def evaluate(tmp_path, scored):
+    path = write(tmp_path / "b.jsonl", scored)
+    result = CliRunner().invoke(app, [
+        "evaluate", "correctness", "--scores", str(path), "--out", str(tmp_path / "out"),
+        "resamples=20", "draws=5", "orders=2",
+    ])
+    metrics = tmp_path / "out" / "metrics.json"
+    return result, json.loads(metrics.read_text()) if metrics.exists() else {}
+
+
+def but(found, **fields):
+    return [one | fields for one in found]
+
+
+def without(found, *names):
+    return [{name: value for name, value in one.items() if name not in names} for one in found]
+
+
+# By benchmark: solutions, what is said of them, and a figure that they have all the same.
+CASES = {
+    "one class": (but(rows(), is_correct=True), "all 48 scored solutions are right: no AUROC",
+                  "majority_accuracy"),
+    "one question": (rows(1), "1 questions at validation=0.5 leave one side empty", "auroc"),
+    "missing labels": ([*rows(), *(one | {"is_correct": None, "model": "m"} for one in rows())],
+                       "48 solutions without a label: left out", "auroc"),
+    "no label": (but(rows(), is_correct=None), "none of its 48 solutions has a label; left out",
+                 None),
+    "rows twice": ([*rows(), *rows()], "48 rows left out: each repeats another one", "auroc"),
+    "questions twice": ([*rows(), *(one | {"question_id": f"again {one['question_id']}"}
+                                    for one in rows())],
+                        "24 questions with the text of another one", "auroc"),
+    "ties": (but(rows(), reward=0.5), "all 48 rewards are 0.5: they rank nothing", "auroc"),
+    "empty responses": ([*rows(), *but(rows(), sample="", completion="", token_rewards=[],
+                                       question_id="empty")][:49],
+                        "1 solution without a reward: they vote, but are not ranked", "auroc"),
+    "no answers": (but(rows(), predicted_answer=None),
+                   "votes, filtering and stopping need answers; none of the 48 solutions has one",
+                   "auroc"),
+    "no rewards": (without(rows(), "reward"), "no labelled solution has a reward",
+                   "majority_accuracy"),
+    "answers in texts": (without(rows(), "predicted_answer"), "48 answers taken from the text",
+                         "majority_accuracy"),
+}
+
+
+@pytest.fixture(scope="module")
+def odd(tmp_path_factory):
+    """One run over a benchmark of every kind."""
+    return evaluate(tmp_path_factory.mktemp("odd"), [
+        one | {"benchmark": name} for name, (found, _, _) in CASES.items() for one in found])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_a_sentence_and_the_rest_of_the_table(odd, name):
+    result, metrics = odd
+    _, sentence, figure = CASES[name]
+    assert result.exit_code == 0, result.output
+    assert [one for one in result.stderr.splitlines()
+            if one.startswith(f"{name}: ") and sentence in one], result.stderr
+    if figure is not None:
+        assert figure in metrics[name]
+        assert metrics[name]["by_samples"]
+
+
+@pytest.mark.parametrize(("change", "words"), [
+    ({"reward": float("nan")}, ["line 1", "finite numbers as reward"]),
+    ({"token_rewards": [0.0, float("inf")]}, ["finite numbers as token_rewards"]),
+    (TOKENS | {"token_count": 5}, ["2 values for 5 tokens"]),
+    ({"reward": [1.0]}, ["field reward"]),
+])
+def test_values_that_cannot_be_used_are_refused_before_the_output(tmp_path, change, words):
+    result, _ = evaluate(tmp_path, rows(**change))
+    assert result.exit_code == 2, result.output
+    for word in words:
+        assert word in " ".join(result.stderr.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_absent_fields_are_named(tmp_path):
+    result, _ = evaluate(tmp_path, [{"completion": "1", "is_correct": True}])
+    assert "field prompt: Field required" in " ".join(result.stderr.split())
+
+
+def test_tokens_are_those_of_the_values(tmp_path):
+    """Without ``token_count`` every solution would count as read to its end."""
+    scored = [one | {"token_rewards": [0.0, one["reward"]]} for one in rows()]
+    [bench] = load_scored(write(tmp_path / "b.jsonl", scored))[0].values()
+    assert {one.token_count for one in bench.solutions} == {2}
+    table = filter_questions(bench.questions, [0.5], "reward", start=1)
+    assert table.dropped.sum() == 24
+
+
+def test_an_explicit_lack_of_an_answer_stays(tmp_path):
+    given = [{"question": "1+1?", "generation": "So it is 7.", "predicted_answer": None,
+              "is_correct": False}]
+    path = write(tmp_path / "in.jsonl", given)
+    with solution_rows(path, [], tmp_path / "scores", 8) as found:
+        [written] = [row for source in found.values() for row in source.read(0)]
+    assert written["predicted_answer"] is None
+    assert "predicted_answer" in written
+    [bench] = load_scored(write(tmp_path / "b.jsonl", [written]))[0].values()
+    assert (bench.questions[0].answers, bench.extracted) == ([None], 0)
+
+
+def test_lists_beside_one_solution_are_refused(tmp_path):
+    """Here ``solution`` is the reference, and the model's solutions are in ``code``."""
+    row = {"question": "?", "solution": "It is 4.", "answer": "4", "code": ["It is 4."] * 2,
+           "pred": ["4", "5"], "score": [True, False]}
+    with pytest.raises(DataError, match="'pred' holds 2 values for one solution"):
+        list(read_answered(write(tmp_path / "a.jsonl", [row]), []))
+
+
+def test_labels_made_here_are_not_compared(tmp_path):
+    given = [{"question": f"{i}?", "generation": "So 4.", "expected_answer": "4",
+              **({"is_correct": False} if i < 3 else {})} for i in range(30)]
+    path = write(tmp_path / "gsm8k.jsonl", given)
+    assert agreement(read_answered(path, []))["gsm8k"]["solutions"] == 3
+    result = CliRunner().invoke(app, [
+        "evaluate", "answers", "--input", str(path), "--out", str(tmp_path / "out")])
+    assert result.exit_code == 0, result.output
+    lines = (tmp_path / "out" / "differing.jsonl").read_text().splitlines()
+    assert [json.loads(line)["extracted"] for line in lines] == ["4"] * 3
+    write(path, [{k: v for k, v in one.items() if k != "is_correct"} for one in given])
+    result = CliRunner().invoke(app, [
+        "evaluate", "answers", "--input", str(path), "--out", str(tmp_path / "no")])
+    assert (result.exit_code, (tmp_path / "no").exists()) == (2, False)
+
+
+def test_a_question_is_no_implicit_prompt(tmp_path):
+    pair = {"chosen": "It is 2.", "rejected": "It is 3."}
+    for name in ("question", "instruction"):
+        path = write(tmp_path / "a.jsonl", [pair | {name: "1+1?", "system": "Add."}])
+        [found] = SOURCES.get("pairs")("train", path=str(path))
+        assert [one.content for one in found.prompt] == ["Add.", "1+1?"]
+        assert found.chosen == "It is 2."
+    for name in ("problem", "query", "input"):
+        path = write(tmp_path / "a.jsonl", [pair | {name: "1+1?"}])
+        with pytest.raises(DataError, match=f"found {name} and no prompt"):
+            list(SOURCES.get("pairs")("train", path=str(path)))
