@@ -1,5 +1,7 @@
 """A server in front of another one: its strategies over that one's policy."""
 
+import json
+
 import httpx
 import pytest
 
@@ -71,6 +73,59 @@ def test_strategies_choose_by_the_reward_model(front):
             assert choice["guidance"]["cost"]["lm_calls"] > choice["guidance"]["cost"]["new_tokens"]
     [streamed] = ask(address, prompt="a", method="majority_vote", method_settings={"n": 3}, seed=1)
     assert streamed["guidance"]["method"] == "majority_vote"
+
+
+def test_a_stop_string_is_left_in_the_text(behind):
+    """And the choice says what stopped it, as vLLM's does."""
+    body = {"prompt": PROMPTS, "seed": 1, "temperature": 2.0, "max_tokens": 12, "ignore_eos": True,
+            "return_token_ids": True}
+    whole = ask(behind[1], **body)
+    stops = [one["text"][4] for one in whole]
+    cut = ask(behind[1], stop=stops, **body)
+    left = ask(behind[1], stop=stops, include_stop_str_in_output=True, **body)
+    for full, short, one in zip(whole, cut, left, strict=True):
+        at = min(full["text"].find(stop) for stop in stops if stop in full["text"])
+        stop = full["text"][at]
+        assert (full["stop_reason"], one["stop_reason"], short["stop_reason"]) == (None, stop, stop)
+        assert (short["text"], one["text"]) == (full["text"][:at], full["text"][: at + 1])
+        assert one["token_ids"] == full["token_ids"][: len(one["token_ids"])]
+    with httpx.stream("POST", f"{behind[1]}/v1/completions", timeout=60, json=body | {
+        "prompt": PROMPTS[0], "stop": stops, "include_stop_str_in_output": True, "stream": True,
+    }) as reply:
+        parts = [json.loads(line[6:]) for line in reply.iter_lines() if line[6:7] == "{"]
+    pieces = [part["choices"][0] for part in parts]
+    assert "".join(piece["text"] or "" for piece in pieces) == left[0]["text"]
+    assert pieces[-1]["stop_reason"] == left[0]["stop_reason"]
+    token = whole[0]["token_ids"][2]
+    [by_token] = ask(behind[1], **body | {"prompt": PROMPTS[0], "stop_token_ids": [token]})
+    assert by_token["stop_reason"] == token
+
+
+@pytest.mark.parametrize("method", ["beam", "dvts"])
+def test_steps_end_with_a_separator(front, method, monkeypatch):
+    """Each step is a request to the other server that ends after the separator."""
+    service, address = front
+    steps, plain = [], OpenAIEngine.ask
+
+    def spy(self, sample, wanted, separator, **options):
+        steps.append((sample.text, separator))
+        return plain(self, sample, wanted, separator, **options)
+
+    monkeypatch.setattr(OpenAIEngine, "ask", spy)
+    separator, encode = "b", service.served.engine.tokenizer.encode
+    [found] = ask(address, prompt="a", seed=5, max_tokens=30, method=method, method_settings={
+        "beam": 2, "branches": 2, "step_separator": separator, "step_tokens": 30, "max_steps": 4,
+    }, logit_bias={str(encode(separator)[0]): 5.0})
+    begun = [text for text, _ in steps if text]
+    assert begun
+    assert all(text.endswith(separator) for text in begun)
+    assert {mark for _, mark in steps} == {separator}
+    scorer = service.served.scorer
+    if found["finish_reason"] == "stop":
+        [reward] = scorer.score_ids(
+            [encode("a")], [scorer.close_response(encode(found["text"]))]
+        )
+        assert found["guidance"]["reward"] == pytest.approx(float(reward), abs=1e-4)
 
 
 @pytest.mark.parametrize(("path", "body", "message"), [

@@ -234,9 +234,7 @@ def _write(
     tokenizer: Any, *, resume: bool,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
-    from types import SimpleNamespace
-
-    from rewardsteer.decoding.crossing import fitted
+    from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
     from rewardsteer.errors import RewardsteerError
@@ -246,9 +244,7 @@ def _write(
     method, kind = build_method(config, scorer, goal), ENGINES.get(choice.name)
     if "url" not in choice.options:
         # Refused before the policy loads; the engine does the same for itself.
-        fitted(method, SimpleNamespace(
-            name=choice.name, holds_guides=kind.holds_guides, tokenizer=tokenizer, stop_ids=()
-        ))
+        check_crossing(config.method, scorer, tokenizer, kind)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
     if not missing:

@@ -24,6 +24,7 @@ from rewardsteer.cli.kind import (
     check_kind,
     kind_options,
 )
+from rewardsteer.cli.reward_models import has_card
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
@@ -191,13 +192,12 @@ def _load(
     """The models, after the checks that need only their cards; ``reward`` is device and dtype of
     the reward model, ``of_kind`` its kind and the kind's options."""
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.template import writer_of
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
     from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.models.text_scorer import require_tokens
     from rewardsteer.serving.models import ServedModels, goals_of
 
     if method is None:
@@ -209,13 +209,12 @@ def _load(
             reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template,
             **of_kind,
         )
-        if choice.source is not None:
-            require_tokens(scorer, "a server with a policy")
         if scorer.reads_tokens:
             goals = goals_of(Path(reward_model), scorer)
     if choice.source is not None:
-        tokenizer = load_tokenizer(choice.source)
-        engine = ENGINES.get(choice.name).open(
+        tokenizer, engine_kind = load_tokenizer(choice.source), ENGINES.get(choice.name)
+        check_crossing(method, scorer, tokenizer, engine_kind)
+        engine = engine_kind.open(
             choice.source, tokenizer, defaults.model_copy(update={"batch_size": limits.places}),
             **choice.options,
         )
@@ -225,14 +224,16 @@ def _load(
     name = name or (engine.model_name if engine else "")
     folder = Path(model) if model and "url" not in choice.options and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
-    written, carrier = writer_of(template, tokenizer, scorer)
-    show_template(written, str(choice.source if carrier is tokenizer else reward_model))
-    return ServedModels(
-        engine, tokenizer, scorer, defaults, limits, template=written, goals=goals,
+    served = ServedModels(
+        engine, tokenizer, scorer, defaults, limits, template=template, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
         reward_name=_reward_name(reward_model),
         fingerprint=fingerprint(folder) if folder and known else "",
     )
+    show_template(
+        served.template, str(choice.source if served.renderer is tokenizer else reward_model)
+    )
+    return served
 
 
 def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | None) -> str:
@@ -244,7 +245,7 @@ def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | 
 
     if reward_model is None or choice.source is None:
         return "none"
-    if kind is not None or is_address(reward_model):
+    if is_address(reward_model) or not has_card(Path(reward_model), kind):
         # No card says what it was trained for; this method takes any.
         return BEST_OF
     return default_method(read_card(Path(reward_model)), ABILITIES[choice.name])

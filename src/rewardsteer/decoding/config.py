@@ -52,7 +52,8 @@ class DecodingConfig(Config):
             policy's ``min_new_tokens``, else 0.
         stop_token_ids: tokens that end a response besides the policy's end-of-text.
         ignore_eos: the policy's end-of-text ends nothing.
-        stop: strings that end a response, and that it does not contain.
+        stop: strings that end a response, and that it does not contain …
+        include_stop_str_in_output: … or contains at its end.
         weight: w of the guided methods, in logits per reward unit; 0 is the policy alone. For
             ``genarm`` this is the paper's 1/β. With several reward models it multiplies their sum.
         weight_schedule: how w changes over a response, for the methods that guide token by token:
@@ -130,6 +131,7 @@ class DecodingConfig(Config):
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     stop: Strings = ()
+    include_stop_str_in_output: bool = False
     weight: float = Field(default=1.0, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
     weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_end: float | None = Field(default=None, ge=-MOST_WEIGHT, le=MOST_WEIGHT)

@@ -7,10 +7,12 @@ tokenized anew (`rewardsteer.decoding.guides.texts`).
 """
 
 import copy
+from types import SimpleNamespace
 from typing import Any
 
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.texts import TextCandidates
+from rewardsteer.decoding.methods import METHODS, is_guide
 from rewardsteer.decoding.vocabulary_map import MappedScorer, token_map
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.compatibility import (
@@ -47,32 +49,62 @@ def fitted(method: Any, engine: Any) -> Any:
     if not isinstance(method, LogitsGuide) or scorer is None or shares_tokens(tokenizer, scorer):
         return method
     crossed = copy.copy(method)
-    crossed.scorer = _across(method, engine)
+    crossed.scorer = across(method.name, method.asks, scorer, engine)
     return crossed
 
 
-def _across(method: LogitsGuide, engine: Any) -> Any:
-    scorer, tokenizer = method.scorer, engine.tokenizer
-    several = members(scorer)
+def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> None:
+    """Refuse, before the policy loads, a guide that cannot work between two tokenizers.
+
+    Args:
+        method: its name; strategies pass.
+        scorer: the reward model, or None.
+        tokenizer: the policy's.
+        engine: the engine's class.
+
+    Raises:
+        MismatchError: says what would work.
+    """
+    if scorer is None or not is_guide(method) or METHODS.get(method).asks == "nothing":
+        return
+    if not shares_tokens(tokenizer, scorer):
+        across(method, METHODS.get(method).asks, scorer, SimpleNamespace(
+            name=engine.name, holds_guides=engine.holds_guides, tokenizer=tokenizer, stop_ids=()
+        ))
+
+
+def across(name: str, asks: str, scorer: Any, engine: Any) -> Any:
+    """A reward model as a guide asks it about tokens of an engine with another tokenizer.
+
+    Args:
+        name: of the guide, for messages.
+        asks: see `LogitsGuide`.
+        scorer: the reward model.
+        engine: runs the policy.
+
+    Raises:
+        MismatchError: it cannot be asked.
+    """
+    tokenizer, several = engine.tokenizer, members(scorer)
     if engine.holds_guides:
         raise MismatchError(
-            f"With the engine {engine.name!r}, {method.name!r} needs a reward model with the "
+            f"With the engine {engine.name!r}, {name!r} needs a reward model with the "
             f"policy's tokenizer, and {shown_name(several[0])} has another; use the engine "
             "'transformers', or best_of_n or beam."
         )
     if len(several) > 1:
         raise MismatchError(
-            f"The method {method.name!r} adds up several reward models by token, so all need the "
+            f"The method {name!r} adds up several reward models by token, so all need the "
             "policy's tokenizer; leave out those with another one, or use best_of_n with one of "
             "them."
         )
     ids = token_map(tokenizer, scorer.tokenizer)
     if ids is not None:
         return MappedScorer(scorer, ids)
-    if method.asks == "candidates":
+    if asks == "candidates":
         return TextCandidates(scorer, tokenizer, engine.stop_ids)
     raise MismatchError(
-        f"The method {method.name!r} adds a reward to every token of the policy, but the "
+        f"The method {name!r} adds a reward to every token of the policy, but the "
         f"vocabulary of {shown_name(scorer)} holds other tokens than the policy's; use best_of_n "
         "or beam, which judge texts, or args with a scalar reward model."
     )

@@ -24,7 +24,8 @@ class IncrementalDetokenizer:
         tokenizer: the policy's.
         prompt_ids: of the prompt.
         template: what it puts around responses is left out.
-        stops: strings that end the response and do not belong to it.
+        stops: strings that end the response.
+        include_stop: the one that does belongs to the text.
         min_tokens: stop strings within the text of so many tokens end nothing.
 
     Attributes:
@@ -34,9 +35,10 @@ class IncrementalDetokenizer:
 
     def __init__(
         self, tokenizer: Any, prompt_ids: Sequence[int], template: Template, stops: Sequence[str],
-        *, min_tokens: int = 0,
+        *, include_stop: bool = False, min_tokens: int = 0,
     ) -> None:
         self._tokenizer, self._stops = tokenizer, [stop for stop in stops if stop]
+        self._include_stop = include_stop
         self._opening, _, self._closing = template.response.partition("{response}")
         self._context = list(prompt_ids)
         if tokenizer.decode(self._context, **_OPTIONS).endswith(_UNFINISHED):
@@ -110,7 +112,8 @@ class IncrementalDetokenizer:
         found = [one for one in zip(places, self._stops, strict=True) if one[0] >= 0]
         if found and not self.stopped:
             at, self.stop = min(found, key=lambda one: one[0])
-            self.stopped, self._text = True, self._text[:at]
+            end = at + len(self.stop) if self._include_stop else at
+            self.stopped, self._text = True, self._text[:end]
         limit = len(self._text)
         if not end and not self.stopped:
             limit -= self._held_back()

@@ -129,7 +129,7 @@ class Sample:
 
     @property
     def response_ids(self) -> Sequence[int]:
-        """Tokens of the response as it is given out: without a stop string, with `stop_token`."""
+        """Tokens of the response as it is given out: cut at a stop string, with `stop_token`."""
         if isinstance(self.stop_reason, str) and self.token_ids:
             return self._cut().kept(self.token_ids)
         return self.token_ids
@@ -177,7 +177,8 @@ class Sample:
         if self._detokenizer is None:
             self._detokenizer = IncrementalDetokenizer(
                 self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
-                self.config.stop, min_tokens=self.config.min_tokens,
+                self.config.stop, include_stop=self.config.include_stop_str_in_output,
+                min_tokens=self.config.min_tokens,
             )
         return self._detokenizer
 

@@ -152,10 +152,10 @@ def answer(
 
 def scoring_beside(engine: Engine, scorer: Any, batch_size: int) -> Scoring:
     """What answers strategies' questions to their reward model."""
-    # Beside an engine of this process there is nothing to do while the reward model reads.
+    # Where both compute in this process, there is nothing to do while the reward model reads.
+    elsewhere = "logits" not in engine.abilities or getattr(scorer, "remote", False)
     return Scoring(
-        scorer, batch_size=batch_size, activity=engine.activity,
-        threaded="logits" not in engine.abilities,
+        scorer, batch_size=batch_size, activity=engine.activity, threaded=elsewhere,
         texts="token_ids" not in engine.abilities or not shares_tokens(engine.tokenizer, scorer),
     )
 

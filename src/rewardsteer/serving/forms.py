@@ -107,8 +107,8 @@ class ChoiceStream:
         last = self._chunk(None)
         told = self._more(answer)
         last["choices"][0] |= {
-            "finish_reason": answer.finish_reason, "token_ids": told["token_ids"],
-            "guidance": told["guidance"].model_dump(),
+            "finish_reason": answer.finish_reason, "stop_reason": told["stop_reason"],
+            "token_ids": told["token_ids"], "guidance": told["guidance"].model_dump(),
         }
         yield last
 

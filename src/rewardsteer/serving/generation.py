@@ -68,6 +68,12 @@ class Generating:
         )
         self._config = settings_of(request, served)
         check_meaning(request, self._config, served)
+        if (options or {}).get("continue_final_message") and served.reads_texts(self._config):
+            raise bad_request(
+                "continue_final_message needs a reward model that reads the policy's tokens: to "
+                "this one, the message and its continuation are two texts; leave it out, or use "
+                "the method 'none'.", "continue_final_message",
+            )
         self._n = request.n or 1
         self._check_size()
         self._handle = RequestHandle()
@@ -143,7 +149,7 @@ class Generating:
             self._responses = served.responses(
                 self._handle, self._ids, self._config, n=self._n,
                 stream=bool(self._request.stream), max_tokens=self._max_tokens, raw=self._raw,
-                top=self._top,
+                top=self._top, given=self._prompts,
             )
 
     def _reply(self, answers: Mapping[int, Answer]) -> CompletionReply | ChatReply:
@@ -215,7 +221,7 @@ class Generating:
             cost=answer.cost,
         )
         ids = answer.token_ids if self._request.return_token_ids else None
-        return {"token_ids": ids, "guidance": guidance}
+        return {"stop_reason": answer.stop_reason, "token_ids": ids, "guidance": guidance}
 
     def _usage(self, new: int) -> Usage:
         prompt = sum(map(len, self._ids))

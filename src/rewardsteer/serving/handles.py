@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
+from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.records import Cost
 
@@ -23,9 +23,10 @@ class Answer:
     """One response.
 
     Attributes:
-        text: without what stopped it.
+        text: without what stopped it, or with the string that did, where that was asked for.
         token_ids: all that were generated, end-of-text included.
         finish_reason: ``stop`` or ``length``.
+        stop_reason: the string, or the token beside end-of-text, that stopped it.
         cost: what it cost, with all samples that the method drew.
         reward: of the response, where the method chose by it.
         logprobs: of the tokens, where they were asked for.
@@ -37,11 +38,25 @@ class Answer:
     cost: Cost
     reward: float | None = None
     logprobs: Sequence[TokenLogprob] = ()
+    stop_reason: int | str | None = None
 
     @property
     def generated(self) -> int:
         """Tokens of all samples that the method drew."""
         return self.cost.lm_calls
+
+
+def answer_of(outcome: Outcome, cost: Cost) -> Answer:
+    """A method's outcome, for a client."""
+    sample = outcome.sample
+    reason = sample.stop_reason
+    if isinstance(reason, int) and reason not in sample.config.stop_token_ids:
+        # End-of-text is told as vLLM does.
+        reason = None
+    return Answer(
+        sample.text, list(sample.token_ids), sample.finish_reason or "length", cost,
+        outcome.reward, list(sample.logprobs), reason,
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,9 @@ async def inspect(service: Service, request: InspectRequest, http: Request) -> d
     if "logits" not in engine.abilities:
         raise bad_request(f"The engine {engine.name!r} shows no distributions of tokens; inspect "
                           "with the engine transformers.")
+    if not served.shared:
+        raise bad_request("Inspecting shows the rewards of the policy's tokens, and this reward "
+                          "model does not read those; serve one with the policy's tokenizer.")
     if request.max_tokens > most:
         raise bad_request(f"max_tokens may be at most {most} here.", "max_tokens")
     config = settings_of(GenerationFields(

@@ -12,6 +12,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.crossing import across, shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import check_abilities
@@ -27,11 +28,10 @@ from rewardsteer.decoding.methods import (
     asks_goal,
     is_guide,
 )
-from rewardsteer.errors import ConfigError
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.checkpoint import GOAL_STATES
-from rewardsteer.models.compatibility import check_vocabularies
 from rewardsteer.records import Prompt
 from rewardsteer.registry import nearest
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
@@ -58,7 +58,10 @@ class ServedModels(TextReader):
 
     Raises:
         ConfigError: neither policy nor reward model; a default method that cannot be served.
-        MismatchError: the two tokenizers differ, or the method and the reward model do not fit.
+        MismatchError: the method and the reward model do not fit.
+
+    Attributes:
+        shared: the reward model reads the policy's tokens; else it reads texts.
     """
 
     def __init__(
@@ -74,16 +77,14 @@ class ServedModels(TextReader):
             engine = TransformersEngine(policy, tokenizer, Bounds(limits.places))
         if engine is not None:
             engine.bound(limits.cache_tokens, limits.methods_together)
-        if engine is not None and scorer is not None:
-            check_vocabularies(tokenizer, scorer)
-            if "token_ids" not in engine.abilities:
-                raise ConfigError(
-                    f"The reward model reads token ids, and the engine {engine.name!r} gives none "
-                    f"here ({getattr(engine, 'reason', '')}); serve in front of a server that "
-                    "takes and gives them (vLLM does), or with the engine transformers."
-                )
-        written, renderer = writer_of(template, tokenizer, scorer)
-        super().__init__(engine, scorer, limits, written, renderer)
+        shared = engine is not None and scorer is not None and shares_tokens(tokenizer, scorer)
+        # A reward model that reads texts writes them for itself.
+        written, renderer = writer_of(
+            template, tokenizer, scorer if shared or engine is None else None
+        )
+        super().__init__(engine, scorer, limits, written, renderer, shared=shared)
+        # The reward model as guides of another tokenizer ask it, by what they ask.
+        self._crossed: dict[str, Any] = {}
         self.reward_reader = None if scorer is None else RewardReader(scorer, limits)
         self.goals = dict(goals or {})
         # Folders of different models are often called alike.
@@ -124,9 +125,31 @@ class ServedModels(TextReader):
             fits = name in fitting or kind.needs == "none" or name == self._given.method
             if kind.wants_goal:
                 fits = self.scorer is not None and bool(self.goals)
-            if fits and self.engine is not None and kind.abilities <= self.engine.abilities:
+            if (
+                fits and self.engine is not None and kind.abilities <= self.engine.abilities
+                and self._crosses(name)
+            ):
                 found.append(name)
         return found
+
+    def _crosses(self, name: str) -> bool:
+        """Whether a method works between these two tokenizers."""
+        if self.shared or self.scorer is None or not is_guide(name):
+            return True
+        try:
+            self._asked(name)
+        except MismatchError:
+            return False
+        return True
+
+    def _asked(self, name: str) -> Any:
+        """The reward model as a guide asks it; raises `MismatchError` where it cannot."""
+        asks = METHODS.get(name).asks
+        if self.shared or self.scorer is None or asks == "nothing":
+            return self.scorer
+        if asks not in self._crossed:
+            self._crossed[asks] = across(name, asks, self.scorer, self.engine)
+        return self._crossed[asks]
 
     def check_method(self, name: str) -> None:
         """Raise `ConfigError` on a method that this server does not know: a client must not say
@@ -158,8 +181,14 @@ class ServedModels(TextReader):
         key = config.method, top_k
         if key not in self._guides:
             plain = DecodingConfig(method=config.method, top_k=top_k)
-            self._guides[key] = build_method(plain, self.scorer)
+            guide = build_method(plain, self.scorer)
+            guide.scorer = guide.scorer and self._asked(config.method)
+            self._guides[key] = guide
         return self._guides[key]
+
+    def reads_texts(self, config: DecodingConfig) -> bool:
+        """Whether a reward model reads the texts of the responses, and not the policy's tokens."""
+        return not self.shared and self.method(config).scorer is not None
 
     def _goal(self, config: DecodingConfig) -> GoalState | None:
         """The goal state of methods that want one: the first by name."""
@@ -177,6 +206,7 @@ class ServedModels(TextReader):
         self, handle: RequestHandle, prompts: Sequence[Prompt | list[int]],
         config: DecodingConfig, *, n: int, stream: bool, max_tokens: int | None,
         raw: bool = False, top: int | None = None,
+        given: Sequence[Prompt | list[int]] | None = None,
     ) -> list[Response]:
         """The responses to make: n of each prompt, prompt by prompt.
 
@@ -192,6 +222,8 @@ class ServedModels(TextReader):
             max_tokens: longest response; None: what the server allows and the models can read.
             raw: prompts are read as they are, and responses are all that the policy writes.
             top: how many of the likeliest tokens are told with each token; None: nothing is told.
+            given: the prompts before they were written, for reward models that read texts; None:
+                ``prompts``.
 
         Raises:
             ApiError: a prompt is too long or has unknown tokens.
@@ -201,7 +233,7 @@ class ServedModels(TextReader):
         assert self.engine is not None
         found: list[Response] = []
         template = Template(kind="text") if raw else self.template
-        for number, prompt in enumerate(prompts):
+        for number, (prompt, text) in enumerate(zip(prompts, given or prompts, strict=True)):
             ids = self.encode_raw(prompt) if raw else self.encode(prompt, str(number))  # type: ignore[arg-type]
             own = config.model_copy(update={"max_new_tokens": self.room(ids, max_tokens)})
             # A row that rewards do not steer is the policy's own, and pays for no reward model.
@@ -209,9 +241,10 @@ class ServedModels(TextReader):
                 own.model_copy(update={"method": "none"}) if _unguided(own) else own
             )
             guides = isinstance(method, LogitsGuide)
+            encoded = Encoded(str(number), ids, template=template, given=self.as_text(text))
             for response in range(n):
                 found.append(Response(
-                    handle, len(found), Encoded(str(number), ids, template=template), method, own,
+                    handle, len(found), encoded, method, own,
                     first=response * getattr(method, "samples", 1), stream=stream and guides,
                     top=top,
                 ))

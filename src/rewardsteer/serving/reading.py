@@ -43,12 +43,14 @@ class TextReader:
         limits: of the server.
         template: how conversations are written.
         renderer: the tokenizer whose chat template writes them.
+        shared: the reward model reads the policy's tokens.
     """
 
     def __init__(
-        self, engine: Any, scorer: Any, limits: ServingConfig, template: Template, renderer: Any
+        self, engine: Any, scorer: Any, limits: ServingConfig, template: Template, renderer: Any,
+        *, shared: bool,
     ) -> None:
-        self._renderer = renderer
+        self.renderer, self.shared = renderer, shared
         self.engine, self.scorer, self.limits, self.template = engine, scorer, limits, template
         tokenizer = engine.tokenizer if engine is not None else scorer.tokenizer
         vocabulary = () if tokenizer is None else tokenizer.get_vocab()
@@ -95,11 +97,11 @@ class TextReader:
         if options:
             self._check_options(options)
             return self._checked(written(lambda: encode_prompt(
-                render_prompt(request.prompt, self.template, self._renderer, options=options),
+                render_prompt(request.prompt, self.template, self.renderer, options=options),
                 self.template, tokenizer,
             )))
         return self._checked(written(
-            lambda: encode_request(request, self.template, self._renderer, tokenizer)
+            lambda: encode_request(request, self.template, self.renderer, tokenizer)
         ))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
@@ -134,6 +136,15 @@ class TextReader:
         tokenizer = self.engine.tokenizer
         return written(lambda: bare_ids(text, tokenizer))
 
+    def as_text(self, prompt: Prompt | list[int]) -> Prompt:
+        """A prompt as reward models read it that read texts; token ids are decoded."""
+        if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
+            text: str = self.engine.tokenizer.decode(
+                prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False
+            )
+            return text
+        return prompt  # type: ignore[return-value]
+
     def _checked(self, ids: Sequence[int]) -> list[int]:
         if not ids:
             raise bad_request("The prompt holds no token.", "prompt")
@@ -149,7 +160,7 @@ class TextReader:
     def _check_roles(self, messages: Sequence[Message]) -> None:
         if self.template.kind != "chat":
             return
-        written = str(getattr(self._renderer, "chat_template", ""))
+        written = str(getattr(self.renderer, "chat_template", ""))
         for number, message in enumerate(messages):
             role = message.role
             if role in _ROLES or f"'{role}'" in written or f'"{role}"' in written:
@@ -161,7 +172,9 @@ class TextReader:
 
     def room(self, ids: Sequence[int], max_tokens: int | None) -> int:
         """New tokens that a response may have; raises `ApiError` where there are too few."""
-        limits = [self.engine.position_limit, getattr(self.scorer, "position_limit", None)]
+        # A text that is too long for a reward model which reads texts fails alone.
+        reads = self.scorer if self.shared else None
+        limits = [self.engine.position_limit, getattr(reads, "position_limit", None)]
         longest = min((limit for limit in limits if limit is not None), default=None)
         wanted = self.limits.max_tokens if max_tokens is None else max_tokens
         if longest is None or len(ids) + wanted <= longest:

@@ -66,6 +66,7 @@ class CompletionChoice(BaseModel):
     index: int
     text: str
     finish_reason: Literal["stop", "length"]
+    stop_reason: int | str | None = None
     logprobs: Logprobs | None = None
     token_ids: list[int] | None = None
     guidance: GuidanceInfo
@@ -85,6 +86,7 @@ class ChatChoice(BaseModel):
     index: int
     message: AssistantMessage
     finish_reason: Literal["stop", "length"]
+    stop_reason: int | str | None = None
     logprobs: ChatLogprobs | None = None
     token_ids: list[int] | None = None
     guidance: GuidanceInfo

@@ -40,6 +40,7 @@ class GenerationFields(RequestModel):
         best_of: responses drawn by best_of_n.
         n: responses to each prompt.
         stop: strings that end a response.
+        include_stop_str_in_output: the response contains the one that ended it.
         seed: of the draws; absent: a new one, told with the answer.
         return_token_ids: tell token ids too.
     """
@@ -68,6 +69,7 @@ class GenerationFields(RequestModel):
     best_of: Count | None = None
     n: Count | None = None
     stop: Text | list[Text] | None = None
+    include_stop_str_in_output: bool | None = None
     seed: Seed | None = None
     stream: bool | None = None
     stream_options: "StreamOptions | None" = None

@@ -17,7 +17,7 @@ from rewardsteer.serving.schema import GenerationFields
 _SAME = (
     "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "seed", "top_p",
     "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
-    "min_tokens", "stop_token_ids", "ignore_eos", "stop",
+    "min_tokens", "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
 )
 # Settings of strategies that a request may give; files of this machine are not for clients.
 _OF_METHODS = frozenset({

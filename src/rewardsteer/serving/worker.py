@@ -25,13 +25,13 @@ from rewardsteer.serving.beside import beside
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.errors import as_api_error, full, is_fatal, log_failure, upstream
 from rewardsteer.serving.handles import (
-    Answer,
     Finished,
     Outbox,
     RequestHandle,
     Response,
     Result,
     TextDelta,
+    answer_of,
 )
 from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
 
@@ -59,9 +59,7 @@ class Worker:
         scored: completions scored so far.
     """
 
-    def __init__(
-        self, engine: Any, scorer: Any, config: ServingConfig
-    ) -> None:
+    def __init__(self, engine: Any, scorer: Any, config: ServingConfig) -> None:
         self._engine, self._scorer, self._config = engine, scorer, config
         threads = torch.get_num_threads()
         # How many threads torch uses is a setting of each thread.
@@ -76,6 +74,7 @@ class Worker:
         self._programs: dict[RequestHandle, list[Future[None]]] = {}
         self._turn = asyncio.Lock()
         self._scoring: asyncio.Task[None] | None = None
+        self._remote = getattr(scorer, "remote", False)
         self._judge = None if scorer is None or engine is None else scoring_beside(
             engine, scorer, config.places
         )
@@ -212,16 +211,15 @@ class Worker:
             if response.stream:
                 sample.listen(tell)
 
-        outcome, cost = await run(
-            self._engine, self._judge, response.prompt, response.method, response.config,
-            first=response.first, top=response.top, watch=watch,
-        )
+        try:
+            outcome, cost = await run(
+                self._engine, self._judge, response.prompt, response.method, response.config,
+                first=response.first, top=response.top, watch=watch,
+            )
+        except RewardsteerError as error:
+            raise (upstream(error) if self._remote else error) from None
         self._ends.append(time.monotonic())
-        sample = outcome.sample
-        self.outbox.put(response.handle, Finished(response.index, Answer(
-            sample.text, list(sample.token_ids), sample.finish_reason or "length", cost,
-            outcome.reward, list(sample.logprobs),
-        )))
+        self.outbox.put(response.handle, Finished(response.index, answer_of(outcome, cost)))
 
     async def _reward(self, job: RewardJob) -> None:
         job.done = asyncio.get_running_loop().create_future()
@@ -245,13 +243,12 @@ class Worker:
         work = functools.partial(
             score_together, self._scorer, taken, self._config.reward_tokens
         )
-        remote = getattr(self._scorer, "remote", False)
         # Decoding goes on while another server computes.
-        failed = await beside(work) if remote else work()
+        failed = await beside(work) if self._remote else work()
         for job, error in failed:
             self._note(error)
             if job.done is not None and not job.done.done():
-                job.done.set_exception(upstream(error) if remote else error)
+                job.done.set_exception(upstream(error) if self._remote else error)
         for job in dict.fromkeys(job for job, _ in taken):
             job.finish()
 

@@ -25,6 +25,7 @@ from rewardsteer.errors import ConfigError
 _FIELDS: dict[str, Any] = {
     "temperature": None, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
     "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": (), "ignore_eos": False,
+    "include_stop_str_in_output": False,
 }
 
 
