@@ -167,7 +167,7 @@ def test_an_address_chooses_among_draws(policy):
 
 
 def test_the_command_refuses_before_the_policy_loads(policy, tmp_path, monkeypatch):
-    model, tokenizer = policy
+    tokenizer = policy[1]
     tiny_causal_lm("llama", vocab_size=len(tokenizer)).save_pretrained(tmp_path / "policy")
     tokenizer.save_pretrained(tmp_path / "policy")
     tiny_causal_lm("llama", vocab_size=287).save_pretrained(tmp_path / "base")
