@@ -112,8 +112,8 @@ class IncrementalDetokenizer:
         found = [one for one in zip(places, self._stops, strict=True) if one[0] >= 0]
         if found and not self.stopped:
             at, self.stop = min(found, key=lambda one: one[0])
-            end = at + len(self.stop) if self._include_stop else at
-            self.stopped, self._text = True, self._text[:end]
+            kept = at + len(self.stop) if self._include_stop else at
+            self.stopped, self._text = True, self._text[:kept]
         limit = len(self._text)
         if not end and not self.stopped:
             limit -= self._held_back()
