@@ -37,6 +37,22 @@ def test_a_planted_shortcut_is_named():
     assert "adds nothing within source" in note
 
 
+def test_a_reward_that_also_knows_the_question_adds_nothing_within_source():
+    """It ranks above the source alone, since it knows which questions are easy."""
+    rng = np.random.default_rng(0)
+    easy = rng.random(200) < 0.5
+    rows = [
+        Solution(question_id=f"{q:03}", model=model, sample="rs0", prompt="?", completion="!",
+                 is_correct=bool(rng.random() < chance * (1.0 if easy[q] else 0.4)),
+                 token_count=int(rng.integers(5, 50)))
+        for q in range(200) for model, chance in (("weak", 0.2), ("strong", 0.9))
+    ]
+    rewards = [float(one.model == "strong") + 0.3 * rng.random() for one in rows]
+    found = controls(rows, rewards, CONFIG)
+    assert found["within_source"] < 0.55
+    assert [one for one in found["notes"] if "adds nothing within source" in one]
+
+
 def test_a_reward_that_reads_is_not_accused():
     rng = np.random.default_rng(1)
     rows = solutions(rng, {"weak": 0.4, "strong": 0.6})

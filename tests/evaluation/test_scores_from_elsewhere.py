@@ -101,6 +101,21 @@ def test_a_sentence_and_the_rest_of_the_table(odd, name):
         assert metrics[name]["by_samples"]
 
 
+def test_a_planted_shortcut_is_named_by_the_command(tmp_path):
+    """The reward is high for everything that one of two models wrote, and that is mostly correct."""
+    planted = [
+        one | {"model": model, "reward": level + 0.01 * (number * 7 % 10), "sample": "rs0",
+               "question_id": f"q{number}", "prompt": f"q{number}?",
+               "is_correct": (model == "strong") != (number % 50 == 7)}
+        for number, one in enumerate(rows(100, 1))
+        for model, level in (("weak", 0.0), ("strong", 1.0))
+    ]
+    result, metrics = evaluate(tmp_path, planted)
+    assert "b: source alone: AUROC 0.9" in result.stderr
+    assert "so it adds nothing within source" in result.stderr
+    assert metrics["b"]["controls"]["source"]["auroc"] > 0.95
+
+
 @pytest.mark.parametrize(("change", "words"), [
     ({"reward": float("nan")}, ["line 1", "finite numbers as reward"]),
     ({"token_rewards": [0.0, float("inf")]}, ["finite numbers as token_rewards"]),

@@ -61,7 +61,13 @@ def preference_command(
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
     from rewardsteer.reports.correctness_plots import reliability_plot
-    from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_rows, print_table
+    from rewardsteer.reports.tables import (
+        PREFERENCE_COLUMNS,
+        PREFERENCE_CONTROL_COLUMNS,
+        preference_control_rows,
+        preference_rows,
+        print_table,
+    )
 
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
@@ -85,6 +91,9 @@ def preference_command(
     )
     title = "held-out comparisons" if data is not None else f"comparisons in {input_}"
     print_table(title, PREFERENCE_COLUMNS, preference_rows(figures))
+    print_table("controls", PREFERENCE_CONTROL_COLUMNS, preference_control_rows(figures))
+    for note in figures["controls"]["notes"]:
+        say(note)
     if figures["too_long"]:
         typer.echo(
             f"{counted(figures['too_long'], 'pair')} longer than the reward model can read: left "

@@ -59,22 +59,41 @@ def source_accuracy(
         solutions: question, source and label of each solution. A source's score is its share of
             correct ones on other questions (five folds), one half where it has none.
     """
+    won = _told_apart(pairs, solutions)
+    return sum(won) / len(won) if won else float("nan")
+
+
+def pairs_told_apart(pairs: Sequence[SourcedPair]) -> list[float]:
+    """Whether the source alone prefers the chosen response of each pair, one half for a tie.
+
+    A source's score is the share of its pairs with other sources on other questions in which it is
+    preferred.
+    """
+    return _told_apart(pairs, [
+        (pair.question, source, chosen) for pair in pairs if pair.chosen_by != pair.rejected_by
+        for source, chosen in ((pair.chosen_by, True), (pair.rejected_by, False))
+    ])
+
+
+def _told_apart(
+    pairs: Sequence[SourcedPair], labelled: Sequence[tuple[str, str, bool]]
+) -> list[float]:
     counts: list[dict[str, list[int]]] = [defaultdict(lambda: [0, 0]) for _ in range(FOLDS)]
-    for question, source, correct in solutions:
+    for question, source, preferred in labelled:
         for fold in range(FOLDS):
             if fold != fold_of(question):
-                counts[fold][source][0] += correct
+                counts[fold][source][0] += preferred
                 counts[fold][source][1] += 1
 
     def score(question: str, source: str) -> float:
         right, total = counts[fold_of(question)].get(source, (0, 0))
         return right / total if total else 0.5
 
-    won = 0.0
+    won = []
     for pair in pairs:
         first, second = (score(pair.question, one) for one in (pair.chosen_by, pair.rejected_by))
-        won += 0.5 if first == second else float(first > second)
-    return won / len(pairs) if pairs else float("nan")
+        won.append(0.5 if first == second else float(first > second))
+    return won
 
 
 def fold_of(question: str) -> int:

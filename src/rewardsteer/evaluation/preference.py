@@ -12,6 +12,7 @@ from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
+from rewardsteer.evaluation.preference_controls import preference_controls
 from rewardsteer.evaluation.statistics import share, wins
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
@@ -69,7 +70,8 @@ def evaluate_comparisons(
         ``too_long`` pairs exceed the model's maximum length; they are in no figure. ``calibration``
         compares sigmoid(reward difference) with how often the chosen response is preferred.
         ``length_bias`` groups pairs by which response has more tokens, or more characters where the
-        reward model scores texts alone. A figure that is not defined
+        reward model scores texts alone. ``controls``: see
+        `rewardsteer.evaluation.preference_controls`. A figure that is not defined
         is left out. ``histogram`` and ``reward_by_length`` show the rewards themselves, see
         `rewardsteer.evaluation.distributions`.
 
@@ -84,8 +86,13 @@ def evaluate_comparisons(
     _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons])
     subsets = [pair.subset for pair in comparisons]
     return _evaluate(
-        scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce
+        scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce,
+        writers=_writers(comparisons),
     )
+
+
+def _writers(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
+    return [(one.chosen_by, one.rejected_by) for one in comparisons]
 
 
 def _evaluate_texts(
@@ -107,14 +114,16 @@ def _evaluate_texts(
     announce(len(comparisons), len(comparisons))
     lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])
     prompts = np.unique([repr(one.prompt) for one in comparisons], return_inverse=True)[1]
-    pairs = _Pairs(rewards, lengths, [one.subset for one in comparisons], prompts)
+    pairs = _Pairs(
+        rewards, lengths, [one.subset for one in comparisons], prompts, _writers(comparisons)
+    )
     return _summary(pairs, too_long=0)
 
 
 def _evaluate(
     scorer: Scorer, prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Sequence[int]]], subsets: Sequence[str], batch_size: int,
-    announce: Announce,
+    announce: Announce, writers: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Figures of token ids; responses are the chosen ones, then the rejected ones."""
     lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T
@@ -133,6 +142,7 @@ def _evaluate(
     pairs = _Pairs(
         rewards, lengths[kept], [subsets[i] for i in kept],
         np.array([hash(tuple(prompts[i])) for i in kept]),
+        [writers[i] for i in kept] if writers else [],
     )
     return _summary(pairs, too_long=len(prompts) - len(kept))
 
@@ -145,12 +155,14 @@ class _Pairs(NamedTuple):
         lengths: ``[N, 2]``, of the responses in tokens (characters where there are none).
         subsets: their names.
         prompts: ``[N]`` the same number for pairs of the same prompt.
+        writers: of both responses; empty where the data names none.
     """
 
     rewards: np.ndarray
     lengths: np.ndarray
     subsets: list[str]
     prompts: np.ndarray
+    writers: Sequence[tuple[str, str]] = ()
 
     def rows(self, chosen: Any) -> "_Pairs":
         """Some of them, by indices or a mask; without subsets, which no figure of them needs."""
@@ -181,6 +193,9 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
         "too_long": too_long,
         "calibration": pair_calibration(pairs.rewards[:, 0] - pairs.rewards[:, 1]),
         "length_bias": _length_bias(pairs),
+        "controls": preference_controls(
+            pairs.rewards, pairs.lengths, pairs.writers, pairs.prompts
+        ),
         "histogram": histogram({"chosen": pairs.rewards[:, 0], "rejected": pairs.rewards[:, 1]}),
         "reward_by_length": {
             side: by_length(pairs.lengths[:, column], pairs.rewards[:, column])

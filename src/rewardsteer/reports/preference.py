@@ -6,7 +6,13 @@ from typing import Any
 from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.reports.plots import Spread, curves, histograms, intervals
 from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
-from rewardsteer.reports.tables import PREFERENCE_COLUMNS, preference_groups, preference_rows
+from rewardsteer.reports.tables import (
+    PREFERENCE_COLUMNS,
+    PREFERENCE_CONTROL_COLUMNS,
+    preference_control_rows,
+    preference_groups,
+    preference_rows,
+)
 
 Metrics = Mapping[str, Any]
 _FEW = 8  # bins with fewer pairs are left out as noise
@@ -37,6 +43,14 @@ def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
         if figures := _of_one(metrics):
             blocks.append(Figures(figures))
         blocks.append(Table("By subset.", PREFERENCE_COLUMNS, preference_rows(metrics)))
+        if controls := preference_control_rows(metrics):
+            blocks.append(Table(
+                "Accuracy of scores that read no response: the longer one, and the source that is "
+                "preferred more often on other prompts. The reward within one source.",
+                PREFERENCE_CONTROL_COLUMNS, controls,
+            ))
+            blocks += [Prose(f"{note[:1].upper()}{note[1:]}.")
+                       for note in metrics["controls"]["notes"]]
     return Section("Preferences", "preference", blocks)
 
 

@@ -60,6 +60,22 @@ def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     ]
 
 
+PREFERENCE_CONTROL_COLUMNS = ("score", "pairs", "accuracy (95 %)")
+
+
+def preference_control_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+    """The reward, what each control reaches, and the reward within one source and per prompt, under
+    `PREFERENCE_CONTROL_COLUMNS`; none for files of before there were controls."""
+    found = figures.get("controls", {})
+    rows = [("length alone", "length"), ("source alone", "source"),
+            ("reward within source", "within_source"), ("reward, each prompt once", "by_prompt")]
+    return [
+        [label, f"{found[name]['count']:g}",
+         between(found[name], "accuracy", "low", "high", "{:.3f}")]
+        for label, name in rows if name in found
+    ]
+
+
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table, split into several on a narrow terminal.
 

@@ -129,17 +129,17 @@ def _notes(
             labels, rewards, scores[name].tolist(), groups=groups, resamples=config.resamples,
             seed=config.seed,
         )
-        if gain.low > 0:
+        within = found.get("within_source") if name == "source" else None
+        nothing = within is not None and within < _CHANCE < found[name]["auroc"]
+        if gain.low > 0 and not nothing:
             continue
-        against = "below" if gain.high < 0 else "not above"
+        against = "above" if gain.low > 0 else "below" if gain.high < 0 else "not above"
         text = (
             f"{name} alone: AUROC {found[name]['auroc']:.3f}; the reward's {own:.3f} is {against} "
             f"it (difference {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
         )
-        if name == "source" and "within_source" in found:
-            within = found["within_source"]
+        if within is not None:
             text += f"; within one source the reward has {within:.3f}"
-            if within < _CHANCE:
-                text += ", so it adds nothing within source"
+            text += ", so it adds nothing within source" if within < _CHANCE else ""
         notes.append(text)
     return notes

@@ -1,0 +1,91 @@
+"""Scores that read no response, beside the reward on pairs: who wrote it, how long it is."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.data.balancing import SourcedPair, pairs_told_apart
+from rewardsteer.evaluation.statistics import Interval, share, wins
+
+Writers = Sequence[tuple[str, str]]
+
+
+def preference_controls(
+    rewards: np.ndarray, lengths: np.ndarray, writers: Writers, prompts: np.ndarray
+) -> dict[str, Any]:
+    """Accuracies of controls on the same pairs, with intervals over prompts.
+
+    Args:
+        rewards: ``[N, 2]``, of the chosen and the rejected responses.
+        lengths: ``[N, 2]``, of the same.
+        writers: who wrote the two responses, "" where unknown; empty where none is known.
+        prompts: ``[N]`` the same number for pairs of one prompt.
+
+    Returns:
+        ``length`` (the longer one is preferred) and, of the pairs that name two writers, ``source``
+        (the writer that is preferred more often on other prompts), each with ``accuracy``,
+        ``low``, ``high`` and ``count``; ``within_source``, the reward's on pairs of one writer;
+        ``by_prompt``, the reward's where each prompt counts once; ``notes``, sentences on what the
+        reward does not beat.
+    """
+    won = wins(rewards[:, 0], rewards[:, 1])
+    longer = wins(lengths[:, 0], lengths[:, 1])
+    found: dict[str, Any] = {"length": _figures(longer, prompts), "notes": []}
+    counts = np.unique(prompts, return_inverse=True)[1]
+    found["by_prompt"] = _figures(
+        np.bincount(counts, weights=won) / np.bincount(counts), np.unique(prompts)
+    )
+    _compare(found, "length", longer, won, prompts, "")
+    named = np.array([bool(first and second) for first, second in writers], dtype=bool)
+    if len({writer for pair in writers for writer in pair if writer}) < 2 or not named.any():
+        return found
+    same = np.array([first == second for first, second in writers]) & named
+    pairs = [
+        SourcedPair(str(prompt), "", "", *pair)
+        for prompt, pair, known in zip(prompts, writers, named, strict=True) if known
+    ]
+    source = np.array(pairs_told_apart(pairs))
+    found["source"] = _figures(source, prompts[named])
+    tail, nothing = "", False
+    if same.any():
+        within = share(won[same].tolist(), prompts[same].tolist())
+        found["within_source"] = _figures(won[same], prompts[same])
+        nothing = bool(within.low <= 0.5)
+        tail = f"; within one source the reward's is {_words(within)}"
+        tail += ", so it adds nothing within source" if nothing else ""
+    _compare(found, "source", source, won[named], prompts[named], tail, always=nothing)
+    return found
+
+
+def _figures(values: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
+    found = share(values.tolist(), prompts.tolist())
+    figures = {"accuracy": found.value, "low": found.low, "high": found.high}
+    return {
+        **{name: value for name, value in figures.items() if value == value},
+        "count": float(len(values)),
+    }
+
+
+def _compare(
+    found: dict[str, Any], name: str, control: np.ndarray, won: np.ndarray, prompts: np.ndarray,
+    tail: str, *, always: bool = False,
+) -> None:
+    """Add a note where the reward is no more accurate than a control, or ``always``."""
+    # Differences lie in [-1, 1], shares in [0, 1].
+    half = share(((won - control + 1) / 2).tolist(), prompts.tolist())
+    gain = Interval(*(2 * end - 1 for end in half))
+    beaten = gain.low > 0
+    if (beaten or np.isnan(gain.low)) and not always:
+        return
+    against = "above" if beaten else "below" if gain.high < 0 else "not above"
+    found["notes"].append(
+        f"{name} alone: accuracy {control.mean():.3f}; the reward's {won.mean():.3f} is {against} "
+        f"it (difference {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f}){tail}"
+    )
+
+
+def _words(interval: Interval) -> str:
+    if np.isnan(interval.low):
+        return f"{interval.value:.3f}"
+    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"
