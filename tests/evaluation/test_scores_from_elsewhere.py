@@ -102,7 +102,7 @@ def test_a_sentence_and_the_rest_of_the_table(odd, name):
 
 
 def test_a_planted_shortcut_is_named_by_the_command(tmp_path):
-    """The reward is high for everything that one of two models wrote, and that is mostly correct."""
+    """The reward is high for all that one of two models wrote, and that is mostly correct."""
     planted = [
         one | {"model": model, "reward": level + 0.01 * (number * 7 % 10), "sample": "rs0",
                "question_id": f"q{number}", "prompt": f"q{number}?",
