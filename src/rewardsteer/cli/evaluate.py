@@ -61,13 +61,6 @@ def preference_command(
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
     from rewardsteer.reports.correctness_plots import reliability_plot
-    from rewardsteer.reports.tables import (
-        PREFERENCE_COLUMNS,
-        PREFERENCE_CONTROL_COLUMNS,
-        preference_control_rows,
-        preference_rows,
-        print_table,
-    )
 
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
@@ -89,17 +82,24 @@ def preference_command(
         out / "reliability.svg",
         reliability_plot([{"percentile": 1.0, "bins": figures["calibration"]["bins"]}]),
     )
-    title = "held-out comparisons" if data is not None else f"comparisons in {input_}"
-    print_table(title, PREFERENCE_COLUMNS, preference_rows(figures))
-    print_table("controls", PREFERENCE_CONTROL_COLUMNS, preference_control_rows(figures))
+    _show_preference(
+        "held-out comparisons" if data is not None else f"comparisons in {input_}", figures
+    )
+    say(f"written to {out}")
+
+
+def _show_preference(title: str, figures: dict[str, Any]) -> None:
+    from rewardsteer.reports import tables
+
+    tables.print_table(title, tables.PREFERENCE_COLUMNS, tables.preference_rows(figures))
+    tables.print_table(
+        "controls", tables.PREFERENCE_CONTROL_COLUMNS, tables.preference_control_rows(figures)
+    )
     for note in figures["controls"]["notes"]:
         say(note)
     if figures["too_long"]:
-        typer.echo(
-            f"{counted(figures['too_long'], 'pair')} longer than the reward model can read: left "
-            "out", err=True,
-        )
-    say(f"written to {out}")
+        say(f"{counted(figures['too_long'], 'pair')} longer than the reward model can read: left "
+            "out")
 
 
 def _check_pairs(data: Path | None, input_: Path | None) -> None:
