@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 from tokenizers.pre_tokenizers import ByteLevel
+from tokenizers.processors import TemplateProcessing
 from transformers import (
     AutoModel,
     AutoModelForCausalLM,
@@ -202,3 +203,52 @@ def plain_rlhflow(folder: Path, prompt: str, steps: list[str]) -> list[float]:
             logits = model(ids).logits[:, -3, candidates]
         found.append(float(logits.softmax(-1)[0, 0]))
     return found
+
+
+def save_reasoneval(folder: Path, begins: bool = False, seed: int = 0) -> Path:
+    """As ReasonEval: a backbone and ``score_head`` of three classes; with ``begins``, the padding
+    token is the beginning of text, which the tokenizer writes (ReasonEval-7B)."""
+    torch.manual_seed(seed)
+    tokenizer = character_tokenizer()
+    if begins:
+        tokenizer.bos_token = tokenizer.pad_token
+        tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+            single="<pad> $A", special_tokens=[("<pad>", tokenizer.pad_token_id)]
+        )
+    _save_causal(folder, tokenizer, "mistral", seed)
+    weights = load_file(folder / "model.safetensors")
+    weights.pop("lm_head.weight", None)
+    head = {"score_head.weight": torch.randn(3, 32)}
+    if not begins:
+        head["score_head.bias"] = torch.randn(3)
+    save_file(weights | head, folder / "model.safetensors", metadata={"format": "pt"})
+    written = read_json(folder / "config.json")
+    written |= {"architectures": [f"ReasonEval_{'7B' if begins else '34B'}"],
+                "score_dimension": 3, "use_bias": not begins}
+    write_json(folder / "config.json", written)
+    return folder
+
+
+def plain_reasoneval(folder: Path, prompt: str, steps: list[str]) -> list[float]:
+    """The published script, with its own arithmetic of positions: P(neutral) + P(positive)."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    backbone = AutoModel.from_pretrained(folder, dtype=torch.float32).eval()
+    weights = load_file(folder / "model.safetensors")
+    mark = tokenizer.pad_token
+    text = f"Question:\n{prompt}\nAnswer:\nLet's think step by step.\n" + mark + mark.join(steps)
+    labelled, kept, count = [], [], 0
+    for index, token in enumerate(tokenizer(text + mark)["input_ids"]):
+        if token == tokenizer.pad_token_id:
+            labelled.append(index - 1 - count)
+            count += 1
+        else:
+            kept.append(token)
+    if read_json(folder / "config.json")["architectures"] == ["ReasonEval_7B"]:
+        kept, labelled = [tokenizer.bos_token_id, *kept], labelled[2:]
+    else:
+        labelled = labelled[1:]
+    with torch.no_grad():
+        hidden = backbone(torch.tensor([kept])).last_hidden_state[0]
+    logits = hidden[labelled] @ weights["score_head.weight"].T
+    logits = logits + weights.get("score_head.bias", torch.zeros(3))
+    return logits.softmax(-1)[:, 1:].sum(-1).tolist()

@@ -25,6 +25,11 @@ KINDS = {
     "skywork": ("skywork_prm", published.save_skywork, published.plain_skywork),
     "shepherd": ("math_shepherd", published.save_shepherd, published.plain_shepherd),
     "rlhflow": ("rlhflow_prm", published.save_rlhflow, published.plain_rlhflow),
+    "reasoneval": ("reasoneval", published.save_reasoneval, published.plain_reasoneval),
+    "reasoneval 7B": (
+        "reasoneval", lambda folder: published.save_reasoneval(folder, begins=True),
+        published.plain_reasoneval,
+    ),
 }
 
 
@@ -88,15 +93,15 @@ def test_published_defaults(folders):
     scorers = {name: load(name, folders[name]) for name in KINDS}
     assert {name: one.aggregate for name, one in scorers.items()} == {
         "trl": "min", "pure": "min", "qwen": "product", "skywork": "min", "shepherd": "min",
-        "rlhflow": "mean",
+        "rlhflow": "mean", "reasoneval": "min", "reasoneval 7B": "min",
     }
     assert {name: one.split for name, one in scorers.items()} == {
         "trl": "\n", "pure": "\n\n", "qwen": "\n\n", "skywork": "\n", "shepherd": "\n",
-        "rlhflow": "\n\n",
+        "rlhflow": "\n\n", "reasoneval": "\n\n", "reasoneval 7B": "\n\n",
     }
 
 
-@pytest.mark.parametrize("kind", ["trl", "qwen", "skywork"])
+@pytest.mark.parametrize("kind", ["trl", "qwen", "skywork", "reasoneval", "reasoneval 7B"])
 def test_folders_that_say_what_they_are_are_recognised(folders, kind):
     assert load_scorer(folders[kind], device="cpu").kind == KINDS[kind][0]
 
@@ -163,6 +168,16 @@ def test_a_separator_within_a_step_does_not_move_its_value(folders, kind):
     np.testing.assert_allclose(
         found, KINDS[kind][2](folders[kind], "What?", ["a\n\nb", "c"]), atol=1e-5
     )
+
+
+def test_reasoneval_tells_redundancy_too(folders):
+    valid, redundant = (
+        load("reasoneval", folders["reasoneval"], value=value).step_scores(PROMPTS, STEPS)
+        for value in ("validity", "redundancy")
+    )
+    assert all((one > other).all() for one, other in zip(valid, redundant, strict=True))
+    with pytest.raises(ConfigError, match="value must be validity or redundancy, got 'good'"):
+        load("reasoneval", folders["reasoneval"], value="good")
 
 
 def test_steps_may_bring_math_shepherds_marks_with_them(folders):

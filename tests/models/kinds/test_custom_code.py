@@ -71,6 +71,18 @@ def test_trusted_code_gives_the_reward(tmp_path, result):
         require_tokens(scorer, "guides")
 
 
+def test_a_token_for_the_reward_is_appended(tmp_path):
+    """As the code of InternLM2-Reward expects it; a row that ends with it gets no second one."""
+    folder, head = own(tmp_path / "internlm", reward_token_id=7)
+    scorer = load_scorer(folder, trust_remote_code=True, device="cpu", dtype=torch.float32)
+    ids = [*chat_ids(folder, PROMPTS[0], COMPLETIONS[0]), 7]
+    state = states(backbone(folder), ids).mean(dim=0)
+    value, scale = torch.nn.functional.linear(state, head["mixed.weight"], head["mixed.bias"])
+    [found] = scorer.score(PROMPTS[:1], COMPLETIONS[:1])
+    assert found == pytest.approx(float(value * scale.sigmoid()), abs=1e-5)
+    assert scorer._ended(ids) == ids
+
+
 def test_code_is_refused_by_name(tmp_path):
     folder, _ = own(tmp_path / "m")
     with pytest.raises(CheckpointError, match=r"own \(modeling_own.OwnReward\), which is not run"):

@@ -32,6 +32,7 @@ KINDS = Registry(
         "pair_encoder": "rewardsteer.models.kinds.pair_encoder:PairEncoderKind",
         "pure_prm": "rewardsteer.models.kinds.pure_prm:PurePrmKind",
         "qwen_prm": "rewardsteer.models.kinds.qwen_prm:QwenPrmKind",
+        "reasoneval": "rewardsteer.models.kinds.reasoneval:ReasonEvalKind",
         "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
         "rlhflow_prm": "rewardsteer.models.kinds.rlhflow_prm:RlhflowPrmKind",

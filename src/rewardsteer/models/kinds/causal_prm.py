@@ -1,17 +1,14 @@
 """Process reward models that are language models: two tokens of the vocabulary say how good a step
 is."""
 
-from typing import Any, ClassVar
+from typing import Any
 
-import torch
 from torch import Tensor, nn
 
-from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.layers import WideLinear
-from rewardsteer.models.kinds.base import Kind
-from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import load_parts, no_template, own_options, single_id
+from rewardsteer.models.kinds.parts import single_id
+from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import StepScorer
 
 
@@ -65,23 +62,8 @@ def _keep_outputs(model: Any, ids: list[int]) -> None:
     model.set_output_embeddings(small)
 
 
-class CausalPrmKind(Kind):
+class CausalPrmKind(StepKind):
     """A causal language model that two of its own tokens are read of. Such a folder is that of any
     language model, so it is never recognised and the kind is named by hand."""
 
-    scorer: ClassVar[type[CausalPrm]]
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
-    ) -> CausalPrm:
-        """See `Kind.load`."""
-        from transformers import AutoModelForCausalLM
-
-        no_template(template, cls.scorer.kind)
-        own, options = own_options(cls.scorer, options)
-        model, tokenizer, parts = load_parts(
-            AutoModelForCausalLM, folder.path, device=device, dtype=dtype, **options
-        )
-        return cls.scorer(model, tokenizer, **parts, **own)
+    auto_class = "AutoModelForCausalLM"

@@ -27,7 +27,8 @@ _CLASSES = ("AutoModelForSequenceClassification", "AutoModel")
 class CustomCodeScorer(TextScorer):
     """The one number that a model of its own code returns for a row: ``score``, else ``logits``,
     else its first output. Rows are scored one by one, since nobody knows which token such code
-    reads when there is padding.
+    reads when there is padding. A configuration with ``reward_token_id`` (InternLM2-Reward) has
+    that token at the end of each row, appended where it is not.
 
     Args:
         model: in evaluation mode.
@@ -54,11 +55,15 @@ class CustomCodeScorer(TextScorer):
         rows = encode_rows(prompts, completions, template, self.tokenizer)
         rewards = np.empty(len(rows))
         for number, row in enumerate(rows):
-            ids = torch.tensor([row.from_token(0)], device=self._model.device)
+            ids = torch.tensor([self._ended(row.from_token(0))], device=self._model.device)
             output = self._model(input_ids=ids, attention_mask=torch.ones_like(ids))
             rewards[number] = self._number(output)
         require_finite(rewards)
         return rewards
+
+    def _ended(self, ids: list[int]) -> list[int]:
+        token = getattr(self._model.config, "reward_token_id", None)
+        return ids if token is None or ids[-1:] == [token] else [*ids, token]
 
     def _number(self, output: Any) -> float:
         found = output if isinstance(output, Tensor) else None

@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
@@ -57,30 +56,6 @@ def load_parts(
     model = model.eval() if chosen is None else model.eval().to(chosen)
     parts = {"name": str(folder), "fingerprint": fingerprint(folder)}
     return model, load_tokenizer(folder), parts
-
-
-def read_weights(folder: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """Some tensors of a folder by name, from whichever of its files holds them.
-
-    Raises:
-        CheckpointError: one of them is in none, or a file is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    found: dict[str, Tensor] = {}
-    for file in sorted(folder.glob("*.safetensors")):
-        try:
-            with safe_open(file, framework="pt") as weights:
-                here = set(weights.keys())
-                found |= {name: weights.get_tensor(name) for name in names if name in here}
-        except (SafetensorError, OSError) as error:
-            raise CheckpointError(f"The weights {file} are damaged: {error}") from error
-    absent = [name for name in names if name not in found]
-    if absent:
-        raise CheckpointError(
-            f"The weights in {folder} lack {', '.join(absent)}; copy the whole folder again."
-        )
-    return found
 
 
 def own_options(

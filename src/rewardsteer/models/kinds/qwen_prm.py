@@ -8,24 +8,16 @@ run: the head is rebuilt from its four tensors.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import (
-    load_parts,
-    no_template,
-    own_options,
-    read_weights,
-    single_id,
-)
+from rewardsteer.models.kinds.parts import single_id
+from rewardsteer.models.kinds.stacks import FoundHead
+from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
-_HEAD = ("score.0.weight", "score.0.bias", "score.2.weight", "score.2.bias")
 _SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
 
@@ -94,37 +86,14 @@ class QwenPrm(StepScorer):
         }
 
 
-class QwenPrmKind(Kind):
+class QwenPrmKind(StepKind):
     """See `QwenPrm`."""
 
     summary = "process reward model as Qwen2.5-Math-PRM: chat template, <extra_0> behind each step"
+    scorer = QwenPrm
+    head = FoundHead("score", ("score.0", "score.2"), 2)
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """A head of two layers with two labels."""
-        return (
-            not folder.has_card and folder.shape("score.0.weight") is not None
-            and (folder.shape("score.2.weight") or (0,))[0] == 2
-        )
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
-    ) -> QwenPrm:
-        """See `Kind.load`."""
-        from transformers import AutoModel
-
-        no_template(template, QwenPrm.kind)
-        own, options = own_options(QwenPrm, options)
-        model, tokenizer, parts = load_parts(
-            AutoModel, folder.path, device=device, dtype=dtype, kept=("score.", "lm_head."),
-            **options,
-        )
-        weights = read_weights(folder.path, _HEAD)
-        middle, size = weights["score.0.weight"].shape
-        head = nn.Sequential(nn.Linear(size, middle), nn.ReLU(), nn.Linear(middle, 2))
-        head.load_state_dict({
-            name.removeprefix("score."): value.float() for name, value in weights.items()
-        })
-        return QwenPrm(model, tokenizer, head.to(model.device).eval(), **parts, **own)
+        return not folder.has_card and cls.has_head(folder)

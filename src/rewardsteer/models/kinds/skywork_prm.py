@@ -7,23 +7,14 @@ followed by the newline's token. The value of a step is the sigmoid of the head 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor, nn
 
-from rewardsteer.data.template import Template
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import (
-    load_parts,
-    no_template,
-    own_options,
-    question_of,
-    read_weights,
-)
+from rewardsteer.models.kinds.parts import question_of
+from rewardsteer.models.kinds.stacks import FoundHead
+from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
-
-_HEAD = ("v_head.summary.weight", "v_head.summary.bias")
 
 
 class SkyworkPrm(StepScorer):
@@ -71,36 +62,14 @@ class SkyworkPrm(StepScorer):
         }
 
 
-class SkyworkPrmKind(Kind):
+class SkyworkPrmKind(StepKind):
     """See `SkyworkPrm`."""
 
     summary = "process reward model as Skywork-o1-Open-PRM: value head and sigmoid"
+    scorer = SkyworkPrm
+    head = FoundHead("v_head", ("v_head.summary",), 1)
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """A value head of one layer under an architecture that is named as a PRM."""
-        return (
-            "prm" in folder.architecture.lower()
-            and folder.shape("v_head.summary.weight") is not None
-        )
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
-    ) -> SkyworkPrm:
-        """See `Kind.load`."""
-        from transformers import AutoModel
-
-        no_template(template, SkyworkPrm.kind)
-        own, options = own_options(SkyworkPrm, options)
-        model, tokenizer, parts = load_parts(
-            AutoModel, folder.path, device=device, dtype=dtype, kept=("v_head.", "lm_head."),
-            **options,
-        )
-        weights = read_weights(folder.path, _HEAD)
-        head = nn.Linear(weights[_HEAD[0]].shape[1], 1)
-        head.load_state_dict({
-            name.removeprefix("v_head.summary."): value.float() for name, value in weights.items()
-        })
-        return SkyworkPrm(model, tokenizer, head.to(model.device).eval(), **parts, **own)
+        return "prm" in folder.architecture.lower() and cls.has_head(folder)

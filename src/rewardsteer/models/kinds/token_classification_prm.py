@@ -8,14 +8,12 @@ documentation joins the texts first, which gives other tokens than training saw.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, DataError
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import load_parts, no_template, own_options, question_of
+from rewardsteer.models.kinds.parts import question_of
+from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
@@ -71,11 +69,12 @@ class TokenClassificationPrm(StepScorer):
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
-class TokenClassificationPrmKind(Kind):
+class TokenClassificationPrmKind(StepKind):
     """See `TokenClassificationPrm`."""
 
     summary = "process reward model of TRL's PRMTrainer: token classifier with two labels"
-    scorer: ClassVar[type[TokenClassificationPrm]] = TokenClassificationPrm
+    scorer: ClassVar[type[StepScorer]] = TokenClassificationPrm
+    auto_class = "AutoModelForTokenClassification"
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
@@ -86,21 +85,10 @@ class TokenClassificationPrmKind(Kind):
         )
 
     @classmethod
-    def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
-    ) -> TokenClassificationPrm:
-        """See `Kind.load`."""
-        from transformers import AutoModelForTokenClassification
-
-        no_template(template, cls.scorer.kind)
-        own, options = own_options(cls.scorer, options)
-        model, tokenizer, parts = load_parts(
-            AutoModelForTokenClassification, folder.path, device=device, dtype=dtype, **options
-        )
+    def check(cls, folder: FolderDescription, model: Any) -> None:
+        """Two labels."""
         if model.config.num_labels != 2:
             raise CheckpointError(
                 f"{folder.path} has {model.config.num_labels} labels; a process reward model of "
                 "this kind has two, incorrect and correct."
             )
-        return cls.scorer(model, tokenizer, **parts, **own)
