@@ -12,7 +12,7 @@ import re
 import secrets
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -116,6 +116,13 @@ def write_text(path: Path, content: str) -> None:
 def write_json(path: Path, content: Any) -> None:
     """Write JSON whole or not at all; NaN is refused, it is not JSON."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def given(row: Mapping[str, Any], name: str, default: Any = "") -> Any:
+    """The value of an optional field; the default where it is missing or null (tables have null in
+    each row that lacks a column)."""
+    value = row.get(name)
+    return default if value is None else value
 
 
 def parse_json(text: str) -> Any:

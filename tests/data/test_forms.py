@@ -1,6 +1,7 @@
 """Rows and folders as users bring them: every form that is read, and the sentence of each fault."""
 
 import json
+from pathlib import Path
 
 import pytest
 from datasets import Dataset, DatasetDict
@@ -8,7 +9,9 @@ from datasets import Dataset, DatasetDict
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.conversations import from_conversations, split_texts
 from rewardsteer.data.sources.reading import Reading
+from rewardsteer.decoding.requests import read_requests
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.reward_benchmarks.rm_bench import RmBench
 from rewardsteer.records import Message
 
 USER = {"role": "user", "content": "q"}
@@ -268,3 +271,27 @@ def test_ids_that_are_null_or_missing_are_made(tmp_path):
     path = write(tmp_path / "a.jsonl", [ROW | {"id": None}, ROW, ROW | {"id": ""}, ROW | {"id": 7}])
     found = [one.id for one in load("pairs", path=path)]
     assert found == ["pairs-train-0", "pairs-train-1", "pairs-train-2", "7"]
+
+
+def test_optional_fields_that_are_null_count_as_absent(tmp_path):
+    """As tables write them, which have every column in every row."""
+    prompts = write(tmp_path / "p.jsonl", [
+        {"id": None, "prompt": "a", "prompt_ids": None}, {"id": None, "prompt": "b"},
+        {"id": 0, "prompt": "c"},
+    ])
+    assert [one.id for one in read_requests(Path(prompts))] == ["1", "2", "0"]
+    (tmp_path / "q.jsonl").write_text('{"prompt": null}\n')
+    with pytest.raises(DataError, match="expected a field 'prompt'"):
+        read_requests(tmp_path / "q.jsonl")
+    rated = {"prompt": "p", "response": "r", "rating": 1, "id": None, "subset": None}
+    (row,) = load("ratings", path=write(tmp_path / "r.jsonl", [rated]))
+    assert (row.id, row.subset) == ("ratings-train-0", "")
+    labelled = {"prompt": "p", "completion": "r", "label": True, "id": None, "subset": None}
+    (row,) = load("labels", path=write(tmp_path / "l.jsonl", [labelled]))
+    assert (row.id, row.subset) == ("labels-train-0", "")
+    row = {
+        "id": None, "prompt": "p", "domain": "math", **{
+            name: ["a", "b", "c"] for name in ("chosen", "rejected")
+        },
+    }
+    assert RmBench().read(row, 3, "here").id == "math/3"

@@ -60,6 +60,19 @@ def alone(world, tmp_path_factory):
     return run
 
 
+def check_holds_no_base(checkpoint, world):
+    """A checkpoint of adapters has them and the head, and nowhere a weight of the base."""
+    held = load_file(checkpoint / "model.safetensors")
+    assert held.keys() == {
+        name for name in held if "lora_" in name or "score" in name
+    }, sorted(held)
+    base = load_file(world / "base" / "model.safetensors")
+    largest = max(base, key=lambda name: base[name].numel() if "layers" in name else 0)
+    sample = base[largest].flatten()[:16].numpy().tobytes()
+    files = [one for one in checkpoint.rglob("*") if one.is_file()]
+    assert not [one.name for one in files if sample in one.read_bytes()]
+
+
 @pytest.mark.parametrize("engine", list(CELLS))
 def test_two_processes_equal_one(engine, world, alone, tmp_path):
     jobs = [
@@ -68,7 +81,10 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
     ]
     cut = {"config": settings(world, "partial", 2, log=OFTEN), "out": str(tmp_path / "cut")}
     adapters = {"lora": LORA, "qlora": QLORA}
-    jobs += [{**cut, "stop_at": 3}]
+    thin = {
+        "config": settings(world, "partial", 2, log=OFTEN, **LORA), "out": str(tmp_path / "thin"),
+    }
+    jobs += [{**cut, "stop_at": 3}, {**thin, "stop_at": 3}]
     jobs += [{
         "config": settings(world, "partial", 2, optimiser={
             "per_device_train_batch_size": 2, "gradient_accumulation_steps": 2,
@@ -96,8 +112,11 @@ def test_two_processes_equal_one(engine, world, alone, tmp_path):
         "checkpoint-2", "checkpoint-3",
     ]
     shutil.copytree(tmp_path / "cut", tmp_path / "moved")
-    launch(engine, [{**cut, "resume": True}], tmp_path)
+    check_holds_no_base(tmp_path / "thin" / "phases" / "01-partial" / "checkpoint-3", world)
+    launch(engine, [{**cut, "resume": True}, {**thin, "resume": True}], tmp_path)
     assert max(distance(alone("partial", log=OFTEN), tmp_path / "cut").values()) < 1e-5
+    thin_alone = alone("partial", log=OFTEN, **LORA)
+    assert max(distance(thin_alone, tmp_path / "thin").values()) < 1e-5
 
     def go_on(processes):
         config = settings(world, "partial", processes, log=OFTEN)

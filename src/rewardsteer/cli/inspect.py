@@ -180,7 +180,7 @@ def _rows(
     from itertools import islice
 
     from rewardsteer.errors import ConfigError, DataError
-    from rewardsteer.outputs import read_jsonl
+    from rewardsteer.outputs import given, read_jsonl
 
     if (prompt is None) == (path is None):
         raise ConfigError("Give either --prompt or --input (a JSONL file of prompts).")
@@ -194,7 +194,7 @@ def _rows(
         }
         if not isinstance(row.get("prompt"), str | list):
             raise DataError(f"{path}, line {number}: expected a field 'prompt'.")
-        rows.append({"id": str(number)} | row | {"id": str(row.get("id", number))})
+        rows.append({"id": str(number)} | row | {"id": str(given(row, "id", number))})
     if not rows:
         raise DataError(f"{path} holds no rows; expected one JSON object with 'prompt' a line.")
     return rows

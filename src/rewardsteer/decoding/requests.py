@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import StrictInt, ValidationError
 
 from rewardsteer.errors import DataError
-from rewardsteer.outputs import read_jsonl
+from rewardsteer.outputs import given, read_jsonl
 from rewardsteer.records import Prompt, Record
 
 
@@ -41,8 +41,8 @@ def as_requests(prompts: Sequence[Prompt | Request]) -> list[Request]:
 
 def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
     """Requests of a JSONL file: ``prompt`` (text or list of messages), optional ``id`` (default:
-    the line number) and ``prompt_ids``; other fields are left alone. Of a text file (.txt) each
-    line that is not empty is a prompt.
+    the line number) and ``prompt_ids``; null counts as absent, other fields are left alone. Of a
+    text file (.txt) each line that is not empty is a prompt.
 
     Raises:
         DataError: unreadable, malformed or empty file, a row without prompt, or a repeated id;
@@ -52,14 +52,14 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
     for number, row in _lines(path) if path.suffix == ".txt" else read_jsonl(path):
         if limit is not None and len(requests) >= limit:
             break
-        if "prompt" not in row:
+        if given(row, "prompt", None) is None:
             raise DataError(
                 f"{path}, line {number}: expected a field 'prompt', found "
                 f"{', '.join(sorted(row)) or 'none'}."
             )
-        values = {name: row[name] for name in ("prompt", "prompt_ids") if name in row}
+        values = {name: row[name] for name in ("prompt", "prompt_ids") if row.get(name) is not None}
         try:
-            requests.append(Request(id=str(row.get("id", number)), **values))
+            requests.append(Request(id=str(given(row, "id", number)), **values))
         except ValidationError as error:
             raise DataError(
                 f"{path}, line {number}: 'prompt' must be text or a list of messages with role and "

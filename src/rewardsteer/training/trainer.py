@@ -36,9 +36,15 @@ from rewardsteer.training.evaluation_figures import (
     figures_of,
     rows_of_bad_rewards,
 )
+from rewardsteer.training.partial_checkpoints import (
+    accept_missing_frozen_weights,
+    is_partly_frozen,
+    save_engine_state,
+    whole_trained_weights,
+)
 from rewardsteer.training.phase_callback import PhaseCallback
 from rewardsteer.training.precision import keep_outputs_wide
-from rewardsteer.training.weights import load_weights, trained_weights
+from rewardsteer.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
@@ -85,6 +91,9 @@ class RewardTrainer(Trainer):
         self.model_accepts_loss_kwargs = True  # what says the same to older versions
         self._read: list[str] = []
         self._saving: Path | None = None
+        self._partly_frozen = is_partly_frozen(self.model)
+        if self._partly_frozen:
+            accept_missing_frozen_weights(self.model)
         self.add_callback(EpochCallback(order))
         self.add_callback(PhaseCallback(self))
         # Processes draw their own dropout; everything that must be equal was drawn before.
@@ -297,17 +306,20 @@ class RewardTrainer(Trainer):
                 self._saving = None
         self.accelerator.wait_for_everyone()
 
-    @property
-    def _partly_frozen(self) -> bool:
-        """Whether only some weights are trained, and whole weights are saved by this process."""
-        plain = not (self.is_fsdp_enabled or self.is_deepspeed_enabled)
-        return plain and not all(one.requires_grad for one in self.model.parameters())
-
-    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
         """As the library's, but of a partly frozen model only what is trained."""
-        if self._partly_frozen:
-            state_dict = dict(trained_weights(self.model))
-        super()._save(output_dir, state_dict=state_dict)
+        if not self._partly_frozen:
+            super().save_model(output_dir, _internal_call)
+            return
+        weights = whole_trained_weights(self)
+        if self.args.should_save:
+            self._save(output_dir, state_dict=weights)
+
+    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
+        if self._partly_frozen and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
+            save_engine_state(self, output_dir)
+        else:
+            super()._save_optimizer_and_scheduler(output_dir)
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         if self._partly_frozen:
@@ -316,7 +328,7 @@ class RewardTrainer(Trainer):
             super()._load_from_checkpoint(resume_from_checkpoint, model)
 
     def _load_best_model(self) -> None:
-        if self._partly_frozen:
+        if self._partly_frozen and not self.is_deepspeed_enabled:
             best = self.state.best_model_checkpoint
             load_weights(self.model, Path(best) / SAFE_WEIGHTS_NAME)
         else:

@@ -9,7 +9,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
-from torch.distributed.tensor import DTensor
+from torch.distributed.tensor import DTensor, distribute_tensor
 
 from rewardsteer.errors import CheckpointError, OutputError
 from rewardsteer.models.reward_model import RewardModel
@@ -84,4 +84,15 @@ def load_weights(model: nn.Module, path: Path) -> None:
         raise CheckpointError(f"{path} holds weights that this model lacks: {unexpected[:3]}.")
     for name, weight in weights.items():
         with torch.no_grad(), gathered([parameters[name]]):
-            parameters[name].copy_(weight)
+            _assign(parameters[name], weight)
+
+
+def _assign(parameter: nn.Parameter, whole: Tensor) -> None:
+    """Put a whole value into a parameter, or this process's share where FSDP2 shards it."""
+    value = parameter.detach()
+    if not isinstance(value, DTensor):
+        value.copy_(whole)
+        return
+    shares = distribute_tensor(whole.to(value.dtype), value.device_mesh, value.placements)
+    # The share may be on the CPU while its processes compute on accelerators.
+    value.to_local().copy_(shares.to_local())

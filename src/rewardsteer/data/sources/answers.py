@@ -10,6 +10,7 @@ from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import encoded_messages, parse_messages
 from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.outputs import given
 from rewardsteer.records import Prompt
 
 # Fields that may hold a response, the first that is there.
@@ -104,7 +105,7 @@ def _prompt(row: Row, place: str, absent: str) -> Prompt:
 
 def id_of(row: Row) -> str:
     """A row's own id, "" where it has none."""
-    return str(row.get("id", ""))
+    return str(given(row, "id"))
 
 
 def number_of(value: Any, name: str, place: str) -> float | None:

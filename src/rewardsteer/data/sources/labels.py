@@ -16,6 +16,7 @@ from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
+from rewardsteer.outputs import given
 
 _FIELDS = ("prompt", "completion", "label", "id", "subset", "tools")
 _WORDS = {"true": 1.0, "false": 0.0}
@@ -45,21 +46,21 @@ def load(
     def parse(raw: Row, place: str) -> Responses | str:
         require(raw, [fields.get("label", "label")], place)
         row = renamed(raw, fields, place)
-        given = row.get("label")
-        if isinstance(given, str):
-            given = _WORDS.get(given.strip().lower(), given)
-        label = number_of(given, "label", place)
+        value = row.get("label")
+        if isinstance(value, str):
+            value = _WORDS.get(value.strip().lower(), value)
+        label = number_of(value, "label", place)
         if label is None:
             return "without a label"
         if not 0 <= label <= 1:
             raise DataError(
                 f"{place}: expected true, false or a number from 0 to 1 as label, got "
-                f"{kind_of(given)}."
+                f"{kind_of(value)}."
             )
         prompt, response = prompt_and_response(row, place)
         return Responses(
             id=id_of(row), prompt=prompt, responses=[response], numbers={"label": [label]},
-            subset=str(row.get("subset", "")), tools=parse_tools(row.get("tools"), place),
+            subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
         )
 
     yield from rows_of_responses("labels", split, path, reading, parse)

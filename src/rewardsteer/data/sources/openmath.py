@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError
+from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
 
@@ -24,7 +25,7 @@ def load(
         require(row, [question, correct, incorrect], place)
         return Comparison(
             id="", prompt=row[question], chosen=row[correct], rejected=row[incorrect],
-            subset=str(row.get("dataset", "")),
+            subset=str(given(row, "dataset")),
         )
 
     rows = read_rows(split, path, "", reading=reading)

@@ -6,6 +6,7 @@ from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
 _FIELDS = ("prompt", "chosen", "rejected", "margin", "subset", "id", "tools")
@@ -45,10 +46,7 @@ def load(
         for ours, theirs in (fields or {}).items():
             require(raw, [theirs], place)
             row[ours] = raw[theirs]
-        own = row.get("id")
-        found = from_conversations(
-            row, place, id="" if own is None else str(own), parted=parted
-        )
+        found = from_conversations(row, place, id=str(given(row, "id")), parted=parted)
         if isinstance(found, str):
             return found
         if found.chosen == found.rejected and identical == "error":

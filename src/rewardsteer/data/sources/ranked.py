@@ -17,6 +17,7 @@ from rewardsteer.data.sources.files import Row, kind_of
 from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
+from rewardsteer.outputs import given
 
 _FIELDS = ("prompt", "responses", "ranks", "scores", "id", "subset", "tools")
 _LISTS = ("responses", "completions")
@@ -56,7 +57,7 @@ def load(
             return "without two responses that differ in their rating"
         return Responses(
             id=id_of(row), prompt=prompt_alone(row, place), responses=responses,
-            numbers={"rating": ratings}, subset=str(row.get("subset", row.get("source", ""))),
+            numbers={"rating": ratings}, subset=str(given(row, "subset", given(row, "source"))),
             tools=parse_tools(row.get("tools"), place),
         )
 

@@ -18,6 +18,7 @@ from rewardsteer.data.sources.helpsteer import ATTRIBUTES
 from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.outputs import given
 
 # Columns of a single rating, which all become the number "rating".
 SCORES = ("rating", "score", "reward", "label")
@@ -69,7 +70,7 @@ def load(
         return Responses(
             id=id_of(row), prompt=prompt, responses=[response],
             numbers={name: [value] for name, value in ratings.items()},
-            subset=str(row.get("subset", "")), tools=parse_tools(row.get("tools"), place),
+            subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
         )
 
     yield from rows_of_responses("ratings", split, path, reading, parse, together=together)

@@ -7,6 +7,7 @@ from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, label_of, solution
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
 
@@ -40,10 +41,9 @@ def load(
         for name, values in (("completions", steps), ("labels", labels)):
             if not isinstance(values, list):
                 raise DataError(f"{place}: expected a list in {name}, got {kind_of(values)}.")
-        own = row.get("id")
         return solution(
             as_prompt(row["prompt"]), steps, [label_of(one, place) for one in labels], place,
-            separator=separator, id="" if own is None else str(own),
+            separator=separator, id=str(given(row, "id")),
         )
 
     rows = read_rows(split, path, "", reading=reading)

@@ -16,6 +16,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     ratio,
     text,
 )
+from rewardsteer.outputs import given
 
 _SECTIONS = {
     "mmlu-pro": "knowledge", "livebench-reasoning": "reasoning", "livebench-math": "math",
@@ -39,9 +40,9 @@ class JudgeBench(RewardBenchmark):
         section = next((name for prefix, name in _SECTIONS.items() if source.startswith(prefix)),
                        source)
         return Item(
-            str(row.get("pair_id", number)), as_prompt(row["question"], place),
+            str(given(row, "pair_id", number)), as_prompt(row["question"], place),
             (text(row, "response_A", place), text(row, "response_B", place)), section,
-            str(row.get("original_id", number)), {"first": verdict == "A>B"},
+            str(given(row, "original_id", number)), {"first": verdict == "A>B"},
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:

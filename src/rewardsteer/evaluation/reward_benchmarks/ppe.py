@@ -18,6 +18,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     text,
 )
 from rewardsteer.evaluation.voting import best_of_k
+from rewardsteer.outputs import given
 
 # Parts of the names of the published data sets.
 SUBSETS = ("MMLU-Pro", "MATH", "GPQA", "IFEval", "MBPP-Plus")
@@ -40,7 +41,7 @@ class Ppe(RewardBenchmark):
         if any(not (0 <= one < len(marks)) for pair in pairs for one in pair):
             raise DataError(f"{place}: sampled_conflict_pairs names a response that is not there.")
         subset = next((name for name in SUBSETS if name.lower() in place.lower()), "all")
-        name = f"{subset}/{row['question_id']}/{row.get('model_name', number)}"
+        name = f"{subset}/{row['question_id']}/{given(row, 'model_name', number)}"
         return Item(
             name, as_prompt(row["prompt"], place), responses, subset,
             f"{subset}/{row['question_id']}",

@@ -16,6 +16,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     mean_of,
     texts,
 )
+from rewardsteer.outputs import given
 
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
@@ -43,7 +44,7 @@ class ProcessBench(RewardBenchmark):
                 f"{place}: expected in label the index of the first wrong step, or -1; got "
                 f"{label!r} for {len(steps)} steps."
             )
-        name = str(row.get("id", number))
+        name = str(given(row, "id", number))
         subset = name.rpartition("-")[0] or "all"
         return Item(
             name, as_prompt(row["problem"], place), tuple(steps), subset, str(row["problem"]),

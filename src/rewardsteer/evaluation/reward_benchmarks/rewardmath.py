@@ -16,6 +16,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     text,
     texts,
 )
+from rewardsteer.outputs import given
 
 # Who wrote the right solution.
 RIGHT = "human_to_GPT-4"
@@ -41,7 +42,7 @@ class RewardMath(RewardBenchmark):
             written = solution if isinstance(solution, str) else "\n\n".join(
                 texts(row, "eval_solution", place)
             )
-            name = str(row.get("problem_id", row["problem"]))
+            name = str(given(row, "problem_id", row["problem"]))
             problems[name].append(
                 (row["solution_reference"] == RIGHT, text(row, "problem", place), written)
             )

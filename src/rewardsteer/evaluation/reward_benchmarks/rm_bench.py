@@ -16,6 +16,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     mean_of,
     texts,
 )
+from rewardsteer.outputs import given
 
 DOMAINS = ("chat", "math", "code", "safety")
 STYLES = 3
@@ -44,7 +45,7 @@ class RmBench(RewardBenchmark):
             raise DataError(
                 f"{place}: expected a domain ({', '.join(DOMAINS)}) in domain, got {domain!r}."
             )
-        name = str(row.get("id", number))
+        name = str(given(row, "id", number))
         return Item(
             f"{domain}/{name}", as_prompt(row["prompt"], place), (*right, *wrong), domain, name
         )
