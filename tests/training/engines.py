@@ -138,6 +138,11 @@ def launch(engine, jobs, folder, processes=2):
     """Run jobs (see `on_cpu`) on several processes with a launch file of the repository."""
     file = folder / f"{engine}-{processes}-jobs.json"
     file.write_text(json.dumps(jobs))
+    return launch_module(engine, ["tests.training.on_cpu", str(file)], processes)
+
+
+def launch_module(engine, arguments, processes=2):
+    """Run a module with its arguments on several processes, see `launch`."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -145,7 +150,7 @@ def launch(engine, jobs, folder, processes=2):
         sys.executable, "-m", "accelerate.commands.launch",
         "--config_file", str(ROOT / "launch" / f"{engine}.yaml"),
         "--num_processes", str(processes), "--main_process_port", str(port),
-        "-m", "tests.training.on_cpu", str(file),
+        "-m", *arguments,
     ]
     environment = {
         **os.environ, "ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu",

@@ -1,16 +1,21 @@
 """Fine-tuning of a policy: tokenizers without a padding token, types, the type that is saved."""
 
+import json
+
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from transformers import TrainerCallback
+from typer.testing import CliRunner
 
+from rewardsteer.cli.main import app
 from rewardsteer.configuration import load_config
 from rewardsteer.errors import ConfigError
 from rewardsteer.training.policy import train_policy
 from rewardsteer.training.policy_config import PolicyConfig
 from tests.fakes import character_tokenizer, tiny_causal_lm
+from tests.training.engines import launch_module, make_world
 
 
 def test_a_narrow_base_without_padding_token(tmp_path):
@@ -98,3 +103,27 @@ def test_what_is_wrong_is_refused_before_the_folder_is_made(settings, said, tmp_
     with pytest.raises(ConfigError, match="(?s)" + said):
         train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_the_command_on_two_processes_trains_what_it_trains_on_one(tmp_path):
+    world = make_world(tmp_path)
+
+    def arguments(out, rows):
+        return [
+            "rewardsteer", "train-policy", "--data", str(world / "data"), "--tokenizer",
+            str(world / "base"), "--out", str(tmp_path / out), f"base_model={world / 'base'}",
+            "optimiser.max_steps=3", "optimiser.learning_rate=1e-3",
+            f"optimiser.per_device_train_batch_size={rows}", "log.logging_steps=1",
+        ]
+
+    launch_module("ddp", arguments("two", 2))
+    done = CliRunner().invoke(app, arguments("one", 4)[1:])
+    assert done.exit_code == 0, done.output
+    one, two = (load_file(tmp_path / out / "model" / "model.safetensors") for out in ("one", "two"))
+    start = load_file(world / "base" / "model.safetensors")
+    assert max((one[name] - start[name]).abs().max().item() for name in one) > 1e-3
+    assert max((one[name] - two[name]).abs().max().item() for name in one) < 1e-5
+    # The log is written once.
+    lines = [json.loads(line) for line in (tmp_path / "two" / "metrics.jsonl").open()]
+    assert [line["step"] for line in lines if "loss" in line] == [1, 2, 3]

@@ -44,7 +44,6 @@ def train_command(
     """
     from rewardsteer.configuration import load_config
     from rewardsteer.data.store import load_manifest
-    from rewardsteer.outputs import check_folder
     from rewardsteer.training.config import TrainConfig
 
     # Settings are checked before torch is loaded: a typing mistake answers at once.
@@ -53,15 +52,8 @@ def train_command(
     if config.prepared is not None:
         load_manifest(Path(config.prepared))
     check_model(config.base_model)
-    # Under a launcher the first process may have made the folder already.
-    if os.environ.get("RANK", "0") == "0":
-        check_folder(
-            out, resume=resume or resume_from_checkpoint is not None, overwrite=overwrite
-        )
-        check_writable(out)
+    _check_output(out, resume=resume or resume_from_checkpoint is not None, overwrite=overwrite)
     loading(config.base_model)
-
-    from accelerate import PartialState
 
     from rewardsteer.training.run import train
 
@@ -70,9 +62,26 @@ def train_command(
         config, out, resume=resume, overwrite=overwrite,
         resume_from_checkpoint=resume_from_checkpoint,
     )
-    # Processes that leave together without having parted may wait for each other, or abort.
-    PartialState().destroy_process_group()
+    _part()
     _summarise(out, folder, config.prepared, time.monotonic() - began)
+
+
+def _check_output(out: Path, *, resume: bool = False, overwrite: bool) -> None:
+    """Refuse a folder that cannot be written to. Under a launcher the first process may have made
+    it before the others come here, so it alone looks."""
+    from rewardsteer.outputs import check_folder
+
+    if os.environ.get("RANK", "0") == "0":
+        check_folder(out, resume=resume, overwrite=overwrite)
+        check_writable(out)
+
+
+def _part() -> None:
+    """Leave the other processes of a launcher; those that end together without having parted may
+    wait for each other, or abort."""
+    from accelerate import PartialState
+
+    PartialState().destroy_process_group()
 
 
 def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) -> None:
@@ -97,17 +106,18 @@ def train_policy_command(
     ] = None,
     out: Out = Path("out/policy"), overwrite: Overwrite = False,
 ) -> None:
-    """Fine-tune a policy on the SFT set, from a base model or from scratch."""
+    """Fine-tune a policy on the SFT set, from a base model or from scratch.
+
+    Also under a launcher: accelerate launch -m rewardsteer train-policy …
+    """
     from rewardsteer.configuration import load_config
     from rewardsteer.data.store import load_manifest, load_set
-    from rewardsteer.outputs import check_folder
     from rewardsteer.training.policy_config import PolicyConfig
 
     config = load_config(PolicyConfig, {}, overrides or ())
     load_manifest(data)
     check_model(tokenizer, config.base_model)
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    _check_output(out, overwrite=overwrite)
     loading(tokenizer)
 
     from rewardsteer.training.policy import train_policy
@@ -117,4 +127,5 @@ def train_policy_command(
     from rewardsteer.models.checkpoint import load_tokenizer
 
     folder = train_policy(config, load_tokenizer(tokenizer), rows, out, overwrite=overwrite)
+    _part()
     say(f"policy: {folder}")
