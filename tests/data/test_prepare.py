@@ -138,6 +138,16 @@ def test_refusals_leave_nothing_behind(tmp_path):
         prepare(config(write(tmp_path / "one.jsonl", pairs(1))), tokenizer, tmp_path / "one")
 
 
+def test_rows_that_were_all_dropped_are_named(tmp_path):
+    path = str(tmp_path / "a.jsonl")
+    source = {"name": "pairs", "path": path, "options": {"identical": "drop"}}
+    row = {"prompt": "p", "chosen": "a", "rejected": "a"}
+    (tmp_path / "a.jsonl").write_text((json.dumps(row) + "\n") * 3)
+    said = r"0 prompt\(s\) after dropping rows \(3 with chosen equal to rejected\); expected at"
+    with pytest.raises(DataError, match=said):
+        prepare(DataConfig(source=source), character_tokenizer(), tmp_path / "out")
+
+
 def test_damaged_prepared_folder_is_named(tmp_path):
     with pytest.raises(DataError, match="has no manifest"):
         load_manifest(tmp_path)

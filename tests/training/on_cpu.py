@@ -7,6 +7,7 @@ null}``; one that is stopped is left as an interruption leaves it. What a job re
 ``OUT.error``.
 """
 
+import importlib
 import json
 import os
 import sys
@@ -21,10 +22,10 @@ if {"ACCELERATE_USE_FSDP", "ACCELERATE_USE_DEEPSPEED"} & os.environ.keys():
     PartialState._prepare_backend = lambda *_, **__: ("gloo", DistributedType.MULTI_GPU)
 
 if "ACCELERATE_USE_DEEPSPEED" in os.environ:
-    # Its own reductions in shared memory would be compiled first, which takes a minute.
-    from deepspeed.comm import torch as deepspeed_comm
-
-    deepspeed_comm.build_shm_op = lambda: None
+    # Its own reductions in shared memory would be compiled first, which takes a minute, and a
+    # process that is killed then leaves a lock that all later ones wait for. `deepspeed.comm.torch`
+    # as an attribute is torch itself.
+    importlib.import_module("deepspeed.comm.torch").build_shm_op = lambda: None
 
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.training.config import TrainConfig

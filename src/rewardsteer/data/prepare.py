@@ -17,7 +17,7 @@ from typing import Any
 from rewardsteer.data.config import DataConfig, SourceConfig
 from rewardsteer.data.responses import SourceRow
 from rewardsteer.data.segments import segmented
-from rewardsteer.data.selection import Selection, select
+from rewardsteer.data.selection import Selection, listed, select
 from rewardsteer.data.shards import Shard, Work, write_shards
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.reading import Reading
@@ -153,7 +153,7 @@ def _read(
                 place = source.path or source.hub or "its published place"
                 raise DataError(
                     f"The source {source.name} gave no comparisons from {place}"
-                    f"{_listed(reading.dropped)}."
+                    f"{listed(reading.dropped)}."
                 )
             spool.parts[number, split] = range(begin, len(spool))
         read += sum(reading.dropped.values())
@@ -246,12 +246,7 @@ def _nothing_left(split: str, dropped: Counter[str], advice: str) -> str:
         remedy = f"raise max_length ({advice.removeprefix('; ')})"
     elif dropped["with chosen equal to rejected"]:
         remedy = "give pairs whose responses differ"
-    return f"Nothing is left for the {split} split after dropping rows{_listed(dropped)}; {remedy}."
-
-
-def _listed(dropped: Counter[str]) -> str:
-    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
-    return f" ({counts})" if counts else ""
+    return f"Nothing is left for the {split} split after dropping rows{listed(dropped)}; {remedy}."
 
 
 def _name_shards(folder: Path, shards: list[Shard], work: Work) -> None:

@@ -50,7 +50,7 @@ def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str,
     """
     rng = np.random.default_rng([config.seed, 1])
     by_source = {split: _parts(spool, config, split) for split in SPLITS}
-    _hold_out(spool, config, by_source, rng)
+    _hold_out(spool, config, by_source, dropped, rng)
     orders, turns = {}, {}
     for split in SPLITS:
         kept = [
@@ -82,6 +82,16 @@ def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str,
     }
 
 
+def listed(dropped: Counter[str]) -> str:
+    """`` (COUNT REASON, …)``, nothing where no row was dropped."""
+    counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
+    return f" ({counts})" if counts else ""
+
+
+def _after(dropped: Counter[str]) -> str:
+    return f" after dropping rows{listed(dropped)}" if dropped else ""
+
+
 def _parts(spool: Spool, config: DataConfig, split: str) -> list[np.ndarray]:
     return [
         np.asarray(spool.parts.get((number, split), range(0)), dtype=np.int64)
@@ -91,7 +101,7 @@ def _parts(spool: Spool, config: DataConfig, split: str) -> list[np.ndarray]:
 
 def _hold_out(
     spool: Spool, config: DataConfig, by_source: dict[str, list[np.ndarray]],
-    rng: np.random.Generator,
+    dropped: Counter[str], rng: np.random.Generator,
 ) -> None:
     """Split sources without a test split by prompt, so that no prompt is on both sides."""
     without = [
@@ -103,8 +113,8 @@ def _hold_out(
     if len(prompts) < 2:
         names = ", ".join(config.sources[number].name for number in without)
         raise DataError(
-            f"The source {names} holds {len(prompts)} prompt(s); expected at least two, to hold "
-            "one out for testing."
+            f"The source {names} holds {len(prompts)} prompt(s){_after(dropped)}; expected at "
+            "least two, to hold one out for testing."
         )
     count = min(max(1, round(len(prompts) * config.test_fraction)), len(prompts) - 1)
     held_out = rng.choice(prompts, count, replace=False)
