@@ -10,11 +10,8 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.evaluation.likelihood import (
-    best_of_n_bound,
-    log_probabilities,
-    prompts_as_read,
-)
+from rewardsteer.evaluation.bounds import best_of_n_bound
+from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
 from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.records import Message
 from tests.fakes import character_tokenizer, tiny_causal_lm

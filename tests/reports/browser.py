@@ -12,6 +12,7 @@ FLAGS = (
     "--disable-component-update", "--disable-sync",
 )
 PATIENCE = 90_000  # milliseconds: a test machine may be busy
+DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 # Folder that screenshots are kept in; CI names one and saves it.
 SCREENSHOTS = "REWARDSTEER_SCREENSHOTS"
 

@@ -92,7 +92,7 @@ def correctness(folder: Path, seed: int = 0, noise: float = 1.0) -> Path:
 WORDS = ["the", "reward", "of", "a", "prefix", "is", "worth", "its", "best", "completion"]
 
 
-def comparison(folder: Path, seed: int = 0, prompts: int = 8) -> Path:
+def comparison(folder: Path, seed: int = 0, prompts: int = 12) -> Path:
     rng, records = random.Random(seed), {}
     methods = {"none": 0.0, "best_of_n": 0.4, "farma w=1": 0.7, "farma w=2": 0.9}
     for label, gain in methods.items():

@@ -4,9 +4,7 @@ import re
 
 import pytest
 
-from rewardsteer.reports.runs import write_runs_page
-from tests.reports.browser import CONTRAST, PATIENCE, Ear, screenshot, start, violations
-from tests.reports.results import everything
+from tests.reports.browser import CONTRAST, PATIENCE, PHONE, screenshot, violations
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("axe_playwright_python", reason="axe is not installed")
@@ -14,46 +12,6 @@ pytest.importorskip("axe_playwright_python", reason="axe is not installed")
 pytestmark = [pytest.mark.xdist_group("browser"), pytest.mark.slow]
 expect = playwright.expect
 expect.set_options(timeout=PATIENCE)
-DESK, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with playwright.sync_playwright() as library:
-        browser = start(library)
-        yield browser
-        browser.close()
-
-
-@pytest.fixture(scope="module")
-def address(tmp_path_factory):
-    root = tmp_path_factory.mktemp("report")
-    write_runs_page([everything(root / "runs")], root / "report.html")
-    return (root / "report.html").as_uri()
-
-
-@pytest.fixture
-def visit(browser, address):
-    """Opens the page; afterwards nothing may have gone wrong or left the page."""
-    opened = []
-
-    def open_page(size=DESK, provoked=None, **options):
-        context = browser.new_context(viewport=size, **options)
-        context.set_default_timeout(PATIENCE)
-        page = context.new_page()
-        ear = Ear(page)
-        page.add_init_script("window.boom = () => { window.boomed = true; };")
-        page.goto(address)
-        opened.append((context, page, ear, provoked))
-        return page
-
-    yield open_page
-    for context, page, ear, provoked in opened:
-        assert set(ear.requests) == {address}
-        assert [one for one in ear.troubles if provoked is None or provoked not in one] == []
-        if page.evaluate("'boom' in window"):
-            assert page.evaluate("window.boomed") is None
-        context.close()
 
 
 def background(page):
@@ -199,27 +157,33 @@ def test_colours_follow_the_chosen_signal_and_are_not_all(visit):
 def test_completions_are_searched_filtered_and_sorted(visit):
     page = visit()
     box = page.locator("[data-samples]")
-    cards = box.locator("article:visible")
+    cards = box.locator("details.sample:visible")
     count = box.locator("output")
     assert cards.count() == 8
+    box.get_by_role("button", name="Show all 12").click()
+    assert cards.count() == 12
     box.get_by_label("Search").fill("PREFIX 3")
-    expect(count).to_have_text("1 of 8 prompts")
-    assert cards.locator("h3").all_inner_texts() == ["Say something about prefix 3."]
+    expect(count).to_have_text("1 of 12 prompts")
+    assert cards.locator(".asked").all_inner_texts() == ["Say something about prefix 3."]
     box.get_by_label("Search").fill("")
     box.get_by_label("Show").select_option("differ")
     for card in cards.all():
+        card.locator("summary").click()
         verdicts = card.locator(".by").all_inner_texts()
         assert any("✓ correct" in one for one in verdicts)
         assert any("✗ incorrect" in one for one in verdicts)
     box.get_by_label("Show").select_option("all")
+    for card in cards.all():
+        if card.get_attribute("open") is None:
+            card.locator("summary").click()
     box.get_by_role("checkbox", name="best_of_n").uncheck()
-    assert box.locator("[data-method='1']:visible").count() == 0
-    assert box.locator("[data-method='2']:visible").count() == 8
+    assert box.locator(".answers [data-method='1']:visible").count() == 0
+    assert box.locator(".answers [data-method='2']:visible").count() == 12
     box.get_by_label("Order").select_option("spread")
     spreads = [
         max(found) - min(found) for found in (
             [float(one.get_attribute("data-reward")) for one in card.locator("[data-reward]").all()]
-            for card in box.locator("article").all()
+            for card in box.locator("details.sample").all()
         )
     ]
     assert spreads == sorted(spreads, reverse=True)
@@ -283,7 +247,7 @@ def test_accessible_by_the_rules_of_axe(visit):
 
 def test_colours_are_legible(visit):
     # One of each kind of block; the rest has the same colours, and looking takes long.
-    within = ("header", "nav", "#overview", "#training", "#tokens", "article", "#settings")
+    within = ("header", "nav", "#overview", "#training", "#methods", "#tokens", "#completions", "#settings")
     page = visit()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)
@@ -292,7 +256,8 @@ def test_colours_are_legible(visit):
 
 def test_without_scripts_all_but_the_inspector_is_there(visit):
     page = visit(java_script_enabled=False)
-    assert page.locator("article:visible").count() == 8
+    assert page.locator("details.sample:visible").count() == 12
+    assert page.locator("table:visible .further:visible").count() > 0
     assert page.locator("figure svg").first.is_visible()
     assert not page.locator("[data-inspector]").is_visible()
     assert "needs JavaScript" in page.locator("#tokens").inner_text()

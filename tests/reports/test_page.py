@@ -21,9 +21,13 @@ from rewardsteer.reports.plots import (
 )
 from rewardsteer.reports.sections import (
     Answer,
+    Cell,
     Figure,
     Figures,
+    Flips,
+    Folded,
     Heading,
+    Matrix,
     Prose,
     Sample,
     Samples,
@@ -73,15 +77,20 @@ def test_text_is_escaped_everywhere(tmp_path):
     html, _ = page(tmp_path, [
         Prose(evil), Heading(evil), Table(evil, [evil], [[evil]]), Settings({evil: evil}, evil),
         Samples(evil, [evil, evil], [Sample(evil, answers)]), Tiles([Tile(evil, evil, evil)]),
+        Matrix(evil, [evil], [[Cell(evil, evil)]]), Folded(evil, [Prose(evil)]),
+        Flips(evil, [evil], [evil], [(evil, evil)], [[[0.5]]], {"0": [evil]}),
         Figure("<svg></svg>", evil, evil), Figures([Figure("<svg></svg>", evil, evil)]),
         inspector([record]),
     ])
-    # Its own script and the inspections' data; what is in those cannot end them.
-    assert len(re.findall("<script", html)) == 2
+    # Its own script, and data; what is in those cannot end them.
+    assert len(re.findall("<script", html)) == 3
     assert html.count("&lt;script&gt;") >= 20
-    data = re.search(r'<script type="application/json" id="[^"]+">(.*?)</script>', html)[1]
-    assert "<" not in data
-    assert json.loads(data)[0]["prompt"] == evil
+    pairs, inspected = re.findall(
+        r'<script type="application/json" id="[^"]+">(.*?)</script>', html
+    )
+    assert "<" not in pairs + inspected
+    assert json.loads(pairs)["responses"]["0"] == [evil]
+    assert json.loads(inspected)[0]["prompt"] == evil
     assert "T &lt;b&gt;" in html
 
 
@@ -151,7 +160,7 @@ def test_table_shows_what_was_measured_and_a_dash_for_the_rest():
     cells = dict(zip(METHOD_COLUMNS, rows[0], strict=True))
     assert cells["reward"] == "+1.000 ± 0.250"
     assert cells["ms"] == "2.00"
-    assert cells["accuracy"] == "–"
+    assert cells["accuracy (95 %)"] == "–"
 
 
 def test_a_run_looks_the_same_in_every_plot_of_a_page():

@@ -31,7 +31,7 @@ def test_a_folder_of_runs_stands_for_those_within_it(root):
     assert runs["bt"].settings["run.json"]["config"]["seed"] == 0
     assert runs["accuracy-bt"].preference["too_long"] == 3
     assert runs["correctness-goal"].correctness.keys() == {"gsm8k"}
-    assert [len(rows) for rows in runs["evaluation"].records.values()] == [8] * 4
+    assert [len(rows) for rows in runs["evaluation"].records.values()] == [12] * 4
     assert len(runs["inspected"].inspections) == 3
 
 

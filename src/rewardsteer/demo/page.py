@@ -9,12 +9,14 @@ from rewardsteer.reports.comparison import reward_figures, samples
 from rewardsteer.reports.correctness import benchmark_blocks
 from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import write_page
+from rewardsteer.reports.pairs import pair_blocks
 from rewardsteer.reports.plots import Point, Spread, intervals, scatter
 from rewardsteer.reports.runs import INSPECTOR
 from rewardsteer.reports.sections import (
     Block,
     Figure,
     Figures,
+    Folded,
     Prose,
     Section,
     Settings,
@@ -22,10 +24,17 @@ from rewardsteer.reports.sections import (
     Tile,
     Tiles,
 )
-from rewardsteer.reports.sources import Sources, flat, load_inspections, load_records
+from rewardsteer.reports.sources import (
+    Sources,
+    flat,
+    load_inspections,
+    load_records,
+    load_responses,
+)
 from rewardsteer.reports.tables import (
     AUROC_COLUMNS,
     METHOD_COLUMNS,
+    METHOD_FURTHER,
     auroc_rows,
     between,
     method_rows,
@@ -46,16 +55,18 @@ def write_demo_page(folder: Path) -> Path:
         f"{methods['none greedy']['accuracy']:.0%} with greedy decoding. Guided by FaRMA, with one "
         f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}."
     )
-    records = {
-        name: load_records(folder / "comparison" / "test" / file_name(name), sources)
-        for name in _SHOWN
-    }
+    places = {name: folder / "comparison" / "test" / file_name(name) for name in methods}
+    records = {name: load_records(place, sources) for name, place in places.items()}
+    outcomes = {name: rows for name, (_, rows) in records.items()}
     tokens = load_inspections(folder / "inspections.jsonl", sources)
     sections = [
         Section("At a glance", "overview", [_tiles(summary)]),
         Section("Methods", "methods", [
             *_methods(methods, summary),
-            Figures(reward_figures({n: pairs for n, (_, pairs) in records.items()})[:1]),
+            *pair_blocks(outcomes, lambda ids: load_responses(places, ids)),
+            Folded("Distributions", [
+                Figures(reward_figures({name: outcomes[name] for name in _SHOWN})[:1]),
+            ]),
         ]),
         Section("At equal budgets", "budget", [_budget(summary["budget"])]),
         Section("Token by token", "tokens", [Prose(INSPECTOR), inspector(tokens)]),
@@ -63,7 +74,7 @@ def write_demo_page(folder: Path) -> Path:
         Section("Goal-conditioned", "goal", _goal(folder, summary["goal"], sources)),
         Section("Training", "training", _training(folder, sources)),
         Section("Completions", "completions", [
-            samples({name: rows for name, (rows, _) in records.items()}, {}),
+            samples({name: records[name][0] for name in _SHOWN}, {}),
         ]),
     ]
     sections.append(Section("Settings", "settings", [
@@ -144,7 +155,7 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
             f"cards the reward target) were chosen on other questions: {weights}. cards, "
             "speculative rejection and best-of-n use the Bradley-Terry model; goal_filter votes "
             "over the solutions that stay similar to the goal state.",
-            METHOD_COLUMNS, method_rows(methods), frozenset({"farma"}),
+            METHOD_COLUMNS, method_rows(methods), frozenset({"none"}), METHOD_FURTHER,
         ),
         *_overoptimised(methods),
     ]
@@ -170,7 +181,7 @@ def _budget(methods: dict[str, Any]) -> Table:
             ]
             for name, figures in methods.items()
         ],
-        frozenset({"farma"}),
+        frozenset({"none"}),
     )
 
 

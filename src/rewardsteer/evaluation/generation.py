@@ -19,12 +19,13 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
 from rewardsteer.evaluation.judge import win_rates
-from rewardsteer.evaluation.likelihood import best_of_n_bound, prompts_as_read
+from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.evaluation.statistics import paired_difference, share, standard_error
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.outputs import file_name, write_json

@@ -1,6 +1,5 @@
 """How likely responses are under a language model, in one pass over the finished texts."""
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -66,9 +65,3 @@ def log_probabilities(
             values = logits[index, begin : begin + len(taken)].float().log_softmax(dim=-1)
             totals[row] = float(values.gather(1, taken).cpu().double().sum())
     return totals
-
-
-def best_of_n_bound(n: int) -> float:
-    """log n − (n − 1)/n, in nats: the best of n samples is at most so far from what the samples
-    were drawn from, in KL divergence a response (arXiv 2401.01879)."""
-    return math.log(n) - (n - 1) / n

@@ -3,15 +3,19 @@
 from collections.abc import Mapping, Sequence
 
 from rewardsteer.evaluation.distributions import by_length, histogram
+from rewardsteer.outputs import file_name
 from rewardsteer.records import EvalRecord
 from rewardsteer.reports.frontiers import (
     AXES,
     FRONTIER_COLUMNS,
+    FRONTIER_FURTHER,
     WIN_COLUMNS,
     frontier_rows,
     frontiers,
     win_rows,
 )
+from rewardsteer.reports.overoptimization import weight_figures
+from rewardsteer.reports.pairs import pair_blocks
 from rewardsteer.reports.plots import Spread, histograms, intervals
 from rewardsteer.reports.preference import length_figure
 from rewardsteer.reports.sections import (
@@ -19,6 +23,7 @@ from rewardsteer.reports.sections import (
     Block,
     Figure,
     Figures,
+    Folded,
     Heading,
     Prose,
     Sample,
@@ -26,8 +31,8 @@ from rewardsteer.reports.sections import (
     Section,
     Table,
 )
-from rewardsteer.reports.sources import Run
-from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows
+from rewardsteer.reports.sources import Outcome, Run, load_responses
+from rewardsteer.reports.tables import METHOD_COLUMNS, METHOD_FURTHER, method_rows
 
 _DRAWN = 6  # methods per plot: more lines cannot be distinguished
 
@@ -94,16 +99,13 @@ def _of_one(run: Run) -> list[Block]:
         )
         for name, svg in frontiers(content).items()
     ]
+    figures += weight_figures(content)
     blocks: list[Block] = [
-        Figures([*figures, *reward_figures(run.rewards)]),
+        Figures(figures),
         Table(
             f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
             "interval; calls, tokens and time per generated token.",
-            METHOD_COLUMNS, method_rows(methods), frozenset({baseline}),
-        ),
-        Table(
-            "Reward and cost, with 95 % intervals.",
-            FRONTIER_COLUMNS, frontier_rows(methods), frozenset({baseline}),
+            METHOD_COLUMNS, method_rows(methods), frozenset({baseline}), METHOD_FURTHER,
         ),
     ]
     if wins := win_rows(methods):
@@ -112,24 +114,32 @@ def _of_one(run: Run) -> list[Block]:
             "answers without a verdict are left out.",
             WIN_COLUMNS, wins,
         ))
-    return blocks
+    places = {label: run.folder / file_name(label) for label in run.outcomes}
+    blocks += pair_blocks(run.outcomes, lambda ids: load_responses(places, ids))
+    more: list[Block] = [Table(
+        "Reward and cost, with 95 % intervals.",
+        FRONTIER_COLUMNS, frontier_rows(methods), frozenset({baseline}), FRONTIER_FURTHER,
+    )]
+    if distributions := reward_figures(run.outcomes):
+        more.insert(0, Figures(distributions))
+    return [*blocks, Folded("Distributions and all costs", more)]
 
 
-def reward_figures(rewards: Mapping[str, Sequence[tuple[int, float]]]) -> list[Figure]:
+def reward_figures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Figure]:
     """Histogram of the rewards of some methods, and their rewards by length."""
-    some = {name: pairs for name, pairs in list(rewards.items())[:_DRAWN] if pairs}
+    some = {name: rows for name, rows in list(outcomes.items())[:_DRAWN] if rows}
     if not some:
         return []
-    made = histogram({name: [reward for _, reward in pairs] for name, pairs in some.items()}, 30)
+    rewards = {name: [row.metrics["reward"] for row in rows] for name, rows in some.items()}
+    made = histogram(rewards, 30)
     lengths = {
-        name: by_length([tokens for tokens, _ in pairs], [reward for _, reward in pairs])
-        for name, pairs in some.items()
+        name: by_length([row.tokens for row in rows], rewards[name]) for name, rows in some.items()
     }
     return [
         Figure(
             histograms(made["edges"], made["counts"], x_label="reward"), "Rewards of the responses",
             "Each method's share of its responses per bin."
-            + (f" The first {_DRAWN} methods." if len(rewards) > _DRAWN else ""),
+            + (f" The first {_DRAWN} methods." if len(outcomes) > _DRAWN else ""),
         ),
         length_figure(lengths),
     ]

@@ -15,7 +15,16 @@ from rewardsteer.reports.correctness_plots import (
 )
 from rewardsteer.reports.plots import histograms
 from rewardsteer.reports.preference import length_figure
-from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.sections import (
+    Block,
+    Figure,
+    Figures,
+    Folded,
+    Heading,
+    Prose,
+    Section,
+    Table,
+)
 from rewardsteer.reports.tables import between
 
 RANKING_COLUMNS = (
@@ -38,6 +47,8 @@ TEST_VOTE_COLUMNS = (
 )
 STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "majority vote, equal tokens")
 GAIN_COLUMNS = ("benchmark", "signal", "AUROC gain over the baseline", "95 % interval")
+# Columns of these tables that a reader of a page asks for.
+FURTHER = frozenset({"value", "filtered", "tokens saved", "vote before", "questions", "similarity"})
 
 _CHOICES = {
     "published": "published (0), all questions", "best": "best vote", "free": "no loss seen",
@@ -174,10 +185,8 @@ def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
 
 def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     """Figures and tables of one benchmark, all runs together."""
-    figures = _shared_figures(runs)
-    for name, one in runs.items():
-        figures += _own_figures(one, f" ({name})" if len(runs) > 1 else "")
-    blocks: list[Block] = [Figures(figures)]
+    shared = _shared_figures(runs)
+    blocks: list[Block] = [Figures(shared)] if shared else []
     for caption, columns, rows in (
         ("Ranking of correct above incorrect solutions.", RANKING_COLUMNS, ranking_rows),
         ("AUROC of scores that read no solution, and of the reward within one source or question. "
@@ -194,12 +203,18 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
         ("Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
     ):
         if cells := rows(runs):
-            blocks.append(Table(caption, ("run", *columns[1:]), cells))
+            blocks.append(Table(caption, ("run", *columns[1:]), cells, further=FURTHER))
     blocks += [
         Prose(f"{name}: {note}." if len(runs) > 1 else f"{note[:1].upper()}{note[1:]}.")
         for name, one in runs.items() for note in one.get("controls", {}).get("notes", [])
     ]
-    return blocks
+    own = [
+        figure for name, one in runs.items()
+        for figure in _own_figures(one, f" ({name})" if len(runs) > 1 else "")
+    ]
+    return [*blocks, Folded("Distributions, calibration and costs", [Figures(own)])] if own else (
+        blocks
+    )
 
 
 def _shared_figures(runs: Mapping[str, Mapping[str, Any]]) -> list[Figure]:

@@ -29,6 +29,7 @@ FRONTIER_COLUMNS = (
     "method", "reward (95 %)", "NLL", "KL", "KL bound", "s per response", "RM calls per token",
     "equivalent tokens", "draws", "budget used", "distinct-2", "coherence",
 )
+FRONTIER_FURTHER = frozenset({"NLL", "KL bound", "draws", "budget used", "distinct-2", "coherence"})
 WIN_COLUMNS = ("method", "win rate (95 %)", "wins", "ties", "losses", "no verdict")
 
 

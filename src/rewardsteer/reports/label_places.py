@@ -77,7 +77,7 @@ def place_names(figure: Any, axes: Any, points: Sequence[Named]) -> list[Box]:
         axes.annotate(
             one.name, (one.x, one.y), xytext=(box.left - x, box.low - y),
             textcoords="offset points", fontproperties=font, ha="left", va="bottom",
-            arrowprops=far if distance > _FAR[1] else None,
+            arrowprops=far if distance > _FAR[0] else None,
         ).set_in_layout(False)
     return written
 

@@ -24,6 +24,7 @@ from rewardsteer.reports.sections import Figure, Section
 _TEMPLATES = files("rewardsteer.reports") / "templates"
 STYLES = ("page.css", "inspector.css")
 SCRIPTS = ("inspector.js", "theme.js")
+_REPORT_SCRIPTS = ("state.js", "tables.js", "plots.js", "samples.js", "flips.js", "report.js")
 
 
 def write_page(
@@ -43,7 +44,7 @@ def page(title: str, summary: str, sections: Sequence[Section], *, footer: str =
         footer: small print.
     """
     values = {"title": title, "summary": summary, "sections": sections, "footer": footer}
-    return render("page.html.j2", STYLES, (*SCRIPTS, "report.js"), values)
+    return render("page.html.j2", STYLES, (*SCRIPTS, *_REPORT_SCRIPTS), values)
 
 
 def render(
@@ -63,6 +64,7 @@ def render(
     )
     number = itertools.count(1)
     environment.filters["svg"] = lambda figure: Markup(_inline(figure, next(number)))  # noqa: S704
+    environment.filters["minus"] = _with_minus
     style, script = _joined(styles), _joined(scripts)
     policy = (
         f"default-src 'none'; script-src '{_hash(script)}'; style-src-elem '{_hash(style)}'; "
@@ -91,6 +93,13 @@ def _joined(names: Sequence[str]) -> str:
 
 def _hash(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _with_minus(cell: str) -> str:
+    """A figure with true minus signs; other text as it is."""
+    if not re.match(r"[+-]?\.?\d", cell):
+        return cell
+    return re.sub(r"(?<![\w.])-(?=\.?\d)", "−", cell)
 
 
 def _inline(figure: Figure, number: int) -> str:

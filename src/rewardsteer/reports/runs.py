@@ -9,6 +9,7 @@ from pathlib import Path
 from rewardsteer.reports.comparison import comparison_section, samples_section
 from rewardsteer.reports.correctness import correctness_section
 from rewardsteer.reports.inspector import inspector
+from rewardsteer.reports.overoptimization import overoptimization_section
 from rewardsteer.reports.overview import overview
 from rewardsteer.reports.page import write_page
 from rewardsteer.reports.preference import preference_section
@@ -35,6 +36,9 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
         preference_section({run.name: run.preference for run in found if run.preference}),
         correctness_section({run.name: run.correctness for run in found if run.correctness}),
         comparison_section(found),
+        overoptimization_section({
+            run.name: run.overoptimization for run in found if run.overoptimization
+        }),
         inspection_section(found),
         samples_section(found),
         sources_section(found, sources),

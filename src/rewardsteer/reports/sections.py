@@ -47,13 +47,44 @@ class Table:
         columns: headings.
         rows: formatted cells.
         highlight: names of rows to set off.
+        further: headings of columns that a reader asks for; without scripts and on paper all are
+            shown.
     """
 
     caption: str
     columns: Sequence[str]
     rows: Sequence[Sequence[str]]
     highlight: frozenset[str] = frozenset()
+    further: frozenset[str] = frozenset()
     kind: str = "table"
+
+    @property
+    def measured(self) -> list[int]:
+        """Places of the columns that a page shows: not those in which nothing was measured."""
+        return [
+            place for place in range(len(self.columns))
+            if place == 0 or any(row[place] != "–" for row in self.rows)
+        ]
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One pair of a matrix: a short text, what a reader who points at it is told, and whether the
+    row's method is ``better`` or ``worse``; "" where that is open."""
+
+    text: str
+    note: str
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """Each name against each other: the cell of a row and a column, None on the diagonal."""
+
+    caption: str
+    names: Sequence[str]
+    cells: Sequence[Sequence[Cell | None]]
+    kind: str = "matrix"
 
 
 @dataclass(frozen=True)
@@ -110,6 +141,35 @@ class Samples:
 
 
 @dataclass(frozen=True)
+class Flips:
+    """All prompts under any two of several methods, to find those on which they differ.
+
+    Attributes:
+        methods: names.
+        measures: names of the figures.
+        prompts: of each prompt its id and its text, which may be cut.
+        values: figure of each measure, method and prompt; None where it is not known.
+        responses: of some prompts (their places, as text), the response of each method.
+    """
+
+    caption: str
+    methods: Sequence[str]
+    measures: Sequence[str]
+    prompts: Sequence[tuple[str, str]]
+    values: Sequence[Sequence[Sequence[float | None]]]
+    responses: Mapping[str, Sequence[str]]
+    kind: str = "flips"
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """Plain values for the page's script."""
+        return {
+            "methods": self.methods, "measures": self.measures, "prompts": self.prompts,
+            "values": self.values, "responses": self.responses,
+        }
+
+
+@dataclass(frozen=True)
 class Inspector:
     """Completions token by token: `rewardsteer.records.Inspection` as plain values."""
 
@@ -127,8 +187,18 @@ class Settings:
     kind: str = "settings"
 
 
+@dataclass(frozen=True)
+class Folded:
+    """Blocks that a reader opens, under one title."""
+
+    title: str
+    blocks: Sequence["Block"]
+    kind: str = "folded"
+
+
 Block = (
-    Prose | Heading | Tiles | Table | Figure | Figures | Samples | Inspector | Settings
+    Prose | Heading | Tiles | Table | Matrix | Figure | Figures | Samples | Flips | Inspector
+    | Settings | Folded
 )
 
 

@@ -1,16 +1,17 @@
 """Result folders: their kind, their content, and the files that were read.
 
 A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness``
-write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``; ``inspect`` writes
-``*inspections.jsonl``. A folder may be several of these.
+write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``, ``evaluate
+overoptimization`` ``overoptimization.json``; ``inspect`` writes ``*inspections.jsonl``. A folder
+may be several of these.
 """
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from pydantic import ValidationError
 
@@ -18,9 +19,11 @@ from rewardsteer.errors import DataError
 from rewardsteer.outputs import file_name, read_json, read_jsonl
 from rewardsteer.records import EvalRecord, Inspection
 
+_CURVE = "overoptimization.json"
 _DEPTH = 3  # levels of folders that are searched for runs
 _RECORDS = 60  # prompts shown side by side
 _INSPECTIONS = 12
+_PROMPT = 240  # characters of a prompt that are kept of every record
 
 
 @dataclass
@@ -35,7 +38,8 @@ class Run:
         correctness: of ``evaluate correctness``, by benchmark.
         comparison: content of ``summary.json``.
         records: of a comparison, the first records of each method.
-        rewards: of a comparison, length in tokens and reward of all records of each method.
+        outcomes: of a comparison, the figures of all records of each method.
+        overoptimization: content of ``overoptimization.json``.
         inspections: token by token.
         settings: how it was made, as plain values.
     """
@@ -47,9 +51,28 @@ class Run:
     correctness: dict[str, Any] | None = None
     comparison: dict[str, Any] | None = None
     records: dict[str, list[EvalRecord]] = field(default_factory=dict)
-    rewards: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
+    outcomes: dict[str, list["Outcome"]] = field(default_factory=dict)
+    overoptimization: dict[str, Any] | None = None
     inspections: list[Inspection] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
+
+
+class Outcome(NamedTuple):
+    """What a page keeps of every record.
+
+    Attributes:
+        id: of the prompt.
+        prompt: the beginning of its text.
+        length: of the response, in characters.
+        tokens: of the response.
+        metrics: figures by name.
+    """
+
+    id: str
+    prompt: str
+    length: int
+    tokens: int
+    metrics: dict[str, float]
 
 
 class Sources:
@@ -92,8 +115,8 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
         inside = _runs_in(folder, _DEPTH)
         if not inside:
             raise DataError(
-                f"Expected results in {folder} (metrics.jsonl, metrics.json, summary.json or "
-                "*inspections.jsonl), found none; make some with 'rewardsteer train', 'evaluate' "
+                f"Expected results in {folder} (metrics.jsonl, metrics.json, summary.json, "
+                f"{_CURVE} or *inspections.jsonl), found none; make some with 'rewardsteer train', 'evaluate' "
                 "or 'inspect'."
             )
         found += inside
@@ -112,7 +135,7 @@ def _runs_in(folder: Path, depth: int) -> list[Path]:
 
 
 def _is_run(folder: Path) -> bool:
-    known = ("metrics.jsonl", "metrics.json", "summary.json")
+    known = ("metrics.jsonl", "metrics.json", "summary.json", _CURVE)
     return any((folder / name).is_file() for name in known) or bool(_inspections(folder))
 
 
@@ -146,6 +169,8 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
     if (folder / "summary.json").is_file():
         run.comparison = sources.json(folder / "summary.json")
         _load_records(run, sources)
+    if (folder / _CURVE).is_file():
+        run.overoptimization = sources.json(folder / _CURVE)
     for place in _inspections(folder):
         run.inspections += load_inspections(place, sources)
     for file in ("run.json", "settings.json", "result.json"):
@@ -157,7 +182,9 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
 
 def _require_something(run: Run) -> None:
     comparison = run.comparison and run.comparison.get("methods")
-    if not (run.training or run.preference or run.correctness or comparison or run.inspections):
+    curve = run.overoptimization and run.overoptimization.get("curve")
+    known = (run.training, run.preference, run.correctness, comparison, curve, run.inspections)
+    if not any(known):
         raise DataError(
             f"Expected results in {run.folder}, but its files hold no log lines, figures, methods "
             "or inspections."
@@ -170,28 +197,49 @@ def _load_records(run: Run, sources: Sources) -> None:
     for label in run.comparison.get("methods", {}):
         place = run.folder / file_name(label)
         if place.is_file():
-            run.records[label], run.rewards[label] = load_records(place, sources)
+            run.records[label], run.outcomes[label] = load_records(place, sources)
 
 
 def load_records(
     place: Path, sources: Sources, limit: int = _RECORDS
-) -> tuple[list[EvalRecord], list[tuple[int, float]]]:
-    """The first records of a file, and of all of them (tokens, reward).
+) -> tuple[list[EvalRecord], list[Outcome]]:
+    """The first records of a file, and the figures of all of them.
 
     Raises:
         DataError: a line is no record.
     """
     records: list[EvalRecord] = []
-    rewards = []
+    outcomes = []
     for number, row in sources.lines(place):
         try:
             record = EvalRecord.model_validate(row)
-            rewards.append((record.generation.cost.new_tokens, record.metrics["reward"]))
+            made = record.generation
+            outcomes.append(Outcome(
+                made.id, made.prompt[:_PROMPT], len(made.completion), made.cost.new_tokens,
+                {"reward": record.metrics["reward"], **record.metrics},
+            ))
         except (ValidationError, KeyError) as error:
             raise DataError(f"{place}, line {number}: no evaluation record ({error}).") from error
         if len(records) < limit:
             records.append(record)
-    return records, rewards
+    return records, outcomes
+
+
+def load_responses(places: Mapping[str, Path], ids: Sequence[str]) -> dict[str, list[str]]:
+    """The response of each method to some prompts, by the prompt's id.
+
+    Args:
+        places: file of each method; `load_records` has read them.
+        ids: of prompts that all of them hold.
+    """
+    wanted = set(ids)
+    found: dict[str, list[str]] = {key: [] for key in ids}
+    for place in places.values():
+        rows = (row["generation"] for _, row in read_jsonl(place))
+        for key, text in {row["id"]: row["completion"] for row in rows}.items():
+            if key in wanted:
+                found[key].append(text)
+    return found
 
 
 def load_inspections(

@@ -7,9 +7,10 @@ _NOTHING = "–"
 _WIDE = 1000
 
 METHOD_COLUMNS = (
-    "method", "reward", "gain over baseline (95 %)", "accuracy", "LM calls", "RM calls",
-    "RM tokens", "ms",
+    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "RM calls", "ms",
+    "LM calls", "RM tokens",
 )
+METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
 
 
 def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
@@ -17,13 +18,13 @@ def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     return [
         [
             name,
+            _range(figures, "accuracy", "{:.3f}"),
             _spread(figures, "reward", "reward_stderr"),
-            _range(figures, "reward_gain"),
-            _number(figures, "accuracy", "{:.3f}"),
-            _number(figures, "lm_calls_per_token", "{:.2f}"),
+            _range(figures, "reward_gain", "{:+.3f}"),
             _number(figures, "rm_calls_per_token", "{:.2f}"),
-            _number(figures, "rm_tokens_per_token", "{:.1f}"),
             _number(figures, "seconds_per_token", "{:.2f}", 1e3),
+            _number(figures, "lm_calls_per_token", "{:.2f}"),
+            _number(figures, "rm_tokens_per_token", "{:.1f}"),
         ]
         for name, figures in methods.items()
     ]
@@ -141,7 +142,9 @@ def _spread(figures: Mapping[str, float], name: str, error: str) -> str:
     return f"{figures[name]:+.3f}{tail}"
 
 
-def _range(figures: Mapping[str, float], name: str) -> str:
-    if name not in figures:
+def _range(figures: Mapping[str, float], name: str, pattern: str) -> str:
+    # The baseline's difference to itself is no figure.
+    ends = {f"{name}_low", f"{name}_high"}
+    if name not in figures or all(figures.get(one, 1) == 0 for one in (name, *ends)):
         return _NOTHING
-    return between(figures, name, f"{name}_low", f"{name}_high", "{:+.3f}")
+    return between(figures, name, f"{name}_low", f"{name}_high", pattern)

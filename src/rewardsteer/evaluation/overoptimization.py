@@ -1,0 +1,162 @@
+"""Best of n from recorded samples: what the reward that chooses gains, and what another one says.
+
+Of N recorded samples of a prompt every subset of n is a draw of n samples of the policy. The mean
+over all C(N, n) subsets of the chosen sample's value is an unbiased estimate of what best of n is
+worth, and is computed in closed form: with the samples in the order of the choosing reward, the
+sample of rank j is chosen from C(j − 1, n − 1) of the subsets.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy.special import gammaln
+
+from rewardsteer.errors import DataError
+from rewardsteer.evaluation.bounds import best_of_n_bound
+from rewardsteer.evaluation.statistics import Interval, paired_difference
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """Samples of one prompt, in parallel: their texts, the reward that chooses (proxy), and the
+    value that counts (gold: another reward, or whether the answer is correct)."""
+
+    texts: Sequence[str]
+    proxy: Sequence[float]
+    gold: Sequence[float]
+
+
+def chance_of_choice(rewards: Sequence[float] | np.ndarray, n: int) -> np.ndarray:
+    """For each of N samples the chance that it is chosen as the best of n of them, ``[N]``.
+
+    The n are drawn without replacement; samples of equal reward share their chance evenly.
+
+    Raises:
+        DataError: a reward that is no number, or n not between 1 and N.
+    """
+    values = np.asarray(rewards, dtype=float)
+    if np.isnan(values).any():
+        raise DataError("Rewards of samples must be numbers, got NaN.")
+    if not 1 <= n <= len(values):
+        raise DataError(f"Best of n needs n from 1 to the {len(values)} samples, got {n}.")
+    # In the order of rewards the sample of rank j is the best of C(j − 1, n − 1) subsets.
+    _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
+    ranks = np.arange(1, len(values) + 1)
+    reached = ranks >= n
+    ways = _log_subsets(np.where(reached, ranks, n) - 1, n - 1)
+    chances = np.where(reached, np.exp(ways - _log_subsets(np.array(len(values)), n)), 0.0)
+    levels = np.add.reduceat(chances, np.cumsum(counts) - counts) / counts
+    return np.asarray(levels[places])
+
+
+def best_of_n_value(rewards: Sequence[float], values: Sequence[float], n: int) -> float:
+    """Mean, over all subsets of n samples, of the value of the sample with the highest reward.
+
+    Args:
+        rewards: that choose, one per sample.
+        values: of the samples; the rewards themselves give the expected maximum.
+        n: size of the subsets.
+
+    Raises:
+        DataError: lengths that differ, a reward that is no number, or n not between 1 and N.
+    """
+    if len(rewards) != len(values):
+        raise DataError(f"Expected a value per reward, got {len(values)} for {len(rewards)}.")
+    return float(chance_of_choice(rewards, n) @ np.asarray(values, dtype=float))
+
+
+def measured_kl(texts: Sequence[str], rewards: Sequence[float], n: int) -> float:
+    """KL divergence, in nats, of best of n from the policy, both over texts, where the samples
+    stand for the policy: n of them are drawn with replacement.
+
+    Equal texts are one outcome. It is at most log n − (n − 1)/n, and less where texts or rewards
+    repeat, or where n is near the number of samples.
+    """
+    _, levels, counts = np.unique(
+        np.asarray(rewards, dtype=float), return_inverse=True, return_counts=True
+    )
+    upto = np.cumsum(counts) / len(texts)
+    chances = (np.diff(upto**n, prepend=0.0) / counts)[levels]
+    _, places = np.unique(np.asarray(texts, dtype=object).astype(str), return_inverse=True)
+    chosen, drawn = np.bincount(places, weights=chances), np.bincount(places) / len(texts)
+    kept = chosen > 0
+    return float(np.sum(chosen[kept] * np.log(chosen[kept] / drawn[kept])))
+
+
+def overoptimization(prompts: Mapping[str, Recorded]) -> dict[str, Any]:
+    """Proxy and gold value of best of n for n = 1, 2, 4, … with 95 % intervals over prompts.
+
+    Args:
+        prompts: the recorded samples of each prompt.
+
+    Returns:
+        ``curve``: a row per n, over the ``prompts`` that have n samples: ``kl_bound``, ``kl``
+        (measured), ``proxy``, ``gold``, and their gains over one sample of the same prompts;
+        ``peak``: the n that is best on one half of the prompts, and by how much the largest n
+        falls behind it on the other half.
+
+    Raises:
+        DataError: no prompt has two samples.
+    """
+    most = max((len(one.texts) for one in prompts.values()), default=0)
+    if most < 2:
+        raise DataError("Best of n needs prompts with at least two samples that have both values.")
+    sizes = [2**power for power in range(most.bit_length()) if 2**power < most] + [most]
+    curve = [_row({key: one for key, one in prompts.items() if len(one.texts) >= n}, n)
+             for n in sizes]
+    full = [row["n"] for row in curve if row["prompts"] == curve[0]["prompts"]]
+    return {
+        "samples": sum(len(one.texts) for one in prompts.values()), "curve": curve,
+        **({"peak": peak} if (peak := _peak(prompts, full)) else {}),
+    }
+
+
+def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
+    row: dict[str, float] = {
+        "n": n, "prompts": len(prompts), "kl_bound": best_of_n_bound(n),
+        "kl": float(np.mean([measured_kl(one.texts, one.proxy, n) for one in prompts.values()])),
+    }
+    for name in ("proxy", "gold"):
+        best = [best_of_n_value(one.proxy, getattr(one, name), n) for one in prompts.values()]
+        single = [float(np.mean(getattr(one, name))) for one in prompts.values()]
+        row |= _figures(name, paired_difference(best, [0.0] * len(best)))
+        row |= _figures(f"{name}_gain", paired_difference(best, single))
+    return row
+
+
+def _figures(name: str, interval: Interval) -> dict[str, float]:
+    figures = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
+    return {key: value for key, value in figures.items() if not np.isnan(value)}
+
+
+def _peak(prompts: Mapping[str, Recorded], sizes: Sequence[float]) -> dict[str, float]:
+    """Where gold is highest, found and tested on different prompts, so that the best of several n
+    is not compared on what chose it; empty for fewer than ten prompts a half."""
+    first, second = _halves(prompts, int(max(sizes)))
+    if min(len(first), len(second)) < 10:
+        return {}
+
+    def values(some: Sequence[Recorded], n: float) -> list[float]:
+        return [best_of_n_value(one.proxy, one.gold, int(n)) for one in some]
+
+    best = max(sizes, key=lambda n: float(np.mean(values(first, n))))
+    loss = paired_difference(values(second, max(sizes)), values(second, best))
+    return {"n": best, "largest": max(sizes), "prompts": len(second)} | _figures("change", loss)
+
+
+def _halves(
+    prompts: Mapping[str, Recorded], least: int
+) -> tuple[list[Recorded], list[Recorded]]:
+    halves: tuple[list[Recorded], list[Recorded]] = ([], [])
+    for key, one in prompts.items():
+        if len(one.texts) >= least:
+            halves[zlib.crc32(key.encode()) % 2].append(one)
+    return halves
+
+
+def _log_subsets(count: np.ndarray, n: int) -> np.ndarray:
+    """log C(count, n); ``count`` at least n."""
+    return np.asarray(gammaln(count + 1) - gammaln(count - n + 1) - gammaln(n + 1))
