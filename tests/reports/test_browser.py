@@ -247,7 +247,10 @@ def test_accessible_by_the_rules_of_axe(visit):
 
 def test_colours_are_legible(visit):
     # One of each kind of block; the rest has the same colours, and looking takes long.
-    within = ("header", "nav", "#overview", "#training", "#methods", "#tokens", "#completions", "#settings")
+    within = (
+        "header", "nav", "#overview", "#training", "#methods", "#tokens", "#completions",
+        "#settings",
+    )
     page = visit()
     for scheme in ("light", "dark"):
         page.emulate_media(color_scheme=scheme)

@@ -1,4 +1,4 @@
-"""``rewardsteer evaluate overoptimization``: best of n under the reward that chooses and another."""
+"""``rewardsteer evaluate overoptimization``: best of n by two rewards."""
 
 from pathlib import Path
 from typing import Annotated

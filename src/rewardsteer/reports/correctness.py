@@ -48,7 +48,10 @@ TEST_VOTE_COLUMNS = (
 STOP_COLUMNS = ("benchmark", "rule", "samples", "tokens", "vote", "majority vote, equal tokens")
 GAIN_COLUMNS = ("benchmark", "signal", "AUROC gain over the baseline", "95 % interval")
 # Columns of these tables that a reader of a page asks for.
-FURTHER = frozenset({"value", "filtered", "tokens saved", "vote before", "questions", "similarity"})
+FURTHER = frozenset({
+    "value", "filtered", "tokens saved", "vote before", "questions", "similarity",
+    "weighted vote, all samples", "majority, equal net tokens",
+})
 
 _CHOICES = {
     "published": "published (0), all questions", "best": "best vote", "free": "no loss seen",

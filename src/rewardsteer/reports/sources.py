@@ -116,8 +116,8 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
         if not inside:
             raise DataError(
                 f"Expected results in {folder} (metrics.jsonl, metrics.json, summary.json, "
-                f"{_CURVE} or *inspections.jsonl), found none; make some with 'rewardsteer train', 'evaluate' "
-                "or 'inspect'."
+                f"{_CURVE} or *inspections.jsonl), found none; make some with 'rewardsteer "
+                "train', 'evaluate' or 'inspect'."
             )
         found += inside
     found = list(dict.fromkeys(found))
