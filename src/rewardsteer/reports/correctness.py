@@ -36,7 +36,7 @@ SAMPLE_COLUMNS = (
     "pass@k",
 )
 FILTER_COLUMNS = (
-    "benchmark", "signal", "threshold", "value", "filtered", "tokens saved", "less RM tokens",
+    "benchmark", "signal", "threshold", "value", "filtered", "tokens saved", "net of RM tokens",
     "vote before", "vote after", "gain (95 %)", "weighted vote, all samples",
     "best of all samples", "majority, equal net tokens", "weighted, equal net tokens",
     "best of k, equal net tokens",
@@ -54,7 +54,7 @@ FURTHER = frozenset({
 })
 
 _CHOICES = {
-    "published": "published (0), all questions", "best": "best vote", "free": "no loss seen",
+    "published": "published (0), all questions", "best": "best vote", "free": "no loss on validation",
     "risk": "risk-controlled",
 }
 
