@@ -54,8 +54,8 @@ FURTHER = frozenset({
 })
 
 _CHOICES = {
-    "published": "published (0), all questions", "best": "best vote", "free": "no loss on validation",
-    "risk": "risk-controlled",
+    "published": "published (0), all questions", "best": "best vote",
+    "free": "no loss on validation", "risk": "risk-controlled",
 }
 
 
