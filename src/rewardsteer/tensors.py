@@ -42,6 +42,29 @@ class Packing:
     segments: Tensor | None = None
 
 
+class Candidates(NamedTuple):
+    """Extensions of the N marked prefixes of a `PairBatch`, with what a teacher says of them.
+
+    Attributes:
+        tokens: ``[N, K]``.
+        log_policy: ``[N, K]`` log-probabilities of the policy.
+        teacher: ``[N, K]`` rewards of the teacher; NaN where it does not know a token.
+        drawn: ``[N]`` int, which of the K the text goes on with.
+        unseen: ``[N, U]`` random tokens, of which nothing is known.
+    """
+
+    tokens: Tensor
+    log_policy: Tensor
+    teacher: Tensor
+    drawn: Tensor
+    unseen: Tensor
+
+    @property
+    def asked(self) -> Tensor:
+        """``[N, K + U]``, tokens and unseen."""
+        return torch.cat([self.tokens, self.unseen], dim=1)
+
+
 @dataclass
 class PairBatch:
     """Tokenized rows of one training step: pairs of responses, or groups of any size.
@@ -64,6 +87,7 @@ class PairBatch:
             the rows are those of pairs.
         numbers: ``[R]`` each, the numbers that a data source gave its responses (ratings, labels)
             by name; NaN where a response has none of that name.
+        candidates: extensions of the N prefixes that ``prefix_mask`` marks; None without a teacher.
         paired: whether the rejected rows are there.
         right_padded: whether all padding is on the right; then, under causal attention, no real
             token sees any and the mask may go.
@@ -85,6 +109,7 @@ class PairBatch:
     step_labels: Tensor = field(default_factory=lambda: torch.empty(0))
     group_ids: Tensor | None = None
     numbers: dict[str, Tensor] = field(default_factory=dict)
+    candidates: Candidates | None = None
     paired: bool = True
     right_padded: bool = False
     packing: Packing | None = None
@@ -174,6 +199,7 @@ class RewardOutput(NamedTuple):
             by a token that can be generated.
         soft_next_token: by temperature, the soft maximum ``[N]`` over the same extensions.
         policy_backups: values ``[N]`` of the same prefixes under a policy, by backup.
+        candidate_rewards: ``[N, K + U]`` of the extensions in ``PairBatch.candidates``.
         log_probabilities: ``[R, T]`` of each response token after those before it, the rewards read
             as logits over the tokens that can be generated; 0 elsewhere and where none is before.
         attributes: ``[R, K]`` of each whole row, where a head rates several attributes.
@@ -186,6 +212,7 @@ class RewardOutput(NamedTuple):
     best_next_token: Tensor | None = None
     soft_next_token: Mapping[float, Tensor] | None = None
     policy_backups: Mapping[PolicyBackup, Tensor] | None = None
+    candidate_rewards: Tensor | None = None
     log_probabilities: Tensor | None = None
     attributes: Tensor | None = None
     router_loss: Tensor | None = None

@@ -11,7 +11,8 @@ from rewardsteer.kernels.vocabulary_soft import vocabulary_logsumexp
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear
-from rewardsteer.models.heads.vocabulary import RewardProjection, VocabularyHead
+from rewardsteer.models.heads.projection import RewardProjection
+from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import character_tokenizer, tiny_causal_lm

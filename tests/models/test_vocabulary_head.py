@@ -11,8 +11,8 @@ from transformers import AutoModelForCausalLM
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.heads.projection import RewardProjection
 from rewardsteer.models.heads.vocabulary import (
-    RewardProjection,
     VocabularyHead,
     install_projection,
     open_vocabulary,

@@ -16,6 +16,10 @@ def import_command(
     ],
     out: Annotated[Path, typer.Argument(help="Folder to make.")],
     template: TemplateOption = None, kind: KindOption = None,
+    fold: Annotated[
+        bool, typer.Option("--fold", help="Fold a low-rank vocabulary head into a full one, for "
+                           "vLLM.")
+    ] = False,
 ) -> None:
     """Make a reward model's folder of a published checkpoint."""
     from rewardsteer.errors import CheckpointError, OutputError
@@ -28,7 +32,7 @@ def import_command(
         raise OutputError(f"The output {out} exists; choose another.")
     from rewardsteer.models.published import import_checkpoint
 
-    card = import_checkpoint(source, out, written, kind=kind)
+    card = import_checkpoint(source, out, written, kind=kind, folded=fold)
     typer.echo(
         f"reward model: {out} ({card.head.kind} head, template {card.template['kind']})", err=True
     )

@@ -7,9 +7,11 @@ from typing import Any, Literal, Protocol
 import torch
 from torch import Tensor
 
-from rewardsteer.tensors import Packing, PairBatch
+from rewardsteer.tensors import Candidates, Packing, PairBatch
 
 Row = Mapping[str, Any]
+# The lists of lengths that a row may have.
+Prefixes = Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths"]
 
 
 class Packer(Protocol):
@@ -32,15 +34,15 @@ class PairCollator:
         padding_side: ``right`` or ``left``.
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
-            constraint), ``pair_lengths`` (PARGS) or ``step_lengths`` (labelled steps of the chosen
-            response); None marks none.
+            constraint), ``pair_lengths`` (PARGS), ``step_lengths`` (labelled steps of the chosen
+            response) or ``candidate_lengths`` (those with a teacher's candidates); None marks none.
         packing: packs batches where that saves time; None: they are padded.
     """
 
     pad_token_id: int
     padding_side: Literal["right", "left"] = "right"
     paired: bool = True
-    prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
+    prefixes: Prefixes | None = None
     packing: Packer | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
@@ -74,6 +76,7 @@ class PairCollator:
             "row_ids": [str(row.get("id", "")) for row in rows],
             "extras": _extras(rows),
             "step_labels": self._step_labels(rows),
+            "candidates": self._candidates(rows),
             "paired": self.paired,
             "right_padded": self.padding_side == "right",
             "packing": None if is_dummy else self._pack(whole, starts, width, rows),
@@ -103,7 +106,8 @@ class PairCollator:
     def _dummy_row(self) -> Row:
         ids = [self.pad_token_id]
         return {"prompt_ids": ids, "chosen_ids": ids, "rejected_ids": ids,
-                "chosen_lengths": [], "pair_lengths": [], "step_lengths": [], "step_labels": []}
+                "chosen_lengths": [], "pair_lengths": [], "step_lengths": [], "step_labels": [],
+                "candidate_lengths": [], **{name: [] for name in Candidates._fields}}
 
     def _pack(
         self, whole: list[list[int]], starts: list[int], width: int, rows: Sequence[Row]
@@ -118,6 +122,18 @@ class PairCollator:
         if self.prefixes is None or (self.prefixes != "pair_lengths" and side != "chosen_ids"):
             return []
         return list(row[self.prefixes])
+
+    def _candidates(self, rows: Sequence[Row]) -> dict[str, Tensor] | None:
+        """The fields of `Candidates`; of a dummy, of no prefix."""
+        if self.prefixes != "candidate_lengths":
+            return None
+        found = {}
+        for name in Candidates._fields:
+            kind = torch.float if name in ("log_policy", "teacher") else torch.long
+            values = [torch.as_tensor(row[name], dtype=kind) for row in rows if len(row[name])]
+            empty = torch.zeros((0,) if name == "drawn" else (0, 1), dtype=kind)
+            found[name] = torch.cat(values) if values else empty
+        return found
 
     def _step_labels(self, rows: Sequence[Row]) -> Tensor:
         if self.prefixes != "step_lengths":
@@ -179,6 +195,8 @@ def _extras(rows: Sequence[Row]) -> dict[str, Tensor]:
 def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
     """A collator's output, moved to whatever device, as a `PairBatch`."""
     fields = {name: inputs[name] for name in PairBatch.__dataclass_fields__ if name in inputs}
+    if fields.get("candidates") is not None:
+        fields["candidates"] = Candidates(**fields["candidates"])
     if fields["packing"] is not None:
         fields["packing"] = Packing(**fields["packing"])
     return PairBatch(**fields)

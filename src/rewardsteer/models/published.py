@@ -8,6 +8,7 @@ from torch import nn
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, ensure_padding_token, read_card
+from rewardsteer.models.heads.folding import fold
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.folder import describe_folder
 from rewardsteer.models.kinds.recognition import recognise
@@ -16,7 +17,8 @@ from rewardsteer.models.scorer import Scorer
 
 
 def import_checkpoint(
-    source: Path, out: Path, template: Template | None = None, *, kind: str | None = None
+    source: Path, out: Path, template: Template | None = None, *, kind: str | None = None,
+    folded: bool = False,
 ) -> CheckpointCard:
     """Write a published checkpoint as a reward model's folder.
 
@@ -26,12 +28,14 @@ def import_checkpoint(
         template: how the published code wrote prompts and responses; None: ``auto``.
         kind: of `rewardsteer.models.kinds.KINDS`; None: recognised, and a causal language model is
             taken as FaRMA's.
+        folded: put a full vocabulary head in place of a low-rank one.
 
     Returns:
         the card.
 
     Raises:
         CheckpointError: the folder holds no such checkpoint, or its weights are no safetensors.
+        MismatchError: the head to be folded is no low-rank one.
     """
     folder = describe_folder(source, source)
     if kind is None:
@@ -43,6 +47,8 @@ def import_checkpoint(
             f"The reward model {source} ({kind}) scores whole texts in a way that a folder of ours "
             "does not describe; load it with kind= (--kind) instead."
         )
+    if folded:
+        scorer.reward_model = fold(scorer.reward_model)
     return save_scorer(scorer, out)
 
 
@@ -51,7 +57,7 @@ def save_scorer(scorer: Scorer, out: Path) -> CheckpointCard:
     one."""
     model, source = scorer.reward_model, Path(scorer.name)
     if (source / CARD).exists():
-        card = read_card(source)
+        card = read_card(source).model_copy(update={"head": model.head_config})
         model.save_pretrained(out, scorer.tokenizer, card)
         return card
     own = model.value_head

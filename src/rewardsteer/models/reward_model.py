@@ -58,7 +58,7 @@ class RewardModel(nn.Module):
         if value_head is not None:
             # The carrier's own linear head stays in the folder but takes no part; distributed
             # training would wait for its gradient.
-            base.score.requires_grad_(False)
+            head_config.head_class.layer(base).requires_grad_(False)
         self.head_config = head_config
         self.value_head = value_head
         self.router_loss: Tensor | None = None
@@ -194,6 +194,11 @@ class RewardModel(nn.Module):
             found["policy_backups"] = {
                 one: head.policy_backup(marked, one, layer) for one in backups
             }
+        if "candidate_rewards" in needs:
+            assert batch.candidates is not None, "of which tokens"
+            found["candidate_rewards"] = head.candidate_rewards(
+                states.marked(batch.prefix_mask), batch.candidates.asked
+            )
         if "log_probabilities" in needs:
             found["log_probabilities"] = head.response_log_probabilities(states, batch)
         rows = torch.arange(len(last), device=last.device)

@@ -69,7 +69,9 @@ class Objective:
     needs: frozenset[str] = field(default_factory=frozenset)
     temperatures: frozenset[float] = field(default_factory=frozenset)
     backups: frozenset[PolicyBackup] = field(default_factory=frozenset)
-    prefixes: Literal["chosen_lengths", "pair_lengths", "step_lengths"] | None = None
+    prefixes: (
+        Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths"] | None
+    ) = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability", "step_logit"] = "value"
     figures: Mapping[str, Callable[[RewardOutput, PairBatch], Tensor]] = field(default_factory=dict)

@@ -25,6 +25,9 @@ def count_terms(objective: Objective, batch: PairBatch) -> Tensor:
         prefix_rewards=prefixes, best_next_token=prefixes,
         soft_next_token=dict.fromkeys(objective.temperatures, prefixes),
         policy_backups=dict.fromkeys(objective.backups, prefixes),
+        candidate_rewards=(
+            None if batch.candidates is None else zeros(batch.candidates.asked.shape)
+        ),
         log_probabilities=zeros(batch.input_ids.shape),
         attributes=zeros(len(batch.input_ids), len(objective.attributes)),
     )

@@ -173,10 +173,8 @@ class RewardTrainer(Trainer):
     def _prepare_inputs(self, inputs: dict[str, Any]) -> dict[str, Any]:
         """As the library's, which under DeepSpeed would round a row's numbers to the model's type.
         The public hooks come too late: the library rounds before `compute_loss`."""
-        kept = {
-            name: inputs[name] for name in ("margin", "extras", "step_labels", "numbers")
-            if name in inputs
-        }
+        names = ("margin", "extras", "step_labels", "numbers", "candidates")
+        kept = {name: inputs[name] for name in names if name in inputs}
         prepared: dict[str, Any] = super()._prepare_inputs(inputs)
         return prepared | send_to_device(kept, self.args.device)
 

@@ -89,6 +89,12 @@ def vocabulary_card(name: str, folder: Path) -> CheckpointCard:
             "which is asked about single candidates; train or distil a vocabulary head for farma "
             "or genarm, or use --engine transformers."
         )
+    if card.head.layers != "linear":
+        raise MismatchError(
+            f"vLLM reads rewards as logits, and the head of {name!r} has layers="
+            f"{card.head.layers}; fold it with 'rewardsteer import {name} OUT --fold', or use "
+            "--engine transformers."
+        )
     return card
 
 

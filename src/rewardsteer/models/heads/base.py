@@ -4,6 +4,7 @@ A new head is one file: a class derived from `Head` (or from one of the two here
 ``head.kind`` as ``package.module:Class``.
 """
 
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -218,6 +219,11 @@ class Head:
         ``[N, D]``."""
         raise NotImplementedError
 
+    def candidate_rewards(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Rewards ``[N, K]`` of several extensions of each prefix; hidden ``[N, D]``, tokens
+        ``[N, K]``."""
+        raise NotImplementedError
+
     def log_probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities ``[...]`` of ``tokens [...]`` after the prefixes ending at hidden
         ``[..., D]``, rewards read as logits."""
@@ -241,17 +247,33 @@ def load_own(own: nn.Module, folder: Path) -> None:
     Raises:
         CheckpointError: missing, damaged or of another size.
     """
+    saved_own(folder, lambda _: own)
+
+
+def saved_own(folder: Path, made: Callable[[Mapping[str, Tensor]], nn.Module]) -> nn.Module:
+    """The head's own module with the parameters that a reward model's folder holds.
+
+    Args:
+        folder: of the reward model.
+        made: a module for such parameters.
+
+    Raises:
+        CheckpointError: missing, damaged or of another size.
+    """
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
     if not (folder / VALUE_HEAD).exists():
-        raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
+        raise CheckpointError(f"Expected the head's parameters {VALUE_HEAD} in {folder}.")
     try:
-        own.load_state_dict(load_file(folder / VALUE_HEAD))
+        state = load_file(folder / VALUE_HEAD)
+        own = made(state)
+        own.load_state_dict(state)
     except (SafetensorError, OSError, ValueError, RuntimeError) as error:
         raise CheckpointError(
-            f"The MLP head {folder / VALUE_HEAD} is damaged or of another size: {error}"
+            f"The head {folder / VALUE_HEAD} is damaged or of another size: {error}"
         ) from error
+    return own
 
 
 def save_own(own: nn.Module, folder: Path) -> None:

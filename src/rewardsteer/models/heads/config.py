@@ -26,7 +26,11 @@ class HeadConfig(Config):
         attributes: for ``attributes``: names of at least two ratings, in order.
         weights: of the attributes in the reward, in the same order.
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
-            arXiv 2407.13887).
+            arXiv 2407.13887). For ``vocabulary``: ``linear`` (the output layer, D → V),
+            ``low_rank`` (D → r → V beside the output layer) or ``embedding`` (states turned by a
+            matrix of rank r, times the frozen output embeddings), see
+            `rewardsteer.models.heads.low_rank`; the last two start from zeros.
+        rank: r of ``low_rank`` and ``embedding``; 0 for ``embedding``: a whole matrix.
         init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
             that before any training the rewards *are* the policy's logits; ``zeros`` starts from no
             opinion. For ``scalar``: ``normal`` (the default) draws from N(0, 1/(D+1)) with 1/(D+1)
@@ -37,7 +41,8 @@ class HeadConfig(Config):
     kind: str = "scalar"
     attributes: list[str] = Field(default_factory=list)
     weights: list[float] = Field(default_factory=list)
-    layers: Literal["linear", "mlp"] = "linear"
+    layers: Literal["linear", "mlp", "low_rank", "embedding"] = "linear"
+    rank: int = Field(0, ge=0)
     init: Literal["lm_head", "zeros", "normal", "openrlhf"] = "lm_head"
 
     @property
@@ -61,6 +66,8 @@ class HeadConfig(Config):
         values: dict[str, Any] = handler(self)
         if not self.attributes:
             del values["attributes"], values["weights"]
+        if not self.rank:
+            del values["rank"]
         return values
 
     @property
@@ -83,6 +90,22 @@ class HeadConfig(Config):
             )
         if self.kind in ("scalar", "vocabulary") and names:
             raise ValueError(f"a {self.kind} head has no attributes; set kind=attributes")
+        return self
+
+    @model_validator(mode="after")
+    def _has_rank(self) -> "HeadConfig":
+        fitting = {"vocabulary": ("linear", "low_rank", "embedding"), "scalar": ("linear", "mlp")}
+        allowed = fitting.get(self.kind)
+        if allowed is not None and self.layers not in allowed:
+            raise ValueError(
+                f"a {self.kind} head has the layers {' or '.join(allowed)}, not {self.layers}"
+            )
+        if self.layers == "low_rank" and not self.rank:
+            raise ValueError("a head with layers=low_rank needs a rank from 1 on")
+        if self.rank and self.layers not in ("low_rank", "embedding"):
+            raise ValueError(
+                f"a rank belongs to layers=low_rank or embedding, not to {self.layers}"
+            )
         return self
 
     @model_validator(mode="after")

@@ -2,95 +2,22 @@
 
 import math
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.kernels.policy_backups import policy_mean, policy_top_k
-from rewardsteer.kernels.precision import wide_linear
-from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
-from rewardsteer.kernels.vocabulary_soft import OutputLayer, vocabulary_logsumexp
+from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
-from rewardsteer.models.heads.base import Head
+from rewardsteer.models.heads.base import Head, saved_own
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.layers import share
+from rewardsteer.models.heads.low_rank import build_own, sized_own
+from rewardsteer.models.heads.projection import RewardProjection
 from rewardsteer.models.logits import check_saved, make_neutral
+from rewardsteer.models.placement import working_device
 from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import PolicyBackup
-
-
-class RewardProjection(nn.Linear):
-    """The output layer of a causal language model, whose logits can be read without making all.
-
-    Sharded training (FSDP, ZeRO-3) gathers a layer's parameters around its call and nowhere else,
-    so every reading of them is a call. A plain call gives the logits, as generation expects it.
-
-    Attributes:
-        generated: the maximum and the soft maximum range over the first so many tokens, which can
-            be generated; None: over all. Embeddings padded to a round size have rows that no token
-            has.
-    """
-
-    generated: int | None = None
-
-    def forward(
-        self, hidden: Tensor,
-        read: Literal["logits", "rewards", "tokens", "best", "soft", "backup"] = "logits", *,
-        tokens: Tensor | None = None, temperature: float = 1.0,
-        backup: PolicyBackup | None = None, policy: OutputLayer | None = None,
-    ) -> Tensor:
-        """What ``read`` names.
-
-        Args:
-            hidden: ``[..., D]``; ``[N, D]`` for ``best`` and ``soft``.
-            read: ``logits`` ``[..., V]`` as the model computes them; ``rewards``: the same in
-                float32 or wider, like all that follow; ``tokens``: those of ``tokens [...]``;
-                ``best``: the maximum ``[N]`` over the first ``generated``; ``soft``: the soft
-                maximum ``[N]`` over them with uniform p, see `vocabulary_logsumexp`; ``backup``:
-                the value ``[N]`` over them under a policy.
-            tokens: see ``read``.
-            temperature: of ``soft``, in units of the logits.
-            backup, policy: of ``backup``; the policy's output layer may have more rows.
-        """
-        if read == "logits":
-            return super().forward(hidden)
-        if read == "rewards":
-            return wide_linear(hidden, self.weight, self.bias)
-        if read in ("soft", "best", "backup"):
-            real = self.generated
-            weight, bias = self.weight[:real], None if self.bias is None else self.bias[:real]
-            if read == "backup":
-                assert backup is not None, "which backup"
-                assert policy is not None, "a backup under a policy needs one"
-                return _policy_backup(hidden, weight, bias, backup, policy)
-            if read == "soft":
-                return vocabulary_logsumexp(hidden, weight, bias, temperature=temperature)
-            tokens = vocabulary_argmax(hidden, weight, bias)
-        assert tokens is not None, "which tokens to read"
-        return gather_products(hidden, self.weight, tokens, self.bias)
-
-    @classmethod
-    def sharing(cls, layer: nn.Linear) -> "RewardProjection":
-        """A layer of the same parameters, no copies of them."""
-        return share(cls, layer)
-
-
-def _policy_backup(
-    hidden: Tensor, weight: Tensor, bias: Tensor | None, backup: PolicyBackup, policy: OutputLayer
-) -> Tensor:
-    """Values ``[N]`` over the V rows of ``weight``, under the policy's first V tokens."""
-    count = len(weight)
-    own_bias = None if policy.bias is None else policy.bias[:count]
-    policy = OutputLayer(policy.hidden, policy.weight[:count], own_bias)
-    if backup.kind == "mean":
-        return policy_mean(hidden, weight, bias, policy)
-    if backup.kind == "top_k":
-        return policy_top_k(hidden, weight, bias, policy, backup.tokens)
-    return vocabulary_logsumexp(
-        hidden, weight, bias, temperature=backup.temperature, base=policy
-    )
 
 
 def install_projection(model: Any) -> None:
@@ -150,7 +77,8 @@ class VocabularyHead(Head):
     """
 
     gives = Head.gives | {
-        "best_next_token", "soft_next_token", "policy_backups", "log_probabilities",
+        "best_next_token", "soft_next_token", "policy_backups", "candidate_rewards",
+        "log_probabilities",
     }
     gives_next_token = True
     offset = 1
@@ -160,14 +88,30 @@ class VocabularyHead(Head):
     summary = "vocabulary head: one reward for every next token in one call"
     pipeline_tag = "text-generation"
 
-    def __init__(self, projection: nn.Linear) -> None:
-        plain = type(projection) is nn.Linear
-        super().__init__(RewardProjection.sharing(projection) if plain else projection)
+    def __init__(self, projection: nn.Module) -> None:
+        if type(projection) is nn.Linear:
+            projection = RewardProjection.sharing(projection)
+        super().__init__(projection)
+
+    @classmethod
+    def of(cls, model: Any, own: Any) -> "VocabularyHead":
+        """See `Head.of`."""
+        layer = cls.layer(model)
+        return cls(layer if own is None else own.bound(layer))
 
     @classmethod
     def layer(cls, model: Any) -> Any:
         """The output layer."""
         return model.get_output_embeddings()
+
+    @classmethod
+    def restore(cls, model: Any, config: HeadConfig, folder: Path) -> nn.Module | None:
+        """See `Head.restore`; parameters beside the output layer have the sizes they were saved
+        with."""
+        if config.layers == "linear":
+            return None
+        own = saved_own(folder, lambda state: sized_own(config, state))
+        return own.to(working_device(cls.layer(model)))
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
@@ -180,6 +124,12 @@ class VocabularyHead(Head):
             raise CheckpointError(
                 f"{source} is a reward model with a {trained.kind} head, which has no output layer "
                 "to start a vocabulary head from; start from its base model."
+            )
+        if trained.layers != config.layers:
+            raise CheckpointError(
+                f"{source} is a reward model whose vocabulary head has the layers "
+                f"{trained.layers!r}, and head.layers={config.layers} is asked for; set "
+                f"head.layers={trained.layers} to go on with it, or start from its base model."
             )
 
     @classmethod
@@ -200,9 +150,16 @@ class VocabularyHead(Head):
     def attach(
         cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
         trained: bool = False,
-    ) -> None:
+    ) -> nn.Module | None:
         """See `Head.attach`."""
+        own = build_own(config, cls.layer(model))
+        if own is not None:
+            install_projection(model)
+            if card is not None and card.head.kind == config.kind:
+                return cls.restore(model, config, Path(source))
+            return own.to(working_device(cls.layer(model)))
         open_vocabulary(model, config.model_copy(update={"init": "lm_head"}) if trained else config)
+        return None
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
@@ -221,8 +178,10 @@ class VocabularyHead(Head):
         limit_tokens(model, tokenizer)
 
     def check_saved(self, model: Any, folder: Path, name: str) -> None:
-        """See `Head.check_saved`."""
-        check_saved(model, folder, name)
+        """See `Head.check_saved`. Beside parameters of the head's own, the saved logits stay those
+        of the language model."""
+        if isinstance(self.projection, RewardProjection):
+            check_saved(model, folder, name)
 
     def note(self, card: CheckpointCard, tokenizer: Any) -> CheckpointCard:
         """The card with the number of tokens that can be generated."""
@@ -231,17 +190,21 @@ class VocabularyHead(Head):
     @classmethod
     def label(cls, config: HeadConfig) -> str:
         """Its kind and what it started from."""
-        return f"{config.kind}, started from {config.init}"
+        if config.layers == "linear":
+            return f"{config.kind}, started from {config.init}"
+        rank = f" of rank {config.rank}" if config.rank else ""
+        return f"{config.kind}, {config.layers}{rank}, started from zeros"
 
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
         """See `Head.loading`."""
-        return "vocabulary"
+        return "vocabulary" if config.layers == "linear" else "mlp"
 
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        return self.projection.out_features
+        size: int = self.projection.out_features
+        return size
 
     @property
     def token_count(self) -> int:
@@ -273,6 +236,12 @@ class VocabularyHead(Head):
         """See `Head.policy_backup`; over the first `token_count` tokens, differentiable."""
         value: Tensor = self.projection(hidden, "backup", backup=backup, policy=policy)
         return value
+
+    def candidate_rewards(self, hidden: Tensor, tokens: Tensor) -> Tensor:
+        """Rewards ``[N, K]`` of several extensions of each prefix; hidden ``[N, D]``, tokens
+        ``[N, K]``."""
+        rewards: Tensor = self.projection(hidden, "candidates", tokens=tokens)
+        return rewards
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Rewards ``[...]`` of the extensions by ``tokens [...]`` of the prefixes ending at hidden
