@@ -89,8 +89,8 @@ def distillation(
 
 def known_candidates(found: Candidates) -> tuple[Tensor, Tensor, Tensor]:
     """Log-probabilities ``[N, K]`` with −∞, teacher's rewards with 0 at candidates that it does not
-    know, and which it knows (bool). A prefix of which it knows none keeps the probabilities, so that
-    guidance by rewards of 0 is the policy."""
+    know, and which it knows (bool). A prefix of which it knows none keeps the probabilities, so
+    that guidance by rewards of 0 is the policy."""
     known = ~found.teacher.isnan()
     none = ~known.any(dim=1, keepdim=True)
     log_policy = found.log_policy.masked_fill(~known & ~none, -torch.inf)
