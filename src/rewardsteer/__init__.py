@@ -7,6 +7,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from rewardsteer.api.distillation import distil
     from rewardsteer.api.evaluation import compare, evaluate
     from rewardsteer.api.remote import JudgeRewardModel, RemoteRewardModel
     from rewardsteer.api.results import Ranked, TokenScores
@@ -40,13 +41,15 @@ _PLACES = {
     "TokenScores": "rewardsteer.api.results:TokenScores",
     "TrainConfig": "rewardsteer.training.config:TrainConfig",
     "compare": "rewardsteer.api.evaluation:compare",
+    "distil": "rewardsteer.api.distillation:distil",
     "evaluate": "rewardsteer.api.evaluation:evaluate",
     "train": "rewardsteer.api.training:train",
 }
 __all__ = [
     "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "JudgeRewardModel", "Ranked",
     "RemoteRewardModel", "RewardModel", "RewardsteerError", "Steerer", "SteeringConfig",
-    "TokenScores", "TrainConfig", "__version__", "compare", "evaluate", "train",
+    "TokenScores", "TrainConfig", "__version__", "compare", "distil",
+    "evaluate", "train",
 ]
 
 

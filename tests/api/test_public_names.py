@@ -9,7 +9,7 @@ import rewardsteer
 NAMES = {
     "BENCHMARKS", "METHODS", "OBJECTIVES", "Generation", "GoalState", "JudgeRewardModel", "Ranked",
     "RemoteRewardModel", "RewardModel", "RewardsteerError", "Steerer", "SteeringConfig",
-    "TokenScores", "TrainConfig", "__version__", "compare", "evaluate", "train",
+    "TokenScores", "TrainConfig", "__version__", "compare", "distil", "evaluate", "train",
 }
 
 

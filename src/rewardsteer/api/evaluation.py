@@ -87,20 +87,23 @@ def evaluate(
         path: the published file or folder of a benchmark; None: the hub, or its cache here.
         source: how a file of pairs is read, see docs/data.md.
         batch_size: rows scored together.
-        options: of the benchmark (``threshold`` of step scores).
+        options: of the benchmark (``threshold`` of step scores), and of a guide (``weight``,
+            ``test_fraction``, ``seed``).
 
     Returns:
         for a benchmark, one row per figure: ``score`` with the ends of its 95 % interval and the
         figures of controls that read nothing. For pairs, rows ``all`` and one per subset:
         ``count``, ``accuracy`` (a tie counts one half) with its 95 % interval over prompts,
         ``margin``. For the sources ``ratings``, ``ranked`` and ``labels``, one row per number, see
-        `rewardsteer.evaluation.responses.evaluate_responses`.
+        `rewardsteer.evaluation.responses.evaluate_responses`. For the source ``guide`` and a
+        folder of a teacher's records, see `rewardsteer.evaluation.guide.evaluate_guide`.
 
     Raises:
         ConfigError: an option that the benchmark does not have.
         DataError: there are no pairs that the model can score.
         MismatchError: the data was prepared with another template or tokenizer.
     """
+    from rewardsteer.evaluation.guide import evaluate_guide
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
     from rewardsteer.evaluation.responses import evaluate_responses
     from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
@@ -109,6 +112,11 @@ def evaluate(
     if isinstance(data, str) and data in REWARD_BENCHMARKS and not Path(data).exists():
         return Table(data, evaluate_benchmark(
             model.scorer, data, path, batch_size=batch_size, **options
+        ))
+    if source == "guide":
+        scorer = require_tokens(model.scorer, "comparing guides")
+        return Table("guidance against the teacher", evaluate_guide(
+            scorer, Path(data), batch_size=batch_size, **options
         ))
     if path is not None or options:
         raise ConfigError(

@@ -12,7 +12,7 @@ def complete_recipe(incomplete: str) -> list[str]:
     """Shipped recipes."""
     from rewardsteer.training.recipes import list_recipes
 
-    return [name for name in list_recipes() if name.startswith(incomplete)]
+    return [name for name in list_recipes("any") if name.startswith(incomplete)]
 
 
 def complete_source(incomplete: str) -> list[str]:

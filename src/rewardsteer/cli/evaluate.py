@@ -9,6 +9,7 @@ import typer
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_benchmark import benchmark_command
 from rewardsteer.cli.evaluate_generation import generation_command
+from rewardsteer.cli.evaluate_guide import guide_command
 from rewardsteer.cli.evaluate_overoptimization import overoptimization_command
 from rewardsteer.cli.evaluate_responses import responses_command
 from rewardsteer.cli.group import Command, Group
@@ -24,6 +25,7 @@ app.command("generation", cls=Command)(generation_command)
 app.command("benchmark", cls=Command)(benchmark_command)
 app.command("responses", cls=Command)(responses_command)
 app.command("overoptimization", cls=Command)(overoptimization_command)
+app.command("guide", cls=Command)(guide_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]

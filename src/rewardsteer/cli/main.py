@@ -18,8 +18,8 @@ class _Root(Group):
     """Lists commands in the order in which a newcomer meets them."""
 
     order = (
-        "demo", "data", "train", "train-policy", "score", "evaluate", "goal-state", "calibrate",
-        "doctor", "inspect", "report", "generate", "serve", "card", "push",
+        "demo", "data", "train", "train-policy", "distil", "score", "evaluate", "goal-state",
+        "calibrate", "doctor", "inspect", "report", "generate", "serve", "card", "push",
     )
 
 
@@ -65,6 +65,7 @@ def _mount() -> None:
     from rewardsteer.cli.calibrate import calibrate_command
     from rewardsteer.cli.card import card_command
     from rewardsteer.cli.demo import demo_command
+    from rewardsteer.cli.distil import distil_command
     from rewardsteer.cli.doctor import doctor_command
     from rewardsteer.cli.generate import generate_command
     from rewardsteer.cli.goal_state import goal_state_command
@@ -82,6 +83,7 @@ def _mount() -> None:
         ("recipes", TRAIN, recipes_command),
         ("train", TRAIN, train_command),
         ("train-policy", TRAIN, train_policy_command),
+        ("distil", TRAIN, distil_command),
         ("score", MEASURE, score_command),
         ("goal-state", MEASURE, goal_state_command),
         ("calibrate", MEASURE, calibrate_command),

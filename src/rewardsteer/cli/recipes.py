@@ -17,7 +17,7 @@ def recipes_command(
     from rewardsteer.training.recipes import list_recipes, recipe_title
 
     if name is None:
-        recipes = list_recipes()
+        recipes = list_recipes("any")
         width = max(map(len, recipes))
         for one in recipes:
             typer.echo(f"{one:<{width}}  {recipe_title(one)}")
@@ -25,14 +25,18 @@ def recipes_command(
 
     import yaml
 
-    from rewardsteer.configuration import load_config
+    from rewardsteer.configuration import Config, load_config
+    from rewardsteer.distillation.config import DistilConfig
     from rewardsteer.training.config import TrainConfig
     from rewardsteer.training.recipes import read_recipe, recipe_text
 
-    config = load_config(TrainConfig, read_recipe(name), overrides or ())
+    values = read_recipe(name)
+    kind: type[Config] = DistilConfig if "teacher" in values else TrainConfig
+    config = load_config(kind, values, overrides or ())
     typer.echo(recipe_text(name))
-    phases = [phase.name for phase in config.plan()]
-    typer.echo(f"# {len(phases)} phases in turn: {', '.join(phases)}. epochs, max_steps and rows "
-               "count for each of them.")
+    if isinstance(config, TrainConfig):
+        phases = [phase.name for phase in config.plan()]
+        typer.echo(f"# {len(phases)} phases in turn: {', '.join(phases)}. epochs, max_steps and "
+                   "rows count for each of them.")
     typer.echo("# Every setting, as OUT/config.yaml will hold it:")
     typer.echo(yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False), nl=False)

@@ -198,3 +198,32 @@ def _bootstrap_weights(
 def _percentiles(drawn: np.ndarray) -> tuple[float, float]:
     low, high = np.nanpercentile(drawn, [2.5, 97.5])
     return float(low), float(high)
+
+
+def ratio(
+    numerators: Sequence[float] | np.ndarray, denominators: Sequence[float] | np.ndarray,
+    clusters: Sequence[str],
+) -> Interval:
+    """Sum of numerators over sum of denominators, with a linearised interval that is robust to
+    clusters; the mean of the numerators where all denominators are 1.
+
+    Student's quantile with as many degrees of freedom as clusters less one; NaN ends for a single
+    cluster, NaN without values or where the denominators sum to 0.
+
+    Args:
+        numerators, denominators: one per row.
+        clusters: names what each row belongs to.
+    """
+    top, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
+    total = float(below.sum())
+    if not len(top) or total == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    value = float(top.sum()) / total
+    _, places = np.unique(np.asarray(clusters), return_inverse=True)
+    sums = np.bincount(places, weights=top - value * below)
+    count = len(sums)
+    if count < 2:
+        return Interval(value, math.nan, math.nan)
+    error = float(np.sqrt(count / (count - 1) * (sums**2).sum())) / abs(total)
+    half = float(stats.t.ppf(0.975, count - 1)) * error
+    return Interval(value, value - half, value + half)

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from rewardsteer.configuration import read_yaml
 from rewardsteer.errors import ConfigError
@@ -20,9 +20,14 @@ _SOURCES = {
 }
 
 
-def list_recipes() -> list[str]:
-    """Names such as ``tldr/farma``, sorted."""
-    return sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+def list_recipes(command: Literal["train", "distil", "any"] = "train") -> list[str]:
+    """Names such as ``tldr/farma``, sorted: those of ``rewardsteer train``, those of ``rewardsteer
+    distil`` (``*/distil``), or both."""
+    names = sorted(str(path.relative_to(FOLDER).with_suffix("")) for path in FOLDER.rglob("*.yaml"))
+    return [
+        name for name in names
+        if command == "any" or name.endswith("/distil") == (command == "distil")
+    ]
 
 
 def recipe_text(name: str) -> str:
@@ -47,7 +52,7 @@ def read_recipe(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: neither; lists the shipped ones.
     """
-    known = list_recipes()
+    known = list_recipes("any")
     if name in known:
         return read_yaml(FOLDER / f"{name}.yaml")
     if name.endswith((".yaml", ".yml")):
