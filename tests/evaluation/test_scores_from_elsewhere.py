@@ -8,9 +8,11 @@ from typer.testing import CliRunner
 from rewardsteer.cli.main import app
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.filtering import filter_questions
 from rewardsteer.evaluation.correctness.scored import load_scored
-from rewardsteer.evaluation.grading import agreement
+from rewardsteer.evaluation.correctness.votes import by_samples
+from rewardsteer.evaluation.grading import agreement, grade
 from rewardsteer.evaluation.score_inputs import read_answered, solution_rows
 
 
@@ -41,7 +43,7 @@ def evaluate(tmp_path, scored):
     path = write(tmp_path / "b.jsonl", scored)
     result = CliRunner().invoke(app, [
         "evaluate", "correctness", "--scores", str(path), "--out", str(tmp_path / "out"),
-        "resamples=20", "draws=5", "orders=2",
+        "draws=5", "orders=2",
     ])
     metrics = tmp_path / "out" / "metrics.json"
     return result, json.loads(metrics.read_text()) if metrics.exists() else {}
@@ -114,6 +116,31 @@ def test_a_planted_shortcut_is_named_by_the_command(tmp_path):
     assert "b: source alone: AUROC 0.9" in result.stderr
     assert "so it adds nothing within source" in result.stderr
     assert metrics["b"]["controls"]["source"]["auroc"] > 0.95
+
+
+def test_each_k_counts_the_questions_that_have_k(tmp_path):
+    """A question with one solution takes nothing from the others, nor from their figures."""
+    scored = rows(40, 4)
+    cut = [one for one in scored if one["question_id"] != "q3" or one["sample"] == "rs0"]
+    path = write(tmp_path / "b.jsonl", cut)
+    [bench] = load_scored(path)[0].values()
+    whole = [one for one in bench.questions if one.key != "q3"]
+    config = CorrectnessConfig(draws=5)
+    found, without = by_samples(bench.questions, config), by_samples(whole, config)
+    assert [row["questions"] for row in found] == [40, 39, 39, 39]
+    assert found[-1] == without[-1]
+    for way in ("majority", "weighted", "best_of", "pass"):
+        assert found[-1][f"{way}_low"] <= found[-1][way] <= found[-1][f"{way}_high"]
+        assert found[-1][f"{way}_low"] < found[-1][f"{way}_high"]
+
+
+def test_why_no_threshold_is_risk_controlled(tmp_path):
+    scored = [one | {"token_rewards": [0.0] * 6 + [one["reward"]]} for one in rows(24, 3)]
+    result, metrics = evaluate(tmp_path, scored)
+    said = " ".join(result.stderr.split())
+    assert "b, reward: no threshold is shown on" in said
+    assert "which takes at least 114" in said
+    assert "risk" not in metrics["b"]["filtering"]["reward"]
 
 
 @pytest.mark.parametrize(("change", "words"), [
@@ -191,3 +218,16 @@ def test_a_question_is_no_implicit_prompt(tmp_path):
         path = write(tmp_path / "a.jsonl", [pair | {name: "1+1?"}])
         with pytest.raises(DataError, match=f"found {name} and no prompt"):
             list(SOURCES.get("pairs")("train", path=str(path)))
+
+
+def test_a_sentence_given_as_the_answer_is_graded_and_votes_by_its_number(tmp_path):
+    """With the reference in the row, and with one that comes from the benchmark's problems."""
+    told = {"question": "1+1?", "generation": "So 2.", "predicted_answer": "It costs $2 in all."}
+    problems = write(tmp_path / "test.jsonl", [{"question": "1+1?", "answer": "#### 2"}])
+    for row, options in ((told | {"expected_answer": "2"}, []), (told, [f"gsm8k={problems}"])):
+        path = write(tmp_path / "gsm8k.jsonl", [row])
+        [found] = map(grade, read_answered(path, options))
+        assert (found.is_correct, found.predicted_answer) == (True, "2")
+    row = told | {"expected_answer": "Train 5 is first", "predicted_answer": "Train 5 is last"}
+    [found] = map(grade, read_answered(write(tmp_path / "a.jsonl", [row]), []))
+    assert (found.is_correct, found.predicted_answer) == (False, "train 5 is last")

@@ -17,6 +17,9 @@ from rewardsteer.answers.spelling import NUMBER, cleaned, unit
 _WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*|[A-Z]{2,}|[A-Za-z]+ and [A-Za-z]+")
 # A number that is a word of its own, with its sign: "160 - r" and "2x" hold none.
 _VALUE = re.compile(rf"(?<![\w.\\^_{{])-?{NUMBER}%?(?![\w^_{{]|\.[0-9])")
+_WORD = re.compile(
+    r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|sqrt|pi|exp|frac|text|and|or)\b)[A-Za-z]{2,}"
+)
 _DENIES = re.compile(
     r"\b(?:not|cannot|can't|never|no|none|un\w+|infinit\w+|impossible|between|than|least|most)\b|"
     r"[+*/^=<>]|\s-\s", re.IGNORECASE,
@@ -76,21 +79,30 @@ def _said(clean: str) -> str | None:
     """The number in a sentence, as "The house cost 90,000" for an answer; None where it has several
     or denies one."""
     found = _VALUE.findall(clean)
-    words = len(re.findall(r"(?<![\\A-Za-z])[A-Za-z]{2,}", clean))
-    if len(found) != 1 or words < _CLAUSE or _DENIES.search(clean):
+    if len(found) != 1 or not _is_clause(clean) or _DENIES.search(clean):
         return None
     return cleaned(found[0])
 
 
-def canonical_answer(text: str | None) -> str | None:
+def _is_clause(clean: str) -> bool:
+    return len(_WORD.findall(clean)) >= _CLAUSE
+
+
+def canonical_answer(text: str | None, expected: str | None = None) -> str | None:
     """Return a key under which equal answers meet in a vote; None stays None.
 
     Equal plain numbers share a key (to ten significant digits where they are not whole); other
     answers are evened out in spacing and LaTeX spelling only.
+
+    Args:
+        text: an answer.
+        expected: the reference; where it is a number, a sentence with one number counts as that.
     """
     if text is None:
         return None
     clean = cleaned(text)
+    if expected is not None and number(cleaned(expected)) is not None:
+        clean = _said(clean) or clean
     named = _right_side(clean)
     found = number(named)
     if found is None:
@@ -217,8 +229,9 @@ def _right_side(clean: str) -> str:
 
 
 def _compact(clean: str) -> str:
-    """Drop spaces, save between digits: "1 4/5" is not "14/5"; words lose their case."""
-    if _WORDS.fullmatch(clean):
+    """Drop spaces, save between digits ("1 4/5" is not "14/5") and in sentences; words lose their
+    case."""
+    if _WORDS.fullmatch(clean) or _is_clause(clean):
         return clean.casefold()
     return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", clean)
 

@@ -185,7 +185,9 @@ def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solut
     return Solution(
         completion=text, sample=sample, model=str(row.get("model") or ""),
         # An empty answer is none: unanswered solutions must not vote together.
-        predicted_answer=canonical_answer(None if answer is None else str(answer)) or None,
+        predicted_answer=canonical_answer(
+            None if answer is None else str(answer), shared["expected_answer"]
+        ) or None,
         is_correct=bool(grade) if isinstance(grade, bool | int) else None, **shared,
     )
 

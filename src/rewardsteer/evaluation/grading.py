@@ -4,7 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rewardsteer.answers import extract_answer, same_answer
+from rewardsteer.answers import canonical_answer, extract_answer, same_answer
 from rewardsteer.data.solutions import question_key
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.benchmarks.base import Problem
@@ -33,7 +33,10 @@ def attach_problems(
         answer = known.get(question_key(solution.prompt))
         if answer is None:
             missing, first = missing + 1, first or solution
-        yield solution.model_copy(update={"expected_answer": answer})
+        yield solution.model_copy(update={
+            "expected_answer": answer,
+            "predicted_answer": canonical_answer(solution.predicted_answer, answer),
+        })
     if first is not None:
         raise DataError(
             f"{missing} solutions of {first.benchmark!r} answer questions that its problems "
