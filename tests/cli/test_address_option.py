@@ -6,7 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
-from tests.fakes import character_tokenizer
+from tests.fakes import character_tokenizer, save_tiny
 from tests.models.remote.reward_server import RewardServer, reward_of
 
 ROWS = [("a", "b"), ("1+1=", "2"), ("Who?", "Me, I think")]
@@ -35,6 +35,18 @@ def test_score(tmp_path):
         json.loads(line)["reward"] for line in (tmp_path / "out.jsonl").read_text().splitlines()
     ]
     assert found == pytest.approx([reward(p, c) for p, c in ROWS], abs=1e-6)
+
+
+def test_generate(tmp_path):
+    """A method that judges texts takes the address; one that reads tokens refuses it."""
+    policy = save_tiny(tmp_path / "policy", seed=1)
+    words = ["generate", "--model", policy, "--prompt", "a", "--max-new-tokens", 4, "--output",
+             tmp_path / "out.jsonl"]
+    with RewardServer("vllm") as server:
+        run(*words, "--reward-model", server.url, "--n", 3)
+    [found] = map(json.loads, (tmp_path / "out.jsonl").read_text().splitlines())
+    assert found["method"] == "best_of_n"
+    assert found["reward"] == pytest.approx(reward("a", found["completion"]), abs=1e-6)
 
 
 def test_evaluate_preference(tmp_path):

@@ -66,7 +66,7 @@ GUIDES = ("farma", "genarm", "pargs", "args")
 # Kind → commands that refuse it, and words of the sentence: what it is, or what would work.
 WRONG = {
     "language_model": (EVERY, "rewardsteer train"),
-    "many_labels": (tuple(name for name in EVERY if name != "serve"), "5 outputs (joy, anger"),
+    "many_labels": (EVERY, "5 outputs (joy, anger"),
     "process_model": (("goal-state", "inspect", *GUIDES), "process_model"),
     "encoder": (("score tokens", "goal-state", "inspect"), "a one-label classifier on a decoder"),
     "adapter_of_a_policy": (EVERY, "not SEQ_CLS"),
@@ -97,6 +97,35 @@ def test_refused_in_one_sentence_before_work(world, tmp_path, kind, command, wor
     assert "Traceback" not in result.stderr
     assert "policy" not in errors[0].replace("adapter_of_a_policy", "").replace("DPO policy", "")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("command", ["goal-state", "inspect", "responses", "generation", "score"])
+def test_a_kind_that_is_named(world, tmp_path, command):
+    """And an option that it lacks, in every command that takes kinds."""
+    (tmp_path / "rated.jsonl").write_text(json.dumps(
+        {"prompt": "a", "response": "b", "score": 1.0}
+    ) + "\n")
+    words = COMMANDS.get(command, {
+        "responses": ("evaluate", "responses", "--reward-model", "{model}", "--input",
+                      str(tmp_path / "rated.jsonl"), "--out", "{out}"),
+        "generation": ("evaluate", "generation", "--model", "{policy}", "--prompts",
+                       "{root}/p.jsonl", "--methods", "none", "--judge", "{model}", "--out",
+                       "{out}"),
+    }.get(command))
+    values = {"model": str(world / "language_model"), "root": str(world),
+              "policy": str(world / "language_model"), "out": str(tmp_path / "out.jsonl")}
+    words = [word.format(**values) for word in words]
+    result = run(*words, "--kind", "nothing")
+    assert result.exit_code == 2
+    assert "nothing" in result.stderr.splitlines()[-1]
+    result = run(*words, "--kind", "implicit", "--kind-option", "reference_free=maybe",
+                 "--device", "cpu")
+    assert result.exit_code == 2
+    assert "reference" in result.stderr.splitlines()[-1]
+    kind = ("farma",) if command == "inspect" else ("farma", "--device", "cpu")
+    if command not in ("generation",):
+        result = run(*words, "--kind", *kind)
+        assert result.exit_code == 0, result.output
 
 
 def test_the_policy_cannot_be_read(world, tmp_path):

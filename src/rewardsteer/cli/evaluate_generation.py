@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_model, check_reward_model, check_writable, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
@@ -83,9 +84,13 @@ def generation_command(
     kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
     judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
     limit: Limit = None, device: Device = "auto", resume: Resume = False,
-    overwrite: Overwrite = False, template: TemplateOption = None,
+    overwrite: Overwrite = False, template: TemplateOption = None, kind: KindOption = None,
+    kind_option: KindOptions = None,
 ) -> None:
-    """Compare decoding methods on the same prompts, at equal budgets if one is given."""
+    """Compare decoding methods on the same prompts, at equal budgets if one is given.
+
+    --kind and --kind-option are those of --judge.
+    """
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
     from rewardsteer.outputs import check_folder
@@ -97,6 +102,8 @@ def generation_command(
     guides = [one for row in settings.values() for one in row.folders]
     check_model(model)
     check_reward_model(judge, *guides)
+    check_kind(kind)
+    of_judge = {"kind": kind, **kind_options(kind_option)}
     loading(judge, *guides, model)
 
     from rewardsteer.evaluation.coherence import Coherence
@@ -118,7 +125,7 @@ def generation_command(
         "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
         "template": None if written is None else written.model_dump(mode="json"),
     }
-    scorers = _scorers([str(judge), *guides], device)
+    scorers = _scorers(guides, device) | _scorers([str(judge)], device, **of_judge)
     entries = _entries(settings, sweeps, scorers)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
@@ -154,13 +161,13 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
     return judge
 
 
-def _scorers(folders: list[str], device: str) -> dict[str, Any]:
+def _scorers(folders: list[str], device: str, **of_kind: Any) -> dict[str, Any]:
     """Reward models by folder, each loaded once."""
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.models.text_scorer import require_tokens
 
     return {
-        folder: require_tokens(load_scorer(folder, device=device), "this comparison")
+        folder: require_tokens(load_scorer(folder, device=device, **of_kind), "this comparison")
         for folder in dict.fromkeys(folders)
     }
 

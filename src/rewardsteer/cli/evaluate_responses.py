@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
@@ -22,7 +23,7 @@ def responses_command(
     batch_size: Annotated[int, typer.Option(help="Responses read together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
-    template: TemplateOption = None,
+    template: TemplateOption = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Correlation with ratings, AUROC of labels, and pairs of one prompt, with intervals."""
     from rewardsteer.data.responses import Responses
@@ -32,6 +33,8 @@ def responses_command(
 
     SOURCES.check(source)
     check_reward_model(reward_model)
+    check_kind(kind)
+    of_kind = {"kind": kind, **kind_options(kind_option)}
     check_folder(out, overwrite=overwrite, resumable=False)
     check_writable(out)
     rows = held_out_rows(source, input_)
@@ -47,7 +50,9 @@ def responses_command(
     from rewardsteer.progress import progress_bar
     from rewardsteer.reports.tables import between, print_table
 
-    scorer = load_scorer(reward_model, device=device, template=read_template(template))
+    scorer = load_scorer(
+        reward_model, device=device, template=read_template(template), **of_kind
+    )
     if scorer.template is not None:
         show_template(scorer.template, reward_model)
     with progress_bar("scoring responses", "responses") as announce:

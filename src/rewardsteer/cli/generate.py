@@ -32,7 +32,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
-from rewardsteer.decoding.methods import METHODS, takes_no_reward_model, unused
+from rewardsteer.decoding.methods import METHODS, is_guide, takes_no_reward_model, unused
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -67,8 +67,6 @@ def generate_command(
         base_url=base_url, tokenizer=tokenizer, key_env=key_env,
     )
     check_model(choice.source)
-    for folder in folders:
-        refuse_address(folder, f"Responses by the method {method or 'of a reward model'}")
     check_reward_model(*folders)
     of_kind = {"kind": kind, **kind_options(kind_option)}
     method = method or default_method(folders, kind)
@@ -76,6 +74,9 @@ def generate_command(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
     )
+    if is_guide(config.method) or share_backbone:
+        for folder in folders:
+            refuse_address(folder, f"Responses by the method {config.method}")
     requests = _requests(prompts, prompt or [], limit)
     _check_files(output, goal, resume=resume, overwrite=overwrite)
     if share_backbone:
@@ -89,7 +90,7 @@ def generate_command(
     )
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
-        "model": model, "reward_model": ", ".join(map(str, folders)) or None,
+        "model": model, "reward_model": ", ".join(folders) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
@@ -102,7 +103,7 @@ def generate_command(
 
 
 def _configure(
-    method: str, folders: list[Path], weights: list[float], settings: dict[str, Any],
+    method: str, folders: list[str], weights: list[float], settings: dict[str, Any],
     overrides: list[str],
 ) -> "tuple[DecodingConfig, list[float]]":
     """The settings of the run, and a weight for each reward model, 1 where none was given.
@@ -167,7 +168,7 @@ def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig
 
 
 def _writing(
-    template: "Template | None", choice: EngineChoice, scorer: Any, folders: list[Path]
+    template: "Template | None", choice: EngineChoice, scorer: Any, folders: list[str]
 ) -> "tuple[Any, Template | None]":
     """The policy's tokenizer, and how its prompts are written, which is printed. What a server can
     take decides about the latter, so it is not known before there is one."""
@@ -181,7 +182,7 @@ def _writing(
     # A reward model that reads texts writes them for itself.
     shared = scorer is not None and shares_tokens(tokenizer, scorer)
     written, carrier = writer_of(template, tokenizer, scorer if shared else None)
-    show_template(written, choice.source if carrier is tokenizer else str(folders[0]))
+    show_template(written, choice.source if carrier is tokenizer else folders[0])
     return tokenizer, written
 
 
@@ -198,7 +199,7 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
 
 
 def _check_sharing(
-    folders: list[Path], engine: str, reward_device: str | None, reward_dtype: str | None,
+    folders: list[str], engine: str, reward_device: str | None, reward_dtype: str | None,
     device_map: str | None,
 ) -> None:
     from rewardsteer.errors import ConfigError

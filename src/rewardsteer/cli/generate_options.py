@@ -51,10 +51,10 @@ MethodName = Annotated[
     ),
 ]
 RewardModels = Annotated[
-    list[Path] | None,
+    list[str] | None,
     typer.Option(
-        help="Reward model folder (from 'rewardsteer train'); several with --weight for each, "
-        "for methods that add rewards to next-token logits.",
+        help="Reward model: a folder or hub name, or an address for methods that judge texts; "
+        "several with --weight for each, for methods that add rewards to next-token logits.",
         rich_help_panel=MODELS,
     ),
 ]

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import (
     check_reward_model,
     check_writable,
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 
 def goal_state_command(
-    reward_model: Annotated[Path, typer.Option(help="Reward model folder.")],
+    reward_model: Annotated[str, typer.Option(help="Reward model: folder or hub name.")],
     settings: Annotated[
         list[str] | None,
         typer.Argument(help="Settings as name=value: kind=clusters clusters=16 by_subset=true …"),
@@ -46,7 +47,7 @@ def goal_state_command(
     device: Device = "auto",
     resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace goals of the same name.")] = False,
-    template: TemplateOption = None,
+    template: TemplateOption = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Make goal states: where preferred responses end in the reward model's hidden states."""
     import shutil
@@ -58,9 +59,11 @@ def goal_state_command(
 
     config = load_config(GoalConfig, {}, settings or [])
     written = read_template(template)
-    folder = out or reward_model
+    folder = out or Path(reward_model)
     refuse_address(reward_model, "Goal states")
     check_reward_model(reward_model)
+    check_kind(kind)
+    of_kind = {"kind": kind, **kind_options(kind_option)}
     _check_sources(config, data, add, import_npy, export_npy)
     check_writable(folder / GOAL_STATES, export_npy)
     loading(reward_model)
@@ -77,9 +80,9 @@ def goal_state_command(
             "with name=…, or pass --overwrite."
         )
     scorer = require_tokens(
-        load_scorer(reward_model, device=device, template=written), "goal states"
+        load_scorer(reward_model, device=device, template=written, **of_kind), "goal states"
     )
-    show_template(scorer.template, str(reward_model))
+    show_template(scorer.template, reward_model)
     work = folder / ".goal-state"
     if overwrite and not resume:
         shutil.rmtree(work, ignore_errors=True)

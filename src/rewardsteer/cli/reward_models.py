@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from rewardsteer.goals.goal_state import GoalState
 
 def load_goal_state(
-    source: Path | None, name: str | None, config: "DecodingConfig", reward_model: Path | None
+    source: Path | None, name: str | None, config: "DecodingConfig", reward_model: str | None
 ) -> "GoalState | None":
     """The goal state for a method that wants one, or takes the one that is given; None when there
     is nowhere to look.
@@ -34,19 +34,19 @@ def load_goal_state(
         return None
     if source is None and reward_model is not None:
         # A folder that is missing is told as such, not as one without goals.
-        read_card(reward_model)
-    where = source or reward_model
+        read_card(Path(reward_model))
+    where = source or (reward_model and Path(reward_model))
     return None if where is None else load_goal(where, name)
 
 
-def has_card(folder: Path, kind: str | None) -> bool:
+def has_card(folder: str, kind: str | None) -> bool:
     """Whether a reward model's card, or what stands for it, can be read without its weights."""
     from rewardsteer.models.kinds.recognition import find_kind
 
     return find_kind(folder, kind=kind)[0] in ("rewardsteer", "classifier", "adapter")
 
 
-def default_method(folders: list[Path], kind: str | None) -> str:
+def default_method(folders: list[str], kind: str | None) -> str:
     """What the (first) reward model was trained for; none without one. A foreign one does not say
     so, and gets the method that takes any."""
     from rewardsteer.decoding import fitting
@@ -55,11 +55,12 @@ def default_method(folders: list[Path], kind: str | None) -> str:
 
     if not folders:
         return "none"
-    return fitting.default_method(read_card(folders[0])) if has_card(folders[0], kind) else BEST_OF
+    known = has_card(folders[0], kind)
+    return fitting.default_method(read_card(Path(folders[0]))) if known else BEST_OF
 
 
 def load_reward_models(
-    folders: list[Path], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
+    folders: list[str], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
     choice: EngineChoice, device: str | None, dtype: str | None, template: "Template | None", *,
     share_backbone: bool, of_kind: dict[str, Any],
 ) -> Any:
@@ -87,7 +88,7 @@ def load_reward_models(
             "one-label classifiers; make such a folder with 'rewardsteer import', or take the "
             "engine transformers."
         )
-    stated = [FolderScorer(folder, template) for folder in folders] if own else []
+    stated = [FolderScorer(Path(folder), template) for folder in folders] if own else []
     # A method needs no more than this when it is built, so misfits show before weights load; a
     # goal is compared with the weights, so with one it waits for them.
     if goal is None and own:
@@ -101,7 +102,7 @@ def load_reward_models(
         assert choice.source is not None, "engines of this process have a policy"
         options = choice.options | {"dtype": parse_dtype(choice.options["dtype"])}
         policy = load_policy(choice.source, **options)
-        return SharedScorer(policy, choice.source, folders[0])
+        return SharedScorer(policy, choice.source, Path(folders[0]))
     # An engine that plans its device's memory comes first; the reward model follows it.
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([

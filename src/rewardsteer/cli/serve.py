@@ -245,7 +245,7 @@ def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | 
 
     if reward_model is None or choice.source is None:
         return "none"
-    if is_address(reward_model) or not has_card(Path(reward_model), kind):
+    if not has_card(reward_model, kind):
         # No card says what it was trained for; this method takes any.
         return BEST_OF
     return default_method(read_card(Path(reward_model)), ABILITIES[choice.name])
