@@ -305,6 +305,32 @@ class TestResume:
         assert output.read_bytes() == whole.read_bytes()
 
 
+def test_values_of_steps(scorer, tmp_path):
+    """Of the row's own steps, else of the completion's parts; a skipped row has none."""
+    rows = [
+        {"prompt": "a", "completion": "one\n\ntwo"},
+        {"prompt": "b", "completion": "three four", "steps": ["three", "four"]},
+        {"prompt": "c", "completion": "x" * LIMIT},
+        {"prompt": "d", "completion": "five", "steps": ["x" * LIMIT]},
+    ]
+    found = scored(scorer, rows, tmp_path / "y.jsonl", steps=True)
+    right = scorer.step_scores(["a", "b"], [["one", "two"], ["three", "four"]])
+    assert [row["step_rewards"] for row in found[2:]] == [None, None]
+    assert all("at most" in row["skipped"] for row in found[2:])
+    for row, values in zip(found, right, strict=False):
+        assert row["step_rewards"] == pytest.approx(list(values), abs=1e-5)
+        assert row["reward"] == pytest.approx(
+            float(scorer.score([row["prompt"]], [row["completion"]])[0]), abs=1e-5
+        )
+    parquet = tmp_path / "y.parquet"
+    score_rows(scorer, rows[:1] + rows[2:3], parquet, Settings(steps=True))
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(parquet).to_pylist()
+    assert table[0]["step_rewards"] == pytest.approx(found[0]["step_rewards"], abs=1e-5)
+    assert table[1]["step_rewards"] is None
+
+
 def test_parquet_has_the_same_rows(scorer, tmp_path):
     rows = [dict(row, tag=number) for number, row in enumerate(ROWS) if row["prompt"] != ""]
     rows = [row for row in rows if isinstance(row["prompt"], str)]

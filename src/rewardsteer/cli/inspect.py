@@ -81,7 +81,7 @@ def inspect_command(
     kind_option: KindOptions = None,
 ) -> None:
     """Rewards, similarities and what guidance changed at every token of some completions."""
-    from rewardsteer.cli.score import check_goal_options, find_goal
+    from rewardsteer.cli.goal_options import check_goal_options, find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.errors import OutputError

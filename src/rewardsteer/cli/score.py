@@ -7,6 +7,7 @@ import typer
 
 from rewardsteer.cli.devices import Device, Dtype
 from rewardsteer.cli.engines import RayActors, RayAddress, VllmOptions, vllm_options
+from rewardsteer.cli.goal_options import check_goal_options, find_goal
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.score_benchmark import score_benchmark
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
@@ -71,6 +72,9 @@ def score_command(
         bool | None,
         typer.Option(help="Write per-token values; default: for solutions alone."),
     ] = None,
+    steps: Annotated[
+        bool, typer.Option("--steps", help="Write a value per step of the completion too.")
+    ] = False,
     batch_tokens: Annotated[
         int | None,
         typer.Option(
@@ -100,14 +104,14 @@ def score_command(
             options=kind_options(kind_option), template=read_template(template), resume=resume,
             overwrite=overwrite,
             others={"--problems": problems, "--goal": goal, "--goal-name": goal_name,
-                    "--tokens": tokens, "--engine": engine != "transformers"},
+                    "--tokens": tokens, "--steps": steps, "--engine": engine != "transformers"},
         )
         return
     with readable(input_) as source, writable(output) as place:
         _score_all(
             source, place, reward_model, problems or [], vllm, goal=goal, goal_name=goal_name,
-            tokens=tokens, batch_tokens=batch_tokens, shard_rows=shard_rows, device=device,
-            dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
+            tokens=tokens, steps=steps, batch_tokens=batch_tokens, shard_rows=shard_rows,
+            device=device, dtype=dtype, resume=resume, overwrite=overwrite, engine=engine,
             ray_address=ray_address, ray_actors=ray_actors, written=read_template(template),
             kind=kind, options=kind_options(kind_option),
         )
@@ -124,15 +128,15 @@ def _only(benchmark: str | None, input_: Path | None) -> str:
 def _score_all(
     input_: Path, output: Path, reward_model: str, problems: list[str],
     vllm: dict[str, Any] | None, *, goal: str | None, goal_name: str | None, tokens: bool | None,
-    batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None, resume: bool,
-    overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
+    steps: bool, batch_tokens: int | None, shard_rows: int, device: str, dtype: str | None,
+    resume: bool, overwrite: bool, engine: str, ray_address: str | None, ray_actors: int | None,
     written: "Template | None", kind: str | None, options: dict[str, Any],
 ) -> None:
     from rewardsteer.evaluation.score_inputs import plain_rows, solution_rows
     from rewardsteer.evaluation.shards import check_output
     from rewardsteer.outputs import check_folder, claim_folder
 
-    _check_kind(kind, engine, options)
+    _check_engine(engine, kind, options, steps=steps)
     check_reward_model(reward_model)
     rows = plain_rows(input_, shard_rows)
     _check_ending(output, single=rows is not None)
@@ -155,7 +159,7 @@ def _score_all(
         )
     show_template(scorer.template, reward_model)
     own = find_goal(scorer, Path(reward_model), goal, goal_name)
-    settings = Settings(own, per_token, batch_tokens)
+    settings = Settings(own, per_token, batch_tokens, steps)
     if not one_file:
         claim_folder(output, resume=resume, overwrite=overwrite)
         _record(output, scorer, settings, resume=resume)
@@ -231,51 +235,17 @@ def _scorer(
     return require_tokens(scorer, "values per token (--tokens)") if tokens else scorer
 
 
-def _check_kind(kind: str | None, engine: str, options: dict[str, Any]) -> None:
+def _check_engine(engine: str, kind: str | None, options: dict[str, Any], *, steps: bool) -> None:
     from rewardsteer.errors import ConfigError
 
     check_kind(kind)
+    if steps and engine != "transformers":
+        raise ConfigError("--steps needs --engine transformers; leave out --engine.")
     if (kind is not None or options) and engine != "transformers":
         raise ConfigError(
             f"The engine {engine} loads folders of rewardsteer and one-label classifiers alone; "
             "leave out --kind and --kind-option, or take --engine transformers."
         )
-
-
-def check_goal_options(goal: str | None, name: str | None) -> None:
-    """Refuse a goal that cannot be read, before anything is loaded.
-
-    Raises:
-        ConfigError: a name of none.
-        DataError: no such goal file.
-    """
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.goals.places import goal_file
-
-    if goal == "none" and name is not None:
-        raise ConfigError(f"--goal none and --goal-name {name} contradict each other.")
-    if goal is not None and goal != "none":
-        goal_file(Path(goal))
-
-
-def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:
-    """The goal state that options name: by default the reward model's own, None where there is none
-    or where 'none' was asked for. The options are checked, see `check_goal_options`.
-
-    Raises:
-        DataError: no such goal.
-        MismatchError: it belongs to another reward model.
-    """
-    from rewardsteer.goals.files import check_goal, load_goal
-    from rewardsteer.models.checkpoint import GOAL_STATES
-
-    if goal == "none":
-        return None
-    if goal is None and name is None and not (folder / GOAL_STATES).exists():
-        return None
-    state = load_goal(Path(goal) if goal else folder, name)
-    check_goal(state, scorer)
-    return state
 
 
 def _record(output: Path, scorer: "Described", settings: "Settings", *, resume: bool) -> None:

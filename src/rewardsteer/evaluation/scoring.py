@@ -8,6 +8,7 @@ from rewardsteer.data.rows import SHARD_ROWS, ListedRows, Rows, arrow_schema
 from rewardsteer.data.template import Template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.shards import Row, Shards
+from rewardsteer.evaluation.step_values import with_step_values
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.scorer import Goal, Scorer, TokenScores
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
@@ -15,7 +16,8 @@ from rewardsteer.records import Message
 
 _DIGITS = 6  # of token values in files
 ADDED = (
-    "reward", "token_rewards", "token_similarities", "token_count", "prompt_tokens", "skipped",
+    "reward", "token_rewards", "token_similarities", "token_count", "prompt_tokens",
+    "step_rewards", "skipped",
 )
 
 
@@ -23,12 +25,14 @@ class Settings(NamedTuple):
     """How to score.
 
     ``goal`` gives similarities; ``tokens`` writes per-token values too; ``batch_tokens`` is how
-    many tokens are scored together, padding included; None: as many as suit the device.
+    many tokens are scored together, padding included; None: as many as suit the device. ``steps``
+    writes values of steps too.
     """
 
     goal: Goal | None = None
     tokens: bool = False
     batch_tokens: int | None = None
+    steps: bool = False
 
 
 class Report(NamedTuple):
@@ -102,8 +106,8 @@ def here(scorer: TextScorer, rows: Rows, settings: Settings) -> Engine:
     """Scores in this process."""
     def run(shards: Shards, missing: Sequence[int]) -> Iterator[int]:
         for shard in missing:
-            found = rows.read(shard)
-            shards.write(shard, score_shard(scorer, found, settings, shard * rows.step))
+            scored = score_shard(scorer, rows.read(shard), settings, shard * rows.step)
+            shards.write(shard, with_step_values(scorer, scored) if settings.steps else scored)
             yield shard
 
     return run
@@ -217,6 +221,8 @@ def describe(scorer: Described, settings: Settings) -> dict[str, Any]:
     found: dict[str, Any] = {}
     if isinstance(scorer, TextScorer) and not isinstance(scorer, Scorer):
         found["provenance"] = scorer.provenance()
+    if settings.steps:
+        found["steps"] = True
     return found | {
         "fingerprint": scorer.fingerprint,
         "template": None if template is None else template.model_dump(mode="json"),
@@ -235,5 +241,7 @@ def parquet_schema(rows: Rows, settings: Settings) -> Any:
         values += [("token_rewards", pa.list_(pa.float64()))]
     if settings.tokens and settings.goal is not None:
         values += [("token_similarities", pa.list_(pa.float64()))]
+    if settings.steps:
+        values += [("step_rewards", pa.list_(pa.float64()))]
     given = arrow_schema(rows, ADDED)
     return pa.schema([*given, *(pa.field(*value) for value in values), ("skipped", pa.string())])

@@ -1,0 +1,58 @@
+"""Values of a completion's steps, beside its reward."""
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from rewardsteer.errors import DataError
+from rewardsteer.models.aggregation import SEPARATOR, split_steps
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.records import Message
+
+Row = dict[str, Any]
+
+
+def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
+    """The rows with ``step_rewards``: one value per step.
+
+    Steps are the row's own ``steps`` (a list of texts), else the parts of its completion as the
+    reward model divides it, else those between blank lines. A row that was skipped, or whose steps
+    cannot be scored, has ``step_rewards: null``, the latter with the reason under ``skipped``.
+
+    Args:
+        scorer: the reward model.
+        rows: with ``prompt`` and ``completion``.
+    """
+    held = list(rows)
+    asked = [row for row in held if "skipped" not in row]
+    steps = [row.get("steps") or _divided(scorer, row["completion"]) for row in asked]
+    values = iter(_values(scorer, [_prompt(row["prompt"]) for row in asked], steps))
+    for row in held:
+        yield row | ({"step_rewards": None} if "skipped" in row else next(values))
+
+
+def _divided(scorer: TextScorer, completion: str) -> list[str]:
+    own: Callable[[str], list[str]] | None = getattr(scorer, "split_steps", None)
+    if own is not None:
+        return own(completion)
+    return split_steps(completion, getattr(scorer, "split", SEPARATOR))
+
+
+def _values(
+    scorer: TextScorer, prompts: Sequence[Any], steps: Sequence[Sequence[str]]
+) -> list[Row]:
+    try:
+        found = scorer.step_scores(prompts, steps)
+    except DataError as error:
+        if len(prompts) == 1:
+            return [{"step_rewards": None, "skipped": str(error)}]
+        # One row is refused; the others are scored.
+        alone = (_values(scorer, [prompt], [own])
+                 for prompt, own in zip(prompts, steps, strict=True))
+        return [row for rows in alone for row in rows]
+    return [{"step_rewards": [float(value) for value in one]} for one in found]
+
+
+def _prompt(prompt: Any) -> Any:
+    if isinstance(prompt, str):
+        return prompt
+    return [Message.model_validate(message) for message in prompt]
