@@ -35,7 +35,7 @@ def load_goal_state(
     if source is None and reward_model is not None:
         # A folder that is missing is told as such, not as one without goals.
         read_card(Path(reward_model))
-    where = source or (reward_model and Path(reward_model))
+    where = source or (None if reward_model is None else Path(reward_model))
     return None if where is None else load_goal(where, name)
 
 
