@@ -110,7 +110,8 @@ Limit = Annotated[
 ShareBackbone = Annotated[
     bool,
     typer.Option(
-        help="Put a reward model kept as an adapter on the policy's own weights.",
+        help="Put a reward model kept as an adapter, or a head distilled on the policy's states, "
+        "on the policy's own weights.",
         rich_help_panel=MODELS,
     ),
 ]

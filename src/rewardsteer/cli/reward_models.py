@@ -97,12 +97,12 @@ def load_reward_models(
         return combined(stated, weights)
     if share_backbone:
         from rewardsteer.decoding.policy import load_policy
-        from rewardsteer.models.shared_backbone import SharedScorer
+        from rewardsteer.models.policy_states import sharing_scorer
 
         assert choice.source is not None, "engines of this process have a policy"
         options = choice.options | {"dtype": parse_dtype(choice.options["dtype"])}
         policy = load_policy(choice.source, **options)
-        return SharedScorer(policy, choice.source, Path(folders[0]))
+        return sharing_scorer(policy, choice.source, Path(folders[0]))
     # An engine that plans its device's memory comes first; the reward model follows it.
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
