@@ -133,6 +133,7 @@ class Cost(Record):
     ``calls`` count prefixes asked about, as papers do (ARGS asks about k candidates per token, so
     k reward-model calls per token, however they are batched). ``forwards`` count network passes in
     which this row took part, ``tokens`` the token positions read for this row, padding excluded.
+    ``guided_steps`` are the tokens at which a guide acted: all of them without a gate.
     ``seconds`` is this row's share of wall-clock time.
     """
 
@@ -143,6 +144,7 @@ class Cost(Record):
     rm_forwards: int = 0
     lm_tokens: int = 0
     rm_tokens: int = 0
+    guided_steps: int = 0
     seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":

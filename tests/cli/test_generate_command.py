@@ -338,6 +338,8 @@ def test_prompt_ids_that_no_model_knows(root, tmp_path):
     ("speculative_rejection", ["--target-kl", 1], "--target-kl is not used by"),
     ("best_of_n", ["--weight-end", 2, "--weight-schedule", "linear"], "--weight-schedule is not"),
     ("none", ["--max-kl", 1], "--max-kl is not used by --method none"),
+    ("best_of_n", ["--gate", "entropy", "--gate-share", 0.5], "--gate is not used by"),
+    ("best_of_n", ["--set", "ensemble_rule=min"], "An ensemble_rule is for several reward models"),
 ])
 def test_how_strongly_rewards_act_is_refused_where_nothing_uses_it(root, method, options, told):
     reward = [] if method in ("none", "majority_vote") else ["--reward-model", root / "plain"]

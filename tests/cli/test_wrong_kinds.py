@@ -79,7 +79,7 @@ WRONG = {
     ADDRESS: (("goal-state", "inspect", *GUIDES), "folder"),
 }
 CASES = [(kind, command, words) for kind, (names, words) in WRONG.items() for command in names]
-CASES += [("encoder", method, "use it with beam, best_of_n") for method in GUIDES]
+CASES += [("encoder", method, "use it with adaptive_best_of_n, beam") for method in GUIDES]
 
 
 @pytest.mark.parametrize(("kind", "command", "words"), CASES)

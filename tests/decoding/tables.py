@@ -15,7 +15,7 @@ from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.batch import Batch
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import run as respond
-from rewardsteer.decoding.guides.session import open_session
+from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring

@@ -9,8 +9,8 @@ from scipy.stats import chisquare
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.guides.genarm import GenArm
+from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix
-from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.errors import MismatchError
 from tests.decoding.tables import TableScorer
 from tests.decoding.test_generate import (

@@ -50,7 +50,7 @@ def test_caches_are_incremental(folders):  # noqa: F811
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     library(policy, tokenizer, processor, max_new_tokens=6, min_new_tokens=6, do_sample=False)
     reads = processor._session.usage(0)
-    assert reads == (6, 6, len(PROMPTS[0]) + 5)
+    assert reads == (6, 6, len(PROMPTS[0]) + 5, 6)
 
 
 @pytest.mark.parametrize("name", ["farma", "args"])
@@ -62,7 +62,7 @@ def test_beams_are_reordered(folders, name):  # noqa: F811
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     together = library(policy, tokenizer, processor, **options)
     for row in range(3 * len(PROMPTS)):
-        calls, forwards, tokens = processor._session.usage(row)
+        calls, forwards, tokens, _ = processor._session.usage(row)
         assert forwards == 6
         # A beam that takes another's place takes over what was read of it.
         assert tokens == len(PROMPTS[row // 3]) + (5 if name == "farma" else calls)

@@ -41,6 +41,7 @@ def test_equals_generate(service, address):
 
 SETTINGS = [
     {}, {"weight": 0.0}, {"weight": -1.0, "top_k": 0}, {"temperature": 0.5}, {"temperature": 0},
+    {"gate": "entropy", "gate_share": 0.5, "policy_power": 0.7},
     {"max_kl": 0.1}, {"target_kl": 0.3, "top_k": 3},
     {"weight_schedule": "cosine", "weight_end": 0.0}, {"method": "none"},
     {"method": "best_of_n", "best_of": 3}, {"max_tokens": 3}, {"max_tokens": 40},

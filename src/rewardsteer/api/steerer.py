@@ -72,7 +72,7 @@ class Steerer:
         self.config = load_config(DecodingConfig, {"method": method, **settings})
         self.engine, self.template, self.base_url = engine, template, base_url
         self._goal, self._own_goal = goal, goal
-        self._scorer = _scorer(self.reward_models, reward_weights)
+        self._weights = reward_weights
         self._method(self.config)
         self.policy, self.tokenizer = _load(policy, engine, tokenizer, device, dtype)
         self._device = device
@@ -153,7 +153,7 @@ class Steerer:
         goal = self._goal if takes_goal(config.method) else None
         if asks_goal(config) and goal is None and self.reward_models:
             goal = self._own_goal = self._own_goal or self.reward_models[0].goal_state()
-        return self._scorer, goal
+        return _scorer(self.reward_models, self._weights, config), goal
 
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
         from rewardsteer.decoding.generate import require_answers
@@ -231,13 +231,16 @@ def _reward_models(given: Any) -> list[RewardModel]:
     return [as_reward_model(one) for one in several]
 
 
-def _scorer(models: Sequence[RewardModel], weights: Sequence[float] | None) -> Any:
+def _scorer(
+    models: Sequence[RewardModel], weights: Sequence[float] | None, config: DecodingConfig
+) -> Any:
     from rewardsteer.decoding.config import check_weights
     from rewardsteer.decoding.ensemble import combined
 
     if weights is not None:
         check_weights(len(models), weights)
-    return combined([one.scorer for one in models], list(weights or [1.0] * len(models)))
+    own = list(weights or [1.0] * len(models))
+    return combined([one.scorer for one in models], own, config)
 
 
 def _load(policy: Any, engine: str, tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:

@@ -23,6 +23,24 @@ _OPTIONS: dict[str, tuple[Any, str, str, str]] = {
         "Find the weight with this KL from the policy, in nats, at every token.",
     ),
     "max_kl": (float, GUIDANCE, "", "Lower the weight where its KL from the policy is larger."),
+    "policy_power": (
+        float, GUIDANCE, "1", "Power of the policy's probabilities beside the rewards.",
+    ),
+    "draft": (
+        str, RUNNING, "none",
+        "Tokens proposed ahead and verified together, by farma, genarm and none: ngram (what "
+        "followed before), policy (spares the reward model passes). Answers stay the same.",
+    ),
+    "draft_tokens": (int, RUNNING, "4", "Longest draft."),
+    "gate": (
+        str, GUIDANCE, "always",
+        "Tokens that are guided: always; entropy, top1 (where the policy is unsure); kl (where "
+        "rewards change much); first; random.",
+    ),
+    "gate_threshold": (
+        float, GUIDANCE, "", "Guide tokens with this entropy, probability or KL, and above.",
+    ),
+    "gate_share": (float, GUIDANCE, "", "Instead of a threshold: guide this share of the tokens."),
     "top_k": (
         int, SAMPLING, "",
         "Tokens to draw from, 0 for all; or the candidates that a method asks a scalar reward "

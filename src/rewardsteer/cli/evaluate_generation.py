@@ -185,7 +185,7 @@ def _entries(
     for label, config in settings.items():
         models = [scorers[folder] for folder in config.folders]
         goal = None if config.goal_place is None else load_goal(Path(config.goal_place))
-        scorer = combined(models, config.weights)
+        scorer = combined(models, config.weights, config)
         entry = Entry(label, config, scorer, goal, sweeps.get(label, ""))
         build_method(entry.config, entry.scorer, entry.goal)
         entries.append(entry)

@@ -20,7 +20,15 @@ from rewardsteer.cli.engines import (
     choose_engine,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, kind_options
-from rewardsteer.cli.reward_models import default_method, load_goal_state, load_reward_models
+from rewardsteer.cli.reward_models import (
+    Parts,
+    check_draft_model,
+    check_sharing,
+    default_method,
+    load_gate_model,
+    load_goal_state,
+    load_reward_models,
+)
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -32,17 +40,23 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
-from rewardsteer.decoding.methods import METHODS, is_guide, takes_no_reward_model, unused
+from rewardsteer.decoding.methods import (
+    CONTROLS,
+    METHODS,
+    is_guide,
+    takes_no_reward_model,
+    unused,
+)
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.requests import Request
-    from rewardsteer.goals.goal_state import GoalState
 
 
 @decoding_options(
-    "weight_schedule", "weight_end", "target_kl", "max_kl", "top_k", "top_p", "min_p",
+    "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
+    "gate_threshold", "gate_share", "draft", "draft_tokens", "top_k", "top_p", "min_p",
     "repetition_penalty", "stop", "temperature", "n", "beam", "branches", "step_separator",
     "step_tokens", "max_steps", "max_new_tokens", "batch_size", "seed",
 )
@@ -57,6 +71,7 @@ def generate_command(
     share_backbone: option.ShareBackbone = False, engine: AnyEngine = "transformers",
     vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
     key_env: KeyEnv = None, resume: option.Resume = False, overwrite: option.Overwrite = False,
+    gate_model: option.GateModel = None, draft_model: option.DraftModel = None,
     kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
@@ -67,7 +82,9 @@ def generate_command(
         base_url=base_url, tokenizer=tokenizer, key_env=key_env,
     )
     check_model(choice.source)
-    check_reward_model(*folders)
+    if draft_model is not None:
+        check_model(draft_model)
+    check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
     method = method or default_method(folders, kind)
     config, weights = _configure(
@@ -80,7 +97,7 @@ def generate_command(
     requests = _requests(prompts, prompt or [], limit)
     _check_files(output, goal, resume=resume, overwrite=overwrite)
     if share_backbone:
-        _check_sharing(folders, engine, reward_device, reward_dtype, device_map)
+        check_sharing(folders, engine, reward_device, reward_dtype, device_map)
     loading(*folders, choice.source)
     config = _complete(config, choice)
     goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)
@@ -88,17 +105,20 @@ def generate_command(
         folders, weights, config, goal_state, choice, reward_device, reward_dtype, written,
         share_backbone=share_backbone, of_kind=of_kind,
     )
+    check_draft_model(config, draft_model, choice)
+    scout = load_gate_model(gate_model, config, choice, reward_device, reward_dtype)
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
         "model": model, "reward_model": ", ".join(folders) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
+        "gate_model": gate_model and str(gate_model), "draft_model": draft_model,
         "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
         "template": written and written.model_dump(mode="json"), **_of_engine(choice),
     }
     _write(
-        config, requests, output, described, scorer, goal_state, written, choice, texts,
-        resume=resume,
+        config, requests, output, described, Parts(scorer, scout, goal_state, draft_model), written,
+        choice, texts, resume=resume,
     )
 
 
@@ -115,7 +135,7 @@ def _configure(
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig, check_weights
     from rewardsteer.decoding.fitting import adding_methods
-    from rewardsteer.decoding.methods import adds_rewards
+    from rewardsteer.decoding.methods import adds_rewards, judges_whole
     from rewardsteer.errors import ConfigError
 
     if folders and takes_no_reward_model(method):
@@ -129,17 +149,22 @@ def _configure(
         DecodingConfig, {"method": method, "weight": single, **settings}, overrides
     )
     METHODS.check(config.method)
-    given = [name for name in settings if name.startswith("weight_") or name.endswith("_kl")]
+    given = [name for name in settings if name in CONTROLS]
     wrong = unused(config.method, [*given, *(["weight"] if weights else [])])
     if wrong is not None:
         raise ConfigError(
             f"--{wrong[0].replace('_', '-')} is not used by --method {config.method}; leave it "
             f"out, or use {wrong[1]}."
         )
-    if len(folders) > 1 and not adds_rewards(config.method):
+    if len(folders) > 1 and not (adds_rewards(config.method) or judges_whole(config.method)):
         raise ConfigError(
             f"The method {config.method!r} takes one reward model, got {len(folders)}; use "
             f"{adding_methods()}."
+        )
+    if len(folders) < 2 and "ensemble_rule" in config.model_fields_set:
+        raise ConfigError(
+            f"An ensemble_rule is for several reward models, got {len(folders)}; leave it out, or "
+            "give --reward-model more than once."
         )
     if len(folders) > 1 or len(weights) > 1:
         check_weights(len(folders), weights or [1.0] * len(folders))
@@ -198,21 +223,6 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
         return read_requests(place, limit=limit)
 
 
-def _check_sharing(
-    folders: list[str], engine: str, reward_device: str | None, reward_dtype: str | None,
-    device_map: str | None,
-) -> None:
-    from rewardsteer.errors import ConfigError
-
-    if len(folders) != 1 or engine != "transformers" or any(
-        (reward_device, reward_dtype, device_map)
-    ):
-        raise ConfigError(
-            "--share-backbone takes one --reward-model, the transformers engine and no "
-            "--reward-device, --reward-dtype or --device-map: the weights are the policy's."
-        )
-
-
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
     """Refuse, before anything is loaded, an output that is taken and a goal that is no goal file.
 
@@ -231,18 +241,20 @@ def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bo
 
 def _write(
     config: "DecodingConfig", requests: list["Request"], output: Path, settings: dict[str, Any],
-    scorer: Any, goal: "GoalState | None", template: "Template | None", choice: EngineChoice,
-    tokenizer: Any, *, resume: bool,
+    parts: Parts, template: "Template | None", choice: EngineChoice, tokenizer: Any, *,
+    resume: bool,
 ) -> None:
     """Generate what is missing in the output, appending after every batch."""
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
+    from rewardsteer.decoding.strategies.base import Strategy
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
 
-    method, kind = build_method(config, scorer, goal), ENGINES.get(choice.name)
+    scorer, scout, goal, draft_model = parts
+    method, kind = build_method(config, scorer, goal, scout=scout), ENGINES.get(choice.name)
     if "url" not in choice.options:
         # Refused before the policy loads; the engine does the same for itself.
         check_crossing(config.method, scorer, tokenizer, kind)
@@ -251,6 +263,8 @@ def _write(
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
+    if isinstance(method, Strategy) and draft_model is not None:
+        method.drafter = kind.open(draft_model, tokenizer, config, **choice.options)
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
     engine = kind.open(
         choice.source, tokenizer, config, **choice.options, **policy

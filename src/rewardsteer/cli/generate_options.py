@@ -58,6 +58,21 @@ RewardModels = Annotated[
         rich_help_panel=MODELS,
     ),
 ]
+DraftModel = Annotated[
+    str | None,
+    typer.Option(
+        help="Second, smaller policy with the same tokens, which drafts steps for --method rsd.",
+        rich_help_panel=MODELS,
+    ),
+]
+GateModel = Annotated[
+    Path | None,
+    typer.Option(
+        help="Reward model with a vocabulary head, asked at every token, whose pull --gate kl "
+        "measures; --reward-model is asked where it is large.",
+        rich_help_panel=MODELS,
+    ),
+]
 GoalFile = Annotated[
     Path | None,
     typer.Option(

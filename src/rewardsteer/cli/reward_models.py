@@ -1,7 +1,7 @@
 """Reward models and goal states of ``rewardsteer generate``."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from rewardsteer.cli.engines import EngineChoice
 
@@ -9,6 +9,17 @@ if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.goals.goal_state import GoalState
+
+
+class Parts(NamedTuple):
+    """What a method is made of besides its settings: the reward model, that of its gate, the goal
+    state, and where the policy that drafts is."""
+
+    scorer: Any
+    scout: Any
+    goal: "GoalState | None"
+    draft_model: str | None
+
 
 def load_goal_state(
     source: Path | None, name: str | None, config: "DecodingConfig", reward_model: str | None
@@ -72,7 +83,7 @@ def load_reward_models(
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.ensemble import FolderScorer, combined
     from rewardsteer.decoding.generate import build_method
-    from rewardsteer.decoding.methods import is_guide
+    from rewardsteer.decoding.methods import is_guide, judges_whole
     from rewardsteer.devices import parse_dtype
     from rewardsteer.errors import ConfigError
     from rewardsteer.models.kinds import load_scorer
@@ -92,9 +103,12 @@ def load_reward_models(
     # A method needs no more than this when it is built, so misfits show before weights load; a
     # goal is compared with the weights, so with one it waits for them.
     if goal is None and own:
-        build_method(config, SimpleNamespace(members=stated))
+        several = SimpleNamespace(members=stated)
+        # Whole responses are judged by all together, so each must do alone.
+        for one in stated if judges_whole(config.method) else [several]:
+            build_method(config, one)
     if inside and is_guide(config.method):
-        return combined(stated, weights)
+        return combined(stated, weights, config)
     if share_backbone:
         from rewardsteer.decoding.policy import load_policy
         from rewardsteer.models.policy_states import sharing_scorer
@@ -108,4 +122,64 @@ def load_reward_models(
     return combined([
         load_scorer(folder, device=place, dtype=parse_dtype(dtype), template=template, **of_kind)
         for folder in folders
-    ], weights)
+    ], weights, config)
+
+
+def load_gate_model(
+    folder: Path | None, config: "DecodingConfig", choice: EngineChoice, device: str | None,
+    dtype: str | None,
+) -> Any:
+    """The reward model that a gate asks at every token; None when none was given.
+
+    Raises:
+        ConfigError: the settings have no use for it, or the engine has no gates.
+    """
+    from rewardsteer.decoding.ensemble import FolderScorer
+    from rewardsteer.decoding.generate import check_gate
+    from rewardsteer.devices import parse_dtype
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.models.kinds import load_scorer
+
+    if folder is None:
+        return None
+    if choice.name != "transformers":
+        raise ConfigError(
+            f"--gate-model is for the engine transformers, got {choice.name}; leave it out."
+        )
+    check_gate(config, FolderScorer(folder))
+    place = device or choice.options.get("device", "auto")
+    return load_scorer(folder, device=place, dtype=parse_dtype(dtype))
+
+
+def check_draft_model(config: "DecodingConfig", model: str | None, choice: EngineChoice) -> None:
+    """Raise `ConfigError` where a method lacks the policy that drafts, or has no use for one."""
+    from rewardsteer.decoding.methods import wants_drafter
+    from rewardsteer.errors import ConfigError
+
+    wanted = wants_drafter(config.method)
+    if wanted == (model is not None) and (model is None or choice.name == "transformers"):
+        return
+    if wanted:
+        raise ConfigError(
+            f"The method {config.method!r} needs --draft-model, a smaller policy with the same "
+            "tokens, and --engine transformers."
+        )
+    raise ConfigError(
+        f"--draft-model is not used by --method {config.method}; leave it out, or use rsd."
+    )
+
+
+def check_sharing(
+    folders: list[str], engine: str, reward_device: str | None, reward_dtype: str | None,
+    device_map: str | None,
+) -> None:
+    """Raise `ConfigError` where the policy's weights cannot be the reward model's too."""
+    from rewardsteer.errors import ConfigError
+
+    if len(folders) != 1 or engine != "transformers" or any(
+        (reward_device, reward_dtype, device_map)
+    ):
+        raise ConfigError(
+            "--share-backbone takes one --reward-model, the transformers engine and no "
+            "--reward-device, --reward-dtype or --device-map: the weights are the policy's."
+        )

@@ -56,6 +56,12 @@ class DecodingConfig(Config):
         include_stop_str_in_output: … or contains at its end.
         weight: w of the guided methods, in logits per reward unit; 0 is the policy alone. For
             ``genarm`` this is the paper's 1/β. With several reward models it multiplies their sum.
+        policy_power: α of the methods that guide token by token: they draw from p^α · exp(w · r),
+            the policy's distribution to this power. Above 1 the policy counts more, below it less,
+            0: rewards alone decide. A KL divergence is from the policy itself.
+        ensemble_rule: how several reward models make one reward, each times its own weight: their
+            ``sum``, the least of them (``min``), or ``cautious``, their mean less
+            ``ensemble_deviations`` standard deviations.
         weight_schedule: how w changes over a response, for the methods that guide token by token:
             not at all, or from ``weight`` at the first token to ``weight_end`` at the
             ``max_new_tokens``-th, along a line or half a cosine wave.
@@ -66,17 +72,42 @@ class DecodingConfig(Config):
             only the sign counts then. None: no target.
         max_kl: as ``target_kl``, but w is lowered to that where it would lead further, never
             raised. None: no limit.
-        n: responses drawn per prompt by ``best_of_n`` and ``speculative_rejection``, particles of
-            ``particle``, and at most by ``majority_vote`` and ``goal_filter``.
+        gate: at which tokens the methods that guide token by token do so, the policy drawing alone
+            at the others: ``always``; where the policy is unsure, by the ``entropy`` of its
+            distribution (nats, at temperature 1) or by the probability of all tokens but its best
+            (``top1``); where rewards change much, by the KL divergence of the guided distribution
+            from the policy's (``kl``, nats); at the ``first`` tokens; or at ``random`` ones.
+        gate_threshold: least measure of a token that is guided, for ``entropy``, ``top1`` and
+            ``kl``.
+        gate_share: instead of a threshold, the share of tokens that is guided, from 0 to 1: those
+            whose measure is among the greatest of the response so far. For ``first`` a share of
+            ``max_new_tokens``, for ``random`` a probability.
+        draft: tokens that are proposed ahead and verified together, for the policy alone and the
+            methods that ask about all next tokens (``farma``, ``genarm``): what followed the last
+            tokens before (``ngram``), or what the policy draws alone (``policy``), which spares
+            the reward model passes. Answers do not change. The transformers engine uses it.
+        draft_tokens: longest draft.
+        n: responses drawn per prompt by ``best_of_n``, ``soft_best_of_n``, ``reward_vote`` and
+            ``speculative_rejection``, particles of ``particle``, and at most by ``majority_vote``,
+            ``goal_filter`` and ``adaptive_best_of_n``.
+        choice_temperature: of ``soft_best_of_n`` and ``reward_vote``, in reward units: a draw
+            counts exp(reward / temperature). 0: the highest reward alone.
+        draw_cost: of ``adaptive_best_of_n``, in reward units: it stops when another draw is
+            expected to gain no more. 0: all ``n``.
+        length_control: how much of what the logarithm of the length explains of a prompt's rewards
+            is taken out before ``soft_best_of_n``, ``reward_vote`` and ``adaptive_best_of_n``
+            choose, from 0 to 1 (all).
         beam: hypotheses that ``beam`` keeps of each prompt, and trees of ``dvts``.
         branches: steps drawn from each hypothesis in a round of ``beam`` and ``dvts``.
         step_value: what ``beam``, ``dvts`` and ``particle`` go by: the ``reward`` of the response
             in the making, or its similarity to a ``goal`` state; ``auto``: the goal state where one
             is given.
-        step_separator: a step of ``beam``, ``dvts`` and ``particle`` ends with the token with which
-            its text contains this; "" never ends one.
+        step_separator: a step of ``beam``, ``dvts``, ``particle`` and ``rsd`` ends with the token
+            with which its text contains this; "" never ends one.
         step_tokens: longest step.
         max_steps: most rounds of steps.
+        accept_reward: δ of ``rsd``, the least reward of the response with a step of the small
+            policy.
         particle_potential: what ``particle`` weights responses with: ``exp`` (e^(w · value)) for
             rewards of any size, ``probability`` (value^w) for rewards from 0 to 1.
         particle_answer: what ``particle`` answers with: the particle of the highest value
@@ -110,7 +141,7 @@ class DecodingConfig(Config):
         vote_stop: when ``majority_vote`` and ``goal_filter`` stop sampling: once a window of
             responses agrees (``esc``), once the majority is unlikely to change (``adaptive``), or
             after ``n``. Responses that were dropped do not vote.
-        vote_window: responses to a window, drawn together.
+        vote_window: responses to a window, drawn together; of ``adaptive_best_of_n`` too.
         vote_confidence: for ``adaptive``; 1 draws all.
         max_new_tokens: longest response, end-of-text included.
         batch_size: rows decoded together; results do not depend on it beyond rounding.
@@ -133,17 +164,29 @@ class DecodingConfig(Config):
     stop: Strings = ()
     include_stop_str_in_output: bool = False
     weight: float = Field(default=1.0, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
+    policy_power: float = Field(default=1.0, ge=0, le=MOST_WEIGHT)
+    ensemble_rule: Literal["sum", "min", "cautious"] = "sum"
+    ensemble_deviations: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     weight_schedule: Literal["constant", "linear", "cosine"] = "constant"
     weight_end: float | None = Field(default=None, ge=-MOST_WEIGHT, le=MOST_WEIGHT)
     target_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     max_kl: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gate: Literal["always", "entropy", "top1", "kl", "first", "random"] = "always"
+    gate_threshold: float | None = Field(default=None, ge=0, allow_inf_nan=False)
+    gate_share: float | None = Field(default=None, ge=0, le=1)
+    draft: Literal["none", "ngram", "policy"] = "none"
+    draft_tokens: int = Field(default=4, ge=1)
     n: int = Field(default=8, ge=1)
+    choice_temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    draw_cost: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    length_control: float = Field(default=0.0, ge=0, le=1)
     beam: int = Field(default=4, ge=1)
     branches: int = Field(default=4, ge=1)
     step_value: Literal["auto", "reward", "goal"] = "auto"
     step_separator: str = "\n\n"
     step_tokens: int = Field(default=2048, ge=1)
     max_steps: int = Field(default=40, ge=1)
+    accept_reward: float = Field(default=0.7, allow_inf_nan=False)
     particle_potential: Literal["exp", "probability"] = "exp"
     particle_answer: Literal["best", "draw", "vote"] = "best"
     resample_below: float = Field(default=0.5, ge=0, le=1)
@@ -187,6 +230,22 @@ class DecodingConfig(Config):
             )
         if self.target_kl is not None and (scheduled or self.max_kl is not None):
             raise ValueError("a target_kl leaves no room for a weight_schedule or a max_kl")
+        return self
+
+    @model_validator(mode="after")
+    def _check_gate(self) -> "DecodingConfig":
+        given = [one for one in (self.gate_threshold, self.gate_share) if one is not None]
+        if self.gate == "always" and given:
+            raise ValueError(
+                "a gate_threshold or gate_share belongs to a gate; set gate to entropy, top1, kl, "
+                "first or random"
+            )
+        if self.gate in ("first", "random") and (self.gate_share is None or len(given) > 1):
+            raise ValueError(f"the gate {self.gate!r} needs a gate_share, and no gate_threshold")
+        if self.gate != "always" and len(given) != 1:
+            raise ValueError(
+                f"the gate {self.gate!r} needs either a gate_threshold or a gate_share"
+            )
         return self
 
 

@@ -2,6 +2,9 @@
 
     r(x, y) = Σ_i w_i · r_i(x, y)
 
+or, where they shall agree (``ensemble_rule``), the least w_i · r_i, or their mean less some
+standard deviations: what one member alone takes for good does not count then (arXiv 2310.02743).
+
 A token guide asks a `RewardEnsemble` as it asks a single reward model, so the policy's candidates
 are the same for all members, what members cost adds up, and every method that adds rewards to
 next-token logits takes several. A constant that a member adds to all rewards of a prefix changes
@@ -14,14 +17,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from rewardsteer.data.template import Template, resolve, stored_template
-from rewardsteer.decoding.config import check_weights
+from rewardsteer.decoding.config import DecodingConfig, check_weights
+from rewardsteer.decoding.methods import judges_whole
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.places import locate
+from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.records import Prompt
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +38,8 @@ class RewardEnsemble:
 
     Args:
         members: reward models, all with heads of one kind (the method checks it).
-        weights: one for each; negative ones push away.
+        weights: one for each; negative ones push away. They bring the members to one scale.
+        rule, deviations: see `rewards_of_all`.
 
     Attributes:
         tokenizer, template: of the first member; prompts are written with them.
@@ -43,9 +51,13 @@ class RewardEnsemble:
         ConfigError: not one finite weight for each member.
     """
 
-    def __init__(self, members: Sequence[Any], weights: Sequence[float]) -> None:
+    def __init__(
+        self, members: Sequence[Any], weights: Sequence[float], rule: str = "sum",
+        deviations: float = 1.0,
+    ) -> None:
         check_weights(len(members), weights)
         self.members, self.weights = tuple(members), tuple(weights)
+        self._rule, self._deviations = rule, deviations
         first = self.members[0]
         self.tokenizer, self.template = first.tokenizer, first.template
         self.fingerprint = ", ".join(one.fingerprint for one in self.members)
@@ -67,7 +79,7 @@ class RewardEnsemble:
         self, prefix_ids: Tensor, attention_mask: Tensor, cache: "EnsembleCache"
     ) -> Tensor:
         """Rewards ``[B, V]`` of all one-token extensions that all members know."""
-        return self._sum([
+        return self._combined([
             one.next_token(prefix_ids, attention_mask, part)[:, : self.vocabulary_size]
             for one, part in zip(self.members, cache.parts, strict=True)
         ])
@@ -77,16 +89,66 @@ class RewardEnsemble:
         cache: "EnsembleCache",
     ) -> Tensor:
         """Rewards ``[B, K]`` of prefix∘candidate."""
-        return self._sum([
+        return self._combined([
             one.candidates(prefix_ids, attention_mask, candidate_ids, part)
             for one, part in zip(self.members, cache.parts, strict=True)
         ])
 
-    def _sum(self, rewards: Sequence[Tensor]) -> Tensor:
-        total = torch.zeros_like(rewards[0], dtype=torch.float32)
-        for weight, values in zip(self.weights, rewards, strict=True):
-            total += weight * values.to(total)
-        return total
+    def _combined(self, rewards: Sequence[Tensor]) -> Tensor:
+        own = [
+            weight * values.to(rewards[0].device, torch.float32)
+            for weight, values in zip(self.weights, rewards, strict=True)
+        ]
+        return rewards_of_all(torch.stack(own), self._rule, self._deviations)
+
+
+def rewards_of_all(rewards: Tensor, rule: str, deviations: float) -> Tensor:
+    """The ensemble's rewards ``[…]`` from the members' weighted ones ``[M, …]``.
+
+    Args:
+        rewards: of each member, times its weight.
+        rule: ``sum``; ``min``, the least; or ``cautious``, the mean less …
+        deviations: … so many standard deviations (of the members, ÷ M).
+    """
+    if rule == "min":
+        return rewards.amin(dim=0)
+    if rule == "cautious":
+        return rewards.mean(dim=0) - deviations * rewards.std(dim=0, correction=0)
+    return rewards.sum(dim=0)
+
+
+class JudgingEnsemble(TextScorer):
+    """Several reward models that judge whole responses as one; they may be of different kinds and
+    have different tokenizers.
+
+    Args:
+        models: see `RewardEnsemble`.
+        weights, rule, deviations: likewise.
+    """
+
+    def __init__(
+        self, models: Sequence[Any], weights: Sequence[float], rule: str, deviations: float
+    ) -> None:
+        check_weights(len(models), weights)
+        self._models, self._weights = tuple(models), tuple(weights)
+        self._rule, self._deviations = rule, deviations
+        self.name = ", ".join(one.name for one in models)
+        self.fingerprint = ", ".join(one.fingerprint for one in models)
+
+    def score(
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
+        closed: bool = True,
+    ) -> np.ndarray:
+        """Rewards ``[N]`` (float64) of all together."""
+        own = [
+            weight * np.asarray(model.score(
+                prompts, completions, batch_size=batch_size, closed=closed
+            ))
+            for model, weight in zip(self._models, self._weights, strict=True)
+        ]
+        together = rewards_of_all(torch.tensor(np.stack(own)), self._rule, self._deviations)
+        found: np.ndarray = together.numpy()
+        return found
 
 
 class FolderScorer:
@@ -140,9 +202,23 @@ class FolderScorer:
         return min(self._bounds[1], len(self.tokenizer))
 
 
-def combined(members: Sequence[Any], weights: Sequence[float]) -> Any:
-    """Reward models as one: the only one itself, None where there is none."""
-    return RewardEnsemble(members, weights) if len(members) > 1 else next(iter(members), None)
+def combined(
+    members: Sequence[Any], weights: Sequence[float], config: DecodingConfig | None = None
+) -> Any:
+    """Reward models as one: the only one itself, None where there is none.
+
+    Args:
+        members, weights: see `RewardEnsemble`.
+        config: ``ensemble_rule`` and ``ensemble_deviations``, and whether the method judges
+            responses or guides token by token; None: a sum that guides.
+    """
+    if len(members) < 2:
+        return next(iter(members), None)
+    config = config or DecodingConfig()
+    rule, deviations = config.ensemble_rule, config.ensemble_deviations
+    if judges_whole(config.method):
+        return JudgingEnsemble(members, weights, rule, deviations)
+    return RewardEnsemble(members, weights, rule, deviations)
 
 
 class EnsembleCache:
@@ -160,6 +236,10 @@ class EnsembleCache:
     def tokens(self) -> list[int]:
         """Per row, token positions that all members read."""
         return [sum(each) for each in zip(*(part.tokens for part in self.parts), strict=True)]
+
+    def part_of(self, rows: Sequence[int], places: int) -> "EnsembleCache":
+        """Some of so many rows, to be asked about by themselves."""
+        return EnsembleCache([part.part_of(rows, places) for part in self.parts])
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows, or make place for new ones."""

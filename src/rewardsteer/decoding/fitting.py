@@ -11,11 +11,13 @@ import logging
 from collections.abc import Collection
 from typing import Any
 
+from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import METHODS, adds_rewards, takes_goal
-from rewardsteer.errors import MismatchError
+from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import (
     check_head,
+    check_vocabulary,
     members,
     objectives_of,
     reads_tokens,
@@ -41,16 +43,21 @@ def goal_methods() -> str:
 
 
 def methods_for(scorer: Any) -> list[str]:
-    """Names of the methods that take a reward model without anything else."""
+    """Names of the methods that take a reward model without anything else than a policy."""
     return [name for name in METHODS.names() if _takes(METHODS.get(name), scorer)]
 
 
 def judging_methods() -> str:
     """The methods that judge texts, as a sentence lists them."""
-    return listed([name for name in METHODS.names() if METHODS.get(name).judges_texts])
+    kinds = {name: METHODS.get(name) for name in METHODS.names()}
+    return listed([
+        name for name, kind in kinds.items() if kind.judges_texts and not kind.wants_drafter
+    ])
 
 
 def _takes(kind: Any, scorer: Any) -> bool:
+    if kind.wants_drafter:
+        return False
     if not reads_tokens(scorer):
         return bool(kind.judges_texts)
     if kind.wants_goal or kind.needs not in ("any", scorer.head_kind):
@@ -143,3 +150,43 @@ def _default(head: str, objective: str, log_probabilities: bool) -> str:
              if log_probabilities and kind.reads_log_probabilities]
     exact += [found[name] for name in objective.split("+") if name in found]
     return next(iter(exact), found[""])
+
+
+def check_gate(config: DecodingConfig, scout: Any = None) -> None:
+    """Refuse gates of methods that do not guide token by token, and scouts without a use.
+
+    Raises:
+        ConfigError: see above.
+        MismatchError: the scout has no vocabulary head.
+    """
+    if config.gate != "always" and not adds_rewards(config.method):
+        raise ConfigError(
+            f"The method {config.method!r} does not guide token by token, so it has no gate; leave "
+            f"gate out, or use {adding_methods()}."
+        )
+    if scout is None:
+        return
+    if config.gate != "kl":
+        raise ConfigError(
+            "A reward model for the gate serves the gate 'kl' alone; set gate to kl, or leave the "
+            "model out."
+        )
+    check_head("A reward model for the gate", scout, "vocabulary", "leave it out")
+
+
+def check_drafter(method: Any, engine: Any) -> None:
+    """Refuse a method without the second policy that it wants, or one with other tokens.
+
+    Raises:
+        ConfigError: there is none, or one that nobody wants.
+        MismatchError: the tokenizers differ.
+    """
+    drafter = method.drafter
+    if (drafter is None) == method.wants_drafter:
+        wanted = "needs" if method.wants_drafter else "has no use for"
+        raise ConfigError(
+            f"The method {method.name!r} {wanted} a second policy that drafts (--draft-model); "
+            + ("give one." if method.wants_drafter else "leave it out.")
+        )
+    if drafter is not None and drafter.tokenizer is not engine.tokenizer:
+        check_vocabulary(engine.tokenizer, drafter.tokenizer)

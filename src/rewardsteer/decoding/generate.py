@@ -14,6 +14,7 @@ from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.fitting import check_drafter, check_gate, method_of
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS, takes_goal
@@ -34,7 +35,8 @@ logger = logging.getLogger(__name__)
 
 
 def build_method(
-    config: DecodingConfig, scorer: Any = None, goal: GoalState | None = None
+    config: DecodingConfig, scorer: Any = None, goal: GoalState | None = None, *,
+    scout: Any = None, drafter: Engine | None = None,
 ) -> Method:
     """The method named in the settings.
 
@@ -42,6 +44,9 @@ def build_method(
         config: settings.
         scorer: a `rewardsteer.models.scorer.Scorer`; None for methods that need none.
         goal: a goal state, for the methods that want or take one; the others never see it.
+        scout: a second reward model, with a vocabulary head, that is asked at every token for the
+            gate ``kl`` in the place of the first.
+        drafter: an engine with a second, smaller policy, for the methods that want one.
 
     Raises:
         ConfigError: unknown name, or settings that the method cannot use.
@@ -49,7 +54,14 @@ def build_method(
             one of another reward model.
     """
     goals = [goal] if takes_goal(config.method) else []
-    method: Method = METHODS.get(config.method)(scorer, with_defaults(config), *goals)
+    config = with_defaults(config)
+    method: Method = METHODS.get(config.method)(scorer, config, *goals)
+    check_gate(config, scout)
+    if scout is not None and isinstance(method, LogitsGuide):
+        own = config.model_copy(update={"method": method_of(scout)})
+        method.scout = METHODS.get(own.method)(scout, own)
+    if isinstance(method, Strategy):
+        method.drafter = drafter
     return method
 
 
@@ -102,6 +114,7 @@ def generate_by(
     config, scorer = engine.complete(config), method.scorer
     requests = as_requests(prompts)
     engine.check(method, config)
+    check_drafter(method, engine)
     if engine.writes_prompts:
         template = Template(kind="text")
         ready = [Prepared(one, show_request(one, template, None)) for one in requests]

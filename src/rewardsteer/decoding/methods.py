@@ -54,6 +54,7 @@ METHODS = _Methods(
         "pargs": f"{_GUIDES}.pargs:Pargs",
         "genarm": f"{_GUIDES}.genarm:GenArm",
         "cd": f"{_GUIDES}.cd:Cd",
+        "adaptive_best_of_n": f"{_STRATEGIES}.adaptive_best_of_n:AdaptiveBestOfN",
         "beam": f"{_STRATEGIES}.beam:Beam",
         "best_of_n": f"{_STRATEGIES}.best_of_n:BestOfN",
         "cards": f"{_STRATEGIES}.cards:Cards",
@@ -61,6 +62,9 @@ METHODS = _Methods(
         "goal_filter": f"{_STRATEGIES}.goal_filter:GoalFilter",
         "majority_vote": f"{_STRATEGIES}.majority_vote:MajorityVote",
         "particle": f"{_STRATEGIES}.particle:Particle",
+        "reward_vote": f"{_STRATEGIES}.reward_vote:RewardVote",
+        "rsd": f"{_STRATEGIES}.rsd:Rsd",
+        "soft_best_of_n": f"{_STRATEGIES}.soft_best_of_n:SoftBestOfN",
         "speculative_rejection": f"{_STRATEGIES}.speculative_rejection:SpeculativeRejection",
     },
 )
@@ -68,7 +72,10 @@ METHODS = _Methods(
 # What OpenAI's field ``best_of`` stands for.
 BEST_OF = "best_of_n"
 # Settings of how strongly rewards act token by token, for methods that add them to logits.
-CONTROLS = ("weight_schedule", "weight_end", "target_kl", "max_kl")
+CONTROLS = (
+    "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
+    "gate_threshold", "gate_share",
+)
 # Methods that take no reward model, told without importing what takes seconds.
 _UNGUIDED = ("none", "majority_vote")
 
@@ -102,6 +109,11 @@ def asks_goal(config: Any) -> bool:
     return wants_goal(name) or (takes_goal(name) and config.step_value == "goal")
 
 
+def wants_drafter(name: str) -> bool:
+    """Whether a method needs a second policy; raises `ConfigError` on an unknown name."""
+    return bool(METHODS.get(name).wants_drafter)
+
+
 def takes_goal(name: str) -> bool:
     """Whether a method may be guided by a goal state; raises `ConfigError` on an unknown name."""
     kind = METHODS.get(name)
@@ -112,6 +124,13 @@ def adds_rewards(name: str) -> bool:
     """Whether a method adds weighted rewards to next-token logits, and so takes several reward
     models, a schedule or a target KL; raises `ConfigError` on an unknown name."""
     return bool(METHODS.get(name).several_models)
+
+
+def judges_whole(name: str) -> bool:
+    """Whether a method asks about responses, which several reward models of any kind can judge
+    together; raises `ConfigError` on an unknown name."""
+    kind = METHODS.get(name)
+    return bool(kind.judges_texts) and not kind.wants_goal
 
 
 def asks_candidates(name: str) -> bool:

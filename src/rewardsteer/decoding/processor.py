@@ -18,8 +18,9 @@ from torch import Tensor
 from transformers import LogitsProcessor
 
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix
-from rewardsteer.decoding.guides.session import GuideSession, open_session
+from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.errors import ConfigError
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix
-from rewardsteer.decoding.guides.session import open_session
 from rewardsteer.kernels.precision import exact
 from rewardsteer.models.prefix_reader import PrefixReader
 

@@ -22,11 +22,13 @@ from rewardsteer.models.capabilities import (
     supports_tree_mask,
 )
 from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState, from_the_left
+from rewardsteer.models.some_rows import SomeRows
 from rewardsteer.models.tree_mask import tree_mask
 
 # More new columns than this are read before their candidates, not with them: a tree mask holds a
 # number for every pair of a new column and a cached one.
 _TOGETHER = 256
+_ONE = torch.ones(1).long()
 
 
 class PrefixReader:
@@ -83,7 +85,8 @@ class PrefixReader:
         """
         candidates = candidate_ids.cpu()
         if not self._may_use_tree(prefix_ids.shape[1]):
-            return self._one_by_one(prefix_ids, attention_mask, candidates)
+            state = self._advance(prefix_ids, attention_mask, None)
+            return self._one_by_one(state, torch.arange(len(candidates)), candidates)
         scored = self._advance(prefix_ids, attention_mask, candidates).scored
         assert scored is not None
         return scored[1]
@@ -108,6 +111,34 @@ class PrefixReader:
         index, lengths = torch.tensor(list(rows)), attention_mask.cpu().long().sum(dim=1)
         fresh = self.prefill(index, prefix_ids.cpu(), lengths, None)
         answer = fresh.answer
+        self._put(index, fresh, places)
+        return answer
+
+    @torch.no_grad()
+    def score_rows(
+        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor,
+        candidate_ids: Tensor, *, places: int,
+    ) -> Tensor:
+        """Answers ``[R, K, X]`` after prefix∘candidate for some rows, as `step_rows`. No candidate
+        is kept: the one that a prefix continues with is read with what comes next."""
+        self._resize(places)
+        if self._state is not None:
+            self._state.drop_candidates()
+        index, lengths = torch.tensor(list(rows)), attention_mask.cpu().long().sum(dim=1)
+        candidates, tree = candidate_ids.cpu(), self._may_use_tree(prefix_ids.shape[1])
+        fresh = self.prefill(index, prefix_ids.cpu(), lengths, candidates if tree else None)
+        answers = fresh.drop_candidates()
+        if answers is None:
+            answers = self._one_by_one(fresh, index, candidates)
+        self._put(index, fresh, places)
+        return answers
+
+    def part_of(self, rows: Sequence[int], places: int) -> SomeRows:
+        """Some of so many rows, to be asked about by themselves."""
+        return SomeRows(self, rows, places)
+
+    def _put(self, index: Tensor, fresh: PrefixState, places: int) -> None:
+        """Write a state of some rows ``[R]``, of no use afterwards, into that of all."""
         if self._state is None:
             origins = torch.full((places,), EMPTY_ROW)
             origins[index] = torch.arange(len(index))
@@ -115,7 +146,6 @@ class PrefixReader:
             self._state = fresh
         else:
             self._state.place(index, fresh)
-        return answer
 
     @torch.no_grad()
     def peek(
@@ -151,6 +181,22 @@ class PrefixReader:
             self._state = None
         if self._state is not None:
             self._state.select(torch.tensor(list(rows), dtype=torch.long))
+
+    @torch.no_grad()
+    def tail(self, prefix_ids: Tensor, attention_mask: Tensor, counts: Sequence[int]) -> Tensor:
+        """Answers ``[B, K, X]`` at the last K positions of every prefix, in one forward pass: of
+        each row the last ``counts [B]``, of which K is the largest. Needs `continues`."""
+        ids, lengths = prefix_ids.cpu(), attention_mask.cpu().long().sum(dim=1)
+        self._resize(len(ids))
+        every, wanted = torch.arange(len(ids)), torch.tensor(list(counts))
+        self._state = self.prefill(every, ids, lengths, None, wanted)
+        assert self._state.recent is not None
+        return self._state.recent
+
+    @property
+    def continues(self) -> bool:
+        """Whether the model goes on from its cache."""
+        return self._uses_cache()
 
     def hold(self, row: int) -> PrefixState | None:
         """A copy of a row for `restore`; None where nothing of it is cached."""
@@ -219,7 +265,8 @@ class PrefixReader:
         return state
 
     def prefill(
-        self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None
+        self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
+        tail: Tensor = _ONE,
     ) -> PrefixState:
         """A state of some rows, read from where they are known, with their costs counted.
 
@@ -228,22 +275,25 @@ class PrefixReader:
             ids: ``[R, T]``, padded on the left.
             lengths: ``[R]``, tokens of each.
             candidates: ``[R, K]``.
+            tail: ``[R]`` or ``[1]``, positions at the end of a row that answers are wanted at.
         """
         fresh, known = PrefixState.empty(len(rows)), torch.zeros_like(lengths)
         if self._state is not None:
-            # The last token is computed again where it is known, for its answer.
-            known = self._state.shared(rows, ids, lengths).clamp(max=lengths - 1)
-        new = int((lengths - known).max())
+            # The last tokens are computed again where they are known, for their answers.
+            known = self._state.shared(rows, ids, lengths).minimum(lengths - tail)
+        most = int(tail.max())
+        new = max(int((lengths - known).max()), most)
         keep = (lengths - new).clamp(min=0)
         if self._state is not None and bool((keep > 0).any()):
             fresh = self._state.part(rows, keep)
-        passes = self._read(fresh, ids[:, ids.shape[1] - new :], lengths, candidates)
+        passes = self._read(fresh, ids[:, ids.shape[1] - new :], lengths, candidates, most)
         extra = 0 if candidates is None else candidates.shape[1]
         self._count(rows, lengths - known + extra, lengths, passes)
         return fresh
 
     def _read(
-        self, state: PrefixState, ids: Tensor, lengths: Tensor, candidates: Tensor | None
+        self, state: PrefixState, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
+        tail: int = 1,
     ) -> int:
         """Add new columns to a state, and candidates behind them; in how many forward passes."""
         start, new = state.ids.shape[1], ids.shape[1]
@@ -257,7 +307,8 @@ class PrefixReader:
         mask = state.mask
         positions = (lengths[:, None] - new + torch.arange(new)).clamp(min=0)
         if candidates is None:
-            state.answer = self._forward(state.cache, ids, mask, positions, keep=1)[:, 0]
+            state.recent = self._forward(state.cache, ids, mask, positions, keep=tail)
+            state.answer = state.recent[:, -1]
             return 1
         count = candidates.shape[1]
         states = self._forward(
@@ -303,20 +354,19 @@ class PrefixReader:
         last = last.to(states.device)
         return states[torch.arange(len(last), device=states.device), last]
 
-    def _one_by_one(self, ids: Tensor, mask: Tensor, candidates: Tensor) -> Tensor:
-        """`score_candidates` with a forward pass for each candidate."""
-        state, answers = self._advance(ids, mask, None), []
+    def _one_by_one(self, state: PrefixState, rows: Tensor, candidates: Tensor) -> Tensor:
+        """Answers ``[R, K, X]`` after rows of a state, in a pass for each of their candidates."""
+        answers, one = [], torch.ones(len(rows)).long()
         longer = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
-        every, one = torch.arange(len(ids)), torch.ones(len(ids)).long()
         for column in candidates.split(1, dim=1):
             if self._uses_cache():
                 positions = state.lengths[:, None]
                 answers.append(self._forward(state.cache, column, longer, positions, keep=1))
                 state.cache.crop_columns(right=1)
             else:
-                rows = torch.cat([state.ids, column], dim=1)
-                answers.append(self._whole(rows, state.lengths + 1)[:, None])
-            self._count(every, one, state.lengths + 1, 1)
+                ids = torch.cat([state.ids, column], dim=1)
+                answers.append(self._whole(ids, state.lengths + 1)[:, None])
+            self._count(rows, one, state.lengths + 1, 1)
         return torch.cat(answers, dim=1)
 
     def _there(self, tensor: Tensor) -> Tensor:

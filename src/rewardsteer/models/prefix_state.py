@@ -27,6 +27,8 @@ class PrefixState:
         answer: ``[B, X]`` at the end of every prefix.
         scored: candidates ``[B, K]`` that stand behind the prefixes in the cache, and the answers
             ``[B, K, X]`` after them; None without candidates.
+        recent: answers at the last positions that were read, just after they were; see
+            `rewardsteer.models.prefix_reader.PrefixReader.tail`.
     """
 
     cache: Any
@@ -34,6 +36,7 @@ class PrefixState:
     lengths: Tensor
     answer: Tensor
     scored: tuple[Tensor, Tensor] | None = None
+    recent: Tensor | None = None
 
     @classmethod
     def empty(cls, rows: int) -> "PrefixState":
@@ -115,6 +118,14 @@ class PrefixState:
         origins[place] = 0
         state.select(origins)
         return state
+
+    def drop_candidates(self) -> Tensor | None:
+        """Keep none of the cached candidates; their answers, None where there are none."""
+        if self.scored is None:
+            return None
+        (candidates, answers), self.scored = self.scored, None
+        self.cache.crop_columns(right=candidates.shape[1])
+        return answers
 
     def commit_candidate(self, ids: Tensor, lengths: Tensor) -> None:
         """Keep the cached candidate that each given prefix goes on with, and drop the others.

@@ -18,7 +18,7 @@ from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.fitting import methods_for
+from rewardsteer.decoding.fitting import check_drafter, methods_for
 from rewardsteer.decoding.generate import Method, build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import (
@@ -94,7 +94,7 @@ class ServedModels(TextReader):
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
         self.defaults = self._given = defaults
-        self._guides: dict[tuple[str, int], Method] = {}
+        self._guides: dict[tuple[str, int, bool], LogitsGuide] = {}
         if self.engine is not None:
             self.defaults = self._complete(defaults)
             self.method(self.defaults)
@@ -174,14 +174,18 @@ class ServedModels(TextReader):
                 name=config.method, abilities=kind.abilities
             ))
         if not is_guide(config.method):
-            return build_method(config, self.scorer, self._goal(config))
-        # All that a guide needs when it is built, for weights come with the samples. Kept: guides
-        # that are one share batches, and some warn when they are made.
+            strategy = build_method(config, self.scorer, self._goal(config))
+            check_drafter(strategy, self.engine)
+            return strategy
+        # All that a guide needs when it is built, for weights and gates come with the samples.
+        # Kept: guides that are one share batches, and some warn when they are made.
         top_k = config.top_k if asks_candidates(config.method) else 0
-        key = config.method, top_k
+        key = config.method, top_k, config.gate != "always"
         if key not in self._guides:
             plain = DecodingConfig(method=config.method, top_k=top_k)
             guide = build_method(plain, self.scorer)
+            assert isinstance(guide, LogitsGuide), "is_guide"
+            guide.gated = key[-1]
             guide.scorer = guide.scorer and self._asked(config.method)
             self._guides[key] = guide
         return self._guides[key]
@@ -256,7 +260,7 @@ def _unguided(config: DecodingConfig) -> bool:
     if not adds_rewards(config.method):
         return False
     ends = config.weight_end in (None, 0)
-    return config.weight == 0 and ends and not config.target_kl
+    return config.weight == 0 and ends and not config.target_kl and config.policy_power == 1
 
 
 def goals_of(folder: Path, scorer: Any) -> dict[str, GoalState]:

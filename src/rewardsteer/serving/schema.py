@@ -31,7 +31,9 @@ class GenerationFields(RequestModel):
         model: the policy's name; ``NAME@METHOD`` and ``NAME@best_of_8`` name a method too.
         method: of decoding.
         method_settings: those of strategies, by name (n, beam, decision_tokens, vote_stop, …).
-        weight, weight_schedule, weight_end, target_kl, max_kl: how strongly rewards pull.
+        weight, weight_schedule, weight_end, target_kl, max_kl, policy_power: how strongly rewards
+            pull.
+        gate, gate_threshold, gate_share: at which tokens.
         top_k: tokens to draw from, 0 or -1 for all; candidates of args, pargs and cd.
         temperature: 0 takes the best token.
         top_p, min_p, repetition_penalty, presence_penalty, frequency_penalty, logit_bias,
@@ -55,6 +57,10 @@ class GenerationFields(RequestModel):
     weight_end: WeightNumber | None = None
     target_kl: Kl | None = None
     max_kl: Kl | None = None
+    policy_power: Annotated[float, Field(ge=0, le=1e20, allow_inf_nan=False)] | None = None
+    gate: Literal["always", "entropy", "top1", "kl", "first", "random"] | None = None
+    gate_threshold: Kl | None = None
+    gate_share: Share | None = None
     top_k: Annotated[int, Field(ge=-1, le=2**31 - 1)] | None = None
     temperature: Temperature | None = None
     top_p: Share | None = None

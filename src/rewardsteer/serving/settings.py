@@ -15,13 +15,15 @@ from rewardsteer.serving.schema import GenerationFields
 
 # Settings of a request that have their names in ours.
 _SAME = (
-    "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl", "seed", "top_p",
-    "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias",
-    "min_tokens", "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
+    "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl",
+    "policy_power", "gate", "gate_threshold", "gate_share", "seed", "top_p", "min_p",
+    "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "min_tokens",
+    "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
 )
 # Settings of strategies that a request may give; files of this machine are not for clients.
 _OF_METHODS = frozenset({
-    "n", "beam", "branches", "step_value", "step_separator", "step_tokens", "max_steps",
+    "n", "choice_temperature", "draw_cost", "length_control", "beam", "branches",
+    "step_value", "step_separator", "step_tokens", "max_steps",
     "particle_potential", "particle_answer", "resample_below", "entropy_threshold",
     "segment_min", "segment_tokens", "reward_target", "reward_share", "acceptance",
     "max_rejections", "reject_share", "decision_tokens", "drop_rule", "drop_threshold",
@@ -53,6 +55,8 @@ def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConf
     given.setdefault("seed", secrets.randbits(31))
     if "weight_end" not in given and given.get("weight_schedule") == "constant":
         given["weight_end"] = None
+    if "gate" in given:
+        given = {"gate_threshold": None, "gate_share": None} | given
     if request.top_k is not None:
         given["top_k"] = max(0, request.top_k)
     if request.temperature is not None:

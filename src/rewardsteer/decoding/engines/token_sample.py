@@ -5,10 +5,12 @@ import random
 from collections.abc import Sequence
 from typing import Any, Protocol
 
+from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.gates import Gate
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
 
@@ -39,7 +41,7 @@ class TokenSample(Sample):
 
     Attributes:
         name: the request's id.
-        guide, weight: act on its next-token scores, and how strongly.
+        guide, weight, gate: act on its next-token scores, how strongly, and when.
         growing: whether it asks for tokens.
         limit: how many tokens it is to have.
         stop, begin: where it is to stop earlier, and the tokens that it had before.
@@ -60,6 +62,7 @@ class TokenSample(Sample):
         )
         self.name, self.prompt_ids = prompt.id, prompt.token_ids
         self.guide, self.weight = guide, weight
+        self.gate = Gate(config, f"{prompt.id}/{index}")
         self.ending = ending_ids(config, engine.stop_ids)
         self.growing = self.revised = False
         self.limit = self.begin = 0
@@ -90,6 +93,7 @@ class TokenSample(Sample):
 
     def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
         """Go on from other tokens."""
+        self.gate.forget(shared_length(self.token_ids, token_ids))
         super().revise(token_ids, finish_reason)
         self.revised = True
 
@@ -100,6 +104,7 @@ class TokenSample(Sample):
             weight=self.weight, top=self.top, origin=self,
         )
         self._copied_to(other)
+        other.gate = self.gate.copy(other.gate.name)
         other.held = self.engine.hold(self)
         return other
 

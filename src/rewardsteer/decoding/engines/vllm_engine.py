@@ -245,7 +245,7 @@ def _take(sample: TokenSample, output: Any) -> None:
     read = len(sample.prompt_ids) + before - (output.num_cached_tokens or 0) + new - 1
     sample.cost += Cost(
         new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read, rm_calls=guided * new,
-        rm_forwards=guided * new, rm_tokens=guided * read,
+        rm_forwards=guided * new, rm_tokens=guided * read, guided_steps=guided * new,
     )
 
 
@@ -280,6 +280,9 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
         f"the method {config.method!r}": issubclass(kind, LogitsGuide) and kind not in _RULES,
         "several reward models": len(members(method.scorer)) > 1,
         "a schedule or KL of the weight": any(control is not None for control in controls),
+        "gates": config.gate != "always",
+        "a power of the policy": config.policy_power != 1,
+        "drafts of this package (it has its own)": config.draft != "none",
     }
     for what, wanted in wanting.items():
         if wanted:

@@ -40,6 +40,9 @@ class LogitsGuide:
         name: of the method.
         candidates: how many tokens are asked about; 0: all.
         abilities: of the engine that it cannot do without.
+        gated: whether it acts at some tokens alone, see `rewardsteer.decoding.guides.gates`.
+        settings: as given; what the gate of a response without settings of its own is made from.
+        scout: a second guide, whose pull a gate measures in the place of this one's; None: none.
 
     Raises:
         MismatchError: no reward model, or one with the wrong head or training.
@@ -50,7 +53,8 @@ class LogitsGuide:
     needs = "vocabulary"
     trained_on: tuple[str, ...] = ()
     default_for: str | None = None
-    wants_goal = takes_goal = False
+    wants_goal = takes_goal = wants_drafter = False
+    drafter: Any = None
     has_weight = True
     several_models = True
     judges_texts = False
@@ -60,6 +64,8 @@ class LogitsGuide:
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:
         self.name, self.scorer, self.weight = config.method, scorer, Weight(config)
         self.candidates = config.top_k if self.asks == "candidates" else 0
+        self.settings, self.gated = config, config.gate != "always"
+        self.scout: LogitsGuide | None = None
         if self.asks == "nothing":
             self.scorer = None
             return

@@ -14,6 +14,7 @@ from rewardsteer.errors import NonFiniteError, RewardsteerError
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.engine import Encoded
+    from rewardsteer.decoding.guides.gates import Gate
 
 # Scores up to here can be divided by the least temperature and stay within float32.
 _LARGEST = 1e30
@@ -30,6 +31,7 @@ class Prefix:
             that is new to its place.
         names: per row, the request's id, for messages.
         prompts: per row, what it responds to, for reward models that read texts.
+        gates: per row, when it is guided; none: a gated guide keeps gates by place.
         failed: per row that cannot go on, why; see `fail`.
     """
 
@@ -38,6 +40,7 @@ class Prefix:
     steps: Sequence[int]
     names: Sequence[str]
     prompts: Sequence["Encoded"] = ()
+    gates: Sequence["Gate"] = ()
     failed: dict[int, RewardsteerError] = field(default_factory=dict)
 
     def fail(self, row: int, error: RewardsteerError) -> None:
@@ -47,12 +50,24 @@ class Prefix:
         self.failed.setdefault(row, error)
 
 
+    def of(self, rows: Sequence[int]) -> "Prefix":
+        """What some rows are asked about. Their failures are not those of this one."""
+        return Prefix(
+            self.ids[list(rows)], self.mask[list(rows)], [self.steps[row] for row in rows],
+            [self.names[row] for row in rows],
+            [self.prompts[row] for row in rows if self.prompts],
+            [self.gates[row] for row in rows if self.gates],
+        )
+
+
 class RewardUsage(NamedTuple):
-    """What one row cost the reward model; see `rewardsteer.records.Cost`."""
+    """What one row cost the reward model; see `rewardsteer.records.Cost`. ``steps`` are those at
+    which the guide acted."""
 
     calls: int = 0
     forwards: int = 0
     tokens: int = 0
+    steps: int = 0
 
 
 def finite(rewards: Tensor, prefix: Prefix) -> Tensor:

@@ -3,8 +3,8 @@
 Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row, K candidates.
 """
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch.nn.functional import pad
 
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, finite
+from rewardsteer.decoding.guides.weights import Weight, weights_of
 from rewardsteer.models.compatibility import members
 
 
@@ -49,17 +50,60 @@ class AskingSession(GuideSession):
         # Of each token, every reward model is asked about all candidates, or once.
         self._asked = max(1, guide.candidates) * len(members(guide.scorer))
 
-    def _count(self, rows: int) -> None:
-        self._calls = [n + self._asked for n in self._calls or [0] * rows]
+    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
+        """Guided scores ``[B, V]``."""
+        self._count(range(len(logits)), len(logits))
+        return self._guided(prefix, logits, self._guide.weight, self._cache)
+
+    def scores_of(self, rows: Sequence[int], prefix: Prefix, logits: Tensor) -> Tensor:
+        """Guided scores ``[R, V]`` of some rows of a batch; the reward model reads all that is new
+        of these since they were asked about, and nothing of the others.
+
+        Args:
+            rows: their numbers, ascending.
+            prefix: of all rows.
+            logits: of all rows ``[B, V]``.
+        """
+        if len(rows) == len(logits):
+            return self.scores(prefix, logits)
+        part_of = getattr(self._cache, "part_of", None)
+        if part_of is None:  # The reward model reads with the policy.
+            return self.scores(prefix, logits)[list(rows)]
+        self._count(rows, len(logits))
+        part = prefix.of(rows)
+        scores = self._guided(
+            part, logits[list(rows)], weights_of(self._guide.weight, rows),
+            part_of(rows, len(logits)),
+        )
+        for place, error in part.failed.items():
+            prefix.fail(rows[place], error)
+        return scores
+
+    def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
+        """Guided scores ``[R, V]`` of rows whose weights and cache these are."""
+        raise NotImplementedError
+
+    def _count(self, rows: Sequence[int], places: int) -> None:
+        self._calls = self._calls or [0] * places
+        for row in rows:
+            self._calls[row] += self._asked
 
     def select(self, rows: Sequence[int]) -> None:
+        """Keep, reorder or repeat rows; see `GuideSession.select`."""
         self._cache.select(rows)
-        self._calls = [0 if row < 0 else self._calls[row] for row in rows]
+        if self._calls:
+            self._calls = [0 if row < 0 else self._calls[row] for row in rows]
 
     def usage(self, row: int) -> RewardUsage:
+        """What was read at this place so far."""
         if not self._calls:
             return RewardUsage()
-        return RewardUsage(self._calls[row], self._cache.forwards[row], self._cache.tokens[row])
+        calls = self._calls[row]
+        if not self._cache.forwards:
+            return RewardUsage(calls, steps=calls // self._asked)
+        return RewardUsage(
+            calls, self._cache.forwards[row], self._cache.tokens[row], calls // self._asked
+        )
 
 
 class VocabularySession(AskingSession):
@@ -74,19 +118,45 @@ class VocabularySession(AskingSession):
         """Run the reward model on prefixes ``[B, T]``; the next `scores` is about them."""
         self._prefetched = self._scorer.next_token(prefix_ids, attention_mask, self._cache)
 
-    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
-        """Guided scores ``[B, V]``; the two vocabularies may be padded to different sizes."""
-        if self._prefetched is None:
-            self.prefetch(prefix.ids, prefix.mask)
-        assert self._prefetched is not None
-        rewards, self._prefetched = self._prefetched[:, : self._scorer.vocabulary_size], None
-        rewards = finite(rewards, prefix)
-        self._count(len(logits))
+    @property
+    def takes_drafts(self) -> bool:
+        """Whether the reward model reads by itself and goes on from its cache."""
+        parts = getattr(self._cache, "parts", [self._cache])
+        return all(getattr(part, "continues", False) for part in parts)
+
+    def scores_at(
+        self, prefix: Prefix, logits: Tensor, rows: Sequence[int], view: Callable[[Any], Any]
+    ) -> Tensor:
+        """Guided scores ``[N, V]`` at several positions of the rows of a batch.
+
+        Args:
+            prefix: ids and mask of the rows ``[B, T]``; steps and names of the positions.
+            logits: of the policy ``[N, V]``.
+            rows: that the positions ``[N]`` belong to.
+            view: of a cache, whose answers are at these positions.
+        """
+        self._count(rows, len(prefix.ids))
+        parts = getattr(self._cache, "parts", None)
+        cache = view(self._cache) if parts is None else EnsembleView([view(one) for one in parts])
+        return self._guided(prefix, logits, weights_of(self._guide.weight, rows), cache)
+
+    def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
+        """Guided scores; the two vocabularies may be padded to different sizes."""
+        rewards, self._prefetched = self._prefetched, None
+        if rewards is None:
+            rewards = self._scorer.next_token(prefix.ids, prefix.mask, cache)
+        rewards = finite(rewards[:, : self._scorer.vocabulary_size], prefix)
         rewards, known = fitted(
             self._guide, rewards.to(logits.device), logits.shape[1],
             getattr(self._scorer, "known_tokens", None),
         )
-        return self._guide(logits.float(), rewards, self._guide.weight, prefix.steps, known)
+        return self._guide(logits.float(), rewards, weight, prefix.steps, known)
+
+
+class EnsembleView(NamedTuple):
+    """Views of the caches of several reward models."""
+
+    parts: Sequence[Any]
 
 
 def fitted(
@@ -108,8 +178,8 @@ def fitted(
 class CandidateSession(AskingSession):
     """Asks about the policy's best tokens."""
 
-    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
-        """Guided scores ``[B, V]``, -inf outside the candidates."""
+    def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
+        """Guided scores, -inf outside the candidates."""
         guide = self._guide
         best, tokens = logits.float().topk(guide.candidates, dim=-1)
         known = tokens < self._scorer.vocabulary_size
@@ -117,20 +187,7 @@ class CandidateSession(AskingSession):
         if there is not None:
             known &= there.to(known.device)[tokens.clamp(max=len(there) - 1)]
         asked = tokens.masked_fill(~known, 0)
-        rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, self._cache)
-        rewards = finite(rewards, prefix)
-        self._count(len(tokens))
-        rewards = guide.transform(rewards.to(best))
-        guided = guide(best, rewards, guide.weight, prefix.steps, known)
+        rewards = self._scorer.candidates(prefix.ids, prefix.mask, asked, cache)
+        rewards = guide.transform(finite(rewards, prefix).to(best))
+        guided = guide(best, rewards, weight, prefix.steps, known)
         return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
-
-
-_SESSIONS = {
-    "nothing": GuideSession, "next_tokens": VocabularySession, "candidates": CandidateSession,
-}
-
-
-def open_session(guide: LogitsGuide) -> GuideSession:
-    """A fresh session: begin a batch."""
-    own = getattr(guide.scorer, "open_session", None)
-    return _SESSIONS[guide.asks](guide) if own is None else own(guide)

@@ -20,7 +20,8 @@ from rewardsteer.decoding.asking import whole_characters
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.prefix import Prefix, finite
-from rewardsteer.decoding.guides.session import AskingSession, GuideSession
+from rewardsteer.decoding.guides.session import AskingSession
+from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.prefix_state import left_pad
 
@@ -40,7 +41,7 @@ class TextCandidates:
     def __getattr__(self, name: str) -> Any:
         return getattr(self._scorer, name)
 
-    def open_session(self, guide: LogitsGuide) -> GuideSession:
+    def open_session(self, guide: LogitsGuide) -> AskingSession:
         """A session of a guide on this reward model."""
         return TextCandidateSession(guide)
 
@@ -97,25 +98,25 @@ class TextCandidateSession(AskingSession):
     """Asks about the texts of the policy's best tokens."""
 
     @torch.no_grad()
-    def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
-        """Guided scores ``[B, V]``, -inf outside the candidates."""
+    def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
+        """Guided scores, -inf outside the candidates."""
         guide = self._guide
         best, tokens = logits.float().topk(guide.candidates, dim=-1)
         rewards = torch.stack([
-            self._row(prefix, place, asked) for place, asked in enumerate(tokens.tolist())
+            self._row(prefix, place, asked, cache) for place, asked in enumerate(tokens.tolist())
         ])
-        rewards = finite(rewards, prefix)
-        self._count(len(tokens))
-        rewards = guide.transform(rewards.to(best))
-        guided = guide(best, rewards, guide.weight, prefix.steps)
+        rewards = guide.transform(finite(rewards, prefix).to(best))
+        guided = guide(best, rewards, weight, prefix.steps)
         return torch.full_like(logits, -torch.inf, dtype=best.dtype).scatter(1, tokens, guided)
 
-    def _row(self, prefix: Prefix, place: int, candidates: Sequence[int]) -> Tensor:
+    def _row(
+        self, prefix: Prefix, place: int, candidates: Sequence[int], cache: Any
+    ) -> Tensor:
         count, places = prefix.steps[place], len(prefix.steps)
         response = prefix.ids[place, prefix.ids.shape[1] - count :].tolist()
         try:
             rows = self._scorer.rows(prefix.prompts[place], response, candidates)
-            return self._scorer.rewards(rows, self._cache, place, places).float().cpu()
+            return self._scorer.rewards(rows, cache, place, places).float().cpu()
         except RewardsteerError as error:
             prefix.fail(place, error)
             return torch.zeros(len(candidates))

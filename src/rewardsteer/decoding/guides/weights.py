@@ -24,8 +24,9 @@ class Weight:
     """The weight of a run.
 
     Args:
-        config: ``weight``, ``weight_schedule``, ``weight_end``, ``target_kl`` and ``max_kl`` are
-            used; for a schedule ``max_new_tokens``, for a KL ``temperature`` and ``top_k`` too.
+        config: ``weight``, ``weight_schedule``, ``weight_end``, ``policy_power``, ``target_kl`` and
+            ``max_kl`` are used; for a schedule ``max_new_tokens``, for a KL ``temperature`` and
+            ``top_k`` too.
     """
 
     def __init__(self, config: DecodingConfig) -> None:
@@ -64,12 +65,21 @@ class Weight:
         return self.added(logits, pull)
 
     @property
+    def power(self) -> float:
+        """The policy's own: at a power other than 1 its logits pull too."""
+        return self._config.policy_power
+
+    @property
     def by_kl(self) -> bool:
         """Whether a KL divergence decides or limits it."""
         return self._config.target_kl is not None or self._config.max_kl is not None
 
     def added(self, logits: Tensor, pull: Tensor) -> Tensor:
-        """Logits plus the weighted rewards ``[B, K]``, or what a KL divergence allows of them."""
+        """Logits times the policy's power plus the weighted rewards ``[B, K]``, or what a KL
+        divergence from the plain policy allows of both."""
+        if self.power != 1:
+            # Of a token that cannot be drawn there is nothing to pull at.
+            pull = pull + (self.power - 1) * logits.masked_fill(logits.isinf(), 0.0)
         if not self.by_kl:
             return logits + pull
         count = self._config.top_k
@@ -120,10 +130,19 @@ class RowWeights(Weight):
             pull = floor_unknown(pull, known)
         scores = logits + pull
         for row, weight in enumerate(self.rows):
-            if weight.by_kl:
+            if weight.by_kl or weight.power != 1:
                 one = slice(row, row + 1)
                 scores[one] = weight.added(logits[one], pull[one])
         return scores
+
+
+def weights_of(weight: Weight, rows: Sequence[int]) -> Weight:
+    """The weight of some rows of a batch."""
+    if not isinstance(weight, RowWeights):
+        return weight
+    part = RowWeights()
+    part.rows = [weight.rows[row] for row in rows]
+    return part
 
 
 def floor_unknown(pull: Tensor, known: Tensor) -> Tensor:

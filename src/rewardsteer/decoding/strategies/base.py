@@ -34,6 +34,7 @@ class Strategy:
     Attributes:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
         wants_goal, takes_goal: whether it needs a goal state, or may be given one.
+        wants_drafter: whether it needs a second policy; ``drafter`` is the engine that runs it.
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
         draws_several: ``n`` samples of a prompt, which must differ.
@@ -53,7 +54,7 @@ class Strategy:
     needs = "any"
     trained_on: tuple[str, ...] = ()
     default_for: str | None = None
-    wants_goal = takes_goal = False
+    wants_goal = takes_goal = wants_drafter = False
     has_weight = False
     several_models = False
     abilities: frozenset[str] = frozenset({"extend"})
@@ -65,6 +66,7 @@ class Strategy:
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         self.name, self.config = config.method, config
+        self.drafter: Any = None
         self.scorer: Any = None if self.needs == "none" else scorer
         if self.needs != "none":
             check_scorer(self.name, type(self), scorer)

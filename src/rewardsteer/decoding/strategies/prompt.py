@@ -49,6 +49,12 @@ class PromptEngine:
             log_probabilities=self._log_probabilities, top=self._top,
         ))
 
+    def start_on(self, engine: Engine, index: int) -> Sample:
+        """A sample of another engine, whose policy has the same tokens; its cost counts too."""
+        return self._keep(engine.start(
+            self._prompt, index, self._config, rng=self._rng_of(index),
+        ))
+
     def fork(self, sample: Sample, index: int) -> Sample:
         """Another sample that goes on from a sample's tokens, with the draws of this index."""
         return self._keep(sample.fork(index, self._rng_of(index)))

@@ -36,7 +36,7 @@ from rewardsteer.records import Cost
 
 
 @dataclass
-class _Slot:
+class Slot:
     """A row, and what the counters of its place said when its cost was last told."""
 
     sample: TokenSample
@@ -62,7 +62,7 @@ class Batch:
 
     def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
         self._reader, self._session, self._weights = reader, session, weights
-        self._slots: list[_Slot | None] = []
+        self._slots: list[Slot | None] = []
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
         self._prefix: Prefix | None = None
         self._logits = self._scores = torch.empty(0, 0)
@@ -98,7 +98,8 @@ class Batch:
         steps = [len(sample.token_ids) for sample in rows]
         names = [sample.name for sample in rows]
         prompts = [sample.prompt for sample in rows]
-        prefix = self._prefix = Prefix(self._ids, self._mask, steps, names, prompts)
+        gates = [sample.gate for sample in rows]
+        prefix = self._prefix = Prefix(self._ids, self._mask, steps, names, prompts, gates)
         self._weights.rows = [sample.weight for sample in rows]
         self._logits = self._reader.step(self._ids, self._mask)
         self._scores = self._session.scores(prefix, self._logits)
@@ -215,7 +216,7 @@ class Batch:
             if slot is not None and id(slot.sample) in wanted:
                 slot.sample.cost += self._cost(place, slot)
 
-    def _cost(self, place: int, slot: _Slot) -> Cost:
+    def _cost(self, place: int, slot: Slot) -> Cost:
         if not self._reader.forwards:
             return Cost()
         usage = self._session.usage(place)
@@ -225,7 +226,8 @@ class Batch:
             lm_calls=slot.drawn, lm_forwards=forwards - slot.forwards,
             lm_tokens=tokens - slot.tokens, rm_calls=usage.calls - slot.usage.calls,
             rm_forwards=usage.forwards - slot.usage.forwards,
-            rm_tokens=usage.tokens - slot.usage.tokens, seconds=slot.seconds,
+            rm_tokens=usage.tokens - slot.usage.tokens,
+            guided_steps=usage.steps - slot.usage.steps, seconds=slot.seconds,
         )
         slot.usage, slot.forwards, slot.tokens = usage, forwards, tokens
         slot.seconds, slot.drawn, slot.length = 0.0, 0, len(slot.sample.token_ids)
@@ -249,10 +251,10 @@ class Batch:
         """Rows that enter take the places of those that left, or come last. A place for which there
         is none goes to the last row: to move that one costs less than to close up."""
         coming = deque(
-            (EMPTY_ROW, _Slot(sample, length=len(sample.token_ids))) for sample in admitted
+            (EMPTY_ROW, Slot(sample, length=len(sample.token_ids))) for sample in admitted
         )
         before = list(enumerate(self._slots))
-        after: list[tuple[int, _Slot]] = []
+        after: list[tuple[int, Slot]] = []
         while len(after) < len(before):
             place, slot = before[len(after)]
             if slot is None:

@@ -58,6 +58,7 @@ class TransformersEngine(Engine):
         self._plain = Plain(None, with_defaults(DecodingConfig()))
         self._weights: dict[int, tuple[DecodingConfig, Weight]] = {}
         self._batches: dict[int, Batch] = {}
+        self._drafts: tuple[str, int] | None = None
         self._pump: asyncio.Task[None] | None = None
         self._waiters = Waiters()
 
@@ -221,7 +222,11 @@ class TransformersEngine(Engine):
             self._batches.pop(key, None)
 
     def _open(self, guide: LogitsGuide) -> Batch:
-        return open_batch(self.policy, guide)
+        return open_batch(self.policy, guide, self._drafts)
+
+    def begin(self, method: Any, config: DecodingConfig, longest: int) -> None:
+        """Get ready for the samples of a run."""
+        self._drafts = None if config.draft == "none" else (config.draft, config.draft_tokens)
 
     def _part(self, key: int, samples: list[TokenSample], error: Exception) -> None:
         """A step of several rows failed. What the batch holds cannot be trusted any more: its rows

@@ -16,11 +16,16 @@ import torch
 from torch import Tensor
 
 from rewardsteer.decoding.engines.transformers.batch import Batch
+from rewardsteer.decoding.engines.transformers.drafting import DraftBatch
 from rewardsteer.decoding.guides.base import LogitsGuide
-from rewardsteer.decoding.guides.session import VocabularySession, open_session
+from rewardsteer.decoding.guides.drafted import takes_drafts
+from rewardsteer.decoding.guides.opening import open_session
+from rewardsteer.decoding.guides.session import VocabularySession
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.models.compatibility import members
 from rewardsteer.models.prefix_reader import PrefixReader
+
+Drafts = tuple[str, int]
 
 # Smaller models (bytes) take Python longer than arithmetic, and two threads of it slow each other:
 # measured, 13 MB at batch 1 are as fast either way, 3 MB take half as long again.
@@ -30,15 +35,26 @@ _LEAST = 32 * 2**20
 _UNEVEN = 1.1
 
 
-def open_batch(policy: Any, guide: LogitsGuide) -> Batch:
-    """A batch for the rows of a guide, on the policy and the guide's reward models."""
+def open_batch(policy: Any, guide: LogitsGuide, drafts: Drafts | None = None) -> Batch:
+    """A batch for the rows of a guide, on the policy and the guide's reward models.
+
+    Args:
+        policy: a causal LM.
+        guide: of the rows.
+        drafts: kind and length of drafts, where they are wanted; they are left out where they
+            cannot be verified, which changes no answer.
+    """
     weights, own = RowWeights(), copy.copy(guide)
     own.weight = weights
     # A reward model on the policy's own weights reads with it.
     shared = getattr(guide.scorer, "open_policy", None)
     reader, session = None if shared is None else shared(), open_session(own)
     if reader is None:
-        reader = side_by_side(PrefixReader(policy), session, own.scorer)
+        reader = PrefixReader(policy)
+        if drafts is not None and reader.continues and takes_drafts(session):
+            kind, tokens = drafts
+            return DraftBatch(reader, session, weights, kind=kind, tokens=tokens)
+        reader = side_by_side(reader, session, own.scorer)
     return Batch(reader, session, weights)
 
 
@@ -50,6 +66,7 @@ def side_by_side(reader: PrefixReader, session: Any, scorer: Any) -> Any:
         session: a guide's, fresh.
         scorer: the guide's reward model or models, None without.
     """
+    # A gated one is asked once the policy has answered.
     if scorer is None or not isinstance(session, VocabularySession):
         return reader
     threads = _share(reader.module, [one.reward_model.carrier for one in members(scorer)])

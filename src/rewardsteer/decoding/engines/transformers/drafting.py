@@ -1,0 +1,166 @@
+"""A batch whose rows draw several tokens a step: drafts are verified, not believed.
+
+Policy and reward model read a row's drafted tokens in one forward pass each, so the scores after
+every one of them are known. Tokens are then drawn from these scores one by one, with the row's own
+random numbers, for as long as the draft says the same; the first that differs is the row's token,
+and the rest of the draft is dropped.
+
+Whatever the draft, each token is drawn from the guided distribution with the random number that it
+would have had without drafts: the answers are the same, token for token, and not in law alone. (For
+a draft that is one token, acceptance with probability p(draft) and a redraw from the rest is
+the usual rule of speculative sampling; to draw first and compare is the same rule.)
+
+Shapes: B rows, N positions, V the policy's logits a row.
+"""
+
+import copy
+import time
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rewardsteer.decoding.engines.token_sample import TokenSample
+from rewardsteer.decoding.engines.transformers.batch import Batch, Slot
+from rewardsteer.decoding.engines.transformers.proposals import from_itself
+from rewardsteer.decoding.guides.drafted import Ends, scores_at
+from rewardsteer.decoding.guides.prefix import Prefix, check_numbers
+from rewardsteer.decoding.sampling import pick_each
+from rewardsteer.models.prefix_state import left_pad
+from rewardsteer.records import Cost
+
+
+class DraftBatch(Batch):
+    """As a `Batch`, with drafts.
+
+    Args:
+        kind: of drafts. ``ngram``: what followed the last tokens before. ``policy``: what the
+            policy draws alone, so that the reward model reads several tokens in one pass.
+        tokens: longest draft.
+        options: see `Batch`; the reader has `PrefixReader.tail`, and the session takes drafts.
+    """
+
+    def __init__(self, *options: object, kind: str, tokens: int) -> None:
+        super().__init__(*options)  # type: ignore[arg-type]
+        self._kind, self._most = kind, tokens
+        self._drafts: list[list[int]] = []
+        self._starts: list[int] = []
+        self._all = (torch.empty(0, 0), torch.empty(0, 0))
+
+    @torch.no_grad()
+    def read(self, admitted: Sequence[TokenSample]) -> list[TokenSample]:
+        """See `Batch.read`; a row that may stop before its next token has no draft."""
+        began = time.perf_counter()
+        self._arrange(admitted)
+        rows = self.samples
+        for sample in rows:
+            sample.revised = False
+        known = None
+        if self._kind == "policy":
+            self._drafts, known = self._of_policy(rows)
+        else:
+            self._drafts = [
+                from_itself([*one.prompt_ids, *one.token_ids], self._room(one)) for one in rows
+            ]
+        ends = Ends([len(draft) + 1 for draft in self._drafts])
+        ids, mask = left_pad([
+            [*one.prompt_ids, *one.token_ids, *draft]
+            for one, draft in zip(rows, self._drafts, strict=True)
+        ])
+        steps = [
+            len(one.token_ids) + len(draft) for one, draft in zip(rows, self._drafts, strict=True)
+        ]
+        self._weights.rows = [sample.weight for sample in rows]
+        drafted = Prefix(ids, mask, steps, [sample.name for sample in rows])
+        logits = ends.of(self._reader, ids, mask) if known is None else known
+        self._all = logits, scores_at(self._session, drafted, logits, ends)
+        self._check(ends, drafted)
+        self._prefix = drafted
+        self._starts = [sum(ends.counts[:row]) for row in range(len(rows))]
+        self._show([0] * len(rows))
+        stopping = self._unsure(rows, drafted)
+        for sample in stopping:
+            sample.growing = False
+        self._share(time.perf_counter() - began)
+        self.charge(stopping)
+        return stopping
+
+    def _room(self, sample: TokenSample) -> int:
+        """Tokens that may be drafted for a row: one more is drawn in any case."""
+        if sample.stop.entropy is not None:
+            return 0
+        return max(min(self._most, sample.limit - len(sample.token_ids) - 1), 0)
+
+    def _of_policy(self, rows: Sequence[TokenSample]) -> tuple[list[list[int]], Tensor]:
+        """Drafts that the policy draws with the random numbers of the tokens to come, and its
+        logits ``[N, V]`` before each token of them and behind."""
+        room = [self._room(sample) for sample in rows]
+        rngs, configs = [copy.copy(one.rng) for one in rows], [one.config for one in rows]
+        texts = [[*one.prompt_ids, *one.token_ids] for one in rows]
+        steps: list[Tensor] = []
+        for at in range(max(room) + 1):
+            steps.append(self._reader.step(*left_pad(texts)))
+            tokens = pick_each(steps[-1], rngs, configs)
+            for text, token, most in zip(texts, tokens, room, strict=True):
+                if at < most:
+                    text.append(token)
+        drafts = [text[len(text) - most :] if most else [] for text, most in zip(
+            texts, room, strict=True
+        )]
+        logits = torch.cat([
+            torch.stack([steps[at][row] for at in range(most + 1)])
+            for row, most in enumerate(room)
+        ])
+        return drafts, logits
+
+    def _check(self, ends: Ends, drafted: Prefix) -> None:
+        """Fail rows without numbers at some position."""
+        rows = ends.rows
+        places = Prefix(
+            drafted.ids, drafted.mask, [drafted.steps[row] for row in rows],
+            [drafted.names[row] for row in rows],
+        )
+        check_numbers(*self._all, places)
+        for place, error in places.failed.items():
+            drafted.fail(rows[place], error)
+
+    def _show(self, at: Sequence[int]) -> None:
+        """The logits and scores ``[B, V]`` after so many tokens of each row's draft."""
+        places = [start + step for start, step in zip(self._starts, at, strict=True)]
+        self._logits, self._scores = (one[places] for one in self._all)
+
+    @torch.no_grad()
+    def draw(self) -> list[TokenSample]:
+        """See `Batch.draw`; adds as many tokens to each row as its draft foresaw, and one."""
+        began, prefix = time.perf_counter(), self._prefix
+        assert prefix is not None, "read() first"
+        rows = self.samples
+        active = begun = [
+            place for place, sample in enumerate(rows)
+            if sample.growing and not sample.revised and place not in prefix.failed
+        ]
+        for place, error in prefix.failed.items():
+            rows[place].error, rows[place].growing = error, False
+        self.drawn = step = 0
+        while active:
+            self._show([min(step, len(draft)) for draft in self._drafts])
+            tokens = self._pick(rows, active)
+            for place in active:
+                rows[place].add(tokens[place])
+            self._grow(rows, active, tokens)
+            self.drawn += len(active)
+            active = [
+                place for place in active
+                if rows[place].growing and self._drafts[place][step : step + 1] == [tokens[place]]
+            ]
+            step += 1
+        self._stale = True
+        self._share(time.perf_counter() - began)
+        drawn = [rows[place] for place in (*begun, *prefix.failed) if not rows[place].growing]
+        self.charge(drawn)
+        return drawn
+
+    def _cost(self, place: int, slot: Slot) -> Cost:
+        """Drafted tokens that were dropped are read, but a guide has not acted on them."""
+        cost = super()._cost(place, slot)
+        return cost.model_copy(update={"guided_steps": min(cost.guided_steps, cost.lm_calls)})

@@ -1,0 +1,43 @@
+"""Reward-guided speculative decoding: a small policy drafts steps, a large one writes those that
+the reward model turns down (arXiv 2501.19324)."""
+
+from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+from rewardsteer.decoding.strategies.steps import StepSearch
+
+
+class Rsd(StepSearch):
+    """Each step is the drafter's if the response with it is worth ``accept_reward`` at least, and
+    otherwise one that the policy writes in its place; in at most ``max_steps`` steps.
+
+    With acceptance a(y), 1 or 0, a step has the law
+
+        p_drafter(y) · a(y)  +  p(y) · Σ_z p_drafter(z) · (1 − a(z))
+
+    which is not that of the policy: where the reward model is right it is better. The policy reads
+    accepted steps only when it is asked for the next one, all in one pass.
+    """
+
+    wants_drafter = True
+    has_weight = takes_goal = False
+    abilities = frozenset({"extend", "token_ids"})
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """The response of both."""
+        config = self.config
+        # With draws of their own.
+        response, draft = engine.start(0), engine.start_on(self.drafter, 1)
+        for _ in range(config.max_steps):
+            if response.finish_reason:
+                break
+            await draft.extend(config.step_tokens, stop=self.stop)
+            [value] = await self.values([draft], scorer)
+            if value >= config.accept_reward:
+                response.revise(draft.token_ids, draft.finish_reason)
+            else:
+                await response.extend(config.step_tokens, stop=self.stop)
+                draft.revise(response.token_ids, response.finish_reason)
+        [value] = await self.values([draft], scorer)
+        return Outcome(response, self.reward(value))

@@ -1,0 +1,39 @@
+"""Soft best of n: draw n responses, choose one with probability ∝ exp(reward / temperature)."""
+
+from asyncio import gather
+
+from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.sampling import row_generator
+from rewardsteer.decoding.strategies.base import Strategy
+from rewardsteer.decoding.strategies.choosing import shares, without_length
+from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+
+
+class SoftBestOfN(Strategy):
+    """One of ``n`` samples of the policy, drawn ∝ exp(r / ``choice_temperature``)
+    (arXiv 2505.03156).
+
+    With growing n the answer is a draw from p_LM(y | x) · exp(r(x, y) / temperature): best of n
+    without running after what the reward model mistakes for good. At 0 it is best of n.
+    ``length_control`` takes out what the length explains of the rewards first.
+    """
+
+    abilities = frozenset()
+    draws_several = True
+
+    async def respond(
+        self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
+    ) -> Outcome:
+        """The sample that was drawn."""
+        config = self.config
+        samples = [engine.start(index) for index in range(config.n)]
+        await gather(*(sample.extend() for sample in samples))
+        rewards = await scorer.score(samples)
+        values = without_length(
+            rewards, [one.length for one in samples], config.length_control
+        )
+        chances = row_generator(config.seed, prompt.id, -1)
+        [chosen] = chances.choices(
+            range(len(samples)), shares(values, config.choice_temperature)
+        )
+        return Outcome(samples[chosen], rewards[chosen])

@@ -1,0 +1,85 @@
+"""Two policies and a reward: the law of a response by enumeration, and who wrote what."""
+
+import itertools
+import math
+from collections import Counter
+
+import numpy as np
+import pytest
+from scipy.stats import chisquare
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.fitting import check_drafter
+from rewardsteer.decoding.generate import build_method
+from rewardsteer.errors import ConfigError
+from tests.decoding.tables import TableEngine, TableScorer, decode, toy_prompts
+
+SMALL, LARGE = [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]
+# A response of two steps, a token each.
+REWARDS = {(0,): 1.0, (1,): 0.2, (2,): 0.9} | {
+    y: 1.0 - 0.4 * abs(y[0] - y[1]) for y in itertools.product(range(3), repeat=2)
+}
+
+
+def law(threshold):
+    """P(response): each step drafted and kept, or written anew by the large policy."""
+    found = {}
+    for y in itertools.product(range(3), repeat=2):
+        p = 1.0
+        for end in (1, 2):
+            def accepted(v, before=y[: end - 1]):
+                return REWARDS[(*before, v)] >= threshold
+
+            refused = sum(SMALL[v] for v in range(3) if not accepted(v))
+            last = y[end - 1]
+            p *= SMALL[last] * accepted(last) + refused * LARGE[last]
+        found[y] = p
+    return found
+
+
+def respond(threshold, count):
+    config = DecodingConfig(
+        method="rsd", top_k=0, max_new_tokens=2, step_tokens=1, step_separator="",
+        accept_reward=threshold,
+    )
+    large, small = (
+        TableEngine(lambda y, p=p: [math.log(one) for one in p], 900) for p in (LARGE, SMALL)
+    )
+    small.tokenizer = large.tokenizer
+    scorer = TableScorer(lambda y: REWARDS[y], "scalar", 3)
+    method = build_method(config, scorer, drafter=small)
+    check_drafter(method, large)
+    return decode(large, method, config, toy_prompts(count))
+
+
+def test_responses_have_the_law_of_both():
+    seen = Counter(tuple(one.sample.token_ids) for one, _ in respond(0.7, 700))
+    expected = law(0.7)
+    assert sum(expected.values()) == pytest.approx(1)
+    counts = [700 * p for p in expected.values()]
+    assert chisquare([seen[y] for y in expected], counts).pvalue > 1e-3
+    large = [700 * LARGE[a] * LARGE[b] for a, b in expected]
+    assert chisquare([seen[y] for y in expected], large).pvalue < 1e-6
+
+
+@pytest.mark.parametrize(("threshold", "wrote"), [(-9.0, 0), (9.0, 2)])
+def test_the_threshold_decides_who_writes(threshold, wrote):
+    for outcome, cost in respond(threshold, 5):
+        assert outcome.sample.length == 2
+        reward = REWARDS[tuple(outcome.sample.token_ids)]
+        assert outcome.reward == pytest.approx(reward)
+        # The small policy drafts each step; the large one writes what is refused.
+        assert cost.lm_calls == 2 + wrote
+    mean = np.mean([outcome.reward for outcome, _ in respond(threshold, 50)])
+    assert math.isfinite(mean)
+
+
+def test_it_needs_a_second_policy():
+    config = DecodingConfig(method="rsd")
+    scorer = TableScorer(lambda y: 0.0, "scalar", 3)
+    with pytest.raises(ConfigError, match="needs a second policy"):
+        check_drafter(build_method(config, scorer), TableEngine(lambda y: [0.0], 1))
+    config = DecodingConfig(method="best_of_n")
+    idle = build_method(config, scorer, drafter=TableEngine(lambda y: [0.0], 1))
+    with pytest.raises(ConfigError, match="has no use for"):
+        check_drafter(idle, TableEngine(lambda y: [0.0], 1))
