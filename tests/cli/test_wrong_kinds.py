@@ -19,6 +19,7 @@ def world(tmp_path_factory):
     files = {
         "x.jsonl": [{"prompt": "1+1", "completion": "2"}],
         "pairs.jsonl": [{"prompt": f"{i}?", "chosen": "yes", "rejected": "no"} for i in range(8)],
+        "rated.jsonl": [{"prompt": "a", "response": "b", "score": 1.0}],
         "p.jsonl": [{"id": "0", "prompt": "a?"}],
         "rb2.jsonl": [{"id": "0", "prompt": "1 + 1 =", "chosen": ["2"],
                        "rejected": ["a", "b", "c"], "subset": "Math"}],
@@ -57,6 +58,10 @@ COMMANDS = {
     "goal-state": ("goal-state", "--reward-model", "{model}", "--data", "{root}/prepared"),
     "inspect": ("inspect", "--model", "{policy}", "--reward-model", "{model}", "--prompt", "a",
                 "--completion", "b", "--output", "{out}"),
+    "responses": ("evaluate", "responses", "--reward-model", "{model}", "--input",
+                  "{root}/rated.jsonl", "--out", "{out}"),
+    "generation": ("evaluate", "generation", "--model", "{policy}", "--prompts",
+                   "{root}/p.jsonl", "--methods", "none", "--judge", "{model}", "--out", "{out}"),
     "serve": ("serve", "--model", "{policy}", "--reward-model", "{model}", "--port", "0"),
     **{method: generate(method) for method in ("farma", "genarm", "pargs", "args", "best_of_n")},
 }
@@ -67,8 +72,9 @@ GUIDES = ("farma", "genarm", "pargs", "args")
 WRONG = {
     "language_model": (EVERY, "rewardsteer train"),
     "many_labels": (EVERY, "5 outputs (joy, anger"),
-    "process_model": (("goal-state", "inspect", *GUIDES), "process_model"),
-    "encoder": (("score tokens", "goal-state", "inspect"), "a one-label classifier on a decoder"),
+    "process_model": (("goal-state", "inspect", "generation", *GUIDES), "process_model"),
+    "encoder": (("score tokens", "goal-state", "inspect", "generation"),
+                "a one-label classifier on a decoder"),
     "adapter_of_a_policy": (EVERY, "not SEQ_CLS"),
     # Methods of another head are refused by the configuration, before weights are looked at.
     "pickled": (OF_SCALARS, "convert it once"),
@@ -76,7 +82,7 @@ WRONG = {
     "nothing": (EVERY, "holds no config.json"),
     "vocabulary": (("pargs", "args", "genarm"), "use it with"),
     "scalar": (("farma", "genarm"), "use it with"),
-    ADDRESS: (("goal-state", "inspect", *GUIDES), "folder"),
+    ADDRESS: (("goal-state", "inspect", "generation", *GUIDES), "folder"),
 }
 CASES = [(kind, command, words) for kind, (names, words) in WRONG.items() for command in names]
 CASES += [("encoder", method, "use it with adaptive_best_of_n, beam") for method in GUIDES]
@@ -102,19 +108,9 @@ def test_refused_in_one_sentence_before_work(world, tmp_path, kind, command, wor
 @pytest.mark.parametrize("command", ["goal-state", "inspect", "responses", "generation", "score"])
 def test_a_kind_that_is_named(world, tmp_path, command):
     """And an option that it lacks, in every command that takes kinds."""
-    (tmp_path / "rated.jsonl").write_text(json.dumps(
-        {"prompt": "a", "response": "b", "score": 1.0}
-    ) + "\n")
-    words = COMMANDS.get(command, {
-        "responses": ("evaluate", "responses", "--reward-model", "{model}", "--input",
-                      str(tmp_path / "rated.jsonl"), "--out", "{out}"),
-        "generation": ("evaluate", "generation", "--model", "{policy}", "--prompts",
-                       "{root}/p.jsonl", "--methods", "none", "--judge", "{model}", "--out",
-                       "{out}"),
-    }.get(command))
     values = {"model": str(world / "language_model"), "root": str(world),
               "policy": str(world / "language_model"), "out": str(tmp_path / "out.jsonl")}
-    words = [word.format(**values) for word in words]
+    words = [word.format(**values) for word in COMMANDS[command]]
     result = run(*words, "--kind", "nothing")
     assert result.exit_code == 2
     assert "nothing" in result.stderr.splitlines()[-1]
@@ -123,7 +119,7 @@ def test_a_kind_that_is_named(world, tmp_path, command):
     assert result.exit_code == 2
     assert "reference" in result.stderr.splitlines()[-1]
     kind = ("farma",) if command == "inspect" else ("farma", "--device", "cpu")
-    if command not in ("generation",):
+    if command != "generation":
         result = run(*words, "--kind", *kind)
         assert result.exit_code == 0, result.output
 

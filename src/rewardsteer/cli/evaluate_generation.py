@@ -7,7 +7,14 @@ import typer
 
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
-from rewardsteer.cli.starting import check_model, check_reward_model, check_writable, loading, say
+from rewardsteer.cli.starting import (
+    check_model,
+    check_reward_model,
+    check_writable,
+    loading,
+    refuse_address,
+    say,
+)
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -101,6 +108,8 @@ def generation_command(
     check_writable(out)
     guides = [one for row in settings.values() for one in row.folders]
     check_model(model)
+    for folder in (str(judge), *guides):
+        refuse_address(folder, "Comparisons")
     check_reward_model(judge, *guides)
     check_kind(kind)
     of_judge = {"kind": kind, **kind_options(kind_option)}
