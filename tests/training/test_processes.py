@@ -1,0 +1,42 @@
+"""Processes wait for the first one longer than a collective of an update may take."""
+
+import os
+import socket
+import time
+
+import pytest
+import torch
+from torch import distributed as dist
+
+from rewardsteer.training.processes import join
+from tests.processes import leave
+
+TIMEOUT_S = 2
+
+
+def prepare_and_wait(rank, port):
+    os.environ.update(
+        RANK=str(rank), LOCAL_RANK=str(rank), WORLD_SIZE="2", MASTER_ADDR="127.0.0.1",
+        MASTER_PORT=str(port), ACCELERATE_USE_CPU="true",
+    )
+    processes, wait = join(TIMEOUT_S)
+    if processes.is_main_process:
+        time.sleep(2 * TIMEOUT_S)
+    began = time.monotonic()
+    wait()
+    assert processes.is_main_process or time.monotonic() - began > TIMEOUT_S
+    if not processes.is_main_process:
+        time.sleep(2 * TIMEOUT_S)
+        leave()
+    # A collective of an update is given up.
+    with pytest.raises(RuntimeError):
+        dist.all_reduce(torch.ones(1))
+    leave()
+
+
+@pytest.mark.slow
+def test_the_others_wait_while_the_first_prepares():
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    torch.multiprocessing.spawn(prepare_and_wait, (port,), nprocs=2)
