@@ -141,6 +141,19 @@ def test_refusals_are_sentences_with_the_templates_words():
         render_prompt([*USER, *USER], Template(), tokenizer)
 
 
+def test_roles_that_no_template_names_are_refused():
+    tokenizer = chat_tokenizer("chatml")
+    with pytest.raises(DataError, match=r"Message 2 has the role 'usr', which the chat template"):
+        render_prompt([*USER, Message(role="usr", content="y")], Template(), tokenizer)
+    system, developer = (
+        render_prompt([Message(role=role, content="x"), *USER], Template(), tokenizer)
+        for role in ("system", "developer")
+    )
+    assert system == developer
+    tokenizer.chat_template += "{# 'usr' #}"
+    assert "usr" in render_prompt([Message(role="usr", content="y")], Template(), tokenizer)
+
+
 def test_prompts_may_be_plain_mappings():
     assert as_prompt([{"role": "user", "content": "Hi?"}]) == USER
     for wrong in ([{"role": "user"}], [3], 3, [{"role": "user", "content": None}]):

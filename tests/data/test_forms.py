@@ -87,7 +87,11 @@ def test_message_lists_that_are_written_as_texts():
     }
     one = read(row)
     assert (one.prompt, one.chosen) == ([Message(**USER)], "good")
+    # As pandas writes lists into a table.
+    two = read(row | {"chosen": str([USER, GOOD]), "rejected": str([USER, BAD])})
+    assert (two.prompt, two.chosen, two.rejected) == (one.prompt, one.chosen, one.rejected)
     # An answer that only looks like it stays text.
+    assert read(ROW | {"chosen": "[{'a': __import__('os')}]"}).chosen.startswith("[{'a'")
     assert read(ROW | {"chosen": "[1]"}).chosen == "[1]"
 
 

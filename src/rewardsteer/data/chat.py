@@ -8,6 +8,8 @@ from jinja2 import TemplateError
 
 from rewardsteer.errors import DataError
 
+# What chat models are trained on; others are for a template that names them.
+ROLES = ("system", "user", "assistant", "tool")
 # Content whose place in the written text shows what the template puts around it.
 _PROBE = "REWARDSTEER-PROBE"
 
@@ -37,7 +39,8 @@ def write_chat(
         options: more for ``apply_chat_template`` and the template, over ``answer``.
 
     Raises:
-        DataError: there is no template, or it refuses the conversation; with its own words.
+        DataError: there is no template, or it refuses the conversation; with its own words. Most
+            templates write any role, so one that chat models do not have is refused here.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -51,6 +54,17 @@ def write_chat(
             f"The chat template of {tokenizer.name_or_path} writes no tools and tool calls; use a "
             "tokenizer whose template does, or leave these rows out."
         )
+    # OpenAI's newer name.
+    messages = [
+        {**message, "role": "system"} if message["role"] == "developer" else message
+        for message in messages
+    ]
+    unknown = unknown_role(messages, written)
+    if unknown is not None:
+        raise DataError(
+            f"Message {unknown + 1} has the role {messages[unknown]['role']!r}, which the chat "
+            f"template of {tokenizer.name_or_path} does not name; use {', '.join(ROLES)}."
+        )
     try:
         text: str = tokenizer.apply_chat_template(
             list(messages), tools=tools, tokenize=False,
@@ -60,6 +74,16 @@ def write_chat(
         # A template says what it refuses with raise_exception, or stumbles over an absent field.
         raise DataError(f"The chat template refuses the conversation: {error}") from error
     return text
+
+
+def unknown_role(messages: Sequence[Mapping[str, Any]], written: str) -> int | None:
+    """Index of the first message whose role neither chat models have nor the text of the chat
+    template names; None where there is none."""
+    for number, message in enumerate(messages):
+        role = message["role"]
+        if role not in ROLES and f"'{role}'" not in written and f'"{role}"' not in written:
+            return number
+    return None
 
 
 def turn_end(tokenizer: Any) -> str:

@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 
 from transformers import PreTrainedTokenizerBase
 
+from rewardsteer.data.chat import ROLES, unknown_role
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import encode_prompt, encode_prompts
@@ -24,7 +25,6 @@ T = TypeVar("T")
 Rows = list[list[int]]
 
 # Roles that chat templates write; they may name others of their own.
-_ROLES = ("system", "user", "assistant", "tool")
 _RAW = Template(kind="text")
 # What decides how a conversation is written or read; two of them are fields of requests.
 _NOT_VARIABLES = {"messages", *inspect.signature(
@@ -161,12 +161,11 @@ class TextReader:
         if self.template.kind != "chat":
             return
         written = str(getattr(self.renderer, "chat_template", ""))
-        for number, message in enumerate(messages):
-            role = message.role
-            if role in _ROLES or f"'{role}'" in written or f'"{role}"' in written:
-                continue
+        number = unknown_role([{"role": message.role} for message in messages], written)
+        if number is not None:
             raise bad_request(
-                f"messages.{number}.role: expected one of {', '.join(_ROLES)}, got {role!r}.",
+                f"messages.{number}.role: expected one of {', '.join(ROLES)}, got "
+                f"{messages[number].role!r}.",
                 f"messages.{number}.role",
             )
 

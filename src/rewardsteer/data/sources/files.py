@@ -32,7 +32,9 @@ def kind_of(value: Any) -> str:
     """What a value is, for messages: ``a number (3)``."""
     if value is None:
         return "null"
-    if isinstance(value, bool | int | float):
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, int | float):
         return f"a number ({value})"
     names: dict[type, str] = {str: "text", list: "a list", dict: "a mapping"}
     return names.get(type(value), f"a {type(value).__name__}")

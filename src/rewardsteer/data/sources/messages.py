@@ -1,6 +1,8 @@
 """Conversations as files hold them → messages, with faults named by message number and key."""
 
+import ast
 import json
+from collections.abc import Callable
 from typing import Any
 
 from rewardsteer.data.sources.files import kind_of
@@ -67,18 +69,23 @@ def parse_tools(value: Any, place: str) -> list[dict[str, Any]] | None:
 
 
 def encoded_messages(value: Any) -> list[Any] | None:
-    """The list that a text holds as JSON, where it is one of messages; else None."""
+    """The list that a text holds as JSON, or as Python writes it (in tables that pandas wrote),
+    where it is one of messages; else None."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[{", "[ {", "[\n")):
         return None
-    try:
-        found = json.loads(value)
-    except (ValueError, RecursionError):
-        return None
+    found = _read_as(json.loads, value) or _read_as(ast.literal_eval, value.strip())
     keys = ({"role", "content"}, {"from", "value"}, {"role", "tool_calls"})
     if not isinstance(found, list) or not found:
         return None
     alike = (isinstance(one, dict) and any(some <= one.keys() for some in keys) for one in found)
     return found if all(alike) else None
+
+
+def _read_as(read: Callable[[str], Any], text: str) -> Any:
+    try:
+        return read(text)
+    except (ValueError, SyntaxError, TypeError, RecursionError, MemoryError):
+        return None
 
 
 def _openai(present: dict[str, Any], given: dict[str, Any], where: str) -> Message:
