@@ -31,6 +31,10 @@ def test_a_planted_shortcut_is_named():
     rewards = [float(one.model == "strong") + 0.1 * rng.random() for one in rows]
     found = controls(rows, rewards, CONFIG)
     assert found["source"]["auroc"] > 0.95
+    # Of every question the strong source's solution.
+    strong = np.mean([one.is_correct for one in rows if one.model == "strong"])
+    assert found["source"]["best_of"] == pytest.approx(strong)
+    assert found["source"]["best_of_low"] < strong < found["source"]["best_of_high"]
     assert found["within_source"] == pytest.approx(0.5, abs=0.2)
     assert found["rank_correlation"]["source"] > 0.7
     [note] = [one for one in found["notes"] if one.startswith("source alone: AUROC 0.9")]

@@ -75,6 +75,7 @@ def ranking_rows(metrics: Metrics) -> list[list[str]]:
 CONTROL_COLUMNS = (
     "benchmark", "random", "length alone", "source alone", "reward within source",
     "reward within question", "rank correlation with length", "with source",
+    "longest of all", "best of all by source",
 )
 
 
@@ -91,7 +92,11 @@ def control_rows(metrics: Metrics) -> list[list[str]]:
         ]
         within = [_plain(found, f"within_{one}") for one in ("source", "question")]
         shared = [_plain(found["rank_correlation"], one) for one in ("length", "source")]
-        rows.append([name, *alone, *within, *shared])
+        best = [
+            between(found[one], "best_of", "best_of_low", "best_of_high", "{:.3f}")
+            if "best_of" in found.get(one, {}) else "–" for one in ("length", "source")
+        ]
+        rows.append([name, *alone, *within, *shared, *best])
     return rows
 
 

@@ -18,8 +18,10 @@ from rewardsteer.evaluation.statistics import (
     auroc,
     auroc_difference,
     auroc_interval,
+    share,
     weighted_aurocs,
 )
+from rewardsteer.evaluation.voting import best_of_k
 from rewardsteer.records import Solution
 
 # An AUROC within sources below this is called chance.
@@ -39,7 +41,8 @@ def controls(
     Returns:
         ``random``, ``length`` (tokens) and, where there are several sources, ``source`` (the share
         of right solutions that the source has on other questions), each with ``auroc``, ``low``,
-        ``high``; ``within_source`` and ``within_question``, the AUROC of the reward among pairs of
+        ``high`` and ``best_of``, the accuracy of the highest of each question (a tie is split);
+        ``within_source`` and ``within_question``, the AUROC of the reward among pairs of
         one source or question; ``rank_correlation`` of the reward with length and source; and
         ``notes``, sentences on what these show.
     """
@@ -58,6 +61,8 @@ def controls(
             labels, values.tolist(), groups=groups, resamples=config.resamples, seed=config.seed
         )
         found[name] = {"auroc": area.value, "low": area.low, "high": area.high}
+    for name, values in scores.items():
+        found[name] |= _best_of(values, labels, groups)
     found["rank_correlation"] = {
         name: correlation for name, values in scores.items() if name != "random"
         if (correlation := _spearman(rewards, values)) is not None
@@ -68,6 +73,20 @@ def controls(
             found[f"within_{name}"] = within
     found["notes"] = _notes(found, labels, rewards, scores, groups, config)
     return found
+
+
+def _best_of(
+    values: np.ndarray, labels: Sequence[bool], groups: Sequence[str]
+) -> dict[str, float]:
+    rows: dict[str, list[int]] = defaultdict(list)
+    for index, group in enumerate(groups):
+        rows[group].append(index)
+    chosen = share([
+        best_of_k([values[i] for i in own], [labels[i] for i in own], len(own))
+        for own in rows.values()
+    ])
+    found = {"best_of": chosen.value, "best_of_low": chosen.low, "best_of_high": chosen.high}
+    return {name: value for name, value in found.items() if not np.isnan(value)}
 
 
 def source_scores(
