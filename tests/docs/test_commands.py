@@ -158,7 +158,7 @@ def lines(path, rows):
 def world(tmp_path_factory):
     """A folder in which the pages' names exist; each page gets a copy."""
     folder = tmp_path_factory.mktemp("docs")
-    for name in ("MODEL", "POLICY"):
+    for name in ("MODEL", "POLICY", "SMALL_POLICY"):
         save_tiny(folder / name)
     tokenizer = load_tokenizer(folder / "MODEL")
     scalar, vocabulary = HeadConfig(), HeadConfig(kind="vocabulary")
