@@ -61,7 +61,7 @@ smollm2: setup
 # The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
 test-real: setup
 	-$(BIN)/python runs/smollm2.py
-	OMP_NUM_THREADS=2 $(BIN)/pytest tests/real --durations=10
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10
 
 # The oldest versions that pyproject.toml admits, in an environment of their own; torch alone is that of
 # constraints.txt, whose build for CPUs is small.
