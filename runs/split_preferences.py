@@ -1,0 +1,98 @@
+"""Preference pairs of several public sets → rows for guides, other rows for a judge, held-out prompts.
+
+    python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS
+
+DATA is a folder with ``preference/`` (Anthropic HH harmless, LLaMA-Factory's demo pairs, PandaLM,
+LLMBar's natural rows). A prompt and all its pairs go to one part. OUT gets ``guide/`` and ``judge/``
+(GUIDE and JUDGE pairs in ``train.jsonl``; the held-out pairs in both ``test.jsonl``) and
+``prompts.jsonl`` (PROMPTS prompts of held-out pairs). Transcripts become conversations, so that the
+chat template writes them. Prompts and responses of more than 120 words are left out: they would not
+fit into what two processor cores read in an hour.
+"""
+
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+from rewardsteer.data.sources import hh, judged
+from rewardsteer.records import Comparison
+
+LONGEST = 120
+TURNS = {"Human": "user", "Assistant": "assistant"}
+Pair = dict[str, object]
+
+
+def conversation(prompt: object) -> list[dict[str, str]]:
+    """Messages of a transcript (``\\n\\nHuman: …\\n\\nAssistant: …``), of a text or of messages."""
+    if not isinstance(prompt, str):
+        return [message.model_dump() for message in prompt]
+    if not prompt.startswith("\n\nHuman:"):
+        return [{"role": "user", "content": prompt}]
+    messages = []
+    for turn in prompt.strip().split("\n\n"):
+        name, colon, text = turn.partition(":")
+        if colon and name in TURNS:
+            messages.append({"role": TURNS[name], "content": text.strip()})
+        else:  # a blank line within a turn
+            messages[-1]["content"] += "\n\n" + turn
+    return messages[:-1] if not messages[-1]["content"] else messages
+
+
+def pairs(data: Path) -> Iterator[Pair]:
+    """All usable pairs, with the set that each comes from."""
+    folder = data / "preference"
+    for name, rows in (
+        ("hh_harmless", hh.load("train", path=str(folder / "hh_rlhf_harmless_base_test.jsonl.gz"))),
+        ("llamafactory", judged.load("train", path=str(folder / "llamafactory_dpo_en_demo.json.gz"))),
+        ("pandalm", judged.load("train", path=str(folder / "pandalm_testset-v1.json.gz"))),
+        ("llmbar", judged.load("train", path=str(folder / "llmbar" / "natural.json.gz"))),
+    ):
+        yield from filter(None, (_usable(row, name) for row in rows))
+
+
+def _usable(row: Comparison, name: str) -> Pair | None:
+    messages = conversation(row.prompt)
+    texts = [" ".join(message["content"] for message in messages), row.chosen, row.rejected]
+    right = messages[0]["role"] in ("user", "system") and messages[-1]["role"] == "user"
+    fits = all(0 < len(text.split()) <= LONGEST for text in texts)
+    if not (right and fits):
+        return None
+    answers = {
+        side: [{"role": "assistant", "content": text.strip()}]
+        for side, text in (("chosen", row.chosen), ("rejected", row.rejected))
+    }
+    return {"prompt": messages, **answers, "subset": name}
+
+
+def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -> None:
+    """Write the three parts."""
+    groups: dict[str, list[Pair]] = {}
+    for pair in pairs(Path(data)):
+        groups.setdefault(json.dumps(pair["prompt"]), []).append(pair)
+    keys = sorted(groups)
+    random.Random(int(seed)).shuffle(keys)
+    held_out, rest = keys[: 4 * int(prompts)], keys[4 * int(prompts) :]
+    test = [pair for key in held_out for pair in groups[key]]
+    # Every second prompt, so that both parts have the same mixture of sets.
+    for name, own, count in (("guide", rest[::2], int(guide)), ("judge", rest[1::2], int(judge))):
+        rows = [pair for key in own for pair in groups[key]][:count]
+        if len(rows) < count:
+            sys.exit(f"{count} pairs were asked for {name}; the data has {len(rows)}")
+        _write(Path(out) / name / "train.jsonl", rows)
+        _write(Path(out) / name / "test.jsonl", test)
+    wanted = held_out[: int(prompts)]
+    _write(Path(out) / "prompts.jsonl", [
+        {"id": str(number), "prompt": json.loads(key)} for number, key in enumerate(wanted)
+    ])
+
+
+def _write(path: Path, rows: list[Pair]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    print(f"{path}: {len(rows)} rows")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
