@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Reward models on real solutions, SmolLM2-135M-Instruct as the base: one seed of study B.
+#
+#   runs/smollm2_solutions.sh SEED [OUT]             2 CPU cores, about three CPU-hours
+#   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
+#
+# A plain reward model and two goal-conditioned ones (the default form and the published one) learn
+# from GSM8K solutions by ten models, balanced so that who wrote a solution does not tell whether it is
+# right. Held-out questions of GSM8K, and SVAMP out of distribution. The seed draws questions, pairs,
+# weights and order. What is finished is kept: the same command goes on after a kill. Tables over all
+# seeds of OUT: python runs/summarise_goal.py OUT baseline goal published.
+set -euo pipefail
+SEED=${1:?the seed, a number}
+OUT=${2:-out/study-b}
+SIZE=${SIZE:-small}
+HERE=$(dirname "$0")
+DATA=${DATA:-../shared/data}
+[ -n "${BASE:-}" ] || BASE=$(python "$HERE/smollm2.py")
+RUN=$OUT/data-$SEED
+
+case $SIZE in
+  tiny) ROWS=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) ;;
+  small) ROWS=2400 SHARE=0.15 SVAMP=150 SETTINGS=() ;;
+  *) echo "SIZE is tiny or small, not $SIZE" >&2; exit 2 ;;
+esac
+
+[ -f "$RUN/test/svamp.jsonl" ] ||
+  python "$HERE/split_solutions.py" "$RUN" "$SHARE" "$SEED" "$SVAMP" \
+    "$DATA/completions/GSM8K_multi.jsonl.gz" "$DATA/gsm8k/example_model_solutions.jsonl.gz" \
+    -- "$DATA/completions/SVAMP_multi.jsonl.gz"
+if [ ! -f "$RUN/prepared/manifest.json" ]; then
+  cat > "$RUN/data.yaml" <<YAML
+sources: [{name: graded, path: $RUN/train.jsonl, options: {max_pairs: 4, balance_by: source}}]
+max_length: 448
+train_rows: $ROWS
+test_rows: 200
+seed: $SEED
+YAML
+  rewardsteer data prepare "$RUN/data.yaml" --tokenizer "$BASE" --out "$RUN/prepared" --overwrite
+fi
+
+# Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
+# backwards through them.
+UPPER='lora={rank: 16, target_modules: ".*layers\\.2[0-9]\\..*_proj"}'
+for plan in ${PLANS:-baseline goal published}; do
+  PLACE=$OUT/$plan-$SEED
+  [ -f "$PLACE/metrics/metrics.json" ] && continue
+  RECIPE=gsm8k/goal OPTIONS=()
+  case $plan in
+    baseline) RECIPE=gsm8k/baseline ;;
+    published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
+  esac
+  [ -f "$PLACE/model/rewardsteer.json" ] ||
+    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$RUN/prepared" "seed=$SEED" "$UPPER" \
+      optimiser.learning_rate=2e-4 optimiser.per_device_train_batch_size=16 optimiser.precision=bf16 \
+      optimiser.gradient_checkpointing=false log.progress=false log.save_steps=0 \
+      "${SETTINGS[@]}" "${OPTIONS[@]}" --out "$PLACE" --resume
+  rewardsteer goal-state --reward-model "$PLACE/model" --data "$RUN/prepared" --overwrite
+  rewardsteer score --reward-model "$PLACE/model" --input "$RUN/test" --output "$PLACE/scores" --resume
+  COMPARE=()
+  [ "$plan" = baseline ] || COMPARE=(--baseline "$OUT/baseline-$SEED/scores")
+  rewardsteer evaluate correctness --scores "$PLACE/scores" "${COMPARE[@]}" --out "$PLACE/metrics" --overwrite
+done
+python "$HERE/summarise_goal.py" "$OUT" baseline goal published
