@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 check bench fuzz docs clean
+.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -57,6 +57,14 @@ quick: setup
 # SmolLM2-135M-Instruct as a folder in the user's cache (93 MB are downloaded, once).
 smollm2: setup
 	$(BIN)/python runs/smollm2.py
+
+# One seed of the studies on SmolLM2 (make smollm2), resumable; SIZE=tiny takes minutes.
+SEED ?= 0
+study-a: setup
+	PATH="$(abspath $(BIN)):$$PATH" runs/smollm2_guidance.sh $(SEED)
+
+study-b: setup
+	PATH="$(abspath $(BIN)):$$PATH" runs/smollm2_solutions.sh $(SEED)
 
 # The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
 test-real: setup

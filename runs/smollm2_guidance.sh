@@ -7,7 +7,7 @@
 # SmolLM2-135M-Instruct is the policy and the base of every reward model. Guides learn from some
 # preference pairs, the judge (a plain reward model) from others with another seed; prompts of both
 # are apart from those that are answered. What is finished is kept: the same command goes on after
-# a kill. Tables over all seeds of OUT: python runs/study_tables.py guidance OUT.
+# a kill. A table over all seeds: rewardsteer evaluate runs OUT/seed-*/generation --out OUT/table.
 set -euo pipefail
 SEED=${1:?the seed, a number}
 OUT=${2:-out/study-a}
@@ -68,4 +68,3 @@ YAML
 rewardsteer evaluate generation --model "$POLICY" --prompts "$RUN/prompts.jsonl" --methods "$RUN/methods.yaml" \
   --weights "$WEIGHTS" --kl-prompts "$KL" --judge "$RUN/judge/model" --out "$RUN/generation" --resume
 rewardsteer report "$RUN/generation" --out "$RUN/report.html" --overwrite
-# python "$HERE/study_tables.py" guidance "$OUT"

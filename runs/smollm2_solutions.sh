@@ -19,8 +19,8 @@ DATA=${DATA:-../shared/data}
 RUN=$OUT/data-$SEED
 
 case $SIZE in
-  tiny) ROWS=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) ;;
-  small) ROWS=2400 SHARE=0.15 SVAMP=150 SETTINGS=() ;;
+  tiny) ROWS=8 TEST=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) PLANS=${PLANS:-baseline goal} ;;
+  small) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
   *) echo "SIZE is tiny or small, not $SIZE" >&2; exit 2 ;;
 esac
 
@@ -33,7 +33,7 @@ if [ ! -f "$RUN/prepared/manifest.json" ]; then
 sources: [{name: graded, path: $RUN/train.jsonl, options: {max_pairs: 4, balance_by: source}}]
 max_length: 448
 train_rows: $ROWS
-test_rows: 200
+test_rows: $TEST
 seed: $SEED
 YAML
   rewardsteer data prepare "$RUN/data.yaml" --tokenizer "$BASE" --out "$RUN/prepared" --overwrite
@@ -42,7 +42,7 @@ fi
 # Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
 # backwards through them.
 UPPER='lora={rank: 16, target_modules: ".*layers\\.2[0-9]\\..*_proj"}'
-for plan in ${PLANS:-baseline goal published}; do
+for plan in $PLANS; do
   PLACE=$OUT/$plan-$SEED
   [ -f "$PLACE/metrics/metrics.json" ] && continue
   RECIPE=gsm8k/goal OPTIONS=()
@@ -51,7 +51,7 @@ for plan in ${PLANS:-baseline goal published}; do
     published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
   esac
   [ -f "$PLACE/model/rewardsteer.json" ] ||
-    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$RUN/prepared" "seed=$SEED" "$UPPER" \
+    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$RUN/prepared" data=null "seed=$SEED" "$UPPER" \
       optimiser.learning_rate=2e-4 optimiser.per_device_train_batch_size=16 optimiser.precision=bf16 \
       optimiser.gradient_checkpointing=false log.progress=false log.save_steps=0 \
       "${SETTINGS[@]}" "${OPTIONS[@]}" --out "$PLACE" --resume
@@ -61,4 +61,4 @@ for plan in ${PLANS:-baseline goal published}; do
   [ "$plan" = baseline ] || COMPARE=(--baseline "$OUT/baseline-$SEED/scores")
   rewardsteer evaluate correctness --scores "$PLACE/scores" "${COMPARE[@]}" --out "$PLACE/metrics" --overwrite
 done
-python "$HERE/summarise_goal.py" "$OUT" baseline goal published
+python "$HERE/summarise_goal.py" "$OUT" $PLANS
