@@ -1,4 +1,4 @@
-"""Preference pairs of several public sets → rows for guides, other rows for a judge, held-out prompts.
+"""Preference pairs of public sets → rows for guides, other rows for a judge, held-out prompts.
 
     python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS
 
@@ -43,12 +43,13 @@ def conversation(prompt: object) -> list[dict[str, str]]:
 def pairs(data: Path) -> Iterator[Pair]:
     """All usable pairs, with the set that each comes from."""
     folder = data / "preference"
-    for name, rows in (
-        ("hh_harmless", hh.load("train", path=str(folder / "hh_rlhf_harmless_base_test.jsonl.gz"))),
-        ("llamafactory", judged.load("train", path=str(folder / "llamafactory_dpo_en_demo.json.gz"))),
-        ("pandalm", judged.load("train", path=str(folder / "pandalm_testset-v1.json.gz"))),
-        ("llmbar", judged.load("train", path=str(folder / "llmbar" / "natural.json.gz"))),
+    for name, source, file in (
+        ("hh_harmless", hh, "hh_rlhf_harmless_base_test.jsonl.gz"),
+        ("llamafactory", judged, "llamafactory_dpo_en_demo.json.gz"),
+        ("pandalm", judged, "pandalm_testset-v1.json.gz"),
+        ("llmbar", judged, "llmbar/natural.json.gz"),
     ):
+        rows = source.load("train", path=str(folder / file))
         yield from filter(None, (_usable(row, name) for row in rows))
 
 
