@@ -3,11 +3,11 @@
     python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS
 
 DATA is a folder with ``preference/`` (Anthropic HH harmless, LLaMA-Factory's demo pairs, PandaLM,
-LLMBar's natural rows). A prompt and all its pairs go to one part. OUT gets ``guide/`` and ``judge/``
-(GUIDE and JUDGE pairs in ``train.jsonl``; the held-out pairs in both ``test.jsonl``) and
-``prompts.jsonl`` (PROMPTS prompts of held-out pairs). Transcripts become conversations, so that the
-chat template writes them. Prompts and responses of more than 120 words are left out: they would not
-fit into what two processor cores read in an hour.
+LLMBar's natural rows). A prompt and all its pairs go to one part. OUT gets ``guide/`` and
+``judge/`` (GUIDE and JUDGE pairs in ``train.jsonl``, the held-out pairs in both ``test.jsonl``) and
+``prompts.jsonl`` (PROMPTS prompts of held-out pairs). Transcripts become conversations, so that
+the chat template writes them. Prompts and responses of more than 120 words are left out: they would
+not fit into what two processor cores read in an hour.
 """
 
 import json
