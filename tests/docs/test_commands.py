@@ -29,6 +29,7 @@ from rewardsteer.cli.main import app
 from rewardsteer.configuration import load_config
 from rewardsteer.data.config import DataConfig
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
@@ -116,6 +117,8 @@ def test_command_parses(command):
     if name == "train" and given["recipe"]:
         own = given["recipe"].endswith(".yaml")
         load_config(TrainConfig, read_recipe("tldr/farma" if own else given["recipe"]), settings)
+    elif name == "distil":
+        load_config(DistilConfig, read_recipe(given["recipe"]), settings)
     elif name == "recipes" and given["name"]:
         load_config(TrainConfig, read_recipe(given["name"]), settings)
     elif name == "data prepare":
