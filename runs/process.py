@@ -295,10 +295,9 @@ def areas(
     found = {}
     for name, some in (("within", within), ("against", against)):
         labels, scores, others, groups = zip(*some, strict=True)
-        draws: dict[str, Any] = {"groups": groups, "resamples": 2000}
-        found[name] = list(auroc_interval(labels, scores, **draws))
+        found[name] = list(auroc_interval(labels, scores, groups=groups))
         found[f"{name}, process less this"] = list(
-            auroc_difference(labels, others, scores, **draws)
+            auroc_difference(labels, others, scores, groups=groups)
         )
     return found
 

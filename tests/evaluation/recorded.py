@@ -80,7 +80,7 @@ def correctness(world: dict[str, Any]) -> Any:
     paths = [world["root"] / name for name in ("own", "baseline")]
     for number, path in enumerate(paths):
         _simulate(path, noise=0.8 + number)
-    config = CorrectnessConfig(resamples=50, draws=20, orders=3)
+    config = CorrectnessConfig(draws=20, orders=3)
     own, other = (load_scored(path) for path in paths)
     return evaluate_correctness(*own, config, baseline=other[0])
 
@@ -129,7 +129,7 @@ def generation(world: dict[str, Any], name: str) -> Any:
     )
     compare(
         entries, world["policy"], world["tokenizer"],
-        [Request(id=str(i), prompt=f"{i}+{i}=") for i in range(7)],
+        [Request(id=str(i), prompt=f"{i}+{i}=") for i in range(12)],
         Judge(scalar, {"letters": lambda one: float(len(one.completion))}),
         world["root"] / name, **given,
     )

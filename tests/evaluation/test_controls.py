@@ -12,7 +12,7 @@ from rewardsteer.evaluation.correctness.controls import (
 )
 from rewardsteer.records import Solution
 
-CONFIG = CorrectnessConfig(resamples=200)
+CONFIG = CorrectnessConfig()
 
 
 def solutions(rng, chances, questions=200):

@@ -113,6 +113,30 @@ def ask(monkeypatch):
     return lambda server: PairJudge(server.url, "referee", key_env="REFEREE_KEY")
 
 
+def test_both_orders_show_a_judge_that_prefers_the_first(ask, tmp_path):
+    base = records("none", [f"plain {number}" for number in range(14)])
+    texts = ["plain 0", "plain 1"] + [f"good {i}" for i in range(3)] + [f"x {i}" for i in range(9)]
+
+    def reply(question, _):
+        return prefers(question, "good") if "good" in question else says("Verdict: A")
+
+    with Server(reply) as server:
+        judge = ask(server)
+        table = {"none": base, "args": records("args", texts)}
+        place = tmp_path / "judge.jsonl"
+        figures = win_rates(judge, table, "none", place, both_orders=True)["args"]
+        assert sum(server.questions.values()) == 24
+        # The first order alone is among these.
+        assert win_rates(judge, table, "none", place)["args"]["refused"] == 0
+        assert sum(server.questions.values()) == 24
+    # Three wins, two equal responses, nine pairs with a verdict for either.
+    assert [figures[name] for name in ("wins", "ties", "losses")] == [3, 11, 0]
+    values = [1.0] * 3 + [0.5] * 11
+    assert figures["win_rate_low"] == pytest.approx(share(values).low)
+    assert figures["consistent"] == pytest.approx(3 / 12)
+    assert figures["first_wins"] == pytest.approx((3 + 18) / 24)
+
+
 def test_wins_ties_and_losses_are_found_wherever_they_are_shown(ask, tmp_path):
     base = records("none", [f"plain {{first}} $second {i}" for i in range(20)])
     texts = [f"good {i}" for i in range(12)] + [r.generation.completion for r in base[12:15]]

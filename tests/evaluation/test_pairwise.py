@@ -5,7 +5,8 @@ import pytest
 from scipy import stats
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.pairwise import all_pairs, holm
+from rewardsteer.evaluation.pairwise import all_pairs
+from rewardsteer.evaluation.statistics import holm
 
 
 def test_each_pair_is_tested_as_a_library_tests_it():

@@ -8,7 +8,6 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from scipy import stats
 from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss
 
@@ -23,6 +22,7 @@ from rewardsteer.evaluation.calibration import (
     reliability_bins,
 )
 from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
+from rewardsteer.evaluation.statistics import over, share
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
@@ -70,31 +70,13 @@ def comparisons(pairs=PAIRS, prompt=None):
     ]
 
 
-def wilson(wins):
-    """Of outcomes of different prompts, as many as p(1 - p) over the mean's variance are worth."""
-    count, mean = len(wins), np.mean(wins)
-    if count == 1:
-        return 0.0, 1.0
-    spread = np.var(wins, ddof=1) / count
-    total = mean * (1 - mean) / spread if spread else count
-    z = stats.t.ppf(0.975, count - 1)
-    middle = (mean + z * z / (2 * total)) / (1 + z * z / total)
-    half = z / (1 + z * z / total) * math.sqrt(
-        mean * (1 - mean) / total + z * z / (4 * total * total)
-    )
-    return max(middle - half, 0.0), min(middle + half, 1.0)
-
-
 def accuracy(wins):
-    low, high = wilson(wins)
-    return {
-        "count": len(wins), "prompts": len(wins), "accuracy": np.mean(wins), "accuracy_low": low,
-        "accuracy_high": high,
-    }
+    return {"count": len(wins), "prompts": len(wins), "accuracy": np.mean(wins),
+            "intervals": over(len(wins), "prompt")}
 
 
 def figures(wins, margin, median):
-    return pytest.approx(accuracy(wins) | {"margin": margin, "margin_median": median})
+    return accuracy(wins) | {"margin": margin, "margin_median": median}
 
 
 def test_figures_by_hand():
@@ -102,6 +84,7 @@ def test_figures_by_hand():
     found = evaluate_comparisons(scorer, comparisons(), batch_size=3)
     assert set(found) == {
         "all", "subsets", "too_long", "calibration", "length_bias", "histogram", "reward_by_length",
+        "controls",
     }
     assert sum(found["histogram"]["counts"]["chosen"]) == found["all"]["count"]
     assert found["all"] == figures([1, 0, 0.5, 1], 2.0, 1.0)
@@ -119,12 +102,18 @@ def test_length_bias_by_hand():
     assert found["spearman"] == pytest.approx(0.8)
     expected = {"longer": [1, 1], "shorter": [0], "equal": [0.5]}
     for name, wins in expected.items():
-        assert found[name] == pytest.approx(accuracy(wins)), name
+        assert found[name] == accuracy(wins), name
 
 
 def test_pairs_of_one_prompt_are_alike():
     found = evaluate_comparisons(TableScorer(), comparisons(prompt="say it"))["all"]
-    assert (found["prompts"], found["accuracy_low"], found["accuracy_high"]) == (1, 0.0, 1.0)
+    assert found["intervals"] == "no intervals: 1 prompt, an interval takes at least 10"
+    several = [one for number in range(12) for one in comparisons(prompt=f"say {number}")]
+    found = evaluate_comparisons(TableScorer(), several)["all"]
+    # Every prompt has the share 2.5 of 4: twelve rows of that share, not 48 of their own.
+    expected = share([2.5 / 4] * 12)
+    assert found["intervals"] == "95 % intervals over 12 prompts"
+    assert (found["accuracy_low"], found["accuracy_high"]) == pytest.approx(expected[1:])
 
 
 def test_calibration_by_hand():

@@ -405,7 +405,7 @@ def score(root, folder, output, *more, model="plain"):
 
 def evaluate(scores, out, *more):
     return run(
-        "evaluate", "correctness", "--scores", scores, "--out", out, "resamples=20", "orders=2",
+        "evaluate", "correctness", "--scores", scores, "--out", out, "orders=2",
         *more,
     )
 

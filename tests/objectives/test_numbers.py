@@ -14,9 +14,10 @@ from torch.autograd import gradcheck
 from rewardsteer.data.collate import ResponseCollator, to_batch
 from rewardsteer.distributed import within_update
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.objectives.agreement import auroc
 from rewardsteer.objectives.combine import combine
 from rewardsteer.objectives.counting import count_terms
-from rewardsteer.objectives.numbers import area_under_curve, numbers_of
+from rewardsteer.objectives.numbers import numbers_of
 from rewardsteer.tensors import RewardOutput
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective
@@ -242,7 +243,7 @@ def test_figures_of_labels():
     found = figures_of("labels", rewards, [[2.0], [0.0], [1.0], [4.0], [NAN]])
     # Good ones 0.5 and 3, bad ones -1 and 0.5: three right and a tie.
     assert found == pytest.approx({"auroc": 3.5 / 4, "label_accuracy": 3 / 4})
-    assert math.isnan(area_under_curve(np.ones(3), np.ones(3)))
+    assert math.isnan(auroc(np.ones(3), np.ones(3)))
     assert figures_of("labels", [0.5], [[NAN]]) == {}
 
 

@@ -80,7 +80,7 @@ def correctness(folder: Path, seed: int = 0, noise: float = 1.0) -> Path:
             ))
         questions.append(Question(str(number), solutions))
     settings = CorrectnessConfig(
-        start=2, resamples=20, draws=10, orders=2, steps=5, windows=[3], adaptive=[0.95]
+        start=2, draws=10, orders=2, steps=5, windows=[3], adaptive=[0.95]
     )
     benchmark = Benchmark("gsm8k", questions, 0, 0)
     metrics = evaluate_correctness({"gsm8k": benchmark}, {}, settings)

@@ -12,6 +12,7 @@ from rewardsteer.cli.evaluate_generation import generation_command
 from rewardsteer.cli.evaluate_guide import guide_command
 from rewardsteer.cli.evaluate_overoptimization import overoptimization_command
 from rewardsteer.cli.evaluate_responses import responses_command
+from rewardsteer.cli.evaluate_runs import runs_command
 from rewardsteer.cli.group import Command, Group
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
@@ -26,6 +27,7 @@ app.command("benchmark", cls=Command)(benchmark_command)
 app.command("responses", cls=Command)(responses_command)
 app.command("overoptimization", cls=Command)(overoptimization_command)
 app.command("guide", cls=Command)(guide_command)
+app.command("runs", cls=Command)(runs_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]

@@ -13,9 +13,11 @@ from rewardsteer.cli.template import TemplateOption, read_template, show_templat
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
+    from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
     from rewardsteer.models.text_scorer import TextScorer
 
-Figures = Mapping[str, Mapping[str, float]]
+# A model's figures with their bootstrap, and those of the controls.
+Measured = tuple["Resampled", Mapping[str, Mapping[str, float]]]
 
 
 def benchmark_command(
@@ -44,11 +46,17 @@ def benchmark_command(
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the scores in OUT.")] = False,
+    runs: Annotated[
+        bool,
+        typer.Option("--runs", help="The reward models are runs of one recipe: show the mean, its "
+                     "spread and an interval over runs and questions."),
+    ] = False,
     template: TemplateOption = None, kind: KindOption = None,
     kind_option: KindOptions = None,
 ) -> None:
     """Figures of reward models on public benchmarks, with intervals and controls."""
     from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+    from rewardsteer.evaluation.reward_benchmarks.measuring import table
     from rewardsteer.outputs import check_folder, claim_folder, write_json
 
     places = dict(_place(one) for one in benchmarks)
@@ -56,7 +64,7 @@ def benchmark_command(
         REWARD_BENCHMARKS.check(name)
         _check_place(name, place)
     models = reward_model or []
-    _check_given(models, scores, list(places))
+    _check_given(models, scores, list(places), runs)
     check_kind(kind)
     how = {"kind": kind, **kind_options(kind_option)}
     check_reward_model(*models)
@@ -65,7 +73,7 @@ def benchmark_command(
     loading(*models, *places)
 
     options = {} if threshold is None else {"threshold": threshold}
-    found: dict[str, dict[str, Figures]] = {name: {} for name in places}
+    found: dict[str, dict[str, Measured]] = {name: {} for name in places}
     if scores is not None:
         [(name, place)] = places.items()
         found[name][scores.name] = _recorded(scores, name, place, options)
@@ -79,8 +87,11 @@ def benchmark_command(
             scorer, model, places, out, batch_size, options
         ).items():
             found[name][model] = figures
-    write_json(out / "metrics.json", found)
-    _show(found)
+    write_json(out / "metrics.json", {
+        name: {label: table(*one) for label, one in own.items()} for name, own in found.items()
+    })
+    if compared := _show(found, runs):
+        write_json(out / ("runs.json" if runs else "differences.json"), compared)
     say(f"written to {out}")
 
 
@@ -96,26 +107,30 @@ def _check_place(name: str, place: str | None) -> None:
         raise DataError(f"Expected the rows of {name} at {place}, there is nothing.")
 
 
-def _check_given(models: list[str], scores: Path | None, names: list[str]) -> None:
+def _check_given(
+    models: list[str], scores: Path | None, names: list[str], runs: bool
+) -> None:
     from rewardsteer.errors import ConfigError, DataError
 
     if bool(models) == (scores is not None):
         raise ConfigError("Give either --reward-model or --scores.")
+    if runs and len(set(models)) < 2:
+        raise ConfigError("--runs takes several --reward-model, one per run of the recipe.")
     if scores is not None and len(names) != 1:
         raise ConfigError("A file of --scores belongs to one benchmark; name that one alone.")
     if scores is not None and not scores.is_file():
         raise DataError(f"Expected a file of scores at {scores}, there is none.")
 
 
-def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> Figures:
-    from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
+def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> "Measured":
+    from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure
     from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark, recorded_scores
 
     benchmark, items = load_benchmark(name, place, **options)
     scored, values = recorded_scores(scores, items)
     if len(scored) < len(items):
         say(f"{scores} has scores of {len(scored)} of {len(items)} items; the others count nowhere")
-    return table(measure(benchmark, scored, values), controls(benchmark, scored))
+    return measure(benchmark, scored, values), controls(benchmark, scored)
 
 
 def _scorer(
@@ -131,47 +146,47 @@ def _scorer(
 def _measured(
     scorer: "TextScorer", model: str, places: Mapping[str, str | None], out: Path, batch_size: int,
     options: dict[str, float],
-) -> dict[str, Figures]:
-    from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
+) -> dict[str, "Measured"]:
+    from rewardsteer.evaluation.reward_benchmarks.run import measured_model
     from rewardsteer.outputs import file_name
     from rewardsteer.progress import progress_bar
 
-    found: dict[str, Figures] = {}
+    found: dict[str, Measured] = {}
     for name, place in places.items():
         with progress_bar(name, "items") as announce:
-            found[name] = evaluate_benchmark(
+            found[name] = measured_model(
                 scorer, name, place, batch_size=batch_size, announce=announce,
                 file=out / "scores" / file_name(f"{name}-{model}"), **options,
             )
     return found
 
 
-def _show(found: Mapping[str, Mapping[str, Figures]]) -> None:
-    """One table per benchmark: a row per figure, a column per model and control."""
+def _show(found: Mapping[str, Mapping[str, "Measured"]], runs: bool) -> dict[str, Any]:
+    """Print a table per benchmark; differences of models or means of runs, as they are written."""
+    from rewardsteer.evaluation.reward_benchmarks.measuring import table
+    from rewardsteer.evaluation.reward_benchmarks.resampling import against_first, over_models
+    from rewardsteer.evaluation.statistics import over
+    from rewardsteer.reports.benchmarks import figure_rows, gain_rows, run_rows
     from rewardsteer.reports.tables import print_table
 
+    compared: dict[str, Any] = {}
     for name, models in found.items():
-        first = next(iter(models.values()))
-        controls = [key for key in next(iter(first.values()), {}) if key not in _OWN]
-        columns = ["figure", *models, *controls]
-        cells = [
-            [
-                figure, *(_with_interval(own.get(figure)) for own in models.values()),
-                *(_number(first[figure].get(control)) for control in controls),
-            ]
-            for figure in first
-        ]
-        print_table(name, columns, cells)
-
-
-_OWN = ("score", "low", "high")
-
-
-def _with_interval(row: Mapping[str, float] | None) -> str:
-    if row is None:
-        return "–"
-    return f"{row['score']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
-
-
-def _number(value: float | None) -> str:
-    return "–" if value is None else f"{value:.3f}"
+        tables = {label: table(*one) for label, one in models.items()}
+        resampled = {label: own for label, (own, _) in models.items()}
+        first, *others = resampled
+        most = max(resampled[first].clusters.values())
+        print_table(f"{name}, {over(most, 'question')}", *figure_rows(tables))
+        if runs:
+            means = over_models(list(resampled.values()))
+            print_table(f"{name}, {len(models)} runs", *run_rows(means))
+            compared[name] = {figure: one.figures("score") for figure, one in means.items()}
+        elif others:
+            gains = against_first(resampled)
+            print_table(
+                f"{name}: difference to {first}, p adjusted by Holm", *gain_rows(gains, others)
+            )
+            compared[name] = {
+                figure: {label: one.figures("difference") for label, one in own.items()}
+                for figure, own in gains.items()
+            }
+    return compared

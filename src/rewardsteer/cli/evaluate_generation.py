@@ -1,11 +1,32 @@
 """``rewardsteer evaluate generation``: decoding methods by reward, cost and preference."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from rewardsteer.cli.devices import Device
+from rewardsteer.cli.evaluation_options import (
+    Baseline,
+    BothOrders,
+    BudgetPerPrompt,
+    BudgetUnit,
+    CoherenceModel,
+    JudgeFolder,
+    JudgeKeyEnv,
+    JudgeModel,
+    JudgeUrl,
+    KlPrompts,
+    Limit,
+    Methods,
+    Model,
+    Out,
+    Overwrite,
+    Prompts,
+    Resume,
+    Seeds,
+    Weights,
+)
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.starting import (
     check_model,
@@ -23,74 +44,15 @@ if TYPE_CHECKING:
     from rewardsteer.evaluation.entries import Entry, Judge
     from rewardsteer.evaluation.method_settings import MethodConfig
 
-Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
-Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")]
-Methods = Annotated[
-    str,
-    typer.Option(
-        help="YAML: label → decoding settings, 'reward_model' for guided methods (or a list, with "
-        "'reward_weights'), 'goal' where a method wants one (default: the reward model's own). Or "
-        "names with default settings: none,best_of_n=BT,farma=FARMA, a reward model behind each."
-    ),
-]
-JudgeFolder = Annotated[
-    Path, typer.Option("--judge", help="Scalar reward model that gives the rewards.")
-]
-Out = Annotated[Path, typer.Option(help="Output folder.")]
-Baseline = Annotated[
-    str | None, typer.Option(help="Label that the others are compared with; default: the first.")
-]
-Weights = Annotated[
-    str | None,
-    typer.Option(help="Weights to try, as 0.5,1,2: each guided method becomes one per weight."),
-]
-BudgetUnit = Annotated[
-    str | None,
-    typer.Option(
-        "--budget",
-        help="tokens, seconds or calls: each method answers with the best of as many responses as "
-        "--budget-per-prompt pays for.",
-    ),
-]
-BudgetPerPrompt = Annotated[
-    float | None, typer.Option(help="Policy-equivalent tokens, seconds or reward model calls.")
-]
-KlPrompts = Annotated[
-    int,
-    typer.Option(
-        min=0,
-        help="Measure each method's KL divergence from the policy on so many prompts; takes as "
-        "long as generating them again one by one.",
-    ),
-]
-JudgeUrl = Annotated[
-    str | None,
-    typer.Option(help="OpenAI-compatible address (…/v1) whose model judges pairs of responses."),
-]
-JudgeModel = Annotated[str | None, typer.Option(help="The model's name at --judge-url.")]
-JudgeKeyEnv = Annotated[
-    str, typer.Option(help="Environment variable that holds the key for --judge-url.")
-]
-CoherenceModel = Annotated[
-    str | None,
-    typer.Option(
-        "--coherence",
-        help="Sentence-embedding model (folder or hub name) for the nearness of response and "
-        "prompt; needs sentence-transformers.",
-    ),
-]
-Limit = Annotated[int | None, typer.Option(help="Use the first so many prompts.")]
-Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
-Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
-
 
 def generation_command(
     model: Model, prompts: Prompts, methods: Methods, judge: JudgeFolder,
     out: Out = Path("out/evaluation"), baseline: Baseline = None, weights: Weights = None,
     budget: BudgetUnit = None, budget_per_prompt: BudgetPerPrompt = None,
     kl_prompts: KlPrompts = 0, judge_url: JudgeUrl = None, judge_model: JudgeModel = None,
-    judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", coherence: CoherenceModel = None,
-    limit: Limit = None, device: Device = "auto", resume: Resume = False,
+    judge_key_env: JudgeKeyEnv = "OPENAI_API_KEY", both_orders: BothOrders = False,
+    coherence: CoherenceModel = None,
+    seeds: Seeds = None, limit: Limit = None, device: Device = "auto", resume: Resume = False,
     overwrite: Overwrite = False, template: TemplateOption = None, kind: KindOption = None,
     kind_option: KindOptions = None,
 ) -> None:
@@ -103,6 +65,7 @@ def generation_command(
     from rewardsteer.outputs import check_folder
 
     settings, sweeps = read_methods(methods), dict[str, str]()
+    repeated = None if seeds is None else _seeds(seeds)
     requests, written = read_requests(prompts, limit=limit), read_template(template)
     check_folder(out, resume=resume, overwrite=overwrite)
     check_writable(out)
@@ -140,9 +103,22 @@ def generation_command(
     if resume:
         _check_resumed(out / "run.json", described)
     _compare(
-        entries, described, requests, Judge(scorers[str(judge)], metrics, pairs), out, limits,
-        device, kl_prompts, resume=resume, overwrite=overwrite,
+        entries, described, requests,
+        Judge(scorers[str(judge)], metrics, pairs, both_orders), out, limits, device, kl_prompts,
+        repeated, resume=resume, overwrite=overwrite,
     )
+
+
+def _seeds(given: str) -> list[int]:
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.runs import check_seeds
+
+    try:
+        seeds = [int(one) for one in given.split(",")]
+    except ValueError:
+        raise ConfigError(f"Expected --seeds as 0,1,2, got {given!r}.") from None
+    check_seeds(seeds)
+    return seeds
 
 
 def _budget(unit: str | None, per_prompt: float | None) -> "Budget | None":
@@ -243,13 +219,14 @@ def _show_templates(
 
 def _compare(
     entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
-    out: Path, budget: "Budget | None", device: str, kl_prompts: int, *, resume: bool,
-    overwrite: bool,
+    out: Path, budget: "Budget | None", device: str, kl_prompts: int,
+    seeds: list[int] | None, *, resume: bool, overwrite: bool,
 ) -> None:
     """Run the comparison; files and tables."""
     from rewardsteer.data.template import stored_template
     from rewardsteer.decoding.policy import load_policy
     from rewardsteer.evaluation.generation import compare
+    from rewardsteer.evaluation.statistics import over
     from rewardsteer.models.checkpoint import load_tokenizer
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
     from rewardsteer.progress import stages
@@ -262,6 +239,13 @@ def _compare(
     write_json(out / "run.json", described)
     written = described["template"] and stored_template(described["template"])
     _show_templates(entries, written, tokenizer, described["model"])
+    if seeds is not None:
+        _compare_seeds(
+            seeds, entries, policy, tokenizer, requests, judge, out,
+            baseline=described["baseline"], template=written, budget=budget,
+            kl_prompts=kl_prompts,
+        )
+        return
     with stages("prompts") as progress:
         methods = compare(
             entries, policy, tokenizer, requests, judge, out, baseline=described["baseline"],
@@ -271,7 +255,7 @@ def _compare(
     for name, svg in report.frontiers(read_json(out / "summary.json")).items():
         write_text(out / f"frontier-{name}.svg", svg)
     for title, columns, rows in (
-        (f"{len(requests)} prompts", METHOD_COLUMNS, method_rows(methods)),
+        (over(len(requests), "prompt"), METHOD_COLUMNS, method_rows(methods)),
         ("reward and what it costs", report.FRONTIER_COLUMNS, report.frontier_rows(methods)),
         ("pairs, by a language model", report.WIN_COLUMNS, report.win_rows(methods)),
     ):
@@ -288,4 +272,23 @@ def _compare(
                 f"{label}: {figures['refused']:g} questions to the judge got no answer (see "
                 f"{out / 'judge.jsonl'}); --resume asks them again", err=True,
             )
+    say(f"written to {out}")
+
+
+def _compare_seeds(
+    seeds: list[int], entries: list["Entry"], policy: Any, tokenizer: Any, requests: list[Any],
+    judge: "Judge", out: Path, **options: Any,
+) -> None:
+    from rewardsteer.evaluation.runs import compare_seeds
+    from rewardsteer.evaluation.statistics import over
+    from rewardsteer.progress import stages
+    from rewardsteer.reports.tables import SEED_COLUMNS, print_table, seed_rows
+
+    with stages("prompts") as progress:
+        methods = compare_seeds(
+            seeds, entries, policy, tokenizer, requests, judge, out=out, progress=progress,
+            announce=lambda text: say(f"running {text}"), **options,
+        )
+    title = f"{len(seeds)} seeds, {over(len(requests), 'prompt')}"
+    print_table(title, SEED_COLUMNS, seed_rows(methods))
     say(f"written to {out}")

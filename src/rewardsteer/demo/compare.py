@@ -34,8 +34,7 @@ def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, di
     figures = {}
     for name, scorer in scorers.items():
         rewards = scorer.score(fresh.questions, fresh.solutions, batch_size=250)
-        area = auroc_interval(fresh.correct, rewards.tolist())
-        figures[name] = {"auroc": area.value, "auroc_low": area.low, "auroc_high": area.high}
+        figures[name] = auroc_interval(fresh.correct, rewards).figures("auroc")
     return figures
 
 

@@ -43,7 +43,7 @@ def evaluate_goal(
         sample(policy, tokenizer, questions, config, samples=config.vote_samples, stream="votes")
     )
     settings = CorrectnessConfig(
-        start=0, resamples=200, draws=40, orders=5, windows=[3, 5], adaptive=[0.95],
+        start=0, draws=40, orders=5, windows=[3, 5], adaptive=[0.95],
         seed=config.seed,
     )
     goals = {name: goal_of(scorers[name], pairs) for name in MODELS}
@@ -98,10 +98,11 @@ def _summary(goal: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     points = goal["auroc_by_percentile"] | {"baseline": plain["auroc_by_percentile"]["reward"]}
     chosen = goal["filtering"]["similarity"]["best"]  # on other questions than these
     return {
-        "auroc": goal["auroc"], "auroc_low": goal["auroc_low"], "auroc_high": goal["auroc_high"],
+        **{name: goal[name] for name in ("auroc", "auroc_low", "auroc_high") if name in goal},
         "auroc_similarity": goal["auroc_similarity"],
         "auroc_baseline": plain["auroc"],
-        "auroc_gain": gain["gain"], "auroc_gain_low": gain["low"], "auroc_gain_high": gain["high"],
+        "auroc_gain": gain["gain"],
+        **{f"auroc_gain_{end}": gain[end] for end in ("low", "high") if end in gain},
         "auroc_by_percentile": points,
         "vote_accuracy": chosen["accuracy_before"],
         "vote_accuracy_filtered": chosen["accuracy"],

@@ -189,7 +189,7 @@ def _overoptimised(methods: dict[str, Any]) -> list[Block]:
     """A warning for methods that gained reward and lost accuracy, if there are any."""
     names = [
         name for name, figures in methods.items()
-        if figures["reward_gain"] > 0 and figures["accuracy_gain_high"] < 0
+        if figures["reward_gain"] > 0 and figures.get("accuracy_gain_high", 0) < 0
     ]
     if not names:
         return []

@@ -61,11 +61,13 @@ class Judge:
         scorer: gives the ``reward``.
         metrics: further figures by name.
         pairs: a language model that compares each method's responses with the baseline's.
+        both_orders: whether it is asked about every pair twice, with either response first.
     """
 
     scorer: Scorer
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     pairs: PairJudge | None = None
+    both_orders: bool = False
 
 
 @dataclass(frozen=True)

@@ -3,11 +3,11 @@
     OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
     OUT/judge.jsonl     verdicts of a language model on pairs of responses
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
-                        labels of methods that differ by weight alone
+                        labels of methods that differ by weight alone; ``intervals``: over what
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,14 @@ from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.likelihood import prompts_as_read
-from rewardsteer.evaluation.statistics import paired_difference, share, standard_error
+from rewardsteer.evaluation.statistics import (
+    gains,
+    mean,
+    over,
+    paired_difference,
+    share,
+    standard_error,
+)
 from rewardsteer.models.compatibility import check_head, check_vocabulary
 from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
@@ -73,6 +80,8 @@ def compare(
         announce(entry.label)
         results[entry.label] = run.records(entry)
     summary = {label: summarise(records, results[baseline]) for label, records in results.items()}
+    for label, adjusted in _p_values(results, baseline).items():
+        summary[label] |= adjusted
     for entry in entries:
         if is_best_of_n(entry.config.method):
             n = entry.config.n if budget is None else int(summary[entry.label]["draws"])
@@ -83,12 +92,33 @@ def compare(
             summary[entry.label] |= _divergence(run, entry, results[entry.label][:kl_prompts])
     if judge.pairs is not None:
         announce(f"pairs, by {judge.pairs.model}")
-        rates = win_rates(judge.pairs, results, baseline, out / "judge.jsonl")
+        rates = win_rates(
+            judge.pairs, results, baseline, out / "judge.jsonl", both_orders=judge.both_orders
+        )
         summary = {label: figures | rates.get(label, {}) for label, figures in summary.items()}
-    write_json(
-        out / "summary.json", {"methods": summary, "baseline": baseline, "sweeps": _sweeps(entries)}
-    )
+    write_json(out / "summary.json", {
+        "methods": summary, "baseline": baseline, "sweeps": _sweeps(entries),
+        "intervals": over(len(requests), "prompt"),
+    })
     return summary
+
+
+def _p_values(
+    results: Mapping[str, Sequence[EvalRecord]], baseline: str
+) -> dict[str, dict[str, float]]:
+    """``*_gain_p`` of each metric by label: p-values of the gains over the baseline, adjusted by
+    Holm for the number of methods compared with it."""
+    found: dict[str, dict[str, float]] = defaultdict(dict)
+    for name in results[baseline][0].metrics:
+        values = {
+            label: [record.metrics[name] for record in records]
+            for label, records in results.items()
+        }
+        own = values.pop(baseline)
+        for label, gain in gains(values, own).items():
+            if not np.isnan(gain.adjusted_p):
+                found[label][f"{name}_gain_p"] = gain.adjusted_p
+    return found
 
 
 def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:
@@ -124,9 +154,7 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
         )
         for one in records
     ]
-    mean = paired_difference(found, [0.0] * len(found))
-    figures = {"kl": mean.value, "kl_low": mean.low, "kl_high": mean.high}
-    return {name: value for name, value in figures.items() if not np.isnan(value)}
+    return mean(found).figures("kl")
 
 
 def check_labels(labels: Sequence[str], baseline: str | None) -> str:
@@ -154,16 +182,11 @@ def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> 
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
         binary = set(values) <= {0.0, 1.0}
-        mean = share(values) if binary else paired_difference(values, [0.0] * len(values))
         difference = paired_difference(values, [record.metrics[name] for record in baseline])
         figures |= {
-            name: mean.value,
+            **(share(values) if binary else mean(values)).figures(name),
             f"{name}_stderr": standard_error(values),
-            f"{name}_low": mean.low,
-            f"{name}_high": mean.high,
-            f"{name}_gain": difference.value,
-            f"{name}_gain_low": difference.low,
-            f"{name}_gain_high": difference.high,
+            **difference.figures(f"{name}_gain"),
         }
     for name in records[0].extra:
         figures[name] = float(np.mean([record.extra[name] for record in records]))

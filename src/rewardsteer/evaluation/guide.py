@@ -125,6 +125,4 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, known: np.ndarray) -
 
 
 def _row(interval: Interval, count: int) -> dict[str, float]:
-    return {
-        "value": interval.value, "low": interval.low, "high": interval.high, "count": float(count),
-    }
+    return {"value": interval.value, **interval.ends(), "count": float(count)}

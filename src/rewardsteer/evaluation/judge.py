@@ -2,14 +2,15 @@
 
 Each method's response to a prompt is compared with the baseline's. Which of the two is shown first
 is drawn: in half of a method's pairs, to one pair, the baseline comes first, so a judge that always
-prefers the first response gives one half. Equal responses are a tie and nobody is asked.
+prefers the first response gives one half. Or each pair is asked in both orders, which says how
+often the judge contradicts itself. Equal responses are a tie and nobody is asked.
 
     PLACE    one `Judgement` a line, with the judge's raw answer; resumable
 """
 
 import random
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -52,7 +53,8 @@ class Judgement(Record):
 
 
 def win_rates(
-    judge: PairJudge, records: Mapping[str, Sequence[EvalRecord]], baseline: str, place: Path
+    judge: PairJudge, records: Mapping[str, Sequence[EvalRecord]], baseline: str, place: Path, *,
+    both_orders: bool = False,
 ) -> dict[str, dict[str, float]]:
     """Figures of every method but the baseline; asks only what ``place`` does not hold.
 
@@ -61,42 +63,48 @@ def win_rates(
         records: of each method, the same prompts in the same order.
         baseline: one of the methods.
         place: JSONL of judgements.
+        both_orders: ask every pair twice, with either response first.
 
     Returns:
-        per method ``win_rate``, with a 95 % interval, over the pairs with a verdict, a tie
-        counting one half; counts of ``wins``, ``ties``, ``losses``, ``no_verdict`` (answers that
-        say none of the three) and ``refused`` (questions without an answer).
+        per method ``win_rate``, with a 95 % interval over prompts, of the pairs with a verdict (in
+        both orders, where both are asked), a tie counting one half and a pair the mean of its
+        verdicts; counts of ``wins``, ``ties`` (contradicting verdicts among them), ``losses``,
+        ``no_verdict`` (answers that say none of the three) and ``refused`` (questions without an
+        answer). With both orders ``consistent``, the share of pairs that get the same verdict
+        twice, and ``first_wins``, the share of verdicts for what is shown first, a tie counting
+        one half; both with intervals.
 
     Raises:
         ConfigError: the server cannot be reached, or fails again and again.
         DataError: ``place`` holds other lines than judgements.
     """
     known = {
-        (one.judge, one.method, one.baseline, one.id): one
+        (one.judge, one.method, one.baseline, one.id, one.baseline_first): one
         for one in load_records(place, Judgement, "judgement") if not one.refused
     }
     figures = {}
     for method, theirs in records.items():
         if method == baseline:
             continue
-        pairs = _pairs(theirs, records[baseline], f"{method}/{baseline}")
+        pairs = _pairs(theirs, records[baseline], f"{method}/{baseline}", both_orders)
         made = {
-            pair.id: known[key] for pair in pairs
-            if (key := (judge.model, method, baseline, pair.id)) in known
+            (pair.id, pair.baseline_first): known[key] for pair in pairs
+            if (key := (judge.model, method, baseline, pair.id, pair.baseline_first)) in known
         }
-        for one in _judge(judge, method, baseline, [p for p in pairs if p.id not in made]):
+        missing = [pair for pair in pairs if (pair.id, pair.baseline_first) not in made]
+        for one in _judge(judge, method, baseline, missing):
             append_jsonl(place, [one.model_dump_json()])
-            made[one.id] = one
-        counts = Counter(one.verdict for one in made.values() if not one.refused)
-        counts["tie"] += len(theirs) - len(pairs)
-        figures[method] = _rate(counts, sum(bool(one.refused) for one in made.values()))
+            made[one.id, one.baseline_first] = one
+        equal = len(theirs) - len({pair.id for pair in pairs})
+        figures[method] = _rate(list(made.values()), equal, both_orders)
     return figures
 
 
 def _pairs(
-    records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], seed: str
+    records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], seed: str, both_orders: bool
 ) -> list[Pair]:
-    """Pairs of different responses; the baseline is first in half of them, by a seeded draw."""
+    """Pairs of different responses; the baseline is first in half of them, by a seeded draw, or
+    every pair twice."""
     different = [
         (ours.generation, theirs.generation)
         for ours, theirs in zip(records, baseline, strict=True)
@@ -106,8 +114,9 @@ def _pairs(
     random.Random(seed).shuffle(order)
     first = set(order[: len(order) // 2])
     return [
-        Pair(ours.id, ours.prompt, ours.completion, theirs.completion, ours.id in first)
+        Pair(ours.id, ours.prompt, ours.completion, theirs.completion, order)
         for ours, theirs in different
+        for order in ((False, True) if both_orders else (ours.id in first,))
     ]
 
 
@@ -135,13 +144,32 @@ def read_verdict(answer: str, baseline_first: bool) -> Verdict | None:
     return "win" if (letter == "b") == baseline_first else "loss"
 
 
-def _rate(counts: Counter[Verdict | None], refused: int) -> dict[str, float]:
-    wins, ties, losses = counts["win"], counts["tie"], counts["loss"]
+_WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def _rate(judgements: Sequence[Judgement], equal: int, both_orders: bool) -> dict[str, float]:
+    """Figures of a method: of its judgements, and of so many equal responses."""
+    verdicts: dict[str, list[float]] = defaultdict(list)
+    for one in judgements:
+        if one.verdict is not None:
+            verdicts[one.id].append(_WORTH[one.verdict])
+    asked = 2 if both_orders else 1
+    whole = [worth for worth in verdicts.values() if len(worth) == asked]
+    values = [sum(worth) / asked for worth in whole] + [0.5] * equal
+    signs = Counter((value > 0.5) - (value < 0.5) for value in values)
     figures: dict[str, float] = {
-        "wins": wins, "ties": ties, "losses": losses, "no_verdict": counts[None],
-        "refused": refused,
+        "wins": signs[1], "ties": signs[0], "losses": signs[-1],
+        "no_verdict": sum(one.verdict is None and not one.refused for one in judgements),
+        "refused": sum(bool(one.refused) for one in judgements),
     }
-    if wins + ties + losses:
-        rate = share([1.0] * wins + [0.5] * ties + [0.0] * losses)
-        figures |= {"win_rate": rate.value, "win_rate_low": rate.low, "win_rate_high": rate.high}
+    if values:
+        figures |= share(values).figures("win_rate")
+    if both_orders and whole:
+        firsts = [
+            _WORTH[one.verdict] if not one.baseline_first else 1 - _WORTH[one.verdict]
+            for one in judgements if one.verdict is not None
+        ]
+        owners = [one.id for one in judgements if one.verdict is not None]
+        figures |= share([float(one == other) for one, other in whole]).figures("consistent")
+        figures |= share(firsts, owners).figures("first_wins")
     return figures

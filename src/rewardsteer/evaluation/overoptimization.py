@@ -16,7 +16,7 @@ from scipy.special import gammaln
 
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.bounds import best_of_n_bound
-from rewardsteer.evaluation.statistics import Interval, paired_difference
+from rewardsteer.evaluation.statistics import mean, paired_difference
 
 
 @dataclass(frozen=True)
@@ -122,14 +122,9 @@ def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
     for name in ("proxy", "gold"):
         best = [best_of_n_value(one.proxy, getattr(one, name), n) for one in prompts.values()]
         single = [float(np.mean(getattr(one, name))) for one in prompts.values()]
-        row |= _figures(name, paired_difference(best, [0.0] * len(best)))
-        row |= _figures(f"{name}_gain", paired_difference(best, single))
+        row |= mean(best).figures(name)
+        row |= paired_difference(best, single).figures(f"{name}_gain")
     return row
-
-
-def _figures(name: str, interval: Interval) -> dict[str, float]:
-    figures = {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-    return {key: value for key, value in figures.items() if not np.isnan(value)}
 
 
 def _peak(prompts: Mapping[str, Recorded], sizes: Sequence[float]) -> dict[str, float]:
@@ -144,7 +139,7 @@ def _peak(prompts: Mapping[str, Recorded], sizes: Sequence[float]) -> dict[str, 
 
     best = max(sizes, key=lambda n: float(np.mean(values(first, n))))
     loss = paired_difference(values(second, max(sizes)), values(second, best))
-    return {"n": best, "largest": max(sizes), "prompts": len(second)} | _figures("change", loss)
+    return {"n": best, "largest": max(sizes), "prompts": len(second)} | loss.figures("change")
 
 
 def _halves(

@@ -8,6 +8,7 @@ import numpy as np
 from scipy import stats
 
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.statistics import holm
 
 FEWEST = 10  # prompts; fewer tell too little for a test
 
@@ -62,18 +63,6 @@ def all_pairs(values: Mapping[str, Sequence[float]]) -> list[PairDifference]:
         PairDifference(*one[:6], corrected, *one[6:])
         for one, corrected in zip(found, adjusted, strict=True)
     ]
-
-
-def holm(p_values: Sequence[float]) -> list[float]:
-    """p-values by Holm's step-down method: the chance of any false rejection stays below the
-    level, whatever the tests' dependence."""
-    order = np.argsort(p_values, kind="stable")
-    found = np.empty(len(p_values))
-    highest = 0.0
-    for rank, place in enumerate(order):
-        highest = max(highest, min(1.0, (len(p_values) - rank) * p_values[place]))
-        found[place] = highest
-    return [float(one) for one in found]
 
 
 def _difference(

@@ -6,16 +6,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.preference_controls import preference_controls
-from rewardsteer.evaluation.statistics import share, wins
+from rewardsteer.evaluation.statistics import over, share, wins
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from rewardsteer.objectives.agreement import spearman
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]
@@ -204,7 +204,7 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
     }
 
 
-def _figures(pairs: _Pairs) -> dict[str, float]:
+def _figures(pairs: _Pairs) -> dict[str, Any]:
     margins = pairs.rewards[:, 0] - pairs.rewards[:, 1]
     return {
         **_accuracy(pairs), "margin": float(margins.mean()),
@@ -212,14 +212,14 @@ def _figures(pairs: _Pairs) -> dict[str, float]:
     }
 
 
-def _accuracy(pairs: _Pairs) -> dict[str, float]:
+def _accuracy(pairs: _Pairs) -> dict[str, Any]:
     if not len(pairs.rewards):
         return {"count": 0}
     right = wins(pairs.rewards[:, 0], pairs.rewards[:, 1])
     accuracy = share(right.tolist(), pairs.prompts.tolist())
     return {
-        "count": len(right), "prompts": len(np.unique(pairs.prompts)), "accuracy": accuracy.value,
-        "accuracy_low": accuracy.low, "accuracy_high": accuracy.high,
+        "count": len(right), "prompts": (prompts := len(np.unique(pairs.prompts))),
+        **accuracy.figures("accuracy"), "intervals": over(prompts, "prompt"),
     }
 
 
@@ -232,6 +232,5 @@ def _length_bias(pairs: _Pairs) -> dict[str, Any]:
         "equal": _accuracy(pairs.rows(longer_by == 0)),
     }
     # Ranks that are all the same correlate with nothing.
-    if np.ptp(margins) > 0 and np.ptp(longer_by) > 0:
-        figures["spearman"] = float(stats.spearmanr(margins, longer_by).statistic)
-    return figures
+    correlation = spearman(margins, longer_by)
+    return figures if np.isnan(correlation) else figures | {"spearman": correlation}

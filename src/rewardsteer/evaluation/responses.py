@@ -7,14 +7,18 @@ import numpy as np
 
 from rewardsteer.data.responses import Responses
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import Interval, auroc_interval, share, wins
+from rewardsteer.evaluation.statistics import (
+    auroc_interval,
+    correlation_interval,
+    over,
+    share,
+    wins,
+)
 from rewardsteer.models.text_scorer import TextScorer
-from rewardsteer.objectives.numbers import correlations
 
 Announce = Callable[[int, int], None]
 # Responses scored between two announcements.
 _TOGETHER = 128
-_RESAMPLES = 500
 
 
 def evaluate_responses(
@@ -64,43 +68,23 @@ def _column(rows: Sequence[Responses], name: str) -> np.ndarray:
 def _figures(rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray) -> dict[str, Any]:
     known = np.isfinite(values)
     rewards, values, prompts = rewards[known], values[known], prompts[known]
-    found: dict[str, Any] = {"count": len(values), "prompts": len(np.unique(prompts))}
+    count = len(np.unique(prompts))
+    found: dict[str, Any] = {
+        "count": len(values), "prompts": count, "intervals": over(count, "prompt"),
+    }
     if set(values.tolist()) <= {0.0, 1.0}:
         area = auroc_interval(
             (values > 0).tolist(), rewards.tolist(), groups=[str(one) for one in prompts]
         )
-        _add(found, "auroc", area)
+        found |= area.figures("auroc")
     else:
-        for name, place in (("pearson", 0), ("spearman", 1)):
-            _add(found, name, _correlation(rewards, values, prompts, place))
+        for name, ranks in (("pearson", False), ("spearman", True)):
+            found |= correlation_interval(rewards, values, prompts, ranks=ranks).figures(name)
     right, owners = _pairs(rewards, values, prompts)
     if right:
-        _add(found, "pair_accuracy", share(right, owners))
+        found |= share(right, owners).figures("pair_accuracy")
         found["pairs"] = len(right)
     return found
-
-
-def _add(found: dict[str, Any], name: str, interval: Interval) -> None:
-    if not np.isnan(interval.value):
-        found |= {name: interval.value, f"{name}_low": interval.low, f"{name}_high": interval.high}
-
-
-def _correlation(
-    rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray, place: int
-) -> Interval:
-    """Pearson's (0) or Spearman's (1) correlation, with a percentile bootstrap over prompts."""
-    value = correlations(rewards, values)[place]
-    members = _by_prompt(prompts)
-    rng, drawn = np.random.default_rng(0), []
-    for _ in range(_RESAMPLES):
-        chosen = rng.integers(len(members), size=len(members))
-        rows = np.concatenate([members[one] for one in chosen])
-        drawn.append(correlations(rewards[rows], values[rows])[place])
-    finite = [one for one in drawn if not np.isnan(one)]
-    if np.isnan(value) or not finite:
-        return Interval(value, -1.0, 1.0)
-    low, high = np.percentile(finite, [2.5, 97.5])
-    return Interval(value, float(low), float(high))
 
 
 def _pairs(

@@ -6,10 +6,9 @@ from torch.nn.functional import logsigmoid
 
 from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
+from rewardsteer.objectives.agreement import Values, auroc
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import (
-    Values,
-    area_under_curve,
     check_name,
     check_number,
     mean_where,
@@ -68,7 +67,7 @@ def label_figures(columns: Values) -> dict[str, float]:
     if not len(rewards):
         return {}
     found = {"label_accuracy": float(((rewards > 0) == (given > 0.5)).mean())}
-    area = area_under_curve(rewards, given)
+    area = auroc(given, rewards)
     return found if area != area else {"auroc": area, **found}
 
 

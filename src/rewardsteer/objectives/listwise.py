@@ -8,13 +8,12 @@ from torch.nn.functional import logsigmoid
 
 from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
+from rewardsteer.objectives.agreement import Values, pair_accuracy
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import (
-    Values,
     better,
     check_name,
     numbers_of,
-    pair_accuracy,
     pair_columns,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput

@@ -1,17 +1,12 @@
-"""Numbers of responses as an objective reads them, and figures of how rewards agree with them."""
+"""Numbers of responses as an objective reads them."""
 
 import math
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from scipy import stats
 from torch import Tensor
 
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.tensors import PairBatch
-
-Values = NDArray[np.float64]
 
 
 def numbers_of(batch: PairBatch, name: str) -> Tensor:
@@ -42,35 +37,6 @@ def pair_columns(batch: PairBatch, rewards: Tensor, values: Tensor) -> Tensor:
     gap = rewards[:, None] - rewards[None, :]
     right = (gap > 0).float() + 0.5 * (gap == 0).float()
     return torch.stack([pairs.float().sum(1), (right * pairs).sum(1)], dim=1)
-
-
-def pair_accuracy(pairs: Values, right: Values) -> float:
-    """Share of pairs of responses to the same prompt that rewards order as their values; NaN where
-    there are none."""
-    return float(right.sum() / pairs.sum()) if pairs.sum() else math.nan
-
-
-def correlations(rewards: Values, values: Values) -> tuple[float, float]:
-    """Pearson's and Spearman's correlation where both are known; NaN for fewer than two different
-    ones."""
-    known = np.isfinite(rewards) & np.isfinite(values)
-    rewards, values = rewards[known], values[known]
-    if len(np.unique(rewards)) < 2 or len(np.unique(values)) < 2:
-        return math.nan, math.nan
-    return (
-        float(stats.pearsonr(rewards, values).statistic),
-        float(stats.spearmanr(rewards, values).statistic),
-    )
-
-
-def area_under_curve(rewards: Values, labels: Values) -> float:
-    """Probability that a response with a label above one half has a higher reward than one with a
-    label below, a tie counting one half (the area under the ROC curve); NaN without both."""
-    good, bad = rewards[labels > 0.5], rewards[labels < 0.5]
-    if not len(good) or not len(bad):
-        return math.nan
-    ranks = stats.rankdata(np.concatenate([good, bad]))[: len(good)]
-    return float((ranks.mean() - (len(good) + 1) / 2) / len(bad))
 
 
 def mean_where(values: Tensor, known: Tensor) -> Tensor:

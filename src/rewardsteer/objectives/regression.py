@@ -8,14 +8,12 @@ from torch import Tensor
 
 from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
+from rewardsteer.objectives.agreement import Values, correlations, pair_accuracy
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import (
-    Values,
     check_name,
-    correlations,
     mean_where,
     numbers_of,
-    pair_accuracy,
     pair_columns,
 )
 from rewardsteer.tensors import PairBatch, RewardOutput

@@ -163,7 +163,10 @@ def stop_rows(metrics: Metrics) -> list[list[str]]:
 def gain_rows(metrics: Metrics) -> list[list[str]]:
     """One row per benchmark and signal under `GAIN_COLUMNS`."""
     return [
-        [name, signal, f"{gain['gain']:+.3f}", f"{gain['low']:+.3f} – {gain['high']:+.3f}"]
+        [
+            name, signal, f"{gain['gain']:+.3f}",
+            f"{gain['low']:+.3f} – {gain['high']:+.3f}" if "low" in gain else "–",
+        ]
         for name, figures in metrics.items()
         for signal, gain in figures.get("against_baseline", {}).items()
         if isinstance(gain, Mapping)

@@ -83,7 +83,7 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
         x_label="share of the solution", y_label="AUROC",
         bands={
             label: ([p["low"] for p in points], [p["high"] for p in points])
-            for label, points in series.items()
+            for label, points in series.items() if all("low" in p for p in points)
         },
     )
 

@@ -30,7 +30,10 @@ FRONTIER_COLUMNS = (
     "equivalent tokens", "draws", "budget used", "distinct-2", "coherence",
 )
 FRONTIER_FURTHER = frozenset({"NLL", "KL bound", "draws", "budget used", "distinct-2", "coherence"})
-WIN_COLUMNS = ("method", "win rate (95 %)", "wins", "ties", "losses", "no verdict")
+WIN_COLUMNS = (
+    "method", "win rate (95 %)", "wins", "ties", "losses", "no verdict",
+    "consistent in both orders",
+)
 
 
 def frontier_rows(methods: Methods) -> list[list[str]]:
@@ -61,6 +64,7 @@ def win_rows(methods: Methods) -> list[list[str]]:
             between(figures, "win_rate", "win_rate_low", "win_rate_high", "{:.3f}")
             if "win_rate" in figures else "–",
             *(f"{figures[count]:g}" for count in ("wins", "ties", "losses", "no_verdict")),
+            f"{figures['consistent']:.3f}" if "consistent" in figures else "–",
         ]
         for name, figures in methods.items() if "no_verdict" in figures
     ]

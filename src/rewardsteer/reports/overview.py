@@ -23,8 +23,8 @@ def _tiles(run: Run) -> list[Tile]:
         figures = run.preference["all"]
         tiles.append(Tile(
             run.name, f"{figures['accuracy']:.1%}",
-            f"accuracy on {figures['count']:,} held-out pairs "
-            f"({figures['accuracy_low']:.1%} to {figures['accuracy_high']:.1%})",
+            f"accuracy on {figures['count']:,} held-out pairs"
+            f"{_interval(figures, 'accuracy', '{:.1%}')}",
         ))
     for name, figures in (run.correctness or {}).items():
         tiles += _correctness(f"{run.name}, {name}", figures)
@@ -49,9 +49,17 @@ def _correctness(name: str, figures: Mapping[str, Any]) -> list[Tile]:
     what = "similarity" if signal.endswith("similarity") else "reward"
     return [Tile(
         name, f"{figures[signal]:.3f}",
-        f"AUROC of the {what} on {figures['solutions']:,} solutions "
-        f"({figures[f'{signal}_low']:.3f} to {figures[f'{signal}_high']:.3f})",
+        f"AUROC of the {what} on {figures['solutions']:,} solutions"
+        f"{_interval(figures, signal, '{:.3f}')}",
     )]
+
+
+def _interval(figures: Mapping[str, Any], name: str, pattern: str) -> str:
+    """The ends behind a figure; nothing where there were too few to give them."""
+    if f"{name}_low" not in figures:
+        return ""
+    low, high = (pattern.format(figures[f"{name}_{end}"]) for end in ("low", "high"))
+    return f" ({low} to {high})"
 
 
 def _best(name: str, content: Mapping[str, Any]) -> Tile:

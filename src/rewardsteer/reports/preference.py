@@ -61,7 +61,10 @@ def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
     ))
     series = {
         name: {
-            label: Spread(one["accuracy"], one["accuracy_low"], one["accuracy_high"])
+            label: Spread(
+                one["accuracy"], one.get("accuracy_low", one["accuracy"]),
+                one.get("accuracy_high", one["accuracy"]),
+            )
             for label, one in preference_groups(metrics).items()
         }
         for name, metrics in runs.items()

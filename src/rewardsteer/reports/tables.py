@@ -7,8 +7,8 @@ _NOTHING = "–"
 _WIDE = 1000
 
 METHOD_COLUMNS = (
-    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "RM calls", "ms",
-    "LM calls", "RM tokens",
+    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "p (Holm)", "RM calls",
+    "ms", "LM calls", "RM tokens",
 )
 METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
 
@@ -21,10 +21,33 @@ def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
             _range(figures, "accuracy", "{:.3f}"),
             _spread(figures, "reward", "reward_stderr"),
             _range(figures, "reward_gain", "{:+.3f}"),
+            _number(figures, "reward_gain_p", "{:.3f}"),
             _number(figures, "rm_calls_per_token", "{:.2f}"),
             _number(figures, "seconds_per_token", "{:.2f}", 1e3),
             _number(figures, "lm_calls_per_token", "{:.2f}"),
             _number(figures, "rm_tokens_per_token", "{:.1f}"),
+        ]
+        for name, figures in methods.items()
+    ]
+
+
+SEED_COLUMNS = (
+    "method", "reward", "SD of runs", "gain over baseline (95 %)", "p (Holm)", "accuracy",
+    "SD of runs ",
+)
+
+
+def seed_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+    """One row per method under `SEED_COLUMNS`; intervals are over runs and prompts."""
+    return [
+        [
+            name,
+            _range(figures, "reward", "{:+.3f}"),
+            _number(figures, "reward_spread", "{:.3f}"),
+            _range(figures, "reward_gain", "{:+.3f}"),
+            _number(figures, "reward_gain_p", "{:.3f}"),
+            _range(figures, "accuracy", "{:.3f}"),
+            _number(figures, "accuracy_spread", "{:.3f}"),
         ]
         for name, figures in methods.items()
     ]
@@ -36,7 +59,7 @@ AUROC_COLUMNS = ("reward model", "AUROC", "95 % interval")
 def auroc_rows(models: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
     """One row per reward model under `AUROC_COLUMNS`."""
     return [
-        [name, f"{f['auroc']:.3f}", f"{f['auroc_low']:.3f} – {f['auroc_high']:.3f}"]
+        [name, f"{f['auroc']:.3f}", _ends(f, "auroc")]
         for name, f in models.items()
     ]
 
@@ -55,7 +78,7 @@ def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
     return [
         [
             name, f"{f['count']}", f"{f['accuracy']:.3f}",
-            f"{f['accuracy_low']:.3f} – {f['accuracy_high']:.3f}", f"{f['margin']:+.3f}",
+            _ends(f, "accuracy"), f"{f['margin']:+.3f}",
         ]
         for name, f in preference_groups(figures).items()
     ]
@@ -127,6 +150,12 @@ def between(
     if low not in figures:
         return value
     return f"{value} ({pattern.format(figures[low])}, {pattern.format(figures[high])})"
+
+
+def _ends(figures: Mapping[str, float], name: str) -> str:
+    if f"{name}_low" not in figures:
+        return _NOTHING
+    return f"{figures[f'{name}_low']:.3f} – {figures[f'{name}_high']:.3f}"
 
 
 def _number(

@@ -12,6 +12,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import Item
 from rewardsteer.evaluation.reward_benchmarks.judgebench import JudgeBench
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, figures_of, measure
 from rewardsteer.evaluation.reward_benchmarks.processbench import ProcessBench
+from rewardsteer.evaluation.reward_benchmarks.resampling import intervals
 from rewardsteer.evaluation.reward_benchmarks.rewardbench import SECTIONS, RewardBench
 from rewardsteer.evaluation.reward_benchmarks.rewardbench2 import RewardBench2
 from rewardsteer.evaluation.reward_benchmarks.rewardmath import RewardMath
@@ -186,6 +187,8 @@ def test_ppe_pairs_and_best_of_k(tmp_path):
     found = figures_of(benchmark, items, [np.array([0.9, 0.5, 0.7, 0.7])])
     # Right above wrong in the first and the third pair; the second is a tie.
     assert found["MATH"] == pytest.approx(2 / 3)
+    # Of four pairs within the row three are in order and one is a tie.
+    assert found["MATH, AUC within rows"] == pytest.approx(3.5 / 4)
     assert found["MATH, best of 1"] == 0.5
     assert found["MATH, best of 4"] == 1.0
     # By the pair that is drawn; a tie between a right and a wrong one counts one half.
@@ -195,12 +198,29 @@ def test_ppe_pairs_and_best_of_k(tmp_path):
         load_benchmark("ppe")
 
 
+def test_ppe_human_preference_leaves_ties_out(tmp_path):
+    rows = [
+        {"question_id": str(number), "prompt": "?", "response_1": "a", "response_2": "b",
+         "winner": winner}
+        for number, winner in enumerate(["model_a", "model_b", "tie", "tie (bothbad)", "model_b"])
+    ]
+    file = tmp_path / "votes.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark, items = load_benchmark("ppe", file)
+    assert [one.id for one in items] == [f"human preference/{number}" for number in (0, 1, 4)]
+    found = figures_of(benchmark, items, [np.array(one) for one in ([1, 0], [1, 0], [0, 1])])
+    assert found == {"human preference": pytest.approx(2 / 3)}
+    file.write_text(json.dumps(rows[0] | {"winner": "first"}) + "\n")
+    with pytest.raises(DataError, match=r"expected model_a, model_b or a tie as winner"):
+        load_benchmark("ppe", file)
+
+
 def test_intervals_resample_clusters():
     rng = np.random.default_rng(0)
     items = [item(number, 2, "math", cluster=number // 10, first=True) for number in range(400)]
     luck = np.repeat(rng.random(40) < 0.5, 10)
     scores = [np.array([1.0, 0.0]) if won else np.array([0.0, 1.0]) for won in luck]
-    found = measure(JudgeBench(), items, scores)["overall"]
+    found = intervals(measure(JudgeBench(), items, scores))["overall"]
     share = luck.mean()
     # 40 clusters that win or lose as one.
     width = 2 * 1.96 * np.sqrt(share * (1 - share) / 40)

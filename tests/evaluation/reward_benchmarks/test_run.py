@@ -42,7 +42,9 @@ def test_figures_are_those_of_the_models_own_scores(place):
         own = model.score(row["prompt"], [*row["chosen"], *row["rejected"]])
         points.append((own[0] == own.max()) / (own == own.max()).sum())
     assert table["Math"]["score"] == pytest.approx(np.mean(points))
-    assert {"score", "low", "high", "random", "length"} == set(table["Math"])
+    # Two questions have no interval.
+    assert {"score", "questions", "random", "length"} == set(table["Math"])
+    assert table["Math"]["questions"] == 2
     assert "average" not in table.rows, "three subsets are missing"
 
 
@@ -121,9 +123,21 @@ def test_command(place, tmp_path):
     assert set(figures) == {str(place / "bt"), str(place / "pargs")}
     assert "Math" in result.output
     assert "random" in result.output
+    assert "no intervals" in result.output
+    assert "difference to" in result.output
+    differences = json.loads((out / "differences.json").read_text())["rewardbench2"]["Math"]
+    expected = figures[str(place / "pargs")]["Math"]["score"]
+    expected -= figures[str(place / "bt")]["Math"]["score"]
+    assert differences == {str(place / "pargs"): {"difference": pytest.approx(expected)}}
     again = CliRunner().invoke(app, [*given, *models, "--device", "cpu", "--resume"])
     assert again.exit_code == 0, again.output
     assert json.loads((out / "metrics.json").read_text())["rewardbench2"] == figures
+    both = CliRunner().invoke(app, [*given, *models, "--device", "cpu", "--resume", "--runs"])
+    assert both.exit_code == 0, both.output
+    means = json.loads((out / "runs.json").read_text())["rewardbench2"]["Math"]
+    scores = [own["Math"]["score"] for own in figures.values()]
+    assert means["score"] == pytest.approx(np.mean(scores))
+    assert means["score_spread"] == pytest.approx(np.std(scores, ddof=1))
 
 
 def test_scores_of_the_score_command_give_the_same_figures(place, tmp_path):
@@ -183,6 +197,7 @@ def test_prompts_of_benchmarks(place, tmp_path):
     (["rewardbench2=nowhere.jsonl"], "there is nothing"),
     (["rewardbench2"], "Give either --reward-model or --scores"),
     (["rewardbench2", "judgebench", "--scores", "s.jsonl"], "belongs to one benchmark"),
+    (["rewardbench2", "--runs", "--reward-model", "x"], "--runs takes several"),
 ])
 def test_bad_input_is_told_before_work(arguments, match, tmp_path):
     result = CliRunner().invoke(

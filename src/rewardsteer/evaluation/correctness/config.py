@@ -27,8 +27,7 @@ class CorrectnessConfig(Config):
         orders: random orders of the samples over which the stopping rules are averaged.
         draws: random subsets of the samples for votes of k of n.
         cost: of a reward-model token, in generated tokens.
-        resamples: of the bootstrap, over questions.
-        seed: of the split, the orders and the bootstrap.
+        seed: of the split, the orders and the draws.
     """
 
     start: int = Field(5, ge=0)
@@ -42,5 +41,4 @@ class CorrectnessConfig(Config):
     orders: int = Field(10, ge=1)
     draws: int = Field(100, ge=1)
     cost: float = Field(1.0, ge=0)
-    resamples: int = Field(500, ge=10)
     seed: int = 0

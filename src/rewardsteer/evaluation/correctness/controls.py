@@ -5,11 +5,10 @@ shortcut.
 """
 
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.data.balancing import FOLDS, fold_of
 from rewardsteer.data.solutions import source_of
@@ -18,10 +17,11 @@ from rewardsteer.evaluation.statistics import (
     auroc,
     auroc_difference,
     auroc_interval,
+    auroc_within,
     share,
-    weighted_aurocs,
 )
 from rewardsteer.evaluation.voting import best_of_k
+from rewardsteer.objectives.agreement import spearman
 from rewardsteer.records import Solution
 
 # An AUROC within sources below this is called chance.
@@ -57,21 +57,19 @@ def controls(
         scores["source"] = source_scores(sources, labels, groups)
     found: dict[str, Any] = {}
     for name, values in scores.items():
-        area = auroc_interval(
-            labels, values.tolist(), groups=groups, resamples=config.resamples, seed=config.seed
-        )
-        found[name] = {"auroc": area.value, "low": area.low, "high": area.high}
+        area = auroc_interval(labels, values, groups=groups)
+        found[name] = {"auroc": area.value, **area.ends()}
     for name, values in scores.items():
         found[name] |= _best_of(values, labels, groups)
     found["rank_correlation"] = {
         name: correlation for name, values in scores.items() if name != "random"
-        if (correlation := _spearman(rewards, values)) is not None
+        if not np.isnan(correlation := spearman(rewards, values))
     }
     for name, keys in (("source", sources), ("question", groups)):
         within = auroc_within(labels, rewards, keys)
         if len(set(keys)) > 1 and not np.isnan(within):
             found[f"within_{name}"] = within
-    found["notes"] = _notes(found, labels, rewards, scores, groups, config)
+    found["notes"] = _notes(found, labels, rewards, scores, groups)
     return found
 
 
@@ -107,34 +105,9 @@ def source_scores(
     return values
 
 
-def auroc_within(
-    labels: Sequence[bool], values: Sequence[float], keys: Sequence[Hashable]
-) -> float:
-    """Share of pairs of a right and a wrong solution with the same key in which the right one is
-    higher, a tie counting one half; NaN without such pairs."""
-    rows: dict[Hashable, list[int]] = defaultdict(list)
-    for index, key in enumerate(keys):
-        rows[key].append(index)
-    total = won = 0.0
-    for indices in rows.values():
-        own = [labels[index] for index in indices]
-        pairs = sum(own) * (len(own) - sum(own))
-        if pairs:
-            once = np.ones((1, len(own)))
-            area = weighted_aurocs(own, [values[index] for index in indices], once)[0]
-            total, won = total + pairs, won + pairs * float(area)
-    return won / total if total else float("nan")
-
-
-def _spearman(rewards: Sequence[float], values: np.ndarray) -> float | None:
-    if np.ptp(rewards) == 0 or np.ptp(values) == 0:
-        return None
-    return float(stats.spearmanr(rewards, values).statistic)
-
-
 def _notes(
     found: dict[str, Any], labels: Sequence[bool], rewards: Sequence[float],
-    scores: dict[str, np.ndarray], groups: Sequence[str], config: CorrectnessConfig,
+    scores: dict[str, np.ndarray], groups: Sequence[str],
 ) -> list[str]:
     """Which controls the reward does not beat, in words."""
     notes = []
@@ -144,13 +117,10 @@ def _notes(
     for name in ("source", "length"):
         if name not in scores:
             continue
-        gain = auroc_difference(
-            labels, rewards, scores[name].tolist(), groups=groups, resamples=config.resamples,
-            seed=config.seed,
-        )
+        gain = auroc_difference(labels, rewards, scores[name], groups=groups)
         within = found.get("within_source") if name == "source" else None
         nothing = within is not None and within < _CHANCE < found[name]["auroc"]
-        if gain.low > 0 and not nothing:
+        if np.isnan(gain.low) or (gain.low > 0 and not nothing):
             continue
         against = "above" if gain.low > 0 else "below" if gain.high < 0 else "not above"
         text = (

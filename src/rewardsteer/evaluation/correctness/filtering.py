@@ -116,7 +116,7 @@ def summarise(table: Filtered, column: int, threshold: float, cost: float) -> di
         "tokens_saved_net": float(saved - cost * read),
         "accuracy_before": float(table.before.mean()),
         "accuracy": float(table.accuracy[:, column].mean()),
-        "gain": gain.value, "gain_low": gain.low, "gain_high": gain.high,
+        **gain.figures("gain"),
         "kept_correct": float(table.kept_correct[:, column].mean()),
         "all_filtered": int(table.fallback[:, column].sum()),
         "tokens_per_question": float(table.generated[:, column].mean()),

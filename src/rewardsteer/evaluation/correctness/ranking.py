@@ -14,7 +14,7 @@ from rewardsteer.evaluation.statistics import (
     auroc,
     auroc_difference,
     auroc_interval,
-    weighted_aurocs,
+    auroc_within_interval,
 )
 from rewardsteer.records import Solution
 
@@ -61,12 +61,8 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
     for signal in whole:
         values = prefix_values(solutions, signal, 1.0)
         tail = "" if signal == "reward" else "_similarity"
-        area = auroc_interval(
-            labels, values, groups=groups, resamples=config.resamples, seed=config.seed
-        )
         figures |= {
-            f"auroc{tail}": area.value, f"auroc{tail}_low": area.low,
-            f"auroc{tail}_high": area.high,
+            **auroc_interval(labels, values, groups=groups).figures(f"auroc{tail}"),
             f"average_precision{tail}": _average_precision(labels, values),
             f"auroc_by_model{tail}": _by_model(solutions, labels, values),
             **_per_question(groups, labels, values, tail),
@@ -105,10 +101,8 @@ def compare_rankings(
     figures: dict[str, Any] = {"solutions": len(pairs)}
     for signal in {"reward": None} | dict.fromkeys(signals(benchmark)):
         values = prefix_values([ours for ours, _ in pairs], signal, 1.0)
-        gain = auroc_difference(
-            labels, values, base, groups=groups, resamples=config.resamples, seed=config.seed
-        )
-        figures[signal] = {"gain": gain.value, "low": gain.low, "high": gain.high}
+        gain = auroc_difference(labels, values, base, groups=groups)
+        figures[signal] = {"gain": gain.value, **gain.ends()}
     return figures
 
 
@@ -165,21 +159,10 @@ def _per_question(
     groups: Sequence[str], labels: Sequence[bool], values: Sequence[float], tail: str
 ) -> dict[str, float]:
     """Mean AUROC within questions with correct and incorrect solutions: what a vote can use."""
-    rows: dict[str, list[int]] = defaultdict(list)
-    for index, group in enumerate(groups):
-        rows[group].append(index)
-    defined = []
-    for indices in rows.values():
-        own = [labels[i] for i in indices]
-        if len(set(own)) > 1:
-            once = np.ones((1, len(own)))
-            defined.append(weighted_aurocs(own, [values[i] for i in indices], once)[0])
-    if not defined:
+    within, count = auroc_within_interval(labels, values, groups)
+    if not count:
         return {}
-    return {
-        f"auroc_per_question{tail}": float(np.mean(defined)),
-        "questions_with_both": len(defined),
-    }
+    return {**within.figures(f"auroc_per_question{tail}"), "questions_with_both": count}
 
 
 def _by_percentile(
@@ -190,10 +173,7 @@ def _by_percentile(
     for step in range(config.steps + 1):
         share = step / config.steps
         area = auroc_interval(
-            labels, prefix_values(solutions, signal, share), groups=groups,
-            resamples=min(config.resamples, 200), seed=config.seed,
+            labels, prefix_values(solutions, signal, share), groups=groups
         )
-        figures.append(
-            {"percentile": share, "auroc": area.value, "low": area.low, "high": area.high}
-        )
+        figures.append({"percentile": share, "auroc": area.value, **area.ends()})
     return figures

@@ -28,6 +28,7 @@ from rewardsteer.evaluation.correctness.votes import (
     vote_curve,
     with_all_samples,
 )
+from rewardsteer.evaluation.statistics import over
 
 Benchmarks = dict[str, Benchmark]
 
@@ -66,6 +67,7 @@ def _counts(benchmark: Benchmark) -> dict[str, Any]:
     tokens = float(np.mean([one.token_count for one in solutions]))
     return {
         "questions": len(sizes),
+        "intervals": over(len(sizes), "question"),
         "solutions": len(solutions),
         "solutions_per_question": {"min": min(sizes), "max": max(sizes)},
         "unlabelled": benchmark.unlabelled,
@@ -87,6 +89,7 @@ def _one(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
         if name in ways:
             record |= {
                 f"{name}_accuracy{end}": whole[f"{name}{end}"] for end in ("", "_low", "_high")
+                if f"{name}{end}" in whole
             }
     several = record["solutions_per_question"]["max"] >= 2
     votes = several and "majority" in ways

@@ -9,7 +9,7 @@ from scipy.special import expit
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.scored import Question
-from rewardsteer.evaluation.statistics import share
+from rewardsteer.evaluation.statistics import mean, share
 from rewardsteer.evaluation.stopping import (
     Rule,
     adaptive_consistency,
@@ -98,8 +98,7 @@ def _most(questions: Sequence[Question]) -> int:
 def _over_questions(rows: Sequence[dict[str, float]]) -> dict[str, float]:
     figures: dict[str, float] = {}
     for name in rows[0]:
-        mean = share([row[name] for row in rows])
-        figures |= {name: mean.value, f"{name}_low": mean.low, f"{name}_high": mean.high}
+        figures |= share([row[name] for row in rows]).figures(name)
     return figures
 
 
@@ -143,10 +142,11 @@ def stopping_rules(
             )
             for question in questions
         ])
-        accuracy, samples, tokens = results.mean(0)
-        figures.append({"rule": name, "accuracy": float(accuracy), "samples": float(samples)} | (
-            {"tokens_per_question": float(tokens)} if tokens else {}
-        ))
+        accuracy, samples, tokens = results.T
+        figures.append({
+            "rule": name, **share(accuracy).figures("accuracy"), "samples": float(samples.mean()),
+            **(mean(tokens).figures("tokens_per_question") if tokens.any() else {}),
+        })
     return figures
 
 

@@ -1,16 +1,17 @@
 """Figures of a benchmark with intervals, and the controls beside them."""
 
-import math
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from rewardsteer.evaluation.reward_benchmarks.base import (
-    Item,
-    Outcome,
-    RewardBenchmark,
-    Scores,
+from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark, Scores
+from rewardsteer.evaluation.reward_benchmarks.resampling import (
+    Resampled,
+    finite,
+    intervals,
+    resample,
+    sums_by_subset,
 )
 from rewardsteer.evaluation.statistics import Interval
 
@@ -20,8 +21,8 @@ _RANDOM_DRAWS = 100
 def measure(
     benchmark: RewardBenchmark, items: Sequence[Item], scores: Scores, *, resamples: int = 1000,
     seed: int = 0,
-) -> dict[str, Interval]:
-    """Figures by name with 95 % percentile bootstrap intervals.
+) -> Resampled:
+    """Figures by name with their bootstrap; `intervals` and `table` read it.
 
     Clusters of outcomes (of one question) are drawn together, within the parts that the benchmark
     fixes the size of.
@@ -33,15 +34,7 @@ def measure(
         resamples: bootstrap samples.
         seed: of the draws.
     """
-    outcomes = benchmark.outcomes(items, scores)
-    subsets, sums = _sums(outcomes)
-    whole = _finite(benchmark.figures(dict(zip(subsets, sums.sum(axis=0), strict=True))))
-    values: dict[str, list[float]] = defaultdict(list)
-    for drawn in _drawn(outcomes, sums, resamples, seed):
-        figures = _finite(benchmark.figures(dict(zip(subsets, drawn, strict=True))))
-        for name, value in figures.items():
-            values[name].append(value)
-    return {name: Interval(value, *_ends(values[name])) for name, value in whole.items()}
+    return resample(benchmark, benchmark.outcomes(items, scores), resamples, seed)
 
 
 def controls(
@@ -67,59 +60,21 @@ def figures_of(
     benchmark: RewardBenchmark, items: Sequence[Item], scores: Scores
 ) -> dict[str, float]:
     """Figures by name, without intervals."""
-    subsets, sums = _sums(benchmark.outcomes(items, scores))
-    return _finite(benchmark.figures(dict(zip(subsets, sums.sum(axis=0), strict=True))))
+    subsets, sums = sums_by_subset(benchmark.outcomes(items, scores))
+    return finite(benchmark.figures(dict(zip(subsets, sums.sum(axis=0), strict=True))))
 
 
 def table(
-    measured: Mapping[str, Interval], baselines: Mapping[str, Mapping[str, float]]
+    measured: Resampled, baselines: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
-    """One row per figure: its value as ``score`` with ``low`` and ``high``, and each control's."""
+    """One row per figure: its value as ``score`` with ``low`` and ``high`` where there is an
+    interval, the number of ``questions`` (clusters) that it is over, and each control's."""
+    rows: Mapping[str, Interval] = intervals(measured)
     return {
         name: {
-            "score": own.value, "low": own.low, "high": own.high,
+            "score": own.value, **own.ends(), "questions": measured.clusters[name],
             **{control: figures[name] for control, figures in baselines.items()
                if name in figures},
         }
-        for name, own in measured.items()
+        for name, own in rows.items()
     }
-
-
-def _sums(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
-    """Names of subsets, and sums ``[N, S, F]``: each outcome's in its own subset."""
-    subsets = list(dict.fromkeys(one.subset for one in outcomes))
-    width = max(len(one.sums) for one in outcomes)
-    table = np.zeros((len(outcomes), len(subsets), width))
-    for place, one in zip(table, outcomes, strict=True):
-        place[subsets.index(one.subset), : len(one.sums)] = one.sums
-    return subsets, table
-
-
-def _drawn(
-    outcomes: Sequence[Outcome], table: np.ndarray, resamples: int, seed: int
-) -> Iterator[np.ndarray]:
-    """Sums ``[S, F]`` of each resample."""
-    rng = np.random.default_rng(seed)
-    strata: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
-    for number, one in enumerate(outcomes):
-        strata[one.stratum][one.cluster].append(number)
-    parts = [
-        np.stack([table[numbers].sum(axis=0) for numbers in clusters.values()])
-        for clusters in strata.values()
-    ]
-    for _ in range(resamples):
-        sums = np.zeros(table.shape[1:])
-        for part in parts:
-            drawn = rng.multinomial(len(part), np.full(len(part), 1 / len(part)))
-            sums += np.tensordot(drawn, part, axes=1)
-        yield sums
-
-
-def _ends(values: Sequence[float]) -> tuple[float, float]:
-    low, high = np.percentile(values, [2.5, 97.5]) if values else (math.nan, math.nan)
-    return float(low), float(high)
-
-
-def _finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """Without those that the data does not give."""
-    return {name: value for name, value in figures.items() if math.isfinite(value)}

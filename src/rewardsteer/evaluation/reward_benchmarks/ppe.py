@@ -1,5 +1,6 @@
 """PPE (arXiv 2410.14872), its correctness sets: responses of four models, right or wrong."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
@@ -18,20 +19,27 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     text,
 )
 from rewardsteer.evaluation.voting import best_of_k
+from rewardsteer.objectives.agreement import auroc
 from rewardsteer.outputs import given
 
 # Parts of the names of the published data sets.
 SUBSETS = ("MMLU-Pro", "MATH", "GPQA", "IFEval", "MBPP-Plus")
+HUMAN = "human preference"
 DRAWS = (1, 2, 4, 8, 16, 32)
 
 
 class Ppe(RewardBenchmark):
-    """Accuracy on the published pairs of a right and a wrong response, strictly; and the share of
-    right responses among the best of k, averaged over all choices of k. Questions are clusters."""
+    """Accuracy on the published pairs of a right and a wrong response, strictly; the share of right
+    responses among the best of k, averaged over all choices of k; and the area under the ROC curve
+    within rows. Of human preferences the accuracy, without ties. Questions are clusters."""
 
-    source: ClassVar[str] = "arXiv 2410.14872; lmarena-ai/PPE-*-Best-of-K"
+    source: ClassVar[str] = (
+        "arXiv 2410.14872; lmarena-ai/PPE-*-Best-of-K, lmarena-ai/PPE-Human-Preference-V1"
+    )
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
+        if "winner" in row:
+            return self._preference(row, number, place)
         require(row, ["question_id", "prompt", "scores", "sampled_conflict_pairs"], place)
         marks: Any = row["scores"]
         if not isinstance(marks, list) or not all(isinstance(one, bool | int) for one in marks):
@@ -48,9 +56,26 @@ class Ppe(RewardBenchmark):
             {"right": tuple(map(bool, marks)), "pairs": tuple(pairs)},
         )
 
+    def _preference(self, row: Row, number: int, place: str) -> Item | None:
+        """A vote between two responses; ties are left out, as published."""
+        require(row, ["question_id", "prompt", "response_1", "response_2", "winner"], place)
+        winners = {"model_a": (True, False), "model_b": (False, True)}
+        if row["winner"] not in winners:
+            if "tie" in str(row["winner"]):
+                return None
+            raise DataError(
+                f"{place}: expected model_a, model_b or a tie as winner, got {row['winner']!r}."
+            )
+        name = f"{HUMAN}/{row['question_id']}"
+        return Item(
+            name, as_prompt(row["prompt"], place),
+            (text(row, "response_1", place), text(row, "response_2", place)), HUMAN, name,
+            {"right": winners[row["winner"]], "pairs": ((0, 1),)},
+        )
+
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """Sums: pairs in which the right response scores higher, pairs; then right among the best
-        of k, and rows that have k, for each k."""
+        """Sums: pairs in which the right response scores higher, pairs; the area within rows, rows
+        with both; then right among the best of k, and rows that have k, for each k."""
         found = []
         for item, own in zip(items, scores, strict=True):
             right = item.truth["right"]
@@ -58,9 +83,11 @@ class Ppe(RewardBenchmark):
                 own[one] > own[other] if right[one] else own[other] > own[one]
                 for one, other in item.truth["pairs"]
             )
-            sums = [won, len(item.truth["pairs"])]
+            area = math.nan if item.subset == HUMAN else auroc(right, own)
+            known = not math.isnan(area)
+            sums = [won, len(item.truth["pairs"]), area if known else 0.0, known]
             for k in DRAWS:
-                enough = len(own) >= k
+                enough = len(own) >= k and item.subset != HUMAN
                 sums += [best_of_k(own.tolist(), list(right), k) if enough else 0.0, enough]
             found.append(
                 Outcome(item.subset, item.cluster, np.array(sums, dtype=float), item.subset)
@@ -68,14 +95,17 @@ class Ppe(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Pair accuracy and best of k by subset, and their means where all five are there."""
+        """Pair accuracy, area and best of k by subset, and the mean accuracy of the five subsets
+        where all are there."""
         found: dict[str, float] = {}
         for name, own in sums.items():
             if own[1]:
                 found[name] = ratio(own[:2])
+            if own[3]:
+                found[f"{name}, AUC within rows"] = ratio(own[2:4])
             found |= {
-                f"{name}, best of {k}": ratio(own[2 + 2 * place : 4 + 2 * place])
-                for place, k in enumerate(DRAWS) if own[3 + 2 * place]
+                f"{name}, best of {k}": ratio(own[4 + 2 * place : 6 + 2 * place])
+                for place, k in enumerate(DRAWS) if own[5 + 2 * place]
             }
         mean = mean_of(found, SUBSETS)
         return found if mean is None else {"accuracy": mean, **found}

@@ -14,6 +14,7 @@ from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
+from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 
 Announce = Callable[[int, int], None]
@@ -110,15 +111,25 @@ def evaluate_benchmark(
     file: Path | None = None, announce: Announce = lambda done, total: None, **options: Any,
 ) -> dict[str, dict[str, float]]:
     """A reward model's figures on a benchmark: one row per figure with ``score``, its 95 % interval
-    ``low`` and ``high``, and the figures of controls that read nothing.
+    ``low`` and ``high`` over so many ``questions``, and the figures of controls that read nothing.
 
     See `load_benchmark` and `score_items` for the arguments and errors.
     """
+    return table(*measured_model(
+        scorer, name, path, batch_size=batch_size, file=file, announce=announce, **options
+    ))
+
+
+def measured_model(
+    scorer: Any, name: str, path: str | Path | None = None, *, batch_size: int = 16,
+    file: Path | None = None, announce: Announce = lambda done, total: None, **options: Any,
+) -> tuple[Resampled, dict[str, dict[str, float]]]:
+    """As `evaluate_benchmark`, with the bootstrap that models are compared by, and the controls."""
     benchmark, items = load_benchmark(name, path, **options)
     scores = score_items(
         scorer, benchmark, items, batch_size=batch_size, file=file, announce=announce
     )
-    return table(measure(benchmark, items, scores), controls(benchmark, items))
+    return measure(benchmark, items, scores), controls(benchmark, items)
 
 
 def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray]]:

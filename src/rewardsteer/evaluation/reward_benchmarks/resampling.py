@@ -1,0 +1,153 @@
+"""Bootstrap of a benchmark's figures: intervals, differences between models, means over runs."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from rewardsteer.evaluation.reward_benchmarks.base import Outcome, RewardBenchmark
+from rewardsteer.evaluation.statistics import (
+    FEWEST,
+    Gain,
+    Interval,
+    SeedFigure,
+    holm,
+    over_runs,
+    proportion,
+)
+
+
+class Resampled(NamedTuple):
+    """A model's figures, and those of each resample; two models on the same items and with the same
+    seed have the same resamples.
+
+    Attributes:
+        figures: by name.
+        draws: ``[B]`` by the same names; NaN where a resample does not give the figure.
+        clusters: how many each figure is over.
+    """
+
+    figures: dict[str, float]
+    draws: dict[str, np.ndarray]
+    clusters: dict[str, int]
+
+
+def resample(
+    benchmark: RewardBenchmark, outcomes: Sequence[Outcome], resamples: int, seed: int
+) -> Resampled:
+    """Figures of outcomes and of their resamples; clusters are drawn within strata."""
+    subsets, table = sums_by_subset(outcomes)
+    whole = finite(benchmark.figures(dict(zip(subsets, table.sum(axis=0), strict=True))))
+    draws = {name: np.full(resamples, math.nan) for name in whole}
+    for number, drawn in enumerate(_drawn(outcomes, table, resamples, seed)):
+        figures = finite(benchmark.figures(dict(zip(subsets, drawn, strict=True))))
+        for name in figures.keys() & draws.keys():
+            draws[name][number] = figures[name]
+    members: dict[str, set[str]] = defaultdict(set)
+    for one in outcomes:
+        members[one.subset].add(one.cluster)
+    every = len({one.cluster for one in outcomes})
+    clusters = {name: len(members[name]) if name in members else every for name in whole}
+    return Resampled(whole, draws, clusters)
+
+
+def intervals(own: Resampled) -> dict[str, Interval]:
+    """Percentile intervals by figure. Where all resamples agree (all right, all wrong) Wilson's of
+    as many rows as clusters; for fewer than `FEWEST` clusters none."""
+    found = {}
+    for name, value in own.figures.items():
+        known = own.draws[name][~np.isnan(own.draws[name])]
+        if own.clusters[name] < FEWEST or not len(known):
+            found[name] = Interval(value, math.nan, math.nan)
+        elif np.ptp(known) == 0 and value in (0.0, 1.0):
+            found[name] = proportion(value * own.clusters[name], own.clusters[name])
+        else:
+            low, high = np.percentile(known, [2.5, 97.5])
+            found[name] = Interval(value, float(low), float(high))
+    return found
+
+
+def against_first(models: Mapping[str, Resampled]) -> dict[str, dict[str, Gain]]:
+    """Differences of each further model to the first by figure and model: percentile intervals of
+    paired resamples, and p-values of Student's test with their standard deviation, adjusted by
+    Holm for the number of models."""
+    (_, first), *others = models.items()
+    found: dict[str, dict[str, Gain]] = {}
+    for name, value in first.figures.items():
+        rows = {label: one for label, one in others if name in one.figures}
+        tested = {
+            label: _difference(
+                one.figures[name] - value, one.draws[name] - first.draws[name],
+                first.clusters[name],
+            )
+            for label, one in rows.items()
+        }
+        adjusted = holm([p for _, p in tested.values()])
+        found[name] = {
+            label: Gain(interval, p)
+            for (label, (interval, _)), p in zip(tested.items(), adjusted, strict=True)
+        }
+    return found
+
+
+def _difference(value: float, draws: np.ndarray, clusters: int) -> tuple[Interval, float]:
+    known = draws[~np.isnan(draws)]
+    if clusters < FEWEST or len(known) < 2:
+        return Interval(value, math.nan, math.nan), math.nan
+    low, high = np.percentile(known, [2.5, 97.5])
+    spread = float(known.std(ddof=1))
+    if spread == 0:
+        p = 1.0 if value == 0 else 2.0 ** (1 - clusters)
+    else:
+        p = float(2 * stats.t.sf(abs(value) / spread, clusters - 1))
+    return Interval(value, float(low), float(high)), p
+
+
+def over_models(models: Sequence[Resampled]) -> dict[str, SeedFigure]:
+    """Means over models that are runs of one recipe, with two-level intervals, by figure."""
+    found = {}
+    for name in models[0].figures:
+        if all(name in one.figures for one in models):
+            found[name] = over_runs(
+                [one.figures[name] for one in models],
+                np.stack([one.draws[name] for one in models]), models[0].clusters[name],
+            )._replace(p_value=math.nan)  # no figure is compared with zero
+    return found
+
+
+def sums_by_subset(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
+    """Names of subsets, and sums ``[N, S, F]``: each outcome's in its own subset."""
+    subsets = list(dict.fromkeys(one.subset for one in outcomes))
+    width = max(len(one.sums) for one in outcomes)
+    table = np.zeros((len(outcomes), len(subsets), width))
+    for place, one in zip(table, outcomes, strict=True):
+        place[subsets.index(one.subset), : len(one.sums)] = one.sums
+    return subsets, table
+
+
+def finite(figures: Mapping[str, float]) -> dict[str, float]:
+    """Without those that the data does not give."""
+    return {name: value for name, value in figures.items() if math.isfinite(value)}
+
+
+def _drawn(
+    outcomes: Sequence[Outcome], table: np.ndarray, resamples: int, seed: int
+) -> Iterator[np.ndarray]:
+    """Sums ``[S, F]`` of each resample."""
+    rng = np.random.default_rng(seed)
+    strata: dict[str, dict[str, list[int]]] = defaultdict(lambda: defaultdict(list))
+    for number, one in enumerate(outcomes):
+        strata[one.stratum][one.cluster].append(number)
+    parts = [
+        np.stack([table[numbers].sum(axis=0) for numbers in clusters.values()])
+        for clusters in strata.values()
+    ]
+    for _ in range(resamples):
+        sums = np.zeros(table.shape[1:])
+        for part in parts:
+            drawn = rng.multinomial(len(part), np.full(len(part), 1 / len(part)))
+            sums += np.tensordot(drawn, part, axes=1)
+        yield sums

@@ -1,0 +1,165 @@
+"""Comparisons of methods repeated over sampling seeds or training runs, taken together.
+
+    OUT/seed-S/     one comparison per seed, see `rewardsteer.evaluation.generation`
+    OUT/seeds.json  ``methods``: figures over all of them; ``baseline``; ``runs``: their folders;
+                    ``intervals``: over what
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.decoding.requests import Request
+from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.statistics import FEWEST, SeedFigure, holm, over, two_level
+from rewardsteer.outputs import file_name, read_json, write_json
+from rewardsteer.records import EvalRecord
+
+# Draws of a budget take the seeds after an entry's own; those of two runs must not meet.
+_APART = 1_000_000
+_OF_ONE_RUN = ("_low", "_high", "_stderr", "_gain", "_gain_p")
+
+Table = dict[str, list[EvalRecord]]
+
+
+def compare_seeds(
+    seeds: Sequence[int], entries: Sequence[Entry], policy: Any, tokenizer: Any,
+    requests: Sequence[Request], judge: Judge, out: Path, **options: Any,
+) -> dict[str, dict[str, float]]:
+    """`rewardsteer.evaluation.generation.compare` once per seed, and `over_runs` of the results.
+
+    Args:
+        seeds: different numbers; each is added to the entries' own seeds, far apart.
+        entries: what to compare.
+        policy, tokenizer, requests, judge, options: as `compare` takes them.
+        out: the folder of the results.
+
+    Raises:
+        ConfigError: fewer than two seeds, or one given twice.
+    """
+    check_seeds(seeds)
+    folders = []
+    for seed in seeds:
+        own = [
+            replace(entry, config=entry.config.model_copy(
+                update={"seed": entry.config.seed + _APART * seed}
+            ))
+            for entry in entries
+        ]
+        folders.append(out / f"seed-{seed}")
+        compare(own, policy, tokenizer, requests, judge, folders[-1], **options)
+    return over_runs(folders, out / "seeds.json")
+
+
+def check_seeds(seeds: Sequence[int]) -> None:
+    """Raise `ConfigError` unless there are several different seeds, none negative."""
+    if len(seeds) < 2 or len(set(seeds)) != len(seeds) or min(seeds) < 0:
+        raise ConfigError(
+            "Expected two or more different seeds of 0 and more, got "
+            f"{', '.join(map(str, seeds)) or 'none'}."
+        )
+
+
+def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float]]:
+    """Figures by method over finished comparisons of the same methods on the same prompts, which
+    are written to ``place``.
+
+    Each metric has its mean over runs and prompts, ``*_spread`` (the standard deviation of the
+    runs' means) and a 95 % interval for new runs and prompts (`two_level`); so has its gain over
+    the baseline, with ``*_gain_p`` adjusted by Holm for the number of methods. Other figures are
+    means over runs.
+
+    Raises:
+        ConfigError: fewer than two folders.
+        DataError: one holds no comparison, or runs differ in methods, baseline or prompts.
+    """
+    if len(set(folders)) < 2:
+        raise ConfigError("Expected the folders of two or more runs to take together.")
+    summaries = [_summary(folder) for folder in folders]
+    runs = [_records(folder, summary) for folder, summary in zip(folders, summaries, strict=True)]
+    _check_alike(folders, summaries, runs)
+    baseline = summaries[0]["baseline"]
+    figures = {
+        label: _means([summary["methods"][label] for summary in summaries]) for label in runs[0]
+    }
+    for metric in runs[0][baseline][0].metrics:
+        values = {
+            label: np.array([[one.metrics[metric] for one in run[label]] for run in runs])
+            for label in runs[0]
+        }
+        for label, table in values.items():
+            binary = set(np.unique(table).tolist()) <= {0.0, 1.0}
+            figures[label] |= two_level(table, bounded=binary).figures(metric)
+        for label, gain in _gains(values, baseline).items():
+            figures[label] |= gain.figures(f"{metric}_gain")
+    prompts = len(runs[0][baseline])
+    write_json(place, {
+        "methods": figures, "baseline": baseline, "runs": [str(folder) for folder in folders],
+        "intervals": over(prompts, "prompt") + (
+            f" and {len(folders)} runs" if prompts >= FEWEST else ""
+        ),
+    })
+    return figures
+
+
+def _summary(folder: Path) -> dict[str, Any]:
+    place = folder / "summary.json"
+    if not place.is_file():
+        raise DataError(f"Expected a finished comparison of methods in {folder}, found no {place}.")
+    return read_json(place)
+
+
+def _records(folder: Path, summary: Mapping[str, Any]) -> Table:
+    found = {}
+    for label in summary["methods"]:
+        records = read_records(folder / file_name(label))
+        found[label] = [records[key] for key in sorted(records)]
+    return found
+
+
+def _check_alike(
+    folders: Sequence[Path], summaries: Sequence[Mapping[str, Any]], runs: Sequence[Table]
+) -> None:
+    def prompts(run: Table) -> dict[str, list[tuple[str, str]]]:
+        return {
+            label: [(one.generation.id, one.generation.prompt) for one in records]
+            for label, records in run.items()
+        }
+
+    for folder, summary, run in zip(folders, summaries, runs, strict=True):
+        for what, own, first in (
+            ("methods", list(run), list(runs[0])),
+            ("baseline", summary["baseline"], summaries[0]["baseline"]),
+            ("prompts", prompts(run), prompts(runs[0])),
+        ):
+            if own != first:
+                raise DataError(
+                    f"{folder} and {folders[0]} differ in their {what}; runs are taken together "
+                    "where only the seed or the trained model differs."
+                )
+
+
+def _means(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Means over runs of what is no interval of one run."""
+    return {
+        name: float(np.mean([one[name] for one in summaries]))
+        for name in summaries[0]
+        if not name.endswith(_OF_ONE_RUN) and all(name in one for one in summaries)
+    }
+
+
+def _gains(values: Mapping[str, np.ndarray], baseline: str) -> dict[str, SeedFigure]:
+    gains = {
+        label: two_level(table - values[baseline])
+        for label, table in values.items() if label != baseline
+    }
+    adjusted = holm([gain.p_value for gain in gains.values()])
+    return {
+        label: gain._replace(p_value=p)
+        for (label, gain), p in zip(gains.items(), adjusted, strict=True)
+    }

@@ -1,0 +1,67 @@
+"""Pearson's and Spearman's correlation with intervals over clusters."""
+
+import math
+
+import numpy as np
+from scipy import stats
+
+from rewardsteer.evaluation.statistics.intervals import (
+    FEWEST,
+    Clusters,
+    Interval,
+    Values,
+    by_cluster,
+)
+
+
+def correlation_interval(
+    first: Values, second: Values, clusters: Clusters = None, *, ranks: bool = False
+) -> Interval:
+    """Correlation with Student's interval of Fisher's transformation z = artanh r.
+
+    The standard error is that of the correlation's influence function, summed by cluster, so it
+    holds for values that are not normal.
+
+    Args:
+        first, second: one per row.
+        clusters: names what each row belongs to; None: every row is its own.
+        ranks: Spearman's correlation; False: Pearson's.
+
+    Returns:
+        NaN where all of one are the same; NaN ends for fewer than `FEWEST` clusters.
+    """
+    one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return Interval(math.nan, math.nan, math.nan)
+    if ranks:
+        one, other = stats.rankdata(one), stats.rankdata(other)
+    x, y = ((values - values.mean()) / values.std() for values in (one, other))
+    value = float((x * y).mean())
+    if ranks:
+        # A row also moves the ranks of the others; the variance of ranks is what it is.
+        sums = x * y - value + _moved(one, y) + _moved(other, x)
+    else:
+        sums = x * y - value * (x**2 + y**2) / 2
+    if clusters is not None:
+        sums = by_cluster(sums, clusters)
+    if len(sums) < FEWEST:
+        return Interval(value, math.nan, math.nan)
+    if abs(value) > 1 - 1e-12:
+        return Interval(value, value, value)
+    error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / len(x)
+    half = float(stats.t.ppf(0.975, len(sums) - 1)) * error / (1 - value**2)
+    centre = math.atanh(value)
+    return Interval(value, math.tanh(centre - half), math.tanh(centre + half))
+
+
+def _moved(ranks: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """``[N]`` for each row i the mean over rows j of what i adds to the rank of j, in standard
+    deviations of ranks, times ``other`` of j; less the mean over i."""
+    order = np.argsort(ranks, kind="stable")
+    # Rows above i, and half of those it ties with, rank higher because of i.
+    starts = np.flatnonzero(np.diff(ranks[order], prepend=np.nan))
+    blocks = np.add.reduceat(other[order], starts)
+    above = blocks.sum() - np.cumsum(blocks) + blocks / 2
+    found = np.empty(len(order))
+    found[order] = np.repeat(above, np.diff(np.append(starts, len(order))))
+    return np.asarray((found - found.mean()) / float(ranks.std()))

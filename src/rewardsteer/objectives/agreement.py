@@ -1,0 +1,52 @@
+"""How rewards agree with numbers of responses; without torch, so that evaluation is light."""
+
+import math
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+Values = NDArray[np.float64]
+
+
+def pair_accuracy(pairs: Values, right: Values) -> float:
+    """Share of pairs of responses to the same prompt that rewards order as their values; NaN where
+    there are none."""
+    return float(right.sum() / pairs.sum()) if pairs.sum() else math.nan
+
+
+def correlations(rewards: Values, values: Values) -> tuple[float, float]:
+    """Pearson's and Spearman's correlation where both are known; NaN for fewer than two different
+    ones."""
+    known = np.isfinite(rewards) & np.isfinite(values)
+    rewards, values = rewards[known], values[known]
+    if len(rewards) < 2 or np.ptp(rewards) == 0 or np.ptp(values) == 0:
+        return math.nan, math.nan
+    return float(stats.pearsonr(rewards, values).statistic), spearman(rewards, values)
+
+
+def spearman(first: ArrayLike, second: ArrayLike) -> float:
+    """Rank correlation; NaN where all of one are the same."""
+    one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
+        return math.nan
+    return float(stats.spearmanr(one, other).statistic)
+
+
+def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve: the share of pairs of a positive and a negative row in which the
+    positive one has the higher score, a tie counting one half.
+
+    Args:
+        labels: above one half is positive, below it negative; one half itself is neither.
+        scores: one per row.
+
+    Returns:
+        NaN without rows of both kinds.
+    """
+    kinds, values = np.asarray(labels, dtype=float), np.asarray(scores, dtype=float)
+    good, bad = values[kinds > 0.5], values[kinds < 0.5]
+    if not len(good) or not len(bad):
+        return math.nan
+    ranks = stats.rankdata(np.concatenate([good, bad]))[: len(good)]
+    return float((ranks.mean() - (len(good) + 1) / 2) / len(bad))

@@ -1,0 +1,69 @@
+"""Tables of ``evaluate benchmark``: figures with controls, differences of models, means of runs."""
+
+from collections.abc import Mapping, Sequence
+
+from rewardsteer.evaluation.statistics import Gain, SeedFigure
+
+Figures = Mapping[str, Mapping[str, float]]
+_OWN = ("score", "low", "high", "questions")
+_NOTHING = "–"
+
+
+def figure_rows(models: Mapping[str, Figures]) -> tuple[list[str], list[list[str]]]:
+    """Columns and one row per figure, a column per model and control."""
+    first = next(iter(models.values()))
+    controls = [key for key in next(iter(first.values()), {}) if key not in _OWN]
+    cells = [
+        [
+            figure, *(_with_interval(own.get(figure)) for own in models.values()),
+            f"{first[figure]['questions']:g}",
+            *(_number(first[figure].get(control)) for control in controls),
+        ]
+        for figure in first
+    ]
+    return ["figure", *models, "questions", *controls], cells
+
+
+def gain_rows(
+    differences: Mapping[str, Mapping[str, Gain]], models: Sequence[str]
+) -> tuple[list[str], list[list[str]]]:
+    """Columns and one row per figure: each model's difference to the first, with Holm's p-value."""
+    cells = [
+        [figure, *(_gain(gains.get(model)) for model in models)]
+        for figure, gains in differences.items()
+    ]
+    return ["figure", *models], cells
+
+
+def run_rows(means: Mapping[str, SeedFigure]) -> tuple[list[str], list[list[str]]]:
+    """Columns and one row per figure: its mean over runs, their spread and the two-level interval.
+    """
+    cells = [
+        [
+            figure, f"{one.value:.3f}", _number(None if one.spread != one.spread else one.spread),
+            _NOTHING if one.low != one.low else f"{one.low:.3f} – {one.high:.3f}",
+        ]
+        for figure, one in means.items()
+    ]
+    return ["figure", "mean over runs", "standard deviation", "95 %, runs and questions"], cells
+
+
+def _with_interval(row: Mapping[str, float] | None) -> str:
+    if row is None:
+        return _NOTHING
+    if "low" not in row:
+        return f"{row['score']:.3f}"
+    return f"{row['score']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
+
+
+def _gain(gain: Gain | None) -> str:
+    if gain is None:
+        return _NOTHING
+    value, low, high = gain.interval
+    if low != low:
+        return f"{value:+.3f}"
+    return f"{value:+.3f} ({low:+.3f} – {high:+.3f}), p {gain.adjusted_p:.3f}"
+
+
+def _number(value: float | None) -> str:
+    return _NOTHING if value is None else f"{value:.3f}"
