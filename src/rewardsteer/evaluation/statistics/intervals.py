@@ -137,8 +137,11 @@ def mean(values: Values, clusters: Clusters = None) -> Interval:
 
 
 def ratio(numerators: Values, denominators: Values, clusters: Clusters = None) -> Interval:
-    """Sum of numerators over sum of denominators with a linearised interval over clusters, Student's
-    quantile times the robust standard error; NaN where the denominators sum to 0."""
+    """Sum of numerators over sum of denominators with a linearised interval over clusters;
+    NaN where the denominators sum to 0.
+
+    The half-width is Student's quantile times the robust standard error.
+    """
     top, below = np.asarray(numerators, dtype=float), np.asarray(denominators, dtype=float)
     total = float(below.sum())
     if not len(top) or total == 0:
