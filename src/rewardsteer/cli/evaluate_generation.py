@@ -241,9 +241,8 @@ def _compare(
     _show_templates(entries, written, tokenizer, described["model"])
     if seeds is not None:
         _compare_seeds(
-            seeds, entries, policy, tokenizer, requests, judge, out,
-            baseline=described["baseline"], template=written, budget=budget,
-            kl_prompts=kl_prompts,
+            seeds, entries, policy, tokenizer, requests, judge, out, template=written,
+            baseline=described["baseline"], budget=budget, kl_prompts=kl_prompts,
         )
         return
     with stages("prompts") as progress:
