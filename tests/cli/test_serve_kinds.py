@@ -81,8 +81,8 @@ def test_a_server_that_does_not_answer_keeps_nobody_from_ending():
     (("--kind", "implicit", "--kind-option", "reference"), "name=value, got 'reference'"),
     (("--kind", "implicit", "--kind-option", "device=cpu"), "the command's own option"),
     (("--kind", "implicit"), "reference=FOLDER_OR_NAME"),
-    (("--kind", "implicit", "--kind-option", "reference_free=true", "--model", "MODEL"),
-     "for a server with a policy"),
+    (("--kind", "implicit", "--kind-option", "reference_free=true", "--model", "MODEL",
+      "--method", "args"), "judges texts alone; use it with beam, best_of_n"),
     (("--kind", "implicit", "--engine", "vllm", "--model", "MODEL"), "leave out --kind"),
 ])
 def test_refusals(folders, words, message):
