@@ -82,7 +82,7 @@ def test_a_server_that_does_not_answer_keeps_nobody_from_ending():
     (("--kind", "implicit", "--kind-option", "device=cpu"), "the command's own option"),
     (("--kind", "implicit"), "reference=FOLDER_OR_NAME"),
     (("--kind", "implicit", "--kind-option", "reference_free=true", "--model", "MODEL",
-      "--method", "args"), "judges texts alone; use it with beam, best_of_n"),
+      "--method", "args"), "beam, best_of_n, cards"),
     (("--kind", "implicit", "--engine", "vllm", "--model", "MODEL"), "leave out --kind"),
 ])
 def test_refusals(folders, words, message):

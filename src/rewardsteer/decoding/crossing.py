@@ -10,6 +10,7 @@ import copy
 from types import SimpleNamespace
 from typing import Any
 
+from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.texts import TextCandidates
 from rewardsteer.decoding.methods import METHODS, is_guide
@@ -67,6 +68,7 @@ def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> Non
     """
     if scorer is None or not is_guide(method) or METHODS.get(method).asks == "nothing":
         return
+    check_scorer(method, METHODS.get(method), scorer)
     if not shares_tokens(tokenizer, scorer):
         across(method, METHODS.get(method).asks, scorer, SimpleNamespace(
             name=engine.name, holds_guides=engine.holds_guides, tokenizer=tokenizer, stop_ids=()
