@@ -25,6 +25,7 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.reports.runs import write_runs_page
 from tests.fakes import tiny_causal_lm
 
 
@@ -320,3 +321,38 @@ def test_preference_accuracy_counts_by_hand(world, tmp_path):
     prepare(other, spaced, tmp_path / "other")
     with pytest.raises(MismatchError, match="another response template"):
         evaluate_preference(scorers["scalar"], tmp_path / "other")
+
+
+def test_methods_that_the_judge_guides_are_marked_and_judged_again(world, tmp_path):
+    folder, policy, tokenizer, scorers = world
+    other = load_scorer(folder / "scalar")
+    other.fingerprint = "another model"
+    judge = Judge(scorers["scalar"], second=other)
+    swept = [
+        *entries(scorers)[:2],
+        *(
+            Entry(
+                f"args w={weight}", one.config.model_copy(update={"weight": weight}), one.scorer,
+                sweep="args",
+            )
+            for one in entries(scorers)[2:] for weight in (0.5, 2.0)
+        ),
+    ]
+    summary = compare(swept, policy, tokenizer, REQUESTS, judge, tmp_path)
+    content = json.loads((tmp_path / "summary.json").read_text())
+    assert content["judged_by_guide"] == ["args w=0.5", "args w=2.0"]
+    assert content["weights"] == {"args w=0.5": 0.5, "args w=2.0": 2.0}
+    for figures in summary.values():  # the same weights under another name
+        assert figures["second_reward"] == pytest.approx(figures["reward"], abs=1e-6)
+        assert "second_reward_gain_low" in figures
+    # Another reward model of the same weights is the same judge; one that draws nothing guides not.
+    twin = load_scorer(folder / "scalar")
+    twin.fingerprint = scorers["scalar"].fingerprint = "known"
+    assert judge.guides(twin)
+    assert not judge.guides(None)
+    assert not judge.guides(scorers["vocabulary"])
+    write_runs_page([tmp_path], tmp_path / "page.html")
+    html = (tmp_path / "page.html").read_text()
+    assert ">args w=2.0 †<" in html
+    assert "Both judges by weight: args" in html
+    assert "second judge&#39;s gain (95 %)" in html

@@ -12,6 +12,7 @@ import pytest
 from rewardsteer.addresses import RETRIES
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.judge import _WORKERS, Judgement, read_verdict, win_rates
+from rewardsteer.evaluation.length_control import length_controlled
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.statistics import share
 from rewardsteer.outputs import read_jsonl
@@ -159,6 +160,10 @@ def test_wins_ties_and_losses_are_found_wherever_they_are_shown(ask, tmp_path):
     interval = share([1.0] * 12 + [0.5] * 6 + [0.0] * 2)
     assert figures["win_rate_low"] == pytest.approx(interval.low)
     assert figures["win_rate_high"] == pytest.approx(interval.high)
+    lengths = [[len(one.generation.completion) for one in rows] for rows in table.values()]
+    controlled = length_controlled([1.0] * 12 + [0.5] * 6 + [0.0] * 2, lengths[1], lengths[0])
+    assert figures["lc_win_rate"] == pytest.approx(controlled.value)
+    assert figures["lc_win_rate_high"] == pytest.approx(controlled.high)
     assert sum(server.questions.values()) == 17
     asked = [Judgement.model_validate(row) for _, row in read_jsonl(tmp_path / "judge.jsonl")]
     assert [one.id for one in asked] == [str(i) for i in range(20) if not 12 <= i < 15]

@@ -38,7 +38,7 @@ def test_rows():
     assert (cells["KL bound"], cells["draws"], cells["budget used"]) == ("1.20", "8", "98.7")
     assert cells["equivalent tokens"] == "123.4"
     assert cells["coherence"] == "–"
-    assert win_rows(METHODS) == [["best", "0.625 (0.300, 0.900)", "5", "0", "3", "2", "–"]]
+    assert win_rows(METHODS) == [["best", "0.625 (0.300, 0.900)", "–", "5", "0", "3", "2", "–"]]
     unsaid = {"x": {"wins": 0, "ties": 0, "losses": 0, "no_verdict": 4}}
     assert dict(zip(WIN_COLUMNS, win_rows(unsaid)[0], strict=True))["win rate (95 %)"] == "–"
 

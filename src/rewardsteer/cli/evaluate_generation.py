@@ -28,6 +28,7 @@ from rewardsteer.cli.evaluation_options import (
     Weights,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.second_judge import SecondJudge, warn_of_own_judge
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -54,7 +55,7 @@ def generation_command(
     coherence: CoherenceModel = None,
     seeds: Seeds = None, limit: Limit = None, device: Device = "auto", resume: Resume = False,
     overwrite: Overwrite = False, template: TemplateOption = None, kind: KindOption = None,
-    kind_option: KindOptions = None,
+    kind_option: KindOptions = None, second_judge: SecondJudge = None,
 ) -> None:
     """Compare decoding methods on the same prompts, at equal budgets if one is given.
 
@@ -71,12 +72,13 @@ def generation_command(
     check_writable(out)
     guides = [one for row in settings.values() for one in row.folders]
     check_model(model)
-    for folder in (str(judge), *guides):
+    judges = [str(judge), *([] if second_judge is None else [second_judge])]
+    for folder in (*judges, *guides):
         refuse_address(folder, "Comparisons")
-    check_reward_model(judge, *guides)
+    check_reward_model(*judges, *guides)
     check_kind(kind)
     of_judge = {"kind": kind, **kind_options(kind_option)}
-    loading(judge, *guides, model)
+    loading(*judges, *guides, model)
 
     from rewardsteer.evaluation.coherence import Coherence
     from rewardsteer.evaluation.entries import Judge
@@ -96,16 +98,20 @@ def generation_command(
         "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
         "methods": {label: one.model_dump(mode="json") for label, one in settings.items()},
         "template": None if written is None else written.model_dump(mode="json"),
+        "second_judge": second_judge,
     }
-    scorers = _scorers(guides, device) | _scorers([str(judge)], device, **of_judge)
+    scorers = _scorers([*judges[1:], *guides], device) | _scorers(judges[:1], device, **of_judge)
     entries = _entries(settings, sweeps, scorers)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
         _check_resumed(out / "run.json", described)
+    asked = Judge(
+        scorers[str(judge)], metrics, pairs, both_orders, scorers.get(second_judge or "")
+    )
+    warn_of_own_judge(entries, asked)
     _compare(
-        entries, described, requests,
-        Judge(scorers[str(judge)], metrics, pairs, both_orders), out, limits, device, kl_prompts,
-        repeated, resume=resume, overwrite=overwrite,
+        entries, described, requests, asked, out, limits, device, kl_prompts, repeated,
+        resume=resume, overwrite=overwrite,
     )
 
 
@@ -188,8 +194,8 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
 
     if not place.exists():
         return
-    before = read_json(place)
-    known = ("model", "judge", "budget", "coherence", "template")
+    before = {"second_judge": None} | read_json(place)
+    known = ("model", "judge", "second_judge", "budget", "coherence", "template")
     names = [name for name in known if name in before]
     changed = [name for name in names if before[name] != settings[name]]
     for part in ("methods", "fingerprints"):

@@ -27,6 +27,7 @@ from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.models.compatibility import members
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import append_jsonl, file_name
 from rewardsteer.records import EvalRecord, Generation
@@ -62,12 +63,22 @@ class Judge:
         metrics: further figures by name.
         pairs: a language model that compares each method's responses with the baseline's.
         both_orders: whether it is asked about every pair twice, with either response first.
+        second: gives a ``second_reward``, for methods that ``scorer`` itself guides.
     """
 
     scorer: Scorer
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     pairs: PairJudge | None = None
     both_orders: bool = False
+    second: Scorer | None = None
+
+    def guides(self, scorer: Any) -> bool:
+        """Whether the judge's ``scorer`` is, or is among, the reward models of a method."""
+        return any(
+            one is self.scorer
+            or bool(self.scorer.fingerprint and one.fingerprint == self.scorer.fingerprint)
+            for one in ([] if scorer is None else members(scorer))
+        )
 
 
 @dataclass(frozen=True)
@@ -87,7 +98,8 @@ class Run:
         """Generate and judge what is missing in the entry's file; all records, in prompt order.
 
         The metrics of a record are ``reward``, ``surprise`` (−log p(y | x) / |y| under the policy
-        alone, in nats per token) and the judge's own. Its ``extra`` holds ``equivalent_tokens``
+        alone, in nats per token), ``second_reward`` where there is a second judge, and the judge's
+        own. Its ``extra`` holds ``equivalent_tokens``
         and, with a budget, ``draws`` and ``budget_used``.
         """
         place = self.out / file_name(entry.label)
@@ -147,14 +159,20 @@ class Run:
     ) -> list[dict[str, float]]:
         requests = {request.id: request for request in self.requests}
         rewards = _rewards(answers, requests, self.judge.scorer, batch_size)
+        second: Any = [None] * len(answers)
+        if self.judge.second is not None:
+            second = _rewards(answers, requests, self.judge.second, batch_size)
         likely = log_probabilities(
             self.policy, [prompt_ids[answer.id] for answer in answers],
             [answer.token_ids for answer in answers], batch_size=batch_size,
         )
         return [
             {"reward": float(reward), "surprise": float(-total / len(answer.token_ids))}
+            | ({} if other is None else {"second_reward": float(other)})
             | {name: float(metric(answer)) for name, metric in self.judge.metrics.items()}
-            for answer, reward, total in zip(answers, rewards, likely, strict=True)
+            for answer, reward, other, total in zip(
+                answers, rewards, second, likely, strict=True
+            )
         ]
 
     def _used(self, answer: Generation, draws: int, size: float) -> dict[str, float]:

@@ -3,7 +3,9 @@
     OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
     OUT/judge.jsonl     verdicts of a language model on pairs of responses
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
-                        labels of methods that differ by weight alone; ``intervals``: over what
+                        labels of methods that differ by weight alone, ``weights`` theirs;
+                        ``judged_by_guide``: labels of methods that the judge's own model guides;
+                        ``intervals``: over what
 """
 
 from collections import defaultdict
@@ -71,6 +73,9 @@ def compare(
     """
     check_head("The judge", judge.scorer, "scalar", "judge by another")
     check_vocabulary(tokenizer, judge.scorer.tokenizer)
+    if judge.second is not None:
+        check_head("The second judge", judge.second, "scalar", "judge by another")
+        check_vocabulary(tokenizer, judge.second.tokenizer)
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)
     check_divergence(budget, kl_prompts)
@@ -99,6 +104,8 @@ def compare(
     write_json(out / "summary.json", {
         "methods": summary, "baseline": baseline, "sweeps": _sweeps(entries),
         "intervals": over(len(requests), "prompt"),
+        "weights": {one.label: one.config.weight for one in entries if one.sweep},
+        "judged_by_guide": judged_by_guide(entries, judge),
     })
     return summary
 
@@ -119,6 +126,15 @@ def _p_values(
             if not np.isnan(gain.adjusted_p):
                 found[label][f"{name}_gain_p"] = gain.adjusted_p
     return found
+
+
+def judged_by_guide(entries: Sequence[Entry], judge: Judge) -> list[str]:
+    """Labels of the methods whose reward model is the judge: what they gain in reward is in part
+    what they exploit in it."""
+    return [
+        entry.label for entry in entries
+        if judge.guides(build_method(entry.config, entry.scorer, entry.goal).scorer)
+    ]
 
 
 def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:

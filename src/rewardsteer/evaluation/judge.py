@@ -16,6 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
+from rewardsteer.evaluation.length_control import FEWEST, length_controlled
 from rewardsteer.evaluation.pair_judge import Pair, PairJudge
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.evaluation.statistics import share
@@ -72,7 +73,8 @@ def win_rates(
         ``no_verdict`` (answers that say none of the three) and ``refused`` (questions without an
         answer). With both orders ``consistent``, the share of pairs that get the same verdict
         twice, and ``first_wins``, the share of verdicts for what is shown first, a tie counting
-        one half; both with intervals.
+        one half; both with intervals. ``lc_win_rate`` is the win rate at equal lengths
+        (`length_controlled`), from ten pairs on.
 
     Raises:
         ConfigError: the server cannot be reached, or fails again and again.
@@ -97,6 +99,7 @@ def win_rates(
             made[one.id, one.baseline_first] = one
         equal = len(theirs) - len({pair.id for pair in pairs})
         figures[method] = _rate(list(made.values()), equal, both_orders)
+        figures[method] |= _at_equal_lengths(theirs, records[baseline], list(made.values()))
     return figures
 
 
@@ -173,3 +176,32 @@ def _rate(judgements: Sequence[Judgement], equal: int, both_orders: bool) -> dic
         figures |= share([float(one == other) for one, other in whole]).figures("consistent")
         figures |= share(firsts, owners).figures("first_wins")
     return figures
+
+
+_WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
+
+
+def _at_equal_lengths(
+    records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], made: Sequence[Judgement]
+) -> dict[str, float]:
+    """``lc_win_rate`` with its interval, over the pairs with a verdict and those of equal
+    responses; a pair that was asked about several times counts the mean of its verdicts."""
+    verdicts: dict[str, list[float]] = {}
+    for one in made:
+        known = verdicts.setdefault(one.id, [])
+        if one.verdict is not None:
+            known.append(_WORTH[one.verdict])
+    rows = []
+    for ours, theirs in zip(records, baseline, strict=True):
+        found = verdicts.get(ours.generation.id, [0.5])
+        if found:
+            rows.append((
+                sum(found) / len(found), len(ours.generation.completion),
+                len(theirs.generation.completion),
+            ))
+    if len(rows) < FEWEST:
+        return {}
+    rate = length_controlled(*zip(*rows, strict=True))
+    return {
+        "lc_win_rate": rate.value, "lc_win_rate_low": rate.low, "lc_win_rate_high": rate.high,
+    }

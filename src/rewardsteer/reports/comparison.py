@@ -1,6 +1,7 @@
 """Figures of ``evaluate generation``: what a method gains, what it costs, and what it answers."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.outputs import file_name
@@ -14,7 +15,7 @@ from rewardsteer.reports.frontiers import (
     frontiers,
     win_rows,
 )
-from rewardsteer.reports.overoptimization import weight_figures
+from rewardsteer.reports.overoptimization import SECOND, weight_figures
 from rewardsteer.reports.pairs import pair_blocks
 from rewardsteer.reports.plots import Spread, histograms, intervals
 from rewardsteer.reports.preference import length_figure
@@ -88,30 +89,26 @@ def _of_one(run: Run) -> list[Block]:
             ),
             label.capitalize(), f"With 95 % intervals. The dashed line is {baseline}.",
         )
-        for name, label in (("accuracy", "accuracy"), ("reward", "mean reward"))
+        for name, label in (
+            ("accuracy", "accuracy"), ("reward", "mean reward"), (SECOND, "second judge's reward")
+        )
         if any(name in one for one in methods.values())
     ]
-    figures += [
-        Figure(
-            svg, f"Reward against {AXES[name].label}",
-            "With 95 % intervals; lines join the weights of one method. No other beats those in "
-            "bold in both.",
-        )
-        for name, svg in frontiers(content).items()
-    ]
-    figures += weight_figures(content)
+    figures += [*_against_costs(content), *weight_figures(content)]
     blocks: list[Block] = [
         Figures(figures),
         Table(
             f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
-            "interval; calls, tokens and time per generated token.",
-            METHOD_COLUMNS, method_rows(methods), frozenset({baseline}), METHOD_FURTHER,
+            "interval; calls, tokens and time per generated token." + _own_judge(content),
+            METHOD_COLUMNS, method_rows(methods, marked=content.get("judged_by_guide", ())),
+            frozenset({baseline}), METHOD_FURTHER,
         ),
     ]
     if wins := win_rows(methods):
         blocks.append(Table(
             f"Win rate against {baseline}, judged by a language model. A tie counts one half; "
-            "answers without a verdict are left out.",
+            "answers without a verdict are left out. At equal lengths: by a logistic regression "
+            "with the difference in length.",
             WIN_COLUMNS, wins,
         ))
     places = {label: run.folder / file_name(label) for label in run.outcomes}
@@ -123,6 +120,23 @@ def _of_one(run: Run) -> list[Block]:
     if distributions := reward_figures(run.outcomes):
         more.insert(0, Figures(distributions))
     return [*blocks, Folded("Distributions and all costs", more)]
+
+
+def _against_costs(content: Mapping[str, Any]) -> list[Figure]:
+    return [
+        Figure(
+            svg, f"Reward against {AXES[name].label}",
+            "With 95 % intervals; lines join the weights of one method. No other beats those in "
+            "bold in both.",
+        )
+        for name, svg in frontiers(content).items()
+    ]
+
+
+def _own_judge(content: Mapping[str, Any]) -> str:
+    if not content.get("judged_by_guide"):
+        return ""
+    return " † The judge's own model guides this method, so its reward is too high."
 
 
 def reward_figures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Figure]:

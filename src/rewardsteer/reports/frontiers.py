@@ -31,7 +31,7 @@ FRONTIER_COLUMNS = (
 )
 FRONTIER_FURTHER = frozenset({"NLL", "KL bound", "draws", "budget used", "distinct-2", "coherence"})
 WIN_COLUMNS = (
-    "method", "win rate (95 %)", "wins", "ties", "losses", "no verdict",
+    "method", "win rate (95 %)", "at equal lengths (95 %)", "wins", "ties", "losses", "no verdict",
     "consistent in both orders",
 )
 
@@ -61,8 +61,10 @@ def win_rows(methods: Methods) -> list[list[str]]:
     return [
         [
             name,
-            between(figures, "win_rate", "win_rate_low", "win_rate_high", "{:.3f}")
-            if "win_rate" in figures else "–",
+            *(
+                between(figures, rate, f"{rate}_low", f"{rate}_high", "{:.3f}")
+                if rate in figures else "–" for rate in ("win_rate", "lc_win_rate")
+            ),
             *(f"{figures[count]:g}" for count in ("wins", "ties", "losses", "no_verdict")),
             f"{figures['consistent']:.3f}" if "consistent" in figures else "–",
         ]

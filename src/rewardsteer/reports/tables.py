@@ -1,27 +1,33 @@
 """Figures formatted as table cells, for pages and for the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 _NOTHING = "–"
 _WIDE = 1000
 
 METHOD_COLUMNS = (
-    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "p (Holm)", "RM calls",
-    "ms", "LM calls", "RM tokens",
+    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "p (Holm)",
+    "second judge's gain (95 %)", "RM calls", "ms", "LM calls", "RM tokens",
 )
 METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
 
 
-def method_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """One row per method under `METHOD_COLUMNS`; a figure that was not measured becomes a dash."""
+def method_rows(
+    methods: Mapping[str, Mapping[str, float]], *, marked: Collection[str] = ()
+) -> list[list[str]]:
+    """One row per method under `METHOD_COLUMNS`; a figure that was not measured becomes a dash.
+
+    Methods that their own reward model judges are ``marked`` with a dagger.
+    """
     return [
         [
-            name,
+            f"{name} †" if name in marked else name,
             _range(figures, "accuracy", "{:.3f}"),
             _spread(figures, "reward", "reward_stderr"),
             _range(figures, "reward_gain", "{:+.3f}"),
             _number(figures, "reward_gain_p", "{:.3f}"),
+            _range(figures, "second_reward_gain", "{:+.3f}"),
             _number(figures, "rm_calls_per_token", "{:.2f}"),
             _number(figures, "seconds_per_token", "{:.2f}", 1e3),
             _number(figures, "lm_calls_per_token", "{:.2f}"),

@@ -12,6 +12,9 @@
       told.replaceChildren(...text.split("\n").map((line, i) => make(i ? "span" : "b", "", line)));
       told.hidden = false;
     }
+    place(box);
+  }
+  function place(box) {
     const size = told.getBoundingClientRect(), room = document.documentElement.clientWidth;
     const left = Math.min(Math.max(box.left + box.width / 2 - size.width / 2, 8), Math.max(room - size.width - 8, 8));
     const above = box.top - size.height - 10;
@@ -95,6 +98,11 @@
       next.focus();
     });
   }
-  addEventListener("scroll", hide, { passive: true });
+  // What has the focus keeps its values while the page moves to it.
+  addEventListener("scroll", () => {
+    const focus = document.activeElement;
+    if (!chosen || focus === document.body || !focus?.contains(chosen)) return hide();
+    place(chosen.getBoundingClientRect());
+  }, { passive: true, capture: true });
   addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
 })();
