@@ -26,6 +26,7 @@ from rewardsteer.cli.evaluation_options import (
     Resume,
     Seeds,
     Weights,
+    read_seeds,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.second_judge import SecondJudge, warn_of_own_judge
@@ -66,7 +67,7 @@ def generation_command(
     from rewardsteer.outputs import check_folder
 
     settings, sweeps = read_methods(methods), dict[str, str]()
-    repeated = None if seeds is None else _seeds(seeds)
+    repeated = None if seeds is None else read_seeds(seeds)
     requests, written = read_requests(prompts, limit=limit), read_template(template)
     check_folder(out, resume=resume, overwrite=overwrite)
     check_writable(out)
@@ -80,7 +81,6 @@ def generation_command(
     of_judge = {"kind": kind, **kind_options(kind_option)}
     loading(*judges, *guides, model)
 
-    from rewardsteer.evaluation.coherence import Coherence
     from rewardsteer.evaluation.entries import Judge
     from rewardsteer.evaluation.generation import check_divergence, check_labels
 
@@ -89,10 +89,7 @@ def generation_command(
     baseline = check_labels(list(settings), baseline)
     limits = _budget(budget, budget_per_prompt)
     check_divergence(limits, kl_prompts)
-    pairs = _pair_judge(judge_url, judge_model, judge_key_env)
-    metrics: dict[str, Any] = {}
-    if coherence is not None:
-        metrics["coherence"] = Coherence(coherence, device=device)
+    pairs, metrics = _pair_judge(judge_url, judge_model, judge_key_env), _metrics(coherence, device)
     described = {
         "model": model, "judge": str(judge), "baseline": baseline, "coherence": coherence,
         "budget": limits and {"unit": limits.unit, "per_prompt": limits.per_prompt},
@@ -115,16 +112,10 @@ def generation_command(
     )
 
 
-def _seeds(given: str) -> list[int]:
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.evaluation.runs import check_seeds
+def _metrics(coherence: str | None, device: str) -> dict[str, Any]:
+    from rewardsteer.evaluation.coherence import Coherence
 
-    try:
-        seeds = [int(one) for one in given.split(",")]
-    except ValueError:
-        raise ConfigError(f"Expected --seeds as 0,1,2, got {given!r}.") from None
-    check_seeds(seeds)
-    return seeds
+    return {} if coherence is None else {"coherence": Coherence(coherence, device=device)}
 
 
 def _budget(unit: str | None, per_prompt: float | None) -> "Budget | None":

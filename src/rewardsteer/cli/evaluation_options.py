@@ -1,4 +1,4 @@
-"""Options of ``rewardsteer evaluate generation``."""
+"""Options of ``rewardsteer evaluate generation``, and how they are read."""
 
 from pathlib import Path
 from typing import Annotated
@@ -76,3 +76,16 @@ Seeds = Annotated[
 Limit = Annotated[int | None, typer.Option(help="Use the first so many prompts.")]
 Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
+
+
+def read_seeds(given: str) -> list[int]:
+    """The seeds of ``--seeds``, ``0,1,2``."""
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.evaluation.runs import check_seeds
+
+    try:
+        seeds = [int(one) for one in given.split(",")]
+    except ValueError:
+        raise ConfigError(f"Expected --seeds as 0,1,2, got {given!r}.") from None
+    check_seeds(seeds)
+    return seeds
