@@ -1,9 +1,12 @@
 """The demo at a size of seconds: its files, its promises about calls, its page."""
 
 import json
+from pathlib import Path
 
 import pytest
+import yaml
 
+import rewardsteer
 from rewardsteer.data.sources.arithmetic import (
     ArithmeticConfig,
     FlawedSolver,
@@ -39,6 +42,13 @@ def test_summary_holds_what_is_promised(demo):
     for figures in summary["methods"].values():
         assert wanted <= figures.keys()
     assert summary["seconds"] > 0
+
+
+def test_recipes_name_folders_that_it_writes(demo):
+    file = Path(rewardsteer.__file__).parent / "recipes" / "arithmetic" / "distil.yaml"
+    recipe = yaml.safe_load(file.read_text())
+    for name in ("policy", "teacher"):
+        assert (demo[0] / Path(recipe[name]).relative_to("demo-out") / "config.json").is_file()
 
 
 def test_equal_budgets(demo):
