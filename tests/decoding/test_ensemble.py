@@ -254,7 +254,7 @@ class TestCommand:
             (("--reward-model", "arm", "--weight", 1), {}, ("got 1 for 2",)),
             (("--reward-model", "plain"), {}, ("'farma'", "vocabulary head", "scalar head")),
             (("--reward-model", "other"), {}, ("so all need the policy's tokenizer",)),
-            (("--reward-model", "arm"), {"method": "best_of_n"}, ("one reward model", "genarm")),
+            (("--reward-model", "arm"), {"method": "goal_filter"}, ("one reward model", "genarm")),
             (("--target-kl", 0.1), {"method": "best_of_n"}, ("--target-kl",)),
             (("--max-kl", 0.1), {"method": "best_of_n"}, ("--max-kl",)),
             (("--weight-end", 0.1), {}, ("weight_schedule", "weight_end")),

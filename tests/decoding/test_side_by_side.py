@@ -10,8 +10,8 @@ from rewardsteer.decoding.engines.transformers import side_by_side
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.guides.session import VocabularySession
 from rewardsteer.models.capabilities import supports_prefix_cache
+from rewardsteer.models.scorer import Scorer
 from tests.decoding.test_continuous import (
     EOS_BIAS,
     REQUESTS,
@@ -40,13 +40,13 @@ def any_size(monkeypatch):
 @pytest.fixture
 def reading(monkeypatch):
     """Where and on how many threads the reward model reads."""
-    seen, real = [], VocabularySession.prefetch
+    seen, real = [], Scorer.next_token
 
     def read(self, *prefixes):
         seen.append((threading.current_thread().name, torch.get_num_threads()))
-        real(self, *prefixes)
+        return real(self, *prefixes)
 
-    monkeypatch.setattr(VocabularySession, "prefetch", read)
+    monkeypatch.setattr(Scorer, "next_token", read)
     return seen
 
 

@@ -508,7 +508,7 @@ class TestCommands:
         folder = nemo_folder(tmp_path / "in", ("sums",), labels=False)
         assert score(root, folder, tmp_path / "scores").exit_code == 0
         result = evaluate(tmp_path / "scores", tmp_path / "out")
-        refused(result, "None of the 36 solutions of 'sums' has a label", "is_correct")
+        refused(result, "None of the 48 solutions of 'sums' has a label", "is_correct")
         assert not (tmp_path / "out").exists()
 
     def test_one_solution_twice(self, scores, tmp_path):

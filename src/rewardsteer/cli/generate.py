@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
+from rewardsteer.addresses import is_address
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.decoding_options import decoding_options
@@ -91,7 +92,8 @@ def generate_command(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
     )
-    if is_guide(config.method) or share_backbone:
+    # A method's class is imported, torch with it, where there is an address alone.
+    if any(is_address(one) for one in folders) and (share_backbone or is_guide(config.method)):
         for folder in folders:
             refuse_address(folder, f"Responses by the method {config.method}")
     requests = _requests(prompts, prompt or [], limit)
