@@ -41,14 +41,15 @@ $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 demo: setup
 	$(BIN)/rewardsteer demo --out $(OUT) --overwrite
 
-PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8 --dist loadgroup
+PYTEST = OMP_NUM_THREADS=1 $(BIN)/pytest -n auto --maxprocesses 8
 
+# A file's tests share models that are made once, so they stay in one process.
 test: setup
-	$(PYTEST) -m "not slow" --ignore tests/real
+	$(PYTEST) --dist loadfile -m "not slow" --ignore tests/real
 
 # Several processes, kills, browsers, every recipe and every command of the pages.
 test-slow: setup
-	$(PYTEST) -m slow --ignore tests/real
+	$(PYTEST) --dist loadgroup -m slow --ignore tests/real
 
 # The tests that a change touches, against the last commit or another one (SINCE=main~3).
 quick: setup
