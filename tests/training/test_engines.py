@@ -184,4 +184,5 @@ def test_every_objective_has_a_cell():
     trained = {
         term["name"] for _, phases in OBJECTIVES.values() for terms in phases for term in terms
     }
-    assert trained == set(KNOWN.names())
+    # `distillation` learns from the records of a command of its own and is not compared here yet.
+    assert trained == set(KNOWN.names()) - {"distillation"}
