@@ -16,7 +16,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
 
-from rewardsteer.evaluation.length_control import FEWEST, length_controlled
+from rewardsteer.evaluation.length_control import length_controlled
 from rewardsteer.evaluation.pair_judge import Pair, PairJudge
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.evaluation.statistics import share
@@ -199,9 +199,4 @@ def _at_equal_lengths(
                 sum(found) / len(found), len(ours.generation.completion),
                 len(theirs.generation.completion),
             ))
-    if len(rows) < FEWEST:
-        return {}
-    rate = length_controlled(*zip(*rows, strict=True))
-    return {
-        "lc_win_rate": rate.value, "lc_win_rate_low": rate.low, "lc_win_rate_high": rate.high,
-    }
+    return length_controlled(*zip(*rows, strict=True)).figures("lc_win_rate") if rows else {}

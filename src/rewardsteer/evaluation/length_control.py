@@ -15,9 +15,8 @@ from scipy import stats
 from scipy.special import expit
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import Interval, share
+from rewardsteer.evaluation.statistics import FEWEST, Interval, share
 
-FEWEST = 10  # pairs
 RIDGE = 0.01  # ½ · RIDGE · (θ² + φ²): keeps a fit finite where every response of one side wins
 _STEPS = 100
 

@@ -8,9 +8,7 @@ import numpy as np
 from scipy import stats
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import holm
-
-FEWEST = 10  # prompts; fewer tell too little for a test
+from rewardsteer.evaluation.statistics import FEWEST, holm
 
 
 class PairDifference(NamedTuple):

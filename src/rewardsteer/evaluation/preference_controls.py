@@ -60,11 +60,7 @@ def preference_controls(
 
 def _figures(values: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
     found = share(values.tolist(), prompts.tolist())
-    figures = {"accuracy": found.value, "low": found.low, "high": found.high}
-    return {
-        **{name: value for name, value in figures.items() if value == value},
-        "count": float(len(values)),
-    }
+    return {"accuracy": found.value, **found.ends(), "count": float(len(values))}
 
 
 def _compare(

@@ -1,7 +1,5 @@
 """Best of as many draws as pay: stop when another one is expected to gain less than it costs."""
 
-from asyncio import gather
-
 from rewardsteer.decoding.engine import Encoded, Outcome, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import expected_gain, without_length
@@ -30,8 +28,7 @@ class AdaptiveBestOfN(Strategy):
         rewards: list[float] = []
         while len(samples) < config.n:
             end = min(len(samples) + config.vote_window, config.n)
-            fresh = [engine.start(index) for index in range(len(samples), end)]
-            await gather(*(sample.extend() for sample in fresh))
+            fresh = await engine.draw(range(len(samples), end))
             rewards += await scorer.score(fresh)
             samples += fresh
             if config.draw_cost > 0 and expected_gain(rewards) <= config.draw_cost:

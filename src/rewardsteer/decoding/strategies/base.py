@@ -2,8 +2,7 @@
 
     class BestOfN(Strategy):
         async def respond(self, prompt, engine, scorer):
-            samples = [engine.start(index) for index in range(self.config.n)]
-            await gather(*(sample.extend() for sample in samples))
+            samples = await engine.draw(range(self.config.n))
             rewards = await scorer.score(samples)
             ...
 

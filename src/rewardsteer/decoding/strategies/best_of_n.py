@@ -1,7 +1,5 @@
 """Best of n: draw n responses, keep the one with the highest reward."""
 
-from asyncio import gather
-
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
@@ -19,8 +17,7 @@ class BestOfN(Strategy):
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
         """The best sample."""
-        samples = [engine.start(index) for index in range(self.config.n)]
-        await gather(*(sample.extend() for sample in samples))
+        samples = await engine.draw(range(self.config.n))
         rewards = await scorer.score(samples)
         best = max(range(len(samples)), key=lambda index: (rewards[index], -index))
         return Outcome(samples[best], rewards[best])

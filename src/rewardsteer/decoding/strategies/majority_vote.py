@@ -1,8 +1,6 @@
 """Majority vote (self-consistency, arXiv 2203.11171), with early stopping as ESC or
 Adaptive-Consistency."""
 
-from asyncio import gather
-
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
@@ -24,8 +22,6 @@ class MajorityVote(Strategy):
         """The winner of the vote."""
         vote = Vote(self.config)
         while round_ := vote.next_round():
-            samples = [engine.start(index) for index in round_]
-            await gather(*(sample.extend() for sample in samples))
-            for sample in samples:
+            for sample in await engine.draw(round_):
                 vote.count(sample.index, final_answer(sample.text))
         return Outcome(engine.samples[vote.winner()])

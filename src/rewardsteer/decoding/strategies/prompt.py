@@ -1,7 +1,8 @@
 """An engine and a reward model as a strategy sees them: for one prompt, with what that costs."""
 
 import random
-from collections.abc import Callable, Sequence
+from asyncio import gather
+from collections.abc import Callable, Iterable, Sequence
 
 from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
@@ -48,6 +49,12 @@ class PromptEngine:
             self._prompt, index, self._config, rng=self._rng_of(index), guide=self._guide,
             log_probabilities=self._log_probabilities, top=self._top,
         ))
+
+    async def draw(self, indices: Iterable[int]) -> list[Sample]:
+        """A finished sample for each index."""
+        samples = [self.start(index) for index in indices]
+        await gather(*(sample.extend() for sample in samples))
+        return samples
 
     def start_on(self, engine: Engine, index: int) -> Sample:
         """A sample of another engine, whose policy has the same tokens; its cost counts too."""

@@ -1,7 +1,5 @@
 """Votes weighted by rewards: between best of n and the majority's vote."""
 
-from asyncio import gather
-
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import heaviest, shares, without_length
@@ -25,8 +23,7 @@ class RewardVote(Strategy):
     ) -> Outcome:
         """The best sample with the answer that won."""
         config = self.config
-        samples = [engine.start(index) for index in range(config.n)]
-        await gather(*(sample.extend() for sample in samples))
+        samples = await engine.draw(range(config.n))
         rewards = await scorer.score(samples)
         values = without_length(rewards, [one.length for one in samples], config.length_control)
         answers = [final_answer(one.text) for one in samples]

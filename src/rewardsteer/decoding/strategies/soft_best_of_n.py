@@ -1,7 +1,5 @@
 """Soft best of n: draw n responses, choose one with probability ∝ exp(reward / temperature)."""
 
-from asyncio import gather
-
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.base import Strategy
@@ -26,8 +24,7 @@ class SoftBestOfN(Strategy):
     ) -> Outcome:
         """The sample that was drawn."""
         config = self.config
-        samples = [engine.start(index) for index in range(config.n)]
-        await gather(*(sample.extend() for sample in samples))
+        samples = await engine.draw(range(config.n))
         rewards = await scorer.score(samples)
         values = without_length(
             rewards, [one.length for one in samples], config.length_control

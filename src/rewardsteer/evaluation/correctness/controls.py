@@ -83,8 +83,7 @@ def _best_of(
         best_of_k([values[i] for i in own], [labels[i] for i in own], len(own))
         for own in rows.values()
     ])
-    found = {"best_of": chosen.value, "best_of_low": chosen.low, "best_of_high": chosen.high}
-    return {name: value for name, value in found.items() if not np.isnan(value)}
+    return chosen.figures("best_of")
 
 
 def source_scores(

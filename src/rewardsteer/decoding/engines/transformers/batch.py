@@ -105,6 +105,13 @@ class Batch:
         self._scores = self._session.scores(prefix, self._logits)
         # Only now: looking at the logits earlier would keep an accelerator waiting for the guide.
         check_numbers(self._logits, self._scores, prefix)
+        return self._stopped(rows, prefix, began)
+
+    def _stopped(
+        self, rows: Sequence[TokenSample], prefix: Prefix, began: float
+    ) -> list[TokenSample]:
+        """Rows that stop at a token the policy is unsure of; what was read since ``began`` is
+        shared out among all rows."""
         stopping = self._unsure(rows, prefix)
         for sample in stopping:
             sample.growing = False

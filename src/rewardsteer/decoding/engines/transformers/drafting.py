@@ -78,12 +78,7 @@ class DraftBatch(Batch):
         self._prefix = drafted
         self._starts = [sum(ends.counts[:row]) for row in range(len(rows))]
         self._show([0] * len(rows))
-        stopping = self._unsure(rows, drafted)
-        for sample in stopping:
-            sample.growing = False
-        self._share(time.perf_counter() - began)
-        self.charge(stopping)
-        return stopping
+        return self._stopped(rows, drafted, began)
 
     def _room(self, sample: TokenSample) -> int:
         """Tokens that may be drafted for a row: one more is drawn in any case."""
