@@ -77,8 +77,8 @@ class Comparison(Record):
     step_ends: list[int] = Field(default_factory=list)
     step_labels: list[float] = Field(default_factory=list)
     place: str = Field("", exclude=True)
-    chosen_by: str = Field("", exclude=True)
-    rejected_by: str = Field("", exclude=True)
+    chosen_by: str = ""
+    rejected_by: str = ""
 
 
 class Completion(Record):

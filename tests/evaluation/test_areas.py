@@ -100,4 +100,54 @@ def test_within_questions_all_count_alike_or_by_their_pairs():
     each, count = auroc_within_interval(labels, scores, keys)
     assert (each.value, count) == (pytest.approx((1 + 0.25) / 2), 2)
     pooled, _ = auroc_within_interval(labels, scores, keys, by_pairs=True)
+    assert pooled.value == auroc_interval(labels, scores, within=keys).value
     assert pooled.value == pytest.approx(1.5 / 3)
+    # Key a: 2 > 1 and a tie; key b: 0 < 5.
+    found = auroc_interval(
+        [True, False, False, True, False], [2.0, 1.0, 2.0, 0.0, 5.0], within=list("aaabb")
+    )
+    assert found.value == pytest.approx(1.5 / 3)
+    assert math.isnan(auroc_interval([True, False], [1.0, 2.0], within=["a", "b"]).value)
+
+
+def _plain_within_error(labels, scores, groups, keys):
+    """Jackknife over groups, in the limit of a small weight, of pairs won over pairs."""
+
+    def area(weights):
+        won = pairs = 0.0
+        for i in np.flatnonzero(labels):
+            for j in np.flatnonzero(~labels & (keys == keys[i])):
+                weight = weights[groups[i]] * weights[groups[j]]
+                won += weight * ((scores[i] > scores[j]) + (scores[i] == scores[j]) / 2)
+                pairs += weight
+        return won / pairs
+
+    # Groups without a row in a key of both labels have no part in it.
+    both = [key for key in set(keys.tolist()) if 0 < labels[keys == key].mean() < 1]
+    members = set(groups[np.isin(keys, both)].tolist())
+    count, step = len(members), 1e-4
+    slopes = []
+    for group in members:
+        ends = []
+        for sign in (1, -1):
+            weights = np.ones(groups.max() + 1)
+            weights[group] += sign * step
+            ends.append(area(weights))
+        slopes.append((ends[0] - ends[1]) / (2 * step))
+    return area(np.ones(groups.max() + 1)), count, math.sqrt(
+        count / (count - 1) * sum(one**2 for one in slopes)
+    )
+
+
+def test_interval_within_keys_is_of_the_groups_that_cut_across_them():
+    # Rows that stand there four times widen the interval of groups beyond that of the classes.
+    labels, scores, groups = (np.repeat(one, 4) for one in _sample(count=15, rows_each=2))
+    keys = np.where(np.arange(len(labels)) % 8 < 4, "a", "b")
+    value, count, error = _plain_within_error(labels, scores, groups, keys)
+    found = auroc_interval(labels, scores, groups=groups, within=keys)
+    assert found.value == pytest.approx(value)
+    half = stats.t.ppf(0.975, count - 1) * error
+    scale = math.sqrt(found.low * (1 - found.low) / (value * (1 - value)))
+    assert value - found.low == pytest.approx(half * scale, rel=1e-4)
+    one_key = auroc_interval(labels, scores, groups=groups, within=["k"] * len(labels))
+    assert one_key == pytest.approx(auroc_interval(labels, scores, groups=groups))

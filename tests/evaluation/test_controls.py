@@ -5,11 +5,7 @@ import pytest
 
 from rewardsteer.data.solutions import source_of
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
-from rewardsteer.evaluation.correctness.controls import (
-    auroc_within,
-    controls,
-    source_scores,
-)
+from rewardsteer.evaluation.correctness.controls import controls, source_scores
 from rewardsteer.records import Solution
 
 CONFIG = CorrectnessConfig()
@@ -36,6 +32,7 @@ def test_a_planted_shortcut_is_named():
     assert found["source"]["best_of"] == pytest.approx(strong)
     assert found["source"]["best_of_low"] < strong < found["source"]["best_of_high"]
     assert found["within_source"] == pytest.approx(0.5, abs=0.2)
+    assert found["within_source_low"] < 0.5 < found["within_source_high"]
     assert found["rank_correlation"]["source"] > 0.7
     [note] = [one for one in found["notes"] if one.startswith("source alone: AUROC 0.9")]
     assert "adds nothing within source" in note
@@ -53,7 +50,7 @@ def test_a_reward_that_also_knows_the_question_adds_nothing_within_source():
     ]
     rewards = [float(one.model == "strong") + 0.3 * rng.random() for one in rows]
     found = controls(rows, rewards, CONFIG)
-    assert found["within_source"] < 0.55
+    assert found["within_source_low"] < 0.5
     assert [one for one in found["notes"] if "adds nothing within source" in one]
 
 
@@ -74,12 +71,15 @@ def test_the_source_is_judged_on_other_questions():
     assert source_scores(list("abcd"), labels, list("wxyz")).tolist() == [0.5] * 4
 
 
-def test_pairs_within_a_key_by_hand():
-    labels = [True, False, False, True, False]
-    values = [2.0, 1.0, 2.0, 0.0, 5.0]
-    # Key a: 2 > 1 and a tie; key b: 0 < 5.
-    assert auroc_within(labels, values, list("aaabb")) == pytest.approx(1.5 / 3)
-    assert np.isnan(auroc_within([True, True], [1.0, 2.0], ["a", "a"]))
+def test_within_few_solutions_of_one_source_nothing_is_said_of_them():
+    """Eleven questions, of which one has both labels by one writer: the AUROC there has no
+    interval that could hold one half, and its value is no proof."""
+    rng = np.random.default_rng(0)
+    rows = solutions(rng, {"weak": 0.0, "strong": 1.0}, questions=11)
+    rows[0] = rows[0].model_copy(update={"is_correct": True})
+    found = controls(rows, [float(one.model == "strong") for one in rows], CONFIG)
+    assert "within_source_low" in found
+    assert found["within_source_low"] < 0.5 < found["within_source_high"]
 
 
 @pytest.mark.parametrize(("sample", "source"), [

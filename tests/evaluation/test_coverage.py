@@ -133,6 +133,23 @@ def test_auroc_within_questions_by_pairs():
     )
 
 
+@pytest.mark.parametrize(("questions", "sources"), [(60, 2), (30, 5)])
+def test_auroc_within_sources_over_questions(questions, sources):
+    """Questions differ in difficulty, sources in accuracy; the reward knows a little of both."""
+    strength = np.linspace(-1.5, 1.5, sources)
+
+    def one(rng, questions=questions):
+        hard = rng.normal(size=(questions, 1))
+        labels = rng.random((questions, sources)) < 1 / (1 + np.exp(-strength - hard))
+        scores = 0.7 * labels + strength + 0.5 * hard + rng.normal(size=labels.shape)
+        groups, keys = np.indices(labels.shape)
+        return auroc_interval(
+            labels.ravel(), scores.ravel(), groups=groups.ravel(), within=keys.ravel()
+        )
+
+    holds(one, one(np.random.default_rng(9), 100_000).value)
+
+
 def _pooled(rng, questions, rows, base, gap):
     effect = rng.normal(size=(questions, 1)) * (rows > 1)
     labels = rng.random((questions, rows)) < 1 / (1 + np.exp(-base - effect))

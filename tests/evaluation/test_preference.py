@@ -185,7 +185,7 @@ def test_prepared_folders_and_files_of_pairs_agree(tmp_path):
     rows = [
         {
             "prompt": f"Sum {i}", "chosen": f"it is {i * i}", "rejected": "no" * i,
-            "subset": "ab"[i % 2],
+            "subset": "ab"[i % 2], "chosen_model": "large", "rejected_model": "small" * (i > 2),
         }
         for i in range(1, 9)
     ]
@@ -218,6 +218,10 @@ def test_prepared_folders_and_files_of_pairs_agree(tmp_path):
     for name in ("brier", "negative_log_likelihood"):
         expected = pytest.approx(found["calibration"][name], abs=1e-5)
         assert prepared["calibration"][name] == expected
+    # Who wrote a response is known of prepared rows too.
+    assert found["controls"]["source"]["count"] == 5
+    for name in ("length", "source", "by_prompt"):
+        assert prepared["controls"][name] == found["controls"][name]
 
 
 class TestCalibration:

@@ -35,7 +35,7 @@ def test_a_planted_shortcut_is_named():
     assert found["within_source"]["count"] == 100
     assert found["within_source"]["low"] < 0.5 < found["within_source"]["high"]
     [note] = [one for one in found["notes"] if one.startswith("source alone: accuracy 0.8")]
-    assert note.endswith("so it adds nothing within source")
+    assert note.endswith("so the reward adds nothing within source")
     # It beats its length all the same, and nothing is said of that.
     assert [one for one in found["notes"] if one.startswith("length")] == []
 

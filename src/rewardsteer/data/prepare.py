@@ -85,13 +85,13 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
     work = Work(
         config, segmented(tokenizer) if rows >= _WORTH_A_TRIAL else tokenizer, spool.path,
         spool.begins, selections, sorted(spool.extras), held / "data", spool.steps, spool.kind,
+        spool.writers,
     )
     with _progress("tokenizing", rows) as advance:
         shards = write_shards(work, config.num_proc or _processors(), advance)
-    long = []
+    long = [tokens for shard in shards for tokens in shard.long]
     for shard in shards:
         dropped.update(shard.dropped)
-        long += shard.long
         if shard.fault:
             notes.append(f"The first row that was dropped for a fault: {shard.fault}")
     counts = {split: sum(one.kept for one in shards if one.split == split) for split in SPLITS}

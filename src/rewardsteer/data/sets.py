@@ -8,6 +8,8 @@ from rewardsteer.data.tokenize import TokenizedPair
 from rewardsteer.records import Comparison
 
 Row = dict[str, Any]
+# Columns of the full set where a source names who wrote its responses.
+WRITERS = ("chosen_by", "rejected_by")
 
 
 class Prepared(NamedTuple):
@@ -39,7 +41,7 @@ class Prepared(NamedTuple):
 
 def set_tables(
     rows: Sequence[Prepared], *, start: int, count: int | None, seed: int,
-    extras: Sequence[str] = (), steps: bool = False,
+    extras: Sequence[str] = (), steps: bool = False, writers: bool = False,
 ) -> dict[str, Any]:
     """The tables of the three sets (see `rewardsteer.data.store`), one row a comparison.
 
@@ -48,6 +50,7 @@ def set_tables(
         start, count, seed: of the prefixes; see `partial_row`.
         extras: names of the rows' further numbers; without any there is no such column.
         steps: whether there are columns for labelled steps.
+        writers: whether the full set has the columns `WRITERS`.
     """
     import pyarrow as pa
 
@@ -82,6 +85,8 @@ def set_tables(
             "subset": texts([row.comparison.subset for row in rows]),
             "prompt_ids": prompt_ids, "chosen_ids": chosen_ids, "rejected_ids": rejected_ids,
             **further,
+            **({one: texts([getattr(row.comparison, one) for row in rows]) for one in WRITERS}
+               if writers else {}),
         }),
         "partial": pa.table({
             "id": key, "prompt_ids": prompt_ids, "chosen_ids": chosen_ids,

@@ -29,7 +29,7 @@ from rewardsteer.data.response_sets import (
 )
 from rewardsteer.data.responses import Responses, SourceRow
 from rewardsteer.data.selection import Selection
-from rewardsteer.data.sets import Prepared, set_tables
+from rewardsteer.data.sets import WRITERS, Prepared, set_tables
 from rewardsteer.data.spool import read_spooled
 from rewardsteer.data.step_tokens import step_lengths
 from rewardsteer.data.store import RESPONSE_SETS, SETS
@@ -53,6 +53,7 @@ class Work(NamedTuple):
         out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
         steps: whether any row has labelled steps.
         kind: what the rows are.
+        writers: whether any row names who wrote its responses.
     """
 
     config: DataConfig
@@ -64,6 +65,7 @@ class Work(NamedTuple):
     out: Path
     steps: bool = False
     kind: type[SourceRow] = Comparison
+    writers: bool = False
 
     @property
     def sets(self) -> tuple[str, ...]:
@@ -252,7 +254,7 @@ def _tables(rows: Sequence[Any], work: Work) -> dict[str, Any]:
         return response_tables(rows, work.extras)
     return set_tables(
         rows, start=config.prefix_start, count=config.prefix_count, seed=config.seed,
-        extras=work.extras, steps=work.steps,
+        extras=work.extras, steps=work.steps, writers=work.writers,
     )
 
 
@@ -273,11 +275,13 @@ def _fits(
 
 
 def _digest(digest: Any, tables: dict[str, Any]) -> None:
-    """Add the rows of all sets but the SFT set, whose rows are among the others."""
+    """Add the rows of all sets but the SFT set, whose rows are among the others. Who wrote a
+    response changes no training, and so not the data's identity."""
     flat = {name: table.flatten() for name, table in tables.items() if name != "sft"}
     columns = {f"{name}/{column}": flat[name][column].combine_chunks()
                for name in flat for column in flat[name].column_names
-               if name != "partial" or column.endswith(("lengths", "step_labels"))}
+               if column not in WRITERS
+               and (name != "partial" or column.endswith(("lengths", "step_labels")))}
     for name, column in columns.items():
         digest.update(name.encode())
         _digest_column(digest, column)

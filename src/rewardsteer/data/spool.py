@@ -26,6 +26,7 @@ class Spool:
         parts: ``{(source's number, split): range of row numbers}``.
         extras: names of the rows' further numbers.
         steps: whether any row has labelled steps.
+        writers: whether any row names who wrote its responses.
         kind: what the rows are, `Comparison` or `Responses`; a spool holds one of the two.
     """
 
@@ -33,7 +34,7 @@ class Spool:
         self.path = path
         self.parts: dict[tuple[int, str], range] = {}
         self.extras: set[str] = set()
-        self.steps = False
+        self.steps = self.writers = False
         self.kind: type[SourceRow] = Comparison
         self._file = path.open("xb")
         self._begins, self._end = array("Q"), 0
@@ -64,6 +65,7 @@ class Spool:
         if isinstance(row, Comparison):
             self.extras |= row.extras.keys()
             self.steps = self.steps or bool(row.step_ends)
+            self.writers = self.writers or bool(row.chosen_by or row.rejected_by)
             content = [row.chosen, row.rejected]
         else:
             self.extras |= row.numbers.keys()

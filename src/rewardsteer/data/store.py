@@ -3,7 +3,8 @@
     DATA/manifest.json
     DATA/{train,test}/full.parquet      id, prompt, chosen, rejected, margin, source, subset and
                                         prompt_ids, chosen_ids, rejected_ids (end-of-text included);
-                                        extras, where a source gives further numbers
+                                        extras, where a source gives further numbers;
+                                        chosen_by, rejected_by, where it names writers
     DATA/{train,test}/partial.parquet   id, prompt_ids, chosen_ids, rejected_ids, margin,
                                         chosen_lengths, pair_lengths, extras
     DATA/{train,test}/sft.parquet       id, prompt, label, prompt_ids, label_ids

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from rewardsteer.data.sets import WRITERS
 from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
@@ -48,7 +49,12 @@ def evaluate_preference(
     rows = load_set(data, split, "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
     prompts = [list(ids) for ids in rows["prompt_ids"]]
-    return _evaluate(scorer, prompts, responses, list(rows["subset"]), batch_size, announce)
+    writers: list[tuple[str, str]] = []
+    if set(WRITERS) <= set(rows.column_names):
+        writers = list(zip(*(rows[one] for one in WRITERS), strict=True))
+    return _evaluate(
+        scorer, prompts, responses, list(rows["subset"]), batch_size, announce, writers=writers
+    )
 
 
 def evaluate_comparisons(

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.balancing import SourcedPair, pairs_told_apart
+from rewardsteer.evaluation.control_notes import control_note
 from rewardsteer.evaluation.statistics import Interval, share, wins
 
 Writers = Sequence[tuple[str, str]]
@@ -31,30 +32,27 @@ def preference_controls(
     """
     won = wins(rewards[:, 0], rewards[:, 1])
     longer = wins(lengths[:, 0], lengths[:, 1])
-    found: dict[str, Any] = {"length": _figures(longer, prompts), "notes": []}
+    found: dict[str, Any] = {"length": _figures(longer, prompts)}
     counts = np.unique(prompts, return_inverse=True)[1]
     found["by_prompt"] = _figures(
         np.bincount(counts, weights=won) / np.bincount(counts), np.unique(prompts)
     )
-    _compare(found, "length", longer, won, prompts, "")
+    notes = [_note("length", longer, won, prompts)]
     named = np.array([bool(first and second) for first, second in writers], dtype=bool)
-    if len({writer for pair in writers for writer in pair if writer}) < 2 or not named.any():
-        return found
-    same = np.array([first == second for first, second in writers]) & named
-    pairs = [
-        SourcedPair(str(prompt), "", "", *pair)
-        for prompt, pair, known in zip(prompts, writers, named, strict=True) if known
-    ]
-    source = np.array(pairs_told_apart(pairs))
-    found["source"] = _figures(source, prompts[named])
-    tail, nothing = "", False
-    if same.any():
-        within = share(won[same].tolist(), prompts[same].tolist())
-        found["within_source"] = _figures(won[same], prompts[same])
-        nothing = bool(within.low <= 0.5)
-        tail = f"; within one source the reward's is {_words(within)}"
-        tail += ", so it adds nothing within source" if nothing else ""
-    _compare(found, "source", source, won[named], prompts[named], tail, always=nothing)
+    if len({writer for pair in writers for writer in pair if writer}) > 1 and named.any():
+        same = np.array([first == second for first, second in writers]) & named
+        pairs = [
+            SourcedPair(str(prompt), "", "", *pair)
+            for prompt, pair, known in zip(prompts, writers, named, strict=True) if known
+        ]
+        source = np.array(pairs_told_apart(pairs))
+        found["source"] = _figures(source, prompts[named])
+        within = None
+        if same.any():
+            found["within_source"] = _figures(won[same], prompts[same])
+            within = share(won[same], prompts[same])
+        notes.append(_note("source", source, won[named], prompts[named], within))
+    found["notes"] = [one for one in notes if one is not None]
     return found
 
 
@@ -63,25 +61,12 @@ def _figures(values: np.ndarray, prompts: np.ndarray) -> dict[str, float]:
     return {"accuracy": found.value, **found.ends(), "count": float(len(values))}
 
 
-def _compare(
-    found: dict[str, Any], name: str, control: np.ndarray, won: np.ndarray, prompts: np.ndarray,
-    tail: str, *, always: bool = False,
-) -> None:
-    """Add a note where the reward is no more accurate than a control, or ``always``."""
+def _note(
+    name: str, control: np.ndarray, won: np.ndarray, prompts: np.ndarray,
+    within: Interval | None = None,
+) -> str | None:
     # Differences lie in [-1, 1], shares in [0, 1].
-    half = share(((won - control + 1) / 2).tolist(), prompts.tolist())
-    gain = Interval(*(2 * end - 1 for end in half))
-    beaten = gain.low > 0
-    if (beaten or np.isnan(gain.low)) and not always:
-        return
-    against = "above" if beaten else "below" if gain.high < 0 else "not above"
-    found["notes"].append(
-        f"{name} alone: accuracy {control.mean():.3f}; the reward's {won.mean():.3f} is {against} "
-        f"it (difference {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f}){tail}"
+    gain = Interval(*(2 * end - 1 for end in share((won - control + 1) / 2, prompts)))
+    return control_note(
+        name, "accuracy", share(control, prompts), float(won.mean()), gain, within
     )
-
-
-def _words(interval: Interval) -> str:
-    if np.isnan(interval.low):
-        return f"{interval.value:.3f}"
-    return f"{interval.value:.3f} ({interval.low:.3f} to {interval.high:.3f})"

@@ -90,7 +90,7 @@ def control_rows(metrics: Metrics) -> list[list[str]]:
             between(found[one], "auroc", "low", "high", "{:.3f}") if one in found else "–"
             for one in ("random", "length", "source")
         ]
-        within = [_plain(found, f"within_{one}") for one in ("source", "question")]
+        within = [_interval(found, f"within_{one}") for one in ("source", "question")]
         shared = [_plain(found["rank_correlation"], one) for one in ("length", "source")]
         best = [
             between(found[one], "best_of", "best_of_low", "best_of_high", "{:.3f}")

@@ -12,20 +12,19 @@ import numpy as np
 
 from rewardsteer.data.balancing import FOLDS, fold_of
 from rewardsteer.data.solutions import source_of
+from rewardsteer.evaluation.control_notes import control_note
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.statistics import (
+    Interval,
     auroc,
     auroc_difference,
     auroc_interval,
-    auroc_within,
+    auroc_within_interval,
     share,
 )
 from rewardsteer.evaluation.voting import best_of_k
 from rewardsteer.objectives.agreement import spearman
 from rewardsteer.records import Solution
-
-# An AUROC within sources below this is called chance.
-_CHANCE = 0.55
 
 
 def controls(
@@ -43,8 +42,8 @@ def controls(
         of right solutions that the source has on other questions), each with ``auroc``, ``low``,
         ``high`` and ``best_of``, the accuracy of the highest of each question (a tie is split);
         ``within_source`` and ``within_question``, the AUROC of the reward among pairs of
-        one source or question; ``rank_correlation`` of the reward with length and source; and
-        ``notes``, sentences on what these show.
+        one source or question, with its interval (``*_low``, ``*_high``); ``rank_correlation`` of
+        the reward with length and source; and ``notes``, sentences on what these show.
     """
     labels = [bool(one.is_correct) for one in solutions]
     groups = [one.question_id for one in solutions]
@@ -56,8 +55,10 @@ def controls(
     if len(set(sources)) > 1:
         scores["source"] = source_scores(sources, labels, groups)
     found: dict[str, Any] = {}
-    for name, values in scores.items():
-        area = auroc_interval(labels, values, groups=groups)
+    alone = {
+        name: auroc_interval(labels, values, groups=groups) for name, values in scores.items()
+    }
+    for name, area in alone.items():
         found[name] = {"auroc": area.value, **area.ends()}
     for name, values in scores.items():
         found[name] |= _best_of(values, labels, groups)
@@ -65,11 +66,14 @@ def controls(
         name: correlation for name, values in scores.items() if name != "random"
         if not np.isnan(correlation := spearman(rewards, values))
     }
-    for name, keys in (("source", sources), ("question", groups)):
-        within = auroc_within(labels, rewards, keys)
-        if len(set(keys)) > 1 and not np.isnan(within):
-            found[f"within_{name}"] = within
-    found["notes"] = _notes(found, labels, rewards, scores, groups)
+    within = auroc_interval(labels, rewards, groups=groups, within=sources)
+    if "source" in scores:
+        found |= within.figures("within_source")
+    if len(set(groups)) > 1:
+        found |= auroc_within_interval(labels, rewards, groups, by_pairs=True)[0].figures(
+            "within_question"
+        )
+    found["notes"] = _notes(alone, within, labels, rewards, scores, groups)
     return found
 
 
@@ -105,29 +109,19 @@ def source_scores(
 
 
 def _notes(
-    found: dict[str, Any], labels: Sequence[bool], rewards: Sequence[float],
-    scores: dict[str, np.ndarray], groups: Sequence[str],
+    alone: dict[str, Interval], within: Interval, labels: Sequence[bool],
+    rewards: Sequence[float], scores: dict[str, np.ndarray], groups: Sequence[str],
 ) -> list[str]:
     """Which controls the reward does not beat, in words."""
-    notes = []
+    notes: list[str | None] = []
     if np.ptp(rewards) == 0:
         notes.append(f"all {len(rewards)} rewards are {rewards[0]:g}: they rank nothing")
     own = auroc(labels, rewards)
     for name in ("source", "length"):
-        if name not in scores:
-            continue
-        gain = auroc_difference(labels, rewards, scores[name], groups=groups)
-        within = found.get("within_source") if name == "source" else None
-        nothing = within is not None and within < _CHANCE < found[name]["auroc"]
-        if np.isnan(gain.low) or (gain.low > 0 and not nothing):
-            continue
-        against = "above" if gain.low > 0 else "below" if gain.high < 0 else "not above"
-        text = (
-            f"{name} alone: AUROC {found[name]['auroc']:.3f}; the reward's {own:.3f} is {against} "
-            f"it (difference {gain.value:+.3f}, {gain.low:+.3f} to {gain.high:+.3f})"
-        )
-        if within is not None:
-            text += f"; within one source the reward has {within:.3f}"
-            text += ", so it adds nothing within source" if within < _CHANCE else ""
-        notes.append(text)
-    return notes
+        if name in scores:
+            gain = auroc_difference(labels, rewards, scores[name], groups=groups)
+            notes.append(control_note(
+                name, "AUROC", alone[name], own, gain,
+                within if name == "source" and not np.isnan(within.value) else None,
+            ))
+    return [one for one in notes if one is not None]

@@ -6,7 +6,6 @@ Every interval is over clusters (prompts, questions, conversations): rows of one
 from rewardsteer.evaluation.statistics.areas import (
     auroc_difference,
     auroc_interval,
-    auroc_within,
     auroc_within_interval,
 )
 from rewardsteer.evaluation.statistics.comparisons import Gain, gains, holm
@@ -35,7 +34,6 @@ __all__ = [
     "auroc",
     "auroc_difference",
     "auroc_interval",
-    "auroc_within",
     "auroc_within_interval",
     "correlation_interval",
     "difference_p_value",

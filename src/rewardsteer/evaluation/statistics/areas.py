@@ -28,7 +28,9 @@ Labels = Sequence[bool] | np.ndarray
 Scores = Sequence[float] | np.ndarray
 
 
-def auroc_interval(labels: Labels, scores: Scores, *, groups: Clusters = None) -> Interval:
+def auroc_interval(
+    labels: Labels, scores: Scores, *, groups: Clusters = None, within: Clusters = None
+) -> Interval:
     """AUROC with a Wilson interval of its effective sample size; NaN when all labels are the same.
 
     The half-width is the larger one of two: Student's quantile times the cluster-robust standard
@@ -39,11 +41,17 @@ def auroc_interval(labels: Labels, scores: Scores, *, groups: Clusters = None) -
         labels, scores: one per row.
         groups: rows of one group (the solutions of one question) are alike; None: every row is its
             own. Fewer than `FEWEST` groups have no interval.
+        within: compare only rows of the same key (the solutions of one source), which hold rows of
+            many groups; NaN where no key has both labels. Keys that are the groups themselves are
+            for `auroc_within_interval`.
     """
-    value = auroc(labels, scores)
-    if math.isnan(value):
+    rows = _Rows(labels, scores, groups)
+    if within is not None:
+        rows = rows.with_both_labels(within)
+    if not rows.has_both:
         return _UNDEFINED
-    parts = _influence(labels, scores, groups)
+    parts = _influence(rows)
+    value = parts.area
     if len(parts.sums) < FEWEST:
         return Interval(value, math.nan, math.nan)
     right, wrong = parts.positives, parts.negatives
@@ -60,21 +68,15 @@ def auroc_difference(
 ) -> Interval:
     """AUROC of ``scores`` minus that of ``baseline`` on the same rows, with Student's interval of
     the paired cluster-robust standard error."""
-    value = auroc(labels, scores) - auroc(labels, baseline)
-    if math.isnan(value):
+    rows = _Rows(labels, scores, groups)
+    if not rows.has_both:
         return _UNDEFINED
-    ours, theirs = (_influence(labels, one, groups) for one in (scores, baseline))
+    ours, theirs = _influence(rows), _influence(_Rows(labels, baseline, groups))
+    value = ours.area - theirs.area
     if len(ours.sums) < FEWEST:
         return Interval(value, math.nan, math.nan)
     half = ours.quantile * float(np.sqrt(_variance(ours.sums - theirs.sums)))
     return Interval(value, max(-1.0, value - half), min(1.0, value + half))
-
-
-def auroc_within(labels: Labels, scores: Scores, keys: Sequence[Hashable]) -> float:
-    """Share of pairs of a positive and a negative row with the same key in which the positive one
-    is higher, a tie counting one half; NaN without such pairs."""
-    areas, pairs = _areas_by_key(labels, scores, keys)
-    return float((areas * pairs).sum() / pairs.sum()) if len(areas) else math.nan
 
 
 def auroc_within_interval(
@@ -85,16 +87,8 @@ def auroc_within_interval(
 
     Args:
         labels, scores, keys: one per row.
-        by_pairs: weigh each key by its pairs, as `auroc_within` does; False: all count alike.
+        by_pairs: weigh each key by its pairs of both labels; False: all count alike.
     """
-    areas, pairs = _areas_by_key(labels, scores, keys)
-    return share(areas, weights=pairs if by_pairs else None), len(areas)
-
-
-def _areas_by_key(
-    labels: Labels, scores: Scores, keys: Sequence[Hashable]
-) -> tuple[np.ndarray, np.ndarray]:
-    """AUROC within each key that has both labels, and its number of pairs."""
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
         rows[key].append(index)
@@ -105,12 +99,44 @@ def _areas_by_key(
         if number := int(own.sum()) * int((~own).sum()):
             areas.append(auroc(own, values[indices]))
             pairs.append(number)
-    return np.array(areas), np.array(pairs, dtype=float)
+    return share(areas, weights=pairs if by_pairs else None), len(areas)
+
+
+class _Rows:
+    """Rows whose classes are compared, those of one key with each other.
+
+    Attributes:
+        positive: ``[N]`` bool.
+        values: ``[N]`` scores.
+        clusters: ``[N]`` numbers.
+        keys: ``[N]`` numbers from 0.
+    """
+
+    def __init__(self, labels: Labels, scores: Scores, groups: Clusters) -> None:
+        self.positive = np.asarray(labels, dtype=bool)
+        self.values = np.asarray(scores, dtype=float)
+        self.clusters = _numbered(np.arange(len(self.values)) if groups is None else groups)
+        self.keys = np.zeros(len(self.values), dtype=int)
+
+    @property
+    def has_both(self) -> bool:
+        """Whether there are rows of both classes."""
+        return bool(self.positive.any() and not self.positive.all())
+
+    def with_both_labels(self, keys: Sequence[Hashable] | np.ndarray) -> "_Rows":
+        """The rows of keys that have both classes."""
+        numbers = _numbered(keys)
+        right = np.bincount(numbers, weights=self.positive)
+        kept = ((right > 0) & (right < np.bincount(numbers)))[numbers]
+        rows = _Rows(self.positive[kept], self.values[kept], self.clusters[kept])
+        rows.keys = _numbered(numbers[kept])
+        return rows
 
 
 class _Influence(NamedTuple):
-    """How each cluster moves an AUROC: ``sums`` ``[G]``, of mean zero."""
+    """An area, and how each cluster moves it: ``sums`` ``[G]``, of mean zero."""
 
+    area: float
     sums: np.ndarray
     error: float
     quantile: float
@@ -118,28 +144,43 @@ class _Influence(NamedTuple):
     negatives: int
 
 
-def _influence(labels: Labels, scores: Scores, groups: Clusters) -> _Influence:
-    positive, values = np.asarray(labels, dtype=bool), np.asarray(scores, dtype=float)
-    right, wrong = int(positive.sum()), int((~positive).sum())
-    ranks = stats.rankdata(values)
-    placed = np.empty(len(values))
-    # A positive row's share of the negatives below it, and a negative row's of the positives above.
-    placed[positive] = (ranks[positive] - stats.rankdata(values[positive])) / wrong
-    placed[~positive] = 1 - (ranks[~positive] - stats.rankdata(values[~positive])) / right
-    area = placed[positive].mean()
-    parts = [
-        np.where(positive, (placed - area) / right, 0.0),
-        np.where(positive, 0.0, (placed - area) / wrong),
+def _influence(rows: _Rows) -> _Influence:
+    """Of the area over all pairs of a positive and a negative row with the same key."""
+    positive = rows.positive
+    won, others = np.empty(len(positive)), np.empty(len(positive))
+    order = np.argsort(rows.keys, kind="stable")
+    for own in np.split(order, np.flatnonzero(np.diff(rows.keys[order])) + 1):
+        won[own], others[own] = _won(positive[own], rows.values[own])
+    pairs = others[positive].sum()
+    area = float(won[positive].sum() / pairs)
+    moved = (won - area * others) / pairs
+    sums = [
+        by_cluster(np.where(chosen, moved, 0.0), rows.clusters) for chosen in (positive, ~positive)
     ]
-    clusters = np.arange(len(values)) if groups is None else groups
-    sums = [by_cluster(one, clusters) for one in parts]
     members = [
-        int((by_cluster(one.astype(float), clusters) > 0).sum()) for one in (positive, ~positive)
+        int((by_cluster(one.astype(float), rows.clusters) > 0).sum())
+        for one in (positive, ~positive)
     ]
     whole = sums[0] + sums[1]
-    error = float(np.sqrt(_variance(whole)))
     freedom = _freedom([float((one**2).sum()) for one in sums], members)
-    return _Influence(whole, error, float(stats.t.ppf(0.975, freedom)), right, wrong)
+    return _Influence(
+        area, whole, float(np.sqrt(_variance(whole))), float(stats.t.ppf(0.975, freedom)),
+        int(positive.sum()), int((~positive).sum()),
+    )
+
+
+def _won(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """How many rows of the other class each row is on the right side of, a tie counting one half,
+    and how many there are."""
+    right, wrong = int(positive.sum()), int((~positive).sum())
+    ranks, won = stats.rankdata(values), np.empty(len(values))
+    won[positive] = ranks[positive] - stats.rankdata(values[positive])
+    won[~positive] = right - (ranks[~positive] - stats.rankdata(values[~positive]))
+    return won, np.where(positive, wrong, right)
+
+
+def _numbered(keys: Sequence[Hashable] | np.ndarray) -> np.ndarray:
+    return np.asarray(np.unique(np.asarray(keys), return_inverse=True)[1])
 
 
 def _variance(sums: np.ndarray) -> float:
