@@ -17,11 +17,12 @@ from rewardsteer.data.sources.arithmetic import (
 )
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.story import run_demo
+from rewardsteer.demo.world import draw_questions
 from rewardsteer.errors import ConfigError, OutputError
 
 SMALL = DemoConfig(
     hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
-    tuning_prompts=6, test_prompts=8, weights=[1.0, 2.0], candidates=3, best_of=2, speculative=3,
+    tuning_prompts=6, test_prompts=11, weights=[1.0, 2.0], candidates=3, best_of=2, speculative=3,
     vote_questions=40, vote_samples=4,
 )
 
@@ -65,6 +66,26 @@ def test_equal_budgets(demo):
         # Draws differ in length, so what was planned and what was spent differ a little.
         assert figures["draws"] == 1 or figures["equivalent_tokens"] < 1.3 * affordable, name
     assert 'id="budget"' in (out / "report.html").read_text()
+
+
+def test_questions_that_nothing_was_trained_on_are_told_apart(demo):
+    out, summary = demo
+    known = {
+        question for stream, count in (
+            ("pairs", SMALL.questions), ("tuning", SMALL.tuning_prompts),
+            ("votes", SMALL.vote_questions),
+        ) for question in draw_questions(count, SMALL, stream)
+    }
+    rows = [json.loads(line) for line in
+            (out / "comparison" / "test" / "farma.jsonl").read_text().splitlines()]
+    new = [row["metrics"]["accuracy"] for row in rows
+           if row["generation"]["prompt"] not in known]
+    figures = summary["methods"]["farma"]
+    assert 0 < figures["new_questions"] == len(new) < len(rows)
+    assert figures["accuracy_new"] == pytest.approx(sum(new) / len(new))
+    assert all("auroc_new" in one for one in summary["reward_models"].values())
+    page = (out / "report.html").read_text()
+    assert f"{len(new)} of the test questions are not among" in page
 
 
 def test_goal_section(demo):

@@ -1,7 +1,7 @@
 """The demo's comparison of methods; their weights are chosen on other questions."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +9,20 @@ from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
-from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, longest_solution
+from rewardsteer.demo.world import (
+    TEMPLATE,
+    Samples,
+    draw_questions,
+    known_questions,
+    longest_solution,
+)
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.entries import read_records
 from rewardsteer.evaluation.generation import Entry, Judge, compare
-from rewardsteer.evaluation.statistics import auroc_interval
+from rewardsteer.evaluation.statistics import auroc_interval, share
 from rewardsteer.goals.files import load_goal
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.outputs import file_name
 
 Figures = dict[str, dict[str, float]]
 
@@ -29,12 +37,20 @@ GUIDED = {
 UNTRAINED = "farma (untrained)"
 
 
-def judge_samples(scorers: Mapping[str, Scorer], fresh: Samples) -> dict[str, dict[str, float]]:
-    """AUROC of each reward model on new solutions of the policy, labelled by the checker."""
-    figures = {}
+def judge_samples(
+    scorers: Mapping[str, Scorer], fresh: Samples, config: DemoConfig
+) -> dict[str, dict[str, float]]:
+    """AUROC of each reward model on new solutions of the policy, labelled by the checker, and
+    ``auroc_new`` on those of questions that are not known (`known_questions`)."""
+    known, figures = known_questions(config), {}
+    new = [i for i, question in enumerate(fresh.questions) if question not in known]
+    labels = [fresh.correct[i] for i in new]
     for name, scorer in scorers.items():
         rewards = scorer.score(fresh.questions, fresh.solutions, batch_size=250)
-        figures[name] = auroc_interval(fresh.correct, rewards).figures("auroc")
+        figures[name] = {
+            **auroc_interval(fresh.correct, rewards).figures("auroc"),
+            **auroc_interval(labels, rewards[new]).figures("auroc_new"),
+        }
     return figures
 
 
@@ -61,13 +77,17 @@ def compare_methods(
     ) -> Figures:
         questions = draw_questions(count, config, stream)
         requests = [Request(id=f"{stream}/{i}", prompt=q) for i, q in enumerate(questions)]
-        return compare(
-            entries, policy, tokenizer, requests, judge,
-            out / (stream if budget is None else "budget"), template=TEMPLATE, budget=budget,
+        folder = out / (stream if budget is None else "budget")
+        figures = compare(
+            entries, policy, tokenizer, requests, judge, folder, template=TEMPLATE, budget=budget,
             announce=announce,
         )
+        return {
+            label: one | _on_new_questions(folder / file_name(label), known)
+            for label, one in figures.items()
+        }
 
-    weights = {}
+    weights, known = {}, known_questions(config)
     for label in GUIDED:
         tried = run(
             [_guided(f"{label} {weight:g}", label, scorers, weight, config)
@@ -91,6 +111,15 @@ def compare_methods(
     announce(f"the same, with {budget.per_prompt:.0f} tokens per question for each")
     sampled = [entry for entry in entries if not entry.label.startswith("none ")]
     return methods, run(sampled, "test", config.test_prompts, budget), weights
+
+
+def _on_new_questions(place: Path, known: Set[str]) -> dict[str, float]:
+    """``accuracy_new`` with its interval, over ``new_questions`` questions that are not known."""
+    values = [
+        one.metrics["accuracy"] for one in read_records(place).values()
+        if one.generation.prompt not in known
+    ]
+    return {"new_questions": len(values), **share(values).figures("accuracy_new")}
 
 
 def _entries(

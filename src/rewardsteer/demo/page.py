@@ -157,8 +157,30 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
             "over the solutions that stay similar to the goal state.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"none"}), METHOD_FURTHER,
         ),
+        *_new_questions(methods),
         *_overoptimised(methods),
     ]
+
+
+def _new_questions(methods: dict[str, Any]) -> list[Block]:
+    """Accuracy where nothing was trained or chosen on the question; none in older files."""
+    count = next(iter(methods.values())).get("new_questions", 0)
+    if not count:
+        return []
+    return [Table(
+        f"{count:g} of the test questions are not among those of the training pairs, nor among "
+        "those that weights and the threshold were chosen on. They are longer than the others: "
+        "there are too few short questions to leave any out.",
+        ("method", "accuracy, all questions (95 %)", "accuracy, these questions (95 %)"),
+        [
+            [name, *(
+                between(figures, one, f"{one}_low", f"{one}_high", "{:.3f}")
+                for one in ("accuracy", "accuracy_new")
+            )]
+            for name, figures in methods.items()
+        ],
+        frozenset({"none"}),
+    )]
 
 
 def _spread(figures: dict[str, float], name: str) -> Spread:
@@ -205,7 +227,17 @@ def _reward_models(summary: dict[str, Any]) -> list[Block]:
     return [
         Table(
             f"Ranking of correct above incorrect solutions, {summary['config']['fresh']} new "
-            "solutions of the policy.", AUROC_COLUMNS, auroc_rows(summary["reward_models"]),
+            "solutions of the policy. The last column has those of questions that nothing was "
+            "trained or chosen on.",
+            (*AUROC_COLUMNS, "AUROC, these questions (95 %)"),
+            [
+                [*row, between(figures, "auroc_new", "auroc_new_low", "auroc_new_high", "{:.3f}")
+                 if "auroc_new" in figures else "–"]
+                for row, figures in zip(
+                    auroc_rows(summary["reward_models"]), summary["reward_models"].values(),
+                    strict=True,
+                )
+            ],
         )
     ]
 

@@ -59,7 +59,7 @@ def run_demo(
         )
         for plan in plans(config)
     }
-    reward_models = judge_samples(scorers, fresh)
+    reward_models = judge_samples(scorers, fresh, config)
     goal = evaluate_goal(
         policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
     )

@@ -53,6 +53,20 @@ def draw_questions(count: int, config: DemoConfig, stream: str) -> list[str]:
     return [draw_question(rng, config.task) for _ in range(count)]
 
 
+def known_questions(config: DemoConfig) -> set[str]:
+    """Questions that reward models are trained on, or weights and thresholds chosen on.
+
+    There are 11,000 questions in the default task, so other streams draw many of them again.
+    """
+    streams = {
+        "pairs": config.questions, "tuning": config.tuning_prompts, "votes": config.vote_questions,
+    }
+    return {
+        question for stream, count in streams.items()
+        for question in draw_questions(count, config, stream)
+    }
+
+
 def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool) -> Path:
     """Train the policy on the flawed solver's text and return its folder."""
     solver, rng = FlawedSolver(config.task), random.Random(f"{config.seed}/policy")
