@@ -195,7 +195,7 @@ def test_rows_come_and_go(kind, probing):
             cost[0] += 3 + (new > 0) if probing == "one by one" else bool(new or probe)
             cost[1] += new + 3 * bool(probe)
         assert [list(cost) for cost in zip(reader.forwards, reader.tokens, strict=True)] == costs
-        settled = probe and reader._tree
+        settled = probe and reader._model._tree
         pending = []
         for row, several in zip(rows, candidates.tolist(), strict=True):
             row.append(random.choice(several) if random.random() < 0.8 else random.randint(3, 79))

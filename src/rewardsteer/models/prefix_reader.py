@@ -15,19 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rewardsteer.models.backbone import accepts
-from rewardsteer.models.capabilities import (
-    attention_window,
-    supports_prefix_cache,
-    supports_tree_mask,
-)
-from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState, from_the_left
+from rewardsteer.models.cached_forward import CachedForward
+from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
 from rewardsteer.models.some_rows import SomeRows
-from rewardsteer.models.tree_mask import tree_mask
 
-# More new columns than this are read before their candidates, not with them: a tree mask holds a
-# number for every pair of a new column and a cached one.
-_TOGETHER = 256
 _ONE = torch.ones(1).long()
 
 
@@ -35,12 +26,8 @@ class PrefixReader:
     """A model with a cache of what it has read.
 
     Args:
-        module: a Hugging Face causal LM (answers are logits ``[B, V]``) or its backbone (answers
-            are last-layer states ``[B, D]``).
-        tree: whether `score_candidates` may use one forward pass over a tree mask; None: whether
-            the model supports it.
-        cached: whether the model can continue from a cache, or reads whole rows at every step
-            (recurrent layers); None: whether the model supports it.
+        module, tree, cached: see `CachedForward`; without a tree mask, `score_candidates` takes a
+            forward pass for each candidate.
 
     Attributes:
         forwards: per row, forward passes in which it took part.
@@ -53,9 +40,7 @@ class PrefixReader:
         self.module = module
         self.forwards: list[int] = []
         self.tokens: list[int] = []
-        self._tree, self._cached = tree, cached
-        self._takes_positions = accepts(module, "position_ids")
-        self._takes_keep = accepts(module, "logits_to_keep")
+        self._model = CachedForward(module, tree=tree, cached=cached)
         self._state: PrefixState | None = None
 
     @torch.no_grad()
@@ -84,7 +69,7 @@ class PrefixReader:
             candidate_ids: ``[B, K]``.
         """
         candidates = candidate_ids.cpu()
-        if not self._may_use_tree(prefix_ids.shape[1]):
+        if not self._model.takes_tree(prefix_ids.shape[1]):
             state = self._advance(prefix_ids, attention_mask, None)
             return self._one_by_one(state, torch.arange(len(candidates)), candidates)
         scored = self._advance(prefix_ids, attention_mask, candidates).scored
@@ -125,7 +110,7 @@ class PrefixReader:
         if self._state is not None:
             self._state.drop_candidates()
         index, lengths = torch.tensor(list(rows)), attention_mask.cpu().long().sum(dim=1)
-        candidates, tree = candidate_ids.cpu(), self._may_use_tree(prefix_ids.shape[1])
+        candidates, tree = candidate_ids.cpu(), self._model.takes_tree(prefix_ids.shape[1])
         fresh = self.prefill(index, prefix_ids.cpu(), lengths, candidates if tree else None)
         answers = fresh.drop_candidates()
         if answers is None:
@@ -196,12 +181,12 @@ class PrefixReader:
     @property
     def continues(self) -> bool:
         """Whether the model goes on from its cache."""
-        return self._uses_cache()
+        return self._model.uses_cache
 
     def hold(self, row: int) -> PrefixState | None:
         """A copy of a row for `restore`; None where nothing of it is cached."""
         state = self._state
-        if state is None or state.scored is not None or not self._uses_cache():
+        if state is None or state.scored is not None or not self._model.uses_cache:
             return None
         return state.copy_of(torch.tensor([row])) if int(state.lengths[row]) else None
 
@@ -255,7 +240,7 @@ class PrefixReader:
         if new:
             # All rows take part, so that none is copied out of the cache and back; what comes of
             # those that are read apart is overwritten.
-            passes = self._read(
+            passes = self._model.extend(
                 state, ids[:, ids.shape[1] - columns :], state.lengths + columns, candidates
             )
             rows = together.nonzero().squeeze(1)
@@ -286,114 +271,30 @@ class PrefixReader:
         keep = (lengths - new).clamp(min=0)
         if self._state is not None and bool((keep > 0).any()):
             fresh = self._state.part(rows, keep)
-        passes = self._read(fresh, ids[:, ids.shape[1] - new :], lengths, candidates, most)
+        passes = self._model.extend(fresh, ids[:, ids.shape[1] - new :], lengths, candidates, most)
         extra = 0 if candidates is None else candidates.shape[1]
         self._count(rows, lengths - known + extra, lengths, passes)
         return fresh
-
-    def _read(
-        self, state: PrefixState, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
-        tail: int = 1,
-    ) -> int:
-        """Add new columns to a state, and candidates behind them; in how many forward passes."""
-        start, new = state.ids.shape[1], ids.shape[1]
-        if candidates is not None and new > _TOGETHER:
-            self._read(state, ids, lengths, None)
-            return 1 + self._read(state, ids[:, :0], lengths, candidates)
-        state.ids, state.lengths = torch.cat([state.ids, ids], dim=1), lengths
-        if candidates is None and not self._uses_cache():
-            state.answer = self._whole(state.ids, lengths)
-            return 1
-        mask = state.mask
-        positions = (lengths[:, None] - new + torch.arange(new)).clamp(min=0)
-        if candidates is None:
-            state.recent = self._forward(state.cache, ids, mask, positions, keep=tail)
-            state.answer = state.recent[:, -1]
-            return 1
-        count = candidates.shape[1]
-        states = self._forward(
-            state.cache,
-            torch.cat([ids, candidates], dim=1),
-            tree_mask(mask, start, count, self.module.dtype),
-            torch.cat([positions, lengths[:, None].expand(-1, count)], dim=1),
-            keep=count + (new > 0),
-        )
-        if new:
-            state.answer = states[:, 0]
-        state.scored = (candidates, states[:, -count:])
-        return 1
-
-    def _forward(
-        self, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
-    ) -> Tensor:
-        """One forward pass over new columns; answers ``[B, keep, X]`` at the last ones."""
-        options: dict[str, Any] = {"input_ids": self._there(ids)}
-        if self._takes_positions:
-            options["position_ids"] = self._there(positions)
-        if self._takes_keep:
-            options["logits_to_keep"] = keep
-        # Without a mask, attention takes its faster path.
-        if mask.is_floating_point() or not bool(mask.all()):
-            options["attention_mask"] = self._there(mask if mask.dim() == 4 else mask.long())
-        output = self.module(past_key_values=cache, use_cache=True, **options)
-        return _answers(output)[:, -keep:]
-
-    def _whole(self, ids: Tensor, lengths: Tensor) -> Tensor:
-        """Answers ``[B, X]`` at the ends of left-padded rows ``[B, T]`` without a cache.
-
-        They are padded on the right, where no token of theirs sees it: recurrent layers know no
-        mask, or not all of them.
-        """
-        last = (lengths - 1).clamp(min=0)
-        rows = from_the_left(ids, lengths, int(last.max()) + 1)
-        options: dict[str, Any] = {"input_ids": self._there(rows)}
-        if self._takes_keep:
-            columns, last = last.unique(return_inverse=True)
-            options["logits_to_keep"] = self._there(columns)
-        states = _answers(self.module(use_cache=False, **options))
-        last = last.to(states.device)
-        return states[torch.arange(len(last), device=states.device), last]
 
     def _one_by_one(self, state: PrefixState, rows: Tensor, candidates: Tensor) -> Tensor:
         """Answers ``[R, K, X]`` after rows of a state, in a pass for each of their candidates."""
         answers, one = [], torch.ones(len(rows)).long()
         longer = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
         for column in candidates.split(1, dim=1):
-            if self._uses_cache():
+            if self._model.uses_cache:
                 positions = state.lengths[:, None]
-                answers.append(self._forward(state.cache, column, longer, positions, keep=1))
+                answers.append(self._model.columns(state.cache, column, longer, positions, keep=1))
                 state.cache.crop_columns(right=1)
             else:
                 ids = torch.cat([state.ids, column], dim=1)
-                answers.append(self._whole(ids, state.lengths + 1)[:, None])
+                answers.append(self._model.whole(ids, state.lengths + 1)[:, None])
             self._count(rows, one, state.lengths + 1, 1)
         return torch.cat(answers, dim=1)
-
-    def _there(self, tensor: Tensor) -> Tensor:
-        """On the model's device, without waiting for what the device is doing."""
-        return tensor.to(self.module.device, non_blocking=True)
 
     def _count(self, rows: Tensor, computed: Tensor, lengths: Tensor, passes: int) -> None:
         """Count what rows ``[R]`` cost: passes in which each computed so many tokens ``[R]``, or
         its whole length ``[R]`` where nothing is cached."""
-        tokens = computed if self._uses_cache() else lengths
+        tokens = computed if self._model.uses_cache else lengths
         for row, count in zip(rows.tolist(), tokens.tolist(), strict=True):
             self.forwards[row] += passes
             self.tokens[row] += count
-
-    def _uses_cache(self) -> bool:
-        if self._cached is None:
-            self._cached = supports_prefix_cache(self.module)
-        return self._cached
-
-    def _may_use_tree(self, width: int) -> bool:
-        if self._tree is None:
-            self._tree = self._uses_cache() and supports_tree_mask(self.module)
-        window = attention_window(self.module.config)
-        # A ready-made mask goes to every layer as it is, so it cannot hide what a window hides.
-        return self._tree and (window is None or width + 1 <= window)
-
-
-def _answers(output: Any) -> Tensor:
-    states: Tensor = output.logits if "logits" in output else output.last_hidden_state
-    return states

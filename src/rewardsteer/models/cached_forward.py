@@ -1,0 +1,146 @@
+"""Forward passes of a model over columns of left-padded rows, behind a key/value cache or without.
+
+What the model can do is tried once: continue from a cache, take a ready-made mask for a tree of
+candidates. Shapes as in `rewardsteer.models.prefix_reader`.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from rewardsteer.models.backbone import accepts
+from rewardsteer.models.capabilities import (
+    attention_window,
+    supports_prefix_cache,
+    supports_tree_mask,
+)
+from rewardsteer.models.prefix_state import PrefixState, from_the_left
+from rewardsteer.models.tree_mask import tree_mask
+
+# More new columns than this are read before their candidates, not with them: a tree mask holds a
+# number for every pair of a new column and a cached one.
+_TOGETHER = 256
+
+
+class CachedForward:
+    """A Hugging Face causal LM (answers are logits ``[B, T, V]``) or its backbone (answers are
+    last-layer states ``[B, T, D]``).
+
+    Args:
+        module: the model.
+        tree: whether it takes a tree mask; None: what a trial says.
+        cached: whether it can continue from a cache, or reads whole rows at every step (recurrent
+            layers); None: what a trial says.
+    """
+
+    def __init__(
+        self, module: Any, *, tree: bool | None = None, cached: bool | None = None
+    ) -> None:
+        self.module = module
+        self._tree, self._cached = tree, cached
+        self._takes_positions = accepts(module, "position_ids")
+        self._takes_keep = accepts(module, "logits_to_keep")
+
+    @property
+    def uses_cache(self) -> bool:
+        """Whether the model goes on from its cache."""
+        if self._cached is None:
+            self._cached = supports_prefix_cache(self.module)
+        return self._cached
+
+    def takes_tree(self, width: int) -> bool:
+        """Whether candidates behind prefixes of so many columns may be read under a tree mask."""
+        if self._tree is None:
+            self._tree = self.uses_cache and supports_tree_mask(self.module)
+        window = attention_window(self.module.config)
+        # A ready-made mask goes to every layer as it is, so it cannot hide what a window hides.
+        return self._tree and (window is None or width + 1 <= window)
+
+    def extend(
+        self, state: PrefixState, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
+        tail: int = 1,
+    ) -> int:
+        """Add new columns to a state, and candidates behind them; in how many forward passes.
+
+        Args:
+            state: of B rows; changed in place.
+            ids: ``[B, T]``, the new columns, padded on the left.
+            lengths: ``[B]``, tokens of each row with the new ones.
+            candidates: ``[B, K]``, which do not see each other.
+            tail: columns at the end that answers are wanted at.
+        """
+        start, new = state.ids.shape[1], ids.shape[1]
+        if candidates is not None and new > _TOGETHER:
+            self.extend(state, ids, lengths, None)
+            return 1 + self.extend(state, ids[:, :0], lengths, candidates)
+        state.ids, state.lengths = torch.cat([state.ids, ids], dim=1), lengths
+        if candidates is None and not self.uses_cache:
+            state.answer = self.whole(state.ids, lengths)
+            return 1
+        mask = state.mask
+        positions = (lengths[:, None] - new + torch.arange(new)).clamp(min=0)
+        if candidates is None:
+            state.recent = self.columns(state.cache, ids, mask, positions, keep=tail)
+            state.answer = state.recent[:, -1]
+            return 1
+        count = candidates.shape[1]
+        states = self.columns(
+            state.cache,
+            torch.cat([ids, candidates], dim=1),
+            tree_mask(mask, start, count, self.module.dtype),
+            torch.cat([positions, lengths[:, None].expand(-1, count)], dim=1),
+            keep=count + (new > 0),
+        )
+        if new:
+            state.answer = states[:, 0]
+        state.scored = (candidates, states[:, -count:])
+        return 1
+
+    def columns(
+        self, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
+    ) -> Tensor:
+        """Answers ``[B, keep, X]`` at the last of new columns, which the cache gets.
+
+        Args:
+            cache: of the columns before.
+            ids: ``[B, T]``, the new columns.
+            mask: ``[B, C]`` over all columns, 1 on real tokens; or a ready-made ``[B, 1, T, C]``.
+            positions: ``[B, T]`` of the new columns.
+            keep: columns that answers are wanted at.
+        """
+        options: dict[str, Any] = {"input_ids": self._there(ids)}
+        if self._takes_positions:
+            options["position_ids"] = self._there(positions)
+        if self._takes_keep:
+            options["logits_to_keep"] = keep
+        # Without a mask, attention takes its faster path.
+        if mask.is_floating_point() or not bool(mask.all()):
+            options["attention_mask"] = self._there(mask if mask.dim() == 4 else mask.long())
+        output = self.module(past_key_values=cache, use_cache=True, **options)
+        return _answers(output)[:, -keep:]
+
+    def whole(self, ids: Tensor, lengths: Tensor) -> Tensor:
+        """Answers ``[B, X]`` at the ends of left-padded rows ``[B, T]`` without a cache.
+
+        They are padded on the right, where no token of theirs sees it: recurrent layers know no
+        mask, or not all of them.
+        """
+        last = (lengths - 1).clamp(min=0)
+        rows = from_the_left(ids, lengths, int(last.max()) + 1)
+        options: dict[str, Any] = {"input_ids": self._there(rows)}
+        if self._takes_keep:
+            columns, last = last.unique(return_inverse=True)
+            options["logits_to_keep"] = self._there(columns)
+        states = _answers(self.module(use_cache=False, **options))
+        last = last.to(states.device)
+        return states[torch.arange(len(last), device=states.device), last]
+
+    def _there(self, tensor: Tensor) -> Tensor:
+        """On the model's device, without waiting for what the device is doing."""
+        return tensor.to(self.module.device, non_blocking=True)
+
+
+def _answers(output: Any) -> Tensor:
+    states: Tensor = output.logits if "logits" in output else output.last_hidden_state
+    return states
