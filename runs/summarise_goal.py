@@ -1,10 +1,13 @@
 """Tables over seeds of runs/gsm8k_goal.sh or runs/arithmetic_goal.py, as Markdown.
 
-    python runs/summarise_goal.py OUT PLAN…      reads OUT/PLAN-SEED/metrics/metrics.json
+    python runs/summarise_goal.py OUT PLAN… [--write FILE]
+
+It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also writes the figures of each seed to a JSON file, which runs/readme_tables.py reads.
 """
 
+import argparse
 import json
-import sys
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +15,17 @@ import numpy as np
 from scipy import stats
 
 
-def main(out: str, *plans: str) -> None:
-    runs = {plan: _runs(Path(out), plan) for plan in plans}
+def main() -> None:
+    """Print the tables, and write the figures where asked."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("out", type=Path)
+    parser.add_argument("plans", nargs="+")
+    parser.add_argument("--write", type=Path)
+    given = parser.parse_args()
+    runs = {plan: _runs(given.out, plan) for plan in given.plans}
     runs = {plan: found for plan, found in runs.items() if found}
+    if given.write:
+        given.write.write_text(json.dumps(figures(runs), indent=2) + "\n")
     for benchmark in next(iter(runs.values()))[0]:
         several = {plan: [run[benchmark] for run in found] for plan, found in runs.items()}
         first = next(iter(several.values()))[0]
@@ -23,6 +34,41 @@ def main(out: str, *plans: str) -> None:
         _ranking(several)
         _percentiles(several)
         _filtering(several)
+
+
+def figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
+    """Lists over seeds by benchmark and plan; controls are those of the first plan."""
+    first = next(iter(runs.values()))
+    found: dict[str, Any] = {"seeds": min(len(one) for one in runs.values()), "benchmarks": {}}
+    for name, one in first[0].items():
+        found["benchmarks"][name] = {
+            "questions": one["questions"], "solutions": one["solutions"],
+            "majority_accuracy": one["majority_accuracy"],
+            "controls": {
+                control: [run[name]["controls"][control]["auroc"] for run in first]
+                for control in ("source", "length") if control in one["controls"]
+            },
+            "plans": {
+                plan: _columns([run[name] for run in several]) for plan, several in runs.items()
+            },
+        }
+    return found
+
+
+def _columns(several: list[dict[str, Any]]) -> dict[str, list[float]]:
+    """A list over seeds of each figure that a seed has."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for run in several:
+        for name in ("auroc", "best_of_accuracy"):
+            if name in run:
+                found[name].append(run[name])
+        for name in ("within_source", "within_question"):
+            if name in run["controls"]:
+                found[name].append(run["controls"][name])
+        for point in run["auroc_by_percentile"].get("reward", []):
+            if abs(point["percentile"] - 0.8) < 1e-9:
+                found["auroc_at_80"].append(point["auroc"])
+    return dict(found)
 
 
 def _runs(out: Path, plan: str) -> list[dict[str, Any]]:
@@ -114,4 +160,4 @@ def _row(*cells: str) -> None:
 
 
 if __name__ == "__main__":
-    main(*sys.argv[1:])
+    main()

@@ -53,7 +53,7 @@ TINY = [
 
 # Page → which of its commands run.
 EXECUTED = {
-    "README.md": r"prepare hh|train (hh|gsm8k)|goal-state|score|evaluate|generate|report",
+    "commands.md": r"prepare hh|train (hh|gsm8k)|goal-state|score|evaluate|generate|report",
     "data.md": r"list|prepare|stats",
     "decoding.md": r".",
     "distributed.md": r"quantize",
@@ -216,7 +216,7 @@ def world(tmp_path_factory):
 
 # Name on a page → which of the ready-made models it is.
 MODELS = {
-    "README.md": {"out/helpful/model": "farma", "out/harmless/model": "farma"},
+    "commands.md": {"out/helpful/model": "farma", "out/harmless/model": "farma"},
     "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
     "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
                       "out/farma/model": "farma", "out/pargs/model": "bt", "PROXY": "bt",

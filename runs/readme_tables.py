@@ -1,0 +1,228 @@
+"""Tables of README.md and docs/recipes.md, written from the files that hold their figures.
+
+    python runs/readme_tables.py             updates the pages
+    python runs/readme_tables.py --check     exits with 1 where a page differs
+
+A table is a row of `TABLES`: its name, the file or folder that it is made from, and a function
+that makes the text. Its position in a page is between ``<!-- table: NAME -->`` and
+``<!-- end -->``. A file that does not exist yet leaves the position empty. The files of the two
+studies on SmolLM2 are made by
+
+    rewardsteer evaluate runs OUT/seed-*/generation --out runs/results/smollm2_guidance.json
+    python runs/summarise_goal.py OUT baseline goal published \\
+        --write runs/results/smollm2_solutions.json
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PAGES = (ROOT / "README.md", ROOT / "docs" / "recipes.md")
+END = "<!-- end -->"
+Content = Mapping[str, Any]
+
+# Methods of study A in the README's order, and the weight at which swept ones are shown: the middle
+# one, fixed before any result was seen.
+GUIDANCE = (
+    "none", "none T=0.5", "untrained head", "best of n", "args", "pargs", "genarm", "farma",
+    "cards",
+)
+WEIGHT = "1"
+# Plans of study B: how the README calls them.
+PLANS = {
+    "baseline": "Bradley-Terry", "goal": "goal-conditioned",
+    "published": "goal-conditioned, published form",
+}
+
+
+def guidance(found: Content) -> str:
+    """Study A: figures of methods over seeds, from ``rewardsteer evaluate runs``."""
+    methods = found["methods"]
+    rows = []
+    for name in GUIDANCE:
+        label = next((one for one in (name, f"{name} w={WEIGHT}") if one in methods), None)
+        if label is None:
+            continue
+        own = methods[label]
+        rows.append([
+            name, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", _gain(own),
+            f"{own['rm_calls_per_token']:.2f}", f"{1e3 * own['seconds_per_token']:.0f}",
+        ])
+    return (
+        f"`make study-a SEED=0` and on, {len(found['runs'])} seeds, {found['intervals']}. "
+        "Judge: a Bradley-Terry reward model of other pairs; ±: standard deviation over seeds.\n\n"
+        + _table(["method", "reward", "gain, 95 %", "RM calls per token", "ms per token"], rows)
+    )
+
+
+def _gain(own: Mapping[str, float]) -> str:
+    if "reward_gain_low" not in own:
+        return f"{own['reward_gain']:+.2f}" if own.get("reward_gain") else ""
+    return f"{own['reward_gain_low']:+.2f}…{own['reward_gain_high']:+.2f}"
+
+
+def solutions(found: Content) -> str:
+    """Study B: AUROC and best of n over seeds, from ``runs/summarise_goal.py --write``."""
+    blocks = []
+    for name, own in found["benchmarks"].items():
+        rows = [
+            [PLANS.get(plan, plan), *(
+                _spread(figures.get(key, ())) for key in
+                ("auroc", "auroc_at_80", "within_source", "within_question", "best_of_accuracy")
+            )]
+            for plan, figures in own["plans"].items()
+        ]
+        rows += [
+            [f"*{control} alone*", _spread(own["controls"][control]), "", "", "", ""]
+            for control in ("source", "length") if control in own["controls"]
+        ]
+        rows.append(["*majority vote*", "", "", "", "", f"{own['majority_accuracy']:.3f}"])
+        blocks.append(f"**{name}** ({own['questions']} questions)\n\n" + _table(
+            ["model", "AUROC", "at 80 %", "within source", "within question", "best of n"], rows))
+    return (
+        f"`make study-b SEED=0` and on, {found['seeds']} seeds; lowest and highest in brackets.\n\n"
+        + "\n\n".join(blocks)
+    )
+
+
+def _spread(values: Sequence[float]) -> str:
+    """Mean, and the lowest and highest of several seeds."""
+    if not values:
+        return ""
+    mean = f"{np.mean(values):.3f}"
+    return mean if len(values) == 1 else f"{mean} ({min(values):.3f}–{max(values):.3f})"
+
+
+def process(found: Content) -> str:
+    """Reward models that find the first incorrect step, from runs/process.py."""
+    shown = {
+        "process reward": "process reward", "partial reward, change": "partial reward (PARGS)",
+        "goal similarity, change": "goal similarity",
+        "Bradley-Terry reward, change": "Bradley-Terry reward", "control: length": "*length alone*",
+    }
+    rows = [
+        [name, *(
+            f"{value:.3f} ({low:.3f}–{high:.3f})"
+            for value, low, high in (found["figures"][key][way] for way in ("within", "against"))
+        )]
+        for key, name in shown.items()
+    ]
+    return (
+        f"`python runs/process.py DATA OUT`: AUROC of the first incorrect step of "
+        f"{found['solutions']} altered MATH solutions ({found['held_out']} held-out problems of "
+        f"PRMBench), {found['base']} cut to {found['layers']} layers, one seed; 95 % intervals "
+        "over problems; change of a value from the step before.\n\n"
+        + _table(["value", "against earlier steps", "against the correct step"], rows)
+    )
+
+
+def cost(tables: Content) -> str:
+    """Five ratios of ``make bench``: table, case, what is measured, against what."""
+    shown = [
+        ("bradley_terry", "TL;DR shape (prompt 350, response 35)",
+         "Bradley-Terry training, pairs per second", "TRL's RewardTrainer", "ratio"),
+        ("bradley_terry", "peak memory of training, TL;DR shape (prompt 350, response 35)",
+         "the same, peak memory", "TRL's RewardTrainer", "inverse"),
+        ("constraint", "TL;DR shape (prompt 350, response 35): row a prefix, all logits",
+         "maximum constraint, prefixes per second", "one sequence per prefix, as published",
+         "ratio"),
+        ("decoding", "farma, prompt 350, 64 new, batch 8",
+         "FaRMA, time per token", "forward passes of both models alone", "time over floor"),
+        ("vllm", "256 requests: guided vLLM against both models alone",
+         "FaRMA in vLLM, 256 requests, tokens per second", "vLLM with both models alone", "ratio"),
+    ]
+    rows = []
+    for table, case, what, other, key in shown:
+        row = next(one for one in tables[table]["rows"] if one["case"] == case)
+        value = 1 / row["ratio"] if key == "inverse" else row[key]
+        rows.append([what, other, f"{value:.2f}×"])
+    return "`make bench`, 2 CPU cores, small models ([all tables](benchmarks/RESULTS.md)).\n\n" + (
+        _table(["measured", "against", "ratio"], rows)
+    )
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"|{'|'.join(line)}|" for line in lines)
+
+
+def recipes(folder: Path) -> str:
+    """Every shipped recipe with its main settings, from the YAML files."""
+    rows = []
+    for file in sorted(folder.rglob("*.yaml")):
+        own = yaml.safe_load(file.read_text())
+        optimiser, head = own.get("optimiser", {}), own.get("head", {})
+        batch = optimiser.get("per_device_train_batch_size", 8) * optimiser.get(
+            "gradient_accumulation_steps", 1)
+        data = own.get("data") or {}
+        rows.append([
+            f"`{file.relative_to(folder).with_suffix('')}`", str(own.get("base_model", "–")),
+            head.get("kind", "scalar"), str(data.get("max_length", "–")), str(batch),
+            f"{float(optimiser['learning_rate']):.0e}",
+            f"{optimiser.get('num_train_epochs', 1)}"
+            + (f" × {own['rounds']} rounds" if "rounds" in own else ""),
+        ])
+    return _table(["recipe", "base model", "head", "longest row (tokens)", "comparisons per update "
+                   "and device", "learning rate", "epochs"], rows)
+
+
+def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
+    """A table from a JSON file, or from all JSON files of a folder by name."""
+    def read(place: Path) -> str:
+        if place.is_dir():
+            return build({one.stem: json.loads(one.read_text()) for one in place.glob("*.json")})
+        return build(json.loads(place.read_text()))
+    return read
+
+
+# Name → the file or folder, and how it becomes text.
+TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
+    "guidance": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance)),
+    "solutions": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions)),
+    "process": (ROOT / "runs/results/process.json", _json(process)),
+    "cost": (ROOT / "benchmarks/results", _json(cost)),
+    "recipes": (ROOT / "src/rewardsteer/recipes", recipes),
+}
+
+
+def written(text: str) -> str:
+    """A page's text with every table as its file gives it.
+
+    Raises:
+        ValueError: a marker names no table, or is not closed.
+    """
+    head, *parts = text.split("<!-- table: ")
+    for at, part in enumerate(parts):
+        name, _, rest = part.partition(" -->")
+        _, closed, after = rest.partition(END)
+        if name not in TABLES or not closed:
+            raise ValueError(f"Expected a table of {', '.join(TABLES)}, closed by {END}: {name}.")
+        place, build = TABLES[name]
+        block = f"\n{build(place)}" if place.exists() else ""
+        parts[at] = f"{name} -->{block}\n{END}{after}"
+    return "<!-- table: ".join([head, *parts])
+
+
+def main() -> None:
+    """Update the pages, or compare them."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="Write nothing.")
+    check = parser.parse_args().check
+    for page in PAGES:
+        old = page.read_text()
+        new = written(old)
+        if check and new != old:
+            sys.exit(f"{page.name} differs from its files; run: python runs/readme_tables.py")
+        if not check:
+            page.write_text(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,96 @@
+"""README.md: its length, its links, its Python lines on a tiny model, its tables from files."""
+
+import importlib.util
+import re
+
+import pytest
+
+from rewardsteer.evaluation.statistics.seeds import SeedFigure
+from tests.api.conftest import folders
+from tests.docs.commands import ROOT, python_blocks
+
+__all__ = ["folders"]
+
+README = ROOT / "README.md"
+
+
+def script(name):
+    """A script of runs/ as a module."""
+    spec = importlib.util.spec_from_file_location(name, ROOT / "runs" / f"{name}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_readme_is_short():
+    assert len(README.read_text().split()) <= 900
+
+
+def test_links_lead_somewhere():
+    links = re.findall(r"\]\(([^)#]+)[^)]*\)", README.read_text())
+    local = [link for link in links if not link.startswith("http")]
+    assert len(local) > 10
+    assert not [link for link in local if not (ROOT / link).exists()]
+
+
+def test_pages_have_the_tables_that_the_files_give():
+    tables = script("readme_tables")
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert "<!-- table: " in text
+        assert tables.written(text) == text, "run: python runs/readme_tables.py"
+    with pytest.raises(ValueError, match="Expected a table of guidance"):
+        tables.written("<!-- table: unknown -->\n<!-- end -->")
+
+
+def test_table_of_guidance():
+    cost = {"rm_calls_per_token": 1.0, "seconds_per_token": 0.02}
+    gain = SeedFigure(0.5, 0.25, 0.75, 0.1).figures("reward_gain")
+    farma = SeedFigure(1.5, 1.0, 2.0, 0.2).figures("reward") | gain | cost
+    none = SeedFigure(1.0, 0.5, 1.5, 0.1).figures("reward") | cost | {"rm_calls_per_token": 0.0}
+    text = script("readme_tables").guidance({
+        "methods": {"none": none, "farma w=0.5": none | gain, "farma w=1": farma},
+        "runs": ["a", "b", "c"], "intervals": "95 % over 60 prompts and 3 runs",
+    })
+    assert "3 seeds, 95 % over 60 prompts and 3 runs" in text
+    assert text.splitlines()[2:] == [
+        "|method|reward|gain, 95 %|RM calls per token|ms per token|", "|---|---|---|---|---|",
+        "|none|1.00 ± 0.10||0.00|20|", "|farma|1.50 ± 0.20|+0.25…+0.75|1.00|20|",
+    ]
+
+
+def test_table_of_solutions():
+    def run(auroc):
+        return {"svamp": {
+            "questions": 150, "solutions": 300, "majority_accuracy": 0.9, "auroc": auroc,
+            "best_of_accuracy": 0.5, "auroc_by_percentile": {"reward": [
+                {"percentile": 0.8, "auroc": 0.25}]},
+            "controls": {"length": {"auroc": 0.5}, "within_question": 0.75},
+        }}
+
+    figures = script("summarise_goal").figures({"baseline": [run(0.5), run(0.75)]})
+    text = script("readme_tables").solutions(figures)
+    assert text.splitlines()[4:] == [
+        "|model|AUROC|at 80 %|within source|within question|best of n|",
+        "|---|---|---|---|---|---|",
+        "|Bradley-Terry|0.625 (0.500–0.750)|0.250 (0.250–0.250)||0.750 (0.750–0.750)"
+        "|0.500 (0.500–0.500)|",
+        "|*length alone*|0.500 (0.500–0.500)|||||",
+        "|*majority vote*|||||0.900|",
+    ]
+
+
+@pytest.mark.slow
+def test_the_python_lines_run(folders, tmp_path, monkeypatch, capsys):
+    """As written; a tiny model is found under the name of the one on the hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "HuggingFaceTB").mkdir()
+    (tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(folders / "base")
+    block, = python_blocks(README)
+    assert len(block.splitlines()) <= 10
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert (tmp_path / "out" / "farma" / "model" / "rewardsteer.json").exists()
+    scores = capsys.readouterr().out
+    assert re.search(r"\[.*\d.*\]", scores)
+    assert names["rm"].score("a", ["b", "c"]).shape == (2,)
