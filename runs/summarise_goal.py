@@ -2,7 +2,8 @@
 
     python runs/summarise_goal.py OUT PLAN… [--write FILE]
 
-It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also writes the figures of each seed to a JSON file, which runs/readme_tables.py reads.
+It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also
+writes the figures of each seed to a JSON file, which runs/readme_tables.py reads.
 """
 
 import argparse
