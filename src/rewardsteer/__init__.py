@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from rewardsteer.records import Generation
     from rewardsteer.training.config import TrainConfig
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 _PLACES = {
     "BENCHMARKS": "rewardsteer.evaluation.reward_benchmarks:REWARD_BENCHMARKS",
