@@ -6,11 +6,11 @@ the prompt's (this keeps, for instance, SentencePiece from adding a space), else
 templates write the whole row, which is then tokenized in one piece (see `encode_rows`).
 """
 
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rewardsteer.data.chat import turn_end
 from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
+from rewardsteer.data.response_end import token_ids
 from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.thoughts import boundary, marker_begin, shared_length
 from rewardsteer.errors import DataError
@@ -39,24 +39,6 @@ class TokenizedPair(NamedTuple):
     margin: float
 
 
-def _token_ids(text: Any, tokenizer: Any, *, special: bool) -> Any:
-    """The ids of a text, or of each of several.
-
-    Raises:
-        DataError: the tokenizer has no token for some of it, not even one for the unknown.
-    """
-    try:
-        return tokenizer(text, add_special_tokens=special)["input_ids"]
-    except Exception as error:
-        # The library raises nothing more exact than this.
-        if type(error) is not Exception:
-            raise
-        raise DataError(
-            f"A text cannot be written with the tokenizer {tokenizer.name_or_path or 'at hand'} "
-            f"({error}); leave out signs that it does not know, or use another model."
-        ) from error
-
-
 def encode_prompts(
     prompt_texts: Sequence[str], template: Template, tokenizer: Any
 ) -> list[list[int]]:
@@ -67,7 +49,7 @@ def encode_prompts(
     if not prompt_texts:
         return []
     special = template.add_special_tokens and resolve(template, tokenizer).kind == "text"
-    rows = [list(ids) for ids in _token_ids(list(prompt_texts), tokenizer, special=special)]
+    rows = [list(ids) for ids in token_ids(list(prompt_texts), tokenizer, special=special)]
     if not special:
         return rows
     begin, end = _added(prompt_texts, tokenizer)
@@ -233,45 +215,6 @@ def _shared_by_all(rows: Sequence[TokenizedRow]) -> int:
     return min(shared_length(rows[0].prompt_ids, row.prompt_ids) for row in rows)
 
 
-def close_response(
-    response_ids: Sequence[int], template: Template, tokenizer: Any,
-    stop_ids: Collection[int] = (),
-) -> list[int]:
-    """Generated ids as training writes a response: without the token that stopped the generation,
-    closed where ``append_eos`` says so, else open.
-
-    Args:
-        response_ids: of a response, with or without its end.
-        template: of training.
-        tokenizer: the reward model's.
-        stop_ids: tokens that end a response of the policy, which may be other ones than here.
-    """
-    template = resolve(template, tokenizer)
-    end = response_end(template, tokenizer)
-    # A template may close with blanks, which responses have too.
-    own = [token for token in end[:1] if token in tokenizer.added_tokens_decoder]
-    stops = {*stop_ids, tokenizer.eos_token_id, *own}
-    ids = list(response_ids)
-    if end and ids[-len(end) :] == end:
-        ids = ids[: -len(end)]
-    # The end of a turn may be followed by one of the text.
-    while ids and ids[-1] in stops:
-        ids.pop()
-    if template.append_eos:
-        return [*ids, *end]
-    # A row needs a token to read.
-    return ids or list(response_ids[:1])
-
-
-def response_end(template: Template, tokenizer: Any) -> list[int]:
-    """Token ids that close a response: the chat template's end of a turn, or end-of-text; none
-    where there is no such token."""
-    template = resolve(template, tokenizer)
-    if template.kind == "chat" and template.end == "template":
-        return list(_token_ids(turn_end(tokenizer), tokenizer, special=False))
-    return [] if tokenizer.eos_token_id is None else [tokenizer.eos_token_id]
-
-
 def _response_ids(
     prompt_ids: list[int], joint: list[int], body: str, template: Template, tokenizer: Any
 ) -> list[int]:
@@ -279,7 +222,7 @@ def _response_ids(
     if joint[: len(prompt_ids)] == prompt_ids:
         ids = joint[len(prompt_ids) :]
     else:
-        ids = list(_token_ids(body, tokenizer, special=False))
+        ids = list(token_ids(body, tokenizer, special=False))
     if not template.append_eos:
         return ids
     if tokenizer.eos_token_id is None:
@@ -299,7 +242,7 @@ def _divided(
         at = len(before) - len(tokenizer.decode(prompt_ids[cut:]))
         if marker_begin(before, at) < at:
             # A response that melts into a marker, which the tokenizer knows as plain text.
-            return TokenizedRow(prompt_ids, list(_token_ids(behind, tokenizer, special=False)))
+            return TokenizedRow(prompt_ids, list(token_ids(behind, tokenizer, special=False)))
     return TokenizedRow(joint[:cut], joint[cut:])
 
 
@@ -307,7 +250,7 @@ def _added(texts: Sequence[str], tokenizer: Any) -> tuple[list[int], list[int]]:
     """Ids that a tokenizer puts before and behind each of some texts."""
     text = min(texts, key=len)
     bare, dressed = (
-        list(_token_ids(text, tokenizer, special=special)) for special in (False, True)
+        list(token_ids(text, tokenizer, special=special)) for special in (False, True)
     )
     if not bare:
         # Nothing divides what comes before from what comes behind.

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsteer.data.response_end import close_response
 from rewardsteer.data.template import Template, resolve
-from rewardsteer.data.tokenize import close_response, encode_rows, paired
+from rewardsteer.data.tokenize import encode_rows, paired
 from rewardsteer.errors import DataError
 from rewardsteer.models import checkpoint
 from rewardsteer.models.finite import require_finite

@@ -1,9 +1,10 @@
-"""The only `transformers.Trainer` subclass: minimises an objective, resumes exactly, and stops on
-values that are not finite."""
+"""The trainer: minimises an objective, resumes exactly, and stops on values that are not finite.
+
+What it writes is in `rewardsteer.training.checkpointing`.
+"""
 
 import logging
 import math
-import shutil
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
@@ -13,8 +14,7 @@ import torch
 from accelerate.utils import send_to_device
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
-from transformers import Trainer, set_seed
-from transformers.utils import SAFE_WEIGHTS_NAME
+from transformers import set_seed
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.distributed import (
@@ -30,25 +30,20 @@ from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
+from rewardsteer.training.checkpointing import CheckpointingTrainer
 from rewardsteer.training.evaluation_figures import (
     CONSTRAINT,
     evaluation_columns,
     figures_of,
     rows_of_bad_rewards,
 )
-from rewardsteer.training.partial_checkpoints import (
-    accept_missing_frozen_weights,
-    is_partly_frozen,
-    save_engine_state,
-    whole_trained_weights,
-)
 from rewardsteer.training.phase_callback import PhaseCallback
 from rewardsteer.training.precision import keep_outputs_wide
-from rewardsteer.training.weights import load_weights
 
 logger = logging.getLogger(__name__)
 
-class RewardTrainer(Trainer):
+
+class RewardTrainer(CheckpointingTrainer):
     """Minimises an objective over comparison rows.
 
     Args:
@@ -72,14 +67,15 @@ class RewardTrainer(Trainer):
         offload: Callable[[nn.Module], AbstractContextManager[object]] | None = None,
         spike: float | None = None, **options: Any,
     ) -> None:
-        super().__init__(compute_metrics=figures_of(objective), **options)
+        super().__init__(
+            log_lines=log_lines, compute_metrics=figures_of(objective), **options
+        )
         keep_outputs_wide(self.accelerator)
         # Asked for when NEFTune's noise is added to them.
         self.model.get_input_embeddings = self.model.carrier.get_input_embeddings
         self.objective = objective
         self.eval_collator = eval_collator
         self.order = order
-        self.log_lines = log_lines
         self.resume_from = resume_from
         self.offload = nullcontext() if offload is None else offload(self.model)
         self.interval = MetricAccumulator(self.args.device)
@@ -90,10 +86,6 @@ class RewardTrainer(Trainer):
         self._batches = 1
         self.model_accepts_loss_kwargs = True  # what says the same to older versions
         self._read: list[str] = []
-        self._saving: Path | None = None
-        self._partly_frozen = is_partly_frozen(self.model)
-        if self._partly_frozen:
-            accept_missing_frozen_weights(self.model)
         self.add_callback(EpochCallback(order))
         self.add_callback(PhaseCallback(self))
         # Processes draw their own dropout; everything that must be equal was drawn before.
@@ -268,71 +260,8 @@ class RewardTrainer(Trainer):
 
     # --- checkpoints -----------------------------------------------------------------------------
 
-    # Private names of the library are overridden where it has no hook: it writes a checkpoint into
-    # its final folder, not beside it, and the sums of a log interval are part of no checkpoint.
-
-    def _get_output_dir(self, trial: Any) -> str:
-        return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
-
-    def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As the library's, but whole or not at all, and with what an exact resume needs."""
-        out = Path(self.args.output_dir)
-        place = out / f"checkpoint-{self.state.global_step}"
-        with checkpoints.named_failure(f"The checkpoint {place}", out):
-            self._saving = checkpoints.begin(out, self.accelerator)
-            written = self._saving / place.name
-            try:
-                super()._save_checkpoint(model, trial)
-                checkpoints.write_progress(
-                    written, self.accelerator, self.log_lines, self._progress()
-                )
-                self.accelerator.wait_for_everyone()
-                best = self.state.best_global_step == self.state.global_step
-                if not self.args.load_best_model_at_end:
-                    self.state.best_model_checkpoint = None  # none is kept for being the best
-                elif best:
-                    self.state.best_model_checkpoint = str(place)
-                if self.is_world_process_zero():
-                    self.state.save_to_json(str(written / "trainer_state.json"))
-                    checkpoints.publish(written, place)
-                    checkpoints.keep_newest(
-                        out, self.state.best_model_checkpoint, self.args.save_total_limit
-                    )
-            finally:
-                if self.is_world_process_zero():
-                    shutil.rmtree(self._saving, ignore_errors=True)
-                self._saving = None
-        self.accelerator.wait_for_everyone()
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the library's, but of a partly frozen model only what is trained."""
-        if not self._partly_frozen:
-            super().save_model(output_dir, _internal_call)
-            return
-        weights = whole_trained_weights(self)
-        if self.args.should_save:
-            self._save(output_dir, state_dict=weights)
-
-    def _save_optimizer_and_scheduler(self, output_dir: str) -> None:
-        if self._partly_frozen and (self.is_fsdp_enabled or self.is_deepspeed_enabled):
-            save_engine_state(self, output_dir)
-        else:
-            super()._save_optimizer_and_scheduler(output_dir)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        if self._partly_frozen:
-            load_weights(self.model, Path(resume_from_checkpoint) / SAFE_WEIGHTS_NAME)
-        else:
-            super()._load_from_checkpoint(resume_from_checkpoint, model)
-
-    def _load_best_model(self) -> None:
-        if self._partly_frozen and not self.is_deepspeed_enabled:
-            best = self.state.best_model_checkpoint
-            load_weights(self.model, Path(best) / SAFE_WEIGHTS_NAME)
-        else:
-            super()._load_best_model()
-
-    def _progress(self) -> dict[str, Any]:
+    def progress(self) -> dict[str, Any]:
+        """The sums of the log interval under way, which a checkpoint keeps."""
         return {
             "loss": self._tr_loss.item(), "logged": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar, "interval": self.interval.state(),
