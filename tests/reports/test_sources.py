@@ -9,7 +9,14 @@ from rewardsteer.errors import DataError
 from rewardsteer.reports.runs import write_runs_page
 from rewardsteer.reports.sources import Sources, load_runs
 from rewardsteer.reports.training import series
-from tests.reports.results import comparison, everything, inspections, preferences, training
+from tests.reports.results import (
+    comparison,
+    correctness,
+    everything,
+    inspections,
+    preferences,
+    training,
+)
 
 
 @pytest.fixture(scope="module")
@@ -33,6 +40,16 @@ def test_a_folder_of_runs_stands_for_those_within_it(root):
     assert runs["correctness-goal"].correctness.keys() == {"gsm8k"}
     assert [len(rows) for rows in runs["evaluation"].records.values()] == [12] * 4
     assert len(runs["inspected"].inspections) == 3
+
+
+def test_correctness_of_an_earlier_version_is_refused_in_a_sentence(tmp_path):
+    folder = correctness(tmp_path / "c")
+    metrics = json.loads((folder / "metrics.json").read_text())
+    for row in metrics["gsm8k"]["by_samples"]:
+        del row["questions"]
+    (folder / "metrics.json").write_text(json.dumps(metrics))
+    with pytest.raises(DataError, match=r"earlier version.*run 'rewardsteer evaluate correctness'"):
+        load_runs([folder], Sources())
 
 
 def test_one_run_gives_its_own_sections_alone(tmp_path):

@@ -106,6 +106,8 @@ def _summary(goal: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
         "auroc_by_percentile": points,
         "vote_accuracy": chosen["accuracy_before"],
         "vote_accuracy_filtered": chosen["accuracy"],
+        "best_of_accuracy": chosen["best_of_accuracy"],
         "tokens_saved": chosen["tokens_saved"],
+        "tokens_saved_net": chosen["tokens_saved_net"],
         "threshold": chosen["threshold"],
     }

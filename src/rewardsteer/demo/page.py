@@ -53,7 +53,9 @@ def write_demo_page(folder: Path) -> Path:
         f"A small policy with systematic errors has an accuracy of "
         f"{methods['none']['accuracy']:.0%} with sampling and "
         f"{methods['none greedy']['accuracy']:.0%} with greedy decoding. Guided by FaRMA, with one "
-        f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}."
+        f"call of a reward model per token, it has {methods['farma']['accuracy']:.0%}. All figures "
+        f"are of one run, seed {summary['config']['seed']}; intervals do not hold what other runs "
+        "differ by."
     )
     places = {name: folder / "comparison" / "test" / file_name(name) for name in methods}
     records = {name: load_records(place, sources) for name, place in places.items()}
@@ -106,10 +108,16 @@ def _tiles(summary: dict[str, Any]) -> Tiles:
         ),
         Tile(
             "filtered vote", f"{goal['vote_accuracy_filtered']:.1%}",
-            f"against {goal['vote_accuracy']:.1%}, with {goal['tokens_saved']:.1%} of the tokens "
-            "saved",
+            f"against {goal['vote_accuracy']:.1%} unfiltered and {goal['best_of_accuracy']:.1%} "
+            f"for best of n by the same model; {_tokens(goal['tokens_saved_net'])}",
         ),
     ])
+
+
+def _tokens(saved: float) -> str:
+    """What a filter saves when the reward model's own tokens are counted."""
+    more = "fewer" if saved > 0 else "more"
+    return f"{abs(saved):.0%} {more} tokens than the unfiltered vote, the reward model's included"
 
 
 def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
@@ -153,8 +161,10 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
             f"{methods['none']['count']:g} test questions. Rewards are those of the Bradley-"
             "Terry model, ± standard error; calls and time are per generated token. Weights (for "
             f"cards the reward target) were chosen on other questions: {weights}. cards, "
-            "speculative rejection and best-of-n use the Bradley-Terry model; goal_filter votes "
-            "over the solutions that stay similar to the goal state.",
+            "speculative rejection, args and best-of-n use the Bradley-Terry model, which also "
+            "judges here: what they gain in reward is in part what they exploit in it. goal_filter "
+            "votes over the solutions that stay similar to the goal state; its threshold was "
+            "chosen by labels, the weights of the others by reward.",
             METHOD_COLUMNS, method_rows(methods), frozenset({"none"}), METHOD_FURTHER,
         ),
         *_new_questions(methods),

@@ -5,7 +5,7 @@
 Every method answers all prompts once. The mean cost of that round, choosing included, says how many
 independent responses m it can afford per prompt. m is the same for all prompts, so it does not
 depend on which responses one of them happened to get. Of the m responses the one stays that the
-method's own reward model likes best, at the cost of all. A method without a reward model has
+method's own reward model ranks highest, at the cost of all. A method without a reward model has
 nothing to choose by and a greedy one nothing to choose among: they answer once.
 """
 

@@ -72,7 +72,7 @@ def distances(guided: Tensor, plain: Tensor) -> tuple[float, float]:
     """KL divergence (nats) and total variation of guided log-probabilities ``[V]`` from plain ones.
 
     Both on the tokens that guidance leaves possible: that a method asks about k candidates alone is
-    no doing of the rewards, and between distributions on different tokens there is no finite KL.
+    not an effect of the rewards, and distributions on different tokens have no finite KL.
     """
     possible = guided > -torch.inf
     ours, base = guided[possible], plain[possible].log_softmax(-1)

@@ -5,10 +5,14 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import FEWEST, holm
+from rewardsteer.evaluation.statistics import (
+    FEWEST,
+    difference_p_value,
+    holm,
+    paired_difference,
+)
 
 
 class PairDifference(NamedTuple):
@@ -16,9 +20,9 @@ class PairDifference(NamedTuple):
 
     Attributes:
         first, second: names.
-        difference: mean of first − second, with Student's 95 % interval (``low``, ``high``).
-        p: of the hypothesis of no difference: McNemar's exact test where all values are 0 or 1,
-            else the paired t-test.
+        difference: mean of first − second, with the 95 % interval of `paired_difference` (``low``,
+            ``high``).
+        p: of the hypothesis of no difference, by `difference_p_value`.
         holm: ``p`` by Holm's method for all pairs tested together.
         above, below: prompts on which the first has the greater, and the smaller value.
     """
@@ -52,32 +56,13 @@ def all_pairs(values: Mapping[str, Sequence[float]]) -> list[PairDifference]:
         )
     if not sizes or min(sizes) < FEWEST:
         return []
-    found = [
-        (first, second, *_difference(arrays[first], arrays[second]))
-        for first, second in itertools.combinations(arrays, 2)
-    ]
-    adjusted = holm([one[5] for one in found])
+    names = list(itertools.combinations(arrays, 2))
+    p_values = [difference_p_value(arrays[first], arrays[second]) for first, second in names]
     return [
-        PairDifference(*one[:6], corrected, *one[6:])
-        for one, corrected in zip(found, adjusted, strict=True)
+        PairDifference(
+            first, second, *paired_difference(arrays[first], arrays[second]), p, adjusted,
+            int((arrays[first] > arrays[second]).sum()),
+            int((arrays[first] < arrays[second]).sum()),
+        )
+        for (first, second), p, adjusted in zip(names, p_values, holm(p_values), strict=True)
     ]
-
-
-def _difference(
-    first: np.ndarray, second: np.ndarray
-) -> tuple[float, float, float, float, int, int]:
-    """Mean difference, both ends of its interval, p, and how often each is above the other."""
-    differences = first - second
-    above, below = int((differences > 0).sum()), int((differences < 0).sum())
-    mean, error = float(differences.mean()), float(stats.sem(differences))
-    half = float(stats.t.ppf(0.975, len(differences) - 1)) * error
-    binary = set(np.unique(np.concatenate([first, second]))) <= {0.0, 1.0}
-    if above + below == 0:
-        p = 1.0
-    elif binary:
-        p = float(stats.binomtest(above, above + below).pvalue)
-    elif error == 0:
-        p = 0.0
-    else:
-        p = float(2 * stats.t.sf(abs(mean) / error, len(differences) - 1))
-    return mean, mean - half, mean + half, p, above, below

@@ -7,6 +7,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 Values = NDArray[np.float64]
+NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
 
 
 def pair_accuracy(pairs: Values, right: Values) -> float:
@@ -23,6 +24,18 @@ def correlations(rewards: Values, values: Values) -> tuple[float, float]:
     if len(rewards) < 2 or np.ptp(rewards) == 0 or np.ptp(values) == 0:
         return math.nan, math.nan
     return float(stats.pearsonr(rewards, values).statistic), spearman(rewards, values)
+
+
+def wilson(share: float, spread: float) -> tuple[float, float]:
+    """Both ends of Wilson's score interval of a share.
+
+    Args:
+        share: in [0, 1]; a tie may have counted one half.
+        spread: the squared quantile over the number of rows.
+    """
+    centre = (share + spread / 2) / (1 + spread)
+    width = math.sqrt(max(share * (1 - share) * spread, 0.0) + spread**2 / 4) / (1 + spread)
+    return max(0.0, centre - width), min(1.0, centre + width)
 
 
 def spearman(first: ArrayLike, second: ArrayLike) -> float:

@@ -8,6 +8,7 @@ from rewardsteer.reports.sources import Run
 from rewardsteer.reports.training import series
 
 _FEW = 2  # methods that may be compared without a word on how many were
+_LEVEL = 0.05  # of a difference that counts as shown
 _MOST = 12  # tiles; beyond that the tables say more
 
 
@@ -43,15 +44,13 @@ def _tiles(run: Run) -> list[Tile]:
 def _correctness(name: str, figures: Mapping[str, Any]) -> list[Tile]:
     if "auroc" not in figures:
         return []
-    signal = "auroc"
-    if figures.get("auroc_similarity", 0) > figures["auroc"]:
-        signal = "auroc_similarity"
-    what = "similarity" if signal.endswith("similarity") else "reward"
-    return [Tile(
-        name, f"{figures[signal]:.3f}",
-        f"AUROC of the {what} on {figures['solutions']:,} solutions"
-        f"{_interval(figures, signal, '{:.3f}')}",
-    )]
+    note = f"AUROC of the reward on {figures['solutions']:,} solutions" \
+        f"{_interval(figures, 'auroc', '{:.3f}')}"
+    if "auroc_similarity" in figures:
+        # The higher one of the two would be high by chance more often than its interval says.
+        note += f"; of the similarity {figures['auroc_similarity']:.3f}" \
+            f"{_interval(figures, 'auroc_similarity', '{:.3f}')}"
+    return [Tile(name, f"{figures['auroc']:.3f}", note)]
 
 
 def _interval(figures: Mapping[str, Any], name: str, pattern: str) -> str:
@@ -76,5 +75,14 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
         note += f": {gain:+.3f} over {baseline}"
         note += "" if low is None or high is None else f" ({low:+.3f} to {high:+.3f})"
         if len(methods) > _FEW:
-            note += f"; the highest of {len(methods)}, which the interval does not correct for"
+            note += _of_several(len(methods), methods[best].get(f"{figure}_gain_p"))
     return Tile(name, f"{value:.1%}" if figure == "accuracy" else f"{value:+.2f}", note)
+
+
+def _of_several(count: int, adjusted_p: float | None) -> str:
+    """What the highest of several gains is worth: it is often high by chance."""
+    if adjusted_p is None:
+        return f"; the highest of {count}, which the interval does not correct for"
+    shown = "" if adjusted_p < _LEVEL else ", not shown to differ from it"
+    p_value = f"p = {adjusted_p:.3f}" if adjusted_p >= 0.001 else "p < 0.001"
+    return f"; the highest of {count}, {p_value} by Holm's method for all of them{shown}"

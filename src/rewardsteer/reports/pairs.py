@@ -85,8 +85,7 @@ def _matrix(
             )
     return Matrix(
         f"Difference in {name}, row minus column, on {prompts} prompts. * marks differences with "
-        f"p < {_LEVEL:g} by Holm's method for all {len(found)} pairs"
-        + (" (McNemar's exact test)." if name == "accuracy" else " (paired t-test)."),
+        f"p < {_LEVEL:g} by Holm's method for all {len(found)} pairs.",
         methods, [[cells.get((row, column)) for column in methods] for row in methods],
     )
 

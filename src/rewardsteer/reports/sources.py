@@ -166,6 +166,7 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
                 key: value for key, value in metrics.items()
                 if isinstance(value, dict) and "solutions_per_question" in value
             }
+            _refuse_older(run)
     if (folder / "summary.json").is_file():
         run.comparison = sources.json(folder / "summary.json")
         _load_records(run, sources)
@@ -178,6 +179,17 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
             run.settings[file] = sources.json(folder / file)
     _require_something(run)
     return run
+
+
+def _refuse_older(run: Run) -> None:
+    """Raise where votes were counted otherwise than today, as in folders of earlier versions."""
+    for benchmark, figures in (run.correctness or {}).items():
+        if any("questions" not in row for row in figures.get("by_samples", [])):
+            raise DataError(
+                f"The figures of {benchmark} in {run.folder / 'metrics.json'} are of an earlier "
+                "version, whose votes do not say of how many questions they are; run 'rewardsteer "
+                "evaluate correctness' on its scores again."
+            )
 
 
 def _require_something(run: Run) -> None:

@@ -2,10 +2,9 @@
 
 from typing import Any
 
-from scipy import stats
-
 from rewardsteer.data.store import Manifest
 from rewardsteer.models.checkpoint import MetricResult
+from rewardsteer.objectives.agreement import NORMAL_QUANTILE, wilson
 
 
 def describe_data(manifest: Manifest) -> dict[str, Any]:
@@ -40,5 +39,5 @@ def held_out_accuracy(
     )
     if single:
         return [found]
-    interval = stats.binomtest(round(share * count), count).proportion_ci(method="wilson")
-    return [found.model_copy(update={"low": float(interval.low), "high": float(interval.high)})]
+    low, high = wilson(share, NORMAL_QUANTILE**2 / count)
+    return [found.model_copy(update={"low": low, "high": high})]

@@ -10,9 +10,11 @@ from typing import NamedTuple
 import numpy as np
 from scipy import stats
 
+from rewardsteer.objectives import agreement
+
 # Fewer clusters do not show how much clusters differ.
 FEWEST = 10
-NORMAL_QUANTILE = float(stats.norm.ppf(0.975))
+NORMAL_QUANTILE = agreement.NORMAL_QUANTILE
 
 Values = Sequence[float] | np.ndarray
 Clusters = Sequence[Hashable] | np.ndarray | None
@@ -96,9 +98,7 @@ def wilson(value: float, half: float, least: float) -> Interval:
     """
     variance = value * (1 - value)
     spread = half**2 / variance if half > 0 and variance > 0 else least**2
-    centre = (value + spread / 2) / (1 + spread)
-    width = math.sqrt(max(variance * spread, 0.0) + spread**2 / 4) / (1 + spread)
-    return Interval(value, max(0.0, centre - width), min(1.0, centre + width))
+    return Interval(value, *agreement.wilson(value, spread))
 
 
 def proportion(successes: float, total: int) -> Interval:
