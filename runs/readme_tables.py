@@ -1,4 +1,4 @@
-"""Tables of README.md and docs/recipes.md, written from the files that hold their figures.
+"""Tables of README.md and of pages of docs/, written from the files that hold their figures.
 
     python runs/readme_tables.py             updates the pages
     python runs/readme_tables.py --check     exits with 1 where a page differs
@@ -24,7 +24,10 @@ import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "recipes.md")
+PAGES = (
+    ROOT / "README.md",
+    *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "recipes", "results")),
+)
 END = "<!-- end -->"
 Content = Mapping[str, Any]
 
@@ -59,6 +62,27 @@ def guidance(found: Content) -> str:
         f"`make study-a SEED=0` and on, {len(found['runs'])} seeds, {found['intervals']}. "
         "Judge: a Bradley-Terry reward model of other pairs; ±: standard deviation over seeds.\n\n"
         + _table(["method", "reward", "gain, 95 %", "RM calls per token", "ms per token"], rows)
+    )
+
+
+def guidance_all(found: Content) -> str:
+    """Study A: every row of ``rewardsteer evaluate runs``."""
+    rows = [
+        [
+            label, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", _gain(own),
+            f"{own['reward_gain_p']:.3f}" if "reward_gain_p" in own else "", *(
+                f"{own[key]:.2f}" for key in
+                ("rm_calls_per_token", "lm_tokens_per_token", "rm_tokens_per_token")
+            ), f"{1e3 * own['seconds_per_token']:.0f}", f"{own['distinct_2']:.2f}",
+        ]
+        for label, own in found["methods"].items()
+    ]
+    return (
+        f"{len(found['runs'])} seeds, {found['intervals']}. p-values are adjusted by Holm's "
+        "method for the number of methods. Counts are per new token of the response.\n\n"
+        + _table(
+            ["method", "reward", "gain, 95 %", "p", "RM calls", "LM tokens", "RM tokens",
+             "ms per token", "distinct bigrams"], rows)
     )
 
 
@@ -185,6 +209,7 @@ def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
 # Name → the file or folder, and how it becomes text.
 TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "guidance": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance)),
+    "guidance_all": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_all)),
     "solutions": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions)),
     "process": (ROOT / "runs/results/process.json", _json(process)),
     "cost": (ROOT / "benchmarks/results", _json(cost)),

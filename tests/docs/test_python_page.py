@@ -1,4 +1,6 @@
-"""docs/python.md: its blocks run as they are, in order, on tiny models in place of the names."""
+"""The Python of docs/python.md and README.md runs as it is, on tiny models in place of the names."""
+
+import re
 
 import pytest
 
@@ -30,3 +32,19 @@ def test_the_blocks_run(place, capsys):
     assert names["answers"][0].error is None
     assert names["table"].rows.keys() == {"none", "farma"}
     assert "| all |" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_the_lines_of_the_readme_run(folders, tmp_path, monkeypatch, capsys):
+    """As written; a tiny model is found under the name of the one on the hub."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "HuggingFaceTB").mkdir()
+    (tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(folders / "base")
+    block, = python_blocks(ROOT / "README.md")
+    assert len(block.splitlines()) <= 10
+    names = {}
+    exec(compile(block, "README.md", "exec"), names)
+    assert (tmp_path / "out" / "farma" / "model" / "rewardsteer.json").exists()
+    scores = capsys.readouterr().out
+    assert re.search(r"\[.*\d.*\]", scores)
+    assert names["rm"].score("a", ["b", "c"]).shape == (2,)

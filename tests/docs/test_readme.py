@@ -1,4 +1,4 @@
-"""README.md: its length, its links, its Python lines on a tiny model, its tables from files."""
+"""README.md: its length, its links, and its tables from files (its Python: test_python_page.py)."""
 
 import importlib.util
 import re
@@ -6,10 +6,7 @@ import re
 import pytest
 
 from rewardsteer.evaluation.statistics.seeds import SeedFigure
-from tests.api.conftest import folders
-from tests.docs.commands import ROOT, python_blocks
-
-__all__ = ["folders"]
+from tests.docs.commands import ROOT
 
 README = ROOT / "README.md"
 
@@ -59,6 +56,17 @@ def test_table_of_guidance():
     ]
 
 
+def test_table_of_all_methods():
+    own = {
+        **SeedFigure(1.0, 0.5, 1.5, 0.1).figures("reward"), "rm_calls_per_token": 1.0,
+        **SeedFigure(0.5, 0.25, 0.75, 0.1, 0.01).figures("reward_gain"), "distinct_2": 0.9,
+        "lm_tokens_per_token": 2.0, "rm_tokens_per_token": 3.0, "seconds_per_token": 0.02,
+    }
+    text = script("readme_tables").guidance_all({
+        "methods": {"farma w=2": own}, "runs": ["a", "b"], "intervals": "95 %"})
+    assert text.endswith("|farma w=2|1.00 ± 0.10|+0.25…+0.75|0.010|1.00|2.00|3.00|20|0.90|")
+
+
 def test_table_of_solutions():
     def run(auroc):
         return {"svamp": {
@@ -78,19 +86,3 @@ def test_table_of_solutions():
         "|*length alone*|0.500 (0.500–0.500)|||||",
         "|*majority vote*|||||0.900|",
     ]
-
-
-@pytest.mark.slow
-def test_the_python_lines_run(folders, tmp_path, monkeypatch, capsys):
-    """As written; a tiny model is found under the name of the one on the hub."""
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "HuggingFaceTB").mkdir()
-    (tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(folders / "base")
-    block, = python_blocks(README)
-    assert len(block.splitlines()) <= 10
-    names = {}
-    exec(compile(block, "README.md", "exec"), names)
-    assert (tmp_path / "out" / "farma" / "model" / "rewardsteer.json").exists()
-    scores = capsys.readouterr().out
-    assert re.search(r"\[.*\d.*\]", scores)
-    assert names["rm"].score("a", ["b", "c"]).shape == (2,)
