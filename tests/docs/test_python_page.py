@@ -1,4 +1,4 @@
-"""The Python of docs/python.md and README.md runs as it is, on tiny models in place of the names."""
+"""The Python of docs/python.md and README.md runs as it is, on tiny models in place of names."""
 
 import re
 
