@@ -10,7 +10,10 @@ from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
+from tests.cli.kinds_of_models import process_model, scalar
+from tests.doctor.faults import labelled
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
+from tests.models.kinds.test_attributes import armo
 
 PROMPTS, COMPLETIONS = ["a", "What is 7+8?", "zz"], ["yes", "It is 15.", "a b c d"]
 HEADS = {
@@ -90,3 +93,43 @@ def test_a_spread_policy_is_not_moved(tmp_path):
         ours = policy(input_ids=ids).logits
         theirs = load_policy(folder, device="cpu")(input_ids=ids).logits
     torch.testing.assert_close(ours, theirs)
+
+
+@pytest.mark.parametrize("kind", ["classifier", "attributes", "process", "several", "armorm"])
+def test_a_reward_model_moves_after_an_engine_that_plans_its_device(tmp_path, monkeypatch, kind):
+    """In vLLM the reward model of a strategy, of any kind, goes where it is told to, or where the
+    policy is, once vLLM has taken its memory."""
+    from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.engines import vllm_engine
+    from rewardsteer.decoding.ensemble import combined
+    from rewardsteer.decoding.generate import build_method
+
+    make = {"attributes": lambda at: labelled(at, ["no", "yes"]), "process": process_model,
+            "armorm": lambda at: armo(at)[0]}.get(kind, scalar)
+    places = [make(tmp_path / name) for name in ("a", "b")[: 1 + (kind == "several")]]
+    scorers = [load_scorer(place, device="cpu") for place in places]
+    config = DecodingConfig(method="best_of_n", n=2)
+    method = build_method(config, combined(scorers, [1.0] * len(scorers), config))
+    seen = []
+
+    def start(source, **options):
+        seen.append({one.device.type for model in scorers for one in _weights(model)})
+
+    monkeypatch.setattr(vllm_engine, "start", start)
+    monkeypatch.setattr(vllm_engine, "built_for", lambda: "cpu")
+    # Stands in for another device than the CPU.
+    monkeypatch.setattr(vllm_engine, "choose_device", torch.device)
+    policy = str(save_tiny(tmp_path / "policy") and tmp_path / "policy")
+    for asked, at in ((None, "cpu"), ("meta", "meta")):
+        engine = vllm_engine.VllmEngine.open(
+            policy, character_tokenizer(), config, reward_device=asked
+        )
+        engine.begin(method, config, 32)
+        assert {one.device.type for model in scorers for one in _weights(model)} == {at}
+    assert seen == [{"cpu"}, {"cpu"}]
+
+
+def _weights(scorer):
+    """The parameters of the backbone."""
+    inner = getattr(scorer, "inner", scorer)
+    return list(getattr(inner, "reward_model", getattr(inner, "model", None)).parameters())

@@ -11,6 +11,8 @@ from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.records import Prompt
 
 if TYPE_CHECKING:
+    import torch
+
     from rewardsteer.models.scorer import Scorer
 
 # Between the steps of a response.
@@ -100,6 +102,15 @@ class TextScorer(abc.ABC):
             f"Expected a reward model with several outputs, but {self.name or 'this one'} "
             f"({self.kind or type(self).__name__}) has one reward and no attributes; use score."
         )
+
+    def to(self, device: "torch.device | str") -> None:
+        """Move the weights that are held in this process to a device."""
+        from torch import nn
+
+        for part in vars(self).values():
+            for one in part if isinstance(part, tuple | list) else [part]:
+                if isinstance(one, nn.Module | TextScorer):
+                    one.to(device)
 
     def provenance(self) -> dict[str, Any]:
         """What the rewards depend on beside the weights, for result files: the kind, the template;

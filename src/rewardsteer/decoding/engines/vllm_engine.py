@@ -119,7 +119,7 @@ class VllmEngine(Engine):
         self.llm = start(self._source, **options)
         if scorer is not None and not guided:
             # After vLLM has taken what it takes of the device.
-            scorer.reward_model.to(choose_device(self._devices[1] or built_for()))
+            scorer.to(choose_device(self._devices[1] or built_for()))
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,

@@ -77,6 +77,10 @@ class ArmoScorer(TextScorer):
         self.name, self.fingerprint = inner.name, inner.fingerprint
         self.tokenizer, self.template = inner.tokenizer, inner.template
 
+    def to(self, device: torch.device | str) -> None:
+        """See `TextScorer.to`; the two small heads stay on the CPU."""
+        self.inner.to(device)
+
     def score(
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
         closed: bool = True,
