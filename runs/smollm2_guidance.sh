@@ -63,7 +63,7 @@ genarm: {method: genarm, reward_model: $RUN/genarm/model, $ALL}
 farma: {method: farma, reward_model: $RUN/farma/model, $ALL}
 cards: {method: cards, reward_model: $RUN/bt/model, $ALL}
 speculative rejection: {method: speculative_rejection, n: $SAMPLES, reward_model: $RUN/bt/model, $ALL}
-beam: {method: beam, n: $SAMPLES, reward_model: $RUN/pargs/model, $ALL}
+beam: {method: beam, reward_model: $RUN/pargs/model, $ALL}
 YAML
 rewardsteer evaluate generation --model "$POLICY" --prompts "$RUN/prompts.jsonl" --methods "$RUN/methods.yaml" \
   --weights "$WEIGHTS" --kl-prompts "$KL" --judge "$RUN/judge/model" --out "$RUN/generation" --resume

@@ -339,6 +339,10 @@ def test_prompt_ids_that_no_model_knows(root, tmp_path):
     ("best_of_n", ["--weight-end", 2, "--weight-schedule", "linear"], "--weight-schedule is not"),
     ("none", ["--max-kl", 1], "--max-kl is not used by --method none"),
     ("best_of_n", ["--gate", "entropy", "--gate-share", 0.5], "--gate is not used by"),
+    ("none", ["--n", 4], "--n is not used by --method none; leave it out, or use adaptive_best_of"),
+    ("best_of_n", ["--max-steps", 4], "--max-steps is not used by --method best_of_n"),
+    ("beam", ["--set", "drop_rule=none"], "--set drop_rule is not used by --method beam"),
+    ("best_of_n", ["--set", "weight=2"], "--set weight is not used by --method best_of_n"),
     ("best_of_n", ["--set", "ensemble_rule=min"], "An ensemble_rule is for several reward models"),
 ])
 def test_how_strongly_rewards_act_is_refused_where_nothing_uses_it(root, method, options, told):

@@ -39,7 +39,8 @@ def world(tmp_path_factory):
 def generate(world, output, method, *settings, more=()):
     arguments = [
         "generate", "--model", world / "base", "--reward-model", world / "rm", "--method", method,
-        "--prompts", world / "prompts.jsonl", "--output", output, "--max-new-tokens", 6, "--n", 4,
+        "--prompts", world / "prompts.jsonl", "--output", output, "--max-new-tokens", 6,
+        *([] if method == "cards" else ["--n", 4]),
         *(part for setting in settings for part in ("--set", setting)), *more,
     ]
     return CliRunner().invoke(app, [str(one) for one in arguments])

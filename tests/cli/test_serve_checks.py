@@ -4,9 +4,13 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from rewardsteer.cli.main import app
 from rewardsteer.errors import DataError
 from rewardsteer.goals.files import load_goals
+from tests.chat import save_policy
+from tests.cli.kinds_of_models import process_model
 
 _SERVE = """
 import sys
@@ -33,6 +37,23 @@ def test_serve_answers_before_torch(options, said, tmp_path):
     )
     assert said in " ".join(done.stderr.split())
     assert "Loading" not in done.stderr
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (("--weight", "2"), "--weight is not used by --method none"),
+    (("--weight", "2", "--method", "majority_vote"), "not used by --method majority_vote"),
+    (("--weight", "2", "--reward-model", "{here}/rm"), "not used by --method best_of_n"),
+])
+def test_serve_refuses_a_weight_that_nothing_uses(options, said, tmp_path):
+    save_policy(tmp_path / "policy", "qwen")
+    if "--reward-model" in options:
+        process_model(tmp_path / "rm")
+    words = [word.format(here=tmp_path) for word in options]
+    done = CliRunner().invoke(app, [
+        "serve", "--model", str(tmp_path / "policy"), "--port", "0", *words
+    ])
+    assert done.exit_code == 2
+    assert said in " ".join(done.stderr.split())
 
 
 def test_an_array_is_no_goal_file(tmp_path):

@@ -61,10 +61,20 @@ def test_bad_names(methods, words):
     ("a: {method: args, reward_model: [x, y], reward_weights: [1]}", "one weight for each"),
     ("a: {method: args, reward_model: x, reward_weights: [2]}", "use 'weight'"),
     ("a: {method: args}", "needs a reward model"),
+    ("a: {method: best_of_n, reward_model: x, weight: 2}", "'weight' of 'a' is not used by"),
+    ("a: {method: beam, reward_model: x, max_kl: 2}", "'max_kl' of 'a' is not used by"),
 ])
 def test_bad_files(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words):
         read_methods(write(tmp_path / "m.yaml", text))
+
+
+def test_a_setting_of_other_strategies_is_told(tmp_path, caplog):
+    text = "{a: {method: beam, reward_model: x, n: 4, beam: 2}}"
+    assert read_methods(write(tmp_path / "m.yaml", text))["a"].beam == 2
+    assert [one.getMessage() for one in caplog.records] == [
+        "The setting 'n' of 'a' is not used by the method 'beam'."
+    ]
 
 
 @pytest.mark.parametrize(("methods", "weights", "words"), [

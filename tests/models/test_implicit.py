@@ -130,6 +130,37 @@ def test_chat_template(folders, tmp_path):
     assert scorer.score([turns], ["Me"])[0] == pytest.approx(0.1 * (sums[0] - sums[1]), abs=1e-4)
 
 
+def test_steps_as_eurusprm_reads_them(folders):
+    """q_t = β Σ log(π / π_ref) over the response up to the end of step t, and a step is worth the
+    difference (PRIME-RL/ImplicitPRM); steps are "Step i: …" with a blank line between them."""
+    tokenizer = load_tokenizer(folders[0])
+    tokenizer.chat_template = (
+        "{% for m in messages %}{{ m['role'] + ': ' + m['content'] + '#\n' }}{% endfor %}"
+        "{% if add_generation_prompt %}{{ 'assistant: ' }}{% endif %}"
+    )
+    models = [AutoModelForCausalLM.from_pretrained(one) for one in folders]
+    steps = ["Step 1: 7+8=15", "Step 2: so 15", "Step 3: done"]
+    turns = [{"role": "user", "content": "What is 7+8?"}]
+    text = tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+    ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+    cut, ends = len(ids), []
+    for at, step in enumerate(steps):
+        written = ("\n\n" if at else "") + step + ("#\n" if at == len(steps) - 1 else "")
+        ids += tokenizer(written, add_special_tokens=False)["input_ids"]
+        ends.append(len(ids))
+    with torch.no_grad():
+        own, reference = (
+            model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)[
+                range(len(ids) - 1), ids[1:]
+            ] for model in models
+        )
+    q = [0.001 * float((own - reference)[cut - 1 : end - 1].sum()) for end in ends]
+    scorer = ImplicitScorer(*models, tokenizer, beta=0.001)
+    [found] = scorer.step_scores([turns], [steps])
+    np.testing.assert_allclose(np.cumsum(found), q, atol=1e-6)
+    assert found[0] == pytest.approx(q[0], abs=1e-6)
+
+
 def test_an_empty_prompt_has_nothing_before_its_first_token(folders):
     models = [AutoModelForCausalLM.from_pretrained(one) for one in folders]
     scorer = ImplicitScorer(*models, character_tokenizer(), Template(kind="text"))

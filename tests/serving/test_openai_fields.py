@@ -130,6 +130,8 @@ def test_text_parts_are_joined(chat):
     # Settings without meaning, as the command line refuses them.
     ({"messages": [TURN], "weight": 1.5}, "weight", "means nothing to the method 'none'"),
     ({"messages": [TURN], "target_kl": 0.5}, "target_kl", "means nothing"),
+    ({"messages": [TURN], "method_settings": {"branches": 2}}, "method_settings.branches",
+     "means nothing to the method 'none'; leave it out, or use beam or dvts"),
     ({"messages": [TURN], "max_kl": 0.5}, "max_kl", "means nothing"),
     ({"messages": [TURN], "weight_schedule": "linear", "weight_end": 3}, "weight_schedule",
      "means nothing"),

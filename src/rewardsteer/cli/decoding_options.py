@@ -1,7 +1,7 @@
 """Settings of decoding as command-line options, declared once for all commands that take them."""
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Annotated, Any
 
 import typer
@@ -80,6 +80,30 @@ _OPTIONS: dict[str, tuple[Any, str, str, str]] = {
     "batch_size": (int, RUNNING, "8", "Rows decoded together."),
     "seed": (int, SAMPLING, "0", "Every prompt draws from its own generator."),
 }
+
+
+def check_used(method: str, options: Iterable[str], settings: Iterable[str] = ()) -> None:
+    """Refuse what is given to no effect.
+
+    Args:
+        method: name of the decoding method.
+        options: settings that were given as options …
+        settings: … or by name, as ``--set name=value``.
+
+    Raises:
+        ConfigError: the method does not use one of them.
+    """
+    from rewardsteer.decoding.methods import unused
+    from rewardsteer.errors import ConfigError
+
+    for names, written in ((options, "--{}"), (settings, "--set {}")):
+        wrong = unused(method, list(names))
+        if wrong is not None:
+            name = wrong[0] if "set" in written else wrong[0].replace("_", "-")
+            raise ConfigError(
+                f"{written.format(name)} is not used by --method {method}; leave it out, or use "
+                f"{wrong[1]}."
+            )
 
 
 def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[[Any], Any]:

@@ -9,7 +9,7 @@ import typer
 from rewardsteer.addresses import is_address
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
-from rewardsteer.cli.decoding_options import decoding_options
+from rewardsteer.cli.decoding_options import check_used, decoding_options
 from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import (
     AnyEngine,
@@ -41,13 +41,7 @@ from rewardsteer.cli.starting import (
 )
 from rewardsteer.cli.streams import is_standard_output, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
-from rewardsteer.decoding.methods import (
-    CONTROLS,
-    METHODS,
-    is_guide,
-    takes_no_reward_model,
-    unused,
-)
+from rewardsteer.decoding.methods import METHODS, is_guide, takes_no_reward_model
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -101,6 +95,9 @@ def generate_command(
     if share_backbone:
         check_sharing(folders, engine, reward_device, reward_dtype, device_map)
     loading(*folders, choice.source)
+    # Methods' classes, which say it, import torch.
+    check_used(config.method, [*settings, *(["weight"] if weight else [])],
+               [one.partition("=")[0] for one in overrides or []])
     config = _complete(config, choice)
     goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)
     scorer = load_reward_models(
@@ -131,8 +128,8 @@ def _configure(
     """The settings of the run, and a weight for each reward model, 1 where none was given.
 
     Raises:
-        ConfigError: a setting that the method does not use; another number of weights than of
-            reward models.
+        ConfigError: another number of weights than of reward models, or several for a method that
+            takes one.
     """
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig, check_weights
@@ -151,13 +148,6 @@ def _configure(
         DecodingConfig, {"method": method, "weight": single, **settings}, overrides
     )
     METHODS.check(config.method)
-    given = [name for name in settings if name in CONTROLS]
-    wrong = unused(config.method, [*given, *(["weight"] if weights else [])])
-    if wrong is not None:
-        raise ConfigError(
-            f"--{wrong[0].replace('_', '-')} is not used by --method {config.method}; leave it "
-            f"out, or use {wrong[1]}."
-        )
     if len(folders) > 1 and not (adds_rewards(config.method) or judges_whole(config.method)):
         raise ConfigError(
             f"The method {config.method!r} takes one reward model, got {len(folders)}; use "

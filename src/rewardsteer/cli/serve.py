@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.addresses import is_address
-from rewardsteer.cli.decoding_options import decoding_options
+from rewardsteer.cli.decoding_options import check_used, decoding_options
 from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import (
     AnyEngine,
@@ -202,6 +202,7 @@ def _load(
 
     if method is None:
         method = _default_method(choice, reward_model, of_kind["kind"])
+    check_used(method, settings)
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = engine = tokenizer = None
     if reward_model is not None:

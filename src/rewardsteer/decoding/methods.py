@@ -76,6 +76,15 @@ CONTROLS = (
     "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
     "gate_threshold", "gate_share",
 )
+# Settings of strategies, each of which the methods use that name it (``uses``).
+OF_STRATEGIES = frozenset({
+    "n", "choice_temperature", "draw_cost", "length_control", "beam", "branches", "step_value",
+    "step_separator", "step_tokens", "max_steps", "accept_reward", "particle_potential",
+    "particle_answer", "resample_below", "entropy_threshold", "segment_min", "segment_tokens",
+    "reward_target", "reward_share", "acceptance", "max_rejections", "reject_share",
+    "decision_tokens", "drop_rule", "drop_threshold", "drop_start", "drop_patience", "calibration",
+    "vote_stop", "vote_window", "vote_confidence",
+})
 # Methods that take no reward model, told without importing what takes seconds.
 _UNGUIDED = ("none", "majority_vote")
 
@@ -146,14 +155,24 @@ def has_weight(name: str) -> bool:
 
 def unused(name: str, given: Collection[str]) -> tuple[str, str] | None:
     """The first setting that means nothing to a method, and the methods that use it, as a sentence
-    lists them; None: there is none. Of the settings, ``weight`` and `CONTROLS` are looked at."""
+    lists them; None: there is none. Of the settings, ``weight``, `CONTROLS` and `OF_STRATEGIES` are
+    looked at; a method of one's own may use any of the last."""
     from rewardsteer.decoding.fitting import listed
 
     for setting in given:
-        uses = {"weight": has_weight, **dict.fromkeys(CONTROLS, adds_rewards)}.get(setting)
-        if uses is not None and not uses(name):
-            return setting, listed([one for one in METHODS.names() if uses(one)])
+        if not _uses(name, setting):
+            return setting, listed([one for one in METHODS.names() if _uses(one, setting)])
     return None
+
+
+def _uses(name: str, setting: str) -> bool:
+    if setting == "weight":
+        return has_weight(name)
+    if setting in CONTROLS:
+        return adds_rewards(name)
+    if setting in OF_STRATEGIES and name in METHODS.names():
+        return setting in METHODS.get(name).uses
+    return True
 
 
 def is_best_of_n(name: str) -> bool:

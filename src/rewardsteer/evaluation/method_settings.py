@@ -1,5 +1,6 @@
 """The rows of a comparison as settings: from a YAML file or from names, swept over weights."""
 
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -8,12 +9,16 @@ from rewardsteer.configuration import load_config, read_yaml
 from rewardsteer.decoding.config import DecodingConfig, check_weights
 from rewardsteer.decoding.methods import (
     METHODS,
+    OF_STRATEGIES,
     asks_goal,
     has_weight,
     takes_goal,
     takes_no_reward_model,
+    unused,
 )
 from rewardsteer.errors import ConfigError
+
+logger = logging.getLogger(__name__)
 
 
 class MethodConfig(DecodingConfig):
@@ -81,6 +86,18 @@ def _read(label: str, values: Any) -> MethodConfig:
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
     config = load_config(MethodConfig, values)
     METHODS.check(config.method)
+    wrong = unused(config.method, [name for name in values if name not in OF_STRATEGIES])
+    if wrong is not None:
+        raise ConfigError(
+            f"The setting {wrong[0]!r} of {label!r} is not used by the method {config.method!r}; "
+            f"leave it out, or use {wrong[1]}."
+        )
+    # Files of several methods may share these.
+    for name in values:
+        if unused(config.method, [name]) is not None:
+            logger.warning(
+                "The setting %r of %r is not used by the method %r.", name, label, config.method
+            )
     if not config.folders and not takes_no_reward_model(config.method):
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "

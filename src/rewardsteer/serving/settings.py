@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import BEST_OF, CONTROLS, unused
+from rewardsteer.decoding.methods import BEST_OF, CONTROLS, OF_STRATEGIES, unused
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
 from rewardsteer.serving.models import ServedModels
@@ -20,15 +20,9 @@ _SAME = (
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "min_tokens",
     "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
 )
-# Settings of strategies that a request may give; files of this machine are not for clients.
-_OF_METHODS = frozenset({
-    "n", "choice_temperature", "draw_cost", "length_control", "beam", "branches",
-    "step_value", "step_separator", "step_tokens", "max_steps",
-    "particle_potential", "particle_answer", "resample_below", "entropy_threshold",
-    "segment_min", "segment_tokens", "reward_target", "reward_share", "acceptance",
-    "max_rejections", "reject_share", "decision_tokens", "drop_rule", "drop_threshold",
-    "drop_start", "drop_patience", "vote_stop", "vote_window", "vote_confidence",
-})
+# Settings of strategies that a request may give; files of this machine are not for clients, and a
+# second policy (``rsd``) is not served.
+_OF_METHODS = OF_STRATEGIES - {"calibration", "accept_reward"}
 
 
 def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConfig:
@@ -132,11 +126,12 @@ def check_meaning(request: GenerationFields, config: DecodingConfig, served: Ser
     wrong = unused(config.method, [
         name for name, value in given.items()
         if value not in (None, "constant") and (name != "weight" or value != 0)
-    ])
+    ] + list(request.method_settings or {}))
     if wrong is not None:
         raise bad_request(
             f"{wrong[0]} means nothing to the method {config.method!r}; leave it out, or use "
-            f"{wrong[1]}.", wrong[0],
+            f"{wrong[1]}.",
+            f"method_settings.{wrong[0]}" if wrong[0] in OF_STRATEGIES else wrong[0],
         )
     if request.stream_options is not None and not request.stream:
         raise bad_request("stream_options are for streams; set stream to true, or leave them out.",

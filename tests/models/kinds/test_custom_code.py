@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, MismatchError
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.recognition import find_kind
@@ -69,6 +70,82 @@ def test_trusted_code_gives_the_reward(tmp_path, result):
     assert scorer.kind == "custom_code"
     with pytest.raises(MismatchError, match="scores whole texts"):
         require_tokens(scorer, "guides")
+
+
+GATED = '''
+from dataclasses import dataclass
+
+import torch
+from transformers import LlamaModel, LlamaPreTrainedModel
+from transformers.utils import ModelOutput
+
+
+@dataclass
+class Found(ModelOutput):
+    rewards: torch.FloatTensor = None
+    gating_output: torch.FloatTensor = None
+    score: torch.FloatTensor = None
+    logits: torch.FloatTensor = None
+
+
+class OwnReward(LlamaPreTrainedModel):
+    def __init__(self, config):
+        super().__init__(config)
+        self.model = LlamaModel(config)
+        self.regression_layer = torch.nn.Linear(config.hidden_size, 12, bias=False)
+        self.gating = torch.nn.Linear(config.hidden_size, 3, bias=False)
+        self.post_init()
+
+    def forward(self, input_ids=None, attention_mask=None, **options):
+        states = self.model(input_ids=input_ids, attention_mask=attention_mask).last_hidden_state
+        last = states[:, -1]
+        bins = self.regression_layer(last).view(-1, 3, 4)
+        values = EXPECTED
+        gate = self.gating(last).softmax(dim=-1)
+        return Found(rewards=values, gating_output=gate, score=(gate * values).sum(dim=-1),
+                     logits=values)
+'''
+EXPECTED = {
+    "quantiles": ("bins.mean(dim=-1)", lambda bins: bins.mean(dim=-1)),
+    "distribution": ("bins.softmax(dim=-1) @ torch.arange(4.0)",
+                     lambda bins: (bins.softmax(dim=-1) * torch.tensor([0.0, 1, 2, 3])).sum(-1)),
+}
+
+
+@pytest.mark.parametrize("form", EXPECTED)
+def test_expectations_that_a_gate_mixes_are_the_codes_score(tmp_path, form):
+    """Quantiles of attributes as QRM has them, distributions over grades as LDL-Reward has them."""
+    written, expectation = EXPECTED[form]
+    head = {"regression_layer.weight": random(12, 32), "gating.weight": random(3, 32, seed=1)}
+    folder = publish(
+        tmp_path / "m", head, architectures=["OwnReward"],
+        auto_map={"AutoModelForSequenceClassification": "modeling_own.OwnReward"},
+    )
+    (folder / "modeling_own.py").write_text(GATED.replace("EXPECTED", written))
+    model, expected = backbone(folder), []
+    for row in zip(PROMPTS, COMPLETIONS, strict=True):
+        state = states(model, chat_ids(folder, *row))[-1]
+        gate = torch.softmax(head["gating.weight"] @ state, dim=0)
+        values = expectation((head["regression_layer.weight"] @ state).view(3, 4))
+        expected.append(float((gate * values).sum()))
+    scorer = check_order_and_batches(folder, np.array(expected), trust_remote_code=True)
+    assert scorer.kind == "custom_code"
+    with pytest.raises(CheckpointError, match="not run"):
+        load_scorer(folder)
+
+
+def test_ziya_writes_its_own_text(tmp_path):
+    """Human:QUESTION, a blank line, Assistant:ANSWER, then end-of-text."""
+    folder, head = own(tmp_path / "ziya")
+    template = Template(kind="text", prompt="Human:{prompt}\n\nAssistant:", response="{response}")
+    scorer = load_scorer(folder, trust_remote_code=True, device="cpu", template=template)
+    tokenizer, model, expected = scorer.tokenizer, backbone(folder), []
+    for prompt, completion in zip(PROMPTS, COMPLETIONS, strict=True):
+        ids = tokenizer(f"Human:{prompt}\n\nAssistant:{completion}")["input_ids"]
+        state = states(model, [*ids, tokenizer.eos_token_id]).mean(dim=0)
+        value, scale = torch.nn.functional.linear(state, head["mixed.weight"], head["mixed.bias"])
+        expected.append(float(value * scale.sigmoid()))
+    np.testing.assert_allclose(scorer.score(PROMPTS, COMPLETIONS), expected, atol=1e-5)
 
 
 def test_a_token_for_the_reward_is_appended(tmp_path):

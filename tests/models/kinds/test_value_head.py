@@ -61,7 +61,7 @@ FORMS = {
     "ultrarm": ({"regression_head.weight": random(1, SIZE)}, {
         "architectures": ["LlamaRewardModel"]}),
     "inf-orm": (mlp("score", SIZE), {"architectures": ["INFORMForSequenceClassification"]}),
-    "qwen2.5-math-rm": (mlp("score", SIZE), {
+    "qwen2.5-math-rm, worldpm": (mlp("score", SIZE), {
         "architectures": ["Qwen2ForRewardModel"], "auto_map": {"AutoModel": "modeling_q.Q"}}),
     "verl": ({"score.weight": random(1, SIZE), "score.bias": random(1, seed=5)}, {
         "architectures": ["LlamaForTokenClassification"], "num_labels": 1,
@@ -82,9 +82,10 @@ def transcribed(folder, head, *, form=""):
     """The last token; of those that follow transformers' classifier, the last that is not padding.
     """
     model, found = backbone(folder), []
+    skips = form in ("inf-orm", "qwen2.5-math-rm, worldpm")
     for row in ROWS:
         ids = chat_ids(folder, *row)
-        while form in ("inf-orm", "qwen2.5-math-rm") and ids[-1] == model.config.pad_token_id:
+        while skips and ids[-1] == model.config.pad_token_id:
             ids.pop()
         found.append(apply(head, states(model, ids)[-1]))
     return np.array(found)

@@ -59,6 +59,7 @@ class LogitsGuide:
     several_models = True
     judges_texts = False
     stands_in = reads_log_probabilities = False
+    uses: tuple[str, ...] = ()
     abilities: frozenset[str] = frozenset({"logits"})
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:

@@ -16,6 +16,7 @@ class AdaptiveBestOfN(Strategy):
     those with widely spread rewards many. At a cost of 0 all are drawn.
     """
 
+    uses = ("n", "draw_cost", "vote_window", "length_control")
     abilities = frozenset()
     draws_several = True
 

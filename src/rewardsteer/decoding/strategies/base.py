@@ -34,6 +34,8 @@ class Strategy:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
         wants_goal, takes_goal: whether it needs a goal state, or may be given one.
         wants_drafter: whether it needs a second policy; ``drafter`` is the engine that runs it.
+        uses: the settings of strategies (`rewardsteer.decoding.methods.OF_STRATEGIES`) that it
+            reads; others are refused for methods that have a name.
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
         draws_several: ``n`` samples of a prompt, which must differ.
@@ -56,6 +58,7 @@ class Strategy:
     wants_goal = takes_goal = wants_drafter = False
     has_weight = False
     several_models = False
+    uses: tuple[str, ...] = ()
     abilities: frozenset[str] = frozenset({"extend"})
     stands_in = reads_log_probabilities = False
     draws_several = False

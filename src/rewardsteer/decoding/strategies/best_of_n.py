@@ -8,6 +8,7 @@ from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 class BestOfN(Strategy):
     """argmax of r(x, y) over ``n`` samples of the policy; the first of equals."""
 
+    uses = ("n",)
     abilities = frozenset()
     is_best_of_n = True
     stands_in = True

@@ -29,6 +29,10 @@ class Cards(Strategy):
             least length above its greatest.
     """
 
+    uses = (
+        "entropy_threshold", "segment_min", "segment_tokens", "reward_target", "reward_share",
+        "acceptance", "max_rejections",
+    )
     needs = "scalar"
     abilities = frozenset({"extend", "token_ids", "entropy"})
 

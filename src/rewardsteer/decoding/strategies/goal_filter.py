@@ -28,6 +28,10 @@ class GoalFilter(Strategy):
         DataError: the calibration cannot be read.
     """
 
+    uses = (
+        "n", "drop_rule", "drop_threshold", "drop_start", "drop_patience", "calibration",
+        "vote_stop", "vote_window", "vote_confidence",
+    )
     wants_goal = True
     judges_texts = False
     draws_several = True

@@ -11,6 +11,7 @@ class MajorityVote(Strategy):
     """The first of up to ``n`` samples with the most frequent final answer; ``vote_stop`` ends the
     drawing, see `rewardsteer.decoding.strategies.votes`. A reward model is not used."""
 
+    uses = ("n", "vote_stop", "vote_window", "vote_confidence")
     needs = "none"
     judges_texts = False
     abilities = frozenset()

@@ -31,6 +31,7 @@ class Particle(StepSearch):
         ConfigError: several particles, but greedy.
     """
 
+    uses = (*StepSearch.uses, "n", "particle_potential", "particle_answer", "resample_below")
     draws_several = True
 
     async def respond(

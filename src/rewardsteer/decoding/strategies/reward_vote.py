@@ -15,6 +15,7 @@ class RewardVote(Strategy):
     vote; where none has one, the highest reward decides.
     """
 
+    uses = ("n", "choice_temperature", "length_control")
     abilities = frozenset()
     draws_several = True
 

@@ -18,6 +18,7 @@ class Rsd(StepSearch):
     accepted steps only when it is asked for the next one, all in one pass.
     """
 
+    uses = ("step_separator", "step_tokens", "max_steps", "accept_reward")
     wants_drafter = True
     has_weight = takes_goal = False
     abilities = frozenset({"extend", "token_ids"})

@@ -16,6 +16,7 @@ class SoftBestOfN(Strategy):
     ``length_control`` takes out what the length explains of the rewards first.
     """
 
+    uses = ("n", "choice_temperature", "length_control")
     abilities = frozenset()
     draws_several = True
 

@@ -20,6 +20,7 @@ class SpeculativeRejection(Strategy):
     here that is a number of tokens a prompt, and what is dropped does not depend on the machine or
     on other prompts."""
 
+    uses = ("n", "reject_share", "decision_tokens")
     needs = "scalar"
     draws_several = True
 

@@ -30,6 +30,7 @@ class StepSearch(Strategy):
         stop: where a step ends, besides its length.
     """
 
+    uses: tuple[str, ...] = ("step_value", "step_separator", "step_tokens", "max_steps")
     takes_goal = True
     has_weight = True
 
@@ -66,6 +67,8 @@ class RankedSearch(StepSearch):
     Raises:
         ConfigError: several candidates, but greedy.
     """
+
+    uses = (*StepSearch.uses, "beam", "branches")
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         super().__init__(scorer, config, goal)
