@@ -11,9 +11,9 @@ from rewardsteer.decoding.strategies.votes import Vote
 
 
 def read_by(kind):
-    """Names of settings in the source of a strategy's own classes and of what they call."""
+    """Names of settings in the source of a strategy and of what it calls."""
     parts = [one for one in kind.__mro__ if issubclass(one, Strategy) and one is not Strategy]
-    texts = [inspect.getsource(one) for one in parts]
+    texts = [inspect.getsource(inspect.getmodule(kind)), *map(inspect.getsource, parts[1:])]
     if re.search(r"\bVote\(", texts[0]):
         texts.append(inspect.getsource(Vote))
     if "rejection_rule(" in texts[0]:
