@@ -67,4 +67,4 @@ beam: {method: beam, reward_model: $RUN/pargs/model, $ALL}
 YAML
 rewardsteer evaluate generation --model "$POLICY" --prompts "$RUN/prompts.jsonl" --methods "$RUN/methods.yaml" \
   --weights "$WEIGHTS" --kl-prompts "$KL" --judge "$RUN/judge/model" --out "$RUN/generation" --resume
-rewardsteer report "$RUN/generation" --out "$RUN/report.html" --overwrite
+rewardsteer report "$RUN/generation" --out "$RUN/report.html"
