@@ -185,3 +185,29 @@ def test_rewards_that_are_no_numbers(folders):  # noqa: F811
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     with pytest.raises(NonFiniteError, match="step 1 of row '3'"):
         library(policy, tokenizer, processor, max_new_tokens=4)
+
+
+class Anew:
+    """A processor that reads every prefix whole."""
+
+    def __init__(self, method, attention_mask):
+        self._method, self._mask = method, attention_mask
+
+    def __call__(self, input_ids, scores):
+        return GuideProcessor(self._method, attention_mask=self._mask)(input_ids, scores)
+
+
+@pytest.mark.parametrize("options", [
+    {"use_cache": False}, {"cache_implementation": "static"},
+    {"num_beams": 3, "num_return_sequences": 2},
+])
+def test_how_generate_runs_the_policy_makes_no_difference(folders, options):  # noqa: F811
+    policy, tokenizer = make_policy()
+    mask = tokenizer(PROMPTS, return_tensors="pt", padding=True)["attention_mask"]
+    for name in ("farma", "args"):
+        method = make_method(DecodingConfig(method=name, weight=0.5, top_k=8), folders)
+        found, right = (
+            library(policy, tokenizer, one(method, attention_mask=mask), max_new_tokens=5,
+                    do_sample=False, **options) for one in (GuideProcessor, Anew)
+        )
+        assert found == right

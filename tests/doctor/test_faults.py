@@ -3,6 +3,7 @@
 import json
 
 import pytest
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from rewardsteer import RewardModel
@@ -64,6 +65,17 @@ def test_wrong_template(healthy):
     found = faults_of(examine(healthy, device="cpu", template=Template(kind="text")))
     assert "another template than the model's own" in found["template"].summary
     assert found["template"].figures["largest_difference"] > 1e-3
+
+
+def test_a_template_that_writes_todays_date_is_noted(tmp_path):
+    folder = faults.healthy(tmp_path / "m")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    tokenizer.chat_template = "{% set today = strftime_now('%d') %}" + tokenizer.chat_template
+    tokenizer.save_pretrained(folder)
+    found = examine(folder, device="cpu")
+    [note] = [one for one in found.findings if "today's date" in one.summary]
+    assert note.status == "note"
+    assert found.healthy
 
 
 def test_pad_is_eos_reads_one_token_early(tmp_path):
