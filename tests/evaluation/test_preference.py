@@ -84,7 +84,7 @@ def test_figures_by_hand():
     found = evaluate_comparisons(scorer, comparisons(), batch_size=3)
     assert set(found) == {
         "all", "subsets", "too_long", "calibration", "length_bias", "histogram", "reward_by_length",
-        "controls",
+        "controls", "notes",
     }
     assert sum(found["histogram"]["counts"]["chosen"]) == found["all"]["count"]
     assert found["all"] == figures([1, 0, 0.5, 1], 2.0, 1.0)

@@ -114,7 +114,7 @@ def test_a_planted_shortcut_is_named_by_the_command(tmp_path):
     ]
     result, metrics = evaluate(tmp_path, planted)
     assert "b: source alone: AUROC 0.9" in result.stderr
-    assert "so it adds nothing within source" in result.stderr
+    assert "so the reward adds nothing within source" in result.stderr
     assert metrics["b"]["controls"]["source"]["auroc"] > 0.95
 
 

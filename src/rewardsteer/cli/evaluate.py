@@ -101,7 +101,7 @@ def _show_preference(title: str, figures: dict[str, Any]) -> None:
     tables.print_table(
         "controls", tables.PREFERENCE_CONTROL_COLUMNS, tables.preference_control_rows(figures)
     )
-    for note in figures["controls"]["notes"]:
+    for note in (*figures["notes"], *figures["controls"]["notes"]):
         say(note)
     if figures["too_long"]:
         say(f"{counted(figures['too_long'], 'pair')} longer than the reward model can read: left "

@@ -123,6 +123,7 @@ def _check_given(
 
 
 def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> "Measured":
+    from rewardsteer.evaluation.data_notes import item_notes
     from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure
     from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark, recorded_scores
 
@@ -130,6 +131,8 @@ def _recorded(scores: Path, name: str, place: str | None, options: dict[str, flo
     scored, values = recorded_scores(scores, items)
     if len(scored) < len(items):
         say(f"{scores} has scores of {len(scored)} of {len(items)} items; the others count nowhere")
+    for note in item_notes(scored, values):
+        say(f"{name}: {note}")
     return measure(benchmark, scored, values), controls(benchmark, scored)
 
 
@@ -153,11 +156,15 @@ def _measured(
 
     found: dict[str, Measured] = {}
     for name, place in places.items():
+        notes: list[str] = []
         with progress_bar(name, "items") as announce:
             found[name] = measured_model(
                 scorer, name, place, batch_size=batch_size, announce=announce,
-                file=out / "scores" / file_name(f"{name}-{model}"), **options,
+                file=out / "scores" / file_name(f"{name}-{model}"),
+                note=notes.append, **options,
             )
+        for note in notes:
+            say(f"{name}: {note}")
     return found
 
 

@@ -214,6 +214,20 @@ def _show_templates(
         show_template(template, name)
 
 
+def _say_unanswered(methods: dict[str, dict[str, float]], out: Path) -> None:
+    for label, figures in methods.items():
+        if figures.get("no_verdict"):
+            say(
+                f"{label}: the judge gave no verdict on {figures['no_verdict']:g} pairs, see "
+                f"{out / 'judge.jsonl'}",
+            )
+        if figures.get("refused"):
+            say(
+                f"{label}: {figures['refused']:g} questions to the judge got no answer (see "
+                f"{out / 'judge.jsonl'}); --resume asks them again",
+            )
+
+
 def _compare(
     entries: list["Entry"], described: dict[str, Any], requests: list[Any], judge: "Judge",
     out: Path, budget: "Budget | None", device: str, kl_prompts: int,
@@ -248,7 +262,10 @@ def _compare(
             template=written, budget=budget, kl_prompts=kl_prompts,
             announce=lambda text: say(f"running {text}"), progress=progress,
         )
-    for name, svg in report.frontiers(read_json(out / "summary.json")).items():
+    summary = read_json(out / "summary.json")
+    for note in summary["notes"]:
+        say(note)
+    for name, svg in report.frontiers(summary).items():
         write_text(out / f"frontier-{name}.svg", svg)
     for title, columns, rows in (
         (over(len(requests), "prompt"), METHOD_COLUMNS, method_rows(methods)),
@@ -257,17 +274,7 @@ def _compare(
     ):
         if rows:
             print_table(title, columns, rows)
-    for label, figures in methods.items():
-        if figures.get("no_verdict"):
-            typer.echo(
-                f"{label}: the judge gave no verdict on {figures['no_verdict']:g} pairs, see "
-                f"{out / 'judge.jsonl'}", err=True,
-            )
-        if figures.get("refused"):
-            typer.echo(
-                f"{label}: {figures['refused']:g} questions to the judge got no answer (see "
-                f"{out / 'judge.jsonl'}); --resume asks them again", err=True,
-            )
+    _say_unanswered(methods, out)
     say(f"written to {out}")
 
 

@@ -167,7 +167,7 @@ class Run:
             [answer.token_ids for answer in answers], batch_size=batch_size,
         )
         return [
-            {"reward": float(reward), "surprise": float(-total / len(answer.token_ids))}
+            {"reward": float(reward), "surprise": float(-total / max(len(answer.token_ids), 1))}
             | ({} if other is None else {"second_reward": float(other)})
             | {name: float(metric(answer)) for name, metric in self.judge.metrics.items()}
             for answer, reward, other, total in zip(

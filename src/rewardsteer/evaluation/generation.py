@@ -5,7 +5,7 @@
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
                         labels of methods that differ by weight alone, ``weights`` theirs;
                         ``judged_by_guide``: labels of methods that the judge's own model guides;
-                        ``intervals``: over what
+                        ``intervals``: over what; ``notes``: what is odd in prompts and responses
 """
 
 from collections import defaultdict
@@ -23,6 +23,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.budget import Budget
+from rewardsteer.evaluation.data_notes import record_notes
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
@@ -106,6 +107,7 @@ def compare(
         "intervals": over(len(requests), "prompt"),
         "weights": {one.label: one.config.weight for one in entries if one.sweep},
         "judged_by_guide": judged_by_guide(entries, judge),
+        "notes": record_notes(list(results.values())),
     })
     return summary
 

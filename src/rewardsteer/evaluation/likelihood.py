@@ -61,7 +61,9 @@ def log_probabilities(
         ).logits[:, -keep:]
         for index, row in enumerate(rows):
             begin = len(prompt_ids[row]) - 1 - (width - keep)
-            taken = torch.tensor(list(response_ids[row]), device=logits.device)[:, None]
+            taken = torch.tensor(
+                list(response_ids[row]), dtype=torch.long, device=logits.device
+            )[:, None]
             values = logits[index, begin : begin + len(taken)].float().log_softmax(dim=-1)
             totals[row] = float(values.gather(1, taken).cpu().double().sum())
     return totals

@@ -11,6 +11,7 @@ from rewardsteer.data.sets import WRITERS
 from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.calibration import pair_calibration
+from rewardsteer.evaluation.data_notes import pair_notes
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.preference_controls import preference_controls
 from rewardsteer.evaluation.statistics import over, share, wins
@@ -53,7 +54,8 @@ def evaluate_preference(
     if set(WRITERS) <= set(rows.column_names):
         writers = list(zip(*(rows[one] for one in WRITERS), strict=True))
     return _evaluate(
-        scorer, prompts, responses, list(rows["subset"]), batch_size, announce, writers=writers
+        scorer, prompts, responses, list(rows["subset"]), batch_size, announce, writers=writers,
+        texts=list(zip(*(rows[one] for one in ("prompt", "chosen", "rejected")), strict=True)),
     )
 
 
@@ -77,7 +79,8 @@ def evaluate_comparisons(
         compares sigmoid(reward difference) with how often the chosen response is preferred.
         ``length_bias`` groups pairs by which response has more tokens, or more characters where the
         reward model scores texts alone. ``controls``: see
-        `rewardsteer.evaluation.preference_controls`. A figure that is not defined
+        `rewardsteer.evaluation.preference_controls`. ``notes`` are sentences on what is odd in the
+        data (`rewardsteer.evaluation.data_notes`). A figure that is not defined
         is left out. ``histogram`` and ``reward_by_length`` show the rewards themselves, see
         `rewardsteer.evaluation.distributions`.
 
@@ -93,12 +96,16 @@ def evaluate_comparisons(
     subsets = [pair.subset for pair in comparisons]
     return _evaluate(
         scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce,
-        writers=_writers(comparisons),
+        writers=_writers(comparisons), texts=_texts(comparisons),
     )
 
 
 def _writers(comparisons: Sequence[Comparison]) -> list[tuple[str, str]]:
     return [(one.chosen_by, one.rejected_by) for one in comparisons]
+
+
+def _texts(comparisons: Sequence[Comparison]) -> list[tuple[str, str, str]]:
+    return [(repr(one.prompt), one.chosen, one.rejected) for one in comparisons]
 
 
 def _evaluate_texts(
@@ -123,13 +130,14 @@ def _evaluate_texts(
     pairs = _Pairs(
         rewards, lengths, [one.subset for one in comparisons], prompts, _writers(comparisons)
     )
-    return _summary(pairs, too_long=0)
+    return _summary(pairs, _texts(comparisons), too_long=0)
 
 
 def _evaluate(
     scorer: Scorer, prompts: Sequence[Sequence[int]],
     responses: Sequence[Sequence[Sequence[int]]], subsets: Sequence[str], batch_size: int,
-    announce: Announce, writers: Sequence[tuple[str, str]] = (),
+    announce: Announce, texts: Sequence[tuple[str, str, str]],
+    writers: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Figures of token ids; responses are the chosen ones, then the rejected ones."""
     lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T
@@ -150,7 +158,7 @@ def _evaluate(
         np.array([hash(tuple(prompts[i])) for i in kept]),
         [writers[i] for i in kept] if writers else [],
     )
-    return _summary(pairs, too_long=len(prompts) - len(kept))
+    return _summary(pairs, [texts[i] for i in kept], too_long=len(prompts) - len(kept))
 
 
 class _Pairs(NamedTuple):
@@ -189,7 +197,9 @@ def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
     return kept
 
 
-def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
+def _summary(
+    pairs: _Pairs, texts: Sequence[tuple[str, str, str]], *, too_long: int
+) -> dict[str, Any]:
     groups: dict[str, list[int]] = defaultdict(list)
     for index, subset in enumerate(pairs.subsets):
         groups[subset or "none"].append(index)
@@ -197,6 +207,7 @@ def _summary(pairs: _Pairs, *, too_long: int) -> dict[str, Any]:
         "all": _figures(pairs),
         "subsets": {name: _figures(pairs.rows(rows)) for name, rows in sorted(groups.items())},
         "too_long": too_long,
+        "notes": pair_notes(texts, pairs.rewards),
         "calibration": pair_calibration(pairs.rewards[:, 0] - pairs.rewards[:, 1]),
         "length_bias": _length_bias(pairs),
         "controls": preference_controls(

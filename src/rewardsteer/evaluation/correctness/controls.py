@@ -14,6 +14,7 @@ from rewardsteer.data.balancing import FOLDS, fold_of
 from rewardsteer.data.solutions import source_of
 from rewardsteer.evaluation.control_notes import control_note
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+from rewardsteer.evaluation.data_notes import equal_scores
 from rewardsteer.evaluation.statistics import (
     Interval,
     auroc,
@@ -113,9 +114,7 @@ def _notes(
     rewards: Sequence[float], scores: dict[str, np.ndarray], groups: Sequence[str],
 ) -> list[str]:
     """Which controls the reward does not beat, in words."""
-    notes: list[str | None] = []
-    if np.ptp(rewards) == 0:
-        notes.append(f"all {len(rewards)} rewards are {rewards[0]:g}: they rank nothing")
+    notes: list[str | None] = [*equal_scores(rewards)]
     own = auroc(labels, rewards)
     for name in ("source", "length"):
         if name in scores:

@@ -11,6 +11,7 @@ import numpy as np
 from rewardsteer.data.sources.files import SUFFIXES, Row, kind, read_file
 from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.evaluation.data_notes import item_notes
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
@@ -122,13 +123,17 @@ def evaluate_benchmark(
 
 def measured_model(
     scorer: Any, name: str, path: str | Path | None = None, *, batch_size: int = 16,
-    file: Path | None = None, announce: Announce = lambda done, total: None, **options: Any,
+    file: Path | None = None, announce: Announce = lambda done, total: None,
+    note: Callable[[str], None] = lambda _: None, **options: Any,
 ) -> tuple[Resampled, dict[str, dict[str, float]]]:
-    """As `evaluate_benchmark`, with the bootstrap that models are compared by, and the controls."""
+    """As `evaluate_benchmark`, with the bootstrap that models are compared by, and the controls;
+    ``note`` is called with sentences on what is odd in the data."""
     benchmark, items = load_benchmark(name, path, **options)
     scores = score_items(
         scorer, benchmark, items, batch_size=batch_size, file=file, announce=announce
     )
+    for sentence in item_notes(items, scores):
+        note(sentence)
     return measure(benchmark, items, scores), controls(benchmark, items)
 
 
