@@ -3,8 +3,6 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import typer
-
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluation_options import (
     Baseline,
