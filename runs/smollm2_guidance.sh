@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Guidance on a pretrained chat model: one seed of study A.
 #
-#   runs/smollm2_guidance.sh SEED [OUT]             2 CPU cores, about three CPU-hours
+#   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about 40 minutes
+#   SIZE=full runs/smollm2_guidance.sh SEED [OUT]   about three CPU-hours
 #   SIZE=tiny runs/smollm2_guidance.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
 # SmolLM2-135M-Instruct is the policy and the base of every reward model. Guides learn from some
@@ -19,8 +20,9 @@ RUN=$OUT/seed-$SEED
 
 case $SIZE in
   tiny) GUIDE=8 JUDGE=8 PROMPTS=2 TOKENS=4 SAMPLES=2 WEIGHTS=1 SETTINGS=(optimiser.max_steps=1) ROUNDS=1 KL=0 ;;
-  small) GUIDE=1200 JUDGE=1200 PROMPTS=60 TOKENS=48 SAMPLES=8 WEIGHTS=0.5,1,2 SETTINGS=() ROUNDS=2 KL=20 ;;
-  *) echo "SIZE is tiny or small, not $SIZE" >&2; exit 2 ;;
+  small) GUIDE=560 JUDGE=1056 PROMPTS=48 TOKENS=40 SAMPLES=8 WEIGHTS=0.5,1,2 SETTINGS=() ROUNDS=2 KL=12 ;;
+  full) GUIDE=1056 JUDGE=1056 PROMPTS=100 TOKENS=64 SAMPLES=16 WEIGHTS=0.5,1,2 SETTINGS=() ROUNDS=2 KL=24 ;;
+  *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
 
 python "$HERE/split_preferences.py" "$DATA" "$RUN" "$SEED" "$GUIDE" "$JUDGE" "$PROMPTS"
@@ -31,14 +33,14 @@ for part in guide judge; do
 done
 
 # Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
-# backwards through them.
-UPPER='lora={rank: 16, target_modules: ".*layers\\.2[0-9]\\..*_proj"}'
+# backwards through them. TARGETS= names other layers, for another base.
+UPPER="lora={rank: 16, target_modules: '${TARGETS:-.*layers\.2[0-9]\..*_proj}'}"
 train() { # NAME RECIPE PART SEED [SETTING…]
   local name=$1 recipe=$2 part=$3 seed=$4
   shift 4
   [ -f "$RUN/$name/model/rewardsteer.json" ] ||
     rewardsteer train "$recipe" "base_model=$POLICY" "prepared=$RUN/data/$part" "seed=$seed" "$UPPER" \
-      optimiser.learning_rate=2e-4 optimiser.per_device_train_batch_size=16 optimiser.precision=bf16 \
+      optimiser.learning_rate=5e-4 optimiser.per_device_train_batch_size=8 optimiser.precision=bf16 \
       optimiser.gradient_checkpointing=false log.progress=false log.save_steps=0 \
       "${SETTINGS[@]}" "$@" --out "$RUN/$name" --resume
 }
@@ -49,6 +51,20 @@ train genarm pairs/genarm guide "$SEED"
 train farma pairs/farma guide "$SEED" "rounds=$ROUNDS"
 # One update that moves nothing: the language model's own head, as FaRMA starts from it.
 train untrained pairs/farma guide "$SEED" rounds=1 optimiser.max_steps=1 optimiser.learning_rate=1e-12
+
+# The partial-sequence model's guidance in a low-rank head on the policy's own states: no second model.
+[ -f "$RUN/distilled/model/rewardsteer.json" ] ||
+  rewardsteer distil pairs/distil "policy=$POLICY" "teacher=$RUN/pargs/model" "prompts=$RUN/samples.jsonl" \
+    sampling.per_prompt=1 "sampling.max_new_tokens=$TOKENS" candidates.top_k=10 candidates.positions=8 \
+    "seed=$SEED" optimiser.precision=bf16 "${SETTINGS[@]}" --out "$RUN/distilled" --resume
+
+# What CARDS accepts is a little above what the policy gets alone: the better of two samples, on average.
+[ -f "$RUN/samples-target" ] || {
+  rewardsteer generate --model "$POLICY" --method best_of_n --n 2 --reward-model "$RUN/bt/model" --batch-size 16 \
+    --prompts "$RUN/samples.jsonl" --max-new-tokens "$TOKENS" --seed "$SEED" --output "$RUN/samples-best.jsonl" --overwrite
+  python -c 'import json, sys; rewards = [json.loads(line)["reward"] for line in open(sys.argv[1])]
+print(sum(rewards) / len(rewards))' "$RUN/samples-best.jsonl" > "$RUN/samples-target"
+}
 
 ALL="max_new_tokens: $TOKENS, batch_size: 20, seed: $SEED"
 cat > "$RUN/methods.yaml" <<YAML
@@ -61,7 +77,10 @@ args: {method: args, top_k: 10, reward_model: $RUN/bt/model, $ALL}
 pargs: {method: pargs, top_k: 10, reward_model: $RUN/pargs/model, $ALL}
 genarm: {method: genarm, reward_model: $RUN/genarm/model, $ALL}
 farma: {method: farma, reward_model: $RUN/farma/model, $ALL}
-cards: {method: cards, reward_model: $RUN/bt/model, $ALL}
+farma gated: {method: farma, gate: entropy, gate_share: 0.3, reward_model: $RUN/farma/model, $ALL}
+farma random gate: {method: farma, gate: random, gate_share: 0.3, reward_model: $RUN/farma/model, $ALL}
+distilled: {method: farma, reward_model: $RUN/distilled/model, $ALL}
+cards: {method: cards, reward_target: $(cat "$RUN/samples-target"), reward_model: $RUN/bt/model, $ALL}
 speculative rejection: {method: speculative_rejection, n: $SAMPLES, reward_model: $RUN/bt/model, $ALL}
 beam: {method: beam, reward_model: $RUN/pargs/model, $ALL}
 YAML

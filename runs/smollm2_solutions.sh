@@ -40,8 +40,8 @@ YAML
 fi
 
 # Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
-# backwards through them.
-UPPER='lora={rank: 16, target_modules: ".*layers\\.2[0-9]\\..*_proj"}'
+# backwards through them. TARGETS= names other layers, for another base.
+UPPER="lora={rank: 16, target_modules: '${TARGETS:-.*layers\.2[0-9]\..*_proj}'}"
 for plan in $PLANS; do
   PLACE=$OUT/$plan-$SEED
   [ -f "$PLACE/metrics/metrics.json" ] && continue

@@ -4,10 +4,11 @@
 
 DATA is a folder with ``preference/`` (Anthropic HH harmless, LLaMA-Factory's demo pairs, PandaLM,
 LLMBar's natural rows). A prompt and all its pairs go to one part. OUT gets ``guide/`` and
-``judge/`` (GUIDE and JUDGE pairs in ``train.jsonl``, the held-out pairs in both ``test.jsonl``) and
-``prompts.jsonl`` (PROMPTS prompts of held-out pairs). Transcripts become conversations, so that
-the chat template writes them. Prompts and responses of more than 120 words are left out: they would
-not fit into what two processor cores read in an hour.
+``judge/`` (GUIDE and JUDGE pairs in ``train.jsonl``, the held-out pairs in both ``test.jsonl``),
+``prompts.jsonl`` (PROMPTS prompts of held-out pairs) and ``samples.jsonl`` (the prompts of the
+guide's first pairs, at most as many, from which a guide is distilled). Transcripts become
+conversations, so that the chat template writes them. Prompts and responses of more than 120 words
+are left out: they would not fit into what two processor cores read in an hour.
 """
 
 import json
@@ -83,10 +84,11 @@ def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -
             sys.exit(f"{count} pairs were asked for {name}; the data has {len(rows)}")
         _write(Path(out) / name / "train.jsonl", rows)
         _write(Path(out) / name / "test.jsonl", test)
-    wanted = held_out[: int(prompts)]
-    _write(Path(out) / "prompts.jsonl", [
-        {"id": str(number), "prompt": json.loads(key)} for number, key in enumerate(wanted)
-    ])
+    for name, keys in (("prompts", held_out), ("samples", rest[::2])):
+        _write(Path(out) / f"{name}.jsonl", [
+            {"id": str(number), "prompt": json.loads(key)}
+            for number, key in enumerate(keys[: int(prompts)])
+        ])
 
 
 def _write(path: Path, rows: list[Pair]) -> None:

@@ -1,0 +1,76 @@
+"""Both studies' scripts from end to end at their tiny size, on SmolLM2 cut to two layers."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+ROOT = Path(__file__).parents[2]
+DATA = (ROOT / "../shared/data").resolve()
+
+pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the public rows in ../shared/data")
+
+
+@pytest.fixture(scope="module")
+def short(smollm2, tmp_path_factory):
+    """The first two layers."""
+    folder = tmp_path_factory.mktemp("short")
+    model = AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=2)
+    model.save_pretrained(folder)
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(folder)
+    return folder
+
+
+def study(name, base, out):
+    """Run a study's script; what it printed."""
+    environment = os.environ | {
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
+        "SIZE": "tiny", "DATA": str(DATA), "POLICY": str(base), "BASE": str(base),
+        "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
+    }
+    done = subprocess.run(
+        ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
+        capture_output=True, text=True, cwd=ROOT,
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+    return done.stdout
+
+
+def test_guidance(short, tmp_path):
+    study("guidance", short, tmp_path)
+    seed = tmp_path / "seed-0"
+    found = json.loads((seed / "generation" / "summary.json").read_text())["methods"]
+    assert found.keys() == {
+        "none", "none T=0.5", "none greedy", "untrained head w=1", "best of n", "args w=1",
+        "pargs w=1", "genarm w=1", "farma w=1", "farma gated w=1", "farma random gate w=1",
+        "distilled w=1", "cards", "speculative rejection", "beam w=1",
+    }
+    for name, own in found.items():
+        assert own["count"] == 2, name
+        assert abs(own["reward"]) < 1e3, name
+        assert (own["rm_calls_per_token"] > 0) == (not name.startswith("none")), name
+    assert (seed / "report.html").stat().st_size > 10_000
+    # The same command once more finds everything finished.
+    before = (seed / "generation" / "summary.json").read_text()
+    study("guidance", short, tmp_path)
+    again = json.loads((seed / "generation" / "summary.json").read_text())["methods"]
+    first = json.loads(before)["methods"]
+    assert {name: own["reward"] for name, own in again.items()} == {
+        name: own["reward"] for name, own in first.items()
+    }
+
+
+def test_solutions(short, tmp_path):
+    printed = study("solutions", short, tmp_path)
+    for plan in ("baseline", "goal"):
+        found = json.loads((tmp_path / f"{plan}-0" / "metrics" / "metrics.json").read_text())
+        for benchmark, own in found.items():
+            assert 0 <= own["auroc"] <= 1, (plan, benchmark)
+            assert own["questions"] > 0, (plan, benchmark)
+            assert {"source", "length", "random"} <= own["controls"].keys()
+    assert "goal" in printed
