@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guidance on a pretrained chat model: one seed of study A.
 #
-#   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about 40 minutes
+#   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about 90 minutes
 #   SIZE=full runs/smollm2_guidance.sh SEED [OUT]   about three CPU-hours
 #   SIZE=tiny runs/smollm2_guidance.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
@@ -20,8 +20,8 @@ RUN=$OUT/seed-$SEED
 
 case $SIZE in
   tiny) GUIDE=8 JUDGE=8 PROMPTS=2 TOKENS=4 SAMPLES=2 WEIGHTS=1 SETTINGS=(optimiser.max_steps=1) ROUNDS=1 KL=0 ;;
-  small) GUIDE=560 JUDGE=1056 PROMPTS=48 TOKENS=40 SAMPLES=8 WEIGHTS=0.5,1,2 SETTINGS=() ROUNDS=2 KL=12 ;;
-  full) GUIDE=1056 JUDGE=1056 PROMPTS=100 TOKENS=64 SAMPLES=16 WEIGHTS=0.5,1,2 SETTINGS=() ROUNDS=2 KL=24 ;;
+  small) GUIDE=560 JUDGE=1056 PROMPTS=48 TOKENS=40 SAMPLES=8 WEIGHTS=1,3 SETTINGS=() ROUNDS=2 KL=12 ;;
+  full) GUIDE=1056 JUDGE=1056 PROMPTS=100 TOKENS=64 SAMPLES=16 WEIGHTS=0.5,1,3 SETTINGS=() ROUNDS=2 KL=24 ;;
   *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
 
