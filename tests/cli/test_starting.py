@@ -59,6 +59,10 @@ def folder(tmp_path_factory):
     (folder / "qa.jsonl").write_text('{"question": "q", "answer": "a"}\n')
     (folder / "goal.npy").write_bytes(b"")
     (folder / "methods.yaml").write_text("none: {method: none}\n")
+    (folder / "records").mkdir()
+    (folder / "records" / "manifest.json").write_text(json.dumps({
+        "policy": "p", "teacher": "t", "tokenizer": "v", "template": {}, "settings": {}, "shards": 1
+    }))
     return folder
 
 
@@ -76,6 +80,9 @@ STARTS = {
         "evaluate", "generation", *LM, "--prompts", "rows.jsonl", "--methods", "methods.yaml",
         "--judge", "reward",
     ),
+    "distil": ("distil", "pairs/distil", "policy=./model", "teacher=./reward",
+               "prompts=rows.jsonl", "loss.weight=1"),
+    "evaluate guide": ("evaluate", "guide", *RM, "--records", "records"),
     "inspect": ("inspect", *LM, *RM, "--prompt", "p"),
     "serve": ("serve", *LM, *RM),
     "demo": ("demo",),
@@ -125,6 +132,17 @@ MISTAKES = [
     (("evaluate", "preference", *RM, "--data", "nope"), "nope"),
     (("evaluate", "preference", *RM, "--input", "nope.jsonl"), "nope.jsonl"),
     (("evaluate", "preference", *RM, "--input", "rows.jsonl", "--source", "pears"), "pairs"),
+    (("distil", "pairs/distil", "policy=./nope", "teacher=./reward", "prompts=rows.jsonl"),
+     "./nope"),
+    (("distil", "pairs/distil", "policy=./model", "teacher=./reward", "prompts=nope.jsonl"),
+     "nope.jsonl"),
+    (("distil", "pairs/distil", "policy=./model", "teacher=./reward", "records=nope",
+      "prompts=null"), "nope"),
+    (("evaluate", "guide", *RM, "--records", "nope"), "nope"),
+    (("evaluate", "guide", *RM, "--records", "records", "--test-fraction", "2"), "between 0 and 1"),
+    (("evaluate", "frontier", "nope"), "nope"),
+    (("evaluate", "frontier", "nope", "--at", "kl"), "kl=1"),
+    (("evaluate", "frontier", "nope", "--out", "data"), "not empty"),
     (("evaluate", "correctness", "--scores", "nope"), "nope"),
     (("evaluate", "answers", "--input", "nope"), "nope"),
     (("inspect", "--model", "./nope", *RM, "--prompt", "p"), "./nope"),

@@ -26,6 +26,7 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import save_tiny
+from tests.training.engines import launch_module
 
 QUIET = {"progress": False, "print_logs": False, "logging_steps": 1}
 
@@ -224,3 +225,26 @@ def test_a_guide_is_measured_against_the_teacher(world, tmp_path):
     save_reward_model(tmp_path / "judge", tmp_path / "foreign", 1)
     with pytest.raises(MismatchError, match="give a reward model with the policy's"):
         evaluate_guide(load_scorer(tmp_path / "judge"), records)
+
+
+@pytest.mark.slow
+def test_two_processes_make_the_records_once_and_train_one_student(world, tmp_path):
+    folder, _ = world
+    (tmp_path / "d.yaml").write_text(json.dumps(settings(
+        folder, optimiser={"max_steps": 2, "per_device_train_batch_size": 4}
+    )))
+    launch_module("ddp", ["rewardsteer", "distil", str(tmp_path / "d.yaml"), "--out",
+                          str(tmp_path / "run"), "--device", "cpu"])
+    rows, before = (
+        read_records(place / "records") for place in (tmp_path / "run", folder / "run")
+    )
+    assert rows.to_list() == before.to_list()  # As one process makes them.
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    steps = [line["step"] for line in lines if "loss" in line]
+    assert steps == [1, 2]  # One process writes.
+    student = load_scorer(tmp_path / "run" / "model")
+    figures = evaluate_guide(student, tmp_path / "run" / "records", test_fraction=0.3)
+    result = json.loads((tmp_path / "run" / "result.json").read_text())
+    assert figures["guidance_lost"]["value"] == pytest.approx(
+        result["eval_lost_kl"] / result["eval_guidance_kl"], rel=1e-4
+    )

@@ -9,6 +9,11 @@ from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.data.sources.arithmetic import build_tokenizer
+from rewardsteer.distillation.config import DistilConfig
+from rewardsteer.distillation.run import distil
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import list_recipes, read_recipe
 from rewardsteer.training.run import train
@@ -78,3 +83,27 @@ def test_recipe_runs_two_steps(name, world, tmp_path):
     # Two rounds show the alternation; seven only take longer.
     config = config.model_copy(update={"rounds": min(config.rounds, 2)})
     assert (train(config, tmp_path / "run") / "rewardsteer.json").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", list_recipes("distil"))
+def test_distil_recipe_runs_two_steps(name, world, tmp_path):
+    policy = world / ("base" if name.startswith("arithmetic") else "base-steps")
+    head = HeadConfig()
+    teacher = RewardModel.from_base(policy, head)
+    template = {"kind": "text", "append_eos": False}
+    teacher.save_pretrained(
+        tmp_path / "teacher", load_tokenizer(policy), CheckpointCard(head=head, template=template)
+    )
+    rows = [json.dumps({"prompt": f"{i}+1="}) + "\n" for i in range(4)]
+    (tmp_path / "prompts.jsonl").write_text("".join(rows))
+    config = load_config(DistilConfig, read_recipe(name), [
+        f"policy={policy}", f"teacher={tmp_path / 'teacher'}",
+        f"prompts={tmp_path / 'prompts.jsonl'}", "sampling.per_prompt=1",
+        "sampling.max_new_tokens=4", "candidates.top_k=5", "test_fraction=0.3",
+        "optimiser.max_steps=2", "optimiser.per_device_train_batch_size=2",
+        "optimiser.precision=fp32", "log.progress=false", "log.print_logs=false",
+    ])
+    folder = distil(config, tmp_path / "run")
+    assert read_card(folder).head.layers == "low_rank"
+    assert (tmp_path / "run" / "result.json").exists()

@@ -8,9 +8,9 @@ import matplotlib as mpl
 import numpy as np
 import pytest
 
+from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.reports.drawing import STYLE, mark, plane
 from rewardsteer.reports.label_places import Named, overlap, place_names
-from rewardsteer.reports.pareto import pareto
 from rewardsteer.reports.plots import Point, Spread, curves, intervals, paths, scatter
 
 

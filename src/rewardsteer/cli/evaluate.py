@@ -8,6 +8,7 @@ import typer
 
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluate_benchmark import benchmark_command
+from rewardsteer.cli.evaluate_frontier import frontier_command
 from rewardsteer.cli.evaluate_generation import generation_command
 from rewardsteer.cli.evaluate_guide import guide_command
 from rewardsteer.cli.evaluate_overoptimization import overoptimization_command
@@ -28,6 +29,7 @@ app.command("responses", cls=Command)(responses_command)
 app.command("overoptimization", cls=Command)(overoptimization_command)
 app.command("guide", cls=Command)(guide_command)
 app.command("runs", cls=Command)(runs_command)
+app.command("frontier", cls=Command)(frontier_command)
 
 Out = Annotated[Path, typer.Option(help="Output folder.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]

@@ -9,7 +9,7 @@ from transformers import set_seed
 
 from rewardsteer.data.sets import Row
 from rewardsteer.demo.config import DemoConfig
-from rewardsteer.demo.world import TEMPLATE, optimiser
+from rewardsteer.demo.world import BATCH, TEMPLATE, optimiser
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
@@ -84,23 +84,29 @@ def plans(config: DemoConfig) -> list[Plan]:
 
 def train_reward_model(
     plan: Plan, policy: Path, tokenizer: Any, rows: list[Row], config: DemoConfig, out: Path, *,
-    progress: bool, announce: Callable[[str], None],
+    progress: bool, announce: Callable[[str], None], batch_size: int = BATCH,
 ) -> Scorer:
     """Train one reward model, save its folder and return its scorer."""
     set_seed(config.seed)
     model = RewardModel.from_base(policy, plan.head, attn_implementation="eager")
-    for index, phase in enumerate(plan.phases):
+    objectives = [build_objective(phase.terms) for phase in plan.phases]
+    if any(objective.backups for objective in objectives):
+        model.set_policy(RewardModel.from_base(
+            policy, HeadConfig(kind="vocabulary"), attn_implementation="eager"
+        ))
+    for index, (phase, objective) in enumerate(zip(plan.phases, objectives, strict=True)):
         announce(f"training {plan.name}: {phase.name}, {phase.steps} updates")
         fit(
-            model, tokenizer, build_objective(phase.terms), rows, out / "phases" / f"{index + 1}",
-            out / "metrics.jsonl", optimiser=optimiser(LEARNING_RATE, max_steps=phase.steps),
+            model, tokenizer, objective, rows, out / "phases" / f"{index + 1}",
+            out / "metrics.jsonl",
+            optimiser=optimiser(LEARNING_RATE, max_steps=phase.steps, batch_size=batch_size),
             log=LogConfig(logging_steps=25, progress=progress, print_logs=False),
             seed=config.seed + index,
             phase=f"{index + 1}-{phase.name}",
         )
-    objective = "+".join(dict.fromkeys(phase.name for phase in plan.phases))
+    trained = "+".join(dict.fromkeys(phase.name for phase in plan.phases))
     card = CheckpointCard(
-        head=plan.head, objective=objective, template=TEMPLATE.model_dump(mode="json"),
+        head=plan.head, objective=trained, template=TEMPLATE.model_dump(mode="json"),
         base_model="policy", seed=config.seed,
     )
     model.save_pretrained(out / "model", tokenizer, card)

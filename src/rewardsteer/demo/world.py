@@ -97,11 +97,13 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
     return train_policy(settings, tokenizer, rows, out, overwrite=True)
 
 
-def optimiser(learning_rate: float, *, max_steps: int = -1) -> OptimiserConfig:
+def optimiser(
+    learning_rate: float, *, max_steps: int = -1, batch_size: int = BATCH
+) -> OptimiserConfig:
     """The optimiser that all of the demo's models share."""
     return OptimiserConfig(
-        learning_rate=learning_rate, per_device_train_batch_size=BATCH, lr_scheduler_type="cosine",
-        warmup_steps=20,
+        learning_rate=learning_rate, per_device_train_batch_size=batch_size,
+        lr_scheduler_type="cosine", warmup_steps=20,
         weight_decay=0.01, betas=(0.9, 0.95), max_steps=max_steps,
     )
 

@@ -1,13 +1,15 @@
 """Files of records that an evaluation appends to, batch by batch, and resumes from."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from rewardsteer.errors import DataError
-from rewardsteer.outputs import read_jsonl, repair_jsonl
-from rewardsteer.records import Record
+from rewardsteer.outputs import file_name, read_json, read_jsonl, repair_jsonl
+from rewardsteer.records import EvalRecord, Record
 
 R = TypeVar("R", bound=Record)
+RecordsByMethod = dict[str, list[EvalRecord]]
 
 
 def load_records(place: Path, kind: type[R], name: str) -> list[R]:
@@ -29,3 +31,34 @@ def load_records(place: Path, kind: type[R], name: str) -> list[R]:
         return [kind.model_validate(row) for _, row in read_jsonl(place)]
     except ValueError as error:
         raise DataError(f"{place} holds a line that is no {name}: {error}") from error
+
+
+def finished_summary(folder: Path) -> dict[str, Any]:
+    """``summary.json`` of a comparison.
+
+    Raises:
+        DataError: there is none.
+    """
+    place = folder / "summary.json"
+    if not place.is_file():
+        raise DataError(f"Expected a finished comparison of methods in {folder}, found no {place}.")
+    return read_json(place)
+
+
+def records_by_method(folder: Path, summary: Mapping[str, Any]) -> RecordsByMethod:
+    """Records of each method, in the order of their ids.
+
+    Raises:
+        DataError: there are none of one.
+    """
+    found: RecordsByMethod = {}
+    for label in summary["methods"]:
+        records = load_records(folder / file_name(label), EvalRecord, "evaluation record")
+        if not records:
+            raise DataError(
+                f"Expected the answers of {label!r} in {folder}, found none; give the folder as "
+                "'evaluate generation' wrote it."
+            )
+        last = {one.generation.id: one for one in records}
+        found[label] = [last[key] for key in sorted(last)]
+    return found

@@ -14,17 +14,19 @@ import numpy as np
 
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.evaluation.entries import Entry, Judge, read_records
+from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
+from rewardsteer.evaluation.record_files import (
+    RecordsByMethod,
+    finished_summary,
+    records_by_method,
+)
 from rewardsteer.evaluation.statistics import FEWEST, SeedFigure, holm, over, two_level
-from rewardsteer.outputs import file_name, read_json, write_json
-from rewardsteer.records import EvalRecord
+from rewardsteer.outputs import write_json
 
 # Draws of a budget take the seeds after an entry's own; those of two runs must not meet.
 _APART = 1_000_000
 _OF_ONE_RUN = ("_low", "_high", "_stderr", "_gain", "_gain_p")
-
-Table = dict[str, list[EvalRecord]]
 
 
 def compare_seeds(
@@ -80,8 +82,8 @@ def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float
     """
     if len(set(folders)) < 2:
         raise ConfigError("Expected the folders of two or more runs to take together.")
-    summaries = [_summary(folder) for folder in folders]
-    runs = [_records(folder, summary) for folder, summary in zip(folders, summaries, strict=True)]
+    summaries = [finished_summary(folder) for folder in folders]
+    runs = [records_by_method(*one) for one in zip(folders, summaries, strict=True)]
     _check_alike(folders, summaries, runs)
     baseline = summaries[0]["baseline"]
     figures = {
@@ -107,25 +109,11 @@ def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float
     return figures
 
 
-def _summary(folder: Path) -> dict[str, Any]:
-    place = folder / "summary.json"
-    if not place.is_file():
-        raise DataError(f"Expected a finished comparison of methods in {folder}, found no {place}.")
-    return read_json(place)
-
-
-def _records(folder: Path, summary: Mapping[str, Any]) -> Table:
-    found = {}
-    for label in summary["methods"]:
-        records = read_records(folder / file_name(label))
-        found[label] = [records[key] for key in sorted(records)]
-    return found
-
-
 def _check_alike(
-    folders: Sequence[Path], summaries: Sequence[Mapping[str, Any]], runs: Sequence[Table]
+    folders: Sequence[Path], summaries: Sequence[Mapping[str, Any]],
+    runs: Sequence[RecordsByMethod],
 ) -> None:
-    def prompts(run: Table) -> dict[str, list[tuple[str, str]]]:
+    def prompts(run: RecordsByMethod) -> dict[str, list[tuple[str, str]]]:
         return {
             label: [(one.generation.id, one.generation.prompt) for one in records]
             for label, records in run.items()

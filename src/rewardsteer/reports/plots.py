@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import matplotlib as mpl
 
+from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.reports.drawing import (
     INK,
     STYLE,
@@ -29,7 +30,6 @@ from rewardsteer.reports.drawing import (
     thinned,
 )
 from rewardsteer.reports.label_places import Named, place_names
-from rewardsteer.reports.pareto import pareto
 
 
 class Point(NamedTuple):
@@ -121,7 +121,7 @@ def paths(
         x_label, y_label: of the axes.
         log_x: a logarithmic x axis.
         frontier: x is a cost: a thin line of steps joins the points that no other beats in both x
-            and y (`rewardsteer.reports.pareto.pareto`), and their names are bold.
+            and y (`rewardsteer.evaluation.pareto.pareto`), and their names are bold.
         among: first labels of all lines on the page; a line then looks the same in each plot.
     """
     known = list(among or [line[0].label for line in lines])

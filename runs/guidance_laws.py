@@ -1,0 +1,115 @@
+"""How far guided responses lie from the policy, all tokens of many responses in a few passes.
+
+A plain twin is `rewardsteer.evaluation.divergence.response_kl`, which reads token by token.
+
+Shapes: T tokens of a response, K candidates.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.guides.gates import OF_GUIDE, Gate, divergences, measures
+from rewardsteer.distillation.teacher import Asked, TokenTeacher
+from rewardsteer.records import Generation
+
+
+class Way(NamedTuple):
+    """What the policy and reward models say before every token of a response.
+
+    Attributes:
+        name: of the response.
+        logits: of the policy ``[T, V]``.
+        best: its K best ``[T, K]``.
+        tokens: which these are ``[T, K]``.
+        rewards: ``[T, K]``.
+        scout: those of the reward model that a gate asks ``[T, K]``; None: there is none.
+    """
+
+    name: str
+    logits: torch.Tensor
+    best: torch.Tensor
+    tokens: torch.Tensor
+    rewards: torch.Tensor
+    scout: torch.Tensor | None
+
+
+class Distance(NamedTuple):
+    """Of one response: KL (nats), and at how many of its tokens a guide acted."""
+
+    kl: float
+    guided: int
+
+
+@torch.no_grad()
+def read_ways(
+    policy: Any, scorer: Any, prompts: Mapping[str, Sequence[int]], rows: Sequence[Generation],
+    candidates: int, scout: Any = None,
+) -> list[Way]:
+    """Read responses with the policy and the reward models; without one, rewards are the policy's
+    log-probabilities, so that weight w is a temperature of 1 / (1 + w)."""
+    whole = [[*prompts[row.id], *row.token_ids] for row in rows]
+    ids = torch.zeros(len(rows), max(map(len, whole)), dtype=torch.long)
+    mask = torch.zeros_like(ids)
+    for place, one in enumerate(whole):
+        ids[place, : len(one)] = torch.tensor(one)
+        mask[place, : len(one)] = 1
+    logits = policy(input_ids=ids, attention_mask=mask).logits.float()
+    found, asked = [], []
+    for place, row in enumerate(rows):
+        begin = len(prompts[row.id]) - 1
+        own = logits[place, begin : begin + len(row.token_ids)]
+        best, tokens = own.topk(candidates, dim=-1)
+        found.append((own, best, tokens))
+        asked.append(Asked(
+            "", prompts[row.id], row.token_ids, range(len(row.token_ids)), tokens.numpy()
+        ))
+    rewards = [
+        None if one is None else TokenTeacher(one, ()).rewards(asked) for one in (scorer, scout)
+    ]
+    return [
+        Way(
+            row.id, own, best, tokens,
+            own.log_softmax(-1).gather(1, tokens) if rewards[0] is None
+            else torch.from_numpy(rewards[0][place]).float(),
+            None if rewards[1] is None else torch.from_numpy(rewards[1][place]).float(),
+        )
+        for place, (row, (own, best, tokens)) in enumerate(zip(rows, found, strict=True))
+    ]
+
+
+def distances(
+    ways: Sequence[Way], config: DecodingConfig, scout_weight: float | None = None
+) -> list[Distance]:
+    """Distance of each response under these settings, gates included, at temperature 1."""
+    result = []
+    for way in ways:
+        pulls = divergences(way.best, way.best + config.weight * way.rewards)
+        gate, values = Gate(config, way.name), gate_measures(way, config, scout_weight)
+        is_open = torch.tensor([gate.opens(step, value) for step, value in enumerate(values)])
+        result.append(Distance(float(pulls[is_open].sum()), int(is_open.sum())))
+    return result
+
+
+def gate_measures(
+    way: Way, config: DecodingConfig, scout_weight: float | None = None
+) -> list[float]:
+    """What the gate compares at each token."""
+    if config.gate == OF_GUIDE:
+        weight = config.weight if scout_weight is None else scout_weight
+        rewards = way.rewards if way.scout is None else way.scout
+        found: list[float] = divergences(way.best, way.best + weight * rewards).tolist()
+        return found
+    gates = [Gate(config, way.name)] * len(way.logits)
+    return measures(gates, way.logits)
+
+
+def threshold_for(
+    ways: Sequence[Way], config: DecodingConfig, share: float, scout_weight: float | None = None
+) -> float:
+    """The threshold at which a gate opens at this share of the tokens of some responses."""
+    values = [value for way in ways for value in gate_measures(way, config, scout_weight)]
+    return float(np.quantile(values, 1 - share))

@@ -1,0 +1,114 @@
+"""The guides of arithmetic_guidance.py: reward models of the demo's kind, and students of one."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.reward_models import Phase, Plan, plans, train_reward_model
+from rewardsteer.demo.world import draw_questions, longest_solution
+from rewardsteer.distillation.config import CandidateConfig, DistilConfig, SamplingConfig
+from rewardsteer.distillation.run import distil
+from rewardsteer.models.checkpoint import CARD
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.outputs import write_text
+from rewardsteer.training.config import TermConfig
+from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
+
+TEACHER = "pargs"
+# Backups of the maximum constraint, all with a head started from zeros. The soft one has the
+# temperature of a guide with weight 2.
+BACKUPS: dict[str, dict[str, Any]] = {
+    "max": {},
+    "policy_soft": {"backup": "policy_soft", "temperature": 0.5},
+    "policy_mean": {"backup": "policy_mean"},
+    "policy_top_k": {"backup": "policy_top_k", "top_k": 3},
+}
+# Students of the teacher: their head, and whether the backbone is trained with it.
+STUDENTS: dict[str, tuple[dict[str, Any], bool]] = {
+    "distilled full": ({}, True),
+    "distilled rank 4": ({"layers": "low_rank", "rank": 4}, True),
+    "distilled rank 16": ({"layers": "low_rank", "rank": 16}, True),
+    "distilled embedding": ({"layers": "embedding", "rank": 16}, True),
+    "policy states rank 16": ({"layers": "low_rank", "rank": 16}, False),
+}
+# Guide → decoding method; all others are vocabulary heads for farma.
+SCALAR = {"pargs": "pargs", "args": "args"}
+
+
+def reward_model_plans(config: DemoConfig) -> list[Plan]:
+    """Scalar reward models and vocabulary heads trained on pairs, of as many updates each."""
+    known = {plan.name: plan for plan in plans(config)}
+    before, _, after = known["farma"].phases
+    pairs = before.terms
+    zeros = HeadConfig(kind="vocabulary", init="zeros")
+    found = [
+        replace(known["plain"], name="args"), known["pargs"], known["farma"],
+        replace(known["farma_untrained"], name="untrained"),
+        Plan("zeros pairs alone", zeros, (Phase(pairs, config.reward_steps),)),
+    ]
+    for name, options in BACKUPS.items():
+        term = TermConfig(name="max_constraint", options=options)
+        middle = Phase((term,), config.constraint_steps)
+        found.append(Plan(f"zeros {name}", zeros, (before, middle, after)))
+    return found
+
+
+def train_all(
+    config: DemoConfig, place: Path, tokenizer: Any, pairs: list[Any], out: Path,
+    only: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Train what is not there yet, of ``only`` some where they are named; guide → folder."""
+    folders = {}
+    for plan in reward_model_plans(config):
+        if only and plan.name not in only:
+            continue
+        folder = out / plan.name.replace(" ", "-")
+        if not (folder / "model" / CARD).exists():
+            train_reward_model(
+                plan, place, tokenizer, pairs, config, folder, progress=False, announce=print,
+                batch_size=32,
+            )
+        folders[plan.name] = folder / "model"
+    return folders
+
+
+def distil_all(
+    config: DemoConfig, place: Path, teacher: Path, out: Path, prompts: int, epochs: int,
+    only: Sequence[str] = (),
+) -> dict[str, Path]:
+    """Distil the students, on the records of the first; guide → folder."""
+    questions = dict.fromkeys(draw_questions(prompts, config, "distil"))
+    listed = out / "prompts.jsonl"
+    write_text(listed, "".join(json.dumps({"prompt": one}) + "\n" for one in questions))
+    folders: dict[str, Path] = {}
+    for name, (head, whole) in STUDENTS.items():
+        if only and name not in only:
+            continue
+        folder, first = out / name.replace(" ", "-"), not folders
+        settings = DistilConfig(
+            policy=str(place), teacher=str(teacher),
+            prompts=str(listed) if first else None,
+            records=None if first else str(records_of(folders)),
+            head=HeadConfig.model_validate({"kind": "vocabulary", **head}),
+            freeze_backbone=not whole, loss={"weight": 2.0}, seed=config.seed,
+            sampling=SamplingConfig(
+                per_prompt=4, max_new_tokens=longest_solution(config), batch_size=200
+            ),
+            candidates=CandidateConfig(top_k=13, unseen=0, batch_size=200),
+            optimiser=OptimiserConfig(
+                learning_rate=2e-3, per_device_train_batch_size=64, num_train_epochs=epochs,
+                lr_scheduler_type="cosine", warmup_steps=20,
+            ),
+            log=LogConfig(logging_steps=25, progress=False, print_logs=False),
+        )
+        print("distilling", name, flush=True)
+        folders[name] = distil(settings, folder, resume=folder.exists())
+    return folders
+
+
+def records_of(students: dict[str, Path]) -> Path:
+    """The records that all students share."""
+    return next(iter(students.values())).parent / "records"

@@ -1,0 +1,154 @@
+"""Methods at equal budgets, paired: against the best that costs no more, and on curves of sweeps.
+
+Shapes: S runs, P prompts.
+"""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rewardsteer.evaluation.frontier_methods import Method, over_all
+from rewardsteer.evaluation.pareto import pareto
+from rewardsteer.evaluation.statistics import holm
+
+
+def steps(
+    methods: Mapping[str, Method], metrics: Sequence[str], costs: Sequence[str],
+    controls: Sequence[str],
+) -> dict[str, Any]:
+    """The Pareto sets, and each method against the best other one that costs no more.
+
+    Returns:
+        ``pareto`` and ``steps`` by metric and cost. A step has ``method``, ``rival``, ``runs`` and
+        the paired ``difference`` with its interval and a p-value adjusted by Holm; of the cheapest
+        method there is none. ``beats_controls``: whether its value is above that of every control,
+        whatever these cost, with an interval above 0; left out without controls.
+    """
+    sets: dict[str, dict[str, list[str]]] = defaultdict(dict)
+    rows: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
+    for metric in metrics:
+        worth = {label: float(one.values[metric].mean()) for label, one in methods.items()}
+        for cost in costs:
+            spent = {label: float(one.costs[cost].mean()) for label, one in methods.items()}
+            sets[metric][cost] = pareto({label: (spent[label], worth[label]) for label in methods})
+            rows[metric][cost] = _against_rivals(methods, metric, worth, spent, controls)
+    return {"pareto": dict(sets), "steps": dict(rows)}
+
+
+def _against_rivals(
+    methods: Mapping[str, Method], metric: str, worth: Mapping[str, float],
+    spent: Mapping[str, float], controls: Sequence[str],
+) -> list[dict[str, Any]]:
+    found, p_values = [], []
+    for label, one in methods.items():
+        row: dict[str, Any] = {"method": label}
+        if controls and label not in controls:
+            row["beats_controls"] = all(
+                (gain := paired(one, methods[control], metric)) is not None and gain.low > 0
+                for control in controls
+            )
+        rivals = [
+            name for name in methods
+            if name != label and spent[name] <= spent[label]
+            and set(methods[name].runs) & set(one.runs)
+        ]
+        if rivals:
+            rival = max(rivals, key=lambda name: worth[name])
+            gain = paired(one, methods[rival], metric)
+            assert gain is not None, "rivals share a run"
+            row |= {"rival": rival, "runs": len(set(one.runs) & set(methods[rival].runs)),
+                    "p": gain.p_value, **gain._replace(p_value=np.nan).figures("difference")}
+            p_values.append(row["p"])
+        found.append(row)
+    adjusted = iter(holm(p_values))
+    for row in found:
+        if "p" in row:
+            row["p"] = next(adjusted)
+            if np.isnan(row["p"]):
+                del row["p"]
+    return found
+
+
+def paired(one: Method, other: Method, metric: str) -> Any:
+    """Mean difference of two methods over the runs that hold both, see `over_all`; None
+    where none does."""
+    shared = [run for run in one.runs if run in other.runs]
+    if not shared:
+        return None
+    ours, theirs = (
+        each.values[metric][[each.runs.index(run) for run in shared]] for each in (one, other)
+    )
+    return over_all(ours - theirs)
+
+
+def at_equal(
+    methods: Mapping[str, Method], baseline: str, metric: str, cost: str, budget: float
+) -> list[dict[str, Any]]:
+    """Sweeps at one budget: each run's values at every prompt are read off, between the two weights
+    whose costs lie around the budget, in proportion.
+
+    Args:
+        methods, baseline: of `frontier_methods.load_methods`.
+        metric: what is read.
+        cost: one of `frontier_methods.COSTS`.
+        budget: of a response.
+
+    Returns:
+        a row for each sweep, by falling value: ``sweep``, ``cost``, ``budget``, ``metric``, its
+        gain over the baseline with its interval (``gain``, ``gain_low``, …), and ``behind``, the
+        paired difference to the first row. A sweep that does not reach the budget in every run has
+        ``reach``, the costs of its ends, instead of figures.
+    """
+    curves: dict[str, list[Method]] = defaultdict(list)
+    for one in methods.values():
+        if one.sweep:
+            curves[one.sweep].append(one)
+    read, missed = {}, []
+    base = {"metric": metric, "cost": cost, "budget": budget}
+    for name, points in curves.items():
+        values = _read_off(points, metric, cost, budget)
+        if values is None:
+            ends = [float(one.costs[cost].mean()) for one in points]
+            missed.append({"sweep": name, **base, "reach": [min(ends), max(ends)]})
+        else:
+            read[name] = values
+    order = sorted(read, key=lambda name: -float(read[name][1].mean()))
+    rows = []
+    for name in order:
+        runs, gain = read[name]
+        row = {"sweep": name, **base, "runs": len(runs), **over_all(gain).figures("gain")}
+        shared = [run for run in runs if run in read[order[0]][0]]
+        if name != order[0] and shared:
+            first_runs, first = read[order[0]]
+            apart = gain[[runs.index(run) for run in shared]] - first[
+                [first_runs.index(run) for run in shared]
+            ]
+            row |= over_all(apart).figures("behind")
+        rows.append(row)
+    return [*rows, *missed]
+
+
+def _read_off(
+    points: Sequence[Method], metric: str, cost: str, budget: float
+) -> tuple[tuple[int, ...], np.ndarray] | None:
+    """Runs of a sweep and gains over the baseline ``[S, P]`` at the budget, None out of reach."""
+    runs = [run for run in points[0].runs if all(run in one.runs for one in points)]
+    found = []
+    for run in runs:
+        rows = sorted(
+            ((float(one.costs[cost][one.runs.index(run)]), one) for one in points),
+            key=lambda pair: (pair[0], pair[1].weight),
+        )
+        spent = [pair[0] for pair in rows]
+        if not spent[0] <= budget <= spent[-1]:
+            return None
+        right = min(max(int(np.searchsorted(spent, budget)), 1), len(spent) - 1)
+        part = (budget - spent[right - 1]) / max(spent[right] - spent[right - 1], 1e-12)
+        ends = [
+            one.values[metric][one.runs.index(run)] - one.baseline[metric][one.runs.index(run)]
+            for _, one in rows[right - 1 : right + 1]
+        ]
+        found.append((1 - part) * ends[0] + part * ends[1])
+    return (tuple(runs), np.array(found)) if found else None

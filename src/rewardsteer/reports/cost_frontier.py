@@ -1,0 +1,162 @@
+"""Value against cost over several comparisons, from ``frontier.json`` of ``evaluate frontier``."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.reports.frontiers import AXES
+from rewardsteer.reports.plots import Point, paths
+from rewardsteer.reports.tables import between
+
+Content = Mapping[str, Any]
+
+STEP_COLUMNS = ("method", "best that costs no more", "difference (95 %)", "p", "beats controls")
+EQUAL_COLUMNS = ("sweep", "metric", "budget", "gain (95 %)", "behind the first (95 %)")
+
+
+def columns(content: Content) -> list[str]:
+    """Head of `rows`."""
+    values = [head for metric in content["metrics"]
+              for head in (f"{metric} (95 %)", f"{metric} gain (95 %)")]
+    return ["method", "runs", *values, *content["costs"], "on the frontier of"]
+
+
+def rows(content: Content) -> list[list[str]]:
+    """One row per method, by increasing first cost; controls are marked."""
+    first = content["costs"][0] if content["costs"] else None
+    order = sorted(
+        content["methods"], key=lambda label: content["methods"][label].get(first, 0.0)
+    )
+    found = []
+    for label in order:
+        figures = content["methods"][label]
+        cells = [_named(label, content), f"{figures['runs']}"]
+        for metric in content["metrics"]:
+            cells += [_spread(figures, metric, "{:.3f}"),
+                      _spread(figures, f"{metric}_gain", "{:+.3f}")]
+        cells += [f"{figures[cost]:.4g}" for cost in content["costs"]]
+        found.append([*cells, ", ".join(_frontiers_with(label, content)) or "–"])
+    return found
+
+
+def _frontiers_with(label: str, content: Content) -> list[str]:
+    several = len(content["metrics"]) > 1
+    return [
+        f"{metric}/{cost}" if several else cost
+        for metric, sets in content["pareto"].items() for cost, labels in sets.items()
+        if label in labels
+    ]
+
+
+def step_rows(content: Content, metric: str, cost: str) -> list[list[str]]:
+    """One row per method under `STEP_COLUMNS`."""
+    return [
+        [
+            _named(one["method"], content), one.get("rival", "–"),
+            _spread(one, "difference", "{:+.3f}"), f"{one['p']:.2g}" if "p" in one else "–",
+            {True: "yes", False: "no"}.get(one.get("beats_controls"), "–"),
+        ]
+        for one in content["steps"][metric][cost]
+    ]
+
+
+def equal_rows(content: Content) -> list[list[str]]:
+    """One row per sweep and budget under `EQUAL_COLUMNS`."""
+    return [
+        [
+            one["sweep"], one["metric"], f"{one['cost']} {one['budget']:g}",
+            "reaches {:.3g} to {:.3g}".format(*one["reach"]) if "reach" in one
+            else _spread(one, "gain", "{:+.3f}"),
+            _spread(one, "behind", "{:+.3f}"),
+        ]
+        for one in content["equal"]
+    ]
+
+
+def plots(content: Content) -> dict[str, str]:
+    """SVG by ``METRIC-COST``; methods of a sweep are joined by a line, names of the Pareto set are
+    bold."""
+    methods = content["methods"]
+    sweeps: dict[str, list[str]] = {}
+    for label, figures in methods.items():
+        sweeps.setdefault(figures["sweep"] or f"\0{label}", []).append(label)
+    lines = [sorted(one, key=lambda label: methods[label]["weight"]) for one in sweeps.values()]
+    return {
+        f"{metric}-{cost}": paths(
+            [[_point(content, label, metric, cost) for label in line] for line in lines],
+            x_label=_label(cost), y_label=metric, log_x=cost in ("seconds", "tokens", "passes"),
+            frontier=True,
+        )
+        for metric in content["metrics"] for cost in content["costs"]
+    }
+
+
+def _label(cost: str) -> str:
+    known = {name: axis.label for name, axis in AXES.items()}
+    return known.get(cost, "forward passes of policy and reward model per response")
+
+
+def _point(content: Content, label: str, metric: str, cost: str) -> Point:
+    figures = content["methods"][label]
+    return Point(
+        label, figures[cost], figures[metric], figures.get(f"{metric}_low"),
+        figures.get(f"{metric}_high"),
+    )
+
+
+def table_csv(content: Content) -> str:
+    """Every figure of every method."""
+    methods = content["methods"]
+    heads = list(dict.fromkeys(name for figures in methods.values() for name in figures))
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["method", *heads])
+    for label, figures in methods.items():
+        writer.writerow([label, *(figures.get(name, "") for name in heads)])
+    return stream.getvalue()
+
+
+def table_markdown(content: Content) -> str:
+    """The tables of the command, with the Pareto sets named."""
+    parts = [
+        f"{content['intervals']}. Baseline: {content['baseline']}. "
+        f"{controls_line(content)}",
+        _markdown(columns(content), rows(content)),
+    ]
+    for metric, sets in content["pareto"].items():
+        for cost, labels in sets.items():
+            parts += [
+                f"No other beats these in {metric} and {cost}: {', '.join(labels)}.",
+                _markdown(STEP_COLUMNS, step_rows(content, metric, cost)),
+            ]
+    if content["equal"]:
+        parts.append(_markdown(EQUAL_COLUMNS, equal_rows(content)))
+    return "\n\n".join(parts) + "\n"
+
+
+def controls_line(content: Content) -> str:
+    """Which controls there are."""
+    if content["controls"]:
+        return f"Controls: {', '.join(content['controls'])}."
+    return (
+        "No controls are named, so whether a gain is more than that of an untrained head, a low "
+        "temperature or a random gate is not tested."
+    )
+
+
+def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
+    cells = [list(heads), ["---"] * len(heads), *lines]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells
+    )
+
+
+def _named(label: str, content: Content) -> str:
+    return f"{label} (control)" if label in content["controls"] else label
+
+
+def _spread(figures: Content, name: str, pattern: str) -> str:
+    if name not in figures:
+        return "–"
+    return between(figures, name, f"{name}_low", f"{name}_high", pattern)
