@@ -243,7 +243,7 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
             } | ({"scout": SCOUT, "scout_weight": of_scout} if two else {})
         for kind, options in rows.items():
             row = world.run("test", count, TEACHER, weight=weight, **options)[0]
-            found[f"{kind} {share:g}"] = row
+            found[f"{kind} {share:g}"] = row | {"threshold": options.get("gate_threshold")}
             print(kind, share, row["guided"], row["accuracy"], flush=True)
     return found
 
