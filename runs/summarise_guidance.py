@@ -3,7 +3,9 @@
     python runs/summarise_guidance.py runs/results/guidance-*.json
 
 Intervals (95 %) are over seeds and questions, which all seeds share. The share of the teacher's
-gain that a guide keeps is (its accuracy − plain) / (the teacher's − plain).
+gain that a guide keeps is (its accuracy − plain) / (the teacher's − plain). The teacher is read off
+its curve at the guide's own KL, answer by answer, along lines between plain sampling (KL 0) and the
+teacher's rows.
 """
 
 import sys
@@ -40,6 +42,17 @@ def kept(own: np.ndarray, teacher: np.ndarray, plain: np.ndarray) -> Any:
         )
 
 
+def teacher_at(runs: Runs, divergences: Sequence[float]) -> np.ndarray:
+    """The teacher's answers ``[S, P]`` at a KL for each run; beyond its strongest row, that row."""
+    found = []
+    for run, wanted in zip(runs, divergences, strict=True):
+        names = ["none", *(f"{run['teacher']} @ {target:g}" for target in run["targets"])]
+        reached = [run["guidance"][name]["kl"] for name in names]
+        rows = np.array([right([run], "guidance", name)[0] for name in names])
+        found.append([np.interp(wanted, reached, column) for column in rows.T])
+    return np.array(found)
+
+
 def guides(runs: Runs) -> str:
     """Every guide at every KL, against plain sampling and the teacher at the same KL."""
     heads = ["guide @ KL wanted", "KL", "accuracy", "gain", "share of the teacher's gain",
@@ -48,10 +61,10 @@ def guides(runs: Runs) -> str:
     for name in runs[0]["guidance"]:
         own, target = right(runs, "guidance", name), name.partition(" @ ")[2]
         share = "–"
-        if target and not name.startswith(runs[0]["teacher"]):
-            teacher = right(runs, "guidance", f"{runs[0]['teacher']} @ {target}")
-            share = _between(kept(own, teacher, plain))
         rows = [run["guidance"][name] for run in runs]
+        if target and not name.startswith(runs[0]["teacher"]):
+            teacher = teacher_at(runs, [row["kl"] for row in rows])
+            share = _between(kept(own, teacher, plain))
         lines.append([
             name, f"{np.mean([row['kl'] for row in rows]):.2f}" if "kl" in rows[0] else "–",
             f"{own.mean():.3f}", _between(two_level(own - plain), "{:+.3f}"), share,

@@ -57,3 +57,13 @@ def test_the_share_of_the_teachers_gain(summarise):
     assert share.value == pytest.approx(wanted)
     assert share.low < 0.5 < share.high
     assert share.high - share.low < 0.3
+
+
+def test_the_teacher_is_read_off_at_a_guides_own_divergence(summarise):
+    rows = {"none": (0.0, "0001"), "t @ 1": (1.0, "0011"), "t @ 2": (2.0, "0111")}
+    run = {"teacher": "t", "targets": [1, 2], "guidance": {
+        name: {"kl": kl, "right": right} for name, (kl, right) in rows.items()
+    }}
+    assert summarise.teacher_at([run] * 3, [0.5, 1.25, 9.0]).tolist() == [
+        [0, 0, 0.5, 1], [0, 0.25, 1, 1], [0, 1, 1, 1],
+    ]
