@@ -76,7 +76,7 @@ def guides(runs: Runs) -> str:
 
 def gates(runs: Runs) -> str:
     """Gates of the teacher, against the teacher at all tokens with the same weight."""
-    heads = ["gate and share", "steps guided", "KL", "passes a token", "accuracy",
+    heads = ["gate and share", "steps guided", "KL", "passes per token", "accuracy",
              "share of the gain kept"]
     whole = f"{runs[0]['teacher']} @ {runs[0]['targets'][-1]:g}"
     plain, teacher = right(runs, "guidance", "none"), right(runs, "guidance", whole)
