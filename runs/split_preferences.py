@@ -3,18 +3,19 @@
     python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS
 
 DATA is a folder with ``preference/`` (Anthropic HH harmless, LLaMA-Factory's demo pairs, PandaLM,
-LLMBar's natural rows). A prompt and all its pairs go to one part. OUT gets ``guide/`` and
-``judge/`` (GUIDE and JUDGE pairs in ``train.jsonl``, the held-out pairs in both ``test.jsonl``),
-``prompts.jsonl`` (PROMPTS prompts of held-out pairs) and ``samples.jsonl`` (the prompts of the
-guide's first pairs, at most as many, from which a guide is distilled). Transcripts become
-conversations, so that the chat template writes them. Prompts and responses of more than 120 words
-are left out: they would not fit into what two processor cores read in an hour.
+LLMBar's natural rows). A prompt and all its pairs go to one part. The held-out ones are the same
+for all seeds; SEED draws the others. OUT gets ``guide/`` and ``judge/`` (GUIDE and JUDGE pairs in
+``train.jsonl``, the held-out pairs in both ``test.jsonl``), ``prompts.jsonl`` (PROMPTS prompts of
+held-out pairs) and ``samples.jsonl`` (the prompts of the guide's first pairs, at most as many, from
+which a guide is distilled). Transcripts become conversations, so that the chat template writes
+them. Prompts and responses of more than 120 words are left out: they would not fit into what two
+processor cores read in an hour.
 """
 
 import json
 import random
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from rewardsteer.data.sources import hh, judged
@@ -73,9 +74,9 @@ def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -
     groups: dict[str, list[Pair]] = {}
     for pair in pairs(Path(data)):
         groups.setdefault(json.dumps(pair["prompt"]), []).append(pair)
-    keys = sorted(groups)
-    random.Random(int(seed)).shuffle(keys)
-    held_out, rest = keys[: 4 * int(prompts)], keys[4 * int(prompts) :]
+    # The same for all seeds, so that methods can be paired over them.
+    held_out = _shuffled(groups, 0)[: 4 * int(prompts)]
+    rest = [key for key in _shuffled(groups, int(seed)) if key not in set(held_out)]
     test = [pair for key in held_out for pair in groups[key]]
     # Every second prompt, so that both parts have the same mixture of sets.
     for name, own, count in (("guide", rest[::2], int(guide)), ("judge", rest[1::2], int(judge))):
@@ -89,6 +90,12 @@ def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -
             {"id": str(number), "prompt": json.loads(key)}
             for number, key in enumerate(keys[: int(prompts)])
         ])
+
+
+def _shuffled(keys: Iterable[str], seed: int) -> list[str]:
+    ordered = sorted(keys)
+    random.Random(seed).shuffle(ordered)
+    return ordered
 
 
 def _write(path: Path, rows: list[Pair]) -> None:
