@@ -107,15 +107,15 @@ class World:
 
     def run(
         self, stream: str, count: int, guide: str | None, scout: str | None = None,
-        scout_weight: float | None = None, **options: Any,
+        **options: Any,
     ) -> tuple[dict[str, Any], list[Any]]:
         """Answer questions; figures and answers."""
         config, asked = self.decoding(guide, **options), self.requests(stream, count)
         scorer, second = (None if one is None else self.scorers[one] for one in (guide, scout))
         method = build_method(config, scorer, scout=second)
-        if scout is not None and scout_weight is not None:
-            looking = self.decoding(scout, weight=scout_weight)
-            method.scout = build_method(looking, second)
+        if scout is not None:
+            # One that looks at the same few tokens as the guides.
+            method.scout = build_method(self.decoding(scout, weight=config.weight), second)
         began = time.perf_counter()
         rows = list(require_answers(generate(
             self.policy, self.tokenizer, asked, method, config, template=TEMPLATE
@@ -125,11 +125,11 @@ class World:
         if guide is None:
             warmth = 1 / config.temperature - 1 if config.mode == "sample" else 0.0
             config = config.model_copy(update={"weight": warmth})
-        far = distances(ways, config, scout_weight)
+        far = distances(ways, config)
         acted = sum(row.cost.guided_steps for row in rows)
-        # Measures of tokens that the guide hardly moves lie near a threshold to the last digits.
+        # Few measures lie so near a threshold that rounding decides.
         again, tokens = sum(one.guided for one in far), sum(row.cost.new_tokens for row in rows)
-        if guide is not None and abs(acted - again) > 0.1 * tokens:
+        if guide is not None and abs(acted - again) > 0.01 * tokens:
             raise AssertionError(f"{guide}: {acted} tokens were guided, {again} when read again.")
         rewards = self.judge.score(
             [row.prompt for row in rows], [row.completion for row in rows], batch_size=250
@@ -223,7 +223,7 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
     """The teacher behind gates, at its weight of the last target. Thresholds are those that let a
     share of the tokens through on tuning questions."""
     count, found = world.config.test_prompts, {}
-    weight, of_scout = (weights[one]["weights"][-1] for one in (TEACHER, SCOUT))
+    weight = weights[TEACHER]["weights"][-1]
     tuned = world.run("tuning", world.config.tuning_prompts, TEACHER, weight=weight)[1]
     both = world.read("tuning", tuned, TEACHER, SCOUT)
     alone = [way._replace(scout=None) for way in both]
@@ -237,10 +237,9 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
             two = kind == "two-tier"
             gate = "kl" if two else kind
             looked = world.decoding(TEACHER, weight=weight, gate=gate, gate_threshold=0.0)
-            ways, second = (both, of_scout) if two else (alone, None)
             rows[kind] = {
-                "gate": gate, "gate_threshold": threshold_for(ways, looked, share, second)
-            } | ({"scout": SCOUT, "scout_weight": of_scout} if two else {})
+                "gate": gate, "gate_threshold": threshold_for(both if two else alone, looked, share)
+            } | ({"scout": SCOUT} if two else {})
         for kind, options in rows.items():
             row = world.run("test", count, TEACHER, weight=weight, **options)[0]
             found[f"{kind} {share:g}"] = row | {"threshold": options.get("gate_threshold")}

@@ -81,35 +81,28 @@ def read_ways(
     ]
 
 
-def distances(
-    ways: Sequence[Way], config: DecodingConfig, scout_weight: float | None = None
-) -> list[Distance]:
+def distances(ways: Sequence[Way], config: DecodingConfig) -> list[Distance]:
     """Distance of each response under these settings, gates included, at temperature 1."""
     result = []
     for way in ways:
         pulls = divergences(way.best, way.best + config.weight * way.rewards)
-        gate, values = Gate(config, way.name), gate_measures(way, config, scout_weight)
+        gate, values = Gate(config, way.name), gate_measures(way, config)
         is_open = torch.tensor([gate.opens(step, value) for step, value in enumerate(values)])
         result.append(Distance(float(pulls[is_open].sum()), int(is_open.sum())))
     return result
 
 
-def gate_measures(
-    way: Way, config: DecodingConfig, scout_weight: float | None = None
-) -> list[float]:
-    """What the gate compares at each token."""
+def gate_measures(way: Way, config: DecodingConfig) -> list[float]:
+    """What the gate compares at each token; a scout adds its rewards with the guide's weight."""
     if config.gate == OF_GUIDE:
-        weight = config.weight if scout_weight is None else scout_weight
         rewards = way.rewards if way.scout is None else way.scout
-        found: list[float] = divergences(way.best, way.best + weight * rewards).tolist()
+        found: list[float] = divergences(way.best, way.best + config.weight * rewards).tolist()
         return found
     gates = [Gate(config, way.name)] * len(way.logits)
     return measures(gates, way.logits)
 
 
-def threshold_for(
-    ways: Sequence[Way], config: DecodingConfig, share: float, scout_weight: float | None = None
-) -> float:
+def threshold_for(ways: Sequence[Way], config: DecodingConfig, share: float) -> float:
     """The threshold at which a gate opens at this share of the tokens of some responses."""
-    values = [value for way in ways for value in gate_measures(way, config, scout_weight)]
+    values = [value for way in ways for value in gate_measures(way, config)]
     return float(np.quantile(values, 1 - share))
