@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # Reward models on real solutions, SmolLM2-135M-Instruct as the base: one seed of study B.
 #
-#   runs/smollm2_solutions.sh SEED [OUT]             2 CPU cores, about three CPU-hours
+#   runs/smollm2_solutions.sh SEED [OUT]             one CPU core, one to two hours
+#   SIZE=full runs/smollm2_solutions.sh SEED [OUT]   about three CPU-hours
 #   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
 # A plain reward model and two goal-conditioned ones (the default form and the published one) learn
@@ -20,14 +21,17 @@ RUN=$OUT/data-$SEED
 
 case $SIZE in
   tiny) ROWS=8 TEST=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) PLANS=${PLANS:-baseline goal} ;;
-  small) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
-  *) echo "SIZE is tiny or small, not $SIZE" >&2; exit 2 ;;
+  small) ROWS=1200 TEST=200 SHARE=0.1 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
+  full) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
+  *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
 
-[ -f "$RUN/test/svamp.jsonl" ] ||
+if [ ! -f "$RUN/test/svamp.jsonl" ]; then
   python "$HERE/split_solutions.py" "$RUN" "$SHARE" "$SEED" "$SVAMP" \
     "$DATA/completions/GSM8K_multi.jsonl.gz" "$DATA/gsm8k/example_model_solutions.jsonl.gz" \
     -- "$DATA/completions/SVAMP_multi.jsonl.gz"
+  [ "$SIZE" != tiny ] || sed -i '2001,$d' "$RUN/train.jsonl"
+fi
 if [ ! -f "$RUN/prepared/manifest.json" ]; then
   cat > "$RUN/data.yaml" <<YAML
 sources: [{name: graded, path: $RUN/train.jsonl, options: {max_pairs: 4, balance_by: source}}]

@@ -82,9 +82,7 @@ def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
           "AUROC similarity", "within a question", "similarity", "best of n", "weighted vote")
     for plan, runs in several.items():
         gains = [run.get("against_baseline", {}).get("reward") for run in runs]
-        shown = "; ".join(
-            f"{g['gain']:+.3f} ({g['low']:+.3f}, {g['high']:+.3f})" for g in gains if g
-        )
+        shown = "; ".join(_gain(one) for one in gains if one)
         _row(plan, str(len(runs)), _spread(runs, "auroc"), shown or "–",
              _spread(runs, "auroc_similarity"), _spread(runs, "auroc_per_question"),
              _spread(runs, "auroc_per_question_similarity"), _spread(runs, "best_of_accuracy"),
@@ -102,6 +100,13 @@ def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
             )
     majority = next(iter(several.values()))[0]["majority_accuracy"]
     print(f"\nMajority vote: {majority:.3f}.\n")
+
+
+def _gain(one: dict[str, float]) -> str:
+    """With its interval, which a few questions do not have."""
+    if "low" not in one:
+        return f"{one['gain']:+.3f}"
+    return f"{one['gain']:+.3f} ({one['low']:+.3f}, {one['high']:+.3f})"
 
 
 def _percentiles(several: dict[str, list[dict[str, Any]]]) -> None:
