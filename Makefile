@@ -12,7 +12,7 @@ export TOKENIZERS_PARALLELISM ?= false
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
+.PHONY: setup demo test test-slow quick test-lowest test-real test-studies test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -70,7 +70,12 @@ study-b: setup
 # The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
 test-real: setup
 	-$(BIN)/python runs/smollm2.py
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10 \
+		--ignore tests/real/test_studies.py
+
+# Both studies' scripts at their tiny size, some minutes.
+test-studies: setup
+	$(BIN)/pytest tests/real/test_studies.py
 
 # The oldest versions that pyproject.toml admits, in an environment of their own; torch alone is that of
 # constraints.txt, whose build for CPUs is small.

@@ -59,7 +59,8 @@ def preferences(folder: Path, seed: int = 0, shift: float = 0.5) -> Path:
     lengths = rng.integers(5, 120, size=(400, 2))
     subsets = [("harmless", "helpful", HOSTILE)[i % 3] for i in range(400)]
     pairs = preference._Pairs(rewards, lengths, subsets, np.arange(len(rewards)))
-    figures = preference._summary(pairs, too_long=3)
+    texts = [(f"question {i}", f"chosen {i}", f"rejected {i}") for i in range(400)]
+    figures = preference._summary(pairs, texts, too_long=3)
     write_json(folder / "metrics.json", {"reward_model": "out/bt/model", **figures})
     return folder
 
