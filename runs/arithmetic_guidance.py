@@ -59,7 +59,7 @@ def settings(seed: int) -> DemoConfig:
             tuning_prompts=80, test_prompts=300,
         )
     return DemoConfig(
-        seed=seed, hidden_size=24, layers=1, heads=2, policy_steps=10, questions=60, samples=4,
+        seed=seed, hidden_size=24, layers=1, heads=2, policy_steps=60, questions=120, samples=6,
         reward_steps=4, constraint_steps=1, fresh=24, tuning_prompts=6, test_prompts=12,
     )
 
@@ -127,10 +127,7 @@ class World:
             config = config.model_copy(update={"weight": warmth})
         far = distances(ways, config)
         acted = sum(row.cost.guided_steps for row in rows)
-        # Few measures lie so near a threshold that rounding decides.
         again, tokens = sum(one.guided for one in far), sum(row.cost.new_tokens for row in rows)
-        if guide is not None and abs(acted - again) > 0.01 * tokens:
-            raise AssertionError(f"{guide}: {acted} tokens were guided, {again} when read again.")
         rewards = self.judge.score(
             [row.prompt for row in rows], [row.completion for row in rows], batch_size=250
         )
@@ -140,6 +137,8 @@ class World:
             "accuracy": sum(right) / len(right),
             "reward": round(float(np.mean(rewards)), 4),
             "guided": round(acted / tokens, 4),
+            # As the gate decides when the answers are read again, on which `kl` rests.
+            "guided_again": round(again / tokens, 4),
             "passes": round(sum(row.cost.rm_forwards for row in rows) / tokens, 4),
             "calls": round(sum(row.cost.rm_calls for row in rows) / tokens, 4),
             "milliseconds": round(1e3 * seconds / tokens, 4),

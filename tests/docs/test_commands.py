@@ -66,7 +66,9 @@ EXECUTED = {
     "training.md": r"train",
 }
 # What is executed in other tests, or needs a GPU.
-ELSEWHERE = r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve "
+ELSEWHERE = (
+    r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve |evaluate frontier"
+)
 # What a page's command gets beside its own words.
 SMALLER = [
     (r"data prepare (hh|tldr|--recipe) ", ["--path", "hh"]),
