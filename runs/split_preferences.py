@@ -76,7 +76,8 @@ def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -
         groups.setdefault(json.dumps(pair["prompt"]), []).append(pair)
     # The same for all seeds, so that methods can be paired over them.
     held_out = _shuffled(groups, 0)[: 4 * int(prompts)]
-    rest = [key for key in _shuffled(groups, int(seed)) if key not in set(held_out)]
+    apart = set(held_out)
+    rest = [key for key in _shuffled(groups, int(seed)) if key not in apart]
     test = [pair for key in held_out for pair in groups[key]]
     # Every second prompt, so that both parts have the same mixture of sets.
     for name, own, count in (("guide", rest[::2], int(guide)), ("judge", rest[1::2], int(judge))):
