@@ -129,6 +129,17 @@ def test_a_judge_behind_an_address(world, tmp_path, monkeypatch):
     assert not (tmp_path / "new").exists()
 
 
+def test_a_setting_of_another_strategy_is_refused_before_models_load(world, tmp_path, monkeypatch):
+    loaded = []
+    monkeypatch.setattr("rewardsteer.models.kinds.load_scorer", lambda *_, **__: loaded.append(1))
+    methods = tmp_path / "m.yaml"
+    methods.write_text(f"a: {{method: best_of_n, beam: 2, reward_model: {world / 'scalar'}}}")
+    out = tmp_path / "out"
+    refused(usual(world, out, methods=str(methods)), "'beam' of 'a' is not used by", "use beam")
+    assert not loaded
+    assert not out.exists()
+
+
 def test_refused_before_anything_is_made(world, tmp_path, monkeypatch):
     out = tmp_path / "out"
     refused(usual(world, out, "--budget", "tokens"), "--budget-per-prompt")

@@ -63,18 +63,15 @@ def test_bad_names(methods, words):
     ("a: {method: args}", "needs a reward model"),
     ("a: {method: best_of_n, reward_model: x, weight: 2}", "'weight' of 'a' is not used by"),
     ("a: {method: beam, reward_model: x, max_kl: 2}", "'max_kl' of 'a' is not used by"),
+    ("a: {method: beam, reward_model: x, n: 4, beam: 2}",
+     "'n' of 'a' is not used by the method 'beam'; leave it out, or use adaptive_best_of_n,"),
+    ("a: {method: none, reward_model: x}", "'reward_model' of 'a' is not used by"),
+    ("a: {method: args, reward_model: x, goal: g}", "'goal' of 'a' is not used by the method"),
+    ("a: {method: none, n: 8}", "'n' of 'a' is not used by the method 'none'"),
 ])
 def test_bad_files(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words):
         read_methods(write(tmp_path / "m.yaml", text))
-
-
-def test_a_setting_of_other_strategies_is_told(tmp_path, caplog):
-    text = "{a: {method: beam, reward_model: x, n: 4, beam: 2}}"
-    assert read_methods(write(tmp_path / "m.yaml", text))["a"].beam == 2
-    assert [one.getMessage() for one in caplog.records] == [
-        "The setting 'n' of 'a' is not used by the method 'beam'."
-    ]
 
 
 @pytest.mark.parametrize(("methods", "weights", "words"), [

@@ -96,14 +96,15 @@ def check_used(method: str, options: Iterable[str], settings: Iterable[str] = ()
     from rewardsteer.decoding.methods import unused
     from rewardsteer.errors import ConfigError
 
-    for names, written in ((options, "--{}"), (settings, "--set {}")):
-        wrong = unused(method, list(names))
-        if wrong is not None:
-            name = wrong[0] if "set" in written else wrong[0].replace("_", "-")
-            raise ConfigError(
-                f"{written.format(name)} is not used by --method {method}; leave it out, or use "
-                f"{wrong[1]}."
-            )
+    written = {name: f"--{name.replace('_', '-')}" for name in options} | {
+        name: f"--set {name}" for name in settings
+    }
+    wrong = unused(method, written)
+    if wrong is not None:
+        raise ConfigError(
+            f"{written[wrong[0]]} is not used by --method {method}; leave it out, or use "
+            f"{wrong[1]}."
+        )
 
 
 def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[[Any], Any]:

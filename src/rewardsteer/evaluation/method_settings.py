@@ -1,15 +1,14 @@
 """The rows of a comparison as settings: from a YAML file or from names, swept over weights."""
 
-import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from rewardsteer.configuration import load_config, read_yaml
 from rewardsteer.decoding.config import DecodingConfig, check_weights
+from rewardsteer.decoding.fitting import goal_methods
 from rewardsteer.decoding.methods import (
     METHODS,
-    OF_STRATEGIES,
     asks_goal,
     has_weight,
     takes_goal,
@@ -17,8 +16,6 @@ from rewardsteer.decoding.methods import (
     unused,
 )
 from rewardsteer.errors import ConfigError
-
-logger = logging.getLogger(__name__)
 
 
 class MethodConfig(DecodingConfig):
@@ -63,7 +60,7 @@ def read_methods(methods: str) -> dict[str, MethodConfig]:
 
     Raises:
         ConfigError: an unreadable file, no method, one named twice or without a reward model that
-            it needs, or an unknown setting.
+            it needs, an unknown setting, or one that its method does not use.
     """
     rows: dict[str, Any] = {}
     if methods.endswith((".yaml", ".yml")):
@@ -86,18 +83,7 @@ def _read(label: str, values: Any) -> MethodConfig:
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
     config = load_config(MethodConfig, values)
     METHODS.check(config.method)
-    wrong = unused(config.method, [name for name in values if name not in OF_STRATEGIES])
-    if wrong is not None:
-        raise ConfigError(
-            f"The setting {wrong[0]!r} of {label!r} is not used by the method {config.method!r}; "
-            f"leave it out, or use {wrong[1]}."
-        )
-    # Files of several methods may share these.
-    for name in values:
-        if unused(config.method, [name]) is not None:
-            logger.warning(
-                "The setting %r of %r is not used by the method %r.", name, label, config.method
-            )
+    _check_used(label, config, values)
     if not config.folders and not takes_no_reward_model(config.method):
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "
@@ -110,6 +96,20 @@ def _read(label: str, values: Any) -> MethodConfig:
         )
     check_weights(len(config.folders), config.weights)
     return config
+
+
+def _check_used(label: str, config: MethodConfig, given: Collection[str]) -> None:
+    """Refuse what is given to no effect."""
+    wrong = unused(config.method, given)
+    if config.folders and takes_no_reward_model(config.method):
+        wrong = "reward_model", "a method that is guided"
+    elif config.goal is not None and not takes_goal(config.method):
+        wrong = "goal", f"the method {goal_methods()}"
+    if wrong is not None:
+        raise ConfigError(
+            f"The setting {wrong[0]!r} of {label!r} is not used by the method {config.method!r}; "
+            f"leave it out, or use {wrong[1]}."
+        )
 
 
 def sweep_weights(
