@@ -21,7 +21,7 @@ class Way(NamedTuple):
     """What the policy and reward models say before every token of a response.
 
     Attributes:
-        name: of the response.
+        name: of the response's gate, from which a random one draws.
         logits: of the policy ``[T, V]``.
         best: its K best ``[T, K]``.
         tokens: which these are ``[T, K]``.
@@ -70,9 +70,9 @@ def read_ways(
     rewards = [
         None if one is None else TokenTeacher(one, ()).rewards(asked) for one in (scorer, scout)
     ]
-    return [
+    return [  # The engine calls the first response to a request so.
         Way(
-            row.id, own, best, tokens,
+            f"{row.id}/0", own, best, tokens,
             own.log_softmax(-1).gather(1, tokens) if rewards[0] is None
             else torch.from_numpy(rewards[0][place]).float(),
             None if rewards[1] is None else torch.from_numpy(rewards[1][place]).float(),
