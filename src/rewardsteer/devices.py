@@ -76,6 +76,28 @@ def has_accelerator(kind: str | None = None) -> bool:
     return kind is None or (found is not None and found.type == kind)
 
 
+def multiplies_bfloat16() -> bool:
+    """Whether the device that training runs on multiplies bfloat16 matrices in its own
+    instructions. A CPU without them takes several times as long as with float32; of Macs we have
+    no measurement, and they count as without."""
+    import torch
+
+    if has_accelerator("cuda"):
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if has_accelerator():
+        return not has_accelerator("mps")
+    return computes_bfloat16_on_cpu()
+
+
+def computes_bfloat16_on_cpu() -> bool:
+    """Whether this CPU has instructions for products of bfloat16 matrices."""
+    import torch
+
+    if not torch.backends.mkldnn.is_available():
+        return False
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
 def _best() -> str:
     import torch
 

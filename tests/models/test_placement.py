@@ -6,6 +6,7 @@ import torch
 from transformers import AutoModelForCausalLM, BitsAndBytesConfig
 
 from rewardsteer.decoding.policy import load_policy
+from rewardsteer.models import placement
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
@@ -133,3 +134,18 @@ def _weights(scorer):
     """The parameters of the backbone."""
     inner = getattr(scorer, "inner", scorer)
     return list(getattr(inner, "reward_model", getattr(inner, "model", None)).parameters())
+
+
+@pytest.mark.parametrize(("dtype", "native", "told"), [
+    ("bfloat16", False, 1), ("bfloat16", True, 0), ("float32", False, 0),
+])
+def test_slow_bfloat16_is_told_once(tmp_path, monkeypatch, caplog, dtype, native, told):
+    tiny_causal_lm().to(getattr(torch, dtype)).save_pretrained(tmp_path)
+    monkeypatch.setattr(placement, "computes_bfloat16_on_cpu", lambda: native)
+    placement._say_slow.cache_clear()
+    for _ in range(2):
+        load_policy(tmp_path, device="cpu")
+    lines = [one for one in caplog.messages if "no bfloat16 instructions" in one]
+    assert len(lines) == told
+    load_policy(tmp_path, device="cpu", dtype=torch.float32)
+    assert len([one for one in caplog.messages if "bfloat16" in one]) == told

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from rewardsteer import devices
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.training import precision
@@ -15,6 +16,7 @@ from rewardsteer.training.fit import build_objective
 from rewardsteer.training.loading import build
 from rewardsteer.training.precision import saved_dtype, usable_attention
 from rewardsteer.training.run import train
+from rewardsteer.training.shared_config import OptimiserConfig
 from tests.fakes import character_tokenizer, tiny_causal_lm
 from tests.objectives.test_objectives import rows
 from tests.training.engines import make_world, settings
@@ -119,3 +121,21 @@ def test_flash_attention_gives_way_to_sdpa_with_one_line(caplog, monkeypatch):
             "transformers.utils.is_flash_attn_2_available", lambda have=installed: have
         )
         assert usable_attention("flash_attention_2", kind) == expected
+
+
+@pytest.mark.parametrize(("accelerator", "instructions", "expected"), [
+    ("cuda", True, "bf16"), ("cuda", False, "fp32"), ("mps", True, "fp32"), ("xpu", True, "bf16"),
+    (None, True, "bf16"), (None, False, "fp32"),
+])
+def test_auto_is_bfloat16_where_the_device_computes_it(
+    monkeypatch, accelerator, instructions, expected
+):
+    monkeypatch.setattr(
+        devices, "has_accelerator",
+        lambda kind=None: accelerator is not None and kind in (None, accelerator),
+    )
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda **_: instructions)
+    monkeypatch.setattr(devices, "computes_bfloat16_on_cpu", lambda: instructions)
+    assert OptimiserConfig(precision="auto").autocast == expected
+    for named in ("fp32", "bf16", "fp16"):
+        assert OptimiserConfig(precision=named).autocast == named

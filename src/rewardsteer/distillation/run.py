@@ -181,7 +181,7 @@ def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
     dtype = saved_dtype(source) if config.freeze_backbone else torch.float32
     model = RewardModel.from_base(
         source, config.head, dtype=dtype,
-        attn_implementation=usable_attention(None, config.optimiser.precision),
+        attn_implementation=usable_attention(None, config.optimiser.autocast),
     )
     ensure_padding_token(tokenizer, model.carrier)
     config.head.head_class.resized(model.carrier, tokenizer)

@@ -47,12 +47,12 @@ def build(
     set_seed(config.seed)
     options: dict[str, Any] = {}
     if config.quantize is not None:
-        options["quantization_config"] = _quantization(config.quantize, config.optimiser.precision)
+        options["quantization_config"] = _quantization(config.quantize, config.optimiser.autocast)
     with _deepspeed(spread=not whole):
         model = RewardModel.from_base(
             config.base_model, config.head, dtype=loaded_dtype(config, whole=whole),
             attn_implementation=usable_attention(
-                config.attn_implementation, config.optimiser.precision
+                config.attn_implementation, config.optimiser.autocast
             ), **options,
         )
         if config.lora is not None and not config.lora.merge:
@@ -99,7 +99,7 @@ def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
     policy = RewardModel.from_base(
         source, HeadConfig(kind="vocabulary"),
         attn_implementation=usable_attention(
-            config.attn_implementation, config.optimiser.precision
+            config.attn_implementation, config.optimiser.autocast
         ),
     )
     return policy.to(PartialState().device)

@@ -34,7 +34,7 @@ def loaded_dtype(config: TrainConfig, *, whole: bool) -> torch.dtype | None:
         config: of the run.
         whole: to be merged and saved, not to be trained.
     """
-    autocast = AUTOCAST.get(config.optimiser.precision)
+    autocast = AUTOCAST.get(config.optimiser.autocast)
     if config.lora is None or autocast is None:
         return torch.float32
     other = saved_dtype(config.base_model) not in (torch.float32, autocast)

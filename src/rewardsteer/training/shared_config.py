@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator, model_validator
 
 from rewardsteer.configuration import Config
+from rewardsteer.devices import multiplies_bfloat16
 from rewardsteer.registry import nearest
 from rewardsteer.training.trainer_settings import NAMED_HERE, check_trainer
 
@@ -50,7 +51,8 @@ class OptimiserConfig(Config):
         weight_decay: AdamW's.
         betas: AdamW's.
         max_grad_norm: gradients are clipped to this norm.
-        precision: ``bf16`` or ``fp16`` autocast, or ``fp32`` for none. Weights that are trained are
+        precision: ``bf16`` or ``fp16`` autocast, or ``fp32`` for none; ``auto`` is ``bf16`` where
+            the device has instructions for it and ``fp32`` elsewhere. Weights that are trained are
             float32 with each of them, also where the base model is saved in another type.
         gradient_checkpointing: recompute activations in the backward pass to save memory.
         activation_offload: keep activations in the computer's memory between forward and backward
@@ -85,9 +87,16 @@ class OptimiserConfig(Config):
     weight_decay: float = Field(0.0, ge=0, allow_inf_nan=False)
     betas: tuple[Beta, Beta] = (0.9, 0.999)
     max_grad_norm: float = Field(1.0, ge=0, allow_inf_nan=False)
-    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "fp32"
     gradient_checkpointing: bool = False
     activation_offload: bool = False
+
+    @property
+    def autocast(self) -> Literal["fp32", "bf16", "fp16"]:
+        """``precision`` with ``auto`` decided by the device at hand."""
+        if self.precision == "auto":
+            return "bf16" if multiplies_bfloat16() else "fp32"
+        return self.precision
 
     @field_validator("lr_scheduler_type")
     @classmethod
