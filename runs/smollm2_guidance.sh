@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Guidance on a pretrained chat model: one seed of study A.
 #
-#   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about 90 minutes
+#   runs/smollm2_guidance.sh SEED [OUT]             one CPU core, about an hour
 #   SIZE=full runs/smollm2_guidance.sh SEED [OUT]   about three CPU-hours
 #   SIZE=tiny runs/smollm2_guidance.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
@@ -14,53 +14,43 @@ SEED=${1:?the seed, a number}
 OUT=${2:-out/study-a}
 SIZE=${SIZE:-small}
 HERE=$(dirname "$0")
-DATA=${DATA:-../shared/data}
-[ -n "${POLICY:-}" ] || POLICY=$(python "$HERE/smollm2.py")
+source "$HERE/smollm2_common.sh"
 RUN=$OUT/seed-$SEED
 
 case $SIZE in
-  tiny) GUIDE=8 JUDGE=8 PROMPTS=2 TOKENS=4 SAMPLES=2 WEIGHTS=1 SETTINGS=(optimiser.max_steps=1) ROUNDS=1 KL=0 ;;
-  small) GUIDE=560 JUDGE=1056 PROMPTS=48 TOKENS=40 SAMPLES=8 WEIGHTS=1,3 SETTINGS=() ROUNDS=2 KL=12 ;;
-  full) GUIDE=1056 JUDGE=1056 PROMPTS=100 TOKENS=64 SAMPLES=16 WEIGHTS=0.5,1,3 SETTINGS=() ROUNDS=2 KL=24 ;;
+  tiny) GUIDE=8 JUDGE=8 LONGEST=60 PROMPTS=2 TOKENS=4 SAMPLES=2 WEIGHTS=1 SETTINGS=(optimiser.max_steps=1) ROUNDS=1 KL=0 ;;
+  small) GUIDE=360 JUDGE=720 LONGEST=60 PROMPTS=40 TOKENS=32 SAMPLES=8 WEIGHTS=1,3 SETTINGS=() ROUNDS=2 KL=10 ;;
+  full) GUIDE=640 JUDGE=1280 LONGEST=120 PROMPTS=100 TOKENS=64 SAMPLES=16 WEIGHTS=0.5,1,3 SETTINGS=() ROUNDS=2 KL=24 ;;
   *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
 
-python "$HERE/split_preferences.py" "$DATA" "$RUN" "$SEED" "$GUIDE" "$JUDGE" "$PROMPTS"
+python "$HERE/split_preferences.py" "$DATA" "$RUN" "$SEED" "$GUIDE" "$JUDGE" "$PROMPTS" "$LONGEST"
 for part in guide judge; do
   [ -f "$RUN/data/$part/manifest.json" ] ||
-    rewardsteer data prepare pairs --path "$RUN/$part" --tokenizer "$POLICY" --out "$RUN/data/$part" --overwrite \
+    rewardsteer data prepare pairs --path "$RUN/$part" --tokenizer "$BASE" --out "$RUN/data/$part" --overwrite \
       max_length=384 "seed=$SEED"
 done
 
-# Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
-# backwards through them. TARGETS= names other layers, for another base.
-UPPER="lora={rank: 16, target_modules: '${TARGETS:-.*layers\.2[0-9]\..*_proj}'}"
-train() { # NAME RECIPE PART SEED [SETTING…]
-  local name=$1 recipe=$2 part=$3 seed=$4
-  shift 4
-  [ -f "$RUN/$name/model/rewardsteer.json" ] ||
-    rewardsteer train "$recipe" "base_model=$POLICY" "prepared=$RUN/data/$part" "seed=$seed" "$UPPER" \
-      optimiser.learning_rate=5e-4 optimiser.per_device_train_batch_size=8 optimiser.precision=bf16 \
-      optimiser.gradient_checkpointing=false log.progress=false log.save_steps=0 \
-      "${SETTINGS[@]}" "$@" --out "$RUN/$name" --resume
+learn() { # NAME RECIPE PART SEED [SETTING…]
+  train "$RUN/$1" "pairs/$2" "$RUN/data/$3" "$4" optimiser.learning_rate=5e-4 optimiser.per_device_train_batch_size=8 "${@:5}"
 }
-train judge pairs/bt judge $((1000 + SEED))
-train bt pairs/bt guide "$SEED"
-train pargs pairs/pargs guide "$SEED"
-train genarm pairs/genarm guide "$SEED"
-train farma pairs/farma guide "$SEED" "rounds=$ROUNDS"
+learn judge bt judge $((1000 + SEED))
+learn bt bt guide "$SEED"
+learn pargs pargs guide "$SEED"
+learn genarm genarm guide "$SEED"
+learn farma farma guide "$SEED" "rounds=$ROUNDS"
 # One update that moves nothing: the language model's own head, as FaRMA starts from it.
-train untrained pairs/farma guide "$SEED" rounds=1 optimiser.max_steps=1 optimiser.learning_rate=1e-12
+learn untrained farma guide "$SEED" rounds=1 optimiser.max_steps=1 optimiser.learning_rate=1e-12
 
 # The partial-sequence model's guidance in a low-rank head on the policy's own states: no second model.
 [ -f "$RUN/distilled/model/rewardsteer.json" ] ||
-  rewardsteer distil pairs/distil "policy=$POLICY" "teacher=$RUN/pargs/model" "prompts=$RUN/samples.jsonl" \
+  rewardsteer distil pairs/distil "policy=$BASE" "teacher=$RUN/pargs/model" "prompts=$RUN/samples.jsonl" \
     sampling.per_prompt=1 "sampling.max_new_tokens=$TOKENS" candidates.top_k=10 candidates.positions=8 \
-    "seed=$SEED" optimiser.precision=bf16 "${SETTINGS[@]}" --out "$RUN/distilled" --resume
+    "seed=$SEED" optimiser.precision=auto "${SETTINGS[@]}" --out "$RUN/distilled" --resume
 
 # What CARDS accepts is a little above what the policy gets alone: the better of two samples, on average.
 [ -f "$RUN/samples-target" ] || {
-  rewardsteer generate --model "$POLICY" --method best_of_n --n 2 --reward-model "$RUN/bt/model" --batch-size 16 \
+  rewardsteer generate --model "$BASE" --method best_of_n --n 2 --reward-model "$RUN/bt/model" --batch-size 16 \
     --prompts "$RUN/samples.jsonl" --max-new-tokens "$TOKENS" --seed "$SEED" --output "$RUN/samples-best.jsonl" --overwrite
   python -c 'import json, sys; rewards = [json.loads(line)["reward"] for line in open(sys.argv[1])]
 print(sum(rewards) / len(rewards))' "$RUN/samples-best.jsonl" > "$RUN/samples-target"
@@ -84,6 +74,6 @@ cards: {method: cards, reward_target: $(cat "$RUN/samples-target"), reward_model
 speculative rejection: {method: speculative_rejection, n: $SAMPLES, reward_model: $RUN/bt/model, $ALL}
 beam: {method: beam, reward_model: $RUN/pargs/model, $ALL}
 YAML
-rewardsteer evaluate generation --model "$POLICY" --prompts "$RUN/prompts.jsonl" --methods "$RUN/methods.yaml" \
+rewardsteer evaluate generation --model "$BASE" --prompts "$RUN/prompts.jsonl" --methods "$RUN/methods.yaml" \
   --weights "$WEIGHTS" --kl-prompts "$KL" --judge "$RUN/judge/model" --out "$RUN/generation" --resume
 rewardsteer report "$RUN/generation" --out "$RUN/report.html"

@@ -15,8 +15,7 @@ SEED=${1:?the seed, a number}
 OUT=${2:-out/study-b}
 SIZE=${SIZE:-small}
 HERE=$(dirname "$0")
-DATA=${DATA:-../shared/data}
-[ -n "${BASE:-}" ] || BASE=$(python "$HERE/smollm2.py")
+source "$HERE/smollm2_common.sh"
 RUN=$OUT/data-$SEED
 
 case $SIZE in
@@ -43,9 +42,6 @@ YAML
   rewardsteer data prepare "$RUN/data.yaml" --tokenizer "$BASE" --out "$RUN/prepared" --overwrite
 fi
 
-# Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed
-# backwards through them. TARGETS= names other layers, for another base.
-UPPER="lora={rank: 16, target_modules: '${TARGETS:-.*layers\.2[0-9]\..*_proj}'}"
 for plan in $PLANS; do
   PLACE=$OUT/$plan-$SEED
   [ -f "$PLACE/metrics/metrics.json" ] && continue
@@ -54,11 +50,8 @@ for plan in $PLANS; do
     baseline) RECIPE=gsm8k/baseline ;;
     published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
   esac
-  [ -f "$PLACE/model/rewardsteer.json" ] ||
-    rewardsteer train $RECIPE "base_model=$BASE" "prepared=$RUN/prepared" data=null "seed=$SEED" "$UPPER" \
-      optimiser.learning_rate=2e-4 optimiser.per_device_train_batch_size=16 optimiser.precision=bf16 \
-      optimiser.gradient_checkpointing=false log.progress=false log.save_steps=0 \
-      "${SETTINGS[@]}" "${OPTIONS[@]}" --out "$PLACE" --resume
+  train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" optimiser.learning_rate=2e-4 \
+    optimiser.per_device_train_batch_size=16 "${OPTIONS[@]}"
   rewardsteer goal-state --reward-model "$PLACE/model" --data "$RUN/prepared" --overwrite
   rewardsteer score --reward-model "$PLACE/model" --input "$RUN/test" --output "$PLACE/scores" --resume
   COMPARE=()

@@ -1,6 +1,6 @@
 """Preference pairs of public sets → rows for guides, other rows for a judge, held-out prompts.
 
-    python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS
+    python runs/split_preferences.py DATA OUT SEED GUIDE JUDGE PROMPTS LONGEST
 
 DATA is a folder with ``preference/`` (Anthropic HH harmless, LLaMA-Factory's demo pairs, PandaLM,
 LLMBar's natural rows). A prompt and all its pairs go to one part. The held-out ones are the same
@@ -8,8 +8,8 @@ for all seeds; SEED draws the others. OUT gets ``guide/`` and ``judge/`` (GUIDE 
 ``train.jsonl``, the held-out pairs in both ``test.jsonl``), ``prompts.jsonl`` (PROMPTS prompts of
 held-out pairs) and ``samples.jsonl`` (the prompts of the guide's first pairs, at most as many, from
 which a guide is distilled). Transcripts become conversations, so that the chat template writes
-them. Prompts and responses of more than 120 words are left out: they would not fit into what two
-processor cores read in an hour.
+them. Prompts and responses of more than LONGEST words are left out: two processor cores read little
+in an hour.
 """
 
 import json
@@ -21,7 +21,6 @@ from pathlib import Path
 from rewardsteer.data.sources import hh, judged
 from rewardsteer.records import Comparison
 
-LONGEST = 120
 TURNS = {"Human": "user", "Assistant": "assistant"}
 Pair = dict[str, object]
 
@@ -42,8 +41,8 @@ def conversation(prompt: object) -> list[dict[str, str]]:
     return messages[:-1] if not messages[-1]["content"] else messages
 
 
-def pairs(data: Path) -> Iterator[Pair]:
-    """All usable pairs, with the set that each comes from."""
+def pairs(data: Path, longest: int) -> Iterator[Pair]:
+    """All usable pairs of texts of at most so many words, with the set that each comes from."""
     folder = data / "preference"
     for name, source, file in (
         ("hh_harmless", hh, "hh_rlhf_harmless_base_test.jsonl.gz"),
@@ -52,14 +51,14 @@ def pairs(data: Path) -> Iterator[Pair]:
         ("llmbar", judged, "llmbar/natural.json.gz"),
     ):
         rows = source.load("train", path=str(folder / file))
-        yield from filter(None, (_usable(row, name) for row in rows))
+        yield from filter(None, (_usable(row, name, longest) for row in rows))
 
 
-def _usable(row: Comparison, name: str) -> Pair | None:
+def _usable(row: Comparison, name: str, longest: int) -> Pair | None:
     messages = conversation(row.prompt)
     texts = [" ".join(message["content"] for message in messages), row.chosen, row.rejected]
     right = messages[0]["role"] in ("user", "system") and messages[-1]["role"] == "user"
-    fits = all(0 < len(text.split()) <= LONGEST for text in texts)
+    fits = all(0 < len(text.split()) <= longest for text in texts)
     if not (right and fits):
         return None
     answers = {
@@ -69,24 +68,25 @@ def _usable(row: Comparison, name: str) -> Pair | None:
     return {"prompt": messages, **answers, "subset": name}
 
 
-def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str) -> None:
+def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str, longest: str) -> None:
     """Write the three parts."""
     groups: dict[str, list[Pair]] = {}
-    for pair in pairs(Path(data)):
+    for pair in pairs(Path(data), int(longest)):
         groups.setdefault(json.dumps(pair["prompt"]), []).append(pair)
     # The same for all seeds, so that methods can be paired over them.
     held_out = _shuffled(groups, 0)[: 4 * int(prompts)]
     apart = set(held_out)
     rest = [key for key in _shuffled(groups, int(seed)) if key not in apart]
     test = [pair for key in held_out for pair in groups[key]]
-    # Every second prompt, so that both parts have the same mixture of sets.
-    for name, own, count in (("guide", rest[::2], int(guide)), ("judge", rest[1::2], int(judge))):
+    # Every third prompt for the guides, so that both parts have the same mixture of sets.
+    learned, judged_by = rest[::3], [key for number, key in enumerate(rest) if number % 3]
+    for name, own, count in (("guide", learned, int(guide)), ("judge", judged_by, int(judge))):
         rows = [pair for key in own for pair in groups[key]][:count]
         if len(rows) < count:
             sys.exit(f"{count} pairs were asked for {name}; the data has {len(rows)}")
         _write(Path(out) / name / "train.jsonl", rows)
         _write(Path(out) / name / "test.jsonl", test)
-    for name, keys in (("prompts", held_out), ("samples", rest[::2])):
+    for name, keys in (("prompts", held_out), ("samples", learned)):
         _write(Path(out) / f"{name}.jsonl", [
             {"id": str(number), "prompt": json.loads(key)}
             for number, key in enumerate(keys[: int(prompts)])

@@ -39,7 +39,7 @@ def write_lines(path, rows):
 @pytest.fixture(scope="session")
 def smollm2():
     """The model's folder."""
-    folder = default_folder()
+    folder = default_folder("bfloat16")
     if not (folder / "config.json").exists():
         pytest.skip("the real model is not here; 'make smollm2' makes it")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

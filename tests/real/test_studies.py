@@ -30,7 +30,7 @@ def study(name, base, out):
     environment = os.environ | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        "SIZE": "tiny", "DATA": str(DATA), "POLICY": str(base), "BASE": str(base),
+        "SIZE": "tiny", "DATA": str(DATA), "BASE": str(base),
         "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
     }
     done = subprocess.run(
