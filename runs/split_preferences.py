@@ -68,7 +68,9 @@ def _usable(row: Comparison, name: str, longest: int) -> Pair | None:
     return {"prompt": messages, **answers, "subset": name}
 
 
-def main(data: str, out: str, seed: str, guide: str, judge: str, prompts: str, longest: str) -> None:
+def main(
+    data: str, out: str, seed: str, guide: str, judge: str, prompts: str, longest: str
+) -> None:
     """Write the three parts."""
     groups: dict[str, list[Pair]] = {}
     for pair in pairs(Path(data), int(longest)):
