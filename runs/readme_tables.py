@@ -31,8 +31,8 @@ PAGES = (
 END = "<!-- end -->"
 Content = Mapping[str, Any]
 
-# Methods of study A in the README's order, and the weight at which swept ones are shown, fixed before
-# any result was seen.
+# Methods of study A in the README's order, and the weight at which swept ones are shown, fixed
+# before any result was seen.
 GUIDANCE = (
     "none", "none T=0.5", "untrained head", "best of n", "args", "pargs", "genarm", "farma",
     "cards",
