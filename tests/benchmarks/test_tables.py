@@ -15,6 +15,7 @@ from benchmarks import (
     decoding,
     gpu,
     growth,
+    guides,
     head,
     prepare,
     scoring,
@@ -217,6 +218,14 @@ def test_decoding():
     rows = decoding.run(decoding.Sizes(TINY, cells))
     check(rows, len(decoding.HEADS) + 2)
     assert all(row["time over floor"] > 0 < row["faster than re-reading"] for row in rows)
+
+
+def test_guides():
+    rows = guides.run(guides.Sizes(TINY, prompt=5, new=3, batches=(1, 2), runs=1))
+    check(rows, 2 * (len(guides.GUIDES) - 1))
+    assert all(row["over the policy alone"] > 0 for row in rows)
+    full = [row["ratio"] for row in rows if row["case"].startswith(guides.FULL)]
+    assert full == [1, 1]
 
 
 def test_shared(in_process):
