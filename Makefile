@@ -34,7 +34,7 @@ $(VENV_VLLM)/.done: pyproject.toml constraints.txt tests/vllm/overrides.txt
 	$(VENV_VLLM)/bin/pip install --quiet uv
 	$(or $(UV),UV_TORCH_BACKEND=cpu) \
 		$(VENV_VLLM)/bin/uv pip install --quiet --python $(VENV_VLLM)/bin/python \
-		--compile-bytecode --constraint constraints.txt --override tests/vllm/overrides.txt \
+		--constraint constraints.txt --override tests/vllm/overrides.txt \
 		"$(VLLM)" --editable . pytest hypothesis
 	touch $@
 
@@ -84,7 +84,7 @@ $(VENV_LOWEST)/.done: pyproject.toml constraints.txt
 	$(VENV_LOWEST)/bin/pip install --quiet uv
 	grep '^torch==' constraints.txt > $(VENV_LOWEST)/constraints.txt
 	$(UV) $(VENV_LOWEST)/bin/uv pip install --quiet --python $(VENV_LOWEST)/bin/python \
-		--compile-bytecode --resolution lowest-direct \
+		--resolution lowest-direct \
 		--constraint $(VENV_LOWEST)/constraints.txt --editable . "pytest>=8" "hypothesis>=6.100"
 	touch $@
 
