@@ -15,6 +15,7 @@ from rewardsteer.errors import ConfigError
 from rewardsteer.models.aggregation import aggregation
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.loaded import scorer_of
+from rewardsteer.models.pair_scorer import require_pairs
 from rewardsteer.models.published import save_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
@@ -68,7 +69,7 @@ class RewardModel:
             revision: branch, tag or commit on the hub.
             kind: see docs/reward_models.md; None: recognised by the folder.
             trust_remote_code: let Python code from the folder run.
-            options: of the kind; others go to ``from_pretrained`` of transformers.
+            options: of the kind, else of transformers' ``from_pretrained``.
 
         Raises:
             CheckpointError: there is no such model, or it is no reward model.
@@ -82,7 +83,7 @@ class RewardModel:
             options["tokenizer"] = tokenizer
         return cls(load_scorer(
             name_or_path, kind=kind, device=device, dtype=parse_dtype(dtype), template=template,
-            revision=revision, trust_remote_code=trust_remote_code, **options,
+            revision=revision, trust_remote_code=trust_remote_code, pairs=True, **options,
         ))
 
     def score(
@@ -136,6 +137,17 @@ class RewardModel:
         )
         order = np.argsort(-rewards, kind="stable")
         return [Ranked(int(one), float(rewards[one]), completions[one]) for one in order]
+
+    def preference(
+        self, prompts: Any, first: Any, second: Any, *, batch_size: int = 16
+    ) -> float | np.ndarray:
+        """How likely the first of two responses is the better one, by a model that compares pairs;
+        texts and values as in `score`. A model of rewards raises `MismatchError`."""
+        ours, theirs = as_texts(prompts, first), as_texts(prompts, second)
+        found = require_pairs(self.scorer).preferences(
+            ours.prompts, ours.completions, theirs.completions, batch_size=batch_size
+        )
+        return float(found[0]) if ours.single else found
 
     def step_scores(
         self, prompts: Any, steps: Any, *, aggregate: str | None = None, batch_size: int = 16
@@ -247,9 +259,8 @@ class RewardModel:
     def reward_function(
         self, *, name: str = "rewardsteer", batch_size: int = 64
     ) -> "RewardFunction":
-        """The model in the form that TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call."""
+        """The model as TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call it."""
         from rewardsteer.integrations.trl import RewardFunction
-
         return RewardFunction(self.scorer, batch_size=batch_size, name=name)
 
     def doctor(
@@ -261,12 +272,7 @@ class RewardModel:
             print(rm.doctor())
             assert rm.doctor(url="http://127.0.0.1:8000").healthy
 
-        Args:
-            texts, url, api, served_model: see `rewardsteer.doctor.examination.examine`.
-
-        Raises:
-            CheckpointError: the model was not loaded from a folder or hub name.
-            DataError: ``texts`` cannot be read.
+        Arguments and errors are those of `rewardsteer.doctor.examination.examine`.
         """
         from rewardsteer.doctor.examination import examine
 
@@ -276,20 +282,14 @@ class RewardModel:
         )
 
     def save_pretrained(self, folder: str | Path) -> Path:
-        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``.
-
-        Raises:
-            MismatchError: the reward model scores texts alone.
-        """
+        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``. A
+        reward model that scores texts alone raises `MismatchError`."""
         save_scorer(require_tokens(self.scorer, "saving its weights"), Path(folder))
         return Path(folder)
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:
-        """Publish the model's folder on the Hugging Face hub; returns its address.
-
-        Raises:
-            CheckpointError, ConfigError, OutputError: see `rewardsteer.integrations.hub.push`.
-        """
+        """Publish the model's folder on the Hugging Face hub; returns its address. Errors are those
+        of `rewardsteer.integrations.hub.push`."""
         from rewardsteer.integrations.hub import push
 
         return push(Path(self.scorer.name), repository, public=public)

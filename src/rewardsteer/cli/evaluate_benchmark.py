@@ -141,7 +141,7 @@ def _scorer(
 ) -> "TextScorer":
     from rewardsteer.models.kinds import load_scorer
 
-    scorer = load_scorer(model, device=device, template=template, **how)
+    scorer = load_scorer(model, device=device, template=template, pairs=True, **how)
     show_template(scorer.template, model)
     return scorer
 

@@ -59,7 +59,7 @@ def score_benchmark(
     asked, items = load_benchmark(name, place or None)
     scorer = load_scorer(
         reward_model, kind=kind, device=device, dtype=parse_dtype(dtype), template=template,
-        **options,
+        pairs=True, **options,
     )
     if overwrite and not resume:
         output.unlink(missing_ok=True)

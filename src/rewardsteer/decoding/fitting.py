@@ -23,6 +23,7 @@ from rewardsteer.models.compatibility import (
     reads_tokens,
     shown_name,
 )
+from rewardsteer.models.pair_scorer import PairScorer, no_reward
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +91,8 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             f"one, or use {adding_methods()}."
         )
     for one in several:
+        if isinstance(one, PairScorer):
+            raise MismatchError(no_reward(one.name, one.kind))
         if not reads_tokens(one):
             if not kind.judges_texts:
                 raise MismatchError(

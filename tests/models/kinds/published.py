@@ -8,11 +8,19 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers.processors import TemplateProcessing
 from torch import Tensor
-from transformers import AutoModel, AutoTokenizer
+from transformers import (
+    AutoModel,
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    DebertaV2Config,
+    DebertaV2Model,
+)
 
 from rewardsteer.models.kinds import load_scorer
 from tests.chat import save_policy
+from tests.fakes import CHARACTERS, character_tokenizer
 
 SIZE = 32
 PROMPTS = ["What is 7+8?", "Who?", "a b", "What is 7+8?", "zz"]
@@ -74,3 +82,109 @@ def check_order_and_batches(folder: Path, expected: np.ndarray, **options: Any) 
 def random(*shape: int, seed: int = 0) -> Tensor:
     """Weights of a size that keeps rewards apart."""
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed)) * 0.3
+
+
+def save_pair_encoder(folder: Path, *, seed: int = 0, tasks: int = 1, **config: Any) -> Path:
+    """As llm-blender/PairRM-hf: an encoder under ``pretrained_model`` and ``head_layer``."""
+    torch.manual_seed(seed)
+    tokenizer = _pair_tokenizer()
+    marks = tokenizer.convert_tokens_to_ids(["<|source|>", "<|candidate1|>", "<|candidate2|>"])
+    made = DebertaV2Config(
+        vocab_size=len(tokenizer), hidden_size=SIZE, intermediate_size=SIZE, num_hidden_layers=2,
+        num_attention_heads=2, max_position_embeddings=64, relative_attention=True,
+        position_buckets=16, norm_rel_ebd="layer_norm", share_att_key=True,
+        pos_att_type=["p2c", "c2p"], position_biased_input=False, type_vocab_size=0,
+        pad_token_id=tokenizer.pad_token_id,
+    )
+    model = DebertaV2Model(made).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    weights = {f"pretrained_model.{name}": value for name, value in model.state_dict().items()}
+    head = {
+        "head_layer.1.weight": random(SIZE, 2 * SIZE, seed=1), "head_layer.1.bias": random(SIZE),
+        "head_layer.4.weight": random(tasks, SIZE, seed=2), "head_layer.4.bias": random(tasks),
+    }
+    folder.mkdir()
+    save_file({name: value.contiguous() for name, value in (weights | head).items()},
+              folder / "model.safetensors", metadata={"format": "pt"})
+    known = made.to_dict() | {
+        "architectures": ["DebertaV2PairRM"], "n_tasks": tasks, "drop_out": 0.05,
+        "source_prefix_id": marks[0], "cand_prefix_id": marks[0], "cand1_prefix_id": marks[1],
+        "cand2_prefix_id": marks[2],
+    } | config
+    (folder / "config.json").write_text(
+        json.dumps({key: value for key, value in known.items() if value is not None})
+    )
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def _pair_tokenizer() -> Any:
+    tokenizer = character_tokenizer(CHARACTERS + "<>/")
+    tokenizer.add_special_tokens({
+        "cls_token": "[CLS]", "sep_token": "[SEP]",
+        "additional_special_tokens": ["<|source|>", "<|candidate1|>", "<|candidate2|>"],
+    })
+    ends = [(one, tokenizer.convert_tokens_to_ids(one)) for one in ("[CLS]", "[SEP]")]
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="[CLS] $A [SEP]", special_tokens=ends
+    )
+    return tokenizer
+
+
+@torch.no_grad()
+def pair_encoder_logit(folder: Path, source: str, first: str, second: str) -> float:
+    """PairRM's own forward pass of one pair: how much better the first is than the second."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    config = json.loads((folder / "config.json").read_text())
+    weights = load_file(folder / "model.safetensors")
+    model = DebertaV2Model(DebertaV2Config.from_dict(config)).eval()
+    model.load_state_dict({
+        name.removeprefix("pretrained_model."): value for name, value in weights.items()
+        if name.startswith("pretrained_model.")
+    })
+    ids = tokenizer.encode(f"<|source|>{source}")
+    ids += tokenizer.encode(f"<|candidate1|>{first}") + tokenizer.encode(f"<|candidate2|>{second}")
+    row = torch.tensor([ids])
+    encoded = model(row, output_hidden_states=True).hidden_states[-1]
+    states = [encoded[row == config[f"{name}_prefix_id"]] for name in ("source", "cand1", "cand2")]
+    values = []
+    for one in states[1:]:
+        hidden = torch.cat([states[0], one], dim=-1)
+        hidden = hidden @ weights["head_layer.1.weight"].T + weights["head_layer.1.bias"]
+        values.append(
+            hidden.tanh() @ weights["head_layer.4.weight"].T + weights["head_layer.4.bias"]
+        )
+    return float((values[0] - values[1]).mean())
+
+
+# The template of RLHFlow's card for the dialogue before the responses.
+_DIALOGUE = (
+    "\n{% for message in messages %}{% if loop.index0 % 2 == 0 %}\n\n<turn> user\n "
+    "{{ message['content'] }}{% else %}\n\n<turn> assistant\n {{ message['content'] }}{% endif %}"
+    "{% endfor %}\n\n\n"
+)
+
+
+@torch.no_grad()
+def answered_preference(
+    folder: Path, dialogue: list[dict[str, str]], responses: tuple[str, str]
+) -> float:
+    """RLHFlow's card: the mean probability of the first response over both positions."""
+    tokenizer, plain = (AutoTokenizer.from_pretrained(folder) for _ in range(2))
+    plain.chat_template = _DIALOGUE
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    context = plain.apply_chat_template(dialogue, tokenize=False)
+    letters = [tokenizer.encode(one, add_special_tokens=False)[0] for one in ("A", "B")]
+    found = []
+    for position in (0, 1):
+        one, other = responses[position], responses[1 - position]
+        text = f"[CONTEXT] {context} [RESPONSE A] {one} [RESPONSE B] {other} \n"
+        written = tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False
+        ).replace(tokenizer.bos_token, "")
+        ids = tokenizer.encode(written, return_tensors="pt", add_special_tokens=False)
+        logits = [float(model(ids).logits[0, -1, letter]) for letter in letters]
+        found.append(np.exp(logits[position]) / np.exp(logits).sum())
+    return float(np.mean(found))

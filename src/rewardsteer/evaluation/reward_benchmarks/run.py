@@ -10,12 +10,13 @@ import numpy as np
 
 from rewardsteer.data.sources.files import SUFFIXES, Row, kind, read_file
 from rewardsteer.data.sources.reading import Reading, read_rows
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.data_notes import item_notes
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
 from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
+from rewardsteer.models.pair_scorer import PairScorer
 from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 
 Announce = Callable[[int, int], None]
@@ -78,7 +79,9 @@ def score_items(
     """Scores ``[C]`` of each item by a reward model.
 
     Args:
-        scorer: a `rewardsteer.models.text_scorer.TextScorer`.
+        scorer: a `rewardsteer.models.text_scorer.TextScorer`. The scores that a
+            `rewardsteer.models.pair_scorer.PairScorer` gives two responses are the probabilities
+            that each is the better one.
         benchmark: says whether completions are steps.
         items: what is scored.
         batch_size: texts read together.
@@ -88,7 +91,10 @@ def score_items(
 
     Raises:
         DataError: a text that is too long, or a file of other items.
+        MismatchError: the model compares two responses, and an item does not consist of two.
     """
+    if isinstance(scorer, PairScorer):
+        _check_pairs(scorer, benchmark, items)
     known: dict[str, np.ndarray] = {}
     if file is not None and repair_jsonl(file):
         known = _recorded(file)
@@ -162,11 +168,28 @@ def _score(
         steps = [list(item.completions) for item in items]
         return list(scorer.step_scores([item.prompt for item in items], steps,
                                        batch_size=batch_size))
+    if isinstance(scorer, PairScorer):
+        first, second = zip(*(item.completions for item in items), strict=True)
+        shares = scorer.preferences([item.prompt for item in items], first, second,
+                                    batch_size=batch_size)
+        return list(np.stack([shares, 1 - shares], axis=1))
     prompts = [item.prompt for item in items for _ in item.completions]
     completions = [one for item in items for one in item.completions]
     scores = scorer.score(prompts, completions, batch_size=batch_size)
     ends = np.cumsum([len(item.completions) for item in items])
     return list(np.split(scores, ends[:-1]))
+
+
+def _check_pairs(scorer: PairScorer, benchmark: RewardBenchmark, items: Sequence[Item]) -> None:
+    counts = {len(item.completions) for item in items} - {2}
+    if not benchmark.steps and not counts:
+        return
+    what = "steps" if benchmark.steps else f"{max(counts)} responses at once"
+    raise MismatchError(
+        f"Expected a benchmark of pairs for {scorer.name} ({scorer.kind}), which compares two "
+        f"responses; {type(benchmark).__name__} asks about {what}. Take rewardbench, judgebench or "
+        "another benchmark of pairs, or a reward model."
+    )
 
 
 def _recorded(file: Path) -> dict[str, np.ndarray]:

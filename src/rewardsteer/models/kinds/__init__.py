@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.devices import AUTO
+from rewardsteer.errors import MismatchError
 from rewardsteer.registry import Registry
 
 if TYPE_CHECKING:
@@ -30,11 +31,13 @@ KINDS = Registry(
         "math_shepherd": "rewardsteer.models.kinds.math_shepherd:MathShepherdKind",
         "nemotron": "rewardsteer.models.kinds.nemotron:NemotronKind",
         "pair_encoder": "rewardsteer.models.kinds.pair_encoder:PairEncoderKind",
+        "pairrm": "rewardsteer.models.kinds.pairrm:PairRmKind",
         "pure_prm": "rewardsteer.models.kinds.pure_prm:PurePrmKind",
         "qwen_prm": "rewardsteer.models.kinds.qwen_prm:QwenPrmKind",
         "reasoneval": "rewardsteer.models.kinds.reasoneval:ReasonEvalKind",
         "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
+        "rlhflow_pair": "rewardsteer.models.kinds.rlhflow_pair:RlhflowPairKind",
         "rlhflow_prm": "rewardsteer.models.kinds.rlhflow_prm:RlhflowPrmKind",
         "skywork_prm": "rewardsteer.models.kinds.skywork_prm:SkyworkPrmKind",
         "token_classification_prm":
@@ -48,7 +51,8 @@ KINDS = Registry(
 def load_scorer(
     name_or_path: str | Path, *, kind: str | None = None, device: "str | torch.device" = AUTO,
     dtype: "torch.dtype | None" = None, template: "Template | None" = None,
-    revision: str | None = None, trust_remote_code: bool = False, **options: Any,
+    revision: str | None = None, trust_remote_code: bool = False, pairs: bool = False,
+    **options: Any,
 ) -> "TextScorer":
     """Load a reward model of any kind.
 
@@ -62,17 +66,22 @@ def load_scorer(
             tokenizer's chat template where it has one.
         revision: branch, tag or commit on the hub.
         trust_remote_code: let Python code from the folder run.
+        pairs: whether a model that compares two responses and gives no rewards will do.
         options: of the kind (docs/reward_models.md), and of ``from_pretrained`` (``device_map``).
 
     Raises:
         CheckpointError: no such model, a damaged one, or one that no kind recognises.
         ConfigError: there is no such kind or device, or an option has a wrong value.
+        MismatchError: it compares two responses, and ``pairs`` is not set.
     """
     from rewardsteer.models.kinds.recognition import find_kind
+    from rewardsteer.models.pair_scorer import no_reward
 
     chosen, folder = find_kind(
         name_or_path, kind=kind, revision=revision, trust_remote_code=trust_remote_code
     )
+    if KINDS.get(chosen).compares and not pairs:
+        raise MismatchError(no_reward(str(name_or_path), chosen))
     scorer: TextScorer = KINDS.get(chosen).load(
         folder, device=device, dtype=dtype, template=template, **options
     )

@@ -18,10 +18,13 @@ class Kind(abc.ABC):
         summary: what it is, in a few words for messages and documents.
         in_folder: whether its models are folders or names on the hub; else the name (an address)
             is left as it is.
+        compares: whether its models compare two responses and give no rewards
+            (`rewardsteer.models.pair_scorer.PairScorer`).
     """
 
     summary: ClassVar[str] = ""
     in_folder: ClassVar[bool] = True
+    compares: ClassVar[bool] = False
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:

@@ -3,11 +3,10 @@ is."""
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.heads.layers import WideLinear
-from rewardsteer.models.kinds.parts import single_id
+from rewardsteer.models.kinds.parts import keep_outputs, single_id
 from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import StepScorer
 
@@ -35,7 +34,7 @@ class CausalPrm(StepScorer):
                 f"good and bad must be different tokens; {good!r} and {bad!r} are both token "
                 f"{bad_id}."
             )
-        _keep_outputs(model, [self.good_id, bad_id])
+        keep_outputs(model, [self.good_id, bad_id])
 
     def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Shares of the good token."""
@@ -48,18 +47,6 @@ class CausalPrm(StepScorer):
         return super().provenance() | {
             "activation": f"softmax of {self.good!r} and {self.bad!r}",
         }
-
-
-def _keep_outputs(model: Any, ids: list[int]) -> None:
-    """Have a model give the logits of some tokens alone, in place. What its architecture does to
-    logits after the output layer (scales, caps) stays as it is."""
-    layer = model.get_output_embeddings()
-    weight, bias = layer.weight[ids].detach().clone(), getattr(layer, "bias", None)
-    small = WideLinear(weight.shape[1], len(ids), bias=bias is not None)
-    small.weight = nn.Parameter(weight, requires_grad=False)
-    if bias is not None:
-        small.bias = nn.Parameter(bias[ids].detach().clone(), requires_grad=False)
-    model.set_output_embeddings(small)
 
 
 class CausalPrmKind(StepKind):

@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.placement import placed
 from rewardsteer.records import Prompt
 
@@ -117,3 +119,15 @@ def single_id(tokenizer: Any, token: str, what: str) -> int:
             f"{len(ids) if len(ids) > 1 else 'none that it knows'}; name another."
         )
     return int(ids[0])
+
+
+def keep_outputs(model: Any, ids: list[int]) -> None:
+    """Have a model give the logits of some tokens alone, in place. What its architecture does to
+    logits after the output layer (scales, caps) stays as it is."""
+    layer = model.get_output_embeddings()
+    weight, bias = layer.weight[ids].detach().clone(), getattr(layer, "bias", None)
+    small = WideLinear(weight.shape[1], len(ids), bias=bias is not None)
+    small.weight = nn.Parameter(weight, requires_grad=False)
+    if bias is not None:
+        small.bias = nn.Parameter(bias[ids].detach().clone(), requires_grad=False)
+    model.set_output_embeddings(small)

@@ -74,8 +74,8 @@ def _unknown(folder: FolderDescription) -> str:
             "the folder of a causal language model does not say whether its logits are rewards. "
             "Pass kind='farma' (--kind) for a checkpoint of FaRMA, kind='nemotron' for a "
             "Nemotron-Reward model, kind='math_shepherd' or 'rlhflow_prm' for a process reward "
-            "model, kind='implicit' with reference= for a DPO policy, or train one with "
-            "'rewardsteer train'."
+            "model, kind='implicit' with reference= for a DPO policy, kind='rlhflow_pair' for "
+            "RLHFlow's pair preference model, or train one with 'rewardsteer train'."
         )
     heads = sorted(
         f"{name} {list(shape)}" for name, shape in folder.tensors.items() if _is_outside(name)

@@ -1,0 +1,85 @@
+"""RLHFlow's pair preference models (RLHFlow/pair-preference-model-LLaMA3-8B): a chat model answers
+which of two responses is better, A or B (arXiv 2405.07863)."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import AutoModelForCausalLM
+
+from rewardsteer.data.template import Template
+from rewardsteer.errors import CheckpointError
+from rewardsteer.models.kinds.base import Kind
+from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import keep_outputs, load_parts, no_template, single_id
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.pair_scorer import PairScorer
+
+
+class RlhflowPair(PairScorer):
+    """softmax over the logits of ``A`` and ``B`` that follow one user turn with the dialogue and
+    both responses. The beginning of text is left out, as published.
+
+    Args:
+        model: a causal language model; its output layer is cut down to the two tokens.
+        tokenizer: with a chat template.
+        options: see `PairScorer`.
+
+    Raises:
+        CheckpointError: the tokenizer has no chat template.
+    """
+
+    kind = "rlhflow_pair"
+
+    def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
+        super().__init__(model, tokenizer, **options)
+        if not tokenizer.chat_template:
+            raise CheckpointError(
+                f"The tokenizer of {self.name} has no chat template, which a {self.kind} model is "
+                "read in; copy the whole folder again."
+            )
+        self.position_limit = position_limit(model.config)
+        keep_outputs(model, [single_id(tokenizer, letter, "A and B") for letter in "AB"])
+
+    def encode_pair(self, turns: Sequence[str], first: str, second: str) -> list[int]:
+        """One user turn in the chat template."""
+        roles = ("user", "assistant")
+        context = "".join(f"\n<turn> {roles[at % 2]}\n {text}" for at, text in enumerate(turns))
+        text = f"[CONTEXT] \n{context}\n [RESPONSE A] {first} [RESPONSE B] {second} \n"
+        written = self.tokenizer.apply_chat_template(
+            [{"role": "user", "content": text}], tokenize=False
+        )
+        if self.tokenizer.bos_token:
+            written = written.replace(self.tokenizer.bos_token, "")
+        return list(self.tokenizer(written, add_special_tokens=False)["input_ids"])
+
+    def first_wins(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """The share of ``A`` behind the last token."""
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        rows = torch.arange(len(ids), device=ids.device)
+        shares: Tensor = logits[rows, mask.sum(1) - 1].float().softmax(-1)[:, 0]
+        return shares
+
+    def provenance(self) -> dict[str, Any]:
+        """See `PairScorer.provenance`."""
+        return super().provenance() | {"activation": "softmax of 'A' and 'B'"}
+
+
+class RlhflowPairKind(Kind):
+    """See `RlhflowPair`. Such a folder is that of any language model, so it is never recognised."""
+
+    summary = "causal language model that answers which of two responses is better, A or B"
+    compares = True
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, device: str | torch.device,
+        dtype: torch.dtype | None, template: Template | None, **options: Any,
+    ) -> RlhflowPair:
+        """See `Kind.load`."""
+        no_template(template, RlhflowPair.kind)
+        model, tokenizer, parts = load_parts(
+            AutoModelForCausalLM, folder.path, device=device, dtype=dtype, **options
+        )
+        return RlhflowPair(model, tokenizer, **parts)
