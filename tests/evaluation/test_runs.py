@@ -70,6 +70,11 @@ def test_figures_over_runs_are_two_level(tmp_path):
     written = json.loads((tmp_path / "runs.json").read_text())
     assert written["intervals"] == "95 % intervals over 20 prompts and 3 runs"
     assert written["methods"] == found
+    for metric in ("reward", "accuracy"):
+        for label in LABELS:
+            assert written["by_run"][metric][label] == pytest.approx(
+                [run[label][metric].mean() for run in runs]
+            )
 
 
 def test_runs_that_do_not_belong_together_are_refused(tmp_path):

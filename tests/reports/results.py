@@ -5,11 +5,14 @@ Figures come from the same functions as the commands', so their shape is the rea
 
 import json
 import random
+import shutil
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from rewardsteer.evaluation import preference
+from rewardsteer.evaluation import runs as evaluation_runs
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
 from rewardsteer.evaluation.correctness.scored import Benchmark, Question
@@ -127,6 +130,14 @@ def comparison(folder: Path, seed: int = 0, prompts: int = 12) -> Path:
     return folder
 
 
+def over_runs(folder: Path, seeds: int = 3, prompts: int = 12) -> Path:
+    """Several comparisons and their figures together, as ``--seeds`` leaves them."""
+    runs = [comparison(folder / f"seed-{seed}", seed, prompts) for seed in range(seeds)]
+    evaluation_runs.over_runs(runs, folder / "seeds.json")
+    write_json(folder / "run.json", {"model": "policy", "judge": "out/bt/model"})
+    return folder
+
+
 def inspection(name: str = "0", text: str = "7+8=5;5*3=5\n#5 and so on", seed: int = 0,
                stop: int | None = 11) -> Inspection:
     rng = random.Random(seed)
@@ -179,4 +190,8 @@ def everything(root: Path) -> Path:
     correctness(root / "correctness-goal", seed=1)
     comparison(root / "evaluation")
     inspections(root / "inspected")
+    with TemporaryDirectory() as elsewhere:
+        several = over_runs(Path(elsewhere) / "seeds") / "seeds.json"
+        (root / "together").mkdir()
+        shutil.move(several, root / "together" / "runs.json")
     return root

@@ -41,8 +41,8 @@ def test_it_loads_shows_all_sections_and_asks_nobody(visit):
     page = visit()
     titles = page.locator("main h2").all_inner_texts()
     assert titles == [
-        "At a glance", "Training", "Preferences", "Correctness", "Methods", "Token by token",
-        "Completions", "Settings",
+        "At a glance", "Training", "Preferences", "Correctness", "Several runs", "Methods",
+        "Token by token", "Completions", "Settings",
     ]
     assert page.locator("figure svg").count() > 20
     assert not is_wider_than_the_window(page)

@@ -86,6 +86,31 @@ def test_tables_are_taken_along(visit, tmp_path):
     assert rows["JSON"][0]["gain over baseline (95 %)"] is None
 
 
+def test_the_spread_of_runs_is_in_sight_told_and_taken_along(visit, tmp_path):
+    page = visit()
+    box = box_of(page, "SD is the standard deviation of the runs")
+    assert box.locator(".scroll").evaluate("(one) => one.scrollWidth <= one.clientWidth")
+    with page.expect_download() as kept:
+        box.get_by_role("button", name="as JSON").click()
+    kept.value.save_as(tmp_path / "kept")
+    rows = {one["method"]: one for one in json.loads((tmp_path / "kept").read_text())}
+    best = rows["best_of_n"]
+    assert best["SD of reward"] > 0
+    assert best["SD of gain"] > 0
+    assert best["reward, 95 % interval low"] < best["reward"] < best["reward, 95 % interval high"]
+    assert rows["none"]["SD of gain"] is None
+    figure = page.locator("#runs figure", has_text="Mean reward").first
+    figure.locator("[data-plot]").focus()
+    told, seen = page.locator("[data-told]"), []
+    for _ in range(4):
+        page.keyboard.press("ArrowRight")
+        seen.append(told.inner_text().splitlines())
+    assert seen[0][0] == "none"
+    assert seen[0][2].startswith("standard deviation of the runs: ")
+    assert [one[0] for one in seen[1:]] == [f"none, seed-{seed}" for seed in range(3)]
+    screenshot(page, "runs")
+
+
 def test_planted_text_stays_text_when_it_is_taken_along(visit, tmp_path):
     page = visit()
     box = box_of(page, "By subset.")

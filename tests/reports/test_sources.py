@@ -32,7 +32,7 @@ def test_a_folder_of_runs_stands_for_those_within_it(root):
     runs = {run.name: run for run in load_runs([root], Sources())}
     assert runs.keys() == {
         "bt", "farma", "accuracy-bt", "accuracy-farma", "correctness-plain", "correctness-goal",
-        "evaluation", "inspected",
+        "evaluation", "inspected", "runs",
     }
     assert runs["bt"].training
     assert runs["bt"].settings["run.json"]["config"]["seed"] == 0

@@ -12,8 +12,8 @@ def report_command(
     runs: Annotated[
         list[Path],
         typer.Argument(
-            help="Folders that 'train', 'evaluate …', 'inspect' or 'demo' wrote, or a folder of "
-            "such folders."
+            help="Folders that 'train', 'evaluate …', 'inspect' or 'demo' wrote, folders of such "
+            "folders, or files of 'evaluate runs'."
         ),
     ],
     out: Annotated[Path, typer.Option(help="HTML file to write.")] = Path("report.html"),
@@ -23,7 +23,7 @@ def report_command(
 
     absent = [str(run) for run in runs if not run.exists()]
     if absent:
-        raise DataError(f"Expected folders of results, there is no {', '.join(absent)}.")
+        raise DataError(f"Expected results, there is no {', '.join(absent)}.")
     check_writable(out)
     say(f"Reading {', '.join(map(str, runs))} …")
 

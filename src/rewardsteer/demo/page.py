@@ -145,7 +145,7 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
                     [
                         Point(
                             name, 1e3 * methods[name]["seconds_per_token"],
-                            *_spread(methods[name], "reward"),
+                            *_spread(methods[name], "reward")[:3],
                         )
                         for name in names
                     ],

@@ -2,7 +2,8 @@
 
     OUT/seed-S/     one comparison per seed, see `rewardsteer.evaluation.generation`
     OUT/seeds.json  ``methods``: figures over all of them; ``baseline``; ``runs``: their folders;
-                    ``intervals``: over what
+                    ``by_run``: by metric and method the mean of each run; ``intervals``: over what;
+                    ``sweeps``, ``weights`` and ``judged_by_guide`` as in a comparison
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,6 +28,7 @@ from rewardsteer.outputs import write_json
 # Draws of a budget take the seeds after an entry's own; those of two runs must not meet.
 _APART = 1_000_000
 _OF_ONE_RUN = ("_low", "_high", "_stderr", "_gain", "_gain_p")
+_ALIKE = ("sweeps", "weights", "judged_by_guide")
 
 
 def compare_seeds(
@@ -89,11 +91,13 @@ def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float
     figures = {
         label: _means([summary["methods"][label] for summary in summaries]) for label in runs[0]
     }
+    by_run: dict[str, dict[str, list[float]]] = {}
     for metric in runs[0][baseline][0].metrics:
         values = {
             label: np.array([[one.metrics[metric] for one in run[label]] for run in runs])
             for label in runs[0]
         }
+        by_run[metric] = {label: table.mean(axis=1).tolist() for label, table in values.items()}
         for label, table in values.items():
             binary = set(np.unique(table).tolist()) <= {0.0, 1.0}
             figures[label] |= two_level(table, bounded=binary).figures(metric)
@@ -102,6 +106,7 @@ def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float
     prompts = len(runs[0][baseline])
     write_json(place, {
         "methods": figures, "baseline": baseline, "runs": [str(folder) for folder in folders],
+        "by_run": by_run, **{name: summaries[0][name] for name in _ALIKE if name in summaries[0]},
         "intervals": over(prompts, "prompt") + (
             f" and {len(folders)} runs" if prompts >= FEWEST else ""
         ),

@@ -33,7 +33,7 @@ from rewardsteer.reports.sections import (
     Table,
 )
 from rewardsteer.reports.sources import Outcome, Run, load_responses
-from rewardsteer.reports.tables import METHOD_COLUMNS, METHOD_FURTHER, method_rows
+from rewardsteer.reports.tables import METHOD_COLUMNS, METHOD_FURTHER, OWN_JUDGE, method_rows
 
 _DRAWN = 6  # methods per plot: more lines cannot be distinguished
 
@@ -98,8 +98,9 @@ def _of_one(run: Run) -> list[Block]:
     blocks: list[Block] = [
         Figures(figures),
         Table(
-            f"Mean reward ± standard error; difference to {baseline} with a paired bootstrap "
-            "interval; calls, tokens and time per generated token." + _own_judge(content),
+            f"Mean reward ± standard error; paired difference to {baseline} with its "
+            "interval; calls, tokens and time per generated token."
+            + (OWN_JUDGE if content.get("judged_by_guide") else ""),
             METHOD_COLUMNS, method_rows(methods, marked=content.get("judged_by_guide", ())),
             frozenset({baseline}), METHOD_FURTHER,
         ),
@@ -131,12 +132,6 @@ def _against_costs(content: Mapping[str, Any]) -> list[Figure]:
         )
         for name, svg in frontiers(content).items()
     ]
-
-
-def _own_judge(content: Mapping[str, Any]) -> str:
-    if not content.get("judged_by_guide"):
-        return ""
-    return " † The judge's own model guides this method, so its reward is too high."
 
 
 def reward_figures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Figure]:

@@ -29,6 +29,8 @@ def _tiles(run: Run) -> list[Tile]:
         ))
     for name, figures in (run.correctness or {}).items():
         tiles += _correctness(f"{run.name}, {name}", figures)
+    if run.over_runs:
+        tiles.append(_best(run.name, run.over_runs))
     if run.comparison and run.comparison.get("methods"):
         tiles.append(_best(run.name, run.comparison))
     if run.training and not tiles:
@@ -69,6 +71,9 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
     baseline = content.get("baseline", next(iter(methods)))
     value = methods[best][figure]
     note = f"{'accuracy' if figure == 'accuracy' else 'mean reward'}, {best}"
+    spread = methods[best].get(f"{figure}_spread")
+    if spread is not None:
+        note += f", mean of {len(content['runs'])} runs (SD {spread:.3f})"
     gain = methods[best].get(f"{figure}_gain")
     low, high = (methods[best].get(f"{figure}_gain_{end}") for end in ("low", "high"))
     if gain is not None and best != baseline:

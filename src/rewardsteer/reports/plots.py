@@ -9,6 +9,7 @@ points at it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -31,6 +32,9 @@ from rewardsteer.reports.drawing import (
 )
 from rewardsteer.reports.label_places import Named, place_names
 
+# Ticks of single runs lie so far below the interval, in rows.
+_BELOW = 0.3
+
 
 class Point(NamedTuple):
     """A named point, with the ends of its interval on y where it has one."""
@@ -50,11 +54,21 @@ class Point(NamedTuple):
 
 
 class Spread(NamedTuple):
-    """A figure with the ends of its interval."""
+    """A figure with the ends of its interval; over several runs with the figure of each, by the
+    run's name, and their standard deviation."""
 
     value: float
     low: float
     high: float
+    runs: Mapping[str, float] = MappingProxyType({})
+    deviation: float | None = None
+
+    def told(self, name: str, x_label: str) -> str:
+        """What a reader who points at it is told."""
+        text = _told(name, {x_label: (self.value, self.low, self.high)})
+        if self.deviation is None:
+            return text
+        return f"{text}\nstandard deviation of the runs: {said(self.deviation)}"
 
 
 Series = tuple[Sequence[float], Sequence[float]]
@@ -64,7 +78,8 @@ def intervals(
     labels: Sequence[str], series: Mapping[str, Mapping[str, Spread]], *, x_label: str,
     reference: float | None = None,
 ) -> str:
-    """A dot and its interval for each label, first on top, and each of several series.
+    """A dot and its interval for each label, first on top, and each of several series; below it a
+    tick for each run, where there are several.
 
     Args:
         labels: of the rows.
@@ -86,12 +101,18 @@ def intervals(
                 fmt=style.marker, color=style.colour, markerfacecolor=style.face,
                 markersize=6, capsize=0, elinewidth=2, label=shown_name(name),
             )
-            tips += [
-                Tip(one.value, place + offset, _told(
-                    ", ".join(part for part in (labels[place], name) if part),
-                    {x_label: (one.value, one.low, one.high)},
-                )) for place, one in rows
-            ]
+            for place, one in rows:
+                row = ", ".join(part for part in (labels[place], name) if part)
+                tips.append(Tip(one.value, place + offset, one.told(row, x_label)))
+                below = place + offset + _BELOW
+                axes.plot(
+                    list(one.runs.values()), [below] * len(one.runs), "|", color=style.colour,
+                    markersize=7, markeredgewidth=1.4,
+                )
+                tips += [
+                    Tip(value, below, _told(f"{row}, {run}", {x_label: (value, value, value)}))
+                    for run, value in one.runs.items()
+                ]
         axes.set_xlabel(x_label)
         if reference is not None:
             axes.axvline(reference, color=INK, linestyle="--", linewidth=0.9)

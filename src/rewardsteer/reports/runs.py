@@ -9,6 +9,7 @@ from pathlib import Path
 from rewardsteer.reports.comparison import comparison_section, samples_section
 from rewardsteer.reports.correctness import correctness_section
 from rewardsteer.reports.inspector import inspector
+from rewardsteer.reports.over_runs import over_runs_section
 from rewardsteer.reports.overoptimization import overoptimization_section
 from rewardsteer.reports.overview import overview
 from rewardsteer.reports.page import write_page
@@ -22,7 +23,8 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
     """All results in the folders, side by side.
 
     Args:
-        runs: folders of training runs, evaluations and inspections, or folders that contain them.
+        runs: folders of training runs, evaluations and inspections, folders that contain them, or
+            files of figures over several runs.
         out: the HTML file.
 
     Raises:
@@ -35,6 +37,7 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
         training_section({run.name: run.training for run in found if run.training}),
         preference_section({run.name: run.preference for run in found if run.preference}),
         correctness_section({run.name: run.correctness for run in found if run.correctness}),
+        over_runs_section(found),
         comparison_section(found),
         overoptimization_section({
             run.name: run.overoptimization for run in found if run.overoptimization

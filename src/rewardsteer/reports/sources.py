@@ -3,7 +3,8 @@
 A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness``
 write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``, ``evaluate
 overoptimization`` ``overoptimization.json``; ``inspect`` writes ``*inspections.jsonl``. A folder
-may be several of these.
+may be several of these. Figures over several comparisons are one file, ``seeds.json`` of ``evaluate
+generation --seeds`` or what ``evaluate runs`` wrote.
 """
 
 import hashlib
@@ -18,9 +19,16 @@ from pydantic import ValidationError
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import file_name, read_json, read_jsonl
 from rewardsteer.records import EvalRecord, Inspection
+from rewardsteer.reports.finding import (
+    CURVE,
+    FILES,
+    INSPECTIONS,
+    SEEDS,
+    is_over_runs,
+    names_of,
+    results_in,
+)
 
-_CURVE = "overoptimization.json"
-_DEPTH = 3  # levels of folders that are searched for runs
 _RECORDS = 60  # prompts shown side by side
 _INSPECTIONS = 12
 _PROMPT = 240  # characters of a prompt that are kept of every record
@@ -32,13 +40,14 @@ class Run:
 
     Attributes:
         name: what the page calls it.
-        folder: where it is.
+        folder: where it is; of figures over several runs, their file.
         training: log lines; none where it is no training.
         preference: content of ``metrics.json`` of ``evaluate preference``.
         correctness: of ``evaluate correctness``, by benchmark.
         comparison: content of ``summary.json``.
         records: of a comparison, the first records of each method.
         outcomes: of a comparison, the figures of all records of each method.
+        over_runs: content of ``seeds.json`` or of the file of ``evaluate runs``.
         overoptimization: content of ``overoptimization.json``.
         inspections: token by token.
         settings: how it was made, as plain values.
@@ -52,6 +61,7 @@ class Run:
     comparison: dict[str, Any] | None = None
     records: dict[str, list[EvalRecord]] = field(default_factory=dict)
     outcomes: dict[str, list["Outcome"]] = field(default_factory=dict)
+    over_runs: dict[str, Any] | None = None
     overoptimization: dict[str, Any] | None = None
     inspections: list[Inspection] = field(default_factory=list)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -105,52 +115,35 @@ class Sources:
 
 
 def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
-    """Read result folders, or the result folders inside a folder.
+    """Read result folders, the result folders inside a folder, or files over several runs.
 
     Raises:
         DataError: a folder that holds no results, or a damaged file.
     """
     found: list[Path] = []
     for folder in folders:
-        inside = _runs_in(folder, _DEPTH)
+        inside = [folder] if is_over_runs(folder) else results_in(folder)
         if not inside:
             raise DataError(
-                f"Expected results in {folder} (metrics.jsonl, metrics.json, summary.json, "
-                f"{_CURVE} or *inspections.jsonl), found none; make some with 'rewardsteer "
-                "train', 'evaluate' or 'inspect'."
+                f"Expected results in {folder} ({', '.join(FILES)}, {INSPECTIONS}), or a file that "
+                "'evaluate runs' wrote, found none; make some with 'rewardsteer train', 'evaluate' "
+                "or 'inspect'."
             )
         found += inside
     found = list(dict.fromkeys(found))
-    names = _names(found)
-    return [_load(folder, name, sources) for folder, name in zip(found, names, strict=True)]
+    return [
+        _load_over_runs(place, name, sources) if place.is_file() else _load(place, name, sources)
+        for place, name in zip(found, names_of(found), strict=True)
+    ]
 
 
-def _runs_in(folder: Path, depth: int) -> list[Path]:
-    if _is_run(folder):
-        return [folder]
-    if depth == 0 or not folder.is_dir():
-        return []
-    below = sorted(one for one in folder.iterdir() if one.is_dir() and not one.is_symlink())
-    return [run for one in below for run in _runs_in(one, depth - 1)]
-
-
-def _is_run(folder: Path) -> bool:
-    known = ("metrics.jsonl", "metrics.json", "summary.json", _CURVE)
-    return any((folder / name).is_file() for name in known) or bool(_inspections(folder))
-
-
-def _inspections(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*inspections.jsonl"))
-
-
-def _names(folders: Sequence[Path]) -> list[str]:
-    """The last parts of each path, as many as make the names unique."""
-    parts = [folder.resolve().parts for folder in folders]
-    for count in range(1, max(map(len, parts)) + 1):
-        names = ["/".join(one[-count:]) for one in parts]
-        if len(set(names)) == len(names):
-            return names
-    return names
+def _load_over_runs(place: Path, name: str, sources: Sources) -> Run:
+    run = Run(name, place, over_runs=sources.json(place))
+    # The settings of 'evaluate generation --seeds'; those of other folders are with their runs.
+    beside = place.parent / "run.json"
+    if place.name == SEEDS and beside.is_file():
+        run.settings[beside.name] = sources.json(beside)
+    return run
 
 
 def _load(folder: Path, name: str, sources: Sources) -> Run:
@@ -170,9 +163,9 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
     if (folder / "summary.json").is_file():
         run.comparison = sources.json(folder / "summary.json")
         _load_records(run, sources)
-    if (folder / _CURVE).is_file():
-        run.overoptimization = sources.json(folder / _CURVE)
-    for place in _inspections(folder):
+    if (folder / CURVE).is_file():
+        run.overoptimization = sources.json(folder / CURVE)
+    for place in sorted(folder.glob(INSPECTIONS)):
         run.inspections += load_inspections(place, sources)
     for file in ("run.json", "settings.json", "result.json"):
         if (folder / file).is_file():

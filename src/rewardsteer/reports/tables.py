@@ -11,6 +11,8 @@ METHOD_COLUMNS = (
     "second judge's gain (95 %)", "RM calls", "ms", "LM calls", "RM tokens",
 )
 METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
+# What the dagger of a method means, behind a caption.
+OWN_JUDGE = " † The judge's own model guides this method, so its reward is too high."
 
 
 def method_rows(
@@ -22,7 +24,7 @@ def method_rows(
     """
     return [
         [
-            f"{name} †" if name in marked else name,
+            _marked(name, marked),
             _range(figures, "accuracy", "{:.3f}"),
             _spread(figures, "reward", "reward_stderr"),
             _range(figures, "reward_gain", "{:+.3f}"),
@@ -38,22 +40,31 @@ def method_rows(
 
 
 SEED_COLUMNS = (
-    "method", "reward", "SD of runs", "gain over baseline (95 %)", "p (Holm)", "accuracy",
-    "SD of runs ",
+    "method", "accuracy (95 %)", "SD of accuracy", "reward", "SD of reward",
+    "gain over baseline (95 %)", "SD of gain", "p (Holm)", "second judge's gain (95 %)",
+    "SD of second gain", "reward, 95 % interval",
 )
+SEED_FURTHER = frozenset({"reward, 95 % interval"})
 
 
-def seed_rows(methods: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
-    """One row per method under `SEED_COLUMNS`; intervals are over runs and prompts."""
+def seed_rows(
+    methods: Mapping[str, Mapping[str, float]], *, marked: Collection[str] = ()
+) -> list[list[str]]:
+    """One row per method under `SEED_COLUMNS`; intervals are over runs and prompts, SD is the
+    standard deviation of the runs' figures. ``marked`` as in `method_rows`."""
     return [
         [
-            name,
-            _range(figures, "reward", "{:+.3f}"),
-            _number(figures, "reward_spread", "{:.3f}"),
-            _range(figures, "reward_gain", "{:+.3f}"),
-            _number(figures, "reward_gain_p", "{:.3f}"),
+            _marked(name, marked),
             _range(figures, "accuracy", "{:.3f}"),
             _number(figures, "accuracy_spread", "{:.3f}"),
+            _number(figures, "reward", "{:+.3f}"),
+            _number(figures, "reward_spread", "{:.3f}"),
+            _range(figures, "reward_gain", "{:+.3f}"),
+            _number(figures, "reward_gain_spread", "{:.3f}"),
+            _number(figures, "reward_gain_p", "{:.3f}"),
+            _range(figures, "second_reward_gain", "{:+.3f}"),
+            _number(figures, "second_reward_gain_spread", "{:.3f}"),
+            _ends(figures, "reward", "{:+.3f}"),
         ]
         for name, figures in methods.items()
     ]
@@ -158,10 +169,14 @@ def between(
     return f"{value} ({pattern.format(figures[low])}, {pattern.format(figures[high])})"
 
 
-def _ends(figures: Mapping[str, float], name: str) -> str:
+def _marked(name: str, marked: Collection[str]) -> str:
+    return f"{name} †" if name in marked else name
+
+
+def _ends(figures: Mapping[str, float], name: str, pattern: str = "{:.3f}") -> str:
     if f"{name}_low" not in figures:
         return _NOTHING
-    return f"{figures[f'{name}_low']:.3f} – {figures[f'{name}_high']:.3f}"
+    return " – ".join(pattern.format(figures[f"{name}_{end}"]) for end in ("low", "high"))
 
 
 def _number(

@@ -149,7 +149,7 @@ function mountTable(box) {
     });
     const open = state.get(`${key}.columns`) === "all";
     box.classList.toggle("few", further > 0 && !open);
-    if (all) { all.textContent = open ? "Fewer columns" : `${further} more columns`; all.setAttribute("aria-pressed", String(open)); }
+    if (all) { all.textContent = open ? "Fewer columns" : `${further} more column${further > 1 ? "s" : ""}`; all.setAttribute("aria-pressed", String(open)); }
     if (filter) tell(`${shown.length} of ${given.length} rows`);
   }
 

@@ -1,0 +1,94 @@
+"""Figures of ``evaluate generation --seeds`` and ``evaluate runs``: how much runs differ."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.reports.finding import names_of
+from rewardsteer.reports.overoptimization import SECOND
+from rewardsteer.reports.plots import Spread, intervals
+from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.sources import Run
+from rewardsteer.reports.tables import OWN_JUDGE, SEED_COLUMNS, SEED_FURTHER, seed_rows
+
+Content = Mapping[str, Any]
+
+_FEWEST = 3  # runs whose spread can be relied on
+_METRICS = {"accuracy": "accuracy", "reward": "mean reward", SECOND: "second judge's reward"}
+
+
+def over_runs_section(runs: Sequence[Run]) -> Section | None:
+    """Comparisons that were repeated with other seeds, taken together; None without any."""
+    shown = [run for run in runs if run.over_runs]
+    if not shown:
+        return None
+    blocks: list[Block] = []
+    for run in shown:
+        if len(shown) > 1:
+            blocks.append(Heading(run.name))
+        blocks += _of_one(run.over_runs or {})
+    return Section("Several runs", "runs", blocks)
+
+
+def _of_one(content: Content) -> list[Block]:
+    methods, baseline = content["methods"], content["baseline"]
+    count, marked = len(content["runs"]), content.get("judged_by_guide", ())
+    few = "" if count >= _FEWEST else f" {_FEWEST} runs are the fewest to rely on."
+    return [
+        Prose(
+            f"The same methods on the same prompts in {count} runs, which differ by a seed of "
+            f"sampling or of training; {content['intervals']}.{few}"
+        ),
+        Figures([
+            figure for name, label in _METRICS.items()
+            if any(name in one for one in methods.values())
+            for figure in _figures(content, name, label)
+        ]),
+        Table(
+            "Means over runs. SD is the standard deviation of the runs' own figures: so much one "
+            f"run differs from another. The gain over {baseline} is paired by run and prompt."
+            + (OWN_JUDGE if marked else ""),
+            SEED_COLUMNS, seed_rows(methods, marked=marked), frozenset({baseline}), SEED_FURTHER,
+        ),
+    ]
+
+
+def _figures(content: Content, name: str, label: str) -> list[Figure]:
+    """A metric, and its gain over the baseline, which most of the prompts' spread is not in."""
+    baseline, own = content["baseline"], content.get("by_run", {}).get(name, {})
+    gains = {
+        method: [value - base for value, base in zip(values, own[baseline], strict=True)]
+        for method, values in own.items() if method != baseline
+    }
+    caption = (
+        "The dot is the mean over runs with its 95 % interval for further runs and prompts, each "
+        f"tick below it one run. The dashed line is {baseline}."
+    )
+    figures = [Figure(
+        intervals(
+            list(content["methods"]), {"": _spreads(content, name, own)}, x_label=label,
+            reference=content["methods"][baseline].get(name),
+        ),
+        label.capitalize(), caption,
+    )]
+    spreads = _spreads(content, f"{name}_gain", gains)
+    if spreads:
+        figures.append(Figure(
+            intervals(list(spreads), {"": spreads}, x_label=f"gain in {label}", reference=0.0),
+            f"Gain in {label}", caption,
+        ))
+    return figures
+
+
+def _spreads(
+    content: Content, name: str, values: Mapping[str, Sequence[float]]
+) -> dict[str, Spread]:
+    runs = names_of(content["runs"])
+    return {
+        method: Spread(
+            figures[name], figures.get(f"{name}_low", figures[name]),
+            figures.get(f"{name}_high", figures[name]),
+            dict(zip(runs, values[method], strict=True)) if method in values else {},
+            figures.get(f"{name}_spread"),
+        )
+        for method, figures in content["methods"].items() if name in figures
+    }
