@@ -13,10 +13,12 @@ from rewardsteer.evaluation.overoptimization import (
     Recorded,
     best_of_n_value,
     chance_of_choice,
+    gold_of,
     measured_kl,
     overoptimization,
+    weight_peaks,
 )
-from rewardsteer.records import Solution
+from rewardsteer.records import Cost, EvalRecord, Generation, Solution
 from tests.reports.results import write_lines
 
 
@@ -111,6 +113,41 @@ def test_prompts_of_different_numbers_of_samples():
     assert "peak" not in content  # too few prompts to find and to test it
     with pytest.raises(DataError, match="at least two samples"):
         overoptimization({"x": Recorded(["a"], [1.0], [1.0])})
+
+
+def guided(gains, prompts=60, gold="second_reward"):
+    """Records of one sweep: the gold value of each weight is a prompt's own plus the gain."""
+    rng, found = np.random.default_rng(0), {}
+    own = rng.normal(size=prompts)
+    for weight, gain in gains.items():
+        noise = rng.normal(size=prompts) / 5
+        found[f"w={weight:g}"] = [
+            EvalRecord(
+                generation=Generation(
+                    id=str(i), prompt="?", completion="!", method="farma", token_ids=[1],
+                    cost=Cost(new_tokens=1),
+                ),
+                metrics={"reward": weight, gold: float(own[i] + gain + noise[i])},
+            ) for i in range(prompts)
+        ]
+    return found
+
+
+def test_the_peak_over_weights_is_found_where_it_was_planted():
+    falls = guided({0.5: 0.3, 1.0: 1.0, 2.0: -0.5})
+    # Records may lie in another order; prompts are paired by their ids.
+    falls["w=2"].reverse()
+    sweeps, weights = {"farma": list(falls)}, {"w=0.5": 0.5, "w=1": 1.0, "w=2": 2.0}
+    peak = weight_peaks(falls, sweeps, weights)["farma"]
+    assert (peak["weight"], peak["largest"]) == (1.0, 2.0)
+    assert peak["change"] == pytest.approx(-1.5, abs=0.2)
+    assert peak["change_high"] - peak["change_low"] < 0.5
+    assert peak["change_high"] < 0
+    rises = guided({0.5: 0.0, 1.0: 0.5, 2.0: 1.0}, gold="accuracy")
+    assert weight_peaks(rises, sweeps, weights)["farma"]["weight"] == 2.0
+    assert weight_peaks(guided({0.5: 0.3, 1.0: 1.0, 2.0: 0}, prompts=12), sweeps, weights) == {}
+    assert weight_peaks(guided({0.5: 0.3, 1.0: 1.0, 2.0: 0}, gold="x"), sweeps, weights) == {}
+    assert gold_of(["reward", "accuracy", "second_reward"]) == "second_reward"
 
 
 def scored(place, prompts, of):

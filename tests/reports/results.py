@@ -124,6 +124,7 @@ def comparison(folder: Path, seed: int = 0, prompts: int = 12) -> Path:
         summary[label]["kl"] = 2 * gain
     write_json(folder / "summary.json", {
         "methods": summary, "baseline": "none", "sweeps": {"farma": ["farma w=1", "farma w=2"]},
+        "weights": {"farma w=1": 1.0, "farma w=2": 2.0},
     })
     write_json(folder / "run.json", {"model": "policy", "judge": "out/bt/model",
                                      "fingerprints": {"out/bt/model": "0123456789abcdef"}})

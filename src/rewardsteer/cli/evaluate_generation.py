@@ -240,6 +240,7 @@ def _compare(
     from rewardsteer.outputs import claim_folder, read_json, write_json, write_text
     from rewardsteer.progress import stages
     from rewardsteer.reports import frontiers as report
+    from rewardsteer.reports.overoptimization import WEIGHT_COLUMNS, weight_rows, weight_verdicts
     from rewardsteer.reports.tables import METHOD_COLUMNS, method_rows, print_table
 
     tokenizer = load_tokenizer(described["model"])
@@ -268,10 +269,13 @@ def _compare(
     for title, columns, rows in (
         (over(len(requests), "prompt"), METHOD_COLUMNS, method_rows(methods)),
         ("reward and what it costs", report.FRONTIER_COLUMNS, report.frontier_rows(methods)),
+        ("gold and proxy by weight", WEIGHT_COLUMNS, weight_rows(summary)),
         ("pairs, by a language model", report.WIN_COLUMNS, report.win_rows(methods)),
     ):
         if rows:
             print_table(title, columns, rows)
+    for text in weight_verdicts(summary):
+        say(text)
     _say_unanswered(methods, out)
     say(f"written to {out}")
 

@@ -4,6 +4,7 @@
     OUT/judge.jsonl     verdicts of a language model on pairs of responses
     OUT/summary.json    ``methods``: figures of each, in order; ``baseline``: a label; ``sweeps``:
                         labels of methods that differ by weight alone, ``weights`` theirs;
+                        ``peaks``: by sweep the weight at which gold is highest, tested;
                         ``judged_by_guide``: labels of methods that the judge's own model guides;
                         ``intervals``: over what; ``notes``: what is odd in prompts and responses
 """
@@ -29,6 +30,7 @@ from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
 from rewardsteer.evaluation.entries import Entry, Judge, Run
 from rewardsteer.evaluation.judge import win_rates
 from rewardsteer.evaluation.likelihood import prompts_as_read
+from rewardsteer.evaluation.overoptimization import weight_peaks
 from rewardsteer.evaluation.statistics import (
     gains,
     mean,
@@ -102,10 +104,12 @@ def compare(
             judge.pairs, results, baseline, out / "judge.jsonl", both_orders=judge.both_orders
         )
         summary = {label: figures | rates.get(label, {}) for label, figures in summary.items()}
+    sweeps = _sweeps(entries)
+    weights = {one.label: one.config.weight for one in entries if one.sweep}
     write_json(out / "summary.json", {
-        "methods": summary, "baseline": baseline, "sweeps": _sweeps(entries),
+        "methods": summary, "baseline": baseline, "sweeps": sweeps, "weights": weights,
         "intervals": over(len(requests), "prompt"),
-        "weights": {one.label: one.config.weight for one in entries if one.sweep},
+        "peaks": weight_peaks(results, sweeps, weights),
         "judged_by_guide": judged_by_guide(entries, judge),
         "notes": record_notes(list(results.values())),
     })

@@ -1,13 +1,14 @@
-"""Best of n from recorded samples: what the reward that chooses gains, and what another one says.
+"""Over-optimisation: what the reward that chooses or guides gains, and what another one says.
 
 Of N recorded samples of a prompt every subset of n is a draw of n samples of the policy. The mean
 over all C(N, n) subsets of the chosen sample's value is an unbiased estimate of what best of n is
 worth, and is computed in closed form: with the samples in the order of the choosing reward, the
-sample of rank j is chosen from C(j − 1, n − 1) of the subsets.
+sample of rank j is chosen from C(j − 1, n − 1) of the subsets. Over the weight of guidance the
+values are those of the responses (`weight_peaks`).
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +17,8 @@ from scipy.special import gammaln
 
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.bounds import best_of_n_bound
-from rewardsteer.evaluation.statistics import mean, paired_difference
+from rewardsteer.evaluation.statistics import FEWEST, mean, paired_difference
+from rewardsteer.records import EvalRecord
 
 
 @dataclass(frozen=True)
@@ -128,28 +130,67 @@ def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
 
 
 def _peak(prompts: Mapping[str, Recorded], sizes: Sequence[float]) -> dict[str, float]:
-    """Where gold is highest, found and tested on different prompts, so that the best of several n
-    is not compared on what chose it; empty for fewer than ten prompts a half."""
-    first, second = _halves(prompts, int(max(sizes)))
-    if min(len(first), len(second)) < 10:
+    full = {key: one for key, one in prompts.items() if len(one.texts) >= max(sizes)}
+    return peak("n", {
+        n: {key: best_of_n_value(one.proxy, one.gold, int(n)) for key, one in full.items()}
+        for n in sizes
+    })
+
+
+def peak(name: str, gold: Mapping[float, Mapping[str, float]]) -> dict[str, float]:
+    """Where gold is highest, found and tested on different prompts, so that the best of several
+    settings is not compared on what chose it.
+
+    Args:
+        name: of the setting.
+        gold: by setting (n of best of n, or the weight of guidance) the value of each prompt, the
+            same prompts everywhere.
+
+    Returns:
+        the setting that is best on one half of the prompts, the ``largest``, and on the
+        ``prompts`` of the other half by how much the largest differs from it (``change`` with its
+        interval); empty for fewer than ten prompts a half.
+    """
+    halves: tuple[list[str], list[str]] = ([], [])
+    for key in next(iter(gold.values()), {}):
+        halves[zlib.crc32(key.encode()) % 2].append(key)
+    first, second = halves
+    if min(len(first), len(second)) < FEWEST:
         return {}
+    best = max(gold, key=lambda one: float(np.mean([gold[one][key] for key in first])))
+    largest = max(gold)
+    loss = paired_difference(
+        [gold[largest][key] for key in second], [gold[best][key] for key in second]
+    )
+    return {name: best, "largest": largest, "prompts": len(second)} | loss.figures("change")
 
-    def values(some: Sequence[Recorded], n: float) -> list[float]:
-        return [best_of_n_value(one.proxy, one.gold, int(n)) for one in some]
 
-    best = max(sizes, key=lambda n: float(np.mean(values(first, n))))
-    loss = paired_difference(values(second, max(sizes)), values(second, best))
-    return {"n": best, "largest": max(sizes), "prompts": len(second)} | loss.figures("change")
+def weight_peaks(
+    results: Mapping[str, Sequence[EvalRecord]], sweeps: Mapping[str, Sequence[str]],
+    weights: Mapping[str, float],
+) -> dict[str, dict[str, float]]:
+    """`peak` over the weights of each sweep, where the records have a gold value.
+
+    Args:
+        results: records by label of method.
+        sweeps: labels of methods that differ by weight alone.
+        weights: by label.
+    """
+    found = {}
+    for sweep, labels in sweeps.items():
+        gold = gold_of(results[labels[0]][0].metrics)
+        if gold is not None:
+            found[sweep] = peak("weight", {
+                weights[label]: {one.generation.id: one.metrics[gold] for one in results[label]}
+                for label in labels
+            })
+    return {sweep: one for sweep, one in found.items() if one}
 
 
-def _halves(
-    prompts: Mapping[str, Recorded], least: int
-) -> tuple[list[Recorded], list[Recorded]]:
-    halves: tuple[list[Recorded], list[Recorded]] = ([], [])
-    for key, one in prompts.items():
-        if len(one.texts) >= least:
-            halves[zlib.crc32(key.encode()) % 2].append(one)
-    return halves
+def gold_of(metrics: Collection[str]) -> str | None:
+    """The metric that counts where the judge's reward is the proxy: another judge's reward, else
+    whether answers are correct; None where there is neither."""
+    return next((name for name in ("second_reward", "accuracy") if name in metrics), None)
 
 
 def _log_subsets(count: np.ndarray, n: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from rewardsteer.reports.frontiers import (
     frontiers,
     win_rows,
 )
-from rewardsteer.reports.overoptimization import SECOND, weight_figures
+from rewardsteer.reports.overoptimization import SECOND, weight_blocks
 from rewardsteer.reports.pairs import pair_blocks
 from rewardsteer.reports.plots import Spread, histograms, intervals
 from rewardsteer.reports.preference import length_figure
@@ -94,7 +94,7 @@ def _of_one(run: Run) -> list[Block]:
         )
         if any(name in one for one in methods.values())
     ]
-    figures += [*_against_costs(content), *weight_figures(content)]
+    figures += _against_costs(content)
     blocks: list[Block] = [
         Figures(figures),
         Table(
@@ -112,6 +112,7 @@ def _of_one(run: Run) -> list[Block]:
             "with the difference in length.",
             WIN_COLUMNS, wins,
         ))
+    blocks += weight_blocks(content)
     places = {label: run.folder / file_name(label) for label in run.outcomes}
     blocks += pair_blocks(run.outcomes, lambda ids: load_responses(places, ids))
     more: list[Block] = [Table(

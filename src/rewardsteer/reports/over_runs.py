@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewardsteer.reports.finding import names_of
-from rewardsteer.reports.overoptimization import SECOND
+from rewardsteer.reports.overoptimization import SECOND, weight_blocks
 from rewardsteer.reports.plots import Spread, intervals
 from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
 from rewardsteer.reports.sources import Run
@@ -49,6 +49,7 @@ def _of_one(content: Content) -> list[Block]:
             + (OWN_JUDGE if marked else ""),
             SEED_COLUMNS, seed_rows(methods, marked=marked), frozenset({baseline}), SEED_FURTHER,
         ),
+        *weight_blocks(content),
     ]
 
 

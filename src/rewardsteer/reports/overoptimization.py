@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewardsteer.evaluation.overoptimization import gold_of
 from rewardsteer.reports.plots import curves
 from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
 from rewardsteer.reports.tables import between
@@ -13,7 +14,11 @@ CURVE_COLUMNS = (
     "n", "gold (95 %)", "gold gain (95 %)", "proxy gain (95 %)", "KL, measured", "KL bound",
     "prompts",
 )
+WEIGHT_COLUMNS = (
+    "method", "weight", "gold (95 %)", "gold gain (95 %)", "proxy gain (95 %)", "KL (95 %)",
+)
 SECOND = "second_reward"
+_GOLD = {SECOND: "second judge's reward", "accuracy": "accuracy"}
 
 
 def curve_rows(content: Content) -> list[list[str]]:
@@ -32,14 +37,18 @@ def verdict(content: Content) -> str:
     """What the curve says about too much choosing, in a sentence."""
     if "peak" not in content:
         return "Fewer than 20 prompts with all samples: whether gold falls behind is not tested."
-    peak = content["peak"]
-    if peak["n"] == peak["largest"]:
-        return f"Gold is highest at the largest n, {peak['n']:g}: no over-optimisation is seen."
+    return _told(content["peak"], "n")
+
+
+def _told(peak: Content, name: str) -> str:
+    best, largest = peak[name], peak["largest"]
+    if best == largest:
+        return f"Gold is highest at the largest {name}, {best:g}: no over-optimisation is seen."
     said = _spread(peak, "change", "{:+.3f}")
     falls = peak.get("change_high", 0.0) < 0
     return (
-        f"On half of the prompts gold is highest at n = {peak['n']:g}. On the other "
-        f"{peak['prompts']:g}, n = {peak['largest']:g} differs from it by {said}: "
+        f"On half of the prompts gold is highest at {name} = {best:g}. On the other "
+        f"{peak['prompts']:g}, {name} = {largest:g} differs from it by {said}: "
         + ("the proxy is over-optimised." if falls else "no fall that chance could not explain.")
     )
 
@@ -82,36 +91,87 @@ def overoptimization_section(runs: Mapping[str, Content]) -> Section | None:
     return Section("Over-optimisation", "overoptimization", blocks)
 
 
-def weight_figures(summary: Content) -> list[Figure]:
-    """For each method that was run at several weights with a second judge, the gains of both
-    judges over the baseline, against the weight."""
-    methods, weights = summary["methods"], summary.get("weights", {})
-    figures = []
-    for name, labels in summary.get("sweeps", {}).items():
-        known = sorted(
-            (label for label in labels if label in weights and SECOND in methods[label]),
-            key=lambda label: weights[label],
-        )
-        if len(known) < 2:
-            continue
-        xs, rows = [weights[label] for label in known], [methods[label] for label in known]
-        both = {"judge": "reward_gain", "second judge": f"{SECOND}_gain"}
-        figures.append(Figure(
-            curves(
-                {label: (xs, [row[figure] for row in rows]) for label, figure in both.items()},
-                bands={label: _ends(rows, figure) for label, figure in both.items()},
-                x_label="weight of guidance", y_label="gain over the baseline", marks=True,
-                reference=0.0,
+def weight_rows(summary: Content) -> list[list[str]]:
+    """One row per method and weight under `WEIGHT_COLUMNS`, for methods that were run at several
+    weights where there is a gold value beside the judge's reward."""
+    return [
+        [
+            label, f"{summary['weights'][label]:g}", _spread(figures, gold, "{:.3f}"),
+            *(
+                _spread(figures, gain, "{:+.3f}") if gain in figures else "–"
+                for gain in (f"{gold}_gain", "reward_gain")
             ),
-            f"Both judges by weight: {name}",
-            "With 95 % bands. A judge that rises while the other falls is over-optimised.",
-        ))
-    return figures
+            _spread(figures, "kl", "{:.3f}") if "kl" in figures else "–",
+        ]
+        for labels, gold in _swept(summary).values()
+        for label in labels for figures in [summary["methods"][label]]
+    ]
+
+
+def weight_verdicts(summary: Content) -> list[str]:
+    """What each sweep of weights says about too much guidance, in a sentence."""
+    peaks = summary.get("peaks", {})
+    return [f"{name}: {_told(peaks[name], 'weight')}" for name in _swept(summary) if name in peaks]
+
+
+def weight_blocks(summary: Content) -> list[Block]:
+    """Gold and proxy of methods that were run at several weights, against the weight and the KL
+    divergence, their table, and what it says; none without a gold value."""
+    rows = weight_rows(summary)
+    if not rows:
+        return []
+    return [
+        Figures([
+            figure for name, (labels, gold) in _swept(summary).items()
+            for figure in _weight_figures(name, labels, gold, summary)
+        ]),
+        *(Prose(text) for text in weight_verdicts(summary)),
+        Table(
+            f"By weight of guidance. Proxy is the judge's reward, gold "
+            f"{' or '.join(dict.fromkeys(_GOLD[gold] for _, gold in _swept(summary).values()))}. "
+            "KL divergence from the policy in nats per response.", WEIGHT_COLUMNS, rows,
+        ),
+    ]
+
+
+def _swept(summary: Content) -> dict[str, tuple[list[str], str]]:
+    """By sweep its labels, by rising weight, and the gold value."""
+    methods, weights = summary["methods"], summary.get("weights", {})
+    found = {}
+    for name, labels in summary.get("sweeps", {}).items():
+        known = sorted((one for one in labels if one in weights), key=lambda one: weights[one])
+        gold = gold_of(methods[known[0]]) if len(known) > 1 else None
+        if gold is not None:
+            found[name] = known, gold
+    return found
+
+
+def _weight_figures(
+    name: str, labels: Sequence[str], gold: str, summary: Content
+) -> list[Figure]:
+    rows = [summary["methods"][label] for label in labels]
+    axes = {"weight of guidance": [summary["weights"][label] for label in labels]}
+    if all("kl" in row for row in rows):
+        axes["KL divergence from the policy, nats per response"] = [row["kl"] for row in rows]
+    both = {"judge (proxy)": "reward_gain", f"{_GOLD[gold]} (gold)": f"{gold}_gain"}
+    return [
+        Figure(
+            curves(
+                # The baseline has no gain over itself, or one of 0.
+                {label: (xs, [row.get(gain, 0.0) for row in rows]) for label, gain in both.items()},
+                bands={label: _ends(rows, gain) for label, gain in both.items()},
+                x_label=x_label, y_label="gain over the baseline", marks=True, reference=0.0,
+            ),
+            f"Gold and proxy by {x_label.split(',')[0]}: {name}",
+            "With 95 % bands. Gold that falls while proxy rises is over-optimisation.",
+        )
+        for x_label, xs in axes.items()
+    ]
 
 
 def _ends(rows: Sequence[Content], name: str) -> tuple[list[float], list[float]]:
-    return ([row.get(f"{name}_low", row[name]) for row in rows],
-            [row.get(f"{name}_high", row[name]) for row in rows])
+    return ([row.get(f"{name}_low", row.get(name, 0.0)) for row in rows],
+            [row.get(f"{name}_high", row.get(name, 0.0)) for row in rows])
 
 
 def _spread(figures: Content, name: str, pattern: str) -> str:
