@@ -11,7 +11,7 @@ from rewardsteer.tensors import Candidates, Packing, PairBatch
 
 Row = Mapping[str, Any]
 # The lists of lengths that a row may have.
-Prefixes = Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths"]
+Prefixes = Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths", "all"]
 
 
 class Packer(Protocol):
@@ -35,7 +35,8 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint), ``pair_lengths`` (PARGS), ``step_lengths`` (labelled steps of the chosen
-            response) or ``candidate_lengths`` (those with a teacher's candidates); None marks none.
+            response) or ``candidate_lengths`` (those with a teacher's candidates); ``all``: every token
+            of the responses of `ResponseCollator`; None marks none.
         packing: packs batches where that saves time; None: they are padded.
     """
 
@@ -144,7 +145,7 @@ class PairCollator:
 @dataclass
 class ResponseCollator(PairCollator):
     """Rows of the set of responses to the fields of a `PairBatch`: all responses to a prompt below
-    each other, each with its numbers; no prefix is marked."""
+    each other, each with its numbers. All prefixes are marked, or none."""
 
     paired: bool = False
 
@@ -154,7 +155,10 @@ class ResponseCollator(PairCollator):
 
     def _sequences(self, rows: Sequence[Row]) -> list[tuple[list[int], list[int], list[int]]]:
         return [
-            (list(row["prompt_ids"]), list(response), [])
+            (
+                list(row["prompt_ids"]), list(response),
+                list(range(1, len(response) + 1)) if self.prefixes == "all" else [],
+            )
             for row in rows for response in row["response_ids"]
         ]
 

@@ -54,6 +54,7 @@ METHODS = _Methods(
         "pargs": f"{_GUIDES}.pargs:Pargs",
         "genarm": f"{_GUIDES}.genarm:GenArm",
         "cd": f"{_GUIDES}.cd:Cd",
+        "q_sharp": f"{_GUIDES}.q_sharp:QSharp",
         "adaptive_best_of_n": f"{_STRATEGIES}.adaptive_best_of_n:AdaptiveBestOfN",
         "beam": f"{_STRATEGIES}.beam:Beam",
         "best_of_n": f"{_STRATEGIES}.best_of_n:BestOfN",

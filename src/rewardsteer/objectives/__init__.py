@@ -13,6 +13,7 @@ OBJECTIVES = Registry(
         "regression": "rewardsteer.objectives.regression:build",
         "listwise": "rewardsteer.objectives.listwise:build",
         "labels": "rewardsteer.objectives.labels:build",
+        "outcome": "rewardsteer.objectives.outcome:build",
         "distillation": "rewardsteer.objectives.distillation:build",
         "process": "rewardsteer.objectives.process:build",
     },

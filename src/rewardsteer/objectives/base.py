@@ -51,7 +51,8 @@ class Objective:
         temperatures: of ``soft_next_token``, where it is needed.
         backups: of ``policy_backups``, where they are needed; the model then needs a policy.
         prefixes: the length list of the partial set that it uses, or None for the full set;
-            ``step_lengths`` for the ends of steps in the set of responses.
+            ``step_lengths`` for the ends of steps in the set of responses, ``all`` for all tokens
+            of responses with numbers.
         rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
             the reward read at its end.
         reading: what the rewards of a model so trained mean: ``value``, ``log_probability``, or
@@ -70,7 +71,7 @@ class Objective:
     temperatures: frozenset[float] = field(default_factory=frozenset)
     backups: frozenset[PolicyBackup] = field(default_factory=frozenset)
     prefixes: (
-        Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths"] | None
+        Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_lengths", "all"] | None
     ) = None
     rewards: Callable[[RewardOutput, PairBatch], Tensor] | None = None
     reading: Literal["value", "log_probability", "step_logit"] = "value"

@@ -12,6 +12,12 @@ from rewardsteer.training.memory import activation_offloading
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.trainer_settings import check_trackers, load_callback
 
+# Prefixes that cannot be drawn one by one, and why.
+_WHOLE_ROWS = {
+    None: "uses no prefixes", "step_lengths": "reads all labelled steps of a row at once",
+    "all": "reads all tokens of a response at once",
+}
+
 
 def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any]]:
     """Check objectives, trackers, callbacks, the batch size of all processes and the training
@@ -23,15 +29,10 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     for phase in config.phases:
         objective = build_objective(phase.objective)
         check_head_gives(objective, config.head)
-        if phase.prefix_rows is not None and objective.prefixes in (None, "step_lengths"):
+        if phase.prefix_rows is not None and objective.prefixes in _WHOLE_ROWS:
             raise ConfigError(
-                f"The objective {phase.name!r} uses no prefixes, so its phase takes rows, not "
-                "prefix_rows."
-            )
-        if phase.prefix_rows is not None and objective.prefixes == "step_lengths":
-            raise ConfigError(
-                f"The objective {phase.name!r} reads all labelled steps of a row at once, so its "
-                "phase takes rows, not prefix_rows."
+                f"The objective {phase.name!r} {_WHOLE_ROWS[objective.prefixes]}, so its phase takes "
+                "rows, not prefix_rows."
             )
     optimiser = config.optimiser
     if optimiser.activation_offload:

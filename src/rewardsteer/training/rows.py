@@ -118,7 +118,7 @@ def training_rows(objective: Objective, data: Path) -> Any:
     """
     rows = load_set(data, "train", sets_of(objective)[0])
     check_rows(objective, rows, data)
-    if objective.prefixes:
+    if objective.prefixes not in (None, "all"):
         rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
     if len(rows) == 0:
         raise DataError(

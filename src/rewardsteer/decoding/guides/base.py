@@ -1,6 +1,6 @@
 """What a logits guide is: a method that acts inside an engine, on next-token scores.
 
-    scores = policy logits + w · rewards
+    scores = policy logits + pull(rewards, w), w · rewards for most
 
 A guide says what it asks of the reward model and what becomes of the rewards. It knows no engine:
 whoever has logits and rewards calls it. A new one is a file with a class; `METHODS` may name it, or
@@ -82,6 +82,10 @@ class LogitsGuide:
         tokens that the reward model knows."""
         return rewards
 
+    def pull(self, rewards: Tensor, weight: Tensor) -> Tensor:
+        """What transformed rewards ``[B, K]`` add to the logits under weights ``[B, 1]``."""
+        return weight * rewards
+
     def __call__(
         self, logits: Tensor, rewards: Tensor, weight: Weight, steps: Sequence[int],
         known: Tensor | None = None,
@@ -96,4 +100,4 @@ class LogitsGuide:
             known: ``[B, K]`` bool, False on tokens that the reward model does not know; None: it
                 knows all.
         """
-        return weight.guided(logits, rewards, steps, known)
+        return weight.guided(logits, rewards, steps, known, self.pull)

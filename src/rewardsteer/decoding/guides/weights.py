@@ -7,7 +7,7 @@ or over some candidates.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,8 @@ from rewardsteer.kernels.precision import exact
 # By how much a divergence may miss its target: a share of it, and rounding.
 _TOLERANCE, _ROUNDING = 1e-9, 1e-13
 _ROUNDS = 100
+# What rewards ``[B, K]`` add to the logits under weights ``[B, 1]``: ``[B, K]``.
+Pull = Callable[[Tensor, Tensor], Tensor]
 
 
 class Weight:
@@ -44,7 +46,8 @@ class Weight:
         return config.weight + (config.weight_end - config.weight) * done
 
     def guided(
-        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
+        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None,
+        pull: Pull = torch.mul,
     ) -> Tensor:
         """Guided scores ``[B, K]`` (float32).
 
@@ -58,11 +61,12 @@ class Weight:
             steps: per row, tokens generated so far.
             known: ``[B, K]`` bool, False on tokens that the reward model does not know; None: it
                 knows all.
+            pull: what rewards add under a weight; their product unless a guide says otherwise.
         """
-        pull = rewards.new_tensor([self.at(step) for step in steps])[:, None] * rewards
+        added = pull(rewards, rewards.new_tensor([self.at(step) for step in steps])[:, None])
         if known is not None:
-            pull = floor_unknown(pull, known)
-        return self.added(logits, pull)
+            added = floor_unknown(added, known)
+        return self.added(logits, added)
 
     @property
     def power(self) -> float:
@@ -119,20 +123,21 @@ class RowWeights(Weight):
         self.rows: Sequence[Weight] = ()
 
     def guided(
-        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None
+        self, logits: Tensor, rewards: Tensor, steps: Sequence[int], known: Tensor | None = None,
+        pull: Pull = torch.mul,
     ) -> Tensor:
         """Guided scores ``[B, K]`` (float32)."""
         if len({id(weight) for weight in self.rows}) == 1:
-            return self.rows[0].guided(logits, rewards, steps, known)
+            return self.rows[0].guided(logits, rewards, steps, known, pull)
         own = [weight.at(step) for weight, step in zip(self.rows, steps, strict=True)]
-        pull = rewards.new_tensor(own)[:, None] * rewards
+        added = pull(rewards, rewards.new_tensor(own)[:, None])
         if known is not None:
-            pull = floor_unknown(pull, known)
-        scores = logits + pull
+            added = floor_unknown(added, known)
+        scores = logits + added
         for row, weight in enumerate(self.rows):
             if weight.by_kl or weight.power != 1:
                 one = slice(row, row + 1)
-                scores[one] = weight.added(logits[one], pull[one])
+                scores[one] = weight.added(logits[one], added[one])
         return scores
 
 
