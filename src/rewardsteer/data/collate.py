@@ -35,8 +35,8 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint), ``pair_lengths`` (PARGS), ``step_lengths`` (labelled steps of the chosen
-            response) or ``candidate_lengths`` (those with a teacher's candidates); ``all``: every token
-            of the responses of `ResponseCollator`; None marks none.
+            response) or ``candidate_lengths`` (those with a teacher's candidates); ``all`` marks
+            every token of the responses of `ResponseCollator`, None marks none.
         packing: packs batches where that saves time; None: they are padded.
     """
 

@@ -31,8 +31,8 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
         check_head_gives(objective, config.head)
         if phase.prefix_rows is not None and objective.prefixes in _WHOLE_ROWS:
             raise ConfigError(
-                f"The objective {phase.name!r} {_WHOLE_ROWS[objective.prefixes]}, so its phase takes "
-                "rows, not prefix_rows."
+                f"The objective {phase.name!r} {_WHOLE_ROWS[objective.prefixes]}, so its phase "
+                "takes rows, not prefix_rows."
             )
     optimiser = config.optimiser
     if optimiser.activation_offload:

@@ -10,11 +10,10 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 class QSharp(LogitsGuide):
     """score(v) = LM logit(v) + log E[exp(w·R) | x, y∘v], with R = 1 for a correct response, else 0.
 
-    The vocabulary head gives the log-odds r of R = 1 (objective ``outcome``, trained on the policy's
-    own samples), so the expectation is 1 − p + p·exp(w) with p = σ(r). With exact odds and plain
+    The vocabulary head gives the log-odds r of R = 1 (objective ``outcome``, trained on samples of
+    the policy), so the expectation is 1 − p + p·exp(w) with p = σ(r). With exact odds and plain
     sampling at temperature 1, responses follow p_LM(y | x)·exp(w·R(x, y)) / Z(x), the law of the
-    highest expected reward at its KL divergence, for each w; FaRMA's w·r does so for none. Large w
-    weigh tokens by p itself.
+    highest expected reward at its KL divergence, for each w. Large w weigh tokens by p itself.
     """
 
     trained_on = ("outcome",)
