@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
+from tokenizers import normalizers
 from tokenizers.pre_tokenizers import ByteLevel
 from tokenizers.processors import TemplateProcessing
 from transformers import (
@@ -23,7 +24,7 @@ from transformers import (
 
 from rewardsteer.outputs import read_json, write_json
 from tests.chat import CHATML, chat_config, chat_tokenizer
-from tests.fakes import character_tokenizer, tiny_causal_lm
+from tests.fakes import CHARACTERS, character_tokenizer, tiny_causal_lm
 
 SYSTEM = "Please reason step by step, and put your final answer within \\boxed{}."
 
@@ -65,7 +66,7 @@ def plain_trl(
     return (good - probabilities[ends, 0] if difference else good).tolist()
 
 
-def _qwen_tokenizer() -> Any:
+def merging_tokenizer() -> Any:
     """Bytes, two merges, and Qwen's special tokens."""
     pieces = [*sorted(ByteLevel.alphabet()), "ĊĊ", ".ĊĊ"]
     return Qwen2Tokenizer(
@@ -77,7 +78,7 @@ def _qwen_tokenizer() -> Any:
 
 def _qwen(folder: Path, architecture: str, head: dict[str, torch.Tensor]) -> Path:
     """A Qwen2 backbone and further tensors in one file, as custom classes save them."""
-    tokenizer = _qwen_tokenizer()
+    tokenizer = merging_tokenizer()
     config = Qwen2Config(
         vocab_size=len(tokenizer) + 3, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
         num_attention_heads=2, num_key_value_heads=1, max_position_embeddings=1024,
@@ -252,3 +253,34 @@ def plain_reasoneval(folder: Path, prompt: str, steps: list[str]) -> list[float]
     logits = hidden[labelled] @ weights["score_head.weight"].T
     logits = logits + weights.get("score_head.bias", torch.zeros(3))
     return logits.softmax(-1)[:, 1:].sum(-1).tolist()
+
+
+def save_easy_to_hard(folder: Path, seed: int = 0) -> Path:
+    """As ScalableMath's Llemma: an ordinary causal model; its tokenizer marks the beginning of a
+    text as SentencePiece does."""
+    tokenizer = character_tokenizer(CHARACTERS + "▁")
+    tokenizer.backend_tokenizer.normalizer = normalizers.Sequence(
+        [normalizers.Prepend("▁"), normalizers.Replace(" ", "▁")]
+    )
+    tokenizer.add_special_tokens({"bos_token": "<s>"})
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<s> $A", special_tokens=[("<s>", tokenizer.bos_token_id)]
+    )
+    return _save_causal(folder, tokenizer, "llama", seed)
+
+
+def plain_easy_to_hard(folder: Path, prompt: str, steps: list[str]) -> list[float]:
+    """The authors' script: all scores, and of each blank line behind the prompt, which ends with
+    one, that at its first token."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    newline = tokenizer.convert_tokens_to_ids("\n")
+    before = f"# Question\n\n{prompt}\n\n# Solution\n\n"
+    length = len(tokenizer.encode(before))
+    ids = tokenizer.encode(before + "".join(f"{step}\n\n" for step in steps))
+    with torch.no_grad():
+        scores = model(torch.tensor([ids])).logits[0].mean(dim=-1)
+    places = [
+        at for at in range(length, len(ids) - 1) if ids[at] == newline and ids[at + 1] == newline
+    ]
+    return scores[places].sigmoid().tolist()

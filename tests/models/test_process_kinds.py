@@ -6,8 +6,10 @@ import torch
 
 from rewardsteer.errors import CheckpointError, ConfigError, DataError, NonFiniteError
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.kinds.easy_to_hard import EasyToHard
 from rewardsteer.records import Message
 from tests import process_models as published
+from tests.fakes import tiny_causal_lm
 
 PROMPTS = ["What is 2+3?", "Sum 4, 5 and 6.", "Is 7 prime?"]
 STEPS = [
@@ -25,6 +27,7 @@ KINDS = {
     "skywork": ("skywork_prm", published.save_skywork, published.plain_skywork),
     "shepherd": ("math_shepherd", published.save_shepherd, published.plain_shepherd),
     "rlhflow": ("rlhflow_prm", published.save_rlhflow, published.plain_rlhflow),
+    "easy": ("easy_to_hard", published.save_easy_to_hard, published.plain_easy_to_hard),
     "reasoneval": ("reasoneval", published.save_reasoneval, published.plain_reasoneval),
     "reasoneval 7B": (
         "reasoneval", lambda folder: published.save_reasoneval(folder, begins=True),
@@ -93,11 +96,11 @@ def test_published_defaults(folders):
     scorers = {name: load(name, folders[name]) for name in KINDS}
     assert {name: one.aggregate for name, one in scorers.items()} == {
         "trl": "min", "pure": "min", "qwen": "product", "skywork": "min", "shepherd": "min",
-        "rlhflow": "mean", "reasoneval": "min", "reasoneval 7B": "min",
+        "rlhflow": "mean", "easy": "min", "reasoneval": "min", "reasoneval 7B": "min",
     }
     assert {name: one.split for name, one in scorers.items()} == {
         "trl": "\n", "pure": "\n\n", "qwen": "\n\n", "skywork": "\n", "shepherd": "\n",
-        "rlhflow": "\n\n", "reasoneval": "\n\n", "reasoneval 7B": "\n\n",
+        "rlhflow": "\n\n", "easy": "\n\n", "reasoneval": "\n\n", "reasoneval 7B": "\n\n",
     }
 
 
@@ -106,7 +109,7 @@ def test_folders_that_say_what_they_are_are_recognised(folders, kind):
     assert load_scorer(folders[kind], device="cpu").kind == KINDS[kind][0]
 
 
-@pytest.mark.parametrize("kind", ["shepherd", "rlhflow"])
+@pytest.mark.parametrize("kind", ["shepherd", "rlhflow", "easy"])
 def test_a_language_model_is_recognised_as_nothing(folders, kind):
     with pytest.raises(CheckpointError, match=KINDS[kind][0]):
         load_scorer(folders[kind], device="cpu")
@@ -168,6 +171,28 @@ def test_a_separator_within_a_step_does_not_move_its_value(folders, kind):
     np.testing.assert_allclose(
         found, KINDS[kind][2](folders[kind], "What?", ["a\n\nb", "c"]), atol=1e-5
     )
+
+
+def test_easy_to_hard_takes_blank_lines_of_the_question_and_refuses_those_of_a_step(folders):
+    scorer = load("easy", folders["easy"])
+    found = scorer.step_scores(["What?\n\nSay why."], [["a.", "b"]])[0]
+    np.testing.assert_allclose(
+        found, published.plain_easy_to_hard(folders["easy"], "What?\n\nSay why.", ["a.", "b"]),
+        atol=1e-5,
+    )
+    other = scorer.step_scores(["What?\n\nSay why."], [["c", "b"]])[0]
+    assert np.abs(found - other).min() > 1e-4
+    for step in ("a\n\nb", "a\n", "\na"):
+        with pytest.raises(DataError, match="Row 1: a step begins or ends with a line break"):
+            scorer.step_scores(["What?"], [[step, "c"]])
+
+
+def test_easy_to_hard_refuses_a_tokenizer_that_merges_blank_lines():
+    tokenizer = published.merging_tokenizer()
+    scorer = EasyToHard(tiny_causal_lm("llama", vocab_size=len(tokenizer)), tokenizer)
+    assert len(scorer.step_scores(["What?"], [["a", "b"]])[0]) == 2
+    with pytest.raises(DataError, match="Row 1: expected each blank line as the 1 tokens"):
+        scorer.step_scores(["What?"], [["a.", "b"]])
 
 
 def test_reasoneval_tells_redundancy_too(folders):

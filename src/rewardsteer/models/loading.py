@@ -8,8 +8,11 @@ from rewardsteer.models.backbone import classifier_config
 from rewardsteer.models.heads.config import HeadConfig
 
 
-def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> Any:
-    """The Hugging Face model that carries a head; ``options`` are ``from_pretrained``'s.
+def load_base(
+    source: str | Path, head: HeadConfig, options: dict[str, Any], config: Any = None
+) -> Any:
+    """The Hugging Face model that carries a head; ``options`` are ``from_pretrained``'s, ``config``
+    is used in place of the folder's own.
 
     Raises:
         CheckpointError: it cannot be loaded, or transformers has no such model for its
@@ -21,7 +24,8 @@ def load_base(source: str | Path, head: HeadConfig, options: dict[str, Any]) -> 
     kind: Any = getattr(transformers, head.head_class.auto_class)
     classifier = kind is transformers.AutoModelForSequenceClassification
     try:
-        config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
+        if config is None:
+            config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
         if classifier:
             config.num_labels = head.outputs
             if head.attributes:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from torch.nn.functional import linear, relu
-from transformers import AutoTokenizer
+from transformers import AutoTokenizer, GPTNeoXConfig, GPTNeoXModel
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
@@ -16,6 +16,7 @@ from rewardsteer.errors import CheckpointError, MismatchError
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.recognition import find_kind
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from tests.fakes import character_tokenizer, tiny_causal_lm
 from tests.models.kinds.published import (
     COMPLETIONS,
     PROMPTS,
@@ -261,3 +262,79 @@ def test_process_reward_models_are_not_taken_for_it(tmp_path):
     config = json.loads((folder / "config.json").read_text())
     assert config["architectures"] == ["Qwen2ForPrmModel"]
     assert find_kind(folder)[0] == "skywork_prm"
+
+
+# --- OpenAssistant's Pythia -----------------------------------------------------------------------
+
+
+def save_oasst(folder, **config):
+    """As OpenAssistant's GPTNeoXRewardModel: ``gpt_neox`` and ``out_proj``, special turns."""
+    tokenizer = character_tokenizer()
+    tokenizer.add_special_tokens({
+        "eos_token": "<|endoftext|>", "pad_token": "<|padding|>",
+        "additional_special_tokens": ["<|prompter|>", "<|assistant|>"],
+    })
+    model = tiny_causal_lm("gpt_neox", vocab_size=len(tokenizer))
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    del weights["embed_out.weight"]
+    head = {"out_proj.weight": random(1, SIZE), "out_proj.bias": random(1, seed=3)}
+    save_file(weights | head, folder / "model.safetensors", metadata={"format": "pt"})
+    known = json.loads((folder / "config.json").read_text()) | {
+        "architectures": ["GPTNeoXRewardModel"], "model_type": "gpt_neox_reward_model",
+    } | config
+    (folder / "config.json").write_text(json.dumps(known))
+    return folder
+
+
+@torch.no_grad()
+def pooled(folder, texts, pooling):
+    """The published forward pass, one text at a time."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    weights = load_file(folder / "model.safetensors")
+    about = json.loads((folder / "config.json").read_text())
+    model = GPTNeoXModel(GPTNeoXConfig.from_dict(about | {"model_type": "gpt_neox"})).eval()
+    model.load_state_dict({
+        name.removeprefix("gpt_neox."): value for name, value in weights.items()
+        if name.startswith("gpt_neox.")
+    })
+    found = []
+    for text in texts:
+        hidden = model(tokenizer(text, return_tensors="pt")["input_ids"]).last_hidden_state
+        state = hidden.mean(dim=1) if pooling == "mean" else hidden[:, -1]
+        found.append(float(linear(state, weights["out_proj.weight"], weights["out_proj.bias"])))
+    return np.array(found)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "last", None])
+def test_pythia_pools_as_its_configuration_says(tmp_path, pooling):
+    folder = save_oasst(tmp_path / "m", pooling=pooling)
+    texts = [
+        f"<|prompter|>{prompt}<|endoftext|><|assistant|>{completion}<|endoftext|>"
+        for prompt, completion in ROWS
+    ]
+    expected = pooled(folder, texts, pooling)
+    assert np.ptp(expected) > 1e-2
+    assert find_kind(folder)[0] == "value_head"
+    scorer = check_order_and_batches(folder, expected)
+    assert scorer.provenance().get("pooling") == ("mean" if pooling == "mean" else None)
+    turns = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"},
+             {"role": "user", "content": "c"}]
+    text = ("<|prompter|>a<|endoftext|><|assistant|>b<|endoftext|><|prompter|>c<|endoftext|>"
+            "<|assistant|>d")
+    for closed, end in ((True, "<|endoftext|>"), (False, "")):
+        np.testing.assert_allclose(
+            scorer.score([turns], ["d"], closed=closed), pooled(folder, [text + end], pooling),
+            atol=1e-5,
+        )
+    if pooling == "mean":
+        with pytest.raises(MismatchError, match="scores whole texts"):
+            require_tokens(scorer, "guides")
+    else:
+        assert require_tokens(scorer, "guides") is scorer
+
+
+def test_another_pooling_is_refused(tmp_path):
+    with pytest.raises(CheckpointError, match=r"pooling mean or last .* got 'max'"):
+        load_scorer(save_oasst(tmp_path / "m", pooling="max"), device="cpu")

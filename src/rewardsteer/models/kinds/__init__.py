@@ -25,6 +25,7 @@ KINDS = Registry(
         "attributes": "rewardsteer.models.kinds.attributes:AttributesKind",
         "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",
         "custom_code": "rewardsteer.models.kinds.custom_code:CustomCodeKind",
+        "easy_to_hard": "rewardsteer.models.kinds.easy_to_hard:EasyToHardKind",
         "farma": "rewardsteer.models.kinds.farma:FarmaKind",
         "implicit": "rewardsteer.models.kinds.implicit:ImplicitKind",
         "judge": "rewardsteer.models.kinds.judge:JudgeKind",

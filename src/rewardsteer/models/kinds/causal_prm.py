@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor
 
 from rewardsteer.errors import ConfigError
-from rewardsteer.models.kinds.parts import keep_outputs, single_id
+from rewardsteer.models.kinds.parts import replace_outputs, single_id
 from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import StepScorer
 
@@ -34,7 +34,7 @@ class CausalPrm(StepScorer):
                 f"good and bad must be different tokens; {good!r} and {bad!r} are both token "
                 f"{bad_id}."
             )
-        keep_outputs(model, [self.good_id, bad_id])
+        replace_outputs(model, lambda rows: rows[[self.good_id, bad_id]])
 
     def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Shares of the good token."""

@@ -21,6 +21,8 @@ from rewardsteer.models.reward_model import RewardModel
 
 # Names under which published code keeps the backbone; transformers has one per architecture.
 _BACKBONES = ("pretrained_model", "transformer", "backbone", "model")
+# Architectures of transformers that published code gave names of its own.
+_ARCHITECTURES = {"gpt_neox_reward_model": "gpt_neox"}
 # Where the head's weights go, which transformers then leaves alone.
 _ASIDE = "head_read_elsewhere"
 
@@ -45,17 +47,17 @@ def load_headed(
         ConfigError: there is no such device.
     """
     refuse_pickles(folder.path)
-    _check_known(folder)
+    kind = _architecture(folder)
     place, options = placed(folder.path, device, options)
     mapping = {} if head_name is None else {rf"^{re.escape(head_name)}\.": f"{_ASIDE}."}
     config = HeadConfig(kind="scalar")
     with _without_report():
         base, found = load_base(folder.path, config, options | {
             "dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True,
-            "output_loading_info": True, "key_mapping": mapping | _renamed(folder),
+            "output_loading_info": True, "key_mapping": mapping | _renamed(folder, kind),
             # A head of several outputs may be called as transformers' own layer is.
             "ignore_mismatched_sizes": True,
-        })
+        }, _own_config(folder, kind))
     unread = {*found["missing_keys"], *(one[0] for one in found["mismatched_keys"])}
     absent = sorted(unread - {"score.weight"})
     if absent:
@@ -106,25 +108,35 @@ def _install(base: Any, layers: list[Layer], module: nn.Module | None) -> nn.Mod
     return None
 
 
-def _check_known(folder: FolderDescription) -> None:
-    """Refuse an architecture that only code of the folder's own defines."""
+def _architecture(folder: FolderDescription) -> str:
+    """The architecture by its name in transformers; one that only code of the folder's own defines
+    raises `CheckpointError`."""
     from transformers import CONFIG_MAPPING
 
-    kind = folder.config.get("model_type")
+    named = folder.config.get("model_type")
+    kind = _ARCHITECTURES.get(str(named), named)
     if kind in CONFIG_MAPPING:
-        return
+        return str(kind)
     raise CheckpointError(
-        f"The installed transformers has no architecture {kind!r}. {code_sentence(folder)}; if you "
-        "trust it, pass kind='custom_code' and trust_remote_code=True."
+        f"The installed transformers has no architecture {named!r}. {code_sentence(folder)}; if "
+        "you trust it, pass kind='custom_code' and trust_remote_code=True."
     )
 
 
-def _renamed(folder: FolderDescription) -> dict[str, str]:
+def _own_config(folder: FolderDescription, kind: str) -> Any:
+    """The configuration of an architecture that has another name in the folder; else None."""
+    from transformers import CONFIG_MAPPING
+
+    if folder.config["model_type"] == kind:
+        return None
+    return CONFIG_MAPPING[kind].from_dict(folder.config | {"model_type": kind})
+
+
+def _renamed(folder: FolderDescription, kind: str) -> dict[str, str]:
     """How the backbone's weights are renamed for transformers, as patterns."""
     from transformers import CONFIG_MAPPING, MODEL_FOR_CAUSAL_LM_MAPPING
 
-    kind = CONFIG_MAPPING[folder.config["model_type"]]
-    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(kind, None)
+    known = MODEL_FOR_CAUSAL_LM_MAPPING.get(CONFIG_MAPPING[kind], None)
     own = getattr(known, "base_model_prefix", "model")
     for name in _BACKBONES:
         if name != own and any(one.startswith(f"{name}.") for one in folder.tensors):

@@ -1,12 +1,12 @@
 """Parts of a published model's folder, and checks of what it is read with."""
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
@@ -121,13 +121,19 @@ def single_id(tokenizer: Any, token: str, what: str) -> int:
     return int(ids[0])
 
 
-def keep_outputs(model: Any, ids: list[int]) -> None:
-    """Have a model give the logits of some tokens alone, in place. What its architecture does to
-    logits after the output layer (scales, caps) stays as it is."""
+def replace_outputs(model: Any, change: Callable[[Tensor], Tensor]) -> None:
+    """Have a causal language model give other logits, in place. What its architecture does to
+    logits after the output layer (scales, caps) stays as it is.
+
+    Args:
+        model: the language model.
+        change: makes the rows of the new output layer, weight ``[K, D]`` and bias ``[K]``, of the
+            old ones ``[V, D]`` and ``[V]``.
+    """
     layer = model.get_output_embeddings()
-    weight, bias = layer.weight[ids].detach().clone(), getattr(layer, "bias", None)
-    small = WideLinear(weight.shape[1], len(ids), bias=bias is not None)
+    weight, bias = change(layer.weight.detach()).clone(), getattr(layer, "bias", None)
+    small = WideLinear(weight.shape[1], len(weight), bias=bias is not None)
     small.weight = nn.Parameter(weight, requires_grad=False)
     if bias is not None:
-        small.bias = nn.Parameter(bias[ids].detach().clone(), requires_grad=False)
+        small.bias = nn.Parameter(change(bias.detach()).clone(), requires_grad=False)
     model.set_output_embeddings(small)

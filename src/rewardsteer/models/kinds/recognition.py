@@ -73,9 +73,10 @@ def _unknown(folder: FolderDescription) -> str:
             f"Expected a reward model at {folder.name}, got {folder.architecture} without a card: "
             "the folder of a causal language model does not say whether its logits are rewards. "
             "Pass kind='farma' (--kind) for a checkpoint of FaRMA, kind='nemotron' for a "
-            "Nemotron-Reward model, kind='math_shepherd' or 'rlhflow_prm' for a process reward "
-            "model, kind='implicit' with reference= for a DPO policy, kind='rlhflow_pair' for "
-            "RLHFlow's pair preference model, or train one with 'rewardsteer train'."
+            "Nemotron-Reward model, kind='math_shepherd', 'rlhflow_prm' or 'easy_to_hard' for a "
+            "process reward model, kind='implicit' with reference= for a DPO policy, "
+            "kind='rlhflow_pair' for RLHFlow's pair preference model, or train one with "
+            "'rewardsteer train'."
         )
     heads = sorted(
         f"{name} {list(shape)}" for name, shape in folder.tensors.items() if _is_outside(name)

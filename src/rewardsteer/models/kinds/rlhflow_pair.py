@@ -12,7 +12,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import keep_outputs, load_parts, no_template, single_id
+from rewardsteer.models.kinds.parts import load_parts, no_template, replace_outputs, single_id
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.pair_scorer import PairScorer
 
@@ -40,7 +40,8 @@ class RlhflowPair(PairScorer):
                 "read in; copy the whole folder again."
             )
         self.position_limit = position_limit(model.config)
-        keep_outputs(model, [single_id(tokenizer, letter, "A and B") for letter in "AB"])
+        letters = [single_id(tokenizer, letter, "A and B") for letter in "AB"]
+        replace_outputs(model, lambda rows: rows[letters])
 
     def encode_pair(self, turns: Sequence[str], first: str, second: str) -> list[int]:
         """One user turn in the chat template."""

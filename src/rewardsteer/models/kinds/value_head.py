@@ -1,5 +1,5 @@
 """Backbones with one number per token: the heads of OpenRLHF, goal-conditioned-rm, GRM, Athene,
-Starling, UltraRM, INF-ORM, Qwen2.5-Math-RM, veRL and others.
+Starling, UltraRM, INF-ORM, Qwen2.5-Math-RM, OpenAssistant's Pythia, veRL and others.
 
 The head is rebuilt from its weights and scored at the last token. OpenRLHF's mean and standard
 deviation are applied where the configuration asks for it.
@@ -18,6 +18,7 @@ from rewardsteer.models.kinds.appended import AppendedTokenScorer
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed
+from rewardsteer.models.kinds.mean_pooled import MeanPooledScorer
 from rewardsteer.models.kinds.pair_encoder import is_encoder
 from rewardsteer.models.kinds.stacks import (
     FoundHead,
@@ -43,6 +44,14 @@ _TEMPLATES = {
         kind="text", prompt="[INST] {prompt} [/INST]", response=" {response}", answer="",
         turns={"system": "{content}\n", "user": "{content}",
                "assistant": " [/INST] {content} [INST] "}, append_eos=False,
+    ),
+    # OpenAssistant's Pythia
+    "GPTNeoXRewardModel": Template(
+        kind="text", prompt="<|prompter|>{prompt}<|endoftext|><|assistant|>",
+        response="{response}<|endoftext|>", answer="",
+        turns={"system": "{content}\n", "user": "{content}",
+               "assistant": "<|endoftext|><|assistant|>{content}<|endoftext|><|prompter|>"},
+        append_eos=False,
     ),
 }
 # Athene scores a token that it appends: its tokenizer's classification token, else this one.
@@ -98,10 +107,14 @@ class ValueHeadKind(Kind):
         skips = head.name == "score" and folder.architecture.endswith(
             ("ForSequenceClassification", "ForRewardModel")
         )
+        pooled = _is_pooled(folder)
         scorer = Scorer(
             model, tokenizer, template or Template(), fingerprint=fingerprint(folder.path),
             name=str(folder.path), unread_id=padding_id(model.config) if skips else None,
+            share_prompts=not pooled,
         )
+        if pooled:
+            return MeanPooledScorer(scorer)
         token = _appended(folder, tokenizer) if reward_token is None else reward_token
         return scorer if token is None else AppendedTokenScorer(scorer, token)
 
@@ -115,6 +128,18 @@ def _one_head(folder: FolderDescription) -> FoundHead:
         f"Expected one head with one output in {folder.name} (score, v_head, value_head, "
         f"regression_head, …); heads found: {seen}."
     )
+
+
+def _is_pooled(folder: FolderDescription) -> bool:
+    """Whether the head reads the mean over all tokens, which OpenAssistant's configuration says."""
+    if folder.architecture != "GPTNeoXRewardModel":
+        return False
+    pooling = folder.config.get("pooling") or "last"
+    if pooling not in ("mean", "last"):
+        raise CheckpointError(
+            f"Expected the pooling mean or last in config.json of {folder.name}, got {pooling!r}."
+        )
+    return bool(pooling == "mean")
 
 
 def _normaliser(folder: FolderDescription) -> tuple[float, float]:
