@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 from guidance_laws import Way, distances, read_ways, threshold_for
-from guidance_models import SCALAR, TEACHER, distil_all, records_of, train_all
+from guidance_models import METHODS, OUTCOME, TEACHER, distil_all, records_of, train_all
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer, is_correct
 from rewardsteer.decoding.config import DecodingConfig
@@ -29,7 +29,6 @@ from rewardsteer.demo.world import (
     TEMPLATE,
     draw_questions,
     longest_solution,
-    make_pairs,
     make_policy,
     sample,
     sample_pairs,
@@ -73,12 +72,9 @@ class World:
         if not place.exists():
             make_policy(config, self.tokenizer, place.parent, progress=False)
         self.policy = load_policy(place, device="cpu")
-        pairs = make_pairs(
-            sample_pairs(self.policy, self.tokenizer, config), self.tokenizer, config
-        )
         folders = train_all(
-            config, place, self.tokenizer, pairs, out,
-            ("args", TEACHER, "untrained", "zeros policy_soft") if TINY else (),
+            config, place, self.tokenizer, sample_pairs(self.policy, self.tokenizer, config), out,
+            ("args", TEACHER, "untrained", "zeros policy_soft", OUTCOME) if TINY else (),
         )
         students = distil_all(
             config, place, folders[TEACHER], out, *((20, 1, (SCOUT,)) if TINY else (900, 3))
@@ -97,8 +93,8 @@ class World:
 
     def decoding(self, guide: str | None, **options: Any) -> DecodingConfig:
         """Settings; all guides draw from the policy's same few best tokens."""
-        method = "none" if guide is None else SCALAR.get(guide, "farma")
-        if method == "farma":
+        method = "none" if guide is None else METHODS.get(guide, "farma")
+        if method in ("farma", "q_sharp"):
             options["max_kl"] = 1e3
         return DecodingConfig(
             method=method, top_k=CANDIDATES, max_new_tokens=longest_solution(self.config),
@@ -125,7 +121,7 @@ class World:
         if guide is None:
             warmth = 1 / config.temperature - 1 if config.mode == "sample" else 0.0
             config = config.model_copy(update={"weight": warmth})
-        far = distances(ways, config)
+        far = distances(ways, config, method.pull)
         acted = sum(row.cost.guided_steps for row in rows)
         again, tokens = sum(one.guided for one in far), sum(row.cost.new_tokens for row in rows)
         rewards = self.judge.score(

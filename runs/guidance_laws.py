@@ -13,6 +13,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.guides.gates import OF_GUIDE, Gate, divergences, measures
+from rewardsteer.decoding.guides.weights import Pull
 from rewardsteer.distillation.teacher import Asked, TokenTeacher
 from rewardsteer.records import Generation
 
@@ -81,11 +82,15 @@ def read_ways(
     ]
 
 
-def distances(ways: Sequence[Way], config: DecodingConfig) -> list[Distance]:
-    """Distance of each response under these settings, gates included, at temperature 1."""
+def distances(
+    ways: Sequence[Way], config: DecodingConfig, pull: Pull = torch.mul
+) -> list[Distance]:
+    """Distance of each response under these settings, gates included, at temperature 1; ``pull`` is
+    the guide's."""
     result = []
     for way in ways:
-        pulls = divergences(way.best, way.best + config.weight * way.rewards)
+        weight = way.rewards.new_tensor(config.weight)
+        pulls = divergences(way.best, way.best + pull(way.rewards, weight))
         gate, values = Gate(config, way.name), gate_measures(way, config)
         is_open = torch.tensor([gate.opens(step, value) for step, value in enumerate(values)])
         result.append(Distance(float(pulls[is_open].sum()), int(is_open.sum())))

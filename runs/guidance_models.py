@@ -1,4 +1,5 @@
-"""The guides of arithmetic_guidance.py: reward models of the demo's kind, and students of one."""
+"""The guides of arithmetic_guidance.py: reward models of the demo's kind, one of outcomes, and
+students of one."""
 
 import json
 from collections.abc import Sequence
@@ -6,9 +7,17 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.tokenize import encode_completion
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.reward_models import Phase, Plan, plans, train_reward_model
-from rewardsteer.demo.world import draw_questions, longest_solution
+from rewardsteer.demo.world import (
+    TEMPLATE,
+    Row,
+    Samples,
+    draw_questions,
+    longest_solution,
+    make_pairs,
+)
 from rewardsteer.distillation.config import CandidateConfig, DistilConfig, SamplingConfig
 from rewardsteer.distillation.run import distil
 from rewardsteer.models.checkpoint import CARD
@@ -34,8 +43,11 @@ STUDENTS: dict[str, tuple[dict[str, Any], bool]] = {
     "distilled embedding": ({"layers": "embedding", "rank": 16}, True),
     "policy states rank 16": ({"layers": "low_rank", "rank": 16}, False),
 }
+# Trained on labelled samples, of which an update has about as many as others have responses.
+OUTCOME = "outcome"
 # Guide → decoding method; all others are vocabulary heads for farma.
-SCALAR = {"pargs": "pargs", "args": "args"}
+METHODS = {"pargs": "pargs", "args": "args", OUTCOME: "q_sharp"}
+BATCH = 32
 
 
 def reward_model_plans(config: DemoConfig) -> list[Plan]:
@@ -48,6 +60,7 @@ def reward_model_plans(config: DemoConfig) -> list[Plan]:
         replace(known["plain"], name="args"), known["pargs"], known["farma"],
         replace(known["farma_untrained"], name="untrained"),
         Plan("zeros pairs alone", zeros, (Phase(pairs, config.reward_steps),)),
+        Plan(OUTCOME, zeros, (Phase((TermConfig(name="outcome"),), config.reward_steps),)),
     ]
     for name, options in BACKUPS.items():
         term = TermConfig(name="max_constraint", options=options)
@@ -56,20 +69,38 @@ def reward_model_plans(config: DemoConfig) -> list[Plan]:
     return found
 
 
+def labelled(samples: Samples, tokenizer: Any) -> list[Row]:
+    """All samples of each question with their labels, as rows for training."""
+    found: dict[str, Row] = {}
+    for question, solution, correct in zip(
+        samples.questions, samples.solutions, samples.correct, strict=True
+    ):
+        coded = encode_completion(question, solution, TEMPLATE, tokenizer)
+        row = found.setdefault(question, {
+            "id": str(len(found)), "prompt_ids": coded.prompt_ids, "response_ids": [],
+            "numbers": {"label": []},
+        })
+        row["response_ids"].append(coded.response_ids)
+        row["numbers"]["label"].append(float(correct))
+    return list(found.values())
+
+
 def train_all(
-    config: DemoConfig, place: Path, tokenizer: Any, pairs: list[Any], out: Path,
+    config: DemoConfig, place: Path, tokenizer: Any, samples: Samples, out: Path,
     only: Sequence[str] = (),
 ) -> dict[str, Path]:
     """Train what is not there yet, of ``only`` some where they are named; guide → folder."""
-    folders = {}
+    folders, pairs = {}, make_pairs(samples, tokenizer, config)
     for plan in reward_model_plans(config):
         if only and plan.name not in only:
             continue
         folder = out / plan.name.replace(" ", "-")
         if not (folder / "model" / CARD).exists():
+            whole = plan.name == OUTCOME
             train_reward_model(
-                plan, place, tokenizer, pairs, config, folder, progress=False, announce=print,
-                batch_size=32,
+                plan, place, tokenizer, labelled(samples, tokenizer) if whole else pairs, config,
+                folder, progress=False, announce=print,
+                batch_size=2 * BATCH // config.samples if whole else BATCH,
             )
         folders[plan.name] = folder / "model"
     return folders

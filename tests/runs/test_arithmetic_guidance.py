@@ -23,7 +23,9 @@ def test_one_seed_at_the_tiny_size_and_its_tables(tmp_path):
     done = run("arithmetic_guidance.py", tmp_path, 0)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "guidance-0.json").read_text())
-    assert {"none", "none T=0.5", "pargs @ 0.4", "distilled rank 4 @ 0.4"} <= set(found["guidance"])
+    assert {
+        "none", "none T=0.5", "pargs @ 0.4", "distilled rank 4 @ 0.4", "outcome @ 0.4",
+    } <= set(found["guidance"])
     assert found["guidance"]["none"]["kl"] == 0
     assert found["guidance"]["pargs @ 0.4"]["guided"] == 1
     assert {"random 0.3", "two-tier 0.3", "entropy, own share 0.3"} <= set(found["gates"])
