@@ -9,6 +9,7 @@ that makes the text. Its position in a page is between ``<!-- table: NAME -->`` 
 studies on SmolLM2 are made by
 
     rewardsteer evaluate runs OUT/seed-*/generation --out runs/results/smollm2_guidance.json
+    python runs/smollm2_accuracy.py OUT runs/results/smollm2_guidance.json
     python runs/summarise_goal.py OUT baseline goal published \\
         --write runs/results/smollm2_solutions.json
 """
@@ -60,9 +61,19 @@ def guidance(found: Content) -> str:
         ])
     return (
         f"`make study-a SEED=0` and on, {len(found['runs'])} seeds, {found['intervals']}. "
-        "Judge: a Bradley-Terry reward model of other pairs; ±: standard deviation over seeds.\n\n"
+        "Judge: a Bradley-Terry reward model of other pairs; ±: standard deviation over seeds. "
+        f"{_accuracies(found)}\n\n"
         + _table(["method", "reward", "gain, 95 %", "RM calls per token", "ms per token"], rows)
     )
+
+
+def _accuracies(found: Content) -> str:
+    """How well the reward models rank held-out pairs."""
+    own = found["accuracy"]
+    shown = {"judge": "the judge", "bt": "Bradley-Terry", "pargs": "PARGS", "farma": "FaRMA"}
+    return "Accuracy on held-out pairs: " + ", ".join(
+        f"{name} {_spread(own[key])}" for key, name in shown.items()
+    ) + "."
 
 
 def guidance_all(found: Content) -> str:

@@ -6,6 +6,8 @@ import re
 import pytest
 
 from rewardsteer.evaluation.statistics.seeds import SeedFigure
+from rewardsteer.models.checkpoint import CARD, CheckpointCard, MetricResult
+from rewardsteer.models.heads.config import HeadConfig
 from tests.docs.commands import ROOT
 
 README = ROOT / "README.md"
@@ -48,12 +50,26 @@ def test_table_of_guidance():
     text = script("readme_tables").guidance({
         "methods": {"none": none, "farma w=0.5": none | gain, "farma w=1": farma},
         "runs": ["a", "b", "c"], "intervals": "95 % over 60 prompts and 3 runs",
+        "accuracy": {"judge": [0.6, 0.65], "bt": [0.5], "pargs": [0.5], "farma": [0.55]},
     })
+    assert "the judge 0.625 (0.600–0.650), Bradley-Terry 0.500, PARGS 0.500, FaRMA 0.550." in text
     assert "3 seeds, 95 % over 60 prompts and 3 runs" in text
     assert text.splitlines()[2:] == [
         "|method|reward|gain, 95 %|RM calls per token|ms per token|", "|---|---|---|---|---|",
         "|none|1.00 ± 0.10||0.00|20|", "|farma|1.50 ± 0.20|+0.25…+0.75|1.00|20|",
     ]
+
+
+def test_accuracies_of_the_studys_reward_models(tmp_path):
+    for seed, judge in enumerate((0.6, 0.65)):
+        for name, value in (("judge", judge), ("bt", 0.5)):
+            folder = tmp_path / f"seed-{seed}" / name / "model"
+            folder.mkdir(parents=True)
+            metric = MetricResult(name="accuracy", on="held-out pairs", value=value, count=204)
+            card = CheckpointCard(head=HeadConfig(), metrics=[metric])
+            (folder / CARD).write_text(card.model_dump_json())
+    found = script("smollm2_accuracy").accuracies(tmp_path)
+    assert found == {"judge": [0.6, 0.65], "bt": [0.5, 0.5]}
 
 
 def test_table_of_all_methods():
