@@ -15,6 +15,7 @@ ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
 from rewardsteer.outputs import write_text  # noqa: E402
+from rewardsteer.reports.tables import markdown  # noqa: E402
 from rewardsteer.training.config import TrainConfig  # noqa: E402
 from rewardsteer.training.run import train  # noqa: E402
 from tests.training.engines import (  # noqa: E402
@@ -59,16 +60,15 @@ def run_all(work: Path, engines: list[str]) -> None:
 
 def table(work: Path, engines: list[str]) -> str:
     """Largest difference of a logged loss / of a final weight, a row an objective."""
-    lines = ["| objective | " + " | ".join(engines) + " |", "|---|" + "---|" * len(engines)]
+    lines = []
     for name in OBJECTIVES:
         cells = []
         for engine in engines:
             found = distance(work / "single" / slug(name), work / engine / slug(name))
             mark = "" if max(found.values()) <= 1e-5 else " **not equal**"
             cells.append(f"{found['loss']:.0e} / {found['weights']:.0e}{mark}")
-        title = name.replace("|", "then")
-        lines.append(f"| {title} | " + " | ".join(cells) + " |")
-    return "\n".join(lines) + "\n"
+        lines.append([name.replace("|", "then"), *cells])
+    return markdown(["objective", *engines], lines) + "\n"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.outputs import read_json, write_json, write_text
 from rewardsteer.quiet import quiet_libraries
 from rewardsteer.records import Generation
+from rewardsteer.reports.tables import markdown
 
 Figures = dict[str, list[float]]  # accuracy, tokens, drawn: a number for each question
 IsCorrect = Callable[[Generation], bool]
@@ -210,11 +211,11 @@ def table(figures: Sequence[Mapping[str, Figures]], plain: str) -> str:
     alone = {
         label: of for label, of in joined.items() if "alone" in label or "plain" in label
     }
-    lines = [
-        "| method | accuracy | tokens a question | generated | not generated | gain over "
-        f"{plain} | gain over the best without reward model at equal tokens |",
-        "|---|---|---|---|---|---|---|",
+    heads = [
+        "method", "accuracy", "tokens a question", "generated", "not generated",
+        f"gain over {plain}", "gain over the best without reward model at equal tokens",
     ]
+    lines = []
     for label, of in joined.items():
         mean, tokens = np.mean(of["accuracy"]), np.mean(of["tokens"])
         level = paired_difference(of["accuracy"], [0.0] * len(of["accuracy"]))
@@ -228,9 +229,9 @@ def table(figures: Sequence[Mapping[str, Figures]], plain: str) -> str:
                 name = next(key for key, one in alone.items() if one is rival)
                 against = f"{fairly.value:+.3f} ({fairly.low:+.3f} to {fairly.high:+.3f}), {name}"
         saved = 1 - np.sum(of["drawn"]) / np.sum(before["drawn"])
-        lines.append(
-            f"| {label} | {mean:.3f} ({level.low:.3f} to {level.high:.3f}) | {tokens:.0f} "
-            f"| {np.mean(of['drawn']):.0f} | {saved:.0%} "
-            f"| {gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f}) | {against} |"
-        )
-    return "\n".join(lines)
+        lines.append([
+            label, f"{mean:.3f} ({level.low:.3f} to {level.high:.3f})", f"{tokens:.0f}",
+            f"{np.mean(of['drawn']):.0f}", f"{saved:.0%}",
+            f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})", against,
+        ])
+    return markdown(heads, lines)

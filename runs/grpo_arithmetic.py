@@ -9,6 +9,7 @@ OUT/summary.json.
 """
 
 import argparse
+import math
 import random
 import time
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from scipy import stats
 from transformers import set_seed
 from trl import GRPOConfig, GRPOTrainer
 
@@ -35,7 +35,12 @@ from rewardsteer.demo.world import (
     make_policy,
     sample_pairs,
 )
-from rewardsteer.evaluation.statistics import auroc_interval, paired_difference, proportion
+from rewardsteer.evaluation.statistics import (
+    auroc_interval,
+    mean_of_runs,
+    paired_difference,
+    proportion,
+)
 from rewardsteer.integrations.trl import RewardFunction
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
@@ -175,15 +180,14 @@ def measure(
 
 
 def over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean gain over seeds with a t-interval; NaN ends with one seed are left out."""
+    """Mean gain over seeds with Student's interval, which one seed does not have."""
     figures = {}
     for mode in ("sampled", "greedy"):
         gains = [seed[f"{mode}_gain"]["value"] for seed in seeds]
-        figures[mode] = {"mean": float(np.mean(gains)), "gains": gains}
-        if len(gains) > 1:
-            low, high = stats.t.interval(
-                0.95, len(gains) - 1, loc=np.mean(gains), scale=stats.sem(gains))
-            figures[mode] |= {"low": float(low), "high": float(high)}
+        mean = mean_of_runs(gains)
+        figures[mode] = {"mean": mean.value, "gains": gains}
+        if not math.isnan(mean.low):
+            figures[mode] |= {"low": mean.low, "high": mean.high}
     return figures
 
 

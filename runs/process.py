@@ -35,6 +35,7 @@ from rewardsteer.goals.config import GoalConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.outputs import read_json, write_json, write_text
 from rewardsteer.quiet import quiet_libraries
+from rewardsteer.reports.tables import markdown
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
 
@@ -303,18 +304,18 @@ def areas(
 
 
 def table(figures: dict[str, dict[str, list[float]]]) -> str:
+    heads = (
+        "value at the end of a step", "first incorrect step against those before it",
+        "against the same step of the correct solution",
+    )
     lines = [
-        "| value at the end of a step | first incorrect step against those before it | against "
-        "the same step of the correct solution |",
-        "|---|---|---|",
-    ]
-    for name, own in figures.items():
-        cells = [
+        [name, *(
             f"{value:.3f} ({low:.3f}, {high:.3f})"
             for value, low, high in (own["within"], own["against"])
-        ]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
+        )]
+        for name, own in figures.items()
+    ]
+    return markdown(heads, lines) + "\n"
 
 
 if __name__ == "__main__":

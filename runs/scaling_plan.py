@@ -7,6 +7,8 @@
 import argparse
 from dataclasses import dataclass
 
+from rewardsteer.reports.tables import markdown
+
 GB = 1e9
 
 
@@ -168,19 +170,13 @@ def tables(a: Assumptions, clusters: tuple[int, ...] = (8, 64, 512)) -> dict[str
     }
 
 
-def markdown(rows: list[list[str]]) -> list[str]:
-    """Lines of a table."""
-    lines = [rows[0], ["---"] * len(rows[0]), *rows[1:]]
-    return ["| " + " | ".join(line) + " |" for line in lines]
-
-
 def main() -> None:
     """Print all tables."""
     parser = argparse.ArgumentParser(description=__doc__)
     for name, value in Assumptions().__dict__.items():
         parser.add_argument(f"--{name.replace('_', '-')}", type=type(value), default=value)
     for name, rows in tables(Assumptions(**vars(parser.parse_args()))).items():
-        print(f"\n{name}\n", *markdown(rows), sep="\n")
+        print(f"\n{name}\n", markdown(rows[0], rows[1:]), sep="\n")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
+
+from rewardsteer.evaluation.statistics import mean_of_runs
+from rewardsteer.reports.tables import markdown
 
 
 def main() -> None:
@@ -78,25 +80,27 @@ def _runs(out: Path, plan: str) -> list[dict[str, Any]]:
 
 
 def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
-    _head("model", "seeds", "AUROC reward", "gain over baseline, each seed (95 %)",
-          "AUROC similarity", "within a question", "similarity", "best of n", "weighted vote")
+    heads = ("model", "seeds", "AUROC reward", "gain over baseline, each seed (95 %)",
+             "AUROC similarity", "within a question", "similarity", "best of n", "weighted vote")
+    lines = []
     for plan, runs in several.items():
         gains = [run.get("against_baseline", {}).get("reward") for run in runs]
         shown = "; ".join(_gain(one) for one in gains if one)
-        _row(plan, str(len(runs)), _spread(runs, "auroc"), shown or "–",
-             _spread(runs, "auroc_similarity"), _spread(runs, "auroc_per_question"),
-             _spread(runs, "auroc_per_question_similarity"), _spread(runs, "best_of_accuracy"),
-             _spread(runs, "weighted_accuracy"))
+        lines.append([plan, str(len(runs)), _spread(runs, "auroc"), shown or "–", *(
+            _spread(runs, name) for name in (
+                "auroc_similarity", "auroc_per_question", "auroc_per_question_similarity",
+                "best_of_accuracy", "weighted_accuracy",
+            )
+        )])
+    print(markdown(heads, lines))
     for plan, runs in several.items():
         gains = [run["against_baseline"]["reward"]["gain"] for run in runs
                  if "against_baseline" in run]
         if len(gains) > 1:
-            low, high = stats.t.interval(
-                0.95, len(gains) - 1, loc=np.mean(gains), scale=stats.sem(gains)
-            )
+            mean = mean_of_runs(gains)
             print(
                 f"\n{plan}: AUROC gain over the baseline, mean of {len(gains)} seeds "
-                f"{np.mean(gains):+.3f} (95 % {low:+.3f}, {high:+.3f})"
+                f"{mean.value:+.3f} (95 % {mean.low:+.3f}, {mean.high:+.3f})"
             )
     majority = next(iter(several.values()))[0]["majority_accuracy"]
     print(f"\nMajority vote: {majority:.3f}.\n")
@@ -111,7 +115,7 @@ def _gain(one: dict[str, float]) -> str:
 
 def _percentiles(several: dict[str, list[dict[str, Any]]]) -> None:
     shares = (0.2, 0.4, 0.6, 0.8, 1.0)
-    _head("AUROC at", *(f"{share:.0%}" for share in shares))
+    lines = []
     for plan, runs in several.items():
         for signal in ("reward", "similarity"):
             cells = []
@@ -122,13 +126,14 @@ def _percentiles(several: dict[str, list[dict[str, Any]]]) -> None:
                     if abs(point["percentile"] - share) < 1e-9
                 ]
                 cells.append(f"{np.mean(values):.3f}" if values else "–")
-            _row(f"{plan}, {signal}", *cells)
-    print()
+            lines.append([f"{plan}, {signal}", *cells])
+    print(markdown(["AUROC at", *(f"{share:.0%}" for share in shares)], lines) + "\n")
 
 
 def _filtering(several: dict[str, list[dict[str, Any]]]) -> None:
-    _head("filter", "signal", "threshold chosen", "filtered", "tokens saved", "vote before",
-          "vote after", "plain vote, equal tokens")
+    heads = ("filter", "signal", "threshold chosen", "filtered", "tokens saved", "vote before",
+             "vote after", "plain vote, equal tokens")
+    lines = []
     for plan, runs in several.items():
         for signal in ("reward", "similarity"):
             for choice in ("published", "best", "free", "risk"):
@@ -137,13 +142,14 @@ def _filtering(several: dict[str, list[dict[str, Any]]]) -> None:
                     if choice in run.get("filtering", {}).get(signal, {})
                 ]
                 if records:
-                    _row(plan, signal, f"{choice} ({len(records)} of {len(runs)} seeds)", *(
+                    seeds = f"{choice} ({len(records)} of {len(runs)} seeds)"
+                    lines.append([plan, signal, seeds, *(
                         _spread(records, name) for name in (
                             "filtered", "tokens_saved", "accuracy_before", "accuracy",
                             "plain_vote_at_equal_tokens",
                         )
-                    ))
-    print()
+                    )])
+    print(markdown(heads, lines) + "\n")
 
 
 def _spread(records: list[dict[str, Any]], name: str) -> str:
@@ -154,15 +160,6 @@ def _spread(records: list[dict[str, Any]], name: str) -> str:
     if len(values) == 1:
         return f"{values[0]:.3f}"
     return f"{np.mean(values):.3f} ({min(values):.3f} – {max(values):.3f})"
-
-
-def _head(*cells: str) -> None:
-    _row(*cells)
-    print("|" + "---|" * len(cells))
-
-
-def _row(*cells: str) -> None:
-    print("| " + " | ".join(cells) + " |")
 
 
 if __name__ == "__main__":

@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy import stats
 
-from rewardsteer.evaluation.statistics import two_level
-from rewardsteer.evaluation.statistics.seeds import over_runs
+from rewardsteer.evaluation.statistics import mean_of_runs, over_runs, two_level
 from rewardsteer.outputs import read_json
+from rewardsteer.reports.tables import markdown
 
 Runs = Sequence[Mapping[str, Any]]
 _DRAWS = 2000
@@ -71,7 +70,7 @@ def guides(runs: Runs) -> str:
             f"{(own - plain).mean(axis=1).std(ddof=1):.3f}" if len(runs) > 1 else "–",
             over_seeds([row["reward"] for row in rows], "{:+.3f}"),
         ])
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def gates(runs: Runs) -> str:
@@ -86,13 +85,13 @@ def gates(runs: Runs) -> str:
         f"{right(runs, 'gates', name).mean():.3f}",
         _between(kept(right(runs, "gates", name), teacher, plain)),
     ] for name in runs[0]["gates"]]
-    return table(heads, lines)
+    return markdown(heads, lines)
 
 
 def against_teacher(runs: Runs) -> str:
     """`evaluate guide` over seeds."""
     names = ("guidance_lost", "best_agrees", "rank_correlation", "changed_by_student")
-    return table(["guide", *names], [
+    return markdown(["guide", *names], [
         [guide, *(
             over_seeds([run["guide"][guide].get(one, {}).get("value", np.nan) for run in runs])
             for one in names
@@ -102,7 +101,7 @@ def against_teacher(runs: Runs) -> str:
 
 def ranking(runs: Runs) -> str:
     """AUROC of whole solutions over seeds."""
-    return table(["reward model", "AUROC of whole solutions"], [
+    return markdown(["reward model", "AUROC of whole solutions"], [
         [name, over_seeds([run["ranking"][name]["auroc"] for run in runs])]
         for name in runs[0]["ranking"]
     ])
@@ -110,18 +109,10 @@ def ranking(runs: Runs) -> str:
 
 def over_seeds(values: Sequence[float], pattern: str = "{:.3f}") -> str:
     """Mean with Student's interval over seeds."""
-    mean = float(np.mean(values))
-    if len(values) < 2 or np.isnan(mean):
-        return pattern.format(mean)
-    half = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-    return f"{pattern.format(mean)} ± {half:.3f}"
-
-
-def table(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    """Markdown."""
-    return "\n".join(
-        f"| {' | '.join(cells)} |" for cells in (heads, ["---"] * len(heads), *lines)
-    )
+    mean = mean_of_runs(values)
+    if np.isnan(mean.low):
+        return pattern.format(mean.value)
+    return f"{pattern.format(mean.value)} ± {mean.high - mean.value:.3f}"
 
 
 def _between(figure: Any, pattern: str = "{:.2f}") -> str:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from rewardsteer.evaluation.statistics import over_runs, two_level
+from rewardsteer.evaluation.statistics import mean_of_runs, over_runs, two_level
 
 
 def _table(runs=4, prompts=30, between=0.5):
@@ -71,3 +71,15 @@ def test_p_values_agree_with_intervals(shift):
     assert two_level(_table() + shift - found.low).p_value == pytest.approx(0.05)
     assert two_level(np.ones((3, 12))).p_value == pytest.approx(2 / 2**12)
     assert two_level(np.zeros((3, 12))).p_value == 1.0
+
+
+def test_a_figure_of_each_run_alone_has_students_interval_over_runs():
+    values = [0.3, 0.5, 0.1, 0.35]
+    found = mean_of_runs(values)
+    low, high = stats.t.interval(0.95, 3, loc=np.mean(values), scale=stats.sem(values))
+    assert found[:3] == pytest.approx((np.mean(values), low, high))
+    assert found.spread == pytest.approx(np.std(values, ddof=1))
+    assert found.p_value == pytest.approx(stats.ttest_1samp(values, 0).pvalue)
+    assert mean_of_runs([0.5]).figures("gain") == {"gain": 0.5}
+    assert math.isnan(mean_of_runs([0.5, math.nan]).low)
+    assert mean_of_runs([0.25, 0.25])[:3] == (0.25, 0.25, 0.25)

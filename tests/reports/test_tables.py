@@ -44,3 +44,8 @@ def test_a_pipe_gets_the_table_whole_and_the_title_in_one_line(monkeypatch, caps
     assert lines[0] == "a title that is longer than the table is wide"
     tables.print_table("x", COLUMNS, ROWS)
     assert sum("none" in line for line in capsys.readouterr().out.splitlines()) == 1
+
+
+def test_a_markdown_table_keeps_its_columns_whatever_the_cells_hold():
+    text = tables.markdown(["a", "p(y|x)"], [["one|two", "1"]])
+    assert text == "| a | p(y\\|x) |\n| --- | --- |\n| one\\|two | 1 |"

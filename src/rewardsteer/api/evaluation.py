@@ -17,7 +17,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.models.text_scorer import require_tokens
-from rewardsteer.reports.tables import preference_groups
+from rewardsteer.reports.tables import markdown, preference_groups
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -47,12 +47,10 @@ class Table:
     def to_markdown(self) -> str:
         """A Markdown table; a figure that was not measured is a dash."""
         columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
-        lines = [["", *columns], ["---"] * (len(columns) + 1)]
-        lines += [
+        return markdown(["", *columns], [
             [name, *(_cell(row.get(column)) for column in columns)]
             for name, row in self.rows.items()
-        ]
-        return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+        ])
 
     def __getitem__(self, name: str) -> Mapping[str, Any]:
         return self.rows[name]

@@ -13,6 +13,9 @@ from rewardsteer.evaluation.frontier_methods import Method, over_all
 from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.evaluation.statistics import holm
 
+# Numbers of runs, and their values [S, P].
+_Runs = tuple[tuple[int, ...], np.ndarray]
+
 
 def steps(
     methods: Mapping[str, Method], metrics: Sequence[str], costs: Sequence[str],
@@ -74,13 +77,17 @@ def _against_rivals(
 def paired(one: Method, other: Method, metric: str) -> Any:
     """Mean difference of two methods over the runs that hold both, see `over_all`; None
     where none does."""
-    shared = [run for run in one.runs if run in other.runs]
+    apart = _apart((one.runs, one.values[metric]), (other.runs, other.values[metric]))
+    return None if apart is None else over_all(apart)
+
+
+def _apart(one: _Runs, other: _Runs) -> np.ndarray | None:
+    """Differences ``[S, P]`` over the runs that hold both; None where none does."""
+    shared = [run for run in one[0] if run in other[0]]
     if not shared:
         return None
-    ours, theirs = (
-        each.values[metric][[each.runs.index(run) for run in shared]] for each in (one, other)
-    )
-    return over_all(ours - theirs)
+    ours, theirs = (values[[runs.index(run) for run in shared]] for runs, values in (one, other))
+    return np.asarray(ours - theirs)
 
 
 def at_equal(
@@ -119,12 +126,8 @@ def at_equal(
     for name in order:
         runs, gain = read[name]
         row = {"sweep": name, **base, "runs": len(runs), **over_all(gain).figures("gain")}
-        shared = [run for run in runs if run in read[order[0]][0]]
-        if name != order[0] and shared:
-            first_runs, first = read[order[0]]
-            apart = gain[[runs.index(run) for run in shared]] - first[
-                [first_runs.index(run) for run in shared]
-            ]
+        apart = None if name == order[0] else _apart(read[name], read[order[0]])
+        if apart is not None:
             row |= over_all(apart).figures("behind")
         rows.append(row)
     return [*rows, *missed]

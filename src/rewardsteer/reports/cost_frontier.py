@@ -2,12 +2,12 @@
 
 import csv
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rewardsteer.reports.frontiers import AXES
 from rewardsteer.reports.plots import Point, paths
-from rewardsteer.reports.tables import between
+from rewardsteer.reports.tables import between, markdown
 
 Content = Mapping[str, Any]
 
@@ -122,16 +122,16 @@ def table_markdown(content: Content) -> str:
     parts = [
         f"{content['intervals']}. Baseline: {content['baseline']}. "
         f"{controls_line(content)}",
-        _markdown(columns(content), rows(content)),
+        markdown(columns(content), rows(content)),
     ]
     for metric, sets in content["pareto"].items():
         for cost, labels in sets.items():
             parts += [
                 f"No other beats these in {metric} and {cost}: {', '.join(labels)}.",
-                _markdown(STEP_COLUMNS, step_rows(content, metric, cost)),
+                markdown(STEP_COLUMNS, step_rows(content, metric, cost)),
             ]
     if content["equal"]:
-        parts.append(_markdown(EQUAL_COLUMNS, equal_rows(content)))
+        parts.append(markdown(EQUAL_COLUMNS, equal_rows(content)))
     return "\n\n".join(parts) + "\n"
 
 
@@ -142,13 +142,6 @@ def controls_line(content: Content) -> str:
     return (
         "No controls are named, so whether a gain is more than that of an untrained head, a low "
         "temperature or a random gate is not tested."
-    )
-
-
-def _markdown(heads: Sequence[str], lines: Sequence[Sequence[str]]) -> str:
-    cells = [list(heads), ["---"] * len(heads), *lines]
-    return "\n".join(
-        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in cells
     )
 
 

@@ -159,6 +159,14 @@ def _table(columns: Sequence[str], rows: Sequence[Sequence[str]], chosen: Sequen
     return table
 
 
+def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A Markdown table, without a last line break."""
+    lines = [columns, ["---"] * len(columns), *rows]
+    return "\n".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
+    )
+
+
 def between(
     figures: Mapping[str, float], name: str, low: str, high: str, pattern: str
 ) -> str:

@@ -23,7 +23,7 @@ from rewardsteer.evaluation.statistics.intervals import (
     standard_error,
     wins,
 )
-from rewardsteer.evaluation.statistics.seeds import SeedFigure, over_runs, two_level
+from rewardsteer.evaluation.statistics.seeds import SeedFigure, mean_of_runs, over_runs, two_level
 from rewardsteer.objectives.agreement import auroc
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "gains",
     "holm",
     "mean",
+    "mean_of_runs",
     "over",
     "over_runs",
     "paired_difference",

@@ -102,6 +102,22 @@ def over_runs(
     return _figure(value, spread, parts, bounded)
 
 
+def mean_of_runs(figures: Sequence[float]) -> SeedFigure:
+    """Mean over runs of any figure, where nothing is known of how it varies within a run, with
+    Student's interval over runs.
+
+    Args:
+        figures: ``[S]``, one per run; NaN, where one run has none, makes the mean and its interval
+            NaN.
+    """
+    own = np.asarray(figures, dtype=float)
+    value = float(own.mean())
+    if len(own) < 2 or math.isnan(value):
+        return SeedFigure(value, math.nan, math.nan, math.nan)
+    spread = float(own.std(ddof=1))
+    return _figure(value, spread, [_Part(spread**2 / len(own), len(own) - 1)], bounded=False)
+
+
 class _Part(NamedTuple):
     """A variance with its degrees of freedom."""
 
@@ -117,8 +133,9 @@ def _half(parts: Sequence[_Part], level: float) -> float:
 
 
 def _figure(value: float, spread: float, parts: Sequence[_Part], bounded: bool) -> SeedFigure:
-    half, clusters = _half(parts, 0.05), parts[1].freedom + 1
+    half = _half(parts, 0.05)
     if bounded:
+        clusters = parts[-1].freedom + 1
         least = float(stats.t.ppf(0.975, clusters - 1)) / math.sqrt(clusters)
         ends = wilson(value, half, least)
         return SeedFigure(value, ends.low, ends.high, spread)
@@ -128,7 +145,7 @@ def _figure(value: float, spread: float, parts: Sequence[_Part], bounded: bool) 
 def _p_value(value: float, parts: Sequence[_Part]) -> float:
     """The level at which the interval just holds zero; for equal values the sign test's."""
     if _half(parts, 0.5) == 0:
-        return 1.0 if value == 0 else 2.0 ** -parts[1].freedom
+        return 1.0 if value == 0 else 2.0 ** -parts[-1].freedom
     if abs(value) >= _half(parts, _SMALLEST):
         return _SMALLEST
     return float(brentq(lambda level: _half(parts, level) - abs(value), _SMALLEST, 1.0))
