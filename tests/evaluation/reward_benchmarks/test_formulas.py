@@ -198,6 +198,20 @@ def test_ppe_pairs_and_best_of_k(tmp_path):
         load_benchmark("ppe")
 
 
+def test_ppe_pairs_of_a_set_are_pooled_and_the_others_are_means_over_rows(tmp_path):
+    rows = [
+        {"question_id": name, "model_name": "m", "prompt": "?", "scores": [True, False],
+         "sampled_conflict_pairs": pairs, "response_1": "1", "response_2": "2"}
+        for name, pairs in (("q", [[0, 1]]), ("r", [[0, 1]] * 3))
+    ]
+    file = tmp_path / "PPE-MATH-Best-of-K.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    benchmark, items = load_benchmark("ppe", file)
+    found = figures_of(benchmark, items, [np.array([1.0, 0.0]), np.array([0.0, 1.0])])
+    assert found["MATH"] == 1 / 4
+    assert found["MATH, AUC within rows"] == found["MATH, best of 2"] == 1 / 2
+
+
 def test_ppe_human_preference_leaves_ties_out(tmp_path):
     rows = [
         {"question_id": str(number), "prompt": "?", "response_1": "a", "response_2": "b",

@@ -143,6 +143,9 @@ def test_ppe_mean_of_published_subsets():
     sums = {name: np.array([value, 1, *[0] * 14]) for name, value in accuracies.items()}
     # InternLM2-20B-Reward.
     assert Ppe().figures(sums)["accuracy"] == pytest.approx(63.0, abs=0.1)
+    # Human preferences are published beside the mean, not in it.
+    more = sums | {"human preference": np.array([0, 1, *[0] * 14])}
+    assert Ppe().figures(more)["accuracy"] == Ppe().figures(sums)["accuracy"]
 
 
 @real

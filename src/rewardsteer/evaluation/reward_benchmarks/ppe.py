@@ -31,7 +31,13 @@ DRAWS = (1, 2, 4, 8, 16, 32)
 class Ppe(RewardBenchmark):
     """Accuracy on the published pairs of a right and a wrong response, strictly; the share of right
     responses among the best of k, averaged over all choices of k; and the area under the ROC curve
-    within rows. Of human preferences the accuracy, without ties. Questions are clusters."""
+    within rows. Of human preferences the accuracy, without ties. Questions are clusters.
+
+    The accuracy of a set is that of all its pairs together; best of k and the area are means over
+    rows (a question and a model). ``accuracy`` is the unweighted mean of the five correctness sets,
+    as published averages are; human preferences are not in it. How pairs are averaged within a set
+    is not said beside the published figures.
+    """
 
     source: ClassVar[str] = (
         "arXiv 2410.14872; lmarena-ai/PPE-*-Best-of-K, lmarena-ai/PPE-Human-Preference-V1"
