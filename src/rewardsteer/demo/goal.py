@@ -29,7 +29,7 @@ def evaluate_goal(
     policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], pairs: list[Row],
     config: DemoConfig, out: Path, *, announce: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Score several solutions of new questions with both models and evaluate them.
+    """Score several solutions of questions of their own draw with both models and evaluate them.
 
     Files: ``OUT/MODEL/all/arithmetic.jsonl`` and ``OUT/MODEL/metrics.json``; the goal state is
     saved beside the goal-conditioned model.

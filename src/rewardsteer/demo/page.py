@@ -204,7 +204,8 @@ def _budget(methods: dict[str, Any]) -> Table:
         "reward model together; tokens of a model of another size count in proportion). A method "
         "draws as many responses as the budget allows and keeps the one with the highest reward "
         "of its own reward model. goal_filter and speculative rejection draw several samples per "
-        "response. Plain sampling has no reward model to choose with.",
+        "response. Plain sampling has no reward model to choose with. The filter's threshold was "
+        "chosen by labels, the weights of the others by reward.",
         ("method", "accuracy (95 %)", "responses drawn", "tokens per question"),
         [
             [
