@@ -37,6 +37,7 @@ class RewardServer:
         labels: numbers per row.
         refuse: given the number of a request, a status instead of an answer, or None.
         nan_at: the number of a request whose rewards are not numbers.
+        state: gives the numbers of a row in place of rewards, whatever is asked for.
 
     Attributes:
         asked: bodies of requests with their route.
@@ -44,10 +45,10 @@ class RewardServer:
     """
 
     def __init__(self, kind, *, ignores_activation=False, raw=False, labels=1, softmax=False,
-                 refuse=None, nan_at=None, reward=reward_of, seconds=0.0):
+                 refuse=None, nan_at=None, reward=reward_of, seconds=0.0, state=None):
         self.kind, self.ignores, self.raw, self.labels = kind, ignores_activation, raw, labels
         self.softmax, self.refuse, self.nan_at = softmax, refuse or (lambda n: None), nan_at
-        self.reward, self.seconds = reward, seconds
+        self.reward, self.seconds, self.state = reward, seconds, state
         self.asked, self.keys, self.running, self.most = [], set(), 0, 0
         self._lock = threading.Lock()
         routes = {
@@ -128,7 +129,7 @@ class RewardServer:
     def _classify(self, body):
         data = []
         for index, ids in enumerate(self._rows(body)):
-            probs = self._shaped(self.reward(ids), body)
+            probs = self.state(ids) if self.state else self._shaped(self.reward(ids), body)
             data.append({"index": index, "label": "LABEL_0", "probs": probs,
                          "num_classes": len(probs)})
         # Answers may come in another order.
@@ -137,7 +138,7 @@ class RewardServer:
 
     def _pooling(self, body):
         data = [
-            {"index": index, "object": "pooling", "data": [
+            {"index": index, "object": "pooling", "data": self.state(ids) if self.state else [
                 self._shaped(self.reward(ids[:end]), body) for end in range(1, len(ids) + 1)
             ]} for index, ids in enumerate(self._rows(body))
         ]
@@ -147,7 +148,7 @@ class RewardServer:
     def _native(self, body):
         rows = body.get("input_ids") or [TOKENIZER.encode(one) for one in body["text"]]
         return [
-            {"embedding": [1.0] if self.softmax else
+            {"embedding": [1.0] if self.softmax else self.state(ids) if self.state else
              [self.reward(ids) + number for number in range(self.labels)],
              "meta_info": {"id": "x", "prompt_tokens": len(ids)}} for ids in rows
         ]

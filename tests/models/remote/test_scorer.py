@@ -157,6 +157,26 @@ def test_several_labels():
         RemoteScorer(server.url, tokenizer=TOKENIZER, template=TEMPLATE)
 
 
+@pytest.mark.parametrize("activation", ["auto", "none"])
+@pytest.mark.parametrize("api", ["vllm", "vllm-pooling", "sglang"])
+def test_a_hidden_state_is_no_reward_whatever_label_is_asked_for(api, activation):
+    """As vLLM gives it of a causal language model, or of an architecture that it does not know."""
+    def wide(ids):
+        return [(place * token % 11 - 5) / 7 for place in range(8192) for token in ids[-1:]]
+
+    def normalised(ids):
+        state = np.array(wide(ids)[:64]) + 0.1
+        return (state / np.linalg.norm(state)).tolist()
+
+    for state, width in ((wide, 8192), (normalised, 64)):
+        with (
+            RewardServer(api.removesuffix("-pooling"), state=state) as server,
+            pytest.raises(MismatchError, match=f"gives {width} numbers .* hidden state"),
+        ):
+            RemoteScorer(server.url, api=api, tokenizer=TOKENIZER, template=TEMPLATE, label=0,
+                         activation=activation)
+
+
 def test_sglangs_softmax_is_refused():
     with RewardServer("sglang", softmax=True) as server:
         with pytest.raises(MismatchError, match=r"1\.0 for every text"):

@@ -13,6 +13,8 @@ Activation = Literal["auto", "none", "sigmoid"]
 # Any texts will do, as long as their rewards differ.
 PROBE = Rows(["What is 2+2?"] * 3, ["4", "5", "I will not say."])
 _CLOSE, _CLOSE_SUM = 1e-6, 1e-4
+# No reward model has so many outputs, no language model states of fewer numbers.
+_STATE = 256
 
 
 def find_activation(
@@ -57,8 +59,16 @@ def find_activation(
 
 
 def check_width(url: str, raw: np.ndarray, label: int | None) -> None:
-    """Raise `MismatchError` unless it is known which of a row's numbers is the reward."""
+    """Raise `MismatchError` unless it is known which of a row's numbers is the reward, also where
+    ``label`` names one of a hidden state."""
     width = raw.shape[1]
+    if width >= _STATE or (width > 1 and np.allclose((raw**2).sum(axis=1), 1, atol=_CLOSE_SUM)):
+        raise MismatchError(
+            f"The server {url} gives {width} numbers per row, which are a hidden state "
+            "(an embedding) and no rewards: the model was served without its reward head. Serve it "
+            "as a classifier (vLLM: --convert classify), or load its folder here; Nemotron-Reward, "
+            "which has no such head, with kind='nemotron'."
+        )
     if label is not None and not 0 <= label < width:
         raise MismatchError(
             f"The server {url} gives {width} numbers per row; label={label} is none of them."
