@@ -1,9 +1,11 @@
 """What training may start from: reward models keep their head, adapters are merged."""
 
+import gguf
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
+from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.adapter_folder import base_fingerprint
@@ -164,6 +166,24 @@ def test_places_that_lead_nowhere_are_sentences(tmp_path):
             load(tmp_path / "m.gguf")
         with pytest.raises(CheckpointError, match="GGUF"):
             load(tmp_path)
+
+
+def test_gguf_beside_a_configuration_is_refused_and_holds_no_reward_head(tmp_path):
+    """What the sentence says of transformers is so: no architecture names a classifier's head."""
+    (tmp_path / "m.gguf").write_bytes(b"GGUF")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "llama", "architectures": ["LlamaForSequenceClassification"], '
+        '"id2label": {"0": "LABEL_0"}}'
+    )
+    with pytest.raises(CheckpointError, match=r"GGUF .* no reward heads .* gguf_file=NAME"):
+        load_scorer(tmp_path, device="cpu")
+    known = {
+        name: value for value, name in gguf.MODEL_ARCH_NAMES.items()
+        if name in GGUF_SUPPORTED_ARCHITECTURES
+    }
+    assert {"llama", "qwen2", "qwen3", "gemma2"} <= set(known)
+    for name, value in known.items():
+        assert gguf.get_tensor_name_map(value, 2).get_name("score") is None, name
 
 
 def test_inputs_of_a_scorer(tmp_path):

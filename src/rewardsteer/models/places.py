@@ -18,9 +18,9 @@ def locate(source: str | Path, revision: str | None = None, *, code: bool = Fals
         CheckpointError: there is no such folder or name, or it is a file.
     """
     path = Path(source)
+    check_place(source)
     if path.is_dir():
         return path
-    check_place(source)
     from huggingface_hub import snapshot_download
 
     try:
@@ -41,7 +41,8 @@ def check_place(source: str | Path) -> None:
     if path.suffix == ".gguf" or (path.is_dir() and _holds_only_gguf(path)):
         raise CheckpointError(
             f"{source} is a GGUF file, a format for llama.cpp; expected a folder with config.json "
-            "and safetensors. transformers can convert language models in it: "
+            "and safetensors. transformers converts language models in it, but no reward heads "
+            "(it would draw a classifier's at random): "
             "AutoModelForCausalLM.from_pretrained(FOLDER, gguf_file=NAME).save_pretrained(OUT)."
         )
     if path.is_dir():
@@ -63,4 +64,4 @@ def nowhere(source: str | Path, error: Exception) -> str:
 
 
 def _holds_only_gguf(folder: Path) -> bool:
-    return any(folder.glob("*.gguf")) and not (folder / "config.json").exists()
+    return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))
