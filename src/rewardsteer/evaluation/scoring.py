@@ -10,7 +10,8 @@ from rewardsteer.errors import DataError
 from rewardsteer.evaluation.shards import Row, Shards
 from rewardsteer.evaluation.step_values import with_step_values
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.scorer import Goal, Scorer, TokenScores
+from rewardsteer.models.prefix_scorer import Goal
+from rewardsteer.models.scorer import Scorer, TokenScores
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
 from rewardsteer.records import Message
 

@@ -13,13 +13,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.adapter_folder import check_base
-from rewardsteer.models.backbone import accepts, backbone_of
-from rewardsteer.models.capabilities import supports_left_padding
 from rewardsteer.models.checkpoint import (
     ADAPTER_CONFIG,
     CheckpointCard,
@@ -30,17 +28,16 @@ from rewardsteer.models.checkpoint import (
 from rewardsteer.models.heads.base import Head, save_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
+from rewardsteer.models.hidden_states import HiddenStatesModel
 from rewardsteer.models.loading import load_base, refuse_pickles
-from rewardsteer.models.packing.mask import block_mask
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
-from rewardsteer.models.router import router_coefficient, router_loss
 from rewardsteer.models.start import find_start, load_carrier, thawed
 from rewardsteer.outputs import replace_folder
-from rewardsteer.tensors import Packing, PairBatch, PolicyBackup, RewardOutput, TokenStates
+from rewardsteer.tensors import PairBatch, PolicyBackup, RewardOutput
 
 
-class RewardModel(nn.Module):
+class RewardModel(HiddenStatesModel):
     """A reward model over token rows.
 
     Args:
@@ -52,8 +49,7 @@ class RewardModel(nn.Module):
     def __init__(
         self, base: Any, head_config: HeadConfig, value_head: nn.Module | None = None
     ) -> None:
-        super().__init__()
-        self.base = base
+        super().__init__(base)
         install_wide(base)
         if value_head is not None:
             # The carrier's own linear head stays in the folder but takes no part; distributed
@@ -61,7 +57,6 @@ class RewardModel(nn.Module):
             head_config.head_class.layer(base).requires_grad_(False)
         self.head_config = head_config
         self.value_head = value_head
-        self.router_loss: Tensor | None = None
         self._policy: list[RewardModel] = []
 
     @property
@@ -76,98 +71,10 @@ class RewardModel(nn.Module):
         self._policy = [policy.requires_grad_(False).eval()]
 
     @property
-    def config(self) -> Any:
-        """The Hugging Face configuration of the backbone."""
-        return self.base.config
-
-    @property
-    def carrier(self) -> Any:
-        """The Hugging Face model itself, without a peft wrapper."""
-        return self.base.get_base_model() if hasattr(self.base, "get_base_model") else self.base
-
-    @property
-    def backbone(self) -> Any:
-        """The part of the carrier that gives hidden states (after the final norm)."""
-        return backbone_of(self.carrier)
-
-    @property
     def head(self) -> Head:
         """The head, reading the parameters where they are now (adapters included)."""
         made: Head = self.head_config.head_class.of(self.carrier, self.value_head)
         return made
-
-    @property
-    def device(self) -> torch.device:
-        """Where the parameters are."""
-        return next(self.parameters()).device
-
-    def gradient_checkpointing_enable(self, **options: Any) -> None:
-        """Recompute activations in the backward pass (the Trainer calls this)."""
-        self.base.gradient_checkpointing_enable(**options)
-
-    def hidden_states(
-        self, input_ids: Tensor, attention_mask: Tensor | None, *, real: Tensor | None = None
-    ) -> Tensor:
-        """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
-        side gives the same states, for learned absolute positions too.
-
-        ``real [R, T]`` marks tokens that count for the router loss; None: those of the mask.
-        None as mask says that rows are padded on the right. Under causal attention no real token
-        sees what follows it, so the mask may go, and attention takes its faster, unmasked path;
-        states on padding mean nothing then.
-        """
-        options: dict[str, Any] = {"use_cache": False}
-        if attention_mask is not None and not bool(attention_mask[:, 0].all()) and (
-            not supports_left_padding(self.backbone)
-        ):
-            return self._from_the_left(input_ids, attention_mask)
-        real = attention_mask if real is None else real
-        if attention_mask is not None:
-            options |= self.positions((attention_mask.long().cumsum(1) - 1).clamp(min=0))
-        return self._call(
-            real, input_ids=input_ids, attention_mask=attention_mask, **options
-        )
-
-    def _call(self, real: Tensor | None, **options: Any) -> Tensor:
-        """States of the backbone; in training `router_loss` is that of the tokens ``real``."""
-        routed = self.training and router_coefficient(self.backbone) > 0
-        if routed:
-            options["output_router_logits"] = True
-        output = self.backbone(**options)
-        states: Tensor = output.last_hidden_state
-        if routed:
-            mask = torch.ones_like(options["input_ids"]) if real is None else real
-            self.router_loss = router_loss(self.backbone, output, mask)
-        return states
-
-    def _from_the_left(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """`hidden_states` of left-padded rows, read as rows that are padded on the right."""
-        columns = torch.arange(input_ids.shape[1], device=input_ids.device)
-        first = attention_mask.long().argmax(dim=1)[:, None]
-        moved = input_ids.gather(1, (columns + first).clamp(max=len(columns) - 1))
-        real = columns < attention_mask.sum(dim=1, keepdim=True)
-        states = self.hidden_states(moved, None, real=real)
-        back = (columns - first).clamp(min=0)[:, :, None].expand(-1, -1, states.shape[2])
-        return states.gather(1, back)
-
-    def positions(self, positions: Tensor) -> dict[str, Tensor]:
-        """Positions ``[R, T]`` as an argument of the backbone; none where it takes none."""
-        return {"position_ids": positions} if accepts(self.backbone, "position_ids") else {}
-
-    def packed_states(self, packing: Packing) -> Tensor:
-        """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row
-        read alone, where `rewardsteer.models.packing.choose` allows packing at all."""
-        config = self.backbone.config
-        mask = block_mask(packing, config._attn_implementation, self.backbone.dtype)
-        return self._call(
-            packing.blocks >= 0, input_ids=packing.input_ids, position_ids=packing.position_ids,
-            attention_mask=mask, use_cache=False,
-        )
-
-    @property
-    def _no_split_modules(self) -> list[str]:
-        """Classes of layers that FSDP shards as one each: the backbone's own."""
-        return list(self.carrier._no_split_modules or ())
 
     def forward(
         self, batch: PairBatch, needs: Collection[str] = (), temperatures: Collection[float] = (),
@@ -176,7 +83,7 @@ class RewardModel(nn.Module):
         """Rewards of whole rows, and the fields of `RewardOutput` that ``needs`` names;
         ``temperatures`` are those of ``soft_next_token``, ``backups`` those of
         ``policy_backups``."""
-        states, head, last = self._states(batch), self.head, batch.last_positions
+        states, head, last = self.states(batch), self.head, batch.last_positions
         found: dict[str, Any] = {}
         if "states" in needs:
             found["states"] = states
@@ -212,18 +119,9 @@ class RewardModel(nn.Module):
         """The policy's states at the marked prefixes, and its output layer."""
         assert self.policy is not None, "a backup under a policy needs one"
         # Whether rows may be packed depends on a model, and this is another one.
-        states = self.policy._states(replace(batch, packing=None))
+        states = self.policy.states(replace(batch, packing=None))
         layer = self.policy.carrier.get_output_embeddings()
         return OutputLayer(states.marked(batch.prefix_mask), layer.weight, layer.bias)
-
-    def _states(self, batch: PairBatch) -> TokenStates:
-        self.router_loss = None
-        if batch.packing is not None:
-            packed = self.packed_states(batch.packing)
-            return TokenStates(packed.flatten(0, 1), batch.packing.index)
-        mask = None if batch.right_padded else batch.attention_mask
-        states = self.hidden_states(batch.input_ids, mask, real=batch.attention_mask)
-        return TokenStates.of(states)
 
     @classmethod
     def from_base(
