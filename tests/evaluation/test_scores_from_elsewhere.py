@@ -183,6 +183,20 @@ def test_an_explicit_lack_of_an_answer_stays(tmp_path):
     assert (bench.questions[0].answers, bench.extracted) == ([None], 0)
 
 
+def test_votes_of_texts_that_state_no_answer_are_told_of_and_can_be_left_out(tmp_path):
+    """A text that is no mathematics has a last number too."""
+    text = {"completion": "Napoleon was exiled in 1815 to an island."}
+    found = without(but(rows(), **text), "predicted_answer")
+    result, metrics = evaluate(tmp_path, found)
+    assert "48 answers taken from the text, for want of predicted_answer" in result.stderr
+    assert metrics["b"]["answers_from_text"] == 48
+    (tmp_path / "none").mkdir()
+    result, metrics = evaluate(tmp_path / "none", but(rows(), predicted_answer=None, **text))
+    assert "taken from the text" not in result.stderr
+    assert "majority_accuracy" not in metrics["b"]
+    assert "auroc" in metrics["b"]
+
+
 def test_lists_beside_one_solution_are_refused(tmp_path):
     """Here ``solution`` is the reference, and the model's solutions are in ``code``."""
     row = {"question": "?", "solution": "It is 4.", "answer": "4", "code": ["It is 4."] * 2,

@@ -61,6 +61,10 @@ def test_the_sentence_is_of_the_tested_peak(summary):
     assert weight_verdicts(summary)[0].endswith("no fall that chance could not explain.")
     summary["peaks"]["farma"]["weight"] = 2.0
     assert "highest at the largest weight, 2" in weight_verdicts(summary)[0]
+    summary["peaks"] = {}
+    assert weight_verdicts(summary) == [
+        "farma: A half of the prompts has fewer than ten: whether gold falls behind is not tested."
+    ]
     del summary["peaks"]
     assert weight_verdicts(summary) == []
 
