@@ -5,7 +5,7 @@ from pathlib import Path
 from rewardsteer.decoding.engines.registry import ABILITIES, ENGINES, MEANINGS
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 
-DOCS = Path(__file__).parents[2] / "docs" / "decoding.md"
+DOCS = Path(__file__).parents[2] / "docs" / "engines.md"
 
 
 def test_engines_say_what_the_table_says():

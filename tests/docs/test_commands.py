@@ -63,6 +63,7 @@ EXECUTED = {
     "publishing.md": r"card|--dry-run|preference",
     "report.md": r"inspect|report",
     "scoring.md": r"score",
+    "search.md": r".",
     "training.md": r"train",
 }
 # What is executed in other tests, or needs a GPU.
@@ -228,6 +229,7 @@ MODELS = {
     "publishing.md": {"out/bt/model": "bt"},
     "report.md": {"R": "farma"},
     "scoring.md": {"R": "goal"},
+    "search.md": {"REWARD": "goal"},
 }
 
 
