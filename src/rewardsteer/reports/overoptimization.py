@@ -128,7 +128,7 @@ def weight_blocks(summary: Content) -> list[Block]:
         ]),
         *(Prose(text) for text in weight_verdicts(summary)),
         Table(
-            f"By weight of guidance. Proxy is the judge's reward, gold "
+            "By weight of guidance. Proxy is the judge's reward, gold is "
             f"{' or '.join(dict.fromkeys(_GOLD[gold] for _, gold in _swept(summary).values()))}. "
             "KL divergence from the policy in nats per response.", WEIGHT_COLUMNS, rows,
         ),
