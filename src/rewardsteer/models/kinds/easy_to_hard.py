@@ -2,8 +2,8 @@
 logit over the vocabulary says how good a step is (arXiv 2403.09472).
 
 Values are read where the authors' own script reads them (inference_reward.py), behind each step.
-The script of the model's card and those made after it read at the blank line before each step:
-their first value is the same for all solutions of a question, and the last step has none.
+RewardMATH's script begins one blank line earlier, before the first step: its first value is the
+same for all solutions of a question, and the last step has none.
 """
 
 from collections.abc import Sequence
