@@ -8,7 +8,9 @@ that makes the text. Its position in a page is between ``<!-- table: NAME -->`` 
 ``<!-- end -->``. A file that does not exist yet leaves the position empty. The files of the two
 studies on SmolLM2 are made by
 
-    rewardsteer evaluate runs OUT/seed-*/generation --out runs/results/smollm2_guidance.json
+    python runs/keep_figures.py OUT/seed-0/generation runs/results/smollm2_guidance/seed-0   # …
+    rewardsteer evaluate runs runs/results/smollm2_guidance/seed-* \\
+        --out runs/results/smollm2_guidance.json
     python runs/smollm2_accuracy.py OUT runs/results/smollm2_guidance.json
     python runs/summarise_goal.py OUT baseline goal published \\
         --write runs/results/smollm2_solutions.json
@@ -35,8 +37,8 @@ Content = Mapping[str, Any]
 # Methods of study A in the README's order, and the weight at which swept ones are shown, fixed
 # before any result was seen.
 GUIDANCE = (
-    "none", "none T=0.5", "untrained head", "best of n", "args", "pargs", "genarm", "farma",
-    "cards",
+    "none", "none T=0.5", "none greedy", "untrained head", "best of n", "args", "pargs", "genarm",
+    "farma", "distilled", "cards",
 )
 WEIGHT = "1"
 # Plans of study B: how the README calls them.
