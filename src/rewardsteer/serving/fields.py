@@ -8,6 +8,8 @@ from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
 
+from rewardsteer.decoding.config import MOST_WEIGHT
+
 
 def _readable(text: str) -> str:
     try:
@@ -21,9 +23,7 @@ def _readable(text: str) -> str:
 Text = Annotated[str, AfterValidator(_readable)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
-# Beyond these, weighted rewards and scores leave float32's range.
-_LARGEST_WEIGHT = 1e30
-WeightNumber = Annotated[float, Field(ge=-_LARGEST_WEIGHT, le=_LARGEST_WEIGHT, allow_inf_nan=False)]
+WeightNumber = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
 # Dividing by less leaves nothing to draw from but the best token.
 GREEDY_BELOW = 1e-5
