@@ -120,9 +120,9 @@ class TestSteps:
         seen = []
         guided = method.weight.guided
 
-        def spied(logits, rewards, steps, known=None):
+        def spied(logits, rewards, steps, *others):
             seen.extend(steps[:1])
-            return guided(logits, rewards, steps, known)
+            return guided(logits, rewards, steps, *others)
 
         monkeypatch.setattr(method.weight, "guided", spied)
         processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
