@@ -94,10 +94,11 @@ def test_a_calibration_of_other_weights(world, tmp_path):
 
 def test_evaluate_at_equal_budgets(world, tmp_path):
     methods = tmp_path / "methods.yaml"
-    shape = f"max_new_tokens: 5, n: 3, reward_model: {world / 'rm'}"
+    alone = f"max_new_tokens: 5, reward_model: {world / 'rm'}"
+    shape = f"n: 3, {alone}"
     methods.write_text(f"""
         none: {{method: none, max_new_tokens: 5}}
-        cards: {{method: cards, {shape}, reward_target: 0.5, segment_min: 1, segment_tokens: 2}}
+        cards: {{method: cards, {alone}, reward_target: 0.5, segment_min: 1, segment_tokens: 2}}
         rejection: {{method: speculative_rejection, {shape}, decision_tokens: 2}}
         filter: {{method: goal_filter, {shape}, drop_threshold: 0.0, drop_start: 1}}
     """)

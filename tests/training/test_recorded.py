@@ -46,5 +46,5 @@ def test_nothing_has_changed(worlds, tmp_path, kind, name):
     for weight, (shape, dtype, mean) in known["weights"].items():
         # Attention does not depend on the biases of keys, a third of this vector: their gradient is
         # rounding alone, which Adam scales up to whole steps.
-        close = pytest.approx(mean, rel=1e-2 if weight.endswith("c_attn.bias") else 1e-5)
+        close = pytest.approx(mean, rel=5e-2 if weight.endswith("c_attn.bias") else 1e-5)
         assert found["weights"][weight] == [shape, dtype, close]

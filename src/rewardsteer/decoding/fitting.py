@@ -23,7 +23,6 @@ from rewardsteer.models.compatibility import (
     reads_tokens,
     shown_name,
 )
-from rewardsteer.models.pair_scorer import PairScorer, no_reward
 
 logger = logging.getLogger(__name__)
 
@@ -84,6 +83,9 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             f"The method {name!r} needs a reward model, and there is none; give one, or use the "
             "method 'none'."
         )
+    # Imports torch.
+    from rewardsteer.models.pair_scorer import PairScorer, no_reward
+
     several = members(scorer)
     if not kind.several_models and len(several) > 1:
         raise MismatchError(
