@@ -6,8 +6,8 @@ import pytest
 
 from tests.evaluation import recorded
 
-# Two of a prompt's samples have the same reward but for rounding: which of them is the best, and with
-# it what depends on its text, differs from processor to processor.
+# Two of a prompt's samples have the same reward but for rounding: which of them is the best, and
+# what depends on its text, differs from processor to processor.
 BY_ROUNDING = tuple(
     f"kl/summary/methods/best/{name}" for name in ("surprise", "distinct", "rouge")
 )
