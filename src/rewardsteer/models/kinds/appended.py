@@ -1,17 +1,15 @@
 """Reward models that append a token of their own to a text and score it there."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.kinds.whole_text import WholeTextScorer
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import TextScorer
-from rewardsteer.records import Prompt
 
 
-class AppendedTokenScorer(TextScorer):
+class AppendedTokenScorer(WholeTextScorer):
     """Scores whole texts; rewards of token prefixes would each need the appended token.
 
     Args:
@@ -28,20 +26,16 @@ class AppendedTokenScorer(TextScorer):
                 f"The reward is scored at an appended token with the id {token}, but {inner.name} "
                 f"has {inner.known.size} tokens; give another one as reward_token=."
             )
-        self.inner, self.token = inner, token
-        self.name, self.fingerprint = inner.name, inner.fingerprint
-        self.tokenizer, self.template = inner.tokenizer, inner.template
+        super().__init__(inner)
+        self.token = token
 
-    def score(
-        self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
-        closed: bool = True,
+    def values(
+        self, prompts: list[list[int]], responses: list[list[int]], batch_size: int
     ) -> np.ndarray:
-        """See `TextScorer.score`."""
-        before, behind = self.inner.encode(prompts, completions, closed=closed)
-        behind = [[*ids, self.token] for ids in behind]
-        return self.inner.score_ids(before, behind, batch_size=batch_size)
+        """Rewards at the appended token."""
+        closed = [[*ids, self.token] for ids in responses]
+        return self.inner.score_ids(prompts, closed, batch_size=batch_size)
 
     def provenance(self) -> dict[str, Any]:
         """See `TextScorer.provenance`."""
-        own = super().provenance()
-        return self.inner.provenance() | own | {"reward_token": self.token}
+        return super().provenance() | {"reward_token": self.token}
