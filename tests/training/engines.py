@@ -48,6 +48,7 @@ OBJECTIVES = {
     "labels": (SCALAR, [[{
         "name": "labels", "options": {"number": "label", "desirable_weight": 2.0},
     }]]),
+    "outcome": (SCALAR, [[{"name": "outcome"}]]),
     # The published alternation.
     "bradley_terry | max_constraint": (
         VOCABULARY, [[{"name": "bradley_terry"}], [{"name": "max_constraint"}]],
@@ -58,6 +59,7 @@ OBJECTIVES = {
 # Objectives that train on other rows than pairs, and which.
 ROWS_OF = {
     "process": "steps", "regression": "numbers", "listwise": "numbers", "labels": "numbers",
+    "outcome": "numbers",
 }
 
 
@@ -195,7 +197,7 @@ def distance(first, second):
         "loss": largest(lambda name: name == "loss"),
         # Ranks of rewards that are nearly equal change places by rounding.
         "evaluation": largest(
-            lambda name: name.startswith("eval_") and "spearman" not in name
+            lambda name: name.startswith("eval_") and "spearman" not in name and "auroc" not in name
         ),
         "weights": max((weights[name] - other[name]).abs().max().item() for name in weights),
     }

@@ -26,7 +26,7 @@ from tests.training.engines import (
 FARMA = "bradley_terry | max_constraint"
 INFONCE = "goal_contrastive, infonce"
 CELLS = {
-    "ddp": (FARMA, INFONCE, "process", "regression", "listwise", "labels"),
+    "ddp": (FARMA, INFONCE, "process", "regression", "listwise", "labels", "outcome"),
     "fsdp2": (FARMA, INFONCE, "regression"), "zero2": (FARMA,),
     "zero3": (FARMA, INFONCE, "regression"),
 }

@@ -11,6 +11,8 @@ EVERY_DAY = {
         "bradley_terry", "partial", "autoregressive", "farma summed", "goal infonce", "lora",
     )
 } | {("gpt2", "bradley_terry")}
+# Biases of the head move all rewards nearly alike, which Bradley-Terry does not see (`_rounding`).
+SHIFTED = ("reward_chosen", "reward_rejected")
 
 
 @pytest.fixture(scope="module")
@@ -40,11 +42,20 @@ def test_nothing_has_changed(worlds, tmp_path, kind, name):
         assert line.keys() == before.keys()
         for field, value in before.items():
             # Figures of one phase can be very small; another processor rounds otherwise.
-            close = pytest.approx(value, rel=1e-3, abs=1e-5) if isinstance(value, float) else value
+            small = 1e-3 if name == "mlp head" and field in SHIFTED else 1e-5
+            close = pytest.approx(value, rel=1e-3, abs=small) if isinstance(value, float) else value
             assert line[field] == close, field
     assert found["weights"].keys() == known["weights"].keys()
     for weight, (shape, dtype, mean) in known["weights"].items():
-        # Attention does not depend on the biases of keys, a third of this vector: their gradient is
-        # rounding alone, which Adam scales up to whole steps.
-        close = pytest.approx(mean, rel=5e-2 if weight.endswith("c_attn.bias") else 1e-5)
+        close = pytest.approx(mean, rel=_rounding(weight))
         assert found["weights"][weight] == [shape, dtype, close]
+
+
+def _rounding(weight):
+    """How far two processors may be apart, relative to the weight. Some biases change the loss
+    little or not at all, so that their gradients are rounding, which Adam scales to whole steps."""
+    if weight.endswith("c_attn.bias"):
+        return 5e-2  # attention does not depend on the biases of keys, a third of this vector
+    if weight.startswith("value_head.") and weight.endswith(".bias"):
+        return 1e-3
+    return 1e-5
