@@ -59,15 +59,24 @@ def has_card(folder: str, kind: str | None) -> bool:
 
 def default_method(folders: list[str], kind: str | None) -> str:
     """What the (first) reward model was trained for; none without one. A foreign one does not say
-    so, and gets the method that takes any."""
+    so, and gets the method that takes any of its kind."""
     from rewardsteer.decoding import fitting
-    from rewardsteer.decoding.methods import BEST_OF
     from rewardsteer.models.checkpoint import read_card
 
     if not folders:
         return "none"
-    known = has_card(folders[0], kind)
-    return fitting.default_method(read_card(Path(folders[0]))) if known else BEST_OF
+    if has_card(folders[0], kind):
+        return fitting.default_method(read_card(Path(folders[0])))
+    return foreign_method(folders[0], kind)
+
+
+def foreign_method(folder: str, kind: str | None) -> str:
+    """The method for a reward model without a card, which takes any of its kind."""
+    from rewardsteer.decoding.methods import BEST_OF, BEST_OF_PAIRS
+    from rewardsteer.models.kinds import KINDS
+    from rewardsteer.models.kinds.recognition import find_kind
+
+    return BEST_OF_PAIRS if KINDS.get(find_kind(folder, kind=kind)[0]).compares else BEST_OF
 
 
 def load_reward_models(
@@ -83,7 +92,7 @@ def load_reward_models(
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.ensemble import FolderScorer, combined
     from rewardsteer.decoding.generate import build_method
-    from rewardsteer.decoding.methods import is_guide, judges_whole
+    from rewardsteer.decoding.methods import compares, is_guide, judges_whole
     from rewardsteer.devices import parse_dtype
     from rewardsteer.errors import ConfigError
     from rewardsteer.models.kinds import load_scorer
@@ -120,7 +129,10 @@ def load_reward_models(
     # An engine that plans its device's memory comes first; the reward model follows it.
     place = device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
-        load_scorer(folder, device=place, dtype=parse_dtype(dtype), template=template, **of_kind)
+        load_scorer(
+            folder, device=place, dtype=parse_dtype(dtype), template=template,
+            pairs=compares(config.method), **of_kind,
+        )
         for folder in folders
     ], weights, config)
 

@@ -24,7 +24,7 @@ from rewardsteer.cli.kind import (
     check_kind,
     kind_options,
 )
-from rewardsteer.cli.reward_models import has_card
+from rewardsteer.cli.reward_models import foreign_method, has_card
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
@@ -195,6 +195,7 @@ def _load(
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.defaults import what_is_taken
+    from rewardsteer.decoding.methods import compares
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
     from rewardsteer.models.kinds import load_scorer
@@ -208,7 +209,7 @@ def _load(
     if reward_model is not None:
         scorer = load_scorer(
             reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template,
-            **of_kind,
+            pairs=compares(method), **of_kind,
         )
         if scorer.reads_tokens:
             goals = goals_of(Path(reward_model), scorer)
@@ -241,14 +242,12 @@ def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | 
     """The method of requests that name none."""
     from rewardsteer.decoding.engines.registry import ABILITIES
     from rewardsteer.decoding.fitting import default_method
-    from rewardsteer.decoding.methods import BEST_OF
     from rewardsteer.models.checkpoint import read_card
 
     if reward_model is None or choice.source is None:
         return "none"
     if not has_card(reward_model, kind):
-        # No card says what it was trained for; this method takes any.
-        return BEST_OF
+        return foreign_method(reward_model, kind)
     return default_method(read_card(Path(reward_model)), ABILITIES[choice.name])
 
 

@@ -36,6 +36,7 @@ class Ask:
         prompt_alone: the reward of the prompt, without the response.
         told: of how many of the response's tokens the similarities are known, where those of all
             the others are asked for; None: of the last one alone.
+        rival: another response to the prompt; how likely the sample is preferred to it.
     """
 
     prompt: "Encoded"
@@ -43,6 +44,7 @@ class Ask:
     goal: GoalState | None = None
     prompt_alone: bool = False
     told: int | None = None
+    rival: "Sample | None" = None
 
     @property
     def closed(self) -> bool:
@@ -108,11 +110,12 @@ def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
 
 
 def text_tokens(ask: Ask, scorer: Any) -> int:
-    """About how many tokens a reward model reads that takes texts: those of prompt and response
-    without its template, by its own tokenizer, else by the policy's."""
+    """About how many tokens a reward model reads that takes texts: those of prompt and response (or
+    both responses) without its template, by its own tokenizer, else by the policy's."""
+    samples = [ask.sample] if ask.rival is None else [ask.sample, ask.rival]
     if scorer.tokenizer is None:
-        return len(ask.prompt.token_ids) + ask.sample.length
-    texts = [*_parts(ask.prompt.given), ask.text]
+        return len(ask.prompt.token_ids) + sum(one.length for one in samples)
+    texts = [*_parts(ask.prompt.given), ask.text, *(one.text for one in samples[1:])]
     ids = scorer.tokenizer(texts, add_special_tokens=False)["input_ids"]
     return sum(map(len, ids))
 

@@ -90,6 +90,8 @@ class DecodingConfig(Config):
         n: responses drawn per prompt by ``best_of_n``, ``soft_best_of_n``, ``reward_vote`` and
             ``speculative_rejection``, particles of ``particle``, and at most by ``majority_vote``,
             ``goal_filter`` and ``adaptive_best_of_n``.
+        comparisons: of ``tournament``: every two of the ``n`` responses (``all``), or the best so
+            far with the next, n − 1 in all (``knockout``).
         choice_temperature: of ``soft_best_of_n`` and ``reward_vote``, in reward units: a draw
             counts exp(reward / temperature). 0: the highest reward alone.
         draw_cost: of ``adaptive_best_of_n``, in reward units: it stops when another draw is
@@ -177,6 +179,7 @@ class DecodingConfig(Config):
     draft: Literal["none", "ngram", "policy"] = "none"
     draft_tokens: int = Field(default=4, ge=1)
     n: int = Field(default=8, ge=1)
+    comparisons: Literal["all", "knockout"] = "all"
     choice_temperature: float = Field(default=1.0, ge=0, allow_inf_nan=False)
     draw_cost: float = Field(default=0.0, ge=0, allow_inf_nan=False)
     length_control: float = Field(default=0.0, ge=0, le=1)

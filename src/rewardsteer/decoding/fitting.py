@@ -12,7 +12,7 @@ from collections.abc import Collection
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import METHODS, adds_rewards, takes_goal
+from rewardsteer.decoding.methods import BEST_OF_PAIRS, METHODS, adds_rewards, takes_goal
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import (
@@ -51,12 +51,20 @@ def judging_methods() -> str:
     """The methods that judge texts, as a sentence lists them."""
     kinds = {name: METHODS.get(name) for name in METHODS.names()}
     return listed([
-        name for name, kind in kinds.items() if kind.judges_texts and not kind.wants_drafter
+        name for name, kind in kinds.items()
+        if kind.judges_texts and not (kind.wants_drafter or kind.compares)
     ])
 
 
+def _compares(scorer: Any) -> bool:
+    # Imports torch.
+    from rewardsteer.models.pair_scorer import PairScorer
+
+    return isinstance(scorer, PairScorer)
+
+
 def _takes(kind: Any, scorer: Any) -> bool:
-    if kind.wants_drafter:
+    if kind.wants_drafter or kind.compares != _compares(scorer):
         return False
     if not reads_tokens(scorer):
         return bool(kind.judges_texts)
@@ -84,7 +92,7 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             "method 'none'."
         )
     # Imports torch.
-    from rewardsteer.models.pair_scorer import PairScorer, no_reward
+    from rewardsteer.models.pair_scorer import no_reward
 
     several = members(scorer)
     if not kind.several_models and len(several) > 1:
@@ -93,8 +101,12 @@ def check_scorer(name: str, kind: Any, scorer: Any) -> None:
             f"one, or use {adding_methods()}."
         )
     for one in several:
-        if isinstance(one, PairScorer):
-            raise MismatchError(no_reward(one.name, one.kind))
+        if _compares(one) != kind.compares:
+            raise MismatchError(
+                f"The method {name!r} takes a model that compares two responses, but "
+                f"{shown_name(one)} gives each a reward; {_remedy(one)}."
+                if kind.compares else no_reward(one.name, one.kind)
+            )
         if not reads_tokens(one):
             if not kind.judges_texts:
                 raise MismatchError(
@@ -138,6 +150,8 @@ def default_method(card: CheckpointCard, abilities: Collection[str] | None = Non
 
 def method_of(scorer: Any) -> str:
     """The method that a loaded reward model was trained for."""
+    if _compares(scorer):
+        return BEST_OF_PAIRS
     if not reads_tokens(scorer):
         return next(name for name in METHODS.names() if METHODS.get(name).stands_in)
     return _default(scorer.head_kind, scorer.objective, scorer.autoregressive)

@@ -67,11 +67,14 @@ METHODS = _Methods(
         "rsd": f"{_STRATEGIES}.rsd:Rsd",
         "soft_best_of_n": f"{_STRATEGIES}.soft_best_of_n:SoftBestOfN",
         "speculative_rejection": f"{_STRATEGIES}.speculative_rejection:SpeculativeRejection",
+        "tournament": f"{_STRATEGIES}.tournament:Tournament",
     },
 )
 
 # What OpenAI's field ``best_of`` stands for.
 BEST_OF = "best_of_n"
+# What stands in for it with a model that compares two responses.
+BEST_OF_PAIRS = "tournament"
 # Settings of how strongly rewards act token by token, for methods that add them to logits.
 CONTROLS = (
     "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
@@ -84,7 +87,7 @@ OF_STRATEGIES = frozenset({
     "particle_answer", "resample_below", "entropy_threshold", "segment_min", "segment_tokens",
     "reward_target", "reward_share", "acceptance", "max_rejections", "reject_share",
     "decision_tokens", "drop_rule", "drop_threshold", "drop_start", "drop_patience", "calibration",
-    "vote_stop", "vote_window", "vote_confidence",
+    "vote_stop", "vote_window", "vote_confidence", "comparisons",
 })
 # Methods that take no reward model, told without importing what takes seconds.
 _UNGUIDED = ("none", "majority_vote")
@@ -140,7 +143,13 @@ def judges_whole(name: str) -> bool:
     """Whether a method asks about responses, which several reward models of any kind can judge
     together; raises `ConfigError` on an unknown name."""
     kind = METHODS.get(name)
-    return bool(kind.judges_texts) and not kind.wants_goal
+    return bool(kind.judges_texts) and not (kind.wants_goal or kind.compares)
+
+
+def compares(name: str) -> bool:
+    """Whether a method takes a model that compares two responses, and no reward model; raises
+    `ConfigError` on an unknown name."""
+    return bool(METHODS.get(name).compares)
 
 
 def asks_candidates(name: str) -> bool:

@@ -118,7 +118,8 @@ class Scoring:
         alike: dict[Any, list[Any]] = {}
         for ask in asks:
             if self._growing is None:
-                alike.setdefault((self._text_values, ask.closed), []).append(ask)
+                read_text = self._text_values if ask.rival is None else self._preferences
+                alike.setdefault((read_text, ask.closed), []).append(ask)
                 continue
             try:
                 row = as_row(ask, self._scorer, texts=self._texts)
@@ -204,6 +205,21 @@ class Scoring:
         return [
             _checked(Value([float(reward)], 1, text_tokens(ask, self._scorer)), ask)
             for ask, reward in zip(asks, rewards, strict=True)
+        ]
+
+    def _preferences(self, asks: Sequence[Ask]) -> list[Value | Exception]:
+        """How likely samples are preferred to their rivals, each pair read in both orders."""
+        try:
+            found = self._scorer.preferences(
+                [ask.prompt.given for ask in asks], [ask.text for ask in asks],
+                [ask.rival.text for ask in asks if ask.rival is not None],
+                batch_size=self._batch_size,
+            )
+        except (NonFiniteError, DataError) as error:
+            return self._each(self._preferences, asks, error)
+        return [
+            Value([float(chance)], 2, 2 * text_tokens(ask, self._scorer))
+            for ask, chance in zip(asks, found, strict=True)
         ]
 
     def _each(

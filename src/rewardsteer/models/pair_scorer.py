@@ -137,9 +137,9 @@ def no_reward(name: str, kind: str) -> str:
     """The sentence that a model of pairs gives no reward, and what works instead."""
     return (
         f"Expected a reward model, but {name or 'this one'} ({kind}) compares two responses to a "
-        "prompt and gives no reward of one; use it with 'rewardsteer evaluate benchmark' on a "
-        "benchmark of pairs or with RewardModel.preference(prompt, first, second), or choose "
-        "another model."
+        "prompt and gives no reward of one; use it with the method 'tournament', with "
+        "'rewardsteer evaluate benchmark' on a benchmark of pairs, or with "
+        "RewardModel.preference(prompt, first, second), or choose another model."
     )
 
 

@@ -16,6 +16,8 @@ from transformers import (
     AutoTokenizer,
     DebertaV2Config,
     DebertaV2Model,
+    T5Config,
+    T5ForConditionalGeneration,
 )
 
 from rewardsteer.models.kinds import load_scorer
@@ -186,5 +188,45 @@ def answered_preference(
         ).replace(tokenizer.bos_token, "")
         ids = tokenizer.encode(written, return_tensors="pt", add_special_tokens=False)
         logits = [float(model(ids).logits[0, -1, letter]) for letter in letters]
+        found.append(np.exp(logits[position]) / np.exp(logits).sum())
+    return float(np.mean(found))
+
+
+def save_seq2seq(folder: Path) -> Path:
+    """As stanfordnlp/SteamSHP-flan-t5-large: a T5 model whose tokenizer ends texts with its end."""
+    torch.manual_seed(0)
+    tokenizer = character_tokenizer()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="$A <eos>", special_tokens=[("<eos>", tokenizer.eos_token_id)]
+    )
+    model = T5ForConditionalGeneration(T5Config(
+        vocab_size=len(tokenizer), d_model=SIZE, d_kv=8, d_ff=2 * SIZE, num_layers=2, num_heads=4,
+        feed_forward_proj="gated-gelu", tie_word_embeddings=False,
+        decoder_start_token_id=tokenizer.pad_token_id, pad_token_id=tokenizer.pad_token_id,
+        eos_token_id=tokenizer.eos_token_id,
+    )).eval()
+    for parameter in model.parameters():
+        if parameter.dim() > 1:
+            torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+@torch.no_grad()
+def written_preference(folder: Path, context: str, responses: tuple[str, str]) -> float:
+    """SteamSHP's card: the first token that is generated, A or B; the mean over both positions."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = T5ForConditionalGeneration.from_pretrained(folder, dtype=torch.float32).eval()
+    letters, found = [tokenizer.convert_tokens_to_ids(one) for one in "AB"], []
+    for position in (0, 1):
+        one, other = responses[position], responses[1 - position]
+        text = (f"POST: {context}\n\n RESPONSE A: {one}\n\n RESPONSE B: {other}\n\n Which response "
+                "is better? RESPONSE")
+        made = model.generate(
+            **tokenizer([text], return_tensors="pt"), max_new_tokens=1, do_sample=False,
+            output_logits=True, return_dict_in_generate=True,
+        )
+        logits = made.logits[0][0, letters].double().numpy()
         found.append(np.exp(logits[position]) / np.exp(logits).sum())
     return float(np.mean(found))

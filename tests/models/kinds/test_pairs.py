@@ -22,6 +22,8 @@ from tests.models.kinds.published import (
     answered_preference,
     pair_encoder_logit,
     save_pair_encoder,
+    save_seq2seq,
+    written_preference,
 )
 
 OTHERS = ["15", "nobody here", "c and d", "It is 15, because 7+8 is 15.", "zzz"]
@@ -39,10 +41,11 @@ def folders(tmp_path_factory):
     return {
         "pairrm": save_pair_encoder(place / "pairrm"),
         "rlhflow_pair": save_policy(place / "rlhflow", "llama3"),
+        "steamshp": save_seq2seq(place / "steamshp"),
     }
 
 
-@pytest.fixture(params=["pairrm", "rlhflow_pair"])
+@pytest.fixture(params=["pairrm", "rlhflow_pair", "steamshp"])
 def kind(request):
     return request.param
 
@@ -59,6 +62,10 @@ def transcribed(folder, kind):
         return np.array([
             answered_preference(folder, [{"role": "user", "content": prompt}], (one, other))
             for prompt, one, other in rows
+        ])
+    if kind == "steamshp":
+        return np.array([
+            written_preference(folder, prompt, (one, other)) for prompt, one, other in rows
         ])
     return both_orders([
         [pair_encoder_logit(folder, prompt, *pair[::step]) for prompt, *pair in rows]
@@ -141,6 +148,22 @@ def test_pairrm_in_the_form_of_llm_blender_is_refused_by_name(tmp_path):
     }))
     with pytest.raises(CheckpointError, match=r"PairRM in the form of .* llm-blender/PairRM-hf"):
         load(folder, None)
+
+
+def test_steamshp_reads_one_context_of_its_length(folders, tmp_path):
+    scorer = load(folders["steamshp"], "steamshp")
+    with pytest.raises(DataError, match=r"Row 1: .* a conversation of 3 turns"):
+        scorer.preferences([MESSAGES], ["4"], ["5"])
+    with pytest.raises(DataError, match=r"Row 2 has \d+ tokens, but .* reads at most 512"):
+        scorer.preferences(["a", "b" * 500], ["4", "4"], ["5", "5"])
+    longer = load_scorer(
+        folders["steamshp"], kind="steamshp", device="cpu", pairs=True, length=999
+    )
+    assert 0 < longer.preferences(["b" * 500], ["4"], ["5"])[0] < 1
+    with pytest.raises(CheckpointError, match=r"Expected a T5 model .* LlamaForCausalLM"):
+        load(folders["rlhflow_pair"], "steamshp")
+    with pytest.raises(CheckpointError, match=r"steamshp, .* got T5ForCond.*--kind"):
+        load(folders["steamshp"], None)
 
 
 # --- where a reward is expected -------------------------------------------------------------------

@@ -57,7 +57,7 @@ class LogitsGuide:
     drafter: Any = None
     has_weight = True
     several_models = True
-    judges_texts = False
+    judges_texts = compares = False
     stands_in = reads_log_probabilities = False
     uses: tuple[str, ...] = ()
     abilities: frozenset[str] = frozenset({"logits"})

@@ -42,6 +42,7 @@ class Strategy:
         asks_log_probabilities: whether it uses `Sample.log_probability`.
         judges_texts: whether it asks about texts alone, so that any reward model will do. With a
             goal state it needs a model that gives states.
+        compares: whether it takes a model that compares two responses, and no reward model.
         is_best_of_n: whether it keeps the sample of the highest reward among ``n`` independent
             ones of the policy.
 
@@ -65,6 +66,7 @@ class Strategy:
     asks_log_probabilities = False
     is_best_of_n = False
     judges_texts = True
+    compares = False
 
     def __init__(self, scorer: Any, config: DecodingConfig, goal: Any = None) -> None:
         self.name, self.config = config.method, config

@@ -116,6 +116,16 @@ class PromptScorer:
         """
         return await self._answers([Ask(self._prompt, one) for one in samples])
 
+    async def preferences(self, pairs: Sequence[tuple[Sample, Sample]]) -> list[float]:
+        """Probabilities that the first of two finished responses is preferred, by a model that
+        compares them.
+
+        Raises:
+            DataError: a pair is too long for it.
+            NonFiniteError: a probability is no number.
+        """
+        return await self._answers([Ask(self._prompt, one, rival=other) for one, other in pairs])
+
     async def score_prompt(self, sample: Sample) -> float:
         """Reward of the prompt without any response; the sample's is read from there."""
         [reward] = await self._answers([Ask(self._prompt, sample, prompt_alone=True)])

@@ -38,6 +38,7 @@ KINDS = Registry(
         "reasoneval": "rewardsteer.models.kinds.reasoneval:ReasonEvalKind",
         "remote": "rewardsteer.models.kinds.remote:RemoteKind",
         "rewardsteer": "rewardsteer.models.kinds.rewardsteer:RewardsteerKind",
+        "steamshp": "rewardsteer.models.kinds.steamshp:SteamShpKind",
         "rlhflow_pair": "rewardsteer.models.kinds.rlhflow_pair:RlhflowPairKind",
         "rlhflow_prm": "rewardsteer.models.kinds.rlhflow_prm:RlhflowPrmKind",
         "skywork_prm": "rewardsteer.models.kinds.skywork_prm:SkyworkPrmKind",
