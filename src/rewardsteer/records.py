@@ -100,6 +100,7 @@ class Solution(Record):
         prompt: the question.
         completion: the worked solution.
         predicted_answer: its final answer; None when none was found.
+        answer_from_text: whether the answer was found in the text, for want of a given one.
         expected_answer: the reference answer; None when unknown.
         is_correct: the label; None when there is none.
         reward: of the whole solution; None before scoring, or when ``skipped``.
@@ -117,6 +118,7 @@ class Solution(Record):
     prompt: Prompt
     completion: str
     predicted_answer: str | None = None
+    answer_from_text: bool = False
     expected_answer: str | None = None
     is_correct: bool | None = None
     reward: float | None = None

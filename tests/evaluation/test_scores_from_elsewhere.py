@@ -6,6 +6,7 @@ import pytest
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.data.solutions import read_solutions
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
@@ -181,6 +182,24 @@ def test_an_explicit_lack_of_an_answer_stays(tmp_path):
     assert "predicted_answer" in written
     [bench] = load_scored(write(tmp_path / "b.jsonl", [written]))[0].values()
     assert (bench.questions[0].answers, bench.extracted) == ([None], 0)
+
+
+def test_answers_that_scoring_took_from_texts_still_count_as_such(tmp_path):
+    text = "Napoleon was exiled in 1815 to an island."
+    given = [{"question": "Who?", "generation": text, "is_correct": False}]
+    path = write(tmp_path / "in.jsonl", given)
+    with solution_rows(path, [], tmp_path / "scores", 8) as found:
+        [written] = [row for source in found.values() for row in source.read(0)]
+    assert written["predicted_answer"] == "1815"
+    [bench] = load_scored(write(tmp_path / "b.jsonl", [written]))[0].values()
+    assert (bench.questions[0].answers, bench.extracted) == (["1815"], 1)
+    # Also through another round, and never of a given answer.
+    [(_, again)] = read_solutions(write(tmp_path / "c.jsonl", [written]))
+    assert again.answer_from_text
+    [(_, stated)] = read_solutions(
+        write(tmp_path / "d.jsonl", [{"question": "?", "generation": "2", "predicted_answer": "2"}])
+    )
+    assert not stated.answer_from_text
 
 
 def test_votes_of_texts_that_state_no_answer_are_told_of_and_can_be_left_out(tmp_path):

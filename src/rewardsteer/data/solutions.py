@@ -181,13 +181,15 @@ def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solut
             f"'predicted_answer' or 'pred' holds {len(answered)} values for one solution; write "
             "each solution as a row of its own (docs/scoring.md)"
         )
-    answer = extract_answer(text) if answered is _ABSENT else answered
+    absent = answered is _ABSENT
+    answer = extract_answer(text) if absent else answered
     return Solution(
         completion=text, sample=sample, model=str(row.get("model") or ""),
         # An empty answer is none: unanswered solutions must not vote together.
         predicted_answer=canonical_answer(
             None if answer is None else str(answer), shared["expected_answer"]
         ) or None,
+        answer_from_text=absent or row.get("answer_from_text") is True,
         is_correct=bool(grade) if isinstance(grade, bool | int) else None, **shared,
     )
 

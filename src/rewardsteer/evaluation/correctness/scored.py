@@ -164,7 +164,7 @@ def _benchmarks(files: Sequence[Path]) -> dict[str, Benchmark]:
             count = counts[solution.benchmark]
             if key not in seen:
                 seen[key] = place, solution
-                count["extracted"] += "predicted_answer" not in row
+                count["extracted"] += solution.answer_from_text
                 by_question = rows.setdefault(solution.benchmark, {})
                 by_question.setdefault(solution.question_id, []).append(solution)
             elif seen[key][1] == solution:
@@ -198,6 +198,7 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
         found["question_id"] = question_key(solution.prompt)
     if solution.predicted_answer is None and "predicted_answer" not in row:
         found["predicted_answer"] = canonical_answer(extract_answer(solution.completion))
+        found["answer_from_text"] = True
     return solution.model_copy(update=found)
 
 
