@@ -1,8 +1,9 @@
 r"""The final answer in the text of a solution."""
 
+import json
 import re
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from rewardsteer.answers.numbers import number
 from rewardsteer.answers.spelling import MEASURED, NUMBER, cleaned
@@ -14,8 +15,9 @@ _IN_TEXT = re.compile(
 )
 _THOUGHTS = re.compile(r"<think(?:ing)?>.*?</think(?:ing)?>|^.*</think(?:ing)?>", re.DOTALL)
 _STATED = re.compile(
-    r"\bthe\s+(?:final\s+|correct\s+)?(?:answer|option|choice)\s+is\b\s*:?[ \t*]*",
-    re.IGNORECASE,
+    r"(?:\bthe\s+|^[ \t*#]*|\b(?:so|thus|hence|therefore),?\s+)(?:final\s+|correct\s+)?"
+    r"(?:answer|option|choice)\s+is\b\s*:?[ \t*]*",
+    re.IGNORECASE | re.MULTILINE,
 )
 # "Final Answer: How many …?" repeats the question, so a line that ends so holds no answer.
 _LABEL = re.compile(
@@ -23,11 +25,11 @@ _LABEL = re.compile(
     r"\n*(?!.*\?[ \t]*$)(.*)",
     re.IGNORECASE | re.MULTILINE,
 )
-_FIELD = re.compile(r'"(?:final_?)?answer"\s*:\s*("(?:[^"\\]|\\.)*"|[^,}\s]+)', re.IGNORECASE)
+_FIELD = re.compile(r'"(?:final_?)?answer"\s*:\s*(?=\S)', re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
 _JOINED = re.compile(r"[\s$.]*(?:,|and|or|\\text\{\s*(?:and|or)\s*\})[\s$]*")
-_DENIED = re.compile(rf"{_STATED.pattern}not\s[^.\n]*", re.IGNORECASE)
+_DENIED = re.compile(rf"{_STATED.pattern}not\s[^.\n]*", re.IGNORECASE | re.MULTILINE)
 _FENCE = re.compile(r"^\s*```\w*\s*|\s*```\s*$")
 _OPENERS = ("\\[", "\\(", "$$", "```", "{")
 _CONCLUSION = re.compile(
@@ -41,7 +43,7 @@ _SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)\.\s|\n")
 
 
 class _Found(NamedTuple):
-    """An answer that is stated as one, and where the statement begins."""
+    """An answer that is stated as one ("": that there is none), and where the statement begins."""
 
     at: int
     answer: str
@@ -61,7 +63,7 @@ def extract_answer(text: str) -> str | None:
         return marked[0]
     found = [*_boxes(text), *_statements(text)]
     if found:
-        return max(found, key=lambda one: one.at).answer
+        return max(found, key=lambda one: one.at).answer or None
     return _concluded(text)
 
 
@@ -96,12 +98,21 @@ def _boxes(text: str) -> list[_Found]:
 
 
 def _statements(text: str) -> Iterator[_Found]:
+    fields = []
+    for match in _FIELD.finditer(text):
+        value, length = _value(text[match.end():])
+        fields.append(range(match.start(), match.end() + length))
+        answer = _stated(_first_block(value)) if value else value
+        if answer is not None:
+            yield _Found(match.start(), answer)
     for match in _STATED.finditer(text):
+        if any(match.start() in field for field in fields):
+            continue
         tail = _first_block(text[match.end():])
         answer = _stated(tail)
         if answer:
             yield _Found(match.start(), answer)
-    for pattern in (_LABEL, _FIELD, _TAG):
+    for pattern in (_LABEL, _TAG):
         for match in pattern.finditer(text):
             answer = _stated(_first_block(match.group(1) if pattern is not _LABEL else
                                           text[match.start(1):]))
@@ -109,11 +120,35 @@ def _statements(text: str) -> Iterator[_Found]:
                 yield _Found(match.start(), answer)
 
 
+def _value(text: str) -> tuple[str | None, int]:
+    """The value of a field of JSON that the text begins with, and its length. It is "" for null,
+    and None where it holds several that are named. Of JSON that is cut or not valid, the word."""
+    if written := re.match(r'"((?:[^"\\]|\\.)*)"?', text, re.DOTALL):
+        # Models seldom double the backslashes of LaTeX, and \f is an escape of JSON's.
+        return re.sub(r'\\(["\\])', r"\1", written.group(1)), written.end()
+    try:
+        value, end = json.JSONDecoder(parse_float=str, parse_int=str).raw_decode(text)
+    except (ValueError, RecursionError):
+        word = text.split(maxsplit=1)[0].split(",")[0].rstrip("}")
+        return word, len(word)
+    if isinstance(value, dict) and len(value) == 1:
+        [value] = value.values()
+    if isinstance(value, list) and not any(map(_is_nested, value)):
+        value = ", ".join(map(str, value))
+    if value is None:
+        return "", end
+    return None if _is_nested(value) else str(value), end
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, list | dict)
+
+
 def _first_block(tail: str) -> str:
     """The first line with words; a displayed formula or fenced block in one."""
     tail = tail.lstrip(" \t\n*:")
     if field := _FIELD.search(tail.partition("\n\n")[0]) if tail.startswith(("```", "{")) else None:
-        return field.group(1)
+        return _value(tail[field.end():])[0] or ""
     for opener, closer in (("\\[", "\\]"), ("$$", "$$"), ("```", "```")):
         if tail.startswith(opener) and (end := tail.find(closer, len(opener))) > 0:
             return _FENCE.sub("", tail[: end + len(closer)]).replace("\n", " ")
