@@ -3,10 +3,12 @@ resumed and refused; what a student learns."""
 
 import json
 import math
+import shutil
 
 import numpy as np
 import pytest
 import torch
+from transformers import GPT2Config, GPT2LMHeadModel
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
@@ -17,9 +19,9 @@ from rewardsteer.decoding.policy import load_policy
 from rewardsteer.distillation.collect import choose_candidates, draw_positions, draw_unseen
 from rewardsteer.distillation.config import CandidateConfig, DistilConfig
 from rewardsteer.distillation.records import read_records, shard_path, split_records
-from rewardsteer.distillation.run import distil
+from rewardsteer.distillation.run import build_student, distil
 from rewardsteer.distillation.teacher import Asked, TextTeacher, TokenTeacher
-from rewardsteer.errors import ConfigError, DataError, MismatchError
+from rewardsteer.errors import ConfigError, DataError, MismatchError, RewardsteerError
 from rewardsteer.evaluation.guide import evaluate_guide
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
 from rewardsteer.models.heads.config import HeadConfig
@@ -206,6 +208,58 @@ def test_command_refuses_before_it_loads(world, tmp_path):
     found = CliRunner().invoke(app, line)
     assert found.exit_code == 2
     assert "nope.jsonl" in found.output
+
+
+@pytest.mark.parametrize(("changes", "said"), [
+    ({"log": QUIET | {"report_to": ["clearml"]}}, "clearml, which is not installed"),
+    ({"trainer": {"optim": "adamw_torchh"}}, "adamw_torchh"),
+    ({"optimiser": {"train_batch_size": 3}}, "optimiser.train_batch_size is 3"),
+    ({"policy": "teacher"}, "reward model with a scalar head"),
+    ({"prompts": "one.jsonl"}, "needs at least 2"),
+    ({"policy": "damaged"}, "cannot be loaded"),
+])
+def test_what_cannot_be_trained_is_refused_before_records_are_made(
+    world, tmp_path, monkeypatch, changes, said
+):
+    folder, policy = world
+    (folder / "one.jsonl").write_text('{"prompt": "1+1="}\n')
+    shutil.copytree(policy, folder / "damaged", dirs_exist_ok=True)
+    (folder / "damaged" / "model.safetensors").write_bytes(b"no weights")
+    for name in ("policy", "prompts"):
+        if name in changes:
+            changes = changes | {name: str(folder / changes[name])}
+    monkeypatch.setattr("rewardsteer.distillation.run.collect", None)
+    config = load_config(DistilConfig, settings(folder, **changes))
+    with pytest.raises(RewardsteerError, match=said):
+        distil(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_temperatures_are_those_of_decoding(world):
+    for temperature in (0.0, 1e-30, math.inf):
+        with pytest.raises(ConfigError, match=r"sampling\.temperature"):
+            load_config(
+                DistilConfig, settings(world[0], sampling={"temperature": temperature})
+            )
+
+
+def test_a_student_reads_without_dropout_and_within_its_positions(world, tmp_path):
+    folder, _ = world
+    base = save_tiny(tmp_path / "base", "gpt2")
+    model = GPT2LMHeadModel(GPT2Config.from_pretrained(base, n_positions=12, resid_pdrop=0.5))
+    model.save_pretrained(base)
+    rows = [{"id": one, "prompt": one} for one in ("1+1=", "2+2=", "1000+1000=")]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    config = load_config(DistilConfig, settings(
+        folder, base_model=str(base), prompts=str(tmp_path / "p.jsonl"), optimiser={"max_steps": 1}
+    ))
+    student, _ = build_student(config)
+    rates = {one.p for one in student.modules() if isinstance(one, torch.nn.Dropout)}
+    assert rates == {0.0}
+    distil(config, tmp_path / "out")
+    assert len(read_records(tmp_path / "out" / "records")) == 6
+    result = json.loads((tmp_path / "out" / "result.json").read_text())
+    assert result["rows"] + result["held_out"] == 4
 
 
 def test_a_guide_is_measured_against_the_teacher(world, tmp_path):

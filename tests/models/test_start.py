@@ -4,11 +4,14 @@ import gguf
 import pytest
 import torch
 from peft import LoraConfig, get_peft_model
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 from transformers.modeling_gguf_pytorch_utils import GGUF_SUPPORTED_ARCHITECTURES
 
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.adapter_folder import base_fingerprint
+from rewardsteer.models.causal import load_causal
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import install_projection
@@ -77,6 +80,30 @@ def test_a_foreign_reward_model_goes_on_from_its_head(tmp_path):
     kept = AutoModelForSequenceClassification.from_pretrained(folder).score.weight
     model = RewardModel.from_base(folder, HEADS["linear"])
     assert torch.equal(model.carrier.score.weight, kept)
+
+
+@pytest.mark.parametrize(("name", "lost"), [
+    ("linear", "model.norm.weight"), ("mlp", "model.norm.weight"),
+    ("vocabulary", "model.norm.weight"), ("vocabulary", "model.layers.1.mlp.up_proj.weight"),
+])
+def test_weights_that_lack_parameters_are_no_start(tmp_path, name, lost):
+    base = save_tiny(tmp_path / "base")
+    weights = load_file(base / "model.safetensors")
+    save_file({key: one for key, one in weights.items() if key != lost}, base / "model.safetensors",
+              metadata={"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"lack {lost}, which would be drawn at random"):
+        RewardModel.from_base(base, HEADS[name])
+    with pytest.raises(CheckpointError, match=f"lack {lost}"):
+        load_policy(base)
+
+
+def test_a_classifier_is_no_policy(tmp_path):
+    """Its output layer would be drawn at random."""
+    folder = save_classifier(tmp_path / "rm", "chatml")
+    with pytest.raises(CheckpointError, match=r"lack lm_head\.weight"):
+        load_policy(folder)
+    with pytest.raises(CheckpointError, match=r"lack lm_head\.weight"):
+        load_causal(folder, "cpu", None, {})
 
 
 def lora(model, folder, **options):

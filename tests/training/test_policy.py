@@ -1,20 +1,26 @@
 """Fine-tuning of a policy: tokenizers without a padding token, types, the type that is saved."""
 
 import json
+import shutil
 
 import pytest
 import torch
 from datasets import Dataset
+from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
-from transformers import TrainerCallback
+from transformers import AutoModelForCausalLM, TrainerCallback
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
 from rewardsteer.configuration import load_config
-from rewardsteer.errors import ConfigError
-from rewardsteer.training.policy import train_policy
+from rewardsteer.errors import CheckpointError, ConfigError, DataError, MismatchError
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.training.policy import build_policy, train_policy
 from rewardsteer.training.policy_config import PolicyConfig
-from tests.fakes import character_tokenizer, tiny_causal_lm
+from tests.chat import save_classifier
+from tests.fakes import CHARACTERS, character_tokenizer, save_tiny, tiny_causal_lm
 from tests.training.engines import launch_module, make_world
 
 
@@ -35,8 +41,6 @@ def test_a_narrow_base_without_padding_token(tmp_path):
     assert tokenizer.pad_token_id not in (None, tokenizer.eos_token_id)
     weights = load_file(folder / "model.safetensors")
     assert {one.dtype for one in weights.values()} == {torch.bfloat16}
-    from transformers import AutoModelForCausalLM
-
     assert AutoModelForCausalLM.from_pretrained(folder).dtype == torch.bfloat16
 
 
@@ -103,6 +107,109 @@ def test_what_is_wrong_is_refused_before_the_folder_is_made(settings, said, tmp_
     with pytest.raises(ConfigError, match="(?s)" + said):
         train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def adapter_of(base, folder):
+    """An adapter whose weights change the model."""
+    config = LoraConfig(r=4, target_modules=["q_proj"], task_type="CAUSAL_LM")
+    model = get_peft_model(AutoModelForCausalLM.from_pretrained(base), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter, std=0.3)
+    model.save_pretrained(folder)
+    character_tokenizer().save_pretrained(folder)
+    return folder, model.merge_and_unload()
+
+
+def test_an_adapter_is_merged_into_its_base_and_trained_whole(tmp_path):
+    tiny_causal_lm(vocab_size=79).bfloat16().save_pretrained(tmp_path / "base")
+    folder, merged = adapter_of(tmp_path / "base", tmp_path / "sft")
+    config = load_config(PolicyConfig, SMALL, [f"base_model={folder}"])
+    model = build_policy(config, character_tokenizer())
+    name = "model.layers.0.self_attn.q_proj.weight"
+    assert torch.allclose(model.state_dict()[name], merged.state_dict()[name].float(), atol=0.02)
+    assert all(one.requires_grad for one in model.parameters())
+    trained = train_policy(
+        config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out"
+    )
+    # In the type that the adapter's base was saved in.
+    assert AutoModelForCausalLM.from_pretrained(trained).dtype == torch.bfloat16
+
+
+def no_language_model(folder, base, kind):
+    """A folder of the named kind that a policy cannot start from."""
+    if kind in ("scalar", "vocabulary"):
+        head = HeadConfig(kind=kind)
+        RewardModel.from_base(base, head).save_pretrained(
+            folder, character_tokenizer(), CheckpointCard(head=head)
+        )
+    elif kind == "classifier":
+        save_classifier(folder, "chatml")
+    else:
+        shutil.copytree(base, folder)
+        if kind == "damaged":
+            (folder / "model.safetensors").write_bytes(b"no weights")
+        if kind == "other tokens":
+            character_tokenizer(characters="zyxw").save_pretrained(folder)
+    return folder
+
+
+@pytest.mark.parametrize(("kind", "error", "said"), [
+    ("scalar", CheckpointError, "is a reward model, and a causal language model was expected"),
+    ("vocabulary", CheckpointError, "is a reward model, and a causal language model was expected"),
+    ("classifier", CheckpointError, "lack lm_head.weight, which would be drawn at random"),
+    ("damaged", CheckpointError, "cannot be loaded"),
+    ("other tokens", MismatchError, "has 'z'; give the base model's tokenizer"),
+])
+def test_what_is_no_language_model_is_refused_before_the_folder_is_made(
+    tmp_path, kind, error, said
+):
+    place = no_language_model(tmp_path / "start", save_tiny(tmp_path / "base"), kind)
+    config = load_config(PolicyConfig, SMALL, [f"base_model={place}"])
+    tokenizer = load_tokenizer(place) if kind == "classifier" else character_tokenizer()
+    with pytest.raises(error, match=said):
+        train_policy(config, tokenizer, Dataset.from_list(ROWS), tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_rows_that_do_not_fit_are_left_out_or_refused(tmp_path, caplog):
+    base = save_tiny(tmp_path / "base", "gpt2")
+    config = load_config(PolicyConfig, SMALL, [f"base_model={base}"])
+    long = {"prompt_ids": [5] * 500, "label_ids": [7] * 20}
+    rows = Dataset.from_list([*ROWS, long])
+    assert train_policy(config, character_tokenizer(), rows, tmp_path / "out").exists()
+    assert "1 of 3 training rows are longer than the 512 positions" in caplog.text
+    for rows, said in (([long], "All 1 training rows are longer"), ([], "needs rows")):
+        with pytest.raises(DataError, match=said):
+            train_policy(config, character_tokenizer(), Dataset.from_list(rows), tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_batch_sizes_of_all_processes_are_checked(tmp_path):
+    config = load_config(PolicyConfig, SMALL, ["optimiser.train_batch_size=16"])
+    with pytest.raises(ConfigError, match="gradient_accumulation_steps=16"):
+        train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
+
+
+def test_the_command_refuses_data_of_another_tokenizer(tmp_path):
+    save_tiny(tmp_path / "base")
+    # As many tokens under other ids.
+    letters = "".join(reversed(CHARACTERS))
+    character_tokenizer(characters=letters).save_pretrained(tmp_path / "other")
+    rows = [{"prompt": f"q{i}", "chosen": "a", "rejected": "b"} for i in range(4)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    run = CliRunner().invoke
+    made = run(app, ["data", "prepare", "pairs", "--path", str(tmp_path / "p.jsonl"), "--tokenizer",
+                     str(tmp_path / "base"), "--out", str(tmp_path / "data")])
+    assert made.exit_code == 0, made.output
+    arguments = ["train-policy", "--data", str(tmp_path / "data"), "--tokenizer",
+                 str(tmp_path / "other"), "--out", str(tmp_path / "out")]
+    done = run(app, arguments)
+    assert done.exit_code == 2
+    assert "tokens or their ids are others" in " ".join(done.stderr.split())
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "mine").write_text("x")
+    assert "--resume" not in run(app, arguments).stderr
 
 
 @pytest.mark.slow

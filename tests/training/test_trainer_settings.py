@@ -290,6 +290,11 @@ def test_rows_longer_than_the_positions_are_left_out_and_counted(world, tmp_path
     state = json.loads((tmp_path / "run" / "state.json").read_text())
     assert state[0]["rows_too_long"] == dropped
     assert f"{dropped} of {len(rows)} training rows are longer" in caplog.text
+    model.config.max_position_embeddings = 2
+    model.save_pretrained(base)
+    with pytest.raises(DataError, match="longer than the 2 positions"):
+        train(TrainConfig.model_validate(config), tmp_path / "short")
+    assert not (tmp_path / "short").exists()
 
 
 def test_the_log_is_valid_json(tmp_path):

@@ -66,13 +66,15 @@ def train_command(
     _summarise(out, folder, config.prepared, time.monotonic() - began)
 
 
-def _check_output(out: Path, *, resume: bool = False, overwrite: bool) -> None:
+def _check_output(
+    out: Path, *, resume: bool = False, overwrite: bool, resumable: bool = True
+) -> None:
     """Refuse a folder that cannot be written to. Under a launcher the first process may have made
     it before the others come here, so it alone looks."""
     from rewardsteer.outputs import check_folder
 
     if os.environ.get("RANK", "0") == "0":
-        check_folder(out, resume=resume, overwrite=overwrite)
+        check_folder(out, resume=resume, overwrite=overwrite, resumable=resumable)
         check_writable(out)
 
 
@@ -111,13 +113,13 @@ def train_policy_command(
     Also under a launcher: accelerate launch -m rewardsteer train-policy …
     """
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.store import load_manifest, load_set
+    from rewardsteer.data.store import check_tokenizer, load_manifest, load_set
     from rewardsteer.training.policy_config import PolicyConfig
 
     config = load_config(PolicyConfig, {}, overrides or ())
-    load_manifest(data)
+    manifest = load_manifest(data)
     check_model(tokenizer, config.base_model)
-    _check_output(out, overwrite=overwrite)
+    _check_output(out, overwrite=overwrite, resumable=False)
     loading(tokenizer)
 
     from rewardsteer.training.policy import train_policy
@@ -126,6 +128,8 @@ def train_policy_command(
 
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    folder = train_policy(config, load_tokenizer(tokenizer), rows, out, overwrite=overwrite)
+    loaded = load_tokenizer(tokenizer)
+    check_tokenizer(manifest, loaded, data)
+    folder = train_policy(config, loaded, rows, out, overwrite=overwrite)
     _part()
     say(f"policy: {folder}")

@@ -10,6 +10,7 @@ from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.placement import placed
+from rewardsteer.models.start import refuse_absent
 
 
 def load_policy(
@@ -26,7 +27,7 @@ def load_policy(
         options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
 
     Raises:
-        CheckpointError: it cannot be loaded.
+        CheckpointError: it cannot be loaded, or is no causal LM with all its weights.
         ConfigError: there is no such device.
     """
     from transformers import AutoModelForCausalLM
@@ -34,11 +35,13 @@ def load_policy(
     where, options = placed(source, device, options)
 
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", trust_remote_code=False, **options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", trust_remote_code=False, output_loading_info=True,
+            **options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
+    refuse_absent(found["missing_keys"], source)
     return (model if where is None else model.to(where)).eval()
 
 

@@ -6,6 +6,7 @@ from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.training.shared_config import (
     TRAINING_ALIASES,
@@ -27,7 +28,7 @@ class SamplingConfig(Config):
 
     per_prompt: int = Field(1, ge=1)
     max_new_tokens: int = Field(128, ge=1)
-    temperature: float = Field(1.0, gt=0)
+    temperature: float = Field(1.0, ge=LEAST_TEMPERATURE, le=MOST_TEMPERATURE)
     batch_size: int = Field(16, ge=1)
 
 

@@ -8,6 +8,7 @@
 
 import functools
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -29,10 +30,11 @@ from rewardsteer.distillation.records import (
     digest,
     read_records,
     read_source,
+    shard_path,
     split_records,
 )
 from rewardsteer.distillation.teacher import teacher_of
-from rewardsteer.errors import ConfigError, MismatchError
+from rewardsteer.errors import ConfigError, DataError, MismatchError, RewardsteerError
 from rewardsteer.models.checkpoint import (
     CheckpointCard,
     MetricResult,
@@ -41,12 +43,19 @@ from rewardsteer.models.checkpoint import (
 )
 from rewardsteer.models.checkpoint import fingerprint as weights_fingerprint
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.limits import position_limit
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.start import find_start
 from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.training.arguments import training_arguments
+from rewardsteer.training.checks import check_optimiser
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.loading import without_dropout
 from rewardsteer.training.precision import saved_dtype, usable_attention, widen_trainable
 from rewardsteer.training.processes import join
+from rewardsteer.training.rows import drop_too_long
+from rewardsteer.training.trainer_settings import check_trackers
 from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
@@ -72,8 +81,8 @@ def distil(
         MismatchError: records of another teacher or policy, or a student with another tokenizer.
         OutputError: ``out`` is not empty and neither flag was given.
     """
-    build_objective([_term(config)])
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
+    _check_training(config, processes.num_processes)
     tokenizer = load_tokenizer(config.policy)
     _check_student(config, tokenizer)
     if config.records is not None:
@@ -85,13 +94,21 @@ def distil(
     if (out / "result.json").exists():
         return out / "model"
     records = out / "records" if config.records is None else Path(config.records)
-    if processes.is_main_process and config.records is None:
-        _collect(config, tokenizer, records, device, announce)
-    wait()
-    model = _train(config, records, out, resume=resume)
-    figures = model.pop("figures")
+    try:
+        if processes.is_main_process and config.records is None:
+            _collect(config, tokenizer, records, device, announce)
+        wait()
+        student, tokenizer = build_student(config)
+        rows, held = _rows(config, records, position_limit(student.carrier.config))
+    except RewardsteerError:
+        # Nothing was made yet: leave the place as free as it was found.
+        made = resume or shard_path(out / "records", 0).exists()
+        if processes.is_main_process and not made:
+            shutil.rmtree(out, ignore_errors=True)
+        raise
+    figures = _train(config, student, tokenizer, rows, held, out, resume=resume)
     if processes.is_main_process:
-        _finish(config, model["student"], model["tokenizer"], records, out, figures)
+        _finish(config, student, tokenizer, records, out, figures)
     wait()
     return out / "model"
 
@@ -100,8 +117,21 @@ def _term(config: DistilConfig) -> TermConfig:
     return TermConfig(name="distillation", options=config.loss)
 
 
+def _check_training(config: DistilConfig, processes: int) -> None:
+    """Refuse settings of training before records are made, which may take hours."""
+    build_objective([_term(config)])
+    check_optimiser(config.optimiser, processes)
+    check_trackers(config.log.report_to)
+    training_arguments(
+        Path("."), config.optimiser, config.log, config.seed, evaluate=True, trainer=config.trainer
+    )
+
+
 def _check_student(config: DistilConfig, tokenizer: Any) -> None:
     base = config.base_model
+    start = find_start(base or config.policy)
+    if start.card is not None:
+        config.head.head_class.check_start(config.head, start.card.head, start.source)
     if base is not None and vocabulary_hash(load_tokenizer(base)) != vocabulary_hash(tokenizer):
         raise MismatchError(
             f"A student gives rewards of the policy's tokens, and the tokenizer of {base} has "
@@ -147,6 +177,11 @@ def _collect(
     """Make the records; policy and teacher leave memory afterwards."""
     assert config.prompts is not None, "checked with the settings"
     requests = read_requests(Path(config.prompts))
+    if len({one.id for one in requests}) < 2:
+        raise DataError(
+            f"Distillation holds one prompt out, so it needs at least 2; {config.prompts} has "
+            f"{len(requests)}."
+        )
     scorer = load_scorer(config.teacher, device=device)
     model = load_policy(config.policy, device=device)
     template, renderer = writer_of(config.template, tokenizer, scorer)
@@ -185,6 +220,8 @@ def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
     )
     ensure_padding_token(tokenizer, model.carrier)
     config.head.head_class.resized(model.carrier, tokenizer)
+    # The student guides without dropout; with it, it would learn other states than it will read.
+    without_dropout(model.carrier)
     if config.freeze_backbone:
         model.base.requires_grad_(False)
         if model.value_head is None:
@@ -193,11 +230,18 @@ def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
     return model, tokenizer
 
 
-def _train(config: DistilConfig, records: Path, out: Path, *, resume: bool) -> dict[str, Any]:
-    """Train a student; returns it with its tokenizer and the held-out figures."""
-    student, tokenizer = build_student(config)
-    rows, held = split_records(read_records(records), config.test_fraction, config.seed)
-    held = held.select(range(min(len(held), config.log.eval_rows)))
+def _rows(config: DistilConfig, records: Path, limit: int | None) -> tuple[Any, Any]:
+    """Training and held-out rows that fit into the student's positions."""
+    rows, _ = drop_too_long(read_records(records), limit, paired=False)
+    rows, held = split_records(rows, config.test_fraction, config.seed)
+    return rows, held.select(range(min(len(held), config.log.eval_rows)))
+
+
+def _train(
+    config: DistilConfig, student: RewardModel, tokenizer: Any, rows: Any, held: Any, out: Path, *,
+    resume: bool,
+) -> dict[str, Any]:
+    """Train a student; returns the held-out figures."""
     figures = fit(
         student, tokenizer, build_objective([_term(config)]), rows, out / "training",
         out / "metrics.jsonl", optimiser=config.optimiser, log=config.log, seed=config.seed,
@@ -205,8 +249,7 @@ def _train(config: DistilConfig, records: Path, out: Path, *, resume: bool) -> d
         trainer_fields=config.trainer,
     )
     save_weights(student, out / "training" / "weights.safetensors")
-    return {"student": student, "tokenizer": tokenizer,
-            "figures": figures | {"rows": len(rows), "held_out": len(held)}}
+    return figures | {"rows": len(rows), "held_out": len(held)}
 
 
 def _finish(

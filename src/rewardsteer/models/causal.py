@@ -6,11 +6,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import Tensor
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.batching import batches
 from rewardsteer.models.placement import placed
+from rewardsteer.models.start import refuse_absent
 
 Row = tuple[list[int], list[int]]
 
@@ -56,17 +58,19 @@ def load_causal(
     """A causal language model from a folder.
 
     Raises:
-        CheckpointError: it cannot be loaded.
+        CheckpointError: it cannot be loaded, or lacks weights.
     """
     from transformers import AutoModelForCausalLM
 
     where, options = placed(source, device, options)
     try:
-        model = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", **{"trust_remote_code": False} | options
+        model, found = AutoModelForCausalLM.from_pretrained(
+            str(source), dtype=dtype or "auto", output_loading_info=True,
+            **{"trust_remote_code": False} | options,
         )
-    except (OSError, ValueError, RuntimeError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         raise CheckpointError(
             f"The causal language model {source} cannot be loaded: {error}"
         ) from error
+    refuse_absent(found["missing_keys"], source)
     return model if where is None else model.to(where)

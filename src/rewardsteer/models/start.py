@@ -1,9 +1,11 @@
 """What training starts from: a language model, a trained reward model, or an adapter of either."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import nn
 
 from rewardsteer.data.template import Template, stored_template
@@ -102,6 +104,7 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
     """
     base, found = load_base(start.source, head, options | {"output_loading_info": True})
     trained = head.head_class.is_trained(found["missing_keys"], start.card, start.source)
+    refuse_absent(found["missing_keys"], start.source, besides=head.head_class.layer(base), of=base)
     if start.adapter is not None:
         base = merged(base, start.adapter, head)
         trained = trained or head.head_class.in_adapter(start.adapter)
@@ -109,6 +112,59 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
         logger.info("Training continues from the head of the reward model %s.",
                     start.adapter or start.source)
     return base, trained
+
+
+def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -> Any:
+    """A causal language model with all its weights to be trained; an adapter is folded into them.
+
+    Args:
+        source: a model folder, an adapter's folder, or a hub name.
+        dtype: of the weights; ``auto``: as saved.
+
+    Raises:
+        CheckpointError: it cannot be loaded, or is a reward model.
+    """
+    start, head = find_start(source), HeadConfig(kind="vocabulary")
+    task = None if start.adapter is None else _task(start.adapter)
+    if start.card is not None or task not in (None, "CAUSAL_LM"):
+        raise CheckpointError(
+            f"{source} is a reward model, and a causal language model was expected; name the model "
+            "that it started from."
+        )
+    options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True}
+    base, found = load_base(start.source, head, options)
+    refuse_absent(found["missing_keys"], start.source)
+    return base if start.adapter is None else merged(base, start.adapter, head)
+
+
+def _task(adapter: Path) -> str | None:
+    task: str | None = read_json(adapter / ADAPTER_CONFIG).get("task_type")
+    return task
+
+
+def refuse_absent(
+    missing: Iterable[str], source: str | Path, *, besides: nn.Module | None = None, of: Any = None
+) -> None:
+    """Raise `CheckpointError` where weights lack parameters, which the library would draw at
+    random.
+
+    Args:
+        missing: names of parameters that the weights lacked.
+        source: of the weights, for the message.
+        besides: a layer that is made anew …
+        of: … of this model.
+    """
+    anew = [] if besides is None else [
+        name for name, module in of.named_modules() if module is besides
+    ]
+    absent = sorted(one for one in missing if one.rpartition(".")[0] not in anew)
+    if not absent:
+        return
+    raise CheckpointError(
+        f"The weights in {source} lack {', '.join(absent[:3])}"
+        f"{' and more' if len(absent) > 3 else ''}, which would be drawn at random; copy the whole "
+        "folder again, or name the model that it was made of."
+    )
 
 
 def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:

@@ -10,6 +10,7 @@ from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.fit import build_objective, check_head_gives
 from rewardsteer.training.memory import activation_offloading
 from rewardsteer.training.policy_config import PolicyConfig
+from rewardsteer.training.shared_config import OptimiserConfig
 from rewardsteer.training.trainer_settings import check_trackers, load_callback
 
 # Prefixes that cannot be drawn one by one, and why.
@@ -34,11 +35,7 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
                 f"The objective {phase.name!r} {_WHOLE_ROWS[objective.prefixes]}, so its phase "
                 "takes rows, not prefix_rows."
             )
-    optimiser = config.optimiser
-    if optimiser.activation_offload:
-        activation_offloading()
-    if optimiser.train_batch_size is not None:
-        _check_batch(config, processes)
+    check_optimiser(config.optimiser, processes)
     return check_trainer_sections(
         config, evaluate=True,
         keep_best=config.select == "best" and keeps_best(config.log, config.trainer),
@@ -62,10 +59,18 @@ def check_trainer_sections(
     return callbacks
 
 
-def _check_batch(config: TrainConfig, processes: int) -> None:
-    optimiser = config.optimiser
+def check_optimiser(optimiser: OptimiserConfig, processes: int) -> None:
+    """Check that activations can be offloaded where that is asked for, and the batch size of all
+    processes.
+
+    Raises:
+        ConfigError: one of them is wrong.
+    """
+    if optimiser.activation_offload:
+        activation_offloading()
     together, wanted = optimiser.per_device_train_batch_size * processes, optimiser.train_batch_size
-    assert wanted is not None
+    if wanted is None:
+        return
     if optimiser.batch_tokens is not None:
         raise ConfigError(
             "optimiser.train_batch_size counts comparisons, and optimiser.batch_tokens leaves "

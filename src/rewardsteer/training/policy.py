@@ -7,32 +7,37 @@ import torch
 
 from rewardsteer.configuration import save_config
 from rewardsteer.data.collate import SftCollator
-from rewardsteer.errors import ConfigError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.checkpoint import (
     ensure_padding_token,
     library_versions,
+    load_tokenizer,
     save_tokenizer,
 )
-from rewardsteer.outputs import claim_folder, read_json, write_json
-from rewardsteer.training.checks import check_trainer_sections
+from rewardsteer.models.limits import position_limit
+from rewardsteer.models.start import load_language_model
+from rewardsteer.outputs import check_folder, claim_folder, read_json, write_json
+from rewardsteer.training.checks import check_optimiser, check_trainer_sections
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
+from rewardsteer.training.rows import drop_too_long
 
 
 def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:
     """The model to fine-tune.
 
     Raises:
+        CheckpointError: the base model cannot be loaded, or is no language model.
         ConfigError: unknown model type or option.
+        MismatchError: the base model has another tokenizer.
     """
     from transformers import AutoConfig, AutoModelForCausalLM, set_seed
 
     set_seed(config.seed)
     if config.base_model is not None:
-        return AutoModelForCausalLM.from_pretrained(
-            config.base_model, dtype=config.dtype, trust_remote_code=False
-        )
+        _check_tokenizer(config.base_model, tokenizer)
+        return load_language_model(config.base_model, config.dtype)
     try:
         architecture = AutoConfig.for_model(
             config.architecture.model_type,
@@ -47,6 +52,25 @@ def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:
         raise ConfigError(f"The policy architecture cannot be built: {error}") from error
 
 
+def _check_tokenizer(base: str, tokenizer: Any) -> None:
+    """Refuse a tokenizer that gives ids of the base model's own to other tokens. Added ones may
+    differ, and a folder may hold weights alone."""
+    if Path(base).is_dir() and not any(Path(base).glob("tokenizer*")):
+        return
+    own = load_tokenizer(base)
+    ours, theirs = (
+        {at: token for token, at in one.get_vocab().items()} for one in (tokenizer, own)
+    )
+    added = tokenizer.added_tokens_decoder.keys() | own.added_tokens_decoder.keys()
+    for at in sorted((ours.keys() & theirs.keys()) - added):
+        if ours[at] != theirs[at]:
+            raise MismatchError(
+                f"The tokenizer given has the token {ours[at]!r} under the id {at}, and that of "
+                f"the base model {base} has {theirs[at]!r}; give the base model's tokenizer, and "
+                "data prepared with it."
+            )
+
+
 def train_policy(
     config: PolicyConfig, tokenizer: Any, rows: Any, out: Path, *, overwrite: bool = False,
 ) -> Path:
@@ -58,9 +82,13 @@ def train_policy(
         rows: dataset with ``prompt_ids`` and ``label_ids``; only the label is learned.
         out: output folder, empty unless ``overwrite``.
 
+    Rows longer than the positions that the model was built for are left out.
+
     Raises:
+        CheckpointError, MismatchError: see `build_policy`.
         ConfigError: a tracker or callback that is not there, settings that transformers refuses, or
             an architecture that cannot be built.
+        DataError: no row is left.
         OutputError: see `claim_folder`.
     """
     from transformers import Trainer
@@ -70,14 +98,22 @@ def train_policy(
     from rewardsteer.training.showing import showing
 
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
+    check_optimiser(config.optimiser, processes.num_processes)
     makers = check_trainer_sections(config, evaluate=False)
     if processes.is_main_process:
-        claim_folder(out, overwrite=overwrite)
+        check_folder(out, overwrite=overwrite, resumable=False)
+    ensure_padding_token(tokenizer)
+    # Everything that can be wrong is found before the folder is made.
+    model = build_policy(config, tokenizer)
+    if len(rows) == 0:
+        raise DataError("Fine-tuning a policy needs rows; the SFT set is empty.")
+    rows, _ = drop_too_long(rows, position_limit(model.config))
+    wait()
+    if processes.is_main_process:
+        claim_folder(out, overwrite=overwrite, resumable=False)
         save_config(config, out / "config.yaml")
         write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
     wait()
-    ensure_padding_token(tokenizer)
-    model = build_policy(config, tokenizer)
     ensure_padding_token(tokenizer, model)
     arguments = training_arguments(
         out / "checkpoints", config.optimiser, config.log, config.seed, evaluate=False,

@@ -17,6 +17,7 @@ from torch import nn
 
 from rewardsteer.kernels.precision import wide_dtype
 from rewardsteer.models.sharding import is_zero3_sharded
+from rewardsteer.models.start import find_start
 from rewardsteer.training.config import TrainConfig
 
 logger = logging.getLogger(__name__)
@@ -53,10 +54,11 @@ def widen_trainable(model: nn.Module) -> None:
 
 
 def saved_dtype(source: str | Path) -> torch.dtype:
-    """The type that a model's weights are saved in; float32 when neither its settings nor its
-    files say."""
+    """The type that a model's weights are saved in, of an adapter those of its base; float32 when
+    neither its settings nor its files say."""
     from transformers import AutoConfig
 
+    source = find_start(source).source
     try:
         config = AutoConfig.from_pretrained(str(source), trust_remote_code=False)
     except (OSError, ValueError):

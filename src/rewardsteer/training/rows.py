@@ -2,8 +2,9 @@
 are."""
 
 import logging
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,8 +20,8 @@ Lengths = NDArray[np.int64]
 
 def read_lengths(rows: Any, *, paired: bool) -> Lengths:
     """Tokens of each response with its prompt, ``[N, 2]`` (chosen, rejected), ``[N, 1]`` where
-    only chosen ones are read, or ``[N, K]`` of responses with numbers, 0 where a row has fewer
-    than the K of the longest.
+    only chosen ones are read or rows have a label, or ``[N, K]`` of responses with numbers, 0 where
+    a row has fewer than the K of the longest.
 
     Args:
         rows: a `datasets.Dataset` or a list of rows of the store's schema.
@@ -28,7 +29,10 @@ def read_lengths(rows: Any, *, paired: bool) -> Lengths:
     """
     if len(rows) and "response_ids" in rows[0]:
         return _response_lengths(rows)
-    counts = _counts(rows, ["prompt_ids", "chosen_ids", "rejected_ids"][: 3 if paired else 2])
+    columns = ["prompt_ids", "chosen_ids", "rejected_ids"][: 3 if paired else 2]
+    if len(rows) and "label_ids" in rows[0]:
+        columns = ["prompt_ids", "label_ids"]
+    counts = _counts(rows, columns)
     lengths: Lengths = (counts[:, :1] + counts[:, 1:]).astype(np.int64)
     return lengths
 
@@ -146,22 +150,49 @@ def drop_too_long(
     Raises:
         DataError: no training row is left.
     """
-    if limit is None or len(rows) == 0:
-        return rows, 0
-    fits = read_lengths(rows, paired=paired).max(axis=1) <= limit
+    fits = _fit(rows, limit, paired=paired)
     dropped = int((~fits).sum())
     if not dropped:
         return rows, 0
     if dropped == len(rows) and what == "training":
-        raise DataError(
-            f"All {dropped} {what} rows are longer than the {limit} positions of the base model; "
-            "prepare the data with a smaller data.max_length, or take another base model."
-        )
+        _refuse_all(dropped, limit)
     logger.warning(
         "%d of %d %s rows are longer than the %d positions of the base model and are left out",
         dropped, len(rows), what, limit,
     )
     return rows.select(np.flatnonzero(fits)), dropped
+
+
+def _fit(rows: Any, limit: int | None, *, paired: bool) -> NDArray[np.bool_]:
+    """Which rows fit into so many positions."""
+    if limit is None or len(rows) == 0:
+        return np.ones(len(rows), dtype=bool)
+    fits: NDArray[np.bool_] = read_lengths(rows, paired=paired).max(axis=1) <= limit
+    return fits
+
+
+def _refuse_all(count: int, limit: int | None) -> NoReturn:
+    raise DataError(
+        f"All {count} training rows are longer than the {limit} positions of the base model; "
+        "prepare the data with a smaller data.max_length, or take another base model."
+    )
+
+
+def check_phases(objectives: Iterable[Objective], data: Path, limit: int | None) -> None:
+    """Refuse data that holds no row for one of the objectives of a run, before any of them trains.
+
+    Args:
+        objectives: of all phases.
+        data: the folder of prepared data.
+        limit: see `drop_too_long`.
+
+    Raises:
+        DataError: see `training_rows` and `drop_too_long`.
+    """
+    for objective in {(one.name, one.prefixes, one.numbers): one for one in objectives}.values():
+        rows = training_rows(objective, data)
+        if not _fit(rows, limit, paired=objective.rows == "pairs").any():
+            _refuse_all(len(rows), limit)
 
 
 def draw_prefixes(rows: Any, name: str, count: int, seed: int) -> Any:

@@ -51,6 +51,7 @@ from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
 from rewardsteer.training.rows import (
+    check_phases,
     count_single,
     draw_prefixes,
     drop_too_long,
@@ -119,14 +120,17 @@ def train(
             reopen(out)
             _prepare_data(config, tokenizer, out, overwrite=resume)
         wait()
+        data = out / "data" if config.prepared is None else Path(config.prepared)
         # A new run's first model is built here, where a refusal leaves the place free.
         ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
+        if ready:
+            objectives = [build_objective(phase.objective) for phase in config.phases]
+            check_phases(objectives, data, position_limit(ready[0].carrier.config))
     except RewardsteerError:
         # Nothing was trained yet: leave the place as free as it was found.
         if processes.is_main_process and not resume:
             shutil.rmtree(out, ignore_errors=True)
         raise
-    data = out / "data" if config.prepared is None else Path(config.prepared)
     going = _Run(config, tokenizer, data, out, wait, [*makers, *callbacks])
     state = _run_phases(going, ready, resume=resume, resume_from=resume_from_checkpoint)
     if processes.is_main_process:
