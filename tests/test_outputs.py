@@ -1,12 +1,17 @@
 """Files appear whole, for whoever the umask lets read them."""
 
+import json
 import subprocess
 import sys
 
 import pytest
 
-from rewardsteer.errors import OutputError
-from rewardsteer.outputs import unfinished_folder, write_text
+from rewardsteer.configuration import read_yaml
+from rewardsteer.decoding.requests import read_requests
+from rewardsteer.doctor.samples import read_samples
+from rewardsteer.errors import DataError, OutputError
+from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.outputs import read_json, read_jsonl, unfinished_folder, write_text
 
 
 def test_a_written_file_has_the_mode_of_any_other(tmp_path):
@@ -60,3 +65,49 @@ def test_what_killed_processes_left_goes_and_what_others_hold_stays(tmp_path):
     assert sorted(place.name for place in tmp_path.iterdir()) == [
         ".out.settings", ".out2.unfinished-x",
     ]
+
+
+ROW = {"prompt": "a", "completion": "b\u2028c", "is_correct": True}
+
+
+@pytest.mark.parametrize("read", [
+    read_requests, read_samples, lambda place: [row for _, row in read_jsonl(place)],
+    load_scored,
+])
+@pytest.mark.parametrize("form", ["utf-8-sig", "utf-8"])
+def test_files_of_other_editors_read_the_same(tmp_path, read, form):
+    """A mark before the first line, other line ends, and signs within texts that some functions
+    take for line ends."""
+    plain, other = tmp_path / "rows.jsonl", tmp_path / "other" / "rows.jsonl"
+    other.parent.mkdir()
+    lines = [json.dumps(ROW | {"sample": one}, ensure_ascii=False) for one in "ab"]
+    plain.write_bytes("\n".join(lines).encode())
+    other.write_bytes("\r\n\r\n".join(lines).encode(form))
+    if read is read_requests:
+        assert [one.prompt for one in read(other)] == [one.prompt for one in read(plain)]
+    else:
+        assert read(other) == read(plain)
+
+
+def test_settings_may_begin_with_a_mark(tmp_path):
+    (tmp_path / "a.yaml").write_bytes("a: 1".encode("utf-8-sig"))
+    (tmp_path / "a.json").write_bytes('{"a": 1}'.encode("utf-8-sig"))
+    assert read_yaml(tmp_path / "a.yaml") == read_json(tmp_path / "a.json") == {"a": 1}
+
+
+@pytest.mark.parametrize("read", [read_requests, read_samples])
+def test_other_encodings_are_a_sentence(tmp_path, read):
+    (tmp_path / "rows.jsonl").write_bytes(json.dumps(ROW).encode("utf-16"))
+    with pytest.raises(DataError, match="save it as UTF-8"):
+        read(tmp_path / "rows.jsonl")
+
+
+@pytest.mark.parametrize(("prompt", "said"), [
+    (None, "expected a field 'prompt', found null"), ([], "at least 1 item"), (3, "must be text"),
+    ([{"role": "user", "content": None}], "message 1 content: Input should be a valid string"),
+    ([{"role": "user", "content": "a"}, 3], "message 2: "),
+])
+def test_a_prompt_is_text_or_messages(tmp_path, prompt, said):
+    (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": prompt}))
+    with pytest.raises(DataError, match=said):
+        read_requests(tmp_path / "rows.jsonl")

@@ -83,7 +83,7 @@ def load_config(
 def read_yaml(path: Path) -> dict[str, Any]:
     """The mapping in a YAML file; raises `ConfigError` when it is missing or is no mapping."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

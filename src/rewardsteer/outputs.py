@@ -144,7 +144,7 @@ def parse_json(text: str) -> Any:
 def read_json(path: Path) -> Any:
     """Read a JSON file; raises `DataError` naming the place of a fault."""
     try:
-        return parse_json(path.read_text(encoding="utf-8"))
+        return parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error}.") from error
     except ValueError as error:
@@ -154,7 +154,8 @@ def read_json(path: Path) -> Any:
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     """Yield ``(line number, object)``; raises `DataError` naming the line of a fault."""
     try:
-        with path.open(encoding="utf-8") as stream:
+        # Editors on Windows write a mark (BOM) before the first line.
+        with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
                     continue
@@ -170,7 +171,9 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
     except OSError as error:
         raise DataError(f"The file {path} cannot be read: {error}.") from error
     except UnicodeDecodeError as error:
-        raise DataError(f"The file {path} is not UTF-8 text: {error}.") from error
+        raise DataError(
+            f"The file {path} is not UTF-8 text ({error}); save it as UTF-8."
+        ) from error
 
 
 def repair_jsonl(path: Path) -> int:

@@ -4,7 +4,7 @@ A `Comparison` comes out of a data source, a `Generation` out of a decoding engi
 it took, an `EvalRecord` out of an evaluation, and an `Inspection` is one completion token by token.
 """
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -39,7 +39,8 @@ class Message(Record):
         return {key: value for key, value in handler(self).items() if value is not None}
 
 
-Prompt = str | list[Message]
+# Text, or a conversation of at least one message.
+Prompt = str | Annotated[list[Message], Field(min_length=1)]
 
 
 class Comparison(Record):
@@ -124,8 +125,8 @@ class Solution(Record):
     reward: float | None = None
     token_rewards: list[float] | None = None
     token_similarities: list[float] | None = None
-    token_count: int = 0
-    prompt_tokens: int = 0
+    token_count: int = Field(0, ge=0)
+    prompt_tokens: int = Field(0, ge=0)
     skipped: str = ""
 
 

@@ -152,7 +152,7 @@ def test_roles_that_no_template_names_are_refused():
 
 def test_prompts_may_be_plain_mappings():
     assert as_prompt([{"role": "user", "content": "Hi?"}]) == USER
-    for wrong in ([{"role": "user"}], [3], 3, [{"role": "user", "content": None}]):
+    for wrong in ([{"role": "user"}], [3], 3, [], [{"role": "user", "content": None}]):
         with pytest.raises(DataError, match="list of messages with role and content"):
             as_prompt(wrong)
 

@@ -109,6 +109,16 @@ def test_prompts_under_other_names_and_in_two_places():
     assert three.chosen == "<think>\nhm\n</think>\n\ngood"
 
 
+def test_texts_that_share_no_beginning_have_their_prompt_elsewhere():
+    row = {"user_input": "Who was that?", "chosen": "It was Ann.", "rejected": "No idea."}
+    with pytest.raises(DataError, match=r"line 3: found no prompt, .*fields\.prompt=user_input"):
+        read(row)
+    assert read(row | {"prompt": ""}).prompt == ""
+    # A word that says where a row is from is no prompt, and there may be none.
+    assert read({"chosen": "It was Ann.", "rejected": "No idea.", "source": "chat"}).prompt == ""
+    assert read(row | {"rejected": "It was Bob."}).prompt == "It was"
+
+
 def test_conversations_that_part_early():
     talk = {"chosen": [USER, GOOD, USER, GOOD], "rejected": [USER, BAD, USER, BAD]}
     with pytest.raises(DataError, match=r"line 3: .*part at message 2 .*parted=first"):

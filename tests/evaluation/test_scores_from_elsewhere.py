@@ -148,6 +148,7 @@ def test_why_no_threshold_is_risk_controlled(tmp_path):
     ({"reward": float("nan")}, ["line 1", "finite numbers as reward"]),
     ({"token_rewards": [0.0, float("inf")]}, ["finite numbers as token_rewards"]),
     (TOKENS | {"token_count": 5}, ["2 values for 5 tokens"]),
+    ({"token_count": -3}, ["field token_count", "greater than or equal to 0"]),
     ({"reward": [1.0]}, ["field reward"]),
 ])
 def test_values_that_cannot_be_used_are_refused_before_the_output(tmp_path, change, words):

@@ -11,6 +11,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 from typing import Any
 
+from rewardsteer.answers.intervals import as_intervals
 from rewardsteer.answers.numbers import Number, number
 from rewardsteer.answers.spelling import NUMBER, cleaned, unit
 
@@ -32,13 +33,6 @@ _CHOICE = re.compile(
 )
 _TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 _TO = re.compile(r"([0-9.]+)\s*(?::|to)\s*([0-9.]+)")
-_BOUND = r"(-?(?:[0-9.]+|\\frac\{[0-9]+\}\{[0-9]+\}|\\infty))"
-_LESS, _MORE = r"(<|\\leq?(?![a-z]))", r"(>|\\geq?(?![a-z]))"
-_RANGES = tuple(re.compile(pattern) for pattern in (
-    rf"[a-z]\s*{_LESS}\s*{_BOUND}", rf"[a-z]\s*{_MORE}\s*{_BOUND}",
-    rf"{_BOUND}\s*{_LESS}\s*[a-z]\s*{_LESS}\s*{_BOUND}",
-))
-_INTERVAL = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]](?:\\cup.*)?")
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\w+)?(?:\(.*\))?|\([a-z](?:,\s*[a-z])+\)")
 _EXPLODING = re.compile(r"\^.*\^|\^\{?-?[0-9]{4,}|[0-9]{4,}\s*!|!\s*\)?\s*!")
 # What math-verify must have read where it finds a number.
@@ -53,6 +47,8 @@ _LETTER = 3
 # Decimals that a rounded fraction must have.
 _ROUNDED = 4
 _LONGEST_MATHEMATICS = 400
+# Digits that numbers are computed to, and how far apart, as a share, ones that round alike may be.
+_DIGITS, _APART = 30, 1e-3
 
 
 def same_answer(given: str | None, expected: str) -> bool:
@@ -127,7 +123,7 @@ def _same(ours: str, theirs: str) -> bool:
     ratios = _ratio(ours), _ratio(theirs)
     if None not in ratios:
         return ratios[0] == ratios[1]
-    return _same_mathematics(_interval(ours, theirs), _interval(theirs, ours))
+    return _same_mathematics(*as_intervals(ours, theirs))
 
 
 def _same_number(given: Number, expected: Number) -> bool:
@@ -202,21 +198,6 @@ def _ratio(clean: str) -> Fraction | None:
     return plain.value if plain is not None else None
 
 
-def _interval(clean: str, other: str) -> str:
-    r"""An inequality of one variable as an interval, where the other answer is one."""
-    if not _INTERVAL.fullmatch(other.replace(" ", "")):
-        return clean
-    less, more, both = (pattern.fullmatch(clean) for pattern in _RANGES)
-    if both:
-        low, first, second, high = both.groups()
-        return f"{'(' if first == '<' else '['}{low},{high}{')' if second == '<' else ']'}"
-    if less:
-        return rf"(-\infty,{less.group(2)}{')' if less.group(1) == '<' else ']'}"
-    if more:
-        return rf"{'(' if more.group(1) == '>' else '['}{more.group(2)},\infty)"
-    return clean
-
-
 def _right_side(clean: str) -> str:
     """The value in "x = 5", "5 = x" or "2 + 3 = 5"; other equations, as of a circle, stay whole."""
     left, equals, right = clean.rpartition("=")
@@ -249,6 +230,7 @@ def _same_mathematics(given: str, expected: str) -> bool:
     if endless or max(len(given), len(expected)) > _LONGEST_MATHEMATICS:
         return False
     from math_verify import parse, verify  # type: ignore[import-untyped]
+    from math_verify.utils import timeout  # type: ignore[import-untyped]
 
     for name in ("math_verify", "latex2sympy2_extended"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
@@ -257,9 +239,25 @@ def _same_mathematics(given: str, expected: str) -> bool:
             _checked(parse(f"${_formula(one)}$", parsing_timeout=seconds), one)
             for one in (given, expected)
         )
-        return bool(verify(theirs, ours, timeout_seconds=seconds))
+        same = bool(verify(theirs, ours, timeout_seconds=seconds))
+        return same and timeout(timeout_seconds=seconds)(_as_large)(ours, theirs)
     except Exception:  # sympy and antlr raise many unrelated kinds
         return False
+
+
+def _as_large(given: list[Any], expected: list[Any]) -> bool:
+    """Whether two numbers are of one size. math-verify rounds to six decimals, where all small
+    numbers are 0, and to the precision of a computer's arithmetic, where terms vanish."""
+    import sympy
+
+    values = [
+        next((one for one in found if isinstance(one, sympy.Expr) and one.is_number), None)
+        for found in (given, expected)
+    ]
+    if None in values:
+        return True
+    ours, theirs = (sympy.Abs(sympy.N(one, _DIGITS)) for one in values)
+    return bool(abs(ours - theirs) <= _APART * max(ours, theirs))
 
 
 def _formula(clean: str) -> str:

@@ -28,7 +28,7 @@ _LABEL = re.compile(
 _FIELD = re.compile(r'"(?:final_?)?answer"\s*:\s*(?=\S)', re.IGNORECASE)
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _BOX = re.compile(r"\\(?:boxed|fbox|framebox)\s*")
-_JOINED = re.compile(r"[\s$.]*(?:,|and|or|\\text\{\s*(?:and|or)\s*\})[\s$]*")
+_JOINED = re.compile(r"[\s$.]*(?:,|and|or|\\text\{\s*(?:and|or)\s*\})[\s$]*(?:[a-z]\s*=\s*)?")
 _DENIED = re.compile(rf"{_STATED.pattern}not\s[^.\n]*", re.IGNORECASE | re.MULTILINE)
 _FENCE = re.compile(r"^\s*```\w*\s*|\s*```\s*$")
 _OPENERS = ("\\[", "\\(", "$$", "```", "{")

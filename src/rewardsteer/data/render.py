@@ -23,14 +23,28 @@ def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
     if isinstance(prompt, str):
         return prompt
     try:
+        if not len(prompt):
+            raise TypeError
         return [
             one if isinstance(one, Message) else Message.model_validate(one) for one in prompt
         ]
     except (TypeError, ValidationError) as error:
         raise DataError(
-            "Expected a prompt as text, or as a list of messages with role and content as text; "
+            "Expected a prompt as text, or as a list of messages with role and content as text, "
+            "one at least; "
             f"got {_shown(prompt)}."
         ) from error
+
+
+def fault_of(error: ValidationError) -> str:
+    """What is wrong with a record that holds a prompt: of a list, what is wrong with its messages,
+    and not that it is no text."""
+    faults = error.errors()
+    of_messages = [one for one in faults if "str" not in one["loc"]]
+    as_list = isinstance(faults[0]["input"], list) and of_messages
+    one = of_messages[0] if as_list else faults[0]
+    where = [str(part + 1) if isinstance(part, int) else part for part in one["loc"][2:]]
+    return f"message {' '.join(where)}: {one['msg']}" if as_list and where else str(one["msg"])
 
 
 def render_prompt(

@@ -6,6 +6,7 @@ from typing import Any
 
 from pydantic import StrictInt, ValidationError
 
+from rewardsteer.data.render import fault_of
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given, read_jsonl
 from rewardsteer.records import Prompt, Record
@@ -53,17 +54,15 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
         if limit is not None and len(requests) >= limit:
             break
         if given(row, "prompt", None) is None:
-            raise DataError(
-                f"{path}, line {number}: expected a field 'prompt', found "
-                f"{', '.join(sorted(row)) or 'none'}."
-            )
+            found = "null" if "prompt" in row else ", ".join(sorted(row)) or "none"
+            raise DataError(f"{path}, line {number}: expected a field 'prompt', found {found}.")
         values = {name: row[name] for name in ("prompt", "prompt_ids") if row.get(name) is not None}
         try:
             requests.append(Request(id=str(given(row, "id", number)), **values))
         except ValidationError as error:
             raise DataError(
                 f"{path}, line {number}: 'prompt' must be text or a list of messages with role and "
-                f"content, and 'prompt_ids' a list of token ids ({error.errors()[0]['msg']})."
+                f"content, and 'prompt_ids' a list of token ids ({fault_of(error)})."
             ) from error
     if not requests:
         raise DataError(

@@ -1,10 +1,10 @@
 """Texts that models are examined with: short questions with a better and a worse answer."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from rewardsteer.errors import DataError
+from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Prompt
 
 # Answers of similar length, so that a preference for length decides nothing.
@@ -63,11 +63,8 @@ def read_samples(path: Path) -> Samples:
     if not path.is_file():
         raise DataError(f"Expected a file of texts at {path}, there is none.")
     found = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        if not line.strip():
-            continue
+    for number, row in read_jsonl(path):
         try:
-            row = json.loads(line)
             texts = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
             if not all(isinstance(text, str) for text in texts):
                 raise TypeError("a completion is no text")

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from pydantic import ValidationError
 
+from rewardsteer.data.render import fault_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
 from rewardsteer.decoding.requests import Request
@@ -208,7 +209,7 @@ def as_read(
     except ValidationError as error:
         raise DataError(
             f"The prompt of {row['id']!r} must be text or a list of messages with role and content "
-            f"({error.errors()[0]['msg']})."
+            f"({fault_of(error)})."
         ) from error
     prompt_ids = prompts_as_read([request], tokenizer, scorer, None)[request.id]
     if row.get("token_ids"):

@@ -13,6 +13,7 @@ from typing import IO, Any
 
 from pydantic import ValidationError
 
+from rewardsteer.data.render import fault_of
 from rewardsteer.data.rows import JsonlRows, Rows, open_rows
 from rewardsteer.data.solutions import GREEDY, read_solution_rows
 from rewardsteer.data.sources.reading import read_rows
@@ -61,7 +62,7 @@ def _check(place: str, row: Row) -> None:
     except ValidationError as error:
         raise DataError(
             f"{place}: 'prompt' must be text or a list of messages with role and content, "
-            f"'completion' text ({error.errors()[0]['msg']})."
+            f"'completion' text ({fault_of(error)})."
         ) from error
 
 

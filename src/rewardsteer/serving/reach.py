@@ -21,7 +21,7 @@ def read_key(file: Path | None) -> str | None:
     if file is not None:
         where = str(file)
         try:
-            key = file.read_text(encoding="utf-8").strip()
+            key = file.read_text(encoding="utf-8-sig").strip()
         except (OSError, UnicodeDecodeError) as error:
             raise ConfigError(f"The API key file {file} cannot be read: {error}.") from error
     elif API_KEY in os.environ:

@@ -46,8 +46,11 @@ def from_conversations(
         )
     if isinstance(chosen, str):
         _check_no_question(row, prompt, place)
+        split = split_texts(chosen, rejected)
+        if prompt is None and not split[0]:
+            _check_no_text(row, place)
         parts: tuple[Prompt, str, str] | None = (
-            split_texts(chosen, rejected) if prompt is None else (prompt, chosen, rejected)
+            split if prompt is None else (prompt, chosen, rejected)
         )
     else:
         parts = _split_messages(
@@ -78,6 +81,21 @@ def _check_no_question(row: Row, prompt: Prompt | None, place: str) -> None:
         raise DataError(
             f"{place}: found {', '.join(asked)} and no prompt; name the field that holds it with "
             f"fields.prompt={asked[0]}, or take it out if both responses begin with the prompt."
+        )
+
+
+def _check_no_text(row: Row, place: str) -> None:
+    """Refuse an empty prompt where a field of an unknown name may hold it."""
+    known = {"chosen", "rejected", "id", "subset", "margin", "system", "tools"}
+    texts = [
+        name for name, value in row.items()
+        if name not in known and isinstance(value, str) and len(value.split()) > 1
+    ]
+    if texts:
+        raise DataError(
+            f"{place}: found no prompt, neither as a field nor at the beginning of both responses; "
+            f"name the field that holds it with fields.prompt={texts[0]} (other texts here: "
+            f"{', '.join(texts)}), or write an empty prompt."
         )
 
 
