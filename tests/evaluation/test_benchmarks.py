@@ -226,7 +226,8 @@ def test_extraction(text, answer):
     (r"1\frac{4}{5}", "9/5"), ("2x + 3", "3+2x"), ("(C)", r"\text{(C)}"),
     (r"\frac{\sqrt{3}}{3}", r"\frac{1}{\sqrt{3}}"), (r"x \in [-2,7]", "[-2,7]"),
     (r"m \geq \sqrt{2}", r"m \in [\sqrt{2}, +\infty)"), (r"0 < x < \pi", r"x \in (0, \pi)"),
-    (r"\frac{1}{3^{20}}", "3^{-20}"), (r"\frac{1}{8130}", "0.000123"), ("2^{99}", r"2 \cdot 2^{98}"),
+    (r"\frac{1}{3^{20}}", "3^{-20}"), ("2^{99}", r"2 \cdot 2^{98}"),
+    (r"\frac{1}{8130}", "0.000123"),
     ("6.72 \\times 10^{-5}", ".0000672"), ("1e-3", "0.001"), ("4210_{5}", "4210_5"),
     (r"\begin{pmatrix} 1/5 \\ -2 \end{pmatrix}", r"\begin{pmatrix}\frac{1}{5}\\-2\end{pmatrix}"),
 ])

@@ -248,7 +248,7 @@ def _same_mathematics(given: str, expected: str) -> bool:
 def _as_large(given: list[Any], expected: list[Any]) -> bool:
     """Whether two numbers are of one size. math-verify rounds to six decimals, where all small
     numbers are 0, and to the precision of a computer's arithmetic, where terms vanish."""
-    import sympy
+    import sympy  # type: ignore[import-untyped]
 
     values = [
         next((one for one in found if isinstance(one, sympy.Expr) and one.is_number), None)
@@ -271,7 +271,7 @@ def _formula(clean: str) -> str:
 def _checked(parsed: list[Any], clean: str) -> list[Any]:
     """What math-verify found, unless that is a number in an answer that is more than a number: what
     it cannot read it leaves out. Imaginary unit and Euler's number are read as such."""
-    import sympy  # type: ignore[import-untyped]
+    import sympy
 
     found = []
     for one in parsed:
