@@ -6,7 +6,12 @@ import pytest
 from pydantic import Field
 
 from rewardsteer.configuration import Config, load_config, save_config
+from rewardsteer.data.config import DataConfig
+from rewardsteer.demo.config import DemoConfig
+from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.errors import ConfigError, DataError, OutputError
+from rewardsteer.evaluation.correctness.config import CorrectnessConfig
+from rewardsteer.goals.config import GoalConfig
 from rewardsteer.outputs import (
     append_jsonl,
     claim_folder,
@@ -17,6 +22,8 @@ from rewardsteer.outputs import (
     write_text,
 )
 from rewardsteer.registry import Registry
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.policy_config import PolicyConfig
 
 
 class Inner(Config):
@@ -112,3 +119,19 @@ def test_registry_lists_what_it_knows():
     assert registry.get("dumps") is json.dumps
     with pytest.raises(ConfigError, match=r"Unknown thing 'dump'. Did you mean 'dumps'"):
         registry.get("dump")
+
+
+SEEDED = [
+    (TrainConfig, {"base_model": "m", "prepared": "x", "phases": [{"objective": ["partial"]}]}),
+    (PolicyConfig, {}), (DataConfig, {"source": "pairs"}), (GoalConfig, {}),
+    (CorrectnessConfig, {}), (DemoConfig, {}),
+    (DistilConfig, {"policy": "p", "teacher": "t", "prompts": "x"}),
+]
+
+
+@pytest.mark.parametrize(("kind", "values"), SEEDED)
+def test_seeds_are_what_every_generator_takes(kind, values):
+    assert load_config(kind, values, ["seed=7"]).seed == 7
+    for wrong in (-1, 2**31, 0.5):
+        with pytest.raises(ConfigError, match="'seed' is wrong"):
+            load_config(kind, values, [f"seed={wrong}"])

@@ -6,10 +6,10 @@ refuses unknown keys. Each part of the package owns the config class of what it 
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.registry import nearest
@@ -29,6 +29,12 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+
+# What every library's generator takes.
+MOST_SEED = 2**31 - 1
+Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
+Count = Annotated[int, Field(ge=1)]
+NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 C = TypeVar("C", bound=Config)
 

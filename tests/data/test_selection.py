@@ -316,3 +316,23 @@ def test_an_unknown_option_is_named(tmp_path):
     source = {"name": "pairs", "path": "x", "options": {"colour": 1}}
     with pytest.raises(ConfigError, match="colour"):
         prepare(DataConfig(source=source), character_tokenizer(), tmp_path / "out")
+
+
+@pytest.mark.parametrize(("name", "options"), [
+    ("pairs", {"fields": "prompt"}), ("pairs", {"fields": {"prompt": 3}}),
+    ("pairs", {"identical": "dorp"}), ("pairs", {"parted": "frist"}),
+    ("pairs", {"extras": "score"}),
+    ("graded", {"max_pairs": 0}), ("graded", {"seed": -1}), ("graded", {"max_pairs": "few"}),
+    ("helpsteer", {"min_margin": float("nan")}), ("ratings", {"together": 0}),
+    ("stepwise", {"separator": 3}), ("arithmetic", {"rows": 0}), ("arithmetic", {"task_seed": -1}),
+    ("arithmetic", {"wrong_probability": float("nan")}), ("arithmetic", {"min_operations": 0}),
+])
+def test_an_option_of_another_type_or_range_is_named(tmp_path, name, options):
+    source = {"name": name, "options": options}
+    if name != "arithmetic":
+        source["path"] = str(tmp_path / "x.jsonl")
+        (tmp_path / "x.jsonl").write_text("{}\n")
+    [option] = options
+    with pytest.raises(ConfigError, match=option.removeprefix("task_")):
+        prepare(DataConfig(source=source), character_tokenizer(), tmp_path / "out")
+    assert not any((tmp_path / "out").glob("*"))

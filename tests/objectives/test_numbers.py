@@ -282,6 +282,9 @@ def test_label_smoothing_and_margins_of_pairs(epsilon):
     ("labels", {"desirable_weight": 0, "undesirable_weight": 0}, "both 0"),
     ("bradley_terry", {"label_smoothing": 0.5}, "0 or more and below 0.5"),
     ("bradley_terry", {"label_smoothing": True}, "0 or more and below 0.5"),
+    ("bradley_terry", {"center_coefficient": "a"}, "0 or more"),
+    ("bradley_terry", {"center_coefficient": math.nan}, "0 or more"),
+    ("partial", {"center_coefficient": -0.1}, "0 or more"),
 ])
 def test_options_are_checked(name, options, message):
     with pytest.raises(ConfigError, match=message):

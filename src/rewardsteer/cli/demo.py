@@ -13,7 +13,7 @@ def demo_command(
         list[str] | None, typer.Argument(help="Sizes to change: reward_steps=200, …")
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("demo-out"),
-    seed: Annotated[int, typer.Option(help="Seed of everything.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
 ) -> None:
     """Train a flawed policy and its reward models, compare decoding methods, write a report."""

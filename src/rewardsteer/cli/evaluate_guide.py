@@ -24,7 +24,7 @@ def guide_command(
     test_fraction: Annotated[
         float, typer.Option(help="As in the distillation: its held-out prompts are read.")
     ] = 0.1,
-    seed: Annotated[int, typer.Option(help="Of the distillation's split.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Of the distillation's split.")] = 0,
     all_records: Annotated[
         bool, typer.Option("--all", help="Read all records: those of prompts not trained on.")
     ] = False,

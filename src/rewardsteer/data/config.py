@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.template import Template
 
 
@@ -25,7 +25,7 @@ class SourceConfig(Config):
 
     name: str
     path: str | None = None
-    weight: float = Field(1.0, gt=0)
+    weight: float = Field(1.0, gt=0, allow_inf_nan=False)
     splits: dict[Literal["train", "test"], str] = Field(default_factory=dict)
     hub: str | None = None
     config: str | None = None
@@ -71,7 +71,7 @@ class DataConfig(Config):
     drop_overlap: bool = True
     on_error: Literal["raise", "drop"] = "raise"
     num_proc: int | None = Field(None, ge=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @property
     def blend_rule(self) -> str:

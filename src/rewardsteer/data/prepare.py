@@ -20,6 +20,7 @@ from rewardsteer.data.segments import segmented
 from rewardsteer.data.selection import Selection, listed, select
 from rewardsteer.data.shards import Shard, Work, write_shards
 from rewardsteer.data.sources import SOURCES, NoSplitError
+from rewardsteer.data.sources.options import checked_options
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.data.spool import Spool
 from rewardsteer.data.store import MANIFEST, SPLITS, Manifest, shard_name
@@ -164,10 +165,9 @@ def _read(
 
 def _load(source: SourceConfig, split: str, reading: Reading) -> Iterator[SourceRow]:
     load = SOURCES.get(source.name)
+    options = checked_options(source.name, load, source.options)
     try:
-        rows: Iterator[SourceRow] = load(
-            split, path=source.path, reading=reading, **source.options
-        )
+        rows: Iterator[SourceRow] = load(split, path=source.path, reading=reading, **options)
     except TypeError as error:
         if "unexpected keyword" not in str(error):
             raise

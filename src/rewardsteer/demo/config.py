@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.sources.arithmetic import ArithmeticConfig
 
 
@@ -52,4 +52,4 @@ class DemoConfig(Config):
     candidates: int = 5
     best_of: int = 8
     speculative: int = 12
-    seed: int = 0
+    seed: Seed = 0

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import LEAST_TEMPERATURE, MOST_TEMPERATURE
 from rewardsteer.models.heads.config import HeadConfig
@@ -95,7 +95,7 @@ class DistilConfig(Config):
     optimiser: OptimiserConfig = OptimiserConfig()
     log: LogConfig = LogConfig()
     trainer: TrainerFields = Field(default_factory=dict)
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _fits(self) -> "DistilConfig":

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 
 
 class GoalConfig(Config):
@@ -31,4 +31,4 @@ class GoalConfig(Config):
     clusters: int = Field(8, ge=1)
     neighbours: int = Field(8, ge=1)
     batch_tokens: int = Field(8192, ge=1)
-    seed: int = 0
+    seed: Seed = 0

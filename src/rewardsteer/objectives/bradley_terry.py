@@ -38,12 +38,13 @@ def build(center_coefficient: float = 0.0, label_smoothing: float = 0.0) -> Obje
     """The objective with its options bound.
 
     Raises:
-        ConfigError: ``label_smoothing`` is not in [0, 0.5).
+        ConfigError: ``label_smoothing`` is not in [0, 0.5), or ``center_coefficient`` is negative.
     """
+    center = check_number("bradley_terry", "center_coefficient", center_coefficient, 0)
     smoothing = check_number("bradley_terry", "label_smoothing", label_smoothing, 0, 0.5)
     return Objective(
         "bradley_terry",
         lambda output, batch: bradley_terry(
-            output, batch, center_coefficient=center_coefficient, label_smoothing=smoothing
+            output, batch, center_coefficient=center, label_smoothing=smoothing
         ),
     )

@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.tensors import TokenStates
 
 Window = tuple[float, float]
@@ -45,7 +45,7 @@ class GoalContrastiveConfig(Config):
     temperature: float = Field(0.1, gt=0)
     source_percentile: float = Field(0.0, ge=0, le=1)
     goal_percentile: float = Field(0.0, ge=0, le=1)
-    seed: int = 0
+    seed: Seed = 0
 
     @model_validator(mode="after")
     def _consistent(self) -> "GoalContrastiveConfig":

@@ -8,6 +8,7 @@ from rewardsteer.objectives.base import (
     pairwise_logistic_loss,
     split_pairs,
 )
+from rewardsteer.objectives.numbers import check_number
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -36,10 +37,15 @@ def partial(
 
 
 def build(center_coefficient: float = 0.0) -> Objective:
-    """The objective with its options bound."""
+    """The objective with its options bound.
+
+    Raises:
+        ConfigError: ``center_coefficient`` is negative or no number.
+    """
+    center = check_number("partial", "center_coefficient", center_coefficient, 0)
     return Objective(
         "partial",
-        lambda output, batch: partial(output, batch, center_coefficient=center_coefficient),
+        lambda output, batch: partial(output, batch, center_coefficient=center),
         needs=frozenset({"prefix_rewards"}),
         prefixes="pair_lengths",
     )

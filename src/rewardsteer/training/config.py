@@ -4,7 +4,7 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.config import DataConfig
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.training.shared_config import (
@@ -146,7 +146,7 @@ class TrainConfig(Config):
     padding_side: Literal["right", "left"] = "right"
     packing: Literal["auto", "off"] = "auto"
     disable_dropout: bool = True
-    seed: int = Field(0, ge=0, lt=2**31)
+    seed: Seed = 0
     deterministic: bool = False
 
     @field_validator("phases")

@@ -4,7 +4,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 from rewardsteer.training.shared_config import (
     TRAINING_ALIASES,
     Callbacks,
@@ -59,7 +59,7 @@ class PolicyConfig(Config):
     trainer: TrainerFields = Field(default_factory=dict)
     callbacks: Callbacks = Field(default_factory=list)
     dtype: Literal["auto", "float32", "bfloat16"] = "float32"
-    seed: int = 0
+    seed: Seed = 0
 
     @field_validator("trainer", mode="before")
     @classmethod

@@ -11,7 +11,9 @@ import random
 from collections.abc import Iterator
 from typing import Any
 
-from rewardsteer.configuration import Config
+from pydantic import Field
+
+from rewardsteer.configuration import Config, Count, Seed, load_config
 from rewardsteer.errors import ConfigError
 from rewardsteer.records import Comparison
 
@@ -35,11 +37,11 @@ class ArithmeticConfig(Config):
     """
 
     operators: str = "+"
-    min_operations: int = 2
-    max_operations: int = 3
-    flawed_facts: int = 20
-    wrong_probability: float = 0.65
-    seed: int = 0
+    min_operations: int = Field(2, ge=1)
+    max_operations: int = Field(3, ge=1)
+    flawed_facts: int = Field(20, ge=0)
+    wrong_probability: float = Field(0.65, ge=0, lt=1)
+    seed: Seed = 0
 
 
 def compute(left: int, operator: str, right: int) -> int:
@@ -118,7 +120,7 @@ class FlawedSolver:
 
 
 def load(
-    split: str = "train", *, path: str | None = None, rows: int = 4000, seed: int = 0,
+    split: str = "train", *, path: str | None = None, rows: Count = 4000, seed: Seed = 0,
     flawed: bool = False, reading: Any = None, **task: Any,
 ) -> Iterator[Comparison]:
     """Correct against incorrect solutions of one question, drawn from the flawed solver.
@@ -137,7 +139,7 @@ def load(
         raise ConfigError(f"The arithmetic source is generated and takes no path, got {path}.")
     if "task_seed" in task:
         task["seed"] = task.pop("task_seed")
-    config = ArithmeticConfig(**task)
+    config = load_config(ArithmeticConfig, task)
     solver = FlawedSolver(config)
     if not solver.wrong_answers or not config.wrong_probability:
         raise ConfigError("Without flawed facts every solution is correct; set flawed_facts > 0.")

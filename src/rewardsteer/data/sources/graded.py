@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from itertools import product
 from typing import NamedTuple
 
+from rewardsteer.configuration import Count, Seed
 from rewardsteer.data.balancing import SourcedPair, balanced, source_accuracy
 from rewardsteer.data.solutions import QUESTIONS, graded_solutions, source_of
 from rewardsteer.data.sources.files import Row, well_formed
@@ -29,7 +30,7 @@ class _Texts(NamedTuple):
 
 
 def load(
-    split: str, *, path: str | None = None, max_pairs: int = 4, seed: int = 0,
+    split: str, *, path: str | None = None, max_pairs: Count = 4, seed: Seed = 0,
     balance_by: str | None = None, reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """At most ``max_pairs`` pairs per question, drawn at random with the seed.

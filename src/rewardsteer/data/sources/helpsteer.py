@@ -5,6 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterator
 from itertools import combinations
 
+from rewardsteer.configuration import NonNegativeFinite
 from rewardsteer.data.sources.files import require, well_formed
 from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
@@ -15,8 +16,8 @@ ATTRIBUTES = ("helpfulness", "correctness", "coherence", "complexity", "verbosit
 
 
 def load(
-    split: str, *, path: str | None = None, attribute: str = "helpfulness", min_margin: float = 1.0,
-    reading: Reading | None = None,
+    split: str, *, path: str | None = None, attribute: str = "helpfulness",
+    min_margin: NonNegativeFinite = 1.0, reading: Reading | None = None,
 ) -> Iterator[Comparison]:
     """All pairs of responses to a prompt that differ in the attribute.
 

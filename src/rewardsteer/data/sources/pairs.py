@@ -11,6 +11,7 @@ from rewardsteer.records import Comparison
 
 _FIELDS = ("prompt", "chosen", "rejected", "margin", "subset", "id", "tools")
 _PARTED = ("error", "first", "drop")
+_IDENTICAL = ("error", "drop")
 
 
 def load(
@@ -39,7 +40,7 @@ def load(
     reading = reading or Reading()
     if path is None and name is None and reading.hub is None:
         raise ConfigError("The source pairs needs a path or the name of a data set on the hub.")
-    _check_options(fields or {}, parted)
+    _check_options(fields or {}, parted, identical)
 
     def parse(raw: Row, place: str) -> Comparison | str:
         row = dict(raw)
@@ -61,9 +62,12 @@ def load(
     yield from comparisons("pairs", split, rows, reading, parse)
 
 
-def _check_options(fields: Mapping[str, str], parted: str) -> None:
+def _check_options(fields: Mapping[str, str], parted: str, identical: str) -> None:
     unknown = sorted(set(fields) - set(_FIELDS))
     if unknown:
         raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
-    if parted not in _PARTED:
-        raise ConfigError(f"Unknown value {parted!r} of parted; known: {', '.join(_PARTED)}.")
+    for name, value, known in (
+        ("parted", parted, _PARTED), ("identical", identical, _IDENTICAL),
+    ):
+        if value not in known:
+            raise ConfigError(f"Unknown value {value!r} of {name}; known: {', '.join(known)}.")

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from rewardsteer.configuration import Count
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
     check_fields,
@@ -27,7 +28,7 @@ _FIELDS = ("prompt", "response", "rating", "id", "subset", "tools")
 
 def load(
     split: str, *, path: str | None = None, attributes: Sequence[str] | None = None,
-    fields: Mapping[str, str] | None = None, together: int = 8, reading: Reading | None = None,
+    fields: Mapping[str, str] | None = None, together: Count = 8, reading: Reading | None = None,
 ) -> Iterator[Responses]:
     """Rows with a prompt, a response (``response``, ``completion`` or ``output``) and ratings.
 

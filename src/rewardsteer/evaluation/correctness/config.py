@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from rewardsteer.configuration import Config
+from rewardsteer.configuration import Config, Seed
 
 Signal = Literal["reward", "similarity"]
 
@@ -40,5 +40,5 @@ class CorrectnessConfig(Config):
     adaptive: list[float] = Field(default_factory=lambda: [0.8, 0.95, 0.99])
     orders: int = Field(10, ge=1)
     draws: int = Field(100, ge=1)
-    cost: float = Field(1.0, ge=0)
-    seed: int = 0
+    cost: float = Field(1.0, ge=0, allow_inf_nan=False)
+    seed: Seed = 0

@@ -1,0 +1,40 @@
+"""Options of sources, checked before a source is read."""
+
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
+
+from rewardsteer.errors import ConfigError
+
+
+def checked_options(
+    name: str, load: Callable[..., Any], options: Mapping[str, Any]
+) -> dict[str, Any]:
+    """A source's options in the types that its function declares.
+
+    Args:
+        name: of the source, for messages.
+        load: the source's function; what its signature does not describe is passed on as it is.
+        options: from the settings.
+
+    Raises:
+        ConfigError: a value of another type, or out of range.
+    """
+    try:
+        hints = typing.get_type_hints(load, include_extras=True)
+    except (NameError, TypeError):
+        hints = {}  # A function from elsewhere may name types that are not there.
+    checked = dict(options)
+    for option in options.keys() & hints.keys():
+        try:
+            checked[option] = TypeAdapter(hints[option]).validate_python(options[option])
+        except PydanticSchemaGenerationError:
+            continue
+        except ValidationError as error:
+            raise ConfigError(
+                f"The option {option!r} of the source {name!r} is wrong: "
+                f"{error.errors()[0]['msg']}, got {options[option]!r}."
+            ) from error
+    return checked
