@@ -159,7 +159,7 @@ def compare(
         steerer: gives the policy, the reward model and the settings that the methods share.
         prompts: texts or conversations.
         methods: names, or settings of `SteeringConfig` by label; the first is the baseline.
-        judge: a reward model with a scalar head, best one that does not guide.
+        judge: any reward model but one with a vocabulary head, best one that does not guide.
         budget: compare at equal ``tokens``, ``seconds`` or ``calls`` per prompt.
         budget_per_prompt: how many.
         output_dir: where answers and ``summary.json`` are kept; None: nowhere.
@@ -189,7 +189,7 @@ def compare(
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(
             entries, steerer.policy, steerer.tokenizer, as_requests(as_prompts(prompts)),
-            Judge(require_tokens(as_reward_model(judge).scorer, "judging"), {}), Path(place),
+            Judge(as_reward_model(judge).scorer, {}), Path(place),
             template=steerer.template, budget=limits,
         )
     return Table("decoding methods", figures)

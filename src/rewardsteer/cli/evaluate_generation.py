@@ -27,6 +27,7 @@ from rewardsteer.cli.evaluation_options import (
     read_seeds,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.reward_models import load_compared
 from rewardsteer.cli.second_judge import SecondJudge, warn_of_own_judge
 from rewardsteer.cli.starting import (
     check_model,
@@ -95,7 +96,7 @@ def generation_command(
         "template": None if written is None else written.model_dump(mode="json"),
         "second_judge": second_judge,
     }
-    scorers = _scorers([*judges[1:], *guides], device) | _scorers(judges[:1], device, **of_judge)
+    scorers = load_compared(judges, settings.values(), device, of_judge)
     entries = _entries(settings, sweeps, scorers)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
@@ -139,17 +140,6 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
     judge = PairJudge(url, model, key_env=key_env)
     judge.check()
     return judge
-
-
-def _scorers(folders: list[str], device: str, **of_kind: Any) -> dict[str, Any]:
-    """Reward models by folder, each loaded once."""
-    from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.models.text_scorer import require_tokens
-
-    return {
-        folder: require_tokens(load_scorer(folder, device=device, **of_kind), "this comparison")
-        for folder in dict.fromkeys(folders)
-    }
 
 
 def _entries(
@@ -201,11 +191,11 @@ def _show_templates(
     entries: list["Entry"], written: "Template | None", tokenizer: Any, model: str
 ) -> None:
     """Print how prompts are written; where methods differ in it, for each way once."""
-    from rewardsteer.data.template import writer_of
+    from rewardsteer.decoding.crossing import writer_between
 
     ways: dict[str, tuple[Template, str]] = {}
     for entry in entries:
-        template, carrier = writer_of(written, tokenizer, entry.scorer)
+        template, carrier = writer_between(written, tokenizer, entry.scorer)
         name = model if carrier is tokenizer else getattr(entry.scorer, "name", "") or model
         ways.setdefault(template.model_dump_json(), (template, name))
     for template, name in ways.values():

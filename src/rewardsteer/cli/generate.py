@@ -189,16 +189,13 @@ def _writing(
 ) -> "tuple[Any, Template | None]":
     """The policy's tokenizer, and how its prompts are written, which is printed. What a server can
     take decides about the latter, so it is not known before there is one."""
-    from rewardsteer.data.template import writer_of
-    from rewardsteer.decoding.crossing import shares_tokens
+    from rewardsteer.decoding.crossing import writer_between
     from rewardsteer.models.checkpoint import load_tokenizer
 
     tokenizer = None if choice.source is None else load_tokenizer(choice.source)
     if choice.source is None or "url" in choice.options:
         return tokenizer, template
-    # A reward model that reads texts writes them for itself.
-    shared = scorer is not None and shares_tokens(tokenizer, scorer)
-    written, carrier = writer_of(template, tokenizer, scorer if shared else None)
+    written, carrier = writer_between(template, tokenizer, scorer)
     show_template(written, choice.source if carrier is tokenizer else folders[0])
     return tokenizer, written
 

@@ -1,5 +1,6 @@
 """Reward models and goal states of ``rewardsteer generate``."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -8,6 +9,7 @@ from rewardsteer.cli.engines import EngineChoice
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.evaluation.method_settings import MethodConfig
     from rewardsteer.goals.goal_state import GoalState
 
 
@@ -135,6 +137,28 @@ def load_reward_models(
         )
         for folder in folders
     ], weights, config)
+
+
+def load_compared(
+    judges: list[str], rows: "Iterable[MethodConfig]", device: str, of_judge: dict[str, Any]
+) -> dict[str, Any]:
+    """Reward models of a comparison by folder, each loaded once.
+
+    Args:
+        judges: folders of the judge and of the second one.
+        rows: methods with their reward models; those that compare responses may have models of
+            pairs.
+        device: of all.
+        of_judge: kind of the first judge, or None, and its options.
+    """
+    from rewardsteer.decoding.methods import compares
+    from rewardsteer.models.kinds import load_scorer
+
+    pairs = {one: compares(row.method) for row in rows for one in row.folders}
+    others = [one for one in dict.fromkeys([*pairs, *judges[1:]]) if one != judges[0]]
+    return {
+        one: load_scorer(one, device=device, pairs=pairs.get(one, False)) for one in others
+    } | {judges[0]: load_scorer(judges[0], device=device, **of_judge)}
 
 
 def load_gate_model(

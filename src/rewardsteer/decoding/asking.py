@@ -115,10 +115,12 @@ def text_tokens(ask: Ask, scorer: Any) -> int:
     samples = [ask.sample] if ask.rival is None else [ask.sample, ask.rival]
     if scorer.tokenizer is None:
         return len(ask.prompt.token_ids) + sum(one.length for one in samples)
-    texts = [*_parts(ask.prompt.given), ask.text, *(one.text for one in samples[1:])]
-    ids = scorer.tokenizer(texts, add_special_tokens=False)["input_ids"]
-    return sum(map(len, ids))
+    return count_tokens(
+        scorer.tokenizer, ask.prompt.given, ask.text, *(one.text for one in samples[1:])
+    )
 
 
-def _parts(prompt: Prompt) -> list[str]:
-    return [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
+def count_tokens(tokenizer: Any, prompt: Prompt, *texts: str) -> int:
+    """Tokens of a prompt and of texts, without a template."""
+    parts = [prompt] if isinstance(prompt, str) else [message.content for message in prompt]
+    return sum(map(len, tokenizer([*parts, *texts], add_special_tokens=False)["input_ids"]))

@@ -10,6 +10,7 @@ import copy
 from types import SimpleNamespace
 from typing import Any
 
+from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.fitting import check_scorer
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.texts import TextCandidates
@@ -37,6 +38,15 @@ def shares_tokens(tokenizer: Any, scorer: Any) -> bool:
     except MismatchError:
         return False
     return True
+
+
+def writer_between(
+    template: Template | None, tokenizer: Any, scorer: Any
+) -> tuple[Template, Any]:
+    """As `rewardsteer.data.template.writer_of`, whatever tokenizer the reward model has: one that
+    reads other tokens, or texts, writes them for itself and says nothing of the policy's."""
+    shared = scorer is not None and shares_tokens(tokenizer, scorer)
+    return writer_of(template, tokenizer, scorer if shared else None)
 
 
 def fitted(method: Any, engine: Any) -> Any:

@@ -19,6 +19,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import numpy as np
 
+from rewardsteer.decoding.asking import count_tokens
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
@@ -75,11 +76,8 @@ def relative_size(scorer: Any, policy: Any) -> float:
     reward models, since all of them read the same tokens; 0 where there is none."""
     if scorer is None:
         return 0.0
-    return fmean(_parameters(one.reward_model) for one in members(scorer)) / _parameters(policy)
-
-
-def _parameters(model: Any) -> int:
-    return sum(parameter.numel() for parameter in model.parameters())
+    count = sum(parameter.numel() for parameter in policy.parameters())
+    return fmean(one.parameter_count() for one in members(scorer)) / count
 
 
 class Draw(Record):
@@ -170,12 +168,13 @@ def _best(draws: Sequence[Draw]) -> Generation:
     return kept.model_copy(update={"reward": best.reward, "cost": cost})
 
 
-def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size: int) -> Rate:
+def own_rewards(scorer: Any, prompts: Mapping[str, Any], batch_size: int) -> Rate:
     """Rewards by the reward model that guides, one call a response; several add up by weight.
 
     Args:
-        scorer: a `rewardsteer.models.scorer.Scorer` or a `RewardEnsemble`.
-        prompt_ids: of each request, as the policy read them.
+        scorer: any reward model, or several as one.
+        prompts: of each request: its token ids as the policy read them; for a reward model with
+            other tokens, or of texts alone, the prompt itself.
         batch_size: rows read together.
     """
     models = members(scorer)
@@ -183,16 +182,14 @@ def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size
 
     def rate(generations: Sequence[Generation]) -> list[tuple[float, Cost]]:
         began = time.perf_counter()
-        prompts = [prompt_ids[generation.id] for generation in generations]
-        rewards, tokens = np.zeros(len(prompts)), np.zeros(len(prompts), dtype=int)
+        asked = [prompts[generation.id] for generation in generations]
+        rewards, tokens = np.zeros(len(asked)), np.zeros(len(asked), dtype=int)
         for one, weight in zip(models, weights, strict=True):
-            closed = [
-                one.close_response(generation.token_ids, generation.stop_token)
-                for generation in generations
-            ]
-            rewards += weight * one.score_ids(prompts, closed, batch_size=batch_size)
-            tokens += [len(p) + len(r) for p, r in zip(prompts, closed, strict=True)]
-        share = (time.perf_counter() - began) / len(prompts)
+            read = _by_ids if all(map(_is_ids, asked)) else _by_texts
+            found, lengths = read(one, asked, generations, batch_size)
+            rewards += weight * found
+            tokens += lengths
+        share = (time.perf_counter() - began) / len(asked)
         return [
             (float(reward), Cost(
                 rm_calls=len(models), rm_forwards=len(models), rm_tokens=int(read), seconds=share
@@ -201,6 +198,28 @@ def own_rewards(scorer: Any, prompt_ids: Mapping[str, Sequence[int]], batch_size
         ]
 
     return rate
+
+
+def _is_ids(prompt: Any) -> bool:
+    return not isinstance(prompt, str) and all(isinstance(one, int) for one in prompt)
+
+
+def _by_ids(
+    scorer: Any, prompts: Sequence[Any], generations: Sequence[Generation], batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rewards ``[N]`` and the tokens read for each."""
+    closed = [scorer.close_response(one.token_ids, one.stop_token) for one in generations]
+    rewards = scorer.score_ids(prompts, closed, batch_size=batch_size)
+    return rewards, np.array([len(p) + len(r) for p, r in zip(prompts, closed, strict=True)])
+
+
+def _by_texts(
+    scorer: Any, prompts: Sequence[Any], generations: Sequence[Generation], batch_size: int
+) -> tuple[np.ndarray, np.ndarray]:
+    texts = [one.completion for one in generations]
+    rewards = scorer.score(prompts, texts, batch_size=batch_size)
+    lengths = [count_tokens(scorer.tokenizer, *pair) for pair in zip(prompts, texts, strict=True)]
+    return rewards, np.array(lengths)
 
 
 def in_batches(items: Iterable[T], size: int) -> Iterator[list[T]]:

@@ -11,7 +11,9 @@ from typing import Any
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.crossing import shares_tokens
 from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.methods import compares
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
@@ -28,7 +30,7 @@ from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import members
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.outputs import append_jsonl, file_name
 from rewardsteer.records import EvalRecord, Generation
 
@@ -59,18 +61,18 @@ class Judge:
     """How every generation is judged.
 
     Attributes:
-        scorer: gives the ``reward``.
+        scorer: gives the ``reward``; any reward model, whatever its tokenizer.
         metrics: further figures by name.
         pairs: a language model that compares each method's responses with the baseline's.
         both_orders: whether it is asked about every pair twice, with either response first.
         second: gives a ``second_reward``, for methods that ``scorer`` itself guides.
     """
 
-    scorer: Scorer
+    scorer: TextScorer
     metrics: Mapping[str, Metric] = field(default_factory=dict)
     pairs: PairJudge | None = None
     both_orders: bool = False
-    second: Scorer | None = None
+    second: TextScorer | None = None
 
     def guides(self, scorer: Any) -> bool:
         """Whether the judge's ``scorer`` is, or is among, the reward models of a method."""
@@ -115,7 +117,11 @@ class Run:
             scorer = build_method(entry.config, entry.scorer, entry.goal).scorer
             size, rows = relative_size(scorer, self.policy), entry.config.batch_size
             prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
-            rate = own_rewards(scorer, prompt_ids, rows) if scorer is not None else None
+            rate = None
+            if scorer is not None and not compares(entry.config.method):
+                shared = shares_tokens(self.tokenizer, scorer)
+                texts = {request.id: request.prompt for request in self.requests}
+                rate = own_rewards(scorer, prompt_ids if shared else texts, rows)
             answers = self._answers(entry, done.keys(), rate, size)
             self.progress(entry.label, len(done), len(self.requests))
             for batch in in_batches(answers, rows):
@@ -183,7 +189,7 @@ class Run:
 
 
 def _rewards(
-    batch: list[Generation], requests: Mapping[str, Request], scorer: Scorer, batch_size: int
+    batch: list[Generation], requests: Mapping[str, Request], scorer: Any, batch_size: int
 ) -> Any:
     """Rewards ``[N]``. Prompts given as ids are already rendered and are scored as ids, in the
     judge's own vocabulary; others are rendered with the judge's template."""

@@ -17,11 +17,14 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.crossing import fitted, shares_tokens
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.data_notes import record_notes
@@ -39,7 +42,8 @@ from rewardsteer.evaluation.statistics import (
     share,
     standard_error,
 )
-from rewardsteer.models.compatibility import check_head, check_vocabulary
+from rewardsteer.models.compatibility import check_head, reads_tokens, shown_name
+from rewardsteer.models.pair_scorer import PairScorer, no_reward
 from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
 
@@ -72,13 +76,12 @@ def compare(
     Raises:
         ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.
         DataError: two entries would share a file, or a file holds answers to other prompts.
-        MismatchError: the judge has no scalar head, or another tokenizer than the policy.
+        MismatchError: the judge gives no reward of a response, or has a vocabulary head; prompts
+            are token ids, and the judge has another tokenizer than the policy.
     """
-    check_head("The judge", judge.scorer, "scalar", "judge by another")
-    check_vocabulary(tokenizer, judge.scorer.tokenizer)
+    _check_judge("The judge", judge.scorer, tokenizer, requests)
     if judge.second is not None:
-        check_head("The second judge", judge.second, "scalar", "judge by another")
-        check_vocabulary(tokenizer, judge.second.tokenizer)
+        _check_judge("The second judge", judge.second, tokenizer, requests)
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)
     check_divergence(budget, kl_prompts)
@@ -114,6 +117,20 @@ def compare(
         "notes": record_notes(list(results.values())),
     })
     return summary
+
+
+def _check_judge(user: str, scorer: Any, tokenizer: Any, requests: Sequence[Request]) -> None:
+    if isinstance(scorer, PairScorer):
+        raise MismatchError(no_reward(scorer.name, scorer.kind))
+    if reads_tokens(scorer) and scorer.gives_next_token:
+        # Its reward of a whole response is read before the response's last token.
+        check_head(user, scorer, "scalar", "judge by another")
+    given = next((one.id for one in requests if one.prompt_ids is not None), None)
+    if given is not None and not shares_tokens(tokenizer, scorer):
+        raise MismatchError(
+            f"The prompt {given!r} is given as token ids, but {shown_name(scorer)} has another "
+            "tokenizer than the policy; give prompts as texts, or judge by another reward model."
+        )
 
 
 def _p_values(
@@ -169,6 +186,7 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
     if not isinstance(method, LogitsGuide):
         return {}
     prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)
+    method = fitted(method, TransformersEngine(run.policy, run.tokenizer, Bounds(places=1)))
     found = [
         response_kl(
             run.policy, method, prompts[one.generation.id], one.generation.token_ids,

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from rewardsteer.data.template import Template, writer_of
+from rewardsteer.data.template import Template
+from rewardsteer.decoding.crossing import writer_between
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
 from rewardsteer.models.backbone import accepts
@@ -21,10 +22,11 @@ def prompts_as_read(
     Args:
         requests: the prompts.
         tokenizer: the policy's.
-        scorer: the reward model that guides, or None.
-        template: how prompts are written; None: see `writer_of`.
+        scorer: the reward model that guides, or None. One with another tokenizer does not say how
+            prompts are written.
+        template: how prompts are written; None: see `writer_between`.
     """
-    template, renderer = writer_of(template, tokenizer, scorer)
+    template, renderer = writer_between(template, tokenizer, scorer)
     return {
         request.id: encode_request(request, template, renderer, tokenizer) for request in requests
     }

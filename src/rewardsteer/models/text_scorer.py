@@ -1,7 +1,7 @@
 """What every kind of reward model does: score texts, and the steps of texts."""
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -12,6 +12,7 @@ from rewardsteer.records import Prompt
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
     from rewardsteer.models.scorer import Scorer
 
@@ -105,12 +106,24 @@ class TextScorer(abc.ABC):
 
     def to(self, device: "torch.device | str") -> None:
         """Move the weights that are held in this process to a device."""
+        for one in self._parts():
+            one.to(device)
+
+    def parameter_count(self) -> int:
+        """Number of weights that are held in this process; 0 behind an address."""
+        return sum(
+            one.parameter_count() if isinstance(one, TextScorer)
+            else sum(weight.numel() for weight in one.parameters())
+            for one in self._parts()
+        )
+
+    def _parts(self) -> "Iterator[nn.Module | TextScorer]":
         from torch import nn
 
         for part in vars(self).values():
             for one in part if isinstance(part, tuple | list) else [part]:
                 if isinstance(one, nn.Module | TextScorer):
-                    one.to(device)
+                    yield one
 
     def provenance(self) -> dict[str, Any]:
         """What the rewards depend on beside the weights, for result files: the kind, the template;

@@ -124,7 +124,7 @@ def train(
         # A new run's first model is built here, where a refusal leaves the place free.
         ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
         if ready:
-            objectives = [build_objective(phase.objective) for phase in config.phases]
+            objectives = [build_objective(phase.objective) for phase in config.plan()]
             check_phases(objectives, data, position_limit(ready[0].carrier.config))
     except RewardsteerError:
         # Nothing was trained yet: leave the place as free as it was found.
