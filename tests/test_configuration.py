@@ -122,7 +122,9 @@ def test_registry_lists_what_it_knows():
 
 
 SEEDED = [
-    (TrainConfig, {"base_model": "m", "prepared": "x", "phases": [{"objective": ["partial"]}]}),
+    (TrainConfig, {
+        "base_model": "m", "prepared": "x", "phases": [{"objective": [{"name": "partial"}]}],
+    }),
     (PolicyConfig, {}), (DataConfig, {"source": "pairs"}), (GoalConfig, {}),
     (CorrectnessConfig, {}), (DemoConfig, {}),
     (DistilConfig, {"policy": "p", "teacher": "t", "prompts": "x"}),
