@@ -15,6 +15,7 @@ from rewardsteer.evaluation.statistics import (
     auroc_interval,
     auroc_within_interval,
 )
+from rewardsteer.objectives.agreement import midranks
 
 rows = st.lists(st.tuples(st.booleans(), st.integers(0, 4)), min_size=2, max_size=15)
 
@@ -25,6 +26,16 @@ def test_area_against_scikit_learn(given_rows):
     labels, scores = zip(*given_rows, strict=True)
     expected = math.nan if len(set(labels)) < 2 else roc_auc_score(labels, scores)
     assert auroc(labels, scores) == pytest.approx(expected, abs=1e-12, nan_ok=True)
+
+
+@given(st.lists(st.one_of(
+    st.integers(0, 3).map(float), st.floats(allow_nan=False), st.sampled_from([-0.0, math.inf]),
+), max_size=12))
+def test_ranks_are_those_of_scipy(values):
+    np.testing.assert_array_equal(midranks(np.array(values)), stats.rankdata(values))
+    if values:
+        assert np.isnan(midranks(np.array([*values, math.nan]))).all()
+        assert np.isnan(stats.rankdata([*values, math.nan])).all()
 
 
 def _sample(count=40, rows_each=5):

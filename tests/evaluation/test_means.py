@@ -10,7 +10,17 @@ from rewardsteer.evaluation.statistics import (
     difference_p_value,
     mean,
     paired_difference,
+    student_quantile,
+    student_tail,
 )
+
+
+@pytest.mark.parametrize("freedom", [1, 2, 9.5, 99, 1e6])
+def test_students_t_is_that_of_scipy(freedom):
+    for probability in (1e-13, 0.3, 0.5, 0.975, 1 - 5e-13):
+        assert student_quantile(probability, freedom) == stats.t.ppf(probability, freedom)
+    for value in (-1.0, 0.0, 0.3, 2.0, 300.0):
+        assert student_tail(value, freedom) == stats.t.sf(value, freedom)
 
 
 def test_symmetric_values_get_students_interval():

@@ -332,7 +332,8 @@ def test_data_prepared_with_a_reward_models_tokenizer_has_its_template(world, tm
     named = {"source": {"name": "arithmetic", "options": {"rows": 24}}, "drop_overlap": False,
              "template": {"kind": "text", "prompt": "1+{prompt}"}}
     model = train(settings(world, prepared=None, data=named), tmp_path / "run")
-    common = ("data", "prepare", "arithmetic", "drop_overlap=false", "--tokenizer", str(model))
+    common = ("data", "prepare", "arithmetic", "sources.0.options.rows=24", "drop_overlap=false",
+              "--tokenizer", str(model))
     for name, more, expected in (
         ("unnamed", (), "1+{prompt}"), ("named", ("--template", "text"), "{prompt}"),
         ("set", ("template.prompt=2+{prompt}",), "2+{prompt}"),

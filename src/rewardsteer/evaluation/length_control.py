@@ -11,11 +11,10 @@ fitted to outcomes 1, ½ and 0 by the cross-entropy; the controlled rate is σ(�
 from collections.abc import Sequence
 
 import numpy as np
-from scipy import stats
 from scipy.special import expit
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.statistics import FEWEST, Interval, share
+from rewardsteer.evaluation.statistics import FEWEST, Interval, share, student_quantile
 
 RIDGE = 0.01  # ½ · RIDGE · (θ² + φ²): keeps a fit finite where every response of one side wins
 _STEPS = 100
@@ -55,7 +54,7 @@ def length_controlled(
     meat = scores.T @ scores * len(wins) / (len(wins) - 1)
     inverse = np.linalg.inv(hessian)
     error = float(np.sqrt((inverse @ meat @ inverse)[0, 0]))
-    half = float(stats.t.ppf(0.975, len(wins) - 1)) * error
+    half = student_quantile(0.975, len(wins) - 1) * error
     middle = float(weights[0])
     return Interval(*(float(expit(middle + by)) for by in (0.0, -half, half)))
 

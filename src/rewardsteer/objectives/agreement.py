@@ -46,6 +46,23 @@ def spearman(first: ArrayLike, second: ArrayLike) -> float:
     return float(stats.spearmanr(one, other).statistic)
 
 
+def midranks(values: Values) -> Values:
+    """Ranks ``[N]`` from 1, ties sharing their mean rank; all NaN where one value is NaN.
+
+    What ``scipy.stats.rankdata`` gives, without its checks, which take ten times as long for the
+    hundred values of a resample.
+    """
+    order = np.argsort(values, kind="stable")
+    ordered = values[order]
+    if not len(values) or np.isnan(ordered[-1]):
+        return np.full(len(values), np.nan)
+    starts = np.flatnonzero(np.append(True, ordered[1:] != ordered[:-1]))
+    counts = np.diff(np.append(starts, len(values)))
+    ranks = np.empty(len(values))
+    ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
+    return ranks
+
+
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     """Area under the ROC curve: the share of pairs of a positive and a negative row in which the
     positive one has the higher score, a tie counting one half.
@@ -61,5 +78,5 @@ def auroc(labels: ArrayLike, scores: ArrayLike) -> float:
     good, bad = values[kinds > 0.5], values[kinds < 0.5]
     if not len(good) or not len(bad):
         return math.nan
-    ranks = stats.rankdata(np.concatenate([good, bad]))[: len(good)]
+    ranks = midranks(np.concatenate([good, bad]))[: len(good)]
     return float((ranks.mean() - (len(good) + 1) / 2) / len(bad))

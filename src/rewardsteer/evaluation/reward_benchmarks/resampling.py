@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.evaluation.reward_benchmarks.base import Outcome, RewardBenchmark
 from rewardsteer.evaluation.statistics import (
@@ -17,6 +16,7 @@ from rewardsteer.evaluation.statistics import (
     holm,
     over_runs,
     proportion,
+    student_tail,
 )
 
 
@@ -102,7 +102,7 @@ def _difference(value: float, draws: np.ndarray, clusters: int) -> tuple[Interva
     if spread == 0:
         p = 1.0 if value == 0 else 2.0 ** (1 - clusters)
     else:
-        p = float(2 * stats.t.sf(abs(value) / spread, clusters - 1))
+        p = 2 * student_tail(abs(value) / spread, clusters - 1)
     return Interval(value, float(low), float(high)), p
 
 

@@ -21,6 +21,8 @@ from rewardsteer.evaluation.statistics.intervals import (
     ratio,
     share,
     standard_error,
+    student_quantile,
+    student_tail,
     wins,
 )
 from rewardsteer.evaluation.statistics.seeds import SeedFigure, mean_of_runs, over_runs, two_level
@@ -48,6 +50,8 @@ __all__ = [
     "ratio",
     "share",
     "standard_error",
+    "student_quantile",
+    "student_tail",
     "two_level",
     "wins",
 ]

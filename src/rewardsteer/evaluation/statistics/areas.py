@@ -10,7 +10,6 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.evaluation.statistics.intervals import (
     FEWEST,
@@ -19,9 +18,10 @@ from rewardsteer.evaluation.statistics.intervals import (
     Interval,
     by_cluster,
     share,
+    student_quantile,
     wilson,
 )
-from rewardsteer.objectives.agreement import auroc
+from rewardsteer.objectives.agreement import auroc, midranks
 
 _UNDEFINED = Interval(math.nan, math.nan, math.nan)
 Labels = Sequence[bool] | np.ndarray
@@ -58,7 +58,7 @@ def auroc_interval(
     # Perfect separation leaves no variance: it is taken half a pair away from it.
     inside = min(max(value, 0.5 / (right * wrong)), 1 - 0.5 / (right * wrong))
     model = NORMAL_QUANTILE * math.sqrt(_hanley_mcneil(inside, right, wrong))
-    robust = float(stats.t.ppf(0.975, len(parts.sums) - 1)) * parts.error
+    robust = student_quantile(0.975, len(parts.sums) - 1) * parts.error
     half = max(robust, model)
     return wilson(value, half, half / math.sqrt(inside * (1 - inside)))
 
@@ -164,7 +164,7 @@ def _influence(rows: _Rows) -> _Influence:
     whole = sums[0] + sums[1]
     freedom = _freedom([float((one**2).sum()) for one in sums], members)
     return _Influence(
-        area, whole, float(np.sqrt(_variance(whole))), float(stats.t.ppf(0.975, freedom)),
+        area, whole, float(np.sqrt(_variance(whole))), student_quantile(0.975, freedom),
         int(positive.sum()), int((~positive).sum()),
     )
 
@@ -173,9 +173,9 @@ def _won(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """How many rows of the other class each row is on the right side of, a tie counting one half,
     and how many there are."""
     right, wrong = int(positive.sum()), int((~positive).sum())
-    ranks, won = stats.rankdata(values), np.empty(len(values))
-    won[positive] = ranks[positive] - stats.rankdata(values[positive])
-    won[~positive] = right - (ranks[~positive] - stats.rankdata(values[~positive]))
+    ranks, won = midranks(values), np.empty(len(values))
+    won[positive] = ranks[positive] - midranks(values[positive])
+    won[~positive] = right - (ranks[~positive] - midranks(values[~positive]))
     return won, np.where(positive, wrong, right)
 
 

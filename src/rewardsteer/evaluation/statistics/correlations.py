@@ -3,7 +3,6 @@
 import math
 
 import numpy as np
-from scipy import stats
 
 from rewardsteer.evaluation.statistics.intervals import (
     FEWEST,
@@ -11,7 +10,9 @@ from rewardsteer.evaluation.statistics.intervals import (
     Interval,
     Values,
     by_cluster,
+    student_quantile,
 )
+from rewardsteer.objectives.agreement import midranks
 
 
 def correlation_interval(
@@ -34,7 +35,7 @@ def correlation_interval(
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
         return Interval(math.nan, math.nan, math.nan)
     if ranks:
-        one, other = stats.rankdata(one), stats.rankdata(other)
+        one, other = midranks(one), midranks(other)
     x, y = ((values - values.mean()) / values.std() for values in (one, other))
     value = float((x * y).mean())
     if ranks:
@@ -49,7 +50,7 @@ def correlation_interval(
     if abs(value) > 1 - 1e-12:
         return Interval(value, value, value)
     error = math.sqrt(len(sums) / (len(sums) - 1) * float((sums**2).sum())) / len(x)
-    half = float(stats.t.ppf(0.975, len(sums) - 1)) * error / (1 - value**2)
+    half = student_quantile(0.975, len(sums) - 1) * error / (1 - value**2)
     centre = math.atanh(value)
     return Interval(value, math.tanh(centre - half), math.tanh(centre + half))
 

@@ -8,7 +8,7 @@ from collections.abc import Hashable, Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
+from scipy import special, stats
 
 from rewardsteer.objectives import agreement
 
@@ -55,6 +55,19 @@ def wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return (np.sign(first - second) + 1) / 2
 
 
+def student_quantile(probability: float, freedom: float) -> float:
+    """The value below which Student's t lies with a probability.
+
+    What ``scipy.stats.t.ppf`` gives, without its checks, which take fifty times as long.
+    """
+    return float(special.stdtrit(freedom, probability))
+
+
+def student_tail(value: float, freedom: float) -> float:
+    """Probability that Student's t exceeds a value, as ``scipy.stats.t.sf`` gives it."""
+    return float(special.stdtr(freedom, -value))
+
+
 def standard_error(values: Values) -> float:
     """Standard error of the mean; NaN for fewer than two values."""
     return float(stats.sem(values)) if len(values) > 1 else float("nan")
@@ -83,7 +96,7 @@ def share(values: Values, clusters: Clusters = None, *, weights: Values | None =
     value, sums = _cluster_sums(found, clusters, weights)
     if len(sums) < FEWEST:
         return Interval(value, math.nan, math.nan)
-    quantile = float(stats.t.ppf(0.975, len(sums) - 1))
+    quantile = student_quantile(0.975, len(sums) - 1)
     return wilson(value, quantile * _error(sums), quantile / math.sqrt(len(sums)))
 
 
@@ -127,7 +140,7 @@ def mean(values: Values, clusters: Clusters = None) -> Interval:
     error = _error(sums)
     if error == 0:
         return Interval(value, value, value)
-    quantile = float(stats.t.ppf(0.975, count - 1))
+    quantile = student_quantile(0.975, count - 1)
     skew = _skewness(sums) / math.sqrt(count)
     return Interval(
         value,
@@ -152,7 +165,7 @@ def ratio(numerators: Values, denominators: Values, clusters: Clusters = None) -
     count = len(sums)
     if count < FEWEST:
         return Interval(value, math.nan, math.nan)
-    half = float(stats.t.ppf(0.975, count - 1)) * _error(sums) * count / abs(total)
+    half = student_quantile(0.975, count - 1) * _error(sums) * count / abs(total)
     return Interval(value, value - half, value + half)
 
 
@@ -176,7 +189,7 @@ def difference_p_value(values: Values, baseline: Values, clusters: Clusters = No
         return 1.0 if value == 0 else 2.0 ** (1 - count)
     student, skew = value / error, _skewness(sums) / math.sqrt(count)
     hall = student + skew * student**2 / 3 + skew**2 * student**3 / 27 + skew / 6
-    return float(max(2 * stats.t.sf(abs(one), count - 1) for one in (student, hall)))
+    return max(2 * student_tail(abs(one), count - 1) for one in (student, hall))
 
 
 def _cluster_sums(

@@ -9,10 +9,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import brentq
 
-from rewardsteer.evaluation.statistics.intervals import FEWEST, Interval, wilson
+from rewardsteer.evaluation.statistics.intervals import FEWEST, Interval, student_quantile, wilson
 
 _SMALLEST = 1e-12
 
@@ -128,7 +127,7 @@ class _Part(NamedTuple):
 def _half(parts: Sequence[_Part], level: float) -> float:
     """Half-width of the interval that misses with probability ``level``."""
     return math.sqrt(sum(
-        float(stats.t.ppf(1 - level / 2, one.freedom)) ** 2 * one.variance for one in parts
+        student_quantile(1 - level / 2, one.freedom) ** 2 * one.variance for one in parts
     ))
 
 
@@ -136,7 +135,7 @@ def _figure(value: float, spread: float, parts: Sequence[_Part], bounded: bool) 
     half = _half(parts, 0.05)
     if bounded:
         clusters = parts[-1].freedom + 1
-        least = float(stats.t.ppf(0.975, clusters - 1)) / math.sqrt(clusters)
+        least = student_quantile(0.975, clusters - 1) / math.sqrt(clusters)
         ends = wilson(value, half, least)
         return SeedFigure(value, ends.low, ends.high, spread)
     return SeedFigure(value, value - half, value + half, spread, _p_value(value, parts))
