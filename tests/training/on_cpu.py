@@ -7,6 +7,7 @@ null}``; one that is stopped is left as an interruption leaves it. What a job re
 ``OUT.error``.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -59,6 +60,9 @@ def run(job):
 
 
 if __name__ == "__main__":
+    # As in tests/conftest.py.
+    gc.collect()
+    gc.freeze()
     for each in json.loads(Path(sys.argv[1]).read_text()):
         run(each)
     leave()
