@@ -120,7 +120,11 @@ def test_refusals_leave_nothing_behind(tmp_path):
     tokenizer = character_tokenizer()
     with pytest.raises(DataError, match=r"Nothing is left for the train split.*raise max_length"):
         prepare(config(path, max_length=5), tokenizer, tmp_path / "out")
-    assert not list((tmp_path / "out").iterdir())
+    assert not (tmp_path / "out").exists()
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(DataError, match="Nothing is left"):
+        prepare(config(path, max_length=5), tokenizer, tmp_path / "mine")
+    assert list((tmp_path / "mine").iterdir()) == []
     with pytest.raises(ConfigError, match=r"Unknown data source 'pars'.*'pairs'"):
         prepare(DataConfig(source="pars"), tokenizer, tmp_path / "new")
     assert not (tmp_path / "new").exists()

@@ -9,7 +9,8 @@ from rewardsteer.answers.spelling import NUMBER
 
 _PLAIN = re.compile(rf"({NUMBER})(?:[eE]([+-]?[0-9]{{1,3}}))?")
 _POWER = re.compile(
-    rf"({NUMBER})\s*(?:\\times|\\cdot|\*|x|times)\s*10\s*(?:\^|\*\*)\s*\{{?([+-]?[0-9]{{1,3}})\}}?"
+    rf"(?:({NUMBER})\s*(?:\\times|\\cdot|\*|x|times)\s*)?"
+    r"10\s*(?:\^|\*\*)\s*\{?([+-]?[0-9]{1,3})\}?"
 )
 _RATIO = re.compile(
     rf"(?:({NUMBER})\s*/\s*({NUMBER})|\\frac\{{({NUMBER})\}}\{{({NUMBER})\}})"
@@ -67,7 +68,7 @@ def _unsigned(text: str) -> Number | None:
     if match := _PLAIN.fullmatch(text):
         return _scaled(match.group(1), int(match.group(2) or 0))
     if match := _POWER.fullmatch(text):
-        return _scaled(match.group(1), int(match.group(2)))
+        return _scaled(match.group(1) or "1", int(match.group(2)))
     if match := _SCALED.fullmatch(text):
         return _scaled(match.group(1), _SCALE[match.group(2).lower()])
     if _SPACED.fullmatch(text):

@@ -54,6 +54,7 @@ def prepare(
     for source in config.sources:
         SOURCES.get(source.name)
     config = config.model_copy(update={"template": resolve(config.template, tokenizer)})
+    existed = out.exists()
     claim_folder(out, overwrite=overwrite, resumable=False)
     try:
         with unfinished_folder(out) as held:
@@ -62,6 +63,8 @@ def prepare(
             out.rmdir()
             (held / "data").rename(out)
     except RewardsteerError:
+        if not existed:
+            out.rmdir()
         raise
     except OSError as error:
         raise OutputError(
