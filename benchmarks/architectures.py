@@ -38,23 +38,25 @@ IDS = torch.tensor([[5, 11, 23, 7, 2, 13, 40], [31, 3, 37, 41, 43, 17, 9]])
 
 _TEXT = """# Architectures
 
-What was measured with transformers {version}, on tiny random models (two layers, width 32,
-float32, a CPU), by `python -m benchmarks.architectures`. Numbers are in
-`benchmarks/results/architectures.json`.
+The table shows which decoder architectures can be trained and used for guidance. It was measured
+with transformers {version} on tiny random models (two layers, width 32, float32, a CPU) by
+`python -m benchmarks.architectures`. The numbers are in `benchmarks/results/architectures.json`.
 
-- **train scalar**, **train vocabulary**: a Bradley-Terry loss falls over three steps.
-- **packed**: rows that share a prompt may be read in one, found by a trial; else they are padded.
-- **cached decode**: `cache` where a step reads one new token, `whole` where every step reads whole
-  rows again (recurrent layers); in both, answers in a batch of unequal rows equal those of each
-  row alone.
-- **plain transformers**: the saved folders give the same rewards there: of both heads (`both`), or
-  of the vocabulary head alone (`vocabulary`): transformers has no classifier of the architecture,
-  and the model card says how the scalar head is read.
+- **train scalar**, **train vocabulary**: a Bradley-Terry loss decreases over three steps.
+- **packed**: `yes` if sequences that share a prompt can be packed into one sequence. A capability
+  check finds this out. In other architectures they are padded.
+- **cached decode**: `cache` if a decoding step processes one new token. `whole` if every step
+  processes complete sequences (recurrent layers). In both cases, answers in a batch of sequences
+  of unequal length equal the answers to each one alone.
+- **plain transformers**: the heads for which transformers computes the same rewards from the
+  saved folder. It is `both`, or `vocabulary` for architectures without a classifier class in
+  transformers. In that case the model card explains how to use the scalar head.
 
-Logits that an architecture scales (Cohere, Granite, Falcon-H1, HyperCLOVA X, MiniCPM3) are scaled
-in the head's weights instead, so an untrained vocabulary head gives the policy's logits. A cap
-(Gemma 2, Gemma 3n, Gemma 4, nanochat, VaultGemma, RecurrentGemma) is lifted: rewards are what the
-logits are before it. Encoder classifiers (BERT, RoBERTa, DeBERTa) are refused.
+Some architectures scale their logits (Cohere, Granite, Falcon-H1, HyperCLOVA X, MiniCPM3). Here
+the scale is part of the head's weights, so an untrained vocabulary head gives the policy's
+logits. Others cap their logits (Gemma 2, Gemma 3n, Gemma 4, nanochat, VaultGemma,
+RecurrentGemma). Rewards are the logits before the cap. Training from encoder classifiers (BERT,
+RoBERTa, DeBERTa) is refused.
 
 """
 

@@ -72,9 +72,8 @@ GUIDES = ("farma", "genarm", "pargs", "args")
 WRONG = {
     "language_model": (EVERY, "rewardsteer train"),
     "many_labels": (EVERY, "5 outputs (joy, anger"),
-    "process_model": (("goal-state", "inspect", "generation", *GUIDES), "process_model"),
-    "encoder": (("score tokens", "goal-state", "inspect", "generation"),
-                "a one-label classifier on a decoder"),
+    "process_model": (("goal-state", "inspect", *GUIDES), "process_model"),
+    "encoder": (("score tokens", "goal-state", "inspect"), "a one-label classifier on a decoder"),
     "adapter_of_a_policy": (EVERY, "not SEQ_CLS"),
     # Methods of another head are refused by the configuration, before weights are looked at.
     "pickled": (OF_SCALARS, "convert it once"),
@@ -103,6 +102,16 @@ def test_refused_in_one_sentence_before_work(world, tmp_path, kind, command, wor
     assert "Traceback" not in result.stderr
     assert "policy" not in errors[0].replace("adapter_of_a_policy", "").replace("DPO policy", "")
     assert not (tmp_path / "out.jsonl").exists()
+
+
+@pytest.mark.parametrize("kind", ["process_model", "encoder", "scalar"])
+def test_models_of_texts_judge(world, tmp_path, kind):
+    values = {"model": str(world / kind), "root": str(world),
+              "policy": str(world / "language_model"), "out": str(tmp_path / "out")}
+    result = run(*(word.format(**values) for word in COMMANDS["generation"]), "--device", "cpu")
+    assert result.exit_code == 0, result.output
+    [row] = json.loads((tmp_path / "out" / "summary.json").read_text())["methods"].values()
+    assert isinstance(row["reward"], float)
 
 
 @pytest.mark.parametrize("command", ["goal-state", "inspect", "responses", "generation", "score"])
