@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,7 +30,8 @@ class TableReader:
     """Answers step() from a function of the response so far; counts like a `PrefixReader`."""
 
     def __init__(self, answer: Callable[[tuple[int, ...]], Sequence[float]]) -> None:
-        self.answer = answer
+        # The same prefixes come thousands of times.
+        self.answer = cache(answer)
         self.forwards: list[int] = []
         self.tokens: list[int] = []
         self.lengths: list[int] = []
@@ -67,7 +68,7 @@ class TableScorer:
     hidden_size = 1
 
     def __init__(self, reward: Callable[[tuple[int, ...]], float], kind: str, size: int) -> None:
-        self.reward = reward
+        self.reward = cache(reward)
         self.head_kind, self.gives_next_token = kind, kind == "vocabulary"
         self.scores_last_token = not self.gives_next_token
         self.vocabulary_size = size

@@ -177,7 +177,7 @@ def particle(chances, rewards, count, **values):
     })
     method = Particle(TableScorer(rewards.__getitem__, "scalar", V), config)
     found = answers(method, lambda prefix: np.log(chances[prefix]).tolist(), config, count=count,
-                    places=256)
+                    places=64)
     return Counter(found)
 
 
