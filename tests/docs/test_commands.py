@@ -40,6 +40,7 @@ from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.recipes import read_recipe
 from tests.docs.commands import PAGES, ROOT, Command, commands, requests
 from tests.fakes import save_tiny
+from tests.models.kinds.published import save_pair_encoder
 from tests.serving.running import Process, wait_for
 
 ALL = [command for page in PAGES for command in commands(page)]
@@ -307,6 +308,9 @@ def prepare_page(page, place):
     if page == "report.md":
         invoke(["generate", "--model", "POLICY", "--method", "none", "--max-new-tokens", "4",
                 "--prompts", "prompts.jsonl", "--output", "answers.jsonl"])
+    if page == "search.md":
+        (place / "llm-blender").mkdir()
+        save_pair_encoder(place / "llm-blender" / "PairRM-hf")
     if page == "training.md":
         shutil.copy(ROOT / "src/rewardsteer/recipes/hh/farma.yaml", place / "mine.yaml")
     if page == "publishing.md":
