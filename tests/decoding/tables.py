@@ -31,7 +31,7 @@ class TableReader:
 
     def __init__(self, answer: Callable[[tuple[int, ...]], Sequence[float]]) -> None:
         # The same prefixes come thousands of times.
-        self.answer = cache(answer)
+        self.answer = cache(answer) if callable(answer) else answer
         self.forwards: list[int] = []
         self.tokens: list[int] = []
         self.lengths: list[int] = []
