@@ -4,13 +4,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.causal import load_causal
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.placement import placed
-from rewardsteer.models.start import refuse_absent
 
 
 def load_policy(
@@ -30,19 +28,8 @@ def load_policy(
         CheckpointError: it cannot be loaded, or is no causal LM with all its weights.
         ConfigError: there is no such device.
     """
-    from transformers import AutoModelForCausalLM
-
-    where, options = placed(source, device, options)
-
-    try:
-        model, found = AutoModelForCausalLM.from_pretrained(
-            str(source), dtype=dtype or "auto", trust_remote_code=False, output_loading_info=True,
-            **options,
-        )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(f"The policy {source} cannot be loaded: {error}") from error
-    refuse_absent(found["missing_keys"], source)
-    return (model if where is None else model.to(where)).eval()
+    own = options | {"trust_remote_code": False}
+    return load_causal(source, device, dtype, own, what="policy").eval()
 
 
 def stop_ids(settings: Any, tokenizer: Any) -> frozenset[int]:

@@ -168,40 +168,39 @@ def _best(draws: Sequence[Draw]) -> Generation:
     return kept.model_copy(update={"reward": best.reward, "cost": cost})
 
 
-def own_rewards(scorer: Any, prompts: Mapping[str, Any], batch_size: int) -> Rate:
+def own_rewards(
+    scorer: Any, prompts: Mapping[str, Any], batch_size: int, *, texts: bool = False
+) -> Rate:
     """Rewards by the reward model that guides, one call a response; several add up by weight.
 
     Args:
         scorer: any reward model, or several as one.
-        prompts: of each request: its token ids as the policy read them; for a reward model with
-            other tokens, or of texts alone, the prompt itself.
+        prompts: of each request: its token ids as the policy read them, or with ``texts`` the
+            prompt itself.
         batch_size: rows read together.
+        texts: for a reward model with other tokens than the policy's, or of texts alone.
     """
     models = members(scorer)
     weights = getattr(scorer, "weights", (1.0,))
+    read = _by_texts if texts else _by_ids
 
     def rate(generations: Sequence[Generation]) -> list[tuple[float, Cost]]:
         began = time.perf_counter()
         asked = [prompts[generation.id] for generation in generations]
         rewards, tokens = np.zeros(len(asked)), np.zeros(len(asked), dtype=int)
         for one, weight in zip(models, weights, strict=True):
-            read = _by_ids if all(map(_is_ids, asked)) else _by_texts
             found, lengths = read(one, asked, generations, batch_size)
             rewards += weight * found
             tokens += lengths
         share = (time.perf_counter() - began) / len(asked)
         return [
             (float(reward), Cost(
-                rm_calls=len(models), rm_forwards=len(models), rm_tokens=int(read), seconds=share
+                rm_calls=len(models), rm_forwards=len(models), rm_tokens=int(count), seconds=share
             ))
-            for reward, read in zip(rewards, tokens, strict=True)
+            for reward, count in zip(rewards, tokens, strict=True)
         ]
 
     return rate
-
-
-def _is_ids(prompt: Any) -> bool:
-    return not isinstance(prompt, str) and all(isinstance(one, int) for one in prompt)
 
 
 def _by_ids(

@@ -119,9 +119,9 @@ class Run:
             prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
             rate = None
             if scorer is not None and not compares(entry.config.method):
-                shared = shares_tokens(self.tokenizer, scorer)
-                texts = {request.id: request.prompt for request in self.requests}
-                rate = own_rewards(scorer, prompt_ids if shared else texts, rows)
+                texts = not shares_tokens(self.tokenizer, scorer)
+                given = {request.id: request.prompt for request in self.requests}
+                rate = own_rewards(scorer, given if texts else prompt_ids, rows, texts=texts)
             answers = self._answers(entry, done.keys(), rate, size)
             self.progress(entry.label, len(done), len(self.requests))
             for batch in in_batches(answers, rows):

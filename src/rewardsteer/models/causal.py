@@ -53,9 +53,10 @@ def _chosen(logits: Tensor, ids: Tensor, begin: int) -> np.ndarray:
 
 
 def load_causal(
-    source: Path, device: str | torch.device, dtype: torch.dtype | None, options: dict[str, Any]
+    source: str | Path, device: str | torch.device, dtype: torch.dtype | None,
+    options: dict[str, Any], *, what: str = "causal language model",
 ) -> Any:
-    """A causal language model from a folder.
+    """A causal language model from a folder or hub name; ``what`` it is to the user, for messages.
 
     Raises:
         CheckpointError: it cannot be loaded, or lacks weights.
@@ -69,8 +70,6 @@ def load_causal(
             **{"trust_remote_code": False} | options,
         )
     except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise CheckpointError(
-            f"The causal language model {source} cannot be loaded: {error}"
-        ) from error
+        raise CheckpointError(f"The {what} {source} cannot be loaded: {error}") from error
     refuse_absent(found["missing_keys"], source)
     return model if where is None else model.to(where)
