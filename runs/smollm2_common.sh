@@ -2,11 +2,11 @@
 DATA=${DATA:-../shared/data}
 
 # Weights are read in bfloat16 where the hardware computes in it: a CPU that does not takes six times as long as
-# with float32.
+# with float32. LAYERS= keeps the first layers alone.
 if [ -z "${BASE:-}" ]; then
   TYPE=$(python -c 'from rewardsteer.devices import multiplies_bfloat16 as native
 print("bfloat16" if native() else "float32")')
-  BASE=$(python "$(dirname "${BASH_SOURCE[0]}")/smollm2.py" --dtype "$TYPE")
+  BASE=$(python "$(dirname "${BASH_SOURCE[0]}")/smollm2.py" --dtype "$TYPE" ${LAYERS:+--layers "$LAYERS"})
 fi
 
 # Adapters on the upper third of the layers: the others stay as they are, so that nothing is computed

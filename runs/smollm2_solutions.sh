@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # Reward models on real solutions, SmolLM2-135M-Instruct as the base: one seed of study B.
 #
-#   runs/smollm2_solutions.sh SEED [OUT]             one CPU core, one to two hours
-#   SIZE=full runs/smollm2_solutions.sh SEED [OUT]   about three CPU-hours
+#   runs/smollm2_solutions.sh SEED [OUT]             the first 12 of 30 layers; one CPU core, under an hour
+#   SIZE=full runs/smollm2_solutions.sh SEED [OUT]   all layers; about three CPU-hours
 #   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
 # A plain reward model and two goal-conditioned ones (the default form and the published one) learn
@@ -15,15 +15,17 @@ SEED=${1:?the seed, a number}
 OUT=${2:-out/study-b}
 SIZE=${SIZE:-small}
 HERE=$(dirname "$0")
-source "$HERE/smollm2_common.sh"
 RUN=$OUT/data-$SEED
 
 case $SIZE in
   tiny) ROWS=8 TEST=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) PLANS=${PLANS:-baseline goal} ;;
-  small) ROWS=1200 TEST=200 SHARE=0.1 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
+  small)
+    ROWS=320 TEST=60 SHARE=0.04 SVAMP=40 SETTINGS=() PLANS=${PLANS:-baseline goal published}
+    LAYERS=12 TARGETS=${TARGETS:-'.*layers\.([4-9]|1[01])\..*_proj'} ;;
   full) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
   *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
+source "$HERE/smollm2_common.sh"
 
 if [ ! -f "$RUN/test/svamp.jsonl" ]; then
   python "$HERE/split_solutions.py" "$RUN" "$SHARE" "$SEED" "$SVAMP" \
@@ -51,7 +53,7 @@ for plan in $PLANS; do
     published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
   esac
   train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" optimiser.learning_rate=2e-4 \
-    optimiser.per_device_train_batch_size=16 "${OPTIONS[@]}"
+    optimiser.per_device_train_batch_size=8 "${OPTIONS[@]}"
   rewardsteer goal-state --reward-model "$PLACE/model" --data "$RUN/prepared" --overwrite
   rewardsteer score --reward-model "$PLACE/model" --input "$RUN/test" --output "$PLACE/scores" --resume
   COMPARE=()
