@@ -117,6 +117,14 @@ def test_candidates_of_a_scalar_head(world):
         assert len([one for one in token.guided if one.value > 0]) == 5
 
 
+def test_the_prompt_is_shown_as_it_was_read_with_the_marks_of_its_turns(world):
+    policy, tokenizer, scorers, prompt, completion = world
+    marked = [tokenizer.eos_token_id, *prompt]
+    found = look((policy, tokenizer, scorers, marked, completion), "vocabulary")
+    assert found.prompt == tokenizer.eos_token + PROMPT
+    assert found.completion == COMPLETION
+
+
 @pytest.mark.parametrize(("kind", "name"), [("vocabulary", "farma"), ("scalar", "args")])
 def test_weight_zero_moves_nothing(world, kind, name):
     found = look(world, kind, name, config=DecodingConfig(method=name, weight=0, top_k=5))

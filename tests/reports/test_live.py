@@ -1,5 +1,6 @@
 """The live inspector in a real browser, against a server that answers as ours does."""
 
+import itertools
 import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -150,6 +151,32 @@ def test_accessible_and_narrow(page, server):
     page.emulate_media(color_scheme="dark")
     assert violations(page, CONTRAST) == []
     page.set_viewport_size({"width": 360, "height": 700})
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
+
+
+@pytest.mark.parametrize("width", [375, 1280])
+def test_long_tokens_stay_within_their_columns(page, server, width):
+    record = inspection().model_dump(mode="json")
+    for token in record["tokens"]:
+        for name in ("policy", "reward_model", "guided"):
+            token[name][0]["text"] = "<|im_end|>" + "internationalisation" * 2
+            token[name][1]["value"] *= 1e4
+    page.set_viewport_size({"width": width, "height": 800})
+    server.answers = [(200, json.dumps(record), {})]
+    ask(page)
+    page.locator("[role=option]").nth(3).click()
+    rows = page.evaluate("""() => [...document.querySelectorAll(".column li")].map((row) => {
+        const box = (part) => { const b = part.getBoundingClientRect(); return [b.left, b.right]; };
+        return [row.closest(".column"), row, row.querySelector(".glyph"),
+                row.querySelector(".value")].map(box);
+    })""")
+    assert len(rows) == 3 * 6
+    for column, row, glyph, value in rows:
+        assert column[0] <= row[0] <= glyph[0] < glyph[1] <= value[0] < value[1] <= row[1]
+        assert row[1] <= column[1]
+    columns = sorted({tuple(column) for column, *_ in rows})
+    assert len(columns) == (1 if width < 640 else 3)  # below each other on a phone
+    assert all(a[1] <= b[0] for a, b in itertools.pairwise(columns))
     assert not page.evaluate("document.documentElement.scrollWidth > innerWidth")
 
 

@@ -1,14 +1,17 @@
 """Result folders: what is found, what several runs share, and what a damaged file says."""
 
 import json
+import math
 import re
+import xml.etree.ElementTree as ET
 
 import pytest
 
 from rewardsteer.errors import DataError
+from rewardsteer.reports.drawing import COLOURS
 from rewardsteer.reports.runs import write_runs_page
 from rewardsteer.reports.sources import Sources, load_runs
-from rewardsteer.reports.training import series
+from rewardsteer.reports.training import series, training_figures
 from tests.reports.results import (
     comparison,
     correctness,
@@ -91,6 +94,33 @@ def test_updates_are_counted_over_phases():
     rows = [{"phase": "a", "step": 5, "loss": 1.0}, {"phase": "a", "step": 10, "loss": 0.5},
             {"phase": "b", "step": 5, "loss": 0.25}, {"phase": "b", "step": 5, "eval_loss": 9}]
     assert series(rows, "loss") == ([5, 10, 15], [1.0, 0.5, 0.25])
+    steps, values = series(rows, "loss", broken=True)
+    assert steps == [5, 10, 10, 15]
+    assert [str(one) for one in values] == ["1.0", "0.5", "nan", "0.25"]
+
+
+def test_losses_of_two_objectives_are_no_line_and_both_are_seen():
+    rows = [{"phase": phase, "step": step, "loss": loss} for phase, losses in
+            (("1-bradley_terry", (0.7, 0.6)), ("2-max_constraint", (36.0, 30.0)))
+            for step, loss in enumerate(losses, start=1)]
+
+    def drawn(rows):
+        [figure] = training_figures({"farma": rows}, ["loss"])
+        page = ET.fromstring(str(figure.svg))
+        [line] = [one for one in page.iter("{http://www.w3.org/2000/svg}path")
+                  if COLOURS[0].lower() in (one.get("style") or "")]
+        spots = [float(one.get("cy")) for one in page.iter("{http://www.w3.org/2000/svg}circle")]
+        return line.get("d").count("M "), spots
+
+    pieces, (first, second, third, fourth) = drawn(rows)
+    assert pieces == 2
+    # As far apart as their logarithms, so that the small losses are no flat line.
+    share = (second - first) / (third - first)
+    assert share == pytest.approx(math.log(0.6 / 0.7) / math.log(36 / 0.7), rel=0.05)
+    assert fourth > third
+    pieces, (first, second, third, _) = drawn([row | {"loss": row["loss"] - 1} for row in rows])
+    assert (second - first) / (third - first) == pytest.approx(-0.1 / 35.3, rel=0.5)
+    assert pieces == 2
 
 
 def test_figures_of_older_files_are_left_out(tmp_path):

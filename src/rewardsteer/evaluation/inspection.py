@@ -127,8 +127,12 @@ def _record(
 ) -> Inspection:
     whole = tokenizer.decode([*prompt_ids, *completion_ids], skip_special_tokens=True)
     before = tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
+    # With the marks of turns, as the tokens of the completion are shown.
+    read = tokenizer.decode(
+        list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
+    )
     return Inspection(
-        id=name, prompt=before, completion=whole.removeprefix(before), tokens=tokens, **told
+        id=name, prompt=read, completion=whole.removeprefix(before), tokens=tokens, **told
     )
 
 

@@ -186,19 +186,19 @@ def _path(axes: Any, line: Sequence[Point], style: Mark) -> None:
 def curves(
     series: Mapping[str, Series], *, x_label: str, y_label: str,
     bands: Mapping[str, Series] | None = None, ends: Mapping[str, Series] | None = None,
-    marks: bool = False, diagonal: bool = False, log_x: bool = False,
+    marks: bool = False, diagonal: bool = False, log_x: bool = False, log_y: bool = False,
     reference: float | None = None, among: Sequence[str] | None = None,
 ) -> str:
     """Lines by name, distinguished by colour and dash.
 
     Args:
-        series: name → x and y.
+        series: name → x and y; a NaN interrupts the line.
         x_label, y_label: of the axes.
         bands: name → lower and upper ends of intervals, shaded behind the line.
         ends: name → lower and upper ends of intervals, drawn as bars.
         marks: also draw the points.
         diagonal: draw the line on which x and y are equal, on a square of [0, 1].
-        log_x: a logarithmic x axis.
+        log_x, log_y: a logarithmic axis.
         reference: a y that a dotted line marks.
         among: all names on the page. A name then looks the same in each plot and is in the legend
             wherever the page has several names.
@@ -236,6 +236,8 @@ def curves(
             ]
         if log_x:
             log_axis(axes)
+        if log_y:
+            log_axis(axes, "y")
         legend(figure, len(known))
         return svg(figure, tips)
 

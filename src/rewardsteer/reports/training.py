@@ -1,9 +1,10 @@
 """Training curves, from the log lines of runs."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from rewardsteer.reports.plots import curves
+from rewardsteer.reports.plots import Series, curves
 from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table
 
 Rows = Sequence[Mapping[str, Any]]
@@ -11,7 +12,7 @@ Rows = Sequence[Mapping[str, Any]]
 # Figure in the log → axis and caption; only those that some run has are drawn.
 CURVES = {
     "loss": ("loss", "Mean of the objective over the log interval. Losses of different objectives "
-             "are not comparable."),
+             "are not comparable, so the line breaks between phases."),
     "accuracy": ("training accuracy", "Share of the pairs of the log interval whose "
                  "chosen response has the higher reward; ties count one half."),
     "eval_accuracy": ("held-out accuracy", "Accuracy during training on pairs that are not "
@@ -21,6 +22,8 @@ CURVES = {
     "learning_rate": ("learning rate", "Each phase restarts the schedule."),
     "tokens_per_second": ("tokens per second", "Real tokens, without evaluation time."),
 }
+# Losses whose largest is so many times their least share a logarithmic axis, where both are seen.
+_WIDE = 20
 COLUMNS = ("run", "updates", "phases", "last loss", "accuracy", "held-out accuracy",
            "tokens per second", "peak memory, MiB")
 
@@ -49,17 +52,24 @@ def training_figures(
     """One plot for each figure that some run logged at least twice."""
     figures = []
     for figure in names:
-        lines = {name: series(rows, figure) for name, rows in runs.items()}
-        lines = {name: line for name, line in lines.items() if len(line[0]) > 1}
+        lines = {name: series(rows, figure, broken=figure == "loss") for name, rows in runs.items()}
+        lines = {name: line for name, line in lines.items() if len(_finite(line)) > 1}
         if lines:
             label, caption = CURVES[figure]
-            svg = curves(lines, x_label="updates", y_label=label, among=list(runs))
+            svg = curves(
+                lines, x_label="updates", y_label=label, among=list(runs),
+                log_y=figure == "loss" and _is_wide(lines.values()),
+                marks=any(_stands_alone(line) for line in lines.values()),
+            )
             figures.append(Figure(svg, label.capitalize(), caption))
     return figures
 
 
-def series(rows: Rows, figure: str) -> tuple[list[float], list[float]]:
-    """Updates and values of one figure, over all phases."""
+def series(
+    rows: Rows, figure: str, *, broken: bool = False
+) -> tuple[list[float], list[float]]:
+    """Updates and values of one figure, over all phases; ``broken``: with a NaN between two phases,
+    where a line is interrupted."""
     steps: list[float] = []
     values: list[float] = []
     offset = last = 0
@@ -67,11 +77,33 @@ def series(rows: Rows, figure: str) -> tuple[list[float], list[float]]:
     for row in rows:
         if row.get("phase") != phase:
             offset, phase = offset + last, row.get("phase")
+            if broken and steps:
+                steps.append(float(offset))
+                values.append(math.nan)
         last = row.get("step", 0)
         if isinstance(row.get(figure), int | float):
             steps.append(offset + last)
             values.append(float(row[figure]))
     return steps, values
+
+
+def _finite(line: Series) -> list[float]:
+    return [value for value in line[1] if math.isfinite(value)]
+
+
+def _is_wide(lines: Iterable[Series]) -> bool:
+    """Whether the values need a logarithmic axis, and all have a place on it."""
+    values = [value for line in lines for value in _finite(line)]
+    return min(values) > 0 and max(values) > _WIDE * min(values)
+
+
+def _stands_alone(line: Series) -> bool:
+    """Whether some value has no neighbour that a line could lead to."""
+    values = [math.nan, *line[1], math.nan]
+    return any(
+        math.isfinite(one) and not (math.isfinite(before) or math.isfinite(after))
+        for before, one, after in zip(values, values[1:], values[2:], strict=False)
+    )
 
 
 def _last(rows: Rows) -> list[str]:
