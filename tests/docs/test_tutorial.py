@@ -8,14 +8,13 @@ import os
 import re
 import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import pytest
 
 from rewardsteer.models.checkpoint import read_card
 from rewardsteer.outputs import read_json
 from tests.docs.commands import ROOT, blocks
+from tests.docs.warm import warm_commands
 from tests.fakes import save_tiny
 
 
@@ -26,23 +25,25 @@ def test_tutorial(tmp_path):
     assert len(parts) == 9
     model = save_tiny(tmp_path / "model", padding_side="left")
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
-        "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1",
-        "MODEL": str(model),
+        "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "MODEL": str(model),
     }
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", "\n".join(parts)], cwd=tmp_path, env=environment,
-        capture_output=True, text=True,
-    )
+    desk = tmp_path / "desk"
+    desk.mkdir()
+    with warm_commands(tmp_path, environment) as commands:
+        done = subprocess.run(
+            ["bash", "-euo", "pipefail", "-c", "\n".join(parts)], cwd=desk,
+            env=environment | {"PATH": f"{commands}:{os.environ['PATH']}"},
+            capture_output=True, text=True,
+        )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    assert len((tmp_path / "answers.jsonl").read_text().splitlines()) == 4
-    page = (tmp_path / "report.html").read_text()
+    assert len((desk / "answers.jsonl").read_text().splitlines()) == 4
+    page = (desk / "report.html").read_text()
     assert all(label in page for label in ("none", "best of 4", "guided"))
-    summary = read_json(tmp_path / "out" / "evaluation" / "summary.json")
+    summary = read_json(desk / "out" / "evaluation" / "summary.json")
     assert summary
-    assert len((tmp_path / "guided.jsonl").read_text().splitlines()) == 200
+    assert len((desk / "guided.jsonl").read_text().splitlines()) == 200
     alone, guided = re.findall(r"^(?:alone|guided)\s+([01]\.\d\d)$", done.stdout, re.MULTILINE)
     # Runs this short show the commands, not a gain.
     assert float(alone) > 0
     assert float(guided) > 0
-    assert read_card(tmp_path / "out" / "bt" / "model").metrics[-1].on == "held-out pairs"
+    assert read_card(desk / "out" / "bt" / "model").metrics[-1].on == "held-out pairs"

@@ -5,6 +5,7 @@ import os
 import random
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
@@ -74,10 +75,16 @@ def root(smollm2, tmp_path_factory):
 
 
 class Trained:
-    """Reward models by recipe and way of training, each trained when it is first asked for."""
+    """Reward models by recipe and way of training, each trained when it is first asked for.
 
-    def __init__(self, root, base):
-        self.root, self.base, self.models = root, base, {}
+    Bradley-Terry with all weights has the whole model as its base, the others its first layers.
+    """
+
+    def __init__(self, root, whole, short):
+        self.root, self.whole, self.short, self.models = root, whole, short, {}
+
+    def base(self, recipe, how):
+        return self.whole if (recipe, how) == ("bt", "whole") else self.short
 
     def __call__(self, recipe, how):
         key = f"{recipe}-{how}"
@@ -86,7 +93,7 @@ class Trained:
             lora = ["lora.rank=8"] if how == "lora" else []
             once = ["rounds=1", "last_phase=null"] if recipe == "farma" else []
             rewardsteer(
-                "train", f"pairs/{recipe}", f"base_model={self.base}",
+                "train", f"pairs/{recipe}", f"base_model={self.base(recipe, how)}",
                 f"prepared={self.root / 'data'}", "optimiser.per_device_train_batch_size=4",
                 "optimiser.max_steps=2",
                 f"optimiser.learning_rate={2e-3 if lora else 1e-4}", "log.logging_steps=1",
@@ -98,6 +105,9 @@ class Trained:
 
 
 @pytest.fixture(scope="session")
-def trained(root, smollm2):
+def trained(root, smollm2, tmp_path_factory):
     """`Trained`: ``trained("bt", "whole")`` is a model folder."""
-    return Trained(root, smollm2)
+    short = tmp_path_factory.mktemp("short")
+    AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=6).save_pretrained(short)
+    AutoTokenizer.from_pretrained(smollm2).save_pretrained(short)
+    return Trained(root, smollm2, short)
