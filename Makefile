@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 OUT ?= demo-out
 export HF_HUB_OFFLINE ?= 1
 export TOKENIZERS_PARALLELISM ?= false
+# Where no bytecode is kept, every start compiles what it imports again, for seconds.
+unexport PYTHONDONTWRITEBYTECODE
 
 # Training, scoring and decoding, in about two minutes.
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
@@ -22,7 +24,7 @@ UV := $(if $(PIP_FIND_LINKS),UV_FIND_LINKS="$(PIP_FIND_LINKS)")
 $(VENV)/.done: pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet uv
-	$(UV) $(BIN)/uv pip install --quiet --python $(BIN)/python --compile-bytecode \
+	$(UV) $(BIN)/uv pip install --quiet --python $(BIN)/python \
 		--constraint constraints.txt --editable ".[dev]"
 	touch $@
 
