@@ -14,6 +14,7 @@ from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.batch import Batch
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
 from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.weights import RowWeights
@@ -29,6 +30,8 @@ PROMPT = [7]  # one token before every response, outside the toy vocabulary
 class TableReader:
     """Answers step() from a function of the response so far; counts like a `PrefixReader`."""
 
+    continues = True
+
     def __init__(self, answer: Callable[[tuple[int, ...]], Sequence[float]]) -> None:
         # The same prefixes come thousands of times.
         self.answer = cache(answer) if callable(answer) else answer
@@ -41,6 +44,19 @@ class TableReader:
         rows = [response(row, shown) for row, shown in zip(ids, mask, strict=True)]
         return torch.tensor([self.answer(row) for row in rows])
 
+    def tail(self, ids: torch.Tensor, mask: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+        """At the last positions of every row, as `PrefixReader.tail`."""
+        self.count(ids, mask, 0)
+        rows = [response(row, shown) for row, shown in zip(ids, mask, strict=True)]
+        most, size = max(counts), len(self.answer(()))
+        answers = torch.zeros(len(rows), most, size)
+        for place, (row, count) in enumerate(zip(rows, counts, strict=True)):
+            for back in range(count):
+                answers[place, most - 1 - back] = torch.tensor(
+                    self.answer(row[: len(row) - back])
+                )
+        return answers
+
     def count(self, ids, mask, extra):
         known, self.lengths = self.lengths or [0] * len(ids), mask.sum(dim=1).tolist()
         new = [now - before for now, before in zip(self.lengths, known, strict=True)]
@@ -49,6 +65,8 @@ class TableReader:
         self.tokens = [t + n + extra for t, n in zip(tokens, new, strict=True)]
 
     def select(self, rows: Sequence[int]) -> None:
+        if not self.forwards:
+            return
         self.forwards = [0 if row == EMPTY_ROW else self.forwards[row] for row in rows]
         self.tokens = [0 if row == EMPTY_ROW else self.tokens[row] for row in rows]
         self.lengths = [0 if row == EMPTY_ROW else self.lengths[row] for row in rows]
@@ -158,8 +176,14 @@ class TableEngine(TransformersEngine):
     def _open(self, guide: Any) -> Batch:
         own, weights = copy.copy(guide), RowWeights()
         own.weight = weights
+        return Batch(self._reader(), open_session(own), weights)
+
+    def _reader(self) -> Any:
         made = self._make if isinstance(self._make, type) else partial(TableReader, self._make)
-        return Batch(made(), open_session(own), weights)
+        return made()
+
+    def likelihoods(self, prompt: Encoded) -> PolicyLikelihoods:
+        return PolicyLikelihoods(self._reader(), prompt.token_ids)
 
 
 def decode(

@@ -12,13 +12,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.fitting import check_drafter
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.errors import ConfigError
-from tests.decoding.tables import TableEngine, TableScorer, decode, toy_prompts
-
-SMALL, LARGE = [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]
-# A response of two steps, a token each.
-REWARDS = {(0,): 1.0, (1,): 0.2, (2,): 0.9} | {
-    y: 1.0 - 0.4 * abs(y[0] - y[1]) for y in itertools.product(range(3), repeat=2)
-}
+from tests.decoding.tables import TableEngine, TableScorer
+from tests.decoding.two_policies import LARGE, REWARDS, SMALL, respond
 
 
 def law(threshold):
@@ -37,23 +32,8 @@ def law(threshold):
     return found
 
 
-def respond(threshold, count):
-    config = DecodingConfig(
-        method="rsd", top_k=0, max_new_tokens=2, step_tokens=1, step_separator="",
-        accept_reward=threshold,
-    )
-    large, small = (
-        TableEngine(lambda y, p=p: [math.log(one) for one in p], 900) for p in (LARGE, SMALL)
-    )
-    small.tokenizer = large.tokenizer
-    scorer = TableScorer(lambda y: REWARDS[y], "scalar", 3)
-    method = build_method(config, scorer, drafter=small)
-    check_drafter(method, large)
-    return decode(large, method, config, toy_prompts(count))
-
-
 def test_responses_have_the_law_of_both():
-    seen = Counter(tuple(one.sample.token_ids) for one, _ in respond(0.7, 700))
+    seen = Counter(tuple(one.sample.token_ids) for one, _ in respond("rsd", 700, accept_reward=0.7))
     expected = law(0.7)
     assert sum(expected.values()) == pytest.approx(1)
     counts = [700 * p for p in expected.values()]
@@ -64,13 +44,13 @@ def test_responses_have_the_law_of_both():
 
 @pytest.mark.parametrize(("threshold", "wrote"), [(-9.0, 0), (9.0, 2)])
 def test_the_threshold_decides_who_writes(threshold, wrote):
-    for outcome, cost in respond(threshold, 5):
+    for outcome, cost in respond("rsd", 5, accept_reward=threshold):
         assert outcome.sample.length == 2
         reward = REWARDS[tuple(outcome.sample.token_ids)]
         assert outcome.reward == pytest.approx(reward)
         # The small policy drafts each step; the large one writes what is refused.
         assert cost.lm_calls == 2 + wrote
-    mean = np.mean([outcome.reward for outcome, _ in respond(threshold, 50)])
+    mean = np.mean([outcome.reward for outcome, _ in respond("rsd", 50, accept_reward=threshold)])
     assert math.isfinite(mean)
 
 

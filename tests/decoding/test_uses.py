@@ -32,10 +32,8 @@ def test_every_strategy_declares_what_it_reads():
             continue
         # The base draws ``n`` samples where the class says so.
         read = read_by(kind) | ({"n"} if kind.draws_several else set())
-        # Of a shared base not all is everybody's: rsd takes no goal.
-        extra = {"step_value"} if name == "rsd" else set()
-        if kind.draws_several if issubclass(kind, Strategy) else False:
-            read.add("n")
+        # Of a shared base not all is everybody's: those with two policies take no goal.
+        extra = {"step_value"} if kind.wants_drafter else set()
         assert read - extra == uses, name
 
 

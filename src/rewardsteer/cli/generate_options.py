@@ -61,7 +61,8 @@ RewardModels = Annotated[
 DraftModel = Annotated[
     str | None,
     typer.Option(
-        help="Second, smaller policy with the same tokens, which drafts steps for --method rsd.",
+        help="Second, smaller policy with the same tokens, which drafts steps for --method rsd or "
+        "gsi.",
         rich_help_panel=MODELS,
     ),
 ]

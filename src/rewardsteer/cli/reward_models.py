@@ -188,12 +188,21 @@ def load_gate_model(
 
 
 def check_draft_model(config: "DecodingConfig", model: str | None, choice: EngineChoice) -> None:
-    """Raise `ConfigError` where a method lacks the policy that drafts, or has no use for one."""
+    """Check the policy that drafts, before any policy loads.
+
+    Raises:
+        ConfigError: a method lacks it, or has no use for one.
+        MismatchError: it has other tokens than the policy.
+    """
+    from rewardsteer.decoding.fitting import check_drafter_tokens, drafted_methods
     from rewardsteer.decoding.methods import wants_drafter
     from rewardsteer.errors import ConfigError
+    from rewardsteer.models.checkpoint import load_tokenizer
 
     wanted = wants_drafter(config.method)
     if wanted == (model is not None) and (model is None or choice.name == "transformers"):
+        if model is not None and choice.source is not None:
+            check_drafter_tokens(load_tokenizer(choice.source), load_tokenizer(model))
         return
     if wanted:
         raise ConfigError(
@@ -201,7 +210,8 @@ def check_draft_model(config: "DecodingConfig", model: str | None, choice: Engin
             "tokens, and --engine transformers."
         )
     raise ConfigError(
-        f"--draft-model is not used by --method {config.method}; leave it out, or use rsd."
+        f"--draft-model is not used by --method {config.method}; leave it out, or use "
+        f"{drafted_methods()}."
     )
 
 

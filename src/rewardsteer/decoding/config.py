@@ -88,8 +88,8 @@ class DecodingConfig(Config):
             the reward model passes. Answers do not change. The transformers engine uses it.
         draft_tokens: longest draft.
         n: responses drawn per prompt by ``best_of_n``, ``soft_best_of_n``, ``reward_vote`` and
-            ``speculative_rejection``, particles of ``particle``, and at most by ``majority_vote``,
-            ``goal_filter`` and ``adaptive_best_of_n``.
+            ``speculative_rejection``, particles of ``particle``, proposals for a step of ``gsi``,
+            and at most by ``majority_vote``, ``goal_filter`` and ``adaptive_best_of_n``.
         comparisons: of ``tournament``: every two of the ``n`` responses (``all``), or the best so
             far with the next, n − 1 in all (``knockout``).
         choice_temperature: of ``soft_best_of_n`` and ``reward_vote``, in reward units: a draw
@@ -104,12 +104,12 @@ class DecodingConfig(Config):
         step_value: what ``beam``, ``dvts`` and ``particle`` go by: the ``reward`` of the response
             in the making, or its similarity to a ``goal`` state; ``auto``: the goal state where one
             is given.
-        step_separator: a step of ``beam``, ``dvts``, ``particle`` and ``rsd`` ends with the token
-            with which its text contains this; "" never ends one.
+        step_separator: a step of ``beam``, ``dvts``, ``particle``, ``rsd`` and ``gsi`` ends with
+            the token with which its text contains this; "" never ends one.
         step_tokens: longest step.
         max_steps: most rounds of steps.
         accept_reward: δ of ``rsd``, the least reward of the response with a step of the small
-            policy.
+            policy; u of ``gsi``, the least of this reward plus log-ratio / w.
         particle_potential: what ``particle`` weights responses with: ``exp`` (e^(w · value)) for
             rewards of any size, ``probability`` (value^w) for rewards from 0 to 1.
         particle_answer: what ``particle`` answers with: the particle of the highest value

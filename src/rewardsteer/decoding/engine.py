@@ -21,13 +21,14 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.detokenizer import IncrementalDetokenizer, response_text
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.likelihoods import Likelihoods
 from rewardsteer.decoding.policy import stop_ids
 from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.records import Cost, Prompt
 
 Ability = Literal[
-    "logits", "token_ids", "extend", "abort", "logprobs", "entropy", "prefix_cache",
+    "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy", "prefix_cache",
 ]
 FinishReason = Literal["stop", "length"]
 
@@ -255,6 +256,11 @@ class Engine:
     ) -> Sample:
         """A sample without any token yet; see `Sample`. The guide acts on its next-token scores;
         None: the policy alone."""
+        raise NotImplementedError
+
+    def likelihoods(self, prompt: Encoded) -> Likelihoods:
+        """How likely the policy makes given tokens after a prompt; has the ability
+        ``likelihoods``."""
         raise NotImplementedError
 
     async def room(self) -> None:

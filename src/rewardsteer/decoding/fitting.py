@@ -12,7 +12,14 @@ from collections.abc import Collection
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.methods import BEST_OF_PAIRS, METHODS, adds_rewards, takes_goal
+from rewardsteer.decoding.engines.registry import MEANINGS
+from rewardsteer.decoding.methods import (
+    BEST_OF_PAIRS,
+    METHODS,
+    adds_rewards,
+    takes_goal,
+    wants_drafter,
+)
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import (
@@ -40,6 +47,11 @@ def adding_methods() -> str:
 def goal_methods() -> str:
     """The methods that may be guided by a goal state, as a sentence lists them."""
     return listed([name for name in METHODS.names() if takes_goal(name)])
+
+
+def drafted_methods() -> str:
+    """The methods with a second policy that drafts, as a sentence lists them."""
+    return listed([name for name in METHODS.names() if wants_drafter(name)])
 
 
 def methods_for(scorer: Any) -> list[str]:
@@ -197,7 +209,7 @@ def check_drafter(method: Any, engine: Any) -> None:
     """Refuse a method without the second policy that it wants, or one with other tokens.
 
     Raises:
-        ConfigError: there is none, or one that nobody wants.
+        ConfigError: there is none, or one that nobody wants, or its engine cannot do enough.
         MismatchError: the tokenizers differ.
     """
     drafter = method.drafter
@@ -207,5 +219,27 @@ def check_drafter(method: Any, engine: Any) -> None:
             f"The method {method.name!r} {wanted} a second policy that drafts (--draft-model); "
             + ("give one." if method.wants_drafter else "leave it out.")
         )
-    if drafter is not None and drafter.tokenizer is not engine.tokenizer:
-        check_vocabulary(engine.tokenizer, drafter.tokenizer)
+    if drafter is None:
+        return
+    missing = [MEANINGS[one] for one in MEANINGS
+               if one in method.drafter_abilities - set(drafter.abilities)]
+    if missing:
+        raise ConfigError(
+            f"The second policy of the method {method.name!r} needs an engine that "
+            f"{' and '.join(missing)}, which {drafter.name} does not do; use the engine "
+            "transformers for it."
+        )
+    if drafter.tokenizer is not engine.tokenizer:
+        check_drafter_tokens(engine.tokenizer, drafter.tokenizer)
+
+
+def check_drafter_tokens(tokenizer: Any, other: Any) -> None:
+    """Raise `MismatchError` where a second policy has other tokens than the policy."""
+    try:
+        check_vocabulary(tokenizer, other)
+    except MismatchError as error:
+        raise MismatchError(
+            "The policy and the second one that drafts (--draft-model) must have one vocabulary, "
+            "for each continues the tokens of the other, and theirs differ; use a smaller model of "
+            "the policy's family."
+        ) from error

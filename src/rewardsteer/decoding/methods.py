@@ -61,6 +61,7 @@ METHODS = _Methods(
         "cards": f"{_STRATEGIES}.cards:Cards",
         "dvts": f"{_STRATEGIES}.dvts:Dvts",
         "goal_filter": f"{_STRATEGIES}.goal_filter:GoalFilter",
+        "gsi": f"{_STRATEGIES}.gsi:Gsi",
         "majority_vote": f"{_STRATEGIES}.majority_vote:MajorityVote",
         "particle": f"{_STRATEGIES}.particle:Particle",
         "reward_vote": f"{_STRATEGIES}.reward_vote:RewardVote",

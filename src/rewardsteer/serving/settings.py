@@ -21,7 +21,7 @@ _SAME = (
     "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
 )
 # Settings of strategies that a request may give; files of this machine are not for clients, and a
-# second policy (``rsd``) is not served.
+# second policy (``rsd``, ``gsi``) is not served.
 _OF_METHODS = OF_STRATEGIES - {"calibration", "accept_reward"}
 
 

@@ -18,7 +18,8 @@ ENGINES = Registry(
 # What a server behind an address can do is found out; these are the most.
 ABILITIES: dict[str, frozenset[Any]] = {
     "transformers": frozenset({
-        "logits", "token_ids", "extend", "abort", "logprobs", "entropy", "prefix_cache",
+        "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy",
+        "prefix_cache",
     }),
     "vllm": frozenset({"logits", "token_ids", "extend", "abort", "logprobs", "prefix_cache"}),
     "openai": frozenset({"token_ids", "extend", "abort", "logprobs"}),
@@ -29,6 +30,7 @@ MEANINGS = {
     "extend": "goes on with a response",
     "abort": "gives up a response",
     "logprobs": "gives tokens' log-probabilities",
+    "likelihoods": "gives log-probabilities of given tokens",
     "entropy": "stops where the policy is unsure",
     "prefix_cache": "goes on without reading anything again",
 }

@@ -110,6 +110,22 @@ class Weight:
         return steered.to(logits)
 
 
+class KnownWeights:
+    """One `Weight` for all samples of the same settings, which are guided together."""
+
+    def __init__(self) -> None:
+        self._known: dict[int, tuple[DecodingConfig, Weight]] = {}
+
+    def of(self, config: DecodingConfig, most: int) -> Weight:
+        """The weight of settings; about so many are remembered."""
+        known = self._known.get(id(config))
+        if known is None or known[0] is not config:
+            if len(self._known) > most:
+                self._known.clear()
+            known = self._known[id(config)] = (config, Weight(config))
+        return known[1]
+
+
 class RowWeights(Weight):
     """Every row's own weight, for batches of rows with settings of their own; rows of one request
     or run share an object.

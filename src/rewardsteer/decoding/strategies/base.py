@@ -33,7 +33,8 @@ class Strategy:
     Attributes:
         needs, trained_on, default_for: as those of a `LogitsGuide`.
         wants_goal, takes_goal: whether it needs a goal state, or may be given one.
-        wants_drafter: whether it needs a second policy; ``drafter`` is the engine that runs it.
+        wants_drafter: whether it needs a second policy; ``drafter`` is the engine that runs it,
+            which has the ``drafter_abilities``.
         uses: the settings of strategies (`rewardsteer.decoding.methods.OF_STRATEGIES`) that it
             reads; others are refused for methods that have a name.
         abilities: of the engine that it cannot do without.
@@ -61,6 +62,7 @@ class Strategy:
     several_models = False
     uses: tuple[str, ...] = ()
     abilities: frozenset[str] = frozenset({"extend"})
+    drafter_abilities: frozenset[str] = frozenset()
     stands_in = reads_log_probabilities = False
     draws_several = False
     asks_log_probabilities = False

@@ -8,6 +8,7 @@ from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded, Engine, Sample
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.likelihoods import Likelihoods
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.scoring import Answer, Scoring
 from rewardsteer.goals.goal_state import GoalState
@@ -40,6 +41,7 @@ class PromptEngine:
         self._guide, self._first, self._watch = guide, first, watch
         self._log_probabilities, self._top = log_probabilities, top
         self.samples: list[Sample] = []
+        self._likelihoods: list[Likelihoods] = []
         self._rngs: dict[int, random.Random] = {}
         self.stride = engine.stride
 
@@ -56,11 +58,20 @@ class PromptEngine:
         await gather(*(sample.extend() for sample in samples))
         return samples
 
-    def start_on(self, engine: Engine, index: int) -> Sample:
+    def start_on(
+        self, engine: Engine, index: int, *, log_probabilities: bool = False
+    ) -> Sample:
         """A sample of another engine, whose policy has the same tokens; its cost counts too."""
         return self._keep(engine.start(
             self._prompt, index, self._config, rng=self._rng_of(index),
+            log_probabilities=log_probabilities,
         ))
+
+    def likelihoods(self) -> Likelihoods:
+        """How likely the policy makes given tokens after this prompt; the cost counts too."""
+        opened = self._engine.likelihoods(self._prompt)
+        self._likelihoods.append(opened)
+        return opened
 
     def fork(self, sample: Sample, index: int) -> Sample:
         """Another sample that goes on from a sample's tokens, with the draws of this index."""
@@ -81,8 +92,9 @@ class PromptEngine:
 
     @property
     def cost(self) -> Cost:
-        """Of all samples."""
-        return sum((sample.cost for sample in self.samples), Cost())
+        """Of all samples and likelihoods."""
+        costs = [one.cost for one in self.samples] + [one.cost for one in self._likelihoods]
+        return sum(costs, Cost())
 
     def close(self) -> None:
         """Abort what still runs."""

@@ -3,10 +3,10 @@ the reward model turns down (arXiv 2501.19324)."""
 
 from rewardsteer.decoding.engine import Encoded, Outcome
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
-from rewardsteer.decoding.strategies.steps import StepSearch
+from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 
 
-class Rsd(StepSearch):
+class Rsd(TwoPolicies):
     """Each step is the drafter's if the response with it is worth ``accept_reward`` at least, and
     otherwise one that the policy writes in its place; in at most ``max_steps`` steps.
 
@@ -14,14 +14,8 @@ class Rsd(StepSearch):
 
         p_drafter(y) · a(y)  +  p(y) · Σ_z p_drafter(z) · (1 − a(z))
 
-    which is not that of the policy: where the reward model is right it is better. The policy reads
-    accepted steps only when it is asked for the next one, all in one pass.
+    which is not that of the policy: where the reward model is right it is better.
     """
-
-    uses = ("step_separator", "step_tokens", "max_steps", "accept_reward")
-    wants_drafter = True
-    has_weight = takes_goal = False
-    abilities = frozenset({"extend", "token_ids"})
 
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer

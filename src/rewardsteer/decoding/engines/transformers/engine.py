@@ -13,10 +13,11 @@ from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds, Waiters
 from rewardsteer.decoding.engines.transformers.batch import Batch
+from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
 from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.none import Plain
-from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.decoding.guides.weights import KnownWeights
 from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oom
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
@@ -24,6 +25,7 @@ from rewardsteer.decoding.running import settle
 from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
+from rewardsteer.models.prefix_reader import PrefixReader
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +58,7 @@ class TransformersEngine(Engine):
         self.steps = self.tokens = 0
         self._admission = Admission(bounds or Bounds())
         self._plain = Plain(None, with_defaults(DecodingConfig()))
-        self._weights: dict[int, tuple[DecodingConfig, Weight]] = {}
+        self._weights = KnownWeights()
         self._batches: dict[int, Batch] = {}
         self._drafts: tuple[str, int] | None = None
         self._pump: asyncio.Task[None] | None = None
@@ -100,17 +102,13 @@ class TransformersEngine(Engine):
         """A sample without any token."""
         return TokenSample(
             self, prompt, index, config, rng=rng, guide=guide or self._plain,
-            weight=self._weight_of(config), log_probabilities=log_probabilities, top=top,
+            weight=self._weights.of(config, 4 * self._admission.bounds.places),
+            log_probabilities=log_probabilities, top=top,
         )
 
-    def _weight_of(self, config: DecodingConfig) -> Weight:
-        """One object for all samples of the same settings, which are guided together."""
-        known = self._weights.get(id(config))
-        if known is None or known[0] is not config:
-            if len(self._weights) > 4 * self._admission.bounds.places:
-                self._weights.clear()
-            known = self._weights[id(config)] = (config, Weight(config))
-        return known[1]
+    def likelihoods(self, prompt: Encoded) -> PolicyLikelihoods:
+        """How likely the policy makes given tokens after a prompt."""
+        return PolicyLikelihoods(PrefixReader(self.policy), prompt.token_ids)
 
     async def room(self) -> None:
         """Return once there are more places than samples that grow or wait."""

@@ -1,0 +1,30 @@
+"""What engines with the ability ``likelihoods`` tell of tokens that they need not have drawn."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from rewardsteer.records import Cost
+
+
+class Likelihoods(Protocol):
+    """How likely a policy makes given tokens after one prompt.
+
+    Attributes:
+        cost: so far.
+    """
+
+    cost: Cost
+
+    async def of(
+        self, before: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """Log-probabilities of continuations, summed over their tokens, at temperature 1 over the
+        whole vocabulary; minus infinity where the policy never gives a token.
+
+        Args:
+            before: the response that all of them continue (token ids).
+            continuations: at least one token each.
+
+        Raises:
+            NonFiniteError: the policy's logits are no numbers.
+        """
