@@ -11,6 +11,7 @@ a second call finds it and returns at once.
 """
 
 import argparse
+import contextlib
 import hashlib
 import os
 import shutil
@@ -79,7 +80,9 @@ def main() -> None:
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
             made = Path(scratch) / "model"
-            convert(download(Path(scratch)), made, given.dtype, given.layers)
+            # Scripts read the path from standard output, where libraries write, too.
+            with contextlib.redirect_stdout(sys.stderr):
+                convert(download(Path(scratch)), made, given.dtype, given.layers)
             shutil.move(made, out)
     print(out)
 

@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Reward models on real solutions, SmolLM2-135M-Instruct as the base: one seed of study B.
 #
-#   runs/smollm2_solutions.sh SEED [OUT]             the first 12 of 30 layers; one CPU core, under an hour
+#   runs/smollm2_solutions.sh SEED [OUT]             the first 8 of 30 layers; one CPU core, about an hour
 #   SIZE=full runs/smollm2_solutions.sh SEED [OUT]   all layers; about three CPU-hours
 #   SIZE=tiny runs/smollm2_solutions.sh SEED [OUT]   the same steps in minutes; its figures mean nothing
 #
@@ -20,8 +20,8 @@ RUN=$OUT/data-$SEED
 case $SIZE in
   tiny) ROWS=8 TEST=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) PLANS=${PLANS:-baseline goal} ;;
   small)
-    ROWS=320 TEST=60 SHARE=0.04 SVAMP=40 SETTINGS=() PLANS=${PLANS:-baseline goal published}
-    LAYERS=12 TARGETS=${TARGETS:-'.*layers\.([4-9]|1[01])\..*_proj'} ;;
+    ROWS=1200 TEST=60 SHARE=0.04 SVAMP=40 SETTINGS=() PLANS=${PLANS:-baseline goal published}
+    LAYERS=8 TARGETS=${TARGETS:-.*_proj} ;;
   full) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
   *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
 esac
@@ -35,7 +35,7 @@ if [ ! -f "$RUN/test/svamp.jsonl" ]; then
 fi
 if [ ! -f "$RUN/prepared/manifest.json" ]; then
   cat > "$RUN/data.yaml" <<YAML
-sources: [{name: graded, path: $RUN/train.jsonl, options: {max_pairs: 4, balance_by: source}}]
+sources: [{name: graded, path: $RUN/train.jsonl, options: {max_pairs: 6, balance_by: source}}]
 max_length: 448
 train_rows: $ROWS
 test_rows: $TEST
@@ -52,7 +52,7 @@ for plan in $PLANS; do
     baseline) RECIPE=gsm8k/baseline ;;
     published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
   esac
-  train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" optimiser.learning_rate=2e-4 \
+  train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" optimiser.learning_rate=1e-3 \
     optimiser.per_device_train_batch_size=8 "${OPTIONS[@]}"
   rewardsteer goal-state --reward-model "$PLACE/model" --data "$RUN/prepared" --overwrite
   rewardsteer score --reward-model "$PLACE/model" --input "$RUN/test" --output "$PLACE/scores" --resume
