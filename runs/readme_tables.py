@@ -110,23 +110,37 @@ def solutions(found: Content) -> str:
     blocks = []
     for name, own in found["benchmarks"].items():
         rows = [
-            [PLANS.get(plan, plan), *(
+            [_named(plan), _spread(figures.get("auroc", ())), _over_plain(figures), *(
                 _spread(figures.get(key, ())) for key in
-                ("auroc", "auroc_at_80", "within_source", "within_question", "best_of_accuracy")
+                ("auroc_at_80", "within_source", "within_question", "best_of_accuracy")
             )]
             for plan, figures in own["plans"].items()
         ]
         rows += [
-            [f"*{control} alone*", _spread(own["controls"][control]), "", "", "", ""]
+            [f"*{control} alone*", _spread(own["controls"][control]), "", "", "", "", ""]
             for control in ("source", "length") if control in own["controls"]
         ]
-        rows.append(["*majority vote*", "", "", "", "", f"{own['majority_accuracy']:.3f}"])
+        rows.append(["*majority vote*", "", "", "", "", "", f"{own['majority_accuracy']:.3f}"])
         blocks.append(f"**{name}** ({own['questions']} questions)\n\n" + _table(
-            ["model", "AUROC", "at 80 %", "within source", "within question", "best of n"], rows))
+            ["model", "AUROC", "gain, 95 %", "at 80 %", "within source", "within question",
+             "best of n"], rows))
     return (
-        f"`make study-b SEED=0` and on, {found['seeds']} seeds; lowest and highest in brackets.\n\n"
-        + "\n\n".join(blocks)
+        f"`make study-b SEED=0` and on: {found['base']}, {found['pairs']:,} training pairs, "
+        f"{found['seeds']} seeds with questions of their own; "
+        "lowest and highest in brackets. Gain: over the plain model's reward, Student's interval "
+        "over seeds.\n\n" + "\n\n".join(blocks)
     )
+
+
+def _named(plan: str) -> str:
+    name, *signal = plan.split(", ")
+    return ", ".join([PLANS.get(name, name), *signal])
+
+
+def _over_plain(figures: Mapping[str, Any]) -> str:
+    if "gain_mean_low" not in figures:
+        return f"{figures['gain_mean']:+.3f}" if "gain_mean" in figures else ""
+    return f"{figures['gain_mean_low']:+.3f}…{figures['gain_mean_high']:+.3f}"
 
 
 def _spread(values: Sequence[float]) -> str:

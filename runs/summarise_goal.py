@@ -9,12 +9,14 @@ writes the figures of each seed to a JSON file, which runs/readme_tables.py read
 import argparse
 import json
 from collections import defaultdict
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from rewardsteer.evaluation.statistics import mean_of_runs
+from rewardsteer.models.checkpoint import read_card
 from rewardsteer.reports.tables import markdown
 
 
@@ -28,7 +30,8 @@ def main() -> None:
     runs = {plan: _runs(given.out, plan) for plan in given.plans}
     runs = {plan: found for plan, found in runs.items() if found}
     if given.write:
-        given.write.write_text(json.dumps(figures(runs), indent=2) + "\n")
+        found = figures(runs) | _training(given.out, next(iter(runs)))
+        given.write.write_text(json.dumps(found, indent=2) + "\n")
     for benchmark in next(iter(runs.values()))[0]:
         several = {plan: [run[benchmark] for run in found] for plan, found in runs.items()}
         first = next(iter(several.values()))[0]
@@ -52,26 +55,46 @@ def figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
                 for control in ("source", "length") if control in one["controls"]
             },
             "plans": {
-                plan: _columns([run[name] for run in several]) for plan, several in runs.items()
+                key: columns for plan, several in runs.items()
+                for key, columns in _plan(plan, [run[name] for run in several])
             },
         }
     return found
 
 
-def _columns(several: list[dict[str, Any]]) -> dict[str, list[float]]:
-    """A list over seeds of each figure that a seed has."""
-    found: dict[str, list[float]] = defaultdict(list)
+def _training(out: Path, plan: str) -> dict[str, Any]:
+    """Base and pairs of the first seed's model, from its card."""
+    card = read_card(sorted(out.glob(f"{plan}-[0-9]*/model"))[0])
+    return {"base": Path(card.base_model).name, "pairs": card.data["rows"]["train"]}
+
+
+def _plan(plan: str, several: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Columns of a plan's reward and of its similarity to a goal state."""
+    yield plan, _columns(several, "reward", "auroc")
+    if "auroc_similarity" in several[0]:
+        yield f"{plan}, similarity", _columns(several, "similarity", "auroc_similarity")
+
+
+def _columns(several: list[dict[str, Any]], signal: str, area: str) -> dict[str, Any]:
+    """A list over seeds of each figure that a seed has, and the gain over the baseline with its
+    interval over seeds."""
+    found: dict[str, Any] = defaultdict(list)
     for run in several:
-        for name in ("auroc", "best_of_accuracy"):
-            if name in run:
-                found[name].append(run[name])
-        for name in ("within_source", "within_question"):
-            if name in run["controls"]:
-                found[name].append(run["controls"][name])
-        for point in run["auroc_by_percentile"].get("reward", []):
+        if area in run:
+            found["auroc"].append(run[area])
+        if signal == "reward":
+            found["best_of_accuracy"].append(run["best_of_accuracy"])
+            for name in ("within_source", "within_question"):
+                if name in run["controls"]:
+                    found[name].append(run["controls"][name])
+        for point in run["auroc_by_percentile"].get(signal, []):
             if abs(point["percentile"] - 0.8) < 1e-9:
                 found["auroc_at_80"].append(point["auroc"])
-    return dict(found)
+        if signal in run.get("against_baseline", {}):
+            found["gain"].append(run["against_baseline"][signal]["gain"])
+    if found["gain"]:
+        found |= mean_of_runs(found["gain"]).figures("gain_mean")
+    return {key: value for key, value in found.items() if value != []}
 
 
 def _runs(out: Path, plan: str) -> list[dict[str, Any]]:

@@ -84,21 +84,35 @@ def test_table_of_all_methods():
 
 
 def test_table_of_solutions():
-    def run(auroc):
+    def run(auroc, **more):
         return {"svamp": {
             "questions": 150, "solutions": 300, "majority_accuracy": 0.9, "auroc": auroc,
             "best_of_accuracy": 0.5, "auroc_by_percentile": {"reward": [
                 {"percentile": 0.8, "auroc": 0.25}]},
-            "controls": {"length": {"auroc": 0.5}, "within_question": 0.75},
+            "controls": {"length": {"auroc": 0.5}, "within_question": 0.75}, **more,
         }}
 
-    figures = script("summarise_goal").figures({"baseline": [run(0.5), run(0.75)]})
-    text = script("readme_tables").solutions(figures)
+    def gains(reward, similarity):
+        return {"reward": {"gain": reward}, "similarity": {"gain": similarity}}
+
+    figures = script("summarise_goal").figures({
+        "baseline": [run(0.5), run(0.75)],
+        "goal": [
+            run(0.5, auroc_similarity=0.75, against_baseline=gains(0.0, 0.25)),
+            run(0.5, auroc_similarity=0.5, against_baseline=gains(0.25, 0.25)),
+        ],
+    })
+    text = script("readme_tables").solutions(figures | {"base": "Base", "pairs": 1200})
+    assert text.startswith("`make study-b SEED=0` and on: Base, 1,200 training pairs, 2 seeds ")
     assert text.splitlines()[4:] == [
-        "|model|AUROC|at 80 %|within source|within question|best of n|",
-        "|---|---|---|---|---|---|",
-        "|Bradley-Terry|0.625 (0.500–0.750)|0.250 (0.250–0.250)||0.750 (0.750–0.750)"
+        "|model|AUROC|gain, 95 %|at 80 %|within source|within question|best of n|",
+        "|---|---|---|---|---|---|---|",
+        "|Bradley-Terry|0.625 (0.500–0.750)||0.250 (0.250–0.250)||0.750 (0.750–0.750)"
         "|0.500 (0.500–0.500)|",
-        "|*length alone*|0.500 (0.500–0.500)|||||",
-        "|*majority vote*|||||0.900|",
+        # Student's quantile for one degree of freedom is 12.706.
+        "|goal-conditioned|0.500 (0.500–0.500)|-1.463…+1.713|0.250 (0.250–0.250)|"
+        "|0.750 (0.750–0.750)|0.500 (0.500–0.500)|",
+        "|goal-conditioned, similarity|0.625 (0.500–0.750)|+0.250…+0.250|||||",
+        "|*length alone*|0.500 (0.500–0.500)||||||",
+        "|*majority vote*||||||0.900|",
     ]
