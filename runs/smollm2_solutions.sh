@@ -20,7 +20,7 @@ RUN=$OUT/data-$SEED
 case $SIZE in
   tiny) ROWS=8 TEST=8 SHARE=0.002 SVAMP=2 SETTINGS=(optimiser.max_steps=1) PLANS=${PLANS:-baseline goal} ;;
   small)
-    ROWS=1200 TEST=60 SHARE=0.04 SVAMP=40 SETTINGS=() PLANS=${PLANS:-baseline goal published}
+    ROWS=1000 TEST=60 SHARE=0.04 SVAMP=40 SETTINGS=() PLANS=${PLANS:-baseline goal published}
     LAYERS=8 TARGETS=${TARGETS:-.*_proj} ;;
   full) ROWS=2400 TEST=200 SHARE=0.15 SVAMP=150 SETTINGS=() PLANS=${PLANS:-baseline goal published} ;;
   *) echo "SIZE is tiny, small or full, not $SIZE" >&2; exit 2 ;;
@@ -52,7 +52,7 @@ for plan in $PLANS; do
     baseline) RECIPE=gsm8k/baseline ;;
     published) OPTIONS=(phases.0.objective.1.options.form=published phases.0.objective.1.weight=0.5) ;;
   esac
-  train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" optimiser.learning_rate=1e-3 \
+  train "$PLACE" "$RECIPE" "$RUN/prepared" "$SEED" head.init=openrlhf optimiser.learning_rate=1e-3 \
     optimiser.per_device_train_batch_size=8 "${OPTIONS[@]}"
   rewardsteer goal-state --reward-model "$PLACE/model" --data "$RUN/prepared" --overwrite
   rewardsteer score --reward-model "$PLACE/model" --input "$RUN/test" --output "$PLACE/scores" --resume
