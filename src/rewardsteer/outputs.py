@@ -24,20 +24,20 @@ _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def claim_folder(
-    path: Path, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+    path: Path, *, resume: bool | None = None, overwrite: bool = False
 ) -> Path:
     """Make an output folder, refusing one that already holds something.
 
     Args:
         path: the folder.
-        resume: accept what is there and go on from it.
+        resume: accept what is there and go on from it; None where the caller has no --resume, so
+            that nobody is advised to pass it.
         overwrite: delete what is there first.
-        resumable: whether the command has a --resume to advise.
 
     Raises:
         OutputError: the folder is not empty and neither flag was given, or it cannot be made.
     """
-    check_folder(path, resume=resume, overwrite=overwrite, resumable=resumable)
+    check_folder(path, resume=resume, overwrite=overwrite)
     if path.exists() and any(path.iterdir()) and not resume:
         if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
             raise OutputError(f"Refusing to delete {path} for --overwrite; choose a subfolder.")
@@ -50,7 +50,7 @@ def claim_folder(
 
 
 def check_folder(
-    path: Path, *, resume: bool = False, overwrite: bool = False, resumable: bool = True
+    path: Path, *, resume: bool | None = None, overwrite: bool = False
 ) -> None:
     """Refuse what `claim_folder` would refuse, before anything is made or deleted.
 
@@ -60,7 +60,7 @@ def check_folder(
     if path.exists() and not path.is_dir():
         raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
     if path.exists() and any(path.iterdir()) and not (resume or overwrite):
-        going_on = "--resume to go on from it or " if resumable else ""
+        going_on = "--resume to go on from it or " if resume is not None else ""
         raise OutputError(
             f"The output folder {path} is not empty; choose another, or pass {going_on}"
             "--overwrite to replace it."

@@ -6,9 +6,13 @@ import subprocess
 import sys
 
 import pytest
+from typer.main import get_command
 from typer.testing import CliRunner
 
+from rewardsteer.cli.decoding_options import SETTINGS
 from rewardsteer.cli.main import app
+from rewardsteer.errors import OutputError
+from rewardsteer.outputs import check_folder
 from tests.fakes import save_tiny
 
 
@@ -141,3 +145,41 @@ def test_a_process_ends_with_status_two_and_no_traceback(tmp_path):
     assert result.returncode == 2
     assert result.stderr.startswith("error: Unknown recipe 'nothing/here'")
     assert len(result.stderr.splitlines()) == 1
+
+
+def every_command(command, path=()):
+    """Each command with its path."""
+    if not hasattr(command, "commands"):
+        yield path, command
+        return
+    for name, one in command.commands.items():
+        yield from every_command(one, (*path, name))
+
+
+def test_numbers_of_things_have_a_least_value():
+    """Methods' settings are checked with the method; all other whole numbers by their option."""
+    found = []
+    for path, command in every_command(get_command(app)):
+        for option in command.params:
+            kind = option.type_descriptor.annotation
+            if kind is int and option.name not in SETTINGS and option.min is None:
+                found.append((*path, option.name))
+    assert not found
+    refused_usage = run("generate", "--model", "m", "--output", "o", "--limit", "-1")
+    assert refused_usage.exit_code == 2
+    assert "greater than or equal to 1" in refused_usage.stderr
+
+
+def test_a_folder_in_use_advises_resuming_where_the_command_can(tmp_path):
+    """Advice names --resume if, and only if, the command has it."""
+    (tmp_path / "mine").write_text("x")
+    with pytest.raises(OutputError) as stopped:
+        check_folder(tmp_path)
+    assert "--resume" not in str(stopped.value)
+    with pytest.raises(OutputError, match="--resume to go on from it or --overwrite"):
+        check_folder(tmp_path, resume=False)
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
+    result = run("evaluate", "preference", "--reward-model", save_tiny(tmp_path / "base"),
+                 "--input", pairs, "--out", tmp_path)
+    refused(result, "not empty", "--overwrite")
+    assert "--resume" not in result.stderr

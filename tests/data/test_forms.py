@@ -131,7 +131,7 @@ def test_conversations_that_part_early():
 @pytest.mark.parametrize(("changes", "message"), [
     ({"prompt": 3}, "prompt is a number (3)."),
     ({"rejected": ["b", "c"]}, "rejected holds a list of 2 texts"),
-    ({"chosen": None}, "expected the field(s) chosen"),
+    ({"chosen": None}, "expected text or messages in chosen, found null."),
     ({"chosen": []}, "chosen is an empty list."),
     ({"prompt": [{"role": "user", "content": None}]}, "message 1 of prompt 'content' is null."),
     ({"prompt": [USER, {"role": "user"}]}, "message 2 of prompt there is no 'content', only role."),

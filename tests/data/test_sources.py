@@ -9,7 +9,7 @@ import pytest
 from datasets import Dataset
 
 from rewardsteer.data.sources import SOURCES, NoSplitError
-from rewardsteer.data.sources.hh import split_transcripts
+from rewardsteer.data.sources.hh import split_transcripts, to_messages
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Message
@@ -52,6 +52,37 @@ def test_hh_static_and_transcripts(tmp_path):
     for row in (transcript, static):
         one = load("hh", path=write(tmp_path / "a.jsonl", [row]))[0]
         assert (one.prompt, one.chosen, one.rejected) == (turns, " kindly", " rudely")
+
+
+def test_hh_transcripts_become_messages(tmp_path):
+    turns = "\n\nHuman: hi\n\nyou: there\n\nAssistant: hello\n\nHuman: how?\n\nAssistant:"
+    row = {"chosen": turns + " kindly", "rejected": turns + " rudely"}
+    path = write(tmp_path / "a.jsonl", [row])
+    one = load("hh", path=path, messages=True)[0]
+    assert [(turn.role, turn.content) for turn in one.prompt] == [
+        ("user", "hi\n\nyou: there"), ("assistant", "hello"), ("user", "how?"),
+    ]
+    assert (one.chosen, one.rejected) == ("kindly", "rudely")
+    assert to_messages("Human: a\n\nAssistant:", "row") == [Message(role="user", content="a")]
+    for wrong in ("Human: a", "before\n\nHuman: a\n\nAssistant:", "", "\n\nAssistant:"):
+        with pytest.raises(DataError, match="row: expected a transcript"):
+            to_messages(wrong, "row")
+    # The source pairs keeps them as text and says what a chat template makes of it.
+    reading = Reading()
+    assert list(SOURCES.get("pairs")("train", path=str(path), reading=reading))[0].prompt == turns
+    assert len(reading.notes) == 1
+    assert "options.messages=true" in reading.notes[0]
+
+
+def test_csv_of_other_separators_says_what_is_expected(tmp_path):
+    (tmp_path / "a.csv").write_text("prompt;chosen;rejected\na;b, c;d\n")
+    with pytest.raises(DataError, match=(
+        r"line 2: the heading has 1 column\(s\) \(prompt;chosen;rejected\), this row has 2 cell"
+    )):
+        load("pairs", path=str(tmp_path / "a.csv"))
+    (tmp_path / "b.csv").write_text("prompt,chosen,rejected\na,b\n")
+    with pytest.raises(DataError, match=r"has 3 column\(s\).*this row has 2 cell"):
+        load("pairs", path=str(tmp_path / "b.csv"))
 
 
 def test_hh_transcripts_that_part_early_and_that_share_nothing():
@@ -169,7 +200,8 @@ def test_graded_layouts(tmp_path):
     ("", "holds no rows"),
     ('{"chosen": "a"\n', r"data\.jsonl, line 1: not valid JSON"),
     ('{"chosen": "a", "rejected": "b"}\n[1]\n', r"line 2: expected a JSON object, got list"),
-    ('{"prompt": "a"}\n', r"expected the field\(s\) chosen, rejected, found prompt"),
+    ('{"prompt": "a"}\n', r"expected the field\(s\) chosen, rejected, found prompt; columns of "
+     r"other names are given as 'sources\.0\.options\.fields="),
     ('{"prompt": 3, "chosen": "a", "rejected": "b"}\n', "line 1: expected texts"),
 ])
 def test_malformed_files_are_named(tmp_path, content, message):
@@ -251,7 +283,7 @@ def test_faults_of_csv_rows_are_dropped_and_counted(tmp_path):
     prompts, counted, notes = dropped(path)
     assert prompts == ["q1", "q5", "q6"]
     assert counted == {"with a fault": 3}
-    assert any("a.csv, line 3: expected 3 cells" in note for note in notes)
+    assert any("a.csv, line 3: the heading has 3 column(s)" in note for note in notes)
     for line, words in (("q2,a", "line 2: expected 3 cells"), ("q4,\udcff,b", "0xff")):
         path.write_bytes(f"prompt,chosen,rejected\n{line}\n".encode(errors="surrogateescape"))
         with pytest.raises(DataError, match=words):

@@ -157,3 +157,37 @@ def test_a_record_that_is_none(tmp_path):
     (run / "none.jsonl").write_text('{"generation": {}}\n')
     with pytest.raises(DataError, match=r"none\.jsonl, line 1: no evaluation record"):
         write_runs_page([run], tmp_path / "r.html")
+
+
+def test_benchmarks_and_agreement_have_sections(tmp_path):
+    """What `evaluate benchmark`, `responses`, `guide` and `answers` write, each cell by hand."""
+    place = {"low": 0.5, "high": 0.75}
+    contents = {
+        "rewardbench2": {"rewardbench2": {
+            "out/bt": {"Math": {"score": 0.625, "questions": 40, "random": 0.25, **place}},
+            "out/goal": {"Math": {"score": 0.5, "questions": 40, "random": 0.25}},
+        }},
+        "ratings": {"reward_model": "out/bt", "numbers": {"rating": {
+            "count": 45, "prompts": 15, "pearson": 0.5, "pearson_low": 0.25, "pearson_high": 0.75,
+        }}},
+        "guide": {
+            "reward_model": "out/d", "teacher": "pargs", "weight": 2.0, "figures": {
+                "lost_share": {"value": 0.125, "low": None, "high": None, "count": 9},
+                "rank_correlation": {"value": None, "low": None, "high": None, "count": 0},
+            },
+        },
+        "answers": {"gsm8k": {"solutions": 8, "predicted": 0.875, "extracted": 1.0}},
+    }
+    for name, content in contents.items():
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "metrics.json").write_text(json.dumps(content))
+    write_runs_page([tmp_path], tmp_path / "r.html")
+    html = (tmp_path / "r.html").read_text()
+    assert headings(html) == ["Public benchmarks", "Agreement", "Settings"]
+    rows = [re.sub(r"<[^>]+>", "|", row) for row in re.findall(r"<tr.*?</tr>", html, re.S)]
+    cells = [[cell.strip() for cell in row.split("|") if cell.strip()] for row in rows]
+    assert ["Math", "0.625 (0.500 – 0.750)", "0.500", "40", "0.250"] in cells
+    assert ["rating", "45", "15", "0.500 (0.250, 0.750)"] in cells
+    assert ["lost share", "0.125", "9"] in cells
+    assert ["rank correlation", "–", "0"] in cells
+    assert ["gsm8k", "8", "0.875", "1.000"] in cells

@@ -77,7 +77,7 @@ def prepare_command(
     written = read_template(template)
     if written is not None:
         config = config.model_copy(update={"template": written})
-    check_folder(out, overwrite=overwrite, resumable=False)
+    check_folder(out, overwrite=overwrite)
     check_model(tokenizer)
     check_writable(out)
     loading(tokenizer or "datasets")

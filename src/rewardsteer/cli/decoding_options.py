@@ -11,7 +11,7 @@ BEAM = "Steps of beam, dvts and particle"
 
 # By the name of a setting: its type, its heading, the default that the help shows ("": the help's
 # own text says it), and the help.
-_OPTIONS: dict[str, tuple[Any, str, str, str]] = {
+SETTINGS: dict[str, tuple[Any, str, str, str]] = {
     "weight": (float, GUIDANCE, "1", "Weight of rewards or similarity; 0: the policy alone."),
     "weight_schedule": (
         str, GUIDANCE, "constant",
@@ -120,7 +120,10 @@ def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[
     """
 
     def parameter(name: str) -> inspect.Parameter:
-        kind, heading, default, text = _OPTIONS[name]
+        kind, heading, default, text = SETTINGS[name]
+        if name in defaults:
+            # The text names the configuration's.
+            text = text.partition(" Default: ")[0]
         if default := defaults.get(name, default):
             text += f"  [default: {default}]"
         option = typer.Option(

@@ -1,6 +1,7 @@
 """``rewardsteer doctor``: what a reward model reads, and whether others compute the same."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -46,6 +47,11 @@ def doctor_command(
     loading(model)
 
     from rewardsteer.devices import parse_dtype
+    from rewardsteer.quiet import quiet_libraries
+
+    # The server in this process logs its requests.
+    quiet_libraries(logging.WARNING)
+
     from rewardsteer.doctor.examination import examine
 
     found = examine(

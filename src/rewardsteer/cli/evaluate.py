@@ -48,7 +48,7 @@ def preference_command(
         str, typer.Option(help="How --input is read: pairs (reward-bench, TRL), judged, hh, …")
     ] = "pairs",
     out: Out = Path("out/preference"),
-    batch_size: Annotated[int, typer.Option(help="Rows read together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Pairs scored together.")] = 16,
     device: Device = "auto", overwrite: Overwrite = False, template: TemplateOption = None,
     kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
@@ -143,7 +143,7 @@ def correctness_command(
     out: Out = Path("out/correctness"),
     overwrite: Overwrite = False,
 ) -> None:
-    """AUROC, votes, filtering and calibration on solutions that are labelled right or wrong."""
+    """AUROC, votes, filtering and calibration on solutions that are labelled correct or incorrect."""
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.correctness.config import CorrectnessConfig
@@ -236,6 +236,7 @@ def answers_command(
     from rewardsteer.evaluation.grading import agreement
     from rewardsteer.evaluation.score_inputs import read_answered
     from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.reports.agreement import ANSWER_COLUMNS, answer_rows
     from rewardsteer.reports.tables import print_table
 
     check_folder(out, overwrite=overwrite)
@@ -255,11 +256,7 @@ def answers_command(
     write_text(out / "differing.jsonl", lines)
     print_table(
         "labels and our grading",
-        ("benchmark", "solutions", "agreement, predicted answer", "agreement, extracted answer"),
-        [
-            [name, str(f["solutions"]), f"{f['predicted']:.3f}", f"{f['extracted']:.3f}"]
-            for name, f in figures.items()
-        ],
+        ANSWER_COLUMNS, answer_rows(figures),
     )
     if differing:
         say(f"{counted(len(differing), 'solution')} graded otherwise: {out / 'differing.jsonl'}")

@@ -42,7 +42,7 @@ def benchmark_command(
         typer.Option(help="Of step scores, for processbench and prmbench; default 0.5."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/benchmark"),
-    batch_size: Annotated[int, typer.Option(help="Texts read together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Texts scored together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
     resume: Annotated[bool, typer.Option(help="Go on from the scores in OUT.")] = False,

@@ -43,7 +43,7 @@ def frontier_command(
     from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
 
     budgets = _budgets(at or [])
-    check_folder(out, overwrite=overwrite, resumable=False)
+    check_folder(out, overwrite=overwrite)
     check_writable(out)
     methods, baseline = load_methods(folders)
     content = frontier(
@@ -54,7 +54,7 @@ def frontier_command(
     from rewardsteer.reports import cost_frontier as report
     from rewardsteer.reports.tables import print_table
 
-    claim_folder(out, overwrite=overwrite, resumable=False)
+    claim_folder(out, overwrite=overwrite)
     write_json(out / "frontier.json", content | {"folders": [str(one) for one in folders]})
     write_text(out / "frontier.csv", report.table_csv(content))
     write_text(out / "frontier.md", report.table_markdown(content))

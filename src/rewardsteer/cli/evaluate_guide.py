@@ -29,7 +29,7 @@ def guide_command(
         bool, typer.Option("--all", help="Read all records: those of prompts not trained on.")
     ] = False,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/guide"),
-    batch_size: Annotated[int, typer.Option(help="Responses read together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Responses scored together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
 ) -> None:
@@ -44,20 +44,21 @@ def guide_command(
     refuse_address(reward_model, "Guides")
     check_reward_model(reward_model)
     source = read_source(records)
-    check_folder(out, overwrite=overwrite, resumable=False)
+    check_folder(out, overwrite=overwrite)
     check_writable(out)
     loading(reward_model)
 
     from rewardsteer.evaluation.guide import evaluate_guide
     from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.reports.tables import between, print_table
+    from rewardsteer.reports.agreement import GUIDE_COLUMNS, guide_rows
+    from rewardsteer.reports.tables import print_table
 
     scorer = load_scorer(reward_model, device=device)
     figures = evaluate_guide(
         scorer, records, weight=weight, test_fraction=None if all_records else test_fraction,
         seed=seed, batch_size=batch_size,
     )
-    claim_folder(out, overwrite=overwrite, resumable=False)
+    claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
         "reward_model": reward_model, "fingerprint": scorer.fingerprint,
         "teacher": source.teacher, "policy": source.policy, "weight": weight,
@@ -68,11 +69,6 @@ def guide_command(
     })
     print_table(
         f"guidance at weight {weight:g} against the teacher of {records}",
-        ("figure", "value (95 %)", "positions"),
-        [
-            [name.replace("_", " "), between(own, "value", "low", "high", "{:.3f}"),
-             f"{own['count']:.0f}"]
-            for name, own in figures.items()
-        ],
+        GUIDE_COLUMNS, guide_rows(figures),
     )
     say(f"written to {out}")

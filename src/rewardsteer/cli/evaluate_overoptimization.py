@@ -33,14 +33,14 @@ def overoptimization_command(
     for place in filter(None, (proxy, gold)):
         if not place.exists():
             raise DataError(f"Expected scored samples at {place}, there is nothing.")
-    check_folder(out, overwrite=overwrite, resumable=False)
+    check_folder(out, overwrite=overwrite)
     check_writable(out)
     prompts, left_out = load_recorded(proxy, gold)
     content = {
         "proxy": str(proxy), "gold": "is_correct" if gold is None else str(gold),
         "left_out": left_out, **overoptimization(prompts),
     }
-    claim_folder(out, overwrite=overwrite, resumable=False)
+    claim_folder(out, overwrite=overwrite)
     write_json(out / "overoptimization.json", content)
     write_text(out / "overoptimization.svg", report.curve_plot(content))
     print_table(

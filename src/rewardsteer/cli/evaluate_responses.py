@@ -20,7 +20,7 @@ def responses_command(
         str, typer.Option(help="How --input is read: ratings, ranked or labels.")
     ] = "ratings",
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/responses"),
-    batch_size: Annotated[int, typer.Option(help="Responses read together.")] = 16,
+    batch_size: Annotated[int, typer.Option(min=1, help="Responses scored together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
     template: TemplateOption = None, kind: KindOption = None, kind_option: KindOptions = None,
@@ -35,7 +35,7 @@ def responses_command(
     check_reward_model(reward_model)
     check_kind(kind)
     of_kind = {"kind": kind, **kind_options(kind_option)}
-    check_folder(out, overwrite=overwrite, resumable=False)
+    check_folder(out, overwrite=overwrite)
     check_writable(out)
     rows = held_out_rows(source, input_)
     if not all(isinstance(row, Responses) for row in rows):
@@ -48,7 +48,8 @@ def responses_command(
     from rewardsteer.evaluation.responses import evaluate_responses
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
-    from rewardsteer.reports.tables import between, print_table
+    from rewardsteer.reports.agreement import RESPONSE_COLUMNS, response_rows
+    from rewardsteer.reports.tables import print_table
 
     scorer = load_scorer(
         reward_model, device=device, template=read_template(template), **of_kind
@@ -57,20 +58,9 @@ def responses_command(
         show_template(scorer.template, reward_model)
     with progress_bar("scoring responses", "responses") as announce:
         figures = evaluate_responses(scorer, rows, batch_size=batch_size, announce=announce)
-    claim_folder(out, overwrite=overwrite, resumable=False)
+    claim_folder(out, overwrite=overwrite)
     write_json(out / "metrics.json", {
         "reward_model": reward_model, "fingerprint": scorer.fingerprint, "numbers": figures,
     })
-    shown = ("pearson", "spearman", "auroc", "pair_accuracy")
-    print_table(
-        f"agreement with {input_}",
-        ("number", "responses", "prompts", *(f"{name.replace('_', ' ')} (95 %)" for name in shown)),
-        [
-            [name, str(own["count"]), str(own["prompts"]), *(
-                between(own, one, f"{one}_low", f"{one}_high", "{:.3f}") if one in own else "–"
-                for one in shown
-            )]
-            for name, own in figures.items()
-        ],
-    )
+    print_table(f"agreement with {input_}", RESPONSE_COLUMNS, response_rows(figures))
     say(f"written to {out}")

@@ -119,7 +119,8 @@ Settings = Annotated[
 Limit = Annotated[
     int | None,
     typer.Option(
-        help="Answer the first so many prompts.",
+        min=1,
+        help="Answer only this many prompts, the first ones.",
         rich_help_panel=MAIN,
     ),
 ]

@@ -88,6 +88,8 @@ def _plain(names: str, text: str) -> tuple[str, str]:
     if "[default: no-" in text:
         names = re.sub(r" / --no-[\w-]+", "", names)
     names = re.sub(r"<list\[(\w+)\]>", lambda kind: f"<{kind[1].lower()}>", names)
+    # The bounds stand behind the help.
+    names = names.replace(" range>", ">")
     return names, re.sub(r"\s*\[default: no-[\w-]+\]", "", text)
 
 

@@ -41,7 +41,7 @@ Input = Annotated[
         "'generate', 'score' and 'evaluate generation' write will do.",
     ),
 ]
-Limit = Annotated[int, typer.Option(min=1, help="Look at the first so many lines of --input.")]
+Limit = Annotated[int, typer.Option(min=1, help="Inspect only this many lines of --input, the first ones.")]
 Output = Annotated[
     Path,
     typer.Option(
@@ -64,7 +64,7 @@ Signal = Annotated[
 ]
 Threshold = Annotated[float, typer.Option(help="The filter's: it stops below.")]
 Start = Annotated[int, typer.Option(min=0, help="Tokens at the beginning that the filter ignores.")]
-Alternatives = Annotated[int, typer.Option(min=1, help="Tokens a column.")]
+Alternatives = Annotated[int, typer.Option(min=1, help="Tokens per column.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace the output.")]
 
 

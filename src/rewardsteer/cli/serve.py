@@ -61,7 +61,9 @@ Name = Annotated[
     str | None, typer.Option(help="What clients call the policy; default: its folder's name.")
 ]
 Host = Annotated[str, typer.Option(help="Address to listen on; the default is this machine alone.")]
-Port = Annotated[int, typer.Option(help="Port; 0 takes a free one and tells it.")]
+Port = Annotated[
+    int, typer.Option(min=0, max=65535, help="Port; 0 takes a free one and prints it.")
+]
 KeyFile = Annotated[
     Path | None,
     typer.Option(

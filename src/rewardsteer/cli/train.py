@@ -66,15 +66,13 @@ def train_command(
     _summarise(out, folder, config.prepared, time.monotonic() - began)
 
 
-def _check_output(
-    out: Path, *, resume: bool = False, overwrite: bool, resumable: bool = True
-) -> None:
+def _check_output(out: Path, *, resume: bool | None = None, overwrite: bool) -> None:
     """Refuse a folder that cannot be written to. Under a launcher the first process may have made
     it before the others come here, so it alone looks."""
     from rewardsteer.outputs import check_folder
 
     if os.environ.get("RANK", "0") == "0":
-        check_folder(out, resume=resume, overwrite=overwrite, resumable=resumable)
+        check_folder(out, resume=resume, overwrite=overwrite)
         check_writable(out)
 
 
@@ -119,7 +117,7 @@ def train_policy_command(
     config = load_config(PolicyConfig, {}, overrides or ())
     manifest = load_manifest(data)
     check_model(tokenizer, config.base_model)
-    _check_output(out, overwrite=overwrite, resumable=False)
+    _check_output(out, overwrite=overwrite)
     loading(tokenizer)
 
     from rewardsteer.training.policy import train_policy

@@ -55,7 +55,7 @@ def prepare(
         SOURCES.get(source.name)
     config = config.model_copy(update={"template": resolve(config.template, tokenizer)})
     existed = out.exists()
-    claim_folder(out, overwrite=overwrite, resumable=False)
+    claim_folder(out, overwrite=overwrite)
     try:
         with unfinished_folder(out) as held:
             manifest = _prepare(config, tokenizer, held)

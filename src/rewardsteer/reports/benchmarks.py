@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 
 from rewardsteer.evaluation.statistics import Gain, SeedFigure
+from rewardsteer.reports.sections import Block, Section, Table
 
 Figures = Mapping[str, Mapping[str, float]]
 _OWN = ("score", "low", "high", "questions")
@@ -46,6 +47,19 @@ def run_rows(means: Mapping[str, SeedFigure]) -> tuple[list[str], list[list[str]
         for figure, one in means.items()
     ]
     return ["figure", "mean over runs", "standard deviation", "95 %, runs and questions"], cells
+
+
+def benchmark_section(runs: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -> Section | None:
+    """A table for each run and benchmark; None without any."""
+    blocks: list[Block] = [
+        Table(
+            f"{run}, {name}: score of each model with its 95 % interval, and of controls that read "
+            "no response.",
+            *figure_rows(models),
+        )
+        for run, benchmarks in runs.items() for name, models in benchmarks.items()
+    ]
+    return Section("Public benchmarks", "benchmarks", blocks) if blocks else None
 
 
 def _with_interval(row: Mapping[str, float] | None) -> str:

@@ -6,6 +6,8 @@ Each section answers one question for all runs, so curves of several runs share 
 from collections.abc import Sequence
 from pathlib import Path
 
+from rewardsteer.reports.agreement import agreement_section
+from rewardsteer.reports.benchmarks import benchmark_section
 from rewardsteer.reports.comparison import comparison_section, samples_section
 from rewardsteer.reports.correctness import correctness_section
 from rewardsteer.reports.inspector import inspector
@@ -37,6 +39,8 @@ def write_runs_page(runs: Sequence[Path], out: Path) -> None:
         training_section({run.name: run.training for run in found if run.training}),
         preference_section({run.name: run.preference for run in found if run.preference}),
         correctness_section({run.name: run.correctness for run in found if run.correctness}),
+        benchmark_section({run.name: run.benchmarks for run in found if run.benchmarks}),
+        agreement_section({run.name: run.agreement for run in found if run.agreement}),
         over_runs_section(found),
         comparison_section(found),
         overoptimization_section({

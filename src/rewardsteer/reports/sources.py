@@ -1,7 +1,7 @@
 """Result folders: their kind, their content, and the files that were read.
 
-A training run contains ``metrics.jsonl``; ``evaluate preference`` and ``evaluate correctness``
-write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``, ``evaluate
+A training run contains ``metrics.jsonl``; ``evaluate preference``, ``correctness``, ``benchmark``,
+``responses``, ``guide`` and ``answers`` write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``, ``evaluate
 overoptimization`` ``overoptimization.json``; ``inspect`` writes ``*inspections.jsonl``. A folder
 may be several of these. Figures over several comparisons are one file, ``seeds.json`` of ``evaluate
 generation --seeds`` or what ``evaluate runs`` wrote.
@@ -28,6 +28,7 @@ from rewardsteer.reports.finding import (
     names_of,
     results_in,
 )
+from rewardsteer.reports.measures import sort_metrics
 
 _RECORDS = 60  # prompts shown side by side
 _INSPECTIONS = 12
@@ -44,6 +45,8 @@ class Run:
         training: log lines; none where it is no training.
         preference: content of ``metrics.json`` of ``evaluate preference``.
         correctness: of ``evaluate correctness``, by benchmark.
+        benchmarks: of ``evaluate benchmark``, by benchmark and model.
+        agreement: of ``evaluate responses``, ``guide`` or ``answers``.
         comparison: content of ``summary.json``.
         records: of a comparison, the first records of each method.
         outcomes: of a comparison, the figures of all records of each method.
@@ -58,6 +61,8 @@ class Run:
     training: list[dict[str, Any]] = field(default_factory=list)
     preference: dict[str, Any] | None = None
     correctness: dict[str, Any] | None = None
+    benchmarks: dict[str, Any] | None = None
+    agreement: dict[str, Any] | None = None
     comparison: dict[str, Any] | None = None
     records: dict[str, list[EvalRecord]] = field(default_factory=dict)
     outcomes: dict[str, list["Outcome"]] = field(default_factory=dict)
@@ -151,22 +156,16 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
     if (folder / "metrics.jsonl").is_file():
         run.training = [row for _, row in sources.lines(folder / "metrics.jsonl")]
     if (folder / "metrics.json").is_file():
-        metrics = sources.json(folder / "metrics.json")
-        if isinstance(metrics, dict) and "subsets" in metrics and "all" in metrics:
-            run.preference = metrics
-        elif isinstance(metrics, dict):
-            run.correctness = {
-                key: value for key, value in metrics.items()
-                if isinstance(value, dict) and "solutions_per_question" in value
-            }
-            _refuse_older(run)
+        place = folder / "metrics.json"
+        for field_name, content in sort_metrics(sources.json(place), place).items():
+            setattr(run, field_name, content)
     if (folder / "summary.json").is_file():
         run.comparison = sources.json(folder / "summary.json")
         _load_records(run, sources)
     if (folder / CURVE).is_file():
         run.overoptimization = sources.json(folder / CURVE)
-    for place in sorted(folder.glob(INSPECTIONS)):
-        run.inspections += load_inspections(place, sources)
+    for inspected in sorted(folder.glob(INSPECTIONS)):
+        run.inspections += load_inspections(inspected, sources)
     for file in ("run.json", "settings.json", "result.json"):
         if (folder / file).is_file():
             run.settings[file] = sources.json(folder / file)
@@ -174,21 +173,13 @@ def _load(folder: Path, name: str, sources: Sources) -> Run:
     return run
 
 
-def _refuse_older(run: Run) -> None:
-    """Raise where votes were counted otherwise than today, as in folders of earlier versions."""
-    for benchmark, figures in (run.correctness or {}).items():
-        if any("questions" not in row for row in figures.get("by_samples", [])):
-            raise DataError(
-                f"The figures of {benchmark} in {run.folder / 'metrics.json'} are of an earlier "
-                "version, whose votes do not say of how many questions they are; run 'rewardsteer "
-                "evaluate correctness' on its scores again."
-            )
-
-
 def _require_something(run: Run) -> None:
     comparison = run.comparison and run.comparison.get("methods")
     curve = run.overoptimization and run.overoptimization.get("curve")
-    known = (run.training, run.preference, run.correctness, comparison, curve, run.inspections)
+    known = (
+        run.training, run.preference, run.correctness, run.benchmarks, run.agreement, comparison,
+        curve, run.inspections,
+    )
     if not any(known):
         raise DataError(
             f"Expected results in {run.folder}, but its files hold no log lines, figures, methods "

@@ -101,7 +101,7 @@ def train_policy(
     check_optimiser(config.optimiser, processes.num_processes)
     makers = check_trainer_sections(config, evaluate=False)
     if processes.is_main_process:
-        check_folder(out, overwrite=overwrite, resumable=False)
+        check_folder(out, overwrite=overwrite)
     ensure_padding_token(tokenizer)
     # Everything that can be wrong is found before the folder is made.
     model = build_policy(config, tokenizer)
@@ -110,7 +110,7 @@ def train_policy(
     rows, _ = drop_too_long(rows, position_limit(model.config))
     wait()
     if processes.is_main_process:
-        claim_folder(out, overwrite=overwrite, resumable=False)
+        claim_folder(out, overwrite=overwrite)
         save_config(config, out / "config.yaml")
         write_json(out / "run.json", {"versions": library_versions(), "seed": config.seed})
     wait()

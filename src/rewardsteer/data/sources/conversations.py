@@ -16,7 +16,7 @@ _QUESTIONS = ("input", "query", "problem", "context", "post")
 
 
 def from_conversations(
-    row: Row, place: str, *, id: str = "", parted: str = "error"
+    row: Row, place: str, *, id: str = "", parted: str = "error", remedy: str = ""
 ) -> Comparison | str:
     """A comparison; where it parts before the last turn and ``parted`` is ``drop``, why not.
 
@@ -27,15 +27,19 @@ def from_conversations(
         place: file and row, for messages.
         id: of the comparison; "" where the row has none.
         parted: see `rewardsteer.data.sources.pairs.load`.
+        remedy: what to do where fields are absent.
 
     Raises:
         DataError: absent fields, or responses that are neither text nor messages; names the row,
             and within conversations the message and the key.
     """
+    null = {name for name, value in row.items() if value is None}
     row = _decoded({name: value for name, value in row.items() if value is not None})
     if "chosen" not in row and isinstance(row.get("output"), list):
         row = row | dict(zip(("chosen", "rejected"), _two(row["output"], place), strict=True))
-    require(row, ["chosen", "rejected"], place)
+    if empty := [name for name in ("chosen", "rejected") if name in null - row.keys()]:
+        raise DataError(f"{place}: expected text or messages in {' and '.join(empty)}, found null.")
+    require(row, ["chosen", "rejected"], place, remedy=remedy)
     for name in ("chosen", "rejected"):
         _check_response(row[name], name, place)
     prompt, chosen, rejected = prompt_of(row, place), row["chosen"], row["rejected"]

@@ -18,13 +18,13 @@ from rewardsteer.outputs import parse_json
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 
 
-def require(row: Row, fields: list[str], place: str) -> None:
-    """Raise `DataError` naming absent fields and those that are there."""
+def require(row: Row, fields: list[str], place: str, *, remedy: str = "") -> None:
+    """Raise `DataError` naming absent fields, those that are there, and what to do."""
     absent = [name for name in fields if name not in row]
     if absent:
         raise DataError(
             f"{place}: expected the field(s) {', '.join(absent)}, found "
-            f"{', '.join(sorted(row)) or 'none'}."
+            f"{', '.join(sorted(row)) or 'none'}{remedy and '; '}{remedy}."
         )
 
 

@@ -4,12 +4,21 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.hh import is_transcript
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
 _FIELDS = ("prompt", "chosen", "rejected", "margin", "subset", "id", "tools")
+_REMEDY = (
+    "columns of other names are given as "
+    "'sources.0.options.fields={prompt: NAME, chosen: NAME, rejected: NAME}' (0: the first source)"
+)
+_TRANSCRIPTS = (
+    "The prompts are transcripts ('Human: … Assistant:'), which a chat template writes as one user "
+    "message each; the source hh with options.messages=true divides them into messages."
+)
 _PARTED = ("error", "first", "drop")
 _IDENTICAL = ("error", "drop")
 
@@ -47,9 +56,13 @@ def load(
         for ours, theirs in (fields or {}).items():
             require(raw, [theirs], place)
             row[ours] = raw[theirs]
-        found = from_conversations(row, place, id=str(given(row, "id")), parted=parted)
+        found = from_conversations(
+            row, place, id=str(given(row, "id")), parted=parted, remedy=_REMEDY
+        )
         if isinstance(found, str):
             return found
+        if is_transcript(found.prompt):
+            reading.note(_TRANSCRIPTS)
         if found.chosen == found.rejected and identical == "error":
             raise DataError(
                 f"{place}: chosen equals rejected, which prefers nothing; remove the row or "

@@ -57,7 +57,13 @@ def _heading(file: Path, reader: Any) -> list[str]:
 
 def _csv_row(cells: dict[Any, Any], names: list[str], place: str) -> Row:
     if None in cells or None in cells.values():
-        raise DataError(f"{place}: expected {len(names)} cells in each row.")
+        own = [text for name, text in cells.items() if name is not None and text is not None]
+        held = len(own) + len(cells.get(None, ()))
+        raise DataError(
+            f"{place}: the heading has {len(names)} column(s) ({', '.join(names)}), this row has "
+            f"{held} cell(s); columns are separated by commas, and a text that holds one stands in "
+            'double quotes (").'
+        )
     for text in cells.values():
         _check_text(text, place)
     return dict(cells)
