@@ -69,7 +69,7 @@ def test_hh_transcripts_become_messages(tmp_path):
             to_messages(wrong, "row")
     # The source pairs keeps them as text and says what a chat template makes of it.
     reading = Reading()
-    assert list(SOURCES.get("pairs")("train", path=str(path), reading=reading))[0].prompt == turns
+    assert next(SOURCES.get("pairs")("train", path=path, reading=reading)).prompt == turns
     assert len(reading.notes) == 1
     assert "options.messages=true" in reading.notes[0]
 
@@ -284,7 +284,9 @@ def test_faults_of_csv_rows_are_dropped_and_counted(tmp_path):
     assert prompts == ["q1", "q5", "q6"]
     assert counted == {"with a fault": 3}
     assert any("a.csv, line 3: the heading has 3 column(s)" in note for note in notes)
-    for line, words in (("q2,a", "line 2: expected 3 cells"), ("q4,\udcff,b", "0xff")):
+    for line, words in (
+        ("q2,a", r"line 2: the heading has 3 column\(s\)"), ("q4,\udcff,b", "0xff"),
+    ):
         path.write_bytes(f"prompt,chosen,rejected\n{line}\n".encode(errors="surrogateescape"))
         with pytest.raises(DataError, match=words):
             load("pairs", path=str(path))

@@ -218,6 +218,33 @@ def test_a_kept_adapter_leaves_the_embeddings_as_they_are(world, tmp_path):
     assert tokenizer.pad_token_id == tokenizer.eos_token_id == model.carrier.config.pad_token_id
 
 
+@pytest.mark.parametrize("pad_is_eos", [True, False])
+def test_a_kept_adapter_trains_on_padded_rows_of_a_base_without_padding(
+    world, tmp_path, pad_is_eos
+):
+    """A whole run: rows of unequal length are padded by a token that the base has."""
+    base = save_tiny(tmp_path / "base", pad_is_eos=True)
+    if not pad_is_eos:
+        tokenizer = load_tokenizer(base)
+        tokenizer.pad_token = None
+        tokenizer.save_pretrained(base)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(
+        json.dumps({"prompt": f"{n}+1=", "chosen": "1" * n, "rejected": "2"}) + "\n"
+        for n in range(2, 10)
+    ))
+    config = settings(
+        world, base_model=str(base), prepared=None, packing="off", lora={"rank": 2, "merge": False},
+        data={"sources": [{"name": "pairs", "path": str(pairs)}], "template": {"kind": "text"}},
+    )
+    folder = train(config, tmp_path / "run")
+    size = len(load_tokenizer(base))
+    assert len(load_tokenizer(folder)) == size
+    scorer = load_scorer(folder)
+    alone = [scorer.score([prompt], [text])[0] for prompt, text in (("2+1=", "3"), ("2+1=", "345"))]
+    assert scorer.score(["2+1=", "2+1="], ["3", "345"]) == pytest.approx(alone, abs=1e-5)
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_mixed_steps_with_gradient_checkpointing(world, tmp_path, precision):
     config = settings(

@@ -143,7 +143,7 @@ def correctness_command(
     out: Out = Path("out/correctness"),
     overwrite: Overwrite = False,
 ) -> None:
-    """AUROC, votes, filtering and calibration on solutions that are labelled correct or incorrect."""
+    """AUROC, votes, filtering and calibration on solutions labelled correct or incorrect."""
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.correctness.config import CorrectnessConfig

@@ -73,7 +73,9 @@ Seeds = Annotated[
     typer.Option(help="Sampling seeds, as 0,1,2: everything is repeated with each, into "
                  "OUT/seed-S; the tables show means with intervals over seeds and prompts."),
 ]
-Limit = Annotated[int | None, typer.Option(min=1, help="Use only this many prompts, the first ones.")]
+Limit = Annotated[
+    int | None, typer.Option(min=1, help="Use only this many prompts, the first ones.")
+]
 Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 

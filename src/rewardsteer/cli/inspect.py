@@ -41,7 +41,9 @@ Input = Annotated[
         "'generate', 'score' and 'evaluate generation' write will do.",
     ),
 ]
-Limit = Annotated[int, typer.Option(min=1, help="Inspect only this many lines of --input, the first ones.")]
+Limit = Annotated[
+    int, typer.Option(min=1, help="Inspect only this many lines of --input, the first ones.")
+]
 Output = Annotated[
     Path,
     typer.Option(

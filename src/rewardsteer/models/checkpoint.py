@@ -219,20 +219,22 @@ def save_tokenizer(tokenizer: Any, folder: Path) -> None:
     write_json(place, config)
 
 
-def ensure_padding_token(tokenizer: Any, model: Any = None) -> None:
+def ensure_padding_token(tokenizer: Any, model: Any = None, *, grow: bool = True) -> None:
     """Give the tokenizer a padding token that is not end-of-text, adding one if it has none.
 
     Plain ``AutoModelForSequenceClassification`` finds a row's last token by comparing ids with
     ``pad_token_id``: with pad = eos it would read the reward one token too early. With a padding
     token of its own, the checkpoint gives the same rewards there as here. ``model`` (optional) is
-    enlarged when the new token needs a row, and told the id.
+    enlarged when the new token needs a row, and told the id. Where the embeddings have to stay as
+    they are (``grow=False``), no token is added, and end-of-text pads if there is no other.
     """
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         vocabulary = tokenizer.get_vocab()
         known = [token for token in _KNOWN_PADDING if token in vocabulary]
         known = [token for token in known if token != tokenizer.eos_token]
-        tokenizer.add_special_tokens({"pad_token": known[0] if known else "<|pad|>"})
+        added = "<|pad|>" if grow else tokenizer.eos_token
+        tokenizer.add_special_tokens({"pad_token": known[0] if known else added})
     if model is not None:
-        if model.get_input_embeddings().num_embeddings < len(tokenizer):
+        if grow and model.get_input_embeddings().num_embeddings < len(tokenizer):
             model.resize_token_embeddings(len(tokenizer))
         model.config.pad_token_id = tokenizer.pad_token_id

@@ -1,5 +1,5 @@
-"""Tables of how far figures agree with each other: rewards with ratings and labels, a guide with its
-teacher, labels with the grading of answers."""
+"""Tables of how far figures agree with each other: rewards with ratings and labels, a guide with
+its teacher, labels with the grading of answers."""
 
 from collections.abc import Mapping
 from typing import Any

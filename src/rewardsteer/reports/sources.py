@@ -1,10 +1,10 @@
 """Result folders: their kind, their content, and the files that were read.
 
 A training run contains ``metrics.jsonl``; ``evaluate preference``, ``correctness``, ``benchmark``,
-``responses``, ``guide`` and ``answers`` write ``metrics.json``, ``evaluate generation`` and ``demo`` ``summary.json``, ``evaluate
-overoptimization`` ``overoptimization.json``; ``inspect`` writes ``*inspections.jsonl``. A folder
-may be several of these. Figures over several comparisons are one file, ``seeds.json`` of ``evaluate
-generation --seeds`` or what ``evaluate runs`` wrote.
+``responses``, ``guide`` and ``answers`` write ``metrics.json``, ``evaluate generation`` and
+``demo`` ``summary.json``, ``evaluate overoptimization`` ``overoptimization.json``; ``inspect``
+writes ``*inspections.jsonl``. A folder may be several of these. Figures over several comparisons
+are one file, ``seeds.json`` of ``evaluate generation --seeds`` or what ``evaluate runs`` wrote.
 """
 
 import hashlib

@@ -55,13 +55,11 @@ def build(
                 config.attn_implementation, config.optimiser.autocast
             ), **options,
         )
-        if config.lora is not None and not config.lora.merge:
+        if keeps_adapters(config):
             _check_kept(config)
-            # The embeddings must stay the base's. Our reading goes by masks, not by padding ids.
-            tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token
-            model.carrier.config.pad_token_id = tokenizer.pad_token_id
-        else:
-            ensure_padding_token(tokenizer, model.carrier)
+        # The base of kept adapters keeps its embeddings; our reading goes by masks, not by padding
+        # ids.
+        ensure_padding_token(tokenizer, model.carrier, grow=not keeps_adapters(config))
         config.head.head_class.resized(model.carrier, tokenizer)
         if config.quantize is not None:
             (_round if whole else _as_stored)(model)
@@ -75,6 +73,11 @@ def build(
     if not whole and needs_policy(config):
         model.set_policy(_load_policy(config, tokenizer))
     return model
+
+
+def keeps_adapters(config: TrainConfig) -> bool:
+    """Whether the run ends with adapters of the base model in place of a whole model."""
+    return config.lora is not None and not config.lora.merge
 
 
 def needs_policy(config: TrainConfig) -> bool:

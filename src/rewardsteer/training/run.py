@@ -46,7 +46,7 @@ from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_data, held_out_accuracy
 from rewardsteer.training.fit import build_objective, fit
-from rewardsteer.training.loading import build
+from rewardsteer.training.loading import build, keeps_adapters
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join
 from rewardsteer.training.resume import check_checkpoint, check_same, finished, reopen
@@ -95,7 +95,7 @@ def train(
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     makers = check_settings(config, processes.num_processes)
     tokenizer = load_tokenizer(config.base_model)
-    ensure_padding_token(tokenizer)
+    ensure_padding_token(tokenizer, grow=not keeps_adapters(config))
     if config.prepared is not None:
         place = Path(config.prepared)
         manifest = load_manifest(place)
@@ -275,7 +275,7 @@ def _finish(
     chosen = _best(state, config) if config.select == "best" else state[-1]
     manifest: Manifest = load_manifest(data)
     model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)
-    keep = config.lora is not None and not config.lora.merge
+    keep = keeps_adapters(config)
     if not keep:
         model.merge_adapters()
         model.base.to(saved_dtype(config.base_model))
