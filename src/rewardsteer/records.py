@@ -168,6 +168,8 @@ class Generation(Record):
         stop_reason: the token, or the string, that stopped it; None: none did.
         seed: of the run.
         reward: of the whole response, where the method knows one.
+        details: what else the method tells of its work: ``widths`` of ``beam``, the hypotheses kept
+            after each round.
         cost: what it took.
         error: why the row failed, in words: its completion is then no answer. None: it has not.
     """
@@ -181,6 +183,7 @@ class Generation(Record):
     stop_reason: int | str | None = None
     seed: int = 0
     reward: float | None = None
+    details: dict[str, Any] = Field(default_factory=dict)
     cost: Cost = Field(default_factory=Cost)
     error: str | None = None
 

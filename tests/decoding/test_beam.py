@@ -165,6 +165,11 @@ def plain_beam(policy, tokenizer, score_of, name, prompt, config):
             response = plain_step(policy, tokenizer, prompt, parent, rng, config)
             pool.setdefault(response, score_of(response))
         best = sorted(pool, key=lambda response: -pool[response])[: config.beam]
+        if config.value_noise is not None:
+            # Rewards alone, or likelihoods and w times a similarity.
+            share = abs(config.weight) if "weight" in config.model_fields_set else 1.0
+            apart = 1.6449 * share * config.value_noise * 2**0.5
+            best = [response for response in best if pool[best[0]] - pool[response] <= apart]
         kept = {response: pool[response] for response in best}
         if all(over(response) for response in kept):
             break

@@ -104,6 +104,9 @@ class DecodingConfig(Config):
         step_value: what ``beam``, ``dvts`` and ``particle`` go by: the ``reward`` of the response
             in the making, or its similarity to a ``goal`` state; ``auto``: the goal state where one
             is given.
+        value_noise: σ, the standard deviation of the error of ``beam``'s values: it keeps only
+            those hypotheses, at most ``beam``, that cannot be told apart from the best one. None:
+            always as many as ``beam`` says.
         step_separator: a step of ``beam``, ``dvts``, ``particle``, ``rsd`` and ``gsi`` ends with
             the token with which its text contains this; "" never ends one.
         step_tokens: longest step.
@@ -186,6 +189,7 @@ class DecodingConfig(Config):
     beam: int = Field(default=4, ge=1)
     branches: int = Field(default=4, ge=1)
     step_value: Literal["auto", "reward", "goal"] = "auto"
+    value_noise: float | None = Field(default=None, ge=0, allow_inf_nan=False)
     step_separator: str = "\n\n"
     step_tokens: int = Field(default=2048, ge=1)
     max_steps: int = Field(default=40, ge=1)

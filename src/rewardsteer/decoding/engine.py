@@ -12,7 +12,7 @@ alone, never on what else is in the batch. Everything happens on one event loop
 """
 
 import random
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -279,7 +279,9 @@ class Outcome:
     Attributes:
         sample: the response.
         reward: of it, where the strategy knows one.
+        details: what else it tells of its work, by name.
     """
 
     sample: Sample
     reward: float | None = None
+    details: Mapping[str, Any] = field(default_factory=dict)

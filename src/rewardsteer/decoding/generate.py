@@ -195,7 +195,7 @@ async def _respond(
     return Generation(
         completion=sample.text, token_ids=list(sample.token_ids),
         finish_reason=sample.finish_reason or "length", stop_reason=sample.stop_reason,
-        reward=outcome.reward, cost=cost, **known,
+        reward=outcome.reward, details=dict(outcome.details), cost=cost, **known,
     )
 
 

@@ -84,11 +84,11 @@ CONTROLS = (
 # Settings of strategies, each of which the methods use that name it (``uses``).
 OF_STRATEGIES = frozenset({
     "n", "choice_temperature", "draw_cost", "length_control", "beam", "branches", "step_value",
-    "step_separator", "step_tokens", "max_steps", "accept_reward", "particle_potential",
-    "particle_answer", "resample_below", "entropy_threshold", "segment_min", "segment_tokens",
-    "reward_target", "reward_share", "acceptance", "max_rejections", "reject_share",
-    "decision_tokens", "drop_rule", "drop_threshold", "drop_start", "drop_patience", "calibration",
-    "vote_stop", "vote_window", "vote_confidence", "comparisons",
+    "value_noise", "step_separator", "step_tokens", "max_steps", "accept_reward",
+    "particle_potential", "particle_answer", "resample_below", "entropy_threshold", "segment_min",
+    "segment_tokens", "reward_target", "reward_share", "acceptance", "max_rejections",
+    "reject_share", "decision_tokens", "drop_rule", "drop_threshold", "drop_start", "drop_patience",
+    "calibration", "vote_stop", "vote_window", "vote_confidence", "comparisons",
 })
 # Methods that take no reward model, told without importing what takes seconds.
 _UNGUIDED = ("none", "majority_vote")

@@ -7,6 +7,7 @@ the response. The value of a response in the making is
     else:              its reward as it stands; a process reward model splits it into steps itself
 """
 
+import math
 from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
@@ -14,6 +15,9 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Sample, Stop
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
+
+# The normal distribution's 95th percentile.
+_ONE_SIDED = 1.6449
 
 
 class Judged(NamedTuple):
@@ -117,6 +121,22 @@ class RankedSearch(StepSearch):
         for place in places:
             parents[place].abort()
         return grown
+
+
+def width_within(scores: Sequence[float], noise: float) -> int:
+    """How many of the first of some scores cannot be told apart from the best one.
+
+    Two scores whose errors are independent and normal with this standard deviation differ by an
+    error of √2 times as much. One that is behind the best by more than 1.645 times that (a
+    one-sided test at 5 %) is told apart: an equally good hypothesis is dropped for another one
+    with a chance of 5 %.
+
+    Args:
+        scores: best first, at least one.
+        noise: of a score; 0: only its equals cannot be told apart from the best.
+    """
+    least = scores[0] - _ONE_SIDED * math.sqrt(2) * noise
+    return sum(score >= least for score in scores)
 
 
 def distinct(finished: Iterable[Sample], grown: Iterable[Sample]) -> list[Sample]:

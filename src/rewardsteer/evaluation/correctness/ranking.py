@@ -8,6 +8,7 @@ import numpy as np
 
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig, Signal
 from rewardsteer.evaluation.correctness.controls import controls
+from rewardsteer.evaluation.correctness.noise import signal_and_noise
 from rewardsteer.evaluation.correctness.scored import Benchmark, signals, token_values
 from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.statistics import (
@@ -172,8 +173,10 @@ def _by_percentile(
     figures = []
     for step in range(config.steps + 1):
         share = step / config.steps
-        area = auroc_interval(
-            labels, prefix_values(solutions, signal, share), groups=groups
-        )
-        figures.append({"percentile": share, "auroc": area.value, **area.ends()})
+        values = prefix_values(solutions, signal, share)
+        area = auroc_interval(labels, values, groups=groups)
+        figures.append({
+            "percentile": share, "auroc": area.value, **area.ends(),
+            **signal_and_noise(labels, values, groups),
+        })
     return figures
