@@ -69,7 +69,8 @@ EXECUTED = {
 }
 # What is executed in other tests, or needs a GPU.
 ELSEWHERE = (
-    r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve |evaluate frontier"
+    r"--engine|--judge-url|--resume|accelerate|attn_implementation=flash|serve |evaluate frontier|"
+    "--published"
 )
 # What a page's command gets beside its own words.
 SMALLER = [
