@@ -48,11 +48,12 @@ def publish(
     return folder
 
 
-def conversation(prompt: str, completion: str) -> list[dict[str, str]]:
-    return [{"role": "user", "content": prompt}, {"role": "assistant", "content": completion}]
+def conversation(prompt: str | list[dict[str, str]], completion: str) -> list[dict[str, str]]:
+    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else prompt
+    return [*turns, {"role": "assistant", "content": completion}]
 
 
-def chat_ids(folder: Path, prompt: str, completion: str) -> list[int]:
+def chat_ids(folder: Path, prompt: str | list[dict[str, str]], completion: str) -> list[int]:
     """Token ids of a conversation, rendered and tokenized in one call."""
     tokenizer = AutoTokenizer.from_pretrained(folder)
     ids = tokenizer.apply_chat_template(conversation(prompt, completion), return_dict=False)

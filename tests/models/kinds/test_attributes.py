@@ -120,12 +120,12 @@ def armo(folder, *, objectives=19, family="llama3", model_type="llama", **config
     ), head
 
 
-def armo_scores(folder, head, tokenizer):
+def armo_scores(folder, head, tokenizer, prompts=PROMPTS, completions=COMPLETIONS):
     """Attributes ``[N, K]`` and scores ``[N]``, transcribed."""
     opening = tokenizer("<|eot_id|><|start_header_id|>assistant<|end_header_id|>\n\n",
                         add_special_tokens=False)["input_ids"]
     model, attributes, scores = backbone(folder), [], []
-    for row in zip(PROMPTS, COMPLETIONS, strict=True):
+    for row in zip(prompts, completions, strict=True):
         ids = chat_ids(folder, *row)
         hidden = states(model, ids)
         at = max(j for j in range(len(ids)) if ids[j : j + len(opening)] == opening)
@@ -155,6 +155,15 @@ def test_armorm_is_gated_by_the_end_of_the_prompt(tmp_path, objectives):
         assert list(shown)[-1] == "code-readability"
     assert not scorer.reads_tokens
     assert len(scorer.step_scores(["a"], [["b", "c"]])[0]) == 2
+
+
+def test_armorm_is_gated_by_the_last_turn_of_a_conversation(tmp_path):
+    folder, head = armo(tmp_path / "m")
+    earlier = [{"role": "user", "content": "7+8?"}, {"role": "assistant", "content": "15, he said"}]
+    prompts = [[*earlier, {"role": "user", "content": "Why?"}]]
+    scorer = load_scorer(folder, device="cpu")
+    _, scores = armo_scores(folder, head, scorer.tokenizer, prompts, ["so"])
+    np.testing.assert_allclose(scorer.score(prompts, ["so"]), scores, atol=1e-5)
 
 
 def test_armorm_without_an_opened_turn_is_a_sentence(tmp_path):
