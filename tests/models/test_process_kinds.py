@@ -269,9 +269,9 @@ def test_probabilities_that_underflow_lose_no_step(tmp_path):
 def test_other_weights_are_refused(folders, tmp_path):
     with pytest.raises(CheckpointError, match="has 3 labels"):
         load("trl", published.save_trl(tmp_path / "three", labels=3))
-    with pytest.raises(CheckpointError, match=r"lack score.* which would be random"):
+    with pytest.raises(CheckpointError, match=r"lack score.* which would be drawn at random"):
         load("trl", folders["rlhflow"])
-    with pytest.raises(CheckpointError, match=r"lack score\.0\.weight"):
+    with pytest.raises(CheckpointError, match=r"lack score\.0\.bias, score\.0\.weight"):
         load("qwen", folders["rlhflow"])
     with pytest.raises(CheckpointError, match=r"lack v_head\.summary\.weight"):
         load("skywork", folders["rlhflow"])

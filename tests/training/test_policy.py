@@ -159,7 +159,7 @@ def no_language_model(folder, base, kind):
     ("vocabulary", CheckpointError, "is a reward model, and a causal language model was expected"),
     ("classifier", CheckpointError, "lack lm_head.weight, which would be drawn at random"),
     ("damaged", CheckpointError, "cannot be loaded"),
-    ("other tokens", MismatchError, "has 'z'; give the base model's tokenizer"),
+    ("other tokens", MismatchError, "'z' in that of the base model .*; give the base model's"),
 ])
 def test_what_is_no_language_model_is_refused_before_the_folder_is_made(
     tmp_path, kind, error, said
@@ -189,6 +189,19 @@ def test_batch_sizes_of_all_processes_are_checked(tmp_path):
     config = load_config(PolicyConfig, SMALL, ["optimiser.train_batch_size=16"])
     with pytest.raises(ConfigError, match="gradient_accumulation_steps=16"):
         train_policy(config, character_tokenizer(), Dataset.from_list(ROWS), tmp_path / "out")
+
+
+def test_ids_that_the_base_model_lacks_are_refused_and_added_tokens_are_not(tmp_path):
+    """Such an id may lie beyond the rows of its embedding."""
+    base = tmp_path / "base"
+    tiny_causal_lm(vocab_size=79).save_pretrained(base)
+    character_tokenizer(characters=CHARACTERS[:-1]).save_pretrained(base)
+    config = load_config(PolicyConfig, SMALL, [f"base_model={base}"])
+    with pytest.raises(MismatchError, match=r"in the tokenizer given and absent in that of"):
+        build_policy(config, character_tokenizer())
+    own = character_tokenizer(characters=CHARACTERS[:-1])
+    own.add_special_tokens({"additional_special_tokens": ["<turn>"]})
+    build_policy(config, own)
 
 
 def test_the_command_refuses_data_of_another_tokenizer(tmp_path):

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.batching import batches
+from rewardsteer.models.loading import refuse_absent
 from rewardsteer.models.placement import placed
-from rewardsteer.models.start import refuse_absent
 
 Row = tuple[list[int], list[int]]
 

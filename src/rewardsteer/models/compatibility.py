@@ -37,22 +37,41 @@ def check_vocabulary(policy_tokenizer: Any, reward_tokenizer: Any) -> None:
     Raises:
         MismatchError: names both tokenizers, their sizes and the first token that differs.
     """
-    policy, reward = _tokens(policy_tokenizer), _tokens(reward_tokenizer)
-    special = _special(policy_tokenizer) | _special(reward_tokenizer)
-    paddings = (_padding(policy_tokenizer), _padding(reward_tokenizer))
-    for index in sorted(policy.keys() | reward.keys()):
-        ours, theirs = policy.get(index), reward.get(index)
-        if ours is None or theirs is None:
-            if (ours or theirs) in special:
-                continue
-        elif ours == theirs or (ours, theirs) == paddings:
-            continue
+    found = first_difference(policy_tokenizer, reward_tokenizer)
+    if found is not None:
+        index, ours, theirs = found
         raise MismatchError(
-            f"The policy's tokenizer {_name(policy_tokenizer)} ({len(policy)} tokens) and the "
-            f"reward model's tokenizer {_name(reward_tokenizer)} ({len(reward)} tokens) must give "
-            f"every id the same token, but id {index} is {_show(ours)} in the first and "
-            f"{_show(theirs)} in the second; use a reward model trained on the policy's tokenizer."
+            f"The policy's tokenizer {_name(policy_tokenizer)} ({_size(policy_tokenizer)}) and the "
+            f"reward model's tokenizer {_name(reward_tokenizer)} ({_size(reward_tokenizer)}) must "
+            f"give every id the same token, but id {index} is {ours} in the first and {theirs} in "
+            "the second; use a reward model trained on the policy's tokenizer."
         )
+
+
+def first_difference(
+    first: Any, second: Any, *, added: bool = False
+) -> tuple[int, str, str] | None:
+    """The lowest id to which two tokenizers give different tokens, and the tokens as a message
+    shows them; None where they agree. A special token that only one of the two has, and two padding
+    tokens, are no difference.
+
+    Args:
+        first, second: the tokenizers.
+        added: whether tokens that were added to a vocabulary may differ too.
+    """
+    ours, theirs = _tokens(first), _tokens(second)
+    special = _special(first) | _special(second)
+    paddings = (_padding(first), _padding(second))
+    free = set(first.added_tokens_decoder) | set(second.added_tokens_decoder) if added else set()
+    for index in sorted((ours.keys() | theirs.keys()) - free):
+        one, other = ours.get(index), theirs.get(index)
+        if one is None or other is None:
+            if (one or other) in special:
+                continue
+        elif one == other or (one, other) == paddings:
+            continue
+        return index, _show(one), _show(other)
+    return None
 
 
 def check_head(user: str, scorer: Any, needed: str, remedy: str) -> None:
@@ -96,6 +115,10 @@ def shown_name(scorer: Any) -> str:
 
 def _tokens(tokenizer: Any) -> dict[int, str]:
     return {index: token for token, index in tokenizer.get_vocab().items()}
+
+
+def _size(tokenizer: Any) -> str:
+    return f"{len(_tokens(tokenizer))} tokens"
 
 
 def _padding(tokenizer: Any) -> str | None:

@@ -1,7 +1,10 @@
 """Hugging Face models as the carriers of a head."""
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
+
+from torch import nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.backbone import classifier_config
@@ -44,6 +47,32 @@ def load_base(
     raise CheckpointError(
         f"The installed transformers has no {wanted} of the architecture {config.model_type!r}, "
         f"which {source} is of; choose a decoder such as Llama, Qwen, Mistral or Gemma."
+    )
+
+
+def refuse_absent(
+    missing: Iterable[str], source: str | Path, *, besides: nn.Module | None = None, of: Any = None,
+    remedy: str = "copy the whole folder again, or name another model or kind",
+) -> None:
+    """Raise `CheckpointError` where weights lack parameters, which the library would draw at
+    random.
+
+    Args:
+        missing: names of parameters that the weights lacked.
+        source: of the weights, for the message.
+        besides: a layer that is made anew …
+        of: … of this model.
+        remedy: what to do, as the sentence ends.
+    """
+    anew = [] if besides is None else [
+        name for name, module in of.named_modules() if module is besides
+    ]
+    absent = sorted(one for one in missing if one.rpartition(".")[0] not in anew)
+    if not absent:
+        return
+    raise CheckpointError(
+        f"The weights in {source} lack {', '.join(absent[:3])}"
+        f"{' and more' if len(absent) > 3 else ''}, which would be drawn at random; {remedy}."
     )
 
 

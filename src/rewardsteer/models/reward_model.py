@@ -29,7 +29,7 @@ from rewardsteer.models.heads.base import Head, save_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import install_wide
 from rewardsteer.models.hidden_states import HiddenStatesModel
-from rewardsteer.models.loading import load_base, refuse_pickles
+from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
 from rewardsteer.models.start import find_start, load_carrier, thawed
@@ -184,12 +184,7 @@ class RewardModel(HiddenStatesModel):
         )
         base, found = load_base(folder, head, options | {"output_loading_info": True})
         # The library would draw them anew, and rewards would be noise.
-        absent = sorted(found["missing_keys"])
-        if absent:
-            raise CheckpointError(
-                f"The weights in {folder} lack {', '.join(absent[:3])}"
-                f"{' and more' if len(absent) > 3 else ''}; copy the whole folder again."
-            )
+        refuse_absent(found["missing_keys"], folder)
         kind = head.head_class
         kind.open(base, card, folder)
         model = cls(base, head, kind.restore(base, head, folder)).eval()

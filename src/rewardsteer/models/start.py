@@ -1,7 +1,6 @@
 """What training starts from: a language model, a trained reward model, or an adapter of either."""
 
 import logging
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,7 +17,7 @@ from rewardsteer.models.checkpoint import (
     read_card,
 )
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.loading import load_base
+from rewardsteer.models.loading import load_base, refuse_absent
 from rewardsteer.models.places import check_place
 from rewardsteer.outputs import read_json
 
@@ -140,31 +139,6 @@ def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -
 def _task(adapter: Path) -> str | None:
     task: str | None = read_json(adapter / ADAPTER_CONFIG).get("task_type")
     return task
-
-
-def refuse_absent(
-    missing: Iterable[str], source: str | Path, *, besides: nn.Module | None = None, of: Any = None
-) -> None:
-    """Raise `CheckpointError` where weights lack parameters, which the library would draw at
-    random.
-
-    Args:
-        missing: names of parameters that the weights lacked.
-        source: of the weights, for the message.
-        besides: a layer that is made anew …
-        of: … of this model.
-    """
-    anew = [] if besides is None else [
-        name for name, module in of.named_modules() if module is besides
-    ]
-    absent = sorted(one for one in missing if one.rpartition(".")[0] not in anew)
-    if not absent:
-        return
-    raise CheckpointError(
-        f"The weights in {source} lack {', '.join(absent[:3])}"
-        f"{' and more' if len(absent) > 3 else ''}, which would be drawn at random; copy the whole "
-        "folder again, or name the model that it was made of."
-    )
 
 
 def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:

@@ -14,6 +14,7 @@ from rewardsteer.models.checkpoint import (
     load_tokenizer,
     save_tokenizer,
 )
+from rewardsteer.models.compatibility import first_difference
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.start import load_language_model
 from rewardsteer.outputs import check_folder, claim_folder, read_json, write_json
@@ -53,22 +54,17 @@ def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:
 
 
 def _check_tokenizer(base: str, tokenizer: Any) -> None:
-    """Refuse a tokenizer that gives ids of the base model's own to other tokens. Added ones may
-    differ, and a folder may hold weights alone."""
+    """Refuse a tokenizer that gives ids other tokens than the base model's own. Added ones may
+    differ, since they are learned, and a folder may hold weights alone."""
     if Path(base).is_dir() and not any(Path(base).glob("tokenizer*")):
         return
-    own = load_tokenizer(base)
-    ours, theirs = (
-        {at: token for token, at in one.get_vocab().items()} for one in (tokenizer, own)
-    )
-    added = tokenizer.added_tokens_decoder.keys() | own.added_tokens_decoder.keys()
-    for at in sorted((ours.keys() & theirs.keys()) - added):
-        if ours[at] != theirs[at]:
-            raise MismatchError(
-                f"The tokenizer given has the token {ours[at]!r} under the id {at}, and that of "
-                f"the base model {base} has {theirs[at]!r}; give the base model's tokenizer, and "
-                "data prepared with it."
-            )
+    found = first_difference(tokenizer, load_tokenizer(base), added=True)
+    if found is not None:
+        index, ours, theirs = found
+        raise MismatchError(
+            f"The id {index} is {ours} in the tokenizer given and {theirs} in that of the base "
+            f"model {base}; give the base model's tokenizer, and data prepared with it."
+        )
 
 
 def train_policy(

@@ -112,7 +112,7 @@ def test_encoders_refuse_what_does_not_fit(tmp_path):
     with pytest.raises(ConfigError, match="leave out the template"):
         load_scorer(folder, template=Template())
     several = save_encoder(tmp_path / "k", "bert", labels=3)
-    with pytest.raises(CheckpointError, match="give several labels"):
+    with pytest.raises(CheckpointError, match=r"gives \d labels, expected one"):
         load_scorer(several, kind="pair_encoder", device="cpu")
     with pytest.raises(CheckpointError, match="lack score"):
         load_scorer(save_tiny(tmp_path / "g", "gpt2"), kind="pair_encoder", device="cpu")

@@ -15,7 +15,7 @@ from rewardsteer.models.checkpoint import fingerprint
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.loading import refuse_pickles
+from rewardsteer.models.loading import refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
@@ -122,8 +122,7 @@ class CustomCodeKind(Kind):
                 f"The model {folder.name} cannot be loaded by its own code "
                 f"({type(error).__name__}: {error})."
             ) from error
-        if absent := sorted(found["missing_keys"]):
-            raise CheckpointError(f"The weights in {folder.name} lack {', '.join(absent[:3])}.")
+        refuse_absent(found["missing_keys"], folder.name)
         model = (model if place is None else model.to(place)).eval()
         return CustomCodeScorer(
             model, tokenizer, template or Template(), name=str(folder.path),

@@ -15,7 +15,7 @@ from rewardsteer.models.heads.layers import WideLinear, share
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.custom_code import code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.loading import load_base, refuse_pickles
+from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed, working_device
 from rewardsteer.models.reward_model import RewardModel
 
@@ -59,13 +59,10 @@ def load_headed(
             "ignore_mismatched_sizes": True,
         }, _own_config(folder, kind))
     unread = {*found["missing_keys"], *(one[0] for one in found["mismatched_keys"])}
-    absent = sorted(unread - {"score.weight"})
-    if absent:
-        raise CheckpointError(
-            f"The weights in {folder.name} lack {', '.join(absent[:3])}"
-            f"{' and more' if len(absent) > 3 else ''}, or have them in other sizes: the backbone "
-            "has other names there, or a file is missing."
-        )
+    refuse_absent(
+        unread - {"score.weight"}, folder.name, remedy="the backbone has other names or sizes "
+        "there, or a file is missing: copy the whole folder again, or name another kind",
+    )
     own = _install(base, layers, module)
     kept = config if own is None else HeadConfig(kind="scalar", layers="mlp")
     model = RewardModel(base, kept, own).eval()

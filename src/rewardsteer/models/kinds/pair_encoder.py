@@ -16,7 +16,7 @@ from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.loading import refuse_pickles
+from rewardsteer.models.loading import refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
@@ -123,11 +123,12 @@ class PairEncoderKind(Kind):
             raise CheckpointError(
                 f"The model {folder.name} cannot be loaded ({type(error).__name__}: {error})."
             ) from error
-        absent = sorted(found["missing_keys"])
-        if absent or model.config.num_labels != 1:
-            lacking = f"lack {', '.join(absent[:3])}" if absent else "give several labels"
-            raise CheckpointError(f"The weights in {folder.name} {lacking}; copy the whole folder "
-                                  "again, or take another kind.")
+        refuse_absent(found["missing_keys"], folder.name)
+        if model.config.num_labels != 1:
+            raise CheckpointError(
+                f"The reward model {folder.name} gives {model.config.num_labels} labels, expected "
+                "one; name another kind."
+            )
         return PairEncoderScorer(
             (model if place is None else model.to(place)).eval(), load_tokenizer(folder.path),
             sign=-1.0 if negate else 1.0, name=str(folder.path),

@@ -12,6 +12,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
+from rewardsteer.models.loading import refuse_absent
 from rewardsteer.models.placement import placed
 from rewardsteer.records import Prompt
 
@@ -41,13 +42,7 @@ def load_parts(
     except Exception as error:  # damaged files raise dozens of unrelated kinds
         problem = f"{type(error).__name__}: {error}"
         raise CheckpointError(f"The model {folder} cannot be loaded ({problem}).") from error
-    absent = sorted(found["missing_keys"])
-    if absent:
-        raise CheckpointError(
-            f"The weights in {folder} lack {', '.join(absent[:3])}"
-            f"{' and more' if len(absent) > 3 else ''}, which would be random; copy the whole "
-            "folder again, or name the right kind."
-        )
+    refuse_absent(found["missing_keys"], folder)
     lost = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(tuple(kept))]
     if lost:
         raise CheckpointError(

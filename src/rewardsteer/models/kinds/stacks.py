@@ -17,6 +17,7 @@ from torch import Tensor
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.stacks import Layer
 from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.loading import refuse_absent
 
 # Names of heads in published checkpoints; `config.value_head_prefix` may name another.
 HEAD_NAMES = (
@@ -85,8 +86,7 @@ def read_tensors(path: Path, names: Iterable[str]) -> dict[str, Tensor]:
                     found[name] = weights.get_tensor(name).float()
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The weights in {path} are damaged: {error}") from error
-    if absent := sorted(wanted - found.keys()):
-        raise CheckpointError(f"The weights in {path} lack {', '.join(absent)}.")
+    refuse_absent(wanted - found.keys(), path)
     return found
 
 
@@ -102,7 +102,8 @@ def read_rows(path: Path, name: str, begin: int, end: int) -> Tensor:
                     return rows
     except (OSError, SafetensorError) as error:
         raise CheckpointError(f"The weights in {path} are damaged: {error}") from error
-    raise CheckpointError(f"The weights in {path} lack {name}.")
+    refuse_absent([name], path)
+    raise AssertionError("what is absent was refused")
 
 
 def combined(layers: list[Layer], weights: Tensor, offset: float = 0.0) -> list[Layer]:

@@ -9,13 +9,13 @@ import transformers
 from torch import nn
 
 from rewardsteer.data.template import Template
-from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.stacks import as_module
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import load_parts, no_template, own_options
 from rewardsteer.models.kinds.stacks import FoundHead, read_layers
 from rewardsteer.models.kinds.stepwise import StepScorer
+from rewardsteer.models.loading import refuse_absent
 
 
 class StepKind(Kind):
@@ -71,9 +71,5 @@ class StepKind(Kind):
             return []
         parts = ("weight", "bias") if cls.head_biased else ("weight",)
         names = [f"{layer}.{part}" for layer in cls.head.layers for part in parts]
-        if absent := [name for name in names if name not in folder.tensors]:
-            raise CheckpointError(
-                f"The weights in {folder.path} lack {', '.join(absent)}; copy the whole folder "
-                "again."
-            )
+        refuse_absent((name for name in names if name not in folder.tensors), folder.path)
         return [as_module(read_layers(folder, cls.head)).to(model.device).eval()]
