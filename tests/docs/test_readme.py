@@ -32,6 +32,14 @@ def test_links_lead_somewhere():
     assert not [link for link in local if not (ROOT / link).exists()]
 
 
+def test_no_package_index_is_promised():
+    """Until one has the package, it is installed from a clone or an address."""
+    text = README.read_text()
+    assert "No package index has rewardsteer yet" in text
+    named = re.findall(r"pip install (?:-\S+ )*[\"']?rewardsteer(?:\[[^]]*\])?(.{0,3})", text)
+    assert named == [" @ "]
+
+
 def test_pages_have_the_tables_that_the_files_give():
     tables = script("readme_tables")
     for page in tables.PAGES:

@@ -9,7 +9,7 @@ from transformers import GenerationConfig
 
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.engines.vllm_settings import guided_by
+from rewardsteer.decoding.engines.vllm_settings import GuideSettings, guided_by
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.records import Message
 from rewardsteer.serving import vllm_server
@@ -46,6 +46,17 @@ def test_requests_that_say_nothing_are_guided(root):
         "temperature": 0.0, "top_k": 5,
     }
     assert "hf_overrides" not in plan(str(root / "policy"), None)
+
+
+def test_a_folder_may_have_any_name(root, tmp_path):
+    import shutil
+
+    strange = tmp_path / "a:b, c" / "x:y"
+    shutil.copytree(root / "farma", strange)
+    settings = GuideSettings.model_validate(
+        plan(str(root / "policy"), strange)["hf_overrides"]["rewardsteer"]
+    )
+    assert settings.folders == {"x:y": strange}
 
 
 def test_the_policys_own_settings(root, tmp_path):

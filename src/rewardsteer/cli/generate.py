@@ -81,7 +81,7 @@ def generate_command(
         check_model(draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
-    method = method or default_method(folders, kind)
+    method = method or default_method(folders[0] if folders else None, kind)
     config, weights = _configure(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],

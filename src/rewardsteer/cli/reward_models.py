@@ -1,6 +1,6 @@
 """Reward models and goal states of ``rewardsteer generate``."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.evaluation.method_settings import MethodConfig
     from rewardsteer.goals.goal_state import GoalState
+
+
+# Kinds whose card, or what stands for it, can be read without the weights.
+_WITH_CARDS = ("rewardsteer", "classifier", "adapter")
 
 
 class Parts(NamedTuple):
@@ -52,33 +56,29 @@ def load_goal_state(
     return None if where is None else load_goal(where, name)
 
 
-def has_card(folder: str, kind: str | None) -> bool:
-    """Whether a reward model's card, or what stands for it, can be read without its weights."""
+def _kind_of(reward_model: str, kind: str | None) -> str:
+    """The name of its kind; ``kind`` where it was named."""
     from rewardsteer.models.kinds.recognition import find_kind
 
-    return find_kind(folder, kind=kind)[0] in ("rewardsteer", "classifier", "adapter")
+    return find_kind(reward_model, kind=kind)[0]
 
 
-def default_method(folders: list[str], kind: str | None) -> str:
-    """What the (first) reward model was trained for; none without one. A foreign one does not say
-    so, and gets the method that takes any of its kind."""
+def default_method(
+    reward_model: str | None, kind: str | None, abilities: Collection[str] | None = None
+) -> str:
+    """What a reward model was trained for, on an engine of these abilities; none without one. A
+    foreign one does not say so, and gets the method that takes any of its kind."""
     from rewardsteer.decoding import fitting
-    from rewardsteer.models.checkpoint import read_card
-
-    if not folders:
-        return "none"
-    if has_card(folders[0], kind):
-        return fitting.default_method(read_card(Path(folders[0])))
-    return foreign_method(folders[0], kind)
-
-
-def foreign_method(folder: str, kind: str | None) -> str:
-    """The method for a reward model without a card, which takes any of its kind."""
     from rewardsteer.decoding.methods import BEST_OF, BEST_OF_PAIRS
+    from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.kinds import KINDS
-    from rewardsteer.models.kinds.recognition import find_kind
 
-    return BEST_OF_PAIRS if KINDS.get(find_kind(folder, kind=kind)[0]).compares else BEST_OF
+    if reward_model is None:
+        return "none"
+    found = _kind_of(reward_model, kind)
+    if found in _WITH_CARDS:
+        return fitting.default_method(read_card(Path(reward_model)), abilities)
+    return BEST_OF_PAIRS if KINDS.get(found).compares else BEST_OF
 
 
 def load_reward_models(
@@ -103,7 +103,7 @@ def load_reward_models(
         build_method(config, None, goal)
         return None
     inside = ENGINES.get(choice.name).holds_guides
-    own = all(has_card(folder, of_kind["kind"]) for folder in folders)
+    own = all(_kind_of(folder, of_kind["kind"]) in _WITH_CARDS for folder in folders)
     if not own and (share_backbone or (inside and is_guide(config.method))):
         raise ConfigError(
             "The engine vllm and --share-backbone load reward models of rewardsteer, adapters and "

@@ -24,7 +24,7 @@ from rewardsteer.cli.kind import (
     check_kind,
     kind_options,
 )
-from rewardsteer.cli.reward_models import foreign_method, has_card
+from rewardsteer.cli.reward_models import default_method
 from rewardsteer.cli.starting import check_model, check_reward_model, loading
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
@@ -243,14 +243,10 @@ def _load(
 def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | None) -> str:
     """The method of requests that name none."""
     from rewardsteer.decoding.engines.registry import ABILITIES
-    from rewardsteer.decoding.fitting import default_method
-    from rewardsteer.models.checkpoint import read_card
 
-    if reward_model is None or choice.source is None:
+    if choice.source is None:
         return "none"
-    if not has_card(reward_model, kind):
-        return foreign_method(reward_model, kind)
-    return default_method(read_card(Path(reward_model)), ABILITIES[choice.name])
+    return default_method(reward_model, kind, ABILITIES[choice.name])
 
 
 def _reward_name(reward_model: str | None) -> str:

@@ -204,8 +204,8 @@ def _collators(
     padding, gives = tokenizer.pad_token_id, model.head.gives
     pairs = eval_rows is None or not count_single(eval_rows)
     if objective.rows == "responses":
-        both = [ResponseCollator(padding, side, prefixes=objective.prefixes) for _ in range(2)]
-        return both[0], both[1]
+        collator = ResponseCollator(padding, side, prefixes=objective.prefixes)
+        return collator, collator
     return (
         PairCollator(padding, side, objective.rows == "pairs", objective.prefixes),
         PairCollator(padding, side, pairs, _eval_prefixes(objective, gives)),
