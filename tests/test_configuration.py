@@ -96,7 +96,7 @@ def test_claiming_a_folder(tmp_path):
     claim_folder(folder)
     (folder / "a").write_text("x")
     with pytest.raises(OutputError, match="--resume"):
-        claim_folder(folder)
+        claim_folder(folder, resume=False)
     claim_folder(folder, resume=True)
     assert (folder / "a").exists()
     claim_folder(folder, overwrite=True)

@@ -126,7 +126,8 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         else:
             problem, value = item["msg"].removeprefix("Value error, "), item["input"]
             subject = f"The setting {name!r} is wrong" if name else "The settings do not fit"
-            sentences.append(f"{subject}: {problem}, got {value!r}.")
+            # All settings together are no value that anybody gave.
+            sentences.append(f"{subject}: {problem}{f', got {value!r}' if name else ''}.")
     return " ".join(sentences)
 
 

@@ -12,6 +12,9 @@ from typer.testing import CliRunner
 from rewardsteer.cli.decoding_options import SETTINGS
 from rewardsteer.cli.main import app
 from rewardsteer.errors import OutputError
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.outputs import check_folder
 from tests.fakes import save_tiny
 
@@ -183,3 +186,77 @@ def test_a_folder_in_use_advises_resuming_where_the_command_can(tmp_path):
                  "--input", pairs, "--out", tmp_path)
     refused(result, "not empty", "--overwrite")
     assert "--resume" not in result.stderr
+
+
+def test_files_of_another_kind_are_told_by_their_ending(base, tmp_path):
+    options = ("--model", base, "--method", "none")
+    for ending in (".csv", ".parquet", ".jsonl.gz"):
+        (tmp_path / f"p{ending}").write_bytes(b"\x1f\x8b")
+        refused(
+            run("generate", *options, "--prompts", tmp_path / f"p{ending}", "--output",
+                tmp_path / "a.jsonl"),
+            "of the kind", "expected JSON lines with 'prompt'",
+        )
+        refused(
+            run("generate", *options, "--prompt", "hi", "--output", tmp_path / f"a{ending}"),
+            "written as JSON lines; end its name in .jsonl",
+        )
+    assert not list(tmp_path.glob("a*"))
+
+
+def test_the_folder_of_a_run_names_the_model_beneath_it(base, tmp_path):
+    (tmp_path / "run").mkdir()
+    base.rename(tmp_path / "run" / "model")
+    place = tmp_path / "run"
+    sentence = f"Expected a model folder at {place}, it holds no config.json; {place / 'model'}"
+    pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
+    refused(run("evaluate", "preference", "--reward-model", place, "--input", pairs, "--out",
+                tmp_path / "out"), sentence)
+    refused(run("data", "prepare", "pairs", "--path", pairs, "--tokenizer", place, "--out",
+                tmp_path / "data"), sentence)
+    (tmp_path / "nothing").mkdir()
+    refused(run("train", "pairs/bt", f"base_model={tmp_path / 'nothing'}",
+                f"data.sources.0.path={pairs}", "--out", tmp_path / "out"),
+            f"{tmp_path / 'nothing'}, it holds no config.json.")
+
+
+def test_a_wrong_setting_of_a_method_names_its_label(base, tmp_path):
+    prompts = write(tmp_path / "p.jsonl", [{"prompt": "a"}])
+    (tmp_path / "m.yaml").write_text("short: {method: none, max_new_tokens: lots}")
+    refused(
+        run("evaluate", "generation", "--model", base, "--prompts", prompts, "--methods",
+            tmp_path / "m.yaml", "--judge", base), "--methods, 'short': The setting",
+    )
+    result = run("generate", "--model", base, "--reward-model", base, "--method", "farma", "--gate",
+                 "entropy", "--prompt", "hi", "--output", tmp_path / "a.jsonl")
+    refused(result, "needs either a gate_threshold or a gate_share.")
+
+
+def test_data_of_another_template_shows_both(base, tmp_path):
+    pairs = write(tmp_path / "pairs.jsonl", [
+        {"prompt": f"p{n}", "chosen": "a", "rejected": "b"} for n in range(8)
+    ])
+    data = tmp_path / "data"
+    made = run("data", "prepare", "pairs", "--path", pairs, "--tokenizer", base, "--out", data,
+               "template.answer=A", "test_fraction=0.25")
+    assert made.exit_code == 0, made.stderr
+    refused(run("train", "pairs/bt", f"base_model={base}", f"prepared={data}", "--out",
+                tmp_path / "out"), "answer: 'A' in the data, ", " here)")
+    # No response is long enough for the prefixes of this recipe.
+    refused(run("train", "pairs/pargs", f"base_model={base}", f"data.sources.0.path={pairs}",
+                "--out", tmp_path / "out"), "no response is long enough", "data.prefix_start=N")
+
+
+def test_rows_without_a_reward_are_not_counted_as_rewards(base, tmp_path):
+    model = tmp_path / "rm"
+    RewardModel.from_base(base, HeadConfig(kind="scalar")).save_pretrained(
+        model, load_tokenizer(base), CheckpointCard(head=HeadConfig(kind="scalar"))
+    )
+    rows = write(tmp_path / "rows.jsonl", [
+        {"prompt": "p", "completion": "a"}, {"prompt": "p" * 5000, "completion": "a"},
+    ])
+    place = tmp_path / "s.jsonl"
+    result = run("score", "--reward-model", model, "--input", rows, "--output", place)
+    assert result.exit_code == 0, result.stderr
+    assert "1 reward written" in result.stderr
+    assert "1 row without a reward" in result.stderr

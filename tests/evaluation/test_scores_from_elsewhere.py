@@ -265,3 +265,12 @@ def test_a_sentence_given_as_the_answer_is_graded_and_votes_by_its_number(tmp_pa
     row = told | {"expected_answer": "Train 5 is first", "predicted_answer": "Train 5 is last"}
     [found] = map(grade, read_answered(write(tmp_path / "a.jsonl", [row]), []))
     assert (found.is_correct, found.predicted_answer) == (False, "train 5 is last")
+
+
+def test_numbers_are_read_as_names(tmp_path):
+    numbered = [row | {"sample": n % 2, "question_id": n // 2} for n, row in enumerate(rows(4))]
+    by_name = [row | {"sample": str(n % 2), "question_id": str(n // 2)}
+               for n, row in enumerate(rows(4))]
+    assert load_scored(write(tmp_path / "n.jsonl", numbered))[0]["n"].questions == load_scored(
+        write(tmp_path / "n.jsonl", by_name)
+    )[0]["n"].questions

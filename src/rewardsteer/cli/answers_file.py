@@ -8,6 +8,8 @@ def refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
     """Raise `OutputError` where an output is a folder, or there is one that nothing is said of."""
     from rewardsteer.errors import OutputError
 
+    if output.suffix in (".csv", ".tsv", ".parquet", ".gz", ".json"):
+        raise OutputError(f"The output {output} is written as JSON lines; end its name in .jsonl.")
     if output.is_dir():
         raise OutputError(f"The output {output} is a folder, expected a file name for JSONL.")
     if output.exists() and not (resume or overwrite):

@@ -257,7 +257,10 @@ def _compare(
     for name, svg in report.frontiers(summary).items():
         write_text(out / f"frontier-{name}.svg", svg)
     for title, columns, rows in (
-        (over(len(requests), "prompt"), METHOD_COLUMNS, method_rows(methods)),
+        (
+            f"{over(len(requests), 'prompt')}; ±: standard error; calls, ms, RM tokens: per token",
+            METHOD_COLUMNS, method_rows(methods),
+        ),
         ("reward and what it costs", report.FRONTIER_COLUMNS, report.frontier_rows(methods)),
         ("gold and proxy by weight", WEIGHT_COLUMNS, weight_rows(summary)),
         ("pairs, by a language model", report.WIN_COLUMNS, report.win_rows(methods)),

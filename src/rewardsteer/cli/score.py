@@ -206,13 +206,9 @@ def _score(
             scorer, rows, output, settings, resume=resume, overwrite=overwrite, engine=engine,
             announce=announce,
         )
-    say(f"{counted(report.rows, 'reward')} written to {output}")
+    say(f"{counted(report.rows - report.skipped, 'reward')} written to {output}")
     if report.skipped:
-        typer.echo(
-            f"{report.skipped} of them could not be scored and have no reward; 'skipped' in "
-            "the output says why",
-            err=True,
-        )
+        say(f"{counted(report.skipped, 'row')} without a reward; 'skipped' in the output says why")
 
 
 def _scorer(

@@ -88,14 +88,17 @@ def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) ->
     """What came out, and what to do with it."""
     from rewardsteer.models.checkpoint import read_card
 
-    for metric in read_card(folder).metrics:
+    metrics = read_card(folder).metrics
+    for metric in metrics:
         spread = "" if metric.low is None else f" (95 %: {metric.low:.3f} – {metric.high:.3f})"
         say(f"{metric.name} {metric.value:.3f}{spread}, {metric.on}")
     say(f"reward model: {folder} ({timedelta(seconds=round(seconds))})")
-    say(
-        f"next: rewardsteer evaluate preference --reward-model {folder} --data "
-        f"{prepared or out / 'data'}"
-    )
+    # Other objectives have no command that reads prepared data.
+    if any(metric.name == "accuracy" for metric in metrics):
+        say(
+            f"next: rewardsteer evaluate preference --reward-model {folder} --data "
+            f"{prepared or out / 'data'}"
+        )
 
 
 def train_policy_command(

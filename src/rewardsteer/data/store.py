@@ -171,17 +171,20 @@ def check_recipe(
     wanted = trained if follows else template
     if wanted is not None and resolve(wanted, tokenizer) != resolve(ours, tokenizer):
         asked, found = (one.model_dump(mode="json") for one in (resolve(wanted, tokenizer), ours))
-        differ = ", ".join(name for name in asked if asked[name] != found[name])
+        differ = "; ".join(
+            f"{name}: {found[name]!r} in the data, {asked[name]!r} here"
+            for name in asked if asked[name] != found[name]
+        )
         if follows:
             raise MismatchError(
                 f"The data in {folder} was written with another template than the reward model "
-                f"that training starts from was trained with ({differ} differ); prepare it again "
+                f"that training starts from was trained with ({differ}); prepare it again "
                 "with --tokenizer and this model, or name the data's template in data.template."
             )
         raise MismatchError(
             f"The data in {folder} was written with another template than the recipe's "
-            f"({differ} differ); prepare it with 'rewardsteer data prepare --recipe', or "
-            "set data=null to train on it as it is written."
+            f"({differ}); prepare it again with this model's tokenizer, or set data=null to train "
+            "on it as it is written."
         )
     if not _same_chat_template(manifest, ours, tokenizer):
         raise MismatchError(

@@ -49,6 +49,11 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
         DataError: unreadable, malformed or empty file, a row without prompt, or a repeated id;
             names the line.
     """
+    if path.suffix in (".csv", ".tsv", ".parquet", ".arrow", ".gz"):
+        raise DataError(
+            f"The prompts {path} are of the kind {path.suffix}; expected JSON lines with 'prompt' "
+            "(.jsonl) or a prompt per line (.txt)."
+        )
     requests: list[Request] = []
     for number, row in _lines(path) if path.suffix == ".txt" else read_jsonl(path):
         if limit is not None and len(requests) >= limit:

@@ -81,7 +81,10 @@ def read_methods(methods: str) -> dict[str, MethodConfig]:
 def _read(label: str, values: Any) -> MethodConfig:
     if not isinstance(values, dict):
         raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
-    config = load_config(MethodConfig, values)
+    try:
+        config = load_config(MethodConfig, values)
+    except ConfigError as error:
+        raise ConfigError(f"--methods, {label!r}: {error}") from error
     METHODS.check(config.method)
     _check_used(label, config, values)
     if not config.folders and not takes_no_reward_model(config.method):

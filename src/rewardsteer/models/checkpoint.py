@@ -15,7 +15,7 @@ from rewardsteer import __version__
 from rewardsteer.configuration import Config
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.places import check_place, locate, nowhere
+from rewardsteer.models.places import check_place, locate, no_model, nowhere
 from rewardsteer.outputs import read_json, write_json
 
 CARD = "rewardsteer.json"
@@ -134,7 +134,7 @@ def read_card(folder: Path) -> CheckpointCard:
         return _adapter_card(folder)
     if not (folder / "config.json").exists():
         check_place(folder)
-        raise CheckpointError(f"Expected a model folder at {folder}, it holds no config.json.")
+        raise CheckpointError(no_model(folder))
     try:
         config = read_json(folder / "config.json")
         architectures = [str(name) for name in config.get("architectures") or ["none"]]
@@ -197,6 +197,9 @@ def load_tokenizer(source: str | Path) -> Any:
     except Exception as error:  # the Rust library raises plain exceptions, its callers many kinds
         if not folder.is_dir():
             raise CheckpointError(nowhere(source, error)) from error
+        parts = ("config.json", "tokenizer_config.json", "tokenizer.json")
+        if not any((folder / name).exists() for name in parts):
+            raise CheckpointError(no_model(source)) from error
         raise CheckpointError(f"No tokenizer can be loaded from {source}: {error}") from error
 
 

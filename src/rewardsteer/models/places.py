@@ -53,6 +53,13 @@ def check_place(source: str | Path) -> None:
         raise CheckpointError(f"Expected a model folder at {source}, there is none.")
 
 
+def no_model(folder: str | Path) -> str:
+    """The sentence for a folder without ``config.json``; a run's folder holds one beneath it."""
+    within = Path(folder) / "model"
+    found = f"; {within} holds one" if (within / "config.json").exists() else ""
+    return f"Expected a model folder at {folder}, it holds no config.json{found}."
+
+
 def nowhere(source: str | Path, error: Exception) -> str:
     """The sentence for a name that led nowhere."""
     reason = str(error).strip().splitlines()[:1]

@@ -127,7 +127,8 @@ def training_rows(objective: Objective, data: Path) -> Any:
     if len(rows) == 0:
         raise DataError(
             f"No training rows are left for the objective {objective.name!r}: no response is long "
-            "enough for a prefix. Lower data.prefix_start."
+            "enough for a prefix. Lower prefix_start: data.prefix_start=N if the run prepares its "
+            "data, else prefix_start=N of 'rewardsteer data prepare'."
         )
     return rows
 

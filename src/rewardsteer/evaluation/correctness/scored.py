@@ -17,6 +17,10 @@ from rewardsteer.evaluation.correctness.config import Signal
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Solution
 
+_NAMES = {
+    "benchmark", "question_id", "sample", "model", "predicted_answer", "expected_answer",
+}
+
 
 @dataclass(frozen=True)
 class Question:
@@ -182,6 +186,10 @@ def _benchmarks(files: Sequence[Path]) -> dict[str, Benchmark]:
 def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
     """A row as a solution; fields that are not ours are left aside."""
     known = {name: value for name, value in row.items() if name in Solution.model_fields}
+    # Other programs number questions and samples, and answers of theirs are numbers.
+    for name in _NAMES & known.keys():
+        if isinstance(known[name], int | float) and not isinstance(known[name], bool):
+            known[name] = str(known[name])
     known.setdefault("benchmark", file.stem)
     known.setdefault("question_id", "")
     try:

@@ -10,7 +10,7 @@ from rewardsteer.models.kinds.custom_code import code_class, code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription, describe_folder
 from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.loading import refuse_pickles
-from rewardsteer.models.places import check_place, locate
+from rewardsteer.models.places import check_place, locate, no_model
 
 
 def find_kind(
@@ -61,7 +61,7 @@ def _kind(name: str) -> type[Kind]:
 def _unknown(folder: FolderDescription) -> str:
     if not folder.config:
         check_place(folder.path)
-        return f"Expected a model folder at {folder.name}, it holds no config.json."
+        return no_model(folder.name)
     refuse_pickles(folder.path)
     if code_class(folder) is not None:
         return (
