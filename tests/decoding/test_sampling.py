@@ -1,5 +1,6 @@
 """What is drawn: the exact distribution of every setting, transformers' own greedy runs, ends."""
 
+import itertools
 import math
 import random
 from types import SimpleNamespace
@@ -11,6 +12,8 @@ from pydantic import ValidationError
 from transformers import GenerationConfig, LogitsProcessorList
 
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.running import in_order
@@ -262,25 +265,36 @@ def test_what_the_policy_cannot_do(settings, part):
         run(DecodingConfig(**settings))
 
 
-@pytest.mark.parametrize("name", ["cards", "speculative_rejection"])
+SEARCHES = (
+    "cards", "speculative_rejection", "beam", "dvts", "particle", "rsd", "gsi",
+)
+
+
+@pytest.mark.parametrize("name", SEARCHES)
 def test_stop_strings_end_samples_of_strategies(folders, name):  # noqa: F811
-    """Wherever tokens were taken back in between."""
+    """Wherever tokens were taken back in between, also with strings of several tokens."""
+    letters = "abcdefghijklmnop"
+    stops = (*letters[:4], *("".join(two) for two in itertools.product(letters[4:], repeat=2)))
     config = DecodingConfig(
-        method=name, stop=tuple("abcdefghijklmnop"), seed=3, max_new_tokens=30, n=4,
-        decision_tokens=3,
+        method=name, stop=stops, seed=3, max_new_tokens=30, n=4, decision_tokens=3,
         reward_target=1.0, segment_tokens=4, segment_min=2, max_rejections=2, top_k=0,
+        step_separator="", step_tokens=3, beam=2, branches=2, max_steps=10, accept_reward=0.0,
     )
-    scorer = make_scorer(folders["llama"], "scalar", "")
-    results, tokenizer = run(config, scorer)
+    scorer, (policy, tokenizer) = make_scorer(folders["llama"], "scalar", ""), make_policy()
+    small = TransformersEngine(make_policy("gpt2")[0], tokenizer, Bounds(places=12))
+    drafter = small if name in ("rsd", "gsi") else None
+    method = build_method(config, scorer, drafter=drafter)
+    results = list(generate(policy, tokenizer, PROMPTS, method, config))
     stopped = [one for one in results if one.stop_reason in config.stop]
     assert stopped
     for prompt, one in zip(PROMPTS, results, strict=True):
         assert not any(stop in one.completion for stop in config.stop)
         if one in stopped:
             assert one.finish_reason == "stop"
-            assert tokenizer.decode(one.token_ids).startswith(one.completion + one.stop_reason)
-            given = tokenizer.encode(one.completion)
-            closed = scorer.close_response(given)
+            text = tokenizer.decode(one.token_ids, skip_special_tokens=True)
+            assert text == one.completion + one.stop_reason
+            # A character is a token.
+            closed = scorer.close_response(one.token_ids[: -len(one.stop_reason)])
             [reward] = scorer.score_ids([tokenizer.encode(prompt)], [closed])
             assert one.reward == pytest.approx(float(reward), abs=1e-4)
 

@@ -153,12 +153,19 @@ class Sample:
         """Have new text told once further tokens cannot change it."""
         self._listener = listener
 
-    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
+    def revise(
+        self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
+        stop_reason: int | str | None = None,
+    ) -> None:
         """Go on from other tokens; most often, take some back."""
-        self.token_ids, self.finish_reason = list(token_ids), finish_reason
-        self.stop_reason = self.token_ids[-1] if finish_reason == "stop" else None
+        self.token_ids = list(token_ids)
+        self.finish_reason, self.stop_reason = finish_reason, stop_reason
         self._detokenizer = None
         del self.logprobs[len(self.token_ids) :]
+
+    def take_over(self, other: "Sample") -> None:
+        """Go on from the tokens of another sample, or end as it has."""
+        self.revise(other.token_ids, other.finish_reason, other.stop_reason)
 
     def fork(self, index: int, rng: random.Random) -> "Sample":
         """Another sample that goes on from here, with draws of its own."""

@@ -60,9 +60,12 @@ class OpenAISample(Sample):
         if not request.cancelled():
             request.result()
 
-    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
+    def revise(
+        self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
+        stop_reason: int | str | None = None,
+    ) -> None:
         """Go on from other tokens; for servers that give token ids."""
-        super().revise(token_ids, finish_reason)
+        super().revise(token_ids, finish_reason, stop_reason)
         self._count = 0
 
     def fork(self, index: int, rng: random.Random) -> "OpenAISample":

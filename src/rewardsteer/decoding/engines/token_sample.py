@@ -91,10 +91,13 @@ class TokenSample(Sample):
             self.abort()
             raise
 
-    def revise(self, token_ids: Sequence[int], finish_reason: FinishReason | None = None) -> None:
+    def revise(
+        self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
+        stop_reason: int | str | None = None,
+    ) -> None:
         """Go on from other tokens."""
         self.gate.forget(shared_length(self.token_ids, token_ids))
-        super().revise(token_ids, finish_reason)
+        super().revise(token_ids, finish_reason, stop_reason)
         self.revised = True
 
     def fork(self, index: int, rng: random.Random) -> "TokenSample":

@@ -73,7 +73,9 @@ class Cards(Strategy):
                 chance = acceptance(config, first, reward, len(sample.token_ids))
                 if chances.random() < chance:
                     break
-                proposal = reward, list(sample.token_ids), sample.finish_reason
+                proposal = (
+                    reward, list(sample.token_ids), sample.finish_reason, sample.stop_reason
+                )
                 if best is None or reward > best[0]:
                     best = proposal
                 if rejected < config.max_rejections:

@@ -70,7 +70,7 @@ class Gsi(TwoPolicies):
                 response = written[chosen]
             _give_up([kept, *steps], but=steps[chosen])
             kept, reward = steps[chosen], rewards[chosen]
-        response.revise(kept.token_ids, kept.finish_reason)
+        response.take_over(kept)
         return Outcome(response, reward if config.weight else None)
 
     async def _extend(self, steps: Sequence[Sample]) -> None:
@@ -97,7 +97,7 @@ async def log_ratios(
 
 def _takes_over(sample: Sample, written: Sample) -> Sample:
     """A sample with the tokens of another one."""
-    sample.revise(written.token_ids, written.finish_reason)
+    sample.take_over(written)
     return sample
 
 

@@ -30,9 +30,9 @@ class Rsd(TwoPolicies):
             await draft.extend(config.step_tokens, stop=self.stop)
             [value] = await self.values([draft], scorer)
             if value >= config.accept_reward:
-                response.revise(draft.token_ids, draft.finish_reason)
+                response.take_over(draft)
             else:
                 await response.extend(config.step_tokens, stop=self.stop)
-                draft.revise(response.token_ids, response.finish_reason)
+                draft.take_over(response)
         [value] = await self.values([draft], scorer)
         return Outcome(response, self.reward(value))
