@@ -21,7 +21,7 @@ from rewardsteer.models.scorer import Scorer
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import LoraSettings
 from tests.chat import plain_reward, save_classifier, save_policy
-from tests.fakes import character_tokenizer, save_tiny
+from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 HEADS = {
     "linear": HeadConfig(kind="scalar"), "mlp": HeadConfig(kind="scalar", layers="mlp"),
@@ -104,6 +104,22 @@ def test_a_classifier_is_no_policy(tmp_path):
         load_policy(folder)
     with pytest.raises(CheckpointError, match=r"lack lm_head\.weight"):
         load_causal(folder, "cpu", None, {})
+
+
+def test_a_reward_model_with_all_weights_of_a_policy_is_none(tmp_path):
+    """With tied embeddings nothing is missing, and noise would be generated."""
+    base = tiny_causal_lm()
+    base.config.tie_word_embeddings = True
+    base.tie_weights()
+    base.save_pretrained(tmp_path / "base")
+    model = AutoModelForSequenceClassification.from_pretrained(tmp_path / "base", num_labels=1)
+    model.save_pretrained(tmp_path / "classifier")
+    assert load_policy(tmp_path / "base") is not None
+    with pytest.raises(CheckpointError, match=r"a reward model \(LlamaForSequenceClassification"):
+        load_policy(tmp_path / "classifier")
+    (tmp_path / "base" / "rewardsteer.json").write_text("{}")
+    with pytest.raises(CheckpointError, match=r"is a reward model \(it has a rewardsteer.json"):
+        load_policy(tmp_path / "base")
 
 
 def lora(model, folder, **options):

@@ -8,6 +8,7 @@ import torch
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.causal import load_causal
+from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.limits import position_limit
 
 
@@ -25,11 +26,27 @@ def load_policy(
         options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
 
     Raises:
-        CheckpointError: it cannot be loaded, or is no causal LM with all its weights.
+        CheckpointError: it cannot be loaded, is a reward model, or is no causal LM with all its
+            weights.
         ConfigError: there is no such device.
     """
+    if (Path(source) / CARD).exists():
+        raise _no_policy(source, f"it has a {CARD}")
     own = options | {"trust_remote_code": False}
-    return load_causal(source, device, dtype, own, what="policy").eval()
+    model = load_causal(source, device, dtype, own, what="policy").eval()
+    for name in model.config.architectures or ():
+        if name.endswith("Classification"):
+            raise _no_policy(source, name)
+    return model
+
+
+def _no_policy(source: str | Path, sign: str) -> CheckpointError:
+    """For reward models: with tied embeddings they have all weights of a causal LM, and would
+    generate noise without a word."""
+    return CheckpointError(
+        f"Expected a policy, a causal language model; {source} is a reward model ({sign}). Give "
+        "the model that generates as policy and this one as reward model."
+    )
 
 
 def stop_ids(settings: Any, tokenizer: Any) -> frozenset[int]:
