@@ -25,9 +25,9 @@ def run(*arguments):
 
 def refused(result, *words):
     assert result.exit_code == 2, result.output
-    # What is checked only with the models at hand comes after the line that says they load.
-    message = " ".join(result.stderr.split("…\n")[-1].split())
-    assert message.startswith("error: ")
+    # What is checked only with the models at hand comes after lines that say what is done.
+    _, found, message = " ".join(result.stderr.split()).rpartition("error: ")
+    assert found
     for word in words:
         assert word in message
     assert "Traceback" not in message

@@ -4,13 +4,13 @@ import inspect
 
 import pytest
 
-from rewardsteer.cli.decoding_options import _OPTIONS, decoding_options
+from rewardsteer.cli.decoding_options import SETTINGS, decoding_options
 from rewardsteer.decoding.config import DecodingConfig
 
 
-@pytest.mark.parametrize("name", _OPTIONS)
+@pytest.mark.parametrize("name", SETTINGS)
 def test_defaults_in_the_help_are_those_of_the_configuration(name):
-    kind, _, shown, text = _OPTIONS[name]
+    kind, _, shown, text = SETTINGS[name]
     default = DecodingConfig.model_fields[name].default
     if not shown:
         # Without a default, or the help's own text names it.

@@ -24,7 +24,7 @@ assert "torch" not in sys.modules
 
 
 @pytest.mark.parametrize(("options", "said"), [
-    (("--model", "{here}", "--port", "70000"), "A port is from 0 to 65535"),
+    (("--model", "{here}", "--port", "70000"), "should be less than or equal to 65535"),
     (("--model", "{here}", "--host", "0.0.0.0"), "give it an API key"),
     (("--model", "{here}", "--api-key-file", "{here}/absent"), "cannot be read"),
     (("--model", "{here}/absent"), "Expected a model folder"),
