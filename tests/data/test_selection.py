@@ -235,7 +235,8 @@ def test_another_template_is_refused(tmp_path):
     made = prepare(DataConfig(source=source), tokenizer, tmp_path / "out")
     check_recipe(made, Template(kind="text"), tokenizer, tmp_path)
     check_recipe(made, None, tokenizer, tmp_path)
-    with pytest.raises(MismatchError, match=r"\(prompt: '{prompt}' in the data, '{prompt}!' here\).*data=null"):
+    differs = r"\(prompt: '{prompt}' in the data, '{prompt}!' here\).*data=null"
+    with pytest.raises(MismatchError, match=differs):
         check_recipe(made, Template(prompt="{prompt}!"), tokenizer, tmp_path)
     tokenizer.chat_template = "{% for m in messages %}{{ m.content }}<eos>{% endfor %}"
     chat = prepare(DataConfig(source=source), tokenizer, tmp_path / "chat")
