@@ -132,6 +132,26 @@ def solutions(found: Content) -> str:
     )
 
 
+def solutions_short(found: Content) -> str:
+    """Study B on held-out questions of the training's benchmark, for the README."""
+    own = found["benchmarks"]["gsm8k"]
+    rows = [
+        [_named(plan), _range(figures.get("auroc", ())), _range(figures.get("within_source", ()))]
+        for plan, figures in own["plans"].items()
+    ]
+    rows.append(["*source alone*", _range(own["controls"]["source"]), ""])
+    return (
+        f"`make study-b`: {found['base']}, {found['pairs']:,} pairs; AUROC on "
+        f"{own['questions']} held-out questions, {found['seeds']} seeds.\n\n"
+        + _table(["model", "AUROC", "within source"], rows)
+    )
+
+
+def _range(values: Sequence[float]) -> str:
+    """The lowest and highest of several seeds."""
+    return f"{min(values):.3f}–{max(values):.3f}" if values else ""
+
+
 def _named(plan: str) -> str:
     name, *signal = plan.split(", ")
     return ", ".join([PLANS.get(name, name), *signal])
@@ -238,6 +258,7 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "guidance": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance)),
     "guidance_all": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_all)),
     "solutions": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions)),
+    "solutions_short": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions_short)),
     "process": (ROOT / "runs/results/process.json", _json(process)),
     "cost": (ROOT / "benchmarks/results", _json(cost)),
     "recipes": (ROOT / "src/rewardsteer/recipes", recipes),

@@ -110,7 +110,8 @@ def test_table_of_solutions():
             run(0.5, auroc_similarity=0.5, against_baseline=gains(0.25, 0.25)),
         ],
     })
-    text = script("readme_tables").solutions(figures | {"base": "Base", "pairs": 1200})
+    figures |= {"base": "Base", "pairs": 1200}
+    text = script("readme_tables").solutions(figures)
     assert text.startswith("`make study-b SEED=0` and on: Base, 1,200 training pairs, 2 seeds ")
     assert text.splitlines()[4:] == [
         "|model|AUROC|gain, 95 %|at 80 %|within source|within question|best of n|",
@@ -123,4 +124,20 @@ def test_table_of_solutions():
         "|goal-conditioned, similarity|0.625 (0.500–0.750)|+0.250…+0.250|||||",
         "|*length alone*|0.500 (0.500–0.500)||||||",
         "|*majority vote*||||||0.900|",
+    ]
+
+
+def test_short_table_of_solutions():
+    own = {
+        "questions": 53, "controls": {"source": [0.75, 0.8]},
+        "plans": {"baseline": {"auroc": [0.5, 0.625], "within_source": [0.5, 0.5]},
+                  "baseline, similarity": {"auroc": [0.5, 0.625]}},
+    }
+    text = script("readme_tables").solutions_short(
+        {"base": "Base", "pairs": 1000, "seeds": 2, "benchmarks": {"gsm8k": own}}
+    )
+    assert text.splitlines()[2:] == [
+        "|model|AUROC|within source|", "|---|---|---|",
+        "|Bradley-Terry|0.500–0.625|0.500–0.500|", "|Bradley-Terry, similarity|0.500–0.625||",
+        "|*source alone*|0.750–0.800||",
     ]
