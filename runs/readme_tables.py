@@ -120,7 +120,7 @@ def solutions(found: Content) -> str:
             [f"*{control} alone*", _spread(own["controls"][control]), "", "", "", "", ""]
             for control in ("source", "length") if control in own["controls"]
         ]
-        rows.append(["*majority vote*", "", "", "", "", "", f"{own['majority_accuracy']:.3f}"])
+        rows.append(["*majority vote*", "", "", "", "", "", _spread(own["majority_accuracy"])])
         blocks.append(f"**{name}** ({own['questions']} questions)\n\n" + _table(
             ["model", "AUROC", "gain, 95 %", "at 80 %", "within source", "within question",
              "best of n"], rows))

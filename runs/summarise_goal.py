@@ -49,7 +49,7 @@ def figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
     for name, one in first[0].items():
         found["benchmarks"][name] = {
             "questions": one["questions"], "solutions": one["solutions"],
-            "majority_accuracy": one["majority_accuracy"],
+            "majority_accuracy": [run[name]["majority_accuracy"] for run in first],
             "controls": {
                 control: [run[name]["controls"][control]["auroc"] for run in first]
                 for control in ("source", "length") if control in one["controls"]

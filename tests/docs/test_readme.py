@@ -123,7 +123,7 @@ def test_table_of_solutions():
         "|0.750 (0.750–0.750)|0.500 (0.500–0.500)|",
         "|goal-conditioned, similarity|0.625 (0.500–0.750)|+0.250…+0.250|||||",
         "|*length alone*|0.500 (0.500–0.500)||||||",
-        "|*majority vote*||||||0.900|",
+        "|*majority vote*||||||0.900 (0.900–0.900)|",
     ]
 
 
