@@ -250,7 +250,7 @@ def test_many_particles_draw_from_the_tilted_policy(below):
     found = particle(chances, rewards, 400, n=40, weight=1.0, resample_below=below)
     assert agrees(found, law) > 1e-3
     odd = {one: value if len(one) == LENGTH else -value for one, value in rewards.items()}
-    assert agrees(particle(chances, odd, 400, n=40, resample_below=below), law) > 1e-3
+    assert agrees(particle(chances, odd, 240, n=40, resample_below=below), law) > 1e-3
     # Weights by the whole prefix in every round, as in the published filter.
     twice = {one: law[one] * math.exp(rewards[one[:1]]) for one in SEQUENCES}
     twice = {one: value / sum(twice.values()) for one, value in twice.items()}
@@ -270,7 +270,7 @@ def test_the_estimate_of_the_total_is_unbiased():
 def test_probabilities_are_weights_themselves():
     chances, rewards = table(3)
     share = {one: 1 / (1 + math.exp(-value)) for one, value in rewards.items()}
-    found = particle(chances, share, 400, n=40, particle_potential="probability")
+    found = particle(chances, share, 240, n=40, particle_potential="probability")
     law = tilted(chances, {one: math.log(value) for one, value in share.items()}, 1.0)
     assert agrees(found, law) > 1e-3
     # What is certainly wrong is never an answer; where all is, one is still given.
