@@ -1,6 +1,7 @@
 """The loop on which programs run: results in order, and nothing left behind, however it ends."""
 
 import asyncio
+import gc
 import random
 import threading
 from functools import partial
@@ -88,6 +89,24 @@ def test_an_exception_comes_in_its_turn_and_cancels_the_rest():
     assert found == [0]
     assert sorted(place.cancelled) == [2, 3]
     assert (place.closed, place.left) == (1, set())
+
+
+def test_failures_that_nobody_asks_for_are_not_printed(caplog):
+    """Where a server goes away, all programs fail at once, and one error is told."""
+    async def fails_late():
+        for _ in range(30):
+            await asyncio.sleep(0)
+        raise ValueError("0")
+
+    def first_error():
+        try:
+            list(Place().run([fails_late, partial(fails, ValueError("1"))]))
+        except ValueError as error:
+            return str(error)
+
+    assert first_error() == "0"
+    gc.collect()  # Python tells of an unseen error when its task goes.
+    assert not caplog.records
 
 
 def test_what_cannot_be_asked_for_ends_the_run():

@@ -100,6 +100,13 @@ async def _end(close: Callable[[], Awaitable[None]]) -> None:
     await close()
 
 
+def _look_at(task: asyncio.Task[Any]) -> None:
+    """Where one failure ends the run, nobody asks for the others' results: Python would print each
+    of their errors."""
+    if not task.cancelled():
+        task.exception()
+
+
 async def _ordered(
     programs: Iterable[Program[T]], room: Callable[[], Awaitable[None]], most: int
 ) -> AsyncIterator[T]:
@@ -107,7 +114,8 @@ async def _ordered(
     changed = asyncio.Event()
     space = asyncio.Semaphore(most)
 
-    def ended(_: Any) -> None:
+    def ended(task: asyncio.Task[T]) -> None:
+        _look_at(task)
         space.release()
         changed.set()
 
@@ -128,6 +136,7 @@ async def _ordered(
                 await asyncio.sleep(0)
 
     feeding = asyncio.get_running_loop().create_task(feed())
+    feeding.add_done_callback(_look_at)
     feeding.add_done_callback(lambda _: changed.set())
     while begun or not feeding.done():
         while begun and begun[0].done():
