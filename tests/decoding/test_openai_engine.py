@@ -122,9 +122,12 @@ def test_the_best_of_n_is_the_best(scorer):
     with CompletionsServer() as server:
         [one, *_] = answers(server, scorer, method="best_of_n", n=5)
         seeds = [body["seed"] for body in server.asked if "seed" in body]
+        # Requests of several prompts arrive in any order.
         drawn = [
-            server._written({"seed": seed, "max_tokens": 24})[0] for seed in seeds[:5]
+            server._written({"seed": body["seed"], "max_tokens": 24})[0] for body in server.asked
+            if "seed" in body and body["prompt"] == TOKENIZER.encode(PROMPTS[0])
         ]
+    assert len(drawn) == 5
     assert len(set(seeds)) == 15
     assert all(0 <= seed < 2**63 for seed in seeds)
     rewards = scorer.score_ids(
