@@ -99,10 +99,10 @@ def guidance_all(found: Content) -> str:
     )
 
 
-def _gain(own: Mapping[str, float]) -> str:
-    if "reward_gain_low" not in own:
-        return f"{own['reward_gain']:+.2f}" if own.get("reward_gain") else ""
-    return f"{own['reward_gain_low']:+.2f}…{own['reward_gain_high']:+.2f}"
+def _gain(own: Mapping[str, float], name: str = "reward_gain", digits: int = 2) -> str:
+    if f"{name}_low" not in own:
+        return f"{own[name]:+.{digits}f}" if own.get(name) else ""
+    return f"{own[f'{name}_low']:+.{digits}f}…{own[f'{name}_high']:+.{digits}f}"
 
 
 def solutions(found: Content) -> str:
@@ -110,7 +110,7 @@ def solutions(found: Content) -> str:
     blocks = []
     for name, own in found["benchmarks"].items():
         rows = [
-            [_named(plan), _spread(figures.get("auroc", ())), _over_plain(figures), *(
+            [_named(plan), _spread(figures.get("auroc", ())), _gain(figures, "gain_mean", 3), *(
                 _spread(figures.get(key, ())) for key in
                 ("auroc_at_80", "within_source", "within_question", "best_of_accuracy")
             )]
@@ -157,18 +157,12 @@ def _named(plan: str) -> str:
     return ", ".join([PLANS.get(name, name), *signal])
 
 
-def _over_plain(figures: Mapping[str, Any]) -> str:
-    if "gain_mean_low" not in figures:
-        return f"{figures['gain_mean']:+.3f}" if "gain_mean" in figures else ""
-    return f"{figures['gain_mean_low']:+.3f}…{figures['gain_mean_high']:+.3f}"
-
-
 def _spread(values: Sequence[float]) -> str:
     """Mean, and the lowest and highest of several seeds."""
     if not values:
         return ""
     mean = f"{np.mean(values):.3f}"
-    return mean if len(values) == 1 else f"{mean} ({min(values):.3f}–{max(values):.3f})"
+    return mean if len(values) == 1 else f"{mean} ({_range(values)})"
 
 
 def process(found: Content) -> str:

@@ -21,12 +21,10 @@ from tests.decoding.test_beam import (
     scripted,
     settings,
 )
+from tests.decoding.test_steps import SETTINGS
 from tests.fakes import save_tiny
 
-REWARDS = {
-    "beam": 3, "branches": 2, "step_tokens": 5, "max_steps": 5, "max_new_tokens": 17,
-    "step_separator": "\n", "top_k": 12, "temperature": 1.3, "seed": 3, "method": "beam",
-}
+REWARDS = SETTINGS | {"method": "beam"}
 
 
 @pytest.fixture(scope="module")

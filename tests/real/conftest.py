@@ -104,10 +104,14 @@ class Trained:
         return self.models[key]
 
 
+def first_layers(model, layers, folder):
+    """A folder with the first layers of a model."""
+    AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(model).save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="session")
 def trained(root, smollm2, tmp_path_factory):
     """`Trained`: ``trained("bt", "whole")`` is a model folder."""
-    short = tmp_path_factory.mktemp("short")
-    AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=6).save_pretrained(short)
-    AutoTokenizer.from_pretrained(smollm2).save_pretrained(short)
-    return Trained(root, smollm2, short)
+    return Trained(root, smollm2, first_layers(smollm2, 6, tmp_path_factory.mktemp("short")))

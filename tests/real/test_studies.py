@@ -7,7 +7,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+
+from tests.real.conftest import first_layers
 
 ROOT = Path(__file__).parents[2]
 DATA = (ROOT / "../shared/data").resolve()
@@ -18,11 +19,7 @@ pytestmark = pytest.mark.skipif(not DATA.exists(), reason="needs the public rows
 @pytest.fixture(scope="module")
 def short(smollm2, tmp_path_factory):
     """The first two layers."""
-    folder = tmp_path_factory.mktemp("short")
-    model = AutoModelForCausalLM.from_pretrained(smollm2, num_hidden_layers=2)
-    model.save_pretrained(folder)
-    AutoTokenizer.from_pretrained(smollm2).save_pretrained(folder)
-    return folder
+    return first_layers(smollm2, 2, tmp_path_factory.mktemp("short"))
 
 
 def study(name, base, out):

@@ -62,7 +62,9 @@ class Gsi(TwoPolicies):
                 response.revise(kept.token_ids)
                 written = [engine.fork(response, place) for place in range(n)]
                 await self._extend(written)
-                steps = [_takes_over(engine.fork(kept, n), one) for one in written]
+                steps = [engine.fork(kept, n) for _ in written]
+                for step, one in zip(steps, written, strict=True):
+                    step.take_over(one)
                 rewards = await self._rewards(steps, scorer)
                 scores = [config.weight * r for r in rewards]
                 [chosen] = chances.choices(range(n), shares(scores, 1.0))
@@ -93,12 +95,6 @@ async def log_ratios(
         assert drawn is not None, "the strategy asks for it"
         ratios.append(max(ours, _NEVER) - (one.log_probability - drawn))
     return ratios
-
-
-def _takes_over(sample: Sample, written: Sample) -> Sample:
-    """A sample with the tokens of another one."""
-    sample.take_over(written)
-    return sample
 
 
 def _give_up(samples: Sequence[Sample], but: Sample | None = None) -> None:
