@@ -1,6 +1,8 @@
 """The Python of docs/python.md and README.md runs as it is, on tiny models in place of names."""
 
 import re
+import subprocess
+import sys
 
 import pytest
 
@@ -35,16 +37,20 @@ def test_the_blocks_run(place, capsys):
 
 
 @pytest.mark.slow
-def test_the_lines_of_the_readme_run(folders, tmp_path, monkeypatch, capsys):
-    """As written; a tiny model is found under the name of the one on the hub."""
-    monkeypatch.chdir(tmp_path)
+def test_the_lines_of_the_readme_run(folders, tmp_path):
+    """As written, in a process of their own, where a tiny model is found under the name of the one
+    on the hub: they print two lines, and no other library prints anything."""
     (tmp_path / "HuggingFaceTB").mkdir()
     (tmp_path / "HuggingFaceTB" / "SmolLM2-135M-Instruct").symlink_to(folders / "base")
     block, = python_blocks(ROOT / "README.md")
     assert len(block.splitlines()) <= 10
-    names = {}
-    exec(compile(block, "README.md", "exec"), names)
+    (tmp_path / "ten_lines.py").write_text(block + "assert rm.score('a', ['b', 'c']).shape == (2,)")
+    done = subprocess.run(
+        [sys.executable, "ten_lines.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"\[\S+ +\S+\]\n", done.stdout)
+    assert len(done.stdout.splitlines()[0].split()) == 2
+    assert "rewardsteer" not in done.stdout
+    assert "WARNING" not in done.stdout
     assert (tmp_path / "out" / "farma" / "model" / "rewardsteer.json").exists()
-    scores = capsys.readouterr().out
-    assert re.search(r"\[.*\d.*\]", scores)
-    assert names["rm"].score("a", ["b", "c"]).shape == (2,)

@@ -7,8 +7,10 @@ from typing import Any
 from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.configuration import load_config
 from rewardsteer.distillation.config import DistilConfig
+from rewardsteer.quiet import quiet_calls
 
 
+@quiet_calls
 def distil(
     policy: str | Path, teacher: str | Path, prompts: str | Path | None = None, *,
     output_dir: str | Path, resume: bool = False, overwrite: bool = False, **settings: Any,

@@ -17,6 +17,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.models.text_scorer import require_tokens
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.reports.tables import markdown, preference_groups
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
+@quiet_calls
 def evaluate(
     reward_model: RewardModel | str | Path, data: Any, *, path: str | Path | None = None,
     source: str = "pairs", batch_size: int = 16, **options: Any,
@@ -148,6 +150,7 @@ def _checked(rows: list[Any], source: str) -> list[Any]:
     return rows if responses else only_pairs(rows, source)
 
 
+@quiet_calls
 def compare(
     steerer: "Steerer", prompts: Any, methods: Sequence[str] | Mapping[str, Mapping[str, Any]], *,
     judge: RewardModel | str | Path, budget: str | None = None, budget_per_prompt: float = 0.0,

@@ -6,8 +6,10 @@ from typing import Any
 from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.models.remote.judge import JudgeScorer
 from rewardsteer.models.remote.scorer import RemoteScorer
+from rewardsteer.quiet import quiet_calls
 
 
+@quiet_calls
 class RemoteRewardModel(RewardModel):
     """A reward model behind an address.
 
@@ -42,6 +44,7 @@ class RemoteRewardModel(RewardModel):
         return cls(str(name_or_path), **options)
 
 
+@quiet_calls
 class JudgeRewardModel(RewardModel):
     """A language model behind an OpenAI-compatible address that gives each response a score.
 

@@ -19,6 +19,7 @@ from rewardsteer.models.pair_scorer import require_pairs
 from rewardsteer.models.published import save_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from rewardsteer.quiet import quiet_calls
 
 if TYPE_CHECKING:
     from rewardsteer.api.inspecting import Inspected
@@ -28,10 +29,9 @@ if TYPE_CHECKING:
     from rewardsteer.integrations.trl import RewardFunction
 
 
+@quiet_calls
 class RewardModel:
-    """A reward model with its tokenizer and template.
-
-    Use `from_pretrained` to load one.
+    """A reward model with its tokenizer and template; `from_pretrained` loads one.
 
     Args:
         scorer: the loaded model.

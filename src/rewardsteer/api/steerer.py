@@ -15,6 +15,7 @@ from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.methods import asks_goal, takes_goal, takes_no_reward_model
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Generation, Prompt
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from rewardsteer.goals.goal_state import GoalState
 
 
+@quiet_calls
 class Steerer:
     """Generates with a policy under a reward model.
 

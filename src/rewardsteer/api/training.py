@@ -10,6 +10,7 @@ from rewardsteer.api.reward_model import RewardModel
 from rewardsteer.configuration import load_config
 from rewardsteer.errors import DataError, OutputError
 from rewardsteer.outputs import check_folder, write_text
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import own_recipe, own_source, read_recipe
 
@@ -17,6 +18,7 @@ from rewardsteer.training.recipes import own_recipe, own_source, read_recipe
 _ROWS = "rows.jsonl"
 
 
+@quiet_calls
 def train(
     recipe: str, base_model: str | Path | None = None, dataset: Any = None, *,
     output_dir: str | Path, resume: bool = False, overwrite: bool = False,

@@ -28,6 +28,7 @@ from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, unfinished_folder, write_json
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Comparison
 
 # Below so many rows, trying whether a tokenizer can be replaced takes longer than it saves.
@@ -36,6 +37,7 @@ _WORTH_A_TRIAL = 2000
 _MUCH = 0.01
 
 
+@quiet_calls
 def prepare(
     config: DataConfig, tokenizer: Any, out: Path, *, overwrite: bool = False
 ) -> Manifest:

@@ -17,10 +17,12 @@ from rewardsteer.goals.config import GoalConfig
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.goals.spool import RunningMeans, StateStore, cluster
 from rewardsteer.models.scorer import Scorer
+from rewardsteer.quiet import quiet_calls
 
 _CHUNK = 1024  # rows between two records of progress
 
 
+@quiet_calls
 def build_goals(
     scorer: Scorer, data: Path, config: GoalConfig, work: Path, *, resume: bool = False,
     announce: Callable[[int, int], None] = lambda done, total: None,

@@ -18,6 +18,7 @@ from rewardsteer.models.compatibility import first_difference
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.start import load_language_model
 from rewardsteer.outputs import check_folder, claim_folder, read_json, write_json
+from rewardsteer.quiet import quiet_calls
 from rewardsteer.training.checks import check_optimiser, check_trainer_sections
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.precision import saved_dtype
@@ -67,6 +68,7 @@ def _check_tokenizer(base: str, tokenizer: Any) -> None:
         )
 
 
+@quiet_calls
 def train_policy(
     config: PolicyConfig, tokenizer: Any, rows: Any, out: Path, *, overwrite: bool = False,
 ) -> Path:
