@@ -1,7 +1,9 @@
 """Clients of servers behind an address. All of them use the package openai, which retries refused
 connections and busy servers, reads Retry-After and keeps keys out of messages."""
 
+import functools
 import os
+import ssl
 from collections.abc import Callable, Sequence
 from queue import SimpleQueue
 from threading import Lock, Thread
@@ -44,22 +46,40 @@ def openai_library(user: str, extra: str, instead: str) -> Any:
     return openai
 
 
-def client_options(library: Any, url: str, key_env: str, timeout: float) -> dict[str, Any]:
-    """Arguments of a client of openai.
+def open_client(
+    library: Any, url: str, key_env: str, timeout: float, *, retries: int = RETRIES,
+    asynchronous: bool = False,
+) -> Any:
+    """A client of openai.
 
     Args:
         library: the package.
         url: base address of the server.
         key_env: environment variable that holds the key; a server that wants none needs none.
         timeout: seconds to wait for an answer.
+        retries: of a request that fails.
+        asynchronous: whether its requests are awaited.
     """
-    return {
-        "base_url": url,
+    client, transport = (
+        (library.AsyncOpenAI, library.DefaultAsyncHttpxClient) if asynchronous
+        else (library.OpenAI, library.DefaultHttpxClient)
+    )
+    return client(
+        base_url=url,
         # The client insists on a key; servers that want none ignore it.
-        "api_key": os.environ.get(key_env) or "none",
-        "timeout": library.Timeout(timeout, connect=CONNECT_TIMEOUT),
-        "max_retries": RETRIES,
-    }
+        api_key=os.environ.get(key_env) or "none",
+        timeout=library.Timeout(timeout, connect=CONNECT_TIMEOUT),
+        max_retries=retries,
+        http_client=transport(verify=_certificates()),
+    )
+
+
+@functools.cache
+def _certificates() -> ssl.SSLContext:
+    """What servers are trusted by, httpx's default; to read it takes a tenth of a second."""
+    import httpx
+
+    return httpx.create_ssl_context()
 
 
 def refuses_key(library: Any, error: Exception | str) -> bool:
@@ -114,7 +134,7 @@ def failure(
     Args:
         library: the package openai.
         error: what it raised, or what is wrong with an answer.
-        url, key_env, timeout: see `client_options`.
+        url, key_env, timeout: see `open_client`.
         address: what a correct address and name look like, for messages.
         relief: what to do where the server is too busy.
         key_option: how another environment variable is named.

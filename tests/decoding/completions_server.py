@@ -23,7 +23,7 @@ class CompletionsServer:
     """Draws letters by a request's seed; what it has generated before decides nothing.
 
     Args:
-        ids, logprobs, completions: what it can do.
+        ids, logprobs, completions, named: what it can do; the last: name tokens by their ids.
         refuse: given the number of a request, a status and headers instead of an answer; None.
         seconds: that an answer takes.
 
@@ -32,8 +32,10 @@ class CompletionsServer:
         most, running, gone: requests at a time at most, now, and that were given up.
     """
 
-    def __init__(self, *, ids=True, logprobs=True, completions=True, refuse=None, seconds=0.0):
+    def __init__(self, *, ids=True, logprobs=True, completions=True, named=True, refuse=None,
+                 seconds=0.0):
         self.ids, self.logprobs, self.completions = ids, logprobs, completions
+        self.named = named
         self.refuse, self.seconds = refuse or (lambda number: None), seconds
         self.asked, self.keys = [], []
         self.most = self.running = self.gone = 0
@@ -139,11 +141,14 @@ class CompletionsServer:
                     "choices": [choice]}
         choice |= {"text": text, "logprobs": None}
         if body.get("logprobs") is not None and self.logprobs:
+            by_id = self.named and body.get("return_tokens_as_token_ids")
+            name = "token_id:" if by_id else "text "
             choice["logprobs"] = {
                 "tokens": [TOKENIZER.decode([token], skip_special_tokens=True) for token in tokens],
                 "token_logprobs": [-1.0 - token / 100 for token in tokens],
-                "top_logprobs": [{f"token_id:{token}": -1.0 - token / 100, "token_id:99": -9.0}
-                                 for token in tokens],
+                "top_logprobs": [{
+                    f"{name}{token}": -1.0 - token / 100, f"{name}99": -9.0,
+                } for token in tokens],
                 "text_offset": [0] * len(tokens),
             }
         if body.get("return_token_ids") and self.ids:

@@ -168,7 +168,7 @@ def test_what_a_server_cannot_do_is_refused_first(scorer):
     beam = DecodingConfig(**RUNS["goal beam"])
     with CompletionsServer(logprobs=False) as server:
         for config, missing in ((cards, "stops where the policy is unsure.*engine transformers,"),
-                                (args, "next-token scores.*transformers or vllm"),
+                                (args, "likeliest next tokens by.*transformers or openai,"),
                                 (beam, "log-probabilities")):
             method = make_method(config, scorer)
             with pytest.raises(ConfigError, match=missing):

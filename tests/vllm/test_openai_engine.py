@@ -15,11 +15,13 @@ from rewardsteer.decoding.engines.endpoint import Endpoint  # noqa: E402
 from rewardsteer.decoding.engines.openai import OpenAIEngine  # noqa: E402
 from rewardsteer.decoding.generate import (  # noqa: E402
     build_method,
+    generate,
     generate_by,
     run,
     scoring_beside,
 )
 from rewardsteer.decoding.methods import asks_goal  # noqa: E402
+from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
 from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
@@ -121,9 +123,28 @@ def test_every_strategy_answers(url, scorer, tokenizer, name):
         assert [one.reward for one in found] == pytest.approx(rewards.tolist(), abs=1e-4)
 
 
-def test_cards_and_guides_are_refused_before_anything_runs(url, scorer, tokenizer):
-    for settings in ({"method": "cards", "reward_target": 1.0}, {"method": "args"}):
-        with pytest.raises(ConfigError, match=r"needs an engine that .* transformers"):
+@pytest.mark.parametrize("settings", [{"mode": "greedy"}, {"mode": "sample", "temperature": 0.8}])
+def test_candidates_are_scored_as_in_the_transformers_engine(
+    url, root, scorer, tokenizer, settings
+):
+    requests = make_requests(4, 40)
+    config = DecodingConfig(
+        method="args", weight=3.0, top_k=5, max_new_tokens=8, seed=2, **settings
+    )
+    found = answers(url, scorer, tokenizer, requests, **config.model_dump(exclude_unset=True))
+    policy = load_policy(root / "policy", dtype=torch.float32)
+    known = list(generate(policy, tokenizer, requests, build_method(config, scorer), config))
+    assert [one.token_ids for one in found] == [one.token_ids for one in known]
+    assert [one.cost.rm_calls for one in found] == [one.cost.rm_calls for one in known]
+
+
+def test_what_the_server_cannot_do_is_refused_before_anything_runs(url, scorer, tokenizer):
+    for settings, told in (
+        ({"method": "cards", "reward_target": 1.0}, r"needs an engine that .* transformers"),
+        ({"method": "args", "top_k": 30}, "does not name the 30 likeliest tokens.*max-logprobs"),
+        ({"method": "args", "gate": "top1", "gate_threshold": 0.5}, "leave out the gate"),
+    ):
+        with pytest.raises(ConfigError, match=told):
             answers(url, scorer, tokenizer, ["a"], **settings)
 
 

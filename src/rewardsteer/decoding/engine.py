@@ -28,7 +28,8 @@ from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.records import Cost, Prompt
 
 Ability = Literal[
-    "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy", "prefix_cache",
+    "logits", "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy",
+    "prefix_cache",
 ]
 FinishReason = Literal["stop", "length"]
 

@@ -5,7 +5,7 @@ top_p, draw.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -82,6 +82,11 @@ class TokenLogprob(NamedTuple):
 
     value: float
     best: list[tuple[int, float]]
+
+
+def ranked(found: Mapping[int, float], top: int) -> list[tuple[int, float]]:
+    """Ids and log-probabilities of the ``top`` likeliest tokens, best first."""
+    return sorted(found.items(), key=lambda one: -one[1])[:top]
 
 
 def log_probabilities(

@@ -50,7 +50,9 @@ CHAT = Form(
         "role": "assistant", "content": "",
     }},
     # What this form tells has no places in the text.
-    lambda tokenizer, before, ids, found, offset=0: chat_form(tokenizer, before, ids, found),
+    lambda tokenizer, before, ids, found, offset=0, by_id=False: chat_form(
+        tokenizer, before, ids, found, by_id=by_id
+    ),
 )
 
 

@@ -213,7 +213,9 @@ class Generating:
     ) -> Any:
         assert self._service.served.engine is not None
         tokenizer = self._service.served.engine.tokenizer
-        return self._form.logprobs(tokenizer, before, ids, found, offset)
+        return self._form.logprobs(
+            tokenizer, before, ids, found, offset, by_id=self._request.return_tokens_as_token_ids
+        )
 
     def _more(self, answer: Answer) -> dict[str, Any]:
         guidance = GuidanceInfo(

@@ -75,7 +75,8 @@ def _likelihoods(policy: Any, row: Sequence[int], top: int) -> list[TokenLogprob
 
 
 def completion_form(
-    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0
+    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0, *,
+    by_id: bool = False,
 ) -> Logprobs:
     """What ``/v1/completions`` tells of tokens.
 
@@ -85,47 +86,58 @@ def completion_form(
         ids: the tokens.
         found: their log-probabilities.
         offset: characters before them.
+        by_id: tokens are named by their ids.
     """
     told = Logprobs(tokens=[], token_logprobs=[], top_logprobs=[], text_offset=[])
     whole = [*before, *ids]
     for place, (text, one) in enumerate(
         zip(token_texts(tokenizer, before, ids), found, strict=True), start=len(before)
     ):
-        told.tokens.append(text)
         told.text_offset.append(offset)
         offset += len(text)
+        name = _name(whole[place], text, by_id=by_id)
+        told.tokens.append(name)
         told.token_logprobs.append(None if one is None else one.value)
         named: dict[str, float] | None = None
         if one is not None:
             named = {}
-            for other, value in _best(tokenizer, whole, place, one):
-                named.setdefault(other, value)
+            for token, other, value in _best(tokenizer, whole, place, one):
+                named.setdefault(_name(token, other, by_id=by_id), value)
             # The token that stands there is always told.
-            named[text] = one.value
+            named[name] = one.value
         told.top_logprobs.append(named)
     return told
 
 
 def chat_form(
-    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Sequence[TokenLogprob]
+    tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Sequence[TokenLogprob], *,
+    by_id: bool = False,
 ) -> ChatLogprobs:
     """What ``/v1/chat/completions`` tells of tokens; arguments as those of `completion_form`."""
 
-    def named(text: str, value: float) -> dict[str, Any]:
-        return {"token": text, "logprob": value, "bytes": list(text.encode())}
+    def named(token: int, text: str, value: float) -> dict[str, Any]:
+        name = _name(token, text, by_id=by_id)
+        return {"token": name, "logprob": value, "bytes": list(text.encode())}
 
     texts, whole = token_texts(tokenizer, before, ids), [*before, *ids]
     return ChatLogprobs(content=[
-        ChatToken(**named(text, one.value), top_logprobs=[
+        ChatToken(**named(whole[place], text, one.value), top_logprobs=[
             LikelyToken(**named(*other)) for other in _best(tokenizer, whole, place, one)
         ])
         for place, (text, one) in enumerate(zip(texts, found, strict=True), start=len(before))
     ])
 
 
+def _name(token: int, text: str, *, by_id: bool) -> str:
+    """How a token is called: by its text, or by its id, which no other token has."""
+    return f"token_id:{token}" if by_id else text
+
+
 def _best(
     tokenizer: Any, whole: Sequence[int], place: int, one: TokenLogprob
-) -> list[tuple[str, float]]:
-    """Texts of the likeliest tokens at a place, and their log-probabilities."""
+) -> list[tuple[int, str, float]]:
+    """The likeliest tokens at a place: ids, texts and log-probabilities."""
     before = whole[max(0, place - _CONTEXT) : place]
-    return [(token_texts(tokenizer, before, [other])[0], value) for other, value in one.best]
+    return [
+        (other, token_texts(tokenizer, before, [other])[0], value) for other, value in one.best
+    ]

@@ -45,6 +45,7 @@ class GenerationFields(RequestModel):
         include_stop_str_in_output: the response contains the one that ended it.
         seed: of the draws; absent: a new one, told with the answer.
         return_token_ids: tell token ids too.
+        return_tokens_as_token_ids: name tokens in logprobs ``token_id:N``, as vLLM does.
     """
 
     lenient: ClassVar[bool] = True
@@ -80,6 +81,7 @@ class GenerationFields(RequestModel):
     stream: bool | None = None
     stream_options: "StreamOptions | None" = None
     return_token_ids: bool = False
+    return_tokens_as_token_ids: bool = False
 
     @property
     def stops(self) -> list[str]:

@@ -1,12 +1,12 @@
 """A server behind an OpenAI-compatible address: requests, what it can do, and what goes wrong."""
 
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.addresses import (
     KEY_ENV,
-    client_options,
     failure,
+    open_client,
     openai_library,
     shown,
 )
@@ -14,6 +14,9 @@ from rewardsteer.decoding.memory import EngineError
 from rewardsteer.errors import ConfigError, DataError
 
 _TIMEOUT = 600.0  # seconds
+# Asked for, and how a server then names tokens in its log-probabilities.
+NAMED_BY_ID = {"return_tokens_as_token_ids": True}
+_NAME = "token_id:"
 
 
 class Endpoint:
@@ -39,13 +42,15 @@ class Endpoint:
     ) -> None:
         self._library: Any = openai_library("The engine openai", "openai", "use another engine")
         self.url, self._key_env, self._timeout = url, key_env, timeout
-        self._options = client_options(self._library, url, key_env, timeout)
-        self._client: Any = self._library.AsyncOpenAI(**self._options)
+        self._client = self._open(asynchronous=True)
         self.model, self.longest = self._find(model)
+
+    def _open(self, **options: Any) -> Any:
+        return open_client(self._library, self.url, self._key_env, self._timeout, **options)
 
     def _find(self, model: str | None) -> tuple[str, int | None]:
         """The model's name and its greatest length."""
-        with self._library.OpenAI(**self._options | {"max_retries": 1}) as client:
+        with self._open(retries=1) as client:
             try:
                 listed = getattr(client.models.list(), "data", None)
             except self._library.NotFoundError:
@@ -77,11 +82,12 @@ class Endpoint:
             ConfigError: it cannot be reached, or refuses.
         """
         asked: list[dict[str, Any]] = [
-            {"prompt": list(ids), "logprobs": 1, "extra_body": {"return_token_ids": True}},
+            {"prompt": list(ids), "logprobs": 1,
+             "extra_body": {"return_token_ids": True, **NAMED_BY_ID}},
             {"prompt": text, "logprobs": 1}, {"prompt": text},
         ]
         lib = self._library
-        with lib.OpenAI(**self._options | {"max_retries": 1}) as client:
+        with self._open(retries=1) as client:
             for body in asked:
                 try:
                     reply = client.completions.create(model=self.model, max_tokens=1, **body)
@@ -97,8 +103,34 @@ class Endpoint:
                     found.add("token_ids")
                 if choice.logprobs is not None and choice.logprobs.token_logprobs:
                     found.add("logprobs")
+                if "token_ids" in found and likeliest(choice):
+                    found.add("candidates")
                 return found
         return set()
+
+    def check_named(self, ids: Sequence[int], top: int) -> None:
+        """Raise `ConfigError` unless it names so many of the likeliest tokens after others."""
+        lib = self._library
+        with self._open(retries=1) as client:
+            try:
+                reply = client.completions.create(
+                    model=self.model, prompt=list(ids), max_tokens=1, logprobs=top,
+                    extra_body=NAMED_BY_ID,
+                )
+                named = len(likeliest(_choices(reply)[0]))
+            except (lib.BadRequestError, lib.UnprocessableEntityError) as error:
+                raise ConfigError(
+                    f"The server {self.url} does not name the {top} likeliest tokens: "
+                    f"{shown(error)}; lower top_k, or start it with a higher limit (vLLM: "
+                    "--max-logprobs)."
+                ) from error
+            except (lib.OpenAIError, LookupError) as error:
+                raise self.failure(error) from error
+        if named < top:
+            raise ConfigError(
+                f"The server {self.url} names {named} of the {top} likeliest tokens; set top_k to "
+                f"{named} or less."
+            )
 
     async def ask(
         self, body: dict[str, Any], extra: dict[str, Any], *, stream: bool
@@ -147,6 +179,29 @@ class Endpoint:
             address=f"it ends in /v1{name}", key_option=" (another name: --key-env)",
             relief="lower the batch size, or go on later with --resume",
         )
+
+
+def by_id(named: Mapping[str, float] | None) -> dict[int, float]:
+    """Log-probabilities by token id, of tokens that a server names ``token_id:N``; others are left
+    out."""
+    ids = {name.removeprefix(_NAME): value for name, value in (named or {}).items()
+           if name.startswith(_NAME)}
+    return {int(name): value for name, value in ids.items()}
+
+
+def likeliest(choice: Any) -> dict[int, float]:
+    """Log-probabilities of the likeliest first tokens of a response by id; see `by_id`."""
+    known = choice.logprobs
+    return by_id(known.top_logprobs[0]) if known is not None and known.top_logprobs else {}
+
+
+def tokens_read(usage: Any, otherwise: int) -> int:
+    """Prompt tokens that a server had to read, without those of its cache; ``otherwise`` where it
+    does not say."""
+    if usage is None:
+        return otherwise
+    details = getattr(usage, "prompt_tokens_details", None)
+    return int(usage.prompt_tokens) - (getattr(details, "cached_tokens", None) or 0)
 
 
 def _choices(reply: Any) -> Any:

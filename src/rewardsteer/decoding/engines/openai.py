@@ -2,7 +2,8 @@
 
 Prompts are written on this side where the policy's tokenizer is given. Servers that take and return
 token ids (vLLM's) are asked in those; others in texts, and then the reward model reads texts.
-Without a tokenizer the server writes conversations, and gives whole responses alone.
+Without a tokenizer the server writes conversations, and gives whole responses alone. Guides that
+ask about few candidates act on this side, on the likeliest tokens that such a server names.
 """
 
 import asyncio
@@ -15,10 +16,13 @@ from typing import Any
 from rewardsteer.addresses import KEY_ENV
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
-from rewardsteer.decoding.engine import Encoded, Engine
-from rewardsteer.decoding.engines.endpoint import Endpoint
+from rewardsteer.decoding.engine import Encoded, Engine, Sample
+from rewardsteer.decoding.engines.endpoint import NAMED_BY_ID, Endpoint
+from rewardsteer.decoding.engines.openai_guided import GuidedSample
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
+from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.errors import ConfigError
 
 # Fields with vLLM's names, which not every server knows, and the values that change nothing.
@@ -26,6 +30,11 @@ _FIELDS: dict[str, Any] = {
     "temperature": None, "top_p": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
     "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": (), "ignore_eos": False,
     "include_stop_str_in_output": False,
+}
+# What leaves the policy's distribution as it is; a response that ends is a token like others.
+_NEUTRAL = {
+    "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
+    "ignore_eos": True, "seed": 0,
 }
 
 
@@ -41,6 +50,7 @@ class OpenAIEngine(Engine):
 
     Attributes:
         gives_ids: it is asked in token ids.
+        guiding: held while a reward model reads for a guide, one row at a time.
         busy, steps, tokens: requests that run, and that have ended, and tokens generated, so far.
         reason: why it can do less than other servers; "" where it does not.
 
@@ -66,7 +76,7 @@ class OpenAIEngine(Engine):
         self.vocabulary_size = self.readable = 0 if tokenizer is None else len(tokenizer)
         self.position_limit = endpoint.longest
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
-        self._places = asyncio.Semaphore(places)
+        self._places, self.guiding = asyncio.Semaphore(places), asyncio.Lock()
         self._clock, self._last = 0.0, 0.0
 
     @classmethod
@@ -97,20 +107,43 @@ class OpenAIEngine(Engine):
         return config if self.settings is None else super().complete(config)
 
     def check(self, method: Any, config: DecodingConfig) -> None:
-        """Raise `ConfigError` on penalties that a server would count wrongly: of a response that is
-        extended it sees the last part."""
-        if "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
+        """Raise `ConfigError` on penalties that a server would count wrongly (of a response that is
+        extended it sees the last part), and on more candidates than it names."""
+        if isinstance(method, LogitsGuide) and method.candidates:
+            self._check_candidates(method, config)
+        elif "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
             raise ConfigError(
                 f"The method {method.name!r} extends responses, and a server counts tokens for "
                 "presence_penalty and frequency_penalty in the last extension alone; use "
                 "repetition_penalty, or the engine transformers."
             )
 
+    def _check_candidates(self, guide: LogitsGuide, config: DecodingConfig) -> None:
+        if guide.gated:
+            raise ConfigError(
+                "A gate leaves tokens to the whole distribution of the policy, of which a server "
+                "names the likeliest tokens alone; leave out the gate, or use the engine "
+                "transformers."
+            )
+        if config.repetition_penalty != 1:
+            raise ConfigError(
+                f"repetition_penalty = {config.repetition_penalty:g} divides logits, and a server "
+                "names log-probabilities, which give other results; set it to 1, or use "
+                "presence_penalty, frequency_penalty or the engine transformers."
+            )
+        check_token_ids(config, self.vocabulary_size)
+        self.endpoint.check_named([next(iter(sorted(self.stop_ids)), 0)], guide.candidates)
+
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
         guide: LogitsGuide | None = None, log_probabilities: bool = False, top: int | None = None,
-    ) -> OpenAISample:
+    ) -> Sample:
         """A sample without any token."""
+        if guide is not None and guide.candidates:
+            return GuidedSample(
+                self, prompt, index, config, rng=rng, guide=guide, weight=Weight(config),
+                log_probabilities=log_probabilities, top=top,
+            )
         return OpenAISample(
             self, prompt, index, config, rng=rng, log_probabilities=log_probabilities, top=top
         )
@@ -174,13 +207,30 @@ class OpenAIEngine(Engine):
             extra["return_token_ids"] = True
         return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=stream)
 
-    def _prompt(self, sample: OpenAISample) -> list[int] | str:
+    def ask_next(self, sample: GuidedSample, top: int) -> AsyncGenerator[Any, None]:
+        """Ask for the likeliest next tokens of a sample under the policy alone."""
+        extra = _NEUTRAL | NAMED_BY_ID | {"max_tokens": 1, "logprobs": top}
+        return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=False)
+
+    def grow(self, sample: GuidedSample) -> None:
+        """A guided sample asks for tokens."""
+        sample.begin_growing()
+
+    def hold(self, sample: GuidedSample) -> None:
+        """Nothing is held here: the server keeps what it has read."""
+
+    def leave(self, sample: GuidedSample) -> None:
+        """A guided sample is aborted."""
+        sample.give_up()
+
+    def _prompt(self, sample: OpenAISample | GuidedSample) -> list[int] | str:
         ids = list(sample.prompt.token_ids)
         if self.gives_ids:
             return [*ids, *sample.token_ids]
         # The server puts the begin of a text before it.
         ids = ids[ids[:1] == [self.tokenizer.bos_token_id] :]
         text: str = self.tokenizer.decode(ids, clean_up_tokenization_spaces=False)
+        assert isinstance(sample, OpenAISample), "guides need token ids"
         return text + sample.written
 
     def _fields(self, config: DecodingConfig) -> dict[str, Any]:

@@ -8,7 +8,8 @@ from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
-from rewardsteer.decoding.sampling import TokenLogprob
+from rewardsteer.decoding.engines.endpoint import by_id, tokens_read
+from rewardsteer.decoding.sampling import TokenLogprob, ranked
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
 
@@ -131,7 +132,7 @@ class OpenAISample(Sample):
             self.log_probability += sum(values)
         if self.top is not None and known is not None:
             self.logprobs += [
-                TokenLogprob(value, _best(best, self.top) if self.engine.gives_ids else [])
+                TokenLogprob(value, ranked(by_id(best), self.top))
                 for value, best in zip(values, known.top_logprobs or [], strict=False)
             ]
         if self._listener is not None:
@@ -173,16 +174,7 @@ class OpenAISample(Sample):
             new = len(tokenizer.encode(self.written[begin:], add_special_tokens=False))
         self._count = length + new
         self.engine.tokens += new
-        read = len(self.prompt.token_ids) + length
-        if usage is not None:
-            details = getattr(usage, "prompt_tokens_details", None)
-            read = usage.prompt_tokens - (getattr(details, "cached_tokens", None) or 0)
+        read = tokens_read(usage, len(self.prompt.token_ids) + length)
         self.cost += Cost(
             new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read + new, seconds=seconds
         )
-
-
-def _best(found: dict[str, float] | None, top: int) -> list[tuple[int, float]]:
-    """The likeliest tokens, which the server names ``token_id:N``."""
-    ranked = sorted((found or {}).items(), key=lambda item: -item[1])[:top]
-    return [(int(name.partition(":")[2]), value) for name, value in ranked]

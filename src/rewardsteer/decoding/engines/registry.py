@@ -18,14 +18,15 @@ ENGINES = Registry(
 # What a server behind an address can do is found out; these are the most.
 ABILITIES: dict[str, frozenset[Any]] = {
     "transformers": frozenset({
-        "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "entropy",
-        "prefix_cache",
+        "logits", "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods",
+        "entropy", "prefix_cache",
     }),
     "vllm": frozenset({"logits", "token_ids", "extend", "abort", "logprobs", "prefix_cache"}),
-    "openai": frozenset({"token_ids", "extend", "abort", "logprobs"}),
+    "openai": frozenset({"candidates", "token_ids", "extend", "abort", "logprobs"}),
 }
 MEANINGS = {
     "logits": "lets methods act on next-token scores",
+    "candidates": "names the likeliest next tokens by their ids",
     "token_ids": "gives the policy's token ids",
     "extend": "goes on with a response",
     "abort": "gives up a response",
@@ -33,6 +34,11 @@ MEANINGS = {
     "likelihoods": "gives log-probabilities of given tokens",
     "entropy": "stops where the policy is unsure",
     "prefix_cache": "goes on without reading anything again",
+}
+# What does the work of a method that needs what an engine lacks.
+_INSTEAD = {
+    ("vllm", "candidates"):
+        "a reward model with a vocabulary head (farma or genarm, trained or distilled), ",
 }
 
 
@@ -48,10 +54,11 @@ def check_abilities(engine: Any, method: Any) -> None:
     others = [name for name, can in ABILITIES.items() if method.abilities <= can]
     here = [name for name in METHODS.names() if METHODS.get(name).abilities <= engine.abilities]
     reason = getattr(engine, "reason", "")
+    instead = "".join(_INSTEAD.get((engine.name, one), "") for one in missing)
     raise ConfigError(
         f"The method {method.name!r} needs an engine that "
         f"{' and '.join(MEANINGS[one] for one in missing)}, which {engine.name}"
-        f"{f' ({reason})' if reason else ''} does not do; use the engine "
-        f"{' or '.join(others) or 'of its own'}, or one of the methods that run here: "
+        f"{f' ({reason})' if reason else ''} does not do; use {instead}the "
+        f"engine {' or '.join(others) or 'of its own'}, or one of the methods that run here: "
         f"{', '.join(here)}."
     )

@@ -1,4 +1,5 @@
-"""Samples that grow token by token, in a batch of the transformers engine or in vLLM's requests."""
+"""Samples that grow token by token: in a batch of the transformers engine, in vLLM's requests, or
+guided on this side of an address."""
 
 import asyncio
 import random
@@ -102,7 +103,7 @@ class TokenSample(Sample):
 
     def fork(self, index: int, rng: random.Random) -> "TokenSample":
         """Another sample that goes on from here."""
-        other = TokenSample(
+        other = type(self)(
             self.engine, self.prompt, index, self.config, rng=rng, guide=self.guide,
             weight=self.weight, top=self.top, origin=self,
         )

@@ -269,12 +269,6 @@ def _failures(model: Any) -> dict[str, str]:
 def check_supported(method: Method, config: DecodingConfig) -> None:
     """Raise `ConfigError` unless vLLM can do this; see `check_abilities` for strategies."""
     kind = METHODS.get(config.method)
-    if kind.asks == "candidates":
-        raise ConfigError(
-            f"The method {config.method!r} asks a scalar head about single candidates, which vLLM "
-            "cannot do; use a reward model with a vocabulary head (farma or genarm, trained or "
-            "distilled), or --engine transformers."
-        )
     controls = (config.weight_end, config.target_kl, config.max_kl)
     wanting = {
         f"the method {config.method!r}": issubclass(kind, LogitsGuide) and kind not in _RULES,

@@ -19,6 +19,7 @@ class Args(LogitsGuide):
     """
 
     asks: Literal["candidates"] = "candidates"
+    abilities = frozenset({"candidates"})
     needs = "scalar"
     default_for = ""
 

@@ -4,7 +4,7 @@ import logging
 from json import JSONDecodeError
 from typing import Any
 
-from rewardsteer.addresses import KEY_ENV, client_options, openai_library, refuses_key
+from rewardsteer.addresses import KEY_ENV, open_client, openai_library, refuses_key
 from rewardsteer.errors import ConfigError
 
 logger = logging.getLogger(__name__)
@@ -38,9 +38,7 @@ class ChatJudge:
         self.url, self.model, self.key_env = url, model, key_env
         # Some models take no temperature but their own.
         self.options: dict[str, Any] = {"temperature": 0, **(options or {})}
-        self._client: Any = self._library.OpenAI(
-            **client_options(self._library, url, key_env, timeout)
-        )
+        self._client = open_client(self._library, url, key_env, timeout)
 
     def check(self) -> None:
         """Ask a short question, so that a wrong address, key or model's name shows at once.

@@ -8,9 +8,9 @@ import numpy as np
 
 from rewardsteer.addresses import (
     KEY_ENV,
-    client_options,
     failure,
     in_parallel,
+    open_client,
     openai_library,
     shown,
 )
@@ -86,9 +86,9 @@ class RemoteScorer(TextScorer):
         self._route = parts.path.rstrip("/")
         _check_route(self._route, self.url)
         root = self._route if api == "openrlhf" else self._route.removesuffix("/v1")
-        self._client: Any = self._library.OpenAI(**client_options(
+        self._client = open_client(
             self._library, parts._replace(path=root).geturl(), key_env, timeout
-        ))
+        )
         self.api, self.model = self._find(api, model)
         kind = FORMS[self.api]
         writer = None
