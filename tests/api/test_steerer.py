@@ -1,5 +1,7 @@
 """Generation through the public `Steerer`."""
 
+import logging
+
 import numpy as np
 import pytest
 
@@ -68,9 +70,23 @@ def test_methods_that_choose_stream_their_answer_at_once(folders):
     assert list(steerer.stream("2+2=")) == [steerer.generate("2+2=")[0].text]
 
 
-def test_without_a_reward_model_it_is_the_policy(folders):
+def test_the_log_says_why_a_method_was_chosen(folders, caplog):
+    caplog.set_level(logging.INFO, "rewardsteer")
+    Steerer(folders / "policy", folders / "bt", **SHORT)
+    assert caplog.messages == [
+        "method: args (the default for a scalar head trained with bradley_terry; choose another "
+        "with method=)"
+    ]
+    caplog.clear()
+    Steerer(folders / "policy", folders / "bt", method="args", **SHORT)
+    assert not caplog.messages
+
+
+def test_without_a_reward_model_it_is_the_policy(folders, caplog):
+    caplog.set_level(logging.INFO, "rewardsteer")
     steerer = Steerer(folders / "policy", **SHORT)
     assert steerer.config.method == "none"
+    assert "method: none (there is no reward model" in caplog.text
     assert steerer.generate("2+2=")[0].cost.rm_calls == 0
 
 

@@ -32,6 +32,7 @@ def test_an_implicit_reward_is_served(folders):
         }, timeout=60).json()
     finally:
         assert process.end() == 0
+    assert not [line for line in process.lines if line.startswith("method: ")]
     scorer = load_scorer(
         folders[0], kind="implicit", reference=folders[1], beta=0.5, device="cpu"
     )

@@ -46,6 +46,11 @@ def test_generate_and_serve_write_the_same_prompt(world, tmp_path, guided):
     code, output = generate(world, tmp_path / "out.jsonl", *options)
     assert code == 0, output
     assert output.count("template: chat") == 1
+    why = (
+        "args (the default for a scalar head of unknown training" if guided
+        else "none (there is no reward model"
+    )
+    assert f"method: {why}; choose another with --method)\n" in output
     settings = json.loads((tmp_path / "out.jsonl.settings.json").read_text())
     assert settings["template"]["kind"] == "chat"
     # As `serve` chooses it: a scalar reward model guides by ARGS.
@@ -58,6 +63,7 @@ def test_generate_and_serve_write_the_same_prompt(world, tmp_path, guided):
     )
     expected = tokenizer.apply_chat_template(TALK, add_generation_prompt=True, return_dict=False)
     assert served.encode([Message(**TALK[0])], "0") == expected
+    assert "method: " not in generate(world, tmp_path / "named.jsonl", "--method", "none")[1]
     row = json.loads((tmp_path / "out.jsonl").read_text().splitlines()[1])
     assert row["prompt"] == tokenizer.decode(expected)
 

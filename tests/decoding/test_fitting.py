@@ -11,6 +11,7 @@ from rewardsteer.decoding.fitting import (
     adding_methods,
     check_scorer,
     default_method,
+    foreign_method,
     goal_methods,
     listed,
     methods_for,
@@ -80,7 +81,27 @@ def test_methods_for_a_reward_model(kind, objective, expected):
     ("vocabulary", "partial", "log_probability", "genarm"),
 ])
 def test_natural_method(kind, objective, reading, expected):
-    assert default_method(card_of(kind, objective, reading)) == expected
+    assert default_method(card_of(kind, objective, reading)).name == expected
+
+
+def test_a_choice_says_why():
+    choice = default_method(card_of("scalar", "bradley_terry"))
+    assert choice.told("choose another with --method") == (
+        "method: args (the default for a scalar head trained with bradley_terry; choose another "
+        "with --method)"
+    )
+    assert default_method(card_of("vocabulary", "")).why == (
+        "the default for a vocabulary head of unknown training"
+    )
+    instead = default_method(card_of("vocabulary", "partial"), {"extends"})
+    assert (instead.name, instead.why) == (
+        "best_of_n",
+        "this engine cannot run farma, the default for a vocabulary head trained with partial",
+    )
+    assert foreign_method("armorm", compares=False) == (
+        "best_of_n", "the default for reward models of the kind armorm"
+    )
+    assert foreign_method("pairrm", compares=True).name == "tournament"
 
 
 def test_every_class_declares_what_it_needs():
@@ -106,7 +127,7 @@ def test_messages_name_a_new_method(mine):
     with pytest.raises(MismatchError, match=r"all but one, or use .*, genarm, mine or pargs"):
         build_method(DecodingConfig(method="best_of_n"), several)
     assert "mine" not in methods_for(scorer_of("scalar", "bradley_terry"))
-    assert default_method(card_of("scalar", "my_objective")) == "mine"
+    assert default_method(card_of("scalar", "my_objective")).name == "mine"
 
 
 def test_vllm_runs_a_new_method_only_by_a_rule_that_it_has(mine, monkeypatch):

@@ -152,7 +152,7 @@ def test_models_of_pairs_and_methods_of_rewards_do_not_mix():
         build_method(config(mode="greedy"), TablePairs())
     assert methods_for(TablePairs()) == ["tournament"]
     assert "tournament" not in methods_for(scalar)
-    assert method_of(TablePairs()) == "tournament"
+    assert method_of(TablePairs()).name == "tournament"
 
 
 @pytest.fixture(scope="module")

@@ -45,6 +45,10 @@ def test_sigterm_under_load_loses_no_accepted_request(root):
         "--limit", "places=8", REWARDSTEER_API_KEY=KEY,
     )
     wait_for(server.address)
+    assert (
+        "method: farma (the default for a vocabulary head trained with max_constraint; choose "
+        "another with --method)"
+    ) in server.lines
     header = {"Authorization": f"Bearer {KEY}"}
     assert httpx.post(f"{server.address}/v1/completions", json={"prompt": "a"}).status_code == 401
     first = httpx.post(f"{server.address}/v1/completions", json={"prompt": "a"}, headers=header)

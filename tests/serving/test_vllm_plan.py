@@ -1,6 +1,7 @@
 """What `serve --engine vllm` tells vLLM's server, without running it."""
 
 import json
+import logging
 import sys
 from pathlib import Path
 
@@ -33,8 +34,10 @@ def root(tmp_path_factory):
     return save_models(tmp_path_factory.mktemp("models"))
 
 
-def test_requests_that_say_nothing_are_guided(root):
+def test_requests_that_say_nothing_are_guided(root, caplog):
+    caplog.set_level(logging.INFO, "rewardsteer")
     options = plan(str(root / "policy"), root / "farma", weight=1.5)
+    assert "method: farma (the default for a vocabulary head" in caplog.text
     assert options["hf_overrides"] == {
         "architectures": ["RewardGuidedForCausalLM"],
         "rewardsteer": {"models": [str(root / "farma")], "weight": 1.5},

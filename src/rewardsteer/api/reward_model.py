@@ -239,10 +239,10 @@ class RewardModel:
         )
 
     def default_method(self) -> str:
-        """Name of the decoding method that the model was trained for."""
-        from rewardsteer.decoding.fitting import method_of
+        """Name of the decoding method that the model was trained for; the log says why."""
+        from rewardsteer.decoding.fitting import log_choice, method_of
 
-        return method_of(self.scorer)
+        return log_choice(method_of(self.scorer))
 
     def guide(self, method: str | None = None, **settings: Any) -> Any:
         """A decoding method on this model, as `Steerer` builds it."""

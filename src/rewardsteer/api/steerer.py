@@ -12,6 +12,7 @@ from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ENGINES
+from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, log_choice
 from rewardsteer.decoding.methods import asks_goal, takes_goal, takes_no_reward_model
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
@@ -39,7 +40,7 @@ class Steerer:
         reward_model: a `RewardModel`, or a folder or name to load one from; several for methods
             that add up rewards; None for methods without one.
         method: name of the decoding method, or ``package.module:Class``; None: the one that the
-            reward model was trained for, without one ``none``.
+            reward model was trained for, without one ``none``; the log says why (level INFO).
         engine: ``transformers``, ``vllm`` or ``openai``.
         tokenizer: of the policy; needed beside a loaded model, and for the engine ``openai`` by
             methods that extend responses.
@@ -68,7 +69,10 @@ class Steerer:
             raise ConfigError("The engine 'openai' and a base_url go together; give both or none.")
         self.reward_models = _reward_models(reward_model)
         if method is None:
-            method = self.reward_models[0].default_method() if self.reward_models else "none"
+            method = (
+                self.reward_models[0].default_method() if self.reward_models
+                else log_choice(WITHOUT_REWARD_MODEL)
+            )
         if self.reward_models and takes_no_reward_model(method):
             raise ConfigError(f"The method {method!r} uses no reward model; leave it out.")
         self.config = load_config(DecodingConfig, {"method": method, **settings})

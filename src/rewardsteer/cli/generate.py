@@ -25,7 +25,7 @@ from rewardsteer.cli.reward_models import (
     Parts,
     check_draft_model,
     check_sharing,
-    default_method,
+    choose_method,
     load_gate_model,
     load_goal_state,
     load_reward_models,
@@ -76,12 +76,10 @@ def generate_command(
         reward_device=reward_device, reward_dtype=reward_dtype, vllm_option=vllm_option,
         base_url=base_url, tokenizer=tokenizer, key_env=key_env,
     )
-    check_model(choice.source)
-    if draft_model is not None:
-        check_model(draft_model)
+    check_model(choice.source, draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
-    method = method or default_method(folders[0] if folders else None, kind)
+    method, told = choose_method(method, folders[0] if folders else None, kind)
     config, weights = _configure(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
@@ -95,6 +93,7 @@ def generate_command(
     if share_backbone:
         check_sharing(folders, engine, reward_device, reward_dtype, device_map)
     loading(*folders, choice.source)
+    say(told if config.method == method else "")
     # Methods' classes, which say it, import torch.
     check_used(config.method, [*settings, *(["weight"] if weight else [])],
                [one.partition("=")[0] for one in overrides or []])

@@ -9,6 +9,7 @@ from rewardsteer.cli.engines import EngineChoice
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
+    from rewardsteer.decoding.fitting import Choice
     from rewardsteer.evaluation.method_settings import MethodConfig
     from rewardsteer.goals.goal_state import GoalState
 
@@ -63,22 +64,33 @@ def _kind_of(reward_model: str, kind: str | None) -> str:
     return find_kind(reward_model, kind=kind)[0]
 
 
-def default_method(
-    reward_model: str | None, kind: str | None, abilities: Collection[str] | None = None
-) -> str:
-    """What a reward model was trained for, on an engine of these abilities; none without one. A
-    foreign one does not say so, and gets the method that takes any of its kind."""
+def choose_method(
+    named: str | None, reward_model: str | None, kind: str | None, engine: str | None = None
+) -> tuple[str, str]:
+    """The method that was named, else what the reward model was trained for; and a line that says
+    why it was chosen, "" where it was named; with an engine, one that the engine can run."""
+    from rewardsteer.decoding.engines.registry import ABILITIES
+
+    if named is not None:
+        return named, ""
+    choice = _default_method(reward_model, kind, ABILITIES[engine] if engine else None)
+    return choice.name, choice.told("choose another with --method")
+
+
+def _default_method(
+    reward_model: str | None, kind: str | None, abilities: Collection[str] | None
+) -> "Choice":
+    # A foreign reward model does not say what it was trained for.
     from rewardsteer.decoding import fitting
-    from rewardsteer.decoding.methods import BEST_OF, BEST_OF_PAIRS
     from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.kinds import KINDS
 
     if reward_model is None:
-        return "none"
+        return fitting.WITHOUT_REWARD_MODEL
     found = _kind_of(reward_model, kind)
     if found in _WITH_CARDS:
         return fitting.default_method(read_card(Path(reward_model)), abilities)
-    return BEST_OF_PAIRS if KINDS.get(found).compares else BEST_OF
+    return fitting.foreign_method(found, compares=KINDS.get(found).compares)
 
 
 def load_reward_models(

@@ -24,8 +24,8 @@ from rewardsteer.cli.kind import (
     check_kind,
     kind_options,
 )
-from rewardsteer.cli.reward_models import default_method
-from rewardsteer.cli.starting import check_model, check_reward_model, loading
+from rewardsteer.cli.reward_models import choose_method
+from rewardsteer.cli.starting import check_model, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.methods import METHODS
@@ -203,8 +203,11 @@ def _load(
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.serving.models import ServedModels, goals_of
 
-    if method is None:
-        method = _default_method(choice, reward_model, of_kind["kind"])
+    # Rewards alone are served without a method.
+    method, told = choose_method(
+        method if choice.source else method or "none", reward_model, of_kind["kind"], choice.name
+    )
+    say(told)
     check_used(method, settings)
     defaults = load_config(DecodingConfig, settings | {"method": method})
     scorer = goals = engine = tokenizer = None
@@ -238,15 +241,6 @@ def _load(
         served.template, str(choice.source if served.renderer is tokenizer else reward_model)
     )
     return served
-
-
-def _default_method(choice: EngineChoice, reward_model: str | None, kind: str | None) -> str:
-    """The method of requests that name none."""
-    from rewardsteer.decoding.engines.registry import ABILITIES
-
-    if choice.source is None:
-        return "none"
-    return default_method(reward_model, kind, ABILITIES[choice.name])
 
 
 def _reward_name(reward_model: str | None) -> str:

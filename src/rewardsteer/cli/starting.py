@@ -47,8 +47,8 @@ def counted(number: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on standard error; under a launcher, in the first process alone."""
-    if os.environ.get("RANK", "0") == "0":
+    """A line on standard error; under a launcher, in the first process alone; none of ""."""
+    if text and os.environ.get("RANK", "0") == "0":
         typer.echo(text, err=True)
 
 

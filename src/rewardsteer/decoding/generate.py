@@ -58,7 +58,7 @@ def build_method(
     method: Method = METHODS.get(config.method)(scorer, config, *goals)
     check_gate(config, scout)
     if scout is not None and isinstance(method, LogitsGuide):
-        own = config.model_copy(update={"method": method_of(scout)})
+        own = config.model_copy(update={"method": method_of(scout).name})
         method.scout = METHODS.get(own.method)(scout, own)
     if isinstance(method, Strategy):
         method.drafter = drafter

@@ -6,6 +6,7 @@ of our other routes.
 
 import importlib.util
 import json
+import logging
 import os
 import sys
 import tempfile
@@ -20,10 +21,12 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import check_device
-from rewardsteer.decoding.fitting import default_method
+from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, default_method
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.serving.vllm_template import chat_template
+
+logger = logging.getLogger(__name__)
 
 _MODULE = "vllm.entrypoints.openai.api_server"
 # What vLLM's server takes for requests that do not say.
@@ -101,7 +104,10 @@ def plan(
             "--reward-device and --reward-dtype."
         )
     card = None if reward_model is None else vocabulary_card(reward_model.name, reward_model)
-    natural = "none" if card is None else default_method(card)
+    choice = WITHOUT_REWARD_MODEL if card is None else default_method(card)
+    natural = choice.name
+    if method is None:
+        logger.info(choice.told("vLLM's server has no other"))
     if method not in (None, natural):
         raise ConfigError(
             f"The method {method!r} needs a reward model; pass --reward-model." if card is None
