@@ -130,15 +130,11 @@ def test_messages_name_a_new_method(mine):
     assert default_method(card_of("scalar", "my_objective")).name == "mine"
 
 
-def test_vllm_runs_a_new_method_only_by_a_rule_that_it_has(mine, monkeypatch):
-    def check():
-        check_supported(SimpleNamespace(scorer=None), DecodingConfig(method="mine", top_k=5))
-
-    with pytest.raises(ConfigError, match="asks a scalar head about single candidates"):
-        check()
-    monkeypatch.setattr(Mine, "asks", "next_tokens")
+@pytest.mark.parametrize("asks", ["candidates", "next_tokens"])
+def test_vllm_runs_a_new_method_only_by_a_rule_that_it_has(mine, monkeypatch, asks):
+    monkeypatch.setattr(Mine, "asks", asks)
     with pytest.raises(ConfigError, match="does not know the method 'mine'"):
-        check()
+        check_supported(SimpleNamespace(scorer=None), DecodingConfig(method="mine", top_k=5))
 
 
 _HELP = """

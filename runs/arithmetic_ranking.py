@@ -1,0 +1,197 @@
+"""Why a vocabulary head that guides well ranks whole responses badly, and what helps; one seed.
+
+    python runs/arithmetic_ranking.py OUT SEED
+
+Goes on from the models that arithmetic_guidance.py left in OUT/SEED. The AUROC of whole new
+solutions is taken of FaRMA's head, of heads with the same start that were trained otherwise
+(without the constraint, jointly with it, on pairs of prefixes), and of other readings of one
+trained model: the mean and the least reward of its tokens, the best next reward after the last one
+(what the constraint makes it equal to), and a Bradley-Terry reading of its own, fitted to the
+states of the frozen model. Then each of them chooses among five draws that FaRMA guided.
+OUT/ranking-SEED.json has the figures; summarise_ranking.py makes the tables.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from arithmetic_guidance import World, settings
+from guidance_models import BATCH
+
+from rewardsteer.data.sources.arithmetic import is_correct
+from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.requests import Request
+from rewardsteer.demo.reward_models import Phase, Plan, train_reward_model
+from rewardsteer.demo.world import TEMPLATE, draw_questions, make_pairs, sample, sample_pairs
+from rewardsteer.evaluation.statistics import auroc_interval
+from rewardsteer.models.checkpoint import CARD
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
+from rewardsteer.outputs import read_json, write_json
+from rewardsteer.quiet import quiet_libraries
+from rewardsteer.training.config import TermConfig
+
+DRAWS = 5
+GUIDE = "zeros max"
+# Of the guide's two weights, the one of the stronger guidance.
+TARGET = -1
+
+
+def plans(steps: int) -> list[Plan]:
+    """Vocabulary heads with the guide's start and number of updates, trained otherwise."""
+    zeros = HeadConfig(kind="vocabulary", init="zeros")
+    pairs, constraint = TermConfig(name="bradley_terry"), TermConfig(name="max_constraint")
+    return [
+        Plan("zeros joint", zeros, (Phase((pairs, constraint), steps),)),
+        Plan("zeros prefix pairs", zeros, (Phase((TermConfig(name="partial"),), steps),)),
+    ]
+
+
+@dataclass
+class Reading:
+    """What a guide says of whole responses.
+
+    Attributes:
+        scorer: with a vocabulary head.
+        direction: ``[D]`` of a Bradley-Terry reading of the last token's state.
+    """
+
+    scorer: Any
+    direction: np.ndarray
+
+    def of(self, questions: list[str], solutions: list[str]) -> dict[str, np.ndarray]:
+        """Scores ``[N]`` by reading."""
+        scored = self.scorer.token_scores(questions, solutions, batch_size=250)
+        states = last_states(self.scorer, *self.scorer.encode(questions, solutions))
+        head = self.scorer.reward_model.head
+        with torch.no_grad():
+            following = head.next_token(torch.from_numpy(states).float())
+        return {
+            "last reward": np.array([one.rewards[-1] for one in scored]),
+            "mean of rewards": np.array([one.rewards.mean() for one in scored]),
+            "least reward": np.array([one.rewards.min() for one in scored]),
+            "best next reward": following.amax(dim=1).double().numpy(),
+            "reading of its own": states @ self.direction,
+        }
+
+
+def last_states(scorer: Any, prompts: list[list[int]], responses: list[list[int]]) -> np.ndarray:
+    """States ``[N, D]`` of the responses' last tokens."""
+    found = np.empty((len(prompts), scorer.hidden_size))
+    for read in scorer.read(prompts, responses, batch_size=250):
+        found[read.rows] = read.last_states.double().numpy()
+    return found
+
+
+def fitted_direction(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
+    """``[D]`` of the Bradley-Terry model that is linear in the states of N pairs ``[N, D]``; a
+    small ridge keeps it finite."""
+    apart = torch.from_numpy(better - worse)
+    scale = apart.std(dim=0).clamp(min=1e-6)
+    direction = torch.zeros(apart.shape[1], dtype=torch.float64, requires_grad=True)
+    optimiser = torch.optim.LBFGS([direction], max_iter=200, line_search_fn="strong_wolfe")
+
+    def loss() -> torch.Tensor:
+        optimiser.zero_grad()
+        value = torch.nn.functional.softplus(-(apart / scale) @ direction).mean()
+        value = value + 1e-3 * direction.square().mean()
+        value.backward()
+        return value
+
+    optimiser.step(loss)
+    return (direction.detach() / scale).numpy()
+
+
+def reading_of(scorer: Any, rows: list[Any]) -> Reading:
+    """All readings of a guide; its own one is fitted to the pairs of training."""
+    prompts = [row["prompt_ids"] for row in rows]
+    better, worse = (
+        last_states(scorer, prompts, [row[side] for row in rows])
+        for side in ("chosen_ids", "rejected_ids")
+    )
+    return Reading(scorer, fitted_direction(better, worse))
+
+
+def draws_of(world: World, weight: float) -> list[list[Any]]:
+    """Guided answers to each test question."""
+    asked = world.requests("test", world.config.test_prompts)
+    config = world.decoding(GUIDE, weight=weight)
+    method = build_method(config, world.scorers[GUIDE])
+    requests = [
+        Request(id=f"{one.id}/{number}", prompt=one.prompt)
+        for one in asked for number in range(DRAWS)
+    ]
+    rows = list(require_answers(generate(
+        world.policy, world.tokenizer, requests, method, config, template=TEMPLATE
+    )))
+    return [rows[place : place + DRAWS] for place in range(0, len(rows), DRAWS)]
+
+
+def scores(
+    readings: dict[str, Reading], scorers: dict[str, Any], questions: list[str],
+    solutions: list[str],
+) -> dict[str, np.ndarray]:
+    """Of whole solutions, by every reading and reward model."""
+    found = {
+        f"{name}: {kind}": values
+        for name, reading in readings.items()
+        for kind, values in reading.of(questions, solutions).items()
+    }
+    return found | {
+        name: one.score(questions, solutions, batch_size=250) for name, one in scorers.items()
+    }
+
+
+def main() -> None:
+    out, seed = Path(sys.argv[1]), int(sys.argv[2])
+    quiet_libraries()
+    place = out / f"ranking-{seed}.json"
+    if place.exists():
+        return
+    config = settings(seed)
+    world = World(config, out / str(seed))
+    samples = sample_pairs(world.policy, world.tokenizer, config)
+    rows = make_pairs(samples, world.tokenizer, config)
+    scorers = {
+        name: world.scorers[name] for name in ("args", "pargs", "untrained", "zeros pairs alone")
+    }
+    for plan in plans(config.reward_steps):
+        folder = out / str(seed) / plan.name.replace(" ", "-")
+        if not (folder / "model" / CARD).exists():
+            train_reward_model(
+                plan, out / str(seed) / "policy" / "model", world.tokenizer, rows, config, folder,
+                progress=False, announce=print, batch_size=BATCH,
+            )
+        scorers[plan.name] = load_scorer(folder / "model", device="cpu")
+    readings = {name: reading_of(world.scorers[name], rows) for name in ("farma", GUIDE)}
+    fresh = sample(
+        world.policy, world.tokenizer, draw_questions(config.fresh, config, "fresh"), config,
+        samples=1, stream="fresh",
+    )
+    ranked = scores(readings, scorers, fresh.questions, fresh.solutions)
+    calibrated = read_json(out / str(seed) / "calibration.json")
+    draws = draws_of(world, calibrated[GUIDE]["weights"][TARGET])
+    flat = [row for rows in draws for row in rows]
+    chosen = scores(
+        readings, scorers, [row.prompt for row in flat], [row.completion for row in flat]
+    )
+    right = np.array([is_correct(row.prompt, row.completion) for row in flat]).reshape(-1, DRAWS)
+    write_json(place, {
+        "seed": seed, "guide": GUIDE, "draws": DRAWS,
+        "auroc": {
+            name: auroc_interval(fresh.correct, values).figures("auroc")
+            for name, values in ranked.items()
+        },
+        "right": ["".join(str(int(one)) for one in row) for row in right],
+        "chosen": {
+            name: [int(one) for one in values.reshape(-1, DRAWS).argmax(axis=1)]
+            for name, values in chosen.items()
+        },
+    })
+
+
+if __name__ == "__main__":
+    main()
