@@ -7,7 +7,8 @@ solutions is taken of FaRMA's head, of heads with the same start that were train
 (without the constraint, jointly with it, on pairs of prefixes), and of other readings of one
 trained model: the mean and the least reward of its tokens, the best next reward after the last one
 (what the constraint makes it equal to), and a Bradley-Terry reading of its own, fitted to the
-states of the frozen model. Then each of them chooses among five draws that FaRMA guided.
+states of the frozen model. Then each of them chooses among five draws that FaRMA guided, and the
+other heads guide at the same KL divergences as FaRMA.
 OUT/ranking-SEED.json has the figures; summarise_ranking.py makes the tables.
 """
 
@@ -18,7 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from arithmetic_guidance import World, settings
+from arithmetic_guidance import TARGETS, World, calibration, settings
 from guidance_models import BATCH
 
 from rewardsteer.data.sources.arithmetic import is_correct
@@ -130,6 +131,18 @@ def draws_of(world: World, weight: float) -> list[list[Any]]:
     return [rows[place : place + DRAWS] for place in range(0, len(rows), DRAWS)]
 
 
+def guided(world: World, names: list[str]) -> dict[str, Any]:
+    """Answers of guides at every KL, as `arithmetic_guidance.guidance` has them."""
+    every, world.scorers = world.scorers, {name: world.scorers[name] for name in names}
+    weights = calibration(world)
+    world.scorers = every
+    return {
+        f"{name} @ {target:g}": world.run("test", world.config.test_prompts, name, weight=weight)[0]
+        for name in names
+        for target, weight in zip(TARGETS, weights[name]["weights"], strict=True)
+    }
+
+
 def scores(
     readings: dict[str, Reading], scorers: dict[str, Any], questions: list[str],
     solutions: list[str],
@@ -165,7 +178,7 @@ def main() -> None:
                 plan, out / str(seed) / "policy" / "model", world.tokenizer, rows, config, folder,
                 progress=False, announce=print, batch_size=BATCH,
             )
-        scorers[plan.name] = load_scorer(folder / "model", device="cpu")
+        scorers[plan.name] = world.scorers[plan.name] = load_scorer(folder / "model", device="cpu")
     readings = {name: reading_of(world.scorers[name], rows) for name in ("farma", GUIDE)}
     fresh = sample(
         world.policy, world.tokenizer, draw_questions(config.fresh, config, "fresh"), config,
@@ -190,6 +203,7 @@ def main() -> None:
             name: [int(one) for one in values.reshape(-1, DRAWS).argmax(axis=1)]
             for name, values in chosen.items()
         },
+        "guidance": guided(world, [plan.name for plan in plans(config.reward_steps)]),
     })
 
 

@@ -63,10 +63,10 @@ def guides(runs: Runs) -> str:
         rows = [run["guidance"][name] for run in runs]
         if target and not name.startswith(runs[0]["teacher"]):
             teacher = teacher_at(runs, [row["kl"] for row in rows])
-            share = _between(kept(own, teacher, plain))
+            share = between(kept(own, teacher, plain))
         lines.append([
             name, f"{np.mean([row['kl'] for row in rows]):.2f}" if "kl" in rows[0] else "–",
-            f"{own.mean():.3f}", _between(two_level(own - plain), "{:+.3f}"), share,
+            f"{own.mean():.3f}", between(two_level(own - plain), "{:+.3f}"), share,
             f"{(own - plain).mean(axis=1).std(ddof=1):.3f}" if len(runs) > 1 else "–",
             over_seeds([row["reward"] for row in rows], "{:+.3f}"),
         ])
@@ -83,7 +83,7 @@ def gates(runs: Runs) -> str:
         name, *(f"{np.mean([run['gates'][name][key] for run in runs]):.2f}"
                 for key in ("guided", "kl", "passes")),
         f"{right(runs, 'gates', name).mean():.3f}",
-        _between(kept(right(runs, "gates", name), teacher, plain)),
+        between(kept(right(runs, "gates", name), teacher, plain)),
     ] for name in runs[0]["gates"]]
     return markdown(heads, lines)
 
@@ -115,7 +115,8 @@ def over_seeds(values: Sequence[float], pattern: str = "{:.3f}") -> str:
     return f"{pattern.format(mean.value)} ± {mean.high - mean.value:.3f}"
 
 
-def _between(figure: Any, pattern: str = "{:.2f}") -> str:
+def between(figure: Any, pattern: str = "{:.2f}") -> str:
+    """A figure with its interval."""
     value = pattern.format(figure.value)
     if np.isnan(figure.low):
         return value

@@ -1,0 +1,66 @@
+"""Tables of ranking-SEED.json files that arithmetic_ranking.py wrote, over seeds.
+
+    python runs/summarise_ranking.py RESULTS/ranking-*.json
+
+The guidance-SEED.json files of the same seeds lie beside them: the other heads' guidance is
+compared with FaRMA's and the teacher's there. Intervals (95 %) are over seeds and questions, which
+all seeds share.
+"""
+
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from summarise_guidance import between, guides, over_seeds
+
+from rewardsteer.evaluation.statistics import two_level
+from rewardsteer.outputs import read_json
+from rewardsteer.reports.tables import markdown
+
+Runs = Sequence[Mapping[str, Any]]
+
+
+def rankers(runs: Runs) -> str:
+    """AUROC of whole solutions, and accuracy of what each would choose among the guide's draws."""
+    right = [np.array([[float(one) for one in row] for row in run["right"]]) for run in runs]
+    average = np.array([one.mean(axis=1) for one in right])
+    lines = [["(any draw)", "", f"{average.mean():.3f}", ""],
+             ["(a right one, where there is one)", "",
+              f"{np.mean([one.max(axis=1) for one in right]):.3f}", ""]]
+    for name in runs[0]["auroc"]:
+        chosen = np.array([
+            one[np.arange(len(one)), run["chosen"][name]]
+            for one, run in zip(right, runs, strict=True)
+        ])
+        lines.append([
+            name, over_seeds([run["auroc"][name]["auroc"] for run in runs]),
+            f"{chosen.mean():.3f}", between(two_level(chosen - average), "{:+.3f}"),
+        ])
+    draws = runs[0]["draws"]
+    return markdown(
+        ["reading", "AUROC of whole solutions", f"chosen of {draws}: accuracy", "gain"], lines
+    )
+
+
+def main() -> None:
+    places = [Path(place) for place in sys.argv[1:]]
+    runs = [read_json(place) for place in places]
+    beside = [
+        read_json(place.with_name(place.name.replace("ranking", "guidance"))) for place in places
+    ]
+    kept = ("none", "pargs @", "farma @", "zeros max @", "zeros pairs alone @")
+    together = [
+        one | {"guidance": {
+            name: row for name, row in one["guidance"].items() if name.startswith(kept)
+        } | run["guidance"]}
+        for one, run in zip(beside, runs, strict=True)
+    ]
+    print(f"{len(runs)} seeds: {', '.join(str(run['seed']) for run in runs)}")
+    print(f"\n{rankers.__doc__}\n\n{rankers(runs)}")
+    print(f"\n{guides.__doc__}\n\n{guides(together)}")
+
+
+if __name__ == "__main__":
+    main()
