@@ -4,7 +4,9 @@ import re
 
 import pytest
 
+from rewardsteer.reports.runs import write_runs_page
 from tests.reports.browser import CONTRAST, PATIENCE, PHONE, screenshot, violations
+from tests.reports.results import inspection, write_lines
 
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 pytest.importorskip("axe_playwright_python", reason="axe is not installed")
@@ -264,3 +266,18 @@ def test_without_scripts_all_but_the_inspector_is_there(visit):
     assert page.locator("figure svg").first.is_visible()
     assert not page.locator("[data-inspector]").is_visible()
     assert "needs JavaScript" in page.locator("#tokens").inner_text()
+
+
+def test_completions_are_named_from_where_their_prompts_differ(browser, tmp_path):
+    """Chat templates begin all prompts alike, often for longer than what a list shows."""
+    begin = "<|im_start|>system\nYou are a helpful assistant with a long name.\n<|im_start|>user\n"
+    asked = ["What rains?", "What snows?", "Who?"]
+    write_lines(tmp_path / "inspections.jsonl", [
+        inspection(str(number)).model_copy(update={"label": "", "prompt": begin + text})
+        for number, text in enumerate(asked)
+    ])
+    write_runs_page([tmp_path], tmp_path / "report.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "report.html").as_uri())
+    names = inspector(page).locator("select option").all_inner_texts()
+    assert names == [f"{number}: {text}" for number, text in enumerate(asked)]

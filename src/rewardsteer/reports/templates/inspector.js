@@ -237,9 +237,19 @@ function mountInspector(root, records) {
     choose(stop >= 0 ? stop : moved.indexOf(Math.max(...moved)), false);
   }
 
+  // Where the prompts begin to differ: chat templates let all of them begin alike.
+  function differing() {
+    const [first, ...others] = records.map((one) => one.prompt);
+    let end = 0;
+    while (end < first.length && others.every((one) => one[end] === first[end])) end += 1;
+    return end < first.length ? first.slice(0, end).search(/\S*$/) : 0;
+  }
+
   function list_records() {
+    const begin = records.length > 1 ? differing() : 0;
     pick.replaceChildren(...records.map((one, i) => {
-      const option = make("option", "", one.label || `${one.id}: ${one.prompt.slice(0, 60)}`);
+      const told = one.prompt.slice(begin).trim().slice(0, 60);
+      const option = make("option", "", one.label || `${one.id}: ${told}`);
       option.value = String(i);
       return option;
     }));
