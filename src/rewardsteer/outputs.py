@@ -102,7 +102,9 @@ def write_bytes(path: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         temporary.replace(path)
     except OSError as error:
-        raise OutputError(f"The file {path} cannot be written: {error}.") from error
+        raise OutputError(
+            f"The file {path} cannot be written: {reason(error)}; {remedy(error)}."
+        ) from error
     finally:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)

@@ -186,6 +186,19 @@ def test_outputs_in_read_only_places_are_refused_by_name(tmp_path, monkeypatch):
         starting.check_writable(tmp_path / "a" / "c.jsonl")
 
 
+def test_models_that_cannot_be_read_are_refused_by_name(tmp_path, monkeypatch):
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (folder / "model.safetensors").write_text("")
+    starting.check_model(folder)
+    starting.check_reward_model(folder, "http://127.0.0.1:1")
+    for locked in (folder, folder / "model.safetensors"):
+        monkeypatch.setattr(os, "access", lambda place, mode, locked=locked: place != locked)
+        for check in (starting.check_model, starting.check_reward_model):
+            with pytest.raises(CheckpointError, match=f"no permission to read {locked};"):
+                check(folder)
+
+
 def test_counts_have_their_grammar():
     found = [starting.counted(number, "row") for number in (0, 1, 2, 1204)]
     assert found == ["0 rows", "1 row", "2 rows", "1,204 rows"]
@@ -266,6 +279,11 @@ def test_a_full_or_read_only_disk_is_a_sentence():
     read_only = failing(OSError(errno.EROFS, "Read-only file system", "x.jsonl"))()
     assert "make the place writable" in read_only.stderr
     assert "room" not in read_only.stderr
+    secret = failing(PermissionError(errno.EACCES, "Permission denied", "x.jsonl"))()
+    assert (secret.exit_code, secret.stderr) == (
+        2, "error: x.jsonl cannot be read or written: Permission denied; change its permissions, "
+        "or choose another.\n"
+    )
     bug = failing(OSError(errno.EIO, "broken"))()
     assert isinstance(bug.exception, OSError)
 

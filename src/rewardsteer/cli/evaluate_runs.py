@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rewardsteer.cli.starting import say
+from rewardsteer.cli.starting import check_writable, say
 
 
 def runs_command(
@@ -28,6 +28,7 @@ def runs_command(
 
     if out.exists() and not overwrite:
         raise ConfigError(f"{out} exists; replace it with --overwrite or choose another --out.")
+    check_writable(out)
     methods = over_runs(folders, out)
     title = f"{len(folders)} runs, {read_json(out)['intervals']}"
     print_table(title, SEED_COLUMNS, seed_rows(methods))

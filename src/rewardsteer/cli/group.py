@@ -20,6 +20,7 @@ OTHER = "Other options"
 # Names that are longer take a line of their own.
 _NAMES = 26
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
+_FORBIDDEN = (errno.EACCES, errno.EPERM)
 _DOUBLED = re.compile(r"(?<!\.)\.\.(?=\s|$)")
 
 
@@ -53,7 +54,13 @@ class Group(TyperGroup):
         except RewardsteerError as error:
             _refuse(str(error))
         except OSError as error:
-            # Whatever writes: a full or read-only disk is nobody's bug.
+            # Whatever reads or writes: a full or read-only disk is nobody's bug, nor is a file of
+            # somebody else.
+            if error.errno in _FORBIDDEN and error.filename:
+                _refuse(
+                    f"{error.filename} cannot be read or written: {reason(error)}; change its "
+                    "permissions, or choose another."
+                )
             if error.errno not in _DISK:
                 raise
             place = f"{error.filename} cannot be written" if error.filename else "Writing failed"

@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.kind import KindOption, check_kind
+from rewardsteer.cli.starting import check_model, check_writable
 from rewardsteer.cli.template import TemplateOption, read_template
 
 
@@ -30,6 +31,8 @@ def import_command(
         raise CheckpointError(f"Expected a model folder at {source}, there is none.")
     if out.exists():
         raise OutputError(f"The output {out} exists; choose another.")
+    check_model(source)
+    check_writable(out)
     from rewardsteer.models.published import import_checkpoint
 
     card = import_checkpoint(source, out, written, kind=kind, folded=fold)

@@ -1,7 +1,7 @@
 """What commands do before torch is imported: cheap checks, and one line that says what loads."""
 
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from pathlib import Path
 
 import typer
@@ -64,13 +64,14 @@ def loading(*names: object) -> None:
 
 
 def check_model(*names: str | Path | None) -> None:
-    """Refuse names that can only be local folders and are none.
+    """Refuse names that can only be local folders and are none, and folders that cannot be read.
 
     A name of two parts may be one on the hub, unless its first part is a folder here.
 
     Raises:
-        CheckpointError: no such folder.
+        CheckpointError: no such folder, or it is not readable.
     """
+    _check_readable(names)
     for name in names:
         if name is not None and not Path(name).exists() and _is_local(str(name)):
             raise CheckpointError(f"Expected a model folder at {name}, {_ABSENT}.")
@@ -80,13 +81,33 @@ def check_reward_model(*names: str | Path | None) -> None:
     """As `check_model`; a name on the hub has an owner, and an address is asked later.
 
     Raises:
-        CheckpointError: no such folder.
+        CheckpointError: no such folder, or it is not readable.
     """
+    _check_readable(one for one in names if not is_address(one))
     for name in names:
         if name is None or is_address(name) or Path(name).exists():
             continue
         if "/" not in str(name) or _is_local(str(name)):
             raise CheckpointError(f"Expected a reward model folder at {name}, {_ABSENT}.")
+
+
+def _check_readable(names: Iterable[str | Path | None]) -> None:
+    """Refuse folders of models that are not readable, or hold files that are not: libraries that
+    load them say of these that they do not exist."""
+    for folder in [Path(name) for name in names if name is not None]:
+        if not folder.is_dir():
+            continue
+        places = [folder, *folder.iterdir()] if _readable(folder) else [folder]
+        for place in places:
+            if not _readable(place):
+                raise CheckpointError(
+                    f"The model {folder} cannot be read: there is no permission to read {place}; "
+                    "change its permissions, or choose another."
+                )
+
+
+def _readable(place: Path) -> bool:
+    return os.access(place, os.R_OK | (os.X_OK if place.is_dir() else 0))
 
 
 def refuse_address(name: str | Path, purpose: str) -> None:

@@ -27,7 +27,7 @@ from rewardsteer.data.store import MANIFEST, SPLITS, Manifest, shard_name
 from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
-from rewardsteer.outputs import claim_folder, unfinished_folder, write_json
+from rewardsteer.outputs import claim_folder, reason, unfinished_folder, write_json
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Comparison
 
@@ -69,11 +69,22 @@ def prepare(
             out.rmdir()
         raise
     except OSError as error:
+        if isinstance(error, PermissionError) and not _of_output(error, out):
+            raise DataError(
+                f"{error.filename} cannot be read: {reason(error)}; change its permissions, or "
+                "choose other data."
+            ) from error
         raise OutputError(
-            f"The prepared data cannot be written to {out}: {error.strerror or error}; make room "
-            "or choose another folder."
+            f"The prepared data cannot be written to {out}: {reason(error)}; make room or choose "
+            "another folder."
         ) from error
     return manifest
+
+
+def _of_output(error: OSError, out: Path) -> bool:
+    """Whether an error names a place of the output, or none."""
+    place = str(error.filename or out)
+    return place.startswith(str(out)) or f".{out.name}.unfinished-" in place
 
 
 def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:

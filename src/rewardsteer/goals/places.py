@@ -1,5 +1,6 @@
 """Where goal states lie; imports nothing that takes seconds."""
 
+import os
 from pathlib import Path
 
 from rewardsteer.errors import DataError
@@ -17,6 +18,11 @@ def goal_file(source: Path) -> Path:
         raise DataError(
             f"Expected goal states at {place}, there are none; make them with "
             "'rewardsteer goal-state'."
+        )
+    if not os.access(place, os.R_OK):
+        raise DataError(
+            f"The goal states {place} cannot be read: there is no permission; change it, or choose "
+            "others."
         )
     if place.suffix in (".npy", ".npz"):
         raise DataError(
