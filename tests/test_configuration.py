@@ -1,12 +1,14 @@
 """Settings and what a mistake answers; output files that are never half-written."""
 
 import json
+import re
 
 import pytest
 from pydantic import Field
 
-from rewardsteer.configuration import Config, load_config, save_config
+from rewardsteer.configuration import Config, load_config, read_yaml, save_config
 from rewardsteer.data.config import DataConfig
+from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.errors import ConfigError, DataError, OutputError
@@ -119,6 +121,38 @@ def test_registry_lists_what_it_knows():
     assert registry.get("dumps") is json.dumps
     with pytest.raises(ConfigError, match=r"Unknown thing 'dump'. Did you mean 'dumps'"):
         registry.get("dump")
+
+
+@pytest.mark.parametrize(("text", "words"), [
+    ("b: [1, 2\nc: {x\n", "line 2, column 2: expected ',' or ']', but got ':'"),
+    ("a:\n\tb: 1\n", "line 2, column 1: found character"),
+])
+def test_a_fault_of_yaml_is_one_line_with_its_place(tmp_path, text, words):
+    (tmp_path / "x.yaml").write_text(text)
+    with pytest.raises(ConfigError) as caught:
+        read_yaml(tmp_path / "x.yaml")
+    message = str(caught.value)
+    assert "\n" not in message
+    assert f"{tmp_path / 'x.yaml'} is not valid YAML, {words}" in message
+    assert message.endswith("; mend the file there.")
+
+
+def test_faults_of_overrides_are_one_line():
+    with pytest.raises(ConfigError) as caught:
+        load_config(DecodingConfig, {"method": "none"}, ["stop=[a"])
+    assert "\n" not in str(caught.value)
+    assert str(caught.value).startswith("The setting 'stop=[a' cannot be read: ")
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("temperature=-1", "the temperature must be above 0; 0 (or --greedy) takes the likeliest"),
+    ("temperature=1e-9", "'temperature' is wrong: it must be above 0, got 1e-09"),
+    ("top_p=2", "'top_p' is wrong: it must be at most 1, got 2"),
+    ("n=0", "'n' is wrong: it must be at least 1, got 0"),
+])
+def test_bounds_are_told_in_words(override, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        load_config(DecodingConfig, {"method": "none"}, [override])
 
 
 SEEDED = [

@@ -63,14 +63,17 @@ def load_config(
                 f"Expected a setting as dotted.name=value, got {item!r}; write "
                 f"'{item}={value}'."
             )
+    subject = "The settings"
     try:
         base = source if isinstance(source, dict) else read_yaml(source)
         merged = OmegaConf.create(base)
         for item in overrides:
+            subject = f"The setting {item!r}"
             name, _, text = item.partition("=")
             value = OmegaConf.from_dotlist([f"value={text}"])["value"]
             # Unlike merging a second mapping, this reaches into lists: sources.0.path=x.
             OmegaConf.update(merged, name, value, merge=False, force_add=True)
+        subject = "The settings"
         values = OmegaConf.to_container(merged, resolve=True)
     except ConfigError:
         raise
@@ -79,7 +82,7 @@ def load_config(
         OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError,
         RecursionError,
     ) as error:
-        raise ConfigError(f"The settings cannot be read: {error}") from error
+        raise ConfigError(f"{subject} cannot be read: {_fault(error)}.") from error
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -93,12 +96,24 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except OSError as error:
         raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"The configuration file {path} is not valid YAML: {error}") from error
+        raise ConfigError(
+            f"The configuration file {path} is not valid YAML, {_fault(error)}; mend the file "
+            "there."
+        ) from error
     if values is None:
         return {}
     if not isinstance(values, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, got {type(values).__name__}.")
     return values
+
+
+def _fault(error: Exception) -> str:
+    """What a parser complains of, in one line; of YAML with the line and column."""
+    if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
+        mark = error.problem_mark
+        found = ", ".join(one for one in (error.problem, error.context) if one)
+        return f"line {mark.line + 1}, column {mark.column + 1}: {found}"
+    return " ".join(str(error).split()).rstrip(".")
 
 
 def save_config(config: Config, path: Path) -> None:
@@ -124,11 +139,23 @@ def _explain(kind: type[BaseModel], error: ValidationError) -> str:
         elif item["type"] == "missing":
             sentences.append(f"The setting {name!r} is required and was not given.")
         else:
-            problem, value = item["msg"].removeprefix("Value error, "), item["input"]
+            problem, value = _problem(item), item["input"]
             subject = f"The setting {name!r} is wrong" if name else "The settings do not fit"
             # All settings together are no value that anybody gave.
             sentences.append(f"{subject}: {problem}{f', got {value!r}' if name else ''}.")
     return " ".join(sentences)
+
+
+def _problem(item: Any) -> str:
+    """What is wrong with a value, bounds in words."""
+    bounds = item.get("ctx") or {}
+    # The least positive number that a computation holds is nobody's idea of a bound.
+    if "gt" in bounds or 0 < bounds.get("ge", 0) < 1e-3:
+        return f"it must be above {bounds.get('gt', 0):g}"
+    for name, words in (("ge", "at least"), ("le", "at most"), ("lt", "below")):
+        if isinstance(bounds.get(name), int | float):
+            return f"it must be {words} {bounds[name]:g}"
+    return str(item["msg"]).removeprefix("Value error, ")
 
 
 def _hint(kind: type[BaseModel], place: tuple[int | str, ...], known: list[str]) -> str:

@@ -222,7 +222,13 @@ class DecodingConfig(Config):
     @classmethod
     def _cold(cls, given: Any) -> Any:
         """Temperature 0 is greedy decoding, as everywhere else."""
-        if isinstance(given, dict) and given.get("temperature") == 0:
+        known = given.get("temperature") if isinstance(given, dict) else None
+        if isinstance(known, int | float) and known < 0:
+            raise ValueError(
+                "the temperature must be above 0; 0 (or --greedy) takes the likeliest token each "
+                f"time; got {known}"
+            )
+        if known == 0:
             rest = {name: value for name, value in given.items() if name != "temperature"}
             return rest | {"mode": "greedy"}
         return given
