@@ -3,12 +3,12 @@
 import json
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from tests.real.conftest import first_layers
+from tests.warm import warm_commands
 
 ROOT = Path(__file__).parents[2]
 DATA = (ROOT / "../shared/data").resolve()
@@ -22,24 +22,30 @@ def short(smollm2, tmp_path_factory):
     return first_layers(smollm2, 2, tmp_path_factory.mktemp("short"))
 
 
-def study(name, base, out):
-    """Run a study's script; what it printed."""
+@pytest.fixture(scope="module")
+def study(short, tmp_path_factory):
+    """Runs a study's script; what it printed."""
     environment = os.environ | {
-        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        "SIZE": "tiny", "DATA": str(DATA), "BASE": str(base),
+        "SIZE": "tiny", "DATA": str(DATA), "BASE": str(short),
         "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
     }
-    done = subprocess.run(
-        ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
-        capture_output=True, text=True, cwd=ROOT,
-    )
-    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done.stdout
+    with warm_commands(tmp_path_factory.mktemp("warm"), environment) as commands:
+        environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
+
+        def run(name, out):
+            done = subprocess.run(
+                ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
+                capture_output=True, text=True, cwd=ROOT,
+            )
+            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+            return done.stdout
+
+        yield run
 
 
-def test_guidance(short, tmp_path):
-    study("guidance", short, tmp_path)
+def test_guidance(study, tmp_path):
+    study("guidance", tmp_path)
     seed = tmp_path / "seed-0"
     found = json.loads((seed / "generation" / "summary.json").read_text())["methods"]
     assert found.keys() == {
@@ -54,8 +60,8 @@ def test_guidance(short, tmp_path):
     assert (seed / "report.html").stat().st_size > 10_000
 
 
-def test_solutions(short, tmp_path):
-    printed = study("solutions", short, tmp_path)
+def test_solutions(study, tmp_path):
+    printed = study("solutions", tmp_path)
     for plan in ("baseline", "goal"):
         found = json.loads((tmp_path / f"{plan}-0" / "metrics" / "metrics.json").read_text())
         for benchmark, own in found.items():

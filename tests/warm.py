@@ -1,4 +1,4 @@
-"""``rewardsteer`` and ``python -c`` for the shell blocks of a page.
+"""``rewardsteer`` and ``python`` for the shell blocks of a page and for scripts.
 
 A start imports the same libraries for about ten seconds. Here one process has imported them and
 forks for every command.
@@ -7,6 +7,7 @@ forks for every command.
 import contextlib
 import json
 import os
+import runpy
 import socket
 import subprocess
 import sys
@@ -35,8 +36,8 @@ def warm_commands(folder, environment):
         script.write_text(CLIENT.format(python=sys.executable, address=address))
         script.chmod(0o755)
     process = subprocess.Popen(
-        [sys.executable, "-m", "tests.docs.warm", address], env=environment,
-        cwd=Path(__file__).parents[2], stdout=subprocess.PIPE,
+        [sys.executable, "-m", "tests.warm", address], env=environment,
+        cwd=Path(__file__).parents[1], stdout=subprocess.PIPE,
     )
     try:
         assert process.stdout.readline() == b"ready\n"
@@ -85,10 +86,12 @@ def run(name, words, folder, environment):
 
             sys.argv = [name, *words]
             app()
+        elif words[0] == "-c":
+            sys.argv = ["-c", *words[2:]]
+            exec(words[1], {"__name__": "__main__"})
         else:
-            option, code = words
-            assert option == "-c", words
-            exec(code, {"__name__": "__main__"})
+            sys.argv, sys.path[0] = words, str(Path(words[0]).resolve().parent)
+            runpy.run_path(words[0], run_name="__main__")
         status = 0
     except SystemExit as end:
         status = end.code if isinstance(end.code, int) else int(end.code is not None)
