@@ -23,13 +23,14 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import arithmetic_tables
 import numpy as np
 import yaml
 
 ROOT = Path(__file__).parents[1]
 PAGES = (
     ROOT / "README.md",
-    *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "recipes", "results")),
+    *(ROOT / "docs" / f"{name}.md" for name in ("choosing", "distillation", "recipes", "results")),
 )
 END = "<!-- end -->"
 Content = Mapping[str, Any]
@@ -253,6 +254,9 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "guidance_all": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_all)),
     "solutions": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions)),
     "solutions_short": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions_short)),
+    "arithmetic_guides": (ROOT / "runs/results/arithmetic", arithmetic_tables.guides),
+    "arithmetic_gates": (ROOT / "runs/results/arithmetic", arithmetic_tables.gates),
+    "arithmetic_rankers": (ROOT / "runs/results/arithmetic", arithmetic_tables.rankers),
     "process": (ROOT / "runs/results/process.json", _json(process)),
     "cost": (ROOT / "benchmarks/results", _json(cost)),
     "recipes": (ROOT / "src/rewardsteer/recipes", recipes),

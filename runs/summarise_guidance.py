@@ -1,6 +1,6 @@
 """Tables of guidance-SEED.json files that arithmetic_guidance.py wrote, over seeds.
 
-    python runs/summarise_guidance.py runs/results/guidance-*.json
+    python runs/summarise_guidance.py runs/results/arithmetic/guidance-*.json
 
 Intervals (95 %) are over seeds and questions, which all seeds share. The share of the teacher's
 gain that a guide keeps is (its accuracy − plain) / (the teacher's − plain). The teacher is read off

@@ -22,18 +22,25 @@ from rewardsteer.reports.tables import markdown
 Runs = Sequence[Mapping[str, Any]]
 
 
+def draws_right(runs: Runs) -> np.ndarray:
+    """Whether the guide's draws are right ``[S, P, N]``."""
+    return np.array([[[float(one) for one in row] for row in run["right"]] for run in runs])
+
+
+def chosen_right(runs: Runs, name: str) -> np.ndarray:
+    """Whether the draws that a reading chooses are right ``[S, P]``."""
+    places = np.array([run["chosen"][name] for run in runs])
+    return np.take_along_axis(draws_right(runs), places[:, :, None], axis=2)[:, :, 0]
+
+
 def rankers(runs: Runs) -> str:
     """AUROC of whole solutions, and accuracy of what each would choose among the guide's draws."""
-    right = [np.array([[float(one) for one in row] for row in run["right"]]) for run in runs]
-    average = np.array([one.mean(axis=1) for one in right])
+    right = draws_right(runs)
+    average = right.mean(axis=2)
     lines = [["(any draw)", "", f"{average.mean():.3f}", ""],
-             ["(a right one, where there is one)", "",
-              f"{np.mean([one.max(axis=1) for one in right]):.3f}", ""]]
+             ["(a right one, where there is one)", "", f"{right.max(axis=2).mean():.3f}", ""]]
     for name in runs[0]["auroc"]:
-        chosen = np.array([
-            one[np.arange(len(one)), run["chosen"][name]]
-            for one, run in zip(right, runs, strict=True)
-        ])
+        chosen = chosen_right(runs, name)
         lines.append([
             name, over_seeds([run["auroc"][name]["auroc"] for run in runs]),
             f"{chosen.mean():.3f}", between(two_level(chosen - average), "{:+.3f}"),

@@ -13,6 +13,12 @@ from tests.docs.commands import ROOT
 README = ROOT / "README.md"
 
 
+@pytest.fixture(autouse=True)
+def scripts(monkeypatch):
+    """Scripts import each other by name."""
+    monkeypatch.syspath_prepend(str(ROOT / "runs"))
+
+
 def script(name):
     """A script of runs/ as a module."""
     spec = importlib.util.spec_from_file_location(name, ROOT / "runs" / f"{name}.py")

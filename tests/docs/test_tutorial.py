@@ -14,8 +14,8 @@ import pytest
 from rewardsteer.models.checkpoint import read_card
 from rewardsteer.outputs import read_json
 from tests.docs.commands import ROOT, blocks
-from tests.warm import warm_commands
 from tests.fakes import save_tiny
+from tests.warm import warm_commands
 
 
 @pytest.mark.slow

@@ -1,0 +1,132 @@
+"""Tables of docs/distillation.md from the files of both scripts of the arithmetic task."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from summarise_guidance import Runs, between, kept, right, teacher_at
+from summarise_ranking import chosen_right, draws_right
+
+from rewardsteer.evaluation.statistics import two_level
+from rewardsteer.outputs import read_json
+from rewardsteer.reports.tables import markdown
+
+# Guides in the page's order, and what they are called there.
+GUIDES = {
+    "none": "plain sampling", "none T=0.5": "plain, temperature 0.5",
+    "none greedy": "plain, greedy",
+    "args": "Bradley-Terry model (`args`)", "pargs": "teacher (`pargs`)",
+    "farma": "FaRMA, as published (from the LM head)", "untrained": "untrained head",
+    "zeros pairs alone": "vocabulary head from zeros, pairs alone",
+    "zeros max": "FaRMA from zeros, `max`", "zeros policy_soft": "… `policy_soft`, τ = 0.5",
+    "zeros policy_mean": "… `policy_mean`", "zeros policy_top_k": "… `policy_top_k`, k = 3",
+    "zeros joint": "… `max` jointly with the pairs",
+    "zeros prefix pairs": "vocabulary head from zeros, pairs of prefixes",
+    "distilled full": "distilled, full head", "distilled rank 4": "distilled, rank 4",
+    "distilled rank 16": "distilled, rank 16",
+    "distilled embedding": "distilled, embedding, rank 16",
+    "policy states rank 16": "distilled on the policy's frozen states, rank 16",
+}
+GATES = {
+    "random": "random", "first": "first", "entropy, own share": "`entropy`, `--gate-share`",
+    "entropy": "entropy", "top1": "top1", "kl": "kl", "two-tier": "two-tier",
+}
+# What is chosen with, and what it is called.
+RANKERS = {
+    "args": "Bradley-Terry model", "pargs": "teacher (`pargs`)", "untrained": "untrained head",
+    "farma: last reward": "FaRMA, as published", "zeros max: last reward": "FaRMA from zeros",
+    "zeros max: mean of rewards": "… mean of the tokens' rewards",
+    "zeros max: least reward": "… least of the tokens' rewards",
+    "zeros max: best next reward": "… best next reward after the last token",
+    "zeros max: reading of its own": "… Bradley-Terry reading of its frozen states",
+    "zeros pairs alone": "vocabulary head from zeros, pairs alone",
+    "zeros joint": "… constraint jointly with the pairs",
+    "zeros prefix pairs": "… pairs of prefixes",
+}
+SHARES = (0.1, 0.3)
+
+
+def _runs(folder: Path, kind: str) -> Runs:
+    return [read_json(place) for place in sorted(folder.glob(f"{kind}-*.json"))]
+
+
+def _together(folder: Path) -> Runs:
+    """Runs with the guides of both scripts."""
+    more = {run["seed"]: run for run in _runs(folder, "ranking")}
+    return [
+        run | {
+            "guidance": run["guidance"] | more[run["seed"]]["guidance"],
+            "ranking": run["ranking"] | more[run["seed"]]["auroc"],
+        } for run in _runs(folder, "guidance")
+    ]
+
+
+def guides(folder: Path) -> str:
+    """Every guide at the stronger KL."""
+    runs = _together(folder)
+    target = f" @ {runs[0]['targets'][-1]:g}"
+    plain, lines = right(runs, "guidance", "none"), []
+    for name, label in GUIDES.items():
+        guided = not name.startswith("none")
+        row = name + target * guided
+        rows = [run["guidance"][row] for run in runs]
+        own, share = right(runs, "guidance", row), "–"
+        if guided and name != runs[0]["teacher"]:
+            share = between(kept(own, teacher_at(runs, [one["kl"] for one in rows]), plain))
+        lines.append([
+            label, _mean([one["kl"] for one in rows], 2) if "kl" in rows[0] else "–",
+            f"{own.mean():.3f}", share,
+            _mean([run["guide"].get(name, {}).get("guidance_lost", {}).get("value", np.nan)
+                   for run in runs], 2),
+            _mean([run["ranking"].get(name, {}).get("auroc", np.nan) for run in runs], 3),
+        ])
+    return markdown(
+        ["guide", "KL, nats per response", "accuracy",
+         "share of the teacher's gain at its KL (95 %)", "guidance lost",
+         "AUROC of whole solutions"], lines
+    )
+
+
+def gates(folder: Path) -> str:
+    """The teacher behind gates."""
+    runs = _runs(folder, "guidance")
+    whole = f"{runs[0]['teacher']} @ {runs[0]['targets'][-1]:g}"
+    plain, teacher = right(runs, "guidance", "none"), right(runs, "guidance", whole)
+    lines = []
+    for share in SHARES:
+        for name, label in GATES.items():
+            row = f"{name} {share:g}"
+            rows, own = [run["gates"][row] for run in runs], right(runs, "gates", row)
+            lines.append([
+                f"{label} {share:g}",
+                *(_mean([one[key] for one in rows], 2) for key in ("guided", "passes")),
+                f"{own.mean():.3f}", between(kept(own, teacher, plain)),
+            ])
+    return markdown(
+        ["gate, share asked for", "steps guided", "reward model passes per token", "accuracy",
+         "share of the gain kept (95 %)"], lines
+    )
+
+
+def rankers(folder: Path) -> str:
+    """What ranks whole solutions, and what each chooses among guided draws."""
+    runs = _runs(folder, "ranking")
+    average = draws_right(runs).mean(axis=2)
+    lines = [["any draw", "", f"{average.mean():.3f}", ""]]
+    for name, label in RANKERS.items():
+        chosen = chosen_right(runs, name)
+        lines.append([
+            label, _mean([run["auroc"][name]["auroc"] for run in runs], 3), f"{chosen.mean():.3f}",
+            between(two_level(chosen - average), "{:+.3f}"),
+        ])
+    lines.append(["a correct one where there is one", "",
+                  f"{draws_right(runs).max(axis=2).mean():.3f}", ""])
+    return markdown(
+        ["ranked by", "AUROC of whole solutions", f"best of {runs[0]['draws']} guided draws",
+         "gain over any draw (95 %)"], lines
+    )
+
+
+def _mean(values: Sequence[float], digits: int) -> str:
+    value = float(np.mean(values))
+    return "" if np.isnan(value) else f"{value:.{digits}f}"
