@@ -9,6 +9,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
+from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
@@ -128,16 +129,33 @@ def test_steps_end_with_a_separator(front, method, monkeypatch):
         assert found["guidance"]["reward"] == pytest.approx(float(reward), abs=1e-4)
 
 
-@pytest.mark.parametrize(("path", "body", "message"), [
-    ("completions", {"method": "args"}, "acts on next-token scores|next-token scores"),
-    ("completions", {"echo": True, "logprobs": 1, "max_tokens": 0}, "not known by the engine"),
-])
-def test_what_needs_the_models_here_is_refused(front, path, body, message):
-    import re
+def test_candidates_are_those_that_the_other_server_names(behind, front):
+    body = {"prompt": PROMPTS, "temperature": 0, "max_tokens": 8, "method": "args", "top_k": 5,
+            "weight": 3, "return_token_ids": True}
+    found = ask(front[1], **body)
+    served, policy = front[0].served, behind[0].served.engine
+    config = DecodingConfig(
+        method="args", mode="greedy", max_new_tokens=8, top_k=5, weight=3.0
+    )
+    right = generate(
+        policy.policy, policy.tokenizer, PROMPTS, build_method(config, served.scorer), config,
+        template=Template(kind="text"),
+    )
+    assert [one["token_ids"] for one in found] == [one.token_ids for one in right]
 
-    reply = httpx.post(f"{front[1]}/v1/{path}", json={"prompt": "a"} | body, timeout=60)
+
+@pytest.mark.parametrize(("body", "message"), [
+    ({"method": "farma"}, "next-token scores"),
+    ({"echo": True, "logprobs": 1, "max_tokens": 0}, "not known by the engine"),
+    ({"method": "args", "top_k": 21}, "does not name the 21 likeliest tokens"),
+    ({"method": "args", "top_k": 5, "repetition_penalty": 1.5}, "set it to 1"),
+    ({"method": "args", "top_k": 5, "gate": "top1", "gate_threshold": 0.5}, "leave out the gate"),
+    ({"method": "speculative_rejection", "presence_penalty": 1.0}, "extends responses"),
+])
+def test_what_the_other_server_cannot_do_is_refused(front, body, message):
+    reply = httpx.post(f"{front[1]}/v1/completions", json={"prompt": "a"} | body, timeout=60)
     assert reply.status_code == 400, reply.text
-    assert re.search(message, reply.json()["error"]["message"])
+    assert message in reply.json()["error"]["message"]
 
 
 def test_a_client_that_leaves_leaves_nothing_running_there(behind, front):

@@ -168,6 +168,12 @@ class ServedModels(TextReader):
             MismatchError: it does not fit the reward model, or wants a goal state and there is
                 none.
         """
+        method = self._method(config)
+        if self.engine is not None:
+            self.engine.check(method, config)
+        return method
+
+    def _method(self, config: DecodingConfig) -> Method:
         if self.engine is not None:
             kind = METHODS.get(config.method)
             check_abilities(self.engine, SimpleNamespace(

@@ -78,6 +78,8 @@ class OpenAIEngine(Engine):
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
         self._places, self.guiding = asyncio.Semaphore(places), asyncio.Lock()
         self._clock, self._last = 0.0, 0.0
+        # So many of the likeliest tokens the server is known to name.
+        self._named = 0
 
     @classmethod
     def open(
@@ -132,7 +134,9 @@ class OpenAIEngine(Engine):
                 "presence_penalty, frequency_penalty or the engine transformers."
             )
         check_token_ids(config, self.vocabulary_size)
-        self.endpoint.check_named([next(iter(sorted(self.stop_ids)), 0)], guide.candidates)
+        if guide.candidates > self._named:
+            self.endpoint.check_named([next(iter(sorted(self.stop_ids)), 0)], guide.candidates)
+            self._named = guide.candidates
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,
