@@ -79,5 +79,5 @@ def test_it_answers_and_strategies_run_on_it(folders):
 
 
 def test_methods_that_need_logits_are_refused(folders):
-    with pytest.raises(ConfigError, match="next-token scores, which dice does not do"):
+    with pytest.raises(ConfigError, match="by their ids, which dice does not do"):
         steer(folders, "args", top_k=5).generate("a")
