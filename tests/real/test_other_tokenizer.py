@@ -22,7 +22,7 @@ from tests.serving.running import running
 METHODS = {
     "best_of_n": {"n": 3},
     "beam": {"beam": 2, "branches": 2, "step_tokens": 3},
-    "args": {"top_k": 3, "weight": 4.0, "mode": "greedy"},
+    "args": {"top_k": 5, "weight": 40.0, "mode": "greedy"},
 }
 
 
@@ -52,8 +52,8 @@ def url(policy):
 
 
 def run(engine, scorer, method):
-    config = DecodingConfig(method=method, max_new_tokens=6, seed=1, **METHODS[method])
-    results = list(generate_by(engine, PROMPTS[:2], build_method(config, scorer), config))
+    config = DecodingConfig(method=method, max_new_tokens=5, seed=1, **METHODS[method])
+    results = list(generate_by(engine, PROMPTS[:1], build_method(config, scorer), config))
     for prompt, one in zip(PROMPTS, results, strict=False):
         assert one.error is None
         assert one.completion
@@ -74,7 +74,7 @@ def test_both_engines(policy, scorer, url, method):
     if method == "args":
         assert there == here
         free = METHODS["args"] | {"weight": 0.0}
-        config = DecodingConfig(method="args", max_new_tokens=6, seed=1, **free)
+        config = DecodingConfig(method="args", max_new_tokens=5, seed=1, **free)
         engine = TransformersEngine(*policy, Bounds(places=2))
-        plain = list(generate_by(engine, PROMPTS[:2], build_method(config, scorer), config))
+        plain = list(generate_by(engine, PROMPTS[:1], build_method(config, scorer), config))
         assert [one.completion for one in plain] != here
