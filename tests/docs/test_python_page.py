@@ -53,4 +53,4 @@ def test_the_lines_of_the_readme_run(folders, tmp_path):
     assert len(done.stdout.splitlines()[0].split()) == 2
     assert "rewardsteer" not in done.stdout
     assert "WARNING" not in done.stdout
-    assert (tmp_path / "out" / "farma" / "model" / "rewardsteer.json").exists()
+    assert (tmp_path / "out" / "short" / "model" / "rewardsteer.json").exists()
