@@ -68,8 +68,7 @@ class OpenAIEngine(Engine):
         self.endpoint, self.model_name = endpoint, endpoint.model
         self.reason, found = "without the policy's tokenizer", set[str]()
         if tokenizer is not None:
-            start = next(iter(sorted(self.stop_ids)), 0)
-            found = endpoint.abilities([start], "Hello")
+            found = endpoint.abilities(self._shortest, "Hello")
             self.reason = "" if found else f"{endpoint.url} does not complete texts"
         self.abilities = frozenset({"abort", *found})  # type: ignore[arg-type]
         self.writes_prompts, self.gives_ids = "extend" not in found, "token_ids" in found
@@ -135,8 +134,13 @@ class OpenAIEngine(Engine):
             )
         check_token_ids(config, self.vocabulary_size)
         if guide.candidates > self._named:
-            self.endpoint.check_named([next(iter(sorted(self.stop_ids)), 0)], guide.candidates)
+            self.endpoint.check_named(self._shortest, guide.candidates)
             self._named = guide.candidates
+
+    @property
+    def _shortest(self) -> list[int]:
+        """A prompt of one token, for asking what the server can do."""
+        return [min(self.stop_ids, default=0)]
 
     def start(
         self, prompt: Encoded, index: int, config: DecodingConfig, *, rng: random.Random,

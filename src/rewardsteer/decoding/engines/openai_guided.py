@@ -23,7 +23,7 @@ from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, check_numbers
 from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.penalties import penalized
-from rewardsteer.decoding.sampling import TokenLogprob, pick, ranked
+from rewardsteer.decoding.sampling import pick
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
 
@@ -71,13 +71,9 @@ class GuidedSample(TokenSample):
             seconds += time.perf_counter() - began
         if self.aborted:
             return
-        self._record(token, found)
-        self.cost += Cost(
-            new_tokens=1, lm_calls=1, lm_forwards=1, lm_tokens=read,
-            rm_calls=rewards.calls - self._usage.calls,
-            rm_forwards=rewards.forwards - self._usage.forwards,
-            rm_tokens=rewards.tokens - self._usage.tokens,
-            guided_steps=rewards.steps - self._usage.steps, seconds=seconds,
+        self.record(token, found)
+        self.cost += rewards.since(self._usage) + Cost(
+            new_tokens=1, lm_calls=1, lm_forwards=1, lm_tokens=read, seconds=seconds
         )
         self._usage = rewards
         engine.tokens += 1
@@ -122,9 +118,3 @@ class GuidedSample(TokenSample):
         logits = torch.full((1, size), -torch.inf)
         logits[0, list(found)] = torch.tensor(list(found.values()))
         return logits
-
-    def _record(self, token: int, found: Mapping[int, float]) -> None:
-        if self.log_probability is not None:
-            self.log_probability += found[token]
-        if self.top is not None:
-            self.logprobs.append(TokenLogprob(found[token], ranked(found, self.top)))

@@ -3,7 +3,7 @@ guided on this side of an address."""
 
 import asyncio
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from rewardsteer.data.thoughts import shared_length
@@ -14,6 +14,7 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.gates import Gate
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
+from rewardsteer.decoding.sampling import TokenLogprob, ranked
 
 _NOWHERE = Stop()
 
@@ -130,6 +131,14 @@ class TokenSample(Sample):
     def over(self) -> bool:
         """Whether nothing of it will be asked for any more, as things stand."""
         return self.finish_reason is not None or self.error is not None or self.aborted
+
+    def record(self, token: int, found: Mapping[int, float]) -> None:
+        """Keep a drawn token's log-probability, where it is wanted, of those that an engine names:
+        the token's own and the likeliest ones'."""
+        if self.log_probability is not None:
+            self.log_probability += found[token]
+        if self.top is not None:
+            self.logprobs.append(TokenLogprob(found[token], ranked(found, self.top)))
 
     def add(self, token: int) -> None:
         """A token was drawn. What is asked after it may raise: then this sample fails alone."""

@@ -28,7 +28,6 @@ from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.decoding.running import settle
-from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.compatibility import members
@@ -237,7 +236,8 @@ def _take(sample: TokenSample, output: Any) -> None:
     before = len(sample.token_ids)
     for place, token in enumerate(answer.token_ids):
         if answer.logprobs is not None:
-            _record(sample, token, answer.logprobs[place])
+            found = answer.logprobs[place]
+            sample.record(token, {other: one.logprob for other, one in found.items()})
         sample.add(token)
         if not sample.growing:
             break
@@ -247,16 +247,6 @@ def _take(sample: TokenSample, output: Any) -> None:
         new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read, rm_calls=guided * new,
         rm_forwards=guided * new, rm_tokens=guided * read, guided_steps=guided * new,
     )
-
-
-def _record(sample: TokenSample, token: int, found: Any) -> None:
-    if sample.log_probability is not None:
-        sample.log_probability += found[token].logprob
-    if sample.top is not None:
-        ranked = sorted(found.items(), key=lambda one: -one[1].logprob)[: sample.top]
-        sample.logprobs.append(TokenLogprob(
-            found[token].logprob, [(other, one.logprob) for other, one in ranked]
-        ))
 
 
 def _failures(model: Any) -> dict[str, str]:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.errors import NonFiniteError, RewardsteerError
+from rewardsteer.records import Cost
 
 if TYPE_CHECKING:
     from rewardsteer.decoding.engine import Encoded
@@ -68,6 +69,13 @@ class RewardUsage(NamedTuple):
     forwards: int = 0
     tokens: int = 0
     steps: int = 0
+
+    def since(self, before: "RewardUsage") -> Cost:
+        """What was added."""
+        return Cost(
+            rm_calls=self.calls - before.calls, rm_forwards=self.forwards - before.forwards,
+            rm_tokens=self.tokens - before.tokens, guided_steps=self.steps - before.steps,
+        )
 
 
 def finite(rewards: Tensor, prefix: Prefix) -> Tensor:

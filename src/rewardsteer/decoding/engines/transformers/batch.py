@@ -228,13 +228,10 @@ class Batch:
             return Cost()
         usage = self._session.usage(place)
         forwards, tokens = self._reader.forwards[place], self._reader.tokens[place]
-        cost = Cost(
+        cost = usage.since(slot.usage) + Cost(
             new_tokens=len(slot.sample.token_ids) - slot.length,
             lm_calls=slot.drawn, lm_forwards=forwards - slot.forwards,
-            lm_tokens=tokens - slot.tokens, rm_calls=usage.calls - slot.usage.calls,
-            rm_forwards=usage.forwards - slot.usage.forwards,
-            rm_tokens=usage.tokens - slot.usage.tokens,
-            guided_steps=usage.steps - slot.usage.steps, seconds=slot.seconds,
+            lm_tokens=tokens - slot.tokens, seconds=slot.seconds,
         )
         slot.usage, slot.forwards, slot.tokens = usage, forwards, tokens
         slot.seconds, slot.drawn, slot.length = 0.0, 0, len(slot.sample.token_ids)
