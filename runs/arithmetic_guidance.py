@@ -12,6 +12,7 @@ summarise_guidance.py makes tables of them.
 import os
 import sys
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import (
     TEMPLATE,
+    Samples,
     draw_questions,
     longest_solution,
     make_policy,
@@ -152,13 +154,18 @@ class World:
         return read_ways(self.policy, scorer, prompts, rows, CANDIDATES, second)
 
 
-def ranking(world: World) -> dict[str, Any]:
-    """AUROC of whole new solutions of the policy."""
+def fresh_solutions(world: World) -> Samples:
+    """New solutions of the policy, one to a question."""
     config = world.config
-    fresh = sample(
+    return sample(
         world.policy, world.tokenizer, draw_questions(config.fresh, config, "fresh"), config,
         samples=1, stream="fresh",
     )
+
+
+def ranking(world: World) -> dict[str, Any]:
+    """AUROC of whole new solutions of the policy."""
+    fresh = fresh_solutions(world)
     return {
         name: auroc_interval(
             fresh.correct, one.score(fresh.questions, fresh.solutions, batch_size=250)
@@ -167,10 +174,10 @@ def ranking(world: World) -> dict[str, Any]:
     }
 
 
-def calibration(world: World) -> dict[str, Any]:
-    """KL by weight on tuning questions, and the weights that reach the targets."""
+def calibration(world: World, names: Iterable[str]) -> dict[str, Any]:
+    """KL of guides by weight on tuning questions, and the weights that reach the targets."""
     found = {}
-    for name in world.scorers:
+    for name in names:
         reached = [
             max(world.run("tuning", world.config.tuning_prompts, name, weight=one)[0]["kl"], 1e-4)
             for one in WEIGHTS
@@ -206,10 +213,16 @@ def guidance(world: World, weights: dict[str, Any]) -> dict[str, Any]:
         "none greedy": world.run("test", count, None, mode="greedy")[0],
     }
     del found["none greedy"]["kl"]
-    for name in world.scorers:
-        for target, weight in zip(TARGETS, weights[name]["weights"], strict=True):
-            row = world.run("test", count, name, weight=weight)[0] | {"weight": round(weight, 4)}
-            found[f"{name} @ {target:g}"] = row
+    return found | at_targets(world, weights)
+
+
+def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
+    """Guides, as they were calibrated, at every target."""
+    found = {}
+    for name, own in weights.items():
+        for target, weight in zip(TARGETS, own["weights"], strict=True):
+            row = world.run("test", world.config.test_prompts, name, weight=weight)[0]
+            found[f"{name} @ {target:g}"] = row | {"weight": round(weight, 4)}
             print(name, target, row["kl"], row["accuracy"], row["reward"], flush=True)
     return found
 
@@ -253,7 +266,7 @@ def main() -> None:
     done: dict[str, Any] = {"seed": seed, "teacher": TEACHER, "targets": list(TARGETS)}
     parts = {
         "ranking": lambda: ranking(world),
-        "calibration": lambda: calibration(world),
+        "calibration": lambda: calibration(world, world.scorers),
         "guide": lambda: against_teacher(world, done["calibration"]),
         "guidance": lambda: guidance(world, done["calibration"]),
         "gates": lambda: gates(world, done["calibration"]),

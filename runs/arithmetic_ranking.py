@@ -19,16 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from arithmetic_guidance import TARGETS, World, calibration, settings
-from guidance_models import BATCH
+from arithmetic_guidance import World, at_targets, calibration, fresh_solutions, settings
+from guidance_models import trained
 
 from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
-from rewardsteer.demo.reward_models import Phase, Plan, train_reward_model
-from rewardsteer.demo.world import TEMPLATE, draw_questions, make_pairs, sample, sample_pairs
+from rewardsteer.demo.reward_models import Phase, Plan
+from rewardsteer.demo.world import TEMPLATE, make_pairs, sample_pairs
 from rewardsteer.evaluation.statistics import auroc_interval
-from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.outputs import read_json, write_json
@@ -131,18 +130,6 @@ def draws_of(world: World, weight: float) -> list[list[Any]]:
     return [rows[place : place + DRAWS] for place in range(0, len(rows), DRAWS)]
 
 
-def guided(world: World, names: list[str]) -> dict[str, Any]:
-    """Answers of guides at every KL, as `arithmetic_guidance.guidance` has them."""
-    every, world.scorers = world.scorers, {name: world.scorers[name] for name in names}
-    weights = calibration(world)
-    world.scorers = every
-    return {
-        f"{name} @ {target:g}": world.run("test", world.config.test_prompts, name, weight=weight)[0]
-        for name in names
-        for target, weight in zip(TARGETS, weights[name]["weights"], strict=True)
-    }
-
-
 def scores(
     readings: dict[str, Reading], scorers: dict[str, Any], questions: list[str],
     solutions: list[str],
@@ -171,19 +158,17 @@ def main() -> None:
     scorers = {
         name: world.scorers[name] for name in ("args", "pargs", "untrained", "zeros pairs alone")
     }
-    for plan in plans(config.reward_steps):
-        folder = out / str(seed) / plan.name.replace(" ", "-")
-        if not (folder / "model" / CARD).exists():
-            train_reward_model(
-                plan, out / str(seed) / "policy" / "model", world.tokenizer, rows, config, folder,
-                progress=False, announce=print, batch_size=BATCH,
-            )
-        scorers[plan.name] = world.scorers[plan.name] = load_scorer(folder / "model", device="cpu")
+    place_of_policy = out / str(seed) / "policy" / "model"
+    others = {
+        plan.name: load_scorer(
+            trained(plan, config, place_of_policy, world.tokenizer, rows, out / str(seed)),
+            device="cpu",
+        ) for plan in plans(config.reward_steps)
+    }
+    scorers |= others
+    world.scorers |= others
     readings = {name: reading_of(world.scorers[name], rows) for name in ("farma", GUIDE)}
-    fresh = sample(
-        world.policy, world.tokenizer, draw_questions(config.fresh, config, "fresh"), config,
-        samples=1, stream="fresh",
-    )
+    fresh = fresh_solutions(world)
     ranked = scores(readings, scorers, fresh.questions, fresh.solutions)
     calibrated = read_json(out / str(seed) / "calibration.json")
     draws = draws_of(world, calibrated[GUIDE]["weights"][TARGET])
@@ -203,7 +188,7 @@ def main() -> None:
             name: [int(one) for one in values.reshape(-1, DRAWS).argmax(axis=1)]
             for name, values in chosen.items()
         },
-        "guidance": guided(world, [plan.name for plan in plans(config.reward_steps)]),
+        "guidance": at_targets(world, calibration(world, others)),
     })
 
 

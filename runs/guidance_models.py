@@ -94,16 +94,26 @@ def train_all(
     for plan in reward_model_plans(config):
         if only and plan.name not in only:
             continue
-        folder = out / plan.name.replace(" ", "-")
-        if not (folder / "model" / CARD).exists():
-            whole = plan.name == OUTCOME
-            train_reward_model(
-                plan, place, tokenizer, labelled(samples, tokenizer) if whole else pairs, config,
-                folder, progress=False, announce=print,
-                batch_size=2 * BATCH // config.samples if whole else BATCH,
-            )
-        folders[plan.name] = folder / "model"
+        whole = plan.name == OUTCOME
+        folders[plan.name] = trained(
+            plan, config, place, tokenizer, labelled(samples, tokenizer) if whole else pairs, out,
+            batch_size=2 * BATCH // config.samples if whole else BATCH,
+        )
     return folders
+
+
+def trained(
+    plan: Plan, config: DemoConfig, place: Path, tokenizer: Any, rows: list[Row], out: Path, *,
+    batch_size: int = BATCH,
+) -> Path:
+    """The model's folder in ``out``, trained from the policy at ``place`` if it is not there."""
+    folder = out / plan.name.replace(" ", "-")
+    if not (folder / "model" / CARD).exists():
+        train_reward_model(
+            plan, place, tokenizer, rows, config, folder, progress=False, announce=print,
+            batch_size=batch_size,
+        )
+    return folder / "model"
 
 
 def distil_all(
