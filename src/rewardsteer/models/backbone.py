@@ -75,11 +75,6 @@ def classifier_config(config: Any) -> Any:
     return config
 
 
-def made_here(carrier: Any) -> bool:
-    """Whether a classifier is of a class that only this package registers (`classifier_config`)."""
-    return getattr(type(carrier), "made_by_rewardsteer", False)
-
-
 def _classifier_class(causal: Any, config: Any) -> Any:
     from transformers import PreTrainedModel
     from transformers.modeling_outputs import SequenceClassifierOutput
@@ -125,7 +120,7 @@ def _classifier_class(causal: Any, config: Any) -> Any:
         "__init__": initialise, "forward": forward, "base_model_prefix": name,
         # There the library looks for what the architecture can do, and how it is initialised.
         "__module__": causal.__module__,
-        "config_class": type(config), "made_by_rewardsteer": True,
+        "config_class": type(config),
         # What the language model ties or leaves out, it says of layers that are not here.
         "_tied_weights_keys": None, "_keys_to_ignore_on_load_unexpected": [r"^lm_head\."],
     }

@@ -25,12 +25,12 @@ from rewardsteer.reports.sections import (
     Figure,
     Figures,
     Folded,
-    Heading,
     Prose,
     Sample,
     Samples,
     Section,
     Table,
+    run_by_run,
 )
 from rewardsteer.reports.sources import Outcome, Run, load_responses
 from rewardsteer.reports.tables import METHOD_COLUMNS, METHOD_FURTHER, OWN_JUDGE, method_rows
@@ -49,10 +49,7 @@ def comparison_section(runs: Sequence[Run]) -> Section | None:
     )]
     if len(shown) > 1:
         blocks.append(Figures([_all_runs(shown)]))
-    for run in shown:
-        if len(shown) > 1:
-            blocks.append(Heading(run.name))
-        blocks += _of_one(run)
+    blocks += run_by_run({run.name: run for run in shown}, _of_one)
     return Section("Methods", "methods", blocks)
 
 
@@ -157,15 +154,12 @@ def reward_figures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Figure]:
 
 def samples_section(runs: Sequence[Run]) -> Section | None:
     """Responses of all methods side by side, run by run; None without any."""
-    shown = [run for run in runs if any(run.records.values())]
+    shown = {run.name: run.records for run in runs if any(run.records.values())}
     if not shown:
         return None
-    blocks: list[Block] = []
-    for run in shown:
-        if len(shown) > 1:
-            blocks.append(Heading(run.name))
-        blocks.append(samples(run.records, {}))
-    return Section("Completions", "completions", blocks)
+    return Section("Completions", "completions", run_by_run(
+        shown, lambda records: [samples(records, {})]
+    ))
 
 
 def samples(records: Mapping[str, Sequence[EvalRecord]], names: Mapping[str, str]) -> Samples:

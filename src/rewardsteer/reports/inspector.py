@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rewardsteer.records import Inspection
-from rewardsteer.reports.page import SCRIPTS, STYLES, render
+from rewardsteer.reports.page import STYLES, render
 from rewardsteer.reports.sections import Inspector
 
 _DIGITS = 5  # significant ones; a page holds thousands of numbers
@@ -35,7 +35,8 @@ def live_page(
         "summary": "Where along the text the reward rises, and which tokens guidance changes.",
     }
     return render(
-        "live.html.j2", (*STYLES, "live.css"), (*SCRIPTS, "live.js"), values, connect="'self'"
+        "live.html.j2", (*STYLES, "live.css"), ("inspector.js", "theme.js", "live.js"), values,
+        connect="'self'",
     )
 
 

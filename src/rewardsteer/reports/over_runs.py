@@ -6,7 +6,7 @@ from typing import Any
 from rewardsteer.reports.finding import names_of
 from rewardsteer.reports.overoptimization import SECOND, weight_blocks
 from rewardsteer.reports.plots import Spread, intervals
-from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table, run_by_run
 from rewardsteer.reports.sources import Run
 from rewardsteer.reports.tables import OWN_JUDGE, SEED_COLUMNS, SEED_FURTHER, seed_rows
 
@@ -18,15 +18,8 @@ _METRICS = {"accuracy": "accuracy", "reward": "mean reward", SECOND: "second jud
 
 def over_runs_section(runs: Sequence[Run]) -> Section | None:
     """Comparisons that were repeated with other seeds, taken together; None without any."""
-    shown = [run for run in runs if run.over_runs]
-    if not shown:
-        return None
-    blocks: list[Block] = []
-    for run in shown:
-        if len(shown) > 1:
-            blocks.append(Heading(run.name))
-        blocks += _of_one(run.over_runs or {})
-    return Section("Several runs", "runs", blocks)
+    shown = {run.name: run.over_runs for run in runs if run.over_runs}
+    return Section("Several runs", "runs", run_by_run(shown, _of_one)) if shown else None
 
 
 def _of_one(content: Content) -> list[Block]:

@@ -5,7 +5,7 @@ from typing import Any
 
 from rewardsteer.evaluation.overoptimization import gold_of
 from rewardsteer.reports.plots import curves
-from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table, run_by_run
 from rewardsteer.reports.tables import between
 
 Content = Mapping[str, Any]
@@ -70,25 +70,27 @@ def overoptimization_section(runs: Mapping[str, Content]) -> Section | None:
     """Best of n under a proxy and a gold value, run by run; None without any."""
     if not runs:
         return None
-    blocks: list[Block] = [Prose(
-        "Best of n chooses by the proxy; gold is what counts. Means over all subsets of n of the "
-        "recorded samples, which is unbiased, with 95 % intervals over prompts."
-    )]
-    for name, content in runs.items():
-        if len(runs) > 1:
-            blocks.append(Heading(name))
-        blocks += [
-            Figures([Figure(
-                curve_plot(content), "Gold and proxy of best of n", "With 95 % bands. The two "
-                "need not have one unit; gold that falls while proxy rises is over-optimisation.",
-            )]),
-            Prose(verdict(content)),
-            Table(
-                "Best of n by n. KL divergence from the policy in nats: of the recorded samples, "
-                "and its bound.", CURVE_COLUMNS, curve_rows(content),
-            ),
-        ]
-    return Section("Over-optimisation", "overoptimization", blocks)
+    return Section("Over-optimisation", "overoptimization", [
+        Prose(
+            "Best of n chooses by the proxy; gold is what counts. Means over all subsets of n of "
+            "the recorded samples, which is unbiased, with 95 % intervals over prompts."
+        ),
+        *run_by_run(runs, _of_one),
+    ])
+
+
+def _of_one(content: Content) -> list[Block]:
+    return [
+        Figures([Figure(
+            curve_plot(content), "Gold and proxy of best of n", "With 95 % bands. The two "
+            "need not have one unit; gold that falls while proxy rises is over-optimisation.",
+        )]),
+        Prose(verdict(content)),
+        Table(
+            "Best of n by n. KL divergence from the policy in nats: of the recorded samples, "
+            "and its bound.", CURVE_COLUMNS, curve_rows(content),
+        ),
+    ]
 
 
 def weight_rows(summary: Content) -> list[list[str]]:

@@ -19,12 +19,13 @@ from markupsafe import Markup
 from rewardsteer import __version__
 from rewardsteer.outputs import write_text
 from rewardsteer.reports.drawing import COLOURS
-from rewardsteer.reports.sections import Figure, Section
+from rewardsteer.reports.sections import Figure, Inspector, Section
 
 _TEMPLATES = files("rewardsteer.reports") / "templates"
 STYLES = ("page.css", "inspector.css")
-SCRIPTS = ("inspector.js", "theme.js")
-_REPORT_SCRIPTS = ("state.js", "tables.js", "plots.js", "samples.js", "flips.js", "report.js")
+_SCRIPTS = (
+    "theme.js", "state.js", "tables.js", "plots.js", "samples.js", "flips.js", "report.js"
+)
 
 
 def write_page(
@@ -44,7 +45,9 @@ def page(title: str, summary: str, sections: Sequence[Section], *, footer: str =
         footer: small print.
     """
     values = {"title": title, "summary": summary, "sections": sections, "footer": footer}
-    return render("page.html.j2", STYLES, (*SCRIPTS, *_REPORT_SCRIPTS), values)
+    inspects = any(isinstance(one, Inspector) for part in sections for one in part.blocks)
+    scripts = (*(["inspector.js"] if inspects else []), *_SCRIPTS)
+    return render("page.html.j2", STYLES, scripts, values)
 
 
 def render(

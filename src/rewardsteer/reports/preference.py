@@ -5,7 +5,7 @@ from typing import Any
 
 from rewardsteer.evaluation.statistics import proportion
 from rewardsteer.reports.plots import Spread, curves, histograms, intervals
-from rewardsteer.reports.sections import Block, Figure, Figures, Heading, Prose, Section, Table
+from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table, run_by_run
 from rewardsteer.reports.tables import (
     PREFERENCE_COLUMNS,
     PREFERENCE_CONTROL_COLUMNS,
@@ -22,7 +22,7 @@ def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
     """All reward models on held-out comparisons; None without any."""
     if not runs:
         return None
-    blocks: list[Block] = [
+    return Section("Preferences", "preference", [
         Prose(
             "Accuracy: share of pairs whose chosen response gets the higher reward, with 95 % "
             "Wilson intervals. A tie counts one half; 0.5 is chance."
@@ -36,22 +36,23 @@ def preference_section(runs: Mapping[str, Metrics]) -> Section | None:
             ("run", "ECE", "Brier", "NLL", "chosen longer", "chosen shorter", "rank correlation"),
             [[name, *_calibration_cells(metrics)] for name, metrics in runs.items()],
         ),
-    ]
-    for name, metrics in runs.items():
-        if len(runs) > 1:
-            blocks.append(Heading(name))
-        if figures := _of_one(metrics):
-            blocks.append(Figures(figures))
-        blocks.append(Table("By subset.", PREFERENCE_COLUMNS, preference_rows(metrics)))
-        if controls := preference_control_rows(metrics):
-            blocks.append(Table(
-                "Accuracy of scores that read no response: the longer one, and the source that is "
-                "preferred more often on other prompts. The reward within one source.",
-                PREFERENCE_CONTROL_COLUMNS, controls,
-            ))
-            blocks += [Prose(f"{note[:1].upper()}{note[1:]}.")
-                       for note in metrics["controls"]["notes"]]
-    return Section("Preferences", "preference", blocks)
+        *run_by_run(runs, _of_one),
+    ])
+
+
+def _of_one(metrics: Metrics) -> list[Block]:
+    figures = _own_figures(metrics)
+    blocks: list[Block] = [Figures(figures)] if figures else []
+    blocks.append(Table("By subset.", PREFERENCE_COLUMNS, preference_rows(metrics)))
+    if controls := preference_control_rows(metrics):
+        blocks.append(Table(
+            "Accuracy of scores that read no response: the longer one, and the source that is "
+            "preferred more often on other prompts. The reward within one source.",
+            PREFERENCE_CONTROL_COLUMNS, controls,
+        ))
+        blocks += [Prose(f"{note[:1].upper()}{note[1:]}.")
+                   for note in metrics["controls"]["notes"]]
+    return blocks
 
 
 def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
@@ -112,7 +113,7 @@ def _accuracy(figures: Mapping[str, float]) -> str:
     return f"{figures['accuracy']:.3f} of {figures['count']:g}"
 
 
-def _of_one(metrics: Metrics) -> list[Figure]:
+def _own_figures(metrics: Metrics) -> list[Figure]:
     """Histogram and length plot; older files have neither."""
     figures = []
     if "histogram" in metrics:

@@ -1,6 +1,6 @@
 """Blocks of a report page."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -209,3 +209,13 @@ class Section:
     title: str
     slug: str
     blocks: Sequence[Block] = field(default_factory=tuple)
+
+
+def run_by_run(
+    runs: Mapping[str, Any], blocks_of: Callable[[Any], Iterable[Block]]
+) -> list[Block]:
+    """Blocks of each run, by name, under its name where there are several."""
+    return [
+        block for name, run in runs.items()
+        for block in ([Heading(name)] if len(runs) > 1 else []) + list(blocks_of(run))
+    ]

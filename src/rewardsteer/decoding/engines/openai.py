@@ -32,9 +32,8 @@ _FIELDS: dict[str, Any] = {
     "include_stop_str_in_output": False,
 }
 # What leaves the policy's distribution as it is; a response that ends is a token like others.
-_NEUTRAL = {
-    "temperature": 1.0, "top_p": 1.0, "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0,
-    "ignore_eos": True, "seed": 0,
+_NEUTRAL = {name: _FIELDS[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")} | {
+    "temperature": 1.0, "ignore_eos": True, "seed": 0,
 }
 
 

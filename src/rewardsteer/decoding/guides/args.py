@@ -19,7 +19,6 @@ class Args(LogitsGuide):
     """
 
     asks: Literal["candidates"] = "candidates"
-    abilities = frozenset({"candidates"})
     needs = "scalar"
     default_for = ""
 

@@ -39,7 +39,7 @@ class LogitsGuide:
             reward models that were trained so.
         name: of the method.
         candidates: how many tokens are asked about; 0: all.
-        abilities: of the engine that it cannot do without.
+        abilities: of the engine that it cannot do without; follow from what it asks.
         gated: whether it acts at some tokens alone, see `rewardsteer.decoding.guides.gates`.
         settings: as given; what the gate of a response without settings of its own is made from.
         scout: a second guide, whose pull a gate measures in the place of this one's; None: none.
@@ -61,6 +61,13 @@ class LogitsGuide:
     stands_in = reads_log_probabilities = False
     uses: tuple[str, ...] = ()
     abilities: frozenset[str] = frozenset({"logits"})
+
+    def __init_subclass__(cls) -> None:
+        """A guide of candidates needs no logits but theirs, and one that asks nothing none."""
+        if "asks" in vars(cls):
+            cls.abilities = frozenset() if cls.asks == "nothing" else frozenset(
+                {"candidates" if cls.asks == "candidates" else "logits"}
+            )
 
     def __init__(self, scorer: Any, config: DecodingConfig) -> None:
         self.name, self.scorer, self.weight = config.method, scorer, Weight(config)

@@ -16,6 +16,5 @@ class Cd(LogitsGuide):
     """
 
     asks: Literal["candidates"] = "candidates"
-    abilities = frozenset({"candidates"})
     needs = "scalar"
     trained_on = ("partial", "goal_contrastive")

@@ -12,4 +12,3 @@ class Plain(LogitsGuide):
     needs = "none"
     has_weight = False
     several_models = False
-    abilities = frozenset()

@@ -10,7 +10,6 @@ class Pargs(LogitsGuide):
     on pairs of prefixes of equal length."""
 
     asks: Literal["candidates"] = "candidates"
-    abilities = frozenset({"candidates"})
     needs = "scalar"
     trained_on = ("partial",)
     default_for = "partial"
