@@ -127,7 +127,7 @@ def test_a_reward_function_for_trl(bt):
     ((["a"], [3]), "got list"),
     (("text alone",), "got str"),
     (([{"role": "user", "content": "a"}],), "role 'user'"),
-    (([{"role": "user"}, {"role": "assistant", "content": "b"}],), "NoneType"),
+    (([{"role": "user"}, {"role": "assistant", "content": "b"}],), "there is no 'content'"),
     (([],), "got list"),
     ((5, "b"), "got int"),
 ])

@@ -196,7 +196,7 @@ def test_real_solutions_with_labels_and_in_lists(tmp_path):
     }, "an assistant's message at the end of completion"),
     ("labels", {"prompt": "p", "label": True, "completion": [
         {"role": "user", "content": "q"}, {"role": "assistant", "content": "c"},
-    ]}, "2 messages that do not begin with the prompt"),
+    ]}, "2 messages that do not begin with the prompt, .* role 'user'"),
 ])
 def test_bad_rows_are_named(tmp_path, name, row, message):
     path = write(tmp_path / "a.jsonl", [row])

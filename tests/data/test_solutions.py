@@ -142,7 +142,7 @@ class TestLayouts:
     def test_graded_solutions(self):
         row = {"question": "?", "completions": [{"text": "a", "is_correct": 1}, {"text": "b"},
                                                 {"text": "c", "is_correct": False}]}
-        assert [(one.completion, one.is_correct) for one in graded_solutions(row)] == [
+        assert [(one.completion, one.is_correct) for one in graded_solutions(row, "a")] == [
             ("a", True), ("c", False)]
 
 

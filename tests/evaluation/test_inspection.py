@@ -210,7 +210,7 @@ def test_rows_are_read_as_decoding_reads_them(world):
     assert as_read(*given, {"id": "a", "prompt": PROMPT, "token_ids": [4, 5]})[1] == [4, 5]
     written = next(generate(policy, tokenizer, [PROMPT], method, config))
     assert as_read(*given, {"id": "0", "prompt": PROMPT})[1] == written.token_ids
-    with pytest.raises(DataError, match="list of messages"):
+    with pytest.raises(DataError, match="no 'role', only rolle"):
         as_read(*given, {"id": "a", "prompt": [{"rolle": "user"}]})
 
 

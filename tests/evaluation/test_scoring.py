@@ -10,6 +10,7 @@ import torch
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.data.render import as_prompt
 from rewardsteer.data.rows import ListedRows
 from rewardsteer.data.template import Template
 from rewardsteer.errors import DataError, NonFiniteError, OutputError
@@ -87,7 +88,7 @@ def scored(scorer, rows, path, **settings):
 
 
 def alone(scorer, row, goal=None):
-    prompts, responses = scorer.encode([scoring._prompt(row["prompt"])], [row["completion"]])
+    prompts, responses = scorer.encode([as_prompt(row["prompt"])], [row["completion"]])
     [scores] = scorer.token_scores_ids(prompts, responses, batch_size=1, goal=goal)
     return scores
 
@@ -95,7 +96,7 @@ def alone(scorer, row, goal=None):
 class TestScoreRows:
     def test_order_and_rewards(self, scorer, tmp_path):
         found = scored(scorer, ROWS, tmp_path / "y.jsonl")
-        prompts = [scoring._prompt(row["prompt"]) for row in ROWS]
+        prompts = [as_prompt(row["prompt"]) for row in ROWS]
         expected = scorer.score(prompts, [row["completion"] for row in ROWS])
         assert [row.pop("reward") for row in found] == pytest.approx(list(expected), abs=1e-4)
         assert np.ptp(expected) > 0.1  # else order would not show

@@ -40,13 +40,13 @@ def test_conversations(reward_folder):
 
 
 @pytest.mark.parametrize(("completion", "message"), [
-    ([{"role": "assistant", "content": ""}, {"role": "tool", "content": "4"}], "assistant, tool"),
-    ([], "none"),
-    ([{"role": "assistant", "content": [{"type": "text", "text": "4"}]}], "got list"),
+    ([{"role": "assistant", "content": ""}, {"role": "tool", "content": "4"}], "role 'tool'"),
+    ([], "an empty list"),
+    ([{"role": "assistant", "content": [{"type": "image_url"}]}], "only text can be read"),
 ])
-def test_completions_that_are_no_single_text(reward_folder, completion, message):
+def test_completions_that_are_no_answer_in_text(reward_folder, completion, message):
     reward = RewardFunction.load(reward_folder)
-    with pytest.raises(DataError, match=message):
+    with pytest.raises(DataError, match=r"Row 1: .*" + message):
         reward(prompts=["2+2"], completions=[completion])
 
 

@@ -105,8 +105,28 @@ def test_trl_columns(service, address):
     assert talk.json()["rewards"] == pytest.approx(list(right), abs=1e-5)
 
 
+def test_completions_of_messages(service, address):
+    """They are read with the prompt up to the last one, which is judged."""
+    user, answer = {"role": "user", "content": "Who?"}, {"role": "assistant", "content": "Me"}
+    more = [answer, user, answer]
+    right = [
+        service.served.scorer.score([[Message(**one) for one in before]], ["Me"])[0]
+        for before in ([user], [user, answer, user])
+    ]
+    found = post(address, "/v1/rewards", input=[
+        {"prompt": [user], "completion": [answer]}, {"prompt": [user], "completion": more},
+    ])
+    assert [one["reward"] for one in found.json()["data"]] == pytest.approx(right, abs=1e-5)
+    trl = post(address, "/get_reward", prompts=[[user]] * 2, completions=[[answer], more])
+    assert trl.json()["rewards"] == pytest.approx(right, abs=1e-5)
+
+
 @pytest.mark.parametrize(("path", "body", "message"), [
     ("/v1/rewards", {"input": []}, "at least 1"),
+    ("/v1/rewards", {"input": [
+        {"prompt": "a", "completion": [{"role": "user", "content": "b"}]},
+    ]}, "input.0: expected an assistant's message at the end of completion"),
+    ("/get_reward", {"prompts": [[]], "completions": ["b"]}, "an empty list"),
     ("/v1/rewards", {"input": INPUT, "goal": "other"}, "this server has: mean"),
     ("/v1/rewards", {"input": [{"prompt": "a" * 600, "completion": "b"}]}, "at most 512"),
     ("/v1/rewards", {"input": INPUT * 200}, "may have 512 completions, got 800"),

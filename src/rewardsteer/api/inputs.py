@@ -4,13 +4,15 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from rewardsteer.data.sources.messages import parse_messages
+from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
 
 _FORMS = (
-    "a prompt and a completion, lists of both, one prompt and a list of completions, a "
-    "conversation whose last turn is the assistant's, a list of those, or a dataset with the "
-    "columns prompt and completion"
+    "a prompt and a completion (text, or messages that end with the assistant's), lists of both, "
+    "one prompt and a list of completions, a conversation whose last turn is the assistant's, a "
+    "list of those, or a dataset with the columns prompt and completion"
 )
 
 
@@ -18,7 +20,8 @@ class Texts(NamedTuple):
     """N prompts with one completion each.
 
     Attributes:
-        prompts: texts or conversations.
+        prompts: texts or conversations. Of completions that are messages they hold all but the
+            last one.
         completions: texts.
         single: one text was asked about, not a list of one.
     """
@@ -31,28 +34,51 @@ class Texts(NamedTuple):
 def as_texts(prompts: Any, completions: Any = None) -> Texts:
     """Prompts and completions in any of the accepted forms.
 
+    A list of messages is one completion, however many messages it has.
+
     Raises:
         DataError: another form; or different numbers of prompts and completions.
     """
     if completions is None:
         return _from_conversations(prompts)
-    one_prompt = isinstance(prompts, str) or is_conversation(prompts)
-    if isinstance(completions, str):
+    one_prompt = is_one(prompts)
+    if is_one(completions):
         if not one_prompt:
             raise _form(prompts)
-        return Texts([as_prompt(prompts)], [completions], True)
-    completions = list(completions)
-    known = [as_prompt(prompts)] * len(completions) if one_prompt else [
-        as_prompt(one) for one in prompts
-    ]
-    if len(known) != len(completions):
+        prompt, text = read_pair(prompts, completions, "The input")
+        return Texts([prompt], [text], True)
+    for several in (completions, [] if one_prompt else prompts):
+        if not isinstance(several, Iterable):
+            raise _form(several)
+    given = list(completions)
+    asked = [prompts] * len(given) if one_prompt else list(prompts)
+    if len(asked) != len(given):
         raise DataError(
-            f"Expected one completion per prompt, got {len(known)} prompts and {len(completions)} "
+            f"Expected one completion per prompt, got {len(asked)} prompts and {len(given)} "
             "completions."
         )
-    if any(not isinstance(one, str) for one in completions):
-        raise _form(completions)
-    return Texts(known, completions, False)
+    if not all(is_one(one) for one in (*asked, *given)):
+        raise _form(given)
+    parts = [
+        read_pair(prompt, completion, f"Row {number}")
+        for number, (prompt, completion) in enumerate(zip(asked, given, strict=True), start=1)
+    ]
+    return Texts([prompt for prompt, _ in parts], [text for _, text in parts], False)
+
+
+def as_two(prompts: Any, first: Any, second: Any) -> tuple[Texts, list[str]]:
+    """Prompts with a first completion each, and the second ones.
+
+    Raises:
+        DataError: as `as_texts`; or two completions that part before their last message.
+    """
+    ours, theirs = as_texts(prompts, first), as_texts(prompts, second)
+    if ours.prompts != theirs.prompts:
+        raise DataError(
+            "Expected two completions that part at their last message alone: a model that compares "
+            "pairs reads one prompt for both."
+        )
+    return ours, theirs.completions
 
 
 def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], bool]:
@@ -61,7 +87,7 @@ def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], b
     Raises:
         DataError: another form; or different numbers of prompts and lists of steps.
     """
-    single = isinstance(prompts, str) or is_conversation(prompts)
+    single = is_one(prompts)
     if isinstance(steps, str) or not isinstance(steps, Iterable):
         raise DataError(
             f"Expected the steps of a solution as a list of texts, got {type(steps).__name__}."
@@ -107,7 +133,12 @@ def _split(conversation: Sequence[Any]) -> tuple[Prompt, str]:
             "Expected a conversation whose last turn, after a prompt, is the assistant's; its last "
             f"turn is of the role {last.role!r}. Pass the completion as a second argument."
         )
-    return before, last.content
+    return read_pair(before, [last], "The input", "the conversation")
+
+
+def is_one(value: Any) -> bool:
+    """Whether it is one prompt or one completion."""
+    return isinstance(value, str) or is_conversation(value)
 
 
 def is_conversation(value: Any) -> bool:
@@ -125,33 +156,19 @@ def as_messages(conversation: Sequence[Any]) -> list[Message]:
     Raises:
         DataError: a turn without role or text.
     """
-    found = []
-    for turn in conversation:
-        if isinstance(turn, Message):
-            found.append(turn)
-            continue
-        role, content = turn.get("role"), turn.get("content")
-        if not isinstance(role, str) or not isinstance(content, str):
-            raise DataError(
-                "Expected messages with a role and a content, both texts; got "
-                f"{type(role).__name__} and {type(content).__name__}."
-            )
-        found.append(Message(role=role, content=content))
-    return found
+    return parse_messages(conversation, "The input", "the conversation")
 
 
 def as_prompt(value: Any) -> Prompt:
     """A text, or the messages of a conversation; raises `DataError` for anything else."""
-    if isinstance(value, str):
-        return value
-    if is_conversation(value):
-        return as_messages(value)
-    raise _form(value)
+    if not is_one(value):
+        raise _form(value)
+    return read_prompt(value, "The input")
 
 
 def as_prompts(value: Any) -> list[Prompt]:
     """One prompt or several; raises `DataError` for anything else."""
-    if isinstance(value, str) or is_conversation(value):
+    if is_one(value):
         return [as_prompt(value)]
     columns = getattr(value, "column_names", None)
     if columns is not None and "prompt" in columns:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewardsteer.api.inputs import as_texts
+from rewardsteer.api.inputs import as_prompt, as_texts
 from rewardsteer.outputs import write_text
 from rewardsteer.records import Inspection
 
@@ -68,7 +68,7 @@ class Inspected:
 
 
 def inspect(
-    scorer: Any, prompt: Any, completion: str | None, goal: "GoalState | None"
+    scorer: Any, prompt: Any, completion: Any, goal: "GoalState | None"
 ) -> Inspected:
     """See `RewardModel.inspect`."""
     from rewardsteer.evaluation.inspection import inspect_rewards
@@ -81,9 +81,8 @@ def inspect(
     return Inspected(inspect_rewards(scorer, prompts[0], responses[0], goal=goal))
 
 
-def inspect_guided(steerer: "Steerer", prompt: Any, completion: str | None) -> Inspected:
+def inspect_guided(steerer: "Steerer", prompt: Any, completion: Any) -> Inspected:
     """See `Steerer.inspect`."""
-    from rewardsteer.api.inputs import as_prompt
     from rewardsteer.decoding.generate import build_method
     from rewardsteer.errors import ConfigError
     from rewardsteer.evaluation.inspection import as_read, inspect_completion

@@ -1,6 +1,7 @@
 """What `RewardModel` answers with."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,12 @@ class Ranked:
     Attributes:
         index: of the completion in what was given.
         score: its reward.
-        completion: its text.
+        completion: as it was given, text or messages.
     """
 
     index: int
     score: float
-    completion: str
+    completion: Any
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewardsteer.addresses import is_address
-from rewardsteer.api.inputs import as_prompt, as_steps, as_texts
+from rewardsteer.api.inputs import as_prompt, as_steps, as_texts, as_two, is_one
 from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
@@ -100,7 +100,8 @@ class RewardModel:
             prompts: a text, a conversation, or a list of these; without completions, conversations
                 that end with the assistant's turn, or a dataset with the columns ``prompt`` and
                 ``completion``.
-            completions: texts of the responses alone.
+            completions: the responses alone: texts, or lists of messages that end with the
+                assistant's (those before it are read with the prompt).
             batch_size: rows scored together; results do not depend on it beyond rounding.
 
         Returns:
@@ -126,26 +127,25 @@ class RewardModel:
         return {name: float(own[0]) if texts.single else own for name, own in found.items()}
 
     def rank(
-        self, prompt: Any, completions: Sequence[str], *, batch_size: int = 16
+        self, prompt: Any, completions: Sequence[Any], *, batch_size: int = 16
     ) -> list[Ranked]:
         """Completions of one prompt, best first; equal rewards keep their order."""
-        completions = list(completions)
-        if not completions:
+        given = [completions] if is_one(completions) else list(completions)
+        if not given:
             return []
-        rewards = self.scorer.score(
-            [as_prompt(prompt)] * len(completions), completions, batch_size=batch_size
-        )
+        texts = as_texts(as_prompt(prompt), given)
+        rewards = self.scorer.score(texts.prompts, texts.completions, batch_size=batch_size)
         order = np.argsort(-rewards, kind="stable")
-        return [Ranked(int(one), float(rewards[one]), completions[one]) for one in order]
+        return [Ranked(int(one), float(rewards[one]), given[one]) for one in order]
 
     def preference(
         self, prompts: Any, first: Any, second: Any, *, batch_size: int = 16
     ) -> float | np.ndarray:
         """How likely the first of two responses is the better one, by a model that compares pairs;
         texts and values as in `score`. A model of rewards raises `MismatchError`."""
-        ours, theirs = as_texts(prompts, first), as_texts(prompts, second)
+        ours, theirs = as_two(prompts, first, second)
         found = require_pairs(self.scorer).preferences(
-            ours.prompts, ours.completions, theirs.completions, batch_size=batch_size
+            ours.prompts, ours.completions, theirs, batch_size=batch_size
         )
         return float(found[0]) if ours.single else found
 
@@ -163,7 +163,7 @@ class RewardModel:
         return found[0] if single else found
 
     def token_scores(
-        self, prompt: Any, completion: str | None = None, *, goal: "GoalState | None" = None
+        self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> TokenScores:
         """Rewards of every prefix of one completion, and with a goal state the similarities to it.
 
@@ -185,7 +185,7 @@ class RewardModel:
         return TokenScores(tokens, found.rewards, found.similarities)
 
     def inspect(
-        self, prompt: Any, completion: str | None = None, *, goal: "GoalState | None" = None
+        self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> "Inspected":
         """The rewards of a completion token by token, as the inspector shows them.
 

@@ -136,7 +136,7 @@ class Steerer:
 
         return compare(self, prompts, methods, **options)
 
-    def inspect(self, prompt: Any, completion: str | None = None) -> "Inspected":
+    def inspect(self, prompt: Any, completion: Any = None) -> "Inspected":
         """A completion token by token: rewards, and what policy, reward model and both preferred.
 
         Args:

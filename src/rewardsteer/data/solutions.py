@@ -18,13 +18,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.reading import read_rows
+from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.errors import DataError
-from rewardsteer.records import Message, Prompt, Solution
+from rewardsteer.records import Prompt, Solution
 
 GREEDY = "greedy"
 QUESTIONS = ("question", "problem", "prompt")
@@ -52,7 +51,9 @@ def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
     for file, benchmark in _files(path):
         for place, row in read_rows("train", str(file), ""):
             try:
-                found = list(_from_row(row, benchmark, _sample(file)))
+                found = list(_from_row(row, place, benchmark, _sample(file)))
+            except DataError:
+                raise
             except ValueError as error:
                 raise DataError(f"{place}: {error}.") from error
             if not found:
@@ -82,9 +83,10 @@ def question_key(question: Prompt) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def graded_solutions(row: Row) -> Iterator[Solution]:
-    """The solutions of a row that have a label, in any of the layouts."""
-    for solution in _from_row(row, "", ""):
+def graded_solutions(row: Row, place: str) -> Iterator[Solution]:
+    """The solutions of a row that have a label, in any of the layouts; ``place`` is the row's, for
+    messages."""
+    for solution in _from_row(row, place, "", ""):
         if solution.is_correct is not None:
             yield solution
 
@@ -119,11 +121,11 @@ def _sample(file: Path) -> str:
     return stem.rpartition("-")[2] if "-" in stem else stem
 
 
-def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
+def _from_row(row: Row, place: str, benchmark: str, sample: str) -> Iterator[Solution]:
     question = next((row[name] for name in QUESTIONS if row.get(name)), None)
     if not isinstance(question, str | list):
         return
-    prompt = _prompt(question)
+    prompt = read_prompt(question, place)
     given = row.get("question_id")
     shared: dict[str, Any] = {
         "prompt": prompt,
@@ -133,17 +135,12 @@ def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
     }
     text = next((row[name] for name in _TEXTS if name in row), None)
     several = row.get("completions")
+    if isinstance(text, list) and text and all(isinstance(turn, dict) for turn in text):
+        shared["prompt"], text = read_pair(prompt, text, place, "the solution")
     if isinstance(text, str):
         yield _solution(row, text, shared, str(row.get("sample") or sample))
     elif isinstance(text, list) and isinstance(row.get("is_correct"), list):
-        if len(text) != len(row["is_correct"]):
-            raise ValueError(
-                f"{len(text)} solutions have {len(row['is_correct'])} values of is_correct; "
-                "expected one each"
-            )
-        for number, (one, grade) in enumerate(zip(text, row["is_correct"], strict=True)):
-            if isinstance(one, str) and grade is not None:
-                yield _solution({"is_correct": grade}, one, shared, str(number))
+        yield from _listed(text, row["is_correct"], shared)
     elif isinstance(several, list):
         for number, one in enumerate(several):
             if isinstance(one, dict):
@@ -154,17 +151,14 @@ def _from_row(row: Row, benchmark: str, sample: str) -> Iterator[Solution]:
                 yield from _nested({"model": name, **one}, shared, "")
 
 
-def _prompt(question: Any) -> Prompt:
-    """The question as text or messages; raises `ValueError` on anything else."""
-    if isinstance(question, str):
-        return question
-    try:
-        return [Message.model_validate(turn) for turn in question]
-    except (ValidationError, TypeError) as error:
+def _listed(texts: list[Any], grades: list[Any], shared: dict[str, Any]) -> Iterator[Solution]:
+    if len(texts) != len(grades):
         raise ValueError(
-            f"expected the question as text or as messages with role and content, got "
-            f"{type(question).__name__}"
-        ) from error
+            f"{len(texts)} solutions have {len(grades)} values of is_correct; expected one each"
+        )
+    for number, (one, grade) in enumerate(zip(texts, grades, strict=True)):
+        if isinstance(one, str) and grade is not None:
+            yield _solution({"is_correct": grade}, one, shared, str(number))
 
 
 def _nested(row: Row, shared: dict[str, Any], sample: str) -> Iterator[Solution]:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from rewardsteer.data.sources.files import require
+from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Prompt
@@ -64,16 +66,18 @@ def read_samples(path: Path) -> Samples:
         raise DataError(f"Expected a file of texts at {path}, there is none.")
     found = []
     for number, row in read_jsonl(path):
-        try:
-            texts = [row["completion"]] if "completion" in row else [row["chosen"], row["rejected"]]
-            if not all(isinstance(text, str) for text in texts):
-                raise TypeError("a completion is no text")
-            found.append((row["prompt"], texts))
-        except (KeyError, TypeError, ValueError) as error:
+        place = f"{path}, line {number}"
+        keys = ["completion"] if "completion" in row else ["chosen", "rejected"]
+        require(row, ["prompt", *keys], place, remedy=(
+            "a row has prompt and completion, or prompt, chosen and rejected"
+        ))
+        pairs = [read_pair(row["prompt"], row[key], place, key) for key in keys]
+        if pairs[0][0] != pairs[-1][0]:
             raise DataError(
-                f"Expected JSON with prompt and completion, or prompt, chosen and rejected, in "
-                f"{path}, line {number}; {type(error).__name__}: {error}."
-            ) from error
+                f"{place}: expected chosen and rejected to part at their last message alone; "
+                "write them as two rows with completion."
+            )
+        found.append((pairs[0][0], [text for _, text in pairs]))
     if not found:
         raise DataError(f"The file {path} holds no rows; give it one text at least.")
     return _of_pairs(found, own=True)

@@ -8,9 +8,9 @@ from collections.abc import Generator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
-from pydantic import ValidationError
 
-from rewardsteer.data.render import fault_of
+from rewardsteer.data.sources.files import well_formed
+from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method, generate, require_answers
 from rewardsteer.decoding.requests import Request
@@ -202,23 +202,23 @@ def as_read(
 
     Args:
         policy, tokenizer, scorer, method, config: as in `inspect_completion`.
-        row: ``id``, ``prompt`` (text or messages), and ``token_ids`` or ``completion``; with
-            neither, the method writes one.
+        row: ``id``, ``prompt`` (text or messages), and ``token_ids`` or ``completion`` (see
+            `read_pair`); with neither, the method writes one.
 
     Raises:
         DataError: malformed messages.
     """
-    try:
-        request = Request(id=row["id"], prompt=row["prompt"])
-    except ValidationError as error:
-        raise DataError(
-            f"The prompt of {row['id']!r} must be text or a list of messages with role and content "
-            f"({fault_of(error)})."
-        ) from error
+    place, text = f"The row {row['id']!r}", row.get("completion")
+    if row.get("token_ids") or text is None:
+        prompt, text = read_prompt(row["prompt"], place), None
+    else:
+        prompt, text = read_pair(row["prompt"], text, place)
+    with well_formed(place):
+        request = Request(id=row["id"], prompt=prompt)
     prompt_ids = prompts_as_read([request], tokenizer, scorer, None)[request.id]
     if row.get("token_ids"):
         return prompt_ids, list(row["token_ids"])
-    if row.get("completion") is not None:
-        return prompt_ids, scorer.encode([request.prompt], [row["completion"]])[1][0]
+    if text is not None:
+        return prompt_ids, scorer.encode([prompt], [text])[1][0]
     [written] = require_answers(generate(policy, tokenizer, [request], method, config))
     return prompt_ids, written.token_ids

@@ -11,18 +11,18 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from pydantic import ValidationError
-
-from rewardsteer.data.render import fault_of
 from rewardsteer.data.rows import JsonlRows, Rows, open_rows
 from rewardsteer.data.solutions import GREEDY, read_solution_rows
+from rewardsteer.data.sources.files import well_formed
 from rewardsteer.data.sources.reading import read_rows
+from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
 from rewardsteer.evaluation.benchmarks import load_problems
 from rewardsteer.evaluation.grading import attach_problems, grade
 from rewardsteer.records import Completion, Solution
 
 Row = dict[str, Any]
+_OF_PAIRS = {"chosen", "rejected"}
 # Fields that plain rows of prompt and completion do not have.
 _OF_SOLUTIONS = {"question", "problem", "question_id", "sample", "is_correct", "expected_answer"}
 
@@ -48,22 +48,21 @@ def _holds_solutions(path: Path) -> bool:
 def _check(place: str, row: Row) -> None:
     absent = [name for name in ("prompt", "completion") if name not in row]
     if absent:
+        pairs = "; preferences are for 'rewardsteer evaluate preference --input'" if (
+            row.keys() >= _OF_PAIRS
+        ) else ""
         raise DataError(
             f"{place}: expected the fields 'prompt' and 'completion', found "
-            f"{', '.join(sorted(row)) or 'none'}."
+            f"{', '.join(sorted(row)) or 'none'}{pairs}."
         )
     if row.get("finish_reason") == "error":
         raise DataError(
             f"{place}: this row holds no answer, for its generation failed ({row.get('error')}); "
             "try again with 'rewardsteer generate --resume', or take the line out."
         )
-    try:
-        Completion(id="", prompt=row["prompt"], completion=row["completion"])
-    except ValidationError as error:
-        raise DataError(
-            f"{place}: 'prompt' must be text or a list of messages with role and content, "
-            f"'completion' text ({fault_of(error)})."
-        ) from error
+    prompt, completion = read_pair(row["prompt"], row["completion"], place)
+    with well_formed(place):
+        Completion(id="", prompt=prompt, completion=completion)
 
 
 def read_answered(path: Path, problems: Sequence[str]) -> Iterator[Solution]:

@@ -8,12 +8,11 @@ from rewardsteer.data.rows import SHARD_ROWS, ListedRows, Rows, arrow_schema
 from rewardsteer.data.template import Template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.shards import Row, Shards
-from rewardsteer.evaluation.step_values import with_step_values
+from rewardsteer.evaluation.step_values import pairs_of, with_step_values
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.prefix_scorer import Goal
 from rewardsteer.models.scorer import Scorer, TokenScores
 from rewardsteer.models.text_scorer import TextScorer, require_tokens
-from rewardsteer.records import Message
 
 _DIGITS = 6  # of token values in files
 ADDED = (
@@ -131,9 +130,7 @@ def score_shard(
     if not isinstance(scorer, Scorer):
         yield from _of_texts(scorer, rows)
         return
-    prompts, responses = scorer.encode(
-        [_prompt(row["prompt"]) for row in rows], [row["completion"] for row in rows]
-    )
+    prompts, responses = scorer.encode(*pairs_of(rows))
     limit = scorer.position_limit
     reasons = [
         _obstacle(len(p) + len(r), len(r), limit) for p, r in zip(prompts, responses, strict=True)
@@ -153,7 +150,7 @@ def _given(row: Row) -> Row:
 
 def _of_texts(scorer: TextScorer, rows: Sequence[Row]) -> Iterator[Row]:
     """The rows with rewards of a model that scores texts alone."""
-    prompts, completions = [_prompt(row["prompt"]) for row in rows], [r["completion"] for r in rows]
+    prompts, completions = pairs_of(rows)
     try:
         values = [{"reward": float(one)} for one in scorer.score(prompts, completions)]
     except DataError:
@@ -202,12 +199,6 @@ def _obstacle(length: int, response: int, limit: int | None) -> str:
     if limit is not None and length > limit:
         return f"{length} tokens, but the reward model takes at most {limit}"
     return ""
-
-
-def _prompt(prompt: Any) -> Any:
-    if isinstance(prompt, str):
-        return prompt
-    return [Message.model_validate(message) for message in prompt]
 
 
 def _task(scorer: Described, rows: Rows, settings: Settings) -> dict[str, Any]:

@@ -3,12 +3,22 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import DataError
 from rewardsteer.models.aggregation import SEPARATOR, split_steps
 from rewardsteer.models.text_scorer import TextScorer
-from rewardsteer.records import Message
+from rewardsteer.records import Prompt
 
 Row = dict[str, Any]
+
+
+def pairs_of(rows: Sequence[Row]) -> tuple[list[Prompt], list[str]]:
+    """Prompts and completions of rows; raises `DataError` as `read_pair`."""
+    pairs = [
+        read_pair(row["prompt"], row["completion"], f"row {number}")
+        for number, row in enumerate(rows, start=1)
+    ]
+    return [prompt for prompt, _ in pairs], [text for _, text in pairs]
 
 
 def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
@@ -24,8 +34,12 @@ def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
     """
     held = list(rows)
     asked = [row for row in held if "skipped" not in row]
-    steps = [row.get("steps") or _divided(scorer, row["completion"]) for row in asked]
-    values = iter(_values(scorer, [_prompt(row["prompt"]) for row in asked], steps))
+    prompts, completions = pairs_of(asked)
+    steps = [
+        row.get("steps") or _divided(scorer, text)
+        for row, text in zip(asked, completions, strict=True)
+    ]
+    values = iter(_values(scorer, prompts, steps))
     for row in held:
         yield row | ({"step_rewards": None} if "skipped" in row else next(values))
 
@@ -50,9 +64,3 @@ def _values(
                  for prompt, own in zip(prompts, steps, strict=True))
         return [row for rows in alone for row in rows]
     return [{"step_rewards": [float(value) for value in one]} for one in found]
-
-
-def _prompt(prompt: Any) -> Any:
-    if isinstance(prompt, str):
-        return prompt
-    return [Message.model_validate(message) for message in prompt]

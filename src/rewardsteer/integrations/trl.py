@@ -9,12 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.devices import AUTO
-from rewardsteer.errors import DataError
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer
-from rewardsteer.records import Message, Prompt
 
 TrlMessages = Sequence[Mapping[str, Any]]
 
@@ -62,14 +61,19 @@ class RewardFunction:
         Args:
             prompts: texts or conversations, one for each completion (repeated where a prompt has
                 several).
-            completions: texts, or one assistant message each.
+            completions: texts, or messages that end with the assistant's answer; what comes before
+                it (calls of tools, their answers) is read with the prompt.
 
         Raises:
-            DataError: a completion of several messages (tool calls), or content that is no text.
+            DataError: a completion that ends with a tool call, or content that is no text.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
-        asked = [_prompt(prompt) for prompt in prompts]
-        answers = [_completion(completion) for completion in completions]
+        rows = [
+            read_pair(prompt, completion, f"Row {number}")
+            for number, (prompt, completion) in
+            enumerate(zip(prompts, completions, strict=True), start=1)
+        ]
+        asked, answers = [prompt for prompt, _ in rows], [text for _, text in rows]
         if isinstance(self.scorer, Scorer):
             rewards = self.scorer.score_ids(
                 *self.scorer.encode(asked, answers), batch_size=self.batch_size,
@@ -78,31 +82,3 @@ class RewardFunction:
         else:
             rewards = self.scorer.score(asked, answers, batch_size=self.batch_size or 64)
         return [float(reward) for reward in rewards]
-
-
-def _prompt(prompt: str | TrlMessages) -> Prompt:
-    if isinstance(prompt, str):
-        return prompt
-    return [Message(role=message["role"], content=_text(message)) for message in prompt]
-
-
-def _completion(completion: str | TrlMessages) -> str:
-    if isinstance(completion, str):
-        return completion
-    if len(completion) != 1 or completion[0]["role"] != "assistant":
-        roles = ", ".join(message["role"] for message in completion) or "none"
-        raise DataError(
-            f"Expected completions of one assistant message, got the roles {roles}; reward models "
-            "read one response. Write a reward function of your own for conversations with tools."
-        )
-    return _text(completion[0])
-
-
-def _text(message: Mapping[str, Any]) -> str:
-    content = message["content"]
-    if not isinstance(content, str):
-        raise DataError(
-            f"Expected the content of a message as text, got {type(content).__name__}; reward "
-            "models read text alone."
-        )
-    return content

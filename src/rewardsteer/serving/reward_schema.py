@@ -16,10 +16,10 @@ _QUERIES = ("query", "queries", "messages", "input", "inputs", "texts")
 
 
 class RewardItem(RequestModel):
-    """A completion to be scored, in one piece or as steps."""
+    """A completion to be scored, in one piece (text, or messages) or as steps."""
 
     prompt: Text | list[ChatMessage]
-    completion: Text | None = None
+    completion: Text | list[ChatMessage] | None = None
     steps: Annotated[list[Text], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -29,9 +29,9 @@ class RewardItem(RequestModel):
         return self
 
     @property
-    def text(self) -> str:
-        """The whole completion."""
-        return self.completion or STEP_SEPARATOR.join(self.steps or ())
+    def whole(self) -> str | list[ChatMessage]:
+        """The completion, of steps their text."""
+        return STEP_SEPARATOR.join(self.steps or ()) if self.completion is None else self.completion
 
 
 class RewardsRequest(RequestModel):

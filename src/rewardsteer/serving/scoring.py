@@ -4,6 +4,8 @@ from collections.abc import Sequence
 
 from starlette.requests import Request
 
+from rewardsteer.data.sources.turns import read_pair
+from rewardsteer.errors import DataError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
 from rewardsteer.serving.errors import bad_request
@@ -30,8 +32,7 @@ async def rewards(service: Service, request: RewardsRequest, http: Request) -> R
     goal = None if request.goal is None else _goal(served, request.goal)
     stepwise = request.input[0].steps is not None
     job = await job_of(
-        service, http, [_prompt(item.prompt) for item in request.input],
-        [item.text for item in request.input],
+        service, http, *as_pairs([(item.prompt, item.whole) for item in request.input], "input"),
         steps=[item.steps or [] for item in request.input] if stepwise else None,
         closed=request.closed,
     )
@@ -73,9 +74,8 @@ async def remote_rewards(
         assert request.prompts is not None
         assert request.completions is not None
         check_count(service, len(request.completions), "completions")
-        prompts = [_prompt(prompt) for prompt in request.prompts]
-        completions = [_answer(one) for one in request.completions]
-        job = await job_of(service, http, prompts, completions)
+        pairs = list(zip(request.prompts, request.completions, strict=True))
+        job = await job_of(service, http, *as_pairs(pairs, "completions"))
     values = [one.reward for one in await score(service, job, http)]
     return RemoteRewardReply(rewards=values, scores=values)
 
@@ -143,16 +143,22 @@ def check_count(service: Service, count: int, param: str) -> None:
         raise bad_request(f"A request may have {most} completions, got {count}.", param)
 
 
-def _prompt(prompt: str | list[ChatMessage]) -> Prompt:
-    if not isinstance(prompt, str) and not prompt:
-        raise bad_request("A conversation must have a message.", "prompts")
-    return prompt if isinstance(prompt, str) else [one.turn for one in prompt]
+def as_pairs(
+    given: Sequence[tuple[str | list[ChatMessage], str | list[ChatMessage]]], param: str
+) -> tuple[list[Prompt], list[str]]:
+    """Prompts and completions of which either may be messages; raises `ApiError`."""
+    try:
+        pairs = [
+            read_pair(_turns(prompt), _turns(completion), f"{param}.{row}")
+            for row, (prompt, completion) in enumerate(given)
+        ]
+    except DataError as error:
+        raise bad_request(str(error), param) from error
+    return [prompt for prompt, _ in pairs], [text for _, text in pairs]
 
 
-def _answer(completion: str | list[ChatMessage]) -> str:
-    if isinstance(completion, str):
-        return completion
-    return "".join(message.text for message in completion)
+def _turns(given: str | list[ChatMessage]) -> Prompt:
+    return given if isinstance(given, str) else [one.turn for one in given]
 
 
 def _texts(prompts: Sequence[str | list[ChatMessage]] | None) -> list[str] | None:

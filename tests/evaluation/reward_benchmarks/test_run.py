@@ -102,9 +102,9 @@ def test_an_option_that_a_benchmark_does_not_have_is_refused(place):
 
 
 @pytest.mark.parametrize(("change", "match"), [
-    ({"chosen": "one text"}, "expected a list of texts in chosen"),
+    ({"chosen": "one text"}, "expected a list of responses, .* in chosen; got text"),
     ({"chosen": []}, "got none of one kind"),
-    ({"prompt": 3}, "expected a prompt as text or messages"),
+    ({"prompt": 3}, "expected text or messages as prompt, .* got a number"),
 ])
 def test_rows_at_fault_are_named(tmp_path, change, match):
     file = tmp_path / "rows.jsonl"

@@ -5,10 +5,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.data.responses import Responses
-from rewardsteer.data.sources.conversations import prompt_of, response_of, with_system
+from rewardsteer.data.sources.conversations import prompt_of, with_system
 from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
-from rewardsteer.data.sources.messages import encoded_messages, parse_messages
+from rewardsteer.data.sources.messages import encoded_messages
 from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.turns import read_pair, response_of
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Prompt
@@ -47,8 +48,8 @@ def check_place(source: str, path: str | None, reading: Reading) -> None:
 
 
 def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
-    """Of a row with a prompt and a response, both as text or as messages; or of a whole
-    conversation, whose last message is the response.
+    """Of a row with a prompt and a response, both as text or as messages (see `read_pair`); or of a
+    whole conversation, whose last message is the response.
 
     Raises:
         DataError: one of them is absent, or neither text nor messages.
@@ -65,20 +66,7 @@ def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
     given = row[name]
     given = encoded_messages(given) or given
     prompt = _prompt(row, place, absent="a prompt")
-    if isinstance(given, str):
-        return prompt, given
-    if not isinstance(given, list | dict) or not given:
-        raise DataError(f"{place}: expected text or messages as {name}, got {kind_of(given)}.")
-    turns = parse_messages(given, place, name)
-    response = response_of(turns[-1], place, name)
-    if len(turns) == 1:
-        return prompt, response
-    if isinstance(prompt, str) or turns[: len(prompt)] != prompt:
-        raise DataError(
-            f"{place}: {name} holds {len(turns)} messages that do not begin with the prompt; "
-            "expected the response alone, or the whole conversation."
-        )
-    return turns[:-1], response
+    return read_pair(prompt, given, place, name)
 
 
 def prompt_alone(row: Row, place: str) -> Prompt:

@@ -5,6 +5,7 @@ from typing import Any
 
 from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import FORM, encoded_messages, parse_messages, parse_tools
+from rewardsteer.data.sources.turns import response_of
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt
 
@@ -253,20 +254,3 @@ def _before(prompt: Prompt | None, shared: list[Message], place: str) -> Prompt:
             "it is another text; leave one of the two out."
         )
     return shared
-
-
-def response_of(message: Message, place: str, key: str) -> str:
-    """The text of an assistant's message; raises `DataError` where it is none."""
-    if message.role != "assistant":
-        raise DataError(
-            f"{place}: expected an assistant's message at the end of {key}, got one of the role "
-            f"{message.role!r}."
-        )
-    if message.tool_calls:
-        raise DataError(
-            f"{place}: the last message of {key} is a tool call; only answers in text can be "
-            "compared."
-        )
-    if message.reasoning_content:
-        return f"<think>\n{message.reasoning_content.strip()}\n</think>\n\n{message.content}"
-    return message.content

@@ -134,7 +134,7 @@ def _draw(
 def _graded(row: Row, place: str) -> tuple[str, list[Solution]]:
     question = next((row[name] for name in QUESTIONS if row.get(name)), None)
     with well_formed(place):
-        solutions = list(graded_solutions(row))
+        solutions = list(graded_solutions(row, place))
     if not isinstance(question, str) or not solutions:
         raise DataError(
             f"{place}: expected a question and graded solutions (is_correct), found the fields "

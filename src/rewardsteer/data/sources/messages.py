@@ -2,7 +2,7 @@
 
 import ast
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.data.sources.files import kind_of
@@ -24,8 +24,9 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
     """The messages of a conversation.
 
     Args:
-        value: a list of messages, or one message; each ``role`` and ``content`` (OpenAI, TRL) or
-            ``from`` and ``value`` (ShareGPT, LLaMA-Factory). A key that is null counts as absent.
+        value: a list of messages, or one message; each a `Message`, or ``role`` and ``content``
+            (OpenAI, TRL) or ``from`` and ``value`` (ShareGPT, LLaMA-Factory). A key that is null
+            counts as absent.
         place: file and row, for messages.
         key: the field that holds it, for messages.
 
@@ -33,9 +34,13 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
         DataError: names the message, from 1, and the key.
     """
     messages: list[Message] = []
-    for number, one in enumerate(value if isinstance(value, list) else [value], start=1):
+    several = isinstance(value, Sequence) and not isinstance(value, str)
+    for number, one in enumerate(value if several else [value], start=1):
         where = f"{place}: {FORM}; in message {number} of {key}"
-        if not isinstance(one, dict):
+        if isinstance(one, Message):
+            messages.append(one)
+            continue
+        if not isinstance(one, Mapping):
             raise DataError(
                 f"{place}: {FORM}; message {number} of {key} is {kind_of(one)}."
             )
@@ -88,7 +93,7 @@ def _read_as(read: Callable[[str], Any], text: str) -> Any:
         return None
 
 
-def _openai(present: dict[str, Any], given: dict[str, Any], where: str) -> Message:
+def _openai(present: dict[str, Any], given: Mapping[str, Any], where: str) -> Message:
     role = present.get("role")
     if not isinstance(role, str):
         raise DataError(f"{where} {_what(given, 'role')}.")
@@ -109,7 +114,7 @@ def _openai(present: dict[str, Any], given: dict[str, Any], where: str) -> Messa
     )
 
 
-def _what(given: dict[str, Any], key: str) -> str:
+def _what(given: Mapping[str, Any], key: str) -> str:
     if key in given:
         return f"{key!r} is {kind_of(given[key])}"
     return f"there is no {key!r}, only {', '.join(sorted(given)) or 'nothing'}"

@@ -11,9 +11,10 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from rewardsteer.data.sources.files import Row, require, well_formed
+from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
+from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import DataError
-from rewardsteer.records import Message, Prompt
+from rewardsteer.records import Prompt
 
 Scores = Sequence[np.ndarray]
 
@@ -110,16 +111,42 @@ def pair_item(
     row: Row, number: int, place: str, *, subset: str, id_field: str = "id"
 ) -> Item:
     """The item of a row with ``prompt``, ``chosen`` and ``rejected``, the chosen response first.
+    Responses may be messages.
 
     Raises:
-        DataError: a field is missing or is no text.
+        DataError: a field is missing, or neither text nor messages.
     """
     require(row, ["prompt", "chosen", "rejected"], place)
-    chosen, rejected = text(row, "chosen", place), text(row, "rejected", place)
-    name = str(row.get(id_field, number))
-    return Item(
-        f"{subset}/{name}", as_prompt(row["prompt"], place), (chosen, rejected), subset, name
-    )
+    name, given = str(row.get(id_field, number)), [row["chosen"], row["rejected"]]
+    return Item(f"{subset}/{name}", *answered(row["prompt"], given, place), subset, name)
+
+
+def answered(
+    prompt: Any, responses: Sequence[Any], place: str, key: str = "a response"
+) -> tuple[Prompt, tuple[str, ...]]:
+    """The prompt of a row, and its responses as texts; each is text or messages.
+
+    Raises:
+        DataError: another form (see `read_pair`), or responses that part before their last message.
+    """
+    pairs = [read_pair(prompt, one, place, key) for one in responses]
+    if any(own != pairs[0][0] for own, _ in pairs):
+        raise DataError(
+            f"{place}: expected responses that part at their last message alone, for a benchmark "
+            "compares answers to one prompt."
+        )
+    return pairs[0][0], tuple(text for _, text in pairs)
+
+
+def responses(row: Row, name: str, place: str) -> list[Any]:
+    """A field that is a list of responses; raises `DataError` for anything else."""
+    value = row.get(name)
+    if not isinstance(value, list):
+        raise DataError(
+            f"{place}: expected a list of responses, each text or messages, in {name}; got "
+            f"{kind_of(value)}."
+        )
+    return value
 
 
 def text(row: Row, name: str, place: str) -> str:
@@ -136,15 +163,6 @@ def texts(row: Row, name: str, place: str) -> list[str]:
     if not isinstance(value, list) or any(not isinstance(one, str) for one in value):
         raise DataError(f"{place}: expected a list of texts in {name}.")
     return value
-
-
-def as_prompt(value: Any, place: str) -> Prompt:
-    """A text, or a conversation; raises `DataError` for anything else."""
-    if isinstance(value, str):
-        return value
-    if isinstance(value, list) and value and all(isinstance(turn, Mapping) for turn in value):
-        return [Message.model_validate(turn) for turn in value]
-    raise DataError(f"{place}: expected a prompt as text or messages, got {type(value).__name__}.")
 
 
 def ratio(sums: np.ndarray) -> float:

@@ -6,13 +6,13 @@ from typing import ClassVar
 import numpy as np
 
 from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
     ratio,
     text,
 )
@@ -40,7 +40,7 @@ class JudgeBench(RewardBenchmark):
         section = next((name for prefix, name in _SECTIONS.items() if source.startswith(prefix)),
                        source)
         return Item(
-            str(given(row, "pair_id", number)), as_prompt(row["question"], place),
+            str(given(row, "pair_id", number)), read_prompt(row["question"], place),
             (text(row, "response_A", place), text(row, "response_B", place)), section,
             str(given(row, "original_id", number)), {"first": verdict == "A>B"},
         )

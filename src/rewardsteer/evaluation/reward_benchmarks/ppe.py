@@ -7,13 +7,13 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
     mean_of,
     ratio,
     text,
@@ -57,7 +57,7 @@ class Ppe(RewardBenchmark):
         subset = next((name for name in SUBSETS if name.lower() in place.lower()), "all")
         name = f"{subset}/{row['question_id']}/{given(row, 'model_name', number)}"
         return Item(
-            name, as_prompt(row["prompt"], place), responses, subset,
+            name, read_prompt(row["prompt"], place), responses, subset,
             f"{subset}/{row['question_id']}",
             {"right": tuple(map(bool, marks)), "pairs": tuple(pairs)},
         )
@@ -74,7 +74,7 @@ class Ppe(RewardBenchmark):
             )
         name = f"{HUMAN}/{row['question_id']}"
         return Item(
-            name, as_prompt(row["prompt"], place),
+            name, read_prompt(row["prompt"], place),
             (text(row, "response_1", place), text(row, "response_2", place)), HUMAN, name,
             {"right": winners[row["winner"]], "pairs": ((0, 1),)},
         )

@@ -6,13 +6,13 @@ from typing import ClassVar
 import numpy as np
 
 from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
     texts,
 )
 
@@ -65,7 +65,7 @@ class PrmBench(RewardBenchmark):
         question = row.get("modified_question") or row["original_question"]
         subset = str(row["classification"])
         return Item(
-            f"{subset}/{row['idx']}", as_prompt(question, place), tuple(steps), subset,
+            f"{subset}/{row['idx']}", read_prompt(question, place), tuple(steps), subset,
             str(row["original_question"]),
             # Numbers count from 1; some published ones lie beyond the last step.
             {"wrong": tuple(int(one) - 1 for one in errors if 1 <= int(one) <= len(steps))},

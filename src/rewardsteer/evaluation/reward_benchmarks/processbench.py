@@ -6,13 +6,13 @@ from typing import ClassVar
 import numpy as np
 
 from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
     mean_of,
     texts,
 )
@@ -47,7 +47,7 @@ class ProcessBench(RewardBenchmark):
         name = str(given(row, "id", number))
         subset = name.rpartition("-")[0] or "all"
         return Item(
-            name, as_prompt(row["problem"], place), tuple(steps), subset, str(row["problem"]),
+            name, read_prompt(row["problem"], place), tuple(steps), subset, str(row["problem"]),
             {"label": label},
         )
 

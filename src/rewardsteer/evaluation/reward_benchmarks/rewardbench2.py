@@ -13,10 +13,10 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
+    answered,
     mean_of,
     ratio,
-    texts,
+    responses,
 )
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
@@ -33,14 +33,14 @@ class RewardBench2(RewardBenchmark):
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["id", "prompt", "chosen", "rejected", "subset"], place)
-        right, wrong = texts(row, "chosen", place), texts(row, "rejected", place)
+        right, wrong = responses(row, "chosen", place), responses(row, "rejected", place)
         if not right or not wrong:
             raise DataError(f"{place}: expected right and wrong responses, got none of one kind.")
         name, subset = str(row["id"]), str(row["subset"])
         if subset == "Ties" and name.partition(":")[0] not in ("ref", "tied"):
             raise DataError(f"{place}: expected an id of the form ref:N or tied:N, got {name!r}.")
         return Item(
-            f"{subset}/{name}", as_prompt(row["prompt"], place), (*right, *wrong), subset, name,
+            f"{subset}/{name}", *answered(row["prompt"], [*right, *wrong], place), subset, name,
             {"right": len(right)},
         )
 

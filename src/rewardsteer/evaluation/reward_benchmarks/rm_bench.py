@@ -12,9 +12,9 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     Outcome,
     RewardBenchmark,
     Scores,
-    as_prompt,
+    answered,
     mean_of,
-    texts,
+    responses,
 )
 from rewardsteer.outputs import given
 
@@ -32,7 +32,7 @@ class RmBench(RewardBenchmark):
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["prompt", "chosen", "rejected"], place)
-        right, wrong = texts(row, "chosen", place), texts(row, "rejected", place)
+        right, wrong = responses(row, "chosen", place), responses(row, "rejected", place)
         if len(right) != STYLES or len(wrong) != STYLES:
             raise DataError(
                 f"{place}: expected {STYLES} chosen and {STYLES} rejected responses, got "
@@ -47,7 +47,7 @@ class RmBench(RewardBenchmark):
             )
         name = str(given(row, "id", number))
         return Item(
-            f"{domain}/{name}", as_prompt(row["prompt"], place), (*right, *wrong), domain, name
+            f"{domain}/{name}", *answered(row["prompt"], [*right, *wrong], place), domain, name
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:

@@ -1,0 +1,100 @@
+"""Prompts and responses as files and callers hold them: texts, or the messages of a conversation.
+
+A response that is a list of messages is judged at its last one, an assistant's. The messages before
+it (calls of tools and their answers) go with the prompt, so that the chat template writes the whole
+conversation as it stands.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rewardsteer.data.sources.files import kind_of
+from rewardsteer.data.sources.messages import parse_messages
+from rewardsteer.errors import DataError
+from rewardsteer.records import Message, Prompt
+
+
+def read_prompt(value: Any, place: str, key: str = "prompt") -> Prompt:
+    """A prompt: text, or messages.
+
+    Args:
+        value: what a file or a caller gives.
+        place: of the row, for messages.
+        key: the field that holds it, for messages.
+
+    Raises:
+        DataError: it is neither, or holds no message.
+    """
+    if isinstance(value, str):
+        return value
+    return _turns(value, place, key)
+
+
+def read_pair(
+    prompt: Any, response: Any, place: str, key: str = "completion"
+) -> tuple[Prompt, str]:
+    """A prompt and the text that answers it, where either may be messages.
+
+    Args:
+        prompt: see `read_prompt`.
+        response: text; or messages from an assistant's to an assistant's with text. They may
+            begin with the prompt once more.
+        place: of the row, for messages.
+        key: the field that holds the response, for messages.
+
+    Returns:
+        The prompt, with all messages before the last one; and the last one's text.
+
+    Raises:
+        DataError: another form; the first message is not the assistant's, or the last one no answer
+            in text; or several messages answer a prompt that is text.
+    """
+    asked = read_prompt(prompt, place)
+    if isinstance(response, str):
+        return asked, response
+    turns = _turns(response, place, key)
+    before = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
+    repeated = len(turns) > len(before) and turns[: len(before)] == before
+    own = turns[len(before) :] if repeated else turns
+    text = response_of(own[-1], place, key)
+    if len(own) == 1:
+        return asked, text
+    if own[0].role != "assistant":
+        raise DataError(
+            f"{place}: {key} holds {len(own)} messages that do not begin with the prompt, and the "
+            f"first has the role {own[0].role!r}; expected the response alone, from an assistant's "
+            "message on, or the whole conversation."
+        )
+    if isinstance(asked, str) and not repeated:
+        raise DataError(
+            f"{place}: {key} holds {len(own)} messages and the prompt is text; write the prompt as "
+            "a list of messages, too, so that they are one conversation."
+        )
+    return [*before, *own[:-1]], text
+
+
+def response_of(message: Message, place: str, key: str) -> str:
+    """The text of an assistant's message; raises `DataError` where it is none."""
+    if message.role != "assistant":
+        raise DataError(
+            f"{place}: expected an assistant's message at the end of {key}, got one of the role "
+            f"{message.role!r}."
+        )
+    if message.tool_calls:
+        raise DataError(
+            f"{place}: the last message of {key} is a tool call; only answers in text can be "
+            "judged, so leave the row out or add the answer."
+        )
+    if message.reasoning_content:
+        return f"<think>\n{message.reasoning_content.strip()}\n</think>\n\n{message.content}"
+    return message.content
+
+
+def _turns(value: Any, place: str, key: str) -> list[Message]:
+    several = isinstance(value, Sequence) and not isinstance(value, str | bytes)
+    if not (several or isinstance(value, Mapping | Message)) or not value:
+        given = "an empty list" if several else kind_of(value)
+        raise DataError(
+            f"{place}: expected text or messages as {key}, each with role and content; got {given}."
+        )
+    return parse_messages(value, place, key)
