@@ -73,7 +73,7 @@ def test_solutions_that_are_refused_leave_no_file_behind(root, tmp_path):
 @pytest.mark.parametrize(("row", "words"), [
     ({"prompt": "a"}, ("line 13", "'prompt' and 'completion'")),
     ({"prompt": 3, "completion": "a"}, ("line 13", "text or messages as prompt", "a number (3)")),
-    ({"prompt": "a", "completion": None}, ("line 13", "text or messages as completion", "got null")),
+    ({"prompt": "a", "completion": None}, ("line 13", "messages as completion", "got null")),
 ])
 def test_a_fault_far_down_is_found_before_any_work(root, tmp_path, row, words):
     path = write(tmp_path / "x.jsonl", [*ROWS, row])

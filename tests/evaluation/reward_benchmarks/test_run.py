@@ -94,6 +94,18 @@ def test_recorded_scores_count_alone(place, tmp_path):
         recorded_scores(file, items)
 
 
+def test_responses_may_be_messages(place, tmp_path):
+    def talks(texts):
+        return [[{"role": "assistant", "content": text}] for text in texts]
+
+    file = tmp_path / "rows.jsonl"
+    file.write_text("".join(json.dumps(row | {
+        name: talks(row[name]) for name in ("chosen", "rejected")
+    }) + "\n" for row in ROWS))
+    _, items = load_benchmark("rewardbench2", file)
+    assert items == load_benchmark("rewardbench2", place / "rows.jsonl")[1]
+
+
 def test_an_option_that_a_benchmark_does_not_have_is_refused(place):
     with pytest.raises(ConfigError, match=r"rewardbench2 has no option threshold.*none"):
         load_benchmark("rewardbench2", place / "rows.jsonl", threshold=0.5)
