@@ -19,8 +19,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from arithmetic_guidance import World, at_targets, calibration, fresh_solutions, settings
+from arithmetic_guidance import ArithmeticWorld, fresh_solutions, settings
 from guidance_models import trained
+from guidance_world import at_targets, calibration
 
 from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.generate import build_method, generate, require_answers
@@ -115,7 +116,7 @@ def reading_of(scorer: Any, rows: list[Any]) -> Reading:
     return Reading(scorer, fitted_direction(better, worse))
 
 
-def draws_of(world: World, weight: float) -> list[list[Any]]:
+def draws_of(world: ArithmeticWorld, weight: float) -> list[list[Any]]:
     """Guided answers to each test question."""
     asked = world.requests("test", world.config.test_prompts)
     config = world.decoding(GUIDE, weight=weight)
@@ -152,7 +153,7 @@ def main() -> None:
     if place.exists():
         return
     config = settings(seed)
-    world = World(config, out / str(seed))
+    world = ArithmeticWorld(config, out / str(seed))
     samples = sample_pairs(world.policy, world.tokenizer, config)
     rows = make_pairs(samples, world.tokenizer, config)
     scorers = {

@@ -180,6 +180,27 @@ def test_backups_under_a_policy_train_and_leave_the_policy_out_of_the_folder(wor
         train(config.model_copy(update={"policy": str(folder)}), tmp_path / "other")
 
 
+def test_backups_under_a_policy_that_pads_with_its_end_of_text(world, tmp_path):
+    """As in most chat models: a padding token is added to the reward model, and the policy reads
+    the same padded batches."""
+    base = save_tiny(tmp_path / "base", pad_is_eos=True)
+    pairs = tmp_path / "pairs.jsonl"
+    pairs.write_text("".join(
+        json.dumps({"prompt": f"{n}+1=", "chosen": "1" * n, "rejected": "2"}) + "\n"
+        for n in range(2, 10)
+    ))
+    config = settings(
+        world, base_model=str(base), prepared=None, packing="off", head={"kind": "vocabulary"},
+        data={"sources": [{"name": "pairs", "path": str(pairs)}], "template": {"kind": "text"},
+              "prefix_start": 0},
+        rounds=1, phases=[{"objective": [
+            {"name": "max_constraint", "options": {"backup": "policy_mean"}}
+        ]}],
+    )
+    folder = train(config, tmp_path / "run")
+    assert len(load_tokenizer(folder)) == len(load_tokenizer(base)) + 1
+
+
 @pytest.mark.parametrize("head", [
     {"kind": "scalar"}, {"kind": "scalar", "layers": "mlp"}, {"kind": "vocabulary"},
 ])

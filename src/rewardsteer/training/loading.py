@@ -105,6 +105,8 @@ def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
             config.attn_implementation, config.optimiser.autocast
         ),
     )
+    # It reads the same batches, so it needs a row for a padding token that was added.
+    ensure_padding_token(tokenizer, policy.carrier, grow=not keeps_adapters(config))
     return policy.to(PartialState().device)
 
 

@@ -1,0 +1,261 @@
+"""What the measurements of guides at equal KL share: calibration, runs, gates, kept parts.
+
+`arithmetic_guidance.py` and `sentiment_guidance.py` each bring a `World`: a policy, guides, prompts,
+and a judge.
+"""
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+from guidance_laws import Way, distances, read_ways, threshold_for
+
+from rewardsteer.data.template import Template
+from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.requests import Request
+from rewardsteer.evaluation.guide import evaluate_guide
+from rewardsteer.evaluation.likelihood import prompts_as_read
+from rewardsteer.outputs import read_json, write_json
+from rewardsteer.records import Generation
+
+READ_TOGETHER = 50
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is measured.
+
+    Attributes:
+        weights: tried in calibration, rising.
+        targets: KL divergences from the policy (nats a response) at which guides are compared.
+        shares: of the steps that gates let through.
+        gates: their kinds.
+        tuning, test: numbers of prompts.
+    """
+
+    weights: tuple[float, ...]
+    targets: tuple[float, ...]
+    shares: tuple[float, ...]
+    tuning: int
+    test: int
+    gates: tuple[str, ...] = ("random", "first", "entropy, own share", "entropy", "top1", "kl",
+                              "two-tier")
+
+
+class World(ABC):
+    """A policy with its guides, and what is asked of them.
+
+    Attributes:
+        plan: what is measured.
+        teacher, scout: the guide that others are compared with; the one that the gate ``two-tier``
+            asks first.
+        methods: decoding methods of guides; all others are vocabulary heads for farma.
+        candidates: all guides draw from so many of the policy's best tokens.
+        template, max_new_tokens, batch_size, seed: of generation.
+        policy, tokenizer: which answer.
+        scorers: the guides' reward models.
+        records: of the distillation, on which `against_teacher` compares.
+    """
+
+    teacher: ClassVar[str]
+    scout: ClassVar[str]
+    methods: ClassVar[Mapping[str, str]]
+    candidates: ClassVar[int]
+    template: ClassVar[Template]
+    plan: Plan
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+    policy: Any
+    tokenizer: Any
+    scorers: dict[str, Any]
+    records: Path
+
+    @abstractmethod
+    def requests(self, stream: str, count: int) -> list[Request]:
+        """Prompts of a stream (``tuning`` or ``test``), the same ones for every seed."""
+
+    @abstractmethod
+    def judged(self, rows: Sequence[Generation]) -> tuple[Sequence[float], dict[str, float]]:
+        """How right each answer is, 0 to 1, and further figures of all of them."""
+
+    @abstractmethod
+    def ranking(self) -> dict[str, Any]:
+        """AUROC of each guide's reward model on whole texts that are new to it."""
+
+    def decoding(self, guide: str | None, **options: Any) -> DecodingConfig:
+        """Settings; all guides draw from the policy's same few best tokens."""
+        method = "none" if guide is None else self.methods.get(guide, "farma")
+        if method in ("farma", "q_sharp"):
+            options["max_kl"] = 1e3
+        return DecodingConfig(
+            method=method, top_k=self.candidates, max_new_tokens=self.max_new_tokens,
+            batch_size=self.batch_size, seed=self.seed, **options,
+        )
+
+    def run(
+        self, stream: str, guide: str | None, scout: str | None = None, **options: Any,
+    ) -> tuple[dict[str, Any], list[Any]]:
+        """Answer the prompts of a stream; figures and answers."""
+        count = self.plan.tuning if stream == "tuning" else self.plan.test
+        config, asked = self.decoding(guide, **options), self.requests(stream, count)
+        scorer, second = (None if one is None else self.scorers[one] for one in (guide, scout))
+        method = build_method(config, scorer, scout=second)
+        if scout is not None:
+            # One that looks at the same few tokens as the guides.
+            method.scout = build_method(self.decoding(scout, weight=config.weight), second)
+        began = time.perf_counter()
+        rows = list(require_answers(generate(
+            self.policy, self.tokenizer, asked, method, config, template=self.template
+        )))
+        seconds = time.perf_counter() - began
+        ways = self.read(stream, rows, guide, scout)
+        if guide is None:
+            warmth = 1 / config.temperature - 1 if config.mode == "sample" else 0.0
+            config = config.model_copy(update={"weight": warmth})
+        far = distances(ways, config, method.pull)
+        acted = sum(row.cost.guided_steps for row in rows)
+        again, tokens = sum(one.guided for one in far), sum(row.cost.new_tokens for row in rows)
+        right, figures = self.judged(rows)
+        return {
+            "kl": round(float(np.mean([one.kl for one in far])), 4),
+            "accuracy": float(np.mean(right)),
+            **figures,
+            "guided": round(acted / tokens, 4),
+            # As the gate decides when the answers are read again, on which `kl` rests.
+            "guided_again": round(again / tokens, 4),
+            "passes": round(sum(row.cost.rm_forwards for row in rows) / tokens, 4),
+            "calls": round(sum(row.cost.rm_calls for row in rows) / tokens, 4),
+            "milliseconds": round(1e3 * seconds / tokens, 4),
+            "right": written(right),
+        }, rows
+
+    def read(
+        self, stream: str, rows: list[Any], guide: str | None, scout: str | None = None
+    ) -> list[Way]:
+        """What policy and guides say along the answers to a stream's prompts."""
+        prompts = prompts_as_read(
+            self.requests(stream, len(rows)), self.tokenizer, None, self.template
+        )
+        scorer, second = (None if one is None else self.scorers[one] for one in (guide, scout))
+        return [
+            way for begin in range(0, len(rows), READ_TOGETHER) for way in read_ways(
+                self.policy, scorer, prompts, rows[begin : begin + READ_TOGETHER], self.candidates,
+                second,
+            )
+        ]
+
+
+def written(right: Sequence[float]) -> str | list[float]:
+    """Short in a file: digits where all are 0 or 1."""
+    if all(one in (0, 1) for one in right):
+        return "".join(str(int(one)) for one in right)
+    return [round(float(one), 4) for one in right]
+
+
+def calibration(world: World, names: Iterable[str]) -> dict[str, Any]:
+    """KL of guides by weight on tuning prompts, and the weights that reach the targets."""
+    found, plan = {}, world.plan
+    for name in names:
+        reached = [
+            max(world.run("tuning", name, weight=one)[0]["kl"], 1e-4) for one in plan.weights
+        ]
+        rising = np.maximum.accumulate(reached) + 1e-9 * np.arange(len(plan.weights))
+        weights = [
+            float(np.exp(np.interp(np.log(one), np.log(rising), np.log(plan.weights))))
+            for one in plan.targets
+        ]
+        found[name] = {"kl": reached, "weights": weights}
+        print(name, found[name], flush=True)
+    return found
+
+
+def against_teacher(world: World, weights: dict[str, Any]) -> dict[str, Any]:
+    """`evaluate guide` at the teacher's weight of the last target."""
+    weight = weights[world.teacher]["weights"][-1]
+    found = {}
+    for name, one in world.scorers.items():
+        figures = evaluate_guide(one, world.records, weight=weight, seed=world.seed, batch_size=200)
+        found[name] = {key: row for key, row in figures.items() if np.isfinite(row["value"])}
+    return found
+
+
+def guidance(world: World, weights: dict[str, Any]) -> dict[str, Any]:
+    """Every guide at every target, with plain, cold and greedy sampling."""
+    found = {
+        "none": world.run("test", None)[0],
+        "none T=0.5": world.run("test", None, temperature=0.5)[0],
+        "none greedy": world.run("test", None, mode="greedy")[0],
+    }
+    del found["none greedy"]["kl"]
+    return found | at_targets(world, weights)
+
+
+def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
+    """Guides, as they were calibrated, at every target."""
+    found = {}
+    for name, own in weights.items():
+        for target, weight in zip(world.plan.targets, own["weights"], strict=True):
+            row = world.run("test", name, weight=weight)[0]
+            found[f"{name} @ {target:g}"] = row | {"weight": round(weight, 4)}
+            print(name, target, row["kl"], row["accuracy"], flush=True)
+    return found
+
+
+def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
+    """The teacher behind gates, at its weight of the last target. Thresholds are those that let a
+    share of the tokens through on tuning prompts."""
+    found, teacher, scout = {}, world.teacher, world.scout
+    weight = weights[teacher]["weights"][-1]
+    tuned = world.run("tuning", teacher, weight=weight)[1]
+    both = world.read("tuning", tuned, teacher, scout)
+    alone = [way._replace(scout=None) for way in both]
+    for share in world.plan.shares:
+        rows: dict[str, dict[str, Any]] = {
+            "random": {"gate": "random", "gate_share": share},
+            "first": {"gate": "first", "gate_share": share},
+            "entropy, own share": {"gate": "entropy", "gate_share": share},
+        }
+        for kind in ("entropy", "top1", "kl", "two-tier"):
+            two = kind == "two-tier"
+            gate = "kl" if two else kind
+            looked = world.decoding(teacher, weight=weight, gate=gate, gate_threshold=0.0)
+            rows[kind] = {
+                "gate": gate, "gate_threshold": threshold_for(both if two else alone, looked, share)
+            } | ({"scout": scout} if two else {})
+        for kind in world.plan.gates:
+            row = world.run("test", teacher, weight=weight, **rows[kind])[0]
+            found[f"{kind} {share:g}"] = row | {"threshold": rows[kind].get("gate_threshold")}
+            print(kind, share, row["guided"], row["accuracy"], flush=True)
+    return found
+
+
+def measure(build: Callable[[], World], out: Path, seed: int) -> None:
+    """Measure all parts, those that are not in OUT/SEED yet; write OUT/guidance-SEED.json."""
+    place = out / f"guidance-{seed}.json"
+    if place.exists():
+        return
+    began, world = time.time(), build()
+    print("trained", round(time.time() - began), flush=True)
+    done: dict[str, Any] = {
+        "seed": seed, "teacher": world.teacher, "targets": list(world.plan.targets)
+    }
+    parts = {
+        "ranking": world.ranking,
+        "calibration": lambda: calibration(world, world.scorers),
+        "guide": lambda: against_teacher(world, done["calibration"]),
+        "guidance": lambda: guidance(world, done["calibration"]),
+        "gates": lambda: gates(world, done["calibration"]),
+    }
+    for name, part in parts.items():
+        kept = out / str(seed) / f"{name}.json"
+        if not kept.exists():
+            write_json(kept, part())
+        done[name] = read_json(kept)
+        print(name, round(time.time() - began), "s", flush=True)
+    write_json(place, done | {"seconds": round(time.time() - began)})

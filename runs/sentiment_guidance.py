@@ -1,0 +1,121 @@
+"""Guides at equal KL on SmolLM2 (film reviews, positive ones wanted): targets, heads, gates; one seed a call.
+
+    [SIZE=tiny] python runs/sentiment_guidance.py DATA OUT SEED
+
+SmolLM2-135M-Instruct goes on with the first words of review sentences. Guides learn from pairs of a
+positive and a negative sentence. Two judges say how probably an answer is positive; they learned
+from other sentences: one reads states of the policy, the other words alone. The same figures as of
+arithmetic_guidance.py; sentences that are answered or judged by are the same for all seeds.
+DATA is a folder with ``text/rt-polarity.pos.gz`` and ``.neg.gz``.
+"""
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from guidance_world import Plan, World, measure
+from sentiment_models import (
+    METHODS,
+    OPENING,
+    TEACHER,
+    TEMPLATE,
+    Judge,
+    Sizes,
+    deal,
+    distil_all,
+    train_all,
+)
+
+from rewardsteer.decoding.policy import load_policy
+from rewardsteer.decoding.requests import Request
+from rewardsteer.evaluation.statistics import auroc_interval
+from rewardsteer.models.checkpoint import load_tokenizer
+from rewardsteer.models.kinds import load_scorer
+from rewardsteer.quiet import quiet_libraries
+from rewardsteer.records import Generation
+
+TINY = os.environ.get("SIZE") == "tiny"
+# Most guides read with these: a linear reading of the last state tells the sentences apart at layer
+# 20 as well as anywhere above, and worse below.
+LOWER = 20
+
+
+def first_layers(layers: int | None) -> Path:
+    """The model's folder, made if it is not there; BASE names another one."""
+    if "BASE" in os.environ:
+        return Path(os.environ["BASE"])
+    script = Path(__file__).parent / "smollm2.py"
+    line = [sys.executable, str(script), "--dtype", "float32"]
+    line += [] if layers is None else ["--layers", str(layers)]
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    return Path(done.stdout.split()[-1])
+
+
+class SentimentWorld(World):
+    """SmolLM2 and the openings that it goes on with."""
+
+    teacher, scout, methods = TEACHER, "distilled rank 16", METHODS
+    candidates, template, batch_size = 8, TEMPLATE, 100
+
+    def __init__(self, data: Path, out: Path, seed: int) -> None:
+        self.seed = seed
+        sizes = Sizes(pairs=8, samples=8, judged=10, ranked=4, tokens=4) if TINY else Sizes()
+        self.max_new_tokens = sizes.tokens
+        self.plan = Plan(
+            weights=(1.0, 4.0) if TINY else (1.0, 3.0, 10.0), targets=(1.0,) if TINY else (1.0, 3.0),
+            shares=(0.3,) if TINY else (0.1, 0.3), tuning=4 if TINY else 24, test=4 if TINY else 100,
+            gates=("random", "entropy", "top1", "kl", "two-tier"),
+        )
+        place = first_layers(None)
+        self.policy, self.tokenizer = load_policy(place, device="cpu"), load_tokenizer(place)
+        count = self.plan.tuning + self.plan.test
+        self.sentences = deal(data, seed, sizes, count)
+        self.judge = Judge(self.policy, self.tokenizer, self.sentences.judged)
+        folders = train_all(
+            self.sentences, seed, place, first_layers(LOWER), out, tiny=TINY
+        )
+        students = distil_all(
+            self.sentences, seed, place, folders[TEACHER], out, sizes, self.candidates, tiny=TINY
+        )
+        self.records = next(iter(students.values())).parent / "records"
+        self.scorers = {
+            name: load_scorer(folder, device="cpu") for name, folder in (folders | students).items()
+        }
+
+    def requests(self, stream: str, count: int) -> list[Request]:
+        """Openings of sentences that nothing was trained on."""
+        begin = 0 if stream == "test" else self.plan.test
+        asked = self.sentences.openings[begin : begin + count]
+        return [Request(id=f"{stream}/{index}", prompt=one) for index, one in enumerate(asked)]
+
+    def judged(self, rows: Sequence[Generation]) -> tuple[Sequence[float], dict[str, float]]:
+        """P(positive) of whole texts, by the policy's states and by their words."""
+        texts = [f"{row.prompt}{row.completion}".removeprefix(OPENING).strip() for row in rows]
+        by_states, by_words = self.judge.read(texts)
+        return by_states.tolist(), {"reward": round(float(np.mean(by_words)), 4)}
+
+    def ranking(self) -> dict[str, Any]:
+        """AUROC of polarity on new review sentences, of both judges too."""
+        texts, labels = zip(*self.sentences.ranked, strict=True)
+        prompts, answers = [OPENING] * len(texts), [f" {one}" for one in texts]
+        scores = {
+            name: one.score(prompts, answers, batch_size=30) for name, one in self.scorers.items()
+        }
+        by_states, by_words = self.judge.read(texts)
+        scores |= {"judge by states": by_states, "judge by words": by_words}
+        right = [bool(label) for label in labels]
+        return {name: auroc_interval(right, one).figures("auroc") for name, one in scores.items()}
+
+
+def main() -> None:
+    data, out, seed = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[3])
+    quiet_libraries()
+    measure(lambda: SentimentWorld(data, out / str(seed), seed), out, seed)
+
+
+if __name__ == "__main__":
+    main()
