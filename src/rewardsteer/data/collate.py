@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -57,22 +58,20 @@ class PairCollator:
         width = max(len(ids) for ids in whole)
         starts = [0 if self.padding_side == "right" else width - len(ids) for ids in whole]
         shape = (len(sequences), width)
-        input_ids = torch.full(shape, self.pad_token_id, dtype=torch.long)
-        attention_mask = torch.zeros(shape, dtype=torch.long)
-        response_mask = torch.zeros(shape, dtype=torch.bool)
-        prefix_mask = torch.zeros(shape, dtype=torch.bool)
+        input_ids = np.full(shape, self.pad_token_id, dtype=np.int64)
+        attention_mask = np.zeros(shape, dtype=np.int64)
+        response_mask, prefix_mask = np.zeros(shape, dtype=bool), np.zeros(shape, dtype=bool)
         for index, (prompt, _, lengths) in enumerate(sequences):
             start, end = starts[index], starts[index] + len(whole[index])
-            input_ids[index, start:end] = torch.tensor(whole[index])
+            input_ids[index, start:end] = whole[index]
             attention_mask[index, start:end] = 1
             response_mask[index, start + len(prompt) : end] = True
-            if lengths:
-                prefix_mask[index, torch.tensor(lengths) + (start + len(prompt) - 1)] = True
+            prefix_mask[index, [start + len(prompt) + length - 1 for length in lengths]] = True
         return {
-            "input_ids": input_ids,
-            "attention_mask": attention_mask,
-            "response_mask": response_mask,
-            "prefix_mask": prefix_mask,
+            "input_ids": torch.from_numpy(input_ids),
+            "attention_mask": torch.from_numpy(attention_mask),
+            "response_mask": torch.from_numpy(response_mask),
+            "prefix_mask": torch.from_numpy(prefix_mask),
             "margin": torch.tensor([float(row.get("margin") or 0.0) for row in rows]),
             "row_ids": [str(row.get("id", "")) for row in rows],
             "extras": _extras(rows),

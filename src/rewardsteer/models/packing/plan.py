@@ -48,6 +48,8 @@ class Group(NamedTuple):
 def common_beginning(rows: Sequence[Tokens]) -> int:
     """How many tokens all rows begin with; for a single row, its length."""
     shortest = min(len(row) for row in rows)
+    if len(rows) == 1:
+        return shortest
     first = np.asarray(rows[0][:shortest])
     same = np.ones(shortest, dtype=bool)
     for row in rows[1:]:
@@ -112,20 +114,28 @@ class PackingCosts(NamedTuple):
         for members in (pairs, [[row] for row in range(len(rows))]):
             groups = [group(rows, several) for several in members]
             sizes = [one.size for one in groups]
-            # Fewer rows are fuller, but wider, and attention pays for width.
-            for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1)):
-                bins = balance_bins(sizes, count)
-                capacity = max(sum(sizes[item] for item in one) for one in bins)
-                cost = count * capacity * (1 + self.per_query_key * capacity)
-                if cost < least:
-                    best, least = (groups, bins, capacity, False), cost
             if self.per_kernel_call is not None:
                 cost = sum(sizes) + _segment_cost(
                     rows, groups, self.per_query_key, self.per_kernel_call
                 )
                 if cost < least:
                     best, least = (groups, [list(range(len(groups)))], sum(sizes), True), cost
+            # Fewer rows are fuller, but wider, and attention pays for width.
+            for bound, count in sorted(
+                (self._rows_cost(count, max(max(sizes), -(-sum(sizes) // count))), count)
+                for count in range(1, len(groups) + 1, max(len(groups) // _CHOICES, 1))
+            ):
+                if bound >= least:
+                    break  # Perfectly even rows would cost so much, and so do all that follow.
+                bins = balance_bins(sizes, count)
+                capacity = max(sum(sizes[item] for item in one) for one in bins)
+                cost = self._rows_cost(count, capacity)
+                if cost < least:
+                    best, least = (groups, bins, capacity, False), cost
         return None if best is None else _lay_out(rows, *best, starts, width, padding)
+
+    def _rows_cost(self, count: int, width: int) -> float:
+        return count * width * (1 + self.per_query_key * width)
 
 
 def _segment_cost(
