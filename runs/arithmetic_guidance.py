@@ -67,7 +67,7 @@ class ArithmeticWorld(World):
         self.plan = Plan(
             weights=(1.0, 4.0) if TINY else (0.25, 0.8, 2.5, 8.0),
             targets=(0.4,) if TINY else (0.2, 0.4), shares=(0.3,) if TINY else (0.1, 0.3, 0.5),
-            tuning=config.tuning_prompts, test=config.test_prompts,
+            tuning=config.tuning_prompts, test=config.test_prompts, compared=2,
         )
         place = out / "policy" / "model"
         if not place.exists():

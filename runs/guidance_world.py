@@ -1,4 +1,4 @@
-"""What the measurements of guides at equal KL share: calibration, runs, gates, kept parts.
+"""What measurements of guides at equal KL share: calibration, runs, gates, kept parts.
 
 `arithmetic_guidance.py` and `sentiment_guidance.py` each bring a `World`: a policy, guides, prompts,
 and a judge.
@@ -32,7 +32,9 @@ class Plan:
 
     Attributes:
         weights: tried in calibration, rising.
-        targets: KL divergences from the policy (nats a response) at which guides are compared.
+        targets: KL divergences from the policy (nats a response) at which the teacher is measured,
+            rising.
+        compared: at how many of them, from the last, the other guides are.
         shares: of the steps that gates let through.
         gates: their kinds.
         tuning, test: numbers of prompts.
@@ -43,6 +45,7 @@ class Plan:
     shares: tuple[float, ...]
     tuning: int
     test: int
+    compared: int
     gates: tuple[str, ...] = ("random", "first", "entropy, own share", "entropy", "top1", "kl",
                               "two-tier")
 
@@ -197,10 +200,12 @@ def guidance(world: World, weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
-    """Guides, as they were calibrated, at every target."""
+    """Guides, as they were calibrated, at their targets."""
     found = {}
     for name, own in weights.items():
-        for target, weight in zip(world.plan.targets, own["weights"], strict=True):
+        begin = 0 if name == world.teacher else -world.plan.compared
+        rows = list(zip(world.plan.targets, own["weights"], strict=True))[begin:]
+        for target, weight in rows:
             row = world.run("test", name, weight=weight)[0]
             found[f"{name} @ {target:g}"] = row | {"weight": round(weight, 4)}
             print(name, target, row["kl"], row["accuracy"], flush=True)

@@ -1,4 +1,4 @@
-"""Guides at equal KL on SmolLM2 (film reviews, positive ones wanted): targets, heads, gates; one seed a call.
+"""Guides at equal KL on SmolLM2, film reviews, positive ones wanted; one seed a call.
 
     [SIZE=tiny] python runs/sentiment_guidance.py DATA OUT SEED
 
@@ -51,7 +51,7 @@ def first_layers(layers: int | None) -> Path:
     script = Path(__file__).parent / "smollm2.py"
     line = [sys.executable, str(script), "--dtype", "float32"]
     line += [] if layers is None else ["--layers", str(layers)]
-    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
+    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)
     return Path(done.stdout.split()[-1])
 
 
@@ -59,25 +59,25 @@ class SentimentWorld(World):
     """SmolLM2 and the openings that it goes on with."""
 
     teacher, scout, methods = TEACHER, "distilled rank 16", METHODS
-    candidates, template, batch_size = 8, TEMPLATE, 100
+    candidates, template, batch_size = 8, TEMPLATE, 80
 
     def __init__(self, data: Path, out: Path, seed: int) -> None:
         self.seed = seed
-        sizes = Sizes(pairs=8, samples=8, judged=10, ranked=4, tokens=4) if TINY else Sizes()
+        sizes = Sizes(8, 8, 10, 4, 4, 4) if TINY else Sizes()
         self.max_new_tokens = sizes.tokens
         self.plan = Plan(
-            weights=(1.0, 4.0) if TINY else (1.0, 3.0, 10.0), targets=(1.0,) if TINY else (1.0, 3.0),
-            shares=(0.3,) if TINY else (0.1, 0.3), tuning=4 if TINY else 24, test=4 if TINY else 100,
+            weights=(1.0, 4.0) if TINY else (1.0, 3.0, 10.0),
+            targets=(1.0,) if TINY else (1.5, 3.0), shares=(0.3,) if TINY else (0.1, 0.3),
+            tuning=4 if TINY else 24, test=4 if TINY else 80, compared=1,
             gates=("random", "entropy", "top1", "kl", "two-tier"),
         )
         place = first_layers(None)
         self.policy, self.tokenizer = load_policy(place, device="cpu"), load_tokenizer(place)
-        count = self.plan.tuning + self.plan.test
-        self.sentences = deal(data, seed, sizes, count)
-        self.judge = Judge(self.policy, self.tokenizer, self.sentences.judged)
-        folders = train_all(
-            self.sentences, seed, place, first_layers(LOWER), out, tiny=TINY
+        self.sentences = deal(data, seed, sizes)
+        self.judge = Judge(
+            self.policy, self.tokenizer, self.sentences.judged, out.parent / "judge-states.npy"
         )
+        folders = train_all(self.sentences, seed, place, first_layers(LOWER), out, tiny=TINY)
         students = distil_all(
             self.sentences, seed, place, folders[TEACHER], out, sizes, self.candidates, tiny=TINY
         )
@@ -88,7 +88,7 @@ class SentimentWorld(World):
 
     def requests(self, stream: str, count: int) -> list[Request]:
         """Openings of sentences that nothing was trained on."""
-        begin = 0 if stream == "test" else self.plan.test
+        begin = 0 if stream == "tuning" else self.plan.tuning
         asked = self.sentences.openings[begin : begin + count]
         return [Request(id=f"{stream}/{index}", prompt=one) for index, one in enumerate(asked)]
 

@@ -49,12 +49,15 @@ class Sizes:
         samples: openings from which students are distilled.
         judged: sentences of each kind that the judges learn from.
         ranked: sentences of each kind on which reward models are tested.
+        openings: of each kind, to go on with.
+        tokens: longest answer.
     """
 
     pairs: int = 600
     samples: int = 240
     judged: int = 600
     ranked: int = 60
+    openings: int = 62
     tokens: int = 20
 
 
@@ -81,7 +84,7 @@ def opening_of(text: str, words: int = 3) -> str:
     return f"{OPENING} {' '.join(text.split()[:words])}"
 
 
-def deal(data: Path, seed: int, sizes: Sizes, prompts: int) -> Sentences:
+def deal(data: Path, seed: int, sizes: Sizes) -> Sentences:
     """Sentences by their use; those of guides are drawn by ``seed``, the others are always the
     same ones."""
     lines = []
@@ -90,28 +93,38 @@ def deal(data: Path, seed: int, sizes: Sizes, prompts: int) -> Sentences:
             lines.append([tidy(line) for line in file])
         random.Random(name).shuffle(lines[-1])
     kinds, begin = [], 0
-    for count in ((prompts + 1) // 2, sizes.ranked, sizes.judged):
-        kinds.append([(one, label) for label in (0, 1) for one in lines[label][begin:begin + count]])
+    for count in (sizes.openings, sizes.ranked, sizes.judged):
+        taken = slice(begin, begin + count)
+        kinds.append([(one, label) for label in (0, 1) for one in lines[label][taken]])
         begin += count
     rest = [own[begin:] for own in lines]
     for own in rest:
         random.Random(f"{seed}/guide").shuffle(own)
     bad, good = (own[: sizes.pairs] for own in rest)
     sampled = [own[sizes.pairs : sizes.pairs + sizes.samples // 2] for own in rest]
+    openings = [opening_of(one) for one, _ in kinds[0]]
+    half = sizes.openings
     return Sentences(
-        [opening_of(one) for one, _ in kinds[0]][:prompts], kinds[1], kinds[2],
+        [openings[place + end] for place in range(half) for end in (0, half)], kinds[1], kinds[2],
         list(zip(good, bad, strict=True)), [opening_of(one) for own in sampled for one in own],
     )
 
 
 class Judge:
-    """P(positive) by a reading of the policy's states, and by words alone."""
+    """P(positive) by a reading of the policy's states, and by words alone.
 
-    def __init__(self, policy: Any, tokenizer: Any, rows: Sequence[tuple[str, int]]) -> None:
+    ``kept`` is a file of the states of ``rows``, which is written if it is not there.
+    """
+
+    def __init__(
+        self, policy: Any, tokenizer: Any, rows: Sequence[tuple[str, int]], kept: Path
+    ) -> None:
         self.policy, self.tokenizer = policy, tokenizer
         texts, labels = [one for one, _ in rows], [label for _, label in rows]
         self.reading = make_pipeline(StandardScaler(), LogisticRegression(C=1e-3, max_iter=1000))
-        self.reading.fit(self.states(texts), labels)
+        if not kept.exists():
+            np.save(kept, self.states(texts))
+        self.reading.fit(np.load(kept, allow_pickle=False), labels)
         self.words = make_pipeline(
             TfidfVectorizer(ngram_range=(1, 2), sublinear_tf=True, min_df=2),
             LogisticRegression(C=3, max_iter=1000),
@@ -220,7 +233,9 @@ def _upper(whole: bool, tiny: bool) -> str:
     return rf".*layers\.{layers}\..*_proj"
 
 
-def _optimiser(learning_rate: float, batch_size: int, tiny: bool, epochs: int = 1) -> OptimiserConfig:
+def _optimiser(
+    learning_rate: float, batch_size: int, tiny: bool, epochs: int = 1
+) -> OptimiserConfig:
     return OptimiserConfig(
         learning_rate=learning_rate, per_device_train_batch_size=batch_size,
         num_train_epochs=epochs, lr_scheduler_type="cosine", warmup_steps=0.05,

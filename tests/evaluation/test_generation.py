@@ -210,6 +210,44 @@ def test_at_equal_budgets_each_method_keeps_the_best_that_it_can_afford(world, t
     assert len(lines) == summary["best"]["draws"] * len(REQUESTS)
 
 
+def test_known_answers_are_the_first_draws_of_a_budget(world, tmp_path):
+    _, policy, tokenizer, scorers = world
+    config = DecodingConfig(max_new_tokens=6, batch_size=3, top_k=4)
+    table = [
+        Entry("none", config),
+        Entry("best", config.model_copy(update={"method": "best_of_n"}), scorers["scalar"]),
+        Entry("farma", config.model_copy(update={"method": "farma"}), scorers["vocabulary"]),
+    ]
+
+    def run(out, **options):
+        figures = compare(
+            table, policy, tokenizer, REQUESTS, Judge(scorers["scalar"]), tmp_path / out, **options
+        )
+        answers = {one.label: read_records(tmp_path / out / f"{one.label}.jsonl") for one in table}
+        return figures, answers
+
+    _, known = run("known")
+    plain, without = run("without", budget=Budget("tokens", 100))
+    reused, with_known = run("with", budget=Budget("tokens", 100), known=tmp_path / "known")
+    for one in table:
+        assert plain[one.label]["draws"] == reused[one.label]["draws"]
+        for name, answer in without[one.label].items():
+            other = with_known[one.label][name].generation
+            assert (answer.generation.token_ids, answer.generation.reward) == (
+                other.token_ids, other.reward
+            )
+    # Only what was not generated again took the same time; best of n draws single responses.
+    seconds = {
+        label: [one.generation.cost.seconds for one in answers.values()]
+        for label, answers in known.items()
+    }
+    again = [one.generation.cost.seconds for one in with_known["none"].values()]
+    assert again == seconds["none"]
+    lines = (tmp_path / "with" / "draws" / "farma.jsonl").read_text().splitlines()
+    first = [json.loads(line) for line in lines[: len(REQUESTS)]]
+    assert [one["generation"]["cost"]["seconds"] for one in first] == seconds["farma"]
+
+
 def test_a_budget_resumes_with_the_same_draws(world, tmp_path):
     _, policy, tokenizer, scorers = world
     table = [entries(scorers)[1]]

@@ -80,7 +80,7 @@ def compare_methods(
         folder = out / (stream if budget is None else "budget")
         figures = compare(
             entries, policy, tokenizer, requests, judge, folder, template=TEMPLATE, budget=budget,
-            announce=announce,
+            known=None if budget is None else out / stream, announce=announce,
         )
         return {
             label: one | _on_new_questions(folder / file_name(label), known)

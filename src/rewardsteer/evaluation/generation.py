@@ -51,7 +51,7 @@ from rewardsteer.records import Cost, EvalRecord, Generation
 def compare(
     entries: Sequence[Entry], policy: Any, tokenizer: Any, requests: Sequence[Request],
     judge: Judge, out: Path, *, template: Template | None = None, baseline: str | None = None,
-    budget: Budget | None = None, kl_prompts: int = 0,
+    budget: Budget | None = None, kl_prompts: int = 0, known: Path | None = None,
     announce: Callable[[str], None] = lambda _: None,
     progress: Callable[[str, int, int], None] = lambda label, done, total: None,
 ) -> dict[str, dict[str, float]]:
@@ -70,6 +70,8 @@ def compare(
         kl_prompts: measure each method's ``kl`` from the policy on its responses to so many
             prompts, at what generating them again alone would cost; 0: do not. Not with a budget,
             since responses that were chosen among several are no draws of the method.
+        known: folder of a comparison of the same entries and prompts without a budget; its answers
+            are then each entry's first draws, and are not generated again.
         announce: called with what begins.
         progress: called with an entry's label, its answered and judged prompts, and all of them.
 
@@ -85,7 +87,7 @@ def compare(
     labels = [entry.label for entry in entries]
     baseline = check_labels(labels, baseline)
     check_divergence(budget, kl_prompts)
-    run = Run(policy, tokenizer, requests, judge, out, template, budget, progress)
+    run = Run(policy, tokenizer, requests, judge, out, template, budget, progress, known)
     results: dict[str, list[EvalRecord]] = {}
     for entry in entries:
         announce(entry.label)
