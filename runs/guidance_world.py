@@ -1,7 +1,7 @@
 """What measurements of guides at equal KL share: calibration, runs, gates, kept parts.
 
-`arithmetic_guidance.py` and `sentiment_guidance.py` each bring a `World`: a policy, guides, prompts,
-and a judge.
+`arithmetic_guidance.py` and `sentiment_guidance.py` each bring a `World`: a policy, guides,
+prompts, and a judge.
 """
 
 import time
