@@ -1,6 +1,6 @@
-"""Tables of docs/distillation.md from the files of both scripts of the arithmetic task."""
+"""Tables of docs/distillation.md from the files of the scripts that measure guides at equal KL."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,21 @@ GATES = {
     "random": "random", "first": "first", "entropy, own share": "`entropy`, `--gate-share`",
     "entropy": "entropy", "top1": "top1", "kl": "kl", "two-tier": "two-tier",
 }
+# The same of the film reviews.
+REVIEW_GUIDES = {
+    "none": "plain sampling", "none T=0.5": "plain, temperature 0.5",
+    "none greedy": "plain, greedy",
+    "args": "Bradley-Terry model (`args`)", "pargs": "teacher (`pargs`)",
+    "farma": "FaRMA, as published (from the LM head)",
+    "zeros pairs alone": "vocabulary head from zeros, pairs alone",
+    "zeros max": "FaRMA from zeros, `max`", "zeros policy_soft": "… `policy_soft`, τ = 0.5",
+    "zeros policy_mean": "… `policy_mean`",
+    "zeros prefix pairs": "vocabulary head from zeros, pairs of prefixes",
+    "distilled rank 4": "distilled on the policy's frozen states, rank 4",
+    "distilled rank 16": "… rank 16", "distilled rank 64": "… rank 64",
+    "distilled full": "… full head",
+}
+REVIEW_GATES = {name: name for name in ("random", "entropy", "top1", "kl", "two-tier")}
 # What is chosen with, and what it is called.
 RANKERS = {
     "args": "Bradley-Terry model", "pargs": "teacher (`pargs`)", "untrained": "untrained head",
@@ -52,21 +67,24 @@ def _runs(folder: Path, kind: str) -> Runs:
 
 def _together(folder: Path) -> Runs:
     """Runs with the guides of both scripts."""
+    none: dict[str, dict[str, float]] = {"guidance": {}, "auroc": {}}
     more = {run["seed"]: run for run in _runs(folder, "ranking")}
     return [
         run | {
-            "guidance": run["guidance"] | more[run["seed"]]["guidance"],
-            "ranking": run["ranking"] | more[run["seed"]]["auroc"],
+            "guidance": run["guidance"] | more.get(run["seed"], none)["guidance"],
+            "ranking": run["ranking"] | more.get(run["seed"], none)["auroc"],
         } for run in _runs(folder, "guidance")
     ]
 
 
-def guides(folder: Path) -> str:
-    """Every guide at the stronger KL."""
+def guides(
+    folder: Path, names: Mapping[str, str] = GUIDES, heads: Sequence[str] = ("accuracy",)
+) -> str:
+    """Every guide at the stronger KL; a second head stands for the judge's reward."""
     runs = _together(folder)
     target = f" @ {runs[0]['targets'][-1]:g}"
     plain, lines = right(runs, "guidance", "none"), []
-    for name, label in GUIDES.items():
+    for name, label in names.items():
         guided = not name.startswith("none")
         row = name + target * guided
         rows = [run["guidance"][row] for run in runs]
@@ -75,26 +93,27 @@ def guides(folder: Path) -> str:
             share = between(kept(own, teacher_at(runs, [one["kl"] for one in rows]), plain))
         lines.append([
             label, _mean([one["kl"] for one in rows], 2) if "kl" in rows[0] else "–",
-            f"{own.mean():.3f}", share,
+            f"{own.mean():.3f}", *(_mean([one["reward"] for one in rows], 3) for _ in heads[1:]),
+            share,
             _mean([run["guide"].get(name, {}).get("guidance_lost", {}).get("value", np.nan)
                    for run in runs], 2),
             _mean([run["ranking"].get(name, {}).get("auroc", np.nan) for run in runs], 3),
         ])
     return markdown(
-        ["guide", "KL, nats per response", "accuracy",
+        ["guide", "KL, nats per response", *heads,
          "share of the teacher's gain at its KL (95 %)", "guidance lost",
          "AUROC of whole solutions"], lines
     )
 
 
-def gates(folder: Path) -> str:
+def gates(folder: Path, names: Mapping[str, str] = GATES, head: str = "accuracy") -> str:
     """The teacher behind gates."""
     runs = _runs(folder, "guidance")
     whole = f"{runs[0]['teacher']} @ {runs[0]['targets'][-1]:g}"
     plain, teacher = right(runs, "guidance", "none"), right(runs, "guidance", whole)
     lines = []
     for share in SHARES:
-        for name, label in GATES.items():
+        for name, label in names.items():
             row = f"{name} {share:g}"
             rows, own = [run["gates"][row] for run in runs], right(runs, "gates", row)
             lines.append([
@@ -103,9 +122,19 @@ def gates(folder: Path) -> str:
                 f"{own.mean():.3f}", between(kept(own, teacher, plain)),
             ])
     return markdown(
-        ["gate, share asked for", "steps guided", "reward model passes per token", "accuracy",
+        ["gate, share asked for", "steps guided", "reward model passes per token", head,
          "share of the gain kept (95 %)"], lines
     )
+
+
+def review_guides(folder: Path) -> str:
+    """`guides` of the film reviews."""
+    return guides(folder, REVIEW_GUIDES, ("P(positive) by states", "by words"))
+
+
+def review_gates(folder: Path) -> str:
+    """`gates` of the film reviews."""
+    return gates(folder, REVIEW_GATES, "P(positive)")
 
 
 def rankers(folder: Path) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.tokenize import encode_completion
+from rewardsteer.data.tokenize import encode_rows
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.reward_models import Phase, Plan, plans, train_reward_model
 from rewardsteer.demo.world import (
@@ -72,10 +72,8 @@ def reward_model_plans(config: DemoConfig) -> list[Plan]:
 def labelled(samples: Samples, tokenizer: Any) -> list[Row]:
     """All samples of each question with their labels, as rows for training."""
     found: dict[str, Row] = {}
-    for question, solution, correct in zip(
-        samples.questions, samples.solutions, samples.correct, strict=True
-    ):
-        coded = encode_completion(question, solution, TEMPLATE, tokenizer)
+    encoded = encode_rows(samples.questions, samples.solutions, TEMPLATE, tokenizer)
+    for question, coded, correct in zip(samples.questions, encoded, samples.correct, strict=True):
         row = found.setdefault(question, {
             "id": str(len(found)), "prompt_ids": coded.prompt_ids, "response_ids": [],
             "numbers": {"label": []},

@@ -256,6 +256,8 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "solutions_short": (ROOT / "runs/results/smollm2_solutions.json", _json(solutions_short)),
     "arithmetic_guides": (ROOT / "runs/results/arithmetic", arithmetic_tables.guides),
     "arithmetic_gates": (ROOT / "runs/results/arithmetic", arithmetic_tables.gates),
+    "review_guides": (ROOT / "runs/results/reviews", arithmetic_tables.review_guides),
+    "review_gates": (ROOT / "runs/results/reviews", arithmetic_tables.review_gates),
     "arithmetic_rankers": (ROOT / "runs/results/arithmetic", arithmetic_tables.rankers),
     "process": (ROOT / "runs/results/process.json", _json(process)),
     "cost": (ROOT / "benchmarks/results", _json(cost)),

@@ -9,7 +9,7 @@ from typing import Any
 from rewardsteer.data.sets import Row, partial_row
 from rewardsteer.data.sources.arithmetic import FlawedSolver, draw_question, is_correct
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_comparison, encode_completion
+from rewardsteer.data.tokenize import encode_comparisons, encode_rows
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
@@ -70,14 +70,15 @@ def known_questions(config: DemoConfig) -> set[str]:
 def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool) -> Path:
     """Train the policy on the flawed solver's text and return its folder."""
     solver, rng = FlawedSolver(config.task), random.Random(f"{config.seed}/policy")
-    rows = []
-    for index in range(config.policy_steps * BATCH):
-        question = draw_question(rng, config.task)
-        solution = solver.solve(question, rng)
-        prompt_ids, label_ids = encode_completion(
-            question, solution, POLICY_TEMPLATE, tokenizer
-        )
-        rows.append({"id": str(index), "prompt_ids": prompt_ids, "label_ids": label_ids})
+    questions, solutions = [], []
+    for _ in range(config.policy_steps * BATCH):
+        questions.append(draw_question(rng, config.task))
+        solutions.append(solver.solve(questions[-1], rng))
+    coded = encode_rows(questions, solutions, POLICY_TEMPLATE, tokenizer)
+    rows = [
+        {"id": str(index), "prompt_ids": one.prompt_ids, "label_ids": one.response_ids}
+        for index, one in enumerate(coded)
+    ]
     settings = PolicyConfig(
         architecture=ArchitectureConfig(
             model_type="llama",
@@ -158,18 +159,19 @@ def make_pairs(samples: Samples, tokenizer: Any, config: DemoConfig) -> list[Row
         samples.questions, samples.solutions, samples.correct, strict=True
     ):
         by_question[question][0 if correct else 1].add(solution)
-    rows: list[Row] = []
+    comparisons: list[Comparison] = []
     for question, (good, bad) in by_question.items():
         combinations = [(r, w) for r in sorted(good) for w in sorted(bad)]
         count = min(config.pairs_per_question, len(combinations))
         for chosen, rejected in rng.sample(combinations, count):
-            comparison = Comparison(
-                id=str(len(rows)), prompt=question, chosen=chosen, rejected=rejected
-            )
-            pair = encode_comparison(comparison, TEMPLATE, tokenizer)
-            rows.append(partial_row(pair, start=0, count=None, seed=config.seed))
-    if not rows:
+            comparisons.append(Comparison(
+                id=str(len(comparisons)), prompt=question, chosen=chosen, rejected=rejected
+            ))
+    if not comparisons:
         raise DataError(
             "No question has both a correct and an incorrect solution; raise demo questions."
         )
-    return rows
+    return [
+        partial_row(pair, start=0, count=None, seed=config.seed)
+        for pair in encode_comparisons(comparisons, TEMPLATE, tokenizer)
+    ]
