@@ -36,6 +36,7 @@ OPENING = "Movie review:"
 TEMPLATE = Template(kind="text", append_eos=False)
 TEACHER = "pargs"
 METHODS = {"pargs": "pargs", "args": "args"}
+TINY_GUIDES = (TEACHER, "farma", "zeros policy_mean", "distilled rank 16")
 # The judge reads states of this layer of the whole model: guides read others, and other rows.
 JUDGE_LAYER = 24
 
@@ -198,7 +199,7 @@ def train_all(
         policy: the whole model's folder.
         lower: the folder of its first layers, with which most guides read.
         out: where the folders go.
-        tiny: one update each.
+        tiny: some guides alone, one update each.
     """
     bad, good = ([one for one, own in sentences.ranked if own == label] for label in (0, 1))
     for split, pairs in (("train", sentences.pairs), ("test", zip(good, bad, strict=True))):
@@ -212,6 +213,8 @@ def train_all(
     )
     folders: dict[str, Path] = {}
     for name, (head, phases, whole) in plans(len(sentences.pairs)).items():
+        if tiny and name not in TINY_GUIDES:
+            continue
         folder = out / name.replace(" ", "-")
         folders[name] = folder / "model"
         if (folder / "model" / CARD).exists():
@@ -243,7 +246,7 @@ def _optimiser(
     )
 
 
-# Students of the teacher on the policy's own frozen states: their head.
+# Students of the teacher on the policy's own frozen states: their heads.
 STUDENTS: dict[str, Mapping[str, Any]] = {
     "distilled rank 4": {"layers": "low_rank", "rank": 4},
     "distilled rank 16": {"layers": "low_rank", "rank": 16},
@@ -262,6 +265,8 @@ def distil_all(
     write_text(listed, "".join(json.dumps({"prompt": one}) + "\n" for one in asked))
     folders: dict[str, Path] = {}
     for name, head in STUDENTS.items():
+        if tiny and name not in TINY_GUIDES:
+            continue
         folder, first = out / name.replace(" ", "-"), not folders
         folders[name] = folder / "model"
         if (folder / "model" / CARD).exists():
