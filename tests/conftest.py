@@ -1,7 +1,10 @@
 import gc
 import os
 
+import pytest
 from hypothesis import settings
+
+from tests.warm import warm_commands
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -19,3 +22,10 @@ def pytest_collection_finish():
     """
     gc.collect()
     gc.freeze()
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory):
+    """A folder with ``rewardsteer`` and ``python``, which start in no time."""
+    with warm_commands(tmp_path_factory.mktemp("warm")) as commands:
+        yield commands

@@ -1,20 +1,52 @@
-"""Work in two processes that speak gloo."""
+"""Python functions in processes of their own, also in two that speak gloo."""
 
 import os
+import pickle
+import subprocess
 import sys
 
 import torch
 from torch import distributed as dist
 
+CALL = (
+    "import pickle, sys; work, arguments = pickle.loads(bytes.fromhex(sys.argv[1])); "
+    "work(*arguments)"
+)
 
-def in_two_processes(work, folder, *arguments):
-    """Call ``work(rank, *arguments)`` in each; what one of them raises is raised here.
+
+def begin(warm, work, *arguments):
+    """A process that calls ``work(*arguments)``, begun.
 
     Args:
-        work: a function that a fresh process can import.
+        warm: the folder of warm commands.
+        work: a function that another process can import.
+    """
+    call = pickle.dumps((work, arguments)).hex()
+    return subprocess.Popen(
+        [warm / "python", "-c", CALL, call], stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def twice(warm, work, *arguments):
+    """Call ``work(rank, *arguments)`` in two processes; what one of them raises is shown here."""
+    processes = [begin(warm, work, rank, *arguments) for rank in range(2)]
+    try:
+        for process in processes:
+            said, _ = process.communicate(timeout=300)
+            assert process.returncode == 0, said
+    finally:
+        for process in processes:
+            process.kill()
+
+
+def in_two_processes(warm, work, folder, *arguments):
+    """As `twice`, in processes that speak gloo.
+
+    Args:
         folder: for files of the meeting.
     """
-    torch.multiprocessing.spawn(_take_part, (work, folder, arguments), nprocs=2)
+    twice(warm, _take_part, work, folder, arguments)
 
 
 def _take_part(rank, work, folder, arguments):

@@ -7,7 +7,6 @@ import json
 import random
 import signal
 import subprocess
-import sys
 import time
 
 import pytest
@@ -47,14 +46,19 @@ def command(name, folders, place):
     }[name]
 
 
-def begun(words):
-    """A process that runs the command."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "rewardsteer", *map(str, words)], stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-        # What runs in the background of a shell ignores interrupts, and its children would too.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+@pytest.fixture
+def begun(warm):
+    """Begins a process that runs a command."""
+    return lambda words: subprocess.Popen(
+        [warm / "rewardsteer", *map(str, words)], stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
     )
+
+
+def status(process):
+    """The status of a process that has ended, and with it what it started."""
+    process.communicate(timeout=300)
+    return process.returncode
 
 
 def without_measures(value):
@@ -83,10 +87,10 @@ def contents(output):
 @pytest.mark.parametrize(("name", "sent"), [
     ("generate", signal.SIGINT), ("distil", signal.SIGKILL),
 ])
-def test_it_goes_on_to_the_same_results(folders, place, name, sent):
+def test_it_goes_on_to_the_same_results(folders, place, begun, name, sent):
     words, end = command(name, folders, place), ".jsonl" if name == "generate" else ""
     whole, output = (place / f"{name}-{kind}{end}" for kind in ("whole", "resumed"))
-    assert begun([*words, whole]).wait(300) == 0
+    assert status(begun([*words, whole])) == 0
     expected = contents(whole)
     assert expected
     process, deadline = begun([*words, output]), time.monotonic() + 300
@@ -96,8 +100,8 @@ def test_it_goes_on_to_the_same_results(folders, place, name, sent):
     time.sleep(random.Random(0).uniform(0.0, 0.3))
     process.send_signal(sent)
     # One that had ended just before proves nothing, and that is no fault.
-    assert process.wait(60) in (0, 130 if sent is signal.SIGINT else -sent)
-    assert begun([*words, output, "--resume"]).wait(300) == 0
+    assert status(process) in (0, 130 if sent is signal.SIGINT else -sent)
+    assert status(begun([*words, output, "--resume"])) == 0
     assert contents(output) == expected
 
 

@@ -20,10 +20,11 @@ def folders(tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_implicit_reward_is_served(folders):
+def test_an_implicit_reward_is_served(folders, warm):
     process = Process(
         "serve", "--reward-model", folders[0], "--kind", "implicit", "--kind-option",
         f"reference={folders[1]}", "--kind-option", "beta=0.5", "--device", "cpu", "--port", "0",
+        warm=warm,
     )
     try:
         wait_for(process.address)
@@ -43,9 +44,9 @@ def test_an_implicit_reward_is_served(folders):
 
 
 @pytest.mark.slow
-def test_an_address_is_served():
+def test_an_address_is_served(warm):
     with RewardServer("vllm") as behind:
-        process = Process("serve", "--reward-model", behind.url, "--port", "0")
+        process = Process("serve", "--reward-model", behind.url, "--port", "0", warm=warm)
         try:
             wait_for(process.address)
             reply = httpx.post(f"{process.address}/v1/rewards", json={
@@ -61,10 +62,10 @@ def test_an_address_is_served():
 
 
 @pytest.mark.slow
-def test_a_server_that_does_not_answer_keeps_nobody_from_ending():
+def test_a_server_that_does_not_answer_keeps_nobody_from_ending(warm):
     with RewardServer("vllm") as behind:
         process = Process("serve", "--reward-model", behind.url, "--port", "0", "--limit",
-                          "drain_seconds=1", "--limit", "seconds=2")
+                          "drain_seconds=1", "--limit", "seconds=2", warm=warm)
         wait_for(process.address)
         behind.seconds = 100
         reply = httpx.post(f"{process.address}/v1/rewards", json={

@@ -282,13 +282,13 @@ def test_a_guide_is_measured_against_the_teacher(world, tmp_path):
 
 
 @pytest.mark.slow
-def test_two_processes_make_the_records_once_and_train_one_student(world, tmp_path):
+def test_two_processes_make_the_records_once_and_train_one_student(world, tmp_path, warm):
     folder, _ = world
     (tmp_path / "d.yaml").write_text(json.dumps(settings(
         folder, optimiser={"max_steps": 2, "per_device_train_batch_size": 4}
     )))
     launch_module("ddp", ["rewardsteer", "distil", str(tmp_path / "d.yaml"), "--out",
-                          str(tmp_path / "run"), "--device", "cpu"])
+                          str(tmp_path / "run"), "--device", "cpu"], warm)
     rows, before = (
         read_records(place / "records") for place in (tmp_path / "run", folder / "run")
     )

@@ -329,11 +329,11 @@ SERVED = {command.text: command for command in OUR_COMMANDS
 
 @pytest.mark.slow
 @pytest.mark.parametrize("command", SERVED.values(), ids=str)
-def test_server_answers_what_its_page_asks(command, place):
+def test_server_answers_what_its_page_asks(command, place, warm):
     shutil.copytree(place / "made" / "farma", place / "out/farma/model")
     (place / "key").write_text("0123456789abcdef-0123456789abcdef\n")
     (place / "key").chmod(0o600)
-    server = Process(*split(command), "--port", "0", PYTHONPATH=str(ROOT / "src"))
+    server = Process(*split(command), "--port", "0", warm=warm)
     assert wait_for(server.address).status_code == 200
     asked = requests(ROOT / "docs" / "serving.md") if "--api-key-file" not in command.words else ()
     for words in asked:

@@ -15,26 +15,23 @@ from rewardsteer.models.checkpoint import read_card
 from rewardsteer.outputs import read_json
 from tests.docs.commands import ROOT, blocks
 from tests.fakes import save_tiny
-from tests.warm import warm_commands
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("bash") is None, reason="the tutorial's blocks are for bash")
-def test_tutorial(tmp_path):
+def test_tutorial(tmp_path, warm):
     parts = [text for language, text in blocks(ROOT / "docs" / "tutorial.md") if language == "sh"]
     assert len(parts) == 9
     model = save_tiny(tmp_path / "model", padding_side="left")
     environment = os.environ | {
-        "PYTHONPATH": str(ROOT / "src"), "HF_HUB_OFFLINE": "1", "MODEL": str(model),
+        "HF_HUB_OFFLINE": "1", "MODEL": str(model), "PATH": f"{warm}:{os.environ['PATH']}",
     }
     desk = tmp_path / "desk"
     desk.mkdir()
-    with warm_commands(tmp_path, environment) as commands:
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", "\n".join(parts)], cwd=desk,
-            env=environment | {"PATH": f"{commands}:{os.environ['PATH']}"},
-            capture_output=True, text=True,
-        )
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", "\n".join(parts)], cwd=desk, env=environment,
+        capture_output=True, text=True,
+    )
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     assert len((desk / "answers.jsonl").read_text().splitlines()) == 4
     page = (desk / "report.html").read_text()

@@ -282,7 +282,7 @@ def check_all_sharded(rank):
 
 
 @pytest.mark.slow
-def test_two_sharded_processes_equal_one(tmp_path):
+def test_two_sharded_processes_equal_one(tmp_path, warm):
     """Loss and gradients under FSDP2, the output layer gathered with the rest or by itself, in
     which case its parameters are there during its call only."""
-    in_two_processes(check_all_sharded, tmp_path)
+    in_two_processes(warm, check_all_sharded, tmp_path)

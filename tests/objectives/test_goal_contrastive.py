@@ -644,8 +644,8 @@ def whole_states(batch, parts):
 
 
 @pytest.mark.slow
-def test_two_processes_with_unequal_rows_give_the_gradient_of_one(tmp_path):
-    in_two_processes(one_process, tmp_path, tmp_path)
+def test_two_processes_with_unequal_rows_give_the_gradient_of_one(tmp_path, warm):
+    in_two_processes(warm, one_process, tmp_path, tmp_path)
     found = [torch.load(tmp_path / f"{rank}.pt") for rank in range(2)]
 
     def whole(name):

@@ -77,12 +77,12 @@ def test_a_weight_of_zero_is_the_policy(answer):
     assert "Paris" in plain[0]["completion"]
 
 
-def test_the_server_answers_alike(root, smollm2, trained, answer):
+def test_the_server_answers_alike(root, smollm2, trained, answer, warm):
     options = ["--greedy", "--weight", 1]
     expected = answer("farma", ("farma", "whole"), options, "offline")
     server = Process(
         "serve", "--model", smollm2, "--reward-model", trained("farma", "whole"), "--port", 0,
-        "--dtype", "float32", "--reward-dtype", "float32",
+        "--dtype", "float32", "--reward-dtype", "float32", warm=warm,
     )
     try:
         with client(server.address) as http:

@@ -8,7 +8,6 @@ from pathlib import Path
 import pytest
 
 from tests.real.conftest import first_layers
-from tests.warm import warm_commands
 
 ROOT = Path(__file__).parents[2]
 DATA = (ROOT / "../shared/data").resolve()
@@ -23,25 +22,22 @@ def short(smollm2, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def study(short, tmp_path_factory):
+def study(short, warm):
     """Runs a study's script; what it printed."""
     environment = os.environ | {
-        "PYTHONPATH": os.pathsep.join([str(ROOT / "src"), str(ROOT)]),
-        "SIZE": "tiny", "DATA": str(DATA), "BASE": str(short),
-        "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
+        "PATH": f"{warm}{os.pathsep}{os.environ['PATH']}", "SIZE": "tiny", "DATA": str(DATA),
+        "BASE": str(short), "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
     }
-    with warm_commands(tmp_path_factory.mktemp("warm"), environment) as commands:
-        environment["PATH"] = f"{commands}{os.pathsep}{os.environ['PATH']}"
 
-        def run(name, out):
-            done = subprocess.run(
-                ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
-                capture_output=True, text=True, cwd=ROOT,
-            )
-            assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-            return done.stdout
+    def run(name, out):
+        done = subprocess.run(
+            ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
+            capture_output=True, text=True, cwd=ROOT,
+        )
+        assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
+        return done.stdout
 
-        yield run
+    return run
 
 
 def test_guidance(study, tmp_path):

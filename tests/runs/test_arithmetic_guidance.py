@@ -13,10 +13,10 @@ RUNS = Path(__file__).parents[2] / "runs"
 
 
 @pytest.mark.slow
-def test_one_seed_at_the_tiny_size_and_its_tables(tmp_path):
+def test_one_seed_at_the_tiny_size_and_its_tables(tmp_path, warm):
     def run(*line):
         return subprocess.run(
-            [sys.executable, RUNS / line[0], *map(str, line[1:])], capture_output=True, text=True,
+            [warm / "python", RUNS / line[0], *map(str, line[1:])], capture_output=True, text=True,
             env=os.environ | {"SIZE": "tiny"},
         )
 

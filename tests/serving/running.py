@@ -94,11 +94,16 @@ def client(address, key=None, **options):
 
 
 class Process:
-    """``rewardsteer`` with some words, which serve, in a process of its own."""
+    """``rewardsteer`` with some words, which serve, in a process of its own.
 
-    def __init__(self, *words, **environment):
+    Args:
+        warm: the folder of warm commands; a process that starts from nothing otherwise.
+    """
+
+    def __init__(self, *words, warm=None, **environment):
+        begin = [warm / "rewardsteer"] if warm else [sys.executable, "-m", "rewardsteer"]
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "rewardsteer", *map(str, words)],
+            [*begin, *map(str, words)],
             stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True,
             env=os.environ | environment,
         )

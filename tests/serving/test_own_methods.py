@@ -118,12 +118,13 @@ def test_nor_does_the_inspector(served):
     assert "not_served" not in sys.modules
 
 
-def test_the_command_serves_it_from_the_folder_it_runs_in(place, tmp_path, monkeypatch):
+@pytest.mark.slow
+def test_the_command_serves_it_from_the_folder_it_runs_in(place, tmp_path, monkeypatch, warm):
     base = save_tiny(tmp_path / "policy", seed=1)
     save_reward_model(base, tmp_path / "reward", "scalar")
     monkeypatch.chdir(place)
     process = Process("serve", "--model", tmp_path / "policy", "--reward-model",
-                      tmp_path / "reward", "--method", STRATEGY, "--port", "0")
+                      tmp_path / "reward", "--method", STRATEGY, "--port", "0", warm=warm)
     try:
         [choice] = answers(ask(process.address, prompt="a", method_settings={"n": 3}))
         assert choice["guidance"]["method"] == STRATEGY

@@ -136,20 +136,25 @@ def settings(world, objective, processes, **changes):
     }
 
 
-def launch(engine, jobs, folder, processes=2):
+def launch(engine, jobs, folder, warm, processes=2):
     """Run jobs (see `on_cpu`) on several processes with a launch file of the repository."""
     file = folder / f"{engine}-{processes}-jobs.json"
     file.write_text(json.dumps(jobs))
-    return launch_module(engine, ["tests.training.on_cpu", str(file)], processes)
+    return launch_module(engine, ["tests.training.on_cpu", str(file)], warm, processes)
 
 
-def launch_module(engine, arguments, processes=2):
-    """Run a module with its arguments on several processes, see `launch`."""
+def launch_module(engine, arguments, warm=None, processes=2):
+    """Run a module with its arguments on several processes, see `launch`.
+
+    Args:
+        warm: the folder of warm commands, in whose forks it runs; fresh processes otherwise.
+    """
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
+    python = str(warm / "python") if warm else sys.executable
     command = [
-        sys.executable, "-m", "accelerate.commands.launch",
+        python, "-m", "accelerate.commands.launch",
         "--config_file", str(ROOT / "launch" / f"{engine}.yaml"),
         "--num_processes", str(processes), "--main_process_port", str(port),
         "-m", *arguments,
@@ -157,6 +162,7 @@ def launch_module(engine, arguments, processes=2):
     environment = {
         **os.environ, "ACCELERATE_TORCH_DEVICE": "cpu", "DS_ACCELERATOR": "cpu",
         "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false",
+        "PYTHON_EXEC": python,  # what torchrun starts
     }
     environment["PYTHONPATH"] = os.pathsep.join(
         [str(ROOT), str(ROOT / "src"), os.environ.get("PYTHONPATH", "")]

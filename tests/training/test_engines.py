@@ -114,8 +114,8 @@ def check_holds_no_base(checkpoint, world):
 
 
 @pytest.mark.parametrize("engine", list(CELLS))
-def test_two_processes_equal_one(engine, world, alone, narrow, tmp_path):
-    """One launch for all of it: to start two processes takes longer than most trainings."""
+def test_two_processes_equal_one(engine, world, alone, narrow, tmp_path, warm):
+    """One launch for all of it, because gloo and the engines take their time to begin."""
     jobs = [
         {"config": settings(world, name, 2), "out": str(tmp_path / f"{place}")}
         for place, name in enumerate(CELLS[engine])
@@ -137,7 +137,7 @@ def test_two_processes_equal_one(engine, world, alone, narrow, tmp_path):
         for name, changes in adapters.items()
     ]
     jobs += [{"config": config, "out": str(tmp_path / name)} for name, config in narrow.items()]
-    launch(engine, jobs, tmp_path)
+    launch(engine, jobs, tmp_path, warm)
     for name, config in narrow.items():
         check_every_weight_moved(config, tmp_path / name)
     for place, name in enumerate(CELLS[engine]):
@@ -157,7 +157,7 @@ def test_two_processes_equal_one(engine, world, alone, narrow, tmp_path):
     ]
     shutil.copytree(tmp_path / "cut", tmp_path / "moved")
     check_holds_no_base(tmp_path / "thin" / "phases" / "01-partial" / "checkpoint-3", world)
-    launch(engine, [{**cut, "resume": True}, {**thin, "resume": True}], tmp_path)
+    launch(engine, [{**cut, "resume": True}, {**thin, "resume": True}], tmp_path, warm)
     assert max(distance(alone("partial", log=OFTEN), tmp_path / "cut").values()) < 1e-5
     thin_alone = alone("partial", log=OFTEN, **LORA)
     assert max(distance(thin_alone, tmp_path / "thin").values()) < 1e-5
@@ -178,7 +178,7 @@ def test_two_processes_equal_one(engine, world, alone, narrow, tmp_path):
             go_on(1)
     if engine == "fsdp2":
         more = {"config": settings(world, "partial", 4, log=OFTEN), "out": str(tmp_path / "moved")}
-        launch(engine, [{**more, "resume": True}], tmp_path, processes=4)
+        launch(engine, [{**more, "resume": True}], tmp_path, warm, processes=4)
         assert max(distance(alone("partial", log=OFTEN), tmp_path / "moved").values()) < 1e-5
 
 

@@ -3,10 +3,9 @@
 import errno
 import json
 import logging
-import multiprocessing
 import os
 import random
-import signal
+import subprocess
 import time
 
 import pytest
@@ -20,6 +19,7 @@ from rewardsteer.training import trainer as trainer_module
 from rewardsteer.training.checkpoints import last_checkpoint, rewind_log
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.run import train
+from tests.processes import begin
 from tests.training.engines import log_lines, make_world, settings
 
 pytestmark = pytest.mark.slow
@@ -91,26 +91,21 @@ def victim(config, out):
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_it_ends_the_same(world, whole, tmp_path):
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["rewardsteer.training.run", "peft", "deepspeed"])
+def test_killed_at_random_moments_it_ends_the_same(world, whole, tmp_path, warm):
     draw, config, out = random.Random(0), farma(world).model_dump(), tmp_path / "run"
     left = 3
     while True:
-        process = context.Process(target=victim, args=(config, out))
-        process.start()
-        if left:
-            while not (out / "phases").exists() and process.is_alive():
-                time.sleep(0.01)
-            process.join(draw.uniform(0.0, 2.5))
-        else:
-            process.join()
-        if process.exitcode is not None:
+        process = begin(warm, victim, config, out)
+        while left and not (out / "phases").exists() and process.poll() is None:
+            time.sleep(0.01)
+        try:
+            said, _ = process.communicate(timeout=draw.uniform(0.0, 2.5) if left else 300)
             break
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        left -= 1
-    assert process.exitcode == 0
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.communicate()
+            left -= 1
+    assert process.returncode == 0, said
     assert left < 3, "it ended before it was killed once"
     assert_same(whole, out)
 

@@ -9,7 +9,7 @@ import torch
 from torch import distributed as dist
 
 from rewardsteer.training.processes import join
-from tests.processes import leave
+from tests.processes import leave, twice
 
 TIMEOUT_S = 2
 
@@ -35,8 +35,8 @@ def prepare_and_wait(rank, port):
 
 
 @pytest.mark.slow
-def test_the_others_wait_while_the_first_prepares():
+def test_the_others_wait_while_the_first_prepares(warm):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    torch.multiprocessing.spawn(prepare_and_wait, (port,), nprocs=2)
+    twice(warm, prepare_and_wait, port)
