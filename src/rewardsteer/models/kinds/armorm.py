@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, DataError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.base import Kind
@@ -149,8 +149,7 @@ class ArmoKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> ArmoScorer:
         """See `Kind.load`."""
         gating = next(iter(find_heads(folder, ["gating.layers"])), None)
@@ -162,14 +161,11 @@ class ArmoKind(Kind):
             )
         parts = read_tensors(folder.path, [*_NEEDED[:2], *_scale(folder)])
         layer = Layer(parts["regression_layer.weight"], None)
-        model = load_headed(
-            folder, [Layer(layer.weight[:1], None)], head_name=None, device=device, dtype=dtype,
-            **options,
-        )
+        model = load_headed(folder, [Layer(layer.weight[:1], None)], head_name=None, **options)
         tokenizer = load_tokenizer(folder.path)
         scorer = Scorer(
-            model, tokenizer, template or Template(), fingerprint=fingerprint(folder.path),
-            name=str(folder.path), unread_id=padding_id(model.config),
+            model, tokenizer, template or Template(), unread_id=padding_id(model.config),
+            **folder.identity,
         )
         return ArmoScorer(
             scorer, attribute_layer=as_module([layer]),

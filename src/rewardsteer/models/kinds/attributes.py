@@ -8,13 +8,13 @@ import torch
 
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError, ConfigError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
+from rewardsteer.models.checkpoint import load_tokenizer, read_card
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed
-from rewardsteer.models.kinds.stacks import FoundHead, combined, find_heads, read_layers
+from rewardsteer.models.kinds.stacks import FoundHead, combined, only_head, read_layers
 from rewardsteer.models.limits import padding_id
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.records import Prompt
@@ -100,8 +100,7 @@ class AttributesKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, attribute: str | None = None,
+        cls, folder: FolderDescription, *, template: Template | None, attribute: str | None = None,
         weights: Weights | None = None, **options: Any,
     ) -> AttributeScorer:
         """See `Kind.load`.
@@ -110,7 +109,7 @@ class AttributesKind(Kind):
             ConfigError: an unknown attribute, weights that do not fit, or neither is given where
                 the outputs do not say how they are combined.
         """
-        head = _head(folder)
+        head = only_head(folder, several=True)
         names = _names(folder, head)
         card = read_card(folder.path) if folder.has_card else None
         if card is not None:
@@ -119,15 +118,11 @@ class AttributesKind(Kind):
                 weights = card.head.weights
         chosen = choose_weights(names, attribute, weights, folder.name)
         layers = read_layers(folder, head)
-        model = load_headed(
-            folder, combined(layers, chosen), head_name=head.name, device=device, dtype=dtype,
-            **options,
-        )
+        model = load_headed(folder, combined(layers, chosen), head_name=head.name, **options)
         return AttributeScorer(
             model, load_tokenizer(folder.path), template or Template(), layers=layers, names=names,
             weights=chosen, objective="" if card is None else card.objective,
-            fingerprint=fingerprint(folder.path), name=str(folder.path),
-            unread_id=padding_id(model.config),
+            unread_id=padding_id(model.config), **folder.identity,
         )
 
 
@@ -171,16 +166,6 @@ def choose_weights(
 
 def _plain(name: str) -> str:
     return name.lower().removeprefix("helpsteer-").removeprefix("helpsteer2-")
-
-
-def _head(folder: FolderDescription) -> FoundHead:
-    heads = [head for head in find_heads(folder) if head.outputs > 1]
-    if len(heads) == 1:
-        return heads[0]
-    seen = ", ".join(f"{head.name} with {head.outputs}" for head in find_heads(folder)) or "none"
-    raise CheckpointError(
-        f"Expected one head with several outputs in {folder.name}; heads found: {seen}."
-    )
 
 
 def _names(folder: FolderDescription, head: FoundHead) -> list[str]:

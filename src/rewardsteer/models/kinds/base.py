@@ -49,7 +49,8 @@ class Kind(abc.ABC):
             device: ``auto`` (CUDA, else MPS, else CPU) or torch's name.
             dtype: of the weights; None: as saved.
             template: given by the user; None: what the kind and its tokenizer say.
-            options: the kind's own keyword arguments; the rest is ``from_pretrained``'s.
+            options: the kind's own keyword arguments; the rest is ``from_pretrained``'s. Most kinds
+                take device and dtype among them and pass them on.
 
         Raises:
             CheckpointError: damaged, or not of this kind.

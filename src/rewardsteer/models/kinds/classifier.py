@@ -7,7 +7,7 @@ import torch
 from rewardsteer.data.template import Template
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.pair_encoder import is_encoder
+from rewardsteer.models.kinds.pair_encoder import has_one_label, is_encoder
 from rewardsteer.models.kinds.rewardsteer import load_checkpoint
 from rewardsteer.models.kinds.stacks import find_heads
 from rewardsteer.models.scorer import Scorer
@@ -27,26 +27,18 @@ class ClassifierKind(Kind):
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether the class and its one label say so."""
-        return (
-            not folder.has_card and not folder.is_adapter and len(folder.labels) == 1
-            and folder.architecture.endswith("ForSequenceClassification")
-            and not is_encoder(folder) and not _is_deeper(folder)
-        )
+        # The weights may hold another head than the linear ``score`` of transformers.
+        deeper = bool(find_heads(folder)) and "score.weight" not in folder.tensors
+        return has_one_label(folder) and not is_encoder(folder) and not deeper
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, negate: bool = False,
+        cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         **options: Any,
     ) -> Scorer:
         """See `Kind.load`."""
-        scorer = load_checkpoint(folder, device=device, dtype=dtype, template=template, **options)
+        scorer = load_checkpoint(folder, template=template, **options)
         if negate:
             with torch.no_grad():
                 scorer.reward_model.carrier.score.weight.neg_()
         return scorer
-
-
-def _is_deeper(folder: FolderDescription) -> bool:
-    """Whether the weights hold another head than the linear ``score`` of transformers."""
-    return bool(find_heads(folder)) and "score.weight" not in folder.tensors

@@ -11,7 +11,6 @@ from torch import Tensor
 from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.tokenize import encode_rows, paired
 from rewardsteer.errors import CheckpointError, ConfigError
-from rewardsteer.models.checkpoint import fingerprint
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -125,8 +124,7 @@ class CustomCodeKind(Kind):
         refuse_absent(found["missing_keys"], folder.name)
         model = (model if place is None else model.to(place)).eval()
         return CustomCodeScorer(
-            model, tokenizer, template or Template(), name=str(folder.path),
-            fingerprint=fingerprint(folder.path),
+            model, tokenizer, template or Template(), **folder.identity
         )
 
 

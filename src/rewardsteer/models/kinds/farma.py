@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CheckpointCard
@@ -22,8 +20,7 @@ class FarmaKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> Scorer:
         """See `Kind.load`."""
         if not folder.architecture.endswith("ForCausalLM"):
@@ -32,6 +29,4 @@ class FarmaKind(Kind):
                 f"{folder.architecture or 'no architecture'} in {folder.name}."
             )
         card = CheckpointCard(head=HeadConfig(kind="vocabulary"), base_model=folder.name)
-        return load_checkpoint(
-            folder, card=card, device=device, dtype=dtype, template=template, **options
-        )
+        return load_checkpoint(folder, card=card, template=template, **options)

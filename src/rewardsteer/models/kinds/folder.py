@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import ADAPTER_CONFIG, CARD
+from rewardsteer.models.checkpoint import ADAPTER_CONFIG, CARD, fingerprint
 from rewardsteer.outputs import read_json
 
 # Longest header of a safetensors file that is read.
@@ -59,6 +59,11 @@ class FolderDescription:
             place = self.path / "config.json"
             raise CheckpointError(f"The file {place} is damaged: {error}") from error
         return [names.get(number, f"LABEL_{number}") for number in range(count)]
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """Name and fingerprint of the weights, as keywords of a scorer."""
+        return {"name": str(self.path), "fingerprint": fingerprint(self.path)}
 
     def shape(self, name: str) -> tuple[int, ...] | None:
         """Shape of a weight; None when there is none of that name."""

@@ -2,8 +2,6 @@
 
 from typing import Any
 
-import torch
-
 from rewardsteer.data.template import Template
 from rewardsteer.models.implicit import ImplicitScorer
 from rewardsteer.models.kinds.base import Kind
@@ -18,10 +16,7 @@ class ImplicitKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> ImplicitScorer:
         """See `Kind.load`."""
-        return ImplicitScorer.load(
-            folder.path, device=device, dtype=dtype, template=template, **options
-        )
+        return ImplicitScorer.load(folder.path, template=template, **options)

@@ -4,10 +4,9 @@
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rewardsteer.errors import DataError
 from rewardsteer.models.aggregation import split_steps
 from rewardsteer.models.kinds.causal_prm import CausalPrm, CausalPrmKind
-from rewardsteer.models.kinds.parts import question_of, single_id
+from rewardsteer.models.kinds.parts import marked_columns, question_of, single_id
 from rewardsteer.models.kinds.stepwise import EncodedSteps
 from rewardsteer.records import Prompt
 
@@ -39,13 +38,9 @@ class MathShepherd(CausalPrm):
         """One text, tokenized in one piece."""
         body = "\n".join(f"{step} {self.separator}" for step in steps)
         ids = list(self.tokenizer(f"{question_of(prompt, self.kind)} {body}")["input_ids"])
-        columns = [at for at, one in enumerate(ids) if one == self._separator_id]
-        if len(columns) != len(steps):
-            raise DataError(
-                f"expected {len(steps)} marks {self.separator!r}, one behind each step, and the "
-                f"text holds {len(columns)}; take the mark out of the prompt and the steps."
-            )
-        return EncodedSteps(ids, columns)
+        return EncodedSteps(
+            ids, marked_columns(ids, self._separator_id, self.separator, len(steps))
+        )
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""

@@ -2,11 +2,9 @@
 
 from typing import Any
 
-import torch
-
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.stacks import Layer
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -30,8 +28,8 @@ class NemotronKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, logit: int = 0, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, logit: int = 0, **options:
+        Any,
     ) -> Scorer:
         """See `Kind.load`."""
         name = next((one for one in _OUTPUTS if one in folder.tensors), None)
@@ -52,10 +50,9 @@ class NemotronKind(Kind):
             )
         row = read_rows(folder.path, name, logit, logit + 1)
         model = load_headed(
-            folder, [Layer(row, None)], head_name="lm_head" if name.startswith("lm_head") else None,
-            device=device, dtype=dtype, **options,
+            folder, [Layer(row, None)],
+            head_name="lm_head" if name.startswith("lm_head") else None, **options,
         )
         return Scorer(
-            model, load_tokenizer(folder.path), template or Template(),
-            fingerprint=fingerprint(folder.path), name=str(folder.path),
+            model, load_tokenizer(folder.path), template or Template(), **folder.identity
         )

@@ -11,13 +11,12 @@ from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import CheckpointError, ConfigError, DataError
 from rewardsteer.models.batching import batches
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import load_parts
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.loading import refuse_absent, refuse_pickles
-from rewardsteer.models.placement import placed
+from rewardsteer.models.loading import refuse_pickles
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
@@ -92,16 +91,11 @@ class PairEncoderKind(Kind):
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether a one-label classifier has an encoder's ``classifier`` head."""
-        return (
-            not folder.has_card and not folder.is_adapter and len(folder.labels) == 1
-            and folder.architecture.endswith("ForSequenceClassification")
-            and is_encoder(folder)
-        )
+        return has_one_label(folder) and is_encoder(folder)
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, negate: bool = False,
+        cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         **options: Any,
     ) -> PairEncoderScorer:
         """See `Kind.load`."""
@@ -113,27 +107,24 @@ class PairEncoderKind(Kind):
                 "leave out the template."
             )
         refuse_pickles(folder.path)
-        place, options = placed(folder.path, device, options)
-        try:
-            model, found = AutoModelForSequenceClassification.from_pretrained(
-                str(folder.path), dtype=dtype or "auto", trust_remote_code=False,
-                use_safetensors=True, output_loading_info=True, **options,
-            )
-        except Exception as error:  # damaged files raise dozens of unrelated kinds
-            raise CheckpointError(
-                f"The model {folder.name} cannot be loaded ({type(error).__name__}: {error})."
-            ) from error
-        refuse_absent(found["missing_keys"], folder.name)
+        model, tokenizer, parts = load_parts(
+            AutoModelForSequenceClassification, folder, kept=[""], **options
+        )
         if model.config.num_labels != 1:
             raise CheckpointError(
                 f"The reward model {folder.name} gives {model.config.num_labels} labels, expected "
                 "one; name another kind."
             )
-        return PairEncoderScorer(
-            (model if place is None else model.to(place)).eval(), load_tokenizer(folder.path),
-            sign=-1.0 if negate else 1.0, name=str(folder.path),
-            fingerprint=fingerprint(folder.path),
-        )
+        return PairEncoderScorer(model, tokenizer, sign=-1.0 if negate else 1.0, **parts)
+
+
+def has_one_label(folder: FolderDescription) -> bool:
+    """Whether it is a sequence classifier of transformers' with one label, whole and without a
+    card of ours."""
+    return (
+        not folder.has_card and not folder.is_adapter and len(folder.labels) == 1
+        and folder.architecture.endswith("ForSequenceClassification")
+    )
 
 
 def is_encoder(folder: FolderDescription) -> bool:

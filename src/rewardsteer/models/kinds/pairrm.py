@@ -124,8 +124,7 @@ class PairRmKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> PairRm:
         """See `Kind.load`."""
         no_template(template, PairRm.kind)
@@ -145,7 +144,7 @@ class PairRmKind(Kind):
             )
         own, options = own_options(PairRm, options)
         model, tokenizer, parts = load_parts(
-            DebertaV2Model, folder.path, device=device, dtype=dtype, kept=["head_layer."],
+            DebertaV2Model, folder, kept=["head_layer."],
             key_mapping={r"^pretrained_model\.": ""}, **options,
         )
         head = _head(folder).to(model.device)

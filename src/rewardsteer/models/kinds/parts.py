@@ -2,30 +2,30 @@
 
 import inspect
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
-from rewardsteer.errors import CheckpointError, ConfigError, DataError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.errors import CheckpointError, ConfigError, DataError, RewardsteerError
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
+from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.loading import refuse_absent
 from rewardsteer.models.placement import placed
 from rewardsteer.records import Prompt
 
 
 def load_parts(
-    auto_class: Any, folder: Path, *, device: Any, dtype: torch.dtype | None,
+    auto_class: Any, folder: FolderDescription, *, device: Any, dtype: torch.dtype | None,
     kept: Sequence[str] = (), **options: Any,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The model of a folder, its tokenizer, and name and fingerprint as keywords of a scorer.
 
     Args:
         auto_class: transformers' class that loads it.
-        folder: of the model.
+        folder: what is loaded.
         device, dtype: as in `kinds.load_scorer`.
         kept: beginnings of names of weights that the class does not know and the kind reads itself.
         options: passed on to ``from_pretrained``.
@@ -33,26 +33,26 @@ def load_parts(
     Raises:
         CheckpointError: it cannot be loaded, or lacks weights that would be drawn at random.
     """
-    chosen, options = placed(folder, device, options)
+    chosen, options = placed(folder.path, device, options)
     try:
         model, found = auto_class.from_pretrained(
-            str(folder), dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True,
+            str(folder.path), dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True,
             output_loading_info=True, **options,
         )
     except Exception as error:  # damaged files raise dozens of unrelated kinds
-        problem = f"{type(error).__name__}: {error}"
-        raise CheckpointError(f"The model {folder} cannot be loaded ({problem}).") from error
-    refuse_absent(found["missing_keys"], folder)
+        raise CheckpointError(
+            f"The model {folder.name} cannot be loaded ({type(error).__name__}: {error})."
+        ) from error
+    refuse_absent(found["missing_keys"], folder.name)
     lost = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(tuple(kept))]
     if lost:
         raise CheckpointError(
-            f"The weights in {folder} hold {', '.join(lost[:3])}"
+            f"The weights in {folder.name} hold {', '.join(lost[:3])}"
             f"{' and more' if len(lost) > 3 else ''}, which this kind of reward model does not "
             "use; name the right kind."
         )
     model = model.eval() if chosen is None else model.eval().to(chosen)
-    parts = {"name": str(folder), "fingerprint": fingerprint(folder)}
-    return model, load_tokenizer(folder), parts
+    return model, load_tokenizer(folder.path), folder.identity
 
 
 def own_options(
@@ -78,6 +78,32 @@ def no_template(template: Template | None, kind: str) -> None:
         raise ConfigError(
             f"A {kind} model is read in the form it was published with; leave the template out."
         )
+
+
+def require_chat_template(
+    tokenizer: Any, kind: str, name: str, error: type[RewardsteerError] = ConfigError
+) -> None:
+    """Raise an error where a kind is read in a chat template, and the tokenizer has none."""
+    if not getattr(tokenizer, "chat_template", None):
+        raise error(
+            f"{name or 'The reward model'} has no chat template in its tokenizer, which a {kind} "
+            "model is read with; copy tokenizer_config.json and chat_template.jinja again."
+        )
+
+
+def marked_columns(ids: Sequence[int], mark_id: int, mark: str, steps: int) -> list[int]:
+    """Columns of the mark behind each of so many steps.
+
+    Raises:
+        DataError: there are more or fewer marks.
+    """
+    columns = [at for at, one in enumerate(ids) if one == mark_id]
+    if len(columns) != steps:
+        raise DataError(
+            f"expected {steps} marks {mark!r}, one behind each step, and the text holds "
+            f"{len(columns)}; take it out of the prompt and the steps."
+        )
+    return columns
 
 
 def question_of(prompt: Prompt, kind: str) -> str:

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import single_id
+from rewardsteer.models.kinds.parts import marked_columns, require_chat_template, single_id
 from rewardsteer.models.kinds.stacks import FoundHead
 from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
@@ -45,12 +44,7 @@ class QwenPrm(StepScorer):
         self.separator = separator
         self.system = _SYSTEM if system is None else system
         self._separator_id = single_id(tokenizer, separator, "separator")
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(
-                f"{self.name or 'The reward model'} has no chat template in its tokenizer, which "
-                f"a {self.kind} model is read with; copy tokenizer_config.json and "
-                "chat_template.jinja again."
-            )
+        require_chat_template(tokenizer, self.kind, self.name)
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """The chat template with the steps as the assistant's turn."""
@@ -65,13 +59,9 @@ class QwenPrm(StepScorer):
             add_generation_prompt=False,
         )
         ids = list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-        columns = [at for at, one in enumerate(ids) if one == self._separator_id]
-        if len(columns) != len(steps):
-            raise DataError(
-                f"expected {len(steps)} separators {self.separator!r}, one behind each step, and "
-                f"the text holds {len(columns)}; take it out of the prompt and the steps."
-            )
-        return EncodedSteps(ids, columns)
+        return EncodedSteps(
+            ids, marked_columns(ids, self._separator_id, self.separator, len(steps))
+        )
 
     def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
         """Probabilities of label 1."""

@@ -5,7 +5,6 @@ from pathlib import Path
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.kinds import KINDS
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.custom_code import code_class, code_sentence
 from rewardsteer.models.kinds.folder import FolderDescription, describe_folder
 from rewardsteer.models.kinds.stacks import find_heads
@@ -25,7 +24,7 @@ def find_kind(
     name = str(name_or_path)
     if kind is None:
         kind = next((one for one in KINDS.names() if KINDS.get(one).recognises_name(name)), None)
-    if kind is not None and not _kind(kind).in_folder:
+    if kind is not None and not KINDS.get(kind).in_folder:
         return kind, FolderDescription(name, Path(name), trusted=trust_remote_code)
     folder = describe_folder(
         name, locate(name_or_path, revision, code=trust_remote_code),
@@ -51,11 +50,6 @@ def recognise(folder: FolderDescription) -> str:
             "which with kind= (--kind)."
         )
     raise CheckpointError(_unknown(folder))
-
-
-def _kind(name: str) -> type[Kind]:
-    found: type[Kind] = KINDS.get(name)
-    return found
 
 
 def _unknown(folder: FolderDescription) -> str:

@@ -6,7 +6,7 @@ import torch
 
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import CheckpointCard, fingerprint, load_tokenizer, read_card
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.limits import padding_id
@@ -30,11 +30,10 @@ class RewardsteerKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> Scorer:
         """See `Kind.load`."""
-        return load_checkpoint(folder, device=device, dtype=dtype, template=template, **options)
+        return load_checkpoint(folder, template=template, **options)
 
 
 def load_checkpoint(
@@ -58,6 +57,6 @@ def load_checkpoint(
     plain = whole and not model.head.gives_next_token
     return (ProcessScorer if steps else Scorer)(
         model, load_tokenizer(folder.path), template, objective=card.objective,
-        reading=card.reading, fingerprint=fingerprint(folder.path), name=str(folder.path),
-        unread_id=padding_id(model.config) if plain else None, **own,
+        reading=card.reading, unread_id=padding_id(model.config) if plain else None,
+        **folder.identity, **own,
     )

@@ -12,7 +12,13 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import load_parts, no_template, replace_outputs, single_id
+from rewardsteer.models.kinds.parts import (
+    load_parts,
+    no_template,
+    replace_outputs,
+    require_chat_template,
+    single_id,
+)
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.pair_scorer import PairScorer
 
@@ -34,11 +40,7 @@ class RlhflowPair(PairScorer):
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
-        if not tokenizer.chat_template:
-            raise CheckpointError(
-                f"The tokenizer of {self.name} has no chat template, which a {self.kind} model is "
-                "read in; copy the whole folder again."
-            )
+        require_chat_template(tokenizer, self.kind, self.name, CheckpointError)
         self.position_limit = position_limit(model.config)
         letters = [single_id(tokenizer, letter, "A and B") for letter in "AB"]
         replace_outputs(model, lambda rows: rows[letters])
@@ -75,12 +77,9 @@ class RlhflowPairKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> RlhflowPair:
         """See `Kind.load`."""
         no_template(template, RlhflowPair.kind)
-        model, tokenizer, parts = load_parts(
-            AutoModelForCausalLM, folder.path, device=device, dtype=dtype, **options
-        )
+        model, tokenizer, parts = load_parts(AutoModelForCausalLM, folder, **options)
         return RlhflowPair(model, tokenizer, **parts)

@@ -4,9 +4,9 @@ answers ``+`` or ``-`` to each step."""
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import DataError
 from rewardsteer.models.kinds.causal_prm import CausalPrm, CausalPrmKind
-from rewardsteer.models.kinds.parts import question_of
+from rewardsteer.models.kinds.parts import question_of, require_chat_template
 from rewardsteer.models.kinds.stepwise import EncodedSteps
 from rewardsteer.records import Prompt
 
@@ -27,12 +27,7 @@ class RlhflowPrm(CausalPrm):
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
-        if not getattr(tokenizer, "chat_template", None):
-            raise ConfigError(
-                f"{self.name or 'The reward model'} has no chat template in its tokenizer, which "
-                f"a {self.kind} model is read with; copy tokenizer_config.json and "
-                "chat_template.jinja again."
-            )
+        require_chat_template(tokenizer, self.kind, self.name)
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """The conversation, and the columns before its answers."""

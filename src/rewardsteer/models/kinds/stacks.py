@@ -47,6 +47,23 @@ def find_heads(folder: FolderDescription, names: Iterable[str] = HEAD_NAMES) -> 
     return [head for name in names if (head := _head(folder, name)) is not None]
 
 
+def only_head(folder: FolderDescription, *, several: bool = False) -> FoundHead:
+    """The one head with one output, or with several.
+
+    Raises:
+        CheckpointError: there is none, or there are more.
+    """
+    known = find_heads(folder)
+    heads = [head for head in known if (head.outputs > 1) == several]
+    if len(heads) == 1:
+        return heads[0]
+    seen = ", ".join(f"{head.name} with {head.outputs}" for head in known) or "none"
+    raise CheckpointError(
+        f"Expected one head with {'several outputs' if several else 'one output'} in {folder.name} "
+        f"(score, v_head, value_head, regression_head, …); heads found: {seen}."
+    )
+
+
 def _head(folder: FolderDescription, name: str) -> FoundHead | None:
     if (whole := folder.shape(f"{name}.weight")) is not None:
         return FoundHead(name, (name,), whole[0]) if len(whole) == 2 else None

@@ -4,7 +4,6 @@ is better, A or B (trained on the Stanford Human Preferences data and on HH-RLHF
 from collections.abc import Sequence
 from typing import Any
 
-import torch
 from torch import Tensor
 from transformers import T5ForConditionalGeneration
 
@@ -76,8 +75,7 @@ class SteamShpKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> SteamShp:
         """See `Kind.load`."""
         no_template(template, SteamShp.kind)
@@ -87,7 +85,5 @@ class SteamShpKind(Kind):
                 f"{folder.architecture or 'no architecture'}; name the right kind."
             )
         own, options = own_options(SteamShp, options)
-        model, tokenizer, parts = load_parts(
-            T5ForConditionalGeneration, folder.path, device=device, dtype=dtype, **options
-        )
+        model, tokenizer, parts = load_parts(T5ForConditionalGeneration, folder, **options)
         return SteamShp(model, tokenizer, **parts, **own)

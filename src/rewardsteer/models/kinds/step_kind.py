@@ -4,7 +4,6 @@ one of its own."""
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-import torch
 import transformers
 from torch import nn
 
@@ -36,16 +35,14 @@ class StepKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> StepScorer:
         """See `Kind.load`."""
         no_template(template, cls.scorer.kind)
         own, options = own_options(cls.scorer, options)
         kept = [] if cls.head is None else [f"{cls.head.name}.", "lm_head."]
         model, tokenizer, parts = load_parts(
-            getattr(transformers, cls.auto_class), folder.path, device=device, dtype=dtype,
-            kept=kept, **options,
+            getattr(transformers, cls.auto_class), folder, kept=kept, **options
         )
         cls.check(folder, model)
         return cls.scorer(model, tokenizer, *cls._heads(folder, model), **parts, **own)

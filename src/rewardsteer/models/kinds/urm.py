@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.attributes import AttributeScorer
@@ -66,8 +66,7 @@ class UrmKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> UrmScorer:
         """See `Kind.load`."""
         if not cls.recognises(folder):
@@ -79,13 +78,12 @@ class UrmKind(Kind):
         # Even outputs are means, odd ones variances.
         means = Layer(read_tensors(folder.path, ["score.weight"])["score.weight"][0::2], None)
         model = load_headed(
-            folder, [means], head_name="score", device=device, dtype=dtype,
-            module=GatedMeans(means, read_layers(folder, gate)), **options,
+            folder, [means], head_name="score", module=GatedMeans(means, read_layers(folder, gate)),
+            **options,
         )
         names = folder.labels[0::2] if len(folder.labels) == 2 * gate.outputs else []
         return UrmScorer(
             model, load_tokenizer(folder.path), template or Template(), layers=[means],
             names=names or [f"attribute_{at}" for at in range(gate.outputs)],
-            weights=torch.ones(gate.outputs), fingerprint=fingerprint(folder.path),
-            name=str(folder.path),
+            weights=torch.ones(gate.outputs), **folder.identity,
         )

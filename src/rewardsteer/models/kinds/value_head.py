@@ -13,20 +13,19 @@ from torch import Tensor
 
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
-from rewardsteer.models.kinds.appended import AppendedTokenScorer
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed
-from rewardsteer.models.kinds.mean_pooled import MeanPooledScorer
 from rewardsteer.models.kinds.pair_encoder import is_encoder
 from rewardsteer.models.kinds.stacks import (
-    FoundHead,
     combined,
     find_heads,
+    only_head,
     read_layers,
     read_tensors,
 )
+from rewardsteer.models.kinds.whole_text import AppendedTokenScorer, MeanPooledScorer
 from rewardsteer.models.limits import padding_id
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer
@@ -85,20 +84,17 @@ class ValueHeadKind(Kind):
 
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, negate: bool = False,
+        cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         reward_token: int | None = None, **options: Any,
     ) -> TextScorer:
         """See `Kind.load`."""
-        head = _one_head(folder)
+        head = only_head(folder)
         scale, offset = _normaliser(folder)
         sign = -1.0 if negate else 1.0
         layers = combined(
             read_layers(folder, head), torch.tensor([sign * scale]), offset=sign * offset
         )
-        model = load_headed(
-            folder, layers, head_name=head.name, device=device, dtype=dtype, **options
-        )
+        model = load_headed(folder, layers, head_name=head.name, **options)
         tokenizer = load_tokenizer(folder.path)
         chats = bool(getattr(tokenizer, "chat_template", None))
         if template is None and not chats:
@@ -109,25 +105,13 @@ class ValueHeadKind(Kind):
         )
         pooled = _is_pooled(folder)
         scorer = Scorer(
-            model, tokenizer, template or Template(), fingerprint=fingerprint(folder.path),
-            name=str(folder.path), unread_id=padding_id(model.config) if skips else None,
-            share_prompts=not pooled,
+            model, tokenizer, template or Template(), share_prompts=not pooled,
+            unread_id=padding_id(model.config) if skips else None, **folder.identity,
         )
         if pooled:
             return MeanPooledScorer(scorer)
         token = _appended(folder, tokenizer) if reward_token is None else reward_token
         return scorer if token is None else AppendedTokenScorer(scorer, token)
-
-
-def _one_head(folder: FolderDescription) -> FoundHead:
-    heads = [head for head in find_heads(folder) if head.outputs == 1]
-    if len(heads) == 1:
-        return heads[0]
-    seen = ", ".join(f"{head.name} with {head.outputs}" for head in find_heads(folder)) or "none"
-    raise CheckpointError(
-        f"Expected one head with one output in {folder.name} (score, v_head, value_head, "
-        f"regression_head, …); heads found: {seen}."
-    )
 
 
 def _is_pooled(folder: FolderDescription) -> bool:
