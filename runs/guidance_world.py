@@ -18,8 +18,8 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
+from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.guide import evaluate_guide
-from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.outputs import read_json, write_json
 from rewardsteer.records import Generation
 

@@ -6,8 +6,7 @@ import torch
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.engines.transformers.batch import Batch
-from rewardsteer.decoding.engines.transformers.drafting import DraftBatch
-from rewardsteer.decoding.engines.transformers.proposals import from_itself
+from rewardsteer.decoding.engines.transformers.drafting import DraftBatch, from_itself
 from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
 from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.guides.cd import Cd

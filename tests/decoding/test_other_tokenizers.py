@@ -11,12 +11,12 @@ from transformers import PreTrainedTokenizerFast
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.crossing import token_map
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.generate import build_method, generate, generate_by
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.scoring import Scoring
-from rewardsteer.decoding.vocabulary_map import token_map
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel

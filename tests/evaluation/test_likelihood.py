@@ -10,9 +10,10 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
-from rewardsteer.evaluation.bounds import best_of_n_bound
-from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
+from rewardsteer.evaluation.entries import prompts_as_read
+from rewardsteer.evaluation.overoptimization import best_of_n_bound
 from rewardsteer.models.capabilities import supports_prefix_cache
+from rewardsteer.models.causal import log_probabilities
 from rewardsteer.records import Message
 from tests.fakes import character_tokenizer, tiny_causal_lm
 
@@ -34,9 +35,12 @@ def test_equals_reading_token_by_token(kind, batch_size):
     rng = np.random.default_rng(0)
     prompts = [rng.integers(3, 80, size).tolist() for size in (1, 9, 4, 6)]
     responses = [rng.integers(3, 80, size).tolist() for size in (7, 1, 5, 3)]
-    found = log_probabilities(model, prompts, responses, batch_size=batch_size)
-    assert found.dtype == np.float64
-    expected = [token_by_token(model, *row) for row in zip(prompts, responses, strict=True)]
+    rows = list(zip(prompts, responses, strict=True))
+    found = list(log_probabilities(model, rows, batch_size, None))
+    assert {one.dtype for one in found} == {np.dtype(np.float64)}
+    assert [len(one) for one in found] == [len(response) for response in responses]
+    found = [one.sum() for one in found]
+    expected = [token_by_token(model, *row) for row in rows]
     np.testing.assert_allclose(found, expected, atol=1e-4, rtol=1e-5)
 
 
@@ -55,9 +59,10 @@ class TakesNothingMore(torch.nn.Module):
 
 def test_a_model_that_gives_all_logits():
     model = tiny_causal_lm()
-    rows = ([[5, 6, 7], [8, 9]], [[9, 10], [11, 12, 13]])
-    plain = log_probabilities(TakesNothingMore(model), *rows, batch_size=2)
-    np.testing.assert_allclose(plain, log_probabilities(model, *rows, batch_size=2), atol=1e-5)
+    rows = [([5, 6, 7], [9, 10]), ([8, 9], [11, 12, 13])]
+    plain = log_probabilities(TakesNothingMore(model), rows, 2, None)
+    for one, other in zip(plain, log_probabilities(model, rows, 2, None), strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-5)
 
 
 def test_prompts_are_those_that_generation_reads():

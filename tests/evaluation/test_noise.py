@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import norm
 
-from rewardsteer.evaluation.correctness.noise import signal_and_noise
+from rewardsteer.evaluation.correctness.ranking import signal_and_noise
 from rewardsteer.evaluation.statistics import auroc
 
 

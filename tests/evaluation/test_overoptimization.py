@@ -8,9 +8,9 @@ import pytest
 
 from rewardsteer.cli.main import app
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.overoptimization import (
     Recorded,
+    best_of_n_bound,
     best_of_n_value,
     chance_of_choice,
     gold_of,

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from rewardsteer.errors import DataError, NonFiniteError
-from rewardsteer.integrations.batching import BatchedScoring
-from rewardsteer.integrations.verl import RewardFunction
+from rewardsteer.integrations.verl import BatchedScoring, RewardFunction
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Message

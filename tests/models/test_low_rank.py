@@ -10,9 +10,8 @@ from rewardsteer.errors import CheckpointError, ConfigError, MismatchError
 from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.folding import fold
 from rewardsteer.models.kinds import load_scorer
-from rewardsteer.models.published import import_checkpoint
+from rewardsteer.models.published import fold, import_checkpoint
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.tensors import PolicyBackup
 from tests.fakes import save_tiny

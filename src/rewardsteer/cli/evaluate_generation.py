@@ -22,13 +22,14 @@ from rewardsteer.cli.evaluation_options import (
     Overwrite,
     Prompts,
     Resume,
+    SecondJudge,
     Seeds,
     Weights,
     read_seeds,
+    warn_of_own_judge,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.reward_models import load_compared
-from rewardsteer.cli.second_judge import SecondJudge, warn_of_own_judge
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,

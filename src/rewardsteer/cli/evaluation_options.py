@@ -1,9 +1,14 @@
 """Options of ``rewardsteer evaluate generation``, and how they are read."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from rewardsteer.cli.starting import say
+
+if TYPE_CHECKING:
+    from rewardsteer.evaluation.entries import Entry, Judge
 
 Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
 Prompts = Annotated[Path, typer.Option(help="JSONL with a 'prompt' a line.")]
@@ -91,3 +96,20 @@ def read_seeds(given: str) -> list[int]:
         raise ConfigError(f"Expected --seeds as 0,1,2, got {given!r}.") from None
     check_seeds(seeds)
     return seeds
+
+
+SecondJudge = Annotated[
+    str | None,
+    typer.Option(help="Another scalar reward model, for methods that --judge itself guides."),
+]
+
+
+def warn_of_own_judge(entries: list["Entry"], judge: "Judge") -> None:
+    """Say where the judge guides and nobody else judges."""
+    from rewardsteer.evaluation.generation import judged_by_guide
+
+    if judge.second is None and (own := judged_by_guide(entries, judge)):
+        say(
+            f"warning: --judge itself guides {', '.join(own)}, whose rewards are therefore too "
+            "high; --second-judge takes another reward model"
+        )

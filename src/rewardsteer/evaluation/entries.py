@@ -9,11 +9,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.crossing import shares_tokens
+from rewardsteer.decoding.crossing import shares_tokens, writer_between
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.methods import compares
+from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
@@ -25,10 +28,10 @@ from rewardsteer.evaluation.budget import (
     own_rewards,
     relative_size,
 )
-from rewardsteer.evaluation.likelihood import log_probabilities, prompts_as_read
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.record_files import load_records
 from rewardsteer.goals.goal_state import GoalState
+from rewardsteer.models.causal import log_probabilities
 from rewardsteer.models.compatibility import members
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.outputs import append_jsonl, file_name
@@ -173,10 +176,8 @@ class Run:
         second: Any = [None] * len(answers)
         if self.judge.second is not None:
             second = _rewards(answers, requests, self.judge.second, batch_size)
-        likely = log_probabilities(
-            self.policy, [prompt_ids[answer.id] for answer in answers],
-            [answer.token_ids for answer in answers], batch_size=batch_size,
-        )
+        read = [(prompt_ids[answer.id], answer.token_ids) for answer in answers]
+        likely = map(np.sum, log_probabilities(self.policy, read, batch_size, None))
         return [
             {"reward": float(reward), "surprise": float(-total / max(len(answer.token_ids), 1))}
             | ({} if other is None else {"second_reward": float(other)})
@@ -216,3 +217,21 @@ def _rewards(
 def read_records(place: Path) -> dict[str, EvalRecord]:
     """Records by prompt id, after cutting off a torn last line; none without a file."""
     return {one.generation.id: one for one in load_records(place, EvalRecord, "evaluation record")}
+
+
+def prompts_as_read(
+    requests: Sequence[Request], tokenizer: Any, scorer: Any, template: Template | None
+) -> dict[str, list[int]]:
+    """Token ids of prompts by request, as `rewardsteer.decoding.generate.generate` reads them.
+
+    Args:
+        requests: the prompts.
+        tokenizer: the policy's.
+        scorer: the reward model that guides, or None. One with another tokenizer does not say how
+            prompts are written.
+        template: how prompts are written; None: see `writer_between`.
+    """
+    template, renderer = writer_between(template, tokenizer, scorer)
+    return {
+        request.id: encode_request(request, template, renderer, tokenizer) for request in requests
+    }

@@ -25,15 +25,13 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError, MismatchError
-from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.data_notes import record_notes
 from rewardsteer.evaluation.divergence import response_kl
 from rewardsteer.evaluation.diversity import distinct_n, pairwise_rouge_l
-from rewardsteer.evaluation.entries import Entry, Judge, Run
+from rewardsteer.evaluation.entries import Entry, Judge, Run, prompts_as_read
 from rewardsteer.evaluation.judge import win_rates
-from rewardsteer.evaluation.likelihood import prompts_as_read
-from rewardsteer.evaluation.overoptimization import weight_peaks
+from rewardsteer.evaluation.overoptimization import best_of_n_bound, weight_peaks
 from rewardsteer.evaluation.statistics import (
     gains,
     mean,

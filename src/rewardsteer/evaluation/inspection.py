@@ -17,8 +17,8 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.strategies.early_rejection import crossings
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
+from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.inspected_columns import Columns, token_texts
-from rewardsteer.evaluation.likelihood import prompts_as_read
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit

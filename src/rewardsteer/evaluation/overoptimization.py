@@ -7,6 +7,7 @@ sample of rank j is chosen from C(j − 1, n − 1) of the subsets. Over the wei
 values are those of the responses (`weight_peaks`).
 """
 
+import math
 import zlib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,6 @@ import numpy as np
 from scipy.special import gammaln
 
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.bounds import best_of_n_bound
 from rewardsteer.evaluation.statistics import FEWEST, mean, paired_difference
 from rewardsteer.records import EvalRecord
 
@@ -196,3 +196,9 @@ def gold_of(metrics: Collection[str]) -> str | None:
 def _log_subsets(count: np.ndarray, n: int) -> np.ndarray:
     """log C(count, n); ``count`` at least n."""
     return np.asarray(gammaln(count + 1) - gammaln(count - n + 1) - gammaln(n + 1))
+
+
+def best_of_n_bound(n: int) -> float:
+    """log n − (n − 1)/n, in nats: the best of n samples is at most so far from what the samples
+    were drawn from, in KL divergence a response (arXiv 2401.01879)."""
+    return math.log(n) - (n - 1) / n

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.balancing import SourcedPair, pairs_told_apart
-from rewardsteer.evaluation.control_notes import control_note
+from rewardsteer.evaluation.data_notes import control_note
 from rewardsteer.evaluation.statistics import Interval, share, wins
 
 Writers = Sequence[tuple[str, str]]

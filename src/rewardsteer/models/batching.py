@@ -2,6 +2,9 @@
 
 from collections.abc import Iterator, Sequence
 
+import torch
+from torch import Tensor
+
 
 def batches(
     lengths: Sequence[int], *, rows: int | None, tokens: int | None
@@ -28,3 +31,12 @@ def batches(
         batch.append(row)
     if batch:
         yield batch
+
+
+def right_pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and mask ``[B, T]`` with zeros on the right."""
+    lengths = [len(row) for row in rows]
+    width = max(lengths)
+    padded = [[*row, *[0] * (width - len(row))] for row in rows]
+    mask = torch.arange(width) < torch.tensor(lengths)[:, None]
+    return torch.tensor(padded, dtype=torch.long), mask.long()

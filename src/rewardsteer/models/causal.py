@@ -10,35 +10,42 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.batching import batches
+from rewardsteer.models.backbone import accepts
+from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.loading import refuse_absent
 from rewardsteer.models.placement import placed
 
 Row = tuple[list[int], list[int]]
-
-# Tokens read together: logits of a whole vocabulary stand behind each.
-_TOKENS = 4096
 
 
 @torch.no_grad()
 def log_probabilities(
     model: Any, rows: Sequence[Row], batch_size: int | None, batch_tokens: int | None
 ) -> Iterator[np.ndarray]:
-    """log π (float64) of every response token of each row, in order."""
+    """log π (float64, nats) of every response token of each row, in order, at temperature 1 over
+    the whole vocabulary; 0 of a token that nothing stands before.
+
+    Args:
+        model: a causal LM in evaluation mode.
+        rows: token ids of prompts and responses.
+        batch_size, batch_tokens: rows, and tokens with padding, read together; None: any number.
+    """
     found: dict[int, np.ndarray] = {}
     lengths = [len(prompt) + len(response) for prompt, response in rows]
-    for batch in batches(lengths, rows=batch_size, tokens=batch_tokens or _TOKENS):
-        width = max(lengths[row] for row in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for place, row in enumerate(batch):
-            ids[place, : lengths[row]] = torch.tensor([*rows[row][0], *rows[row][1]])
-            mask[place, : lengths[row]] = 1
-        ids, mask = ids.to(model.device), mask.to(model.device)
-        logits = model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+    takes_keep = accepts(model, "logits_to_keep")
+    for batch in batches(lengths, rows=batch_size, tokens=batch_tokens):
+        padded = right_pad([[*rows[row][0], *rows[row][1]] for row in batch])
+        ids, mask = (one.to(model.device) for one in padded)
+        # The logits of a long prompt shared by all rows would be most of the memory.
+        begin = max(min(len(rows[row][0]) for row in batch) - 1, 0)
+        keep = ids.shape[1] - begin
+        logits = model(
+            input_ids=ids, attention_mask=mask, use_cache=False,
+            **({"logits_to_keep": keep} if takes_keep else {}),
+        ).logits[:, -keep:]
         for place, row in enumerate(batch):
             found[row] = _chosen(
-                logits[place], ids[place, : lengths[row]], len(rows[row][0])
+                logits[place], ids[place, begin : lengths[row]], len(rows[row][0]) - begin
             )
     yield from (found[row] for row in range(len(rows)))
 

@@ -30,6 +30,8 @@ from rewardsteer.models.text_scorer import TextScorer, require_steps
 from rewardsteer.records import Prompt
 
 Reduction = Literal["sum", "mean", "norm"]
+# Tokens read together: logits of a whole vocabulary stand behind each.
+_TOKENS = 4096
 
 
 class ImplicitScorer(TextScorer):
@@ -257,10 +259,11 @@ class ImplicitScorer(TextScorer):
         has 0."""
         rows = [([*p], [*r]) for p, r in zip(prompt_ids, response_ids, strict=True)]
         self._check(rows)
-        found = list(log_probabilities(self.policy, rows, batch_size, batch_tokens))
+        limits = batch_size, batch_tokens or _TOKENS
+        found = list(log_probabilities(self.policy, rows, *limits))
         if self.reference is None:
             return found
-        base = log_probabilities(self.reference, rows, batch_size, batch_tokens)
+        base = log_probabilities(self.reference, rows, *limits)
         return [ours - theirs for ours, theirs in zip(found, base, strict=True)]
 
     def _check(self, rows: Sequence[Row]) -> None:

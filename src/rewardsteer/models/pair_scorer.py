@@ -11,7 +11,7 @@ from torch import Tensor
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import DataError, MismatchError
-from rewardsteer.models.batching import batches
+from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
@@ -125,11 +125,7 @@ class PairScorer(TextScorer):
             )
 
     def _read(self, rows: Sequence[list[int]]) -> Tensor:
-        ids = torch.zeros(len(rows), max(map(len, rows)), dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, own in enumerate(rows):
-            ids[row, : len(own)] = torch.tensor(own)
-            mask[row, : len(own)] = 1
+        ids, mask = right_pad(rows)
         return self.first_wins(ids.to(self.model.device), mask.to(self.model.device))
 
 

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from rewardsteer.models.batching import batches
+from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
@@ -88,9 +88,9 @@ def iter_hidden_states(
     lengths = [len(prompts[row]) + len(responses[row]) for row in alone]
     for batch in batches(lengths, **limits):
         rows = [alone[place] for place in batch]
-        ids = _padded([[*prompts[row], *responses[row]] for row in rows]).to(model.device)
+        ids, _ = right_pad([[*prompts[row], *responses[row]] for row in rows])
         begins = [len(prompts[row]) for row in rows]
-        yield _read(model, rows, ids, _whole, begins, responses)
+        yield _read(model, rows, ids.to(model.device), _whole, begins, responses)
 
 
 def default_batch_tokens(model: RewardModel) -> int:
@@ -130,9 +130,9 @@ def _shared(
         for batch in batches(costs, **limits):
             rows = [members[item][0] for item in batch]
             places = torch.tensor([members[item][1] for item in batch], device=model.device)
-            ids = _padded([[prompts[row][-1], *responses[row]] for row in rows]).to(model.device)
+            ids, _ = right_pad([[prompts[row][-1], *responses[row]] for row in rows])
             states = functools.partial(_read_on, cached=cached, mask=mask, places=places)
-            yield _read(model, rows, ids, states, [1] * len(rows), responses)
+            yield _read(model, rows, ids.to(model.device), states, [1] * len(rows), responses)
 
 
 def _read_beginnings(
@@ -182,11 +182,3 @@ def _read(
     first = torch.tensor(begins, device=ids.device)
     last = first + torch.tensor([len(responses[row]) for row in rows], device=ids.device) - 1
     return HiddenBatch(rows, ids, states(model, ids), first, last)
-
-
-def _padded(rows: Rows) -> Tensor:
-    """``[R, T]``, zeros on the right."""
-    ids = torch.zeros(len(rows), max(len(row) for row in rows), dtype=torch.long)
-    for index, row in enumerate(rows):
-        ids[index, : len(row)] = torch.tensor(row)
-    return ids

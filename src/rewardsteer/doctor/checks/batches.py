@@ -8,6 +8,8 @@ import torch
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
+from rewardsteer.models.batching import right_pad
+from rewardsteer.models.prefix_state import left_pad
 
 
 class Batches(Check):
@@ -49,14 +51,8 @@ def _padded(patient: Patient, *, left: bool) -> np.ndarray:
     scorer = patient.scorer
     model = scorer.reward_model  # type: ignore[attr-defined]
     rows = [[*prompt, *ids] for prompt, ids in zip(*patient.read, strict=True)]
-    width = max(map(len, rows))
-    ids = torch.zeros(len(rows), width, dtype=torch.long)
-    mask = torch.zeros_like(ids)
-    for index, row in enumerate(rows):
-        place = slice(width - len(row), width) if left else slice(0, len(row))
-        ids[index, place] = torch.tensor(row)
-        mask[index, place] = 1
-    ids, mask = ids.to(model.device), mask.to(model.device)
+    padded = left_pad(rows) if left else right_pad(rows)
+    ids, mask = (one.to(model.device) for one in padded)
     last = mask.cumsum(1).argmax(1)
     states = model.hidden_states(ids, mask)
     values: torch.Tensor = model.head.sequence_rewards(states, ids, last)

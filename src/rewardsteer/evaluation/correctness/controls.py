@@ -12,9 +12,8 @@ import numpy as np
 
 from rewardsteer.data.balancing import FOLDS, fold_of
 from rewardsteer.data.solutions import source_of
-from rewardsteer.evaluation.control_notes import control_note
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
-from rewardsteer.evaluation.data_notes import equal_scores
+from rewardsteer.evaluation.data_notes import control_note, equal_scores
 from rewardsteer.evaluation.statistics import (
     Interval,
     auroc,

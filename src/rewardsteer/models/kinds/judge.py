@@ -8,8 +8,8 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.parts import check_options
 from rewardsteer.models.remote.judge import JudgeScorer
-from rewardsteer.models.remote.options import check_options
 
 
 class JudgeKind(Kind):

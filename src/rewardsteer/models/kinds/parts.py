@@ -1,7 +1,7 @@
 """Parts of a published model's folder, and checks of what it is read with."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -158,3 +158,13 @@ def replace_outputs(model: Any, change: Callable[[Tensor], Tensor]) -> None:
     if bias is not None:
         small.bias = nn.Parameter(change(bias.detach()).clone(), requires_grad=False)
     model.set_output_embeddings(small)
+
+
+def check_options(kind: type, options: Mapping[str, Any], shown: str) -> None:
+    """Raise `ConfigError` on an option that a class does not take."""
+    known = [name for name in inspect.signature(kind).parameters if name not in ("url", "template")]
+    unknown = sorted(options.keys() - set(known))
+    if unknown:
+        raise ConfigError(
+            f"Unknown option {unknown[0]!r} of {shown}; it takes {', '.join(known)}."
+        )

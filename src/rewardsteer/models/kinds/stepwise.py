@@ -17,7 +17,7 @@ from rewardsteer.models.aggregation import (
     check_steps,
     split_steps,
 )
-from rewardsteer.models.batching import batches
+from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.text_scorer import TextScorer, require_steps
@@ -152,12 +152,7 @@ class StepScorer(TextScorer):
         return encoded
 
     def _read(self, batch: Sequence[EncodedSteps]) -> Tensor:
-        width = max(len(one.ids) for one in batch)
-        ids = torch.zeros(len(batch), width, dtype=torch.long)
-        mask = torch.zeros_like(ids)
-        for row, one in enumerate(batch):
-            ids[row, : len(one.ids)] = torch.tensor(one.ids)
-            mask[row, : len(one.ids)] = 1
+        ids, mask = right_pad([one.ids for one in batch])
         rows = torch.tensor([row for row, one in enumerate(batch) for _ in one.columns])
         columns = torch.tensor([column for one in batch for column in one.columns])
         device = self.model.device

@@ -22,7 +22,6 @@ from torch import Tensor
 
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.batch import Batch, Slot
-from rewardsteer.decoding.engines.transformers.proposals import from_itself
 from rewardsteer.decoding.guides.drafted import Ends, scores_at
 from rewardsteer.decoding.guides.prefix import Prefix, check_numbers
 from rewardsteer.decoding.sampling import pick_each
@@ -159,3 +158,32 @@ class DraftBatch(Batch):
         """Drafted tokens that were dropped are read, but a guide has not acted on them."""
         cost = super()._cost(place, slot)
         return cost.model_copy(update={"guided_steps": min(cost.guided_steps, cost.lm_calls)})
+
+
+# The longest run of last tokens that is looked up.
+_LONGEST = 3
+
+
+def from_itself(tokens: Sequence[int], count: int) -> list[int]:
+    """What followed the last tokens where they stood before: prompt lookup. What comes in circles
+    goes on in circles.
+
+    The longest run of up to three last tokens that occurs earlier is taken, at its last
+    occurrence; none where no token occurs twice.
+
+    Args:
+        tokens: prompt and response so far.
+        count: most tokens to propose.
+    """
+    if count < 1:
+        return []
+    for size in range(min(_LONGEST, len(tokens) - 1), 0, -1):
+        run = list(tokens[-size:])
+        for begin in range(len(tokens) - size - 1, -1, -1):
+            if list(tokens[begin : begin + size]) == run:
+                text, at = list(tokens), begin + size
+                for _ in range(count):
+                    text.append(text[at])
+                    at += 1
+                return text[len(tokens) :]
+    return []
