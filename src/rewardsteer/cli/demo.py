@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rewardsteer.cli.starting import check_writable, say
+from rewardsteer.cli.starting import check_out, say
 
 
 def demo_command(
@@ -22,11 +22,9 @@ def demo_command(
 
     from rewardsteer.configuration import load_config
     from rewardsteer.demo.config import DemoConfig
-    from rewardsteer.outputs import check_folder
 
     config = load_config(DemoConfig, {"seed": seed}, overrides or ())
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     say(f"Demo in {out}: training on this machine, minutes on two cores …")
 
     from rewardsteer.quiet import quiet_libraries

@@ -9,8 +9,8 @@ from rewardsteer.cli.completion import complete_recipe
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.starting import (
     check_model,
+    check_out,
     check_reward_model,
-    check_writable,
     loading,
     say,
 )
@@ -45,7 +45,6 @@ def distil_command(
     from rewardsteer.configuration import load_config
     from rewardsteer.distillation.config import DistilConfig
     from rewardsteer.errors import DataError
-    from rewardsteer.outputs import check_folder
 
     config = load_config(DistilConfig, read_recipe(recipe), overrides or ())
     check_model(config.policy, config.base_model)
@@ -53,8 +52,7 @@ def distil_command(
     for place in (config.prompts, config.records):
         if place is not None and not Path(place).exists():
             raise DataError(f"Expected prompts or records at {place}, there is nothing.")
-    check_folder(out, resume=resume, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, resume=resume, overwrite=overwrite)
     loading(config.policy, config.teacher)
 
     from rewardsteer.distillation.run import distil

@@ -15,8 +15,8 @@ from rewardsteer.cli.evaluate_overoptimization import overoptimization_command
 from rewardsteer.cli.evaluate_responses import responses_command
 from rewardsteer.cli.evaluate_runs import runs_command
 from rewardsteer.cli.group import Command, Group
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
-from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
+from rewardsteer.cli.starting import check_out, check_reward_model, counted, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 app = typer.Typer(
@@ -54,15 +54,13 @@ def preference_command(
 ) -> None:
     """Accuracy of a reward model on held-out comparisons, with an interval, by subset."""
     from rewardsteer.data.sources import SOURCES, held_out_pairs
-    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, write_json, write_text
 
     SOURCES.get(source)
     _check_pairs(data, input_)
-    check_kind(kind)
-    options = kind_options(kind_option)
+    of_kind = read_kind(kind, kind_option)
     check_reward_model(reward_model)
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     loading(reward_model)
 
     from rewardsteer.evaluation.preference import evaluate_comparisons, evaluate_preference
@@ -72,7 +70,7 @@ def preference_command(
 
     written = read_template(template)
     pairs = held_out_pairs(source, input_) if input_ is not None else []
-    scorer = load_scorer(reward_model, device=device, template=written, kind=kind, **options)
+    scorer = load_scorer(reward_model, device=device, template=written, **of_kind)
     show_template(scorer.template, reward_model)
     with progress_bar("scoring pairs", "pairs") as announce:
         if data is not None:
@@ -147,14 +145,13 @@ def correctness_command(
     from rewardsteer.configuration import load_config
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.correctness.config import CorrectnessConfig
-    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, write_json, write_text
 
     config = load_config(CorrectnessConfig, {}, settings or [])
     for place in filter(None, (scores, baseline)):
         if not place.exists():
             raise DataError(f"Expected scored solutions at {place}, there is nothing.")
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     say(f"Reading {scores} …")
 
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
@@ -183,21 +180,11 @@ def correctness_command(
 
 
 def _show_correctness(metrics: dict[str, Any]) -> None:
-    from rewardsteer.reports import correctness as report
+    from rewardsteer.reports.correctness import TABLES
     from rewardsteer.reports.tables import print_table
 
-    for title, columns, rows in (
-        ("ranking", report.RANKING_COLUMNS, report.ranking_rows(metrics)),
-        ("controls: AUROC without reading a solution", report.CONTROL_COLUMNS,
-         report.control_rows(metrics)),
-        ("against the baseline", report.GAIN_COLUMNS, report.gain_rows(metrics)),
-        ("votes among k solutions", report.SAMPLE_COLUMNS, report.sample_rows(metrics)),
-        ("all samples of the test questions", report.TEST_VOTE_COLUMNS,
-         report.test_vote_rows(metrics)),
-        ("filtering, test questions", report.FILTER_COLUMNS, report.filter_rows(metrics)),
-        ("stopping early", report.STOP_COLUMNS, report.stop_rows(metrics)),
-    ):
-        if rows:
+    for title, _, columns, rows_of in TABLES:
+        if rows := rows_of(metrics):
             print_table(title, columns, rows)
     for name, figures in metrics.items():
         for text in figures.get("controls", {}).get("notes", []):
@@ -235,12 +222,11 @@ def answers_command(
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.grading import agreement
     from rewardsteer.evaluation.score_inputs import read_answered
-    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, write_json, write_text
     from rewardsteer.reports.agreement import ANSWER_COLUMNS, answer_rows
     from rewardsteer.reports.tables import print_table
 
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     say(f"Reading {input_} …")
     figures = agreement(read_answered(input_, problems or []))
     if not figures:

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from rewardsteer.cli.devices import Device
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
-from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
+from rewardsteer.cli.starting import check_out, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def benchmark_command(
     """Figures of reward models on public benchmarks, with intervals and controls."""
     from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
     from rewardsteer.evaluation.reward_benchmarks.measuring import table
-    from rewardsteer.outputs import check_folder, claim_folder, write_json
+    from rewardsteer.outputs import claim_folder, write_json
 
     places = dict(_place(one) for one in benchmarks)
     for name, place in places.items():
@@ -65,11 +65,9 @@ def benchmark_command(
         _check_place(name, place)
     models = reward_model or []
     _check_given(models, scores, list(places), runs)
-    check_kind(kind)
-    how = {"kind": kind, **kind_options(kind_option)}
+    how = read_kind(kind, kind_option)
     check_reward_model(*models)
-    check_folder(out, overwrite=overwrite, resume=resume)
-    check_writable(out)
+    check_out(out, overwrite=overwrite, resume=resume)
     loading(*models, *places)
 
     options = {} if threshold is None else {"threshold": threshold}

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rewardsteer.cli.starting import check_writable, say
+from rewardsteer.cli.starting import check_out, say
 
 
 def frontier_command(
@@ -40,11 +40,10 @@ def frontier_command(
     """Reward against seconds, tokens, passes and KL, at equal budgets, paired, over seeds."""
     from rewardsteer.evaluation.frontier import frontier
     from rewardsteer.evaluation.frontier_methods import load_methods
-    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, write_json, write_text
 
     budgets = _budgets(at or [])
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     methods, baseline = load_methods(folders)
     content = frontier(
         methods, baseline, metrics=metric or (), costs=cost or (), controls=control or (),

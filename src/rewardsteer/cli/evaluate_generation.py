@@ -28,12 +28,12 @@ from rewardsteer.cli.evaluation_options import (
     read_seeds,
     warn_of_own_judge,
 )
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
 from rewardsteer.cli.reward_models import load_compared
 from rewardsteer.cli.starting import (
     check_model,
+    check_out,
     check_reward_model,
-    check_writable,
     loading,
     refuse_address,
     say,
@@ -64,21 +64,18 @@ def generation_command(
     """
     from rewardsteer.decoding.requests import read_requests
     from rewardsteer.evaluation.method_settings import read_methods, sweep_weights
-    from rewardsteer.outputs import check_folder
 
     settings, sweeps = read_methods(methods), dict[str, str]()
     repeated = None if seeds is None else read_seeds(seeds)
     requests, written = read_requests(prompts, limit=limit), read_template(template)
-    check_folder(out, resume=resume, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, resume=resume, overwrite=overwrite)
     guides = [one for row in settings.values() for one in row.folders]
     check_model(model)
     judges = [str(judge), *([] if second_judge is None else [second_judge])]
     for folder in (*judges, *guides):
         refuse_address(folder, "Comparisons")
     check_reward_model(*judges, *guides)
-    check_kind(kind)
-    of_judge = {"kind": kind, **kind_options(kind_option)}
+    of_judge = read_kind(kind, kind_option)
     loading(*judges, *guides, model)
 
     from rewardsteer.evaluation.entries import Judge

@@ -7,8 +7,8 @@ import typer
 
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.starting import (
+    check_out,
     check_reward_model,
-    check_writable,
     loading,
     refuse_address,
     say,
@@ -37,15 +37,14 @@ def guide_command(
     correlation, share of steps changed."""
     from rewardsteer.distillation.records import read_source
     from rewardsteer.errors import ConfigError
-    from rewardsteer.outputs import check_folder, claim_folder, write_json
+    from rewardsteer.outputs import claim_folder, write_json
 
     if not 0 < test_fraction < 1:
         raise ConfigError(f"--test-fraction must be between 0 and 1, got {test_fraction}.")
     refuse_address(reward_model, "Guides")
     check_reward_model(reward_model)
     source = read_source(records)
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     loading(reward_model)
 
     from rewardsteer.evaluation.guide import evaluate_guide

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from rewardsteer.cli.starting import check_writable, say
+from rewardsteer.cli.starting import check_out, say
 
 
 def overoptimization_command(
@@ -26,15 +26,14 @@ def overoptimization_command(
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.overoptimization import overoptimization
     from rewardsteer.evaluation.recorded_samples import load_recorded
-    from rewardsteer.outputs import check_folder, claim_folder, write_json, write_text
+    from rewardsteer.outputs import claim_folder, write_json, write_text
     from rewardsteer.reports import overoptimization as report
     from rewardsteer.reports.tables import print_table
 
     for place in filter(None, (proxy, gold)):
         if not place.exists():
             raise DataError(f"Expected scored samples at {place}, there is nothing.")
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    check_out(out, overwrite=overwrite)
     prompts, left_out = load_recorded(proxy, gold)
     content = {
         "proxy": str(proxy), "gold": "is_correct" if gold is None else str(gold),

@@ -6,8 +6,8 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
-from rewardsteer.cli.starting import check_reward_model, check_writable, loading, say
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
+from rewardsteer.cli.starting import check_out, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 
@@ -29,14 +29,12 @@ def responses_command(
     from rewardsteer.data.responses import Responses
     from rewardsteer.data.sources import SOURCES, held_out_rows
     from rewardsteer.errors import DataError
-    from rewardsteer.outputs import check_folder, claim_folder, write_json
+    from rewardsteer.outputs import claim_folder, write_json
 
     SOURCES.check(source)
     check_reward_model(reward_model)
-    check_kind(kind)
-    of_kind = {"kind": kind, **kind_options(kind_option)}
-    check_folder(out, overwrite=overwrite)
-    check_writable(out)
+    of_kind = read_kind(kind, kind_option)
+    check_out(out, overwrite=overwrite)
     rows = held_out_rows(source, input_)
     if not all(isinstance(row, Responses) for row in rows):
         raise DataError(
@@ -54,8 +52,7 @@ def responses_command(
     scorer = load_scorer(
         reward_model, device=device, template=read_template(template), **of_kind
     )
-    if scorer.template is not None:
-        show_template(scorer.template, reward_model)
+    show_template(scorer.template, reward_model)
     with progress_bar("scoring responses", "responses") as announce:
         figures = evaluate_responses(scorer, rows, batch_size=batch_size, announce=announce)
     claim_folder(out, overwrite=overwrite)

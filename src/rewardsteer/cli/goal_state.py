@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from rewardsteer.cli.devices import Device
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
 from rewardsteer.cli.starting import (
     check_reward_model,
     check_writable,
@@ -62,8 +62,7 @@ def goal_state_command(
     folder = out or Path(reward_model)
     refuse_address(reward_model, "Goal states")
     check_reward_model(reward_model)
-    check_kind(kind)
-    of_kind = {"kind": kind, **kind_options(kind_option)}
+    of_kind = read_kind(kind, kind_option)
     _check_sources(config, data, add, import_npy, export_npy)
     check_writable(folder / GOAL_STATES, export_npy)
     loading(reward_model)

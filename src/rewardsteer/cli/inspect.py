@@ -7,7 +7,7 @@ import typer
 
 from rewardsteer.cli.decoding_options import decoding_options
 from rewardsteer.cli.devices import Device, Dtype
-from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
+from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
 from rewardsteer.cli.starting import (
     check_model,
     check_reward_model,
@@ -100,8 +100,7 @@ def inspect_command(
     check_model(model)
     refuse_address(reward_model, "Inspections")
     check_reward_model(reward_model)
-    check_kind(kind)
-    of_kind = {"kind": kind, **kind_options(kind_option)}
+    of_kind = read_kind(kind, kind_option)
     check_writable(output)
     check_goal_options(goal, goal_name)
     METHODS.check(method)

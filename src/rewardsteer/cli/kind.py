@@ -24,6 +24,12 @@ KindOptions = Annotated[
 ]
 
 
+def read_kind(name: str | None, items: list[str] | None) -> dict[str, Any]:
+    """A known kind, or None, as ``kind``, and its options; see `check_kind` and `kind_options`."""
+    check_kind(name)
+    return {"kind": name, **kind_options(items)}
+
+
 def kind_options(items: list[str] | None) -> dict[str, Any]:
     """Options of a kind by name, their values read as YAML.
 

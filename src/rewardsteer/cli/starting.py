@@ -134,6 +134,15 @@ def _is_local(name: str) -> bool:
     return len(parts) == 2 and Path(parts[0]).is_dir()
 
 
+def check_out(out: Path, *, resume: bool | None = None, overwrite: bool) -> None:
+    """Refuse an output folder that holds something, see `rewardsteer.outputs.check_folder`, or that
+    cannot be written to; raises `OutputError`."""
+    from rewardsteer.outputs import check_folder
+
+    check_folder(out, resume=resume, overwrite=overwrite)
+    check_writable(out)
+
+
 def check_writable(*places: Path | None) -> None:
     """Refuse outputs in folders that cannot be written to, before the work.
 

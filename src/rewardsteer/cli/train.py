@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from rewardsteer.cli.completion import complete_recipe
-from rewardsteer.cli.starting import check_model, check_writable, loading, say
+from rewardsteer.cli.starting import check_model, check_out, loading, say
 from rewardsteer.training.recipes import list_recipes, read_recipe
 
 Recipe = Annotated[
@@ -69,11 +69,9 @@ def train_command(
 def _check_output(out: Path, *, resume: bool | None = None, overwrite: bool) -> None:
     """Refuse a folder that cannot be written to. Under a launcher the first process may have made
     it before the others come here, so it alone looks."""
-    from rewardsteer.outputs import check_folder
 
     if os.environ.get("RANK", "0") == "0":
-        check_folder(out, resume=resume, overwrite=overwrite)
-        check_writable(out)
+        check_out(out, resume=resume, overwrite=overwrite)
 
 
 def _part() -> None:

@@ -25,7 +25,7 @@ from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import (
     check_head,
-    check_vocabulary,
+    first_difference,
     members,
     objectives_of,
     reads_tokens,
@@ -268,11 +268,9 @@ def check_drafter(method: Any, engine: Any) -> None:
 
 def check_drafter_tokens(tokenizer: Any, other: Any) -> None:
     """Raise `MismatchError` where a second policy has other tokens than the policy."""
-    try:
-        check_vocabulary(tokenizer, other)
-    except MismatchError as error:
+    if first_difference(tokenizer, other) is not None:
         raise MismatchError(
             "The policy and the second one that drafts (--draft-model) must have one vocabulary, "
             "for each continues the tokens of the other, and theirs differ; use a smaller model of "
             "the policy's family."
-        ) from error
+        )

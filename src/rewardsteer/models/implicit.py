@@ -20,7 +20,7 @@ from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.models.causal import Row, load_causal, log_probabilities
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
-from rewardsteer.models.compatibility import check_vocabulary
+from rewardsteer.models.compatibility import first_difference
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.places import locate
@@ -281,11 +281,9 @@ class ImplicitScorer(TextScorer):
 def _check_tokenizers(
     tokenizer: Any, other: Any, policy: str | Path, reference: str | Path
 ) -> None:
-    try:
-        check_vocabulary(tokenizer, other)
-    except MismatchError as error:
+    if first_difference(tokenizer, other) is not None:
         raise MismatchError(
             f"The policy {policy} and the reference {reference} must have one vocabulary, for "
             "their log-probabilities of the same tokens are compared, and theirs differ; use the "
             "model that the policy's training began with."
-        ) from error
+        )

@@ -1,6 +1,6 @@
 """Figures of ``evaluate correctness``, from ``metrics.json`` alone: tables, plots, a section."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from rewardsteer.reports.correctness_plots import (
@@ -173,6 +173,28 @@ def gain_rows(metrics: Metrics) -> list[list[str]]:
     ]
 
 
+# Title on a terminal, caption on a page, columns and rows.
+TABLES: tuple[tuple[str, str, tuple[str, ...], Callable[[Metrics], list[list[str]]]], ...] = (
+    ("ranking", "Ranking of correct above incorrect solutions.", RANKING_COLUMNS, ranking_rows),
+    ("controls: AUROC without reading a solution",
+     "AUROC of scores that read no solution, and of the reward within one source or question. The "
+     "source's score is its share of correct solutions on other questions.",
+     CONTROL_COLUMNS, control_rows),
+    ("against the baseline", "Gain in AUROC over the baseline's reward, paired by solution.",
+     GAIN_COLUMNS, gain_rows),
+    ("votes among k solutions", "Votes and choices among k solutions of a question.",
+     SAMPLE_COLUMNS, sample_rows),
+    ("all samples of the test questions",
+     "All samples of the test questions. The temperature T of the vote's weights exp(reward / T) "
+     "was fitted on the other questions.", TEST_VOTE_COLUMNS, test_vote_rows),
+    ("filtering, test questions",
+     "Majority vote after early rejection of solutions whose value falls below a threshold. Net "
+     "tokens count what the reward model processes; – is outside of k = 1 to all samples.",
+     FILTER_COLUMNS, filter_rows),
+    ("stopping early", "Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
+)
+
+
 def correctness_section(runs: Mapping[str, Metrics]) -> Section | None:
     """Reward models on labelled solutions, benchmark by benchmark; None without any.
 
@@ -198,21 +220,7 @@ def benchmark_blocks(runs: Mapping[str, Mapping[str, Any]]) -> list[Block]:
     """Figures and tables of one benchmark, all runs together."""
     shared = _shared_figures(runs)
     blocks: list[Block] = [Figures(shared)] if shared else []
-    for caption, columns, rows in (
-        ("Ranking of correct above incorrect solutions.", RANKING_COLUMNS, ranking_rows),
-        ("AUROC of scores that read no solution, and of the reward within one source or question. "
-         "The source's score is its share of correct solutions on other questions.",
-         CONTROL_COLUMNS, control_rows),
-        ("Gain in AUROC over the baseline's reward, paired by solution.", GAIN_COLUMNS,
-         gain_rows),
-        ("Votes and choices among k solutions of a question.", SAMPLE_COLUMNS, sample_rows),
-        ("All samples of the test questions. The temperature T of the vote's weights "
-         "exp(reward / T) was fitted on the other questions.", TEST_VOTE_COLUMNS, test_vote_rows),
-        ("Majority vote after early rejection of solutions whose value falls below a threshold. "
-         "Net tokens count what the reward model processes; – is outside of k = 1 to all samples.",
-         FILTER_COLUMNS, filter_rows),
-        ("Rules that stop sampling early.", STOP_COLUMNS, stop_rows),
-    ):
+    for _, caption, columns, rows in TABLES:
         if cells := rows(runs):
             blocks.append(Table(caption, ("run", *columns[1:]), cells, further=FURTHER))
     blocks += [

@@ -41,12 +41,6 @@ def check_fields(fields: Mapping[str, str], known: Sequence[str]) -> None:
         raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}.")
 
 
-def check_place(source: str, path: str | None, reading: Reading) -> None:
-    """Raise `ConfigError` where neither a file nor a data set on the hub is named."""
-    if path is None and reading.hub is None:
-        raise ConfigError(f"The source {source} has no published place; give a path or hub.")
-
-
 def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
     """Of a row with a prompt and a response, both as text or as messages (see `read_pair`); or of a
     whole conversation, whose last message is the response.

@@ -13,7 +13,7 @@ from rewardsteer.configuration import Count, Seed
 from rewardsteer.data.balancing import SourcedPair, balanced, source_accuracy
 from rewardsteer.data.solutions import QUESTIONS, graded_solutions, source_of
 from rewardsteer.data.sources.files import Row, well_formed
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.reading import Reading, check_place, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison, Solution
 
@@ -50,8 +50,7 @@ def load(
         DataError: rows without gradings, or with one source to balance by.
     """
     reading = reading or Reading()
-    if path is None and reading.hub is None:
-        raise ConfigError("The source graded has no published place; give a path.")
+    check_place("graded", path, reading)
     if balance_by is not None and balance_by not in _BALANCES:
         raise ConfigError(
             f"Unknown value {balance_by!r} of balance_by; known: {', '.join(_BALANCES)}."

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
     check_fields,
-    check_place,
     id_of,
     number_of,
     prompt_and_response,
@@ -14,7 +13,7 @@ from rewardsteer.data.sources.answers import (
 )
 from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading
+from rewardsteer.data.sources.reading import Reading, check_place
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 

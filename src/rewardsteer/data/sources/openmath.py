@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
-from rewardsteer.errors import ConfigError
+from rewardsteer.data.sources.reading import Reading, check_place, comparisons, read_rows
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
@@ -17,9 +16,8 @@ def load(
 
     There is no published set of pairs, so ``path`` (a file or folder) is needed.
     """
-    if path is None and (reading is None or reading.hub is None):
-        raise ConfigError("The source openmath has no published place; give a path.")
     reading = reading or Reading()
+    check_place("openmath", path, reading)
 
     def parse(row: Row, place: str) -> Comparison:
         require(row, [question, correct, incorrect], place)

@@ -11,7 +11,7 @@ from typing import Any
 
 from rewardsteer.data.sources.files import Row, require, well_formed
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.reading import Reading, check_place, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
@@ -42,8 +42,7 @@ def load(
     check_separator(separator)
     if neutral not in _NEUTRAL:
         raise ConfigError(f"Unknown value {neutral!r} of neutral; known: {', '.join(_NEUTRAL)}.")
-    if path is None and reading.hub is None:
-        raise ConfigError("The source prm800k has no published place on the hub; give a path.")
+    check_place("prm800k", path, reading)
     ratings: dict[Any, float | None] = {1: 1.0, 0: _NEUTRAL[neutral], -1: 0.0, None: None}
     for index, (place, row) in enumerate(read_rows(split, path, "", reading=reading)):
         found: list[tuple[list[str], list[float | None]]] = []

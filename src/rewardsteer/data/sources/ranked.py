@@ -6,7 +6,6 @@ from typing import Any
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
     check_fields,
-    check_place,
     id_of,
     number_of,
     prompt_alone,
@@ -15,7 +14,7 @@ from rewardsteer.data.sources.answers import (
 )
 from rewardsteer.data.sources.files import Row, kind_of
 from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading
+from rewardsteer.data.sources.reading import Reading, check_place
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 

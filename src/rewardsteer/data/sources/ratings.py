@@ -7,7 +7,6 @@ from rewardsteer.configuration import Count
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
     check_fields,
-    check_place,
     id_of,
     number_of,
     prompt_and_response,
@@ -17,7 +16,7 @@ from rewardsteer.data.sources.answers import (
 from rewardsteer.data.sources.files import Row
 from rewardsteer.data.sources.helpsteer import ATTRIBUTES
 from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading
+from rewardsteer.data.sources.reading import Reading, check_place
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import given
 

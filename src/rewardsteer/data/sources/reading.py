@@ -12,7 +12,7 @@ from rewardsteer.data.sources import NoSplitError
 from rewardsteer.data.sources.files import SUFFIXES, kind, read_file, well_formed
 from rewardsteer.data.sources.opening import Row
 from rewardsteer.data.sources.tables import arrow_rows
-from rewardsteer.errors import DataError
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 
 # Names that splits have elsewhere, the likeliest first.
@@ -70,6 +70,12 @@ class Reading:
         """Keep a note, once."""
         if text not in self.notes:
             self.notes.append(text)
+
+
+def check_place(source: str, path: str | None, reading: Reading) -> None:
+    """Raise `ConfigError` where neither a file nor a data set on the hub is named."""
+    if path is None and reading.hub is None:
+        raise ConfigError(f"The source {source} has no published place; give a path or hub.")
 
 
 def read_rows(

@@ -5,8 +5,8 @@ from collections.abc import Iterator
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, label_of, solution
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.data.sources.reading import Reading, check_place, comparisons, read_rows
+from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
@@ -32,8 +32,7 @@ def load(
     """
     reading = reading or Reading()
     check_separator(separator)
-    if path is None and reading.hub is None:
-        raise ConfigError("The source stepwise has no published place; give a path or hub.")
+    check_place("stepwise", path, reading)
 
     def parse(row: Row, place: str) -> Comparison:
         require(row, ["prompt", "completions", "labels"], place)
