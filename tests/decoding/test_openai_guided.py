@@ -169,7 +169,7 @@ def test_a_row_fails_alone(url, policy, folder, monkeypatch):
 
     def sometimes(self, ids, mask, tokens, cache):
         rewards = plain(self, ids, mask, tokens, cache)
-        return torch.full_like(rewards, torch.nan) if bad in ids[0].tolist() else rewards
+        return rewards.masked_fill((ids == bad).any(dim=1, keepdim=True), torch.nan)
 
     monkeypatch.setattr(type(scorer), "candidates", sometimes)
     config = DecodingConfig(method="args", max_new_tokens=5, **GREEDY)
@@ -177,6 +177,71 @@ def test_a_row_fails_alone(url, policy, folder, monkeypatch):
     found = list(generate_by(engine, PROMPTS, build_method(config, scorer), config))
     assert found[0].error is None
     assert "NaN or infinite rewards at step 1 of row '2'" in found[2].error
+
+
+def all_at_once(url, tokenizer, scorer):
+    """Answers to prompts whose first tokens the reward model is asked about together."""
+    config = DecodingConfig(method="args", max_new_tokens=5, ignore_eos=True, **GREEDY)
+    engine = OpenAIEngine.open(None, tokenizer, config, url=url)
+    guide = build_method(config, scorer)
+
+    async def program(prompt):
+        sample = engine.start(
+            Encoded(prompt, tokenizer.encode(prompt), given=prompt), 0, config,
+            rng=row_generator(0, prompt, 0), guide=guide,
+        )
+        await sample.extend()
+        return sample.token_ids
+
+    async def held():
+        """The reward model is busy until all samples wait for it."""
+        async with engine.guiding:
+            while len(engine.rows_of(guide)._waiting) < len(PROMPTS):
+                await asyncio.sleep(0.01)
+
+    async def run():
+        running = [asyncio.create_task(program(prompt)) for prompt in PROMPTS]
+        await asyncio.wait_for(held(), 60)
+        try:
+            return await asyncio.gather(*running, return_exceptions=True)
+        finally:
+            await engine.close()
+
+    found = asyncio.run(run())
+    assert not engine._guided, "a cache outlives its samples"
+    return found
+
+
+def test_samples_that_wait_are_read_together(url, policy, folder, monkeypatch):
+    scorer = make_scorer(folder, "scalar", "", Template())
+    plain, sizes = type(scorer).candidates, []
+
+    def counted(self, ids, mask, tokens, cache):
+        sizes.append(len(ids))
+        return plain(self, ids, mask, tokens, cache)
+
+    monkeypatch.setattr(type(scorer), "candidates", counted)
+    found = all_at_once(url, policy[1], scorer)
+    assert sizes[0] == len(PROMPTS)
+    assert sum(sizes) == 5 * len(PROMPTS), "a row is asked about once for each token"
+    here, _ = both(url, policy, scorer, "args", max_new_tokens=5, ignore_eos=True, **GREEDY)
+    assert found == [one.token_ids for one in here]
+
+
+def test_what_fails_a_batch_fails_one_row(url, policy, folder, monkeypatch):
+    scorer = make_scorer(folder, "scalar", "", Template())
+    whole = all_at_once(url, policy[1], scorer)
+    plain, bad = type(scorer).candidates, policy[1].encode("zz")[0]
+
+    def sometimes(self, ids, mask, tokens, cache):
+        if bool((ids == bad).any()):
+            raise RuntimeError("the device is gone")
+        return plain(self, ids, mask, tokens, cache)
+
+    monkeypatch.setattr(type(scorer), "candidates", sometimes)
+    *others, last = all_at_once(url, policy[1], scorer)
+    assert str(last) == "the device is gone"
+    assert others == whole[:-1]
 
 
 def test_an_interrupted_response_leaves_no_request(folder):

@@ -18,7 +18,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Encoded, Engine, Sample
 from rewardsteer.decoding.engines.endpoint import NAMED_BY_ID, Endpoint
-from rewardsteer.decoding.engines.openai_guided import GuidedSample
+from rewardsteer.decoding.engines.openai_guided import GuidedRows, GuidedSample
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight
@@ -49,7 +49,7 @@ class OpenAIEngine(Engine):
 
     Attributes:
         gives_ids: it is asked in token ids.
-        guiding: held while a reward model reads for a guide, one row at a time.
+        guiding: held while a reward model reads for the rows of a guide.
         busy, steps, tokens: requests that run, and that have ended, and tokens generated, so far.
         reason: why it can do less than other servers; "" where it does not.
 
@@ -78,6 +78,7 @@ class OpenAIEngine(Engine):
         self._clock, self._last = 0.0, 0.0
         # So many of the likeliest tokens the server is known to name.
         self._named = 0
+        self._guided: dict[int, GuidedRows] = {}
 
     @classmethod
     def open(
@@ -223,12 +224,24 @@ class OpenAIEngine(Engine):
         """A guided sample asks for tokens."""
         sample.begin_growing()
 
+    def rows_of(self, guide: LogitsGuide) -> GuidedRows:
+        """The samples of a guide, which its reward model reads together."""
+        self.drop_idle()
+        if id(guide) not in self._guided:
+            self._guided[id(guide)] = GuidedRows(guide, self)
+        return self._guided[id(guide)]
+
+    def drop_idle(self) -> None:
+        """With the last growing sample of a guide, the reward model's cache goes."""
+        self._guided = {key: one for key, one in self._guided.items() if not one.idle}
+
     def hold(self, sample: GuidedSample) -> None:
         """Nothing is held here: the server keeps what it has read."""
 
     def leave(self, sample: GuidedSample) -> None:
         """A guided sample is aborted."""
         sample.give_up()
+        self.drop_idle()
 
     def _prompt(self, sample: OpenAISample | GuidedSample) -> list[int] | str:
         ids = list(sample.prompt.token_ids)

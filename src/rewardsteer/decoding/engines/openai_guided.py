@@ -1,30 +1,32 @@
-"""A guided sample of the openai engine: the server names the likeliest next tokens, and this side
+"""Guided samples of the openai engine: the server names the likeliest next tokens, and this side
 picks one.
 
 Every token is a request for one token with the log-probabilities of the guide's ``top_k`` likeliest
 ones. The guide scores these candidates as in the transformers engine, where they stand in for the
 policy's logits: within a row the two differ by a constant, which no guide sees. What the server
-draws is not used.
+draws is not used. The reward model reads the samples whose answers have come in one batch.
 """
 
 import asyncio
 import copy
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from rewardsteer.decoding.engines.endpoint import likeliest, tokens_read
 from rewardsteer.decoding.engines.token_sample import TokenSample
+from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix, RewardUsage, check_numbers
-from rewardsteer.decoding.guides.session import GuideSession
+from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
-from rewardsteer.decoding.sampling import pick
+from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import DataError
+from rewardsteer.models.prefix_state import EMPTY_ROW, left_pad
 from rewardsteer.records import Cost
 
 
@@ -33,8 +35,7 @@ class GuidedSample(TokenSample):
 
     def __init__(self, *positional: Any, **options: Any) -> None:
         super().__init__(*positional, **options)
-        self._session: GuideSession | None = None
-        self._usage = RewardUsage()
+        self.usage = RewardUsage()
         self._task: asyncio.Task[None] | None = None
 
     def begin_growing(self) -> None:
@@ -42,10 +43,9 @@ class GuidedSample(TokenSample):
         self._task = asyncio.get_running_loop().create_task(self._grow())
 
     def give_up(self) -> None:
-        """Drop the request that runs, and what the reward model has read."""
+        """Drop the request that runs."""
         if self._task is not None:
             self._task.cancel()
-        self._session = None
 
     async def _grow(self) -> None:
         try:
@@ -54,29 +54,22 @@ class GuidedSample(TokenSample):
         except Exception as error:
             # Whoever waits for the sample is told, and decides what it means for others.
             self.error = error
-        if self.over:
-            self._session = None
+        self.engine.drop_idle()
         self.tell()
 
     async def _step(self) -> None:
         """Add a token."""
-        engine = self.engine
-        async with engine.place() as share:
+        async with self.engine.place() as share:
             found, read = await self._named()
             seconds = share()
-        async with engine.guiding:
-            began = time.perf_counter()
-            # The server answers others meanwhile.
-            token, rewards = await asyncio.to_thread(self._picked, found)
-            seconds += time.perf_counter() - began
+        token, cost = await self.engine.rows_of(self.guide).pick(self, found)
         if self.aborted:
             return
         self.record(token, found)
-        self.cost += rewards.since(self._usage) + Cost(
+        self.cost += cost + Cost(
             new_tokens=1, lm_calls=1, lm_forwards=1, lm_tokens=read, seconds=seconds
         )
-        self._usage = rewards
-        engine.tokens += 1
+        self.engine.tokens += 1
         self.add(token)
 
     async def _named(self) -> tuple[dict[int, float], int]:
@@ -91,30 +84,134 @@ class GuidedSample(TokenSample):
             f"The server does not name the {top} likeliest next tokens for {self.prompt.id!r}."
         )
 
-    @torch.no_grad()
-    def _picked(self, found: Mapping[int, float]) -> tuple[int, RewardUsage]:
-        """The next token, and what the reward model has read so far."""
-        if self._session is None:
-            own = copy.copy(self.guide)
-            own.weight = self.weight
-            self._session, self._usage = open_session(own), RewardUsage()
-        ids = torch.tensor([[*self.prompt_ids, *self.token_ids]])
-        prefix = Prefix(
-            ids, torch.ones_like(ids), [len(self.token_ids)], [self.name], [self.prompt],
-        )
-        logits = self._logits(found)
-        scores = self._session.scores(prefix, logits)
-        check_numbers(logits, scores, prefix)
-        if prefix.failed:
-            raise prefix.failed[0]
-        scores = penalized(scores, [self], [self.config], self.engine.stop_ids)
-        [token] = pick(scores, [self.rng], self.config)
-        return token, self._session.usage(0)
 
-    def _logits(self, found: Mapping[int, float]) -> Tensor:
-        """``[1, V]``: log-probabilities of the named tokens, -inf elsewhere."""
+class _Asked(NamedTuple):
+    """A sample, the tokens that the server named, and where the one that is picked goes."""
+
+    sample: GuidedSample
+    named: Mapping[int, float]
+    picked: "asyncio.Future[tuple[int, Cost]]"
+
+
+class GuidedRows:
+    """The growing samples of a guide, each with a row of the reward model's cache.
+
+    Args:
+        guide: of all of them.
+        engine: an `OpenAIEngine`.
+    """
+
+    def __init__(self, guide: LogitsGuide, engine: Any) -> None:
+        self._guide, self._engine = copy.copy(guide), engine
+        self._guide.weight = self._weights = RowWeights()
+        self._waiting: list[_Asked] = []
+        self._reading: asyncio.Task[None] | None = None
+        self._open()
+
+    def _open(self) -> None:
+        self._session: Any = open_session(self._guide)
+        self._rows: list[GuidedSample] = []
+
+    @property
+    def idle(self) -> bool:
+        """Whether no sample of it grows."""
+        reading = self._reading is not None and not self._reading.done()
+        return not reading and all(one.over for one in self._rows)
+
+    async def pick(self, sample: GuidedSample, named: Mapping[int, float]) -> tuple[int, Cost]:
+        """The next token of a sample, out of those named with their log-probabilities, and what the
+        reward model read for it."""
+        loop = asyncio.get_running_loop()
+        self._waiting.append(_Asked(sample, named, loop.create_future()))
+        picked = self._waiting[-1].picked
+        if self._reading is None or self._reading.done():
+            self._reading = loop.create_task(self._read())
+        return await picked
+
+    async def _read(self) -> None:
+        while self._waiting:
+            async with self._engine.guiding:
+                asked, self._waiting = self._waiting, []
+                await self._answer([one for one in asked if not one.picked.done()])
+
+    async def _answer(self, asked: Sequence[_Asked]) -> None:
+        if not asked:
+            return
+        began = time.perf_counter()
+        try:
+            # The server answers others meanwhile.
+            found = await asyncio.to_thread(self._picked, asked)
+        except Exception as error:
+            # What is held of the rows cannot be trusted, and one's trouble is not that of others.
+            self._open()
+            if len(asked) > 1:
+                for one in asked:
+                    await self._answer([one])
+                return
+            found = [error]
+        share = Cost(seconds=(time.perf_counter() - began) / len(asked))
+        for one, result in zip(asked, found, strict=True):
+            if one.picked.done():
+                continue
+            if isinstance(result, Exception):
+                one.picked.set_exception(result)
+            else:
+                one.picked.set_result((result[0], result[1] + share))
+
+    @torch.no_grad()
+    def _picked(self, asked: Sequence[_Asked]) -> list[tuple[int, Cost] | Exception]:
+        """Next tokens and what the reward model read for each, or why there is none."""
+        self._arrange([one.sample for one in asked])
+        rows = self._rows
+        places = [rows.index(one.sample) for one in asked]
+        ids, mask = left_pad([[*one.prompt_ids, *one.token_ids] for one in rows])
+        prefix = Prefix(
+            ids, mask, [len(one.token_ids) for one in rows], [one.name for one in rows],
+            [one.prompt for one in rows],
+        )
+        self._weights.rows = [one.weight for one in rows]
+        logits = self._logits(dict(zip(places, (one.named for one in asked), strict=True)))
+        order = sorted(places)
+        scores = self._session.scores_of(order, prefix, logits)
+        part = prefix.of(order)
+        check_numbers(logits[order], scores, part)
+        failed = prefix.failed | {order[row]: error for row, error in part.failed.items()}
+        fine = [row for row, place in enumerate(order) if place not in failed]
+        tokens = self._drawn([rows[order[row]] for row in fine], scores[fine])
+        drawn = {order[row]: token for row, token in zip(fine, tokens, strict=True)}
+        return [failed.get(place) or (drawn[place], self._cost(place)) for place in places]
+
+    def _arrange(self, samples: Sequence[GuidedSample]) -> None:
+        """Take out the rows of samples that are over, and give new ones a row."""
+        kept = [
+            place for place, one in enumerate(self._rows) if not one.over or one in samples
+        ]
+        fresh = [one for one in samples if one not in self._rows]
+        if self._rows and (fresh or len(kept) < len(self._rows)):
+            self._session.select([*kept, *[EMPTY_ROW] * len(fresh)])
+        self._rows = [*(self._rows[place] for place in kept), *fresh]
+        for place in range(len(kept), len(self._rows)):
+            self._rows[place].usage = self._session.usage(place)
+
+    def _logits(self, named: Mapping[int, Mapping[int, float]]) -> Tensor:
+        """``[B, V]``: log-probabilities of the named tokens by row, -inf elsewhere."""
         # Servers name tokens beyond the tokenizer's where the policy's vocabulary is padded.
-        size = max(self.engine.vocabulary_size, *(token + 1 for token in found))
-        logits = torch.full((1, size), -torch.inf)
-        logits[0, list(found)] = torch.tensor(list(found.values()))
+        most = max(max(found) for found in named.values())
+        size = max(self._engine.vocabulary_size, most + 1)
+        logits = torch.full((len(self._rows), size), -torch.inf)
+        for place, found in named.items():
+            logits[place, list(found)] = torch.tensor(list(found.values()))
         return logits
+
+    def _drawn(self, samples: Sequence[GuidedSample], scores: Tensor) -> list[int]:
+        if not samples:
+            return []
+        configs = [one.config for one in samples]
+        scores = penalized(scores, samples, configs, self._engine.stop_ids)
+        return pick_each(scores, [one.rng for one in samples], configs)
+
+    def _cost(self, place: int) -> Cost:
+        sample, usage = self._rows[place], self._session.usage(place)
+        cost: Cost = usage.since(sample.usage)
+        sample.usage = usage
+        return cost
