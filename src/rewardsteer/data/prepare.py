@@ -17,7 +17,7 @@ from typing import Any
 from rewardsteer.data.config import DataConfig, SourceConfig
 from rewardsteer.data.responses import SourceRow
 from rewardsteer.data.segments import segmented
-from rewardsteer.data.selection import Selection, listed, select
+from rewardsteer.data.selection import listed, select
 from rewardsteer.data.shards import Shard, Work, write_shards
 from rewardsteer.data.sources import SOURCES, NoSplitError
 from rewardsteer.data.sources.options import checked_options
@@ -126,7 +126,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
         fingerprint=_fingerprint(shards),
         counts={split: dict.fromkeys(work.sets, counts[split]) for split in SPLITS},
         read=read,
-        repeated=_repeated(selections),
+        repeated=sum(int((chosen.turns > 0).sum()) for chosen in selections.values()),
         dropped=dict(dropped),
         notes=list(dict.fromkeys(notes)),
         config=config.model_dump(mode="json", exclude={"num_proc"}),
@@ -277,10 +277,6 @@ def _name_shards(folder: Path, shards: list[Shard], work: Work) -> None:
         for name in work.sets:
             path = folder / f"{name}-{shard.number:05d}.parquet"
             path.rename(folder / shard_name(name, index, len(full)))
-
-
-def _repeated(selections: dict[str, Selection]) -> int:
-    return sum(int((chosen.turns > 0).sum()) for chosen in selections.values())
 
 
 def _fingerprint(shards: list[Shard]) -> str:

@@ -88,10 +88,6 @@ def listed(dropped: Counter[str]) -> str:
     return f" ({counts})" if counts else ""
 
 
-def _after(dropped: Counter[str]) -> str:
-    return f" after dropping rows{listed(dropped)}" if dropped else ""
-
-
 def _parts(spool: Spool, config: DataConfig, split: str) -> list[np.ndarray]:
     return [
         np.asarray(spool.parts.get((number, split), range(0)), dtype=np.int64)
@@ -112,8 +108,9 @@ def _hold_out(
     prompts = np.unique(spool.prompts[np.concatenate([by_source["train"][n] for n in without])])
     if len(prompts) < 2:
         names = ", ".join(config.sources[number].name for number in without)
+        after = f" after dropping rows{listed(dropped)}" if dropped else ""
         raise DataError(
-            f"The source {names} holds {len(prompts)} prompt(s){_after(dropped)}; expected at "
+            f"The source {names} holds {len(prompts)} prompt(s){after}; expected at "
             "least two, to hold one out for testing."
         )
     count = min(max(1, round(len(prompts) * config.test_fraction)), len(prompts) - 1)

@@ -15,7 +15,7 @@ from rewardsteer.data.vocabulary import vocabulary_hash
 from rewardsteer.distillation.records import read_records, read_source, split_records
 from rewardsteer.distillation.teacher import Asked, TokenTeacher
 from rewardsteer.errors import MismatchError
-from rewardsteer.evaluation.statistics import Interval, ratio, share
+from rewardsteer.evaluation.statistics import ratio, share
 from rewardsteer.models.compatibility import reads_tokens, shown_name
 from rewardsteer.objectives.distillation import divergence, guided_law
 
@@ -110,7 +110,10 @@ def figures(
         "changed_by_teacher": share(best[1] != best[0], groups),
         "changed_by_student": share(best[2] != best[0], groups),
     }
-    return {name: _row(one, len(groups)) for name, one in found.items()}
+    return {
+        name: {"value": one.value, **one.ends(), "count": float(len(groups))}
+        for name, one in found.items()
+    }
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray, known: np.ndarray) -> np.ndarray:
@@ -122,7 +125,3 @@ def rank_correlation(first: np.ndarray, second: np.ndarray, known: np.ndarray) -
     sizes = [np.abs(one).sum(axis=(1, 2)) for one in signs]
     with np.errstate(invalid="ignore", divide="ignore"):
         return np.asarray(agree / np.sqrt(sizes[0] * sizes[1]))
-
-
-def _row(interval: Interval, count: int) -> dict[str, float]:
-    return {"value": interval.value, **interval.ends(), "count": float(count)}

@@ -101,7 +101,7 @@ def inspection_steps(
 
 def inspect_rewards(
     scorer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int], *,
-    goal: GoalState | None = None, name: str = "0",
+    goal: GoalState | None = None,
 ) -> Inspection:
     """A completion's rewards, and similarities to a goal state, without a policy.
 
@@ -118,7 +118,7 @@ def inspect_rewards(
         )
         for index, token in enumerate(completion_ids)
     ]
-    return _record(scorer.tokenizer, prompt_ids, completion_ids, tokens, name=name)
+    return _record(scorer.tokenizer, prompt_ids, completion_ids, tokens, name="0")
 
 
 def _record(

@@ -26,15 +26,14 @@ _TOGETHER = 8
 
 
 def evaluate_preference(
-    scorer: TextScorer, data: Path, *, split: str = "test", batch_size: int = 16,
+    scorer: TextScorer, data: Path, *, batch_size: int = 16,
     announce: Announce = lambda done, total: None,
 ) -> dict[str, Any]:
-    """Figures of a prepared folder's comparisons.
+    """Figures of a prepared folder's test comparisons.
 
     Args:
         scorer: the reward model.
         data: a prepared folder, made with the reward model's tokenizer.
-        split: ``test`` or ``train``.
         batch_size: rows read together.
         announce: called with the pairs done and all of them.
 
@@ -47,7 +46,7 @@ def evaluate_preference(
     """
     manifest, scorer = load_manifest(data), require_tokens(scorer, "prepared data")
     check_template(manifest, scorer.template, data, scorer.name, scorer.tokenizer)
-    rows = load_set(data, split, "full")
+    rows = load_set(data, "test", "full")
     responses = [list(rows["chosen_ids"]), list(rows["rejected_ids"])]
     prompts = [list(ids) for ids in rows["prompt_ids"]]
     writers: list[tuple[str, str]] = []

@@ -86,20 +86,17 @@ def build_goals(
 
 
 def mean_goal(
-    scorer: Scorer, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
-    name: str = "preferred", batch_tokens: int = 8192,
+    scorer: Scorer, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]]
 ) -> GoalState:
     """The mean last-token state of preferred responses that are in memory, as token ids."""
     total = torch.zeros(scorer.hidden_size, dtype=torch.float64)
-    for read in scorer.read(
-        prompt_ids, response_ids, batch_size=None, batch_tokens=batch_tokens
-    ):
+    for read in scorer.read(prompt_ids, response_ids, batch_size=None, batch_tokens=8192):
         total += read.last_states.cpu().double().sum(0)
     provenance = Provenance(
         kind="mean", model_fingerprint=scorer.fingerprint, count=len(prompt_ids),
         template=scorer.template.model_dump(mode="json"),
     )
-    return GoalState(name, (total / max(len(prompt_ids), 1)).float()[None], provenance)
+    return GoalState("preferred", (total / max(len(prompt_ids), 1)).float()[None], provenance)
 
 
 def _states(

@@ -38,7 +38,8 @@ def check_place(source: str | Path) -> None:
         CheckpointError: says what was expected.
     """
     path, name = Path(source), str(source)
-    if path.suffix == ".gguf" or (path.is_dir() and _holds_only_gguf(path)):
+    ends = {one.suffix for one in path.iterdir()} if path.is_dir() else {path.suffix}
+    if ".gguf" in ends and ".safetensors" not in ends:
         raise CheckpointError(
             f"{source} is a GGUF file, a format for llama.cpp; expected a folder with config.json "
             "and safetensors. transformers converts language models in it, but no reward heads "
@@ -68,7 +69,3 @@ def nowhere(source: str | Path, error: Exception) -> str:
         f"from the Hugging Face hub or its cache on this machine ({type(error).__name__}: "
         f"{reason[0] if reason else 'no reason given'})."
     )
-
-
-def _holds_only_gguf(folder: Path) -> bool:
-    return any(folder.glob("*.gguf")) and not any(folder.glob("*.safetensors"))

@@ -90,7 +90,8 @@ def iter_hidden_states(
         rows = [alone[place] for place in batch]
         ids, _ = right_pad([[*prompts[row], *responses[row]] for row in rows])
         begins = [len(prompts[row]) for row in rows]
-        yield _read(model, rows, ids.to(model.device), _whole, begins, responses)
+        states = functools.partial(RewardModel.hidden_states, attention_mask=None)
+        yield _read(model, rows, ids.to(model.device), states, begins, responses)
 
 
 def default_batch_tokens(model: RewardModel) -> int:
@@ -149,11 +150,6 @@ def _read_beginnings(
         **model.positions((mask.cumsum(1) - 1).clamp(min=0)),
     )
     return [(layer.keys, layer.values) for layer in cache.layers], mask.bool()
-
-
-def _whole(model: RewardModel, ids: Tensor) -> Tensor:
-    """States ``[R, T, D]`` of rows padded on the right."""
-    return model.hidden_states(ids, None)
 
 
 def _read_on(

@@ -45,13 +45,11 @@ class SomeRows:
 
     def step_rows(self, rows: Sequence[int], *prefixes: Tensor, places: int) -> Tensor:
         """`PrefixReader.step_rows` of some of these rows."""
-        answers: Tensor = self.reader.step_rows(self._of(rows), *prefixes, places=self.places)
+        own = [self.rows[row] for row in rows]
+        answers: Tensor = self.reader.step_rows(own, *prefixes, places=self.places)
         return answers
 
     def peek(self, row: int, *prefixes: Tensor, places: int) -> Tensor:
         """`PrefixReader.peek` of one of these rows."""
         answers: Tensor = self.reader.peek(self.rows[row], *prefixes, places=self.places)
         return answers
-
-    def _of(self, rows: Sequence[int]) -> list[int]:
-        return [self.rows[row] for row in rows]

@@ -286,9 +286,8 @@ def _own_figures(figures: Mapping[str, Any], of: str) -> list[Figure]:
 
 
 def _area(figures: Mapping[str, Any], name: str) -> str:
-    if name not in figures:
-        return "undefined" if "undefined" in figures else "–"
-    return _interval(figures, name)
+    absent = name not in figures and "undefined" in figures
+    return "undefined" if absent else _interval(figures, name)
 
 
 def _interval(figures: Mapping[str, Any], name: str) -> str:

@@ -122,18 +122,18 @@ def intervals(
 
 def scatter(
     points: Sequence[Point], *, x_label: str, y_label: str, log_x: bool = False,
-    frontier: bool = False, among: Sequence[str] | None = None,
+    frontier: bool = False,
 ) -> str:
     """Named points with their intervals on y; see `paths`."""
     return paths(
         [[point] for point in points], x_label=x_label, y_label=y_label, log_x=log_x,
-        frontier=frontier, among=among,
+        frontier=frontier,
     )
 
 
 def paths(
     lines: Sequence[Sequence[Point]], *, x_label: str, y_label: str, log_x: bool = False,
-    frontier: bool = False, among: Sequence[str] | None = None,
+    frontier: bool = False,
 ) -> str:
     """Named points with their intervals on y; those of one line share a mark and are joined.
 
@@ -143,9 +143,8 @@ def paths(
         log_x: a logarithmic x axis.
         frontier: x is a cost: a thin line of steps joins the points that no other beats in both x
             and y (`rewardsteer.evaluation.pareto.pareto`), and their names are bold.
-        among: first labels of all lines on the page; a line then looks the same in each plot.
     """
-    known = list(among or [line[0].label for line in lines])
+    known = [line[0].label for line in lines]
     every = [point for line in lines for point in line]
     best = pareto({point.label: (point.x, point.y) for point in every}) if frontier else []
     with mpl.rc_context(STYLE):
@@ -186,7 +185,7 @@ def _path(axes: Any, line: Sequence[Point], style: Mark) -> None:
 def curves(
     series: Mapping[str, Series], *, x_label: str, y_label: str,
     bands: Mapping[str, Series] | None = None, ends: Mapping[str, Series] | None = None,
-    marks: bool = False, diagonal: bool = False, log_x: bool = False, log_y: bool = False,
+    marks: bool = False, diagonal: bool = False, log_y: bool = False,
     reference: float | None = None, among: Sequence[str] | None = None,
 ) -> str:
     """Lines by name, distinguished by colour and dash.
@@ -198,7 +197,7 @@ def curves(
         ends: name → lower and upper ends of intervals, drawn as bars.
         marks: also draw the points.
         diagonal: draw the line on which x and y are equal, on a square of [0, 1].
-        log_x, log_y: a logarithmic axis.
+        log_y: a logarithmic y axis.
         reference: a y that a dotted line marks.
         among: all names on the page. A name then looks the same in each plot and is in the legend
             wherever the page has several names.
@@ -234,8 +233,6 @@ def curves(
                     y_label: (ys[i], lows[i], highs[i]), x_label: (xs[i], xs[i], xs[i]),
                 })) for i in thinned(len(xs))
             ]
-        if log_x:
-            log_axis(axes)
         if log_y:
             log_axis(axes, "y")
         legend(figure, len(known))

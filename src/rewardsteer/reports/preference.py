@@ -1,6 +1,6 @@
 """Figures of ``evaluate preference``: accuracy, histograms, calibration and length."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from rewardsteer.evaluation.statistics import proportion
@@ -131,7 +131,10 @@ def _own_figures(metrics: Metrics) -> list[Figure]:
 
 def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
     """Mean reward by length of each group, with their rank correlation."""
-    lines = {name: _line(group["bins"]) for name, group in groups.items()}
+    lines = {
+        name: ([one["tokens"] for one in group["bins"]], [one["reward"] for one in group["bins"]])
+        for name, group in groups.items()
+    }
     ends = {
         name: (
             [one["reward"] - one.get("error", 0.0) for one in group["bins"]],
@@ -151,7 +154,3 @@ def length_figure(groups: Mapping[str, Mapping[str, Any]]) -> Figure:
         "Reward against length", "Bins of about equally many responses, with 95 % intervals. A "
         f"line that rises although responses do not improve shows a length bias.{rank}",
     )
-
-
-def _line(bins: Sequence[Mapping[str, float]]) -> tuple[list[float], list[float]]:
-    return [one["tokens"] for one in bins], [one["reward"] for one in bins]

@@ -238,9 +238,7 @@ def load_responses(places: Mapping[str, Path], ids: Sequence[str]) -> dict[str, 
     return found
 
 
-def load_inspections(
-    place: Path, sources: Sources, limit: int = _INSPECTIONS
-) -> list[Inspection]:
+def load_inspections(place: Path, sources: Sources) -> list[Inspection]:
     """The first inspections of a file.
 
     Raises:
@@ -248,7 +246,7 @@ def load_inspections(
     """
     found: list[Inspection] = []
     for number, row in sources.lines(place):
-        if len(found) >= limit:
+        if len(found) >= _INSPECTIONS:
             break
         try:
             found.append(Inspection.model_validate(row))

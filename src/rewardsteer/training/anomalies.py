@@ -20,11 +20,12 @@ logger = logging.getLogger(__name__)
 BAD_BATCH = "nonfinite_batch.json"
 # Updates that say what is usual, and how many of them there must be before anything stands out.
 WINDOW, FEWEST = 50, 10
+_SHOWN = 8
 
 
-def format_ids(row_ids: Sequence[str], most: int = 8) -> str:
+def format_ids(row_ids: Sequence[str]) -> str:
     """The first few ids, for a message."""
-    return ", ".join(row_ids[:most]) + (", …" if len(row_ids) > most else "")
+    return ", ".join(row_ids[:_SHOWN]) + (", …" if len(row_ids) > _SHOWN else "")
 
 
 def raise_nonfinite(

@@ -227,15 +227,12 @@ def _run_phase(
         padding_side=config.padding_side, packing=config.packing,
         phase=f"{index + 1:02d}-{phase.name}", title=title, resume=resume, resume_from=resume_from,
         keep_best=config.select == "best", deterministic=config.deterministic,
-        trainer_fields=config.trainer, callbacks=_made(run.callbacks),
+        trainer_fields=config.trainer, callbacks=[
+            one if isinstance(one, TrainerCallback) else one() for one in run.callbacks
+        ],
     )
     single = count_single(held_out) > 0
     return figures | {"eval_rows": len(held_out), "eval_single": single, "rows_too_long": too_long}
-
-
-def _made(callbacks: Sequence[Any]) -> list[Any]:
-    """Callbacks of a phase: objects as they are, all others created."""
-    return [one if isinstance(one, TrainerCallback) else one() for one in callbacks]
 
 
 def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> None:

@@ -41,7 +41,8 @@ class GatedSession(GuideSession):
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
         """Guided scores ``[B, V]`` of the rows with an open gate, the policy's of the others."""
         gates = prefix.gates or self._own(prefix)
-        values, watched = measures(gates, logits), self._watched(gates)
+        values = measures(gates, logits)
+        watched = [row for row, gate in enumerate(gates) if gate.kind == OF_GUIDE]
         looked = torch.empty(0)
         if watched:
             looked = (self._scout or self._inner).scores_of(watched, prefix, logits)
@@ -65,10 +66,6 @@ class GatedSession(GuideSession):
         if places:
             scores[[known[place] for place in places]] = looked[places]
         return scores
-
-    def _watched(self, gates: Sequence[Gate]) -> list[int]:
-        """The rows whose gates look at guided scores."""
-        return [row for row, gate in enumerate(gates) if gate.kind == OF_GUIDE]
 
     def _count(self, due: Sequence[int], rows: int) -> None:
         self._steps = self._steps or [0] * rows

@@ -42,7 +42,9 @@ class Question:
     @property
     def rewards(self) -> list[float]:
         """Rewards of whole solutions; NaN where there is none."""
-        return [_number(solution.reward) for solution in self.solutions]
+        return [
+            float("nan") if one.reward is None else one.reward for one in self.solutions
+        ]
 
     @property
     def tokens(self) -> list[int]:
@@ -249,7 +251,3 @@ def _benchmark(
         name, questions, unlabelled, skipped, extracted=count["extracted"],
         repeated=count["repeated"], same_text=len(questions) - len(texts),
     )
-
-
-def _number(value: float | None) -> float:
-    return float("nan") if value is None else value

@@ -177,16 +177,12 @@ def vote_curve(questions: Sequence[Question], config: CorrectnessConfig) -> list
                     size * np.mean(costs(question))
                     for question, size in zip(questions, sizes, strict=True)
                 ]))
-                for costs in (_generated, _read)
+                for costs in (lambda question: question.tokens, _read)
             )
             point["tokens_per_question"] = tokens
             point["net_tokens_per_question"] = tokens + config.cost * read
         figures.append(point)
     return figures
-
-
-def _generated(question: Question) -> list[int]:
-    return question.tokens
 
 
 def _read(question: Question) -> list[int]:

@@ -107,9 +107,21 @@ class RewardBenchmark(abc.ABC):
         out."""
 
 
-def pair_item(
-    row: Row, number: int, place: str, *, subset: str, id_field: str = "id"
-) -> Item:
+class StepBenchmark(RewardBenchmark):
+    """A benchmark that compares the scores of steps with a threshold.
+
+    Args:
+        threshold: of step scores; models that give probabilities of a right step use 0.5.
+    """
+
+    steps = True
+    options = ("threshold",)
+
+    def __init__(self, threshold: float = 0.5) -> None:
+        self.threshold = threshold
+
+
+def pair_item(row: Row, number: int, place: str, *, subset: str) -> Item:
     """The item of a row with ``prompt``, ``chosen`` and ``rejected``, the chosen response first.
     Responses may be messages.
 
@@ -117,7 +129,7 @@ def pair_item(
         DataError: a field is missing, or neither text nor messages.
     """
     require(row, ["prompt", "chosen", "rejected"], place)
-    name, given = str(row.get(id_field, number)), [row["chosen"], row["rejected"]]
+    name, given = str(row.get("id", number)), [row["chosen"], row["rejected"]]
     return Item(f"{subset}/{name}", *answered(row["prompt"], given, place), subset, name)
 
 

@@ -11,8 +11,8 @@ from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
-    RewardBenchmark,
     Scores,
+    StepBenchmark,
     texts,
 )
 
@@ -27,21 +27,12 @@ _ALL_RIGHT = "multi_solutions"
 _UNDEFINED = -1.0
 
 
-class PrmBench(RewardBenchmark):
-    """A step at or above the threshold is said to be right.
-
-    Args:
-        threshold: of step scores; models that give probabilities of a right step use 0.5.
-    """
+class PrmBench(StepBenchmark):
+    """A step at or above the threshold is said to be right."""
 
     hub: ClassVar[str] = "hitsmy/PRMBench_Preview"
     split: ClassVar[str] = "train"
-    steps: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2501.03124"
-    options: ClassVar[tuple[str, ...]] = ("threshold",)
-
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
         """A row that repeats class and idx counts once, as published."""

@@ -11,8 +11,8 @@ from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import (
     Item,
     Outcome,
-    RewardBenchmark,
     Scores,
+    StepBenchmark,
     mean_of,
     texts,
 )
@@ -21,20 +21,11 @@ from rewardsteer.outputs import given
 SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
-class ProcessBench(RewardBenchmark):
-    """The first step below the threshold is named as the first wrong one.
-
-    Args:
-        threshold: of step scores; models that give probabilities of a right step use 0.5.
-    """
+class ProcessBench(StepBenchmark):
+    """The first step below the threshold is named as the first wrong one."""
 
     hub: ClassVar[str] = "Qwen/ProcessBench"
-    steps: ClassVar[bool] = True
     source: ClassVar[str] = "arXiv 2412.06559"
-    options: ClassVar[tuple[str, ...]] = ("threshold",)
-
-    def __init__(self, threshold: float = 0.5) -> None:
-        self.threshold = threshold
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["problem", "steps", "label"], place)

@@ -50,7 +50,7 @@ class RewardBench2(RewardBenchmark):
         for item, own in zip(items, scores, strict=True):
             if item.subset == "Ties":
                 kind, _, number = item.cluster.partition(":")
-                ties[number][kind] = _tie(own, item.truth["right"])
+                ties[number][kind] = _Tie(own, item.truth["right"])
                 continue
             best = np.flatnonzero(own == own.max())
             points = float((best < item.truth["right"]).any()) / len(best)
@@ -79,14 +79,11 @@ class _Tie:
     """Of one prompt's scores: whether all right responses lead, how far apart they are, and how far
     the least of them leads."""
 
-    def __init__(self, right: np.ndarray, wrong: np.ndarray) -> None:
+    def __init__(self, scores: np.ndarray, count: int) -> None:
+        right, wrong = scores[:count], scores[count:]
         self.accurate = float(right.min() > wrong.max())
         self.spread = float(right.max() - right.min())
         self.lead = float(right.min() - wrong.max())
-
-
-def _tie(scores: np.ndarray, right: int) -> _Tie:
-    return _Tie(scores[:right], scores[right:])
 
 
 def _ties(pair: Mapping[str, _Tie]) -> np.ndarray:
