@@ -66,7 +66,7 @@ class SentimentWorld(World):
         sizes = Sizes(8, 8, 10, 4, 4, 4) if TINY else Sizes()
         self.max_new_tokens = sizes.tokens
         self.plan = Plan(
-            weights=(1.0, 4.0) if TINY else (1.0, 3.0, 10.0),
+            weights=(1.0, 4.0) if TINY else (0.3, 1.0, 3.0, 9.0),
             targets=(1.0,) if TINY else (1.5, 3.0), shares=(0.3,) if TINY else (0.1, 0.3),
             tuning=4 if TINY else 24, test=4 if TINY else 80, compared=1,
             gates=("random", "entropy", "top1", "kl", "two-tier"),

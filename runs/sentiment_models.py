@@ -246,12 +246,13 @@ def _optimiser(
     )
 
 
-# Students of the teacher on the policy's own frozen states: their heads.
-STUDENTS: dict[str, Mapping[str, Any]] = {
-    "distilled rank 4": {"layers": "low_rank", "rank": 4},
-    "distilled rank 16": {"layers": "low_rank", "rank": 16},
-    "distilled rank 64": {"layers": "low_rank", "rank": 64},
-    "distilled full": {},
+# Students of the teacher on the policy's own frozen states, all from zeros: their heads and
+# learning rates. A full head has a weight for each state and token.
+STUDENTS: dict[str, tuple[Mapping[str, Any], float]] = {
+    "distilled rank 4": ({"layers": "low_rank", "rank": 4}, 2e-3),
+    "distilled rank 16": ({"layers": "low_rank", "rank": 16}, 2e-3),
+    "distilled rank 64": ({"layers": "low_rank", "rank": 64}, 2e-3),
+    "distilled full": ({"init": "zeros"}, 5e-4),
 }
 
 
@@ -264,7 +265,7 @@ def distil_all(
     asked = list(dict.fromkeys(sentences.sampled))
     write_text(listed, "".join(json.dumps({"prompt": one}) + "\n" for one in asked))
     folders: dict[str, Path] = {}
-    for name, head in STUDENTS.items():
+    for name, (head, learning_rate) in STUDENTS.items():
         if tiny and name not in TINY_GUIDES:
             continue
         folder, first = out / name.replace(" ", "-"), not folders
@@ -279,7 +280,7 @@ def distil_all(
             loss={"weight": 3.0}, template=TEMPLATE, seed=seed,
             sampling=SamplingConfig(max_new_tokens=sizes.tokens, batch_size=64),
             candidates=CandidateConfig(top_k=candidates, unseen=2, positions=10),
-            optimiser=_optimiser(2e-3, 16, tiny, epochs=3),
+            optimiser=_optimiser(learning_rate, 16, tiny, epochs=3),
             log=LogConfig(logging_steps=20, progress=False, print_logs=False),
         ), folder, resume=folder.exists())
     return folders

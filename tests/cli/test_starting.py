@@ -10,6 +10,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from rewardsteer import processors
 from rewardsteer.cli import starting
 from rewardsteer.cli.group import Group
 from rewardsteer.cli.main import app
@@ -209,15 +210,16 @@ def test_counts_have_their_grammar():
 ])
 def test_a_containers_share_of_the_machine(tmp_path, content, expected):
     (tmp_path / "cpu.max").write_text(content)
-    assert starting.cpu_quota(tmp_path / "cpu.max") == expected
-    assert starting.cpu_quota(tmp_path / "absent") is None
+    assert processors.cpu_quota(tmp_path / "cpu.max") == expected
+    assert processors.cpu_quota(tmp_path / "absent") is None
 
 
 def test_threads_that_wait_sleep(monkeypatch):
     monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
-    monkeypatch.setattr(starting, "cpu_quota", lambda: 1.0)
-    monkeypatch.setattr(starting, "_cores", lambda: range(8))
+    monkeypatch.setattr(processors, "cpu_quota", lambda: 1.0)
+    monkeypatch.setattr(processors, "cores", lambda: 8)
+    monkeypatch.setattr(starting, "cores", lambda: 8)
     starting.share_cores()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
     assert os.environ["OMP_NUM_THREADS"] == "1"

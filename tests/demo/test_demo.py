@@ -4,7 +4,9 @@ import json
 from pathlib import Path
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 import rewardsteer
 from rewardsteer.data.sources.arithmetic import (
@@ -15,15 +17,19 @@ from rewardsteer.data.sources.arithmetic import (
     draw_question,
     is_correct,
 )
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.reward_models import plans
+from rewardsteer.demo.side_by_side import Task, train_all
 from rewardsteer.demo.story import run_demo
-from rewardsteer.demo.world import draw_questions
+from rewardsteer.demo.world import draw_questions, make_pairs, sample_pairs
 from rewardsteer.errors import ConfigError, OutputError
+from rewardsteer.models.checkpoint import load_tokenizer
 
 SMALL = DemoConfig(
     hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
     tuning_prompts=6, test_prompts=11, weights=[1.0, 2.0], candidates=3, best_of=2, speculative=3,
-    vote_questions=40, vote_samples=4,
+    vote_questions=40, vote_samples=4, num_proc=1,
 )
 
 
@@ -119,6 +125,29 @@ def test_page_shows_every_method(demo):
     page = (demo[0] / "report.html").read_text()
     for name in demo[1]["methods"]:
         assert name in page
+
+
+@pytest.mark.slow
+def test_reward_models_trained_side_by_side_are_the_same(demo, tmp_path):
+    out = demo[0]
+    tokenizer = load_tokenizer(out / "policy" / "model")
+    samples = sample_pairs(load_policy(out / "policy" / "model"), tokenizer, SMALL)
+    some = [plan for plan in plans(SMALL) if plan.name in ("plain", "farma")]
+    told = []
+    config = SMALL.model_copy(update={"num_proc": 2})
+    rows = make_pairs(samples, tokenizer, SMALL)
+    task = Task(out / "policy" / "model", tokenizer, rows, config, tmp_path)
+    assert train_all(some, task, progress=False, announce=told.append).keys() == {"plain", "farma"}
+    assert sorted(told[1:]) == ["  farma", "  plain"]
+    for plan in some:
+        alone, beside = (
+            load_file(place / "reward_models" / plan.name / "model" / "model.safetensors")
+            for place in (out, tmp_path)
+        )
+        assert alone.keys() == beside.keys()
+        for name, values in alone.items():
+            # Number of threads decides the order of sums.
+            assert torch.allclose(values, beside[name], atol=1e-5), name
 
 
 def test_output_is_not_overwritten_unasked(demo):

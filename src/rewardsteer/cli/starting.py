@@ -1,16 +1,16 @@
 """What commands do before torch is imported: cheap checks, and one line that says what loads."""
 
 import os
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import typer
 
 from rewardsteer.addresses import is_address
 from rewardsteer.errors import CheckpointError, MismatchError, OutputError
+from rewardsteer.processors import cores, processors
 
 _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub"
-_QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def share_cores() -> None:
@@ -20,25 +20,9 @@ def share_cores() -> None:
     core that the thread it waits for needs: beside other work, training slows tenfold.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
-    quota = cpu_quota()
-    if quota is not None and quota < len(_cores()):
+    if processors() < cores():
         # A container's share of the machine; torch sees all cores and would start a thread on each.
-        os.environ.setdefault("OMP_NUM_THREADS", str(max(1, round(quota))))
-
-
-def _cores() -> Collection[int]:
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return range(os.cpu_count() or 1)
-
-
-def cpu_quota(place: Path = _QUOTA) -> float | None:
-    """Cores' worth of time that the process's control group may use; None without a limit."""
-    try:
-        limit, period = place.read_text(encoding="ascii").split()[:2]
-        return None if limit == "max" else int(limit) / int(period)
-    except (OSError, ValueError, ZeroDivisionError):
-        return None
+        os.environ.setdefault("OMP_NUM_THREADS", str(processors()))
 
 
 def counted(number: int, noun: str) -> str:

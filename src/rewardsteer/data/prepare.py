@@ -7,7 +7,6 @@ is too long is dropped and counted. The folder appears whole or not at all.
 
 import hashlib
 import math
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -28,6 +27,7 @@ from rewardsteer.data.template import resolve
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
 from rewardsteer.outputs import claim_folder, reason, unfinished_folder, write_json
+from rewardsteer.processors import processors
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Comparison
 
@@ -105,7 +105,7 @@ def _prepare(config: DataConfig, tokenizer: Any, held: Path) -> Manifest:
         spool.writers,
     )
     with _progress("tokenizing", rows) as advance:
-        shards = write_shards(work, config.num_proc or _processors(), advance)
+        shards = write_shards(work, config.num_proc or processors(), advance)
     long = [tokens for shard in shards for tokens in shard.long]
     for shard in shards:
         dropped.update(shard.dropped)
@@ -238,12 +238,6 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
     ) as shown:
         task = shown.add_task(what, total=total)
         yield lambda rows: shown.advance(task, rows)
-
-
-def _processors() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _advice(config: DataConfig, kept: int, long: list[int]) -> str:

@@ -28,6 +28,7 @@ class DemoConfig(Config):
         candidates: k of ARGS and PARGS.
         best_of: n of best-of-n and of the goal filter.
         speculative: n of speculative rejection.
+        num_proc: reward models trained at a time; None: as many as there are processors.
         seed: of everything; the task's flaw has its own.
     """
 
@@ -52,4 +53,5 @@ class DemoConfig(Config):
     candidates: int = 5
     best_of: int = 8
     speculative: int = 12
+    num_proc: int | None = Field(None, ge=1)
     seed: Seed = 0

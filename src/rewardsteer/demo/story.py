@@ -13,7 +13,8 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import evaluate_goal
 from rewardsteer.demo.inspect import inspect_solutions
 from rewardsteer.demo.page import write_demo_page
-from rewardsteer.demo.reward_models import plans, train_reward_model
+from rewardsteer.demo.reward_models import plans
+from rewardsteer.demo.side_by_side import Task, train_all
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
@@ -52,13 +53,8 @@ def run_demo(
         stream="fresh",
     )
     announce(f"{len(pairs)} pairs; accuracy of sampled solutions {samples.accuracy:.1%}")
-    scorers = {
-        plan.name: train_reward_model(
-            plan, place, tokenizer, pairs, config, out / "reward_models" / plan.name,
-            progress=progress, announce=announce,
-        )
-        for plan in plans(config)
-    }
+    task = Task(place, tokenizer, pairs, config, out)
+    scorers = train_all(plans(config), task, progress=progress, announce=announce)
     reward_models = judge_samples(scorers, fresh, config)
     goal = evaluate_goal(
         policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
