@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-slow quick test-lowest test-real test-studies test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
+.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -69,16 +69,12 @@ study-a: setup
 study-b: setup
 	PATH="$(abspath $(BIN)):$$PATH" runs/smollm2_solutions.sh $(SEED)
 
-# The whole way on a real pretrained model; skipped with a reason where the model cannot be had.
+# The whole way on a real pretrained model, and both studies' scripts at their tiny size; skipped with a
+# reason where the model or the rows cannot be had.
 test-real: setup
 	-$(BIN)/python runs/smollm2.py
 	-$(BIN)/python -m tests.real.gemma
-	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10 \
-		--ignore tests/real/test_studies.py
-
-# Both studies' scripts at their tiny size, some minutes.
-test-studies: setup
-	$(BIN)/pytest tests/real/test_studies.py
+	OMP_NUM_THREADS=$${OMP_NUM_THREADS:-2} $(BIN)/pytest tests/real --durations=10
 
 # The oldest versions that pyproject.toml admits, in an environment of their own; torch alone is that of
 # constraints.txt, whose build for CPUs is small.
