@@ -6,6 +6,7 @@ and each data set draws from it.
 
 import numpy as np
 import pytest
+from scipy.stats import norm
 
 from rewardsteer.evaluation.reward_benchmarks.base import Item
 from rewardsteer.evaluation.reward_benchmarks.judgebench import JudgeBench
@@ -275,6 +276,15 @@ def test_two_levels_of_shares(runs, prompts, between):
     holds(lambda rng: two_level(table(rng, runs, prompts), bounded=True), truth)
 
 
+def resampled_aurocs(labels, scores, picked):
+    """AUROCs ``[runs, draws]`` of rows drawn with replacement, all at once."""
+    times = np.array([np.bincount(rows, minlength=len(labels)) for rows in picked])
+    correct, incorrect = times[:, labels], times[:, ~labels]
+    pairs = correct.sum(axis=1) * incorrect.sum(axis=1)
+    beats = scores[:, labels, None] > scores[:, None, ~labels]
+    return np.einsum("di,rij,dj->rd", correct, beats, incorrect, optimize=True) / pairs
+
+
 @pytest.mark.parametrize("between", [0.0, 0.3])
 def test_figures_over_runs(between):
     """AUROCs of three runs on the same questions, resampled together."""
@@ -286,14 +296,13 @@ def test_figures_over_runs(between):
     def one(rng):
         labels, scores = runs(rng, 100)
         picked = rng.integers(100, size=(100, 100))
-        draws = np.array([[auroc(labels[rows], own[rows]) for rows in picked] for own in scores])
+        draws = resampled_aurocs(labels, scores, picked)
+        for own, drawn in zip(scores, draws, strict=True):
+            assert drawn[0] == pytest.approx(auroc(labels[picked[0]], own[picked[0]]))
         return over_runs([auroc(labels, own) for own in scores], draws, 100)
 
-    truth = np.mean([
-        auroc(labels, own)
-        for labels, scores in (runs(np.random.default_rng(seed), 4000) for seed in range(150))
-        for own in scores
-    ])
+    # The difference of two scores, of a correct and an incorrect answer, is normal.
+    truth = norm.cdf(1 / np.sqrt(2.5 + between**2))
     holds(one, truth, times=200, most=0.99)
 
 
