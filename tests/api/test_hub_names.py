@@ -11,9 +11,11 @@ import pytest
 from tests.api.conftest import make_folders
 
 COMMITS = {"main": "a" * 40, "older": "b" * 40}
+# What there is, what there is not, and what they say, in one process of its own: the place of the
+# cache is read once.
 CODE = """
 import json
-from rewardsteer import RewardModel, Steerer, evaluate
+from rewardsteer import RewardModel, RewardsteerError, Steerer, evaluate
 rm = RewardModel.from_pretrained("acme/bt-reward", device="cpu")
 older = RewardModel.from_pretrained("acme/bt-reward", revision="older", device="cpu")
 steerer = Steerer("acme/policy", "acme/bt-reward", method="best_of_n", n=2, device="cpu", seed=0)
@@ -23,6 +25,10 @@ print(json.dumps({
     "evaluated": evaluate("acme/bt-reward", [
         {"prompt": "1+1=", "chosen": "2", "rejected": "3"}])["all"]["count"],
 }))
+try:
+    RewardModel.from_pretrained("acme/nothing")
+except RewardsteerError as error:
+    print(error)
 """
 
 
@@ -51,19 +57,20 @@ def hub(tmp_path_factory):
     return root
 
 
-def run(hub, code):
+@pytest.fixture(scope="module")
+def printed(hub):
     environment = os.environ | {"HF_HUB_CACHE": str(hub / "cache"), "HF_HUB_OFFLINE": "1"}
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=False
+    done = subprocess.run(
+        [sys.executable, "-c", CODE], capture_output=True, text=True, env=environment
     )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.strip().splitlines()
 
 
-def test_models_are_found_by_name_and_revision(hub):
+def test_models_are_found_by_name_and_revision(hub, printed):
     from rewardsteer import RewardModel
 
-    done = run(hub, CODE)
-    assert done.returncode == 0, done.stderr
-    found = json.loads(done.stdout)
+    found = json.loads(printed[0])
     here = {
         name: RewardModel.from_pretrained(hub / "folders" / name, device="cpu").score("1+1=", "2")
         for name in ("bt", "farma")
@@ -74,9 +81,6 @@ def test_models_are_found_by_name_and_revision(hub):
     assert found["evaluated"] == 1
 
 
-def test_a_name_that_is_not_in_the_cache_is_one_sentence(hub):
-    done = run(hub, "import rewardsteer\ntry:\n    rewardsteer.RewardModel.from_pretrained("
-                    "'acme/nothing')\nexcept rewardsteer.RewardsteerError as e:\n    print(e)")
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Expected a model folder at acme/nothing, there is none; nor can")
-    assert len(done.stdout.strip().splitlines()) == 1
+def test_a_name_that_is_not_in_the_cache_is_one_sentence(printed):
+    _, said = printed
+    assert said.startswith("Expected a model folder at acme/nothing, there is none; nor can")

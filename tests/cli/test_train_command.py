@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+from typer.testing import CliRunner
 
+from rewardsteer.cli.main import app
 from tests.fakes import save_tiny
 
 
@@ -18,26 +20,22 @@ def place(tmp_path_factory):
         {"prompt": f"q{i}", "chosen": "a good answer", "rejected": f"bad {i}"} for i in range(40)
     ]
     (place / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    command(place, "data", "prepare", "pairs", "--path", "pairs.jsonl", "--tokenizer", "base",
-            "--out", "data")
+    done = CliRunner().invoke(app, [
+        "data", "prepare", "pairs", "--path", str(place / "pairs.jsonl"), "--tokenizer",
+        str(place / "base"), "--out", str(place / "data"),
+    ])
+    assert done.exit_code == 0, done.output
     return place
 
 
-def command(place, *arguments):
+def test_phases_a_summary_and_nothing_else(place):
     result = subprocess.run(
-        [sys.executable, "-m", "rewardsteer", *arguments], capture_output=True, text=True,
-        cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
+        [sys.executable, "-m", "rewardsteer", "train", "tldr/farma", "rounds=1", "base_model=base",
+         "prepared=data", "data=null", "optimiser.max_steps=2", "optimiser.precision=fp32",
+         "attn_implementation=null", "log.logging_steps=1", "log.save_steps=0", "--out", "out"],
+        capture_output=True, text=True, cwd=place, env={**os.environ, "HF_HUB_OFFLINE": "1"},
     )
     assert result.returncode == 0, result.stderr
-    return result
-
-
-def test_phases_a_summary_and_nothing_else(place):
-    result = command(
-        place, "train", "tldr/farma", "rounds=1", "base_model=base", "prepared=data", "data=null",
-        "optimiser.max_steps=2", "optimiser.precision=fp32", "attn_implementation=null",
-        "log.logging_steps=1", "log.save_steps=0", "--out", "out",
-    )
     assert result.stdout == ""
     lines = result.stderr.splitlines()
     assert lines[0] == "Loading base …"
