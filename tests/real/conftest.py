@@ -104,9 +104,10 @@ class Trained:
         return self.models[key]
 
 
-def first_layers(model, layers, folder):
+def first_layers(model, layers, folder, dtype="auto"):
     """A folder with the first layers of a model."""
-    AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers).save_pretrained(folder)
+    short = AutoModelForCausalLM.from_pretrained(model, num_hidden_layers=layers, dtype=dtype)
+    short.save_pretrained(folder)
     AutoTokenizer.from_pretrained(model).save_pretrained(folder)
     return folder
 
