@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 LOWEST ?= tests/training/test_trainer_settings.py tests/models/test_scorer.py \
 	tests/decoding/test_generate.py tests/decoding/test_processor.py tests/test_configuration.py
 
-.PHONY: setup demo test test-slow quick test-lowest test-real test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
+.PHONY: setup demo test test-slow test-all quick test-lowest test-real test-gpu test-vllm smollm2 study-a study-b check bench fuzz docs clean
 
 setup: $(VENV)/.done
 
@@ -52,6 +52,10 @@ test: setup
 # Several processes, kills, browsers, every recipe and every command of the pages.
 test-slow: setup
 	$(PYTEST) --dist loadgroup -m slow --ignore tests/real
+
+# All of these, as CI runs them.
+test-all: setup
+	$(PYTEST) --dist loadfile --no-loadscope-reorder --ignore tests/real
 
 # The tests that a change touches, against the last commit or another one (SINCE=main~3).
 quick: setup
