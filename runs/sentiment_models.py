@@ -36,7 +36,7 @@ OPENING = "Movie review:"
 TEMPLATE = Template(kind="text", append_eos=False)
 TEACHER = "pargs"
 METHODS = {"pargs": "pargs", "args": "args"}
-TINY_GUIDES = (TEACHER, "farma", "zeros policy_mean", "distilled rank 16")
+TINY_GUIDES = (TEACHER, "zeros policy_mean", "distilled rank 16")
 # The judge reads states of this layer of the whole model: guides read others, and other rows.
 JUDGE_LAYER = 24
 

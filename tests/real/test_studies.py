@@ -1,4 +1,4 @@
-"""Both studies' scripts from end to end at their tiny size, on SmolLM2 cut to two layers."""
+"""The studies' scripts from end to end at their tiny size, on SmolLM2 cut to two layers."""
 
 import json
 import os
@@ -30,10 +30,9 @@ def study(short, warm):
         "BASE": str(short), "TARGETS": ".*_proj", "HF_HUB_OFFLINE": "1",
     }
 
-    def run(name, out):
+    def run(*line):
         done = subprocess.run(
-            ["bash", ROOT / "runs" / f"smollm2_{name}.sh", "0", out], env=environment,
-            capture_output=True, text=True, cwd=ROOT,
+            [str(one) for one in line], env=environment, capture_output=True, text=True, cwd=ROOT,
         )
         assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
         return done.stdout
@@ -42,7 +41,7 @@ def study(short, warm):
 
 
 def test_guidance(study, tmp_path):
-    study("guidance", tmp_path)
+    study("bash", "runs/smollm2_guidance.sh", 0, tmp_path)
     seed = tmp_path / "seed-0"
     found = json.loads((seed / "generation" / "summary.json").read_text())["methods"]
     assert found.keys() == {
@@ -58,7 +57,7 @@ def test_guidance(study, tmp_path):
 
 
 def test_solutions(study, tmp_path):
-    printed = study("solutions", tmp_path)
+    printed = study("bash", "runs/smollm2_solutions.sh", 0, tmp_path)
     for plan in ("baseline", "goal"):
         found = json.loads((tmp_path / f"{plan}-0" / "metrics" / "metrics.json").read_text())
         for benchmark, own in found.items():
@@ -66,3 +65,19 @@ def test_solutions(study, tmp_path):
             assert own["questions"] > 0, (plan, benchmark)
             assert {"source", "length", "random"} <= own["controls"].keys()
     assert "goal" in printed
+
+
+def test_guides_at_equal_kl(study, tmp_path):
+    line = ("bash", "-c", f"python runs/sentiment_guidance.py {DATA} {tmp_path} 0")
+    study(*line)
+    found = json.loads((tmp_path / "guidance-0.json").read_text())
+    guides = {"pargs", "zeros policy_mean", "distilled rank 16"}
+    assert guides < found["ranking"].keys()  # The judges are ranked, too.
+    assert {f"{name} @ 1" for name in guides} < found["guidance"].keys()
+    assert found["guidance"]["none"]["kl"] == 0
+    assert found["guidance"]["pargs @ 1"]["kl"] > 0.1
+    for name, row in (found["guidance"] | found["gates"]).items():
+        assert len(row["right"]) == 4, name
+        assert 0 < row["accuracy"] < 1, name
+    assert found["gates"]["random 0.3"]["guided"] < 1
+    assert study(*line) == ""  # What is done is not done again.
