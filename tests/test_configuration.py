@@ -145,10 +145,10 @@ def test_faults_of_overrides_are_one_line():
 
 
 @pytest.mark.parametrize(("override", "message"), [
-    ("temperature=-1", "the temperature must be above 0; 0 (or --greedy) takes the likeliest"),
-    ("temperature=1e-9", "'temperature' is wrong: it must be above 0, got 1e-09"),
-    ("top_p=2", "'top_p' is wrong: it must be at most 1, got 2"),
-    ("n=0", "'n' is wrong: it must be at least 1, got 0"),
+    ("temperature=-1", "the temperature must be above 0; 0 (--greedy) takes the likeliest"),
+    ("temperature=1e-9", "'temperature' is wrong: expected more than 0, got 1e-09"),
+    ("top_p=2", "'top_p' is wrong: expected at most 1, got 2"),
+    ("n=0", "'n' is wrong: expected at least 1, got 0"),
 ])
 def test_bounds_are_told_in_words(override, message):
     with pytest.raises(ConfigError, match=re.escape(message)):

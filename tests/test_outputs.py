@@ -103,9 +103,9 @@ def test_other_encodings_are_a_sentence(tmp_path, read):
 
 
 @pytest.mark.parametrize(("prompt", "said"), [
-    (None, "expected a field 'prompt', found null"), ([], "at least 1 item"), (3, "must be text"),
-    ([{"role": "user", "content": None}], "message 1 content: Input should be a valid string"),
-    ([{"role": "user", "content": "a"}, 3], "message 2: "),
+    (None, "expected a field 'prompt', found null"), ([], "an empty list"), (3, "got a number"),
+    ([{"role": "user", "content": None}], "in message 1 of prompt 'content' is null"),
+    ([{"role": "user", "content": "a"}, 3], "message 2 of prompt is a number"),
 ])
 def test_a_prompt_is_text_or_messages(tmp_path, prompt, said):
     (tmp_path / "rows.jsonl").write_text(json.dumps({"prompt": prompt}))

@@ -4,14 +4,16 @@ OmegaConf reads YAML, merges ``a.b=c`` flags and resolves interpolations; pydant
 refuses unknown keys. Each part of the package owns the config class of what it builds.
 """
 
+import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from rewardsteer.errors import ConfigError
+from rewardsteer.faults import Fault, faults
 from rewardsteer.registry import nearest
 
 
@@ -40,7 +42,8 @@ C = TypeVar("C", bound=Config)
 
 
 def load_config(
-    kind: type[C], source: Path | dict[str, Any], overrides: Sequence[str] = ()
+    kind: type[C], source: Path | dict[str, Any], overrides: Sequence[str] = (), *,
+    file: Path | None = None,
 ) -> C:
     """Read and check settings.
 
@@ -48,6 +51,7 @@ def load_config(
         kind: the config class to build.
         source: a YAML file, or the settings themselves.
         overrides: ``dotted.name=value`` items, YAML values; applied last.
+        file: where settings that are a mapping were read from, for messages.
 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (the nearest known one is
@@ -86,7 +90,9 @@ def load_config(
     try:
         return kind.model_validate(values)
     except ValidationError as error:
-        raise ConfigError(_explain(kind, error)) from error
+        file = source if isinstance(source, Path) else file
+        origin = _Origin(file, [item.partition("=")[0] for item in overrides])
+        raise ConfigError(_explain(kind, error, values, origin)) from error
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
@@ -123,53 +129,78 @@ def save_config(config: Config, path: Path) -> None:
     write_text(path, yaml.safe_dump(config.model_dump(mode="json"), sort_keys=False))
 
 
-def _explain(kind: type[BaseModel], error: ValidationError) -> str:
+class _Origin(NamedTuple):
+    """Where settings were given: a file, and changes of what it says, by name."""
+
+    file: Path | None
+    changed: Sequence[str]
+
+    def of(self, name: str) -> str:
+        """`` in FILE`` where the setting is from there."""
+        begun = (one for one in self.changed if f"{name}.".startswith(f"{one}.") or (
+            one.startswith(f"{name}.")
+        ))
+        return "" if self.file is None or any(begun) else f" in {self.file}"
+
+
+def _explain(kind: type[BaseModel], error: ValidationError, given: Any, origin: _Origin) -> str:
     sentences = []
-    for item in error.errors():
-        name = ".".join(str(part) for part in item["loc"])
-        if item["type"] == "extra_forbidden":
-            known = _known_fields(kind, item["loc"][:-1])
-            new = getattr(_class_at(kind, item["loc"][:-1]), "renamed", {}).get(item["loc"][-1])
-            if new is not None:
-                place = ".".join(str(part) for part in (*item["loc"][:-1], new))
-                sentences.append(f"The setting {name!r} is now called {place!r}.")
-                continue
-            hint = _hint(kind, item["loc"], known)
-            sentences.append(f"Unknown setting {name!r}.{hint} Known here: {', '.join(known)}.")
-        elif item["type"] == "missing":
-            sentences.append(f"The setting {name!r} is required and was not given.")
+    for fault in faults(error.errors(), given):
+        name, place = fault.name, origin.of(fault.name)
+        if "extra_forbidden" in fault.kinds:
+            sentences.append(_unknown(kind, fault.path, place))
+        elif "missing" in fault.kinds:
+            file = "" if origin.file is None else f" or add it to {origin.file}"
+            sentences.append(
+                f"The setting {name!r} is required and was not given; write {name}=VALUE{file}."
+            )
         else:
-            problem, value = _problem(item), item["input"]
-            subject = f"The setting {name!r} is wrong" if name else "The settings do not fit"
-            # All settings together are no value that anybody gave.
-            sentences.append(f"{subject}: {problem}{f', got {value!r}' if name else ''}.")
+            subject = f"The setting {name!r}{place} is wrong" if name else (
+                f"The settings{place} do not fit"
+            )
+            sentences.append(f"{subject}: {fault.sentence}{_advice(kind, fault)}")
     return " ".join(sentences)
 
 
-def _problem(item: Any) -> str:
-    """What is wrong with a value, bounds in words."""
-    bounds = item.get("ctx") or {}
-    # The least positive number that a computation holds is nobody's idea of a bound.
-    if "gt" in bounds or 0 < bounds.get("ge", 0) < 1e-3:
-        return f"it must be above {bounds.get('gt', 0):g}"
-    for name, words in (("ge", "at least"), ("le", "at most"), ("lt", "below")):
-        if isinstance(bounds.get(name), int | float):
-            return f"it must be {words} {bounds[name]:g}"
-    return str(item["msg"]).removeprefix("Value error, ")
+def _unknown(kind: type[BaseModel], path: Sequence[int | str], place: str) -> str:
+    *above, leaf = path
+    name = ".".join(map(str, path))
+    new = getattr(_class_at(kind, above), "renamed", {}).get(leaf)
+    if new is not None:
+        return f"The setting {name!r}{place} is now called {'.'.join(map(str, (*above, new)))!r}."
+    known = _known_fields(kind, above)
+    return f"Unknown setting {name!r}{place}.{_hint(kind, path, known)} Known here: " + (
+        f"{', '.join(known)}."
+    )
 
 
-def _hint(kind: type[BaseModel], place: tuple[int | str, ...], known: list[str]) -> str:
+def _advice(kind: type[BaseModel], fault: Fault) -> str:
+    """How a value of the expected form is written, where its name does not say that."""
+    parts = _known_fields(kind, fault.path)
+    if {"model_type", "model_attributes_type"} & set(fault.kinds) and parts:
+        return f" Its parts are {', '.join(f'{fault.name}.{part}' for part in parts)}."
+    if {"list_type", "tuple_type"} & set(fault.kinds):
+        return f" Write a list: {fault.name}=[…]."
+    return ""
+
+
+def _hint(kind: type[BaseModel], place: Sequence[int | str], known: list[str]) -> str:
     """What was probably meant: another library's name for a setting, the same name in another
-    section, or the nearest name in this one."""
+    section, or the nearest name in this one or another."""
     *above, leaf = (str(part) for part in place)
     here = _class_at(kind, place[:-1])
     if here is not None and (alias := getattr(here, "aliases", {}).get(leaf)) is not None:
         inside = alias.split("=")[0] in known
         return f" Did you mean {'.'.join([*above, alias]) if inside else alias!r}?"
-    elsewhere = [name for name in _all_settings(kind) if name.rpartition(".")[2] == leaf]
-    if len(elsewhere) == 1:
-        return f" Did you mean {elsewhere[0]!r}?"
-    return nearest(leaf, known)
+    everywhere: dict[str, list[str]] = {}
+    for name in _all_settings(kind):
+        everywhere.setdefault(name.rpartition(".")[2], []).append(name)
+    if len(everywhere.get(leaf, ())) == 1:
+        return f" Did you mean {everywhere[leaf][0]!r}?"
+    close = difflib.get_close_matches(leaf, [*known, *everywhere], n=1, cutoff=0.5)
+    if not close or close[0] in known:
+        return nearest(leaf, known)
+    return f" Did you mean {' or '.join(map(repr, everywhere[close[0]]))}?"
 
 
 def _all_settings(kind: type[BaseModel]) -> list[str]:
@@ -183,13 +214,13 @@ def _all_settings(kind: type[BaseModel]) -> list[str]:
     return found
 
 
-def _known_fields(kind: type[BaseModel], path: tuple[int | str, ...]) -> list[str]:
+def _known_fields(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
     """Field names of the config class that ``path`` leads to from ``kind``."""
     found = _class_at(kind, path)
     return [] if found is None else sorted(found.model_fields)
 
 
-def _class_at(kind: type[BaseModel], path: tuple[int | str, ...]) -> type[BaseModel] | None:
+def _class_at(kind: type[BaseModel], path: Sequence[int | str]) -> type[BaseModel] | None:
     current: Any = kind
     for part in path:
         if isinstance(current, type) and issubclass(current, BaseModel):

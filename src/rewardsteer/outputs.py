@@ -40,7 +40,7 @@ def claim_folder(
     check_folder(path, resume=resume, overwrite=overwrite)
     if path.exists() and any(path.iterdir()) and not resume:
         if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
-            raise OutputError(f"Refusing to delete {path} for --overwrite; choose a subfolder.")
+            raise OutputError(f"Refusing to delete {path} to replace it; choose a subfolder.")
         shutil.rmtree(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -60,10 +60,10 @@ def check_folder(
     if path.exists() and not path.is_dir():
         raise OutputError(f"The output {path} is a file, a folder was expected; choose another.")
     if path.exists() and any(path.iterdir()) and not (resume or overwrite):
-        going_on = "--resume to go on from it or " if resume is not None else ""
+        going_on = "resume=True (--resume) to go on from it or " if resume is not None else ""
         raise OutputError(
             f"The output folder {path} is not empty; choose another, or pass {going_on}"
-            "--overwrite to replace it."
+            "overwrite=True (--overwrite) to replace it."
         )
 
 
@@ -202,7 +202,7 @@ def append_jsonl(path: Path, lines: list[str]) -> None:
     except OSError as error:
         raise OutputError(
             f"The file {path} cannot be written: {reason(error)}. The lines before are kept; "
-            f"{remedy(error)} and pass --resume to go on."
+            f"{remedy(error)} and pass resume=True (--resume) to go on."
         ) from error
 
 

@@ -225,7 +225,7 @@ def test_a_wrong_setting_of_a_method_names_its_label(base, tmp_path):
     (tmp_path / "m.yaml").write_text("short: {method: none, max_new_tokens: lots}")
     refused(
         run("evaluate", "generation", "--model", base, "--prompts", prompts, "--methods",
-            tmp_path / "m.yaml", "--judge", base), "--methods, 'short': The setting",
+            tmp_path / "m.yaml", "--judge", base), "The method 'short': The setting",
     )
     result = run("generate", "--model", base, "--reward-model", base, "--method", "farma", "--gate",
                  "entropy", "--prompt", "hi", "--output", tmp_path / "a.jsonl")

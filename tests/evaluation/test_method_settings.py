@@ -75,7 +75,7 @@ def test_bad_files(tmp_path, text, words):
 
 
 @pytest.mark.parametrize(("methods", "weights", "words"), [
-    ("farma=f", "1;2", "0.5,1,2"), ("farma=f", "inf", "must be at most"),
+    ("farma=f", "1;2", "0.5,1,2"), ("farma=f", "inf", "expected at most"),
     ("none,best_of_n=b", "1", "None of"),
 ])
 def test_bad_weights(methods, weights, words):

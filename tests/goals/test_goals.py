@@ -322,7 +322,7 @@ class TestInterrupted:
         self.cut(monkeypatch, 6, lambda: make(
             scorer, world / "data", tmp_path, batch_tokens=60
         ))
-        with pytest.raises(OutputError, match=r"interrupted run; pass --resume"):
+        with pytest.raises(OutputError, match=r"interrupted run; pass resume=True \(--resume\)"):
             make(scorer, world / "data", tmp_path, batch_tokens=60)
         change = dict(change)
         data = world / change.pop("data", "data")

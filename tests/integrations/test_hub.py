@@ -113,7 +113,7 @@ def test_private_by_default_and_whole(hub, untidy_folder):
 
 def test_a_public_repository_must_be_asked_for(hub, reward_folder):
     hub.private["me/open"] = False
-    with pytest.raises(ConfigError, match="is public; pass --public"):
+    with pytest.raises(ConfigError, match=r"is public; pass public=True \(--public\)"):
         push(reward_folder, "me/open", api=hub.api())
     assert not hub.files
     push(reward_folder, "me/open", public=True, api=hub.api())

@@ -121,7 +121,7 @@ def test_text_parts_are_joined(chat):
     ({"messages": [TURN], "tools": [{"type": "function"}]}, "tools", "call no tools"),
     ({"messages": [TURN], "top_logprobs": 2}, None, "logprobs to be true"),
     ({"messages": [TURN], "response_format": {"type": "json_object"}}, "response_format",
-     "--engine vllm, which has structured output"),
+     "(--engine vllm), which has structured output"),
     ({"messages": [TURN], "guided_json": {}}, "guided_json", "--engine vllm"),
     ({"messages": [TURN], "wieght": 2}, "wieght", "Did you mean 'weight'?"),
     ({"messages": [TURN], "max_tokens": 0}, "max_tokens", "at least 1"),

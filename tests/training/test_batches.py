@@ -336,7 +336,7 @@ def test_shared_beginnings_are_counted_once_as_read_and_twice_as_rows():
 
 
 @pytest.mark.parametrize(("setting", "message"), [
-    ("batch_tokens=0", "must be at least 1"),
+    ("batch_tokens=0", "expected at least 1"),
         ("train_sampling_strategy=longest", "'random' or 'group_by_length'"),
 ])
 def test_wrong_settings_are_refused(setting, message):

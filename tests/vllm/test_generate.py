@@ -108,7 +108,7 @@ DRAFTS = (
         ("farma", ("--target-kl", 0.1), ("vLLM engine", "KL")),
         ("farma", ("--reward-model", "genarm"), ("several reward models",)),
         ("args", (), ("vocabulary head", "farma or genarm", "engine transformers or openai")),
-        ("farma", ("--reward-dtype", "bfloat16"), ("leave out --reward-device",)),
+        ("farma", ("--reward-dtype", "bfloat16"), ("--reward-device",)),
         ("farma", ("--vllm-option", DRAFTS), ("only in vLLM's V2 runner",)),
         ("none", ("--max-new-tokens", 600), ("'r0'", "512")),
         ("none", ("--vllm-option", "eager"), ("name=value", "'eager'")),

@@ -32,9 +32,8 @@ def answered(output: Path, settings: dict[str, Any]) -> set[str]:
         ConfigError: the output was begun with other settings; names them.
         DataError: a line is no generation.
     """
-    from pydantic import ValidationError
-
     from rewardsteer.errors import ConfigError, DataError
+    from rewardsteer.faults import checked
     from rewardsteer.outputs import read_json, read_jsonl, repair_jsonl, write_text
     from rewardsteer.records import Generation
 
@@ -55,16 +54,16 @@ def answered(output: Path, settings: dict[str, Any]) -> set[str]:
     done, lines, failed = set(), [], 0
     for number, row in read_jsonl(output):
         try:
-            result = Generation.model_validate(row)
+            result = checked(Generation, row)
             if result.error is None:
                 done.add(result.id)
                 lines.append(result.model_dump_json())
             else:
                 failed += 1
-        except ValidationError as error:
+        except ValueError as error:
             raise DataError(
-                f"{output}, line {number}: no generation ({error.errors()[0]['msg']}); --resume "
-                "needs a file that 'rewardsteer generate' wrote."
+                f"{output}, line {number}: no generation ({error}); --resume needs a file that "
+                "'rewardsteer generate' wrote."
             ) from error
     if failed:
         write_text(output, "".join(f"{line}\n" for line in lines))

@@ -14,7 +14,7 @@ from rewardsteer.cli.starting import (
     loading,
     say,
 )
-from rewardsteer.training.recipes import list_recipes, read_recipe
+from rewardsteer.training.recipes import list_recipes, own_file, read_recipe
 
 Recipe = Annotated[
     str,
@@ -46,7 +46,9 @@ def distil_command(
     from rewardsteer.distillation.config import DistilConfig
     from rewardsteer.errors import DataError
 
-    config = load_config(DistilConfig, read_recipe(recipe), overrides or ())
+    config = load_config(
+        DistilConfig, read_recipe(recipe), overrides or (), file=own_file(recipe)
+    )
     check_model(config.policy, config.base_model)
     check_reward_model(config.teacher)
     for place in (config.prompts, config.records):

@@ -28,11 +28,11 @@ def recipes_command(
     from rewardsteer.configuration import Config, load_config
     from rewardsteer.distillation.config import DistilConfig
     from rewardsteer.training.config import TrainConfig
-    from rewardsteer.training.recipes import read_recipe, recipe_text
+    from rewardsteer.training.recipes import own_file, read_recipe, recipe_text
 
     values = read_recipe(name)
     kind: type[Config] = DistilConfig if "teacher" in values else TrainConfig
-    config = load_config(kind, values, overrides or ())
+    config = load_config(kind, values, overrides or (), file=own_file(name))
     typer.echo(recipe_text(name))
     if isinstance(config, TrainConfig):
         phases = [phase.name for phase in config.plan()]

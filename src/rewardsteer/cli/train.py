@@ -10,7 +10,7 @@ import typer
 
 from rewardsteer.cli.completion import complete_recipe
 from rewardsteer.cli.starting import check_model, check_out, loading, say
-from rewardsteer.training.recipes import list_recipes, read_recipe
+from rewardsteer.training.recipes import list_recipes, own_file, read_recipe
 
 Recipe = Annotated[
     str,
@@ -47,7 +47,9 @@ def train_command(
     from rewardsteer.training.config import TrainConfig
 
     # Settings are checked before torch is loaded: a typing mistake answers at once.
-    config = load_config(TrainConfig, read_recipe(recipe), overrides or ())
+    config = load_config(
+        TrainConfig, read_recipe(recipe), overrides or (), file=own_file(recipe)
+    )
 
     if config.prepared is not None:
         load_manifest(Path(config.prepared))

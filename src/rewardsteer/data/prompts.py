@@ -38,8 +38,8 @@ def source_prompts(name: str, path: str | None, split: str) -> list[Row]:
         )
     except NoSplitError as error:
         raise DataError(
-            f"The source {name} has no {split} split; give --split train, or prepare it and give "
-            "the folder, which then has one."
+            f"The source {name} has no {split} split; give split='train' (--split train), or "
+            "prepare it and give the folder, which then has one."
         ) from error
 
 
@@ -88,7 +88,10 @@ def write_prompts(rows: Sequence[Row], path: Path, *, overwrite: bool) -> None:
     if not rows:
         raise DataError("There are no prompts to write.")
     if path.exists() and not overwrite:
-        raise OutputError(f"The file {path} is there already; choose another or pass --overwrite.")
+        raise OutputError(
+            f"The file {path} is there already; choose another or pass overwrite=True "
+            "(--overwrite)."
+        )
     write_text(path, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 

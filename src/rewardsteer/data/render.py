@@ -36,17 +36,6 @@ def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
         ) from error
 
 
-def fault_of(error: ValidationError) -> str:
-    """What is wrong with a record that holds a prompt: of a list, what is wrong with its messages,
-    and not that it is no text."""
-    faults = error.errors()
-    of_messages = [one for one in faults if "str" not in one["loc"]]
-    as_list = isinstance(faults[0]["input"], list) and of_messages
-    one = of_messages[0] if as_list else faults[0]
-    where = [str(part + 1) if isinstance(part, int) else part for part in one["loc"][2:]]
-    return f"message {' '.join(where)}: {one['msg']}" if as_list and where else str(one["msg"])
-
-
 def render_prompt(
     prompt: Prompt, template: Template, tokenizer: Any, *, tools: Tools | None = None,
     options: Mapping[str, Any] | None = None,

@@ -26,12 +26,13 @@ model covers every prefix.
 from pathlib import Path
 from typing import Any
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from rewardsteer.configuration import Config
 from rewardsteer.data.template import Template, resolve, stored_template
 from rewardsteer.data.vocabulary import template_hash, vocabulary_hash
 from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import read_json
 
 MANIFEST = "manifest.json"
@@ -93,8 +94,8 @@ def load_manifest(folder: Path) -> Manifest:
             )
         )
     try:
-        return Manifest.model_validate(read_json(folder / MANIFEST))
-    except ValidationError as error:
+        return checked(Manifest, read_json(folder / MANIFEST))
+    except ValueError as error:
         raise DataError(f"The manifest {folder / MANIFEST} is damaged: {error}") from error
 
 
@@ -139,13 +140,13 @@ def check_template(
         raise MismatchError(
             f"The data in {folder} was written with another response template than the reward "
             f"model {reader} uses; prepare it again with the model's template (rewardsteer.json, "
-            "or --template auto with the model's tokenizer where it has none), or pass the data's "
-            "as --template."
+            "or template.kind=auto with the model's tokenizer where it has none), or pass the "
+            "data's as template= (--template)."
         )
     if tokenizer is not None and not _same_chat_template(manifest, template, tokenizer):
         raise MismatchError(
             f"The data in {folder} was written with another chat template than that of the "
-            f"tokenizer of {reader}; prepare it again with --tokenizer {reader}."
+            f"tokenizer of {reader}; prepare it again with that tokenizer (--tokenizer {reader})."
         )
 
 
@@ -179,7 +180,7 @@ def check_recipe(
             raise MismatchError(
                 f"The data in {folder} was written with another template than the reward model "
                 f"that training starts from was trained with ({differ}); prepare it again "
-                "with --tokenizer and this model, or name the data's template in data.template."
+                "with its tokenizer (--tokenizer), or name the data's template in data.template."
             )
         raise MismatchError(
             f"The data in {folder} was written with another template than the recipe's "

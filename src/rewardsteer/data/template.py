@@ -6,6 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from rewardsteer.configuration import Config
+from rewardsteer.faults import checked
 
 _TURNS = {
     "system": "{content}",
@@ -94,11 +95,11 @@ def stored_template(values: Mapping[str, Any]) -> Template:
     """
     complete = "kind" in values and "append_eos" in values
     if values.get("kind") == "chat" and complete and "end" not in values:
-        return Template.model_validate({**values, "end": "eos"})
+        return checked(Template, {**values, "end": "eos"})
     if values and "kind" not in values:
         # Written by hand when ``text`` was the default.
-        return Template.model_validate({**values, "kind": "text"})
-    return Template.model_validate(dict(values))
+        return checked(Template, {**values, "kind": "text"})
+    return checked(Template, dict(values))
 
 
 def writer_of(template: Template | None, tokenizer: Any, scorer: Any = None) -> tuple[

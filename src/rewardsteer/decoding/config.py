@@ -13,10 +13,19 @@ from rewardsteer.errors import ConfigError
 MOST_WEIGHT = 1e20
 LEAST_TEMPERATURE, MOST_TEMPERATURE = 1e-6, 1e6
 
+
+
+def _as_pairs(given: Any) -> Any:
+    if isinstance(given, Mapping):
+        return tuple(given.items())
+    if isinstance(given, tuple | list):
+        return given
+    raise ValueError("expected numbers by token id, such as {5: -1.5}")
+
+
 # Pairs, so that settings can be hashed; given and written as a mapping.
 Biases = Annotated[
-    tuple[tuple[int, Annotated[float, Field(ge=-100, le=100)]], ...],
-    BeforeValidator(lambda given: tuple(given.items()) if isinstance(given, Mapping) else given),
+    tuple[tuple[int, Annotated[float, Field(ge=-100, le=100)]], ...], BeforeValidator(_as_pairs),
     PlainSerializer(dict),
 ]
 # One string or several.
@@ -225,7 +234,7 @@ class DecodingConfig(Config):
         known = given.get("temperature") if isinstance(given, dict) else None
         if isinstance(known, int | float) and known < 0:
             raise ValueError(
-                "the temperature must be above 0; 0 (or --greedy) takes the likeliest token each "
+                "the temperature must be above 0; 0 (--greedy) takes the likeliest token each "
                 f"time; got {known}"
             )
         if known == 0:

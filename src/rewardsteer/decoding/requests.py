@@ -4,9 +4,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from pydantic import StrictInt, ValidationError
+from pydantic import StrictInt
 
-from rewardsteer.data.render import fault_of
+from rewardsteer.data.sources.files import well_formed
+from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given, read_jsonl
 from rewardsteer.records import Prompt, Record
@@ -62,13 +63,10 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
             found = "null" if "prompt" in row else ", ".join(sorted(row)) or "none"
             raise DataError(f"{path}, line {number}: expected a field 'prompt', found {found}.")
         values = {name: row[name] for name in ("prompt", "prompt_ids") if row.get(name) is not None}
-        try:
+        place = f"{path}, line {number}"
+        values["prompt"] = read_prompt(row["prompt"], place)
+        with well_formed(place):
             requests.append(Request(id=str(given(row, "id", number)), **values))
-        except ValidationError as error:
-            raise DataError(
-                f"{path}, line {number}: 'prompt' must be text or a list of messages with role and "
-                f"content, and 'prompt_ids' a list of token ids ({fault_of(error)})."
-            ) from error
     if not requests:
         raise DataError(
             f"{path} holds no prompts; expected one JSON object with 'prompt' per line, or "

@@ -14,6 +14,7 @@ from typing import Any, TypedDict
 
 from rewardsteer.configuration import Config
 from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import read_json, write_bytes, write_json
 
 MANIFEST = "manifest.json"
@@ -108,7 +109,7 @@ def read_source(folder: Path) -> Source:
             "distil' writes them to OUT/records."
         )
     try:
-        return Source.model_validate(read_json(folder / MANIFEST))
+        return checked(Source, read_json(folder / MANIFEST))
     except ValueError as error:
         raise DataError(f"The manifest {folder / MANIFEST} is damaged: {error}") from error
 
@@ -141,7 +142,7 @@ def read_records(folder: Path) -> Any:
         except (OSError, pa.ArrowException) as error:
             raise DataError(
                 f"The records {place} are missing or damaged ({error}); delete the file and go on "
-                "with --resume."
+                "with resume=True (--resume)."
             ) from error
     whole = pa.concat_tables(tables)
     if not len(whole):

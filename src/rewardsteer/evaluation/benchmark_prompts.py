@@ -25,7 +25,7 @@ def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
 
     if name in BENCHMARKS.names():
         if path is None:
-            raise DataError(f"Give the published file of {name} as --path.")
+            raise DataError(f"Give the published file of {name} as path= (--path).")
         problems = load_problems(name, path)
         return different({"id": one.id, "prompt": one.question} for one in problems)
     return different(

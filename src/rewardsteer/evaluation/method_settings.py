@@ -70,7 +70,8 @@ def read_methods(methods: str) -> dict[str, MethodConfig]:
             name, _, folder = item.strip().partition("=")
             if name in rows:
                 raise ConfigError(
-                    f"--methods names {name!r} twice; give a YAML file with a label for each."
+                    f"The methods (--methods) name {name!r} twice; give a YAML file with a label "
+                    "for each."
                 )
             rows[name] = {"method": name, "reward_model": folder or None}
     if not rows:
@@ -80,17 +81,17 @@ def read_methods(methods: str) -> dict[str, MethodConfig]:
 
 def _read(label: str, values: Any) -> MethodConfig:
     if not isinstance(values, dict):
-        raise ConfigError(f"--methods: expected settings under {label!r}, got {values!r}.")
+        raise ConfigError(f"The methods: expected settings under {label!r}, got {values!r}.")
     try:
         config = load_config(MethodConfig, values)
     except ConfigError as error:
-        raise ConfigError(f"--methods, {label!r}: {error}") from error
+        raise ConfigError(f"The method {label!r}: {error}") from error
     METHODS.check(config.method)
     _check_used(label, config, values)
     if not config.folders and not takes_no_reward_model(config.method):
         raise ConfigError(
             f"The method {config.method!r} of {label!r} needs a reward model: write "
-            f"{config.method}=FOLDER in --methods, or 'reward_model: FOLDER' in its file."
+            f"{config.method}=FOLDER (--methods), or 'reward_model: FOLDER' in its file."
         )
     if config.reward_weights is not None and len(config.folders) < 2:
         raise ConfigError(
@@ -133,7 +134,7 @@ def sweep_weights(
     try:
         values = [float(part) for part in weights.split(",")]
     except ValueError as error:
-        raise ConfigError(f"Expected --weights as 0.5,1,2, got {weights!r}.") from error
+        raise ConfigError(f"Expected weights as 0.5,1,2 (--weights), got {weights!r}.") from error
     swept: dict[str, MethodConfig] = {}
     sweeps = {}
     for label, config in settings.items():
@@ -146,6 +147,7 @@ def sweep_weights(
             sweeps[one] = label
     if not sweeps:
         raise ConfigError(
-            f"None of the methods {', '.join(settings)} has a weight; leave out --weights."
+            f"None of the methods {', '.join(settings)} has a weight; leave the weights out "
+            "(--weights)."
         )
     return swept, sweeps

@@ -83,7 +83,9 @@ def on_ray(
         kind = "GPU" if place.startswith("cuda") else "CPU"
         count = min(actors or int(there.get(kind, 0)), len(missing))
         if count < 1:
-            raise errors.ConfigError(f"The Ray cluster has no {kind}; choose another --device.")
+            raise errors.ConfigError(
+                f"The Ray cluster has no {kind}; choose another device= (--device)."
+            )
         shards.folder = shards.folder.absolute()
         options = {"num_gpus": 1} if kind == "GPU" else {"num_cpus": 1}
         numbers = ray.data.from_items(
@@ -109,7 +111,7 @@ def _connect(address: str | None) -> Any:
         import ray.data
     except ImportError as error:
         raise errors.ConfigError(
-            "--engine ray needs Ray: pip install 'rewardsteer[ray]'."
+            "Scoring on Ray (--engine ray) needs it: pip install 'rewardsteer[ray]'."
         ) from error
     logging.getLogger("ray.data").setLevel(logging.WARNING)
     ray.data.DataContext.get_current().enable_progress_bars = False

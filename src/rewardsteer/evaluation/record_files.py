@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from rewardsteer.errors import DataError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import file_name, read_json, read_jsonl, repair_jsonl
 from rewardsteer.records import EvalRecord, Record
 
@@ -28,7 +29,7 @@ def load_records(place: Path, kind: type[R], name: str) -> list[R]:
         return []
     repair_jsonl(place)
     try:
-        return [kind.model_validate(row) for _, row in read_jsonl(place)]
+        return [checked(kind, row) for _, row in read_jsonl(place)]
     except ValueError as error:
         raise DataError(f"{place} holds a line that is no {name}: {error}") from error
 

@@ -3,11 +3,10 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from rewardsteer.data.solutions import GREEDY, question_key
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.overoptimization import Recorded
+from rewardsteer.faults import checked
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Solution
 
@@ -47,7 +46,7 @@ def load_recorded(proxy: Path, gold: Path | None) -> tuple[dict[str, Recorded], 
     if not prompts:
         raise DataError(
             f"None of the {len(ours)} samples in {proxy} has both a reward and "
-            + ("a label 'is_correct'; give --gold." if gold is None else f"one in {gold}.")
+            + ("a label 'is_correct'; give gold= (--gold)." if gold is None else f"one in {gold}.")
         )
     return {
         name: Recorded(*(list(column) for column in zip(*rows, strict=True)))
@@ -68,11 +67,9 @@ def read_samples(path: Path) -> dict[Key, tuple[Solution, str]]:
             known = {name: value for name, value in row.items() if name in Solution.model_fields}
             known.setdefault("benchmark", file.stem)
             try:
-                one = Solution.model_validate(known)
-            except ValidationError as error:
-                raise DataError(
-                    f"{place}: no scored sample ({error.errors()[0]['msg']})."
-                ) from error
+                one = checked(Solution, known)
+            except ValueError as error:
+                raise DataError(f"{place}: no scored sample ({error}).") from error
             question = one.question_id or question_key(one.prompt)
             key = (one.benchmark, question, one.model, one.sample or str(number))
             if key in found:

@@ -80,7 +80,7 @@ def _answered(solutions: Iterable[Solution], problems: Sequence[str]) -> Iterato
     for item in problems:
         name, equals, file = item.partition("=")
         if not equals:
-            raise ConfigError(f"Expected --problems NAME=FILE, got {item!r}.")
+            raise ConfigError(f"Expected problems as NAME=FILE (--problems), got {item!r}.")
         known += load_problems(name, file)
     return attach_problems(solutions, known)
 

@@ -58,7 +58,7 @@ class Shards:
             if not begun.exists():
                 raise OutputError(
                     f"The output {output} exists and nothing says what made it; choose another or "
-                    "pass --overwrite."
+                    "pass overwrite=True (--overwrite)."
                 )
         if begun.exists() and resume:
             self._compare(read_json(begun), task)
@@ -71,8 +71,8 @@ class Shards:
         if changed:
             raise DataError(
                 f"The scores in {self.output} were begun with other {', '.join(changed)}; resume "
-                "with the same input, reward model, goal and options, or pass --overwrite to begin "
-                "again."
+                "with the same input, reward model, goal and options, or pass overwrite=True "
+                "(--overwrite) to begin again."
             )
 
     def missing(self) -> list[int]:
@@ -133,12 +133,12 @@ class Shards:
             except (OSError, ValueError) as error:
                 raise OutputError(
                     f"The shard {place} cannot be read ({error}); delete it if it is there, and "
-                    "pass --resume to make it again."
+                    "pass resume=True (--resume) to make it again."
                 ) from error
             if len(rows) != self.rows_in(shard):
                 raise OutputError(
                     f"The shard {place} holds {len(rows)} rows, expected {self.rows_in(shard)}; "
-                    "delete it and pass --resume to make it again."
+                    "delete it and pass resume=True (--resume) to make it again."
                 )
             yield content, rows
 
@@ -154,7 +154,8 @@ class Shards:
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return OutputError(
             f"{self.output} cannot be written: {reason(cause)}. {kept} of {self._shards} shards "
-            f"are done and kept in {self.folder}; {remedy(cause)} and pass --resume to go on."
+            f"are done and kept in {self.folder}; {remedy(cause)} and pass resume=True (--resume) "
+            "to go on."
         )
 
     @property
@@ -180,12 +181,14 @@ def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
     if output.is_dir():
         raise OutputError(f"The output {output} is a folder, a file was expected; choose another.")
     if output.exists() and not (resume or overwrite):
-        raise OutputError(f"The output {output} exists; choose another or pass --overwrite.")
+        raise OutputError(
+            f"The output {output} exists; choose another or pass overwrite=True (--overwrite)."
+        )
     partial = partial_folder(output)
     if partial.exists() and not (resume or overwrite):
         raise OutputError(
-            f"{partial} holds rows of an interrupted run; pass --resume to go on with it or "
-            "--overwrite to start over."
+            f"{partial} holds rows of an interrupted run; pass resume=True (--resume) to go "
+            "on with it or overwrite=True (--overwrite) to start over."
         )
 
 

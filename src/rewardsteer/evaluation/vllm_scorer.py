@@ -61,12 +61,12 @@ class VllmScorer(Scorer):
         if card.head.layers != "linear":
             raise ConfigError(
                 f"vLLM supports linear heads alone, but {folder} has one of several layers "
-                f"({card.head.layers}); use --engine transformers."
+                f"({card.head.layers}); use the engine transformers (--engine)."
             )
         if card.reading == "step_logit":
             raise ConfigError(
                 f"{folder} is a process reward model, whose steps vLLM does not aggregate; use "
-                "--engine transformers."
+                "the engine transformers (--engine)."
             )
         self.tokenizer = load_tokenizer(folder)
         self.template = resolve(template or stored_template(card.template), self.tokenizer)
@@ -96,7 +96,7 @@ class VllmScorer(Scorer):
             if not all(self._llm.collective_rpc("limit_tokens", args=(tokens_known,))):
                 raise ConfigError(
                     f"vLLM's model of {folder} has no layer that tells which logits belong to "
-                    "tokens; use --engine transformers."
+                    "tokens; use the engine transformers (--engine)."
                 )
         if next_token and self._limit is not None:
             self._limit -= 1  # vLLM generates at least one token after a prompt
@@ -127,8 +127,8 @@ class VllmScorer(Scorer):
         """
         if settings.get("goal") is not None:
             raise ConfigError(
-                "vLLM gives no hidden states to compare with a goal; use --engine transformers, or "
-                "--goal none."
+                "vLLM gives no hidden states to compare with a goal; use the engine transformers "
+                "(--engine), or no goal (--goal none)."
             )
         rows = [[*p, *r] for p, r in zip(prompt_ids, response_ids, strict=True)]
         counts = [len(ids) if self._tokens else 1 for ids in response_ids]

@@ -10,10 +10,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from rewardsteer.configuration import Config
 from rewardsteer.errors import DataError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import read_json, write_json
 
 
@@ -121,9 +122,8 @@ def load_calibration(place: Path) -> PositionCalibration:
             f"Expected a calibration at {place}; make one with 'rewardsteer calibrate'."
         )
     try:
-        return PositionCalibration.model_validate(read_json(place))
-    except ValidationError as error:
+        return checked(PositionCalibration, read_json(place))
+    except ValueError as error:
         raise DataError(
-            f"{place} is no calibration ({error.errors()[0]['msg']}); make one with "
-            "'rewardsteer calibrate'."
+            f"{place} is no calibration ({error}); make one with 'rewardsteer calibrate'."
         ) from error

@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from pydantic import ValidationError
 
 from rewardsteer.data.template import stored_template
 from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.faults import checked
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.goals.places import goal_file
 from rewardsteer.models.checkpoint import CARD, GOAL_STATES, read_card, write_card
@@ -64,14 +64,13 @@ def load_goals(source: Path) -> dict[str, GoalState]:
             raise ValueError("its header names no goals")
         return {
             name: GoalState(
-                name, tensors[f"{name}.vectors"], Provenance.model_validate(values),
+                name, tensors[f"{name}.vectors"], checked(Provenance, values),
                 tensors.get(f"{name}.keys"),
             )
             for name, values in header.items()
         }
     except (
-        SafetensorError, OSError, LookupError, TypeError, ValueError, ValidationError,
-        RecursionError,
+        SafetensorError, OSError, LookupError, TypeError, ValueError, RecursionError,
     ) as error:
         raise DataError(f"The goal states in {place} are damaged: {error}") from error
 

@@ -27,7 +27,7 @@ def goal_file(source: Path) -> Path:
     if place.suffix in (".npy", ".npz"):
         raise DataError(
             f"{place} is an array; a goal file is the {GOAL_STATES} that 'rewardsteer goal-state' "
-            f"writes. Make one of it with: rewardsteer goal-state --reward-model MODEL "
-            f"--import-npy {place} --out FOLDER; then give FOLDER as the goal."
+            f"writes. Make one of it with 'rewardsteer goal-state --reward-model MODEL "
+            f"--import-npy {place} --out FOLDER'; then give FOLDER as the goal."
         )
     return place

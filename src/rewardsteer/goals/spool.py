@@ -40,8 +40,8 @@ class RunningMeans:
 
         if not resume:
             raise OutputError(
-                f"{self.path.parent} holds an interrupted run; pass --resume to go on with it or "
-                "--overwrite to begin anew."
+                f"{self.path.parent} holds an interrupted run; pass resume=True (--resume) to go "
+                "on with it, or delete it (--overwrite) to begin anew."
             )
         with safe_open(self.path, framework="pt") as file:
             header = json.loads(file.metadata()["progress"])
@@ -49,7 +49,7 @@ class RunningMeans:
         if header["task"] != self._task:
             raise DataError(
                 f"{self.path.parent} holds an interrupted run with other settings, data or "
-                "weights; pass --overwrite to begin anew."
+                "weights; delete it (--overwrite) to begin anew."
             )
         self.rows, self._counts = header["rows"], header["counts"]
 
@@ -104,8 +104,8 @@ class StateStore:
             path.touch()
             if path.stat().st_size < rows * size:
                 raise DataError(
-                    f"{path} lost rows that an interrupted run had read; pass --overwrite to begin "
-                    "anew."
+                    f"{path} lost rows that an interrupted run had read; delete them all "
+                    "(--overwrite) to begin anew."
                 )
             with path.open("r+b") as stream:
                 stream.truncate(rows * size)

@@ -88,8 +88,8 @@ def push(
         raise OutputError(f"The hub did not take {folder}: {_first_line(error)}") from error
     if not private:
         raise ConfigError(
-            f"The repository {repository} is public; pass --public to publish there, or choose "
-            "another."
+            f"The repository {repository} is public; pass public=True (--public) to publish "
+            "there, or choose another."
         )
     return address
 

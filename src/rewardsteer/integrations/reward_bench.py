@@ -110,7 +110,10 @@ def run(arguments: Sequence[str]) -> None:
     second = list(arguments[:1]) == ["v2"]
     rest = list(arguments[1:] if second else arguments)
     if "--model" not in rest[:-1] or "--tokenizer" in rest:
-        raise ConfigError("Expected --model FOLDER, and no --tokenizer: it is the checkpoint's.")
+        raise ConfigError(
+            "Expected a model (--model FOLDER) and no tokenizer (--tokenizer): it is the "
+            "checkpoint's."
+        )
     folder = rest[rest.index("--model") + 1]
     read_card(Path(folder))
     try:

@@ -9,11 +9,12 @@ import importlib.metadata
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from rewardsteer import __version__
 from rewardsteer.configuration import Config
 from rewardsteer.errors import CheckpointError
+from rewardsteer.faults import checked
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.places import check_place, locate, no_model, nowhere
 from rewardsteer.outputs import read_json, write_json
@@ -127,8 +128,8 @@ def read_card(folder: Path) -> CheckpointCard:
     folder = locate(folder)
     if (folder / CARD).exists():
         try:
-            return CheckpointCard.model_validate(read_json(folder / CARD))
-        except (ValueError, ValidationError) as error:
+            return checked(CheckpointCard, read_json(folder / CARD))
+        except ValueError as error:
             raise CheckpointError(f"The card {folder / CARD} is damaged: {error}") from error
     if (folder / ADAPTER_CONFIG).exists():
         return _adapter_card(folder)

@@ -14,9 +14,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pydantic import ValidationError
-
 from rewardsteer.errors import DataError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import file_name, read_json, read_jsonl
 from rewardsteer.records import EvalRecord, Inspection
 from rewardsteer.reports.finding import (
@@ -208,13 +207,13 @@ def load_records(
     outcomes = []
     for number, row in sources.lines(place):
         try:
-            record = EvalRecord.model_validate(row)
+            record = checked(EvalRecord, row)
             made = record.generation
             outcomes.append(Outcome(
                 made.id, made.prompt[:_PROMPT], len(made.completion), made.cost.new_tokens,
                 {"reward": record.metrics["reward"], **record.metrics},
             ))
-        except (ValidationError, KeyError) as error:
+        except (ValueError, KeyError) as error:
             raise DataError(f"{place}, line {number}: no evaluation record ({error}).") from error
         if len(records) < limit:
             records.append(record)
@@ -249,11 +248,9 @@ def load_inspections(place: Path, sources: Sources) -> list[Inspection]:
         if len(found) >= _INSPECTIONS:
             break
         try:
-            found.append(Inspection.model_validate(row))
-        except ValidationError as error:
-            raise DataError(
-                f"{place}, line {number}: no inspection ({error.errors()[0]['msg']})."
-            ) from error
+            found.append(checked(Inspection, row))
+        except ValueError as error:
+            raise DataError(f"{place}, line {number}: no inspection ({error}).") from error
     return found
 
 

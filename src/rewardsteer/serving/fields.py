@@ -43,8 +43,8 @@ NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "guided_grammar": (), "guided_decoding_backend": (),
 }
 _STRUCTURED = (
-    "the transformers engine writes free text alone; leave it out, or start the server with "
-    "--engine vllm, which has structured output"
+    "the transformers engine writes free text alone; leave it out, or start the server on "
+    "vLLM (--engine vllm), which has structured output"
 )
 # Why a value that asks for something is refused.
 _REASONS: Mapping[str, str] = {

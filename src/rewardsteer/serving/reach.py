@@ -51,7 +51,8 @@ def check_reach(host: str, key: str | None, *, allow_anyone: bool) -> None:
     if key is None and not is_loopback(host) and not allow_anyone:
         raise ConfigError(
             f"On {host} others can reach the server; give it an API key (--api-key-file or the "
-            f"environment variable {API_KEY}), or allow everybody with --allow-anyone."
+            f"environment variable {API_KEY}), or allow everybody, allow_anyone=True "
+            "(--allow-anyone)."
         )
 
 
@@ -62,7 +63,7 @@ def bind(host: str, port: int) -> socket.socket:
         ConfigError: the address cannot be had.
     """
     if not 0 <= port <= 65535:
-        raise ConfigError(f"A port is from 0 to 65535, got {port}; choose another with --port.")
+        raise ConfigError(f"A port is from 0 to 65535, got {port}; choose another (--port).")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     found = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -72,6 +73,6 @@ def bind(host: str, port: int) -> socket.socket:
         found.close()
         raise ConfigError(
             f"The address {host}, port {port}, cannot be used: {error.strerror}; choose another "
-            "with --host or --port."
+            "host or port (--host, --port)."
         ) from error
     return found

@@ -8,10 +8,12 @@ from pydantic import ValidationError
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import BEST_OF, CONTROLS, OF_STRATEGIES, unused
+from rewardsteer.faults import faults
 from rewardsteer.serving.errors import bad_request
 from rewardsteer.serving.fields import GREEDY_BELOW
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.schema import GenerationFields
+from rewardsteer.serving.wording import JSON
 
 # Settings of a request that have their names in ours.
 _SAME = (
@@ -61,9 +63,8 @@ def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConf
     try:
         config = DecodingConfig.model_validate(served.start_of(given.get("method")) | given)
     except ValidationError as error:
-        first = error.errors()[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        raise bad_request(first["msg"].removeprefix("Value error, "), param) from error
+        first = faults(error.errors(), given, JSON)[0]
+        raise bad_request(first.sentence, first.name or None) from error
     _check(request, config, served)
     return config
 

@@ -56,17 +56,17 @@ def replace_by_vllm(
     if importlib.util.find_spec("vllm") is None:
         raise ConfigError(
             "The engine vllm needs vLLM, which is not installed here; run pip install "
-            "'rewardsteer[vllm]', or serve with --engine transformers."
+            "'rewardsteer[vllm]', or serve with the engine transformers (--engine)."
         )
     if model is None:
         raise ConfigError(
-            "The engine vllm serves a policy; pass --model. How vLLM serves a reward model alone "
-            "stands in docs/vllm.md."
+            "The engine vllm serves a policy; name one (--model). How vLLM serves a reward model "
+            "alone stands in docs/vllm.md."
         )
     if limits:
         raise ConfigError(
-            f"--limit {limits[0]} is for our own server; vLLM's bounds are engine arguments, as "
-            "--vllm-option max_num_seqs=32 or max_model_len=4096."
+            f"The limit {limits[0]} (--limit) is for our own server; vLLM's bounds are engine "
+            "arguments (--vllm-option), such as max_num_seqs=32 or max_model_len=4096."
         )
     check_device(device)
     more = plan(model, reward_model, **asked)
@@ -101,7 +101,7 @@ def plan(
     if reward_device or reward_dtype:
         raise ConfigError(
             "In vLLM the reward model runs where the policy does, in its precision; leave out "
-            "--reward-device and --reward-dtype."
+            "the reward model's own (--reward-device, --reward-dtype)."
         )
     card = None if reward_model is None else vocabulary_card(reward_model.name, reward_model)
     choice = WITHOUT_REWARD_MODEL if card is None else default_method(card)
@@ -110,15 +110,18 @@ def plan(
         logger.info(choice.told("vLLM's server has no other"))
     if method not in (None, natural):
         raise ConfigError(
-            f"The method {method!r} needs a reward model; pass --reward-model." if card is None
-            else f"vLLM guides by what the reward model was trained for, here {natural!r}; leave "
-            f"out --method {method}, or serve with --engine transformers."
+            f"The method {method!r} needs a reward model; give one (--reward-model)."
+            if card is None else
+            f"vLLM guides by what the reward model was trained for, here {natural!r}; leave out "
+            "the method (--method), or serve with the engine transformers (--engine)."
         )
     if card is None and weight != 1.0:
-        raise ConfigError(f"--weight {weight:g} needs a reward model; pass --reward-model.")
+        raise ConfigError(
+            f"The weight {weight:g} (--weight) needs a reward model; give one (--reward-model)."
+        )
     if "stop" in sampling:
         raise ConfigError("vLLM's server has no stop strings of its own; requests name them, as "
-                          "the field stop. Leave out --stop.")
+                          "the field stop. Leave them out (--stop).")
     settings = policy_settings(model)
     config = with_defaults(
         load_config(DecodingConfig, {"method": natural, "weight": weight, **sampling}), settings

@@ -55,7 +55,7 @@ def raise_nonfinite(
     raise NonFiniteError(
         f"The {what} became {value} at update {step}; training stopped and earlier checkpoints are "
         f"kept. The batch held rows {format_ids(bad or rows)} (all in {place}). Lower the learning "
-        "rate or look at these rows, then go on with --resume."
+        "rate or look at these rows, then go on with resume=True (--resume)."
     )
 
 

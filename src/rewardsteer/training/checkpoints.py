@@ -53,7 +53,7 @@ def named_failure(what: str, kept: Path) -> Iterator[None]:
         free = shutil.disk_usage(kept).free / 2**20
         raise OutputError(
             f"{what} cannot be written ({error}; {free:,.0f} MiB are free there); {left}. Make "
-            "room, then go on with --resume."
+            "room, then go on with resume=True (--resume)."
         ) from error
 
 

@@ -32,8 +32,12 @@ def list_recipes(command: Literal["train", "distil", "any"] = "train") -> list[s
 
 def recipe_text(name: str) -> str:
     """A recipe as it is written, comments included; checked by `read_recipe`."""
-    path = Path(name) if name.endswith((".yaml", ".yml")) else FOLDER / f"{name}.yaml"
-    return path.read_text(encoding="utf-8")
+    return (own_file(name) or FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
+
+
+def own_file(name: str) -> Path | None:
+    """The user's YAML file that a recipe is; None for a shipped one."""
+    return Path(name) if name.endswith((".yaml", ".yml")) else None
 
 
 def recipe_title(name: str) -> str:
@@ -55,8 +59,9 @@ def read_recipe(name: str) -> dict[str, Any]:
     known = list_recipes("any")
     if name in known:
         return read_yaml(FOLDER / f"{name}.yaml")
-    if name.endswith((".yaml", ".yml")):
-        return read_yaml(Path(name))
+    file = own_file(name)
+    if file is not None:
+        return read_yaml(file)
     raise ConfigError(
         f"Unknown recipe {name!r}.{nearest(name, known)} Known: {', '.join(known)}; or give a "
         "YAML file."

@@ -62,7 +62,7 @@ def check_same(config: TrainConfig, out: Path, processes: int) -> None:
     if changed:
         raise ConfigError(
             f"The run in {out} was started with other settings ({', '.join(changed)} differ); "
-            "resume it with the same ones, or choose another --out."
+            "resume it with the same ones, or choose another folder (--out)."
         )
     _check_plan(config, run["config"], out)
     if run["config"] != record["config"]:

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 from rewardsteer.errors import ConfigError
+from rewardsteer.faults import faults
 from rewardsteer.registry import nearest
 
 # Fields that have a setting here already: one name each, so that no two values can contradict.
@@ -43,18 +44,19 @@ NAMED_HERE = {
     "full_determinism": "deterministic",
 }
 
-_FILES = "the run's folder is given by --out and laid out by rewardsteer"
+_FILES = "the run's folder is given by output_dir= (--out) and laid out by rewardsteer"
 _RESUME = "a run must be able to go on from its checkpoints"
 _LOSS = "the objectives define the loss and read the batch themselves"
 _HUB = "publish the finished model with 'rewardsteer push'"
-_LAUNCH = "engines are chosen by a launch file: accelerate launch --config_file launch/FILE.yaml"
+_LAUNCH = "engines are chosen by a launch file (accelerate launch --config_file launch/FILE.yaml)"
 _ROWS = "every row is read once an epoch, on whatever number of processes"
 # Fields that would break what rewardsteer sees to itself, and why.
 OWNED = {
     "output_dir": _FILES, "do_train": _FILES, "do_eval": _FILES, "do_predict": _FILES,
     "save_only_model": _RESUME, "ignore_data_skip": _RESUME,
     "restore_callback_states_from_checkpoint": _RESUME,
-    "resume_from_checkpoint": "give --resume-from-checkpoint PATH, or --resume for the newest",
+    "resume_from_checkpoint": "give resume=True (--resume) for the newest, or another by its path "
+    "(--resume-from-checkpoint)",
     "remove_unused_columns": "the collator reads columns that the model's forward does not name",
     "label_names": _LOSS, "label_smoothing_factor": _LOSS, "prediction_loss_only": _LOSS,
     "include_for_metrics": _LOSS, "batch_eval_metrics": _LOSS, "eval_do_concat_batches": _LOSS,
@@ -119,7 +121,7 @@ def _typed(name: str, value: Any, hint: Any) -> Any:
         adapter = TypeAdapter(hint, config=ConfigDict(arbitrary_types_allowed=True))
         return adapter.validate_python(value)
     except ValidationError as error:
-        raise ValueError(f"trainer.{name}: {error.errors()[0]['msg']}, got {value!r}") from error
+        raise ValueError(f"trainer.{name}: {faults(error.errors(), value)[0].words}") from error
 
 
 def check_trackers(names: list[str]) -> None:

@@ -13,6 +13,7 @@ from rewardsteer.data.sources.json_list import CHUNK, list_items
 from rewardsteer.data.sources.opening import READ_FAILURES, Guard, Row, open_bytes
 from rewardsteer.data.sources.tables import arrow, parquet, read_csv
 from rewardsteer.errors import DataError
+from rewardsteer.faults import first_fault
 from rewardsteer.outputs import parse_json
 
 SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
@@ -52,11 +53,9 @@ def well_formed(place: str) -> Iterator[None]:
     except DataError:
         raise
     except ValidationError as error:
-        first = error.errors()[0]
-        name = ".".join(map(str, first["loc"])) or "the row"
         raise DataError(
-            f"{place}: a field holds another kind of value than expected: {name} is "
-            f"{kind_of(first['input'])} ({first['msg']})."
+            f"{place}: a field holds another kind of value than expected; "
+            f"{first_fault(error)}."
         ) from error
     except KeyError as error:
         raise DataError(f"{place}: a field lacks the key {error}.") from error

@@ -7,6 +7,7 @@ from typing import Any
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from rewardsteer.errors import ConfigError
+from rewardsteer.faults import faults
 
 
 def checked_options(
@@ -35,6 +36,6 @@ def checked_options(
         except ValidationError as error:
             raise ConfigError(
                 f"The option {option!r} of the source {name!r} is wrong: "
-                f"{error.errors()[0]['msg']}, got {options[option]!r}."
+                f"{faults(error.errors(), options[option])[0].sentence}"
             ) from error
     return checked

@@ -65,7 +65,8 @@ class Endpoint:
         own = [one for one in served if one.partition("@")[0] not in served.keys() - {one}]
         if model is None and len(own) != 1:
             raise ConfigError(
-                f"The server {self.url} names these models: {names}; say which one (--model)."
+                f"The server {self.url} names these models: {names}; say which one (--model; "
+                "policy= of Steerer)."
             )
         name = model or own[0]
         if served and name not in served:
@@ -176,8 +177,8 @@ class Endpoint:
         name = f"; the model's name is {self.model}" if getattr(self, "model", None) else ""
         return failure(
             self._library, error, url=self.url, key_env=self._key_env, timeout=self._timeout,
-            address=f"it ends in /v1{name}", key_option=" (another name: --key-env)",
-            relief="lower the batch size, or go on later with --resume",
+            address=f"it ends in /v1{name}", key_option=" (another name: key_env=, --key-env)",
+            relief="lower the batch size, or go on later (--resume)",
         )
 
 

@@ -98,7 +98,7 @@ class VllmEngine(Engine):
         if _is_guided_by(method) and any(reward):
             raise ConfigError(
                 "A reward model that guides inside vLLM runs where the policy does, in its "
-                "precision; leave out --reward-device and --reward-dtype."
+                "precision; leave out the reward model's own (--reward-device, --reward-dtype)."
             )
 
     def begin(self, method: Method, config: DecodingConfig, longest: int) -> None:
@@ -270,4 +270,6 @@ def check_supported(method: Method, config: DecodingConfig) -> None:
     }
     for what, wanted in wanting.items():
         if wanted:
-            raise ConfigError(f"The vLLM engine does not know {what}; use --engine transformers.")
+            raise ConfigError(
+                f"The vLLM engine does not know {what}; use the engine transformers (--engine)."
+            )

@@ -115,7 +115,7 @@ def build_policy(vllm_config: VllmConfig, prefix: str) -> nn.Module:
     if has_inner_state(policy) or is_attention_free(policy) or supports_multimodal(policy):
         raise ConfigError(
             f"vLLM can guide policies that read text with attention alone, and {names[0]} keeps "
-            "other states or reads other inputs; use --engine transformers."
+            "other states or reads other inputs; use the engine transformers (--engine)."
         )
     return policy
 

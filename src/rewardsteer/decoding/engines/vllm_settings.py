@@ -87,13 +87,13 @@ def vocabulary_card(name: str, folder: Path) -> CheckpointCard:
         raise MismatchError(
             f"vLLM guides by reward models with a vocabulary head, but {name!r} has a scalar head, "
             "which is asked about single candidates; train or distil a vocabulary head for farma "
-            "or genarm, or use --engine transformers."
+            "or genarm, or use the engine transformers (--engine)."
         )
     if card.head.layers != "linear":
         raise MismatchError(
             f"vLLM reads rewards as logits, and the head of {name!r} has layers="
             f"{card.head.layers}; fold it with 'rewardsteer import {name} OUT --fold', or use "
-            "--engine transformers."
+            "the engine transformers (--engine)."
         )
     return card
 

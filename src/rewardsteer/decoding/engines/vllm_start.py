@@ -8,6 +8,7 @@ from pydantic import ValidationError
 from rewardsteer.decoding.engines.vllm_plugin import register
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError
+from rewardsteer.faults import faults
 
 
 def built_for() -> str:
@@ -24,7 +25,7 @@ def check_device(name: str) -> None:
     if name != AUTO and choose_device(name).type != built_for():
         raise ConfigError(
             f"The vLLM that is installed here runs models on {built_for()}, not on {name}; leave "
-            "out --device, or use --engine transformers."
+            "out device= (--device), or use the engine transformers (--engine)."
         )
 
 
@@ -44,10 +45,7 @@ def start(source: str, **options: Any) -> Any:
         return LLM(source, **options)
     except ValidationError as error:
         # Its own text may hold the whole configuration.
-        reasons = [
-            one["msg"] + (f", got {one['input']!r}" if isinstance(one["input"], str) else "")
-            for one in error.errors(include_url=False)
-        ]
+        reasons = [one.words for one in faults(error.errors(include_url=False))]
         raise ConfigError(f"vLLM refuses to start: {'; '.join(reasons)}") from error
     except (TypeError, ValueError) as error:
         raise ConfigError(f"vLLM refuses to start: {error}") from error

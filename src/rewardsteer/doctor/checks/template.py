@@ -23,7 +23,7 @@ class TemplateOfTexts(Check):
         own = _own(patient)
         found = False
         if patient.given_template is not None and used != own:
-            yield self._other(patient, own, "the model's own", "leave out --template")
+            yield self._other(patient, own, "the model's own", "leave out template= (--template)")
             found = True
         elif patient.folder.has_card and used.kind == "text" and chats:
             yield self.found(
@@ -35,7 +35,7 @@ class TemplateOfTexts(Check):
             yield self.found(
                 "note", "the tokenizer has no chat template, so texts are written as prompt, "
                 "completion and end-of-text; if the model's card names another form, give it as "
-                "--template",
+                "template= (--template)",
             )
             found = True
         for one in self._ends(patient, used):

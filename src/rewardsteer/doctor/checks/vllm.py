@@ -20,7 +20,7 @@ class Vllm(Check):
         if importlib.util.find_spec("vllm") is None:
             yield self.found(
                 "not checked", "vLLM is not installed here; run doctor in its environment, or "
-                "start 'vllm serve' and give its --url",
+                "start 'vllm serve' and give its address as url= (--url)",
             )
             return
         scorer = patient.scorer

@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pydantic import ValidationError
 
 from rewardsteer.answers import canonical_answer, extract_answer
 from rewardsteer.data.solutions import GREEDY, question_key
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness.config import Signal
+from rewardsteer.faults import checked
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Solution
 
@@ -104,7 +104,7 @@ def token_values(solution: Solution, signal: Signal) -> np.ndarray:
     )
     if values is None:
         missing = (
-            "per-token rewards; score again with --tokens" if signal == "reward" else
+            "per-token rewards; score again with tokens=True (--tokens)" if signal == "reward" else
             "similarities to a goal; make one with 'rewardsteer goal-state' and score again"
         )
         raise DataError(f"The scored solutions of {solution.benchmark!r} hold no {missing}.")
@@ -195,11 +195,9 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
     known.setdefault("benchmark", file.stem)
     known.setdefault("question_id", "")
     try:
-        solution = Solution.model_validate(known)
-    except ValidationError as error:
-        first = error.errors()[0]
-        field = ".".join(str(part) for part in first["loc"])
-        raise DataError(f"{place}: no scored solution (field {field}: {first['msg']}).") from error
+        solution = checked(Solution, known)
+    except ValueError as error:
+        raise DataError(f"{place}: no scored solution ({error}).") from error
     found: dict[str, Any] = {"token_count": _token_count(solution, place)}
     if [] in (solution.token_rewards, solution.token_similarities):
         # No token, no prefix: as for the scorer, there is nothing to score.

@@ -105,8 +105,8 @@ class ChatJudge:
         if refuses_key(self._library, error):
             return ConfigError(
                 f"The judge's server {self.url} refuses the key; put a valid one into the "
-                f"environment variable {self.key_env} (another name: --judge-key-env, or key_env= "
-                "in Python)."
+                f"environment variable {self.key_env} (another name: key_env=, "
+                "--judge-key-env)."
             )
         return ConfigError(
             f"The judge's server {self.url} does not work: {error} Check the address (it ends in "

@@ -131,7 +131,8 @@ class RemoteScorer(TextScorer):
             own = next((one for one in models if one.get("kind") == "reward"), None)
             if models and own is None:
                 raise MismatchError(
-                    f"The server {self.url} holds no reward model; start it with --reward-model."
+                    f"The server {self.url} holds no reward model; start it with one "
+                    "(--reward-model)."
                 )
             self.fingerprint = str((own or {}).get("fingerprint") or "")
             return api, model
