@@ -170,7 +170,7 @@ def test_bad_input_leaves_no_output(root, tmp_path, options, more, parts):
         ("", ("holds no prompts",)),
         ('{"prompt": "a"}\n{"prompt": \n', ("line 2", "not valid JSON")),
         ('{"prompt": "a"}\n{"text": "b", "x": 1}\n', ("line 2", "'prompt'", "text, x")),
-        ('{"prompt": 3}\n', ("line 1", "'prompt' must be text")),
+        ('{"prompt": 3}\n', ("line 1", "expected text or messages as prompt")),
         ('{"id": 1, "prompt": "a"}\n{"id": 1, "prompt": "b"}\n', ("share the id '1'",)),
     ],
 )

@@ -6,9 +6,9 @@ from typing import Any
 
 from pydantic import StrictInt
 
-from rewardsteer.data.sources.files import well_formed
 from rewardsteer.data.sources.turns import read_prompt
 from rewardsteer.errors import DataError
+from rewardsteer.faults import checked
 from rewardsteer.outputs import given, read_jsonl
 from rewardsteer.records import Prompt, Record
 
@@ -65,8 +65,12 @@ def read_requests(path: Path, *, limit: int | None = None) -> list[Request]:
         values = {name: row[name] for name in ("prompt", "prompt_ids") if row.get(name) is not None}
         place = f"{path}, line {number}"
         values["prompt"] = read_prompt(row["prompt"], place)
-        with well_formed(place):
-            requests.append(Request(id=str(given(row, "id", number)), **values))
+        try:
+            requests.append(checked(Request, {"id": str(given(row, "id", number)), **values}))
+        except ValueError as error:
+            raise DataError(
+                f"{place}: expected 'prompt_ids' as a list of token ids; {error}."
+            ) from error
     if not requests:
         raise DataError(
             f"{path} holds no prompts; expected one JSON object with 'prompt' per line, or "
