@@ -54,18 +54,24 @@ TINY = [
 
 # Page → which of its commands run.
 EXECUTED = {
-    "commands.md": r"prepare hh|train (hh|gsm8k)|goal-state|score|evaluate|generate|report",
-    "data.md": r"list|prepare|stats",
+    "commands.md": r"prepare hh|train (hh|gsm8k|pairs)|goal-state|score|evaluate|generate|report|"
+                   "doctor",
+    "data.md": r"list|prepare|stats|prompts",
     "decoding.md": r".",
+    "distillation.md": r".",
     "distributed.md": r"quantize",
+    "doctor.md": r"doctor out/reward$",
     "evaluation.md": r".",
     "from_published_code.md": r".",
     "goal.md": r".",
+    "process.md": r".",
     "publishing.md": r"card|--dry-run|preference",
+    "recipes.md": r".",
     "report.md": r"inspect|report",
+    "reward_models.md": r"score",
     "scoring.md": r"score",
     "search.md": r".",
-    "training.md": r"train",
+    "training.md": r"train|recipes",
 }
 # What is executed in other tests, or needs a GPU.
 ELSEWHERE = (
@@ -190,6 +196,9 @@ def world(tmp_path_factory):
         {"prompt": f"{i}?", "chosen": f"yes {i}", "rejected": f"no, not {i}",
          "completion": "both"} for i in range(8)])
     lines(folder / "x.jsonl", [{"prompt": "1+1", "completion": "2"}] * 3)
+    lines(folder / "steps.jsonl", [
+        {"prompt": f"{i}?", "completions": [f"{i} = {i}.", "Yes."], "labels": [True, i % 2 == 0]}
+        for i in range(12)])
     lines(folder / "ratings.jsonl", [
         {"prompt": f"{i // 2}?", "response": f"yes {i}", "rating": i % 5} for i in range(12)])
     lines(folder / "reward-bench-2" / "test.jsonl", [
@@ -222,6 +231,8 @@ def world(tmp_path_factory):
 # Name on a page → which of the ready-made models it is.
 MODELS = {
     "commands.md": {"out/helpful/model": "farma", "out/harmless/model": "farma"},
+    "distillation.md": {"my-reward-model": "bt"},
+    "doctor.md": {"out/reward": "bt"},
     "decoding.md": {"FARMA": "farma", "REWARD": "goal", "HELPFUL": "genarm", "HARMLESS": "genarm"},
     "evaluation.md": {"R": "goal", "REWARD_MODEL": "bt", "out/bt/model": "bt",
                       "out/farma/model": "farma", "out/pargs/model": "bt", "PROXY": "bt",
@@ -298,6 +309,15 @@ def prepare_page(page, place):
     if page == "goal.md":
         invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
                 "--output", "out/baseline/scores"])
+    if page == "distillation.md":
+        shutil.copytree(place / "POLICY", place / "my-policy")
+    if page == "reward_models.md":
+        head = HeadConfig(
+            kind="attributes", attributes=("helpfulness", "safety"), weights=(0.5, 0.5))
+        RewardModel.from_base(place / "MODEL", head).save_pretrained(
+            place / "FOLDER", load_tokenizer(place / "MODEL"),
+            CheckpointCard(head=head, objective="regression"))
+        shutil.copy("x.jsonl", "rows.jsonl")
     if page == "evaluation.md":
         invoke(["score", "--reward-model", str(place / "made" / "bt"), "--input", "solutions",
                 "--output", "other-scores"])

@@ -1,13 +1,24 @@
-"""The Python of docs/python.md and README.md runs as it is, on tiny models in place of names."""
+"""The Python of the pages runs as it is, on tiny models in place of names.
 
+What is left out needs a server (tests/serving, tests/models/remote) or is part of a trainer's
+script (tests/integrations).
+"""
+
+import json
 import re
+import shutil
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from rewardsteer.models.kinds import load_scorer
 from tests.api.conftest import folders
+from tests.chat import save_classifier
 from tests.docs.commands import ROOT, python_blocks
+from tests.models.kinds.published import save_pair_encoder
 
 __all__ = ["folders"]
 
@@ -34,6 +45,48 @@ def test_the_blocks_run(place, capsys):
     assert names["answers"][0].error is None
     assert names["table"].rows.keys() == {"none", "farma"}
     assert "| all |" in capsys.readouterr().out
+
+
+# Page → its blocks that run, in one space of names; what their readers have beside the models.
+GIVEN = {"prompts": ["a", "b"], "first": ["4", "5"], "second": ["5", "4"]}
+OTHERS = {
+    "chat.md": (0, 1), "commands.md": (0,), "decoding.md": (0, 1, 2, 3, 4), "doctor.md": (0,),
+    "process.md": (0, 1), "reward_models.md": (0, 1, 4), "rlhf.md": (1, 2),
+}
+
+
+@pytest.fixture
+def more(place, folders):
+    """Further models under the names of the pages."""
+    here = Path.cwd()
+    for name, source in {
+        "FOLDER": "bt", "REWARD": "farma", "HELPFUL": "farma", "HARMLESS": "farma",
+        "out/reward": "bt", "DPO_POLICY": "policy", "SFT_MODEL": "base",
+    }.items():
+        (here / name).symlink_to(folders / source)
+    (here / "llm-blender").mkdir()
+    save_pair_encoder(here / "llm-blender" / "PairRM-hf")
+    (here / "out" / "process").mkdir()
+    shutil.copytree(folders / "bt", here / "out" / "process" / "model")
+    card = here / "out" / "process" / "model" / "rewardsteer.json"
+    card.write_text(json.dumps(json.loads(card.read_text()) | {"reading": "step_logit"}))
+    save_classifier(here / "chat", "chatml")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", OTHERS)
+def test_the_blocks_of_other_pages_run(page, more):
+    blocks = python_blocks(ROOT / "docs" / page)
+    names = {
+        **GIVEN, "folder": "chat", "scorer": load_scorer("out/bt/model"),
+        "messages": [{"role": "user", "content": "a"}, {"role": "assistant", "content": "b"}],
+        "AutoTokenizer": AutoTokenizer,
+        "AutoModelForSequenceClassification": AutoModelForSequenceClassification,
+    }
+    for number in OTHERS[page]:
+        # Two GPUs are the page's example of devices.
+        block = re.sub(r"cuda:\d", "cpu", blocks[number])
+        exec(compile(block, f"docs/{page}", "exec"), names)
 
 
 @pytest.mark.slow
