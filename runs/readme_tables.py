@@ -239,6 +239,21 @@ def recipes(folder: Path) -> str:
                    "and device", "learning rate", "epochs"], rows)
 
 
+def recipe_costs(found: Content) -> str:
+    """Time and memory of the recipes for rows of one's own, from ``make bench TABLE=recipes``."""
+    rows = [
+        [f"`{row['case']}`", str(row["phases"]), f"{row['ours']:.1f}",
+         f"{row['peak memory, MiB'] / 1024:.1f}"]
+        for row in found["rows"]
+    ]
+    machine = found["machine"]
+    return (
+        f"`{found['command']}`, {found['date']}, {machine['cpu']}, {machine['threads']} thread, "
+        f"torch {machine['versions']['torch']}. {found['setup']}\n\n"
+        + _table(["recipe", "phases", "CPU seconds per update", "peak memory (GiB)"], rows)
+    )
+
+
 def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
     """A table from a JSON file, or from all JSON files of a folder by name."""
     def read(place: Path) -> str:
@@ -262,6 +277,7 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "process": (ROOT / "runs/results/process.json", _json(process)),
     "cost": (ROOT / "benchmarks/results", _json(cost)),
     "recipes": (ROOT / "src/rewardsteer/recipes", recipes),
+    "recipe_costs": (ROOT / "benchmarks/results/recipes.json", _json(recipe_costs)),
 }
 
 

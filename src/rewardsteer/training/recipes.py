@@ -16,7 +16,8 @@ OWN_ROWS = {
 }
 # The source of an objective's rows where it is not preference pairs.
 _SOURCES = {
-    "regression": "ratings", "listwise": "ranked", "labels": "labels", "process": "stepwise",
+    "regression": "ratings", "listwise": "ranked", "labels": "labels", "outcome": "labels",
+    "process": "stepwise",
 }
 
 
