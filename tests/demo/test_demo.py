@@ -1,7 +1,9 @@
 """The demo at a size of seconds: its files, its promises about calls, its page."""
 
 import json
+from multiprocessing import Pipe
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,10 +22,10 @@ from rewardsteer.data.sources.arithmetic import (
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.reward_models import plans
-from rewardsteer.demo.side_by_side import Task, train_all
+from rewardsteer.demo.side_by_side import Task, _told, train_all
 from rewardsteer.demo.story import run_demo
 from rewardsteer.demo.world import draw_questions, make_pairs, sample_pairs
-from rewardsteer.errors import ConfigError, OutputError
+from rewardsteer.errors import ConfigError, OutputError, RewardsteerError
 from rewardsteer.models.checkpoint import load_tokenizer
 
 SMALL = DemoConfig(
@@ -148,6 +150,21 @@ def test_reward_models_trained_side_by_side_are_the_same(demo, tmp_path):
         for name, values in alone.items():
             # Number of threads decides the order of sums.
             assert torch.allclose(values, beside[name], atol=1e-5), name
+
+
+def test_a_training_that_was_killed_or_failed_ends_the_others():
+    def ended(code, *told):
+        reader, writer = Pipe(duplex=False)
+        for one in told:
+            writer.send(one)
+        writer.close()
+        return {reader: SimpleNamespace(join=lambda: None, exitcode=code)}
+
+    assert list(_told(ended(0, "plain", "goal"))) == ["plain", "goal"]
+    with pytest.raises(RewardsteerError, match="ended with -9; with num_proc=1"):
+        list(_told(ended(-9, "plain")))
+    with pytest.raises(ConfigError, match="no such thing"):
+        list(_told(ended(0, ConfigError("no such thing"))))
 
 
 def test_output_is_not_overwritten_unasked(demo):

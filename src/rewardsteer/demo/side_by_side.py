@@ -3,15 +3,19 @@
 import logging
 import multiprocessing
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from multiprocessing import resource_tracker
+from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from rewardsteer.data.sets import Row
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.reward_models import Plan, train_reward_model
+from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import require_tokens
@@ -60,31 +64,71 @@ def train_all(
         }
     announce(f"training {len(plans)} reward models, {count} at a time")
     threads = max(1, torch.get_num_threads() // count)
-    # Not forked: this process has threads. Leaving the block ends the trainings.
+    # Not forked: this process has threads.
     context = multiprocessing.get_context("spawn")
-    with context.Pool(count, initializer=_begin, initargs=(task, threads)) as pool:
-        for name in pool.imap_unordered(_train, plans):
+    running: dict[Any, Any] = {}
+    try:
+        with _no_interrupts():
+            for share in (plans[number::count] for number in range(count)):
+                reader, writer = context.Pipe(duplex=False)
+                running[reader] = context.Process(
+                    target=_train, args=(task, share, threads, writer), daemon=True
+                )
+                running[reader].start()
+                writer.close()
+        for name in _told(dict(running)):
             announce(f"  {name}")
+    finally:
+        for process in running.values():
+            process.terminate()
     places = {plan.name: task.out / "reward_models" / plan.name / "model" for plan in plans}
     return {
         name: require_tokens(load_scorer(place), "the demo") for name, place in places.items()
     }
 
 
-_task: Task | None = None  # of a process that trains
+def _told(running: dict[Any, Any]) -> Iterator[str]:
+    """Names of models as they are trained.
+
+    Raises:
+        RewardsteerError: a training failed, or its process was killed.
+    """
+    while running:
+        for reader in cast(list[Connection], wait(list(running))):
+            try:
+                told = reader.recv()
+            except EOFError:
+                process = running.pop(reader)
+                process.join()
+                if process.exitcode:
+                    raise RewardsteerError(
+                        f"A process that trained reward models ended with {process.exitcode}; with "
+                        "num_proc=1 they are trained one after the other, in less memory."
+                    ) from None
+                continue
+            if isinstance(told, RewardsteerError):
+                raise told
+            yield told
 
 
-def _begin(task: Task, threads: int) -> None:
-    global _task
-    # An interrupt is the first process's to answer; it ends this one.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+@contextmanager
+def _no_interrupts() -> Iterator[None]:
+    """Processes that start now get none: the first process answers them, and ends the others."""
+    resource_tracker.ensure_running()  # Its start would let interrupts through again.
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _train(task: Task, plans: Sequence[Plan], threads: int, told: Any) -> None:
     quiet_libraries(logging.WARNING)
     keep_log(task.out)
     torch.set_num_threads(threads)
-    _task = task
-
-
-def _train(plan: Plan) -> str:
-    assert _task is not None, "begun"
-    _task.train(plan, progress=False, announce=logger.info)
-    return plan.name
+    try:
+        for plan in plans:
+            task.train(plan, progress=False, announce=logger.info)
+            told.send(plan.name)
+    except RewardsteerError as error:
+        told.send(error)
