@@ -179,7 +179,7 @@ def test_a_folder_in_use_advises_resuming_where_the_command_can(tmp_path):
     with pytest.raises(OutputError) as stopped:
         check_folder(tmp_path)
     assert "--resume" not in str(stopped.value)
-    with pytest.raises(OutputError, match="--resume to go on from it or --overwrite"):
+    with pytest.raises(OutputError, match=r"resume=True \(--resume\) to go on from it or over"):
         check_folder(tmp_path, resume=False)
     pairs = write(tmp_path / "pairs.jsonl", [{"prompt": "p", "chosen": "a", "rejected": "b"}])
     result = run("evaluate", "preference", "--reward-model", save_tiny(tmp_path / "base"),

@@ -148,8 +148,8 @@ def test_why_no_threshold_is_risk_controlled(tmp_path):
     ({"reward": float("nan")}, ["line 1", "finite numbers as reward"]),
     ({"token_rewards": [0.0, float("inf")]}, ["finite numbers as token_rewards"]),
     (TOKENS | {"token_count": 5}, ["2 values for 5 tokens"]),
-    ({"token_count": -3}, ["field token_count", "greater than or equal to 0"]),
-    ({"reward": [1.0]}, ["field reward"]),
+    ({"token_count": -3}, ["token_count: expected at least 0, got -3"]),
+    ({"reward": [1.0]}, ["reward: expected a number"]),
 ])
 def test_values_that_cannot_be_used_are_refused_before_the_output(tmp_path, change, words):
     result, _ = evaluate(tmp_path, rows(**change))
@@ -161,7 +161,7 @@ def test_values_that_cannot_be_used_are_refused_before_the_output(tmp_path, chan
 
 def test_absent_fields_are_named(tmp_path):
     result, _ = evaluate(tmp_path, [{"completion": "1", "is_correct": True}])
-    assert "field prompt: Field required" in " ".join(result.stderr.split())
+    assert "prompt: this is required and was not given" in " ".join(result.stderr.split())
 
 
 def test_tokens_are_those_of_the_values(tmp_path):

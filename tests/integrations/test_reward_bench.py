@@ -86,7 +86,7 @@ def test_texts_that_are_no_conversation(reward_folder, sample):
 def test_bad_arguments(runner, reward_folder, tmp_path):
     with pytest.raises(ConfigError, match="--model FOLDER"):
         reward_bench.run(["--dataset", "x"])
-    with pytest.raises(ConfigError, match="no --tokenizer"):
+    with pytest.raises(ConfigError, match=r"no tokenizer \(--tokenizer\)"):
         reward_bench.run(["--model", str(reward_folder), "--tokenizer", "x"])
     with pytest.raises(CheckpointError, match="there is none"):
         reward_bench.run(["--model", str(tmp_path / "nowhere")])

@@ -90,7 +90,7 @@ def test_a_method_by_the_models_name(served):
     ({"method": "antigravity:fly"}, "Unknown decoding method 'antigravity:fly'"),
     ({"method": "farma"}, "vocabulary"),
     ({"method": "best_of_n", "method_settings": {"calibration": "/etc/passwd"}}, "knows no"),
-    ({"method": "beam", "method_settings": {"beam": 0}}, "greater than or equal to 1"),
+    ({"method": "beam", "method_settings": {"beam": 0}}, "expected at least 1, got 0"),
     ({"method": "best_of_n", "method_settings": {"n": 65}}, "may have 64"),
     ({"method": "cards"}, "needs a reward_target"),
 ])
