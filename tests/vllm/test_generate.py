@@ -125,7 +125,7 @@ def test_refused(root, tmp_path, method, more, parts):
 @pytest.mark.parametrize("name", ["args", "pargs", "cd"])
 def test_candidate_methods_are_refused(name):
     config = DecodingConfig.model_construct(method=name)
-    with pytest.raises(ConfigError, match=f"method '{name}'.*--engine transformers"):
+    with pytest.raises(ConfigError, match=f"method '{name}'.*engine transformers \\(--engine\\)"):
         check_supported(SimpleNamespace(scorer=None), config)
 
 
