@@ -20,6 +20,7 @@ from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
 from rewardsteer.evaluation.correctness.scored import load_scored
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.outputs import write_json
 from rewardsteer.quiet import quiet_libraries
 from rewardsteer.training.config import TermConfig
@@ -67,10 +68,10 @@ def one_seed(out: Path, config: DemoConfig, names: list[str]) -> None:
     baseline = load_scored(before)[0] if before.exists() else None
     for name in names:
         folder = out / f"{name}-{config.seed}"
-        scorer = train_reward_model(
+        scorer = load_scorer(train_reward_model(
             plan(name, config), place, tokenizer, pairs, config, folder, progress=False,
             announce=print,
-        )
+        ))
         scored = score(scorer, goal_of(scorer, pairs), rows, folder / "scores")
         baseline = scored if name == "baseline" else baseline
         settings = CorrectnessConfig(start=0, draws=40, orders=5, adaptive=[0.95], windows=[3, 5])

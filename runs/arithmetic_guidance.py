@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from guidance_models import METHODS, OUTCOME, TEACHER, distil_all, records_of, train_all
-from guidance_world import Plan, World, measure
+from guidance_models import METHODS, OUTCOME, TEACHER, distil_students, train_all
+from guidance_world import Scope, World, measure
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer, is_correct
 from rewardsteer.decoding.policy import load_policy
@@ -64,7 +64,7 @@ class ArithmeticWorld(World):
     def __init__(self, config: DemoConfig, out: Path) -> None:
         self.config, self.out, self.tokenizer = config, out, build_tokenizer()
         self.seed, self.max_new_tokens = config.seed, longest_solution(config)
-        self.plan = Plan(
+        self.scope = Scope(
             weights=(1.0, 4.0) if TINY else (0.25, 0.8, 2.5, 8.0),
             targets=(0.4,) if TINY else (0.2, 0.4), shares=(0.3,) if TINY else (0.1, 0.3, 0.5),
             tuning=config.tuning_prompts, test=config.test_prompts, compared=2,
@@ -77,11 +77,10 @@ class ArithmeticWorld(World):
             config, place, self.tokenizer, sample_pairs(self.policy, self.tokenizer, config), out,
             ("args", TEACHER, "untrained", "zeros policy_soft", OUTCOME) if TINY else (),
         )
-        students = distil_all(
+        students, self.records = distil_students(
             config, place, folders[TEACHER], out,
             *((20, 1, (self.scout,)) if TINY else (900, 3)),
         )
-        self.records = records_of(students)
         self.scorers = {
             name: load_scorer(folder, device="cpu") for name, folder in (folders | students).items()
         }

