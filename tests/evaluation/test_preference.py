@@ -46,7 +46,7 @@ class TableScorer:
     def __init__(self, rewards=REWARDS, position_limit=None):
         self.rewards, self.position_limit, self.batch_sizes = rewards, position_limit, []
 
-    def encode(self, prompts, completions):
+    def encode(self, prompts, completions, tools=None):
         return [text.split() for text in map(as_text, prompts)], [c.split() for c in completions]
 
     def score_ids(self, prompt_ids, response_ids, *, batch_size=16, numbers=None):

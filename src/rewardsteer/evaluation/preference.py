@@ -16,7 +16,7 @@ from rewardsteer.evaluation.distributions import by_length, histogram
 from rewardsteer.evaluation.preference_controls import preference_controls
 from rewardsteer.evaluation.statistics import over, share, wins
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
 from rewardsteer.objectives.agreement import spearman
 from rewardsteer.records import Comparison
 
@@ -90,8 +90,11 @@ def evaluate_comparisons(
         return _evaluate_texts(scorer, comparisons, batch_size, announce)
     scorer = require_tokens(scorer, "comparisons as token ids")
     prompts = [pair.prompt for pair in comparisons]
-    prompt_ids, chosen_ids = scorer.encode(prompts, [pair.chosen for pair in comparisons])
-    _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons])
+    tools = [pair.tools for pair in comparisons]
+    prompt_ids, chosen_ids = scorer.encode(
+        prompts, [pair.chosen for pair in comparisons], tools=tools
+    )
+    _, rejected_ids = scorer.encode(prompts, [pair.rejected for pair in comparisons], tools=tools)
     subsets = [pair.subset for pair in comparisons]
     return _evaluate(
         scorer, prompt_ids, [chosen_ids, rejected_ids], subsets, batch_size, announce,
@@ -120,8 +123,8 @@ def _evaluate_texts(
         for column, texts in enumerate((
             [pair.chosen for pair in part], [pair.rejected for pair in part]
         )):
-            rewards[start : start + len(part), column] = scorer.score(
-                asked, texts, batch_size=batch_size
+            rewards[start : start + len(part), column] = score_with_tools(
+                scorer, asked, texts, [pair.tools for pair in part], batch_size=batch_size
             )
     announce(len(comparisons), len(comparisons))
     lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])

@@ -14,7 +14,7 @@ from rewardsteer.evaluation.statistics import (
     share,
     wins,
 )
-from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.models.text_scorer import TextScorer, score_with_tools
 
 Announce = Callable[[int, int], None]
 # Responses scored between two announcements.
@@ -46,11 +46,14 @@ def evaluate_responses(
         raise DataError("Expected responses with numbers to evaluate, got none.")
     prompts = [row.prompt for row in rows for _ in row.responses]
     completions = [one for row in rows for one in row.responses]
+    tools = [row.tools for row in rows for _ in row.responses]
     rewards = np.empty(len(completions))
     for start in range(0, len(completions), _TOGETHER):
         announce(start, len(completions))
         part = slice(start, start + _TOGETHER)
-        rewards[part] = scorer.score(prompts[part], completions[part], batch_size=batch_size)
+        rewards[part] = score_with_tools(
+            scorer, prompts[part], completions[part], tools[part], batch_size=batch_size
+        )
     announce(len(completions), len(completions))
     keys = np.unique([repr(prompt) for prompt in prompts], return_inverse=True)[1]
     names = dict.fromkeys(name for row in rows for name in row.numbers)

@@ -14,6 +14,7 @@ from typing import IO, Any
 from rewardsteer.data.rows import JsonlRows, Rows, open_rows
 from rewardsteer.data.solutions import GREEDY, read_solution_rows
 from rewardsteer.data.sources.files import well_formed
+from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
@@ -63,6 +64,7 @@ def _check(place: str, row: Row) -> None:
     prompt, completion = read_pair(row["prompt"], row["completion"], place)
     with well_formed(place):
         Completion(id="", prompt=prompt, completion=completion)
+    parse_tools(row.get("tools"), place)
 
 
 def read_answered(path: Path, problems: Sequence[str]) -> Iterator[Solution]:

@@ -8,11 +8,11 @@ from rewardsteer.data.rows import SHARD_ROWS, ListedRows, Rows, arrow_schema
 from rewardsteer.data.template import Template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.shards import Row, Shards
-from rewardsteer.evaluation.step_values import pairs_of, with_step_values
+from rewardsteer.evaluation.step_values import pairs_of, tools_of, with_step_values
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.prefix_scorer import Goal
 from rewardsteer.models.scorer import Scorer, TokenScores
-from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
 
 _DIGITS = 6  # of token values in files
 ADDED = (
@@ -130,7 +130,7 @@ def score_shard(
     if not isinstance(scorer, Scorer):
         yield from _of_texts(scorer, rows)
         return
-    prompts, responses = scorer.encode(*pairs_of(rows))
+    prompts, responses = scorer.encode(*pairs_of(rows), tools=tools_of(rows))
     limit = scorer.position_limit
     reasons = [
         _obstacle(len(p) + len(r), len(r), limit) for p, r in zip(prompts, responses, strict=True)
@@ -152,7 +152,10 @@ def _of_texts(scorer: TextScorer, rows: Sequence[Row]) -> Iterator[Row]:
     """The rows with rewards of a model that scores texts alone."""
     prompts, completions = pairs_of(rows)
     try:
-        values = [{"reward": float(one)} for one in scorer.score(prompts, completions)]
+        values = [
+            {"reward": float(one)}
+            for one in score_with_tools(scorer, prompts, completions, tools_of(rows))
+        ]
     except DataError:
         # One row is refused; the others are scored.
         values = [_of_text(scorer, *one) for one in zip(prompts, completions, strict=True)]

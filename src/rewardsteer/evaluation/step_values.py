@@ -3,6 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from rewardsteer.data.render import Tools
+from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import DataError
 from rewardsteer.models.aggregation import SEPARATOR, split_steps
@@ -21,18 +23,29 @@ def pairs_of(rows: Sequence[Row]) -> tuple[list[Prompt], list[str]]:
     return [prompt for prompt, _ in pairs], [text for _, text in pairs]
 
 
+def tools_of(rows: Sequence[Row]) -> list[Tools | None]:
+    """Functions that the rows' chat template lists; raises `DataError` as `parse_tools`."""
+    return [
+        parse_tools(row.get("tools"), f"row {number}") for number, row in enumerate(rows, start=1)
+    ]
+
+
 def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
     """The rows with ``step_rewards``: one value per step.
 
     Steps are the row's own ``steps`` (a list of texts), else the parts of its completion as the
     reward model divides it, else those between blank lines. A row that was skipped, or whose steps
-    cannot be scored, has ``step_rewards: null``, the latter with the reason under ``skipped``.
+    cannot be scored (none with ``tools`` can), has ``step_rewards: null``, the latter with the
+    reason under ``skipped``.
 
     Args:
         scorer: the reward model.
         rows: with ``prompt`` and ``completion``.
     """
-    held = list(rows)
+    held = [
+        row | {"skipped": "steps are read without tools, and the row has some"}
+        if row.get("tools") and "skipped" not in row else row for row in rows
+    ]
     asked = [row for row in held if "skipped" not in row]
     prompts, completions = pairs_of(asked)
     steps = [

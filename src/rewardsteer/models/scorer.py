@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rewardsteer.data.render import Tools
 from rewardsteer.data.response_end import close_response
 from rewardsteer.data.tokenize import encode_rows, paired
 from rewardsteer.errors import DataError
@@ -172,7 +173,8 @@ class Scorer(PrefixScorer):
         return torch.nn.functional.pad(values, (1, 0))
 
     def encode(
-        self, prompts: Sequence[Prompt], completions: Sequence[str], *, closed: bool = True
+        self, prompts: Sequence[Prompt], completions: Sequence[str], *, closed: bool = True,
+        tools: Sequence[Tools | None] | None = None,
     ) -> tuple[list[list[int]], list[list[int]]]:
         """Token ids of prompts and responses, written with the template of training.
 
@@ -180,13 +182,14 @@ class Scorer(PrefixScorer):
             prompts: N texts or conversations (messages may be plain mappings), or one text.
             completions: N texts, or one.
             closed: they have ended; else they are read as they stand, without the template's end.
+            tools: functions that the chat template lists, N lists or None each.
 
         Raises:
             DataError: different numbers of prompts and completions, or what the template refuses.
         """
         prompts, completions = paired(prompts, completions)
         template = self.template if closed else self.template.unclosed()
-        rows = encode_rows(prompts, completions, template, self.tokenizer)
+        rows = encode_rows(prompts, completions, template, self.tokenizer, tools=tools)
         return [row.prompt_ids for row in rows], [self._read_part(row.response_ids) for row in rows]
 
     def close_response(

@@ -147,6 +147,23 @@ def require_steps(prompts: Sequence[Prompt], steps: Sequence[Sequence[str]]) -> 
             raise DataError(f"Expected the steps of row {number} as a list of texts, got one text.")
 
 
+def score_with_tools(
+    scorer: TextScorer, prompts: Sequence[Prompt], completions: Sequence[str],
+    tools: Sequence[list[dict[str, Any]] | None], *, batch_size: int = 16,
+) -> np.ndarray:
+    """Rewards ``[N]`` (float64) of rows of which some may list functions, as in training.
+
+    Raises:
+        MismatchError: a row does, and the reward model scores texts alone.
+        DataError, NonFiniteError: see `TextScorer.score`.
+    """
+    if not any(tools):
+        return scorer.score(prompts, completions, batch_size=batch_size)
+    scorer = require_tokens(scorer, "rows with tools, which its chat template has to write")
+    ids = scorer.encode(prompts, completions, tools=tools)
+    return scorer.score_ids(*ids, batch_size=batch_size)
+
+
 def require_tokens(scorer: TextScorer, purpose: str) -> "Scorer":
     """The scorer as one of token ids.
 
