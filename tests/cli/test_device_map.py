@@ -5,7 +5,7 @@ import json
 import pytest
 
 from rewardsteer.cli.devices import parse_device_map
-from rewardsteer.cli.engines import EngineChoice
+from rewardsteer.cli.engines import EngineChoice, EngineOptions
 from rewardsteer.cli.serve import _load
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
@@ -52,7 +52,7 @@ def test_the_policy_stays_where_the_map_puts_it(policy, monkeypatch):
     choice = EngineChoice("transformers", str(policy), options | {"device_map": "balanced"})
     _load(
         choice, str(policy), None, ServingConfig(), method=None, name=None, template=None,
-        settings={}, reward=("auto", None), of_kind={"kind": None},
+        settings={}, running=EngineOptions(), of_kind={"kind": None},
     )
     assert maps == ["auto", "balanced"]
 

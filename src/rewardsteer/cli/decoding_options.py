@@ -6,6 +6,8 @@ from typing import Annotated, Any
 
 import typer
 
+from rewardsteer.cli.grouped import grouped
+
 GUIDANCE, SAMPLING, RUNNING = "Guidance", "Sampling", "Running"
 BEAM = "Steps of beam, dvts and particle"
 
@@ -134,21 +136,7 @@ def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[
             annotation=Annotated[kind | None, option],
         )
 
-    def decorate(command: Any) -> Any:
-        def run(**given: Any) -> None:
-            settings = {name: given.pop(name) for name in names}
-            command(settings={k: v for k, v in settings.items() if v is not None}, **given)
-
-        signature = inspect.signature(command, eval_str=True)
-        parameters: list[inspect.Parameter] = []
-        for one in signature.parameters.values():
-            own = [parameter(name) for name in names] if one.name == "settings" else [one]
-            parameters += (
-                each.replace(kind=inspect.Parameter.KEYWORD_ONLY) for each in own
-            )
-        run.__signature__ = signature.replace(parameters=parameters)  # type: ignore[attr-defined]
-        run.__annotations__ = {one.name: one.annotation for one in parameters}
-        run.__name__, run.__doc__ = command.__name__, command.__doc__
-        return run
-
-    return decorate
+    return grouped(
+        "settings", [parameter(name) for name in names],
+        lambda given: {name: value for name, value in given.items() if value is not None},
+    )

@@ -1,13 +1,22 @@
 """The choice of the engine that runs a model."""
 
-from collections.abc import Sequence
+import inspect
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from rewardsteer.cli.devices import parse_device_map
+from rewardsteer.cli.devices import (
+    DeviceMap,
+    Dtype,
+    PolicyDevice,
+    RewardDevice,
+    RewardDtype,
+    parse_device_map,
+)
+from rewardsteer.cli.grouped import grouped
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.devices import check_dtypes
 from rewardsteer.errors import ConfigError
@@ -46,6 +55,31 @@ RayActors = Annotated[
 
 
 @dataclass(frozen=True)
+class EngineOptions:
+    """What runs the policy and the reward model, as options say it."""
+
+    device: PolicyDevice = "auto"
+    device_map: DeviceMap = None
+    reward_device: RewardDevice = None
+    dtype: Dtype = None
+    reward_dtype: RewardDtype = None
+    engine: AnyEngine = "transformers"
+    vllm_option: VllmOptions = None
+    base_url: BaseUrl = None
+    tokenizer: Tokenizer = None
+    key_env: KeyEnv = None
+
+
+def engine_options() -> Callable[[Any], Any]:
+    """Give a command `EngineOptions`, an option each in place of its parameter ``running``."""
+    options = [
+        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+        for one in inspect.signature(EngineOptions).parameters.values()
+    ]
+    return grouped("running", options, lambda given: EngineOptions(**given))
+
+
+@dataclass(frozen=True)
 class EngineChoice:
     """The engine of a command.
 
@@ -61,28 +95,29 @@ class EngineChoice:
 
 
 def choose_engine(
-    name: str, model: str | None, *, device: str, dtype: str | None, device_map: str | None,
-    reward_device: str | None, reward_dtype: str | None, vllm_option: list[str] | None,
-    base_url: str | None, tokenizer: str | None, key_env: str | None, no_policy: bool = False,
+    given: EngineOptions, model: str | None, *, no_policy: bool = False
 ) -> EngineChoice:
     """The engine that options name; ``no_policy``: a command can do without one.
 
     Raises:
         ConfigError: an unknown engine; an option is missing, malformed or not for this one.
     """
-    check_dtypes(dtype, reward_dtype)
-    server = openai_options(name, base_url, tokenizer, key_env)
-    vllm = vllm_options(name, vllm_option or [], ENGINES.names())
-    spread = parse_device_map(device_map, device, name)
+    name, tokenizer = given.engine, given.tokenizer
+    check_dtypes(given.dtype, given.reward_dtype)
+    server = openai_options(name, given.base_url, tokenizer, given.key_env)
+    vllm = vllm_options(name, given.vllm_option or [], ENGINES.names())
+    spread = parse_device_map(given.device_map, given.device, name)
     if server is not None:
         if tokenizer is None and model is not None and Path(model).is_dir():
             tokenizer = model
         return EngineChoice(name, tokenizer, server | {"model": model})
     if model is None and not no_policy:
         raise ConfigError("Expected --model, the policy: a causal LM folder or hub name.")
-    options = {"device": device, "dtype": dtype} | spread
+    options = {"device": given.device, "dtype": given.dtype} | spread
     if vllm is not None:
-        options |= {"reward_device": reward_device, "reward_dtype": reward_dtype, **vllm}
+        options |= {
+            "reward_device": given.reward_device, "reward_dtype": given.reward_dtype, **vllm
+        }
     return EngineChoice(name, model, options)
 
 

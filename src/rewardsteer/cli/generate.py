@@ -10,16 +10,7 @@ from rewardsteer.addresses import is_address
 from rewardsteer.cli import generate_options as option
 from rewardsteer.cli.answers_file import answered, refuse_taken, settings_file
 from rewardsteer.cli.decoding_options import check_used, decoding_options
-from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
-from rewardsteer.cli.engines import (
-    AnyEngine,
-    BaseUrl,
-    EngineChoice,
-    KeyEnv,
-    Tokenizer,
-    VllmOptions,
-    choose_engine,
-)
+from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.kind import KindOption, KindOptions, kind_options
 from rewardsteer.cli.reward_models import (
     Parts,
@@ -49,6 +40,7 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.requests import Request
 
 
+@engine_options()
 @decoding_options(
     "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
     "gate_threshold", "gate_share", "draft", "draft_tokens", "top_k", "top_p", "min_p",
@@ -61,21 +53,14 @@ def generate_command(
     reward_model: option.RewardModels = None, goal: option.GoalFile = None,
     goal_name: option.GoalName = None, weight: option.Weights = None, settings: dict[str, Any],
     greedy: option.Greedy = False, overrides: option.Settings = None, limit: option.Limit = None,
-    template: TemplateOption = None, device: PolicyDevice = "auto", device_map: DeviceMap = None,
-    reward_device: RewardDevice = None, dtype: Dtype = None, reward_dtype: RewardDtype = None,
-    share_backbone: option.ShareBackbone = False, engine: AnyEngine = "transformers",
-    vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
-    key_env: KeyEnv = None, resume: option.Resume = False, overwrite: option.Overwrite = False,
-    gate_model: option.GateModel = None, draft_model: option.DraftModel = None,
-    kind: KindOption = None, kind_option: KindOptions = None,
+    template: TemplateOption = None, running: EngineOptions,
+    share_backbone: option.ShareBackbone = False, resume: option.Resume = False,
+    overwrite: option.Overwrite = False, gate_model: option.GateModel = None,
+    draft_model: option.DraftModel = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Answer prompts by a decoding method, with the cost of each answer."""
     folders, written = reward_model or [], read_template(template)
-    choice = choose_engine(
-        engine, model, device=device, dtype=dtype, device_map=device_map,
-        reward_device=reward_device, reward_dtype=reward_dtype, vllm_option=vllm_option,
-        base_url=base_url, tokenizer=tokenizer, key_env=key_env,
-    )
+    choice = choose_engine(running, model)
     check_model(choice.source, draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
@@ -91,7 +76,7 @@ def generate_command(
     requests = _requests(prompts, prompt or [], limit)
     _check_files(output, goal, resume=resume, overwrite=overwrite)
     if share_backbone:
-        check_sharing(folders, engine, reward_device, reward_dtype, device_map)
+        check_sharing(folders, running)
     loading(*folders, choice.source)
     say(told if config.method == method else "")
     # Methods' classes, which say it, import torch.
@@ -100,18 +85,19 @@ def generate_command(
     config = _complete(config, choice)
     goal_state = load_goal_state(goal, goal_name, config, folders[0] if folders else None)
     scorer = load_reward_models(
-        folders, weights, config, goal_state, choice, reward_device, reward_dtype, written,
+        folders, weights, config, goal_state, choice, running, written,
         share_backbone=share_backbone, of_kind=of_kind,
     )
     check_draft_model(config, draft_model, choice)
-    scout = load_gate_model(gate_model, config, choice, reward_device, reward_dtype)
+    scout = load_gate_model(gate_model, config, choice, running)
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
         "model": model, "reward_model": ", ".join(folders) or None,
         "reward_weights": weights if len(folders) > 1 else None,
         "reward_fingerprint": getattr(scorer, "fingerprint", ""),
         "gate_model": gate_model and str(gate_model), "draft_model": draft_model,
-        "goal": goal_state and goal_state.describe(), "dtype": dtype, "reward_dtype": reward_dtype,
+        "goal": goal_state and goal_state.describe(), "dtype": running.dtype,
+        "reward_dtype": running.reward_dtype,
         "template": written and written.model_dump(mode="json"), **_of_engine(choice),
     }
     _write(

@@ -4,7 +4,7 @@ from collections.abc import Collection, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rewardsteer.cli.engines import EngineChoice
+from rewardsteer.cli.engines import EngineChoice, EngineOptions
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -95,7 +95,7 @@ def _default_method(
 
 def load_reward_models(
     folders: list[str], weights: list[float], config: "DecodingConfig", goal: "GoalState | None",
-    choice: EngineChoice, device: str | None, dtype: str | None, template: "Template | None", *,
+    choice: EngineChoice, running: EngineOptions, template: "Template | None", *,
     share_backbone: bool, of_kind: dict[str, Any],
 ) -> Any:
     """The reward model, several as one, after the checks that need only their cards; None when none
@@ -141,10 +141,10 @@ def load_reward_models(
         policy = load_policy(choice.source, **options)
         return sharing_scorer(policy, choice.source, Path(folders[0]))
     # An engine that plans its device's memory comes first; the reward model follows it.
-    place = device or ("cpu" if inside else choice.options.get("device", "auto"))
+    place = running.reward_device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
         load_scorer(
-            folder, device=place, dtype=parse_dtype(dtype), template=template,
+            folder, device=place, dtype=parse_dtype(running.reward_dtype), template=template,
             pairs=compares(config.method), **of_kind,
         )
         for folder in folders
@@ -174,8 +174,7 @@ def load_compared(
 
 
 def load_gate_model(
-    folder: Path | None, config: "DecodingConfig", choice: EngineChoice, device: str | None,
-    dtype: str | None,
+    folder: Path | None, config: "DecodingConfig", choice: EngineChoice, running: EngineOptions
 ) -> Any:
     """The reward model that a gate asks at every token; None when none was given.
 
@@ -195,8 +194,8 @@ def load_gate_model(
             f"--gate-model is for the engine transformers, got {choice.name}; leave it out."
         )
     check_gate(config, FolderScorer(folder))
-    place = device or choice.options.get("device", "auto")
-    return load_scorer(folder, device=place, dtype=parse_dtype(dtype))
+    place = running.reward_device or choice.options.get("device", "auto")
+    return load_scorer(folder, device=place, dtype=parse_dtype(running.reward_dtype))
 
 
 def check_draft_model(config: "DecodingConfig", model: str | None, choice: EngineChoice) -> None:
@@ -227,15 +226,12 @@ def check_draft_model(config: "DecodingConfig", model: str | None, choice: Engin
     )
 
 
-def check_sharing(
-    folders: list[str], engine: str, reward_device: str | None, reward_dtype: str | None,
-    device_map: str | None,
-) -> None:
+def check_sharing(folders: list[str], running: EngineOptions) -> None:
     """Raise `ConfigError` where the policy's weights cannot be the reward model's too."""
     from rewardsteer.errors import ConfigError
 
-    if len(folders) != 1 or engine != "transformers" or any(
-        (reward_device, reward_dtype, device_map)
+    if len(folders) != 1 or running.engine != "transformers" or any(
+        (running.reward_device, running.reward_dtype, running.device_map)
     ):
         raise ConfigError(
             "--share-backbone takes one --reward-model, the transformers engine and no "

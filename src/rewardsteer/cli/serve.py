@@ -7,15 +7,11 @@ import typer
 
 from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import check_used, decoding_options
-from rewardsteer.cli.devices import DeviceMap, Dtype, PolicyDevice, RewardDevice, RewardDtype
 from rewardsteer.cli.engines import (
-    AnyEngine,
-    BaseUrl,
     EngineChoice,
-    KeyEnv,
-    Tokenizer,
-    VllmOptions,
+    EngineOptions,
     choose_engine,
+    engine_options,
     vllm_options,
 )
 from rewardsteer.cli.kind import (
@@ -86,6 +82,7 @@ Limits = Annotated[
 ]
 
 
+@engine_options()
 @decoding_options(
     "weight", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "temperature",
     panel="Of requests that say nothing else",
@@ -94,11 +91,8 @@ def serve_command(
     *, model: Model = None, reward_model: RewardModel = None, method: MethodName = None,
     settings: dict[str, Any], name: Name = None, template: TemplateOption = None,
     host: Host = "127.0.0.1", port: Port = 8000, api_key_file: KeyFile = None,
-    allow_anyone: Anyone = False, limit: Limits = None, device: PolicyDevice = "auto",
-    device_map: DeviceMap = None, reward_device: RewardDevice = None, dtype: Dtype = None,
-    reward_dtype: RewardDtype = None, engine: AnyEngine = "transformers",
-    vllm_option: VllmOptions = None, base_url: BaseUrl = None, tokenizer: Tokenizer = None,
-    key_env: KeyEnv = None, kind: KindOption = None, kind_option: KindOptions = None,
+    allow_anyone: Anyone = False, limit: Limits = None, running: EngineOptions,
+    kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
     """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
 
@@ -109,11 +103,7 @@ def serve_command(
     from rewardsteer.serving.config import ServingConfig
     from rewardsteer.serving.reach import bind, check_reach, read_key
 
-    choice = choose_engine(
-        engine, model, device=device, dtype=dtype, device_map=device_map,
-        reward_device=reward_device, reward_dtype=reward_dtype, vllm_option=vllm_option,
-        base_url=base_url, tokenizer=tokenizer, key_env=key_env, no_policy=True,
-    )
+    choice = choose_engine(running, model, no_policy=True)
     written = read_template(template)
     limits = load_config(ServingConfig, {}, limit or [])
     if method is not None:
@@ -124,7 +114,7 @@ def serve_command(
     check_reach(host, key, allow_anyone=allow_anyone)
     # Before models load: that the port is taken is told at once. vLLM binds it itself.
     place = bind(host, port)
-    if engine == "vllm":
+    if running.engine == "vllm":
         place.close()
     loading(reward_model, model)
     if method is not None:
@@ -138,19 +128,19 @@ def serve_command(
             "pip install 'rewardsteer[serve]'."
         ) from error
 
-    if engine == "vllm":
+    if running.engine == "vllm":
         from rewardsteer.serving.vllm_server import replace_by_vllm
 
         replace_by_vllm(
             model, _folder(reward_model, of_kind), method=method, name=name, host=host, port=port,
-            key=key, device=device, dtype=dtype, reward_device=reward_device,
-            reward_dtype=reward_dtype,
-            options=vllm_options(engine, vllm_option or [], ENGINES.names()) or {},
+            key=key, device=running.device, dtype=running.dtype,
+            reward_device=running.reward_device, reward_dtype=running.reward_dtype,
+            options=vllm_options("vllm", running.vllm_option or [], ENGINES.names()) or {},
             template=written, limits=limit or [], **settings,
         )
     models = _load(
         choice, model, reward_model, limits, method=method, name=name, template=written,
-        settings=settings, reward=(reward_device or device, reward_dtype), of_kind=of_kind,
+        settings=settings, running=running, of_kind=of_kind,
     )
     run(Service(models, limits), place, host=host, key=key)
 
@@ -189,10 +179,10 @@ def _check_models(
 def _load(
     choice: EngineChoice, model: str | None, reward_model: str | None, limits: "ServingConfig", *,
     method: str | None, name: str | None, template: "Template | None", settings: dict[str, Any],
-    reward: tuple[str, str | None], of_kind: dict[str, Any],
+    running: EngineOptions, of_kind: dict[str, Any],
 ) -> "ServedModels":
-    """The models, after the checks that need only their cards; ``reward`` is device and dtype of
-    the reward model, ``of_kind`` its kind and the kind's options."""
+    """The models, after the checks that need only their cards; ``of_kind`` is the reward model's
+    kind and its options."""
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.crossing import check_crossing
@@ -213,8 +203,9 @@ def _load(
     scorer = goals = engine = tokenizer = None
     if reward_model is not None:
         scorer = load_scorer(
-            reward_model, device=reward[0], dtype=parse_dtype(reward[1]), template=template,
-            pairs=compares(method), **of_kind,
+            reward_model, device=running.reward_device or running.device,
+            dtype=parse_dtype(running.reward_dtype), template=template, pairs=compares(method),
+            **of_kind,
         )
         if scorer.reads_tokens:
             goals = goals_of(Path(reward_model), scorer)
