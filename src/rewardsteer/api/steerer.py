@@ -3,18 +3,23 @@
 import queue
 import threading
 from collections.abc import Generator, Iterator, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
-from rewardsteer.api.reward_model import RewardModel, as_reward_model
+from rewardsteer.api.parts import load_drafter, load_policy_of, reward_models_of, scorer_of
+from rewardsteer.api.reward_model import as_reward_model
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, log_choice
-from rewardsteer.decoding.methods import asks_goal, takes_goal, takes_no_reward_model
-from rewardsteer.devices import AUTO, parse_dtype
+from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_drafted, check_gate, log_choice
+from rewardsteer.decoding.methods import (
+    asks_goal,
+    takes_goal,
+    takes_no_reward_model,
+    wants_drafter,
+)
+from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Generation, Prompt
@@ -49,6 +54,10 @@ class Steerer:
         device, dtype: of the policy, see `RewardModel.from_pretrained`.
         base_url: address of the engine ``openai``, ending in ``/v1``.
         reward_weights: one for each of several reward models.
+        gate_model: a reward model with a vocabulary head that decides for the gate ``kl`` which
+            tokens are guided, as ``reward_model``; None: the one that guides.
+        draft_model: a smaller policy with the same tokens, for methods with a second one (``rsd``,
+            ``gsi``): a folder, a name on the hub, or a loaded one; engine ``transformers`` alone.
         settings: of `SteeringConfig`: ``n``, ``weight``, ``temperature``, ``max_new_tokens``, …
 
     Raises:
@@ -62,12 +71,12 @@ class Steerer:
         engine: str = "transformers", tokenizer: Any = None, goal: "GoalState | None" = None,
         template: Template | None = None, device: str = AUTO, dtype: Any = "auto",
         base_url: str | None = None, reward_weights: Sequence[float] | None = None,
-        **settings: Any,
+        gate_model: Any = None, draft_model: Any = None, **settings: Any,
     ) -> None:
         ENGINES.check(engine)
         if (engine == "openai") != (base_url is not None):
             raise ConfigError("The engine 'openai' and a base_url go together; give both or none.")
-        self.reward_models = _reward_models(reward_model)
+        self.reward_models = reward_models_of(reward_model)
         if method is None:
             method = (
                 self.reward_models[0].default_method() if self.reward_models
@@ -78,10 +87,16 @@ class Steerer:
         self.config = load_config(DecodingConfig, {"method": method, **settings})
         self.engine, self.template, self.base_url = engine, template, base_url
         self._goal, self._own_goal = goal, goal
-        self._weights = reward_weights
-        self._method(self.config)
-        self.policy, self.tokenizer = _load(policy, engine, tokenizer, device, dtype)
-        self._device = device
+        self._weights, self._device = reward_weights, device
+        self._scout = None if gate_model is None else as_reward_model(gate_model).scorer
+        if engine != "transformers" and self._scout is not None:
+            raise ConfigError("A gate_model is for the engine 'transformers'; leave it out.")
+        check_gate(self.config, self._scout)
+        check_drafted(self._method(self.config), drafted=draft_model is not None)
+        self.policy, self.tokenizer = load_policy_of(policy, engine, tokenizer, device, dtype)
+        self._drafter = None if draft_model is None else load_drafter(
+            draft_model, self.tokenizer, engine, device, dtype
+        )
 
     def __repr__(self) -> str:
         models = ", ".join(repr(one.scorer.name) for one in self.reward_models) or "none"
@@ -159,7 +174,7 @@ class Steerer:
         goal = self._goal if takes_goal(config.method) else None
         if asks_goal(config) and goal is None and self.reward_models:
             goal = self._own_goal = self._own_goal or self.reward_models[0].goal_state()
-        return _scorer(self.reward_models, self._weights, config), goal
+        return scorer_of(self.reward_models, self._weights, config), goal
 
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
         from rewardsteer.decoding.generate import require_answers
@@ -175,10 +190,11 @@ class Steerer:
         given = self.config.model_dump(include=self.config.model_fields_set)
         return load_config(DecodingConfig, given | changed)
 
-    def _method(self, config: DecodingConfig) -> Any:
+    def _method(self, config: DecodingConfig, drafter: Any = None) -> Any:
         from rewardsteer.decoding.generate import build_method
 
-        return build_method(config, *self.parts_for(config))
+        scout = self._scout if config.gate == "kl" else None
+        return build_method(config, *self.parts_for(config), scout=scout, drafter=drafter)
 
     def _run(
         self, requests: "list[Request]", config: DecodingConfig, watch: "Watch | None" = None
@@ -191,9 +207,13 @@ class Steerer:
             source, options = self.policy, {"device": self._device}
         elif self.engine == "openai":
             options = {"url": self.base_url, "model": self.policy}
-        engine = ENGINES.get(self.engine).open(source, self.tokenizer, config, **options)
+        kind, drafter = ENGINES.get(self.engine), None
+        engine = kind.open(source, self.tokenizer, config, **options)
+        if self._drafter is not None and wants_drafter(config.method):
+            drafter = kind.open(source, self.tokenizer, config, policy=self._drafter)
         return generate_by(
-            engine, requests, self._method(config), config, template=self.template, watch=watch
+            engine, requests, self._method(config, drafter), config, template=self.template,
+            watch=watch,
         )
 
     def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
@@ -228,45 +248,3 @@ class Steerer:
         finally:
             left.set()
             thread.join()
-
-
-def _reward_models(given: Any) -> list[RewardModel]:
-    if given is None:
-        return []
-    several = given if isinstance(given, list | tuple) else [given]
-    return [as_reward_model(one) for one in several]
-
-
-def _scorer(
-    models: Sequence[RewardModel], weights: Sequence[float] | None, config: DecodingConfig
-) -> Any:
-    from rewardsteer.decoding.config import check_weights
-    from rewardsteer.decoding.ensemble import combined
-
-    if weights is not None:
-        check_weights(len(models), weights)
-    own = list(weights or [1.0] * len(models))
-    return combined([one.scorer for one in models], own, config)
-
-
-def _load(policy: Any, engine: str, tokenizer: Any, device: str, dtype: Any) -> tuple[Any, Any]:
-    """The policy as the engine takes it, and its tokenizer."""
-    from rewardsteer.decoding.policy import load_policy
-    from rewardsteer.models.checkpoint import load_tokenizer
-
-    named = isinstance(policy, str | Path)
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer))
-    if engine == "openai":
-        return (str(policy) if policy is not None else None), tokenizer
-    if not named:
-        if engine != "transformers" or tokenizer is None:
-            raise ConfigError(
-                "A loaded policy is for the engine 'transformers' and needs its tokenizer; pass "
-                "tokenizer=, or the policy's folder or name."
-            )
-        return policy, tokenizer
-    tokenizer = tokenizer or load_tokenizer(str(policy))
-    if engine == "vllm":
-        return str(policy), tokenizer
-    return load_policy(policy, device=device, dtype=parse_dtype(dtype)), tokenizer

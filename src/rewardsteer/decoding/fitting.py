@@ -238,6 +238,17 @@ def check_gate(config: DecodingConfig, scout: Any = None) -> None:
     check_head("A reward model for the gate", scout, "vocabulary", "leave it out")
 
 
+def check_drafted(method: Any, *, drafted: bool) -> None:
+    """Raise `ConfigError` on a method without the second policy that it wants, or with one that it
+    does not."""
+    if drafted != method.wants_drafter:
+        wanted = "needs" if method.wants_drafter else "has no use for"
+        raise ConfigError(
+            f"The method {method.name!r} {wanted} a second policy that drafts (draft_model, "
+            "--draft-model); " + ("give one." if method.wants_drafter else "leave it out.")
+        )
+
+
 def check_drafter(method: Any, engine: Any) -> None:
     """Refuse a method without the second policy that it wants, or one with other tokens.
 
@@ -246,12 +257,7 @@ def check_drafter(method: Any, engine: Any) -> None:
         MismatchError: the tokenizers differ.
     """
     drafter = method.drafter
-    if (drafter is None) == method.wants_drafter:
-        wanted = "needs" if method.wants_drafter else "has no use for"
-        raise ConfigError(
-            f"The method {method.name!r} {wanted} a second policy that drafts (--draft-model); "
-            + ("give one." if method.wants_drafter else "leave it out.")
-        )
+    check_drafted(method, drafted=drafter is not None)
     if drafter is None:
         return
     missing = [MEANINGS[one] for one in MEANINGS
@@ -270,7 +276,7 @@ def check_drafter_tokens(tokenizer: Any, other: Any) -> None:
     """Raise `MismatchError` where a second policy has other tokens than the policy."""
     if first_difference(tokenizer, other) is not None:
         raise MismatchError(
-            "The policy and the second one that drafts (--draft-model) must have one vocabulary, "
-            "for each continues the tokens of the other, and theirs differ; use a smaller model of "
-            "the policy's family."
+            "The policy and the second one that drafts (draft_model, --draft-model) must have one "
+            "vocabulary, for each continues the tokens of the other, and theirs differ; use a "
+            "smaller model of the policy's family."
         )
