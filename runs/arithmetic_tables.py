@@ -46,6 +46,11 @@ REVIEW_GUIDES = {
     "distilled rank 16": "… rank 16", "distilled rank 64": "… rank 64",
     "distilled full": "… full head",
 }
+REVIEWS_SHORT = {
+    "none": "none", "args": "args", "pargs": "pargs", "farma": "farma, as published",
+    "zeros max": "farma, from zeros", "zeros prefix pairs": "farma, pairs of prefixes",
+    "distilled rank 16": "distilled, rank 16, no second model",
+}
 REVIEW_GATES = {name: name for name in ("random", "entropy", "top1", "kl", "two-tier")}
 # What is chosen with, and what it is called.
 RANKERS = {
@@ -136,6 +141,29 @@ def review_guides(folder: Path) -> str:
 def review_gates(folder: Path) -> str:
     """`gates` of the film reviews."""
     return gates(folder, REVIEW_GATES, "P(positive)")
+
+
+def reviews_short(folder: Path) -> str:
+    """Film reviews, for the README: what both judges say, and what a token costs."""
+    runs = _runs(folder, "guidance")
+    target, lines = f" @ {runs[0]['targets'][-1]:g}", []
+    for name, label in REVIEWS_SHORT.items():
+        row = name if name == "none" else name + target
+        rows = [run["guidance"][row] for run in runs]
+        gain = "" if name == "none" else between(
+            two_level(right(runs, "guidance", row) - right(runs, "guidance", "none")), "{:+.2f}"
+        )
+        lines.append([label, *(_mean([one[key] for one in rows], 2) for key in (
+            "accuracy", "reward", "kl", "calls",
+        )), gain])
+    seeds, prompts = right(runs, "guidance", "none").shape
+    return (
+        f"`python runs/sentiment_guidance.py DATA OUT SEED`, {seeds} seeds, {prompts} openings of "
+        "reviews; 95 % intervals over both.\n\n" + markdown([
+            "method", "P(positive)", "by words", "KL from the policy", "RM calls per token",
+            "gain, 95 %",
+        ], lines)
+    )
 
 
 def rankers(folder: Path) -> str:

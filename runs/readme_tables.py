@@ -272,6 +272,7 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "arithmetic_guides": (ROOT / "runs/results/arithmetic", arithmetic_tables.guides),
     "arithmetic_gates": (ROOT / "runs/results/arithmetic", arithmetic_tables.gates),
     "review_guides": (ROOT / "runs/results/reviews", arithmetic_tables.review_guides),
+    "reviews_short": (ROOT / "runs/results/reviews", arithmetic_tables.reviews_short),
     "review_gates": (ROOT / "runs/results/reviews", arithmetic_tables.review_gates),
     "arithmetic_rankers": (ROOT / "runs/results/arithmetic", arithmetic_tables.rankers),
     "process": (ROOT / "runs/results/process.json", _json(process)),

@@ -1,9 +1,9 @@
 """The demo at a size of seconds: its files, its promises about calls, its page."""
 
 import json
-from multiprocessing import Pipe
+import multiprocessing
+import shutil
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
 import torch
@@ -20,13 +20,15 @@ from rewardsteer.data.sources.arithmetic import (
     is_correct,
 )
 from rewardsteer.decoding.policy import load_policy
+from rewardsteer.demo.compare import World, compare_methods
 from rewardsteer.demo.config import DemoConfig
-from rewardsteer.demo.reward_models import plans
-from rewardsteer.demo.side_by_side import Task, _told, train_all
+from rewardsteer.demo.processes import side_by_side
+from rewardsteer.demo.reward_models import Task, load_all, place_of, plans, train_all
 from rewardsteer.demo.story import run_demo
 from rewardsteer.demo.world import draw_questions, make_pairs, sample_pairs
 from rewardsteer.errors import ConfigError, OutputError, RewardsteerError
 from rewardsteer.models.checkpoint import load_tokenizer
+from tests.demo import calls
 
 SMALL = DemoConfig(
     hidden_size=32, heads=2, policy_steps=40, questions=300, samples=4, reward_steps=4, fresh=60,
@@ -130,41 +132,61 @@ def test_page_shows_every_method(demo):
 
 
 @pytest.mark.slow
-def test_reward_models_trained_side_by_side_are_the_same(demo, tmp_path):
-    out = demo[0]
+def test_processes_train_and_compare_alike(demo, tmp_path):
+    """Reward models and answers are those of one process."""
+    out, summary = demo
     tokenizer = load_tokenizer(out / "policy" / "model")
-    samples = sample_pairs(load_policy(out / "policy" / "model"), tokenizer, SMALL)
+    policy = load_policy(out / "policy" / "model")
     some = [plan for plan in plans(SMALL) if plan.name in ("plain", "farma")]
     told = []
-    config = SMALL.model_copy(update={"num_proc": 2})
-    rows = make_pairs(samples, tokenizer, SMALL)
-    task = Task(out / "policy" / "model", tokenizer, rows, config, tmp_path)
-    assert train_all(some, task, progress=False, announce=told.append).keys() == {"plain", "farma"}
-    assert sorted(told[1:]) == ["  farma", "  plain"]
-    for plan in some:
-        alone, beside = (
-            load_file(place / "reward_models" / plan.name / "model" / "model.safetensors")
-            for place in (out, tmp_path)
+    rows = make_pairs(sample_pairs(policy, tokenizer, SMALL), tokenizer, SMALL)
+    with side_by_side(2, tmp_path) as both:
+        task = Task(out / "policy" / "model", tokenizer, rows, SMALL, tmp_path)
+        found = train_all(some, task, both, progress=False, announce=told.append)
+        assert found.keys() == {"plain", "farma"}
+        assert sorted(told[1:]) == ["  farma", "  plain"]
+        for plan in some:
+            alone, beside = (
+                load_file(place_of(plan.name, place) / "model.safetensors")
+                for place in (out, tmp_path)
+            )
+            assert alone.keys() == beside.keys()
+            for name, values in alone.items():
+                # Number of threads decides the order of sums.
+                assert torch.allclose(values, beside[name], atol=1e-5), name
+        compared = shutil.copytree(
+            out, tmp_path / "again", ignore=shutil.ignore_patterns("comparison")
         )
-        assert alone.keys() == beside.keys()
-        for name, values in alone.items():
-            # Number of threads decides the order of sums.
-            assert torch.allclose(values, beside[name], atol=1e-5), name
+        scorers = load_all([plan.name for plan in plans(SMALL)], compared)
+        world = World(policy, tokenizer, scorers, SMALL, compared)
+        methods, budget, weights = compare_methods(
+            world, both, goal_threshold=summary["goal"]["threshold"], announce=told.append
+        )
+        assert weights == summary["weights"]
+        for part, figures in (("methods", methods), ("budget", budget)):
+            assert [one["accuracy"] for one in figures.values()] == [
+                one["accuracy"] for one in summary[part].values()
+            ]
+        assert {"args 1", "cards", "farma (untrained)"} <= set(told)
+    assert not multiprocessing.active_children()
 
 
-def test_a_training_that_was_killed_or_failed_ends_the_others():
-    def ended(code, *told):
-        reader, writer = Pipe(duplex=False)
-        for one in told:
-            writer.send(one)
-        writer.close()
-        return {reader: SimpleNamespace(join=lambda: None, exitcode=code)}
+@pytest.mark.slow
+def test_a_process_that_fails_or_is_killed_ends_the_others(tmp_path):
+    told = []
 
-    assert list(_told(ended(0, "plain", "goal"))) == ["plain", "goal"]
-    with pytest.raises(RewardsteerError, match="ended with -9; with num_proc=1"):
-        list(_told(ended(-9, "plain")))
-    with pytest.raises(ConfigError, match="no such thing"):
-        list(_told(ended(0, ConfigError("no such thing"))))
+    def run(both, work):
+        with pytest.raises(ConfigError, match="no such thing"):
+            both.run(calls.fail, {"fails": ()}, told.append)
+        both.run(work, {"dies": ()}, told.append)
+
+    with pytest.raises(RewardsteerError, match="was killed; with num_proc=1"):  # noqa: SIM117
+        with side_by_side(2, tmp_path) as both:
+            run(both, calls.die)
+    assert not multiprocessing.active_children()
+    assert told == []
+    with side_by_side(1, tmp_path) as none:
+        assert none is None
 
 
 def test_output_is_not_overwritten_unasked(demo):

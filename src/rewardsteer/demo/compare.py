@@ -1,14 +1,20 @@
 """The demo's comparison of methods; their weights are chosen on other questions."""
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from rewardsteer.data.sources.arithmetic import is_correct
 from rewardsteer.decoding.config import DecodingConfig
+from rewardsteer.decoding.methods import takes_goal
+from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.processes import Processes
+from rewardsteer.demo.reward_models import load_all, plans
 from rewardsteer.demo.world import (
     TEMPLATE,
     Samples,
@@ -17,10 +23,11 @@ from rewardsteer.demo.world import (
     longest_solution,
 )
 from rewardsteer.evaluation.budget import Budget
-from rewardsteer.evaluation.entries import read_records
-from rewardsteer.evaluation.generation import Entry, Judge, compare
+from rewardsteer.evaluation.entries import Entry, Judge, Run, read_records
+from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.statistics import auroc_interval, share
 from rewardsteer.goals.files import load_goal
+from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import file_name
 
@@ -35,6 +42,68 @@ GUIDED = {
     "farma (zeros)": ("farma_zeros", "farma"),
 }
 UNTRAINED = "farma (untrained)"
+
+
+class Row(NamedTuple):
+    """A row of the comparison.
+
+    Attributes:
+        label: its name.
+        config: how it decodes.
+        model: the reward model that guides; None: none does.
+    """
+
+    label: str
+    config: DecodingConfig
+    model: str | None = None
+
+
+class Part(NamedTuple):
+    """Questions of a random stream that all rows answer, with a budget for each or none."""
+
+    stream: str
+    questions: int
+    budget: Budget | None = None
+
+
+@dataclass(frozen=True)
+class World:
+    """What answers, and where answers are kept: ``OUT/comparison``."""
+
+    policy: Any
+    tokenizer: Any
+    scorers: Mapping[str, Scorer]
+    config: DemoConfig
+    out: Path
+
+    def run_of(self, part: Part) -> Run:
+        """What the rows of a part share."""
+        questions, place = draw_questions(part.questions, self.config, part.stream), self.folder(part)
+        return Run(
+            self.policy, self.tokenizer,
+            [Request(id=f"{part.stream}/{i}", prompt=q) for i, q in enumerate(questions)],
+            Judge(self.scorers["plain"], {
+                "accuracy": lambda answer: is_correct(answer.prompt, answer.completion)
+            }),
+            place, TEMPLATE, part.budget,
+            known=None if part.budget is None else place.with_name(part.stream),
+        )
+
+    def folder(self, part: Part) -> Path:
+        """Where the answers of a part are."""
+        return self.out / "comparison" / (part.stream if part.budget is None else "budget")
+
+    def entry(self, row: Row) -> Entry:
+        """A row with its reward model, and its goal state where it needs one."""
+        if row.model is None:
+            return Entry(row.label, row.config)
+        scorer = self.scorers[row.model]
+        goal = load_goal(Path(scorer.name)) if takes_goal(row.config.method) else None
+        return Entry(row.label, row.config, scorer, goal)
+
+    def answer(self, row: Row, part: Part) -> None:
+        """Answer a part's questions by one row; `compare` finds the answers."""
+        self.run_of(part).records(self.entry(row))
 
 
 def judge_samples(
@@ -55,8 +124,8 @@ def judge_samples(
 
 
 def compare_methods(
-    policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], config: DemoConfig, out: Path, *,
-    goal_threshold: float, announce: Callable[[str], None],
+    world: World, processes: Processes | None, *, goal_threshold: float,
+    announce: Callable[[str], None],
 ) -> tuple[Figures, Figures, dict[str, float]]:
     """Figures per method, those at equal token budgets, and the weight chosen for each guided one
     (for ``cards`` its reward target).
@@ -67,50 +136,64 @@ def compare_methods(
     are not those of the comparison. The untrained FaRMA head gets the weight of the trained one.
     The goal filter drops below ``goal_threshold``, which was chosen on labels of other questions.
     """
-    judge = Judge(
-        scorers["plain"],
-        {"accuracy": lambda generation: is_correct(generation.prompt, generation.completion)},
-    )
+    config = world.config
+    known = known_questions(config)
 
-    def run(
-        entries: list[Entry], stream: str, count: int, budget: Budget | None = None
-    ) -> Figures:
-        questions = draw_questions(count, config, stream)
-        requests = [Request(id=f"{stream}/{i}", prompt=q) for i, q in enumerate(questions)]
-        folder = out / (stream if budget is None else "budget")
+    def run(rows: Sequence[Row], part: Part) -> Figures:
+        if processes is not None:
+            calls = {row.label: (world.out, config, row, part) for row in rows}
+            processes.run(_answer, calls, announce)
+        shared = world.run_of(part)
         figures = compare(
-            entries, policy, tokenizer, requests, judge, folder, template=TEMPLATE, budget=budget,
-            known=None if budget is None else out / stream, announce=announce,
+            [world.entry(row) for row in rows], shared.policy, shared.tokenizer, shared.requests,
+            shared.judge, shared.out, template=TEMPLATE, budget=part.budget, known=shared.known,
+            announce=announce if processes is None else lambda label: None,
         )
         return {
-            label: one | _on_new_questions(folder / file_name(label), known)
+            label: one | _on_new_questions(shared.out / file_name(label), known)
             for label, one in figures.items()
         }
 
-    weights, known = {}, known_questions(config)
-    for label in GUIDED:
-        tried = run(
-            [_guided(f"{label} {weight:g}", label, scorers, weight, config)
-             for weight in config.weights],
-            "tuning", config.tuning_prompts,
-        )
-        rewards = [figures["reward"] for figures in tried.values()]
-        weights[label] = config.weights[rewards.index(max(rewards))]
-    plain = run([Entry("none", _settings(config))], "tuning", config.tuning_prompts)["none"]
-    spread = plain["reward_stderr"] * math.sqrt(plain["count"])
-    targets = [plain["reward"] + above * spread for above in (0.0, 1.0)]
-    tried = run(
-        [_cards(f"cards {target:.3g}", scorers, target, config) for target in targets],
-        "tuning", config.tuning_prompts,
-    )
-    rewards = [figures["reward"] for figures in tried.values()]
-    weights["cards"] = targets[rewards.index(max(rewards))]
-    entries = _entries(scorers, weights, goal_threshold, config)
-    methods = run(entries, "test", config.test_prompts)
+    weights = _tuned(lambda rows: run(rows, Part("tuning", config.tuning_prompts)), config)
+    rows, part = _rows(weights, goal_threshold, config), Part("test", config.test_prompts)
+    methods = run(rows, part)
     budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
     announce(f"the same, with {budget.per_prompt:.0f} tokens per question for each")
-    sampled = [entry for entry in entries if not entry.label.startswith("none ")]
-    return methods, run(sampled, "test", config.test_prompts, budget), weights
+    sampled = [row for row in rows if not row.label.startswith("none ")]
+    return methods, run(sampled, part._replace(budget=budget)), weights
+
+
+def _answer(out: Path, config: DemoConfig, row: Row, part: Part) -> None:
+    """In another process."""
+    _world(out, config.model_dump_json()).answer(row, part)
+
+
+@functools.cache
+def _world(out: Path, settings: str) -> World:
+    config, place = DemoConfig.model_validate_json(settings), out / "policy" / "model"
+    scorers = load_all([plan.name for plan in plans(config)], out)
+    return World(load_policy(place), load_tokenizer(place), scorers, config, out)
+
+
+def _tuned(run: Callable[[Sequence[Row]], Figures], config: DemoConfig) -> dict[str, float]:
+    """The weight of each guided method, and the reward target of ``cards``."""
+    names = {
+        label: {f"{label} {weight:g}": weight for weight in config.weights} for label in GUIDED
+    }
+    guided = [
+        _guided(name, label, weight, config)
+        for label, own in names.items() for name, weight in own.items()
+    ]
+    tried = run([Row("none", _settings(config)), *guided])
+    weights = {
+        label: own[max(own, key=lambda name: tried[name]["reward"])] for label, own in names.items()
+    }
+    plain = tried["none"]
+    spread = plain["reward_stderr"] * math.sqrt(plain["count"])
+    targets = {f"cards {one:.3g}": one for one in (plain["reward"], plain["reward"] + spread)}
+    tried = run([_cards(name, target, config) for name, target in targets.items()])
+    weights["cards"] = targets[max(targets, key=lambda name: tried[name]["reward"])]
+    return weights
 
 
 def _on_new_questions(place: Path, known: Set[str]) -> dict[str, float]:
@@ -122,57 +205,49 @@ def _on_new_questions(place: Path, known: Set[str]) -> dict[str, float]:
     return {"new_questions": len(values), **share(values).figures("accuracy_new")}
 
 
-def _entries(
-    scorers: Mapping[str, Scorer], weights: Mapping[str, float], goal_threshold: float,
-    config: DemoConfig,
-) -> list[Entry]:
+def _rows(weights: Mapping[str, float], goal_threshold: float, config: DemoConfig) -> list[Row]:
     """The rows of the comparison."""
     return [
-        Entry("none", _settings(config)),
-        Entry("none T=0.5", _settings(config, temperature=0.5)),
-        Entry("none greedy", _settings(config, mode="greedy")),
-        Entry(
-            "best_of_n", _settings(config, method="best_of_n", n=config.best_of),
-            scorers["plain"],
-        ),
-        *(_guided(label, label, scorers, weights[label], config) for label in GUIDED),
-        _cards("cards", scorers, weights["cards"], config),
-        Entry(
+        Row("none", _settings(config)),
+        Row("none T=0.5", _settings(config, temperature=0.5)),
+        Row("none greedy", _settings(config, mode="greedy")),
+        Row("best_of_n", _settings(config, method="best_of_n", n=config.best_of), "plain"),
+        *(_guided(label, label, weights[label], config) for label in GUIDED),
+        _cards("cards", weights["cards"], config),
+        Row(
             "speculative_rejection",
             _settings(
                 config, method="speculative_rejection", n=config.speculative, decision_tokens=4
             ),
-            scorers["plain"],
+            "plain",
         ),
-        Entry(
+        Row(
             "goal_filter",
             _settings(
                 config, method="goal_filter", n=config.best_of, drop_start=0,
                 drop_threshold=goal_threshold,
             ),
-            scorers["goal"], load_goal(Path(scorers["goal"].name)),
+            "goal",
         ),
-        Entry(
+        Row(
             UNTRAINED, _settings(config, method="farma", weight=weights["farma"]),
-            scorers["farma_untrained"],
+            "farma_untrained",
         ),
     ]
 
 
-def _guided(
-    name: str, label: str, scorers: Mapping[str, Scorer], weight: float, config: DemoConfig
-) -> Entry:
+def _guided(name: str, label: str, weight: float, config: DemoConfig) -> Row:
     model, method = GUIDED[label]
-    return Entry(name, _settings(config, method=method, weight=weight), scorers[model])
+    return Row(name, _settings(config, method=method, weight=weight), model)
 
 
-def _cards(label: str, scorers: Mapping[str, Scorer], target: float, config: DemoConfig) -> Entry:
+def _cards(label: str, target: float, config: DemoConfig) -> Row:
     # Segments end where the policy is undecided between a correct fact and its flawed form.
     settings = _settings(
         config, method="cards", reward_target=target, entropy_threshold=0.5, segment_min=1,
         max_rejections=8,
     )
-    return Entry(label, settings, scorers["plain"])
+    return Row(label, settings, "plain")
 
 
 def _settings(config: DemoConfig, **options: Any) -> DecodingConfig:

@@ -28,7 +28,8 @@ class DemoConfig(Config):
         candidates: k of ARGS and PARGS.
         best_of: n of best-of-n and of the goal filter.
         speculative: n of speculative rejection.
-        num_proc: reward models trained at a time; None: as many as there are processors.
+        num_proc: processes that train reward models and compare methods; None: as many as there
+            are processors, eight at most.
         seed: of everything; the task's flaw has its own.
     """
 

@@ -1,23 +1,30 @@
 """The demo's reward models, all started from the policy's weights."""
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from transformers import set_seed
 
 from rewardsteer.data.sets import Row
 from rewardsteer.demo.config import DemoConfig
+from rewardsteer.demo.processes import Processes
 from rewardsteer.demo.world import BATCH, TEMPLATE, optimiser
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.training.config import TermConfig
 from rewardsteer.training.fit import build_objective, fit
 from rewardsteer.training.shared_config import LogConfig
 
 LEARNING_RATE = 2e-3
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -108,3 +115,60 @@ def train_reward_model(
     )
     model.save_pretrained(out / "model", tokenizer, card)
     return out / "model"
+
+
+class Task(NamedTuple):
+    """What the trainings share.
+
+    Attributes:
+        policy: folder from which all start.
+        tokenizer: the policy's.
+        rows: pairs.
+        config: of the demo.
+        out: of the demo; see `place_of`.
+    """
+
+    policy: Path
+    tokenizer: Any
+    rows: list[Row]
+    config: DemoConfig
+    out: Path
+
+    def train(self, plan: Plan, *, progress: bool, announce: Callable[[str], None]) -> None:
+        """Train one."""
+        train_reward_model(
+            plan, self.policy, self.tokenizer, self.rows, self.config,
+            place_of(plan.name, self.out).parent, progress=progress, announce=announce,
+        )
+
+
+def train_all(
+    plans: Sequence[Plan], task: Task, processes: Processes | None, *, progress: bool,
+    announce: Callable[[str], None],
+) -> dict[str, Scorer]:
+    """Train the reward models of some plans; name → scorer. They have nothing to do with each
+    other, and one is too small for more than one processor."""
+    if processes is None:
+        for plan in plans:
+            task.train(plan, progress=progress, announce=announce)
+    else:
+        announce(f"training {len(plans)} reward models side by side")
+        calls = {plan.name: (task, plan) for plan in plans}
+        processes.run(_train, calls, lambda name: announce(f"  {name}"))
+    return load_all([plan.name for plan in plans], task.out)
+
+
+def place_of(name: str, out: Path) -> Path:
+    """The folder of a reward model in the demo's."""
+    return out / "reward_models" / name / "model"
+
+
+def load_all(names: Sequence[str], out: Path) -> dict[str, Scorer]:
+    """Reward models that were trained."""
+    return {
+        name: require_tokens(load_scorer(place_of(name, out)), "the demo") for name in names
+    }
+
+
+def _train(task: Task, plan: Plan) -> None:
+    task.train(plan, progress=False, announce=logger.info)

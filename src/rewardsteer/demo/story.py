@@ -8,17 +8,21 @@ from typing import Any
 
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.decoding.policy import load_policy
-from rewardsteer.demo.compare import compare_methods, judge_samples
+from rewardsteer.demo.compare import World, compare_methods, judge_samples
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.goal import evaluate_goal
 from rewardsteer.demo.inspect import inspect_solutions
 from rewardsteer.demo.page import write_demo_page
-from rewardsteer.demo.reward_models import plans
-from rewardsteer.demo.side_by_side import Task, train_all
+from rewardsteer.demo.processes import side_by_side
+from rewardsteer.demo.reward_models import Task, plans, train_all
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.models.checkpoint import library_versions
 from rewardsteer.outputs import claim_folder, write_json
+from rewardsteer.processors import processors
 from rewardsteer.quiet import keep_log, quiet_libraries
+
+# Each holds the libraries and the small models, some hundred MiB.
+_MOST_PROCESSES = 8
 
 
 def run_demo(
@@ -54,17 +58,20 @@ def run_demo(
     )
     announce(f"{len(pairs)} pairs; accuracy of sampled solutions {samples.accuracy:.1%}")
     task = Task(place, tokenizer, pairs, config, out)
-    scorers = train_all(plans(config), task, progress=progress, announce=announce)
-    reward_models = judge_samples(scorers, fresh, config)
-    goal = evaluate_goal(
-        policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
-    )
-    announce("comparing decoding methods")
-    methods, budget, weights = compare_methods(
-        policy, tokenizer, scorers, config, out / "comparison",
-        goal_threshold=goal["threshold"],
-        announce=lambda label: announce(f"  {label}"),
-    )
+    count = config.num_proc or min(processors(), _MOST_PROCESSES)
+    with side_by_side(count, out) as processes:
+        scorers = train_all(
+            plans(config), task, processes, progress=progress, announce=announce
+        )
+        reward_models = judge_samples(scorers, fresh, config)
+        goal = evaluate_goal(
+            policy, tokenizer, scorers, pairs, config, out / "goal", announce=announce
+        )
+        announce("comparing decoding methods")
+        methods, budget, weights = compare_methods(
+            World(policy, tokenizer, scorers, config, out), processes,
+            goal_threshold=goal["threshold"], announce=lambda label: announce(f"  {label}"),
+        )
     announce("inspecting some solutions token by token")
     inspect_solutions(
         policy, tokenizer, scorers, config, weights["farma"], goal["threshold"], out
