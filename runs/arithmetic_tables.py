@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from smollm2_tables import compact
 from summarise_guidance import Runs, between, kept, right, teacher_at
 from summarise_ranking import chosen_right, draws_right
 
@@ -48,7 +49,7 @@ REVIEW_GUIDES = {
 }
 REVIEWS_SHORT = {
     "none": "none", "args": "args", "pargs": "pargs", "farma": "farma, as published",
-    "zeros max": "farma, from zeros", "zeros prefix pairs": "farma, pairs of prefixes",
+    "zeros max": "farma, from zeros",
     "distilled rank 16": "distilled, rank 16, no second model",
 }
 REVIEW_GATES = {name: name for name in ("random", "entropy", "top1", "kl", "two-tier")}
@@ -146,23 +147,24 @@ def review_gates(folder: Path) -> str:
 def reviews_short(folder: Path) -> str:
     """Film reviews, for the README: what both judges say, and what a token costs."""
     runs = _runs(folder, "guidance")
-    target, lines = f" @ {runs[0]['targets'][-1]:g}", []
+    plain, lines = right(runs, "guidance", "none"), []
     for name, label in REVIEWS_SHORT.items():
-        row = name if name == "none" else name + target
-        rows = [run["guidance"][row] for run in runs]
-        gain = "" if name == "none" else between(
-            two_level(right(runs, "guidance", row) - right(runs, "guidance", "none")), "{:+.2f}"
-        )
-        lines.append([label, *(_mean([one[key] for one in rows], 2) for key in (
-            "accuracy", "reward", "kl", "calls",
-        )), gain])
-    seeds, prompts = right(runs, "guidance", "none").shape
+        row = name if name == "none" else f"{name} @ {runs[0]['targets'][-1]:g}"
+        rows, own = [run["guidance"][row] for run in runs], right(runs, "guidance", row)
+        gain = two_level(own - plain)
+        lines.append([
+            label, f"{own.mean():.2f}",
+            "" if name == "none" else f"{gain.low:+.2f}…{gain.high:+.2f}",
+            *(_mean([one[key] for one in rows], 2) for key in ("reward", "calls")),
+        ])
+    states, words = (
+        np.mean([run["ranking"][f"judge by {one}"]["auroc"] for run in runs])
+        for one in ("states", "words")
+    )
     return (
-        f"`python runs/sentiment_guidance.py DATA OUT SEED`, {seeds} seeds, {prompts} openings of "
-        "reviews; 95 % intervals over both.\n\n" + markdown([
-            "method", "P(positive)", "by words", "KL from the policy", "RM calls per token",
-            "gain, 95 %",
-        ], lines)
+        f"`runs/sentiment_guidance.py`: {len(runs)} seeds, {plain.shape[1]} openings, equal KL; "
+        f"judges' AUROC on sentences: {states:.2f}, {words:.2f} by words alone.\n\n"
+        + compact(["method", "P(positive)", "gain, 95 %", "by words", "RM calls per token"], lines)
     )
 
 

@@ -1,10 +1,13 @@
 """README.md: its length, its links, and its tables from files (its Python: test_python_page.py)."""
 
 import importlib.util
+import json
 import re
 
+import numpy as np
 import pytest
 
+from rewardsteer.evaluation.statistics import two_level
 from rewardsteer.evaluation.statistics.seeds import SeedFigure
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, MetricResult
 from rewardsteer.models.heads.config import HeadConfig
@@ -56,12 +59,54 @@ def test_pages_have_the_tables_that_the_files_give():
         tables.written("<!-- table: unknown -->\n<!-- end -->")
 
 
+def test_sentences_follow_from_the_files():
+    """What the text says of results is what the result files hold."""
+    text = " ".join(README.read_text().split())
+    results = ROOT / "runs" / "results"
+    solutions = json.loads((results / "smollm2_solutions.json").read_text())["benchmarks"]["gsm8k"]
+    within = [one for plan in solutions["plans"].values() for one in plan.get("within_source", ())]
+    assert f"AUROC is at chance ({min(within):.2f}–{max(within):.2f})" in text
+    guidance = json.loads((results / "smollm2_guidance.json").read_text())
+    assert "greedy decoding has a higher mean reward than every guide" in text
+    greedy = guidance["methods"]["none greedy"]["reward"]
+    assert greedy == max(one["reward"] for one in guidance["methods"].values())
+    assert "hardly better than chance on held-out ones" in text
+    accuracies = {name: np.mean(own) for name, own in guidance["accuracy"].items()}
+    assert all(0.45 < accuracies[name] < 0.58 for name in ("bt", "pargs", "genarm", "farma"))
+    assert "reward models of 360 preference pairs" in text
+    assert "GUIDE=360 " in (ROOT / "runs" / "smollm2_guidance.sh").read_text()
+
+
+def test_shares_of_the_teachers_gain():
+    text = " ".join(README.read_text().split())
+    shares = script("summarise_guidance")
+    runs = [json.loads(place.read_text())
+            for place in sorted((ROOT / "runs/results/reviews").glob("guidance-*.json"))]
+    plain = shares.right(runs, "guidance", "none")
+
+    def at_target(name):
+        row = f"{name} @ {runs[0]['targets'][-1]:g}"
+        return [run["guidance"][row] for run in runs], shares.right(runs, "guidance", row)
+
+    rows, answers = at_target("pargs")
+    assert all(one["calls"] == 8 for one in rows)
+    assert two_level(answers - plain).low > 0
+    for name, sentence in (
+        ("distilled rank 16", "a head distilled from PARGS keeps {:.2f} of its gain"),
+        ("zeros max", "FaRMA from zeros {:.2f} ("),
+    ):
+        rows, answers = at_target(name)
+        assert all(one["calls"] == 1 for one in rows)
+        teacher = shares.teacher_at(runs, [one["kl"] for one in rows])
+        assert sentence.format(shares.kept(answers, teacher, plain).value) in text
+
+
 def test_table_of_guidance():
     cost = {"rm_calls_per_token": 1.0, "seconds_per_token": 0.02}
     gain = SeedFigure(0.5, 0.25, 0.75, 0.1).figures("reward_gain")
     farma = SeedFigure(1.5, 1.0, 2.0, 0.2).figures("reward") | gain | cost
     none = SeedFigure(1.0, 0.5, 1.5, 0.1).figures("reward") | cost | {"rm_calls_per_token": 0.0}
-    text = script("readme_tables").guidance({
+    text = script("smollm2_tables").guidance({
         "methods": {"none": none, "farma w=0.5": none | gain, "farma w=1": farma},
         "runs": ["a", "b", "c"], "intervals": "95 % over 60 prompts and 3 runs",
         "accuracy": {"judge": [0.6, 0.65], "bt": [0.5], "pargs": [0.5], "farma": [0.55]},
@@ -92,7 +137,7 @@ def test_table_of_all_methods():
         **SeedFigure(0.5, 0.25, 0.75, 0.1, 0.01).figures("reward_gain"), "distinct_2": 0.9,
         "lm_tokens_per_token": 2.0, "rm_tokens_per_token": 3.0, "seconds_per_token": 0.02,
     }
-    text = script("readme_tables").guidance_all({
+    text = script("smollm2_tables").guidance_all({
         "methods": {"farma w=2": own}, "runs": ["a", "b"], "intervals": "95 %"})
     assert text.endswith("|farma w=2|1.00 ± 0.10|+0.25…+0.75|0.010|1.00|2.00|3.00|20|0.90|")
 
@@ -117,7 +162,7 @@ def test_table_of_solutions():
         ],
     })
     figures |= {"base": "Base", "pairs": 1200}
-    text = script("readme_tables").solutions(figures)
+    text = script("smollm2_tables").solutions(figures)
     assert text.startswith("`make study-b SEED=0` and on: Base, 1,200 training pairs, 2 seeds ")
     assert text.splitlines()[4:] == [
         "|model|AUROC|gain, 95 %|at 80 %|within source|within question|best of n|",
@@ -139,7 +184,7 @@ def test_short_table_of_solutions():
         "plans": {"baseline": {"auroc": [0.5, 0.625], "within_source": [0.5, 0.5]},
                   "baseline, similarity": {"auroc": [0.5, 0.625]}},
     }
-    text = script("readme_tables").solutions_short(
+    text = script("smollm2_tables").solutions_short(
         {"base": "Base", "pairs": 1000, "seeds": 2, "benchmarks": {"gsm8k": own}}
     )
     assert text.splitlines()[2:] == [
