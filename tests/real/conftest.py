@@ -42,7 +42,7 @@ def smollm2():
     """The model's folder."""
     folder = default_folder("bfloat16")
     if not (folder / "config.json").exists():
-        pytest.skip("the real model is not here; 'make smollm2' makes it")
+        pytest.skip("the real model is not here; 'make smollm2 DTYPE=bfloat16' makes it")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     return folder
 
