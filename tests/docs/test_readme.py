@@ -92,13 +92,14 @@ def test_shares_of_the_teachers_gain():
     assert all(one["calls"] == 8 for one in rows)
     assert two_level(answers - plain).low > 0
     for name, sentence in (
-        ("distilled rank 16", "a head distilled from PARGS keeps {:.2f} of its gain"),
+        ("distilled rank 16", "a head distilled from PARGS keeps {:.2f} of its gain (95 %: {:.2f}–{:.2f})"),
         ("zeros max", "FaRMA from zeros {:.2f} ("),
     ):
         rows, answers = at_target(name)
         assert all(one["calls"] == 1 for one in rows)
         teacher = shares.teacher_at(runs, [one["kl"] for one in rows])
-        assert sentence.format(shares.kept(answers, teacher, plain).value) in text
+        share = shares.kept(answers, teacher, plain)
+        assert sentence.format(share.value, share.low, share.high) in text
 
 
 def test_table_of_guidance():
