@@ -92,7 +92,7 @@ def test_shares_of_the_teachers_gain():
     assert all(one["calls"] == 8 for one in rows)
     assert two_level(answers - plain).low > 0
     for name, sentence in (
-        ("distilled rank 16", "a head distilled from PARGS keeps {:.2f} of its gain (95 %: {:.2f}–{:.2f})"),
+        ("distilled rank 16", "from PARGS keeps {:.2f} of its gain (95 %: {:.2f}–{:.2f})"),
         ("zeros max", "FaRMA from zeros {:.2f} ("),
     ):
         rows, answers = at_target(name)

@@ -78,7 +78,8 @@ class World:
 
     def run_of(self, part: Part) -> Run:
         """What the rows of a part share."""
-        questions, place = draw_questions(part.questions, self.config, part.stream), self.folder(part)
+        questions = draw_questions(part.questions, self.config, part.stream)
+        place = self.folder(part)
         return Run(
             self.policy, self.tokenizer,
             [Request(id=f"{part.stream}/{i}", prompt=q) for i, q in enumerate(questions)],
