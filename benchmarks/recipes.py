@@ -26,9 +26,9 @@ from rewardsteer.outputs import read_json, write_json
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import OWN_ROWS, list_recipes, own_source, read_recipe
 from rewardsteer.training.run import train
+from runs.smollm2 import default_folder
 
-_CACHE = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "rewardsteer"
-MODEL = _CACHE / "SmolLM2-135M-Instruct-8-layers-float32"
+MODEL = default_folder("float32", 8)
 _WORDS = ("river", "boat", "light", "people", "spring", "wide", "cold", "home", "after", "dark")
 _ASPECTS = ("helpfulness", "correctness", "coherence", "complexity", "verbosity")
 

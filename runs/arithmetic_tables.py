@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from smollm2_tables import compact
+from smollm2_tables import compact, interval_of
 from summarise_guidance import Runs, between, kept, right, teacher_at
 from summarise_ranking import chosen_right, draws_right
 
@@ -151,10 +151,9 @@ def reviews_short(folder: Path) -> str:
     for name, label in REVIEWS_SHORT.items():
         row = name if name == "none" else f"{name} @ {runs[0]['targets'][-1]:g}"
         rows, own = [run["guidance"][row] for run in runs], right(runs, "guidance", row)
-        gain = two_level(own - plain)
+        gain = two_level(own - plain).figures("reward_gain")
         lines.append([
-            label, f"{own.mean():.2f}",
-            "" if name == "none" else f"{gain.low:+.2f}…{gain.high:+.2f}",
+            label, f"{own.mean():.2f}", "" if name == "none" else interval_of(gain),
             *(_mean([one[key] for one in rows], 2) for key in ("reward", "calls")),
         ])
     states, words = (

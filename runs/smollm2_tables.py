@@ -7,13 +7,14 @@ import numpy as np
 
 Content = Mapping[str, Any]
 
-# Methods of study A in the README's order, and the weight at which swept ones are shown, fixed
+# Methods of study A in the order of its tables, and the weight at which swept ones are shown, fixed
 # before any result was seen.
 GUIDANCE = (
     "none", "none T=0.5", "none greedy", "untrained head", "best of n", "args", "pargs", "genarm",
     "farma", "distilled", "cards",
 )
 WEIGHT = "1"
+# Those of the README.
 GUIDANCE_SHORT = ("none", "none greedy", "best of n", "args", "farma", "distilled")
 # Plans of study B: how the README calls them.
 PLANS = {
@@ -49,7 +50,7 @@ def _methods(found: Content, names: Sequence[str]) -> str:
             continue
         own = methods[label]
         rows.append([
-            name, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", _gain(own),
+            name, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", interval_of(own),
             f"{own['rm_calls_per_token']:.2f}", f"{1e3 * own['seconds_per_token']:.0f}",
         ])
     return compact(["method", "reward", "gain, 95 %", "RM calls per token", "ms per token"], rows)
@@ -68,7 +69,7 @@ def guidance_all(found: Content) -> str:
     """Study A: every row of ``rewardsteer evaluate runs``."""
     rows = [
         [
-            label, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", _gain(own),
+            label, f"{own['reward']:.2f} ± {own['reward_spread']:.2f}", interval_of(own),
             f"{own['reward_gain_p']:.3f}" if "reward_gain_p" in own else "", *(
                 f"{own[key]:.2f}" for key in
                 ("rm_calls_per_token", "lm_tokens_per_token", "rm_tokens_per_token")
@@ -85,7 +86,10 @@ def guidance_all(found: Content) -> str:
     )
 
 
-def _gain(own: Mapping[str, float], name: str = "reward_gain", digits: int = 2) -> str:
+def interval_of(
+    own: Mapping[str, float], name: str = "reward_gain", digits: int = 2
+) -> str:
+    """A gain's interval; the gain alone where it has none, nothing where there is no gain."""
     if f"{name}_low" not in own:
         return f"{own[name]:+.{digits}f}" if own.get(name) else ""
     return f"{own[f'{name}_low']:+.{digits}f}…{own[f'{name}_high']:+.{digits}f}"
@@ -96,10 +100,13 @@ def solutions(found: Content) -> str:
     blocks = []
     for name, own in found["benchmarks"].items():
         rows = [
-            [_named(plan), _spread(figures.get("auroc", ())), _gain(figures, "gain_mean", 3), *(
-                _spread(figures.get(key, ())) for key in
-                ("auroc_at_80", "within_source", "within_question", "best_of_accuracy")
-            )]
+            [
+                _named(plan), _spread(figures.get("auroc", ())),
+                interval_of(figures, "gain_mean", 3), *(
+                    _spread(figures.get(key, ())) for key in
+                    ("auroc_at_80", "within_source", "within_question", "best_of_accuracy")
+                ),
+            ]
             for plan, figures in own["plans"].items()
         ]
         rows += [

@@ -1,7 +1,7 @@
 """The choice of the engine that runs a model."""
 
 import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -70,13 +70,11 @@ class EngineOptions:
     key_env: KeyEnv = None
 
 
-def engine_options() -> Callable[[Any], Any]:
-    """Give a command `EngineOptions`, an option each in place of its parameter ``running``."""
-    options = [
-        one.replace(kind=inspect.Parameter.KEYWORD_ONLY)
-        for one in inspect.signature(EngineOptions).parameters.values()
-    ]
-    return grouped("running", options, lambda given: EngineOptions(**given))
+# Gives a command `EngineOptions`, an option each in place of its parameter ``running``.
+engine_options = grouped(
+    "running", list(inspect.signature(EngineOptions).parameters.values()),
+    lambda given: EngineOptions(**given),
+)
 
 
 @dataclass(frozen=True)

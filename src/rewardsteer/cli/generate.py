@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from rewardsteer.decoding.requests import Request
 
 
-@engine_options()
+@engine_options
 @decoding_options(
     "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
     "gate_threshold", "gate_share", "draft", "draft_tokens", "top_k", "top_p", "min_p",

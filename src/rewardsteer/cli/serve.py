@@ -82,7 +82,7 @@ Limits = Annotated[
 ]
 
 
-@engine_options()
+@engine_options
 @decoding_options(
     "weight", "top_k", "top_p", "min_p", "repetition_penalty", "stop", "temperature",
     panel="Of requests that say nothing else",
