@@ -17,7 +17,7 @@ from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.strategies.early_rejection import rejection_rule
 from rewardsteer.decoding.strategies.votes import winner
-from rewardsteer.evaluation.budget import equivalent_tokens, relative_size
+from rewardsteer.evaluation.budget import equivalent_tokens, relative_sizes
 from rewardsteer.evaluation.statistics import paired_difference
 from rewardsteer.goals.calibration import fit_calibration, save_calibration
 from rewardsteer.goals.goal_state import GoalState
@@ -78,13 +78,13 @@ def run(
 def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
     """Figures of all methods on the test questions; the rules' settings go to ``out``."""
     rules = _choose_rules(world, samples, out)
-    size, figures = relative_size(world.scorer, world.policy), {}
+    sizes, figures = relative_sizes(world.policy, world.scorer), {}
     for label, settings in compared(rules, samples).items():
         config = world.base.model_copy(update={"method": "goal_filter"} | settings)
         answers = world.answers(config, world.test)
         figures[label] = {
             "accuracy": [float(world.is_correct(one)) for one in answers],
-            "tokens": [equivalent_tokens(one.cost, size) for one in answers],
+            "tokens": [equivalent_tokens(one.cost, sizes) for one in answers],
             "drawn": [float(one.cost.lm_calls) for one in answers],
         }
         means = {name: round(float(np.mean(of)), 3) for name, of in figures[label].items()}

@@ -136,8 +136,9 @@ class Cost(Record):
     ``calls`` count prefixes asked about, as papers do (ARGS asks about k candidates per token, so
     k reward-model calls per token, however they are batched). ``forwards`` count network passes in
     which this row took part, ``tokens`` the token positions read for this row, padding excluded.
-    ``guided_steps`` are the tokens at which a guide acted: all of them without a gate.
-    ``seconds`` is this row's share of wall-clock time.
+    Of ``lm_tokens`` a second policy read ``draft_tokens``, of ``rm_tokens`` a gate's own reward
+    model ``gate_tokens``. ``guided_steps`` are the tokens at which a guide acted: all of them
+    without a gate. ``seconds`` is this row's share of wall-clock time.
     """
 
     new_tokens: int = 0
@@ -147,6 +148,8 @@ class Cost(Record):
     rm_forwards: int = 0
     lm_tokens: int = 0
     rm_tokens: int = 0
+    draft_tokens: int = 0
+    gate_tokens: int = 0
     guided_steps: int = 0
     seconds: float = 0.0
 

@@ -64,7 +64,7 @@ def test_a_reward_model_decides_for_the_gate(folders):
     ({"method": "rsd"}, "'rsd' needs a second policy that drafts"),
     ({"method": "args", "draft_model": "small"}, "'args' has no use for a second policy"),
     ({"method": "rsd", "draft_model": "small", "engine": "openai", "base_url": "http://x/v1"},
-     "for the engine 'transformers'"),
+     "is for the engine transformers, got openai"),
     ({"method": "args", "gate_model": "farma"}, "serves the gate 'kl' alone"),
     ({"method": "pargs", "gate": "kl", "gate_threshold": 0.1, "gate_model": "bt"}, "vocabulary"),
 ])
@@ -84,3 +84,25 @@ def test_other_tokens_are_refused(folders, tmp_path):
     character_tokenizer(CHARACTERS[::-1]).save_pretrained(strange)
     with pytest.raises(MismatchError, match="must have one vocabulary"):
         Steerer(folders / "policy", folders / "bt", method="rsd", draft_model=strange, **SHORT)
+
+
+def test_methods_are_compared_with_second_models(folders, small, monkeypatch):
+    steerer = Steerer(folders / "policy", folders / "bt", method="rsd",
+                      draft_model=small, step_tokens=2, accept_reward=0.0, **SHORT)
+    found = steerer.compare(["2+2=", "a"], {"rsd": {}, "gsi": {"n": 2}}, judge=folders / "bt")
+    assert found["rsd"]["lm_tokens_per_token"] > 0
+    plain = Steerer(folders / "policy", folders / "bt", method="best_of_n", n=2, **SHORT)
+    own = {"method": "rsd", "draft_model": small, "accept_reward": 0.0, "step_tokens": 2}
+    table = plain.compare(["2+2=", "a"], {"a": own}, judge=folders / "bt")
+    assert table["a"]["reward"] == found["rsd"]["reward"]
+    monkeypatch.setattr(
+        "rewardsteer.api.steerer.load_policy_of", lambda *_: pytest.fail("it was loaded")
+    )
+    with pytest.raises(ConfigError, match="'rsd' needs a second policy"):
+        plain.compare(["a"], ["rsd"], judge=folders / "bt")
+    with pytest.raises(ConfigError, match="'best_of_n' has no use for a second policy"):
+        plain.compare(["a"], {"best_of_n": {"draft_model": small}}, judge=folders / "bt")
+    with pytest.raises(ConfigError, match="serves the gate 'kl' alone"):
+        plain.compare(
+            ["a"], {"args": {"gate_model": folders / "farma"}}, judge=folders / "bt"
+        )

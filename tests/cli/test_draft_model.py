@@ -52,9 +52,10 @@ def test_other_tokens_are_refused_before_a_policy_loads(root, tmp_path, method, 
 
 
 @pytest.mark.parametrize(("method", "more", "said"), [
-    ("gsi", (), "'gsi' needs --draft-model, a smaller policy"),
-    ("best_of_n", ("--draft-model", "small"), "not used by --method best_of_n; leave it out, or "
-                                               "use gsi or rsd"),
+    ("gsi", (), "'gsi' needs a second policy that drafts (draft_model, --draft-model)"),
+    ("best_of_n", ("--draft-model", "small"), "has no use for a second policy that drafts "
+                                               "(draft_model, --draft-model); leave it out, or use "
+                                               "gsi or rsd"),
     ("gsi", ("--draft-model", "small", "--set", "resample_below=0.1"), "resample_below"),
     ("gsi", ("--draft-model", "small", "--greedy"), "greedy decoding gives the same one"),
 ])

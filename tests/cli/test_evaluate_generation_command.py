@@ -12,7 +12,7 @@ from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from tests.evaluation.test_judge import Server, says
-from tests.fakes import save_tiny
+from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
 
 
 def run(*arguments):
@@ -156,3 +156,79 @@ def test_refused_before_anything_is_made(world, tmp_path, monkeypatch):
         "rewardsteer[judge]",
     )
     assert not out.exists()
+
+
+def test_second_models_of_methods(world, tmp_path, monkeypatch):
+    small = save_tiny(tmp_path / "small", "gpt2", seed=2)
+    shape = "max_new_tokens: 4, batch_size: 2"
+    methods, drafted = tmp_path / "methods.yaml", f"draft_model: {small}, step_tokens: 2"
+    loaded = []
+
+    def note(source, **options):
+        loaded.append(str(source))
+        return known(source, **options)
+
+    from rewardsteer.decoding import policy
+
+    known = policy.load_policy
+    monkeypatch.setattr(policy, "load_policy", note)
+    methods.write_text(f"""
+        none: {{method: none, {shape}}}
+        rsd: {{method: rsd, {shape}, {drafted}, accept_reward: 0, reward_model: {world / "scalar"}}}
+        gsi: {{method: gsi, {shape}, {drafted}, n: 2, reward_model: {world / "scalar"}}}
+        kl: {{method: args, {shape}, top_k: 4, gate: kl, gate_threshold: 0.001,
+              reward_model: {world / "scalar"}, gate_model: {world / "vocabulary"}}}
+    """)
+
+    def asked(out, *more):
+        return run(
+            "--model", world / "base", "--prompts", world / "prompts.jsonl", "--methods", methods,
+            "--judge", world / "scalar", "--out", out, "--limit", "2", *more,
+        )
+
+    out = tmp_path / "out"
+    result = asked(out)
+    assert result.exit_code == 0, result.output
+    assert sorted(loaded) == sorted([str(small), str(world / "base")])
+    record = json.loads((out / "run.json").read_text())
+    assert record["methods"]["gsi"]["draft_model"] == str(small)
+    assert record["methods"]["kl"]["gate_model"] == str(world / "vocabulary")
+    assert str(world / "vocabulary") in record["fingerprints"]
+    costs = [json.loads(one)["generation"]["cost"] for one in (out / "gsi.jsonl").open()]
+    assert all(0 < one["draft_tokens"] < one["lm_tokens"] for one in costs)
+
+    # Goes on with the same models, and one begun before there were such settings.
+    for row in record["methods"].values():
+        for name in ("draft_model", "gate_model"):
+            if row[name] is None:
+                del row[name]
+    (out / "run.json").write_text(json.dumps(record))
+    assert asked(out, "--resume").exit_code == 0
+    methods.write_text(methods.read_text().replace(str(small), str(world / "base")))
+    refused(asked(out, "--resume"), "other settings of gsi, rsd")
+
+
+@pytest.mark.parametrize(("row", "words"), [
+    ("{method: rsd, reward_model: R}", "needs a second policy that drafts (draft_model)"),
+    ("{method: best_of_n, reward_model: R, draft_model: B}", "has no use for a second policy"),
+    ("{method: rsd, reward_model: R, draft_model: S}", "must have one vocabulary"),
+    ("{method: args, reward_model: R, gate_model: V}", "'gate_model' of 'a' is not used"),
+    ("{method: args, reward_model: R, gate: kl, gate_threshold: 1, gate_model: R}",
+     "vocabulary"),
+])
+def test_second_models_that_do_not_fit_are_told_before_anything_loads(
+    world, tmp_path, monkeypatch, row, words
+):
+    def fail(*_, **__):
+        pytest.fail("it was loaded")
+
+    monkeypatch.setattr("rewardsteer.models.kinds.load_scorer", fail)
+    strange = save_tiny(tmp_path / "strange")
+    character_tokenizer(CHARACTERS[::-1]).save_pretrained(strange)
+    places = {"R": world / "scalar", "V": world / "vocabulary", "B": world / "base", "S": strange}
+    methods = tmp_path / "methods.yaml"
+    methods.write_text("a: " + re.sub(r"\b[RVBS]\b", lambda found: str(places[found[0]]), row))
+    refused(
+        run("--model", world / "base", "--prompts", world / "prompts.jsonl", "--methods", methods,
+            "--judge", world / "scalar", "--out", tmp_path / "out"), words,
+    )

@@ -93,7 +93,7 @@ def run(parts: dict[str, Any], name: str) -> list[dict[str, Any]]:
         {
             "id": one.id, "token_ids": one.token_ids, "finish_reason": one.finish_reason,
             "reward": None if one.reward is None else round(one.reward, 5),
-            "cost": one.cost.model_dump(exclude={"seconds"}),
+            "cost": one.cost.model_dump(exclude={"seconds", "draft_tokens", "gate_tokens"}),
         }
         for one in generate(parts["policy"], parts["tokenizer"], requests, method, config)
     ]

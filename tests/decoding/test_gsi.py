@@ -16,8 +16,8 @@ from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.engines.transformers.likelihoods import PolicyLikelihoods
-from rewardsteer.decoding.fitting import check_drafter
 from rewardsteer.decoding.generate import build_method, generate_by
+from rewardsteer.decoding.second_models import check_drafter
 from rewardsteer.errors import ConfigError, MismatchError, NonFiniteError
 from rewardsteer.models.prefix_reader import PrefixReader
 from tests.decoding.tables import TableEngine, TableScorer

@@ -9,8 +9,8 @@ import pytest
 from scipy.stats import chisquare
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.fitting import check_drafter
 from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.second_models import check_drafter
 from rewardsteer.errors import ConfigError
 from tests.decoding.tables import TableEngine, TableScorer
 from tests.decoding.two_policies import LARGE, REWARDS, SMALL, respond
@@ -50,6 +50,7 @@ def test_the_threshold_decides_who_writes(threshold, wrote):
         assert outcome.reward == pytest.approx(reward)
         # The small policy drafts each step; the large one writes what is refused.
         assert cost.lm_calls == 2 + wrote
+        assert cost.lm_tokens > cost.draft_tokens > 0 or not wrote
     mean = np.mean([outcome.reward for outcome, _ in respond("rsd", 50, accept_reward=threshold)])
     assert math.isfinite(mean)
 

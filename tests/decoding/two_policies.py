@@ -4,8 +4,8 @@ import itertools
 import math
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.fitting import check_drafter
 from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.second_models import check_drafter
 from tests.decoding.tables import TableEngine, TableScorer, decode, toy_prompts
 
 SMALL, LARGE = [0.6, 0.3, 0.1], [0.2, 0.3, 0.5]

@@ -15,10 +15,11 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.budget import (
     Budget,
+    Sizes,
     best_within,
     equivalent_tokens,
     own_rewards,
-    relative_size,
+    relative_sizes,
 )
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -89,7 +90,7 @@ def test_draws_choice_and_charge_follow_the_rule(tmp_path_factory, unit, amount,
     config = DecodingConfig(method="farma", batch_size=2, seed=seed)
     place = tmp_path_factory.mktemp("draws") / "m.jsonl"
     best, draws = best_within(
-        budget, size, config, REQUESTS, place, sample=world.sample, rate=world.rate
+        budget, Sizes(size), config, REQUESTS, place, sample=world.sample, rate=world.rate
     )
     expected, kept = reference(world, budget, size, config)
     assert draws == expected
@@ -97,7 +98,7 @@ def test_draws_choice_and_charge_follow_the_rule(tmp_path_factory, unit, amount,
     for one, (_, spent) in zip(best, kept, strict=True):
         # Where there is nothing to choose among, choosing is not charged.
         unread = 0 if draws > 1 else (1 if unit == "calls" else 4 * size)
-        assert budget.spent(one.cost, size) == pytest.approx(float(spent) - unread)
+        assert budget.spent(one.cost, Sizes(size)) == pytest.approx(float(spent) - unread)
         alone = world.generation(config.model_copy(update={"seed": one.seed}), one.id)
         assert one.cost.new_tokens == alone.cost.new_tokens
 
@@ -114,8 +115,8 @@ def test_a_budget_of_exactly_m_responses_buys_m(tmp_path):
 
     world = Even()
     _, draws = best_within(
-        Budget("seconds", 0.3), 1.0, DecodingConfig(method="farma"), REQUESTS, tmp_path / "m",
-        sample=world.sample, rate=world.rate,
+        Budget("seconds", 0.3), Sizes(1.0), DecodingConfig(method="farma"), REQUESTS,
+        tmp_path / "m", sample=world.sample, rate=world.rate,
     )
     assert draws == 3  # 0.3 // 0.1 is 2
 
@@ -128,13 +129,13 @@ def test_best_of_n_draws_one_at_a_time_and_pays_for_its_choice_once(tmp_path):
         raise AssertionError("the method has asked its reward model already")
 
     best, draws = best_within(
-        budget, 0.5, config, REQUESTS, tmp_path / "m", sample=world.sample, rate=refuse
+        budget, Sizes(0.5), config, REQUESTS, tmp_path / "m", sample=world.sample, rate=refuse
     )
     expected, kept = reference(world, budget, 0.5, config, choosing=0)
     assert draws == expected > 1
     assert [one.completion for one in best] == [name for name, _ in kept]
     assert {n for _, _, n in world.asked} == {1}
-    assert budget.spent(best[0].cost, 0.5) == pytest.approx(float(kept[0][1]))
+    assert budget.spent(best[0].cost, Sizes(0.5)) == pytest.approx(float(kept[0][1]))
 
 
 @pytest.mark.parametrize(("config", "rated"), [
@@ -143,7 +144,7 @@ def test_best_of_n_draws_one_at_a_time_and_pays_for_its_choice_once(tmp_path):
 def test_without_a_choice_a_method_answers_once(tmp_path, config, rated):
     world = World()
     best, draws = best_within(
-        Budget("tokens", 1e6), 1.0, config, REQUESTS, tmp_path / "m", sample=world.sample,
+        Budget("tokens", 1e6), Sizes(1.0), config, REQUESTS, tmp_path / "m", sample=world.sample,
         rate=world.rate if rated else None,
     )
     assert draws == 1
@@ -155,26 +156,27 @@ def test_resume_draws_what_is_missing_and_nothing_else(tmp_path):
     config, budget = DecodingConfig(method="farma", batch_size=2), Budget("calls", 30)
     whole, again = World(), World()
     expected = best_within(
-        budget, 1.0, config, REQUESTS, tmp_path / "m", sample=whole.sample, rate=whole.rate
+        budget, Sizes(1.0), config, REQUESTS, tmp_path / "m", sample=whole.sample, rate=whole.rate
     )
     lines = (tmp_path / "m").read_text().splitlines(keepends=True)
     assert len(lines) == len(whole.asked) == expected[1] * len(REQUESTS)
     (tmp_path / "m").write_text("".join(lines[:7]) + lines[7][:50])
     assert expected == best_within(
-        budget, 1.0, config, REQUESTS, tmp_path / "m", sample=again.sample, rate=again.rate
+        budget, Sizes(1.0), config, REQUESTS, tmp_path / "m", sample=again.sample, rate=again.rate
     )
     assert again.asked == whole.asked[7:]
     (tmp_path / "m").write_text('{"other": 1}\n')
     with pytest.raises(DataError, match="no draw"):
         best_within(
-            budget, 1.0, config, REQUESTS, tmp_path / "m", sample=again.sample, rate=again.rate
+            budget, Sizes(1.0), config, REQUESTS, tmp_path / "m", sample=again.sample,
+            rate=again.rate,
         )
 
 
 def test_units_and_refusals():
     cost = Cost(lm_tokens=10, rm_tokens=6, rm_calls=3, seconds=0.25)
-    assert equivalent_tokens(cost, 0.5) == 13
-    assert [Budget(unit, 1).spent(cost, 0.5) for unit in ("tokens", "seconds", "calls")] == [
+    assert equivalent_tokens(cost, Sizes(0.5)) == 13
+    assert [Budget(unit, 1).spent(cost, Sizes(0.5)) for unit in ("tokens", "seconds", "calls")] == [
         13, 0.25, 3
     ]
     with pytest.raises(ConfigError, match="tokens, seconds, calls"):
@@ -253,15 +255,27 @@ def test_several_reward_models_add_up_by_weight(scorers):
         assert both[1].rm_calls == 2
 
 
-def test_relative_size_counts_parameters(scorers):
+def test_sizes_count_parameters(scorers):
     policy = tiny_causal_lm(vocab_size=len(scorers["scalar"].tokenizer), hidden=64)
     count = sum(p.numel() for p in policy.parameters())
     sizes = {
         name: sum(p.numel() for p in one.reward_model.parameters()) / count
         for name, one in scorers.items()
     }
-    assert relative_size(None, policy) == 0
-    assert relative_size(scorers["farma"], policy) == pytest.approx(sizes["farma"])
+    assert relative_sizes(policy) == Sizes()
+    assert relative_sizes(policy, scorers["farma"]).scorer == pytest.approx(sizes["farma"])
     assert 0 < sizes["scalar"] < sizes["farma"] < 1
     several = RewardEnsemble([scorers["farma"], scorers["scalar"]], [1.0, 1.0])
-    assert relative_size(several, policy) == pytest.approx((sizes["farma"] + sizes["scalar"]) / 2)
+    assert relative_sizes(policy, several).scorer == pytest.approx(
+        (sizes["farma"] + sizes["scalar"]) / 2
+    )
+    small = tiny_causal_lm(vocab_size=len(scorers["scalar"].tokenizer))
+    found = relative_sizes(policy, drafter=small, scout=scorers["farma"])
+    assert found == pytest.approx(
+        (0, sum(p.numel() for p in small.parameters()) / count, sizes["farma"])
+    )
+
+
+def test_each_model_reads_at_its_size():
+    cost = Cost(lm_tokens=100, draft_tokens=60, rm_tokens=50, gate_tokens=30)
+    assert equivalent_tokens(cost, Sizes(2.0, 0.25, 0.5)) == 40 + 15 + 40 + 15

@@ -13,7 +13,7 @@ from rewardsteer.cli.main import app
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.requests import Request
 from rewardsteer.errors import MismatchError
-from rewardsteer.evaluation.budget import Budget, relative_size
+from rewardsteer.evaluation.budget import Budget, relative_sizes
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
@@ -126,7 +126,7 @@ def test_sizes_count_the_weights_of_every_kind(models):
         (models["pairs"], [models["pairs"].model, models["pairs"].head]),
     ):
         weights = sum(one.numel() for part in parts for one in part.parameters())
-        assert relative_size(scorer, policy) == pytest.approx(weights / count)
+        assert relative_sizes(policy, scorer).scorer == pytest.approx(weights / count)
 
 
 def test_what_cannot_judge_is_refused_before_work(models, tmp_path):

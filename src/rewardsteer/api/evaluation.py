@@ -1,9 +1,10 @@
 """`evaluate` and `compare`: how good a reward model is, and what a decoding method gains."""
 
+import functools
 import tempfile
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from rewardsteer.api.steerer import Steerer
+    from rewardsteer.evaluation.entries import Entry
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,9 @@ def compare(
     Args:
         steerer: gives the policy, the reward model and the settings that the methods share.
         prompts: texts or conversations.
-        methods: names, or settings of `SteeringConfig` by label; the first is the baseline.
+        methods: names, or settings of `SteeringConfig` by label; the first is the baseline. Beside
+            those settings, ``draft_model`` and ``gate_model`` as a `Steerer` takes them; without
+            them methods that want one have the steerer's.
         judge: any reward model but one with a vocabulary head, best one that does not guide.
         budget: compare at equal ``tokens``, ``seconds`` or ``calls`` per prompt.
         budget_per_prompt: how many.
@@ -177,17 +181,12 @@ def compare(
     from rewardsteer.decoding.requests import as_requests
     from rewardsteer.evaluation import generation
     from rewardsteer.evaluation.budget import Budget
-    from rewardsteer.evaluation.entries import Entry, Judge
+    from rewardsteer.evaluation.entries import Judge
 
     if steerer.engine != "transformers":
         raise ConfigError("Methods are compared on the engine 'transformers'.")
     limits = None if budget is None else Budget(budget, budget_per_prompt)  # type: ignore[arg-type]
-    shared = steerer.config.model_dump(include=steerer.config.model_fields_set - {"method"})
-    named = methods if isinstance(methods, Mapping) else {one: {"method": one} for one in methods}
-    entries = []
-    for label, settings in named.items():
-        config = load_config(DecodingConfig, {"method": label, **shared, **settings})
-        entries.append(Entry(label, config, *steerer.parts_for(config)))
+    entries = _entries(steerer, methods)
     with ExitStack() as stack:
         place = output_dir or stack.enter_context(tempfile.TemporaryDirectory())
         figures = generation.compare(
@@ -196,3 +195,29 @@ def compare(
             template=steerer.template, budget=limits,
         )
     return Table("decoding methods", figures)
+
+
+def _entries(
+    steerer: "Steerer", methods: Sequence[str] | Mapping[str, Mapping[str, Any]]
+) -> "list[Entry]":
+    """Rows of a comparison; second models are checked before policies load, each of which loads
+    once."""
+    from rewardsteer.decoding.second_models import check_draft_model
+    from rewardsteer.evaluation.entries import Entry
+
+    shared = steerer.config.model_dump(include=steerer.config.model_fields_set - {"method"})
+    named = methods if isinstance(methods, Mapping) else {one: {"method": one} for one in methods}
+    scorer = functools.cache(lambda model: as_reward_model(model).scorer)
+    entries, given = [], {}
+    for label, settings in named.items():
+        own = dict(settings)
+        draft, gate = own.pop("draft_model", None), own.pop("gate_model", None)
+        config = load_config(DecodingConfig, {"method": label, **shared, **own})
+        scout = steerer.scout_for(config) if gate is None else scorer(gate)
+        entry = Entry(label, config, *steerer.parts_for(config), scout=scout)
+        entry.method()
+        given[label] = steerer.drafter_for(config) if draft is None else draft
+        check_draft_model(config, given[label], steerer.engine, steerer.tokenizer)
+        entries.append(entry)
+    drafters = {one: steerer.load_drafter(one) for one in dict.fromkeys(given.values())}
+    return [replace(entry, drafter=drafters[given[entry.label]]) for entry in entries]

@@ -31,50 +31,34 @@ def scorer_of(
     return combined([one.scorer for one in models], own, config)
 
 
-def load_policy_of(
-    policy: Any, engine: str, tokenizer: Any, device: str, dtype: Any
-) -> tuple[Any, Any]:
-    """The policy as the engine takes it, and its tokenizer."""
-    from rewardsteer.decoding.policy import load_policy
-    from rewardsteer.models.checkpoint import load_tokenizer
-
-    named = isinstance(policy, str | Path)
-    if isinstance(tokenizer, str | Path):
-        tokenizer = load_tokenizer(str(tokenizer))
-    if engine == "openai":
-        return (str(policy) if policy is not None else None), tokenizer
-    if not named:
-        if engine != "transformers" or tokenizer is None:
-            raise ConfigError(
-                "A loaded policy is for the engine 'transformers' and needs its tokenizer; pass "
-                "tokenizer=, or the policy's folder or name."
-            )
-        return policy, tokenizer
-    tokenizer = tokenizer or load_tokenizer(str(policy))
-    if engine == "vllm":
-        return str(policy), tokenizer
-    return load_policy(policy, device=device, dtype=parse_dtype(dtype)), tokenizer
-
-
-def load_drafter(
-    given: Any, policy_tokenizer: Any, engine: str, device: str, dtype: Any
-) -> Any:
-    """A second policy that drafts, in this process; a loaded one has the policy's tokenizer.
+def tokenizer_of(policy: Any, engine: str, tokenizer: Any) -> Any:
+    """The policy's tokenizer: the one that is given, or that of the policy's folder or name.
 
     Raises:
-        ConfigError: another engine than transformers.
-        MismatchError: it has other tokens than the policy.
+        ConfigError: a loaded policy without one, or for another engine than transformers.
     """
-    from rewardsteer.decoding.fitting import check_drafter_tokens
-    from rewardsteer.decoding.policy import load_policy
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    if engine != "transformers":
+    if isinstance(tokenizer, str | Path):
+        return load_tokenizer(str(tokenizer))
+    if engine == "openai":
+        return tokenizer
+    if isinstance(policy, str | Path):
+        return tokenizer or load_tokenizer(str(policy))
+    if engine != "transformers" or tokenizer is None:
         raise ConfigError(
-            f"A second policy that drafts is for the engine 'transformers', got {engine!r}; leave "
-            "draft_model out."
+            "A loaded policy is for the engine 'transformers' and needs its tokenizer; pass "
+            "tokenizer=, or the policy's folder or name."
         )
-    if not isinstance(given, str | Path):
-        return given
-    check_drafter_tokens(policy_tokenizer, load_tokenizer(str(given)))
-    return load_policy(given, device=device, dtype=parse_dtype(dtype))
+    return tokenizer
+
+
+def load_policy_of(policy: Any, engine: str, device: str, dtype: Any) -> Any:
+    """A policy as the engine takes it: loaded, or its name where the engine loads it itself."""
+    from rewardsteer.decoding.policy import load_policy
+
+    if not isinstance(policy, str | Path):
+        return policy
+    if engine != "transformers":
+        return str(policy)
+    return load_policy(policy, device=device, dtype=parse_dtype(dtype))

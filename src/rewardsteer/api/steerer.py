@@ -6,19 +6,20 @@ from collections.abc import Generator, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 from rewardsteer.api.inputs import as_messages, as_prompt, as_prompts
-from rewardsteer.api.parts import load_drafter, load_policy_of, reward_models_of, scorer_of
+from rewardsteer.api.parts import load_policy_of, reward_models_of, scorer_of, tokenizer_of
 from rewardsteer.api.reward_model import as_reward_model
 from rewardsteer.configuration import load_config
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ENGINES
-from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_drafted, check_gate, log_choice
+from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_gate, log_choice
 from rewardsteer.decoding.methods import (
     asks_goal,
     takes_goal,
     takes_no_reward_model,
     wants_drafter,
 )
+from rewardsteer.decoding.second_models import check_draft_model
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError
 from rewardsteer.quiet import quiet_calls
@@ -87,16 +88,16 @@ class Steerer:
         self.config = load_config(DecodingConfig, {"method": method, **settings})
         self.engine, self.template, self.base_url = engine, template, base_url
         self._goal, self._own_goal = goal, goal
-        self._weights, self._device = reward_weights, device
+        self._weights, self._device, self._dtype = reward_weights, device, dtype
         self._scout = None if gate_model is None else as_reward_model(gate_model).scorer
         if engine != "transformers" and self._scout is not None:
             raise ConfigError("A gate_model is for the engine 'transformers'; leave it out.")
         check_gate(self.config, self._scout)
-        check_drafted(self._method(self.config), drafted=draft_model is not None)
-        self.policy, self.tokenizer = load_policy_of(policy, engine, tokenizer, device, dtype)
-        self._drafter = None if draft_model is None else load_drafter(
-            draft_model, self.tokenizer, engine, device, dtype
-        )
+        self._method(self.config)
+        self.tokenizer = tokenizer_of(policy, engine, tokenizer)
+        check_draft_model(self.config, draft_model, engine, self.tokenizer)
+        self.policy = load_policy_of(policy, engine, device, dtype)
+        self._drafter = self.load_drafter(draft_model)
 
     def __repr__(self) -> str:
         models = ", ".join(repr(one.scorer.name) for one in self.reward_models) or "none"
@@ -176,6 +177,18 @@ class Steerer:
             goal = self._own_goal = self._own_goal or self.reward_models[0].goal_state()
         return scorer_of(self.reward_models, self._weights, config), goal
 
+    def scout_for(self, config: DecodingConfig) -> Any:
+        """The reward model of the gate, for a method that has such a gate."""
+        return self._scout if config.gate == "kl" else None
+
+    def load_drafter(self, given: Any) -> Any:
+        """A second policy as the engine takes it, on the policy's device."""
+        return load_policy_of(given, self.engine, self._device, self._dtype)
+
+    def drafter_for(self, config: DecodingConfig) -> Any:
+        """The second policy, for a method that wants one."""
+        return self._drafter if wants_drafter(config.method) else None
+
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
         from rewardsteer.decoding.generate import require_answers
         from rewardsteer.decoding.requests import as_requests
@@ -193,8 +206,9 @@ class Steerer:
     def _method(self, config: DecodingConfig, drafter: Any = None) -> Any:
         from rewardsteer.decoding.generate import build_method
 
-        scout = self._scout if config.gate == "kl" else None
-        return build_method(config, *self.parts_for(config), scout=scout, drafter=drafter)
+        return build_method(
+            config, *self.parts_for(config), scout=self.scout_for(config), drafter=drafter
+        )
 
     def _run(
         self, requests: "list[Request]", config: DecodingConfig, watch: "Watch | None" = None
@@ -209,8 +223,8 @@ class Steerer:
             options = {"url": self.base_url, "model": self.policy}
         kind, drafter = ENGINES.get(self.engine), None
         engine = kind.open(source, self.tokenizer, config, **options)
-        if self._drafter is not None and wants_drafter(config.method):
-            drafter = kind.open(source, self.tokenizer, config, policy=self._drafter)
+        if (second := self.drafter_for(config)) is not None:
+            drafter = kind.open(source, self.tokenizer, config, policy=second)
         return generate_by(
             engine, requests, self._method(config, drafter), config, template=self.template,
             watch=watch,

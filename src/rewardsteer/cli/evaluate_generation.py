@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rewardsteer.cli.compared_models import check_second_models, compared_entries, load_compared
 from rewardsteer.cli.devices import Device
 from rewardsteer.cli.evaluation_options import (
     Baseline,
@@ -29,7 +30,6 @@ from rewardsteer.cli.evaluation_options import (
     warn_of_own_judge,
 )
 from rewardsteer.cli.kind import KindOption, KindOptions, read_kind
-from rewardsteer.cli.reward_models import load_compared
 from rewardsteer.cli.starting import (
     check_model,
     check_out,
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.evaluation.budget import Budget
     from rewardsteer.evaluation.entries import Entry, Judge
-    from rewardsteer.evaluation.method_settings import MethodConfig
 
 
 def generation_command(
@@ -69,15 +68,17 @@ def generation_command(
     repeated = None if seeds is None else read_seeds(seeds)
     requests, written = read_requests(prompts, limit=limit), read_template(template)
     check_out(out, resume=resume, overwrite=overwrite)
-    guides = [one for row in settings.values() for one in row.folders]
-    check_model(model)
+    guides = [one for row in settings.values() for one in row.scorers]
+    drafters = {one.draft_model for one in settings.values()} - {None}
+    check_model(model, *drafters)
     judges = [str(judge), *([] if second_judge is None else [second_judge])]
     for folder in (*judges, *guides):
         refuse_address(folder, "Comparisons")
     check_reward_model(*judges, *guides)
     of_judge = read_kind(kind, kind_option)
-    loading(*judges, *guides, model)
+    loading(*judges, *guides, model, *drafters)
 
+    check_second_models(settings, model)
     from rewardsteer.evaluation.entries import Judge
     from rewardsteer.evaluation.generation import check_divergence, check_labels
 
@@ -95,7 +96,7 @@ def generation_command(
         "second_judge": second_judge,
     }
     scorers = load_compared(judges, settings.values(), device, of_judge)
-    entries = _entries(settings, sweeps, scorers)
+    entries = compared_entries(settings, sweeps, scorers, device)
     described["fingerprints"] = {folder: one.fingerprint for folder, one in scorers.items()}
     if resume:
         _check_resumed(out / "run.json", described)
@@ -140,26 +141,6 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
     return judge
 
 
-def _entries(
-    settings: dict[str, "MethodConfig"], sweeps: dict[str, str], scorers: dict[str, Any]
-) -> list["Entry"]:
-    """Rows of the comparison with their reward models; each method is built once, as a check."""
-    from rewardsteer.decoding.ensemble import combined
-    from rewardsteer.decoding.generate import build_method
-    from rewardsteer.evaluation.entries import Entry
-    from rewardsteer.goals.files import load_goal
-
-    entries = []
-    for label, config in settings.items():
-        models = [scorers[folder] for folder in config.folders]
-        goal = None if config.goal_place is None else load_goal(Path(config.goal_place))
-        scorer = combined(models, config.weights, config)
-        entry = Entry(label, config, scorer, goal, sweeps.get(label, ""))
-        build_method(entry.config, entry.scorer, entry.goal)
-        entries.append(entry)
-    return entries
-
-
 def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
     """Refuse to go on with other settings; methods may be added, and another baseline chosen.
 
@@ -172,6 +153,11 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
     if not place.exists():
         return
     before = {"second_judge": None} | read_json(place)
+    before["methods"] = {
+        # Of versions that had no such settings.
+        label: {"draft_model": None, "gate_model": None} | known
+        for label, known in before.get("methods", {}).items()
+    }
     known = ("model", "judge", "second_judge", "budget", "coherence", "template")
     names = [name for name in known if name in before]
     changed = [name for name in names if before[name] != settings[name]]

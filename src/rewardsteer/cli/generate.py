@@ -14,7 +14,6 @@ from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, 
 from rewardsteer.cli.kind import KindOption, KindOptions, kind_options
 from rewardsteer.cli.reward_models import (
     Parts,
-    check_draft_model,
     check_sharing,
     choose_method,
     load_gate_model,
@@ -88,7 +87,7 @@ def generate_command(
         folders, weights, config, goal_state, choice, running, written,
         share_backbone=share_backbone, of_kind=of_kind,
     )
-    check_draft_model(config, draft_model, choice)
+    _check_draft_model(config, draft_model, choice)
     scout = load_gate_model(gate_model, config, choice, running)
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
@@ -195,6 +194,19 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
         return as_requests(texts)[:limit]
     with readable(path) as place:
         return read_requests(place, limit=limit)
+
+
+def _check_draft_model(
+    config: "DecodingConfig", draft_model: str | None, choice: EngineChoice
+) -> None:
+    """Check the second policy before any policy loads; see `check_draft_model`."""
+    from rewardsteer.decoding.second_models import check_draft_model
+    from rewardsteer.models.checkpoint import load_tokenizer
+
+    tokenizer = None if draft_model is None or choice.source is None else (
+        load_tokenizer(choice.source)
+    )
+    check_draft_model(config, draft_model, choice.name, tokenizer)
 
 
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:

@@ -1,6 +1,6 @@
 """Reward models and goal states of ``rewardsteer generate``."""
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from rewardsteer.data.template import Template
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.fitting import Choice
-    from rewardsteer.evaluation.method_settings import MethodConfig
     from rewardsteer.goals.goal_state import GoalState
 
 
@@ -151,79 +150,23 @@ def load_reward_models(
     ], weights, config)
 
 
-def load_compared(
-    judges: list[str], rows: "Iterable[MethodConfig]", device: str, of_judge: dict[str, Any]
-) -> dict[str, Any]:
-    """Reward models of a comparison by folder, each loaded once.
-
-    Args:
-        judges: folders of the judge and of the second one.
-        rows: methods with their reward models; those that compare responses may have models of
-            pairs.
-        device: of all.
-        of_judge: kind of the first judge, or None, and its options.
-    """
-    from rewardsteer.decoding.methods import compares
-    from rewardsteer.models.kinds import load_scorer
-
-    pairs = {one: compares(row.method) for row in rows for one in row.folders}
-    others = [one for one in dict.fromkeys([*pairs, *judges[1:]]) if one != judges[0]]
-    return {
-        one: load_scorer(one, device=device, pairs=pairs.get(one, False)) for one in others
-    } | {judges[0]: load_scorer(judges[0], device=device, **of_judge)}
-
-
 def load_gate_model(
     folder: Path | None, config: "DecodingConfig", choice: EngineChoice, running: EngineOptions
 ) -> Any:
     """The reward model that a gate asks at every token; None when none was given.
 
     Raises:
-        ConfigError: the settings have no use for it, or the engine has no gates.
+        ConfigError, MismatchError: see `check_gate_model`.
     """
-    from rewardsteer.decoding.ensemble import FolderScorer
-    from rewardsteer.decoding.generate import check_gate
+    from rewardsteer.decoding.second_models import check_gate_model
     from rewardsteer.devices import parse_dtype
-    from rewardsteer.errors import ConfigError
     from rewardsteer.models.kinds import load_scorer
 
+    check_gate_model(config, folder, choice.name)
     if folder is None:
         return None
-    if choice.name != "transformers":
-        raise ConfigError(
-            f"--gate-model is for the engine transformers, got {choice.name}; leave it out."
-        )
-    check_gate(config, FolderScorer(folder))
     place = running.reward_device or choice.options.get("device", "auto")
     return load_scorer(folder, device=place, dtype=parse_dtype(running.reward_dtype))
-
-
-def check_draft_model(config: "DecodingConfig", model: str | None, choice: EngineChoice) -> None:
-    """Check the policy that drafts, before any policy loads.
-
-    Raises:
-        ConfigError: a method lacks it, or has no use for one.
-        MismatchError: it has other tokens than the policy.
-    """
-    from rewardsteer.decoding.fitting import check_drafter_tokens, drafted_methods
-    from rewardsteer.decoding.methods import wants_drafter
-    from rewardsteer.errors import ConfigError
-    from rewardsteer.models.checkpoint import load_tokenizer
-
-    wanted = wants_drafter(config.method)
-    if wanted == (model is not None) and (model is None or choice.name == "transformers"):
-        if model is not None and choice.source is not None:
-            check_drafter_tokens(load_tokenizer(choice.source), load_tokenizer(model))
-        return
-    if wanted:
-        raise ConfigError(
-            f"The method {config.method!r} needs --draft-model, a smaller policy with the same "
-            "tokens, and --engine transformers."
-        )
-    raise ConfigError(
-        f"--draft-model is not used by --method {config.method}; leave it out, or use "
-        f"{drafted_methods()}."
-    )
 
 
 def check_sharing(folders: list[str], running: EngineOptions) -> None:

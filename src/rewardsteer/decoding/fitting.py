@@ -12,7 +12,6 @@ from collections.abc import Collection
 from typing import Any, NamedTuple
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engines.registry import MEANINGS
 from rewardsteer.decoding.methods import (
     BEST_OF,
     BEST_OF_PAIRS,
@@ -25,7 +24,6 @@ from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.compatibility import (
     check_head,
-    first_difference,
     members,
     objectives_of,
     reads_tokens,
@@ -236,47 +234,3 @@ def check_gate(config: DecodingConfig, scout: Any = None) -> None:
             "model out."
         )
     check_head("A reward model for the gate", scout, "vocabulary", "leave it out")
-
-
-def check_drafted(method: Any, *, drafted: bool) -> None:
-    """Raise `ConfigError` on a method without the second policy that it wants, or with one that it
-    does not."""
-    if drafted != method.wants_drafter:
-        wanted = "needs" if method.wants_drafter else "has no use for"
-        raise ConfigError(
-            f"The method {method.name!r} {wanted} a second policy that drafts (draft_model, "
-            "--draft-model); " + ("give one." if method.wants_drafter else "leave it out.")
-        )
-
-
-def check_drafter(method: Any, engine: Any) -> None:
-    """Refuse a method without the second policy that it wants, or one with other tokens.
-
-    Raises:
-        ConfigError: there is none, or one that nobody wants, or its engine cannot do enough.
-        MismatchError: the tokenizers differ.
-    """
-    drafter = method.drafter
-    check_drafted(method, drafted=drafter is not None)
-    if drafter is None:
-        return
-    missing = [MEANINGS[one] for one in MEANINGS
-               if one in method.drafter_abilities - set(drafter.abilities)]
-    if missing:
-        raise ConfigError(
-            f"The second policy of the method {method.name!r} needs an engine that "
-            f"{' and '.join(missing)}, which {drafter.name} does not do; use the engine "
-            "transformers for it."
-        )
-    if drafter.tokenizer is not engine.tokenizer:
-        check_drafter_tokens(engine.tokenizer, drafter.tokenizer)
-
-
-def check_drafter_tokens(tokenizer: Any, other: Any) -> None:
-    """Raise `MismatchError` where a second policy has other tokens than the policy."""
-    if first_difference(tokenizer, other) is not None:
-        raise MismatchError(
-            "The policy and the second one that drafts (draft_model, --draft-model) must have one "
-            "vocabulary, for each continues the tokens of the other, and theirs differ; use a "
-            "smaller model of the policy's family."
-        )

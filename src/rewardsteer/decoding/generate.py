@@ -14,7 +14,7 @@ from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.fitting import check_drafter, check_gate, method_of
+from rewardsteer.decoding.fitting import check_gate, method_of
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS, takes_goal
@@ -22,6 +22,7 @@ from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
+from rewardsteer.decoding.second_models import check_drafter
 from rewardsteer.decoding.strategies.base import Direct, Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.errors import RewardsteerError
@@ -113,8 +114,11 @@ def generate_by(
     method = fitted(method, engine)
     config, scorer = engine.complete(config), method.scorer
     requests = as_requests(prompts)
-    engine.check(method, config)
     check_drafter(method, engine)
+    drafter: Engine | None = method.drafter
+    engines = [engine, *([] if drafter is None else [drafter])]
+    for one in engines:
+        one.check(method, config)
     if engine.writes_prompts:
         template = Template(kind="text")
         ready = [Prepared(one, show_request(one, template, None)) for one in requests]
@@ -124,12 +128,15 @@ def generate_by(
         template, renderer = writer_of(template, engine.tokenizer, scorer)
         limits = {"policy": engine.position_limit,
                   "reward model": getattr(scorer, "position_limit", None)}
+        if drafter is not None:
+            limits["second policy"] = drafter.position_limit
         ready = prepare(
             requests, template, renderer, engine.tokenizer, limits, config,
-            vocabulary=engine.readable,
+            vocabulary=min(one.readable for one in engines),
         )
         longest = max((len(one.ids) for one in ready), default=0) + config.max_new_tokens
-        engine.begin(method, config, longest)
+        for one in engines:
+            one.begin(method, config, longest)
     return answer(engine, ready, method, config, template, label or method.name, watch)
 
 
@@ -142,13 +149,20 @@ def answer(
     scoring = None
     if isinstance(method, Strategy) and method.scorer is not None:
         scoring = scoring_beside(engine, method.scorer, config.batch_size)
+    drafter: Engine | None = method.drafter
+
+    async def close() -> None:
+        await engine.close()
+        if drafter is not None:
+            await drafter.close()
+
     programs = (
         functools.partial(_respond, engine, scoring, one, method, config, template, label, watch)
         for one in prompts
     )
     failed: list[str] = []
     try:
-        results = in_order(programs, engine.room, engine.close, most=config.batch_size)
+        results = in_order(programs, engine.room, close, most=config.batch_size)
         with closing(results):
             for result in results:
                 if result.error is not None:

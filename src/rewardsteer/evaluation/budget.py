@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, NamedTuple, TypeVar, get_args
 
 import numpy as np
 
@@ -58,26 +58,50 @@ class Budget:
         if not 0 < self.per_prompt < math.inf:
             raise ConfigError(f"A budget per prompt must be above 0, got {self.per_prompt:g}.")
 
-    def spent(self, cost: Cost, size: float) -> float:
-        """What a cost is in this unit; size as in `equivalent_tokens`."""
+    def spent(self, cost: Cost, sizes: "Sizes") -> float:
+        """What a cost is in this unit."""
         if self.unit == "tokens":
-            return equivalent_tokens(cost, size)
+            return equivalent_tokens(cost, sizes)
         return cost.seconds if self.unit == "seconds" else float(cost.rm_calls)
 
 
-def equivalent_tokens(cost: Cost, size: float) -> float:
-    """Policy-equivalent tokens: those that the policy read plus ``size`` times those that the
-    reward model read, where ``size`` is its number of parameters over the policy's."""
-    return cost.lm_tokens + size * cost.rm_tokens
+class Sizes(NamedTuple):
+    """Parameters of a method's models over those of the policy; 0 where there is none.
+
+    Attributes:
+        scorer: of the reward model; the mean of several, since all of them read the same tokens.
+        drafter: of a second policy.
+        scout: of a gate's own reward model.
+    """
+
+    scorer: float = 0.0
+    drafter: float = 0.0
+    scout: float = 0.0
 
 
-def relative_size(scorer: Any, policy: Any) -> float:
-    """Parameters of the reward model over those of the policy; the mean where there are several
-    reward models, since all of them read the same tokens; 0 where there is none."""
-    if scorer is None:
-        return 0.0
-    count = sum(parameter.numel() for parameter in policy.parameters())
-    return fmean(one.parameter_count() for one in members(scorer)) / count
+def equivalent_tokens(cost: Cost, sizes: Sizes) -> float:
+    """Policy-equivalent tokens: those that the policy read, plus those that each other model read,
+    times its size."""
+    return (
+        cost.lm_tokens - cost.draft_tokens + sizes.drafter * cost.draft_tokens
+        + sizes.scorer * (cost.rm_tokens - cost.gate_tokens) + sizes.scout * cost.gate_tokens
+    )
+
+
+def relative_sizes(
+    policy: Any, scorer: Any = None, *, drafter: Any = None, scout: Any = None
+) -> Sizes:
+    """The sizes of a method's models: reward models, one or several as one, and causal LMs."""
+    count = _parameters(policy)
+    return Sizes(
+        0.0 if scorer is None else fmean(one.parameter_count() for one in members(scorer)) / count,
+        0.0 if drafter is None else _parameters(drafter) / count,
+        0.0 if scout is None else scout.parameter_count() / count,
+    )
+
+
+def _parameters(model: Any) -> int:
+    return sum(parameter.numel() for parameter in model.parameters())
 
 
 class Draw(Record):
@@ -97,14 +121,14 @@ class Draw(Record):
 
 
 def best_within(
-    budget: Budget, size: float, config: DecodingConfig, requests: Sequence[Request], place: Path,
+    budget: Budget, sizes: Sizes, config: DecodingConfig, requests: Sequence[Request], place: Path,
     *, sample: Sample, rate: Rate | None,
 ) -> tuple[list[Generation], int]:
     """The best responses that the budget allows, and out of how many each was chosen.
 
     Args:
         budget: per prompt.
-        size: of the reward model, see `relative_size`.
+        sizes: of the method's models.
         config: the method's settings; draw r has ``seed`` + r, and of best of n a draw is one
             response.
         requests: the prompts.
@@ -137,7 +161,7 @@ def best_within(
     first = draw_all(0)
     if rate is None:
         return [draw.generation for draw in first], 1
-    mean = fmean(budget.spent(draw.generation.cost + draw.choosing, size) for draw in first)
+    mean = fmean(budget.spent(draw.generation.cost + draw.choosing, sizes) for draw in first)
     # The small addition keeps a budget of exactly m responses from rounding to m - 1.
     affordable = max(1, math.floor(budget.per_prompt / mean + 1e-9))
     if affordable == 1:

@@ -14,7 +14,9 @@ import numpy as np
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import shares_tokens, writer_between
-from rewardsteer.decoding.generate import build_method, generate, require_answers
+from rewardsteer.decoding.engines.transformers.admission import Bounds
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.generate import Method, build_method, generate, require_answers
 from rewardsteer.decoding.methods import compares
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request
@@ -22,11 +24,12 @@ from rewardsteer.errors import DataError
 from rewardsteer.evaluation.budget import (
     Budget,
     Rate,
+    Sizes,
     best_within,
     equivalent_tokens,
     in_batches,
     own_rewards,
-    relative_size,
+    relative_sizes,
 )
 from rewardsteer.evaluation.pair_judge import PairJudge
 from rewardsteer.evaluation.record_files import load_records
@@ -50,6 +53,8 @@ class Entry:
         scorer: the reward model that guides, or a `RewardEnsemble`; None for plain sampling.
         goal: the goal state that guides, for methods that want one.
         sweep: name shared with the entries that differ from it by weight alone; "" when alone.
+        drafter: a second policy with the policy's tokens, for methods that want one.
+        scout: a reward model for the gate ``kl``, as `build_method` takes it.
     """
 
     label: str
@@ -57,6 +62,22 @@ class Entry:
     scorer: Any = None
     goal: GoalState | None = None
     sweep: str = ""
+    drafter: Any = None
+    scout: Any = None
+
+    def method(self, config: DecodingConfig | None = None) -> Method:
+        """The method, by its settings or by some that differ in seed and number of samples; without
+        the second policy."""
+        return build_method(config or self.config, self.scorer, self.goal, scout=self.scout)
+
+    def drafting(self, config: DecodingConfig, tokenizer: Any) -> Method:
+        """The same, with the second policy where there is one, for one run."""
+        method = self.method(config)
+        if self.drafter is not None:
+            method.drafter = TransformersEngine(
+                self.drafter, tokenizer, Bounds(places=config.batch_size)
+            )
+        return method
 
 
 @dataclass
@@ -118,21 +139,23 @@ class Run:
             )
         if len(done) < len(self.requests):
             # A method may use none of what it was given.
-            scorer = build_method(entry.config, entry.scorer, entry.goal).scorer
-            size, rows = relative_size(scorer, self.policy), entry.config.batch_size
+            scorer, rows = entry.method().scorer, entry.config.batch_size
+            sizes = relative_sizes(
+                self.policy, scorer, drafter=entry.drafter, scout=entry.scout
+            )
             prompt_ids = prompts_as_read(self.requests, self.tokenizer, scorer, self.template)
             rate = None
             if scorer is not None and not compares(entry.config.method):
                 texts = not shares_tokens(self.tokenizer, scorer)
                 given = {request.id: request.prompt for request in self.requests}
                 rate = own_rewards(scorer, given if texts else prompt_ids, rows, texts=texts)
-            answers = self._answers(entry, done.keys(), rate, size)
+            answers = self._answers(entry, done.keys(), rate, sizes)
             self.progress(entry.label, len(done), len(self.requests))
             for batch in in_batches(answers, rows):
                 metrics = self._measure([answer for answer, _ in batch], prompt_ids, rows)
                 records = [
                     EvalRecord(
-                        generation=answer, metrics=figures, extra=self._used(answer, draws, size)
+                        generation=answer, metrics=figures, extra=self._used(answer, draws, sizes)
                     )
                     for (answer, draws), figures in zip(batch, metrics, strict=True)
                 ]
@@ -142,7 +165,7 @@ class Run:
         return [done[request.id] for request in self.requests]
 
     def _answers(
-        self, entry: Entry, done: Set[str], rate: Rate | None, size: float
+        self, entry: Entry, done: Set[str], rate: Rate | None, sizes: Sizes
     ) -> Iterator[tuple[Generation, int]]:
         """Answers to the prompts that have none yet, and out of how many each was chosen."""
 
@@ -151,7 +174,7 @@ class Run:
         def sample(config: DecodingConfig, asked: Sequence[Request]) -> Iterator[Generation]:
             if config == entry.config and known.keys() >= {request.id for request in asked}:
                 return iter([known[request.id].generation for request in asked])
-            method = build_method(config, entry.scorer, entry.goal)
+            method = entry.drafting(config, self.tokenizer)
             return require_answers(generate(
                 self.policy, self.tokenizer, asked, method, config, template=self.template,
                 label=entry.label,
@@ -163,7 +186,7 @@ class Run:
                 yield answer, 1
             return
         best, draws = best_within(
-            self.budget, size, entry.config, self.requests,
+            self.budget, sizes, entry.config, self.requests,
             self.out / "draws" / file_name(entry.label), sample=sample, rate=rate,
         )
         yield from ((answer, draws) for answer in best if answer.id not in done)
@@ -187,11 +210,11 @@ class Run:
             )
         ]
 
-    def _used(self, answer: Generation, draws: int, size: float) -> dict[str, float]:
-        used = {"equivalent_tokens": equivalent_tokens(answer.cost, size)}
+    def _used(self, answer: Generation, draws: int, sizes: Sizes) -> dict[str, float]:
+        used = {"equivalent_tokens": equivalent_tokens(answer.cost, sizes)}
         if self.budget is None:
             return used
-        return used | {"draws": draws, "budget_used": self.budget.spent(answer.cost, size)}
+        return used | {"draws": draws, "budget_used": self.budget.spent(answer.cost, sizes)}
 
 
 def _rewards(

@@ -20,7 +20,6 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.crossing import fitted, shares_tokens
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import is_best_of_n
 from rewardsteer.decoding.requests import Request
@@ -156,7 +155,7 @@ def judged_by_guide(entries: Sequence[Entry], judge: Judge) -> list[str]:
     what they exploit in it."""
     return [
         entry.label for entry in entries
-        if judge.guides(build_method(entry.config, entry.scorer, entry.goal).scorer)
+        if judge.guides(entry.method().scorer)
     ]
 
 
@@ -182,7 +181,7 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
     best of n its bound. Empty for methods that search step by step: theirs is not known."""
     if is_best_of_n(entry.config.method):
         return {"kl": best_of_n_bound(entry.config.n)}
-    method = build_method(entry.config, entry.scorer, entry.goal)
+    method = entry.method()
     if not isinstance(method, LogitsGuide):
         return {}
     prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)

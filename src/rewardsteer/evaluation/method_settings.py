@@ -26,17 +26,27 @@ class MethodConfig(DecodingConfig):
             several.
         reward_weights: one for each of several reward models; None: 1.
         goal: goal states, for a method that wants one; None: the reward model's own.
+        draft_model: folder or hub name of a second policy, for a method that wants one.
+        gate_model: folder of a reward model that decides for the gate ``kl``; None: the one that
+            guides.
     """
 
     reward_model: str | list[str] | None = None
     reward_weights: list[float] | None = None
     goal: str | None = None
+    draft_model: str | None = None
+    gate_model: str | None = None
 
     @property
     def folders(self) -> list[str]:
         """The reward models."""
         named = self.reward_model
         return named if isinstance(named, list) else [named] if named else []
+
+    @property
+    def scorers(self) -> list[str]:
+        """The reward models, that of the gate among them."""
+        return [*self.folders, *([] if self.gate_model is None else [self.gate_model])]
 
     @property
     def weights(self) -> list[float]:
@@ -109,6 +119,8 @@ def _check_used(label: str, config: MethodConfig, given: Collection[str]) -> Non
         wrong = "reward_model", "a method that is guided"
     elif config.goal is not None and not takes_goal(config.method):
         wrong = "goal", f"the method {goal_methods()}"
+    elif config.gate_model is not None and config.gate != "kl":
+        wrong = "gate_model", "'gate: kl'"
     if wrong is not None:
         raise ConfigError(
             f"The setting {wrong[0]!r} of {label!r} is not used by the method {config.method!r}; "

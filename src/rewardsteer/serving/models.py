@@ -18,7 +18,7 @@ from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
-from rewardsteer.decoding.fitting import check_drafter, methods_for
+from rewardsteer.decoding.fitting import methods_for
 from rewardsteer.decoding.generate import Method, build_method
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.methods import (
@@ -28,6 +28,7 @@ from rewardsteer.decoding.methods import (
     asks_goal,
     is_guide,
 )
+from rewardsteer.decoding.second_models import check_drafter
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState

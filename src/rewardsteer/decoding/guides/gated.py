@@ -99,4 +99,5 @@ class GatedSession(GuideSession):
         calls, forwards, tokens = (
             sum(one) for one in zip(*(each.usage(row)[:3] for each in sessions), strict=True)
         )
-        return RewardUsage(calls, forwards, tokens, self._steps[row])
+        looked = 0 if self._scout is None else self._scout.usage(row).tokens
+        return RewardUsage(calls, forwards, tokens, self._steps[row], looked)

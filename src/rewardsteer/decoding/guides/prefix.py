@@ -63,18 +63,20 @@ class Prefix:
 
 class RewardUsage(NamedTuple):
     """What one row cost the reward model; see `rewardsteer.records.Cost`. ``steps`` are those at
-    which the guide acted."""
+    which the guide acted, ``gate_tokens`` those of ``tokens`` that a gate's own model read."""
 
     calls: int = 0
     forwards: int = 0
     tokens: int = 0
     steps: int = 0
+    gate_tokens: int = 0
 
     def since(self, before: "RewardUsage") -> Cost:
         """What was added."""
         return Cost(
             rm_calls=self.calls - before.calls, rm_forwards=self.forwards - before.forwards,
             rm_tokens=self.tokens - before.tokens, guided_steps=self.steps - before.steps,
+            gate_tokens=self.gate_tokens - before.gate_tokens,
         )
 
 

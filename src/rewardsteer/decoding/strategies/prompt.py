@@ -93,8 +93,13 @@ class PromptEngine:
     @property
     def cost(self) -> Cost:
         """Of all samples and likelihoods."""
-        costs = [one.cost for one in self.samples] + [one.cost for one in self._likelihoods]
-        return sum(costs, Cost())
+        costs = [self._cost_of(one) for one in self.samples]
+        return sum(costs + [one.cost for one in self._likelihoods], Cost())
+
+    def _cost_of(self, sample: Sample) -> Cost:
+        if sample.engine is self._engine:
+            return sample.cost
+        return sample.cost.model_copy(update={"draft_tokens": sample.cost.lm_tokens})
 
     def close(self) -> None:
         """Abort what still runs."""
