@@ -10,7 +10,8 @@ from rewardsteer.reports.frontiers import (
     frontiers,
     win_rows,
 )
-from rewardsteer.reports.plots import Point, paths
+from rewardsteer.reports.plots import paths
+from rewardsteer.reports.plotted import Point
 from rewardsteer.reports.runs import write_runs_page
 
 METHODS = {

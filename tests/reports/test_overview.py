@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rewardsteer.reports.overview import overview
-from rewardsteer.reports.sources import Run
+from rewardsteer.reports.results import Run
 
 
 def tile(**content):

@@ -11,14 +11,8 @@ import pytest
 from rewardsteer.records import Inspection
 from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import policy_of, write_page
-from rewardsteer.reports.plots import (
-    Point,
-    Spread,
-    curves,
-    histograms,
-    intervals,
-    scatter,
-)
+from rewardsteer.reports.plots import curves, histograms, intervals, paths
+from rewardsteer.reports.plotted import Point, Spread
 from rewardsteer.reports.sections import (
     Answer,
     Cell,
@@ -105,7 +99,9 @@ def test_plots_escape_names():
 
 
 def test_page_needs_nothing_from_outside(tmp_path):
-    svg = scatter([Point("a", 1.0, 2.0, 1.9, 2.4), Point("b", 10.0, 1.0)], x_label="x", y_label="y")
+    svg = paths(
+        [[Point("a", 1.0, 2.0, 1.9, 2.4)], [Point("b", 10.0, 1.0)]], x_label="x", y_label="y"
+    )
     html, parser = page(tmp_path, [Figure(svg, "alt", "caption")])
     for name, value in parser.attributes:
         if name in ("src", "href", "xlink:href", "action"):
@@ -138,7 +134,7 @@ def test_plots_of_a_page_have_their_own_names(tmp_path):
 
 
 @pytest.mark.parametrize("draw", [
-    lambda: scatter([Point("a", 1.0, 2.0, 1.9, 2.4)], x_label="x", y_label="y", log_x=True),
+    lambda: paths([[Point("a", 1.0, 2.0, 1.9, 2.4)]], x_label="x", y_label="y", log_x=True),
     lambda: curves({"a": ([1, 2], [0.5, 0.7])}, x_label="x", y_label="y"),
     lambda: curves({"a": ([0, 1], [0.5, 0.7])}, x_label="x", y_label="y", diagonal=True),
     lambda: histograms([0, 1, 2], {"a": [1, 2], "b": [0, 0]}, x_label="x"),

@@ -11,7 +11,8 @@ import pytest
 from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.reports.drawing import STYLE, mark, plane
 from rewardsteer.reports.label_places import Named, overlap, place_names
-from rewardsteer.reports.plots import Point, Spread, curves, intervals, paths, scatter
+from rewardsteer.reports.plots import curves, intervals, paths
+from rewardsteer.reports.plotted import Point, Spread
 
 
 def circles(svg):
@@ -48,8 +49,8 @@ def test_twenty_methods_have_marks_that_differ_in_shape_and_lines_that_differ_in
 
 
 def test_values_are_where_the_points_are():
-    svg = scatter(
-        [Point("a", 1, 2, 1.5, 3), Point("b", 10, 4), Point("c", 100, 3)],
+    svg = paths(
+        [[Point("a", 1, 2, 1.5, 3)], [Point("b", 10, 4)], [Point("c", 100, 3)]],
         x_label="s", y_label="reward", log_x=True,
     )
     (ax, ay, a), (bx, by, b), (cx, cy, _) = circles(svg)

@@ -180,7 +180,7 @@ def correctness_command(
 
 
 def _show_correctness(metrics: dict[str, Any]) -> None:
-    from rewardsteer.reports.correctness import TABLES
+    from rewardsteer.reports.correctness_tables import TABLES
     from rewardsteer.reports.tables import print_table
 
     for title, _, columns, rows_of in TABLES:

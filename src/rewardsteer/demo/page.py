@@ -10,7 +10,9 @@ from rewardsteer.reports.correctness import benchmark_blocks
 from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import write_page
 from rewardsteer.reports.pairs import pair_blocks
-from rewardsteer.reports.plots import Point, Spread, intervals, scatter
+from rewardsteer.reports.plots import intervals, paths
+from rewardsteer.reports.plotted import Point, Spread
+from rewardsteer.reports.results import flat
 from rewardsteer.reports.runs import INSPECTOR
 from rewardsteer.reports.sections import (
     Block,
@@ -26,7 +28,6 @@ from rewardsteer.reports.sections import (
 )
 from rewardsteer.reports.sources import (
     Sources,
-    flat,
     load_inspections,
     load_records,
     load_responses,
@@ -134,21 +135,18 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
             Figure(
                 intervals(
                     sorted(names, key=lambda name: -methods[name]["accuracy"]),
-                    {"": {name: _spread(methods[name], "accuracy") for name in names}},
+                    {"": {name: Spread.of(methods[name], "accuracy") for name in names}},
                     x_label="accuracy", reference=methods["none"]["accuracy"],
                 ),
                 "Accuracy by method",
                 "Measured by the checker, with 95 % intervals. The dashed line is plain sampling.",
             ),
             Figure(
-                scatter(
-                    [
-                        Point(
-                            name, 1e3 * methods[name]["seconds_per_token"],
-                            *_spread(methods[name], "reward")[:3],
-                        )
-                        for name in names
-                    ],
+                paths(
+                    [[Point(
+                        name, 1e3 * methods[name]["seconds_per_token"],
+                        *Spread.of(methods[name], "reward")[:3],
+                    )] for name in names],
                     x_label="milliseconds per generated token",
                     y_label="mean reward (Bradley-Terry)", log_x=True, frontier=True,
                 ),
@@ -184,18 +182,12 @@ def _new_questions(methods: dict[str, Any]) -> list[Block]:
         ("method", "accuracy, all questions (95 %)", "accuracy, these questions (95 %)"),
         [
             [name, *(
-                between(figures, one, f"{one}_low", f"{one}_high", "{:.3f}")
-                for one in ("accuracy", "accuracy_new")
+                between(figures, one) for one in ("accuracy", "accuracy_new")
             )]
             for name, figures in methods.items()
         ],
         frozenset({"none"}),
     )]
-
-
-def _spread(figures: dict[str, float], name: str) -> Spread:
-    value = figures[name]
-    return Spread(value, figures.get(f"{name}_low", value), figures.get(f"{name}_high", value))
 
 
 def _budget(methods: dict[str, Any]) -> Table:
@@ -209,7 +201,7 @@ def _budget(methods: dict[str, Any]) -> Table:
         ("method", "accuracy (95 %)", "responses drawn", "tokens per question"),
         [
             [
-                name, between(figures, "accuracy", "accuracy_low", "accuracy_high", "{:.3f}"),
+                name, between(figures, "accuracy"),
                 f"{figures['draws']:.0f}", f"{figures['equivalent_tokens']:.0f}",
             ]
             for name, figures in methods.items()
@@ -242,8 +234,7 @@ def _reward_models(summary: dict[str, Any]) -> list[Block]:
             "trained or chosen on.",
             (*AUROC_COLUMNS, "AUROC, these questions (95 %)"),
             [
-                [*row, between(figures, "auroc_new", "auroc_new_low", "auroc_new_high", "{:.3f}")
-                 if "auroc_new" in figures else "–"]
+                [*row, between(figures, "auroc_new")]
                 for row, figures in zip(
                     auroc_rows(summary["reward_models"]), summary["reward_models"].values(),
                     strict=True,
@@ -258,7 +249,7 @@ def _goal(folder: Path, goal: dict[str, Any], sources: Sources) -> list[Block]:
         label: sources.json(folder / "goal" / name / "metrics.json")[BENCHMARK]
         for label, name in (("Bradley-Terry", "plain"), ("goal-conditioned", "goal"))
     }
-    gain = between(goal, "auroc_gain", "auroc_gain_low", "auroc_gain_high", "{:+.3f}")
+    gain = between(goal, "auroc_gain", "{:+.3f}")
     return [
         Prose(
             "Trained on the same pairs for the same number of updates, with an additional "

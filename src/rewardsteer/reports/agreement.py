@@ -5,9 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewardsteer.reports.sections import Block, Section, Table
-from rewardsteer.reports.tables import between
+from rewardsteer.reports.tables import LOW_HIGH, between
 
-_NOTHING = "–"
 _RESPONSES = ("pearson", "spearman", "auroc", "pair_accuracy")
 RESPONSE_COLUMNS = (
     "number", "responses", "prompts",
@@ -22,10 +21,7 @@ ANSWER_COLUMNS = (
 def response_rows(numbers: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
     """One row per rating or label of ``evaluate responses`` under `RESPONSE_COLUMNS`."""
     return [
-        [name, str(own["count"]), str(own["prompts"]), *(
-            between(own, one, f"{one}_low", f"{one}_high", "{:.3f}") if one in own else _NOTHING
-            for one in _RESPONSES
-        )]
+        [name, str(own["count"]), str(own["prompts"]), *(between(own, one) for one in _RESPONSES)]
         for name, own in numbers.items()
     ]
 
@@ -38,11 +34,7 @@ def guide_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
         for name, own in figures.items()
     }
     return [
-        [
-            name.replace("_", " "),
-            between(own, "value", "low", "high", "{:.3f}") if "value" in own else _NOTHING,
-            f"{own['count']:.0f}",
-        ]
+        [name.replace("_", " "), between(own, "value", ends=LOW_HIGH), f"{own['count']:.0f}"]
         for name, own in known.items()
     ]
 

@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 from rewardsteer.evaluation.statistics import Gain, SeedFigure
 from rewardsteer.reports.sections import Block, Section, Table
+from rewardsteer.reports.tables import NOTHING, number
 
 Figures = Mapping[str, Mapping[str, float]]
 _OWN = ("score", "low", "high", "questions")
-_NOTHING = "–"
 
 
 def figure_rows(models: Mapping[str, Figures]) -> tuple[list[str], list[list[str]]]:
@@ -18,7 +18,7 @@ def figure_rows(models: Mapping[str, Figures]) -> tuple[list[str], list[list[str
         [
             figure, *(_with_interval(own.get(figure)) for own in models.values()),
             f"{first[figure]['questions']:g}",
-            *(_number(first[figure].get(control)) for control in controls),
+            *(number(first[figure], control) for control in controls),
         ]
         for figure in first
     ]
@@ -41,8 +41,9 @@ def run_rows(means: Mapping[str, SeedFigure]) -> tuple[list[str], list[list[str]
     """
     cells = [
         [
-            figure, f"{one.value:.3f}", _number(None if one.spread != one.spread else one.spread),
-            _NOTHING if one.low != one.low else f"{one.low:.3f} – {one.high:.3f}",
+            figure, f"{one.value:.3f}",
+            f"{one.spread:.3f}" if one.spread == one.spread else NOTHING,
+            NOTHING if one.low != one.low else f"{one.low:.3f} – {one.high:.3f}",
         ]
         for figure, one in means.items()
     ]
@@ -64,7 +65,7 @@ def benchmark_section(runs: Mapping[str, Mapping[str, Mapping[str, Figures]]]) -
 
 def _with_interval(row: Mapping[str, float] | None) -> str:
     if row is None:
-        return _NOTHING
+        return NOTHING
     if "low" not in row:
         return f"{row['score']:.3f}"
     return f"{row['score']:.3f} ({row['low']:.3f} – {row['high']:.3f})"
@@ -72,12 +73,9 @@ def _with_interval(row: Mapping[str, float] | None) -> str:
 
 def _gain(gain: Gain | None) -> str:
     if gain is None:
-        return _NOTHING
+        return NOTHING
     value, low, high = gain.interval
     if low != low:
         return f"{value:+.3f}"
     return f"{value:+.3f} ({low:+.3f} – {high:+.3f}), p {gain.adjusted_p:.3f}"
 
-
-def _number(value: float | None) -> str:
-    return _NOTHING if value is None else f"{value:.3f}"

@@ -17,8 +17,10 @@ from rewardsteer.reports.frontiers import (
 )
 from rewardsteer.reports.overoptimization import SECOND, weight_blocks
 from rewardsteer.reports.pairs import pair_blocks
-from rewardsteer.reports.plots import Spread, histograms, intervals
+from rewardsteer.reports.plots import histograms, intervals
+from rewardsteer.reports.plotted import Spread
 from rewardsteer.reports.preference import length_figure
+from rewardsteer.reports.results import Outcome, Run
 from rewardsteer.reports.sections import (
     Answer,
     Block,
@@ -32,7 +34,7 @@ from rewardsteer.reports.sections import (
     Table,
     run_by_run,
 )
-from rewardsteer.reports.sources import Outcome, Run, load_responses
+from rewardsteer.reports.sources import load_responses
 from rewardsteer.reports.tables import METHOD_COLUMNS, METHOD_FURTHER, OWN_JUDGE, method_rows
 
 _DRAWN = 6  # methods per plot: more lines cannot be distinguished
@@ -65,13 +67,7 @@ def _all_runs(runs: Sequence[Run]) -> Figure:
 
 
 def _spreads(methods: Mapping[str, Mapping[str, float]], name: str) -> dict[str, Spread]:
-    return {
-        label: Spread(
-            figures[name], figures.get(f"{name}_low", figures[name]),
-            figures.get(f"{name}_high", figures[name]),
-        )
-        for label, figures in methods.items() if name in figures
-    }
+    return {label: Spread.of(one, name) for label, one in methods.items() if name in one}
 
 
 def _of_one(run: Run) -> list[Block]:

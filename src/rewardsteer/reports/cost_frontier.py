@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewardsteer.reports.frontiers import AXES
-from rewardsteer.reports.plots import Point, paths
-from rewardsteer.reports.tables import between, markdown
+from rewardsteer.reports.plots import paths
+from rewardsteer.reports.plotted import Point
+from rewardsteer.reports.tables import NOTHING, between, markdown, number
 
 Content = Mapping[str, Any]
 
@@ -33,10 +34,10 @@ def rows(content: Content) -> list[list[str]]:
         figures = content["methods"][label]
         cells = [_named(label, content), f"{figures['runs']}"]
         for metric in content["metrics"]:
-            cells += [_spread(figures, metric, "{:.3f}"),
-                      _spread(figures, f"{metric}_gain", "{:+.3f}")]
+            cells += [between(figures, metric),
+                      between(figures, f"{metric}_gain", "{:+.3f}")]
         cells += [f"{figures[cost]:.4g}" for cost in content["costs"]]
-        found.append([*cells, ", ".join(_frontiers_with(label, content)) or "–"])
+        found.append([*cells, ", ".join(_frontiers_with(label, content)) or NOTHING])
     return found
 
 
@@ -53,9 +54,9 @@ def step_rows(content: Content, metric: str, cost: str) -> list[list[str]]:
     """One row per method under `STEP_COLUMNS`."""
     return [
         [
-            _named(one["method"], content), one.get("rival", "–"),
-            _spread(one, "difference", "{:+.3f}"), f"{one['p']:.2g}" if "p" in one else "–",
-            {True: "yes", False: "no"}.get(one.get("beats_controls"), "–"),
+            _named(one["method"], content), one.get("rival", NOTHING),
+            between(one, "difference", "{:+.3f}"), number(one, "p", "{:.2g}"),
+            {True: "yes", False: "no"}.get(one.get("beats_controls"), NOTHING),
         ]
         for one in content["steps"][metric][cost]
     ]
@@ -67,8 +68,8 @@ def equal_rows(content: Content) -> list[list[str]]:
         [
             one["sweep"], one["metric"], f"{one['cost']} {one['budget']:g}",
             "reaches {:.3g} to {:.3g}".format(*one["reach"]) if "reach" in one
-            else _spread(one, "gain", "{:+.3f}"),
-            _spread(one, "behind", "{:+.3f}"),
+            else between(one, "gain", "{:+.3f}"),
+            between(one, "behind", "{:+.3f}"),
         ]
         for one in content["equal"]
     ]
@@ -84,7 +85,7 @@ def plots(content: Content) -> dict[str, str]:
     lines = [sorted(one, key=lambda label: methods[label]["weight"]) for one in sweeps.values()]
     return {
         f"{metric}-{cost}": paths(
-            [[_point(content, label, metric, cost) for label in line] for line in lines],
+            [[Point.of(label, methods[label], cost, metric) for label in line] for line in lines],
             x_label=_label(cost), y_label=metric, log_x=cost in ("seconds", "tokens", "passes"),
             frontier=True,
         )
@@ -95,14 +96,6 @@ def plots(content: Content) -> dict[str, str]:
 def _label(cost: str) -> str:
     known = {name: axis.label for name, axis in AXES.items()}
     return known.get(cost, "forward passes of policy and reward model per response")
-
-
-def _point(content: Content, label: str, metric: str, cost: str) -> Point:
-    figures = content["methods"][label]
-    return Point(
-        label, figures[cost], figures[metric], figures.get(f"{metric}_low"),
-        figures.get(f"{metric}_high"),
-    )
 
 
 def table_csv(content: Content) -> str:
@@ -148,8 +141,3 @@ def controls_line(content: Content) -> str:
 def _named(label: str, content: Content) -> str:
     return f"{label} (control)" if label in content["controls"] else label
 
-
-def _spread(figures: Content, name: str, pattern: str) -> str:
-    if name not in figures:
-        return "–"
-    return between(figures, name, f"{name}_low", f"{name}_high", pattern)

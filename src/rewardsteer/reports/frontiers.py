@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from rewardsteer.reports.plots import Point, paths
-from rewardsteer.reports.tables import between
+from rewardsteer.reports.plots import paths
+from rewardsteer.reports.plotted import Point
+from rewardsteer.reports.tables import Cells, between, cell_rows, number
 
 Methods = Mapping[str, Mapping[str, float]]
 
@@ -25,51 +26,41 @@ AXES = {
     "tokens": Axis("equivalent_tokens", "policy-equivalent tokens per response", log=True),
 }
 
-FRONTIER_COLUMNS = (
-    "method", "reward (95 %)", "NLL", "KL", "KL bound", "s per response", "RM calls per token",
-    "equivalent tokens", "draws", "budget used", "distinct-2", "coherence",
-)
+_FRONTIER: Cells = {
+    "reward (95 %)": lambda one: between(one, "reward", "{:+.3f}"),
+    "NLL": lambda one: number(one, "surprise"),
+    "KL": lambda one: number(one, "kl"),
+    "KL bound": lambda one: number(one, "kl_bound", "{:.2f}"),
+    "s per response": lambda one: number(one, "seconds_per_response", "{:.3g}"),
+    "RM calls per token": lambda one: number(one, "rm_calls_per_token", "{:.2f}"),
+    "equivalent tokens": lambda one: number(one, "equivalent_tokens", "{:.1f}"),
+    "draws": lambda one: number(one, "draws", "{:.0f}"),
+    "budget used": lambda one: number(one, "budget_used", "{:.4g}"),
+    "distinct-2": lambda one: number(one, "distinct_2"),
+    "coherence": lambda one: number(one, "coherence"),
+}
+FRONTIER_COLUMNS = ("method", *_FRONTIER)
 FRONTIER_FURTHER = frozenset({"NLL", "KL bound", "draws", "budget used", "distinct-2", "coherence"})
-WIN_COLUMNS = (
-    "method", "win rate (95 %)", "at equal lengths (95 %)", "wins", "ties", "losses", "no verdict",
-    "consistent in both orders",
-)
+_WINS: Cells = {
+    "win rate (95 %)": lambda one: between(one, "win_rate"),
+    "at equal lengths (95 %)": lambda one: between(one, "lc_win_rate"),
+    "wins": lambda one: number(one, "wins", "{:g}"),
+    "ties": lambda one: number(one, "ties", "{:g}"),
+    "losses": lambda one: number(one, "losses", "{:g}"),
+    "no verdict": lambda one: number(one, "no_verdict", "{:g}"),
+    "consistent in both orders": lambda one: number(one, "consistent"),
+}
+WIN_COLUMNS = ("method", *_WINS)
 
 
 def frontier_rows(methods: Methods) -> list[list[str]]:
     """One row per method under `FRONTIER_COLUMNS`; a figure that was not measured is a dash."""
-    patterns = {
-        "surprise": "{:.3f}", "kl": "{:.3f}", "kl_bound": "{:.2f}",
-        "seconds_per_response": "{:.3g}", "rm_calls_per_token": "{:.2f}",
-        "equivalent_tokens": "{:.1f}", "draws": "{:.0f}",
-        "budget_used": "{:.4g}", "distinct_2": "{:.3f}", "coherence": "{:.3f}",
-    }
-    return [
-        [
-            name, between(figures, "reward", "reward_low", "reward_high", "{:+.3f}"),
-            *(
-                pattern.format(figures[figure]) if figure in figures else "–"
-                for figure, pattern in patterns.items()
-            ),
-        ]
-        for name, figures in methods.items()
-    ]
+    return cell_rows(methods, _FRONTIER)
 
 
 def win_rows(methods: Methods) -> list[list[str]]:
     """One row per method that a language model compared with the baseline, under `WIN_COLUMNS`."""
-    return [
-        [
-            name,
-            *(
-                between(figures, rate, f"{rate}_low", f"{rate}_high", "{:.3f}")
-                if rate in figures else "–" for rate in ("win_rate", "lc_win_rate")
-            ),
-            *(f"{figures[count]:g}" for count in ("wins", "ties", "losses", "no_verdict")),
-            f"{figures['consistent']:.3f}" if "consistent" in figures else "–",
-        ]
-        for name, figures in methods.items() if "no_verdict" in figures
-    ]
+    return cell_rows({name: one for name, one in methods.items() if "no_verdict" in one}, _WINS)
 
 
 def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
@@ -83,16 +74,12 @@ def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
     lines = [*sweeps.values(), *([label] for label in methods if label not in swept)]
     return {
         name: paths(
-            [[_point(label, methods[label], axis) for label in line] for line in lines],
+            [
+                [Point.of(label, methods[label], axis.figure, "reward") for label in line]
+                for line in lines
+            ],
             x_label=axis.label, y_label="mean reward", log_x=axis.log, frontier=True,
         )
         for name, axis in AXES.items()
         if all(axis.figure in figures for figures in methods.values())
     }
-
-
-def _point(label: str, figures: Mapping[str, float], axis: Axis) -> Point:
-    reward = figures["reward"]
-    return Point(
-        label, figures[axis.figure], reward, figures.get("reward_low"), figures.get("reward_high")
-    )

@@ -5,9 +5,10 @@ from typing import Any
 
 from rewardsteer.reports.finding import names_of
 from rewardsteer.reports.overoptimization import SECOND, weight_blocks
-from rewardsteer.reports.plots import Spread, intervals
+from rewardsteer.reports.plots import intervals
+from rewardsteer.reports.plotted import Spread
+from rewardsteer.reports.results import Run
 from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table, run_by_run
-from rewardsteer.reports.sources import Run
 from rewardsteer.reports.tables import OWN_JUDGE, SEED_COLUMNS, SEED_FURTHER, seed_rows
 
 Content = Mapping[str, Any]
@@ -78,11 +79,9 @@ def _spreads(
 ) -> dict[str, Spread]:
     runs = names_of(content["runs"])
     return {
-        method: Spread(
-            figures[name], figures.get(f"{name}_low", figures[name]),
-            figures.get(f"{name}_high", figures[name]),
-            dict(zip(runs, values[method], strict=True)) if method in values else {},
-            figures.get(f"{name}_spread"),
+        method: Spread.of(
+            figures, name, deviation=figures.get(f"{name}_spread"),
+            runs=dict(zip(runs, values[method], strict=True)) if method in values else {},
         )
         for method, figures in content["methods"].items() if name in figures
     }

@@ -25,8 +25,8 @@ def curve_rows(content: Content) -> list[list[str]]:
     """One row per n under `CURVE_COLUMNS`."""
     return [
         [
-            f"{row['n']:g}", _spread(row, "gold", "{:.3f}"), _spread(row, "gold_gain", "{:+.3f}"),
-            _spread(row, "proxy_gain", "{:+.3f}"), f"{row['kl']:.3f}", f"{row['kl_bound']:.3f}",
+            f"{row['n']:g}", between(row, "gold"), between(row, "gold_gain", "{:+.3f}"),
+            between(row, "proxy_gain", "{:+.3f}"), f"{row['kl']:.3f}", f"{row['kl_bound']:.3f}",
             f"{row['prompts']:g}",
         ]
         for row in content["curve"]
@@ -44,7 +44,7 @@ def _told(peak: Content | None, name: str) -> str:
     best, largest = peak[name], peak["largest"]
     if best == largest:
         return f"Gold is highest at the largest {name}, {best:g}: no over-optimisation is seen."
-    said = _spread(peak, "change", "{:+.3f}")
+    said = between(peak, "change", "{:+.3f}")
     falls = peak.get("change_high", 0.0) < 0
     return (
         f"On half of the prompts gold is highest at {name} = {best:g}. On the other "
@@ -98,12 +98,9 @@ def weight_rows(summary: Content) -> list[list[str]]:
     weights where there is a gold value beside the judge's reward."""
     return [
         [
-            label, f"{summary['weights'][label]:g}", _spread(figures, gold, "{:.3f}"),
-            *(
-                _spread(figures, gain, "{:+.3f}") if gain in figures else "–"
-                for gain in (f"{gold}_gain", "reward_gain")
-            ),
-            _spread(figures, "kl", "{:.3f}") if "kl" in figures else "–",
+            label, f"{summary['weights'][label]:g}", between(figures, gold),
+            *(between(figures, gain, "{:+.3f}") for gain in (f"{gold}_gain", "reward_gain")),
+            between(figures, "kl"),
         ]
         for labels, gold in _swept(summary).values()
         for label in labels for figures in [summary["methods"][label]]
@@ -176,6 +173,3 @@ def _ends(rows: Sequence[Content], name: str) -> tuple[list[float], list[float]]
     return ([row.get(f"{name}_low", row.get(name, 0.0)) for row in rows],
             [row.get(f"{name}_high", row.get(name, 0.0)) for row in rows])
 
-
-def _spread(figures: Content, name: str, pattern: str) -> str:
-    return between(figures, name, f"{name}_low", f"{name}_high", pattern)

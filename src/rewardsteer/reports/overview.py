@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from rewardsteer.reports.results import Run
 from rewardsteer.reports.sections import Section, Tile, Tiles
-from rewardsteer.reports.sources import Run
 from rewardsteer.reports.training import series
 
 _FEW = 2  # methods that may be compared without a word on how many were

@@ -4,8 +4,8 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 
 from rewardsteer.evaluation.pairwise import FEWEST, PairDifference, all_pairs
+from rewardsteer.reports.results import Outcome
 from rewardsteer.reports.sections import Block, Cell, Flips, Folded, Matrix, Prose, Table
-from rewardsteer.reports.sources import Outcome
 
 Outcomes = Mapping[str, Sequence[Outcome]]
 # Ids of prompts → id → the responses of all methods, in their order.

@@ -8,9 +8,7 @@ readers can distinguish. Each point carries its name and values, which a page sh
 points at it.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
 
@@ -18,7 +16,6 @@ from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.reports.drawing import (
     INK,
     STYLE,
-    Mark,
     Tip,
     legend,
     log_axis,
@@ -31,44 +28,10 @@ from rewardsteer.reports.drawing import (
     thinned,
 )
 from rewardsteer.reports.label_places import Named, place_names
+from rewardsteer.reports.plotted import Point, Spread, bar_lengths, described
 
 # Ticks of single runs lie so far below the interval, in rows.
 _BELOW = 0.3
-
-
-class Point(NamedTuple):
-    """A named point, with the ends of its interval on y where it has one."""
-
-    label: str
-    x: float
-    y: float
-    low: float | None = None
-    high: float | None = None
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """Of the interval; the value itself where there is none."""
-        return (
-            self.y if self.low is None else self.low, self.y if self.high is None else self.high
-        )
-
-
-class Spread(NamedTuple):
-    """A figure with the ends of its interval; over several runs with the figure of each, by the
-    run's name, and their standard deviation."""
-
-    value: float
-    low: float
-    high: float
-    runs: Mapping[str, float] = MappingProxyType({})
-    deviation: float | None = None
-
-    def told(self, name: str, x_label: str) -> str:
-        """What a reader who points at it is told."""
-        text = _told(name, {x_label: (self.value, self.low, self.high)})
-        if self.deviation is None:
-            return text
-        return f"{text}\nstandard deviation of the runs: {said(self.deviation)}"
 
 
 Series = tuple[Sequence[float], Sequence[float]]
@@ -97,7 +60,7 @@ def intervals(
             style = mark(index)
             axes.errorbar(
                 [one.value for _, one in rows], [place + offset for place, _ in rows],
-                xerr=_lengths((one.value, one.low, one.high) for _, one in rows),
+                xerr=bar_lengths((one.value, one.low, one.high) for _, one in rows),
                 fmt=style.marker, color=style.colour, markerfacecolor=style.face,
                 markersize=6, capsize=0, elinewidth=2, label=shown_name(name),
             )
@@ -110,7 +73,7 @@ def intervals(
                     markersize=7, markeredgewidth=1.4,
                 )
                 tips += [
-                    Tip(value, below, _told(f"{row}, {run}", {x_label: (value, value, value)}))
+                    Tip(value, below, described(f"{row}, {run}", {x_label: (value, value, value)}))
                     for run, value in one.runs.items()
                 ]
         axes.set_xlabel(x_label)
@@ -118,17 +81,6 @@ def intervals(
             axes.axvline(reference, color=INK, linestyle="--", linewidth=0.9)
         legend(figure, len(series))
         return svg(figure, tips)
-
-
-def scatter(
-    points: Sequence[Point], *, x_label: str, y_label: str, log_x: bool = False,
-    frontier: bool = False,
-) -> str:
-    """Named points with their intervals on y; see `paths`."""
-    return paths(
-        [[point] for point in points], x_label=x_label, y_label=y_label, log_x=log_x,
-        frontier=frontier,
-    )
 
 
 def paths(
@@ -144,13 +96,18 @@ def paths(
         frontier: x is a cost: a thin line of steps joins the points that no other beats in both x
             and y (`rewardsteer.evaluation.pareto.pareto`), and their names are bold.
     """
-    known = [line[0].label for line in lines]
     every = [point for line in lines for point in line]
     best = pareto({point.label: (point.x, point.y) for point in every}) if frontier else []
     with mpl.rc_context(STYLE):
         figure, axes = plane(x_label, y_label, 3.8)
-        for line in lines:
-            _path(axes, line, mark(known.index(line[0].label)))
+        for index, line in enumerate(lines):
+            style = mark(index)
+            axes.errorbar(
+                [point.x for point in line], [point.y for point in line],
+                yerr=bar_lengths((point.y, *point.ends) for point in line), linewidth=1.2,
+                fmt=style.marker + "-", color=style.colour, markerfacecolor=style.face,
+                markersize=6, capsize=2, elinewidth=1,
+            )
         if log_x:
             log_axis(axes)
         axes.margins(x=0.18, y=0.15)
@@ -165,21 +122,12 @@ def paths(
             for one in every
         ])
         tips = [
-            Tip(one.x, one.y, _told(
+            Tip(one.x, one.y, described(
                 one.label + (", on the frontier" if one.label in best else ""),
                 {y_label: (one.y, *one.ends), x_label: (one.x, one.x, one.x)},
             )) for one in every
         ]
         return svg(figure, tips)
-
-
-def _path(axes: Any, line: Sequence[Point], style: Mark) -> None:
-    axes.errorbar(
-        [point.x for point in line], [point.y for point in line],
-        yerr=_lengths((point.y, *point.ends) for point in line), linewidth=1.2,
-        fmt=style.marker + "-", color=style.colour, markerfacecolor=style.face, markersize=6,
-        capsize=2, elinewidth=1,
-    )
 
 
 def curves(
@@ -224,12 +172,12 @@ def curves(
                 axes.fill_between(xs, *bands[name], color=style.colour, alpha=0.15, linewidth=0)
             if name in ends:
                 axes.errorbar(
-                    xs, ys, yerr=_lengths(zip(ys, *ends[name], strict=True)), fmt="none",
+                    xs, ys, yerr=bar_lengths(zip(ys, *ends[name], strict=True)), fmt="none",
                     ecolor=style.colour, elinewidth=1,
                 )
             lows, highs = bands.get(name) or ends.get(name) or (ys, ys)
             tips += [
-                Tip(xs[i], ys[i], _told(name, {
+                Tip(xs[i], ys[i], described(name, {
                     y_label: (ys[i], lows[i], highs[i]), x_label: (xs[i], xs[i], xs[i]),
                 })) for i in thinned(len(xs))
             ]
@@ -262,19 +210,3 @@ def histograms(
         axes.set_ylim(bottom=0)
         legend(figure, len(counts))
         return svg(figure, tips)
-
-
-def _lengths(spreads: Iterable[tuple[float, float, float]]) -> list[list[float]]:
-    """Lengths of error bars below and above, from values with the ends of their intervals."""
-    found = list(spreads)
-    return [[max(value - low, 0.0) for value, low, _ in found],
-            [max(high - value, 0.0) for value, _, high in found]]
-
-
-def _told(name: str, figures: Mapping[str, tuple[float, float, float]]) -> str:
-    """Text of a tip: the name, then a line for each figure with its interval."""
-    lines = [name] if name else []
-    for label, (value, low, high) in figures.items():
-        tail = f" ({said(low)} to {said(high)})" if (low, high) != (value, value) else ""
-        lines.append(f"{label}: {said(value)}{tail}")
-    return "\n".join(lines)

@@ -4,11 +4,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from rewardsteer.evaluation.statistics import proportion
-from rewardsteer.reports.plots import Spread, curves, histograms, intervals
+from rewardsteer.reports.plots import curves, histograms, intervals
+from rewardsteer.reports.plotted import Spread
 from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table, run_by_run
 from rewardsteer.reports.tables import (
+    NOTHING,
     PREFERENCE_COLUMNS,
     PREFERENCE_CONTROL_COLUMNS,
+    number,
     preference_control_rows,
     preference_groups,
     preference_rows,
@@ -62,10 +65,7 @@ def accuracy_figure(runs: Mapping[str, Metrics]) -> Figure:
     ))
     series = {
         name: {
-            label: Spread(
-                one["accuracy"], one.get("accuracy_low", one["accuracy"]),
-                one.get("accuracy_high", one["accuracy"]),
-            )
+            label: Spread.of(one, "accuracy")
             for label, one in preference_groups(metrics).items()
         }
         for name, metrics in runs.items()
@@ -100,16 +100,17 @@ def calibration_figure(runs: Mapping[str, Metrics]) -> Figure:
 def _calibration_cells(metrics: Metrics) -> list[str]:
     calibration, bias = metrics["calibration"], metrics["length_bias"]
     return [
-        f"{calibration['expected_calibration_error']:.3f}", f"{calibration['brier']:.3f}",
-        f"{calibration['negative_log_likelihood']:.3f}",
+        *(number(calibration, name) for name in (
+            "expected_calibration_error", "brier", "negative_log_likelihood"
+        )),
         *(_accuracy(bias.get(side, {})) for side in ("longer", "shorter")),
-        f"{bias['spearman']:+.3f}" if "spearman" in bias else "–",
+        number(bias, "spearman", "{:+.3f}"),
     ]
 
 
 def _accuracy(figures: Mapping[str, float]) -> str:
     if "accuracy" not in figures:
-        return "–"
+        return NOTHING
     return f"{figures['accuracy']:.3f} of {figures['count']:g}"
 
 

@@ -16,8 +16,9 @@ from rewardsteer.reports.overoptimization import overoptimization_section
 from rewardsteer.reports.overview import overview
 from rewardsteer.reports.page import write_page
 from rewardsteer.reports.preference import preference_section
+from rewardsteer.reports.results import Run, flat
 from rewardsteer.reports.sections import Block, Prose, Section, Settings
-from rewardsteer.reports.sources import Run, Sources, flat, load_runs
+from rewardsteer.reports.sources import Sources, load_runs
 from rewardsteer.reports.training import training_section
 
 

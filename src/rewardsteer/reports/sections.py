@@ -1,28 +1,36 @@
 """Blocks of a report page."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, NamedTuple, TypeVar
+
+NOTHING = "–"  # stands in a table for a figure that was not measured
+
+
+class Block:
+    """A part of a section, which the page's template shows by its ``kind``."""
+
+    @property
+    def kind(self) -> str:
+        """The class's name in small letters."""
+        return type(self).__name__.lower()
 
 
 @dataclass(frozen=True)
-class Prose:
+class Prose(Block):
     """A paragraph of plain text."""
 
     text: str
-    kind: str = "prose"
 
 
 @dataclass(frozen=True)
-class Heading:
+class Heading(Block):
     """A title within a section."""
 
     text: str
-    kind: str = "heading"
 
 
-@dataclass(frozen=True)
-class Tile:
+class Tile(NamedTuple):
     """One large figure with its name and a note."""
 
     name: str
@@ -31,24 +39,20 @@ class Tile:
 
 
 @dataclass(frozen=True)
-class Tiles:
+class Tiles(Block):
     """Figures at a glance."""
 
     tiles: Sequence[Tile]
-    kind: str = "tiles"
 
 
 @dataclass(frozen=True)
-class Table:
+class Table(Block):
     """A table: the first column is a row's name, the others are figures or text.
 
     Attributes:
         caption: what the figures are, with units.
-        columns: headings.
-        rows: formatted cells.
         highlight: names of rows to set off.
-        further: headings of columns that a reader asks for; without scripts and on paper all are
-            shown.
+        further: headings of columns that a reader asks for; without scripts all are shown.
     """
 
     caption: str
@@ -56,21 +60,17 @@ class Table:
     rows: Sequence[Sequence[str]]
     highlight: frozenset[str] = frozenset()
     further: frozenset[str] = frozenset()
-    kind: str = "table"
 
     @property
     def measured(self) -> list[int]:
         """Places of the columns that a page shows: not those in which nothing was measured."""
-        return [
-            place for place in range(len(self.columns))
-            if place == 0 or any(row[place] != "–" for row in self.rows)
-        ]
+        others = range(1, len(self.columns))
+        return [0, *(one for one in others if any(row[one] != NOTHING for row in self.rows))]
 
 
-@dataclass(frozen=True)
-class Cell:
-    """One pair of a matrix: a short text, what a reader who points at it is told, and whether the
-    row's method is ``better`` or ``worse``; "" where that is open."""
+class Cell(NamedTuple):
+    """One pair of a matrix: its text, a note for a reader who points at it, and whether the row's
+    method is ``better`` or ``worse``; "" where that is open."""
 
     text: str
     note: str
@@ -78,35 +78,31 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Matrix:
+class Matrix(Block):
     """Each name against each other: the cell of a row and a column, None on the diagonal."""
 
     caption: str
     names: Sequence[str]
     cells: Sequence[Sequence[Cell | None]]
-    kind: str = "matrix"
 
 
 @dataclass(frozen=True)
-class Figure:
+class Figure(Block):
     """A plot: SVG from `rewardsteer.reports.plots`, what it shows in words, and a caption."""
 
     svg: str
     alt: str
     caption: str
-    kind: str = "figure"
 
 
 @dataclass(frozen=True)
-class Figures:
+class Figures(Block):
     """Plots side by side where there is room."""
 
     figures: Sequence[Figure]
-    kind: str = "figures"
 
 
-@dataclass(frozen=True)
-class Answer:
+class Answer(NamedTuple):
     """The response of one method (its index), with its reward and, if known, correctness."""
 
     method: int
@@ -115,8 +111,7 @@ class Answer:
     correct: bool | None = None
 
 
-@dataclass(frozen=True)
-class Sample:
+class Sample(NamedTuple):
     """A prompt with the answers of all methods."""
 
     prompt: str
@@ -124,13 +119,12 @@ class Sample:
 
 
 @dataclass(frozen=True)
-class Samples:
+class Samples(Block):
     """Completions side by side, to be searched and filtered."""
 
     caption: str
     methods: Sequence[str]
     samples: Sequence[Sample]
-    kind: str = "samples"
 
     @property
     def judged(self) -> bool:
@@ -141,12 +135,10 @@ class Samples:
 
 
 @dataclass(frozen=True)
-class Flips:
+class Flips(Block):
     """All prompts under any two of several methods, to find those on which they differ.
 
     Attributes:
-        methods: names.
-        measures: names of the figures.
         prompts: of each prompt its id and its text, which may be cut.
         values: figure of each measure, method and prompt; None where it is not known.
         responses: of some prompts (their places, as text), the response of each method.
@@ -158,64 +150,51 @@ class Flips:
     prompts: Sequence[tuple[str, str]]
     values: Sequence[Sequence[Sequence[float | None]]]
     responses: Mapping[str, Sequence[str]]
-    kind: str = "flips"
 
     @property
     def data(self) -> dict[str, Any]:
         """Plain values for the page's script."""
-        return {
-            "methods": self.methods, "measures": self.measures, "prompts": self.prompts,
-            "values": self.values, "responses": self.responses,
-        }
+        return {name: value for name, value in vars(self).items() if name != "caption"}
 
 
 @dataclass(frozen=True)
-class Inspector:
+class Inspector(Block):
     """Completions token by token: `rewardsteer.records.Inspection` as plain values."""
 
     records: Sequence[Mapping[str, Any]]
-    kind: str = "inspector"
 
 
 @dataclass(frozen=True)
-class Settings:
+class Settings(Block):
     """Names and values, folded away: configuration, versions, fingerprints."""
 
     values: Mapping[str, Any]
     title: str = "Settings"
     open: bool = False
-    kind: str = "settings"
 
 
 @dataclass(frozen=True)
-class Folded:
+class Folded(Block):
     """Blocks that a reader opens, under one title."""
 
     title: str
-    blocks: Sequence["Block"]
-    kind: str = "folded"
+    blocks: Sequence[Block]
 
 
-Block = (
-    Prose | Heading | Tiles | Table | Matrix | Figure | Figures | Samples | Flips | Inspector
-    | Settings | Folded
-)
-
-
-@dataclass(frozen=True)
-class Section:
+class Section(NamedTuple):
     """A titled part of the page; ``slug`` is its anchor."""
 
     title: str
     slug: str
-    blocks: Sequence[Block] = field(default_factory=tuple)
+    blocks: Sequence[Block]
 
 
-def run_by_run(
-    runs: Mapping[str, Any], blocks_of: Callable[[Any], Iterable[Block]]
-) -> list[Block]:
+R = TypeVar("R")
+
+
+def run_by_run(runs: Mapping[str, R], blocks_of: Callable[[R], Iterable[Block]]) -> list[Block]:
     """Blocks of each run, by name, under its name where there are several."""
-    return [
-        block for name, run in runs.items()
-        for block in ([Heading(name)] if len(runs) > 1 else []) + list(blocks_of(run))
-    ]
+    blocks: list[Block] = []
+    for name, run in runs.items():
+        blocks += [*([Heading(name)] if len(runs) > 1 else []), *blocks_of(run)]
+    return blocks

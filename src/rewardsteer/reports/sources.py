@@ -10,9 +10,8 @@ are one file, ``seeds.json`` of ``evaluate generation --seeds`` or what ``evalua
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from rewardsteer.errors import DataError
 from rewardsteer.faults import checked
@@ -27,66 +26,11 @@ from rewardsteer.reports.finding import (
     names_of,
     results_in,
 )
-from rewardsteer.reports.measures import sort_metrics
+from rewardsteer.reports.results import Outcome, Run, sort_metrics
 
 _RECORDS = 60  # prompts shown side by side
 _INSPECTIONS = 12
 _PROMPT = 240  # characters of a prompt that are kept of every record
-
-
-@dataclass
-class Run:
-    """One result folder.
-
-    Attributes:
-        name: what the page calls it.
-        folder: where it is; of figures over several runs, their file.
-        training: log lines; none where it is no training.
-        preference: content of ``metrics.json`` of ``evaluate preference``.
-        correctness: of ``evaluate correctness``, by benchmark.
-        benchmarks: of ``evaluate benchmark``, by benchmark and model.
-        agreement: of ``evaluate responses``, ``guide`` or ``answers``.
-        comparison: content of ``summary.json``.
-        records: of a comparison, the first records of each method.
-        outcomes: of a comparison, the figures of all records of each method.
-        over_runs: content of ``seeds.json`` or of the file of ``evaluate runs``.
-        overoptimization: content of ``overoptimization.json``.
-        inspections: token by token.
-        settings: how it was made, as plain values.
-    """
-
-    name: str
-    folder: Path
-    training: list[dict[str, Any]] = field(default_factory=list)
-    preference: dict[str, Any] | None = None
-    correctness: dict[str, Any] | None = None
-    benchmarks: dict[str, Any] | None = None
-    agreement: dict[str, Any] | None = None
-    comparison: dict[str, Any] | None = None
-    records: dict[str, list[EvalRecord]] = field(default_factory=dict)
-    outcomes: dict[str, list["Outcome"]] = field(default_factory=dict)
-    over_runs: dict[str, Any] | None = None
-    overoptimization: dict[str, Any] | None = None
-    inspections: list[Inspection] = field(default_factory=list)
-    settings: dict[str, Any] = field(default_factory=dict)
-
-
-class Outcome(NamedTuple):
-    """What a page keeps of every record.
-
-    Attributes:
-        id: of the prompt.
-        prompt: the beginning of its text.
-        length: of the response, in characters.
-        tokens: of the response.
-        metrics: figures by name.
-    """
-
-    id: str
-    prompt: str
-    length: int
-    tokens: int
-    metrics: dict[str, float]
 
 
 class Sources:
@@ -252,13 +196,3 @@ def load_inspections(place: Path, sources: Sources) -> list[Inspection]:
         except ValueError as error:
             raise DataError(f"{place}, line {number}: no inspection ({error}).") from error
     return found
-
-
-def flat(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name, as text."""
-    if isinstance(values, dict) and values:
-        found: dict[str, str] = {}
-        for name, value in values.items():
-            found |= flat(value, f"{prefix}.{name}" if prefix else str(name))
-        return found
-    return {prefix: values if isinstance(values, str) else json.dumps(values, ensure_ascii=False)}

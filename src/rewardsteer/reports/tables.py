@@ -1,120 +1,155 @@
 """Figures formatted as table cells, for pages and for the terminal."""
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
-_NOTHING = "–"
+from rewardsteer.reports.sections import NOTHING, Table
+
+LOW_HIGH = ("low", "high")  # what the ends of the only interval among some figures are called
 _WIDE = 1000
 
-METHOD_COLUMNS = (
-    "method", "accuracy (95 %)", "reward", "gain over baseline (95 %)", "p (Holm)",
-    "second judge's gain (95 %)", "RM calls", "ms", "LM calls", "RM tokens",
-)
+Figures = Mapping[str, Any]
+# Headings of a table whose rows are methods or models, with the cell that a row's figures make.
+Cells = Mapping[str, Callable[[Figures], str]]
+
+
+def number(figures: Figures, name: str, pattern: str = "{:.3f}", scale: float = 1.0) -> str:
+    """A figure alone; a dash where it was not measured."""
+    return pattern.format(scale * figures[name]) if name in figures else NOTHING
+
+
+def between(
+    figures: Figures, name: str, pattern: str = "{:.3f}", *, ends: tuple[str, str] | None = None
+) -> str:
+    """A figure with its interval behind it, ``0.912 (0.900, 0.924)``, where it has one; a dash
+    where it was not measured. The ``ends`` of the interval are called ``name_low`` and
+    ``name_high``, unless they are named."""
+    if name not in figures:
+        return NOTHING
+    value, (low, high) = pattern.format(figures[name]), ends or (f"{name}_low", f"{name}_high")
+    if low not in figures:
+        return value
+    return f"{value} ({pattern.format(figures[low])}, {pattern.format(figures[high])})"
+
+
+def _ends(figures: Figures, name: str, pattern: str = "{:.3f}") -> str:
+    if f"{name}_low" not in figures:
+        return NOTHING
+    return " – ".join(pattern.format(figures[f"{name}_{end}"]) for end in LOW_HIGH)
+
+
+def _with_error(figures: Figures, name: str) -> str:
+    tail = f" ± {figures[f'{name}_stderr']:.3f}" if f"{name}_stderr" in figures else ""
+    return number(figures, name, "{:+.3f}") + tail
+
+
+def _gain(figures: Figures, name: str) -> str:
+    # The baseline's difference to itself is no figure.
+    if all(figures.get(one, 1) == 0 for one in (name, f"{name}_low", f"{name}_high")):
+        return NOTHING
+    return between(figures, name, "{:+.3f}")
+
+
+_METHOD: Cells = {
+    "accuracy (95 %)": lambda one: between(one, "accuracy"),
+    "reward": lambda one: _with_error(one, "reward"),
+    "gain over baseline (95 %)": lambda one: _gain(one, "reward_gain"),
+    "p (Holm)": lambda one: number(one, "reward_gain_p"),
+    "second judge's gain (95 %)": lambda one: _gain(one, "second_reward_gain"),
+    "RM calls": lambda one: number(one, "rm_calls_per_token", "{:.2f}"),
+    "ms": lambda one: number(one, "seconds_per_token", "{:.2f}", 1e3),
+    "LM calls": lambda one: number(one, "lm_calls_per_token", "{:.2f}"),
+    "RM tokens": lambda one: number(one, "rm_tokens_per_token", "{:.1f}"),
+}
+METHOD_COLUMNS = ("method", *_METHOD)
 METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
+# Of several runs: intervals are over runs and prompts, SD is that of the runs' own figures.
+_SEEDS: Cells = {
+    "accuracy (95 %)": lambda one: between(one, "accuracy"),
+    "SD of accuracy": lambda one: number(one, "accuracy_spread"),
+    "reward": lambda one: number(one, "reward", "{:+.3f}"),
+    "SD of reward": lambda one: number(one, "reward_spread"),
+    "gain over baseline (95 %)": lambda one: _gain(one, "reward_gain"),
+    "SD of gain": lambda one: number(one, "reward_gain_spread"),
+    "p (Holm)": lambda one: number(one, "reward_gain_p"),
+    "second judge's gain (95 %)": lambda one: _gain(one, "second_reward_gain"),
+    "SD of second gain": lambda one: number(one, "second_reward_gain_spread"),
+    "reward, 95 % interval": lambda one: _ends(one, "reward", "{:+.3f}"),
+}
+SEED_COLUMNS = ("method", *_SEEDS)
+SEED_FURTHER = frozenset({"reward, 95 % interval"})
 # What the dagger of a method means, behind a caption.
 OWN_JUDGE = " † The judge's own model guides this method, so its reward is too high."
 
 
-def method_rows(
-    methods: Mapping[str, Mapping[str, float]], *, marked: Collection[str] = ()
+def cell_rows(
+    figures: Mapping[str, Figures], cells: Cells, marked: Collection[str] = ()
 ) -> list[list[str]]:
-    """One row per method under `METHOD_COLUMNS`; a figure that was not measured becomes a dash.
-
-    Methods that their own reward model judges are ``marked`` with a dagger.
-    """
+    """One row per name: the name, with a dagger where it is ``marked``, and its cells."""
     return [
-        [
-            _marked(name, marked),
-            _range(figures, "accuracy", "{:.3f}"),
-            _spread(figures, "reward", "reward_stderr"),
-            _range(figures, "reward_gain", "{:+.3f}"),
-            _number(figures, "reward_gain_p", "{:.3f}"),
-            _range(figures, "second_reward_gain", "{:+.3f}"),
-            _number(figures, "rm_calls_per_token", "{:.2f}"),
-            _number(figures, "seconds_per_token", "{:.2f}", 1e3),
-            _number(figures, "lm_calls_per_token", "{:.2f}"),
-            _number(figures, "rm_tokens_per_token", "{:.1f}"),
-        ]
-        for name, figures in methods.items()
+        [f"{name} †" if name in marked else name, *(cell(own) for cell in cells.values())]
+        for name, own in figures.items()
     ]
 
 
-SEED_COLUMNS = (
-    "method", "accuracy (95 %)", "SD of accuracy", "reward", "SD of reward",
-    "gain over baseline (95 %)", "SD of gain", "p (Holm)", "second judge's gain (95 %)",
-    "SD of second gain", "reward, 95 % interval",
-)
-SEED_FURTHER = frozenset({"reward, 95 % interval"})
+def method_rows(methods: Mapping[str, Figures], *, marked: Collection[str] = ()) -> list[list[str]]:
+    """One row per method under `METHOD_COLUMNS`; methods that their own reward model judges are
+    ``marked``."""
+    return cell_rows(methods, _METHOD, marked)
 
 
-def seed_rows(
-    methods: Mapping[str, Mapping[str, float]], *, marked: Collection[str] = ()
-) -> list[list[str]]:
-    """One row per method under `SEED_COLUMNS`; intervals are over runs and prompts, SD is the
-    standard deviation of the runs' figures. ``marked`` as in `method_rows`."""
-    return [
-        [
-            _marked(name, marked),
-            _range(figures, "accuracy", "{:.3f}"),
-            _number(figures, "accuracy_spread", "{:.3f}"),
-            _number(figures, "reward", "{:+.3f}"),
-            _number(figures, "reward_spread", "{:.3f}"),
-            _range(figures, "reward_gain", "{:+.3f}"),
-            _number(figures, "reward_gain_spread", "{:.3f}"),
-            _number(figures, "reward_gain_p", "{:.3f}"),
-            _range(figures, "second_reward_gain", "{:+.3f}"),
-            _number(figures, "second_reward_gain_spread", "{:.3f}"),
-            _ends(figures, "reward", "{:+.3f}"),
-        ]
-        for name, figures in methods.items()
-    ]
+def seed_rows(methods: Mapping[str, Figures], *, marked: Collection[str] = ()) -> list[list[str]]:
+    """As `method_rows`, of figures over several runs under `SEED_COLUMNS`."""
+    return cell_rows(methods, _SEEDS, marked)
 
 
-AUROC_COLUMNS = ("reward model", "AUROC", "95 % interval")
+_AUROC: Cells = {
+    "AUROC": lambda one: number(one, "auroc"), "95 % interval": lambda one: _ends(one, "auroc"),
+}
+AUROC_COLUMNS = ("reward model", *_AUROC)
 
 
-def auroc_rows(models: Mapping[str, Mapping[str, float]]) -> list[list[str]]:
+def auroc_rows(models: Mapping[str, Figures]) -> list[list[str]]:
     """One row per reward model under `AUROC_COLUMNS`."""
-    return [
-        [name, f"{f['auroc']:.3f}", _ends(f, "auroc")]
-        for name, f in models.items()
-    ]
+    return cell_rows(models, _AUROC)
 
 
-PREFERENCE_COLUMNS = ("subset", "pairs", "accuracy", "95 % interval", "margin")
+_PREFERENCE: Cells = {
+    "pairs": lambda one: number(one, "count", "{:.0f}"),
+    "accuracy": lambda one: number(one, "accuracy"),
+    "95 % interval": lambda one: _ends(one, "accuracy"),
+    "margin": lambda one: number(one, "margin", "{:+.3f}"),
+}
+PREFERENCE_COLUMNS = ("subset", *_PREFERENCE)
 
 
-def preference_groups(figures: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def preference_groups(figures: Figures) -> dict[str, Figures]:
     """Figures of all comparisons, then of each subset when there are several."""
     several = figures["subsets"] if len(figures["subsets"]) > 1 else {}
     return {"all": figures["all"], **several}
 
 
-def preference_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+def preference_rows(figures: Figures) -> list[list[str]]:
     """All comparisons, then each subset when there are several, under `PREFERENCE_COLUMNS`."""
-    return [
-        [
-            name, f"{f['count']}", f"{f['accuracy']:.3f}",
-            _ends(f, "accuracy"), f"{f['margin']:+.3f}",
-        ]
-        for name, f in preference_groups(figures).items()
-    ]
+    return cell_rows(preference_groups(figures), _PREFERENCE)
 
 
-PREFERENCE_CONTROL_COLUMNS = ("score", "pairs", "accuracy (95 %)")
+_CONTROLS: Cells = {
+    "pairs": lambda one: number(one, "count", "{:.0f}"),
+    "accuracy (95 %)": lambda one: between(one, "accuracy", ends=LOW_HIGH),
+}
+PREFERENCE_CONTROL_COLUMNS = ("score", *_CONTROLS)
 
 
-def preference_control_rows(figures: Mapping[str, Any]) -> list[list[str]]:
+def preference_control_rows(figures: Figures) -> list[list[str]]:
     """The reward, what each control reaches, and the reward within one source and per prompt, under
     `PREFERENCE_CONTROL_COLUMNS`; none for files of before there were controls."""
     found = figures.get("controls", {})
-    rows = [("length alone", "length"), ("source alone", "source"),
-            ("reward within source", "within_source"), ("reward, each prompt once", "by_prompt")]
-    return [
-        [label, f"{found[name]['count']:g}",
-         between(found[name], "accuracy", "low", "high", "{:.3f}")]
-        for label, name in rows if name in found
-    ]
+    labels = {"length": "length alone", "source": "source alone",
+              "within_source": "reward within source", "by_prompt": "reward, each prompt once"}
+    return cell_rows(
+        {label: found[name] for name, label in labels.items() if name in found}, _CONTROLS
+    )
 
 
 def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
@@ -124,16 +159,12 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     """
     from rich.console import Console
 
-    measured = [
-        index for index in range(len(columns))
-        if index == 0 or any(row[index] != _NOTHING for row in rows)
-    ]
     console = Console()
     # A file or a pipe has no width, so the table is not split.
     width = console.width if console.is_terminal else _WIDE
     wide = Console(width=_WIDE)
     parts: list[list[int]] = [[]]
-    for index in measured[1:]:
+    for index in Table(title, columns, rows).measured[1:]:
         tried = _table(columns, rows, [0, *parts[-1], index])
         if parts[-1] and wide.measure(tried).maximum > width:
             parts.append([])
@@ -165,44 +196,3 @@ def markdown(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(
         "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |" for line in lines
     )
-
-
-def between(
-    figures: Mapping[str, float], name: str, low: str, high: str, pattern: str
-) -> str:
-    """A figure with its interval behind it, ``0.912 (0.900, 0.924)``, where it has one."""
-    value = pattern.format(figures[name])
-    if low not in figures:
-        return value
-    return f"{value} ({pattern.format(figures[low])}, {pattern.format(figures[high])})"
-
-
-def _marked(name: str, marked: Collection[str]) -> str:
-    return f"{name} †" if name in marked else name
-
-
-def _ends(figures: Mapping[str, float], name: str, pattern: str = "{:.3f}") -> str:
-    if f"{name}_low" not in figures:
-        return _NOTHING
-    return " – ".join(pattern.format(figures[f"{name}_{end}"]) for end in ("low", "high"))
-
-
-def _number(
-    figures: Mapping[str, float], name: str, pattern: str, scale: float = 1.0
-) -> str:
-    return pattern.format(scale * figures[name]) if name in figures else _NOTHING
-
-
-def _spread(figures: Mapping[str, float], name: str, error: str) -> str:
-    if name not in figures:
-        return _NOTHING
-    tail = f" ± {figures[error]:.3f}" if error in figures else ""
-    return f"{figures[name]:+.3f}{tail}"
-
-
-def _range(figures: Mapping[str, float], name: str, pattern: str) -> str:
-    # The baseline's difference to itself is no figure.
-    ends = {f"{name}_low", f"{name}_high"}
-    if name not in figures or all(figures.get(one, 1) == 0 for one in (name, *ends)):
-        return _NOTHING
-    return between(figures, name, f"{name}_low", f"{name}_high", pattern)

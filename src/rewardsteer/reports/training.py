@@ -5,7 +5,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.reports.plots import Series, curves
-from rewardsteer.reports.sections import Block, Figure, Figures, Prose, Section, Table
+from rewardsteer.reports.sections import (
+    NOTHING,
+    Block,
+    Figure,
+    Figures,
+    Prose,
+    Section,
+    Table,
+)
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -109,7 +117,7 @@ def _stands_alone(line: Series) -> bool:
 def _last(rows: Rows) -> list[str]:
     def figure(name: str, pattern: str) -> str:
         _, values = series(rows, name)
-        return pattern.format(values[-1]) if values else "–"
+        return pattern.format(values[-1]) if values else NOTHING
 
     phases = list(dict.fromkeys(row.get("phase") for row in rows))
     steps = dict.fromkeys(phases, 0)
