@@ -158,13 +158,15 @@ def save_policy(folder: Path, family: str, seed: int = 0) -> Path:
     return folder
 
 
-def plain_reward(folder: Path, messages: list[dict[str, str]]) -> float:
+def plain_reward(folder: Path, messages: list[dict[str, str]], **written: Any) -> float:
     """What a scalar model's author computes: its chat template, its classifier, one row."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     model = AutoModelForSequenceClassification.from_pretrained(folder, dtype=torch.float32)
-    ids = tokenizer.apply_chat_template(messages, return_tensors="pt", return_dict=True)
+    ids = tokenizer.apply_chat_template(
+        messages, return_tensors="pt", return_dict=True, **written
+    )
     with torch.no_grad():
         return float(model.eval()(**ids).logits[0, 0])
 

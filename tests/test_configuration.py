@@ -62,6 +62,20 @@ def test_mistakes_are_named(override, message):
         load_config(Outer, {"parts": [{"rate": 1}]}, [override])
 
 
+@pytest.mark.parametrize(("kind", "name", "expected"), [
+    (Outer, "count", "a whole number"), (Inner, "rate", "a number"),
+    (TrainConfig, "seed", "a whole number"), (DecodingConfig, "top_k", "a whole number"),
+    (DecodingConfig, "temperature", "a number"), (DemoConfig, "seed", "a whole number"),
+])
+def test_true_is_no_number(kind, name, expected):
+    with pytest.raises(ConfigError, match=f"'{name}' is wrong: expected {expected}, got true"):
+        load_config(kind, {name: True})
+
+
+def test_true_stays_where_it_is_meant():
+    assert load_config(DecodingConfig, {}, ["ignore_eos=true"]).ignore_eos is True
+
+
 def test_bad_yaml_files(tmp_path):
     (tmp_path / "a.yaml").write_text("a: [1")
     (tmp_path / "b.yaml").write_text("- 1")

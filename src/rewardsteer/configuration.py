@@ -5,12 +5,21 @@ refuses unknown keys. Each part of the package owns the config class of what it 
 """
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar
+from types import UnionType
+from typing import Annotated, Any, ClassVar, NamedTuple, TypeVar, Union, get_args, get_origin
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+)
+from pydantic_core import PydanticKnownError
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.faults import Fault, faults
@@ -31,6 +40,16 @@ class Config(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, protected_namespaces=())
 
+    @field_validator("*", mode="before")
+    @classmethod
+    def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        # pydantic takes true for 1.
+        if isinstance(value, bool) and info.field_name is not None:
+            kinds = set(_alternatives(cls.model_fields[info.field_name].annotation))
+            if kinds & {int, float} and not kinds & {bool, Any}:
+                raise PydanticKnownError("int_type" if int in kinds else "float_type")
+        return value
+
 
 # What every library's generator takes.
 MOST_SEED = 2**31 - 1
@@ -39,6 +58,18 @@ Count = Annotated[int, Field(ge=1)]
 NonNegativeFinite = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 C = TypeVar("C", bound=Config)
+
+
+def _alternatives(annotation: Any) -> Iterator[Any]:
+    """The types of which a value may be any."""
+    origin = get_origin(annotation)
+    if origin is Annotated:
+        yield from _alternatives(get_args(annotation)[0])
+    elif origin in (Union, UnionType):
+        for one in get_args(annotation):
+            yield from _alternatives(one)
+    else:
+        yield annotation
 
 
 def load_config(

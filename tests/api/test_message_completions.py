@@ -2,15 +2,19 @@
 computes of the whole conversation, in Python, in files, over HTTP and inside TRL."""
 
 import json
+import shutil
 
+import numpy as np
 import pytest
+from datasets import Dataset
 from typer.testing import CliRunner
 
 from rewardsteer import RewardModel
 from rewardsteer.cli.main import app
 from rewardsteer.data.sources.turns import read_pair
-from rewardsteer.errors import DataError
+from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.integrations.trl import RewardFunction
+from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Message
 from tests.chat import CHATML, chat_tokenizer, plain_reward, save_classifier
 
@@ -56,6 +60,63 @@ def test_the_reward_is_that_of_the_conversation_written_by_hand(folder, rm, comp
     assert rm.token_scores(ASKED, completion).rewards[-1] == pytest.approx(by_hand, abs=1e-5)
     trl = RewardFunction(rm.scorer)
     assert trl([ASKED], [completion]) == pytest.approx([by_hand], abs=1e-5)
+
+
+TOOLS = [{"type": "function", "function": {"name": "add", "parameters": {}}}]
+LISTED = "{% if tools %}{{ '<|im_start|>tools\n' + (tools | tojson) + '<|im_end|>\n' }}{% endif %}"
+
+
+@pytest.fixture(scope="module")
+def with_tools(folder, tmp_path_factory):
+    own = tmp_path_factory.mktemp("tools") / "model"
+    shutil.copytree(folder, own)
+    tokenizer = chat_tokenizer("chatml")
+    tokenizer.chat_template = LISTED + WITH_TOOLS
+    tokenizer.save_pretrained(own)
+    return own
+
+
+def test_tools_reach_the_chat_template(with_tools):
+    rm = RewardModel.from_pretrained(with_tools, device="cpu")
+    talk = [*ASKED, CALL, RESULT, ANSWER]
+    by_hand = plain_reward(with_tools, talk, tools=TOOLS)
+    without = plain_reward(with_tools, talk)
+    assert abs(by_hand - without) > 1e-4
+    answer = [CALL, RESULT, ANSWER]
+    assert rm.score(ASKED, answer, tools=TOOLS) == pytest.approx(by_hand, abs=1e-5)
+    assert rm.score(talk, tools=TOOLS) == pytest.approx(by_hand, abs=1e-5)
+    # A bare schema is wrapped as OpenAI writes it, and JSON text is read.
+    assert rm.score(talk, tools=[TOOLS[0]["function"]]) == pytest.approx(by_hand, abs=1e-5)
+    assert rm.score(talk, tools=json.dumps(TOOLS)) == pytest.approx(by_hand, abs=1e-5)
+    each = rm.score([ASKED, ASKED], [answer, answer], tools=[TOOLS, None])
+    assert each == pytest.approx([by_hand, without], abs=1e-5)
+    assert rm.rank(ASKED, [answer], tools=TOOLS)[0].score == pytest.approx(by_hand, abs=1e-5)
+    rows = Dataset.from_dict({
+        "prompt": ["7+8?"] * 2, "completion": ["It is 15."] * 2,
+        "tools": [json.dumps(TOOLS), None],
+    })
+    one = rm.score("7+8?", "It is 15.", tools=TOOLS)
+    assert rm.score(rows) == pytest.approx([one, rm.score("7+8?", "It is 15.")], abs=1e-5)
+
+
+@pytest.mark.parametrize(("tools", "words"), [
+    ([TOOLS, None, None], "got 3 lists for 2 rows"), (3, "expected a list of functions"),
+    ([len, len], "Row 1: expected a list of functions"),
+])
+def test_other_tools_are_refused_in_a_sentence(rm, tools, words):
+    with pytest.raises(DataError, match=words):
+        rm.score([ASKED, ASKED], ["15", "16"], tools=tools)
+
+
+def test_tools_need_a_model_that_reads_tokens():
+    class Texts(TextScorer):
+        name, kind = "texts", "judge"
+
+        def score(self, prompts, completions, *, batch_size=16, closed=True):
+            return np.zeros(len(prompts))
+
+    with pytest.raises(MismatchError, match="rows with tools"):
+        RewardModel(Texts()).score(ASKED, "15", tools=TOOLS)
 
 
 def test_a_message_is_its_text(rm):

@@ -39,8 +39,8 @@ def test_signatures():
         "name_or_path", "tokenizer", "device", "dtype", "template", "revision", "kind",
         "trust_remote_code", "options",
     ]
-    assert parameters(model.score) == ["prompts", "completions", "batch_size"]
-    assert parameters(model.rank) == ["prompt", "completions", "batch_size"]
+    assert parameters(model.score) == ["prompts", "completions", "tools", "batch_size"]
+    assert parameters(model.rank) == ["prompt", "completions", "tools", "batch_size"]
     assert parameters(model.token_scores) == ["prompt", "completion", "goal"]
     assert parameters(rewardsteer.RemoteRewardModel) == ["url", "api", "options"]
     assert parameters(rewardsteer.JudgeRewardModel) == ["url", "model", "options"]

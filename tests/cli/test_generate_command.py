@@ -253,6 +253,7 @@ def test_prompts_on_the_command_line_in_text_files_and_through_pipes(root, tmp_p
     assert piped.exit_code == 0, piped.output
     found = [Generation.model_validate_json(line) for line in piped.stdout.splitlines()]
     assert [row.token_ids for row in found] == expected
+    assert "written to standard output" in piped.stderr
     (tmp_path / "p.txt").write_text("\n".join([PROMPTS[0], "", PROMPTS[1]]) + "\n")
     assert run(*common, "--prompts", tmp_path / "p.txt", "--output", tmp_path / "t.jsonl"
                ).exit_code == 0
@@ -279,6 +280,7 @@ def test_scores_go_through_pipes(root, tmp_path):
     )
     assert piped.exit_code == 0, piped.output
     assert piped.stdout == (tmp_path / "s.jsonl").read_text()
+    assert "rewards written to standard output" in piped.stderr
 
 
 def test_a_text_without_tokens_is_a_sentence(tmp_path):

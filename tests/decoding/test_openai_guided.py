@@ -44,6 +44,12 @@ def url(folder):
         yield f"{address}/v1"
 
 
+def test_a_server_with_a_reward_model_has_one_policy(folder):
+    """Its list also names the reward model, and the policy with each method."""
+    with running(make_service(folder, head="scalar", method="none")) as (address, _):
+        assert Endpoint(f"{address}/v1").model == "tiny"
+
+
 def both(url, policy, scorer, method, *, prompts=PROMPTS, **settings):
     """Answers over the address, and those of the transformers engine."""
     config = DecodingConfig(**{"method": method, "max_new_tokens": 8, "seed": 3, **settings})

@@ -9,8 +9,11 @@ from transformers import AutoModel, AutoModelForCausalLM
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.scalar import build_mlp
 from rewardsteer.models.kinds import load_scorer
+from rewardsteer.models.reward_model import RewardModel
 from tests.fakes import save_tiny
 
 
@@ -51,3 +54,15 @@ def test_causal_models_of_farma(tmp_path):
         logits = AutoModelForCausalLM.from_pretrained(folder)(torch.tensor([ids])).logits
     expected = float(logits[0, -2, ids[-1]])
     assert scorer.score(["ab"], ["c"]) == pytest.approx([expected], abs=1e-5)
+
+
+def test_a_card_written_by_hand_has_a_template(tmp_path):
+    folder = save_tiny(tmp_path / "base")
+    head = HeadConfig()
+    card = CheckpointCard(head=head, objective="bradley_terry", template={"append_eos": True})
+    RewardModel.from_base(folder, head).save_pretrained(
+        tmp_path / "own", load_tokenizer(folder), card
+    )
+    done = CliRunner().invoke(app, ["import", str(tmp_path / "own"), str(tmp_path / "rm")])
+    assert done.exit_code == 0, done.output
+    assert "scalar head, template text" in done.stderr

@@ -4,7 +4,8 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from rewardsteer.data.sources.messages import parse_messages
+from rewardsteer.data.render import Tools
+from rewardsteer.data.sources.messages import parse_messages, parse_tools
 from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
@@ -64,6 +65,32 @@ def as_texts(prompts: Any, completions: Any = None) -> Texts:
         for number, (prompt, completion) in enumerate(zip(asked, given, strict=True), start=1)
     ]
     return Texts([prompt for prompt, _ in parts], [text for _, text in parts], False)
+
+
+def as_tools(tools: Any, prompts: Any, count: int) -> list[Tools | None]:
+    """The functions that the chat template lists, for each of ``count`` rows.
+
+    Args:
+        tools: JSON schemas for all rows, or a list with such a list or None for each row; None: the
+            column ``tools`` of a dataset, else none.
+        prompts: what the user passed as prompts.
+
+    Raises:
+        DataError: another form, or another number of lists.
+    """
+    columns = getattr(prompts, "column_names", None)
+    if tools is None and columns is not None and "tools" in columns:
+        tools = list(prompts["tools"])
+    per_row = isinstance(tools, list | tuple) and any(one is None or not isinstance(one, Mapping)
+                                                      for one in tools)
+    if not per_row:
+        return [parse_tools(tools, "The input")] * count
+    if len(tools) != count:
+        raise DataError(
+            f"Expected one list of tools for all rows, or one list per row; got {len(tools)} lists "
+            f"for {count} rows."
+        )
+    return [parse_tools(one, f"Row {number}") for number, one in enumerate(tools, start=1)]
 
 
 def as_two(prompts: Any, first: Any, second: Any) -> tuple[Texts, list[str]]:

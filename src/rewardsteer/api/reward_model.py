@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewardsteer.addresses import is_address
-from rewardsteer.api.inputs import as_prompt, as_steps, as_texts, as_two, is_one
+from rewardsteer.api.inputs import as_prompt, as_steps, as_texts, as_tools, as_two, is_one
 from rewardsteer.api.results import Ranked, TokenScores
 from rewardsteer.data.template import Template
 from rewardsteer.devices import AUTO, parse_dtype
@@ -18,7 +18,7 @@ from rewardsteer.models.kinds.loaded import scorer_of
 from rewardsteer.models.pair_scorer import require_pairs
 from rewardsteer.models.published import save_scorer
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import TextScorer, require_tokens
+from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
 from rewardsteer.quiet import quiet_calls
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class RewardModel:
         ))
 
     def score(
-        self, prompts: Any, completions: Any = None, *, batch_size: int = 16
+        self, prompts: Any, completions: Any = None, *, tools: Any = None, batch_size: int = 16
     ) -> float | np.ndarray:
         """Rewards of completions.
 
@@ -99,9 +99,11 @@ class RewardModel:
         Args:
             prompts: a text, a conversation, or a list of these; without completions, conversations
                 that end with the assistant's turn, or a dataset with the columns ``prompt`` and
-                ``completion``.
+                ``completion``, and perhaps ``tools``.
             completions: the responses alone: texts, or lists of messages that end with the
                 assistant's (those before it are read with the prompt).
+            tools: functions that the chat template lists, as JSON schemas: one list for all rows,
+                or a list with such a list or None per row.
             batch_size: rows scored together; results do not depend on it beyond rounding.
 
         Returns:
@@ -109,12 +111,16 @@ class RewardModel:
 
         Raises:
             DataError: another form of input, or a text that is too long.
+            MismatchError: there are tools, and the model scores texts alone.
             NonFiniteError: a reward is NaN or infinite.
         """
         texts = as_texts(prompts, completions)
         if not texts.completions:
             return np.empty(0)
-        rewards = self.scorer.score(texts.prompts, texts.completions, batch_size=batch_size)
+        listed = as_tools(tools, prompts, len(texts.prompts))
+        rewards = score_with_tools(
+            self.scorer, texts.prompts, texts.completions, listed, batch_size=batch_size
+        )
         return float(rewards[0]) if texts.single else rewards
 
     def attributes(
@@ -127,14 +133,13 @@ class RewardModel:
         return {name: float(own[0]) if texts.single else own for name, own in found.items()}
 
     def rank(
-        self, prompt: Any, completions: Sequence[Any], *, batch_size: int = 16
+        self, prompt: Any, completions: Sequence[Any], *, tools: Any = None, batch_size: int = 16
     ) -> list[Ranked]:
         """Completions of one prompt, best first; equal rewards keep their order."""
         given = [completions] if is_one(completions) else list(completions)
         if not given:
             return []
-        texts = as_texts(as_prompt(prompt), given)
-        rewards = self.scorer.score(texts.prompts, texts.completions, batch_size=batch_size)
+        rewards: Any = self.score(as_prompt(prompt), given, tools=tools, batch_size=batch_size)
         order = np.argsort(-rewards, kind="stable")
         return [Ranked(int(one), float(rewards[one]), given[one]) for one in order]
 
@@ -167,8 +172,7 @@ class RewardModel:
     ) -> TokenScores:
         """Rewards of every prefix of one completion, and with a goal state the similarities to it.
 
-        A model that was trained on whole responses says little about prefixes; one trained on
-        prefixes (``partial``), with a vocabulary head or with a contrastive loss does.
+        Those of prefixes mean little for a model that was trained on whole responses alone.
         """
         from rewardsteer.goals.files import check_goal
 
@@ -187,11 +191,8 @@ class RewardModel:
     def inspect(
         self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> "Inspected":
-        """The rewards of a completion token by token, as the inspector shows them.
-
-        In a notebook the result is shown inline; ``save`` writes it as a page. `Steerer.inspect`
-        adds what policy and guidance preferred.
-        """
+        """The rewards of a completion token by token: inline in a notebook, or a page by ``save``.
+        `Steerer.inspect` adds what policy and guidance preferred."""
         from rewardsteer.api.inspecting import inspect
 
         return inspect(self.scorer, prompt, completion, goal)
@@ -288,10 +289,9 @@ class RewardModel:
         return Path(folder)
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:
-        """Publish the model's folder on the Hugging Face hub; returns its address. Errors are those
-        of `rewardsteer.integrations.hub.push`."""
+        """Publish the folder on the Hugging Face hub (`rewardsteer.integrations.hub.push`); returns
+        its address."""
         from rewardsteer.integrations.hub import push
-
         return push(Path(self.scorer.name), repository, public=public)
 
 

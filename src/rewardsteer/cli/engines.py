@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -85,11 +85,13 @@ class EngineChoice:
         name: of the engine.
         source: where the policy's tokenizer and settings come from on this side; None: nowhere.
         options: of the engine's class method ``open``.
+        vllm: those of them that are engine arguments of vLLM (``--vllm-option``).
     """
 
     name: str
     source: str | None
     options: dict[str, Any]
+    vllm: dict[str, Any] = field(default_factory=dict)
 
 
 def choose_engine(
@@ -116,7 +118,7 @@ def choose_engine(
         options |= {
             "reward_device": given.reward_device, "reward_dtype": given.reward_dtype, **vllm
         }
-    return EngineChoice(name, model, options)
+    return EngineChoice(name, model, options, vllm or {})
 
 
 def vllm_options(

@@ -29,7 +29,7 @@ from rewardsteer.cli.starting import (
     refuse_address,
     say,
 )
-from rewardsteer.cli.streams import is_standard_output, readable
+from rewardsteer.cli.streams import is_standard_output, place_name, readable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.methods import METHODS, is_guide, takes_no_reward_model
 
@@ -274,7 +274,8 @@ def _write(
             failed += result.error is not None
             announce(number, len(missing))
     before = f" ({counted(len(done), 'earlier one')} kept)" if done else ""
-    say(f"{counted(len(missing) - failed, 'generation')} written to {output}{before}")
+    answers = counted(len(missing) - failed, "generation")
+    say(f"{answers} written to {place_name(output)}{before}")
     if failed:
         raise RewardsteerError(
             f"{failed} of {len(missing)} prompts got no answer; the field 'error' of their lines "

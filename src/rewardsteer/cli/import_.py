@@ -33,9 +33,9 @@ def import_command(
         raise OutputError(f"The output {out} exists; choose another.")
     check_model(source)
     check_writable(out)
+    from rewardsteer.data.template import stored_template
     from rewardsteer.models.published import import_checkpoint
 
     card = import_checkpoint(source, out, written, kind=kind, folded=fold)
-    typer.echo(
-        f"reward model: {out} ({card.head.kind} head, template {card.template['kind']})", err=True
-    )
+    read = stored_template(card.template)
+    typer.echo(f"reward model: {out} ({card.head.kind} head, template {read.kind})", err=True)

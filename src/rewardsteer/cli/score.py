@@ -11,7 +11,7 @@ from rewardsteer.cli.goal_options import check_goal_options, find_goal
 from rewardsteer.cli.kind import KindOption, KindOptions, check_kind, kind_options
 from rewardsteer.cli.score_benchmark import score_benchmark
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
-from rewardsteer.cli.streams import readable, writable
+from rewardsteer.cli.streams import place_name, readable, writable
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 
 if TYPE_CHECKING:
@@ -206,7 +206,8 @@ def _score(
             scorer, rows, output, settings, resume=resume, overwrite=overwrite, engine=engine,
             announce=announce,
         )
-    say(f"{counted(report.rows - report.skipped, 'reward')} written to {output}")
+    rewards = counted(report.rows - report.skipped, "reward")
+    say(f"{rewards} written to {place_name(output)}")
     if report.skipped:
         say(f"{counted(report.skipped, 'row')} without a reward; 'skipped' in the output says why")
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from rewardsteer.cli.kind import check_kind
 from rewardsteer.cli.starting import check_reward_model, check_writable, counted, loading, say
-from rewardsteer.cli.streams import is_standard_output, writable
+from rewardsteer.cli.streams import is_standard_output, place_name, writable
 
 if TYPE_CHECKING:
     from rewardsteer.data.template import Template
@@ -65,4 +65,4 @@ def score_benchmark(
         output.unlink(missing_ok=True)
     with writable(output) as file, progress_bar(name, "items") as announce:
         score_items(scorer, asked, items, file=file, announce=announce)
-    say(f"scores of {counted(len(items), 'item')} written to {output}")
+    say(f"scores of {counted(len(items), 'item')} written to {place_name(output)}")

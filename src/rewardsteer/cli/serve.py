@@ -7,13 +7,7 @@ import typer
 
 from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import check_used, decoding_options
-from rewardsteer.cli.engines import (
-    EngineChoice,
-    EngineOptions,
-    choose_engine,
-    engine_options,
-    vllm_options,
-)
+from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, engine_options
 from rewardsteer.cli.kind import (
     KindOption,
     KindOptions,
@@ -135,8 +129,7 @@ def serve_command(
             model, _folder(reward_model, of_kind), method=method, name=name, host=host, port=port,
             key=key, device=running.device, dtype=running.dtype,
             reward_device=running.reward_device, reward_dtype=running.reward_dtype,
-            options=vllm_options("vllm", running.vllm_option or [], ENGINES.names()) or {},
-            template=written, limits=limit or [], **settings,
+            options=choice.vllm, template=written, limits=limit or [], **settings,
         )
     models = _load(
         choice, model, reward_model, limits, method=method, name=name, template=written,

@@ -8,11 +8,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _INPUT, _OUTPUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
+# Of the folder that holds what goes to standard output at the end.
+_HELD = "rewardsteer-stdout-"
 
 
 def is_standard_output(path: Path) -> bool:
     """Whether results go to standard output."""
     return str(path) in _OUTPUT
+
+
+def place_name(path: Path) -> str:
+    """What messages call an output."""
+    held = path.parent.name.startswith(_HELD)
+    return "standard output" if held or is_standard_output(path) else str(path)
 
 
 @contextmanager
@@ -34,7 +42,7 @@ def writable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
     if not is_standard_output(path):
         yield path
         return
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(prefix=_HELD) as folder:
         place = Path(folder) / f"stdout{suffix}"
         yield place
         sys.stdout.write(place.read_text(encoding="utf-8"))

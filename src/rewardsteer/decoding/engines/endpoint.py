@@ -61,8 +61,10 @@ class Endpoint:
             raise self.failure("its list of models is none")
         served = {one.id: getattr(one, "max_model_len", None) for one in listed}
         names = ", ".join(served) or "none"
-        # Names that stand for methods of a model, as our own server lists them.
-        own = [one for one in served if one.partition("@")[0] not in served.keys() - {one}]
+        # Our own server also lists its reward model, and names that stand for a policy's methods.
+        rewards = {one.id for one in listed if getattr(one, "kind", None) == "reward"}
+        own = [one for one in served if one not in rewards
+               and one.partition("@")[0] not in served.keys() - {one}]
         if model is None and len(own) != 1:
             raise ConfigError(
                 f"The server {self.url} names these models: {names}; say which one (--model; "
