@@ -252,9 +252,7 @@ def _write(
     if isinstance(method, Strategy) and draft_model is not None:
         method.drafter = kind.open(draft_model, tokenizer, config, **choice.options)
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
-    engine = kind.open(
-        choice.source, tokenizer, config, **choice.options, **policy
-    )
+    engine = kind.open(choice.source, tokenizer, config, **choice.options, **policy)
     results = generate_by(engine, missing, method, config, template=template)
     # Everything that can be refused was refused: only now is the output touched.
     on_screen = is_standard_output(output)
