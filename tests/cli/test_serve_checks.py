@@ -7,10 +7,13 @@ import pytest
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import DataError
 from rewardsteer.goals.files import load_goals
 from tests.chat import save_policy
 from tests.cli.kinds_of_models import process_model
+from tests.cli.test_generate_command import save_reward_model
+from tests.fakes import CHARACTERS, character_tokenizer, save_tiny
 
 _SERVE = """
 import sys
@@ -61,3 +64,58 @@ def test_an_array_is_no_goal_file(tmp_path):
     place.write_bytes(b"\x93NUMPY")
     with pytest.raises(DataError, match=r"is an array; a goal file is .* --import-npy .*goal\.npy"):
         load_goals(place)
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    base = save_tiny(root / "policy", seed=1)
+    save_tiny(root / "small", "gpt2", seed=2)
+    for head in ("scalar", "vocabulary"):
+        save_reward_model(base, root / head, head)
+    for name, kind in (("strange", "llama"), ("strange-reward", "vocabulary")):
+        if kind == "vocabulary":
+            save_reward_model(base, root / name, kind)
+        else:
+            save_tiny(root / name, kind)
+        character_tokenizer(CHARACTERS[::-1]).save_pretrained(root / name)
+    return root
+
+
+def serve(models, *options):
+    words = [str(models / one) if (models / one).exists() else one for one in options]
+    return CliRunner().invoke(app, ["serve", "--model", str(models / "policy"), "--port", "0",
+                                    *words])
+
+
+def test_second_models_are_served(models, monkeypatch):
+    served = []
+    monkeypatch.setattr(
+        "rewardsteer.serving.run.run", lambda service, place, **_: served.append(service.served)
+    )
+    done = serve(models, "--reward-model", "scalar", "--draft-model", "small", "--gate-model",
+                 "vocabulary")
+    assert done.exit_code == 0, done.output
+    assert {"rsd", "gsi"} <= set(served[0].methods)
+    assert served[0].drafter.policy.config.model_type == "gpt2"
+    gated = DecodingConfig(method="args", top_k=4, gate="kl", gate_threshold=0.1)
+    assert served[0].method(gated).scout.scorer.name == str(models / "vocabulary")
+    assert served[0].method(gated.model_copy(update={"gate": "first"})).scout is None
+
+
+@pytest.mark.parametrize(("options", "said"), [
+    (("--draft-model", "small"), "--draft-model is for methods with a policy and a reward model"),
+    (("--draft-model", "strange", "--reward-model", "scalar"), "must have one vocabulary"),
+    (("--gate-model", "scalar", "--reward-model", "scalar"), "vocabulary head"),
+    (("--gate-model", "strange-reward", "--reward-model", "scalar"), "in the policy's tokens"),
+    (("--draft-model", "absent/of/here", "--reward-model", "scalar"), "Expected a model folder"),
+    (("--draft-model", "small", "--reward-model", "vocabulary", "--engine", "vllm"),
+     "is for the engine transformers, got vllm"),
+])
+def test_second_models_that_cannot_be_served(models, monkeypatch, options, said):
+    monkeypatch.setattr(
+        "rewardsteer.decoding.policy.load_policy", lambda *_, **__: pytest.fail("it was loaded")
+    )
+    done = serve(models, *options)
+    assert done.exit_code == 2, done.output
+    assert said in " ".join(done.stderr.split())

@@ -19,7 +19,7 @@ from rewardsteer.decoding.methods import (
     takes_no_reward_model,
     wants_drafter,
 )
-from rewardsteer.decoding.second_models import check_draft_model
+from rewardsteer.decoding.second_models import check_draft_model, open_drafter
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError
 from rewardsteer.quiet import quiet_calls
@@ -221,10 +221,11 @@ class Steerer:
             source, options = self.policy, {"device": self._device}
         elif self.engine == "openai":
             options = {"url": self.base_url, "model": self.policy}
-        kind, drafter = ENGINES.get(self.engine), None
+        kind = ENGINES.get(self.engine)
         engine = kind.open(source, self.tokenizer, config, **options)
-        if (second := self.drafter_for(config)) is not None:
-            drafter = kind.open(source, self.tokenizer, config, policy=second)
+        drafter = open_drafter(
+            kind, self.drafter_for(config), source, self.tokenizer, config, options
+        )
         return generate_by(
             engine, requests, self._method(config, drafter), config, template=self.template,
             watch=watch,

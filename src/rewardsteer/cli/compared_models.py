@@ -42,7 +42,7 @@ def check_second_models(settings: dict[str, "MethodConfig"], model: str) -> None
         check_draft_model(
             config, config.draft_model, "transformers", tokenizer, option="(draft_model)"
         )
-        check_gate_model(config, config.gate_model, "transformers")
+        check_gate_model(config, config.gate_model, "transformers", tokenizer)
 
 
 def compared_entries(

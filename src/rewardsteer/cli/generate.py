@@ -87,8 +87,8 @@ def generate_command(
         folders, weights, config, goal_state, choice, running, written,
         share_backbone=share_backbone, of_kind=of_kind,
     )
-    _check_draft_model(config, draft_model, choice)
-    scout = load_gate_model(gate_model, config, choice, running)
+    _check_second_models(config, draft_model, gate_model, choice)
+    scout = load_gate_model(gate_model, choice, running)
     texts, written = _writing(written, choice, scorer, folders)
     described = config.model_dump(mode="json") | {
         "model": model, "reward_model": ", ".join(folders) or None,
@@ -196,17 +196,19 @@ def _requests(path: Path | None, texts: list[str], limit: int | None) -> "list[R
         return read_requests(place, limit=limit)
 
 
-def _check_draft_model(
-    config: "DecodingConfig", draft_model: str | None, choice: EngineChoice
+def _check_second_models(
+    config: "DecodingConfig", draft_model: str | None, gate_model: Path | None,
+    choice: EngineChoice,
 ) -> None:
-    """Check the second policy before any policy loads; see `check_draft_model`."""
-    from rewardsteer.decoding.second_models import check_draft_model
+    """Check the second policy and the gate's reward model before any policy loads."""
+    from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    tokenizer = None if draft_model is None or choice.source is None else (
-        load_tokenizer(choice.source)
-    )
+    asked = draft_model is not None or gate_model is not None
+    known = asked and choice.source is not None
+    tokenizer = load_tokenizer(str(choice.source)) if known else None
     check_draft_model(config, draft_model, choice.name, tokenizer)
+    check_gate_model(config, gate_model, choice.name, tokenizer)
 
 
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
@@ -234,7 +236,7 @@ def _write(
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
-    from rewardsteer.decoding.strategies.base import Strategy
+    from rewardsteer.decoding.second_models import open_drafter
     from rewardsteer.errors import RewardsteerError
     from rewardsteer.outputs import append_jsonl, write_json, write_text
     from rewardsteer.progress import progress_bar
@@ -249,8 +251,9 @@ def _write(
     if not missing:
         typer.echo(f"all {len(requests)} prompts are answered in {output}", err=True)
         return
-    if isinstance(method, Strategy) and draft_model is not None:
-        method.drafter = kind.open(draft_model, tokenizer, config, **choice.options)
+    method.drafter = open_drafter(
+        kind, draft_model, choice.source, tokenizer, config, choice.options
+    )
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
     engine = kind.open(choice.source, tokenizer, config, **choice.options, **policy)
     results = generate_by(engine, missing, method, config, template=template)

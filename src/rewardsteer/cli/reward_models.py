@@ -151,18 +151,12 @@ def load_reward_models(
 
 
 def load_gate_model(
-    folder: Path | None, config: "DecodingConfig", choice: EngineChoice, running: EngineOptions
+    folder: Path | None, choice: EngineChoice, running: EngineOptions
 ) -> Any:
-    """The reward model that a gate asks at every token; None when none was given.
-
-    Raises:
-        ConfigError, MismatchError: see `check_gate_model`.
-    """
-    from rewardsteer.decoding.second_models import check_gate_model
+    """The reward model that a gate asks at every token; None when none was given."""
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.kinds import load_scorer
 
-    check_gate_model(config, folder, choice.name)
     if folder is None:
         return None
     place = running.reward_device or choice.options.get("device", "auto")

@@ -8,13 +8,14 @@ import typer
 from rewardsteer.addresses import is_address
 from rewardsteer.cli.decoding_options import check_used, decoding_options
 from rewardsteer.cli.engines import EngineChoice, EngineOptions, choose_engine, engine_options
+from rewardsteer.cli.generate_options import DraftModel, GateModel
 from rewardsteer.cli.kind import (
     KindOption,
     KindOptions,
     check_kind,
     kind_options,
 )
-from rewardsteer.cli.reward_models import choose_method
+from rewardsteer.cli.reward_models import choose_method, load_gate_model
 from rewardsteer.cli.starting import check_model, check_reward_model, loading, say
 from rewardsteer.cli.template import TemplateOption, read_template, show_template
 from rewardsteer.decoding.engines.registry import ENGINES
@@ -87,6 +88,7 @@ def serve_command(
     host: Host = "127.0.0.1", port: Port = 8000, api_key_file: KeyFile = None,
     allow_anyone: Anyone = False, limit: Limits = None, running: EngineOptions,
     kind: KindOption = None, kind_option: KindOptions = None,
+    draft_model: DraftModel = None, gate_model: GateModel = None,
 ) -> None:
     """Serve guided generation and rewards over HTTP, in OpenAI's form, until a signal says to end.
 
@@ -104,13 +106,15 @@ def serve_command(
         METHODS.check(method)
     of_kind = {"kind": kind, **kind_options(kind_option)}
     _check_models(choice, model, reward_model, kind)
+    check_model(draft_model)
+    check_reward_model(gate_model)
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
     # Before models load: that the port is taken is told at once. vLLM binds it itself.
     place = bind(host, port)
     if running.engine == "vllm":
         place.close()
-    loading(reward_model, model)
+    loading(reward_model, gate_model, model, draft_model)
     if method is not None:
         METHODS.get(method)
     try:
@@ -122,6 +126,7 @@ def serve_command(
             "pip install 'rewardsteer[serve]'."
         ) from error
 
+    _check_second_models(choice, reward_model, draft_model, gate_model)
     if running.engine == "vllm":
         from rewardsteer.serving.vllm_server import replace_by_vllm
 
@@ -133,7 +138,8 @@ def serve_command(
         )
     models = _load(
         choice, model, reward_model, limits, method=method, name=name, template=written,
-        settings=settings, running=running, of_kind=of_kind,
+        settings=settings, running=running, of_kind=of_kind, draft_model=draft_model,
+        gate_model=gate_model,
     )
     run(Service(models, limits), place, host=host, key=key)
 
@@ -169,10 +175,33 @@ def _check_models(
     check_reward_model(reward_model)
 
 
+def _check_second_models(
+    choice: EngineChoice, reward_model: str | None, draft_model: str | None,
+    gate_model: Path | None,
+) -> None:
+    """Check the second policy and the gate's reward model before anything loads."""
+    from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
+    from rewardsteer.errors import ConfigError
+    from rewardsteer.models.checkpoint import load_tokenizer
+
+    for option, given in (("--draft-model", draft_model), ("--gate-model", gate_model)):
+        if given is None:
+            continue
+        if choice.source is None or reward_model is None:
+            raise ConfigError(
+                f"{option} is for methods with a policy and a reward model; pass --model and "
+                "--reward-model, or leave it out."
+            )
+        tokenizer = load_tokenizer(choice.source)
+        check_draft_model(None, draft_model, choice.name, tokenizer)
+        check_gate_model(None, gate_model, choice.name, tokenizer)
+
+
 def _load(
     choice: EngineChoice, model: str | None, reward_model: str | None, limits: "ServingConfig", *,
     method: str | None, name: str | None, template: "Template | None", settings: dict[str, Any],
-    running: EngineOptions, of_kind: dict[str, Any],
+    running: EngineOptions, of_kind: dict[str, Any], draft_model: str | None,
+    gate_model: Path | None,
 ) -> "ServedModels":
     """The models, after the checks that need only their cards; ``of_kind`` is the reward model's
     kind and its options."""
@@ -181,10 +210,9 @@ def _load(
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.defaults import what_is_taken
     from rewardsteer.decoding.methods import compares
-    from rewardsteer.devices import parse_dtype
+    from rewardsteer.decoding.second_models import open_drafter
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
-    from rewardsteer.models.kinds import load_scorer
-    from rewardsteer.serving.models import ServedModels, goals_of
+    from rewardsteer.serving.models import ServedModels
 
     # Rewards alone are served without a method.
     method, told = choose_method(
@@ -193,21 +221,17 @@ def _load(
     say(told)
     check_used(method, settings)
     defaults = load_config(DecodingConfig, settings | {"method": method})
-    scorer = goals = engine = tokenizer = None
-    if reward_model is not None:
-        scorer = load_scorer(
-            reward_model, device=running.reward_device or running.device,
-            dtype=parse_dtype(running.reward_dtype), template=template, pairs=compares(method),
-            **of_kind,
-        )
-        if scorer.reads_tokens:
-            goals = goals_of(Path(reward_model), scorer)
+    engine = tokenizer = drafter = None
+    scorer, goals = _load_scorer(
+        reward_model, running, template=template, pairs=compares(method), **of_kind
+    )
     if choice.source is not None:
         tokenizer, engine_kind = load_tokenizer(choice.source), ENGINES.get(choice.name)
         check_crossing(method, scorer, tokenizer, engine_kind)
-        engine = engine_kind.open(
-            choice.source, tokenizer, defaults.model_copy(update={"batch_size": limits.places}),
-            **choice.options,
+        places = defaults.model_copy(update={"batch_size": limits.places})
+        engine = engine_kind.open(choice.source, tokenizer, places, **choice.options)
+        drafter = open_drafter(
+            engine_kind, draft_model, choice.source, tokenizer, places, choice.options
         )
         if told := what_is_taken(defaults, engine.settings):
             typer.echo(told, err=True)
@@ -219,12 +243,30 @@ def _load(
         engine, tokenizer, scorer, defaults, limits, template=template, goals=goals,
         name=name or (folder.resolve().name if folder else model or "policy"),
         reward_name=_reward_name(reward_model),
-        fingerprint=fingerprint(folder) if folder and known else "",
+        fingerprint=fingerprint(folder) if folder and known else "", drafter=drafter,
+        scout=load_gate_model(gate_model, choice, running),
     )
     show_template(
         served.template, str(choice.source if served.renderer is tokenizer else reward_model)
     )
     return served
+
+
+def _load_scorer(
+    reward_model: str | None, running: EngineOptions, **options: Any
+) -> tuple[Any, Any]:
+    """The reward model and its goal states; None where there are none."""
+    from rewardsteer.devices import parse_dtype
+    from rewardsteer.goals.files import goals_beside
+    from rewardsteer.models.kinds import load_scorer
+
+    if reward_model is None:
+        return None, None
+    scorer = load_scorer(
+        reward_model, device=running.reward_device or running.device,
+        dtype=parse_dtype(running.reward_dtype), **options,
+    )
+    return scorer, goals_beside(Path(reward_model), scorer) if scorer.reads_tokens else None
 
 
 def _reward_name(reward_model: str | None) -> str:

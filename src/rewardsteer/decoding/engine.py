@@ -216,6 +216,7 @@ class Engine:
         stride: tokens after which looking at a growing sample costs little.
         holds_guides: the reward model of a guide runs inside the engine, which loads it by itself.
         writes_prompts: prompts are written by the engine and not on this side.
+        by_name: policies are names at an address.
         model_name: of the policy where another process runs it; "" elsewhere.
         stop_ids: tokens that end a response.
         position_limit: longest row that the policy can read; None: it has no limit.
@@ -227,7 +228,7 @@ class Engine:
     name: str
     abilities: Collection[Ability] = frozenset()
     stride = 1
-    holds_guides = writes_prompts = False
+    holds_guides = writes_prompts = by_name = False
     model_name = ""
     position_limit: int | None = None
     readable = 0

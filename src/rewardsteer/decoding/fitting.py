@@ -53,9 +53,13 @@ def drafted_methods() -> str:
     return listed([name for name in METHODS.names() if wants_drafter(name)])
 
 
-def methods_for(scorer: Any) -> list[str]:
-    """Names of the methods that take a reward model without anything else than a policy."""
-    return [name for name in METHODS.names() if _takes(METHODS.get(name), scorer)]
+def methods_for(scorer: Any, *, drafted: bool = False) -> list[str]:
+    """Names of the methods that take a reward model without anything else than a policy, or than
+    two policies."""
+    return [
+        name for name in METHODS.names() if _takes(METHODS.get(name), scorer)
+        and (drafted or not METHODS.get(name).wants_drafter)
+    ]
 
 
 def judging_methods() -> str:
@@ -75,7 +79,7 @@ def _compares(scorer: Any) -> bool:
 
 
 def _takes(kind: Any, scorer: Any) -> bool:
-    if kind.wants_drafter or kind.compares != _compares(scorer):
+    if kind.compares != _compares(scorer):
         return False
     if not reads_tokens(scorer):
         return bool(kind.judges_texts)

@@ -22,7 +22,7 @@ from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
 from rewardsteer.decoding.scoring import Scoring
-from rewardsteer.decoding.second_models import check_drafter
+from rewardsteer.decoding.second_models import check_drafter, check_scout
 from rewardsteer.decoding.strategies.base import Direct, Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.errors import RewardsteerError
@@ -115,6 +115,7 @@ def generate_by(
     config, scorer = engine.complete(config), method.scorer
     requests = as_requests(prompts)
     check_drafter(method, engine)
+    check_scout(method, engine.tokenizer)
     drafter: Engine | None = method.drafter
     engines = [engine, *([] if drafter is None else [drafter])]
     for one in engines:

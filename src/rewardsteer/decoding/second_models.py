@@ -13,22 +13,24 @@ from rewardsteer.decoding.fitting import check_gate, drafted_methods
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import load_tokenizer
-from rewardsteer.models.compatibility import first_difference
+from rewardsteer.models.compatibility import first_difference, shown_name
 
 # Engines beside which a second policy can be opened, and those with gates.
 _WITH_DRAFTERS = ("transformers",)
 _WITH_GATES = ("transformers",)
+_KL = DecodingConfig(method="args", gate="kl", gate_threshold=0.0)
 # How a second policy is given, in Python and on the command line.
 _OPTIONS = "(draft_model, --draft-model)"
 
 
 def check_draft_model(
-    config: DecodingConfig, given: Any, engine: str, tokenizer: Any, *, option: str = _OPTIONS
+    config: DecodingConfig | None, given: Any, engine: str, tokenizer: Any, *,
+    option: str = _OPTIONS,
 ) -> None:
     """Check the policy that drafts, before any policy loads.
 
     Args:
-        config: of the method.
+        config: of the method; None: of a server, whose requests name it.
         given: its folder, hub name or name at an address, or a loaded policy, which has the
             policy's tokens; None: there is none.
         engine: name of the engine that runs both.
@@ -39,8 +41,9 @@ def check_draft_model(
         ConfigError: a method lacks it, or has no use for one; the engine cannot do enough.
         MismatchError: it has other tokens than the policy.
     """
-    kind = METHODS.get(config.method)
-    check_drafted(config.method, kind, given is not None, option=option)
+    if config is not None:
+        kind = METHODS.get(config.method)
+        check_drafted(config.method, kind, given is not None, option=option)
     if given is None:
         return
     if engine not in _WITH_DRAFTERS:
@@ -48,12 +51,35 @@ def check_draft_model(
             f"A second policy that drafts is for the engine {' or '.join(_WITH_DRAFTERS)}, got "
             f"{engine}; leave it out, or change the engine."
         )
-    if engine in ABILITIES:
+    if config is not None:
         runs = SimpleNamespace(name=engine, abilities=ABILITIES[engine])
         check_abilities(runs, SimpleNamespace(name=config.method, abilities=kind.abilities))
         _check_drafting(config.method, kind, runs)
     if tokenizer is not None and isinstance(given, str | Path) and engine != "openai":
         _check_tokens(tokenizer, load_tokenizer(str(given)))
+
+
+def open_drafter(
+    kind: Any, given: Any, source: Any, tokenizer: Any, config: DecodingConfig,
+    options: dict[str, Any],
+) -> Any:
+    """The engine of a second policy, of the same kind as the policy's; None without one.
+
+    Args:
+        kind: the engine's class.
+        given: as for `check_draft_model`.
+        source: where the policy's tokenizer comes from.
+        tokenizer: the policy's.
+        config: settings of the run.
+        options: of the engine's ``open``, for the policy.
+    """
+    if given is None:
+        return None
+    if kind.by_name:
+        return kind.open(source, tokenizer, config, **options | {"model": given})
+    if isinstance(given, str | Path):
+        return kind.open(str(given), tokenizer, config, **options)
+    return kind.open(source, tokenizer, config, **options | {"policy": given})
 
 
 def check_drafted(name: str, method: Any, given: bool, *, option: str = _OPTIONS) -> None:
@@ -92,12 +118,20 @@ def check_drafter(method: Any, engine: Any, *, option: str = _OPTIONS) -> None:
         _check_tokens(engine.tokenizer, drafter.tokenizer)
 
 
-def check_gate_model(config: DecodingConfig, folder: str | Path | None, engine: str) -> None:
+def check_gate_model(
+    config: DecodingConfig | None, folder: str | Path | None, engine: str, tokenizer: Any
+) -> None:
     """Check the reward model of a gate by its card, before any weights load.
+
+    Args:
+        config: the settings; None: of a server, whose requests have them.
+        folder: of the reward model; None: there is none.
+        engine: name of the engine.
+        tokenizer: the policy's.
 
     Raises:
         ConfigError: the settings have no use for it, or the engine has no gates.
-        MismatchError: it has no vocabulary head.
+        MismatchError: it has no vocabulary head, or other tokens than the policy.
     """
     if folder is None:
         return
@@ -106,7 +140,26 @@ def check_gate_model(config: DecodingConfig, folder: str | Path | None, engine: 
             f"A reward model for the gate (gate_model, --gate-model) is for the engine "
             f"{' or '.join(_WITH_GATES)}, got {engine}; leave it out."
         )
-    check_gate(config, FolderScorer(Path(folder)))
+    scout = FolderScorer(Path(folder))
+    check_gate(config or _KL, scout)
+    _check_scout(scout, tokenizer)
+
+
+def check_scout(method: Any, tokenizer: Any) -> None:
+    """Raise `MismatchError` where a method's gate asks a reward model with other tokens than the
+    policy's."""
+    if getattr(method, "scout", None) is not None:
+        _check_scout(method.scout.scorer, tokenizer)
+
+
+def _check_scout(scout: Any, tokenizer: Any) -> None:
+    found = first_difference(tokenizer, scout.tokenizer)
+    if found is not None:
+        raise MismatchError(
+            "The reward model for the gate (gate_model, --gate-model) is asked in the policy's "
+            f"tokens, but id {found[0]} is {found[1]} to the policy and {found[2]} to "
+            f"{shown_name(scout)}; use one with the policy's tokenizer, or leave it out."
+        )
 
 
 def _check_drafting(name: str, method: Any, drafter: Any) -> None:

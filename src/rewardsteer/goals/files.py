@@ -165,3 +165,18 @@ def check_goal(goal: GoalState, scorer: Any) -> None:
             f"The goal state {goal.name!r} was read under another response template than "
             f"{scorer.name} uses; make it anew with 'rewardsteer goal-state'."
         )
+
+
+def goals_beside(folder: Path, scorer: Any) -> dict[str, GoalState]:
+    """The goal states beside a reward model's weights, by name; none where there are none.
+
+    Raises:
+        DataError: they are damaged.
+        MismatchError: they are of other weights.
+    """
+    if not (folder / GOAL_STATES).exists():
+        return {}
+    goals = load_goals(folder)
+    for goal in goals.values():
+        check_goal(goal, scorer)
+    return goals

@@ -6,7 +6,6 @@ Texts are written, tokenized and bounded before anything is queued, exactly as `
 
 import functools
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -28,11 +27,9 @@ from rewardsteer.decoding.methods import (
     asks_goal,
     is_guide,
 )
-from rewardsteer.decoding.second_models import check_drafter
+from rewardsteer.decoding.second_models import check_drafter, check_scout
 from rewardsteer.errors import ConfigError, MismatchError
-from rewardsteer.goals.files import check_goal, load_goals
 from rewardsteer.goals.goal_state import GoalState
-from rewardsteer.models.checkpoint import GOAL_STATES
 from rewardsteer.records import Prompt
 from rewardsteer.registry import nearest
 from rewardsteer.serving.config import MOST_CANDIDATES, ServingConfig
@@ -55,6 +52,9 @@ class ServedModels(TextReader):
             the tokenizer has one, else the plain one.
         goals: goal states by name.
         name, reward_name: what the two are called.
+        drafter: a second policy with the policy's tokens, or an engine that runs one, for methods
+            that want it.
+        scout: a reward model with a vocabulary head for gates of the kind ``kl``.
         fingerprint: of the policy's weights; "" when unknown.
 
     Raises:
@@ -69,15 +69,12 @@ class ServedModels(TextReader):
         self, policy: Any, tokenizer: Any, scorer: Any, defaults: DecodingConfig,
         limits: ServingConfig, *, template: Template | None = None,
         goals: Mapping[str, GoalState] | None = None, name: str = "policy",
-        reward_name: str = "reward", fingerprint: str = "",
+        reward_name: str = "reward", fingerprint: str = "", drafter: Any = None,
+        scout: Any = None,
     ) -> None:
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; got neither.")
-        engine = policy
-        if policy is not None and not isinstance(policy, Engine):
-            engine = TransformersEngine(policy, tokenizer, Bounds(limits.places))
-        if engine is not None:
-            engine.bound(limits.cache_tokens, limits.methods_together)
+        engine, self.drafter = (_engine(one, tokenizer, limits) for one in (policy, drafter))
         shared = engine is not None and scorer is not None and shares_tokens(tokenizer, scorer)
         # A reward model that reads texts writes them for itself.
         written, renderer = writer_of(
@@ -95,7 +92,7 @@ class ServedModels(TextReader):
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
         self.defaults = self._given = defaults
-        self._guides: dict[tuple[str, int, bool], LogitsGuide] = {}
+        self._scout, self._guides = scout, dict[tuple[str, int, bool, bool], LogitsGuide]()
         if self.engine is not None:
             self.defaults = self._complete(defaults)
             self.method(self.defaults)
@@ -119,7 +116,9 @@ class ServedModels(TextReader):
     @functools.cached_property
     def methods(self) -> list[str]:
         """Names of the methods that these models can be served with."""
-        fitting = set(methods_for(self.scorer)) if self.scorer is not None else set()
+        fitting, drafts = set[str](), getattr(self.drafter, "abilities", ())
+        if self.scorer is not None:
+            fitting |= set(methods_for(self.scorer, drafted=self.drafter is not None))
         found = []
         for name in dict.fromkeys([self._given.method, *METHODS.names()]):
             kind = METHODS.get(name)
@@ -128,6 +127,7 @@ class ServedModels(TextReader):
                 fits = self.scorer is not None and bool(self.goals)
             if (
                 fits and self.engine is not None and kind.abilities <= self.engine.abilities
+                and not (kind.wants_drafter and kind.drafter_abilities - set(drafts))
                 and self._crosses(name)
             ):
                 found.append(name)
@@ -170,8 +170,9 @@ class ServedModels(TextReader):
                 none.
         """
         method = self._method(config)
-        if self.engine is not None:
-            self.engine.check(method, config)
+        for engine in (self.engine, method.drafter):
+            if engine is not None:
+                engine.check(method, config)
         return method
 
     def _method(self, config: DecodingConfig) -> Method:
@@ -181,18 +182,23 @@ class ServedModels(TextReader):
                 name=config.method, abilities=kind.abilities
             ))
         if not is_guide(config.method):
-            strategy = build_method(config, self.scorer, self._goal(config))
-            check_drafter(strategy, self.engine)
+            drafter = self.drafter if METHODS.get(config.method).wants_drafter else None
+            strategy = build_method(config, self.scorer, self._goal(config), drafter=drafter)
+            check_drafter(strategy, self.engine, option="(this server's option --draft-model)")
             return strategy
         # All that a guide needs when it is built, for weights and gates come with the samples.
         # Kept: guides that are one share batches, and some warn when they are made.
         top_k = config.top_k if asks_candidates(config.method) else 0
-        key = config.method, top_k, config.gate != "always"
+        scout = self._scout if config.gate == "kl" else None
+        key = config.method, top_k, config.gate != "always", scout is not None
         if key not in self._guides:
             plain = DecodingConfig(method=config.method, top_k=top_k)
-            guide = build_method(plain, self.scorer)
+            if scout is not None:
+                plain = plain.model_copy(update={"gate": "kl"})
+            guide = build_method(plain, self.scorer, scout=scout)
             assert isinstance(guide, LogitsGuide), "is_guide"
-            guide.gated = key[-1]
+            check_scout(guide, self.engine and self.engine.tokenizer)
+            guide.gated = config.gate != "always"
             guide.scorer = guide.scorer and self._asked(config.method)
             self._guides[key] = guide
         return self._guides[key]
@@ -246,7 +252,10 @@ class ServedModels(TextReader):
         template = Template(kind="text") if raw else self.template
         for number, (prompt, text) in enumerate(zip(prompts, given or prompts, strict=True)):
             ids = self.encode_raw(prompt) if raw else self.encode(prompt, str(number))  # type: ignore[arg-type]
-            own = config.model_copy(update={"max_new_tokens": self.room(ids, max_tokens)})
+            drafter = self.drafter if METHODS.get(config.method).wants_drafter else None
+            own = config.model_copy(update={
+                "max_new_tokens": self.room(ids, max_tokens, drafter)
+            })
             # A row that rewards do not steer is the policy's own, and pays for no reward model.
             method = self.method(
                 own.model_copy(update={"method": "none"}) if _unguided(own) else own
@@ -262,24 +271,19 @@ class ServedModels(TextReader):
         return found
 
 
+def _engine(policy: Any, tokenizer: Any, limits: ServingConfig) -> Engine | None:
+    """A policy's engine within the limits; None without one."""
+    if policy is None:
+        return None
+    if not isinstance(policy, Engine):
+        policy = TransformersEngine(policy, tokenizer, Bounds(limits.places))
+    policy.bound(limits.cache_tokens, limits.methods_together)
+    return policy
+
+
 def _unguided(config: DecodingConfig) -> bool:
     """Whether weights of 0 leave nothing of a method that adds rewards."""
     if not adds_rewards(config.method):
         return False
     ends = config.weight_end in (None, 0)
     return config.weight == 0 and ends and not config.target_kl and config.policy_power == 1
-
-
-def goals_of(folder: Path, scorer: Any) -> dict[str, GoalState]:
-    """The goal states beside a reward model's weights, by name; none where there are none.
-
-    Raises:
-        DataError: they are damaged.
-        MismatchError: they are of other weights.
-    """
-    if not (folder / GOAL_STATES).exists():
-        return {}
-    goals = load_goals(folder)
-    for goal in goals.values():
-        check_goal(goal, scorer)
-    return goals

@@ -169,11 +169,14 @@ class TextReader:
                 f"messages.{number}.role",
             )
 
-    def room(self, ids: Sequence[int], max_tokens: int | None) -> int:
-        """New tokens that a response may have; raises `ApiError` where there are too few."""
+    def room(self, ids: Sequence[int], max_tokens: int | None, drafter: Any = None) -> int:
+        """New tokens that a response may have, that of a method with a second policy too; raises
+        `ApiError` where there are too few."""
         # A text that is too long for a reward model which reads texts fails alone.
         reads = self.scorer if self.shared else None
-        limits = [self.engine.position_limit, getattr(reads, "position_limit", None)]
+        limits = [
+            getattr(one, "position_limit", None) for one in (self.engine, reads, drafter)
+        ]
         longest = min((limit for limit in limits if limit is not None), default=None)
         wanted = self.limits.max_tokens if max_tokens is None else max_tokens
         if longest is None or len(ids) + wanted <= longest:

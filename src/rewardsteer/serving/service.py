@@ -34,7 +34,7 @@ class Service:
     def __init__(self, served: ServedModels, limits: ServingConfig) -> None:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
-        self.worker = Worker(served.engine, served.scorer, limits)
+        self.worker = Worker(served.engine, served.scorer, limits, drafter=served.drafter)
         # An idle server reads as many texts as it could take rows, however many come at once.
         self.texts = TextStage(limits.places + limits.queue)
         self.metrics.observe(self.worker, self.texts)

@@ -22,9 +22,8 @@ _SAME = (
     "repetition_penalty", "presence_penalty", "frequency_penalty", "logit_bias", "min_tokens",
     "stop_token_ids", "ignore_eos", "stop", "include_stop_str_in_output",
 )
-# Settings of strategies that a request may give; files of this machine are not for clients, and a
-# second policy (``rsd``, ``gsi``) is not served.
-_OF_METHODS = OF_STRATEGIES - {"calibration", "accept_reward"}
+# Settings of strategies that a request may give; files of this machine are not for clients.
+_OF_METHODS = OF_STRATEGIES - {"calibration"}
 
 
 def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConfig:

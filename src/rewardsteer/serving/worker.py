@@ -52,6 +52,7 @@ class Worker:
         engine: runs the policy; None: rewards alone.
         scorer: the reward model; None: generation alone.
         config: bounds.
+        drafter: runs a second policy, on the same loop; None: there is none.
 
     Attributes:
         outbox: what is told to the requests.
@@ -59,8 +60,11 @@ class Worker:
         scored: completions scored so far.
     """
 
-    def __init__(self, engine: Any, scorer: Any, config: ServingConfig) -> None:
+    def __init__(
+        self, engine: Any, scorer: Any, config: ServingConfig, *, drafter: Any = None
+    ) -> None:
         self._engine, self._scorer, self._config = engine, scorer, config
+        self._engines = [one for one in (engine, drafter) if one is not None]
         threads = torch.get_num_threads()
         # How many threads torch uses is a setting of each thread.
         self._loop = LoopThread("models", lambda: torch.set_num_threads(threads))
@@ -78,8 +82,8 @@ class Worker:
         self._judge = None if scorer is None or engine is None else scoring_beside(
             engine, scorer, config.places
         )
-        if engine is not None:
-            engine.on_failure = self._note
+        for one in self._engines:
+            one.on_failure = self._note
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
 
     def start(self) -> None:
@@ -98,12 +102,12 @@ class Worker:
     @property
     def busy(self) -> int:
         """Rows that are being decoded."""
-        return 0 if self._engine is None else self._engine.busy
+        return sum(one.busy for one in self._engines)
 
     @property
     def batches(self) -> int:
         """Guides at work, with their caches."""
-        return 0 if self._engine is None else self._engine.batches
+        return sum(one.batches for one in self._engines)
 
     @property
     def waiting(self) -> int:
@@ -122,13 +126,13 @@ class Worker:
 
     @property
     def steps(self) -> int:
-        """Steps of the engine so far."""
-        return 0 if self._engine is None else self._engine.steps
+        """Steps of the engines so far."""
+        return sum(one.steps for one in self._engines)
 
     @property
     def tokens(self) -> int:
         """Tokens generated so far."""
-        return 0 if self._engine is None else self._engine.tokens
+        return sum(one.tokens for one in self._engines)
 
     # --- requests, from other threads -----------------------------------------------------------
 
@@ -264,10 +268,9 @@ class Worker:
                 await self._next_step()
 
     async def _next_step(self) -> None:
-        if self._engine is None:
-            await asyncio.sleep(0)
-        else:
-            await self._engine.turn()
+        await asyncio.sleep(0)
+        for one in self._engines:
+            await one.turn()
 
     def _note(self, error: Exception) -> None:
         self.broken = self.broken or is_fatal(error)
