@@ -82,14 +82,6 @@ class Comparison(Record):
     rejected_by: str = ""
 
 
-class Completion(Record):
-    """A response to a prompt, to be scored."""
-
-    id: str
-    prompt: Prompt
-    completion: str
-
-
 class Solution(Record):
     """A solution of a question whose answer can be checked, and what a reward model said of it.
 

@@ -26,6 +26,15 @@ def token_ids(text: Any, tokenizer: Any, *, special: bool) -> Any:
         ) from error
 
 
+def added_ids(bare: list[int], dressed: list[int]) -> tuple[list[int], list[int]]:
+    """Ids that a tokenizer put before and behind those of a text: what ``dressed`` has more than
+    ``bare``; none where it does not hold them in one piece."""
+    for at in range(len(dressed) - len(bare) + 1):
+        if dressed[at : at + len(bare)] == bare:
+            return dressed[:at], dressed[at + len(bare) :]
+    return [], []
+
+
 def close_response(
     response_ids: Sequence[int], template: Template, tokenizer: Any,
     stop_ids: Collection[int] = (),

@@ -14,6 +14,8 @@ from collections.abc import Sequence
 from itertools import chain, product
 from typing import Any
 
+from rewardsteer.data.response_end import added_ids
+
 # Pieces that are kept: with their ids some 30 MB.
 MAX_PIECES = 100_000
 # Longer pieces (a text without spaces) rarely come again.
@@ -144,12 +146,10 @@ def _adds_plainly(tokenizer: Any) -> bool:
 
 def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
     """What the tokenizer puts before and behind a text."""
-    bare = list(tokenizer("a", add_special_tokens=False)["input_ids"])
-    dressed = list(tokenizer("a", add_special_tokens=True)["input_ids"])
-    for at in range(len(dressed) - len(bare) + 1):
-        if dressed[at : at + len(bare)] == bare:
-            return dressed[:at], dressed[at + len(bare) :]
-    return [], []
+    bare, dressed = (
+        list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True)
+    )
+    return added_ids(bare, dressed)
 
 
 def _stands_the_trial(tokenizer: Any) -> bool:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.answers import canonical_answer, extract_answer
-from rewardsteer.data.sources.opening import Row
+from rewardsteer.data.sources.files import Row, fields_of
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.data.sources.turns import read_pair, read_prompt
 from rewardsteer.errors import DataError
@@ -59,8 +59,7 @@ def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
             if not found:
                 raise DataError(
                     f"{place}: expected 'prompt' and 'completion', or a question and a solution "
-                    "(layouts: docs/scoring.md); found the fields "
-                    f"{', '.join(sorted(row)) or 'none'}."
+                    f"(layouts: docs/scoring.md); found the fields {fields_of(row)}."
                 )
             for solution in found:
                 key = (solution.benchmark, solution.question_id, solution.sample, solution.model)

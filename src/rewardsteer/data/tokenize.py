@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from rewardsteer.data.render import Tools, render_closed, render_prompt, render_response
-from rewardsteer.data.response_end import token_ids
+from rewardsteer.data.response_end import added_ids, token_ids
 from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.thoughts import boundary, marker_begin, shared_length
 from rewardsteer.errors import DataError
@@ -257,7 +257,4 @@ def _added(texts: Sequence[str], tokenizer: Any) -> tuple[list[int], list[int]]:
         ends = len(dressed) > 0 and dressed[-1] == tokenizer.eos_token_id
         opens = tokenizer.bos_token_id == tokenizer.eos_token_id
         return ([], dressed) if ends and not opens and len(dressed) == 1 else (dressed, [])
-    for at in range(len(dressed) - len(bare) + 1):
-        if dressed[at : at + len(bare)] == bare:
-            return dressed[:at], dressed[at + len(bare) :]
-    return [], []
+    return added_ids(bare, dressed)

@@ -13,14 +13,14 @@ from typing import IO, Any
 
 from rewardsteer.data.rows import JsonlRows, Rows, open_rows
 from rewardsteer.data.solutions import GREEDY, read_solution_rows
-from rewardsteer.data.sources.files import well_formed
+from rewardsteer.data.sources.files import fields_of
 from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.reading import read_rows
 from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.errors import ConfigError, DataError, OutputError, RewardsteerError
 from rewardsteer.evaluation.benchmarks import load_problems
 from rewardsteer.evaluation.grading import attach_problems, grade
-from rewardsteer.records import Completion, Solution
+from rewardsteer.records import Solution
 
 Row = dict[str, Any]
 _OF_PAIRS = {"chosen", "rejected"}
@@ -53,17 +53,15 @@ def _check(place: str, row: Row) -> None:
             row.keys() >= _OF_PAIRS
         ) else ""
         raise DataError(
-            f"{place}: expected the fields 'prompt' and 'completion', found "
-            f"{', '.join(sorted(row)) or 'none'}{pairs}."
+            f"{place}: expected the fields 'prompt' and 'completion', found {fields_of(row)}"
+            f"{pairs}."
         )
     if row.get("finish_reason") == "error":
         raise DataError(
             f"{place}: this row holds no answer, for its generation failed ({row.get('error')}); "
             "try again with 'rewardsteer generate --resume', or take the line out."
         )
-    prompt, completion = read_pair(row["prompt"], row["completion"], place)
-    with well_formed(place):
-        Completion(id="", prompt=prompt, completion=completion)
+    read_pair(row["prompt"], row["completion"], place)
     parse_tools(row.get("tools"), place)
 
 

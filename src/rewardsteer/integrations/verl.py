@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.render import as_prompt
+from rewardsteer.data.sources.files import fields_of
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import DataError
 from rewardsteer.models.kinds import load_scorer
@@ -91,8 +92,8 @@ class RewardFunction:
                 return as_prompt(found if isinstance(found, str) else list(found))
         raise DataError(
             f"Expected the prompt in extra_info, as {' or '.join(self._keys)}; got the fields "
-            f"{', '.join(sorted(extra_info or {})) or 'none'}. Keep it there when the dataset is "
-            "prepared, or name its field with prompt_key=."
+            f"{fields_of(extra_info or {})}. Keep it there when the dataset is prepared, or name "
+            "its field with prompt_key=."
         )
 
     def _bare(self, response: str) -> str:

@@ -170,7 +170,6 @@ class Settings(Block):
 
     values: Mapping[str, Any]
     title: str = "Settings"
-    open: bool = False
 
 
 @dataclass(frozen=True)

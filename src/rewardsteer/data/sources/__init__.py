@@ -1,9 +1,12 @@
 """Where comparisons come from, by name.
 
 A source is a function ``load(split, *, path=None, reading=None, **options) ->
-Iterator[Comparison]`` or, of responses with numbers, ``Iterator[Responses]``; ``reading`` (a
-`reading.Reading`) holds the settings and counts what is left out. A source without a split of that
-name raises `NoSplitError` and is then split by prompt.
+Iterator[Comparison]`` or, of responses with numbers, ``Iterator[Responses]``:
+
+    split    ``train`` or ``test``; a source without a split of that name raises `NoSplitError` and
+             is then split by prompt
+    path     a local file or folder; None reads the hub, where the source is published there
+    reading  a `reading.Reading`, which holds the settings and counts what is left out
 """
 
 from pathlib import Path

@@ -6,11 +6,12 @@ from typing import Any
 
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.conversations import prompt_of, with_system
-from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
-from rewardsteer.data.sources.messages import encoded_messages
-from rewardsteer.data.sources.reading import Reading, read_rows
+from rewardsteer.data.sources.files import Row, fields_of, kind_of, require, well_formed
+from rewardsteer.data.sources.messages import encoded_messages, parse_tools
+from rewardsteer.data.sources.options import check_fields
+from rewardsteer.data.sources.reading import Reading, check_place, read_rows
 from rewardsteer.data.sources.turns import read_pair, response_of
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Prompt
 
@@ -34,13 +35,6 @@ def renamed(row: Row, fields: Mapping[str, str], place: str) -> Row:
     return {name: value for name, value in found.items() if value is not None}
 
 
-def check_fields(fields: Mapping[str, str], known: Sequence[str]) -> None:
-    """Raise `ConfigError` where a field of ours is unknown."""
-    unknown = sorted(set(fields) - set(known))
-    if unknown:
-        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}.")
-
-
 def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
     """Of a row with a prompt and a response, both as text or as messages (see `read_pair`); or of a
     whole conversation, whose last message is the response.
@@ -50,44 +44,47 @@ def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
     """
     name = next((name for name in RESPONSES if name in row), None)
     if name is None:
-        prompt = _prompt(row, place, absent="a response")
+        prompt = prompt_alone(row, place, absent="a response")
         if isinstance(prompt, str) or len(prompt) < 2:
             raise DataError(
                 f"{place}: expected a response as {', '.join(RESPONSES)}, or a conversation that "
-                f"ends with it; found {', '.join(sorted(row)) or 'nothing'}."
+                f"ends with it; found {fields_of(row)}."
             )
         return prompt[:-1], response_of(prompt[-1], place, "the conversation")
-    given = row[name]
-    given = encoded_messages(given) or given
-    prompt = _prompt(row, place, absent="a prompt")
-    return read_pair(prompt, given, place, name)
+    response = encoded_messages(row[name]) or row[name]
+    return read_pair(prompt_alone(row, place), response, place, name)
 
 
-def prompt_alone(row: Row, place: str) -> Prompt:
+def prompt_alone(row: Row, place: str, absent: str = "a prompt") -> Prompt:
     """The prompt of a row.
+
+    Args:
+        row: as the file holds it, without fields that are null.
+        place: file and row, for messages.
+        absent: what the message says is missing.
 
     Raises:
         DataError: there is none.
     """
-    return _prompt(row, place, absent="a prompt")
-
-
-def _prompt(row: Row, place: str, absent: str) -> Prompt:
     for name in ("prompt", "conversations", "messages"):
         found = encoded_messages(row.get(name))
         if found is not None:
             row = row | {name: found}
     prompt = prompt_of(row, place)
     if prompt is None:
-        raise DataError(
-            f"{place}: expected {absent}, found the field(s) {', '.join(sorted(row)) or 'none'}."
-        )
+        raise DataError(f"{place}: expected {absent}, found the field(s) {fields_of(row)}.")
     return with_system(prompt, row, place)
 
 
-def id_of(row: Row) -> str:
-    """A row's own id, "" where it has none."""
-    return str(given(row, "id"))
+def responses_of(
+    row: Row, place: str, prompt: Prompt, responses: list[str],
+    numbers: dict[str, list[float | None]],
+) -> Responses:
+    """Responses with the row's own id ("" where it has none), subset and tools."""
+    return Responses(
+        id=str(given(row, "id")), prompt=prompt, responses=responses, numbers=numbers,
+        subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
+    )
 
 
 def number_of(value: Any, name: str, place: str) -> float | None:
@@ -108,8 +105,9 @@ def number_of(value: Any, name: str, place: str) -> float | None:
 
 
 def rows_of_responses(
-    source: str, split: str, path: str | None, reading: Reading,
-    parse: Callable[[Row, str], Responses | str], *, together: int = 1,
+    source: str, split: str, path: str | None, reading: Reading | None,
+    parse: Callable[[Row, Row, str], Responses | str], *, fields: Mapping[str, str] | None,
+    known: Sequence[str], together: int = 1,
 ) -> Iterator[Responses]:
     """The rows of a source; consecutive ones with the same prompt become one.
 
@@ -117,19 +115,25 @@ def rows_of_responses(
         source: its name.
         split: ``train`` or ``test``.
         path: local file or folder; None: the data set on the hub that ``reading`` names.
-        reading: what to do with rows at fault.
-        parse: responses of a row and its place, all with the same names of numbers (without an id
-            where the row has none), or the reason to count where it holds none.
+        reading: what to do with rows at fault; None: see `Reading`.
+        parse: responses of a row, all with the same names of numbers, or the reason to count where
+            it holds none. Gets the row as the file holds it, the row of `renamed`, and its place.
+        fields: our field names → the data's, where they differ.
+        known: our field names.
         together: at most so many responses in a row that was put together.
 
     Raises:
+        ConfigError: neither path nor hub, or an unknown field.
         DataError: names the row.
     """
+    reading, fields = reading or Reading(), dict(fields or {})
+    check_place(source, path, reading)
+    check_fields(fields, known)
     index, waiting = 0, None
     for place, raw in read_rows(split, path, "", reading=reading):
         found: Responses | str = ""
         with reading.row(), well_formed(place):
-            found = parse(raw, place)
+            found = parse(raw, renamed(raw, fields, place), place)
             if isinstance(found, str):
                 reading.skip(found)
         if not isinstance(found, Responses):

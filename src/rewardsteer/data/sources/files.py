@@ -3,7 +3,7 @@
 import contextlib
 import io
 import itertools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, cast
 
@@ -24,9 +24,14 @@ def require(row: Row, fields: list[str], place: str, *, remedy: str = "") -> Non
     absent = [name for name in fields if name not in row]
     if absent:
         raise DataError(
-            f"{place}: expected the field(s) {', '.join(absent)}, found "
-            f"{', '.join(sorted(row)) or 'none'}{remedy and '; '}{remedy}."
+            f"{place}: expected the field(s) {', '.join(absent)}, found {fields_of(row)}"
+            f"{remedy and '; '}{remedy}."
         )
+
+
+def fields_of(row: Iterable[str]) -> str:
+    """The names of a row's fields, for messages."""
+    return ", ".join(sorted(row)) or "none"
 
 
 def kind_of(value: Any) -> str:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 from rewardsteer.configuration import Count, Seed
 from rewardsteer.data.balancing import SourcedPair, balanced, source_accuracy
 from rewardsteer.data.solutions import QUESTIONS, graded_solutions, source_of
-from rewardsteer.data.sources.files import Row, well_formed
+from rewardsteer.data.sources.files import Row, fields_of, well_formed
+from rewardsteer.data.sources.options import check_choice
 from rewardsteer.data.sources.reading import Reading, check_place, read_rows
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Solution
 
 _BALANCES = ("source", "model")
@@ -36,7 +37,6 @@ def load(
     """At most ``max_pairs`` pairs per question, drawn at random with the seed.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder.
         max_pairs: per question.
         seed: of the draw.
@@ -51,10 +51,8 @@ def load(
     """
     reading = reading or Reading()
     check_place("graded", path, reading)
-    if balance_by is not None and balance_by not in _BALANCES:
-        raise ConfigError(
-            f"Unknown value {balance_by!r} of balance_by; known: {', '.join(_BALANCES)}."
-        )
+    if balance_by is not None:
+        check_choice("balance_by", balance_by, _BALANCES)
     questions = _read(split, path, balance_by, reading)
     for index, pair in enumerate(_draw(questions, max_pairs, seed, balance_by, reading)):
         yield Comparison(
@@ -137,6 +135,6 @@ def _graded(row: Row, place: str) -> tuple[str, list[Solution]]:
     if not isinstance(question, str) or not solutions:
         raise DataError(
             f"{place}: expected a question and graded solutions (is_correct), found the fields "
-            f"{', '.join(sorted(row))}."
+            f"{fields_of(row)}."
         )
     return question, solutions

@@ -22,7 +22,6 @@ def load(
     """All pairs of responses to a prompt that differ in the attribute.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder.
         attribute: which score ranks them; the difference becomes the margin.
         min_margin: smallest difference that counts.

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt
@@ -25,15 +25,11 @@ def load(
     text template leaves it as it is.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None: the published data.
         messages: divide the transcript into messages, for a chat template.
-        reading: see `Reading`.
     """
-    reading = reading or Reading()
-    rows = read_rows(split, path, HUB, reading=reading)
     parse = _parse_messages if messages else _parse
-    yield from comparisons("hh", split, rows, reading, parse)
+    yield from read_comparisons("hh", split, path, reading, parse, hub=HUB)
 
 
 def is_transcript(prompt: Prompt) -> bool:

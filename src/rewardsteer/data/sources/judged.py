@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources.conversations import from_conversations
-from rewardsteer.data.sources.files import Row, require
+from rewardsteer.data.sources.files import Row, fields_of, require
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
@@ -30,7 +30,6 @@ def load(
     """Comparisons that people judged; a pair they call a tie prefers nothing and is left out.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file, or a folder with ``train.*`` and ``test.*`` files, or one with other
             ``.json`` and ``.jsonl`` files (also ``.gz``), which are then all read as training data.
         layout: ``llmbar``, ``pandalm`` or ``llamafactory``; ``auto`` tells by each row's fields.
@@ -76,8 +75,7 @@ def _layout(row: Row, place: str) -> str:
             return name
     known = "; ".join(f"{name} ({', '.join(fields)})" for name, fields in _FIELDS.items())
     raise DataError(
-        f"{place}: expected the fields of one of the layouts {known}; found "
-        f"{', '.join(sorted(row)) or 'none'}."
+        f"{place}: expected the fields of one of the layouts {known}; found {fields_of(row)}."
     )
 
 

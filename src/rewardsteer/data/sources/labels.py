@@ -4,18 +4,14 @@ from collections.abc import Iterator, Mapping
 
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
-    check_fields,
-    id_of,
     number_of,
     prompt_and_response,
-    renamed,
+    responses_of,
     rows_of_responses,
 )
 from rewardsteer.data.sources.files import Row, kind_of, require
-from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading, check_place
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
-from rewardsteer.outputs import given
 
 _FIELDS = ("prompt", "completion", "label", "id", "subset", "tools")
 _WORDS = {"true": 1.0, "false": 0.0}
@@ -29,22 +25,15 @@ def load(
     (how probable it is that the response is good). Rows without a label are left out and counted.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None: the data set that ``hub`` names.
         fields: our field names → the data's, where they differ.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor hub, or an unknown field.
         DataError: absent fields, or another kind of label; names the row.
     """
-    reading, fields = reading or Reading(), dict(fields or {})
-    check_place("labels", path, reading)
-    check_fields(fields, _FIELDS)
-
-    def parse(raw: Row, place: str) -> Responses | str:
-        require(raw, [fields.get("label", "label")], place)
-        row = renamed(raw, fields, place)
+    def parse(raw: Row, row: Row, place: str) -> Responses | str:
+        require(raw, [(fields or {}).get("label", "label")], place)
         value = row.get("label")
         if isinstance(value, str):
             value = _WORDS.get(value.strip().lower(), value)
@@ -57,9 +46,8 @@ def load(
                 f"{kind_of(value)}."
             )
         prompt, response = prompt_and_response(row, place)
-        return Responses(
-            id=id_of(row), prompt=prompt, responses=[response], numbers={"label": [label]},
-            subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
-        )
+        return responses_of(row, place, prompt, [response], {"label": [label]})
 
-    yield from rows_of_responses("labels", split, path, reading, parse)
+    yield from rows_of_responses(
+        "labels", split, path, reading, parse, fields=fields, known=_FIELDS
+    )

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -22,17 +22,14 @@ def load(
     """One row for each solution, from ``input`` and ``label``; ``task`` becomes the subset.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None reads the hub.
         separator: written between two steps.
         first: how the first step begins, which ends the question.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: a separator that is no white space.
         DataError: absent fields, or texts that do not match; names the row.
     """
-    reading = reading or Reading()
     check_separator(separator)
 
     def parse(row: Row, place: str) -> Comparison:
@@ -42,8 +39,7 @@ def load(
         found = solution(question, [step, *texts[1:]], labels, place, separator=separator)
         return found.model_copy(update={"subset": str(row.get("task") or "")})
 
-    rows = read_rows(split, path, _HUB, reading=reading)
-    yield from comparisons("math_shepherd", split, rows, reading, parse)
+    yield from read_comparisons("math_shepherd", split, path, reading, parse, hub=_HUB)
 
 
 def divided(text: str, first: str, place: str) -> tuple[str, str]:

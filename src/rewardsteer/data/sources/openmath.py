@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, check_place, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
 
@@ -16,9 +16,6 @@ def load(
 
     There is no published set of pairs, so ``path`` (a file or folder) is needed.
     """
-    reading = reading or Reading()
-    check_place("openmath", path, reading)
-
     def parse(row: Row, place: str) -> Comparison:
         require(row, [question, correct, incorrect], place)
         return Comparison(
@@ -26,5 +23,4 @@ def load(
             subset=str(given(row, "dataset")),
         )
 
-    rows = read_rows(split, path, "", reading=reading)
-    yield from comparisons("openmath", split, rows, reading, parse)
+    yield from read_comparisons("openmath", split, path, reading, parse)

@@ -1,13 +1,26 @@
 """Options of sources, checked before a source is read."""
 
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from pydantic import PydanticSchemaGenerationError, TypeAdapter, ValidationError
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.faults import faults
+
+
+def check_choice(option: str, value: object, known: Collection[str]) -> None:
+    """Raise `ConfigError` where an option has none of its values."""
+    if value not in known:
+        raise ConfigError(f"Unknown value {value!r} of {option}; known: {', '.join(known)}.")
+
+
+def check_fields(fields: Collection[str], known: Collection[str]) -> None:
+    """Raise `ConfigError` where a field of ours is unknown."""
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}.")
 
 
 def checked_options(

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.hh import is_transcript
+from rewardsteer.data.sources.options import check_choice, check_fields
 from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import given
@@ -19,8 +20,6 @@ _TRANSCRIPTS = (
     "The prompts are transcripts ('Human: … Assistant:'), which a chat template writes as one user "
     "message each; the source hh with options.messages=true divides them into messages."
 )
-_PARTED = ("error", "first", "drop")
-_IDENTICAL = ("error", "drop")
 
 
 def load(
@@ -32,7 +31,6 @@ def load(
     are whole conversations or texts), plain or conversational; in LLaMA-Factory's and ShareGPT's.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; or
         name: data set on the hub.
         fields: our field names → the data's, where they differ.
@@ -40,7 +38,6 @@ def load(
         parted: what to do when chosen and rejected part before the last turn: ``error``, ``first``
             (compare the first answers that differ) or ``drop``.
         extras: further columns of numbers, kept for the objective (see `Comparison`).
-        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor name, or an unknown field name.
@@ -49,7 +46,9 @@ def load(
     reading = reading or Reading()
     if path is None and name is None and reading.hub is None:
         raise ConfigError("The source pairs needs a path or the name of a data set on the hub.")
-    _check_options(fields or {}, parted, identical)
+    check_fields(fields or {}, _FIELDS)
+    check_choice("parted", parted, ("error", "first", "drop"))
+    check_choice("identical", identical, ("error", "drop"))
 
     def parse(raw: Row, place: str) -> Comparison | str:
         row = dict(raw)
@@ -74,13 +73,3 @@ def load(
     rows = read_rows(split, path, name or "", reading=reading)
     yield from comparisons("pairs", split, rows, reading, parse)
 
-
-def _check_options(fields: Mapping[str, str], parted: str, identical: str) -> None:
-    unknown = sorted(set(fields) - set(_FIELDS))
-    if unknown:
-        raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(_FIELDS)}.")
-    for name, value, known in (
-        ("parted", parted, _PARTED), ("identical", identical, _IDENTICAL),
-    ):
-        if value not in known:
-            raise ConfigError(f"Unknown value {value!r} of {name}; known: {', '.join(known)}.")

@@ -11,8 +11,9 @@ from typing import Any
 
 from rewardsteer.data.sources.files import Row, require, well_formed
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
+from rewardsteer.data.sources.options import check_choice
 from rewardsteer.data.sources.reading import Reading, check_place, read_rows
-from rewardsteer.errors import ConfigError, DataError
+from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
 _NEUTRAL: dict[str, float | None] = {"correct": 1.0, "incorrect": 0.0, "unlabelled": None}
@@ -25,14 +26,12 @@ def load(
     """Rows of the published files.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder.
         separator: written between two steps.
         neutral: what the rating 0 is: ``correct`` (OpenAI's own score of a solution and Qwen's
             models), ``incorrect`` (TRL's script) or ``unlabelled``.
         alternatives: give rows of the completions that were not gone on from, too.
         screening: keep rows that tested the annotators.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: no path, or an unknown option.
@@ -40,8 +39,7 @@ def load(
     """
     reading = reading or Reading()
     check_separator(separator)
-    if neutral not in _NEUTRAL:
-        raise ConfigError(f"Unknown value {neutral!r} of neutral; known: {', '.join(_NEUTRAL)}.")
+    check_choice("neutral", neutral, _NEUTRAL)
     check_place("prm800k", path, reading)
     ratings: dict[Any, float | None] = {1: 1.0, 0: _NEUTRAL[neutral], -1: 0.0, None: None}
     for index, (place, row) in enumerate(read_rows(split, path, "", reading=reading)):

@@ -5,16 +5,13 @@ from typing import Any
 
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
-    check_fields,
-    id_of,
     number_of,
     prompt_alone,
-    renamed,
+    responses_of,
     rows_of_responses,
 )
 from rewardsteer.data.sources.files import Row, kind_of
-from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading, check_place
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 
@@ -36,31 +33,25 @@ def load(
     which no two responses differ in it are left out and counted.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None: the data set that ``hub`` names.
         fields: our field names → the data's, where they differ.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor hub, or an unknown field.
         DataError: absent fields, or lists that do not match; names the row.
     """
-    reading, fields = reading or Reading(), dict(fields or {})
-    check_place("ranked", path, reading)
-    check_fields(fields, _FIELDS)
-
-    def parse(raw: Row, place: str) -> Responses | str:
-        row = renamed(raw, fields, place)
+    def parse(raw: Row, row: Row, place: str) -> Responses | str:
         responses, ratings = _responses(row, place)
         if len({value for value in ratings if value is not None}) < 2:
             return "without two responses that differ in their rating"
-        return Responses(
-            id=id_of(row), prompt=prompt_alone(row, place), responses=responses,
-            numbers={"rating": ratings}, subset=str(given(row, "subset", given(row, "source"))),
-            tools=parse_tools(row.get("tools"), place),
+        row = {"subset": given(row, "source"), **row}
+        return responses_of(
+            row, place, prompt_alone(row, place), responses, {"rating": ratings}
         )
 
-    yield from rows_of_responses("ranked", split, path, reading, parse)
+    yield from rows_of_responses(
+        "ranked", split, path, reading, parse, fields=fields, known=_FIELDS
+    )
 
 
 def _responses(row: Row, place: str) -> tuple[list[str], list[float | None]]:

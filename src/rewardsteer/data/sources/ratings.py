@@ -6,19 +6,15 @@ from typing import Any
 from rewardsteer.configuration import Count
 from rewardsteer.data.responses import Responses
 from rewardsteer.data.sources.answers import (
-    check_fields,
-    id_of,
     number_of,
     prompt_and_response,
-    renamed,
+    responses_of,
     rows_of_responses,
 )
-from rewardsteer.data.sources.files import Row
+from rewardsteer.data.sources.files import Row, fields_of
 from rewardsteer.data.sources.helpsteer import ATTRIBUTES
-from rewardsteer.data.sources.messages import parse_tools
-from rewardsteer.data.sources.reading import Reading, check_place
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.outputs import given
 
 # Columns of a single rating, which all become the number "rating".
 SCORES = ("rating", "score", "reward", "label")
@@ -36,44 +32,38 @@ def load(
     once and evaluation compares its responses.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None: the data set that ``hub`` names.
         attributes: columns of ratings (or keys of a mapping in ``attributes`` or ``scores``), kept
             under their names. None: those of HelpSteer's five that the first row has, and the first
             of ``rating``, ``score``, ``reward`` and ``label`` that it has, kept as ``rating``.
         fields: our field names → the data's, where they differ.
         together: at most so many responses in a row.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor hub, or an option that is not of its type.
         DataError: absent fields, or ratings that are no numbers; names the row.
     """
-    reading, fields = reading or Reading(), dict(fields or {})
-    check_place("ratings", path, reading)
-    check_fields(fields, _FIELDS)
     if attributes is not None and (isinstance(attributes, str) or not attributes):
         raise ConfigError(f"attributes must be a list of columns, got {attributes!r}.")
     if isinstance(together, bool) or not isinstance(together, int) or together < 1:
         raise ConfigError(f"together must be a whole number of 1 or more, got {together!r}.")
     names = None if attributes is None else tuple(attributes)
 
-    def parse(raw: Row, place: str) -> Responses | str:
+    def parse(raw: Row, row: Row, place: str) -> Responses | str:
         nonlocal names
-        row = renamed(raw, fields, place)
         if names is None:
             names = _attributes(raw | row, place)
         ratings = _ratings(raw | row, names, place, any_score=attributes is None)
         if all(value is None for value in ratings.values()):
             return "without a rating"
         prompt, response = prompt_and_response(row, place)
-        return Responses(
-            id=id_of(row), prompt=prompt, responses=[response],
-            numbers={name: [value] for name, value in ratings.items()},
-            subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
+        return responses_of(
+            row, place, prompt, [response], {name: [value] for name, value in ratings.items()}
         )
 
-    yield from rows_of_responses("ratings", split, path, reading, parse, together=together)
+    yield from rows_of_responses(
+        "ratings", split, path, reading, parse, fields=fields, known=_FIELDS, together=together
+    )
 
 
 def _attributes(row: Row, place: str) -> tuple[str, ...]:
@@ -85,7 +75,7 @@ def _attributes(row: Row, place: str) -> tuple[str, ...]:
         return found
     raise DataError(
         f"{place}: expected ratings as {', '.join(SCORES)} or HelpSteer's attributes, found "
-        f"{', '.join(sorted(row)) or 'none'}; name the columns in options.attributes."
+        f"{fields_of(row)}; name the columns in options.attributes."
     )
 
 
@@ -103,8 +93,7 @@ def _ratings(
     }
     if not any(column in values for column in columns.values()):
         raise DataError(
-            f"{place}: expected ratings as {', '.join(names)}, found the field(s) "
-            f"{', '.join(sorted(row)) or 'none'}."
+            f"{place}: expected ratings as {', '.join(names)}, found the field(s) {fields_of(row)}."
         )
     return {
         name: number_of(values.get(column), column, place) for name, column in columns.items()

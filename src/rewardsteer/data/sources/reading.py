@@ -116,9 +116,35 @@ def read_rows(
     yield from read_file(place, reading.row)
 
 
+Parse = Callable[[Row, str], Comparison | str]
+
+
+def read_comparisons(
+    source: str, split: str, path: str | None, reading: Reading | None, parse: Parse, *,
+    hub: str = "", **more: Any,
+) -> Iterator[Comparison]:
+    """`comparisons` of the rows at a path, or of the data set on the hub.
+
+    Args:
+        source, split, parse: as there.
+        path, reading: as a source takes them.
+        hub: the published data set; "": there is none.
+        more: options of `read_rows`.
+
+    Raises:
+        ConfigError: neither a path nor a data set.
+        DataError: names the row.
+    """
+    reading = reading or Reading()
+    if not hub:
+        check_place(source, path, reading)
+    yield from comparisons(
+        source, split, read_rows(split, path, hub, reading=reading, **more), reading, parse
+    )
+
+
 def comparisons(
-    source: str, split: str, rows: Iterable[tuple[str, Row]], reading: Reading,
-    parse: Callable[[Row, str], Comparison | str],
+    source: str, split: str, rows: Iterable[tuple[str, Row]], reading: Reading, parse: Parse
 ) -> Iterator[Comparison]:
     """The comparisons of a source that has one in each row.
 

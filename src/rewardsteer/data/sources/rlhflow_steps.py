@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
 from rewardsteer.data.sources.math_shepherd import FIRST, divided
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -21,17 +21,14 @@ def load(
     """One row for each conversation in ``conversations`` (or ``messages``).
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None reads the hub.
         separator: written between two steps.
         first: how the first step begins: the first user turn holds the question before it.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: a separator that is no white space.
         DataError: no such turns; names the row.
     """
-    reading = reading or Reading()
     check_separator(separator)
 
     def parse(row: Row, place: str) -> Comparison:
@@ -55,5 +52,4 @@ def load(
             separator=separator,
         )
 
-    rows = read_rows(split, path, _HUB, reading=reading)
-    yield from comparisons("rlhflow_steps", split, rows, reading, parse)
+    yield from read_comparisons("rlhflow_steps", split, path, reading, parse, hub=_HUB)

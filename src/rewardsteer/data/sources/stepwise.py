@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, label_of, solution
-from rewardsteer.data.sources.reading import Reading, check_place, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison
@@ -21,18 +21,14 @@ def load(
     of rollouts from the step that end well.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder; None: the data set that ``hub`` names.
         separator: written between two steps.
-        reading: see `Reading`.
 
     Raises:
         ConfigError: neither path nor hub, or a separator that is no white space.
         DataError: absent fields, or labels that do not match the steps; names the row.
     """
-    reading = reading or Reading()
     check_separator(separator)
-    check_place("stepwise", path, reading)
 
     def parse(row: Row, place: str) -> Comparison:
         require(row, ["prompt", "completions", "labels"], place)
@@ -45,5 +41,4 @@ def load(
             separator=separator, id=str(given(row, "id")),
         )
 
-    rows = read_rows(split, path, "", reading=reading)
-    yield from comparisons("stepwise", split, rows, reading, parse)
+    yield from read_comparisons("stepwise", split, path, reading, parse)

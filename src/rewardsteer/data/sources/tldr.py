@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 
@@ -20,11 +20,11 @@ def load(
     as the published code skips them. The hub's script no longer loads with current libraries; its
     Parquet conversion does.
     """
-    reading = reading or Reading()
-    rows = read_rows(
-        split, path, HUB, hub_splits={"test": "validation"}, reading=reading, **_hub(reading),
+    place = {"name": "comparisons", "revision": "refs/convert/parquet"}
+    yield from read_comparisons(
+        "tldr", split, path, reading, _parse, hub=HUB, hub_splits={"test": "validation"},
+        **({} if reading is not None and reading.hub is not None else place),
     )
-    yield from comparisons("tldr", split, rows, reading, _parse)
 
 
 def _parse(row: Row, place: str) -> Comparison | str:
@@ -32,12 +32,6 @@ def _parse(row: Row, place: str) -> Comparison | str:
     if not prompt:
         return "without a post"
     return Comparison(id="", prompt=prompt, chosen=chosen.strip(), rejected=rejected.strip())
-
-
-def _hub(reading: Reading) -> dict[str, str]:
-    if reading.hub is not None:
-        return {}
-    return {"name": "comparisons", "revision": "refs/convert/parquet"}
 
 
 def _texts(row: Row, place: str) -> tuple[str, str, str]:

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.opening import Row
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_comparisons
 from rewardsteer.records import Comparison
 
 HUB = "HuggingFaceH4/ultrafeedback_binarized"
@@ -17,16 +17,9 @@ def load(
     """Preference rows of the ``train_prefs`` and ``test_prefs`` splits.
 
     Args:
-        split: ``train`` or ``test``.
         path: local file or folder.
         score_margin: take ``score_chosen − score_rejected`` as the margin.
     """
-    reading = reading or Reading()
-    rows = read_rows(
-        split, path, HUB, hub_splits={"train": "train_prefs", "test": "test_prefs"},
-        reading=reading,
-    )
-
     def parse(row: Row, place: str) -> Comparison | str:
         found = from_conversations(row, place)
         if not score_margin or isinstance(found, str):
@@ -34,4 +27,7 @@ def load(
         margin = float(row["score_chosen"]) - float(row["score_rejected"])
         return found.model_copy(update={"margin": margin})
 
-    yield from comparisons("ultrafeedback", split, rows, reading, parse)
+    yield from read_comparisons(
+        "ultrafeedback", split, path, reading, parse, hub=HUB,
+        hub_splits={"train": "train_prefs", "test": "test_prefs"},
+    )
