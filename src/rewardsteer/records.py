@@ -1,7 +1,7 @@
 """Text nouns that cross folder borders: JSON in and out, no torch.
 
 A `Comparison` comes out of a data source, a `Generation` out of a decoding engine with the `Cost`
-it took, an `EvalRecord` out of an evaluation, and an `Inspection` is one completion token by token.
+it took, and an `EvalRecord` out of an evaluation.
 """
 
 from typing import Annotated, Any, Literal
@@ -61,8 +61,7 @@ class Comparison(Record):
             two steps belongs to the first one.
         step_labels: how correct each of these steps is, from 0 (incorrect) to 1 (correct).
         place: file and row it was read from, for messages; "" when unknown.
-        chosen_by, rejected_by: who wrote each response (a model, its prompt style); "" when
-            unknown.
+        chosen_by, rejected_by: who wrote each response (a model, its prompt style), if known.
     """
 
     id: str
@@ -146,17 +145,15 @@ class Cost(Record):
     seconds: float = 0.0
 
     def __add__(self, other: "Cost") -> "Cost":
-        ours, theirs = self.model_dump(), other.model_dump()
-        return Cost(**{name: ours[name] + theirs[name] for name in ours})
+        return Cost(**{name: value + getattr(other, name) for name, value in self})
 
 
 class Generation(Record):
     """One generated completion with all that is needed to repeat and to judge it.
 
     Attributes:
-        id: the request's.
-        prompt, completion: their text.
-        method: that made it.
+        id, prompt: of the request.
+        method: that made the completion.
         token_ids: what was generated, end-of-text included.
         finish_reason: ``stop`` at a token that ends a response, ``length`` at the longest one,
             ``error`` where the row failed.
@@ -200,93 +197,3 @@ class EvalRecord(Record):
     generation: Generation
     metrics: dict[str, float] = Field(default_factory=dict)
     extra: dict[str, Any] = Field(default_factory=dict)
-
-
-class Alternative(Record):
-    """A token that might have come next.
-
-    Attributes:
-        token_id: its id.
-        text: what it would have added to the text.
-        value: its probability, or its reward in the reward model's column.
-        rank: its place in its column's order, from 1.
-    """
-
-    token_id: int
-    text: str
-    value: float
-    rank: int
-
-
-class InspectedToken(Record):
-    """One token of a completion and what three columns said before it was taken.
-
-    Attributes:
-        token_id: its id.
-        text: what it adds to the text.
-        reward: of the prefix that ends with it.
-        similarity: of its hidden state to the goal state; None without a goal.
-        kl: KL divergence in nats of the guided distribution from the policy's on the tokens that
-            the method may choose, at the temperature of decoding; None where a method guides no
-            tokens.
-        moved: half the sum of the absolute differences of the same two, the share of the
-            probability that guidance moved, in [0, 1].
-        policy: the policy's likeliest tokens.
-        reward_model: tokens of the highest rewards: of the whole vocabulary for a vocabulary head,
-            of the policy's likeliest for a scalar one.
-        guided: the likeliest of both together; empty where a method guides no tokens.
-
-    The token itself stands last in each column, with its rank, where it is not among the first.
-    """
-
-    token_id: int
-    text: str
-    reward: float | None = None
-    similarity: float | None = None
-    kl: float | None = None
-    moved: float | None = None
-    policy: list[Alternative] = Field(default_factory=list)
-    reward_model: list[Alternative] = Field(default_factory=list)
-    guided: list[Alternative] = Field(default_factory=list)
-
-
-class FilterStop(Record):
-    """Where a filter would have stopped a completion.
-
-    Attributes:
-        signal: the values that it is applied to.
-        threshold: it stops at the first token whose value is lower, after the first ``start`` ones.
-        start: tokens that are never looked at.
-        index: of the token that crossed, from 0; None: it never stops.
-    """
-
-    signal: Literal["reward", "similarity"]
-    threshold: float
-    start: int
-    index: int | None = None
-
-
-class Inspection(Record):
-    """A completion looked at token by token.
-
-    Attributes:
-        id: unique within its file.
-        label: what to call it; the id where it is "".
-        prompt: as it was read.
-        completion: the text.
-        method: the decoding method that guided, ``none`` for the policy alone.
-        is_correct: the label; None where there is none.
-        tokens: of the completion, in order, end-of-text included.
-        stop: where a filter would have stopped; None without one.
-        settings: how it was made: settings, names, fingerprints.
-    """
-
-    id: str
-    label: str = ""
-    prompt: str
-    completion: str
-    method: str = "none"
-    is_correct: bool | None = None
-    tokens: list[InspectedToken] = Field(default_factory=list)
-    stop: FilterStop | None = None
-    settings: dict[str, Any] = Field(default_factory=dict)

@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 
 from rewardsteer.cli.group import Group
 from rewardsteer.cli.inspect import inspect_command
-from rewardsteer.records import Inspection
+from rewardsteer.evaluation.inspection_records import Inspection
 from tests.cli.test_generate_command import save_reward_model
 from tests.fakes import save_tiny
 

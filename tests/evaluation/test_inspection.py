@@ -17,11 +17,11 @@ from rewardsteer.evaluation.inspection import (
     as_read,
     inspect_completion,
 )
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.records import Inspection
 from tests.fakes import character_tokenizer, save_tiny, tiny_causal_lm
 
 PROMPT, COMPLETION = "7+8=", "15, he said."

@@ -17,17 +17,14 @@ from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
 from rewardsteer.evaluation.correctness.scored import Benchmark, Question
 from rewardsteer.evaluation.generation import summarise
-from rewardsteer.outputs import file_name, write_json
-from rewardsteer.records import (
+from rewardsteer.evaluation.inspection_records import (
     Alternative,
-    Cost,
-    EvalRecord,
     FilterStop,
-    Generation,
     InspectedToken,
     Inspection,
-    Solution,
 )
+from rewardsteer.outputs import file_name, write_json
+from rewardsteer.records import Cost, EvalRecord, Generation, Solution
 
 HOSTILE = "<script>boom()</script>\"'><img src=x onerror=boom()>$a_{b}$</p>\u2028"
 

@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 
 import pytest
 
-from rewardsteer.records import Inspection
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.reports.inspector import inspector
 from rewardsteer.reports.page import policy_of, write_page
 from rewardsteer.reports.plots import curves, histograms, intervals, paths

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewardsteer.api.inputs import as_prompt, as_texts
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.outputs import write_text
-from rewardsteer.records import Inspection
 
 if TYPE_CHECKING:
     from rewardsteer.api.steerer import Steerer

@@ -24,8 +24,8 @@ from rewardsteer.devices import check_dtypes, parse_dtype
 if TYPE_CHECKING:
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.evaluation.inspection import FilterRule
+    from rewardsteer.evaluation.inspection_records import Inspection
     from rewardsteer.goals.goal_state import GoalState
-    from rewardsteer.records import Inspection
 
 Model = Annotated[str, typer.Option(help="Policy: a causal LM folder or hub name.")]
 RewardModel = Annotated[str, typer.Option(help="Reward model: folder or hub name.")]

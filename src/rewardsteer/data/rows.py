@@ -47,10 +47,8 @@ class ListedRows:
 
     def __init__(self, rows: Sequence[Row], step: int = SHARD_ROWS) -> None:
         self._rows, self.count, self.step = rows, len(rows), step
-        content = hashlib.sha256()
-        for row in rows:
-            content.update(json.dumps(row, sort_keys=True).encode())
-        self.digest = content.hexdigest()[:16]
+        content = "".join(json.dumps(row, sort_keys=True) for row in rows)
+        self.digest = hashlib.sha256(content.encode()).hexdigest()[:16]
 
     def read(self, shard: int) -> list[Row]:
         """The rows of one shard."""

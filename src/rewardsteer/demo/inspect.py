@@ -10,10 +10,11 @@ from rewardsteer.decoding.generate import build_method
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.evaluation.entries import read_records
 from rewardsteer.evaluation.inspection import FilterRule, as_read, inspect_completion
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.goals.files import load_goal
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import write_text
-from rewardsteer.records import Generation, Inspection
+from rewardsteer.records import Generation
 
 _EACH = 3  # questions shown with each reward model
 

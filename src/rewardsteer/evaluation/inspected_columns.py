@@ -10,8 +10,8 @@ from torch import Tensor
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import Method
 from rewardsteer.evaluation.divergence import Replay, distances
+from rewardsteer.evaluation.inspection_records import Alternative
 from rewardsteer.models.compatibility import members
-from rewardsteer.records import Alternative
 
 _WINDOW = 16  # tokens of context in which a token is turned into text
 

@@ -19,10 +19,10 @@ from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.evaluation.correctness.config import Signal
 from rewardsteer.evaluation.entries import prompts_as_read
 from rewardsteer.evaluation.inspected_columns import Columns, token_texts
+from rewardsteer.evaluation.inspection_records import FilterStop, InspectedToken, Inspection
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.compatibility import check_vocabularies, members
 from rewardsteer.models.limits import position_limit
-from rewardsteer.records import FilterStop, InspectedToken, Inspection
 
 
 class FilterRule(NamedTuple):

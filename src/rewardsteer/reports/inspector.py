@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from rewardsteer.records import Inspection
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.reports.page import STYLES, render
 from rewardsteer.reports.sections import Inspector
 

@@ -6,7 +6,8 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rewardsteer.errors import DataError
-from rewardsteer.records import EvalRecord, Inspection
+from rewardsteer.evaluation.inspection_records import Inspection
+from rewardsteer.records import EvalRecord
 
 
 @dataclass

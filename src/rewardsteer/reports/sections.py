@@ -159,7 +159,7 @@ class Flips(Block):
 
 @dataclass(frozen=True)
 class Inspector(Block):
-    """Completions token by token: `rewardsteer.records.Inspection` as plain values."""
+    """Completions token by token: each an `Inspection` as plain values."""
 
     records: Sequence[Mapping[str, Any]]
 

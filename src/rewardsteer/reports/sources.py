@@ -14,9 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import DataError
+from rewardsteer.evaluation.inspection_records import Inspection
 from rewardsteer.faults import checked
 from rewardsteer.outputs import file_name, read_json, read_jsonl
-from rewardsteer.records import EvalRecord, Inspection
+from rewardsteer.records import EvalRecord
 from rewardsteer.reports.finding import (
     CURVE,
     FILES,

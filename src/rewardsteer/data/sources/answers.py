@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.data.responses import Responses
-from rewardsteer.data.sources.conversations import prompt_of, with_system
+from rewardsteer.data.sources.asked import prompt_of, with_decoded_prompt, with_system
 from rewardsteer.data.sources.files import Row, fields_of, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import encoded_messages, parse_tools
 from rewardsteer.data.sources.options import check_fields
@@ -66,11 +66,7 @@ def prompt_alone(row: Row, place: str, absent: str = "a prompt") -> Prompt:
     Raises:
         DataError: there is none.
     """
-    for name in ("prompt", "conversations", "messages"):
-        found = encoded_messages(row.get(name))
-        if found is not None:
-            row = row | {name: found}
-    prompt = prompt_of(row, place)
+    prompt = prompt_of(with_decoded_prompt(row), place)
     if prompt is None:
         raise DataError(f"{place}: expected {absent}, found the field(s) {fields_of(row)}.")
     return with_system(prompt, row, place)

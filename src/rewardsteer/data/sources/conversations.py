@@ -3,16 +3,15 @@
 import math
 from typing import Any
 
+from rewardsteer.data.sources.asked import prompt_of, with_decoded_prompt, with_system
 from rewardsteer.data.sources.files import Row, kind_of, require, well_formed
 from rewardsteer.data.sources.messages import FORM, encoded_messages, parse_messages, parse_tools
 from rewardsteer.data.sources.turns import response_of
+from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt
 
-# Fields that may hold what was asked, the first that is there.
-PROMPTS = ("prompt", "conversations", "messages", "question", "instruction")
-
-# Further names for it. Whether such a field holds the whole prompt is for the user to say.
+# Further fields that may hold what was asked. Whether they hold all of it is for the user to say.
 _QUESTIONS = ("input", "query", "problem", "context", "post")
 
 
@@ -24,8 +23,7 @@ def from_conversations(
     Fields that are null count as absent, and message lists may be written as JSON texts.
 
     Args:
-        row: as the file holds it.
-        place: file and row, for messages.
+        row, place: as the file holds it, and where, for messages.
         id: of the comparison; "" where the row has none.
         parted: see `rewardsteer.data.sources.pairs.load`.
         remedy: what to do where fields are absent.
@@ -45,18 +43,16 @@ def from_conversations(
         _check_response(row[name], name, place)
     prompt, chosen, rejected = prompt_of(row, place), row["chosen"], row["rejected"]
     if isinstance(chosen, str) != isinstance(rejected, str):
-        raise DataError(
-            f"{place}: {FORM}; chosen is {kind_of(chosen)} and "
-            f"rejected is {kind_of(rejected)}."
-        )
+        kinds = f"chosen is {kind_of(chosen)} and rejected is {kind_of(rejected)}"
+        raise DataError(f"{place}: {FORM}; {kinds}.")
     if isinstance(chosen, str):
         _check_no_question(row, prompt, place)
         split = split_texts(chosen, rejected)
         if prompt is None and not split[0]:
             _check_no_text(row, place)
-        parts: tuple[Prompt, str, str] | None = (
-            split if prompt is None else (prompt, chosen, rejected)
-        )
+        parts: tuple[Prompt, str, str] | None = split
+        if prompt is not None:
+            parts = prompt, chosen, rejected
     else:
         parts = _split_messages(
             prompt, parse_messages(chosen, place, "chosen"),
@@ -143,11 +139,7 @@ def _decoded(row: Row) -> Row:
     chosen, rejected = encoded_messages(row.get("chosen")), encoded_messages(row.get("rejected"))
     if chosen is not None and rejected is not None:
         row = row | {"chosen": chosen, "rejected": rejected}
-    for name in PROMPTS:
-        found = encoded_messages(row.get(name))
-        if found is not None:
-            row = row | {name: found}
-    return row
+    return with_decoded_prompt(row)
 
 
 def _two(outputs: list[Any], place: str) -> list[Any]:
@@ -166,64 +158,15 @@ def _check_response(value: Any, name: str, place: str) -> None:
             "row for each pair of answers."
         )
     if not isinstance(value, str | list | dict) or value == []:
-        raise DataError(
-            f"{place}: {FORM}; {name} is "
-            f"{'an empty list' if value == [] else kind_of(value)}."
-        )
-
-
-def prompt_of(row: Row, place: str) -> Prompt | None:
-    """The prompt of a row, None where it has none; raises `DataError`."""
-    name = next((name for name in PROMPTS if name in row), None)
-    if name is None:
-        return None
-    value = row[name]
-    if isinstance(value, list | dict):
-        return parse_messages(value, place, name)
-    if not isinstance(value, str):
-        raise DataError(
-            f"{place}: {FORM}; {name} is {kind_of(value)}."
-        )
-    more = row.get("input")
-    if name == "instruction" and isinstance(more, str) and more:
-        value = f"{value}\n{more}"
-    turns = _history(row.get("history"), place)
-    return [*turns, Message(role="user", content=value)] if turns else value
-
-
-def _history(value: Any, place: str) -> list[Message]:
-    """LLaMA-Factory's earlier turns: a list of questions with their answers."""
-    turns = []
-    for number, pair in enumerate(value or [], start=1):
-        if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:
-            raise DataError(f"{place}: expected two texts as item {number} of history.")
-        turns += [
-            Message(role="user", content=pair[0]), Message(role="assistant", content=pair[1])
-        ]
-    return turns
-
-
-def with_system(prompt: Prompt, row: Row, place: str) -> Prompt:
-    """The prompt with the row's system message, where it has one; raises `DataError`."""
-    system = row.get("system")
-    if not system:
-        return prompt
-    if not isinstance(system, str):
-        raise DataError(f"{place}: expected a text as system, got {kind_of(system)}.")
-    turns = [Message(role="user", content=prompt)] if isinstance(prompt, str) else prompt
-    if turns and turns[0].role == "system":
-        return turns
-    return [Message(role="system", content=system), *turns]
+        found = "an empty list" if value == [] else kind_of(value)
+        raise DataError(f"{place}: {FORM}; {name} is {found}.")
 
 
 def _split_messages(
     prompt: Prompt | None, chosen: list[Message], rejected: list[Message], place: str, parted: str
 ) -> tuple[Prompt, str, str] | None:
-    shared = 0
-    while shared < min(len(chosen), len(rejected)) and chosen[shared] == rejected[shared]:
-        shared += 1
     # Identical conversations share everything: the last turn is the response all the same.
-    shared = min(shared, len(chosen) - 1, len(rejected) - 1)
+    shared = min(shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     if len(chosen) - shared != 1 or len(rejected) - shared != 1:
         if parted == "drop":
             return None

@@ -3,8 +3,9 @@
 import re
 from collections.abc import Iterator
 
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt

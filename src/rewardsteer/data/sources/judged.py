@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.sources.comparisons import comparisons
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.files import Row, fields_of, require
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison
 

@@ -3,9 +3,10 @@ text with + or - for each mark."""
 
 from collections.abc import Iterator
 
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 
+from rewardsteer.data.sources.comparisons import comparisons
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.hh import is_transcript
 from rewardsteer.data.sources.options import check_choice, check_fields
-from rewardsteer.data.sources.reading import Reading, comparisons, read_rows
+from rewardsteer.data.sources.reading import Reading, read_rows
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison

@@ -1,29 +1,18 @@
 """Rows of whatever place a source is read from: a file, a folder, a saved data set, the hub."""
 
 import contextlib
-import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from rewardsteer.data.sources import NoSplitError
-from rewardsteer.data.sources.files import SUFFIXES, kind, read_file, well_formed
+from rewardsteer.data.sources.files import read_file
 from rewardsteer.data.sources.opening import Row
+from rewardsteer.data.sources.splits import choose_splits, files_by_split
 from rewardsteer.data.sources.tables import arrow_rows
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.records import Comparison
-
-# Names that splits have elsewhere, the likeliest first.
-ALIASES = {
-    "train": ("train", "train_prefs", "training"),
-    "test": (
-        "test", "test_prefs", "validation", "valid", "val", "dev", "eval", "evaluation", "heldout",
-    ),
-}
-_BEGINNINGS = {"train": ("train",), "test": ("test", "valid", "eval", "dev")}
-_SHARD = re.compile(r"-\d+-of-\d+$")
 
 
 @dataclass
@@ -116,103 +105,6 @@ def read_rows(
     yield from read_file(place, reading.row)
 
 
-Parse = Callable[[Row, str], Comparison | str]
-
-
-def read_comparisons(
-    source: str, split: str, path: str | None, reading: Reading | None, parse: Parse, *,
-    hub: str = "", **more: Any,
-) -> Iterator[Comparison]:
-    """`comparisons` of the rows at a path, or of the data set on the hub.
-
-    Args:
-        source, split, parse: as there.
-        path, reading: as a source takes them.
-        hub: the published data set; "": there is none.
-        more: options of `read_rows`.
-
-    Raises:
-        ConfigError: neither a path nor a data set.
-        DataError: names the row.
-    """
-    reading = reading or Reading()
-    if not hub:
-        check_place(source, path, reading)
-    yield from comparisons(
-        source, split, read_rows(split, path, hub, reading=reading, **more), reading, parse
-    )
-
-
-def comparisons(
-    source: str, split: str, rows: Iterable[tuple[str, Row]], reading: Reading, parse: Parse
-) -> Iterator[Comparison]:
-    """The comparisons of a source that has one in each row.
-
-    Args:
-        source: its name.
-        split: ``train`` or ``test``.
-        rows: places and rows, see `read_rows`.
-        reading: what to do with rows at fault.
-        parse: the comparison of a row and its place (without an id where the row has none), or the
-            reason to count where it holds none.
-
-    Raises:
-        DataError: names the row.
-    """
-    for index, (place, row) in enumerate(rows):
-        found: Comparison | str = ""
-        with reading.row(), well_formed(place):
-            found = parse(row, place)
-            if isinstance(found, str):
-                reading.skip(found)
-        if isinstance(found, Comparison):
-            yield found.model_copy(update={
-                "id": found.id or f"{source}-{split}-{index}", "source": source, "place": place,
-            })
-
-
-def choose_splits(
-    names: Sequence[str], split: str, reading: Reading, place: object
-) -> list[str]:
-    """Which of a data set's splits are ours.
-
-    Raises:
-        NoSplitError: none is a test split.
-        DataError: none is a training split, or the one that was asked for is not there.
-    """
-    wanted = reading.splits.get(split)
-    if wanted is not None:
-        if wanted not in names:
-            raise DataError(
-                f"Expected the split {wanted!r} in {place}, it has {', '.join(names) or 'none'}."
-            )
-        return [wanted]
-    free = [name for name in names if name not in reading.splits.values()]
-    for alias in ALIASES[split]:
-        if alias in free:
-            if split == "test":
-                left = [n for n in free if n != alias and n in ALIASES["test"]]
-                if left:
-                    reading.note(
-                        f"{place}: the split {alias} is the test split; {', '.join(left)} "
-                        "is not read."
-                    )
-                elif alias != "test":
-                    reading.note(f"{place}: the split {alias} is read as the test split.")
-            return [alias]
-    found = [name for name in free if name.startswith(_BEGINNINGS[split])]
-    if found:
-        return found
-    if split == "test":
-        raise NoSplitError(split)
-    if len(free) == 1 and not free[0].startswith(_BEGINNINGS["test"]):
-        return free
-    raise DataError(
-        f"Expected a training split in {place}, it has {', '.join(names) or 'no splits'}; say "
-        "which is which, for example 'sources.0.splits={train: NAME, test: NAME}'."
-    )
-
-
 def _hub(
     name: str, split: str, splits: dict[str, str], reading: Reading, options: dict[str, Any]
 ) -> Iterator[tuple[str, Row]]:
@@ -229,7 +121,7 @@ def _hub(
         if split in reading.splits:
             raise DataError(f"The data set {name} has no split {wanted!r}: {error}") from error
         loaded = datasets.load_dataset(name, **options)
-        chosen = choose_splits(list(loaded), split, reading, name)
+        chosen = choose_splits(list(loaded), split, reading.splits, name, reading.note)
         rows = datasets.concatenate_datasets([loaded[one] for one in chosen])
     except Exception as error:  # the hub client raises many unrelated kinds
         raise DataError(
@@ -246,7 +138,7 @@ def _folder(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, R
     if any((folder / name).exists() for name in ("dataset_info.json", "dataset_dict.json")):
         yield from _saved(folder, split, reading)
         return
-    files = _by_split(folder)
+    files = files_by_split(folder)
     if not files:
         if split != "train":
             raise NoSplitError(split)
@@ -255,40 +147,9 @@ def _folder(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, R
             f"Expected train.jsonl (or .json, .csv, .parquet) in {folder}, found "
             f"{', '.join(known[:8]) or 'nothing'}."
         )
-    for name in choose_splits(list(files), split, reading, folder):
+    for name in choose_splits(list(files), split, reading.splits, folder, reading.note):
         for file in files[name]:
             yield from read_file(file, reading.row)
-
-
-def _by_split(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by the split that their names or their folders name."""
-    files = _data_files(folder.iterdir())
-    for pattern in ("*/*", "*/*/*"):
-        if not files:
-            files = _data_files(folder.glob(pattern))
-    found: dict[str, list[Path]] = {}
-    for file in files:
-        found.setdefault(_split_name(file.relative_to(folder)) or "", []).append(file)
-    if set(found) == {""}:
-        return {"train": files}
-    found.pop("", None)
-    return found
-
-
-def _data_files(files: Iterator[Path]) -> list[Path]:
-    return sorted(
-        file for file in files
-        if file.is_file() and kind(file) in SUFFIXES and not file.name.startswith(".")
-    )
-
-
-def _split_name(file: Path) -> str | None:
-    beginnings = (*_BEGINNINGS["train"], *_BEGINNINGS["test"], *ALIASES["test"])
-    own = _SHARD.sub("", file.name.split(".")[0]).split("-")[0]
-    for name in (own, *reversed([part.name for part in file.parents])):
-        if name.lower().startswith(beginnings):
-            return name
-    return None
 
 
 def _saved(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, Row]]:
@@ -301,7 +162,7 @@ def _saved(folder: Path, split: str, reading: Reading) -> Iterator[tuple[str, Ro
         raise DataError(f"The Arrow folder {folder} cannot be read: {error}") from error
     parts = {"": loaded}
     if isinstance(loaded, DatasetDict):
-        chosen = choose_splits(list(loaded), split, reading, folder)
+        chosen = choose_splits(list(loaded), split, reading.splits, folder, reading.note)
         parts = {f"{name} " if len(loaded) > 1 else "": loaded[name] for name in chosen}
     elif split != "train":
         raise NoSplitError(split)

@@ -3,10 +3,11 @@ each step."""
 
 from collections.abc import Iterator
 
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.files import Row, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, solution
 from rewardsteer.data.sources.math_shepherd import FIRST, divided
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 

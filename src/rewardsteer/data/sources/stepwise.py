@@ -3,9 +3,10 @@
 from collections.abc import Iterator
 
 from rewardsteer.data.render import as_prompt
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.files import Row, kind_of, require
 from rewardsteer.data.sources.labelled import SEPARATOR, check_separator, label_of, solution
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Comparison

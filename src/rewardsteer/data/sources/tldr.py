@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.files import Row, require
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 

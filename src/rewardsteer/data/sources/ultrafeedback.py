@@ -2,9 +2,10 @@
 
 from collections.abc import Iterator
 
+from rewardsteer.data.sources.comparisons import read_comparisons
 from rewardsteer.data.sources.conversations import from_conversations
 from rewardsteer.data.sources.opening import Row
-from rewardsteer.data.sources.reading import Reading, read_comparisons
+from rewardsteer.data.sources.reading import Reading
 from rewardsteer.records import Comparison
 
 HUB = "HuggingFaceH4/ultrafeedback_binarized"

@@ -1,5 +1,5 @@
 "use strict";
-// The token inspector: records of rewardsteer.records.Inspection, shown one at a time.
+// The token inspector: records of rewardsteer.evaluation.inspection_records.Inspection, shown one at a time.
 // Everything that comes from a model is put on the page as text, never as markup.
 
 const make = (tag, name, text) => {
