@@ -147,7 +147,7 @@ def prompts_command(
     rows: Annotated[
         int | None, typer.Option(min=1, help="Draw so many at random; default: all, in order.")
     ] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of the draw.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of the draw.")] = 0,
     published: Annotated[
         bool,
         typer.Option(help="The prompts of the publication (tldr: 100 of the test split, seed 44)."),

@@ -10,7 +10,7 @@ from rewardsteer.cli.starting import check_out, say
 
 def demo_command(
     overrides: Annotated[
-        list[str] | None, typer.Argument(help="Sizes to change: reward_steps=200, …")
+        list[str] | None, typer.Argument(help="Settings to change: reward_steps=200, …")
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("demo-out"),
     seed: Annotated[int, typer.Option(min=0, help="Seed of everything.")] = 0,

@@ -35,7 +35,7 @@ def distil_command(
         Path, typer.Option(help="Output folder; the model appears in OUT/model.")
     ] = Path("out/distilled"),
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option(help="Go on with an interrupted run in OUT.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run in OUT.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
 ) -> None:
     """Distil a reward model into a vocabulary head, for guidance with farma.

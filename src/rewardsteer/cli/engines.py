@@ -50,7 +50,7 @@ RayAddress = Annotated[
 ]
 RayActors = Annotated[
     int | None,
-    typer.Option(min=1, help="Copies of the model; default: one a GPU, else one a CPU core."),
+    typer.Option(min=1, help="Copies of the model; default: one per GPU, else one per CPU core."),
 ]
 
 

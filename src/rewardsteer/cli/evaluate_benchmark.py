@@ -39,13 +39,13 @@ def benchmark_command(
     ] = None,
     threshold: Annotated[
         float | None,
-        typer.Option(help="Of step scores, for processbench and prmbench; default 0.5."),
+        typer.Option(help="Steps below it are incorrect (processbench, prmbench); default 0.5."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/benchmark"),
     batch_size: Annotated[int, typer.Option(min=1, help="Texts scored together.")] = 16,
     device: Device = "auto",
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
-    resume: Annotated[bool, typer.Option(help="Go on from the scores in OUT.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue from the scores in OUT.")] = False,
     runs: Annotated[
         bool,
         typer.Option("--runs", help="The reward models are runs of one recipe: show the mean, its "

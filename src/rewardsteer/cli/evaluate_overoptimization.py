@@ -11,8 +11,8 @@ from rewardsteer.cli.starting import check_out, say
 def overoptimization_command(
     proxy: Annotated[
         Path,
-        typer.Option(help="Samples scored by the reward model that chooses: what 'rewardsteer "
-                     "score' wrote, several samples a question."),
+        typer.Option(help="Samples scored by the reward model that chooses, as 'rewardsteer "
+                     "score' wrote, several samples per question."),
     ],
     gold: Annotated[
         Path | None,
@@ -22,7 +22,7 @@ def overoptimization_command(
     out: Annotated[Path, typer.Option(help="Output folder.")] = Path("out/overoptimization"),
     overwrite: Annotated[bool, typer.Option(help="Replace what is in OUT.")] = False,
 ) -> None:
-    """Best of n by n from recorded samples, without bias: what it gains and what that is worth."""
+    """Best of n for n = 1, 2, 4, … from recorded samples: proxy and gold reward."""
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.overoptimization import overoptimization
     from rewardsteer.evaluation.recorded_samples import load_recorded

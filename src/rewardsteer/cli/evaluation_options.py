@@ -81,7 +81,7 @@ Seeds = Annotated[
 Limit = Annotated[
     int | None, typer.Option(min=1, help="Use only this many prompts, the first ones.")
 ]
-Resume = Annotated[bool, typer.Option(help="Go on with an interrupted evaluation in OUT.")]
+Resume = Annotated[bool, typer.Option(help="Continue an interrupted evaluation in OUT.")]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
 

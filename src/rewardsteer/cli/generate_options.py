@@ -93,7 +93,7 @@ Weights = Annotated[
     list[float] | None,
     typer.Option(
         help="Weight of rewards or similarity; 0: the policy alone. Once for each reward "
-        "model; negative ones push away.",
+        "model; negative ones steer away.",
         show_default="1",
         rich_help_panel=GUIDANCE,
     ),
@@ -135,7 +135,7 @@ ShareBackbone = Annotated[
 Resume = Annotated[
     bool,
     typer.Option(
-        help="Go on with an output begun before.",
+        help="Continue an output that was begun before.",
         rich_help_panel=MAIN,
     ),
 ]

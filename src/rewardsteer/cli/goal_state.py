@@ -45,11 +45,11 @@ def goal_state_command(
         Path | None, typer.Option(help="Folder for the goals; default: the reward model's.")
     ] = None,
     device: Device = "auto",
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace goals of the same name.")] = False,
     template: TemplateOption = None, kind: KindOption = None, kind_option: KindOptions = None,
 ) -> None:
-    """Make goal states: where preferred responses end in the reward model's hidden states."""
+    """Compute goal states: the mean last hidden state of preferred responses, or a variant."""
     import shutil
 
     from rewardsteer.configuration import load_config

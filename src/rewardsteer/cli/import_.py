@@ -22,7 +22,7 @@ def import_command(
                            "vLLM.")
     ] = False,
 ) -> None:
-    """Make a reward model's folder of a published checkpoint."""
+    """Convert a published checkpoint to a folder of rewardsteer."""
     from rewardsteer.errors import CheckpointError, OutputError
 
     written = read_template(template)

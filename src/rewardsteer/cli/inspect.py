@@ -47,7 +47,8 @@ Limit = Annotated[
 Output = Annotated[
     Path,
     typer.Option(
-        help="JSONL, one inspection a line. 'rewardsteer report RUN' shows RUN/*inspections.jsonl."
+        help="JSONL, one inspection per line; 'rewardsteer report RUN' shows "
+        "RUN/*inspections.jsonl."
     ),
 ]
 MethodName = Annotated[
@@ -82,7 +83,7 @@ def inspect_command(
     overwrite: Overwrite = False, template: TemplateOption = None, kind: KindOption = None,
     kind_option: KindOptions = None,
 ) -> None:
-    """Rewards, similarities and what guidance changed at every token of some completions."""
+    """Show rewards, similarities and the effect of guidance at every token of some completions."""
     from rewardsteer.cli.goal_options import check_goal_options, find_goal
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig

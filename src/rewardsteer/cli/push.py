@@ -9,9 +9,13 @@ import typer
 def push_command(
     folder: Annotated[Path, typer.Argument(help="Reward model folder.")],
     repository: Annotated[str, typer.Argument(help="Where to, as owner/name.")],
-    public: Annotated[bool, typer.Option(help="For everybody to see; private otherwise.")] = False,
-    message: Annotated[str, typer.Option(help="Of the commit.")] = "Add the reward model",
-    dry_run: Annotated[bool, typer.Option(help="List what would be published; send none.")] = False,
+    public: Annotated[
+        bool, typer.Option(help="Make the repository public; the default is private.")
+    ] = False,
+    message: Annotated[str, typer.Option(help="Message of the commit.")] = "Add the reward model",
+    dry_run: Annotated[
+        bool, typer.Option(help="List what would be published and upload nothing.")
+    ] = False,
 ) -> None:
     """Publish a checkpoint on the Hugging Face hub: weights, tokenizer and cards, nothing else.
 

@@ -78,15 +78,15 @@ def score_command(
     batch_tokens: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Tokens read together, padding included. Default: 1024 on a CPU (more for "
-            "small models), 16384 elsewhere."
+            min=1, help="Tokens scored together, padding included. Default: 1024 on a CPU (more "
+            "for small models), 16384 elsewhere."
         ),
     ] = None,
     shard_rows: Annotated[
-        int, typer.Option(min=1, help="Rows written together; a kill costs at most so many.")
+        int, typer.Option(min=1, help="Rows written together; a kill loses at most so many.")
     ] = 2048,
     device: Device = "auto", dtype: Dtype = None,
-    resume: Annotated[bool, typer.Option(help="Go on with a run that was interrupted.")] = False,
+    resume: Annotated[bool, typer.Option(help="Continue an interrupted run.")] = False,
     overwrite: Annotated[bool, typer.Option(help="Replace the output.")] = False,
     engine: Annotated[
         str, typer.Option(help="Runs the model: transformers, vllm or ray.")
@@ -96,7 +96,7 @@ def score_command(
     template: TemplateOption = None, kind: KindOption = None,
     kind_option: KindOptions = None,
 ) -> None:
-    """Add the reward to every completion; an output appears when all its rows are done."""
+    """Add a reward to every row of a file; the output appears when all rows are done."""
     vllm = vllm_options(engine, vllm_option or [], ("transformers", "vllm", "ray"))
     if benchmark is not None or input_ is None:
         score_benchmark(

@@ -24,11 +24,11 @@ Overrides = Annotated[
     typer.Argument(help="Settings to change: dotted.name=value, for example rounds=3."),
 ]
 Out = Annotated[Path, typer.Option(help="Output folder; the model appears in OUT/model.")]
-Resume = Annotated[bool, typer.Option(help="Go on with an interrupted run in OUT.")]
+Resume = Annotated[bool, typer.Option(help="Continue an interrupted run in OUT.")]
 ResumeFrom = Annotated[
     Path | None,
-    typer.Option(help="Go on from this checkpoint (OUT/phases/NN-NAME/checkpoint-N), not from the "
-                      "newest."),
+    typer.Option(help="Continue from this checkpoint (OUT/phases/NN-NAME/checkpoint-N), not from "
+                      "the newest."),
 ]
 Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
