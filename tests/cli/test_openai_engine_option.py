@@ -6,7 +6,9 @@ import pytest
 from typer.testing import CliRunner
 
 from rewardsteer.cli.main import app
+from tests.cli.test_generate_command import save_reward_model
 from tests.decoding.completions_server import TOKENIZER, CompletionsServer
+from tests.fakes import save_tiny
 
 
 @pytest.fixture
@@ -68,3 +70,27 @@ def test_an_address_is_needed(tmp_path):
         done = CliRunner().invoke(app, [*command, *options])
         assert done.exit_code != 0
         assert told in str(done.exception) + done.output
+
+
+@pytest.mark.parametrize(("threshold", "writes"), [("-1e9", {"small"}), ("1e9", {"m", "small"})])
+def test_a_second_policy_is_another_name(tmp_path, threshold, writes):
+    base = save_tiny(tmp_path / "base")
+    TOKENIZER.save_pretrained(base)
+    save_reward_model(base, tmp_path / "reward", "scalar")
+    options = ["--tokenizer", str(base), "--model", "m", "--reward-model",
+               str(tmp_path / "reward"), "--set", f"accept_reward={threshold}"]
+    output = tmp_path / "answers.jsonl"
+    with CompletionsServer(models=("m", "small")) as server:
+        done = run(server, output, "--method", "rsd", "--draft-model", "small", *options)
+        assert done.exit_code == 0, done.output
+        assert all(one["token_ids"] and one["cost"]["draft_tokens"] for one in rows(output))
+        drawn = {body["model"] for body in server.asked if body["max_tokens"] > 1}
+        assert drawn == writes
+        begun = len(server.asked)
+        done = run(server, tmp_path / "b.jsonl", "--method", "gsi", "--draft-model", "small",
+                   *options)
+        assert done.exit_code == 2
+        assert "gives log-probabilities of given tokens, which openai does not do" in " ".join(
+            done.output.split()
+        )
+        assert len(server.asked) == begun

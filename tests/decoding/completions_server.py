@@ -24,6 +24,7 @@ class CompletionsServer:
 
     Args:
         ids, logprobs, completions, named: what it can do; the last: name tokens by their ids.
+        models: names that it serves.
         refuse: given the number of a request, a status and headers instead of an answer; None.
         seconds: that an answer takes.
 
@@ -33,7 +34,8 @@ class CompletionsServer:
     """
 
     def __init__(self, *, ids=True, logprobs=True, completions=True, named=True, refuse=None,
-                 seconds=0.0):
+                 seconds=0.0, models=("m",)):
+        self.names = models
         self.ids, self.logprobs, self.completions = ids, logprobs, completions
         self.named = named
         self.refuse, self.seconds = refuse or (lambda number: None), seconds
@@ -67,7 +69,8 @@ class CompletionsServer:
         if self.keys[-1] == "Bearer wrong":
             return JSONResponse({"error": {"message": "no"}}, 401)
         return JSONResponse({"object": "list", "data": [
-            {"id": "m", "object": "model", "created": 0, "owned_by": "x", "max_model_len": 200},
+            {"id": name, "object": "model", "created": 0, "owned_by": "x", "max_model_len": 200}
+            for name in self.names
         ]})
 
     async def _answer(self, request):

@@ -60,7 +60,8 @@ def generate_command(
     """Answer prompts by a decoding method, with the cost of each answer."""
     folders, written = reward_model or [], read_template(template)
     choice = choose_engine(running, model)
-    check_model(choice.source, draft_model)
+    # At an address it is a name.
+    check_model(choice.source, None if "url" in choice.options else draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
     method, told = choose_method(method, folders[0] if folders else None, kind)

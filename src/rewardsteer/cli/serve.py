@@ -106,7 +106,7 @@ def serve_command(
         METHODS.check(method)
     of_kind = {"kind": kind, **kind_options(kind_option)}
     _check_models(choice, model, reward_model, kind)
-    check_model(draft_model)
+    check_model(None if "url" in choice.options else draft_model)
     check_reward_model(gate_model)
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)

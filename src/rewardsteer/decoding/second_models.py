@@ -16,7 +16,7 @@ from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.compatibility import first_difference, shown_name
 
 # Engines beside which a second policy can be opened, and those with gates.
-_WITH_DRAFTERS = ("transformers",)
+_WITH_DRAFTERS = ("transformers", "openai")
 _WITH_GATES = ("transformers",)
 _KL = DecodingConfig(method="args", gate="kl", gate_threshold=0.0)
 # How a second policy is given, in Python and on the command line.
@@ -56,7 +56,7 @@ def check_draft_model(
         check_abilities(runs, SimpleNamespace(name=config.method, abilities=kind.abilities))
         _check_drafting(config.method, kind, runs)
     if tokenizer is not None and isinstance(given, str | Path) and engine != "openai":
-        _check_tokens(tokenizer, load_tokenizer(str(given)))
+        _check_tokens(first_difference(tokenizer, load_tokenizer(str(given))) is None)
 
 
 def open_drafter(
@@ -114,8 +114,16 @@ def check_drafter(method: Any, engine: Any, *, option: str = _OPTIONS) -> None:
     if drafter is None:
         return
     _check_drafting(method.name, method, drafter)
-    if drafter.tokenizer is not engine.tokenizer:
-        _check_tokens(engine.tokenizer, drafter.tokenizer)
+    check_same_tokens(engine, drafter)
+
+
+def check_same_tokens(engine: Any, drafter: Any) -> None:
+    """Raise `MismatchError` where two engines' policies have different tokens; of names at an
+    address that is what the server says of a text."""
+    if engine.by_name:
+        _check_tokens(engine.length_of_text == drafter.length_of_text)
+    elif drafter.tokenizer is not engine.tokenizer:
+        _check_tokens(first_difference(engine.tokenizer, drafter.tokenizer) is None)
 
 
 def check_gate_model(
@@ -174,9 +182,9 @@ def _check_drafting(name: str, method: Any, drafter: Any) -> None:
         )
 
 
-def _check_tokens(tokenizer: Any, other: Any) -> None:
+def _check_tokens(same: bool) -> None:
     """Raise `MismatchError` where a second policy has other tokens than the policy."""
-    if first_difference(tokenizer, other) is not None:
+    if not same:
         raise MismatchError(
             "The policy and the second one that drafts (draft_model, --draft-model) must have one "
             "vocabulary, for each continues the tokens of the other, and theirs differ; use a "

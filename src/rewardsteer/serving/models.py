@@ -27,7 +27,7 @@ from rewardsteer.decoding.methods import (
     asks_goal,
     is_guide,
 )
-from rewardsteer.decoding.second_models import check_drafter, check_scout
+from rewardsteer.decoding.second_models import check_drafter, check_same_tokens, check_scout
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
@@ -75,6 +75,8 @@ class ServedModels(TextReader):
         if policy is None and scorer is None:
             raise ConfigError("Expected a policy, a reward model or both; got neither.")
         engine, self.drafter = (_engine(one, tokenizer, limits) for one in (policy, drafter))
+        if self.drafter is not None:
+            check_same_tokens(engine, self.drafter)
         shared = engine is not None and scorer is not None and shares_tokens(tokenizer, scorer)
         # A reward model that reads texts writes them for itself.
         written, renderer = writer_of(

@@ -111,6 +111,19 @@ class Endpoint:
                 return found
         return set()
 
+    def count(self, text: str) -> int | None:
+        """Tokens that the model reads in a text; None where the server does not say.
+
+        Raises:
+            ConfigError: it cannot be reached, or refuses.
+        """
+        with self._open(retries=1) as client:
+            try:
+                reply = client.completions.create(model=self.model, prompt=text, max_tokens=1)
+            except self._library.OpenAIError as error:
+                raise self.failure(error) from error
+        return getattr(reply.usage, "prompt_tokens", None)
+
     def check_named(self, ids: Sequence[int], top: int) -> None:
         """Raise `ConfigError` unless it names so many of the likeliest tokens after others."""
         lib = self._library

@@ -7,6 +7,7 @@ ask about few candidates act on this side, on the likeliest tokens that such a s
 """
 
 import asyncio
+import functools
 import random
 import time
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
@@ -31,6 +32,8 @@ _FIELDS: dict[str, Any] = {
     "top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0, "stop_token_ids": (), "ignore_eos": False,
     "include_stop_str_in_output": False,
 }
+# A text in which different tokenizers find different numbers of tokens.
+_TEXT = "Straße 1234567: tokenizers\n\n    don't  agree\t(x**2 == 41.5) — 東京 antidisestablished"
 # What leaves the policy's distribution as it is; a response that ends is a token like others.
 _NEUTRAL = {name: _FIELDS[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")} | {
     "temperature": 1.0, "ignore_eos": True, "seed": 0,
@@ -58,6 +61,7 @@ class OpenAIEngine(Engine):
     """
 
     name = "openai"
+    by_name = True
     stride = 16
 
     def __init__(
@@ -155,6 +159,12 @@ class OpenAIEngine(Engine):
         return OpenAISample(
             self, prompt, index, config, rng=rng, log_probabilities=log_probabilities, top=top
         )
+
+    @functools.cached_property
+    def length_of_text(self) -> int | None:
+        """Tokens that the model reads in a certain text, as far as the server says: of what a name
+        stands for there is no tokenizer here."""
+        return self.endpoint.count(_TEXT)
 
     async def room(self) -> None:
         """Return once a request can be sent at once."""
