@@ -11,7 +11,6 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
-from rewardsteer.evaluation import preference
 from rewardsteer.evaluation import runs as evaluation_runs
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
@@ -23,6 +22,8 @@ from rewardsteer.evaluation.inspection_records import (
     InspectedToken,
     Inspection,
 )
+from rewardsteer.evaluation.preference_figures import ScoredPairs
+from rewardsteer.evaluation.preference_figures import summarise as pair_figures
 from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation, Solution
 
@@ -58,9 +59,9 @@ def preferences(folder: Path, seed: int = 0, shift: float = 0.5) -> Path:
     rewards = rng.normal(size=(400, 2)) + np.array([shift, 0])
     lengths = rng.integers(5, 120, size=(400, 2))
     subsets = [("harmless", "helpful", HOSTILE)[i % 3] for i in range(400)]
-    pairs = preference._Pairs(rewards, lengths, subsets, np.arange(len(rewards)))
+    pairs = ScoredPairs(rewards, lengths, subsets, np.arange(len(rewards)))
     texts = [(f"question {i}", f"chosen {i}", f"rejected {i}") for i in range(400)]
-    figures = preference._summary(pairs, texts, too_long=3)
+    figures = pair_figures(pairs, texts, too_long=3)
     write_json(folder / "metrics.json", {"reward_model": "out/bt/model", **figures})
     return folder
 

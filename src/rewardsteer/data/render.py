@@ -36,6 +36,11 @@ def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
         ) from error
 
 
+def plain_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
+    """A prompt as JSON holds it, the other way round."""
+    return prompt if isinstance(prompt, str) else [turn.model_dump() for turn in prompt]
+
+
 def render_prompt(
     prompt: Prompt, template: Template, tokenizer: Any, *, tools: Tools | None = None,
     options: Mapping[str, Any] | None = None,

@@ -7,7 +7,9 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.chat import write_chat
+from rewardsteer.data.render import plain_prompt
 from rewardsteer.doctor.patient import Patient
+from rewardsteer.records import Prompt
 
 # Between a prompt and a completion that are written without a template.
 _JOINS = (("", ""), (", joined by a space", " "), (", joined by a newline", "\n"),
@@ -92,12 +94,11 @@ def _end(patient: Patient) -> Iterator[Reading]:
             "append nothing to what the template writes",
             (prompts, [[*ids, eos] for ids in responses]),
         )
-    closed = patient.scorer
-    open_rows: Any = closed
+    scorer: Any = patient.scorer
     yield Reading(
         "end missing", "without the end that the template writes",
         "close the assistant's turn (continue_final_message false)",
-        open_rows.encode(patient.samples.prompts, patient.samples.completions, closed=False),
+        scorer.encode(patient.samples.prompts, patient.samples.completions, closed=False),
     )
 
 
@@ -170,11 +171,9 @@ def _cut(patient: Patient) -> Iterator[Reading]:
             )
 
 
-def _turns(prompt: Any, completion: str) -> list[dict[str, Any]]:
-    turns = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [
-        dict(turn) if isinstance(turn, dict) else turn.model_dump(exclude_none=True)
-        for turn in prompt
-    ]
+def _turns(prompt: Prompt, completion: str) -> list[dict[str, Any]]:
+    plain = plain_prompt(prompt)
+    turns = [{"role": "user", "content": plain}] if isinstance(plain, str) else plain
     return [*turns, {"role": "assistant", "content": completion}]
 
 

@@ -21,6 +21,7 @@ def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
         DataError: no such data, or maths questions without a file.
     """
     from rewardsteer.data.prompts import different
+    from rewardsteer.data.render import plain_prompt
     from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark
 
     if name in BENCHMARKS.names():
@@ -29,11 +30,6 @@ def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
         problems = load_problems(name, path)
         return different({"id": one.id, "prompt": one.question} for one in problems)
     return different(
-        {"id": item.id, "prompt": _plain(item.prompt)} for item in load_benchmark(name, path)[1]
+        {"id": item.id, "prompt": plain_prompt(item.prompt)}
+        for item in load_benchmark(name, path)[1]
     )
-
-
-def _plain(prompt: Any) -> Any:
-    if isinstance(prompt, str):
-        return prompt
-    return [turn.model_dump(mode="json", exclude_none=True) for turn in prompt]

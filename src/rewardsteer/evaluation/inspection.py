@@ -33,13 +33,13 @@ class FilterRule(NamedTuple):
     start: int = 5
 
 
-def inspect_completion(
+def inspection_steps(
     policy: Any, tokenizer: Any, scorer: Any, method: Method, prompt_ids: Sequence[int],
     completion_ids: Sequence[int], *, config: DecodingConfig | None = None,
     goal: GoalState | None = None, rule: FilterRule | None = None, alternatives: int = 6,
     name: str = "0",
-) -> Inspection:
-    """Look at a completion.
+) -> Generator[None, None, Inspection]:
+    """Look at a completion in steps of one token, for who has other work to do in between.
 
     Args:
         policy: a causal LM in evaluation mode.
@@ -61,25 +61,6 @@ def inspect_completion(
         DataError: an empty prompt or completion, or one too long to read.
         NonFiniteError: rewards are no numbers.
     """
-    steps = inspection_steps(
-        policy, tokenizer, scorer, method, prompt_ids, completion_ids, config=config, goal=goal,
-        rule=rule, alternatives=alternatives, name=name,
-    )
-    while True:
-        try:
-            next(steps)
-        except StopIteration as end:
-            found: Inspection = end.value
-            return found
-
-
-def inspection_steps(
-    policy: Any, tokenizer: Any, scorer: Any, method: Method, prompt_ids: Sequence[int],
-    completion_ids: Sequence[int], *, config: DecodingConfig | None = None,
-    goal: GoalState | None = None, rule: FilterRule | None = None, alternatives: int = 6,
-    name: str = "0",
-) -> Generator[None, None, Inspection]:
-    """`inspect_completion` in steps of one token, for who has other work to do in between."""
     config = config or DecodingConfig(top_k=10)
     _check(policy, tokenizer, scorer, prompt_ids, completion_ids, goal, rule)
     rewards, similar = _values(scorer, prompt_ids, completion_ids, goal)
@@ -97,6 +78,17 @@ def inspection_steps(
         tokenizer, prompt_ids, completion_ids, tokens, name=name, method=method.name,
         stop=_stop(rule, rewards, similar),
     )
+
+
+def inspect_completion(*what: Any, **options: Any) -> Inspection:
+    """Look at a completion at once; takes and raises what `inspection_steps` does."""
+    steps = inspection_steps(*what, **options)
+    while True:
+        try:
+            next(steps)
+        except StopIteration as end:
+            found: Inspection = end.value
+            return found
 
 
 def inspect_rewards(

@@ -150,14 +150,18 @@ def read_verdict(answer: str, baseline_first: bool) -> Verdict | None:
 _WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
+def _worth(judgements: Sequence[Judgement]) -> dict[str, list[float]]:
+    """What the verdicts on each pair are worth, by the pair's id; nothing where it has none."""
+    found: dict[str, list[float]] = defaultdict(list)
+    for one in judgements:
+        found[one.id] += [] if one.verdict is None else [_WORTH[one.verdict]]
+    return found
+
+
 def _rate(judgements: Sequence[Judgement], equal: int, both_orders: bool) -> dict[str, float]:
     """Figures of a method: of its judgements, and of so many equal responses."""
-    verdicts: dict[str, list[float]] = defaultdict(list)
-    for one in judgements:
-        if one.verdict is not None:
-            verdicts[one.id].append(_WORTH[one.verdict])
     asked = 2 if both_orders else 1
-    whole = [worth for worth in verdicts.values() if len(worth) == asked]
+    whole = [worth for worth in _worth(judgements).values() if len(worth) == asked]
     values = [sum(worth) / asked for worth in whole] + [0.5] * equal
     signs = Counter((value > 0.5) - (value < 0.5) for value in values)
     figures: dict[str, float] = {
@@ -178,20 +182,12 @@ def _rate(judgements: Sequence[Judgement], equal: int, both_orders: bool) -> dic
     return figures
 
 
-_WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
-
-
 def _at_equal_lengths(
     records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], made: Sequence[Judgement]
 ) -> dict[str, float]:
     """``lc_win_rate`` with its interval, over the pairs with a verdict and those of equal
     responses; a pair that was asked about several times counts the mean of its verdicts."""
-    verdicts: dict[str, list[float]] = {}
-    for one in made:
-        known = verdicts.setdefault(one.id, [])
-        if one.verdict is not None:
-            known.append(_WORTH[one.verdict])
-    rows = []
+    verdicts, rows = _worth(made), []
     for ours, theirs in zip(records, baseline, strict=True):
         found = verdicts.get(ours.generation.id, [0.5])
         if found:

@@ -1,23 +1,17 @@
 """Accuracy, calibration and length bias of a reward model on held-out comparisons."""
 
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from rewardsteer.data.sets import WRITERS
 from rewardsteer.data.store import check_template, load_manifest, load_set
 from rewardsteer.errors import DataError
-from rewardsteer.evaluation.calibration import pair_calibration
-from rewardsteer.evaluation.data_notes import pair_notes
-from rewardsteer.evaluation.distributions import by_length, histogram
-from rewardsteer.evaluation.preference_controls import preference_controls
-from rewardsteer.evaluation.statistics import over, share, wins
+from rewardsteer.evaluation.preference_figures import ScoredPairs, summarise
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
-from rewardsteer.objectives.agreement import spearman
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]
@@ -115,24 +109,22 @@ def _evaluate_texts(
 ) -> dict[str, Any]:
     if not comparisons:
         raise DataError("Expected comparisons to evaluate, got none.")
-    rewards = np.empty((len(comparisons), 2))
-    for start in range(0, len(comparisons), _TOGETHER * batch_size):
-        announce(start, len(comparisons))
-        part = comparisons[start : start + _TOGETHER * batch_size]
-        asked = [pair.prompt for pair in part]
-        for column, texts in enumerate((
-            [pair.chosen for pair in part], [pair.rejected for pair in part]
-        )):
-            rewards[start : start + len(part), column] = score_with_tools(
-                scorer, asked, texts, [pair.tools for pair in part], batch_size=batch_size
-            )
-    announce(len(comparisons), len(comparisons))
+
+    def score(part: Sequence[int], column: int) -> np.ndarray:
+        some = [comparisons[i] for i in part]
+        return score_with_tools(
+            scorer, [one.prompt for one in some],
+            [one.rejected if column else one.chosen for one in some],
+            [one.tools for one in some], batch_size=batch_size,
+        )
+
+    rewards = _rewards(range(len(comparisons)), score, batch_size, announce)
     lengths = np.array([[len(pair.chosen), len(pair.rejected)] for pair in comparisons])
     prompts = np.unique([repr(one.prompt) for one in comparisons], return_inverse=True)[1]
-    pairs = _Pairs(
+    pairs = ScoredPairs(
         rewards, lengths, [one.subset for one in comparisons], prompts, _writers(comparisons)
     )
-    return _summary(pairs, _texts(comparisons), too_long=0)
+    return summarise(pairs, _texts(comparisons), too_long=0)
 
 
 def _evaluate(
@@ -142,47 +134,38 @@ def _evaluate(
     writers: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
     """Figures of token ids; responses are the chosen ones, then the rejected ones."""
+
+    def score(part: Sequence[int], column: int) -> np.ndarray:
+        return scorer.score_ids(
+            [prompts[i] for i in part], [responses[column][i] for i in part],
+            batch_size=batch_size, numbers=part,
+        )
+
     lengths = np.array([[len(ids) for ids in side] for side in responses], dtype=int).T
     before = np.array([len(ids) for ids in prompts], dtype=int)
     kept = _readable(scorer, before[:, None] + lengths)
-    rewards = np.empty((len(kept), 2))
-    for start in range(0, len(kept), _TOGETHER * batch_size):
-        announce(start, len(kept))
-        part = kept[start : start + _TOGETHER * batch_size]
-        for column, side in enumerate(responses):
-            rewards[start : start + len(part), column] = scorer.score_ids(
-                [prompts[i] for i in part], [side[i] for i in part], batch_size=batch_size,
-                numbers=part,
-            )
-    announce(len(kept), len(kept))
-    pairs = _Pairs(
-        rewards, lengths[kept], [subsets[i] for i in kept],
+    pairs = ScoredPairs(
+        _rewards(kept, score, batch_size, announce), lengths[kept], [subsets[i] for i in kept],
         np.array([hash(tuple(prompts[i])) for i in kept]),
         [writers[i] for i in kept] if writers else [],
     )
-    return _summary(pairs, [texts[i] for i in kept], too_long=len(prompts) - len(kept))
+    return summarise(pairs, [texts[i] for i in kept], too_long=len(prompts) - len(kept))
 
 
-class _Pairs(NamedTuple):
-    """Scored pairs; the columns are chosen and rejected.
-
-    Attributes:
-        rewards: ``[N, 2]``.
-        lengths: ``[N, 2]``, of the responses in tokens (characters where there are none).
-        subsets: their names.
-        prompts: ``[N]`` the same number for pairs of the same prompt.
-        writers: of both responses; empty where the data names none.
-    """
-
-    rewards: np.ndarray
-    lengths: np.ndarray
-    subsets: list[str]
-    prompts: np.ndarray
-    writers: Sequence[tuple[str, str]] = ()
-
-    def rows(self, chosen: Any) -> "_Pairs":
-        """Some of them, by indices or a mask; without subsets, which no figure of them needs."""
-        return _Pairs(self.rewards[chosen], self.lengths[chosen], [], self.prompts[chosen])
+def _rewards(
+    rows: Sequence[int], score: Callable[[Sequence[int], int], np.ndarray], batch_size: int,
+    announce: Announce,
+) -> np.ndarray:
+    """Rewards ``[N, 2]`` of the pairs of some numbers, part by part; ``score`` gets some of the
+    numbers, and 0 for the chosen responses or 1 for the rejected ones."""
+    rewards = np.empty((len(rows), 2))
+    for start in range(0, len(rows), _TOGETHER * batch_size):
+        announce(start, len(rows))
+        part = rows[start : start + _TOGETHER * batch_size]
+        for column in (0, 1):
+            rewards[start : start + len(part), column] = score(part, column)
+    announce(len(rows), len(rows))
+    return rewards
 
 
 def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
@@ -197,59 +180,3 @@ def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
             "model takes."
         )
     return kept
-
-
-def _summary(
-    pairs: _Pairs, texts: Sequence[tuple[str, str, str]], *, too_long: int
-) -> dict[str, Any]:
-    groups: dict[str, list[int]] = defaultdict(list)
-    for index, subset in enumerate(pairs.subsets):
-        groups[subset or "none"].append(index)
-    return {
-        "all": _figures(pairs),
-        "subsets": {name: _figures(pairs.rows(rows)) for name, rows in sorted(groups.items())},
-        "too_long": too_long,
-        "notes": pair_notes(texts, pairs.rewards),
-        "calibration": pair_calibration(pairs.rewards[:, 0] - pairs.rewards[:, 1]),
-        "length_bias": _length_bias(pairs),
-        "controls": preference_controls(
-            pairs.rewards, pairs.lengths, pairs.writers, pairs.prompts
-        ),
-        "histogram": histogram({"chosen": pairs.rewards[:, 0], "rejected": pairs.rewards[:, 1]}),
-        "reward_by_length": {
-            side: by_length(pairs.lengths[:, column], pairs.rewards[:, column])
-            for column, side in enumerate(("chosen", "rejected"))
-        },
-    }
-
-
-def _figures(pairs: _Pairs) -> dict[str, Any]:
-    margins = pairs.rewards[:, 0] - pairs.rewards[:, 1]
-    return {
-        **_accuracy(pairs), "margin": float(margins.mean()),
-        "margin_median": float(np.median(margins)),
-    }
-
-
-def _accuracy(pairs: _Pairs) -> dict[str, Any]:
-    if not len(pairs.rewards):
-        return {"count": 0}
-    right = wins(pairs.rewards[:, 0], pairs.rewards[:, 1])
-    accuracy = share(right.tolist(), pairs.prompts.tolist())
-    return {
-        "count": len(right), "prompts": (prompts := len(np.unique(pairs.prompts))),
-        **accuracy.figures("accuracy"), "intervals": over(prompts, "prompt"),
-    }
-
-
-def _length_bias(pairs: _Pairs) -> dict[str, Any]:
-    margins = pairs.rewards[:, 0] - pairs.rewards[:, 1]
-    longer_by = pairs.lengths[:, 0] - pairs.lengths[:, 1]
-    figures: dict[str, Any] = {
-        "longer": _accuracy(pairs.rows(longer_by > 0)),
-        "shorter": _accuracy(pairs.rows(longer_by < 0)),
-        "equal": _accuracy(pairs.rows(longer_by == 0)),
-    }
-    # Ranks that are all the same correlate with nothing.
-    correlation = spearman(margins, longer_by)
-    return figures if np.isnan(correlation) else figures | {"spearman": correlation}

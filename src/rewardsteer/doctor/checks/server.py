@@ -3,10 +3,10 @@
 import asyncio
 import importlib.util
 from collections.abc import Iterator
-from typing import Any
 
 import numpy as np
 
+from rewardsteer.data.render import plain_prompt
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient
@@ -53,7 +53,7 @@ async def _rewards(patient: Patient) -> list[float]:
             transport=transport, base_url="http://doctor", timeout=limits.seconds
         ) as client:
             items = [
-                {"prompt": _plain(prompt), "completion": text} for prompt, text in
+                {"prompt": plain_prompt(prompt), "completion": text} for prompt, text in
                 zip(patient.samples.prompts, patient.samples.completions, strict=True)
             ]
             found: list[float] = []
@@ -67,10 +67,3 @@ async def _rewards(patient: Patient) -> list[float]:
     finally:
         service.stop()
 
-
-def _plain(prompt: Any) -> Any:
-    if isinstance(prompt, str):
-        return prompt
-    return [
-        turn if isinstance(turn, dict) else turn.model_dump(exclude_none=True) for turn in prompt
-    ]

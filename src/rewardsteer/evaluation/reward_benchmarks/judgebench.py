@@ -1,7 +1,6 @@
 """JudgeBench (arXiv 2410.12784): pairs of one model's responses, one of them correct."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -27,9 +26,9 @@ _SECTIONS = {
 class JudgeBench(RewardBenchmark):
     """A is the verdict where it scores higher, else B, so a tie says B, as published."""
 
-    hub: ClassVar[str] = "ScalerLab/JudgeBench"
-    split: ClassVar[str] = "gpt"
-    source: ClassVar[str] = "arXiv 2410.12784"
+    hub = "ScalerLab/JudgeBench"
+    split = "gpt"
+    source = "arXiv 2410.12784"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["question", "response_A", "response_B", "label", "source"], place)

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Ppe(RewardBenchmark):
     is not said beside the published figures.
     """
 
-    source: ClassVar[str] = (
+    source = (
         "arXiv 2410.14872; lmarena-ai/PPE-*-Best-of-K, lmarena-ai/PPE-Human-Preference-V1"
     )
 

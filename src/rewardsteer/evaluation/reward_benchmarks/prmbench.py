@@ -1,7 +1,6 @@
 """PRMBench (arXiv 2501.03124): which steps of a solution are wrong, by kind of error."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -30,9 +29,9 @@ _UNDEFINED = -1.0
 class PrmBench(StepBenchmark):
     """A step at or above the threshold is said to be right."""
 
-    hub: ClassVar[str] = "hitsmy/PRMBench_Preview"
-    split: ClassVar[str] = "train"
-    source: ClassVar[str] = "arXiv 2501.03124"
+    hub = "hitsmy/PRMBench_Preview"
+    split = "train"
+    source = "arXiv 2501.03124"
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
         """A row that repeats class and idx counts once, as published."""

@@ -1,7 +1,6 @@
 """ProcessBench (arXiv 2412.06559): the first wrong step of a solution, or that there is none."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -24,8 +23,8 @@ SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 class ProcessBench(StepBenchmark):
     """The first step below the threshold is named as the first wrong one."""
 
-    hub: ClassVar[str] = "Qwen/ProcessBench"
-    source: ClassVar[str] = "arXiv 2412.06559"
+    hub = "Qwen/ProcessBench"
+    source = "arXiv 2412.06559"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["problem", "steps", "label"], place)

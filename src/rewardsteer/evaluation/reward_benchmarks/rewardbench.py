@@ -1,7 +1,6 @@
 """RewardBench (arXiv 2403.13787): pairs in four sections, and prior sets of preferences."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -44,9 +43,9 @@ PRIOR = ("anthropic_helpful", "anthropic_hhh", "shp", "summarize")
 class RewardBench(RewardBenchmark):
     """A pair counts where the chosen response has the higher score; a tie does not count."""
 
-    hub: ClassVar[str] = "allenai/reward-bench"
-    split: ClassVar[str] = "filtered"
-    source: ClassVar[str] = "arXiv 2403.13787; allenai/reward-bench"
+    hub = "allenai/reward-bench"
+    split = "filtered"
+    source = "arXiv 2403.13787; allenai/reward-bench"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["subset"], place)

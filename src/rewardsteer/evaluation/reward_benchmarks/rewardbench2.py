@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -28,8 +27,8 @@ _WEIGHTS = np.array([0.30, 0.30, 0.20, 0.20, 0.01])
 class RewardBench2(RewardBenchmark):
     """One right response among four gives a point, shared with those that tie with it."""
 
-    hub: ClassVar[str] = "allenai/reward-bench-2"
-    source: ClassVar[str] = "arXiv 2506.01937; allenai/reward-bench, scripts/run_v2.py"
+    hub = "allenai/reward-bench-2"
+    source = "arXiv 2506.01937; allenai/reward-bench, scripts/run_v2.py"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["id", "prompt", "chosen", "rejected", "subset"], place)

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -25,9 +24,9 @@ RIGHT = "human_to_GPT-4"
 class RewardMath(RewardBenchmark):
     """The right solution must score higher than each wrong one."""
 
-    hub: ClassVar[str] = "RewardMATH/RewardMATH"
-    split: ClassVar[str] = "train"
-    source: ClassVar[str] = "arXiv 2410.01729"
+    hub = "RewardMATH/RewardMATH"
+    split = "train"
+    source = "arXiv 2410.01729"
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
         """Rows hold one solution each; those of one problem are an item, the right one first.

@@ -1,7 +1,6 @@
 """RM-Bench (arXiv 2410.16184): right against wrong over three styles of writing."""
 
 from collections.abc import Mapping, Sequence
-from typing import ClassVar
 
 import numpy as np
 
@@ -26,9 +25,9 @@ class RmBench(RewardBenchmark):
     """Responses are concise, detailed in plain text, and detailed in Markdown; every right one is
     compared with every wrong one, and must score higher."""
 
-    hub: ClassVar[str] = "THU-KEG/RM-Bench"
-    split: ClassVar[str] = "train"
-    source: ClassVar[str] = "arXiv 2410.16184"
+    hub = "THU-KEG/RM-Bench"
+    split = "train"
+    source = "arXiv 2410.16184"
 
     def read(self, row: Row, number: int, place: str) -> Item | None:
         require(row, ["prompt", "chosen", "rejected"], place)
