@@ -29,6 +29,7 @@ from rewardsteer.models.compatibility import (
     reads_tokens,
     shown_name,
 )
+from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 
 logger = logging.getLogger(__name__)
 
@@ -237,4 +238,4 @@ def check_gate(config: DecodingConfig, scout: Any = None) -> None:
             "A reward model for the gate serves the gate 'kl' alone; set gate to kl, or leave the "
             "model out."
         )
-    check_head("A reward model for the gate", scout, "vocabulary", "leave it out")
+    check_head("A reward model for the gate", scout, LANGUAGE_MODEL_HEAD, "leave it out")

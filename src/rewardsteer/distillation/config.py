@@ -7,6 +7,7 @@ from pydantic import Field, model_validator
 from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import LEAST_TEMPERATURE, MOST_TEMPERATURE
+from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.training.shared_config import (
     TRAINING_ALIASES,
@@ -85,7 +86,7 @@ class DistilConfig(Config):
     prompts: str | None = None
     records: str | None = None
     base_model: str | None = None
-    head: HeadConfig = HeadConfig(kind="vocabulary", layers="low_rank", rank=64)
+    head: HeadConfig = HeadConfig(kind=LANGUAGE_MODEL_HEAD, layers="low_rank", rank=64)
     freeze_backbone: bool = True
     sampling: SamplingConfig = SamplingConfig()
     candidates: CandidateConfig = CandidateConfig()
@@ -99,8 +100,10 @@ class DistilConfig(Config):
 
     @model_validator(mode="after")
     def _fits(self) -> "DistilConfig":
-        if self.head.kind != "vocabulary":
-            raise ValueError(f"a student has a head of kind vocabulary, not {self.head.kind}")
+        if self.head.kind != LANGUAGE_MODEL_HEAD:
+            raise ValueError(
+                f"a student has a head of kind {LANGUAGE_MODEL_HEAD}, not {self.head.kind}"
+            )
         if (self.prompts is None) == (self.records is None):
             raise ValueError("give prompts (to sample from) or records (of another run), not both")
         return self

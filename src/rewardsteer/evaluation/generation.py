@@ -40,6 +40,7 @@ from rewardsteer.evaluation.statistics import (
     standard_error,
 )
 from rewardsteer.models.compatibility import check_head, reads_tokens, shown_name
+from rewardsteer.models.heads import CLASSIFIER_HEAD
 from rewardsteer.models.pair_scorer import PairScorer, no_reward
 from rewardsteer.outputs import file_name, write_json
 from rewardsteer.records import Cost, EvalRecord, Generation
@@ -123,7 +124,7 @@ def _check_judge(user: str, scorer: Any, tokenizer: Any, requests: Sequence[Requ
         raise MismatchError(no_reward(scorer.name, scorer.kind))
     if reads_tokens(scorer) and scorer.gives_next_token:
         # Its reward of a whole response is read before the response's last token.
-        check_head(user, scorer, "scalar", "judge by another")
+        check_head(user, scorer, CLASSIFIER_HEAD, "judge by another")
     given = next((one.id for one in requests if one.prompt_ids is not None), None)
     if given is not None and not shares_tokens(tokenizer, scorer):
         raise MismatchError(

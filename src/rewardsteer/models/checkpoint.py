@@ -17,6 +17,7 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.faults import checked
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.places import check_place, locate, no_model, nowhere
+from rewardsteer.objectives import LOG_PROBABILITY
 from rewardsteer.outputs import read_json, write_json
 
 CARD = "rewardsteer.json"
@@ -100,7 +101,7 @@ def is_log_probability(reading: str, objective: str) -> bool:
     """What `CheckpointCard` says by its fields ``reading`` and ``objective``."""
     if reading:
         return reading == "log_probability"
-    return "autoregressive" in objective.split("+")
+    return not LOG_PROBABILITY.isdisjoint(objective.split("+"))
 
 
 def library_versions() -> dict[str, str]:
@@ -143,7 +144,7 @@ def read_card(folder: Path) -> CheckpointCard:
     except (AttributeError, TypeError, ValueError) as error:
         raise CheckpointError(f"The file {folder / 'config.json'} is damaged: {error}") from error
     if architectures[0].endswith("ForSequenceClassification") and labels == 1:
-        return CheckpointCard(head=HeadConfig(kind="scalar"), base_model=str(folder))
+        return CheckpointCard(head=HeadConfig(), base_model=str(folder))
     raise CheckpointError(
         f"Expected a reward model at {folder}: a folder with {CARD} or a sequence classifier with "
         f"one label; got {architectures[0]} without a card. Train one with 'rewardsteer train', or "
@@ -159,9 +160,8 @@ def _adapter_card(folder: Path) -> CheckpointCard:
             f"Expected a reward model at {folder}; its adapter_config.json is of the task "
             f"{config.get('task_type')}, not SEQ_CLS, so it holds no reward head."
         )
-    return CheckpointCard(
-        head=HeadConfig(kind="scalar"), base_model=config.get("base_model_name_or_path") or ""
-    )
+    base = config.get("base_model_name_or_path") or ""
+    return CheckpointCard(head=HeadConfig(), base_model=base)
 
 
 def fingerprint(folder: Path) -> str:

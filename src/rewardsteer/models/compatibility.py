@@ -12,6 +12,7 @@ from typing import Any
 
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.heads import HEADS
+from rewardsteer.objectives import LOG_PROBABILITY
 
 
 def reads_tokens(scorer: Any) -> bool:
@@ -100,11 +101,11 @@ def trained_with(scorer: Any, objective: str) -> bool:
 
 
 def objectives_of(scorer: Any) -> list[str]:
-    """Names of the objectives that took part in the training; none where it is not known. A model
-    whose rewards are values ended with another one than ``autoregressive``."""
+    """Names of the objectives that took part in the training; none where it is not known. Without
+    those of log-probabilities where the rewards are values: training ended with another one."""
     names = [name for name in getattr(scorer, "objective", "").split("+") if name]
     if getattr(scorer, "reading", "") == "value":
-        names = [name for name in names if name != "autoregressive"]
+        names = [name for name in names if name not in LOG_PROBABILITY]
     return names
 
 

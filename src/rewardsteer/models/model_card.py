@@ -89,7 +89,7 @@ def _loads(card: "CheckpointCard", architecture: str) -> str:
     import transformers
 
     section: str = card.head.head_class.loading(card.head)
-    if section == "scalar" and architecture and not hasattr(transformers, architecture):
+    if section == "classifier" and architecture and not hasattr(transformers, architecture):
         return "backbone"
     return section
 

@@ -92,7 +92,7 @@ def fold(model: RewardModel) -> RewardModel:
         MismatchError: its head is not such a one.
     """
     own: Any = model.value_head
-    if own is None or model.head_config.kind != "vocabulary":
+    if own is None or not model.head.gives_next_token:
         raise MismatchError(
             "Expected a vocabulary head with layers=low_rank or embedding to fold; got a "
             f"{model.head_config.kind} head with layers={model.head_config.layers}."
@@ -100,7 +100,7 @@ def fold(model: RewardModel) -> RewardModel:
     carrier = model.carrier
     generated = carrier.get_output_embeddings().generated
     weight = own.folded(carrier.get_output_embeddings())
-    config = HeadConfig(kind="vocabulary", init="zeros")
+    config = HeadConfig(kind=model.head_config.kind, init="zeros")
     open_vocabulary(carrier, config)
     layer = carrier.get_output_embeddings()
     layer.weight.copy_(weight)

@@ -16,6 +16,7 @@ from rewardsteer.models.checkpoint import (
     CheckpointCard,
     read_card,
 )
+from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.loading import load_base, refuse_absent
 from rewardsteer.models.places import check_place
@@ -123,7 +124,7 @@ def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -
     Raises:
         CheckpointError: it cannot be loaded, or is a reward model.
     """
-    start, head = find_start(source), HeadConfig(kind="vocabulary")
+    start, head = find_start(source), HeadConfig(kind=LANGUAGE_MODEL_HEAD)
     task = None if start.adapter is None else _task(start.adapter)
     if start.card is not None or task not in (None, "CAUSAL_LM"):
         raise CheckpointError(

@@ -18,3 +18,5 @@ OBJECTIVES = Registry(
         "process": "rewardsteer.objectives.process:build",
     },
 )
+# Objectives after which rewards are log-probabilities, for cards that do not say what theirs are.
+LOG_PROBABILITY = frozenset({"autoregressive"})

@@ -14,6 +14,7 @@ from transformers import set_seed
 from rewardsteer.data.vocabulary import vocabulary_hash
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
+from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import find_start
@@ -100,7 +101,7 @@ def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
             f"than that of {config.base_model}; name a policy with the same tokenizer."
         )
     policy = RewardModel.from_base(
-        source, HeadConfig(kind="vocabulary"),
+        source, HeadConfig(kind=LANGUAGE_MODEL_HEAD),
         attn_implementation=usable_attention(
             config.attn_implementation, config.optimiser.autocast
         ),

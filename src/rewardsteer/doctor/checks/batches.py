@@ -26,7 +26,7 @@ class Batches(Check):
             "all together": scorer.score(prompts, completions, batch_size=len(prompts)),
             "in reverse order": scorer.score(prompts[::-1], completions[::-1], batch_size=3)[::-1],
         }
-        if patient.reads_tokens and patient.scorer.reward_model.head_config.kind == "scalar":  # type: ignore[attr-defined]
+        if patient.reads_tokens and patient.scorer.scores_last_token:  # type: ignore[attr-defined]
             found["padded on the left"] = _padded(patient, left=True)
             found["padded on the right"] = _padded(patient, left=False)
         worst = max(found, key=lambda name: largest(found[name], found["alone"]))

@@ -9,6 +9,7 @@ import torch
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
+from rewardsteer.models.heads import HEADS
 
 
 class PlainTransformers(Check):
@@ -50,11 +51,11 @@ def _obstacle(patient: Patient) -> str:
     head = scorer.reward_model.head_config  # type: ignore[attr-defined]
     if folder.is_adapter:
         return "an adapter is merged into its base model first; merge it and examine that folder"
-    if head.layers != "linear" or head.kind not in ("scalar", "vocabulary"):
+    if head.layers != "linear" or head.outputs > 1 or head.kind not in HEADS.names():
         return "transformers has no class for the head"
     if scorer.autoregressive:  # type: ignore[attr-defined]
         return "rewards are sums of log-probabilities, which no class of transformers gives"
-    wanted = "ForSequenceClassification" if head.kind == "scalar" else "ForCausalLM"
+    wanted = head.head_class.auto_class.removeprefix("AutoModel")
     if not folder.architecture.endswith(wanted) or folder.config.get("auto_map"):
         return f"{folder.architecture or 'the folder'} is no class of transformers for rewards"
     return ""

@@ -159,9 +159,9 @@ class Head:
 
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
-        """The model card's section on loading: ``scalar``, ``vocabulary``, or ``mlp`` where plain
-        libraries cannot read the rewards."""
-        return "mlp"
+        """The section on loading in the model card: ``classifier``, ``attributes``, ``language
+        model``, or ``package`` where only this package reads the rewards."""
+        return "package"
 
     # --- rewards ---------------------------------------------------------------------------------
 

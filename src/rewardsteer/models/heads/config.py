@@ -6,13 +6,7 @@ from pydantic import Field, model_serializer, model_validator
 from pydantic_core.core_schema import SerializerFunctionWrapHandler
 
 from rewardsteer.configuration import Config
-from rewardsteer.models.heads import HEADS
-
-# Known without importing torch.
-_STARTS = {
-    "vocabulary": ("lm_head", "zeros"), "scalar": ("normal", "openrlhf"),
-    "attributes": ("normal", "openrlhf"),
-}
+from rewardsteer.models.heads import CLASSIFIER_HEAD, HEADS, OPTIONS, Options
 
 
 class HeadConfig(Config):
@@ -38,7 +32,7 @@ class HeadConfig(Config):
             1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
     """
 
-    kind: str = "scalar"
+    kind: str = CLASSIFIER_HEAD
     attributes: list[str] = Field(default_factory=list)
     weights: list[float] = Field(default_factory=list)
     layers: Literal["linear", "mlp", "low_rank", "embedding"] = "linear"
@@ -52,12 +46,12 @@ class HeadConfig(Config):
 
     @model_validator(mode="before")
     @classmethod
-    def _by_kind(cls, values: Any) -> Any:
-        """Scalar heads start ``normal``; their cards used to say ``lm_head`` all the same."""
-        if isinstance(values, dict) and values.get("kind", "scalar") in ("scalar", "attributes"):
-            return values | {"init": {"lm_head": "normal"}.get(
-                str(values.get("init", "normal")), values.get("init", "normal")
-            )}
+    def _first_init(cls, values: Any) -> Any:
+        """The head's own default; cards of scalar heads used to say ``lm_head`` all the same."""
+        if isinstance(values, dict) and values.get("init", "lm_head") == "lm_head":
+            inits = _options(values.get("kind", CLASSIFIER_HEAD)).inits
+            if inits is not None and "lm_head" not in inits:
+                return values | {"init": inits[0]}
         return values
 
     @model_serializer(mode="wrap")
@@ -77,25 +71,24 @@ class HeadConfig(Config):
 
     @model_validator(mode="after")
     def _names_attributes(self) -> "HeadConfig":
-        names = self.attributes
-        if self.kind == "attributes" and (len(set(names)) < 2 or self.layers != "linear"):
+        names, several = self.attributes, _options(self.kind).attributes
+        if several and (len(set(names)) < 2 or self.layers != "linear"):
             raise ValueError(
-                "a head of kind attributes is linear and needs attributes=[NAME, …], at least two; "
-                "for one rating take kind=scalar"
+                f"a head of kind {self.kind} is linear and needs attributes=[NAME, …], at least "
+                f"two; for one rating take kind={CLASSIFIER_HEAD}"
             )
         if len(self.weights) != len(names) or len(set(names)) != len(names):
             raise ValueError(
                 f"expected a weight for each of the different attributes, got {len(self.weights)} "
                 f"for {', '.join(names) or 'none'}"
             )
-        if self.kind in ("scalar", "vocabulary") and names:
+        if several is False and names:
             raise ValueError(f"a {self.kind} head has no attributes; set kind=attributes")
         return self
 
     @model_validator(mode="after")
     def _has_rank(self) -> "HeadConfig":
-        fitting = {"vocabulary": ("linear", "low_rank", "embedding"), "scalar": ("linear", "mlp")}
-        allowed = fitting.get(self.kind)
+        allowed = _options(self.kind).layers
         if allowed is not None and self.layers not in allowed:
             raise ValueError(
                 f"a {self.kind} head has the layers {' or '.join(allowed)}, not {self.layers}"
@@ -112,9 +105,13 @@ class HeadConfig(Config):
     def _fits(self) -> "HeadConfig":
         if self.kind not in HEADS:
             raise ValueError(f"unknown kind {self.kind!r}; known: {', '.join(HEADS.names())}")
-        fitting = _STARTS.get(self.kind)
-        if fitting is not None and self.init not in fitting:
+        inits = _options(self.kind).inits
+        if inits is not None and self.init not in inits:
             raise ValueError(
-                f"a {self.kind} head starts as {' or '.join(fitting)}, not as {self.init}"
+                f"a {self.kind} head starts as {' or '.join(inits)}, not as {self.init}"
             )
         return self
+
+
+def _options(kind: object) -> Options:
+    return OPTIONS.get(str(kind), Options())

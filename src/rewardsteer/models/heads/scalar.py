@@ -120,7 +120,7 @@ class ScalarHead(Head):
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
         """See `Head.loading`."""
-        return "mlp" if config.layers == "mlp" else "scalar"
+        return "package" if config.layers == "mlp" else "classifier"
 
 
 def check_classifier(model: Any, source: str | Path) -> None:

@@ -198,7 +198,7 @@ class VocabularyHead(Head):
     @classmethod
     def loading(cls, config: HeadConfig) -> str:
         """See `Head.loading`."""
-        return "vocabulary" if config.layers == "linear" else "mlp"
+        return "language model" if config.layers == "linear" else "package"
 
     @property
     def vocabulary_size(self) -> int:

@@ -5,6 +5,7 @@ from typing import Any
 from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -28,5 +29,5 @@ class FarmaKind(Kind):
                 f"Expected a causal language model for the kind farma, got "
                 f"{folder.architecture or 'no architecture'} in {folder.name}."
             )
-        card = CheckpointCard(head=HeadConfig(kind="vocabulary"), base_model=folder.name)
+        card = CheckpointCard(head=HeadConfig(kind=LANGUAGE_MODEL_HEAD), base_model=folder.name)
         return load_checkpoint(folder, card=card, template=template, **options)

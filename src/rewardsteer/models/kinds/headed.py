@@ -50,7 +50,7 @@ def load_headed(
     kind = _architecture(folder)
     place, options = placed(folder.path, device, options)
     mapping = {} if head_name is None else {rf"^{re.escape(head_name)}\.": f"{_ASIDE}."}
-    config = HeadConfig(kind="scalar")
+    config = HeadConfig()
     with _without_report():
         base, found = load_base(folder.path, config, options | {
             "dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True,
@@ -64,7 +64,7 @@ def load_headed(
         "there, or a file is missing: copy the whole folder again, or name another kind",
     )
     own = _install(base, layers, module)
-    kept = config if own is None else HeadConfig(kind="scalar", layers="mlp")
+    kept = config if own is None else HeadConfig(layers="mlp")
     model = RewardModel(base, kept, own).eval()
     return model if place is None else model.to(place)
 

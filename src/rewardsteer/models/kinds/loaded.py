@@ -37,10 +37,8 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
             "it and load the folder, which takes weights or an attribute for several labels."
         )
     source = Path(str(getattr(model.config, "_name_or_path", "") or name))
-    card = read_card(source) if (source / CARD).exists() else CheckpointCard(
-        head=HeadConfig(kind="scalar")
-    )
-    if card.head != HeadConfig(kind="scalar", init=card.head.init):
+    card = read_card(source) if (source / CARD).exists() else CheckpointCard(head=HeadConfig())
+    if card.head != HeadConfig(init=card.head.init):
         raise CheckpointError(
             f"The head of {source} is not in the loaded {name}; pass the folder in its place."
         )
