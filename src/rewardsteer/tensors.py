@@ -169,7 +169,7 @@ class TokenStates(NamedTuple):
 
 class PolicyBackup(NamedTuple):
     """How the rewards of one-token extensions make the value of a prefix under a policy, see
-    `rewardsteer.objectives.backups`.
+    `rewardsteer.objectives.max_constraint`.
 
     Attributes:
         kind: ``soft``, ``mean`` or ``top_k``.

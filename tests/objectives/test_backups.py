@@ -12,7 +12,8 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
 from rewardsteer.kernels.policy_backups import policy_mean, policy_top_k
 from rewardsteer.kernels.vocabulary_soft import OutputLayer
-from rewardsteer.objectives.backups import (
+from rewardsteer.objectives.max_constraint import build
+from tests.objectives.backups import (
     max_backup,
     mean_backup,
     soft_backup,
@@ -20,7 +21,6 @@ from rewardsteer.objectives.backups import (
     top_k_backup,
     uniform_soft_backup,
 )
-from rewardsteer.objectives.max_constraint import build
 from tests.objectives.test_objectives import assert_same, rows, vocabulary_model
 
 WIDTH, DEPTH, TREES = 5, 3, 60

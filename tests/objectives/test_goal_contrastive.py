@@ -379,7 +379,7 @@ def drawn(data, side, strategy="cosine", seed=0, source_window=(0, 1), goal_wind
     """Columns as the objective draws them, for rows that have any."""
     batch = collate(data, side)
     draws = _draws(batch, seed)
-    chosen, rejected = response_spans(batch, skip_common=True)
+    chosen, rejected = response_spans(batch)
     sources, goals = chosen.window(*source_window), rejected.window(*goal_window)
     source, goal, valid = draw_future(
         sources, chosen.window(*goal_window), 8, draws,
@@ -433,19 +433,16 @@ def test_draws_stay_within_mask_windows_and_order(
 
 def test_common_beginning_is_left_out():
     batch = collate(EDGES, "right")
-    chosen, rejected = response_spans(batch, skip_common=True)
+    chosen, rejected = response_spans(batch)
     assert chosen.lengths.tolist() == [1, 2, 0, 0, 5, 3]
     assert rejected.lengths.tolist() == [3, 0, 3, 0, 2, 3]
-    chosen, rejected = response_spans(batch, skip_common=False)
-    assert chosen.lengths.tolist() == [1, 4, 2, 1, 7, 3]
-    assert rejected.lengths.tolist() == [3, 2, 5, 1, 4, 3]
 
 
 @pytest.mark.parametrize("strategy", STRATEGIES)
 def test_every_column_that_may_be_drawn_is(strategy):
     data = [row(0, [3], [4, 5, 6, 7, 8], [9, 9, 9])]
     batch = collate(data, "right")
-    chosen, _ = response_spans(batch, skip_common=True)
+    chosen, _ = response_spans(batch)
     draws = PerRowGenerator([0])
     seen = set()
     for _ in range(200):

@@ -1,8 +1,8 @@
 """Backups of next-token rewards under a policy, without the logits of either model.
 
-The equations are those of `rewardsteer.objectives.backups`; products are made piece by piece as in
-`vocabulary_max`, and no tensor of size positions × vocabulary is ever held. No gradient flows into
-the policy.
+The equations are those of `rewardsteer.objectives.max_constraint`. Products are made piece by piece
+as in `vocabulary_max`, and no tensor of size positions × vocabulary is ever held. No gradient flows
+into the policy.
 """
 
 from typing import Any

@@ -1,6 +1,7 @@
 """How rewards agree with numbers of responses; without torch, so that evaluation is light."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -61,6 +62,24 @@ def midranks(values: Values) -> Values:
     ranks = np.empty(len(values))
     ranks[order] = np.repeat(starts + (counts + 1) / 2, counts)
     return ranks
+
+
+def labelled_figures(
+    columns: Values, name: str, figure: Callable[[Values, Values], Values]
+) -> dict[str, float]:
+    """The area under the ROC curve, where there are rows of both kinds, and another figure.
+
+    Args:
+        columns: ``[N, 2]``, rewards and labels; rows with NaN do not count.
+        name: of the other figure.
+        figure: ``(rewards, labels) → [N]``, of which it is the mean.
+    """
+    rewards, labels = columns[~np.isnan(columns).any(1)].T
+    if not len(rewards):
+        return {}
+    area = auroc(labels, rewards)
+    found = {name: float(figure(rewards, labels).mean())}
+    return found if math.isnan(area) else {"auroc": area, **found}
 
 
 def auroc(labels: ArrayLike, scores: ArrayLike) -> float:

@@ -6,17 +6,15 @@ not averaged over its length, as published. Token by token the rewards are then 
 that a policy's own can be added to.
 """
 
-import math
-
 from torch import Tensor
 
-from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import (
     Objective,
     ObjectiveResult,
     pairwise_logistic_loss,
     split_pairs,
 )
+from rewardsteer.objectives.numbers import check_number
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -42,9 +40,12 @@ def autoregressive(
 
 
 def build(beta: float = 0.05) -> Objective:
-    """The objective with its options bound."""
-    if isinstance(beta, bool) or not isinstance(beta, int | float) or not 0 < beta < math.inf:
-        raise ConfigError(f"beta of 'autoregressive' must be a number above 0, got {beta!r}.")
+    """The objective with its options bound.
+
+    Raises:
+        ConfigError: ``beta`` is not above 0.
+    """
+    beta = check_number("autoregressive", "beta", beta, positive=True)
     return Objective(
         "autoregressive",
         lambda output, batch: autoregressive(output, batch, beta=beta),

@@ -40,8 +40,8 @@ def build(center_coefficient: float = 0.0, label_smoothing: float = 0.0) -> Obje
     Raises:
         ConfigError: ``label_smoothing`` is not in [0, 0.5), or ``center_coefficient`` is negative.
     """
-    center = check_number("bradley_terry", "center_coefficient", center_coefficient, 0)
-    smoothing = check_number("bradley_terry", "label_smoothing", label_smoothing, 0, 0.5)
+    center = check_number("bradley_terry", "center_coefficient", center_coefficient)
+    smoothing = check_number("bradley_terry", "label_smoothing", label_smoothing, 0.5)
     return Objective(
         "bradley_terry",
         lambda output, batch: bradley_terry(

@@ -5,15 +5,14 @@ token that the policy would never say costs nothing. The others keep the scale o
 level, and tokens of which the teacher said nothing at the candidates' mean.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from rewardsteer.distributed import global_mean
-from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult
+from rewardsteer.objectives.numbers import check_number
 from rewardsteer.tensors import Candidates, PairBatch, RewardOutput
 
 # Times the weight that guidance will have: a head must serve a little less and more than that.
@@ -127,13 +126,9 @@ def build(
         ConfigError: an option is not of its type or range.
     """
     options = {"law": law, "differences": differences, "level": level, "unseen": unseen}
-    for name, value in {"weight": weight, **options}.items():
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not 0 <= value < math.inf or (name == "weight" and value == 0):
-            raise ConfigError(
-                f"{name} must be a number {'above' if name == 'weight' else 'from'} 0"
-                f"{'' if name == 'weight' else ' on'}, got {value!r}."
-            )
+    for name, value in options.items():
+        options[name] = check_number("distillation", name, value)
+    weight = check_number("distillation", "weight", weight, positive=True)
     weights = [weight * scale for scale in _SCALES]
     return Objective(
         "distillation",

@@ -105,7 +105,7 @@ def _draw_states(
 ) -> tuple[Tensor, Tensor, Tensor, tuple[Spans, Spans]]:
     """Sources ``[B, S, D]``, later goals ``[B, S or 1, D]``, which rows have them, and the spans
     of negative sources and goals."""
-    chosen, rejected = response_spans(batch, skip_common=True)
+    chosen, rejected = response_spans(batch)
     sources = chosen.window(*options.source_window)
     source, goal, valid = draw_future(
         sources, chosen.window(*options.goal_window), options.positives, draws,

@@ -6,7 +6,7 @@ from torch.nn.functional import logsigmoid
 
 from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
-from rewardsteer.objectives.agreement import Values, auroc
+from rewardsteer.objectives.agreement import Values, labelled_figures
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import (
     check_name,
@@ -63,12 +63,9 @@ def label_columns(output: RewardOutput, batch: PairBatch, number: str) -> Tensor
 
 def label_figures(columns: Values) -> dict[str, float]:
     """Area under the ROC curve, and accuracy with the threshold 0."""
-    rewards, given = columns[~(columns != columns).any(1)].T
-    if not len(rewards):
-        return {}
-    found = {"label_accuracy": float(((rewards > 0) == (given > 0.5)).mean())}
-    area = auroc(given, rewards)
-    return found if area != area else {"auroc": area, **found}
+    return labelled_figures(
+        columns, "label_accuracy", lambda rewards, given: (rewards > 0) == (given > 0.5)
+    )
 
 
 def build(
@@ -84,7 +81,7 @@ def build(
         raise ConfigError(f"form of 'labels' must be {' or '.join(FORMS)}, got {form!r}.")
     name = check_name("labels", "number", number)
     weights = [
-        check_number("labels", f"{side}_weight", value, 0)
+        check_number("labels", f"{side}_weight", value)
         for side, value in (("desirable", desirable_weight), ("undesirable", undesirable_weight))
     ]
     if not any(weights):

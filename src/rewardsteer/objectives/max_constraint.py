@@ -1,5 +1,18 @@
-"""The maximum constraint of FaRMA (arXiv 2502.04517): a prefix is worth its best expansion; and the
-same constraint with other backups in place of the maximum."""
+"""The maximum constraint of FaRMA (arXiv 2502.04517): the value of a prefix is the reward of its
+best one-token extension. Other backups can take the place of the maximum.
+
+Which backup a vocabulary head learns decides what its guidance is worth. With p the policy's
+next-token probabilities and Q(v) the rewards of the extensions, the value V of a prefix is:
+
+    max           max_v Q(v)                          FaRMA's constraint
+    soft          τ · log mean_v exp(Q(v) / τ)        between mean and maximum
+    policy_soft   τ · log Σ_v p(v) · exp(Q(v) / τ)    guidance by logits + Q / τ then draws whole
+                                                      responses from π · exp(r / τ), normalised
+                                                      (arXiv 2502.20548)
+    policy_mean   Σ_v p(v) · Q(v)                     what the policy reaches on average
+                                                      (arXiv 2310.17022, 2405.06639)
+    policy_top_k  max of Q over the policy's k most probable tokens
+"""
 
 import math
 from typing import Literal
@@ -36,7 +49,7 @@ def max_constraint(
         temperature: None takes the maximum. A τ > 0, in units of rewards, takes a soft one in its
             place, τ · log(mean_v exp(r(x, y₁..i ∘ v) / τ)), which all expansions have a part in: it
             nears the maximum as τ → 0 and the mean as τ → ∞ (see `kernels.vocabulary_soft`).
-        backup: a backup under the policy in place of both (`rewardsteer.objectives.backups`).
+        backup: a backup under the policy in place of both.
     """
     reward, best = output.prefix_rewards, output.best_next_token
     if backup is not None:

@@ -56,16 +56,19 @@ def check_name(objective: str, option: str, value: object) -> str:
 
 
 def check_number(
-    objective: str, option: str, value: object, low: float, high: float = math.inf
+    objective: str, option: str, value: object, below: float = math.inf, *, positive: bool = False
 ) -> float:
-    """An option that is a number from ``low`` up to, but not including, ``high``.
+    """An option that is a number of at least 0 (above 0 if ``positive``) and less than ``below``.
 
     Raises:
         ConfigError: it is none.
     """
-    if isinstance(value, int | float) and not isinstance(value, bool) and low <= value < high:
+    if isinstance(value, int | float) and not isinstance(value, bool) and (
+        0 < value < below if positive else 0 <= value < below
+    ):
         return float(value)
-    upper = "" if high == math.inf else f" and below {high:g}"
+    least = "above 0" if positive else "of 0 or more"
+    upper = "" if below == math.inf else f" and below {below:g}"
     raise ConfigError(
-        f"{option} of {objective!r} must be a number of {low:g} or more{upper}, got {value!r}."
+        f"{option} of {objective!r} must be a number {least}{upper}, got {value!r}."
     )

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from rewardsteer.distributed import global_mean
-from rewardsteer.objectives.agreement import Values, auroc
+from rewardsteer.objectives.agreement import Values, labelled_figures
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import check_name, mean_where, numbers_of
 from rewardsteer.tensors import PairBatch, RewardOutput
@@ -48,13 +48,11 @@ def columns(output: RewardOutput, batch: PairBatch, number: str) -> Tensor:
 
 def figures(values: Values) -> dict[str, float]:
     """Brier score of all prefixes, and the area under the ROC curve over them."""
-    rewards, labels = values[~(values != values).any(1)].T
-    if not len(rewards):
-        return {}
-    chance = torch.from_numpy(rewards).sigmoid().numpy()
-    found = {"brier": float(((chance - labels) ** 2).mean())}
-    area = auroc(labels, rewards)
-    return found if area != area else {"auroc": area, **found}
+    def squares(rewards: Values, labels: Values) -> Values:
+        chance: Values = torch.from_numpy(rewards).sigmoid().numpy()
+        return (chance - labels) ** 2
+
+    return labelled_figures(values, "brier", squares)
 
 
 def _of_tokens(output: RewardOutput, batch: PairBatch, number: str) -> tuple[Tensor, Tensor]:

@@ -42,7 +42,7 @@ def build(center_coefficient: float = 0.0) -> Objective:
     Raises:
         ConfigError: ``center_coefficient`` is negative or no number.
     """
-    center = check_number("partial", "center_coefficient", center_coefficient, 0)
+    center = check_number("partial", "center_coefficient", center_coefficient)
     return Objective(
         "partial",
         lambda output, batch: partial(output, batch, center_coefficient=center),

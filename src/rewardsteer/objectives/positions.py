@@ -45,30 +45,25 @@ def _ratio(share: float) -> tuple[int, int]:
     return Fraction(share).limit_denominator(10**6).as_integer_ratio()
 
 
-def response_spans(batch: PairBatch, *, skip_common: bool) -> tuple[Spans, Spans]:
-    """Response tokens of the chosen and of the rejected rows.
+def response_spans(batch: PairBatch) -> tuple[Spans, Spans]:
+    """Response tokens of the chosen and of the rejected rows, without those with which both
+    responses of a pair begin: their hidden states are the same on both sides, and would be pulled
+    together and pushed apart.
 
     Args:
         batch: needs ``response_mask [2B, T]``; the mask is taken after padding and truncation.
-        skip_common: leave out the tokens with which both responses of a pair begin. Their hidden
-            states are the same on both sides, and would be pulled together and pushed apart.
     """
     mask = batch.response_mask
     begin, count = mask.long().argmax(1), mask.sum(1)
     (chosen, rejected), (many, few) = split_pairs(begin, batch), split_pairs(count, batch)
     ids, other = split_pairs(batch.input_ids, batch)
-    shared = torch.zeros_like(many)
-    if skip_common:
-        offsets = torch.arange(mask.shape[1], device=mask.device)
-        last = mask.shape[1] - 1
-        ours = ids.gather(1, (chosen[:, None] + offsets).clamp(max=last))
-        theirs = other.gather(1, (rejected[:, None] + offsets).clamp(max=last))
-        same = (ours == theirs) & (offsets < torch.minimum(many, few)[:, None])
-        shared = same.long().cumprod(1).sum(1)
-    return (
-        Spans(chosen + shared, chosen + many),
-        Spans(rejected + shared, rejected + few),
-    )
+    offsets = torch.arange(mask.shape[1], device=mask.device)
+    last = mask.shape[1] - 1
+    ours = ids.gather(1, (chosen[:, None] + offsets).clamp(max=last))
+    theirs = other.gather(1, (rejected[:, None] + offsets).clamp(max=last))
+    same = (ours == theirs) & (offsets < torch.minimum(many, few)[:, None])
+    shared = same.long().cumprod(1).sum(1)
+    return Spans(chosen + shared, chosen + many), Spans(rejected + shared, rejected + few)
 
 
 class PerRowGenerator:

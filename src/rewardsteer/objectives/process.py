@@ -11,6 +11,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from rewardsteer.distributed import global_mean
 from rewardsteer.errors import ConfigError
 from rewardsteer.objectives.base import Objective, ObjectiveResult
+from rewardsteer.objectives.numbers import check_number
 from rewardsteer.tensors import PairBatch, RewardOutput
 
 
@@ -63,10 +64,7 @@ def build(soft: bool = False, threshold: float = 0.5) -> Objective:
     """
     if not isinstance(soft, bool):
         raise ConfigError(f"soft must be true or false, got {soft!r}.")
-    if isinstance(threshold, bool) or not isinstance(threshold, int | float) or not (
-        0 <= threshold < 1
-    ):
-        raise ConfigError(f"threshold must be a number from 0 up to 1, got {threshold!r}.")
+    threshold = check_number("process", "threshold", threshold, 1)
     return Objective(
         "process",
         lambda output, batch: process(output, batch, soft=soft, threshold=threshold),

@@ -1,15 +1,5 @@
-"""Backups: the value of a prefix from the rewards of its one-token extensions.
-
-Which one a vocabulary head learns decides what its guidance is worth. With p the policy's
-next-token probabilities and Q(v) the rewards of the extensions:
-
-    soft         V = τ · log Σ_v p(v) · exp(Q(v) / τ)     the policy tilted by exp(r / τ), exactly
-    mean         V = Σ_v p(v) · Q(v)                      what the policy reaches on average
-    policy top-k V = max of Q over the policy's k best    what the policy can reach
-    max          V = max_v Q(v)                           FaRMA's constraint
-
-These are the equations on whole rows of numbers; training computes them without such rows, see
-`rewardsteer.kernels.policy_backups`. ``[..., V]`` are one-token extensions, results ``[...]``.
+"""The backups of `rewardsteer.objectives.max_constraint` on whole rows of numbers: the plain twins
+of `rewardsteer.kernels`. ``[..., V]`` are one-token extensions, results ``[...]``.
 """
 
 import torch
