@@ -7,12 +7,12 @@ from torch import Tensor
 
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.kinds.parts import replace_outputs, single_id
-from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import StepScorer
 
 
 class CausalPrm(StepScorer):
-    """softmax over the logits of a good and a bad token: the good one's share.
+    """softmax over the logits of a good and a bad token: the good one's share. Such a folder is
+    that of any language model, so it is never recognised and the kind is named by hand.
 
     Args:
         model: a causal language model; its output layer is cut down to the two tokens.
@@ -22,6 +22,7 @@ class CausalPrm(StepScorer):
     """
 
     kind = "causal_prm"
+    auto_class = "AutoModelForCausalLM"
 
     def __init__(
         self, model: Any, tokenizer: Any, *, good: str = "+", bad: str = "-", **options: Any
@@ -36,21 +37,12 @@ class CausalPrm(StepScorer):
             )
         replace_outputs(model, lambda rows: rows[[self.good_id, bad_id]])
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensor:
         """Shares of the good token."""
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        values: Tensor = logits[rows, columns].float().softmax(-1)[:, 0]
-        return values
+        return outputs.softmax(-1)[:, 0]
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": f"softmax of {self.good!r} and {self.bad!r}",
         }
-
-
-class CausalPrmKind(StepKind):
-    """A causal language model that two of its own tokens are read of. Such a folder is that of any
-    language model, so it is never recognised and the kind is named by hand."""
-
-    auto_class = "AutoModelForCausalLM"

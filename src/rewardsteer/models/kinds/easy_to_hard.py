@@ -12,7 +12,6 @@ from typing import Any
 from torch import Tensor
 
 from rewardsteer.errors import CheckpointError, DataError
-from rewardsteer.models.kinds.causal_prm import CausalPrmKind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of, replace_outputs
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
@@ -31,6 +30,8 @@ class EasyToHard(StepScorer):
     """
 
     kind = "easy_to_hard"
+    summary = "process reward model of easy-to-hard: the mean logit behind each step"
+    auto_class = "AutoModelForCausalLM"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
@@ -58,31 +59,22 @@ class EasyToHard(StepScorer):
             )
         return EncodedSteps(ids, found[-len(steps) :])
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """σ of the mean logits."""
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        values: Tensor = logits[rows, columns, 0].float().sigmoid()
-        return values
-
-    def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
-        return super().provenance() | {"activation": "sigmoid of the mean logit"}
-
-
-class EasyToHardKind(CausalPrmKind):
-    """See `EasyToHard`."""
-
-    summary = "process reward model of easy-to-hard: the mean logit behind each step"
-    scorer = EasyToHard
-
     @classmethod
-    def check(cls, folder: FolderDescription, model: Any) -> None:
+    def check(cls, folder: FolderDescription) -> None:
         """Refuse logits that are capped, whose mean is not the cap of the mean."""
         if folder.config.get("final_logit_softcapping"):
             raise CheckpointError(
                 f"The logits of {folder.name} are capped by its configuration, which the kind "
-                f"{cls.scorer.kind} does not do."
+                f"{cls.kind} does not do."
             )
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """σ of the mean logits."""
+        return outputs[:, 0].sigmoid()
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {"activation": "sigmoid of the mean logit"}
 
 
 def _places(text: str, part: str) -> int:

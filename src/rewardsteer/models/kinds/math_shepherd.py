@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rewardsteer.models.aggregation import split_steps
-from rewardsteer.models.kinds.causal_prm import CausalPrm, CausalPrmKind
+from rewardsteer.models.kinds.causal_prm import CausalPrm
 from rewardsteer.models.kinds.parts import marked_columns, question_of, single_id
 from rewardsteer.models.kinds.stepwise import EncodedSteps
 from rewardsteer.records import Prompt
@@ -20,6 +20,7 @@ class MathShepherd(CausalPrm):
     """
 
     kind = "math_shepherd"
+    summary = "process reward model as Math-Shepherd: a mark behind each step, + against -"
     published_split: ClassVar[str] = "\n"
     published_aggregate: ClassVar[str] = "min"
 
@@ -45,10 +46,3 @@ class MathShepherd(CausalPrm):
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
         return super().provenance() | {"separator": self.separator}
-
-
-class MathShepherdKind(CausalPrmKind):
-    """See `MathShepherd`."""
-
-    summary = "process reward model as Math-Shepherd: a mark behind each step, + against -"
-    scorer = MathShepherd

@@ -27,7 +27,7 @@ _INSTRUCTION = (
 _LAYERS = ("head_layer.1", "head_layer.4")
 
 
-class PairRm(PairScorer):
+class PairRm(PairScorer, Kind):
     """σ(value of the first response − value of the second). A response's value is a head on the
     states of the mark before the prompt and of the mark before the response.
 
@@ -38,10 +38,13 @@ class PairRm(PairScorer):
         marks: ids of the marks before the prompt and the two responses.
         source_length, candidate_length: most tokens of the prompt, and of a response where the
             prompt is of that length; a shorter prompt leaves its tokens to the responses.
+            Better-PairRM has 2030 and 670.
         options: see `PairScorer`.
     """
 
     kind = "pairrm"
+    summary = "DeBERTa that compares two responses (PairRM-hf)"
+    compares = True
 
     def __init__(
         self, model: Any, tokenizer: Any, head: nn.Module, marks: Sequence[int], *,
@@ -50,6 +53,43 @@ class PairRm(PairScorer):
         super().__init__(model, tokenizer, **options)
         self.head, self.marks = head, list(marks)
         self.source_length, self.candidate_length = source_length, candidate_length
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """The head of a pair, or the configuration of LLM-Blender's own program, which `load`
+        refuses."""
+        return _is_blender(folder) or (
+            not folder.has_card and folder.config.get("model_type") == "deberta-v2"
+            and all(folder.shape(f"{name}.weight") is not None for name in _LAYERS)
+        )
+
+    @classmethod
+    def load(
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
+    ) -> "PairRm":
+        """See `Kind.load`."""
+        no_template(template, cls.kind)
+        if _is_blender(folder):
+            raise CheckpointError(
+                f"The folder {folder.name} is PairRM in the form of the program LLM-Blender, which "
+                "does not hold the encoder's configuration; load the form for transformers, "
+                "llm-blender/PairRM-hf."
+            )
+        refuse_pickles(folder.path)
+        given = [folder.config.get(f"{name}_prefix_id") for name in _MARKS]
+        marks = [one for one in given if isinstance(one, int)]
+        if len(marks) != len(_MARKS):
+            raise CheckpointError(
+                f"Expected source_prefix_id, cand1_prefix_id and cand2_prefix_id in config.json of "
+                f"{folder.name}, as PairRM has them; copy the whole folder again."
+            )
+        own, options = own_options(cls, options)
+        model, tokenizer, parts = load_parts(
+            DebertaV2Model, folder, kept=["head_layer."],
+            key_mapping={r"^pretrained_model\.": ""}, **options,
+        )
+        head = _head(folder).to(model.device)
+        return cls(model, tokenizer, head, marks, **parts, **own)
 
     def encode_pair(self, turns: Sequence[str], first: str, second: str) -> list[int]:
         """Prompt and responses, each tokenized by itself and with its mark before it. The published
@@ -101,54 +141,6 @@ class PairRm(PairScorer):
             "activation": "sigmoid", "source_length": self.source_length,
             "candidate_length": self.candidate_length,
         }
-
-
-class PairRmKind(Kind):
-    """See `PairRm`.
-
-    Options:
-        source_length, candidate_length: 1224 and 412; Better-PairRM has 2030 and 670.
-    """
-
-    summary = "DeBERTa that compares two responses (PairRM-hf)"
-    compares = True
-
-    @classmethod
-    def recognises(cls, folder: FolderDescription) -> bool:
-        """The head of a pair, or the configuration of LLM-Blender's own program, which `load`
-        refuses."""
-        return _is_blender(folder) or (
-            not folder.has_card and folder.config.get("model_type") == "deberta-v2"
-            and all(folder.shape(f"{name}.weight") is not None for name in _LAYERS)
-        )
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, template: Template | None, **options: Any
-    ) -> PairRm:
-        """See `Kind.load`."""
-        no_template(template, PairRm.kind)
-        if _is_blender(folder):
-            raise CheckpointError(
-                f"The folder {folder.name} is PairRM in the form of the program LLM-Blender, which "
-                "does not hold the encoder's configuration; load the form for transformers, "
-                "llm-blender/PairRM-hf."
-            )
-        refuse_pickles(folder.path)
-        given = [folder.config.get(f"{name}_prefix_id") for name in _MARKS]
-        marks = [one for one in given if isinstance(one, int)]
-        if len(marks) != len(_MARKS):
-            raise CheckpointError(
-                f"Expected source_prefix_id, cand1_prefix_id and cand2_prefix_id in config.json of "
-                f"{folder.name}, as PairRM has them; copy the whole folder again."
-            )
-        own, options = own_options(PairRm, options)
-        model, tokenizer, parts = load_parts(
-            DebertaV2Model, folder, kept=["head_layer."],
-            key_mapping={r"^pretrained_model\.": ""}, **options,
-        )
-        head = _head(folder).to(model.device)
-        return PairRm(model, tokenizer, head, marks, **parts, **own)
 
 
 def _is_blender(folder: FolderDescription) -> bool:

@@ -1,42 +1,33 @@
-"""PURE's process reward models (jinachris/PURE-PRM-7B): token classifiers read as P(1) − P(0).
-
-Nothing in such a folder tells it from one of TRL's, so the kind is named by hand.
-"""
+"""PURE's process reward models (jinachris/PURE-PRM-7B): token classifiers read as P(1) − P(0)."""
 
 from typing import Any, ClassVar
 
 from torch import Tensor
 
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.token_classification_prm import (
-    TokenClassificationPrm,
-    TokenClassificationPrmKind,
-)
+from rewardsteer.models.kinds.token_classification_prm import TokenClassificationPrm
 
 
 class PurePrm(TokenClassificationPrm):
-    """P(label 1) − P(label 0), in [-1, 1], behind each step; no beginning of text is written."""
+    """P(label 1) − P(label 0), in [-1, 1], behind each step; no beginning of text is written.
+    Nothing in such a folder tells it from one of TRL's, so the kind is named by hand."""
 
     kind = "pure_prm"
+    summary = "process reward model of PURE: token classifier, P(1) - P(0)"
     published_separator: ClassVar[str] = "\n\n"
     published_split: ClassVar[str] = "\n\n"
     begins: ClassVar[bool] = False
-
-    def _value(self, probabilities: Tensor) -> Tensor:
-        return probabilities[:, 1] - probabilities[:, 0]
-
-    def provenance(self) -> dict[str, Any]:
-        """See `StepScorer.provenance`."""
-        return super().provenance() | {"activation": "softmax, label 1 minus label 0"}
-
-
-class PurePrmKind(TokenClassificationPrmKind):
-    """See `PurePrm`. Its folders look like TRL's, so it is never recognised."""
-
-    summary = "process reward model of PURE: token classifier, P(1) - P(0)"
-    scorer = PurePrm
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Never."""
         return False
+
+    def values(self, outputs: Tensor) -> Tensor:
+        """Differences of the two probabilities."""
+        probabilities = outputs.softmax(-1)
+        return probabilities[:, 1] - probabilities[:, 0]
+
+    def provenance(self) -> dict[str, Any]:
+        """See `StepScorer.provenance`."""
+        return super().provenance() | {"activation": "softmax, label 1 minus label 0"}

@@ -8,12 +8,11 @@ run: the head is rebuilt from its four tensors.
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import marked_columns, require_chat_template, single_id
 from rewardsteer.models.kinds.stacks import FoundHead
-from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
@@ -26,25 +25,30 @@ class QwenPrm(StepScorer):
     Args:
         model: the backbone.
         tokenizer: with a chat template and the separator.
-        head: states ``[N, D]`` to logits ``[N, 2]``.
         separator: the token behind each step.
         system: system prompt; None: the published one, "": none (ReasonFlux-PRM).
         options: see `StepScorer`.
     """
 
     kind = "qwen_prm"
+    summary = "process reward model as Qwen2.5-Math-PRM: chat template, <extra_0> behind each step"
+    published_head = FoundHead("score", ("score.0", "score.2"), 2)
     published_aggregate: ClassVar[str] = "product"
 
     def __init__(
-        self, model: Any, tokenizer: Any, head: nn.Module, *, separator: str = "<extra_0>",
+        self, model: Any, tokenizer: Any, *, separator: str = "<extra_0>",
         system: str | None = None, **options: Any,
     ) -> None:
         super().__init__(model, tokenizer, **options)
-        self.head = head
         self.separator = separator
         self.system = _SYSTEM if system is None else system
         self._separator_id = single_id(tokenizer, separator, "separator")
         require_chat_template(tokenizer, self.kind, self.name)
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A head of two layers with two labels."""
+        return not folder.has_card and cls.has_head(folder)
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """The chat template with the steps as the assistant's turn."""
@@ -63,27 +67,12 @@ class QwenPrm(StepScorer):
             ids, marked_columns(ids, self._separator_id, self.separator, len(steps))
         )
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of label 1."""
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        values: Tensor = self.head(hidden[rows, columns].float()).softmax(-1)[:, 1]
-        return values
+        return outputs.softmax(-1)[:, 1]
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": "softmax, label 1", "separator": self.separator, "system": self.system,
         }
-
-
-class QwenPrmKind(StepKind):
-    """See `QwenPrm`."""
-
-    summary = "process reward model as Qwen2.5-Math-PRM: chat template, <extra_0> behind each step"
-    scorer = QwenPrm
-    head = FoundHead("score", ("score.0", "score.2"), 2)
-
-    @classmethod
-    def recognises(cls, folder: FolderDescription) -> bool:
-        """A head of two layers with two labels."""
-        return not folder.has_card and cls.has_head(folder)

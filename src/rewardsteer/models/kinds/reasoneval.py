@@ -8,13 +8,12 @@ one token before its last; the model's published figures are of these values.
 from collections.abc import Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of
 from rewardsteer.models.kinds.stacks import FoundHead
-from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
@@ -28,16 +27,17 @@ class ReasonEval(StepScorer):
     Args:
         model: the backbone.
         tokenizer: with a padding token.
-        head: states ``[N, D]`` to logits ``[N, 3]``.
         value: ``validity``, or ``redundancy``, the probability of that class.
         options: see `StepScorer`.
     """
 
     kind = "reasoneval"
+    summary = "process reward model as ReasonEval: three classes at step ends"
+    published_head = FoundHead("score_head", ("score_head",), 3)
+    biased_head = False
 
     def __init__(
-        self, model: Any, tokenizer: Any, head: nn.Module, *, value: str = "validity",
-        **options: Any,
+        self, model: Any, tokenizer: Any, *, value: str = "validity", **options: Any
     ) -> None:
         super().__init__(model, tokenizer, **options)
         if value not in _CLASSES:
@@ -47,7 +47,12 @@ class ReasonEval(StepScorer):
                 f"{self.name or 'The reward model'} has no padding token in its tokenizer, which "
                 f"a {self.kind} model divides steps with; copy tokenizer_config.json again."
             )
-        self.head, self.value = head, value
+        self.value = value
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A head ``score_head`` of three classes."""
+        return not folder.has_card and cls.has_head(folder)
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """The published prompt with the steps, without the marks that divide them."""
@@ -71,27 +76,10 @@ class ReasonEval(StepScorer):
             )
         return EncodedSteps([mark_id, *ids] if begins else ids, columns)
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of the classes that count."""
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        shares = self.head(hidden[rows, columns]).softmax(-1)
-        values: Tensor = shares[:, list(_CLASSES[self.value])].sum(-1)
-        return values
+        return outputs.softmax(-1)[:, list(_CLASSES[self.value])].sum(-1)
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
         return super().provenance() | {"activation": f"softmax of three classes, {self.value}"}
-
-
-class ReasonEvalKind(StepKind):
-    """See `ReasonEval`."""
-
-    summary = "process reward model as ReasonEval: three classes at step ends"
-    scorer = ReasonEval
-    head = FoundHead("score_head", ("score_head",), 3)
-    head_biased = False
-
-    @classmethod
-    def recognises(cls, folder: FolderDescription) -> bool:
-        """A head ``score_head`` of three classes."""
-        return not folder.has_card and cls.has_head(folder)

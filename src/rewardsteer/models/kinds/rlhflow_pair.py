@@ -6,26 +6,18 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoModelForCausalLM
 
-from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError
-from rewardsteer.models.kinds.base import Kind
-from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import (
-    load_parts,
-    no_template,
-    replace_outputs,
-    require_chat_template,
-    single_id,
-)
+from rewardsteer.models.kinds.parts import replace_outputs, require_chat_template, single_id
+from rewardsteer.models.kinds.scorer_kind import ScorerKind
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.pair_scorer import PairScorer
 
 
-class RlhflowPair(PairScorer):
+class RlhflowPair(PairScorer, ScorerKind):
     """softmax over the logits of ``A`` and ``B`` that follow one user turn with the dialogue and
-    both responses. The beginning of text is left out, as published.
+    both responses. The beginning of text is left out, as published. Such a folder is that of any
+    language model, so it is never recognised.
 
     Args:
         model: a causal language model; its output layer is cut down to the two tokens.
@@ -37,6 +29,9 @@ class RlhflowPair(PairScorer):
     """
 
     kind = "rlhflow_pair"
+    summary = "causal language model that answers which of two responses is better, A or B"
+    compares = True
+    auto_class = "AutoModelForCausalLM"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
@@ -67,19 +62,3 @@ class RlhflowPair(PairScorer):
     def provenance(self) -> dict[str, Any]:
         """See `PairScorer.provenance`."""
         return super().provenance() | {"activation": "softmax of 'A' and 'B'"}
-
-
-class RlhflowPairKind(Kind):
-    """See `RlhflowPair`. Such a folder is that of any language model, so it is never recognised."""
-
-    summary = "causal language model that answers which of two responses is better, A or B"
-    compares = True
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, template: Template | None, **options: Any
-    ) -> RlhflowPair:
-        """See `Kind.load`."""
-        no_template(template, RlhflowPair.kind)
-        model, tokenizer, parts = load_parts(AutoModelForCausalLM, folder, **options)
-        return RlhflowPair(model, tokenizer, **parts)

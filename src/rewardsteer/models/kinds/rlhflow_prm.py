@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar
 
 from rewardsteer.errors import DataError
-from rewardsteer.models.kinds.causal_prm import CausalPrm, CausalPrmKind
+from rewardsteer.models.kinds.causal_prm import CausalPrm
 from rewardsteer.models.kinds.parts import question_of, require_chat_template
 from rewardsteer.models.kinds.stepwise import EncodedSteps
 from rewardsteer.records import Prompt
@@ -23,6 +23,7 @@ class RlhflowPrm(CausalPrm):
     """
 
     kind = "rlhflow_prm"
+    summary = "process reward model of RLHFlow: a chat that answers + or - to each step"
     published_aggregate: ClassVar[str] = "mean"
 
     def __init__(self, model: Any, tokenizer: Any, **options: Any) -> None:
@@ -67,10 +68,3 @@ class RlhflowPrm(CausalPrm):
             f"the chat template writes the answer {self.good!r} with another token than "
             "the vocabulary's; name the token with good=."
         )
-
-
-class RlhflowPrmKind(CausalPrmKind):
-    """See `RlhflowPrm`."""
-
-    summary = "process reward model of RLHFlow: a chat that answers + or - to each step"
-    scorer = RlhflowPrm

@@ -7,12 +7,11 @@ followed by the newline's token. The value of a step is the sigmoid of the head 
 from collections.abc import Sequence
 from typing import Any, ClassVar
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of
 from rewardsteer.models.kinds.stacks import FoundHead
-from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
@@ -23,21 +22,26 @@ class SkyworkPrm(StepScorer):
     Args:
         model: the backbone.
         tokenizer: the model's.
-        head: states ``[N, D]`` to values ``[N, 1]``.
         separator: the text whose last token follows each step.
         options: see `StepScorer`.
     """
 
     kind = "skywork_prm"
+    summary = "process reward model as Skywork-o1-Open-PRM: value head and sigmoid"
+    published_head = FoundHead("v_head", ("v_head.summary",), 1)
     published_split: ClassVar[str] = "\n"
 
     def __init__(
-        self, model: Any, tokenizer: Any, head: nn.Module, *, separator: str = "\n", **options: Any
+        self, model: Any, tokenizer: Any, *, separator: str = "\n", **options: Any
     ) -> None:
         super().__init__(model, tokenizer, **options)
-        self.head = head
         self.separator = separator
         self._separator_id = tokenizer(separator)["input_ids"][-1]
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A value head of one layer under an architecture that is named as a PRM."""
+        return "prm" in folder.architecture.lower() and cls.has_head(folder)
 
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """Question and steps, tokenized apart."""
@@ -49,27 +53,12 @@ class SkyworkPrm(StepScorer):
             columns.append(len(ids) - 1)
         return EncodedSteps(ids, columns)
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensor:
         """Sigmoids of the value head."""
-        hidden = self.model(input_ids=ids, attention_mask=mask).last_hidden_state
-        values: Tensor = self.head(hidden[rows, columns].float())[:, 0].sigmoid()
-        return values
+        return outputs[:, 0].sigmoid()
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
         return super().provenance() | {
             "activation": "sigmoid", "separator": self.separator,
         }
-
-
-class SkyworkPrmKind(StepKind):
-    """See `SkyworkPrm`."""
-
-    summary = "process reward model as Skywork-o1-Open-PRM: value head and sigmoid"
-    scorer = SkyworkPrm
-    head = FoundHead("v_head", ("v_head.summary",), 1)
-
-    @classmethod
-    def recognises(cls, folder: FolderDescription) -> bool:
-        """A value head of one layer under an architecture that is named as a PRM."""
-        return "prm" in folder.architecture.lower() and cls.has_head(folder)

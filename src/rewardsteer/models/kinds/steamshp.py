@@ -5,18 +5,17 @@ from collections.abc import Sequence
 from typing import Any
 
 from torch import Tensor
-from transformers import T5ForConditionalGeneration
 
-from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, DataError
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import load_parts, no_template, own_options, single_id
+from rewardsteer.models.kinds.parts import single_id
+from rewardsteer.models.kinds.scorer_kind import ScorerKind
 from rewardsteer.models.pair_scorer import PairScorer
 
 
-class SteamShp(PairScorer):
-    """softmax over the logits of ``A`` and ``B`` for the first token of the answer.
+class SteamShp(PairScorer, ScorerKind):
+    """softmax over the logits of ``A`` and ``B`` for the first token of the answer. Such a folder
+    is that of any T5 model, so it is never recognised.
 
     Args:
         model: an encoder-decoder language model.
@@ -27,11 +26,23 @@ class SteamShp(PairScorer):
     """
 
     kind = "steamshp"
+    summary = "T5 that answers which of two responses is better, A or B (SteamSHP)"
+    compares = True
+    auto_class = "T5ForConditionalGeneration"
 
     def __init__(self, model: Any, tokenizer: Any, *, length: int = 512, **options: Any) -> None:
         super().__init__(model, tokenizer, **options)
         self.position_limit = length
         self._letters = [single_id(tokenizer, letter, "A and B") for letter in "AB"]
+
+    @classmethod
+    def check(cls, folder: FolderDescription) -> None:
+        """A T5 model."""
+        if folder.config.get("model_type") != "t5":
+            raise CheckpointError(
+                f"Expected a T5 model at {folder.name}, as SteamSHP is one, got "
+                f"{folder.architecture or 'no architecture'}; name the right kind."
+            )
 
     def encode_pair(self, turns: Sequence[str], first: str, second: str) -> list[int]:
         """The text of the model card. Where the published use cuts the context, a pair that is too
@@ -61,29 +72,3 @@ class SteamShp(PairScorer):
         return super().provenance() | {
             "activation": "softmax of 'A' and 'B'", "length": self.position_limit,
         }
-
-
-class SteamShpKind(Kind):
-    """See `SteamShp`. Such a folder is that of any T5 model, so it is never recognised.
-
-    Options:
-        length: 512.
-    """
-
-    summary = "T5 that answers which of two responses is better, A or B (SteamSHP)"
-    compares = True
-
-    @classmethod
-    def load(
-        cls, folder: FolderDescription, *, template: Template | None, **options: Any
-    ) -> SteamShp:
-        """See `Kind.load`."""
-        no_template(template, SteamShp.kind)
-        if folder.config.get("model_type") != "t5":
-            raise CheckpointError(
-                f"Expected a T5 model at {folder.name}, as SteamSHP is one, got "
-                f"{folder.architecture or 'no architecture'}; name the right kind."
-            )
-        own, options = own_options(SteamShp, options)
-        model, tokenizer, parts = load_parts(T5ForConditionalGeneration, folder, **options)
-        return SteamShp(model, tokenizer, **parts, **own)

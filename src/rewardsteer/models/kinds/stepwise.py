@@ -6,7 +6,7 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError
@@ -17,10 +17,12 @@ from rewardsteer.models.aggregation import (
     check_steps,
     split_steps,
 )
+from rewardsteer.models.backbone import accepts
 from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.finite import require_finite
+from rewardsteer.models.kinds.scorer_kind import ScorerKind
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.text_scorer import TextScorer, require_steps
+from rewardsteer.models.text_scorer import require_steps
 from rewardsteer.records import Prompt
 
 
@@ -31,7 +33,7 @@ class EncodedSteps(NamedTuple):
     columns: list[int]
 
 
-class StepScorer(TextScorer):
+class StepScorer(ScorerKind):
     """A process reward model: a language model that judges each step of a solution.
 
     Args:
@@ -39,6 +41,8 @@ class StepScorer(TextScorer):
         tokenizer: the one it was trained with.
         name: folder or other name, for messages.
         fingerprint: of the weights; "" when unknown.
+        head: states ``[N, D]`` of the model to outputs ``[N, K]``; None: the model's logits are
+            the outputs.
         split: what stands between two steps of a completion that `score` divides itself; None: the
             kind's own.
         aggregate: how the values of the steps become one reward, see `models.aggregation`; None: as
@@ -53,13 +57,10 @@ class StepScorer(TextScorer):
 
     def __init__(
         self, model: Any, tokenizer: Any, *, name: str = "", fingerprint: str = "",
-        split: str | None = None, aggregate: str | None = None,
+        head: nn.Module | None = None, split: str | None = None, aggregate: str | None = None,
     ) -> None:
-        self.model = model
-        self.tokenizer = tokenizer
-        self.template = None
-        self.name = name
-        self.fingerprint = fingerprint
+        self.model, self.tokenizer, self.head = model, tokenizer, head
+        self.name, self.fingerprint = name, fingerprint
         self.split = self.published_split if split is None else split
         if not self.split:
             raise ConfigError("split must be the text between two steps, got an empty one.")
@@ -76,9 +77,8 @@ class StepScorer(TextScorer):
         """
 
     @abc.abstractmethod
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
-        """Values ``[N]`` (float32 or wider) read at rows and columns ``[N]`` of right-padded ids
-        ``[R, T]``; mask ``[R, T]`` is 1 on real tokens."""
+    def values(self, outputs: Tensor) -> Tensor:
+        """Values ``[N]`` of steps from the outputs ``[N, K]`` (float32 or wider) at their ends."""
 
     # --- scoring ----------------------------------------------------------------------------------
 
@@ -156,6 +156,8 @@ class StepScorer(TextScorer):
         rows = torch.tensor([row for row, one in enumerate(batch) for _ in one.columns])
         columns = torch.tensor([column for one in batch for column in one.columns])
         device = self.model.device
-        return self.step_values(
-            ids.to(device), mask.to(device), rows.to(device), columns.to(device)
-        )
+        options = {"use_cache": False} if accepts(self.model, "use_cache") else {}
+        output = self.model(input_ids=ids.to(device), attention_mask=mask.to(device), **options)
+        read = output.logits if self.head is None else output.last_hidden_state
+        outputs = read[rows.to(device), columns.to(device)].float()
+        return self.values(outputs if self.head is None else self.head(outputs))

@@ -13,7 +13,6 @@ from torch import Tensor
 from rewardsteer.errors import CheckpointError, DataError
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import question_of
-from rewardsteer.models.kinds.step_kind import StepKind
 from rewardsteer.models.kinds.stepwise import EncodedSteps, StepScorer
 from rewardsteer.records import Prompt
 
@@ -27,6 +26,8 @@ class TokenClassificationPrm(StepScorer):
     """
 
     kind = "token_classification_prm"
+    summary = "process reward model of TRL's PRMTrainer: token classifier with two labels"
+    auto_class = "AutoModelForTokenClassification"
     published_separator: ClassVar[str] = "\n"
     published_split: ClassVar[str] = "\n"
     begins: ClassVar[bool] = True
@@ -40,6 +41,23 @@ class TokenClassificationPrm(StepScorer):
         if not self._separator_ids:
             raise DataError(f"The separator {self.separator!r} has no token; name another text.")
 
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """A token classifier with two labels."""
+        return (
+            not folder.has_card and folder.architecture.endswith("ForTokenClassification")
+            and len(folder.labels) == 2
+        )
+
+    @classmethod
+    def check(cls, folder: FolderDescription) -> None:
+        """Two labels."""
+        if len(folder.labels) != 2:
+            raise CheckpointError(
+                f"{folder.path} has {len(folder.labels)} labels; a process reward model of this "
+                "kind has two, incorrect and correct."
+            )
+
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
         """Beginning of text where there is one, the question, then step and separator in turn."""
         ids = self._ids(question_of(prompt, self.kind))
@@ -51,13 +69,9 @@ class TokenClassificationPrm(StepScorer):
             columns.append(len(ids) - 1)
         return EncodedSteps(ids, columns)
 
-    def step_values(self, ids: Tensor, mask: Tensor, rows: Tensor, columns: Tensor) -> Tensor:
+    def values(self, outputs: Tensor) -> Tensor:
         """Probabilities of label 1."""
-        logits = self.model(input_ids=ids, attention_mask=mask).logits[rows, columns]
-        return self._value(logits.float().softmax(-1))
-
-    def _value(self, probabilities: Tensor) -> Tensor:
-        return probabilities[:, 1]
+        return outputs.softmax(-1)[:, 1]
 
     def provenance(self) -> dict[str, Any]:
         """See `StepScorer.provenance`."""
@@ -67,28 +81,3 @@ class TokenClassificationPrm(StepScorer):
 
     def _ids(self, text: str) -> list[int]:
         return list(self.tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-class TokenClassificationPrmKind(StepKind):
-    """See `TokenClassificationPrm`."""
-
-    summary = "process reward model of TRL's PRMTrainer: token classifier with two labels"
-    scorer: ClassVar[type[StepScorer]] = TokenClassificationPrm
-    auto_class = "AutoModelForTokenClassification"
-
-    @classmethod
-    def recognises(cls, folder: FolderDescription) -> bool:
-        """A token classifier with two labels."""
-        return (
-            not folder.has_card and folder.architecture.endswith("ForTokenClassification")
-            and len(folder.labels) == 2
-        )
-
-    @classmethod
-    def check(cls, folder: FolderDescription, model: Any) -> None:
-        """Two labels."""
-        if model.config.num_labels != 2:
-            raise CheckpointError(
-                f"{folder.path} has {model.config.num_labels} labels; a process reward model of "
-                "this kind has two, incorrect and correct."
-            )
