@@ -195,7 +195,7 @@ def test_rows_come_and_go(kind, probing):
             cost[0] += 3 + (new > 0) if probing == "one by one" else bool(new or probe)
             cost[1] += new + 3 * bool(probe)
         assert [list(cost) for cost in zip(reader.forwards, reader.tokens, strict=True)] == costs
-        settled = probe and reader._model._tree
+        settled = probe and reader.model._tree
         pending = []
         for row, several in zip(rows, candidates.tolist(), strict=True):
             row.append(random.choice(several) if random.random() < 0.8 else random.randint(3, 79))
@@ -211,7 +211,7 @@ def test_rows_come_and_go(kind, probing):
             len(row) if place == EMPTY_ROW else pending[place]
             for row, place in zip(rows, places, strict=True)
         ]
-    assert reader._state is None or reader._state.ids.shape[1] <= max(map(len, rows))
+    assert reader.state is None or reader.state.ids.shape[1] <= max(map(len, rows))
 
 
 def test_a_new_row_owes_nothing_to_the_one_before():
@@ -287,7 +287,7 @@ def test_padding_is_dropped_with_the_row_that_needed_it():
     reader.select([EMPTY_ROW, 1])
     rows = [[8, 9, 10], [6, 7, 11]]
     close(reader.step(*left_pad(rows)), model, rows)
-    assert reader._state.cache.get_seq_length() == 3
+    assert reader.state.cache.get_seq_length() == 3
 
 
 def test_a_mask_is_given_only_where_there_is_padding():
@@ -418,7 +418,7 @@ def test_visiting_some_rows(kind):
     draw = torch.Generator().manual_seed(0)
 
     def ask(places):
-        answers = reader.step_rows(places, *left_pad([rows[place] for place in places]), places=3)
+        answers = reader.part_of(places, 3).step(*left_pad([rows[place] for place in places]))
         torch.testing.assert_close(
             answers, expected(model, [rows[place] for place in places]), rtol=1e-4, atol=1e-4
         )
@@ -454,7 +454,7 @@ def test_visiting_some_rows(kind):
 
 def test_asking_again_about_the_same_reads_the_last_token():
     reader = PrefixReader(tiny_causal_lm())
-    first = reader.step_rows([0, 1, 2], *left_pad(ROWS), places=3)
-    again = reader.step_rows([1], *left_pad([ROWS[1]]), places=3)
+    first = reader.part_of([0, 1, 2], 3).step(*left_pad(ROWS))
+    again = reader.part_of([1], 3).step(*left_pad([ROWS[1]]))
     torch.testing.assert_close(again[0], first[1], rtol=1e-4, atol=1e-4)
     assert reader.tokens == [len(ROWS[0]), len(ROWS[1]) + 1, len(ROWS[2])]

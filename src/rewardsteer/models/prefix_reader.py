@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from rewardsteer.models.cached_forward import CachedForward
-from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
+from rewardsteer.models.prefix_state import PrefixState, token_counts
 from rewardsteer.models.some_rows import SomeRows
 
 _ONE = torch.ones(1).long()
@@ -32,6 +32,8 @@ class PrefixReader:
     Attributes:
         forwards: per row, forward passes in which it took part.
         tokens: per row, tokens computed, padding excluded.
+        model: the module's forward passes.
+        state: what is cached; None: nothing.
     """
 
     def __init__(
@@ -40,8 +42,8 @@ class PrefixReader:
         self.module = module
         self.forwards: list[int] = []
         self.tokens: list[int] = []
-        self._model = CachedForward(module, tree=tree, cached=cached)
-        self._state: PrefixState | None = None
+        self.model = CachedForward(module, tree=tree, cached=cached)
+        self.state: PrefixState | None = None
 
     @torch.no_grad()
     def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
@@ -69,88 +71,16 @@ class PrefixReader:
             candidate_ids: ``[B, K]``.
         """
         candidates = candidate_ids.cpu()
-        if not self._model.takes_tree(prefix_ids.shape[1]):
+        if not self.model.takes_tree(prefix_ids.shape[1]):
             state = self._advance(prefix_ids, attention_mask, None)
-            return self._one_by_one(state, torch.arange(len(candidates)), candidates)
+            return self.one_by_one(state, torch.arange(len(candidates)), candidates)
         scored = self._advance(prefix_ids, attention_mask, candidates).scored
         assert scored is not None
         return scored[1]
 
-    @torch.no_grad()
-    def step_rows(
-        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, *, places: int
-    ) -> Tensor:
-        """Answers ``[R, X]`` for some rows, in one forward pass over a copy of their caches; the
-        others are left as they are.
-
-        A row that grew less than another computes some of its last tokens again, in columns that
-        would be padding otherwise; they do not count.
-
-        Args:
-            rows: their numbers.
-            prefix_ids: ``[R, T]``, padded on the left, at least one real token a row.
-            attention_mask: ``[R, T]``, 1 on real tokens.
-            places: rows of the cache.
-        """
-        self._resize(places)
-        index, lengths = torch.tensor(list(rows)), attention_mask.cpu().long().sum(dim=1)
-        fresh = self.prefill(index, prefix_ids.cpu(), lengths, None)
-        answer = fresh.answer
-        self._put(index, fresh, places)
-        return answer
-
-    @torch.no_grad()
-    def score_rows(
-        self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor,
-        candidate_ids: Tensor, *, places: int,
-    ) -> Tensor:
-        """Answers ``[R, K, X]`` after prefix∘candidate for some rows, as `step_rows`. No candidate
-        is kept: the one that a prefix continues with is read with what comes next."""
-        self._resize(places)
-        if self._state is not None:
-            self._state.drop_candidates()
-        index, lengths = torch.tensor(list(rows)), attention_mask.cpu().long().sum(dim=1)
-        candidates, tree = candidate_ids.cpu(), self._model.takes_tree(prefix_ids.shape[1])
-        fresh = self.prefill(index, prefix_ids.cpu(), lengths, candidates if tree else None)
-        answers = fresh.drop_candidates()
-        if answers is None:
-            answers = self._one_by_one(fresh, index, candidates)
-        self._put(index, fresh, places)
-        return answers
-
     def part_of(self, rows: Sequence[int], places: int) -> SomeRows:
-        """Some of so many rows, to be asked about by themselves."""
+        """Some of ``places`` rows, to be read by themselves."""
         return SomeRows(self, rows, places)
-
-    def _put(self, index: Tensor, fresh: PrefixState, places: int) -> None:
-        """Write a state of some rows ``[R]``, of no use afterwards, into that of all."""
-        if self._state is None:
-            origins = torch.full((places,), EMPTY_ROW)
-            origins[index] = torch.arange(len(index))
-            fresh.select(origins)
-            self._state = fresh
-        else:
-            self._state.place(index, fresh)
-
-    @torch.no_grad()
-    def peek(
-        self, row: int, prefix_ids: Tensor, attention_mask: Tensor, *, places: int
-    ) -> Tensor:
-        """Answers ``[R, X]`` for several continuations of one row, in one forward pass over copies
-        of its cache; the row itself is left as it is.
-
-        Args:
-            row: its number.
-            prefix_ids: ``[R, T]``, padded on the left, at least one real token a row.
-            attention_mask: ``[R, T]``, 1 on real tokens.
-            places: rows of the cache.
-        """
-        self._resize(places)
-        index, lengths = torch.full((len(prefix_ids),), row), attention_mask.cpu().long().sum(dim=1)
-        forwards = self.forwards[row]
-        answer = self.prefill(index, prefix_ids.cpu(), lengths, None).answer
-        self.forwards[row] = forwards + 1
-        return answer
 
     def select(self, rows: Sequence[int]) -> None:
         """Keep, reorder or repeat rows; the rows that are not named are forgotten.
@@ -163,46 +93,46 @@ class PrefixReader:
         self.forwards = [0 if row < 0 else self.forwards[row] for row in rows]
         self.tokens = [0 if row < 0 else self.tokens[row] for row in rows]
         if all(row < 0 for row in rows):
-            self._state = None
-        if self._state is not None:
-            self._state.select(torch.tensor(list(rows), dtype=torch.long))
+            self.state = None
+        if self.state is not None:
+            self.state.select(torch.tensor(list(rows), dtype=torch.long))
 
     @torch.no_grad()
     def tail(self, prefix_ids: Tensor, attention_mask: Tensor, counts: Sequence[int]) -> Tensor:
         """Answers ``[B, K, X]`` at the last K positions of every prefix, in one forward pass: of
         each row the last ``counts [B]``, of which K is the largest. Needs `continues`."""
-        ids, lengths = prefix_ids.cpu(), attention_mask.cpu().long().sum(dim=1)
-        self._resize(len(ids))
+        ids, lengths = prefix_ids.cpu(), token_counts(attention_mask)
+        self.resize(len(ids))
         every, wanted = torch.arange(len(ids)), torch.tensor(list(counts))
-        self._state = self.prefill(every, ids, lengths, None, wanted)
-        assert self._state.recent is not None
-        return self._state.recent
+        self.state = self.prefill(every, ids, lengths, None, wanted)
+        assert self.state.recent is not None
+        return self.state.recent
 
     @property
     def continues(self) -> bool:
         """Whether the model goes on from its cache."""
-        return self._model.uses_cache
+        return self.model.uses_cache
 
     def hold(self, row: int) -> PrefixState | None:
         """A copy of a row for `restore`; None where nothing of it is cached."""
-        state = self._state
-        if state is None or state.scored is not None or not self._model.uses_cache:
+        state = self.state
+        if state is None or state.scored is not None or not self.model.uses_cache:
             return None
         return state.copy_of(torch.tensor([row])) if int(state.lengths[row]) else None
 
     def restore(self, held: Mapping[int, PrefixState], *, places: int) -> None:
         """Put copies that `hold` made into some of ``places`` rows, by number."""
-        self._resize(places)
+        self.resize(places)
         for place, state in held.items():
-            if self._state is not None:
-                self._state.place(torch.tensor([place]), state)
+            if self.state is not None:
+                self.state.place(torch.tensor([place]), state)
             else:
-                self._state = state.among(place, places)
+                self.state = state.among(place, places)
 
-    def _resize(self, places: int) -> None:
+    def resize(self, places: int) -> None:
         """Forget everything where the number of rows is another one."""
         if len(self.forwards) != places:
-            self._state, self.forwards, self.tokens = None, [0] * places, [0] * places
+            self.state, self.forwards, self.tokens = None, [0] * places, [0] * places
 
     def _advance(
         self, prefix_ids: Tensor, attention_mask: Tensor, candidates: Tensor | None
@@ -211,10 +141,10 @@ class PrefixReader:
 
         Rows that grew by the same number of tokens as most others are read together, in place.
         """
-        ids, lengths = prefix_ids.cpu(), attention_mask.cpu().long().sum(dim=1)
-        self._resize(len(ids))
+        ids, lengths = prefix_ids.cpu(), token_counts(attention_mask)
+        self.resize(len(ids))
         together = torch.zeros(len(ids), dtype=torch.bool)
-        state, columns, apart = self._state, 0, []
+        state, columns, apart = self.state, 0, []
         if state is not None:
             if state.scored is not None:
                 state.commit_candidate(ids, lengths)
@@ -234,13 +164,13 @@ class PrefixReader:
             asked = None if candidates is None else candidates[rows]
             apart.append((rows, self.prefill(rows, ids[rows], lengths[rows], asked)))
         if state is None or not bool(together.any()):
-            [(_, self._state)] = apart
-            return self._state
+            [(_, self.state)] = apart
+            return self.state
         new = columns + (0 if candidates is None else candidates.shape[1])
         if new:
             # All rows take part, so that none is copied out of the cache and back; what comes of
             # those that are read apart is overwritten.
-            passes = self._model.extend(
+            passes = self.model.extend(
                 state, ids[:, ids.shape[1] - columns :], state.lengths + columns, candidates
             )
             rows = together.nonzero().squeeze(1)
@@ -263,38 +193,38 @@ class PrefixReader:
             tail: ``[R]`` or ``[1]``, positions at the end of a row that answers are wanted at.
         """
         fresh, known = PrefixState.empty(len(rows)), torch.zeros_like(lengths)
-        if self._state is not None:
+        if self.state is not None:
             # The last tokens are computed again where they are known, for their answers.
-            known = self._state.shared(rows, ids, lengths).minimum(lengths - tail)
+            known = self.state.shared(rows, ids, lengths).minimum(lengths - tail)
         most = int(tail.max())
         new = max(int((lengths - known).max()), most)
         keep = (lengths - new).clamp(min=0)
-        if self._state is not None and bool((keep > 0).any()):
-            fresh = self._state.part(rows, keep)
-        passes = self._model.extend(fresh, ids[:, ids.shape[1] - new :], lengths, candidates, most)
+        if self.state is not None and bool((keep > 0).any()):
+            fresh = self.state.part(rows, keep)
+        passes = self.model.extend(fresh, ids[:, ids.shape[1] - new :], lengths, candidates, most)
         extra = 0 if candidates is None else candidates.shape[1]
         self._count(rows, lengths - known + extra, lengths, passes)
         return fresh
 
-    def _one_by_one(self, state: PrefixState, rows: Tensor, candidates: Tensor) -> Tensor:
+    def one_by_one(self, state: PrefixState, rows: Tensor, candidates: Tensor) -> Tensor:
         """Answers ``[R, K, X]`` after rows of a state, in a pass for each of their candidates."""
         answers, one = [], torch.ones(len(rows)).long()
         longer = torch.cat([state.mask, torch.ones_like(state.mask[:, :1])], dim=1)
         for column in candidates.split(1, dim=1):
-            if self._model.uses_cache:
+            if self.model.uses_cache:
                 positions = state.lengths[:, None]
-                answers.append(self._model.columns(state.cache, column, longer, positions, keep=1))
+                answers.append(self.model.columns(state.cache, column, longer, positions, keep=1))
                 state.cache.crop_columns(right=1)
             else:
                 ids = torch.cat([state.ids, column], dim=1)
-                answers.append(self._model.whole(ids, state.lengths + 1)[:, None])
+                answers.append(self.model.whole(ids, state.lengths + 1)[:, None])
             self._count(rows, one, state.lengths + 1, 1)
         return torch.cat(answers, dim=1)
 
     def _count(self, rows: Tensor, computed: Tensor, lengths: Tensor, passes: int) -> None:
         """Count what rows ``[R]`` cost: passes in which each computed so many tokens ``[R]``, or
         its whole length ``[R]`` where nothing is cached."""
-        tokens = computed if self._model.uses_cache else lengths
+        tokens = computed if self.model.uses_cache else lengths
         for row, count in zip(rows.tolist(), tokens.tolist(), strict=True):
             self.forwards[row] += passes
             self.tokens[row] += count

@@ -159,7 +159,7 @@ class PrefixScorer(TextScorer):
         if in_step:
             states = cache.step(ids, attention_mask)
         else:
-            states = cache.step_rows(rows, ids, attention_mask, places=places)
+            states = cache.part_of(rows, places).step(ids, attention_mask)
         if goal is not None:
             return goal.similarity(states[:, None], states)[:, 0]
         assert not head.offset, "check_head() first"

@@ -165,10 +165,15 @@ def from_the_left(rows: Tensor, lengths: Tensor, width: int) -> Tensor:
     return rows.gather(1, (begin[:, None] + torch.arange(width)).clamp(max=rows.shape[1] - 1))
 
 
-def left_pad(rows: Sequence[Sequence[int]], padding: int = 0) -> tuple[Tensor, Tensor]:
-    """Ids and mask ``[B, T]`` with padding on the left."""
+def token_counts(mask: Tensor) -> Tensor:
+    """Real tokens ``[B]`` of rows whose mask ``[B, T]`` is 1 on them, on the CPU."""
+    return mask.cpu().long().sum(dim=1)
+
+
+def left_pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:
+    """Ids and mask ``[B, T]`` with zeros on the left."""
     width = max(len(row) for row in rows)
     missing = [width - len(row) for row in rows]
-    padded = [[padding] * more + list(row) for row, more in zip(rows, missing, strict=True)]
+    padded = [[*[0] * more, *row] for row, more in zip(rows, missing, strict=True)]
     mask = torch.arange(width) >= torch.tensor(missing)[:, None]
     return torch.tensor(padded), mask.long()

@@ -31,17 +31,15 @@ from rewardsteer.models.checkpoint import (
     read_card,
 )
 from rewardsteer.models.heads.base import load_own
-from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import EMPTY_ROW
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.models.scorer import Scorer
+from rewardsteer.models.shared_pass import OnPolicyScorer
 
 _NAME = "reward"
 
 
-class SharedScorer(Scorer):
+class SharedScorer(OnPolicyScorer):
     """A kept adapter as reward model on the very weights of the policy.
 
     The policy goes on as before: without being told otherwise, adapters act on no row.
@@ -64,7 +62,6 @@ class SharedScorer(Scorer):
                 f"{folder} is a whole model; train with lora.merge=false, or do not share."
             )
         check_base(card, folder, source)
-        self.policy = policy
         backbone = backbone_of(policy)
         rows = _Rows(backbone)
         head = _put_on(policy, backbone, folder)
@@ -77,34 +74,20 @@ class SharedScorer(Scorer):
             own = own.to(head.weight.device)
             load_own(own, folder)
         super().__init__(
-            RewardModel(carrier, card.head, own), load_tokenizer(folder),
+            policy, RewardModel(carrier, card.head, own), load_tokenizer(folder),
             stored_template(card.template), objective=card.objective, reading=card.reading,
             fingerprint=fingerprint(folder), name=str(folder),
         )
         self._joint = _Side(rows, policy, None)
-        self._partner: _RewardHalf | None = None
 
     def open_policy(self) -> Any:
         """The policy's reader for a batch. With a vocabulary head, which is asked about the same
-        prefixes as the policy, the next `open` is its other half; a scalar one is asked about
-        candidates, which the policy has to name first, so it reads in passes of its own."""
+        prefixes as the policy, both are read together; a scalar one is asked about candidates,
+        which the policy has to name first, so it reads in passes of its own."""
         if not self.gives_next_token or not is_neutral(self.policy.config):
             return PrefixReader(self.policy)
-        both = _Both(PrefixReader(self._joint), len(self.policy.get_input_embeddings().weight))
-        self._partner = _RewardHalf(both)
-        return _PolicyHalf(both, self.policy.get_output_embeddings())
-
-    @functools.cached_property
-    def known(self) -> KnownIds:
-        """All ids of the policy, whose embedding it is."""
-        known = super().known
-        known.size = len(self.policy.get_input_embeddings().weight)
-        return known
-
-    def open(self) -> Any:
-        """A fresh cache; see `open_policy`."""
-        partner, self._partner = self._partner, None
-        return super().open() if partner is None else partner
+        size = len(self.policy.get_input_embeddings().weight)
+        return self.read_together(PrefixReader(self._joint), size)
 
 
 def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
@@ -204,85 +187,3 @@ class _Carrier(nn.Module):
     def get_output_embeddings(self) -> nn.Module:
         """A vocabulary head."""
         return self.score
-
-
-class _Both:
-    """Every prefix twice, the policy's rows first."""
-
-    def __init__(self, reader: PrefixReader, offset: int) -> None:
-        self.reader, self._offset = reader, offset
-        self.seen = torch.empty(0, 0)
-        self.states = torch.empty(0, 0)
-
-    def step(self, ids: Tensor, mask: Tensor) -> None:
-        """Read what is new."""
-        marked = torch.cat([ids, ids + self._offset])
-        self.seen, self.states = ids, self.reader.step(marked, torch.cat([mask, mask]))
-
-    def half(self, values: Any, which: int) -> Any:
-        """The policy's (0) or the reward model's (1)."""
-        middle = len(values) // 2
-        return values[middle:] if which else values[:middle]
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; see `PrefixReader.select`."""
-        count = len(self.reader.forwards) // 2
-        self.reader.select([*rows, *(EMPTY_ROW if row < 0 else row + count for row in rows)])
-
-
-class _PolicyHalf:
-    """The policy's reader: the next-token logits of all prefixes."""
-
-    def __init__(self, both: _Both, output: nn.Module) -> None:
-        self._both, self._output = both, output
-
-    @torch.no_grad()
-    def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Logits ``[B, V]``."""
-        self._both.step(prefix_ids, attention_mask)
-        logits: Tensor = self._output(self._both.half(self._both.states, 0))
-        return logits
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows, of the other half too."""
-        self._both.select(rows)
-
-    @property
-    def forwards(self) -> list[int]:
-        """Network passes of each row."""
-        passes: list[int] = self._both.half(self._both.reader.forwards, 0)
-        return passes
-
-    @property
-    def tokens(self) -> list[int]:
-        """Tokens read of each row."""
-        read: list[int] = self._both.half(self._both.reader.tokens, 0)
-        return read
-
-
-class _RewardHalf:
-    """The reward model's cache: it was read with the policy."""
-
-    def __init__(self, both: _Both) -> None:
-        self._both = both
-
-    def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """States ``[B, D]`` of the prefixes that the policy was asked about last."""
-        assert torch.equal(prefix_ids, self._both.seen), "other prefixes than the policy's"
-        states: Tensor = self._both.half(self._both.states, 1)
-        return states
-
-    def select(self, rows: Sequence[int]) -> None:
-        """Nothing to do: rows go with the policy's."""
-
-    @property
-    def forwards(self) -> list[int]:
-        """Network passes of each row."""
-        passes: list[int] = self._both.half(self._both.reader.forwards, 1)
-        return passes
-
-    @property
-    def tokens(self) -> list[int]:
-        """Tokens read of each row."""
-        read: list[int] = self._both.half(self._both.reader.tokens, 1)
-        return read

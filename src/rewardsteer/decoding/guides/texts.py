@@ -83,11 +83,11 @@ class TextCandidates:
             place: of so many ``places``.
         """
         shared = functools.reduce(lambda one, row: one[: shared_length(one, row)], rows)
+        own = cache.part_of([place], places)
         if shared:
-            ids, mask = left_pad([shared])
-            cache.step_rows([place], ids, mask, places=places)
+            own.step(*left_pad([shared]))
         ids, mask = left_pad(rows)
-        states = cache.peek(place, ids, mask, places=places)
+        states = own.peek(ids, mask)
         head = self._scorer.reward_model.head
         assert not head.offset, "check_head() first"
         rewards: Tensor = head.rewards_of(states, ids[:, -1])
