@@ -30,7 +30,6 @@ from rewardsteer.models.checkpoint import (
     load_tokenizer,
     read_card,
 )
-from rewardsteer.models.heads.base import load_own
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
@@ -69,10 +68,7 @@ class SharedScorer(OnPolicyScorer):
             if isinstance(layer, LoraLayer):
                 layer.register_forward_pre_hook(rows.name, with_kwargs=True)
         carrier = _Carrier(policy, _Side(rows, policy, True), head)
-        own = card.head.head_class.build(card.head, head.in_features)
-        if own is not None:
-            own = own.to(head.weight.device)
-            load_own(own, folder)
+        own = card.head.head_class.restore(carrier, card.head, folder)
         super().__init__(
             policy, RewardModel(carrier, card.head, own), load_tokenizer(folder),
             stored_template(card.template), objective=card.objective, reading=card.reading,

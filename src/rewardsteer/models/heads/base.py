@@ -80,8 +80,7 @@ class Head:
         own = cls.build(config, cls.layer(model).in_features)
         if own is None:
             return None
-        load_own(own, folder)
-        return own.to(working_device(cls.layer(model)))
+        return saved_own(folder, lambda _: own).to(working_device(cls.layer(model)))
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
@@ -241,15 +240,6 @@ class Head:
         return values.new_zeros(tokens.shape).masked_scatter(tokens, values)
 
 
-def load_own(own: nn.Module, folder: Path) -> None:
-    """Read the parameters of a head's own module from a reward model's folder.
-
-    Raises:
-        CheckpointError: missing, damaged or of another size.
-    """
-    saved_own(folder, lambda _: own)
-
-
 def saved_own(folder: Path, made: Callable[[Mapping[str, Tensor]], nn.Module]) -> nn.Module:
     """The head's own module with the parameters that a reward model's folder holds.
 
@@ -269,7 +259,7 @@ def saved_own(folder: Path, made: Callable[[Mapping[str, Tensor]], nn.Module]) -
         state = load_file(folder / VALUE_HEAD)
         own = made(state)
         own.load_state_dict(state)
-    except (SafetensorError, OSError, ValueError, RuntimeError) as error:
+    except (SafetensorError, OSError, LookupError, ValueError, RuntimeError) as error:
         raise CheckpointError(
             f"The head {folder / VALUE_HEAD} is damaged or of another size: {error}"
         ) from error

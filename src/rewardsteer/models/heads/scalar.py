@@ -3,16 +3,16 @@
 import itertools
 import logging
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import ADAPTER_WEIGHTS, VALUE_HEAD, CheckpointCard
-from rewardsteer.models.heads.base import Head
+from rewardsteer.models.heads.base import Head, saved_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import WideLinear, share
-from rewardsteer.models.heads.stacks import as_module, saved_layers
+from rewardsteer.models.heads.stacks import sized_stack
 from rewardsteer.models.placement import working_device
 from rewardsteer.models.sharding import gathered
 
@@ -52,15 +52,14 @@ class ScalarHead(Head):
         """See `Head.restore`; the MLP has the sizes it was saved with."""
         if config.layers != "mlp":
             return None
-        layers = saved_layers(folder)
-        size = cls.layer(model).in_features
-        if layers[0].weight.shape[1] != size or layers[-1].weight.shape[0] != 1:
+        own: Any = saved_own(folder, sized_stack)
+        size, first, last = cls.layer(model).in_features, own[0], own[-1]
+        if first.in_features != size or last.out_features != 1:
             raise CheckpointError(
                 f"The MLP head {folder / VALUE_HEAD} is of another size: it leads from "
-                f"{layers[0].weight.shape[1]} numbers to {layers[-1].weight.shape[0]}, expected "
-                f"{size} to 1."
+                f"{first.in_features} numbers to {last.out_features}, expected {size} to 1."
             )
-        return as_module(layers).to(working_device(cls.layer(model)))
+        return cast(nn.Module, own.to(working_device(cls.layer(model))))
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:

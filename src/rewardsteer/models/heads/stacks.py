@@ -2,13 +2,10 @@
 
 import itertools
 from collections.abc import Mapping
-from pathlib import Path
 from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from rewardsteer.errors import CheckpointError
-from rewardsteer.models.checkpoint import VALUE_HEAD
 from rewardsteer.models.heads.layers import WideLinear
 
 
@@ -31,27 +28,8 @@ def as_module(layers: list[Layer]) -> nn.Sequential:
     return nn.Sequential(*modules[:-1])
 
 
-def saved_layers(folder: Path) -> list[Layer]:
-    """The layers of the MLP head in a reward model's folder.
-
-    Raises:
-        CheckpointError: missing, damaged, or no such layers.
-    """
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    file = folder / VALUE_HEAD
-    if not file.exists():
-        raise CheckpointError(f"Expected the MLP head {VALUE_HEAD} in {folder}.")
-    try:
-        return _layers(load_file(file))
-    except (SafetensorError, OSError, ValueError, KeyError) as error:
-        raise CheckpointError(
-            f"The MLP head {file} is damaged or of another size: {error}"
-        ) from error
-
-
-def _layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
+def sized_stack(tensors: Mapping[str, Tensor]) -> nn.Sequential:
+    """A module for the saved parameters of an MLP head; raises `ValueError` for other ones."""
     names = sorted({name.partition(".")[0] for name in tensors}, key=int)
     if not names or names != [str(2 * at) for at in range(len(names))]:
         raise ValueError(f"expected layers 0, 2, …, got {', '.join(names) or 'none'}")
@@ -61,4 +39,4 @@ def _layers(tensors: Mapping[str, Tensor]) -> list[Layer]:
             raise ValueError("its layers do not follow each other")
     if len({layer.bias is None for layer in layers[:-1]}) > 1:
         raise ValueError("some of its layers lack their bias")
-    return layers
+    return as_module(layers)
