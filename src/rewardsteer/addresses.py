@@ -17,6 +17,8 @@ T = TypeVar("T")
 KEY_ENV = "OPENAI_API_KEY"
 RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
 CONNECT_TIMEOUT = 10.0  # seconds
+# Seconds to wait for an answer about one text, and requests at a time.
+TIMEOUT, WORKERS = 120.0, 8
 _SHOWN = 300  # characters of a server's message
 
 

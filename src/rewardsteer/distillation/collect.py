@@ -17,6 +17,7 @@ from rewardsteer.distillation.config import CandidateConfig, DistilConfig
 from rewardsteer.distillation.records import Record, Source, begin_records, digest, write_shard
 from rewardsteer.distillation.teacher import Asked, TextTeacher, TokenTeacher
 from rewardsteer.models.backbone import accepts, backbone_of
+from rewardsteer.models.batching import right_pad
 from rewardsteer.models.logits import is_neutral
 
 # Prompts of a shard: what a run that was interrupted does again at most.
@@ -148,9 +149,9 @@ def log_probabilities(policy: Policy, samples: Sequence[_Sample]) -> list[Tensor
     response, at temperature 1 over the tokens of its tokenizer."""
     model, count = policy.model, len(policy.tokenizer)
     rows = [[*sample.prompt_ids, *sample.response_ids] for sample in samples]
-    width = max(map(len, rows))
     # Padding is on the right, where no token sees it.
-    ids = torch.tensor([row + [0] * (width - len(row)) for row in rows], device=model.device)
+    ids = right_pad(rows)[0].to(model.device)
+    width = ids.shape[1]
     backbone, layer = backbone_of(model), model.get_output_embeddings()
     plain = is_neutral(model.config) and layer is not None
     states = backbone(input_ids=ids, use_cache=False).last_hidden_state if plain else None

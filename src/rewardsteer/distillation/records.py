@@ -8,7 +8,7 @@ A row is a response of the policy, see `Record`.
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypedDict
 
@@ -75,20 +75,25 @@ def begin_records(folder: Path, source: Source) -> list[int]:
         MismatchError: the folder holds records of another teacher, policy or setting.
     """
     if (folder / MANIFEST).exists():
-        check_source(read_source(folder), source, folder)
+        check_source(folder, source.model_dump())
     else:
         write_json(folder / MANIFEST, source.model_dump(mode="json"))
     return [one for one in range(source.shards) if not shard_path(folder, one).exists()]
 
 
-def check_source(found: Source, wanted: Source, folder: Path) -> None:
+def check_source(folder: Path, wanted: Mapping[str, Any]) -> None:
     """Refuse records that were made otherwise.
+
+    Args:
+        folder: of the records.
+        wanted: fields of `Source` and their values.
 
     Raises:
         MismatchError: says in what they differ.
     """
-    for name in ("teacher", "policy", "tokenizer", "template", "settings", "shards"):
-        one, other = getattr(found, name), getattr(wanted, name)
+    found = read_source(folder)
+    for name, other in wanted.items():
+        one = getattr(found, name)
         if one != other:
             shown = "" if isinstance(one, dict) else f" ({one}, expected {other})"
             raise MismatchError(

@@ -9,7 +9,6 @@
 import functools
 import logging
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +22,11 @@ from rewardsteer.decoding.policy import load_policy, stop_ids
 from rewardsteer.decoding.prompts import encode_request
 from rewardsteer.decoding.requests import Request, read_requests
 from rewardsteer.devices import AUTO
-from rewardsteer.distillation.collect import Policy, collect, shard_count
+from rewardsteer.distillation.collect import Announce, Policy, collect, shard_count
 from rewardsteer.distillation.config import DistilConfig
 from rewardsteer.distillation.records import (
     Source,
+    check_source,
     digest,
     read_records,
     read_source,
@@ -59,7 +59,6 @@ from rewardsteer.training.trainer_settings import check_trackers
 from rewardsteer.training.weights import save_weights
 
 logger = logging.getLogger(__name__)
-Announce = Callable[[int, int], None]
 
 
 def distil(
@@ -148,16 +147,10 @@ def _identity(name: str) -> str:
 
 def _check_records(config: DistilConfig, tokenizer: Any, folder: Path) -> None:
     """Refuse records of another teacher or policy."""
-    found = read_source(folder)
-    for name, wanted in (
-        ("teacher", _identity(config.teacher)), ("policy", _identity(config.policy)),
-        ("tokenizer", vocabulary_hash(tokenizer)),
-    ):
-        if getattr(found, name) != wanted:
-            raise MismatchError(
-                f"The records in {folder} are of another {name} ({getattr(found, name)}, expected "
-                f"{wanted}); name the one that they were made with, or make new ones from prompts."
-            )
+    check_source(folder, {
+        "teacher": _identity(config.teacher), "policy": _identity(config.policy),
+        "tokenizer": vocabulary_hash(tokenizer),
+    })
 
 
 def _check_same(config: DistilConfig, out: Path) -> None:

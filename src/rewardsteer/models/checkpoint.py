@@ -13,6 +13,7 @@ from pydantic import Field
 
 from rewardsteer import __version__
 from rewardsteer.configuration import Config
+from rewardsteer.data.template import stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.faults import checked
 from rewardsteer.models.heads.config import HeadConfig
@@ -129,7 +130,9 @@ def read_card(folder: Path) -> CheckpointCard:
     folder = locate(folder)
     if (folder / CARD).exists():
         try:
-            return checked(CheckpointCard, read_json(folder / CARD))
+            card = checked(CheckpointCard, read_json(folder / CARD))
+            stored_template(card.template)
+            return card
         except ValueError as error:
             raise CheckpointError(f"The card {folder / CARD} is damaged: {error}") from error
     if (folder / ADAPTER_CONFIG).exists():

@@ -18,11 +18,11 @@ from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.tokenize import encode_prompts, encode_rows, paired
 from rewardsteer.devices import AUTO
 from rewardsteer.errors import ConfigError, DataError, MismatchError
-from rewardsteer.models.causal import Row, load_causal, log_probabilities
+from rewardsteer.models.causal import load_causal, log_probabilities
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
 from rewardsteer.models.compatibility import first_difference
 from rewardsteer.models.finite import require_finite
-from rewardsteer.models.limits import position_limit
+from rewardsteer.models.limits import check_length, position_limit
 from rewardsteer.models.places import locate
 from rewardsteer.models.scorer import TokenScores
 from rewardsteer.models.steps import encode_steps
@@ -258,24 +258,17 @@ class ImplicitScorer(TextScorer):
         """log π − log π_ref, or log π, of every response token. One that nothing stands before
         has 0."""
         rows = [([*p], [*r]) for p, r in zip(prompt_ids, response_ids, strict=True)]
-        self._check(rows)
+        limit = self.position_limit
+        for number, (prompt, response) in enumerate(rows, start=1):
+            if not response:
+                raise DataError(f"Row {number} holds no token to score; give it a completion.")
+            check_length(number, len(prompt) + len(response), limit)
         limits = batch_size, batch_tokens or _TOKENS
         found = list(log_probabilities(self.policy, rows, *limits))
         if self.reference is None:
             return found
         base = log_probabilities(self.reference, rows, *limits)
         return [ours - theirs for ours, theirs in zip(found, base, strict=True)]
-
-    def _check(self, rows: Sequence[Row]) -> None:
-        limit = self.position_limit
-        for number, (prompt, response) in enumerate(rows, start=1):
-            if not response:
-                raise DataError(f"Row {number} holds no token to score; give it a completion.")
-            if limit is not None and len(prompt) + len(response) > limit:
-                raise DataError(
-                    f"Row {number} has {len(prompt) + len(response)} tokens, but the models read "
-                    f"at most {limit}; shorten its prompt or completion."
-                )
 
 
 def _check_tokenizers(

@@ -13,6 +13,7 @@ from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.finite import require_finite
+from rewardsteer.models.limits import check_length
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
@@ -93,7 +94,10 @@ class PairScorer(TextScorer):
                 rows += [self.encode_pair(turns, one, other), self.encode_pair(turns, other, one)]
             except DataError as error:
                 raise DataError(f"Row {number}: {error}") from error
-            self._check_length(max(map(len, rows[-2:])), number)
+            check_length(
+                number, max(map(len, rows[-2:])), self.position_limit,
+                reader=self.name or "the model", parts="its prompt or its responses",
+            )
         shares = np.empty(len(rows))
         for batch in batches([len(ids) for ids in rows], rows=batch_size, tokens=None):
             shares[batch] = self._read([rows[row] for row in batch]).double().cpu().numpy()
@@ -116,13 +120,6 @@ class PairScorer(TextScorer):
         return super().provenance() | {
             "orders": "both, averaged", "dtype": str(self.model.dtype).removeprefix("torch."),
         }
-
-    def _check_length(self, length: int, number: int) -> None:
-        if self.position_limit is not None and length > self.position_limit:
-            raise DataError(
-                f"Row {number} has {length} tokens, but {self.name or 'the model'} reads at most "
-                f"{self.position_limit}; shorten its prompt or its responses."
-            )
 
     def _read(self, rows: Sequence[list[int]]) -> Tensor:
         ids, mask = right_pad(rows)

@@ -15,9 +15,9 @@ from torch import Tensor
 from rewardsteer.data.render import Tools
 from rewardsteer.data.response_end import close_response
 from rewardsteer.data.tokenize import encode_rows, paired
-from rewardsteer.errors import DataError
 from rewardsteer.models import checkpoint
 from rewardsteer.models.finite import require_finite
+from rewardsteer.models.limits import check_lengths
 from rewardsteer.models.prefix_scorer import Goal, PrefixScorer
 from rewardsteer.models.reading import HiddenBatch, iter_hidden_states
 from rewardsteer.models.steps import encode_steps
@@ -222,25 +222,9 @@ class Scorer(PrefixScorer):
         """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
         rows came before these, for messages."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
-        self.check_lengths(lengths, first_row)
+        check_lengths(lengths, self.position_limit, first_row=first_row)
         yield from iter_hidden_states(
             self.reward_model, self.known.of_rows(prompt_ids), self.known.of_rows(response_ids),
             batch_size=batch_size,
             batch_tokens=batch_tokens, share=self.share_prompts,
         )
-
-    def check_lengths(self, lengths: Sequence[int], first_row: int = 0) -> None:
-        """Refuse rows of no token and rows that the model cannot read.
-
-        Raises:
-            DataError: names the row.
-        """
-        limit = self.position_limit
-        for number, length in enumerate(lengths, start=first_row + 1):
-            if length == 0:
-                raise DataError(f"Row {number} holds no token to score; give it a completion.")
-            if limit is not None and length > limit:
-                raise DataError(
-                    f"Row {number} has {length} tokens, but the reward model reads at most "
-                    f"{limit}; shorten its prompt or completion."
-                )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 KINDS = Registry(
     "kind of reward model",
     {
-        "adapter": "rewardsteer.models.kinds.adapter:AdapterKind",
+        "adapter": "rewardsteer.models.kinds.rewardsteer:AdapterKind",
         "armorm": "rewardsteer.models.kinds.armorm:ArmoKind",
         "attributes": "rewardsteer.models.kinds.attributes:AttributesKind",
         "classifier": "rewardsteer.models.kinds.classifier:ClassifierKind",

@@ -16,7 +16,7 @@ from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed
 from rewardsteer.models.kinds.stacks import find_heads, read_layers, read_tensors
-from rewardsteer.models.limits import padding_id
+from rewardsteer.models.limits import check_lengths, padding_id
 from rewardsteer.models.reading import iter_hidden_states
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer
@@ -107,7 +107,7 @@ class ArmoScorer(TextScorer):
         """Attributes and gates, both ``[N, K]``."""
         before, behind = self.inner.encode(prompts, completions, closed=closed)
         whole = [[*p, *r] for p, r in zip(before, behind, strict=True)]
-        self.inner.check_lengths([len(row) for row in whole])
+        check_lengths(map(len, whole), self.inner.position_limit)
         ends = [self._end(row, number) for number, row in enumerate(whole, start=1)]
         shape = (len(before), len(self.names))
         rewards, gates = torch.empty(shape), torch.empty(shape)

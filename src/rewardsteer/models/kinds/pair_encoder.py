@@ -9,18 +9,16 @@ import torch
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import paired
-from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.batching import batches
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import load_parts
-from rewardsteer.models.limits import position_limit
+from rewardsteer.models.limits import check_lengths, position_limit
 from rewardsteer.models.loading import refuse_pickles
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
-
-_ANY = 10**9
 
 
 class PairEncoderScorer(TextScorer):
@@ -55,13 +53,8 @@ class PairEncoderScorer(TextScorer):
         rows = self.tokenizer([_question(one) for one in prompts], list(completions))
         lengths = [len(ids) for ids in rows["input_ids"]]
         # Some encoders count positions from behind their padding token.
-        limit = min(position_limit(self._model.config) or _ANY, self.tokenizer.model_max_length)
-        for number, length in enumerate(lengths, start=1):
-            if length > limit:
-                raise DataError(
-                    f"Row {number} has {length} tokens, but the reward model reads at most "
-                    f"{limit}; shorten its prompt or completion."
-                )
+        limits = (position_limit(self._model.config), self.tokenizer.model_max_length)
+        check_lengths(lengths, min(filter(None, limits)))
         for batch in batches(lengths, rows=batch_size, tokens=None):
             part = {name: [values[row] for row in batch] for name, values in rows.items()}
             padded = self.tokenizer.pad(part, return_tensors="pt").to(self._model.device)

@@ -1,11 +1,11 @@
-"""Folders that rewardsteer wrote: the card says which head they have and how texts are written."""
+"""Folders that rewardsteer wrote, whose card says which head they have and how texts are written;
+and classifiers and adapters without a card."""
 
 from typing import Any
 
 import torch
 
 from rewardsteer.data.template import Template, stored_template
-from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer, read_card
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
@@ -36,6 +36,18 @@ class RewardsteerKind(Kind):
         return load_checkpoint(folder, template=template, **options)
 
 
+class AdapterKind(RewardsteerKind):
+    """A peft adapter of the task SEQ_CLS with its head among the weights, as peft and TRL leave it;
+    it is merged into its base model."""
+
+    summary = "adapter of a sequence classifier with one label"
+
+    @classmethod
+    def recognises(cls, folder: FolderDescription) -> bool:
+        """Whether it is an adapter and none of ours; the task is checked on loading."""
+        return folder.is_adapter and not folder.has_card
+
+
 def load_checkpoint(
     folder: FolderDescription, *, device: str | torch.device, dtype: torch.dtype | None,
     template: Template | None, card: CheckpointCard | None = None, **options: Any,
@@ -43,10 +55,6 @@ def load_checkpoint(
     """A folder of ours, or one that `read_card` reads without a card; arguments as `Kind.load`.
     ``card`` stands for that of a folder that has none."""
     card = read_card(folder.path) if card is None else card
-    try:
-        template = template or stored_template(card.template)
-    except ValueError as error:
-        raise CheckpointError(f"The template in {folder.path} is damaged: {error}") from error
     # An adapter of ours, whose configuration is its base's, is read by nothing else.
     whole = bool(folder.config) or not folder.has_card
     steps = card.reading == "step_logit"
@@ -56,7 +64,7 @@ def load_checkpoint(
     )
     plain = whole and not model.head.gives_next_token
     return (ProcessScorer if steps else Scorer)(
-        model, load_tokenizer(folder.path), template, objective=card.objective,
-        reading=card.reading, unread_id=padding_id(model.config) if plain else None,
-        **folder.identity, **own,
+        model, load_tokenizer(folder.path), template or stored_template(card.template),
+        objective=card.objective, reading=card.reading,
+        unread_id=padding_id(model.config) if plain else None, **folder.identity, **own,
     )

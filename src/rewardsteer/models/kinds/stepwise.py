@@ -21,7 +21,7 @@ from rewardsteer.models.backbone import accepts
 from rewardsteer.models.batching import batches, right_pad
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.scorer_kind import ScorerKind
-from rewardsteer.models.limits import position_limit
+from rewardsteer.models.limits import check_length, position_limit
 from rewardsteer.models.text_scorer import require_steps
 from rewardsteer.records import Prompt
 
@@ -143,11 +143,9 @@ class StepScorer(ScorerKind):
                 one = self.encode_steps(prompt, own)
             except DataError as error:
                 raise DataError(f"Row {row}: {error}") from error
-            if limit is not None and len(one.ids) > limit:
-                raise DataError(
-                    f"Row {row} has {len(one.ids)} tokens, but {self.name or 'the reward model'} "
-                    f"reads at most {limit}; shorten its prompt or its steps."
-                )
+            check_length(
+                row, len(one.ids), limit, reader=self.name, parts="its prompt or its steps"
+            )
             encoded.append(one)
         return encoded
 

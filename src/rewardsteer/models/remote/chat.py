@@ -4,13 +4,12 @@ import logging
 from json import JSONDecodeError
 from typing import Any
 
-from rewardsteer.addresses import KEY_ENV, open_client, openai_library, refuses_key
+from rewardsteer.addresses import KEY_ENV, TIMEOUT, open_client, openai_library, refuses_key
 from rewardsteer.errors import ConfigError
 
 logger = logging.getLogger(__name__)
 
 _SHOWN = 300  # characters of an answer that is none
-_TIMEOUT = 120.0  # seconds
 
 
 class ChatJudge:
@@ -29,7 +28,7 @@ class ChatJudge:
     """
 
     def __init__(
-        self, url: str, model: str, *, key_env: str = KEY_ENV, timeout: float = _TIMEOUT,
+        self, url: str, model: str, *, key_env: str = KEY_ENV, timeout: float = TIMEOUT,
         options: dict[str, Any] | None = None,
     ) -> None:
         self._library: Any = openai_library(

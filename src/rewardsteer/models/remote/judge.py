@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rewardsteer.addresses import KEY_ENV, in_parallel
+from rewardsteer.addresses import KEY_ENV, TIMEOUT, WORKERS, in_parallel
 from rewardsteer.data.render import as_prompt
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError
@@ -36,7 +36,6 @@ Give a score from $lowest (bad) to $highest (perfect). Answer with one line and 
 "Score: N".
 """)
 _OPEN = " The response is unfinished: judge what is there."
-_TIMEOUT, _WORKERS = 120.0, 8
 # Of the tokens at the place of the score; servers give no more.
 _TOP = 20
 _SHOWN = 100  # characters of an answer that holds no score
@@ -69,8 +68,8 @@ class JudgeScorer(TextScorer):
 
     def __init__(
         self, url: str, model: str, *, prompt: str | None = None, scale: tuple[int, int] = (1, 9),
-        without_score: float | None = None, key_env: str = KEY_ENV, timeout: float = _TIMEOUT,
-        concurrency: int = _WORKERS, check: bool = True,
+        without_score: float | None = None, key_env: str = KEY_ENV, timeout: float = TIMEOUT,
+        concurrency: int = WORKERS, check: bool = True,
     ) -> None:
         lowest, highest = scale
         if not 0 <= lowest < highest <= 9:

@@ -8,6 +8,8 @@ import numpy as np
 
 from rewardsteer.addresses import (
     KEY_ENV,
+    TIMEOUT,
+    WORKERS,
     failure,
     in_parallel,
     open_client,
@@ -30,9 +32,6 @@ from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
 T = TypeVar("T")
-
-_TIMEOUT = 120.0  # seconds
-_WORKERS = 8
 
 
 class RemoteScorer(TextScorer):
@@ -70,7 +69,7 @@ class RemoteScorer(TextScorer):
         self, url: str, *, api: str = "auto", model: str | None = None, tokenizer: Any = None,
         template: Template | None = None, label: int | None = None,
         activation: Activation = "auto", fields: dict[str, Any] | None = None,
-        key_env: str = KEY_ENV, timeout: float = _TIMEOUT, concurrency: int = _WORKERS,
+        key_env: str = KEY_ENV, timeout: float = TIMEOUT, concurrency: int = WORKERS,
     ) -> None:
         if api != "auto" and api not in FORMS:
             raise ConfigError(
