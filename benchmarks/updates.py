@@ -18,9 +18,10 @@ from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.data.tokenize import TokenizedPair
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 BRADLEY_TERRY = TermConfig(name="bradley_terry")

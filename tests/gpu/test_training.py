@@ -6,8 +6,8 @@ import torch
 from rewardsteer.data.collate import PairCollator
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.packing.choose import choose_packing, packed_attention
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.config import TermConfig, TrainConfig
-from rewardsteer.training.fit import build_objective
 from rewardsteer.training.run import train
 from tests.models.test_packing import build
 from tests.objectives.test_objectives import rows

@@ -24,9 +24,9 @@ from rewardsteer.models.packing.mask import block_mask
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.packing.segments import segments_read
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.tensors import Packing
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective
 from tests.fakes import tiny_causal_lm
 from tests.objectives.test_objectives import gradients, rows
 

@@ -13,9 +13,10 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.autoregressive import autoregressive, response_log_probabilities
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.tensors import RewardOutput, TokenStates
+from rewardsteer.training.checks import check_head_gives
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, check_head_gives
 from tests.objectives.test_objectives import assert_same, rows, vocabulary_model
 
 

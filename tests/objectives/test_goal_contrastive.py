@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.distributed import excluded_from_reductions, global_mean
 from rewardsteer.errors import ConfigError
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.contrastive import GoalContrastiveConfig
 from rewardsteer.objectives.contrastive_published import published_columns
 from rewardsteer.objectives.goal_contrastive import _draws, goal_contrastive
@@ -21,7 +22,6 @@ from rewardsteer.objectives.positions import (
     response_spans,
 )
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective
 from tests.fakes import fixed_output
 from tests.processes import in_two_processes
 

@@ -15,12 +15,11 @@ from rewardsteer.data.collate import ResponseCollator, to_batch
 from rewardsteer.distributed import within_update
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.objectives.agreement import auroc
-from rewardsteer.objectives.combine import combine
+from rewardsteer.objectives.combine import build_objective, combine
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.objectives.numbers import numbers_of
 from rewardsteer.tensors import RewardOutput
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective
 
 NAN = float("nan")
 GROUPS = [[3.0, 1.0, 2.0, 2.0], [0.0, 4.0], [1.0], [NAN, 2.0, 0.0], [1.0, 1.0], [NAN]]

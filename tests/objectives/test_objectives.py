@@ -13,11 +13,12 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.vocabulary import open_vocabulary
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.objectives.partial import partial
 from rewardsteer.tensors import PairBatch
+from rewardsteer.training.checks import check_head_gives
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, check_head_gives
 from tests.fakes import fixed_output, tiny_causal_lm
 
 CONSTRAINT = {"prefix_rewards", "best_next_token"}

@@ -9,10 +9,11 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.distributed import global_mean, noting_counts, of_update, within_update
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.tensors import RewardOutput, TokenStates
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows

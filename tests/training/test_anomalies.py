@@ -10,9 +10,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.anomalies import Losses, LossSpikeDetector
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.trainer import RewardTrainer
 from tests.fakes import character_tokenizer, save_tiny

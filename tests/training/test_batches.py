@@ -20,11 +20,11 @@ from rewardsteer.distributed import excluded_from_reductions
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.tensors import Packing, PairBatch
 from rewardsteer.training import fit as fit_module
 from rewardsteer.training.accumulator import MetricAccumulator
 from rewardsteer.training.batches import (
-    EpochCallback,
     LengthBatches,
     ProcessBatches,
     RowBatches,
@@ -32,7 +32,8 @@ from rewardsteer.training.batches import (
     padded_share,
 )
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
+from rewardsteer.training.phase_callback import PhaseCallback
 from rewardsteer.training.rows import read_lengths
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, fixed_output, tiny_causal_lm
@@ -80,7 +81,7 @@ def test_every_epoch_reads_every_row_once_within_the_budget(lengths, limit, proc
     rows, tokens = limit
     order = LengthBatches(column(lengths), rows=rows, tokens=tokens, processes=processes)
     for epoch in range(3):
-        order.set_epoch(epoch)
+        order.epoch = epoch
         found = list(order)
         assert len(found) == len(order)
         assert sorted(row for batch in found for row in batch) == list(range(len(lengths)))
@@ -100,7 +101,7 @@ def test_seed_and_epoch_decide_the_order():
 
     def read(seed, epoch):
         order = LengthBatches(lengths, rows=4, seed=seed)
-        order.set_epoch(epoch)
+        order.epoch = epoch
         return list(order)
 
     assert read(0, 1) == read(0, 1)
@@ -122,10 +123,10 @@ def test_several_processes_read_together_what_one_reads(count, rows, shuffled):
     for processes in (1, 2, 4):
         order = RowBatches(count, 4 * rows // processes, seed=seed, processes=processes)
         for epoch in (0, 1):
-            alone.set_epoch(epoch)
+            alone.epoch = epoch
             shares = [ProcessBatches(order, process) for process in range(processes)]
             for share in shares:
-                share.batch_sampler.set_epoch(epoch)
+                share.batch_sampler.epoch = epoch
             read = [list(share) for share in shares]
             assert [len(part) for part in read] == [len(alone)] * processes == [
                 len(share) for share in shares
@@ -142,7 +143,7 @@ def test_the_random_order_is_that_of_the_library():
     library = SeedableRandomSampler(range(50), data_seed=7)
     order = RowBatches(50, 8, seed=7)
     for epoch in range(2):
-        order.set_epoch(epoch)
+        order.epoch = epoch
         library.set_epoch(epoch)
         assert list(chain(*order)) == list(library)
 
@@ -193,11 +194,12 @@ def test_with_more_processes_than_rows_some_stand_aside():
 @pytest.mark.parametrize("process", [0, 1])
 def test_two_processes_resume_within_the_second_epoch(process):
     order = LengthBatches(column(np.random.default_rng(0).integers(1, 40, 60)), rows=4, processes=2)
-    order.set_epoch(1)
+    order.epoch = 1
     whole = list(loader(order, process))
     again = LengthBatches(np.array(order.costs)[:, None], rows=4, processes=2)
     resumed = skip_first_batches(loader(again, process), 3)
-    EpochCallback(again).on_epoch_begin(None, SimpleNamespace(epoch=1.4), None)
+    callback = PhaseCallback(SimpleNamespace(order=again))
+    callback.on_epoch_begin(None, SimpleNamespace(epoch=1.4), None)
     assert list(resumed) == whole[3:]
 
 

@@ -9,8 +9,9 @@ from datasets import Dataset
 
 from rewardsteer import devices
 from rewardsteer.models.packing.choose import choose_packing
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training import arguments as module
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from rewardsteer.training.trainer import RewardTrainer
 from tests.models.test_packing import build

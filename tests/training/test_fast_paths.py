@@ -10,8 +10,9 @@ from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.packing import choose, segments
 from rewardsteer.models.packing.segments import segment_attention
 from rewardsteer.models.reward_model import RewardModel
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 from tests.fakes import character_tokenizer, save_tiny
 from tests.objectives.test_objectives import rows

@@ -8,9 +8,9 @@ from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.packing.choose import packed_attention
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.prefix_reader import PrefixReader
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.objectives.positions import PerRowGenerator, Spans, draw, draw_future
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective
 from tests.models.test_packing import build
 from tests.objectives.test_objectives import rows
 from tests.training.operators import Recorder, without_kernel

@@ -10,9 +10,9 @@ from safetensors.torch import load_file
 from rewardsteer import devices
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.checkpoint import load_tokenizer
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training import precision
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.fit import build_objective
 from rewardsteer.training.loading import build
 from rewardsteer.training.precision import saved_dtype, usable_attention
 from rewardsteer.training.run import train

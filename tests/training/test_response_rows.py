@@ -18,10 +18,10 @@ from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.plan import PackingCosts
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.base import Measures, Objective, ObjectiveResult
-from rewardsteer.objectives.combine import combine
+from rewardsteer.objectives.combine import build_objective, combine
 from rewardsteer.objectives.counting import count_terms
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.rows import read_lengths
 from rewardsteer.training.run import train
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig

@@ -18,8 +18,9 @@ from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import require_tokens
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig
 
 LEARNING_RATE = 2e-3

@@ -46,11 +46,12 @@ from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.limits import position_limit
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import find_start
+from rewardsteer.objectives.combine import build_objective
+from rewardsteer.objectives.config import TermConfig
 from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.training.arguments import training_arguments
 from rewardsteer.training.checks import check_optimiser
-from rewardsteer.training.config import TermConfig
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.loading import without_dropout
 from rewardsteer.training.precision import saved_dtype, usable_attention, widen_trainable
 from rewardsteer.training.processes import join

@@ -1,14 +1,32 @@
 """Weighted sums of objectives: ``bradley_terry + 0.5 · max_constraint``."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Literal
 
 import torch
 
 from rewardsteer.errors import ConfigError
+from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective, ObjectiveResult
+from rewardsteer.objectives.config import TermConfig
 from rewardsteer.tensors import PairBatch, RewardOutput
+
+
+def build_objective(terms: Sequence[TermConfig]) -> Objective:
+    """The weighted sum of the named objectives.
+
+    Raises:
+        ConfigError: unknown name or option.
+    """
+    built = []
+    for term in terms:
+        build = OBJECTIVES.get(term.name)
+        try:
+            built.append((build(**term.options), term.weight))
+        except TypeError as error:
+            raise ConfigError(f"The objective {term.name!r} refuses that: {error}.") from error
+    return combine(built)
 
 
 def combine(terms: list[tuple[Objective, float]]) -> Objective:

@@ -13,7 +13,6 @@ from typing import Any
 
 import torch
 from torch.utils.data import Sampler
-from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.batching import batches
@@ -33,20 +32,16 @@ class RowBatches(Sampler[list[int]]):
         rows: rows a batch.
         seed: with the epoch, of the order; None keeps the rows' own.
         processes: how many share the batches.
+
+    Attributes:
+        epoch: the one that is read next.
     """
 
     def __init__(
         self, count: int, rows: int, *, seed: int | None = None, processes: int = 1
     ) -> None:
-        self.count = count
-        self.rows = rows
-        self.seed = seed
-        self.processes = processes
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch is read next."""
-        self.epoch = epoch
+        self.count, self.rows = count, rows
+        self.seed, self.processes, self.epoch = seed, processes, 0
 
     def __len__(self) -> int:
         """Batches of an epoch, over all processes."""
@@ -84,6 +79,9 @@ class LengthBatches(Sampler[list[int]]):
         tokens: at most so many tokens a batch; a longer row stands alone. None: any number.
         seed: with the epoch, of the order.
         processes: how many share the batches.
+
+    Attributes:
+        epoch: the one that is read next.
     """
 
     def __init__(
@@ -91,16 +89,9 @@ class LengthBatches(Sampler[list[int]]):
         seed: int = 0, processes: int = 1,
     ) -> None:
         self.costs: list[int] = (lengths.max(axis=1) * lengths.shape[1]).tolist()
-        self.rows = rows
-        self.tokens = tokens
-        self.seed = seed
-        self.processes = processes
-        self.epoch = 0
+        self.rows, self.tokens = rows, tokens
+        self.seed, self.processes, self.epoch = seed, processes, 0
         self._count = len(self._by_length(range(len(self.costs))))
-
-    def set_epoch(self, epoch: int) -> None:
-        """Which epoch is read next."""
-        self.epoch = epoch
 
     def __len__(self) -> int:
         """Batches of an epoch, over all processes."""
@@ -146,18 +137,6 @@ class ProcessBatches(Sampler[list[int]]):
 
     def __iter__(self) -> Iterator[list[int]]:
         return islice(self.batch_sampler, self.process, None, self.batch_sampler.processes)
-
-
-class EpochCallback(TrainerCallback):
-    """Tells the batches which epoch begins; libraries do not pass that on to batches that are both
-    shared among processes and skipped after an interruption."""
-
-    def __init__(self, order: RowBatches | LengthBatches) -> None:
-        self.order = order
-
-    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Called by the Trainer, also before the rest of an epoch that was interrupted."""
-        self.order.set_epoch(int(state.epoch or 0))
 
 
 def make_batches(

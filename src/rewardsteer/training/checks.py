@@ -5,9 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from rewardsteer.errors import ConfigError
+from rewardsteer.models.heads import HEADS
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.objectives.base import Objective
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.arguments import keeps_best, training_arguments
 from rewardsteer.training.config import TrainConfig
-from rewardsteer.training.fit import build_objective, check_head_gives
 from rewardsteer.training.memory import activation_offloading
 from rewardsteer.training.policy_config import PolicyConfig
 from rewardsteer.training.shared_config import OptimiserConfig
@@ -39,6 +42,24 @@ def check_settings(config: TrainConfig, processes: int) -> list[Callable[[], Any
     return check_trainer_sections(
         config, evaluate=True,
         keep_best=config.select == "best" and keeps_best(config.log, config.trainer),
+    )
+
+
+def check_head_gives(objective: Objective, head: HeadConfig) -> None:
+    """Raise `ConfigError` when the head does not give a field that the objective needs."""
+    missing = sorted(objective.needs - head.head_class.gives)
+    if not missing:
+        if objective.attributes and objective.attributes != tuple(head.attributes):
+            raise ConfigError(
+                f"The objective {objective.name!r} is of the attributes "
+                f"{', '.join(objective.attributes)}, the head of {', '.join(head.attributes)}; "
+                "name the same ones in the same order."
+            )
+        return
+    fitting = [name for name in HEADS.names() if missing[0] in HEADS.get(name).gives]
+    raise ConfigError(
+        f"The objective {objective.name!r} needs {missing[0]}, which a {head.kind} head does not "
+        f"give; set head.kind={' or '.join(fitting) or 'one that does'}."
     )
 
 

@@ -1,12 +1,13 @@
 """Settings of training a reward model. No torch here."""
 
-from typing import Annotated, Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from rewardsteer.configuration import Config, Seed
 from rewardsteer.data.config import DataConfig
 from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.objectives.config import TermConfig
 from rewardsteer.training.shared_config import (
     TRAINING_ALIASES,
     Callbacks,
@@ -15,16 +16,6 @@ from rewardsteer.training.shared_config import (
     OptimiserConfig,
     TrainerFields,
 )
-
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-
-
-class TermConfig(Config):
-    """One term of a phase's loss."""
-
-    name: str
-    weight: Finite = 1.0
-    options: dict[str, Any] = Field(default_factory=dict)
 
 
 class PhaseConfig(Config):

@@ -1,8 +1,6 @@
 """One phase of training: a model, an objective, rows; fresh optimiser and schedule."""
 
-import json
 import logging
-import math
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -10,17 +8,11 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 from accelerate import PartialState
-from transformers import TrainerCallback
 
 from rewardsteer.data.collate import PairCollator, ResponseCollator
-from rewardsteer.errors import ConfigError, OutputError
-from rewardsteer.models.heads import HEADS
-from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.choose import choose_packing, packed_attention
 from rewardsteer.models.reward_model import RewardModel
-from rewardsteer.objectives import OBJECTIVES
 from rewardsteer.objectives.base import Objective
-from rewardsteer.objectives.combine import combine
 from rewardsteer.training.arguments import apply_liger, keeps_best, training_arguments
 from rewardsteer.training.batches import (
     describe,
@@ -34,76 +26,15 @@ from rewardsteer.training.checkpoints import (
     step_of,
     whole_checkpoints,
 )
-from rewardsteer.training.config import TermConfig
+from rewardsteer.training.checks import check_head_gives
 from rewardsteer.training.evaluation_figures import CONSTRAINT
 from rewardsteer.training.memory import activation_offloading, peak_memory, reset_peak_memory
 from rewardsteer.training.rows import count_single, read_lengths
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
-from rewardsteer.training.showing import showing
+from rewardsteer.training.showing import LogLines, finite_or_none, showing
 from rewardsteer.training.trainer import RewardTrainer
 
 logger = logging.getLogger(__name__)
-
-def build_objective(terms: Sequence[TermConfig]) -> Objective:
-    """The weighted sum of the named objectives.
-
-    Raises:
-        ConfigError: unknown name or option.
-    """
-    built = []
-    for term in terms:
-        build = OBJECTIVES.get(term.name)
-        try:
-            built.append((build(**term.options), term.weight))
-        except TypeError as error:
-            raise ConfigError(f"The objective {term.name!r} refuses that: {error}.") from error
-    return combine(built)
-
-
-def check_head_gives(objective: Objective, head: HeadConfig) -> None:
-    """Raise `ConfigError` when the head does not give a field that the objective needs."""
-    missing = sorted(objective.needs - head.head_class.gives)
-    if not missing:
-        if objective.attributes and objective.attributes != tuple(head.attributes):
-            raise ConfigError(
-                f"The objective {objective.name!r} is of the attributes "
-                f"{', '.join(objective.attributes)}, the head of {', '.join(head.attributes)}; "
-                "name the same ones in the same order."
-            )
-        return
-    fitting = [name for name in HEADS.names() if missing[0] in HEADS.get(name).gives]
-    raise ConfigError(
-        f"The objective {objective.name!r} needs {missing[0]}, which a {head.kind} head does not "
-        f"give; set head.kind={' or '.join(fitting) or 'one that does'}."
-    )
-
-
-def finite_or_none(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """The figures with None in place of NaN and infinities."""
-    return {
-        name: None if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in figures.items()
-    }
-
-
-class LogLines(TrainerCallback):
-    """Appends every log line to a JSONL file, with the phase it belongs to."""
-
-    def __init__(self, path: Path, phase: str) -> None:
-        self.path = path
-        self.phase = phase
-
-    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
-        """Called by the Trainer."""
-        if not state.is_world_process_zero or not logs:
-            return
-        # JSON has no NaN; a gradient norm is one where a loss scaler skips an update.
-        row = {"phase": self.phase, "step": state.global_step, **finite_or_none(logs)}
-        try:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps(row, allow_nan=False) + "\n")
-        except OSError as error:
-            raise OutputError(f"The log {self.path} cannot be written: {error}.") from error
 
 
 def fit(

@@ -18,9 +18,9 @@ from rewardsteer.models.heads import LANGUAGE_MODEL_HEAD
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import find_start
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import QuantizeSettings, TrainConfig
-from rewardsteer.training.fit import build_objective
 from rewardsteer.training.precision import (
     AUTOCAST,
     loaded_dtype,

@@ -1,4 +1,4 @@
-"""When a phase of training evaluates and saves."""
+"""When a phase of training evaluates and saves, and which epoch it reads."""
 
 from typing import Any
 
@@ -21,6 +21,11 @@ class PhaseCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Continue the sums of an interrupted log interval."""
         self.trainer.restore_progress()
+
+    def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Tell the batches which epoch begins, also where the rest of an interrupted one does:
+        libraries do not pass that on to batches that are shared among processes and skipped."""
+        self.trainer.order.epoch = int(state.epoch or 0)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Check the update, and ask for evaluation and saving where they are due."""

@@ -92,8 +92,7 @@ def train_policy(
     from transformers import Trainer
 
     from rewardsteer.training.arguments import apply_liger, training_arguments
-    from rewardsteer.training.fit import LogLines
-    from rewardsteer.training.showing import showing
+    from rewardsteer.training.showing import LogLines, showing
 
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     check_optimiser(config.optimiser, processes.num_processes)

@@ -39,13 +39,14 @@ from rewardsteer.models.limits import position_limit
 from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import trained_template
+from rewardsteer.objectives.combine import build_objective
 from rewardsteer.outputs import claim_folder, read_json, write_json
 from rewardsteer.quiet import keep_log
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
 from rewardsteer.training.description import describe_data, held_out_accuracy
-from rewardsteer.training.fit import build_objective, fit
+from rewardsteer.training.fit import fit
 from rewardsteer.training.loading import build, keeps_adapters
 from rewardsteer.training.precision import saved_dtype
 from rewardsteer.training.processes import join

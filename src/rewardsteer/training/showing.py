@@ -1,14 +1,19 @@
-"""Progress of training on the terminal: one bar per phase, and a line when it ends."""
+"""What training reports: a bar per phase and a line at its end on the terminal; log lines in a
+file."""
 
+import json
 import logging
+import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 from transformers import TrainerCallback
 
+from rewardsteer.errors import OutputError
 from rewardsteer.progress import Stage, stages
 
 logger = logging.getLogger(__name__)
@@ -52,6 +57,34 @@ class Showing(TrainerCallback):
         spent = timedelta(seconds=round(time.monotonic() - self._began))
         figures = ", ".join(f"{name} {value:.3g}" for name, value in self.figures.items())
         logger.info("%s: %s%s", self.title, f"{figures}, " if figures else "", spent)
+
+
+def finite_or_none(figures: Mapping[str, Any]) -> dict[str, Any]:
+    """The figures with None in place of NaN and infinities."""
+    return {
+        name: None if isinstance(value, float) and not math.isfinite(value) else value
+        for name, value in figures.items()
+    }
+
+
+class LogLines(TrainerCallback):
+    """Appends every log line to a JSONL file, with the phase it belongs to."""
+
+    def __init__(self, path: Path, phase: str) -> None:
+        self.path = path
+        self.phase = phase
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Called by the Trainer."""
+        if not state.is_world_process_zero or not logs:
+            return
+        # JSON has no NaN; a gradient norm is one where a loss scaler skips an update.
+        row = {"phase": self.phase, "step": state.global_step, **finite_or_none(logs)}
+        try:
+            with self.path.open("a", encoding="utf-8") as stream:
+                stream.write(json.dumps(row, allow_nan=False) + "\n")
+        except OSError as error:
+            raise OutputError(f"The log {self.path} cannot be written: {error}.") from error
 
 
 @contextmanager

@@ -29,7 +29,7 @@ from rewardsteer.objectives.counting import count_terms
 from rewardsteer.tensors import PairBatch, RewardOutput
 from rewardsteer.training import anomalies, checkpoints
 from rewardsteer.training.accumulator import MetricAccumulator
-from rewardsteer.training.batches import EpochCallback, LengthBatches, ProcessBatches, RowBatches
+from rewardsteer.training.batches import LengthBatches, ProcessBatches, RowBatches
 from rewardsteer.training.checkpointing import CheckpointingTrainer
 from rewardsteer.training.evaluation_figures import (
     CONSTRAINT,
@@ -86,7 +86,6 @@ class RewardTrainer(CheckpointingTrainer):
         self._batches = 1
         self.model_accepts_loss_kwargs = True  # what says the same to older versions
         self._read: list[str] = []
-        self.add_callback(EpochCallback(order))
         self.add_callback(PhaseCallback(self))
         # Processes draw their own dropout; everything that must be equal was drawn before.
         set_seed(self.args.seed + 7919 * self.args.process_index)
