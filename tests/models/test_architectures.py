@@ -24,8 +24,8 @@ from rewardsteer.errors import CheckpointError
 from rewardsteer.models.capabilities import same_changes, same_states, supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.projection import RewardProjection
-from rewardsteer.models.heads.vocabulary import VocabularyHead, limit_tokens
+from rewardsteer.models.heads.projection import RewardProjection, limit_tokens
+from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader

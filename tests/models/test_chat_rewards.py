@@ -13,7 +13,7 @@ from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.scoring import Ask, Scoring
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.heads.projection import install_projection
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer

@@ -11,7 +11,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSequenceC
 
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import open_vocabulary
+from rewardsteer.models.heads.projection import open_vocabulary
 from rewardsteer.models.packing import segments
 from rewardsteer.models.packing.choose import (
     attention_costs,

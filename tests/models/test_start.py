@@ -14,7 +14,7 @@ from rewardsteer.models.adapter_folder import base_fingerprint
 from rewardsteer.models.causal import load_causal
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token, load_tokenizer
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import install_projection
+from rewardsteer.models.heads.projection import install_projection
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer

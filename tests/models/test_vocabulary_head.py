@@ -11,12 +11,12 @@ from transformers import AutoModelForCausalLM
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.projection import RewardProjection
-from rewardsteer.models.heads.vocabulary import (
-    VocabularyHead,
+from rewardsteer.models.heads.projection import (
+    RewardProjection,
     install_projection,
     open_vocabulary,
 )
+from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.max_constraint import max_constraint

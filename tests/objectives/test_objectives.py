@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rewardsteer.data.collate import PairCollator, to_batch
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import open_vocabulary
+from rewardsteer.models.heads.projection import open_vocabulary
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from rewardsteer.objectives.combine import build_objective

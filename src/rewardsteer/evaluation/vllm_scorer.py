@@ -16,7 +16,7 @@ from rewardsteer.decoding.engines.vllm_start import start
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
-from rewardsteer.models.heads.vocabulary import count_tokens
+from rewardsteer.models.heads.projection import count_tokens
 from rewardsteer.models.limits import padding_id
 from rewardsteer.models.scorer import Scorer, TokenScores
 

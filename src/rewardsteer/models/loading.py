@@ -14,8 +14,9 @@ from rewardsteer.models.heads.config import HeadConfig
 def load_base(
     source: str | Path, head: HeadConfig, options: dict[str, Any], config: Any = None
 ) -> Any:
-    """The Hugging Face model that carries a head; ``options`` are ``from_pretrained``'s, ``config``
-    is used in place of the folder's own.
+    """The Hugging Face model that carries a head, and what transformers reports of its weights
+    (``missing_keys``, …); ``options`` are ``from_pretrained``'s, ``config`` is used in place of the
+    folder's own.
 
     Raises:
         CheckpointError: it cannot be loaded, or transformers has no such model for its
@@ -38,7 +39,8 @@ def load_base(
         known = type(config) in kind._model_mapping
         if known:
             return kind.from_pretrained(
-                str(source), **({"config": config} if classifier else {}), **options
+                str(source), output_loading_info=True,
+                **({"config": config} if classifier else {}), **options,
             )
     except Exception as error:  # damaged files raise dozens of unrelated kinds
         problem = f"{type(error).__name__}: {error}"

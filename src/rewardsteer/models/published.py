@@ -11,7 +11,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import CheckpointError, MismatchError
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, ensure_padding_token, read_card
 from rewardsteer.models.heads.config import HeadConfig
-from rewardsteer.models.heads.vocabulary import open_vocabulary
+from rewardsteer.models.heads.projection import open_vocabulary
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.kinds.folder import describe_folder
 from rewardsteer.models.kinds.recognition import recognise

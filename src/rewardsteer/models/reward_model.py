@@ -182,7 +182,7 @@ class RewardModel(HiddenStatesModel):
         options = dict(
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )
-        base, found = load_base(folder, head, options | {"output_loading_info": True})
+        base, found = load_base(folder, head, options)
         # The library would draw them anew, and rewards would be noise.
         refuse_absent(found["missing_keys"], folder)
         kind = head.head_class

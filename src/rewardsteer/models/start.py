@@ -97,7 +97,7 @@ def load_carrier(start: Start, head: HeadConfig, options: dict[str, Any]) -> tup
     Raises:
         CheckpointError: it cannot be loaded, or has nothing that the head could start from.
     """
-    base, found = load_base(start.source, head, options | {"output_loading_info": True})
+    base, found = load_base(start.source, head, options)
     trained = head.head_class.is_trained(found["missing_keys"], start.card, start.source)
     refuse_absent(found["missing_keys"], start.source, besides=head.head_class.layer(base), of=base)
     if start.adapter is not None:
@@ -126,8 +126,7 @@ def load_language_model(source: str | Path, dtype: torch.dtype | str = "auto") -
             f"{source} is a reward model, and a causal language model was expected; name the model "
             "that it started from."
         )
-    options = {"dtype": dtype, "trust_remote_code": False, "output_loading_info": True}
-    base, found = load_base(start.source, head, options)
+    base, found = load_base(start.source, head, {"dtype": dtype, "trust_remote_code": False})
     refuse_absent(found["missing_keys"], start.source)
     return base if start.adapter is None else merged(base, start.adapter, head)
 

@@ -64,11 +64,6 @@ class AttributesHead(ScalarHead):
         model.config.attribute_weights = card.head.weights
 
     @classmethod
-    def build(cls, config: HeadConfig, size: int) -> nn.Module | None:
-        """None: the layer is the model's own."""
-        return None
-
-    @classmethod
     def label(cls, config: HeadConfig) -> str:
         """Its attributes with their weights."""
         pairs = zip(config.attributes, config.weights, strict=True)

@@ -125,13 +125,11 @@ class _Stacked(nn.Module):
         return values + (constant if several else constant.squeeze(-1))
 
 
-def build_own(config: HeadConfig, layer: Any) -> nn.Module | None:
-    """A new head beside an output layer; None where the layer itself is the head."""
+def build_own(config: HeadConfig, layer: Any) -> nn.Module:
+    """A new head beside an output layer."""
     if config.layers == "low_rank":
         return LowRank(layer.in_features, layer.out_features, config.rank)
-    if config.layers == "embedding":
-        return Embedding(layer.in_features, config.rank)
-    return None
+    return Embedding(layer.in_features, config.rank)
 
 
 def sized_own(config: HeadConfig, state: Mapping[str, Tensor]) -> nn.Module:

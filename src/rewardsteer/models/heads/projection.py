@@ -1,14 +1,19 @@
 """The output layer of a causal language model as a layer of rewards."""
 
-from typing import Literal
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
+from rewardsteer.errors import CheckpointError
 from rewardsteer.kernels.policy_backups import policy_mean, policy_top_k
 from rewardsteer.kernels.precision import wide_linear
 from rewardsteer.kernels.vocabulary_max import gather_products, vocabulary_argmax
 from rewardsteer.kernels.vocabulary_soft import OutputLayer, vocabulary_logsumexp
+from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.layers import share
+from rewardsteer.models.logits import make_neutral
+from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import PolicyBackup
 
 
@@ -88,3 +93,49 @@ def _policy_backup(
     return vocabulary_logsumexp(
         hidden, weight, bias, temperature=backup.temperature, base=policy
     )
+
+
+def install_projection(model: Any) -> None:
+    """Make the output layer of a Hugging Face causal language model a `RewardProjection`, in place.
+    The library puts a plain layer there whenever it loads a model or resizes its embeddings."""
+    layer = model.get_output_embeddings()
+    if type(layer) is nn.Linear:
+        model.set_output_embeddings(RewardProjection.sharing(layer))
+
+
+def count_tokens(tokenizer: Any, rows: int) -> int:
+    """How many of an output layer's first ``rows`` belong to tokens that can be generated: those of
+    the tokenizer, but for a padding token that was added at the end."""
+    count = min(max(tokenizer.get_vocab().values()) + 1, rows)
+    if tokenizer.pad_token_id == count - 1 and tokenizer.pad_token_id != tokenizer.eos_token_id:
+        count -= 1
+    return count
+
+
+def limit_tokens(model: Any, tokenizer: Any) -> None:
+    """Tell a causal language model's `RewardProjection` which tokens can be generated."""
+    layer = model.get_output_embeddings()
+    layer.generated = count_tokens(tokenizer, layer.out_features)
+
+
+def open_vocabulary(base: Any, head: HeadConfig) -> Any:
+    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
+    old = base.get_output_embeddings()
+    if old is None:
+        raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
+    factor = make_neutral(base)
+    new = RewardProjection(
+        old.in_features, old.out_features, bias=old.bias is not None,
+        device=old.weight.device, dtype=old.weight.dtype,
+    )
+    with torch.no_grad(), gathered(old.parameters()):
+        for name, parameter in new.named_parameters():
+            parameter.copy_(getattr(old, name)).mul_(factor)
+            if head.init == "zeros":
+                parameter.zero_()
+    base.set_output_embeddings(new)
+    base.config.tie_word_embeddings = False
+    # Without this the library would tie the two again when the folder is saved or loaded.
+    base._tied_weights_keys = {}
+    base.all_tied_weights_keys = {}
+    return base

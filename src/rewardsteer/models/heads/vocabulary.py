@@ -4,7 +4,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from rewardsteer.errors import CheckpointError
@@ -13,57 +12,16 @@ from rewardsteer.models.checkpoint import CheckpointCard, load_tokenizer
 from rewardsteer.models.heads.base import Head, saved_own
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.low_rank import build_own, sized_own
-from rewardsteer.models.heads.projection import RewardProjection
-from rewardsteer.models.logits import check_saved, make_neutral
+from rewardsteer.models.heads.projection import (
+    RewardProjection,
+    count_tokens,
+    install_projection,
+    limit_tokens,
+    open_vocabulary,
+)
+from rewardsteer.models.logits import check_saved
 from rewardsteer.models.placement import working_device
-from rewardsteer.models.sharding import gathered
 from rewardsteer.tensors import PolicyBackup
-
-
-def install_projection(model: Any) -> None:
-    """Make the output layer of a Hugging Face causal language model a `RewardProjection`, in place.
-    The library puts a plain layer there whenever it loads a model or resizes its embeddings."""
-    layer = model.get_output_embeddings()
-    if type(layer) is nn.Linear:
-        model.set_output_embeddings(RewardProjection.sharing(layer))
-
-
-def count_tokens(tokenizer: Any, rows: int) -> int:
-    """How many of an output layer's first ``rows`` belong to tokens that can be generated: those of
-    the tokenizer, but for a padding token that was added at the end."""
-    count = min(max(tokenizer.get_vocab().values()) + 1, rows)
-    if tokenizer.pad_token_id == count - 1 and tokenizer.pad_token_id != tokenizer.eos_token_id:
-        count -= 1
-    return count
-
-
-def limit_tokens(model: Any, tokenizer: Any) -> None:
-    """Tell a causal language model's `RewardProjection` which tokens can be generated."""
-    layer = model.get_output_embeddings()
-    layer.generated = count_tokens(tokenizer, layer.out_features)
-
-
-def open_vocabulary(base: Any, head: HeadConfig) -> Any:
-    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
-    old = base.get_output_embeddings()
-    if old is None:
-        raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")
-    factor = make_neutral(base)
-    new = RewardProjection(
-        old.in_features, old.out_features, bias=old.bias is not None,
-        device=old.weight.device, dtype=old.weight.dtype,
-    )
-    with torch.no_grad(), gathered(old.parameters()):
-        for name, parameter in new.named_parameters():
-            parameter.copy_(getattr(old, name)).mul_(factor)
-            if head.init == "zeros":
-                parameter.zero_()
-    base.set_output_embeddings(new)
-    base.config.tie_word_embeddings = False
-    # Without this the library would tie the two again when the folder is saved or loaded.
-    base._tied_weights_keys = {}
-    base.all_tied_weights_keys = {}
-    return base
 
 
 class VocabularyHead(Head):
@@ -152,14 +110,15 @@ class VocabularyHead(Head):
         trained: bool = False,
     ) -> nn.Module | None:
         """See `Head.attach`."""
+        if config.layers == "linear":
+            kept = config.model_copy(update={"init": "lm_head"}) if trained else config
+            open_vocabulary(model, kept)
+            return None
         own = build_own(config, cls.layer(model))
-        if own is not None:
-            install_projection(model)
-            if card is not None and card.head.kind == config.kind:
-                return cls.restore(model, config, Path(source))
-            return own.to(working_device(cls.layer(model)))
-        open_vocabulary(model, config.model_copy(update={"init": "lm_head"}) if trained else config)
-        return None
+        install_projection(model)
+        if card is not None and card.head.kind == config.kind:
+            return cls.restore(model, config, Path(source))
+        return own.to(working_device(cls.layer(model)))
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
@@ -213,41 +172,38 @@ class VocabularyHead(Head):
         count: int | None = layer.generated
         return self.vocabulary_size if count is None else count
 
+    def _read(self, hidden: Tensor, read: str, **options: Any) -> Tensor:
+        found: Tensor = self.projection(hidden, read, **options)
+        return found
+
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
-        rewards: Tensor = self.projection(hidden, "rewards")
-        return rewards
+        return self._read(hidden, "rewards")
 
     def best_next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token` over the
         first `token_count` tokens, without ever holding all of them; differentiable. hidden
         ``[N, D]``."""
-        best: Tensor = self.projection(hidden, "best")
-        return best
+        return self._read(hidden, "best")
 
     def soft_next_token(self, hidden: Tensor, temperature: float) -> Tensor:
         """τ · log of the mean of exp(`next_token` / τ) over the first `token_count` tokens ``[N]``,
         which is below the maximum and nears it as τ → 0; differentiable. hidden ``[N, D]``, τ > 0
         in units of rewards."""
-        soft: Tensor = self.projection(hidden, "soft", temperature=temperature)
-        return soft
+        return self._read(hidden, "soft", temperature=temperature)
 
     def policy_backup(self, hidden: Tensor, backup: PolicyBackup, policy: OutputLayer) -> Tensor:
         """See `Head.policy_backup`; over the first `token_count` tokens, differentiable."""
-        value: Tensor = self.projection(hidden, "backup", backup=backup, policy=policy)
-        return value
+        return self._read(hidden, "backup", backup=backup, policy=policy)
 
     def candidate_rewards(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Rewards ``[N, K]`` of several extensions of each prefix; hidden ``[N, D]``, tokens
-        ``[N, K]``."""
-        rewards: Tensor = self.projection(hidden, "candidates", tokens=tokens)
-        return rewards
+        """See `Head.candidate_rewards`."""
+        return self._read(hidden, "candidates", tokens=tokens)
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Rewards ``[...]`` of the extensions by ``tokens [...]`` of the prefixes ending at hidden
         ``[..., D]``, by one dot product a position, never the product with all of V."""
-        rewards: Tensor = self.projection(hidden, "tokens", tokens=tokens)
-        return rewards
+        return self._read(hidden, "tokens", tokens=tokens)
 
     def log_probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities ``[...]`` of ``tokens [...]``, rewards read as logits over the first

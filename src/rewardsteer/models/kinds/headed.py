@@ -54,7 +54,7 @@ def load_headed(
     with _without_report():
         base, found = load_base(folder.path, config, options | {
             "dtype": dtype or "auto", "trust_remote_code": False, "use_safetensors": True,
-            "output_loading_info": True, "key_mapping": mapping | _renamed(folder, kind),
+            "key_mapping": mapping | _renamed(folder, kind),
             # A head of several outputs may be called as transformers' own layer is.
             "ignore_mismatched_sizes": True,
         }, _own_config(folder, kind))
