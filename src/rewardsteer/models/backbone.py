@@ -1,4 +1,4 @@
-"""Where the backbone stands in a model, and a classifier where transformers has none."""
+"""The backbone within a Hugging Face model, and classifiers for architectures that have none."""
 
 import inspect
 from typing import Any
@@ -83,7 +83,7 @@ def _classifier_class(causal: Any, config: Any) -> Any:
         base for base in causal.__mro__
         if issubclass(base, PreTrainedModel) and base.__name__.endswith("PreTrainedModel")
     )
-    # The language model itself knows where its backbone stands; without memory it is quickly made.
+    # A language model without weights, which is quickly made, shows where its backbone is.
     with torch.device("meta"):
         plan = causal(config)
     name, inner = backbone_name(plan), type(backbone_of(plan))
@@ -118,10 +118,10 @@ def _classifier_class(causal: Any, config: Any) -> Any:
         title = title.removesuffix(ending)
     members = {
         "__init__": initialise, "forward": forward, "base_model_prefix": name,
-        # There the library looks for what the architecture can do, and how it is initialised.
+        # The library looks there for what the architecture supports and how it is initialised.
         "__module__": causal.__module__,
         "config_class": type(config),
-        # What the language model ties or leaves out, it says of layers that are not here.
+        # The language model's own values are about an output layer, which a classifier lacks.
         "_tied_weights_keys": None, "_keys_to_ignore_on_load_unexpected": [r"^lm_head\."],
     }
     return type(f"{title}ForSequenceClassification", (family,), members)

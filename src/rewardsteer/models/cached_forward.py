@@ -1,7 +1,7 @@
-"""Forward passes of a model over columns of left-padded rows, behind a key/value cache or without.
+"""Forward passes over new columns of left-padded rows, with a key/value cache or without.
 
-What the model can do is tried once: continue from a cache, take a ready-made mask for a tree of
-candidates. Shapes as in `rewardsteer.models.prefix_reader`.
+Whether a model can continue from a cache, and whether it takes a ready-made mask for a tree of
+candidates, is tested once. Shapes as in `rewardsteer.models.prefix_reader`.
 """
 
 from typing import Any
@@ -17,20 +17,20 @@ from rewardsteer.models.capabilities import (
 )
 from rewardsteer.models.prefix_state import PrefixState, from_the_left
 
-# More new columns than this are read before their candidates, not with them: a tree mask holds a
-# number for every pair of a new column and a cached one.
+# More new columns than this get a forward pass of their own before the candidates: a tree mask
+# holds a number for every pair of a new column and a cached one.
 _TOGETHER = 256
 
 
 class CachedForward:
-    """A Hugging Face causal LM (answers are logits ``[B, T, V]``) or its backbone (answers are
-    last-layer states ``[B, T, D]``).
+    """A Hugging Face causal LM, whose answers are logits ``[B, T, V]``, or its backbone, whose
+    answers are last-layer states ``[B, T, D]``.
 
     Args:
         module: the model.
-        tree: whether it takes a tree mask; None: what a trial says.
-        cached: whether it can continue from a cache, or reads whole rows at every step (recurrent
-            layers); None: what a trial says.
+        tree: whether it takes a tree mask; None: tested.
+        cached: whether it can continue from a cache; else every step is a pass over whole rows
+            (recurrent layers). None: tested.
     """
 
     def __init__(
@@ -43,13 +43,13 @@ class CachedForward:
 
     @property
     def uses_cache(self) -> bool:
-        """Whether the model goes on from its cache."""
+        """Whether the model continues from its cache."""
         if self._cached is None:
             self._cached = supports_prefix_cache(self.module)
         return self._cached
 
     def takes_tree(self, width: int) -> bool:
-        """Whether candidates behind prefixes of so many columns may be read under a tree mask."""
+        """Whether candidates after prefixes of so many columns can be scored under a tree mask."""
         if self._tree is None:
             self._tree = self.uses_cache and supports_tree_mask(self.module)
         window = attention_window(self.module.config)
@@ -60,14 +60,15 @@ class CachedForward:
         self, state: PrefixState, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
         tail: int = 1,
     ) -> int:
-        """Add new columns to a state, and candidates behind them; in how many forward passes.
+        """Add new columns to a state, and candidates after them; returns the number of forward
+        passes.
 
         Args:
             state: of B rows; changed in place.
             ids: ``[B, T]``, the new columns, padded on the left.
             lengths: ``[B]``, tokens of each row with the new ones.
             candidates: ``[B, K]``, which do not see each other.
-            tail: columns at the end that answers are wanted at.
+            tail: number of columns at the end that need answers.
         """
         start, new = state.ids.shape[1], ids.shape[1]
         if candidates is not None and new > _TOGETHER:
@@ -99,14 +100,14 @@ class CachedForward:
     def columns(
         self, cache: Any, ids: Tensor, mask: Tensor, positions: Tensor, keep: int
     ) -> Tensor:
-        """Answers ``[B, keep, X]`` at the last of new columns, which the cache gets.
+        """Answers ``[B, keep, X]`` at the last new columns; the cache is extended by all of them.
 
         Args:
             cache: of the columns before.
             ids: ``[B, T]``, the new columns.
             mask: ``[B, C]`` over all columns, 1 on real tokens; or a ready-made ``[B, 1, T, C]``.
             positions: ``[B, T]`` of the new columns.
-            keep: columns that answers are wanted at.
+            keep: number of columns that need answers.
         """
         options: dict[str, Any] = {"input_ids": self._there(ids)}
         if self._takes_positions:
@@ -122,8 +123,8 @@ class CachedForward:
     def whole(self, ids: Tensor, lengths: Tensor) -> Tensor:
         """Answers ``[B, X]`` at the ends of left-padded rows ``[B, T]`` without a cache.
 
-        They are padded on the right, where no token of theirs sees it: recurrent layers know no
-        mask, or not all of them.
+        The rows are moved to the left and padded on the right, where no token sees the padding,
+        because not all recurrent layers respect a mask.
         """
         last = (lengths - 1).clamp(min=0)
         rows = from_the_left(ids, lengths, int(last.max()) + 1)
@@ -136,7 +137,7 @@ class CachedForward:
         return states[torch.arange(len(last), device=states.device), last]
 
     def _there(self, tensor: Tensor) -> Tensor:
-        """On the model's device, without waiting for what the device is doing."""
+        """On the model's device, without waiting for its queue."""
         return tensor.to(self.module.device, non_blocking=True)
 
 

@@ -1,7 +1,7 @@
-"""What a model can do, found by running a few tokens once: one cache and one measure for all.
+"""Capability checks: what a model can do is tested once on a few tokens, and remembered.
 
-Architectures are not listed. A fast path is taken where it gives the states or answers that plain
-reading gives; elsewhere the plain way is taken, which is slower and equally correct.
+Architectures are not listed. A fast path is used where it gives the same states or logits as a
+plain forward pass; elsewhere the plain pass is used, which is slower and equally correct.
 """
 
 import logging
@@ -28,26 +28,27 @@ _REFUSALS = (TypeError, ValueError, RuntimeError, LookupError, AttributeError)
 
 
 def supports_left_padding(backbone: Any) -> bool:
-    """Whether rows that are padded on the left have the states that each has alone. Recurrent
-    layers compute padding too, unless they respect the mask."""
+    """Whether left-padded rows have the same states as each row alone. Recurrent layers process
+    padding as well, unless they respect the mask."""
     return capability(backbone, "left padding", lambda: _try_left_padding(backbone))
 
 
 def supports_prefix_cache(module: Any) -> bool:
-    """Whether the model continues from a cache of keys and values as if it read whole rows, in a
-    batch of rows of different lengths too. Recurrent layers keep no keys and values: some
-    architectures refuse such a cache, others ignore it silently."""
+    """Whether continuing from a key/value cache gives the same result as a forward pass over whole
+    rows, also for a batch of rows of different lengths. Recurrent layers keep no keys and values:
+    some architectures refuse such a cache, others ignore it silently."""
     return capability(module, "prefix cache", lambda: _try_prefix_cache(module))
 
 
 def supports_tree_mask(module: Any) -> bool:
-    """Whether candidates under a tree mask have the answers that each has alone. Some architectures
-    ignore or refuse ready-made masks (ALiBi biases, fused kernels, recurrent layers)."""
+    """Whether candidates under a tree mask get the same result as each candidate alone. Some
+    architectures ignore or refuse ready-made masks (ALiBi biases, fused kernels, recurrent
+    layers)."""
     return capability(module, "tree mask", lambda: _try_tree_mask(module))
 
 
 def attention_window(config: Any) -> int | None:
-    """The narrowest attention window of any layer, in tokens; None when all see everything."""
+    """The narrowest attention window of any layer, in tokens; None without windows."""
     config = config.get_text_config(decoder=True)
     names = ("sliding_window", "attention_chunk_size")
     windows = [getattr(config, name, None) for name in names]
@@ -55,7 +56,7 @@ def attention_window(config: Any) -> int | None:
 
 
 def capability(module: Any, name: str, probe: Callable[[], T]) -> T:
-    """A capability of a model: what the probe returns, or what it returned before.
+    """A capability of a model: the result of a probe, which is run once and remembered.
 
     Args:
         module: the model or backbone.
@@ -75,13 +76,12 @@ def disagreement(
     fast: Callable[[int], Tensor], plain: Callable[[int], Tensor], dtype: torch.dtype,
     what: str = "the fast path",
 ) -> str | None:
-    """Why the answers of a fast path to two texts are not those of plain reading; None if they are.
-
-    The sentence goes on from the name of the model.
+    """Why a fast path does not give the results of a plain forward pass on two texts, as a
+    sentence that follows the model's name; None if it does.
 
     Args:
-        fast, plain: answers to text 0 or 1. The texts differ in what a wrong fast path would lose,
-            or would see though it should not.
+        fast, plain: the results for text 0 or 1. The texts differ in tokens that a faulty fast path
+            would lose, or would attend to by mistake.
         dtype: that the model computes in.
         what: the fast path's name.
     """
@@ -99,8 +99,7 @@ def disagreement(
 def same_states(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
     """Whether two tensors of one shape differ by rounding alone.
 
-    Half precision differs by rounding; a token that is seen though it should not be, or has another
-    position, differs by far more.
+    Half precision rounds; attending to a wrong token, or a wrong position, changes far more.
 
     Args:
         found, expected: in float32 or wider.
@@ -113,13 +112,13 @@ def same_states(found: Tensor, expected: Tensor, dtype: torch.dtype) -> bool:
 def same_changes(
     found: tuple[Tensor, Tensor], expected: tuple[Tensor, Tensor], dtype: torch.dtype
 ) -> bool:
-    """Whether answers to two texts, and how they differ from each other, differ by rounding alone.
+    """Whether the results for two texts, and the difference between the two, agree up to rounding.
 
-    Where tokens change answers little, as in a small model with small weights, `same_states` alone
-    might take a wrong answer for rounding.
+    In a small model with small weights, tokens change the results little, and `same_states` alone
+    might take an error for rounding.
 
     Args:
-        found, expected: answers to the first and to the second text.
+        found, expected: results for the first and for the second text.
         dtype: that the model computes in.
     """
     if not all(same_states(one, other, dtype) for one, other in zip(found, expected, strict=True)):

@@ -1,7 +1,7 @@
-"""What lies beside the weights: ``rewardsteer.json``, the tokenizer and its padding token.
+"""The files beside the weights: ``rewardsteer.json`` (the card) and the tokenizer.
 
-A checkpoint is an ordinary Hugging Face folder. The card names what plain loaders cannot know: the
-head, the objective, the response template and where the data came from.
+A checkpoint is an ordinary Hugging Face folder. The card adds what transformers has no place for:
+the head, the objective, the response template and where the data came from.
 """
 
 import hashlib
@@ -57,10 +57,10 @@ class CheckpointCard(Config):
         head: the head on the backbone.
         objective: names of the objectives it was trained with, joined with ``+``; "" before any
             training.
-        reading: what the head's numbers mean: ``value``, a reward of their own, or
-            ``log_probability``, of a language model whose responses are worth their sums, or
-            ``step_logit``, log-odds that the step that ends with a token is correct; "" in a card
-            that does not say so, where the objective decides.
+        reading: what the head's outputs mean: ``value``, rewards; ``log_probability``,
+            log-probabilities of tokens, whose sum over a response is its reward; ``step_logit``,
+            log-odds that the step that ends with a token is correct. "" in older cards, where the
+            objective decides.
         template: response template of training, as plain values; scoring uses the same one.
         base_model: what the weights started from.
         base_on_hub: whether that is a name on the Hugging Face hub; False for a local folder.
@@ -70,8 +70,8 @@ class CheckpointCard(Config):
         data: names of its ``sources`` and its rows by split; empty when unknown.
         metrics: what was measured on the model.
         seed: seed of training.
-        tokens: how many rows of a vocabulary head, from the first, belong to tokens that can be
-            generated; 0 in a card that does not say so, where the tokenizer decides.
+        tokens: number of rows of a vocabulary head, from the first, whose tokens can be generated;
+            0 in older cards, where the tokenizer decides.
         goal_states: file names of goal states beside the weights.
         versions: versions of the libraries that wrote the folder.
     """
@@ -99,7 +99,7 @@ class CheckpointCard(Config):
 
 
 def is_log_probability(reading: str, objective: str) -> bool:
-    """What `CheckpointCard` says by its fields ``reading`` and ``objective``."""
+    """Whether rewards are sums of log-probabilities, by these fields of `CheckpointCard`."""
     if reading:
         return reading == "log_probability"
     return not LOG_PROBABILITY.isdisjoint(objective.split("+"))
@@ -112,7 +112,7 @@ def library_versions() -> dict[str, str]:
 
 
 def write_card(folder: Path, card: CheckpointCard) -> None:
-    """Write ``rewardsteer.json`` and, unless there is one of somebody's own, the model card."""
+    """Write ``rewardsteer.json`` and, unless the user has written one, the model card."""
     from rewardsteer.models.model_card import write_model_card
 
     write_json(folder / CARD, card.model_dump(mode="json"))
@@ -120,8 +120,8 @@ def write_card(folder: Path, card: CheckpointCard) -> None:
 
 
 def read_card(folder: Path) -> CheckpointCard:
-    """Read the card of a folder (or hub name); one without a card is read as a plain scalar reward
-    model, whole or an adapter of one.
+    """The card of a folder or hub name. A folder without one gets the card of a plain scalar reward
+    model if it is a one-label classifier, or an adapter of one.
 
     Raises:
         CheckpointError: no such folder, a damaged card, or a folder without a card that is no
@@ -170,7 +170,7 @@ def _adapter_card(folder: Path) -> CheckpointCard:
 def fingerprint(folder: Path) -> str:
     """SHA-256 over the weight files of a model folder, first 16 hexadecimal digits.
 
-    Goal states beside the weights do not count: they name the weights they belong to.
+    Goal states do not count: they name the weights that they belong to.
     """
     folder, digest = locate(folder), hashlib.sha256()
     files = sorted(file for file in folder.glob("*.safetensors") if file.name != GOAL_STATES)
@@ -230,10 +230,14 @@ def ensure_padding_token(tokenizer: Any, model: Any = None, *, grow: bool = True
     """Give the tokenizer a padding token that is not end-of-text, adding one if it has none.
 
     Plain ``AutoModelForSequenceClassification`` finds a row's last token by comparing ids with
-    ``pad_token_id``: with pad = eos it would read the reward one token too early. With a padding
-    token of its own, the checkpoint gives the same rewards there as here. ``model`` (optional) is
-    enlarged when the new token needs a row, and told the id. Where the embeddings have to stay as
-    they are (``grow=False``), no token is added, and end-of-text pads if there is no other.
+    ``pad_token_id``: with pad = eos it would take the reward one token too early. With a padding
+    token of its own, the checkpoint gives the same rewards there as here.
+
+    Args:
+        tokenizer: changed in place.
+        model: gets an embedding for an added token and the id in its configuration; None: no model.
+        grow: False keeps the embeddings as they are: no token is added, and end-of-text pads if
+            there is no other.
     """
     if tokenizer.pad_token is None or tokenizer.pad_token_id == tokenizer.eos_token_id:
         vocabulary = tokenizer.get_vocab()

@@ -1,4 +1,4 @@
-"""A Hugging Face model as the giver of hidden states: token rows in, last-layer states out."""
+"""Last-layer hidden states of token rows from a Hugging Face model."""
 
 from typing import Any
 
@@ -19,8 +19,8 @@ class HiddenStatesModel(nn.Module):
         base: the Hugging Face model that holds the parameters (may be wrapped by peft).
 
     Attributes:
-        router_loss: in training, of the rows that were read last, where the backbone routes tokens
-            to experts; else None.
+        router_loss: in training, the router loss of the latest forward pass, where the backbone is
+            a mixture of experts; else None.
     """
 
     def __init__(self, base: Any) -> None:
@@ -58,10 +58,10 @@ class HiddenStatesModel(nn.Module):
         """Last-layer states ``[R, T, D]``; positions count real tokens only, so padding on either
         side gives the same states, for learned absolute positions too.
 
-        ``real [R, T]`` marks tokens that count for the router loss; None: those of the mask.
-        None as mask says that rows are padded on the right. Under causal attention no real token
-        sees what follows it, so the mask may go, and attention takes its faster, unmasked path;
-        states on padding mean nothing then.
+        ``real [R, T]`` marks the tokens that count for the router loss; None: those of the mask.
+        A mask of None means that rows are padded on the right. Under causal attention no real token
+        sees what follows it, so no mask is needed, and attention takes its faster, unmasked path;
+        the states on padding are then meaningless.
         """
         options: dict[str, Any] = {"use_cache": False}
         if attention_mask is not None and not bool(attention_mask[:, 0].all()) and (
@@ -88,7 +88,7 @@ class HiddenStatesModel(nn.Module):
         return states
 
     def _from_the_left(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """`hidden_states` of left-padded rows, read as rows that are padded on the right."""
+        """`hidden_states` of left-padded rows, computed on rows that are padded on the right."""
         columns = torch.arange(input_ids.shape[1], device=input_ids.device)
         first = attention_mask.long().argmax(dim=1)[:, None]
         moved = input_ids.gather(1, (columns + first).clamp(max=len(columns) - 1))
@@ -98,12 +98,12 @@ class HiddenStatesModel(nn.Module):
         return states.gather(1, back)
 
     def positions(self, positions: Tensor) -> dict[str, Tensor]:
-        """Positions ``[R, T]`` as an argument of the backbone; none where it takes none."""
+        """Positions ``[R, T]`` as a keyword of the backbone; empty where it takes no positions."""
         return {"position_ids": positions} if accepts(self.backbone, "position_ids") else {}
 
     def packed_states(self, packing: Packing) -> Tensor:
-        """Last-layer states ``[P, W, D]`` of packed rows; each token's are those of its own row
-        read alone, where `rewardsteer.models.packing.choose` allows packing at all."""
+        """Last-layer states ``[P, W, D]`` of packed rows. Each token has the state that its own row
+        alone would give it, for models that `rewardsteer.models.packing.choose` accepts."""
         config = self.backbone.config
         mask = block_mask(packing, config._attn_implementation, self.backbone.dtype)
         return self._call(

@@ -1,9 +1,9 @@
-"""Token ids that a reward model can read, where a policy's tokenizer has some that it lacks.
+"""Replacements for token ids that a policy's tokenizer has and the reward model's lacks.
 
 Two tokenizers may differ in special tokens that only one of them has (`models.compatibility`). A
-token that only the policy knows has no embedding in the reward model, or one that was never
-trained. The reward model then reads another token in its place: its tokenizer's unknown token, else
-its padding, else its end-of-text, else the token 0.
+token that only the policy has gets no embedding in the reward model, or an untrained one. It is
+replaced by the reward tokenizer's unknown token, else its padding, else its end-of-text, else the
+token 0.
 """
 
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class KnownIds:
-    """What a reward model reads for every token id.
+    """The token that a reward model gets for every token id.
 
     Args:
         tokenizer: the reward model's.
@@ -21,7 +21,7 @@ class KnownIds:
 
     Attributes:
         size: ids from here on are unknown.
-        stand_in: what is read in their place.
+        stand_in: the token that replaces them.
     """
 
     def __init__(self, tokenizer: Any, rows: int) -> None:
@@ -33,12 +33,12 @@ class KnownIds:
         self.stand_in = fitting[0] if fitting else 0
 
     def of(self, ids: Tensor) -> Tensor:
-        """Ids of any shape as the reward model reads them."""
+        """Ids of any shape, unknown ones replaced."""
         strange = ids >= self.size
         return ids.masked_fill(strange, self.stand_in) if bool(strange.any()) else ids
 
     def of_rows(self, rows: Sequence[Sequence[int]]) -> list[Sequence[int]]:
-        """Rows of ids as the reward model reads them."""
+        """Rows of ids, unknown ones replaced."""
         return [
             row if max(row, default=0) < self.size
             else [token if token < self.size else self.stand_in for token in row]

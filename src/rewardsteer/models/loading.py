@@ -1,4 +1,4 @@
-"""Hugging Face models as the carriers of a head."""
+"""Loading Hugging Face models that carry a head."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -62,7 +62,7 @@ def refuse_absent(
     Args:
         missing: names of parameters that the weights lacked.
         source: of the weights, for the message.
-        besides: a layer that is made anew …
+        besides: a layer that may be missing, because it is initialised afterwards …
         of: … of this model.
         remedy: what to do, as the sentence ends.
     """

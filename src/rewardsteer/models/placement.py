@@ -1,4 +1,4 @@
-"""Where a Hugging Face model is put when it is loaded."""
+"""The device that a Hugging Face model is loaded onto."""
 
 import functools
 import logging
@@ -23,7 +23,7 @@ def placed(
 
     Args:
         source: a model folder or hub name.
-        device: a name or a device; None: leave the model where it is loaded.
+        device: a name or a device; None: the model stays where transformers puts it.
         options: of ``from_pretrained``. A ``device_map`` wins over a device of ``auto``.
 
     Raises:
@@ -45,14 +45,14 @@ def placed(
 
 
 def working_device(layer: nn.Linear) -> torch.device:
-    """Where a layer computes: its weights may wait on the disk or in the computer's memory, under a
-    hook of accelerate's that brings them."""
+    """The device on which a layer computes. Under a hook of accelerate its weights may be kept on
+    the disk or in the computer's memory."""
     hooked = getattr(getattr(layer, "_hf_hook", None), "execution_device", None)
     return layer.weight.device if hooked is None else torch.device(hooked)
 
 
 def _settings(source: str | Path) -> dict[str, Any]:
-    """What config.json says; nothing where it cannot be read."""
+    """The contents of config.json; empty where it cannot be read."""
     from transformers import PretrainedConfig
 
     try:

@@ -1,4 +1,4 @@
-"""Where a model lies: a folder, or a name on the Hugging Face hub."""
+"""Finding a model: a folder, or a name on the Hugging Face hub."""
 
 import re
 from pathlib import Path
@@ -6,7 +6,7 @@ from pathlib import Path
 from rewardsteer.errors import CheckpointError
 
 _HUB_NAME = re.compile(r"[A-Za-z0-9][\w.-]*(/[A-Za-z0-9][\w.-]*)?")
-# What a reward model consists of; never a pickle.
+# Files of a reward model; never a pickle.
 _PARTS = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md")
 
 
@@ -32,7 +32,7 @@ def locate(source: str | Path, revision: str | None = None, *, code: bool = Fals
 
 
 def check_place(source: str | Path) -> None:
-    """Refuse what is neither a folder nor possibly a name on the hub, without asking anybody.
+    """Refuse what is neither a folder nor can be a name on the hub; needs no network.
 
     Raises:
         CheckpointError: says what was expected.
@@ -62,7 +62,7 @@ def no_model(folder: str | Path) -> str:
 
 
 def nowhere(source: str | Path, error: Exception) -> str:
-    """The sentence for a name that led nowhere."""
+    """The sentence for a name under which nothing is found."""
     reason = str(error).strip().splitlines()[:1]
     return (
         f"Expected a model folder at {source}, there is none; nor can a model of that name be had "

@@ -1,8 +1,9 @@
-"""A model's answers about prefixes that grow, with a key/value cache of what it has read.
+"""Logits or states at the ends of growing prefixes, with a key/value cache.
 
-A prefix that continues what is cached costs its new tokens. Prefixes are compared with the cache at
-every call, so a row that did anything else (went back, is new, took none of its candidates) is
-still answered correctly: it is read apart, from where it is known, and costs the others nothing.
+A prefix that continues a cached one costs only its new tokens. Prefixes are compared with the cache
+at every call, so a row that did anything else (went back, is new, took none of its candidates) is
+still answered correctly: it gets a forward pass of its own from where it differs, at no cost to the
+other rows.
 
 Shapes: B prefixes, T columns of the left-padded prefixes, K candidates, X hidden or vocabulary
 size.
@@ -23,7 +24,7 @@ _ONE = torch.ones(1).long()
 
 
 class PrefixReader:
-    """A model with a cache of what it has read.
+    """A model with a cache of the prefixes that it was last asked about.
 
     Args:
         module, tree, cached: see `CachedForward`; without a tree mask, `score_candidates` takes a
@@ -61,9 +62,9 @@ class PrefixReader:
     ) -> Tensor:
         """Answers ``[B, K, X]`` after every prefix∘candidate.
 
-        One forward pass reads the prefixes' new tokens and all candidates, which do not see each
-        other. The candidate that a prefix continues with is not read again. Where the model takes
-        no tree mask, candidates are read one after the other.
+        One forward pass computes the prefixes' new tokens and all candidates, which do not attend
+        to each other. The candidate that a prefix continues with is not computed again. Where the
+        model takes no tree mask, candidates are computed one after the other.
 
         Args:
             prefix_ids: ``[B, T]``, padded on the left, at least one real token a row.
@@ -83,7 +84,7 @@ class PrefixReader:
         return SomeRows(self, rows, places)
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; the rows that are not named are forgotten.
+        """Keep, reorder or repeat rows; the others are dropped.
 
         Args:
             rows: their numbers, `rewardsteer.models.prefix_state.EMPTY_ROW` for new ones.
@@ -99,8 +100,8 @@ class PrefixReader:
 
     @torch.no_grad()
     def tail(self, prefix_ids: Tensor, attention_mask: Tensor, counts: Sequence[int]) -> Tensor:
-        """Answers ``[B, K, X]`` at the last K positions of every prefix, in one forward pass: of
-        each row the last ``counts [B]``, of which K is the largest. Needs `continues`."""
+        """Answers ``[B, K, X]`` at the last K positions of every prefix, in one forward pass. Of
+        each row the last ``counts [B]`` are valid, and K is their maximum. Needs `continues`."""
         ids, lengths = prefix_ids.cpu(), token_counts(attention_mask)
         self.resize(len(ids))
         every, wanted = torch.arange(len(ids)), torch.tensor(list(counts))
@@ -110,7 +111,7 @@ class PrefixReader:
 
     @property
     def continues(self) -> bool:
-        """Whether the model goes on from its cache."""
+        """Whether the model continues from its cache."""
         return self.model.uses_cache
 
     def hold(self, row: int) -> PrefixState | None:
@@ -130,16 +131,16 @@ class PrefixReader:
                 self.state = state.among(place, places)
 
     def resize(self, places: int) -> None:
-        """Forget everything where the number of rows is another one."""
+        """Drop the cache where the number of rows changes."""
         if len(self.forwards) != places:
             self.state, self.forwards, self.tokens = None, [0] * places, [0] * places
 
     def _advance(
         self, prefix_ids: Tensor, attention_mask: Tensor, candidates: Tensor | None
     ) -> PrefixState:
-        """Read what is new of the prefixes, and the candidates if there are any.
+        """Compute the new tokens of the prefixes, and the candidates if there are any.
 
-        Rows that grew by the same number of tokens as most others are read together, in place.
+        Rows that grew by the same number of tokens as most others share a forward pass, in place.
         """
         ids, lengths = prefix_ids.cpu(), token_counts(attention_mask)
         self.resize(len(ids))
@@ -168,8 +169,8 @@ class PrefixReader:
             return self.state
         new = columns + (0 if candidates is None else candidates.shape[1])
         if new:
-            # All rows take part, so that none is copied out of the cache and back; what comes of
-            # those that are read apart is overwritten.
+            # All rows take part, so that none is copied out of the cache and back; the results of
+            # the rows that had a pass of their own are overwritten.
             passes = self.model.extend(
                 state, ids[:, ids.shape[1] - columns :], state.lengths + columns, candidates
             )
@@ -183,18 +184,18 @@ class PrefixReader:
         self, rows: Tensor, ids: Tensor, lengths: Tensor, candidates: Tensor | None,
         tail: Tensor = _ONE,
     ) -> PrefixState:
-        """A state of some rows, read from where they are known, with their costs counted.
+        """The state of some rows, computed from where they differ from the cache; counts the cost.
 
         Args:
             rows: ``[R]``, their numbers.
             ids: ``[R, T]``, padded on the left.
             lengths: ``[R]``, tokens of each.
             candidates: ``[R, K]``.
-            tail: ``[R]`` or ``[1]``, positions at the end of a row that answers are wanted at.
+            tail: ``[R]`` or ``[1]``, number of positions at the end of a row that need answers.
         """
         fresh, known = PrefixState.empty(len(rows)), torch.zeros_like(lengths)
         if self.state is not None:
-            # The last tokens are computed again where they are known, for their answers.
+            # The last tokens are computed again even if they are cached, for their answers.
             known = self.state.shared(rows, ids, lengths).minimum(lengths - tail)
         most = int(tail.max())
         new = max(int((lengths - known).max()), most)
@@ -222,8 +223,8 @@ class PrefixReader:
         return torch.cat(answers, dim=1)
 
     def _count(self, rows: Tensor, computed: Tensor, lengths: Tensor, passes: int) -> None:
-        """Count what rows ``[R]`` cost: passes in which each computed so many tokens ``[R]``, or
-        its whole length ``[R]`` where nothing is cached."""
+        """Count the cost of rows ``[R]``: forward passes, and the tokens ``[R]`` that each computed
+        in them, or its whole length ``[R]`` where nothing is cached."""
         tokens = computed if self.model.uses_cache else lengths
         for row, count in zip(rows.tolist(), tokens.tolist(), strict=True):
             self.forwards[row] += passes

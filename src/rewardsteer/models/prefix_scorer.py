@@ -1,4 +1,4 @@
-"""Reward models on token ids: what is known of one, and the rewards of growing prefixes."""
+"""Reward models on token ids: their properties, and rewards of growing prefixes."""
 
 import functools
 from collections.abc import Sequence
@@ -16,15 +16,15 @@ from rewardsteer.models.text_scorer import TextScorer
 
 
 class Goal(Protocol):
-    """The part of a goal state that scoring uses."""
+    """The part of `rewardsteer.goals.goal_state.GoalState` that scoring uses."""
 
     def similarity(self, hidden: Tensor, prompt_state: Tensor) -> Tensor:
         """Cosine ``[R, T]`` of states ``[R, T, D]``; prompt states ``[R, D]``."""
 
 
 class PrefixScorer(TextScorer):
-    """A reward model with its tokenizer and template, asked about growing prefixes: `open` gives a
-    cache, `next_token`, `candidates` and `prefix_values` read on from it.
+    """A reward model with its tokenizer and template, which scores growing prefixes: `open` gives a
+    cache, and `next_token`, `candidates` and `prefix_values` continue from it.
 
     Args:
         reward_model: in evaluation mode, on its device.
@@ -33,10 +33,10 @@ class PrefixScorer(TextScorer):
         objective, reading: what it was trained on and what its rewards mean, see `CheckpointCard`.
         fingerprint: of the weights, for result files; "" when unknown.
         name: folder or other name, for messages.
-        share_prompts: read the prompt of several completions once where that is cheaper.
-        unread_id: token that is not read at the end of a row: the padding token of a sequence
-            classifier, whose plain form reads the last token that is none. It matters where that
-            token has another meaning too, as end-of-text has for many models.
+        share_prompts: compute the prompt of several completions once where that is cheaper.
+        unread_id: token that is removed from the end of a row: the padding token of a sequence
+            classifier, because transformers takes the reward at the last token that is not padding.
+            It matters where that token has another meaning too, as end-of-text for many models.
     """
 
     reads_tokens = True
@@ -64,7 +64,7 @@ class PrefixScorer(TextScorer):
 
     @property
     def scores_last_token(self) -> bool:
-        """Whether the reward of a prefix is what the head says at its last token, so that a prefix
+        """Whether the reward of a prefix is the head's output at its last token, so that a prefix
         that has grown costs only its new tokens."""
         return not self.gives_next_token
 
@@ -75,20 +75,19 @@ class PrefixScorer(TextScorer):
 
     @property
     def vocabulary_size(self) -> int:
-        """Token ids that the tokenizer knows: rewards of higher ones mean nothing."""
+        """Number of token ids that the tokenizer has; rewards of higher ids are meaningless."""
         rows = self.reward_model.carrier.get_input_embeddings().weight.shape[0]
         return min(len(self.tokenizer), int(rows))
 
     @functools.cached_property
     def known(self) -> KnownIds:
-        """What is read for every token id: tokens that only a policy knows never reach the reward
-        model."""
+        """The reward model's token for every id; tokens that only the policy has are replaced."""
         rows = self.reward_model.carrier.get_input_embeddings().weight.shape[0]
         return KnownIds(self.tokenizer, int(rows))
 
     @property
     def position_limit(self) -> int | None:
-        """Longest row the backbone can read, in tokens; None when it has no limit."""
+        """Most tokens of a row; None without a limit."""
         return position_limit(self.reward_model.config)
 
     @property
@@ -97,7 +96,7 @@ class PrefixScorer(TextScorer):
         return int(self.reward_model.carrier.get_input_embeddings().weight.shape[1])
 
     def open(self) -> PrefixReader:
-        """A fresh cache for `next_token` and `candidates`; it counts what is read."""
+        """A fresh cache, which counts forward passes and tokens."""
         return PrefixReader(self.reward_model.backbone)
 
     @torch.no_grad()
@@ -109,7 +108,7 @@ class PrefixScorer(TextScorer):
         Args:
             prefix_ids: ``[B, T]``, padded on the left.
             attention_mask: ``[B, T]``.
-            cache: from `open`; None reads everything anew.
+            cache: from `open`; None computes whole prefixes.
         """
         head = self.reward_model.head
         assert head.gives_next_token, "check_head() first"
@@ -127,7 +126,7 @@ class PrefixScorer(TextScorer):
             prefix_ids: ``[B, T]``, padded on the left.
             attention_mask: ``[B, T]``.
             candidate_ids: ``[B, K]``, below `vocabulary_size`.
-            cache: from `open`; None reads everything anew.
+            cache: from `open`; None computes whole prefixes.
         """
         reader = cache if cache is not None else self.open()
         prefix_ids, head = self.known.of(prefix_ids), self.reward_model.head
@@ -142,7 +141,7 @@ class PrefixScorer(TextScorer):
         self, rows: Sequence[int], prefix_ids: Tensor, attention_mask: Tensor, cache: PrefixReader,
         *, places: int, goal: Goal | None = None, in_step: bool = False,
     ) -> Tensor:
-        """Rewards ``[R]`` (float32) of some prefixes, by a scalar head, or with a goal cosines of
+        """Rewards ``[R]`` (float32) of some prefixes by a scalar head; with a goal, the cosines of
         their last tokens' states to it.
 
         Args:
@@ -152,8 +151,8 @@ class PrefixScorer(TextScorer):
             attention_mask: ``[R, T]``.
             cache: from `open`.
             places: rows of the cache.
-            goal: one that does not depend on the prompt's state.
-            in_step: these are all rows, in order, and all are new or grew by one token.
+            goal: a goal that does not depend on the prompt's state.
+            in_step: the prefixes are all rows, in order, and each is new or grew by one token.
         """
         ids, head = self.known.of(prefix_ids), self.reward_model.head
         if in_step:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-# Stands for a row's number where an empty row shall be.
+# In a list of row numbers: an empty row.
 EMPTY_ROW = -1
 
 
@@ -25,9 +25,9 @@ class PrefixState:
         ids: ``[B, W]``.
         lengths: ``[B]``, tokens of each prefix; 0 in an empty row.
         answer: ``[B, X]`` at the end of every prefix.
-        scored: candidates ``[B, K]`` that stand behind the prefixes in the cache, and the answers
+        scored: candidates ``[B, K]`` that follow the prefixes in the cache, and the answers
             ``[B, K, X]`` after them; None without candidates.
-        recent: answers at the last positions that were read, just after they were; see
+        recent: answers at the last positions of the latest forward pass; see
             `rewardsteer.models.prefix_reader.PrefixReader.tail`.
     """
 
@@ -40,7 +40,7 @@ class PrefixState:
 
     @classmethod
     def empty(cls, rows: int) -> "PrefixState":
-        """So many empty rows."""
+        """A state of empty rows."""
         # transformers takes seconds to import; scoring alone does not need it here.
         from rewardsteer.models.preallocated_cache import PreallocatedCache
 

@@ -1,8 +1,8 @@
-"""Rows of tokens into hidden states: padded batches, and prompts that several rows share read once.
+"""Hidden states of token rows in padded batches; a prompt that rows share is computed once.
 
-A prompt of n completions is read into a cache of keys and values; the completions, sorted by
-length across prompts, then read on from it. Positions and masks are those of the whole rows, so
-every token gets the state that its row alone would give it.
+The prompt of several completions is put into a key/value cache; the completions, sorted by length
+across prompts, continue from it. Positions and masks are those of the whole rows, so every token
+gets the state that its row alone would give it.
 """
 
 import functools
@@ -20,25 +20,25 @@ from rewardsteer.models.reward_model import RewardModel
 
 Rows = Sequence[Sequence[int]]
 
-# Tokens read together where nobody says. Accelerators need many to be busy. On a CPU, activations
-# that fall out of its caches cost up to half the speed (measured: beyond 3 MiB in the widest part
-# of a layer), and fewer tokens than the least do not make up for reading the weights.
+# Default tokens of a forward pass. Accelerators need many to be busy. On a CPU, activations that
+# fall out of its caches cost up to half the speed (measured: beyond 3 MiB in the widest part of a
+# layer), and with fewer tokens than the least, loading the weights dominates.
 _ON_ACCELERATORS, _LEAST, _MOST, _WIDEST = 16384, 1024, 4096, 3 * 2**20
-# A token in the cache takes part in attention alone: so many of them count as one that is read.
+# A cached token takes part in attention only: so many of them count as one that is computed.
 _CACHED = 4
-# The part of a group's tokens that must be saved; below it the cache costs more than it spares.
+# The share of a group's tokens that must be saved; below it the cache costs more than it saves.
 _WORTH = 0.1
 
 
 class HiddenBatch(NamedTuple):
-    """One batch of rows, read.
+    """The states of one batch of rows.
 
     Attributes:
         rows: their numbers.
-        ids: ``[R, T]`` the columns that were read, padded on the right: whole rows, or, where
+        ids: ``[R, T]`` the columns that were computed, padded on the right: whole rows, or, where
             prompts are shared, the prompt's last token and the response.
         hidden: ``[R, T, D]`` states of these columns.
-        begins: ``[R]`` column of each row's first response token, or the first one there is.
+        begins: ``[R]`` column of each row's first response token.
         last: ``[R]`` column of its last token.
     """
 
@@ -66,15 +66,16 @@ def iter_hidden_states(
     model: RewardModel, prompts: Rows, responses: Rows, *, batch_size: int | None,
     batch_tokens: int | None, share: bool,
 ) -> Iterator[HiddenBatch]:
-    """Read all rows, each once, in batches of similar length.
+    """The states of all rows, each once, in batches of similar length.
 
     Args:
         model: in evaluation mode.
         prompts, responses: token ids; no row is empty.
-        batch_size: rows read together; None: as many as ``batch_tokens`` allows.
-        batch_tokens: tokens read together, padding included; of a shared prompt a row counts a
-            quarter. None: no limit beside ``batch_size``; without that `default_batch_tokens`.
-        share: read the prompt of several rows once, where that saves enough and the model can.
+        batch_size: rows of a forward pass; None: as many as ``batch_tokens`` allows.
+        batch_tokens: tokens of a forward pass, padding included; of a shared prompt a row counts a
+            quarter. None: no limit other than ``batch_size``, or `default_batch_tokens`.
+        share: compute a prompt that several rows share once, where that saves enough and the model
+            supports it.
     """
     if batch_size is None and batch_tokens is None:
         batch_tokens = default_batch_tokens(model)
@@ -95,7 +96,7 @@ def iter_hidden_states(
 
 
 def default_batch_tokens(model: RewardModel) -> int:
-    """How many tokens suit the model and its device."""
+    """A number of tokens per forward pass that suits the model and its device."""
     if model.device.type != "cpu":
         return _ON_ACCELERATORS
     config = model.backbone.config.get_text_config(decoder=True)
@@ -104,10 +105,10 @@ def default_batch_tokens(model: RewardModel) -> int:
 
 
 def _worth_sharing(prompts: Rows, responses: Rows) -> list[list[int]]:
-    """Rows of the same prompt, where reading it once saves enough."""
+    """Groups of rows with the same prompt, where computing it once saves enough."""
     groups: dict[tuple[int, ...], list[int]] = {}
     for row, (prompt, response) in enumerate(zip(prompts, responses, strict=True)):
-        if response:  # else there is nothing to read on with
+        if response:  # an empty one has no token to continue with
             groups.setdefault(tuple(prompt), []).append(row)
     chosen = []
     for prompt_ids, group in groups.items():
@@ -121,7 +122,7 @@ def _shared(
     model: RewardModel, prompts: Rows, responses: Rows, groups: Sequence[list[int]],
     limits: dict[str, int | None],
 ) -> Iterator[HiddenBatch]:
-    # The prompt's last token is read with each response: its state gives the first token's reward.
+    # The prompt's last token is computed with each response: its state gives the first reward.
     lengths = [len(prompts[group[0]]) - 1 for group in groups]
     for several in batches(lengths, **limits):
         beginnings = [prompts[groups[number][0]][:-1] for number in several]
@@ -140,7 +141,7 @@ def _read_beginnings(
     model: RewardModel, beginnings: Rows
 ) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
     """Keys and values ``[U, H, W, E]`` of each layer, and which columns ``[U, W]`` are real;
-    padded on the left, so that responses follow at once."""
+    padded on the left, so that responses follow without a gap."""
     ids, mask = (one.to(model.device) for one in left_pad(beginnings))
     # Made without the configuration, a cache keeps all columns; masks hide what a window hides.
     cache = DynamicCache()

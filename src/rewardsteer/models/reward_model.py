@@ -1,4 +1,4 @@
-"""A backbone with a head: rows of tokens in, rewards out.
+"""Reward models: a backbone with a head, from token rows to rewards.
 
 The parameters live in an ordinary Hugging Face model (``base``), so a saved folder is one that
 plain transformers, TRL and vLLM load: a one-label sequence classifier for the scalar head, a causal
@@ -42,7 +42,7 @@ class RewardModel(HiddenStatesModel):
 
     Args:
         base: the Hugging Face model that holds the parameters (may be wrapped by peft).
-        head_config: which head to read rewards with.
+        head_config: which head computes the rewards.
         value_head: the head's own module, see `Head.build`.
     """
 
@@ -62,17 +62,17 @@ class RewardModel(HiddenStatesModel):
     @property
     def policy(self) -> "RewardModel | None":
         """The frozen policy whose next-token probabilities `PolicyBackup` needs: a language model
-        with its output layer as vocabulary head. It is no part of the parameters."""
+        with its output layer as vocabulary head. It is not among the model's parameters."""
         return self._policy[0] if self._policy else None
 
     def set_policy(self, policy: "RewardModel") -> None:
-        """Give the frozen policy, on the device where rows are read."""
-        # In a list, so that torch takes it for no module of this one.
+        """Set the frozen policy, which is on the device of the batches."""
+        # In a list, so that torch does not register it as a submodule.
         self._policy = [policy.requires_grad_(False).eval()]
 
     @property
     def head(self) -> Head:
-        """The head, reading the parameters where they are now (adapters included)."""
+        """The head on the current parameters (adapters included)."""
         made: Head = self.head_config.head_class.of(self.carrier, self.value_head)
         return made
 
@@ -118,7 +118,7 @@ class RewardModel(HiddenStatesModel):
     def _policy_layer(self, batch: PairBatch) -> OutputLayer:
         """The policy's states at the marked prefixes, and its output layer."""
         assert self.policy is not None, "a backup under a policy needs one"
-        # Whether rows may be packed depends on a model, and this is another one.
+        # Rows are packed for the reward model; the policy may not support it.
         states = self.policy.states(replace(batch, packing=None))
         layer = self.policy.carrier.get_output_embeddings()
         return OutputLayer(states.marked(batch.prefix_mask), layer.weight, layer.bias)
@@ -133,7 +133,7 @@ class RewardModel(HiddenStatesModel):
 
         Args:
             source: a model folder, an adapter's folder, or a hub name.
-            head: the head to build or to go on with. A new scalar head draws from torch's global
+            head: the head to build or to continue with. A new scalar head draws from torch's global
                 generator.
             dtype: parameter type; None keeps the saved one.
             attn_implementation: ``sdpa``, ``eager``, ``flash_attention_2``, …; None lets
@@ -183,7 +183,7 @@ class RewardModel(HiddenStatesModel):
             load_options, dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True
         )
         base, found = load_base(folder, head, options)
-        # The library would draw them anew, and rewards would be noise.
+        # transformers would draw missing weights at random, and rewards would be noise.
         refuse_absent(found["missing_keys"], folder)
         kind = head.head_class
         kind.open(base, card, folder)
@@ -234,7 +234,7 @@ class RewardModel(HiddenStatesModel):
         temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
         try:
             if adapted:
-                # The embeddings are the base's; looking for changes would ask a hub.
+                # The embeddings are the base's; to look for changes, peft would ask the hub.
                 self.base.save_pretrained(temporary, save_embedding_layers=False)
             else:
                 self.carrier.save_pretrained(temporary)

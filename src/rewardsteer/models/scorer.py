@@ -1,7 +1,7 @@
-"""All that decoding, evaluation and serving know of a reward model.
+"""Reward models on token ids, as decoding, evaluation and serving use them.
 
-Whole responses: `Scorer.score`. Growing prefixes: `rewardsteer.models.prefix_scorer`. Prompts and
-responses are rendered and tokenized with the template of training.
+`Scorer.score` gives rewards of whole responses; `rewardsteer.models.prefix_scorer` those of growing
+prefixes. Prompts and responses are rendered and tokenized with the template of training.
 """
 
 from collections.abc import Collection, Iterator, Sequence
@@ -27,7 +27,7 @@ from rewardsteer.records import Prompt
 
 @dataclass(frozen=True)
 class TokenScores:
-    """What a reward model says of one completion, token by token (T response tokens).
+    """Rewards of one completion, token by token (T response tokens).
 
     Attributes:
         rewards: ``[T]`` float64 rewards of the prefixes ending at each token. The last one is the
@@ -42,8 +42,8 @@ class TokenScores:
 
 
 class Scorer(PrefixScorer):
-    """A reward model with its tokenizer and template, asked about rows: whole responses, their
-    tokens and steps. See `PrefixScorer` for the arguments."""
+    """A reward model with its tokenizer and template, which scores rows: whole responses, their
+    tokens and their steps. See `PrefixScorer` for the arguments."""
 
     @property
     def autoregressive(self) -> bool:
@@ -118,9 +118,9 @@ class Scorer(PrefixScorer):
 
         Args:
             prompts, completions: N each.
-            batch_size: rows read together; None: as many as ``batch_tokens`` allows.
-            batch_tokens: tokens read together, padding included; None: no limit, or without a
-                ``batch_size`` what suits the device (`rewardsteer.models.reading`).
+            batch_size: rows of a forward pass; None: as many as ``batch_tokens`` allows.
+            batch_tokens: tokens of a forward pass, padding included; None: no limit, or without a
+                ``batch_size`` a number that suits the device (`rewardsteer.models.reading`).
             goal: a goal state, for the similarities.
 
         Raises:
@@ -181,7 +181,7 @@ class Scorer(PrefixScorer):
         Args:
             prompts: N texts or conversations (messages may be plain mappings), or one text.
             completions: N texts, or one.
-            closed: they have ended; else they are read as they stand, without the template's end.
+            closed: they have ended; else the template's end is left out.
             tools: functions that the chat template lists, N lists or None each.
 
         Raises:
@@ -195,9 +195,9 @@ class Scorer(PrefixScorer):
     def close_response(
         self, response_ids: Sequence[int], stop_ids: Collection[int] = ()
     ) -> list[int]:
-        """Generated ids as in training: without the token that ended them, closed where the
-        template says so, else open, for a state behind the end means nothing to a model that never
-        saw one.
+        """Generated ids as training wrote them: without the token that ended them, and with the
+        end that the template adds, if any. A model that never saw an end in training has no
+        meaningful state after one.
 
         Args:
             response_ids: of a response.
@@ -219,8 +219,8 @@ class Scorer(PrefixScorer):
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
         batch_size: int | None = 16, batch_tokens: int | None = None, first_row: int = 0,
     ) -> Iterator[HiddenBatch]:
-        """Read all rows in batches of similar length; arguments as in `token_scores`, and how many
-        rows came before these, for messages."""
+        """The states of all rows in batches of similar length; arguments as in `token_scores`.
+        ``first_row`` rows came before these, for messages."""
         lengths = [len(p) + len(r) for p, r in zip(prompt_ids, response_ids, strict=True)]
         check_lengths(lengths, self.position_limit, first_row=first_row)
         yield from iter_hidden_states(

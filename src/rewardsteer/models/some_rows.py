@@ -1,8 +1,8 @@
-"""Some rows of a reader's cache, read while the others are left as they are.
+"""Forward passes over some rows of a reader's cache; the others are left as they are.
 
-What a row gained since it was last read, one token or many, is read in one forward pass over a copy
-of the row's cache, which is written back. A row that grew less than another computes some of its
-last tokens again, in columns that would be padding otherwise; they do not count.
+The tokens that a row has gained, one or many, are computed in one forward pass over a copy of the
+row's cache, which is written back. A row that grew less than another computes some of its last
+tokens again, in columns that would be padding otherwise; they do not count.
 
 Shapes: R rows, T columns of given prefixes, K candidates, X hidden or vocabulary size.
 """

@@ -1,4 +1,4 @@
-"""What training starts from: a language model, a trained reward model, or an adapter of either."""
+"""The model that training starts from: a language model, a reward model, or an adapter of one."""
 
 import logging
 from pathlib import Path
@@ -31,7 +31,7 @@ class Start(NamedTuple):
     Attributes:
         source: folder or hub name of whole weights.
         adapter: folder of a LoRA adapter that belongs on them; None without one.
-        card: of the reward model that it is; None for anything else.
+        card: of the model, where it is a reward model.
     """
 
     source: str
@@ -40,7 +40,7 @@ class Start(NamedTuple):
 
 
 def find_start(source: str | Path) -> Start:
-    """What a folder or hub name holds.
+    """The weights, adapter and card that a folder or hub name holds.
 
     Raises:
         CheckpointError: no such place, or an adapter that names no base model.
@@ -147,7 +147,7 @@ def merged(base: Any, adapter: Path, head: HeadConfig) -> Any:
     try:
         config = PeftConfig.from_pretrained(str(adapter))
         if config.task_type != "SEQ_CLS" or head.head_class.pipeline_tag != "text-classification":
-            # The class of the task would ask the model for what only that task's models have.
+            # peft's class for the task expects attributes that only models of that task have.
             config.task_type = None
         names = {name.rpartition(".")[2] for name, _ in base.named_modules()}
         kept = [name for name in getattr(config, "modules_to_save", None) or [] if name in names]

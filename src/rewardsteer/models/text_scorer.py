@@ -1,4 +1,4 @@
-"""What every kind of reward model does: score texts, and the steps of texts."""
+"""The interface of every kind of reward model: it scores texts, and the steps of texts."""
 
 import abc
 from collections.abc import Iterator, Sequence
@@ -24,13 +24,13 @@ class TextScorer(abc.ABC):
     """A reward model of any kind, as scoring, evaluation and serving use it.
 
     Attributes:
-        reads_tokens: whether it is a `rewardsteer.models.scorer.Scorer`, which also gives rewards
-            of token ids, of growing prefixes and hidden states (see `require_tokens`).
+        reads_tokens: whether it is a `rewardsteer.models.scorer.Scorer`, which also scores token
+            ids and growing prefixes and gives hidden states (see `require_tokens`).
         kind: name in `rewardsteer.models.kinds.KINDS`; "" when it was not loaded by name.
         name: folder or other name, for messages.
         fingerprint: of the weights, for result files; "" when unknown.
-        tokenizer: the model's own; None where texts are all it takes.
-        template: how prompts and responses are written; None where the kind writes them itself.
+        tokenizer: the model's own; None where the model takes texts.
+        template: how prompts and responses are written; None where the kind has a fixed form.
     """
 
     reads_tokens: ClassVar[bool] = False
@@ -49,7 +49,7 @@ class TextScorer(abc.ABC):
 
         Args:
             prompts, completions: N each; prompts are texts or conversations.
-            batch_size: rows scored together; rewards do not depend on it beyond rounding.
+            batch_size: rows scored together; it changes rewards by rounding alone.
             closed: the completions have ended; else each is a prefix that may go on.
 
         Raises:
@@ -126,8 +126,8 @@ class TextScorer(abc.ABC):
                     yield one
 
     def provenance(self) -> dict[str, Any]:
-        """What the rewards depend on beside the weights, for result files: the kind, the template;
-        further keys are the kind's own (activation, aggregation, dtype, …)."""
+        """Settings that the rewards depend on, for result files: the kind, the template, and further
+        ones of the kind (activation, aggregation, dtype, …)."""
         template = None if self.template is None else self.template.model_dump(mode="json")
         return {"kind": self.kind, "template": template}
 
@@ -151,7 +151,7 @@ def score_with_tools(
     scorer: TextScorer, prompts: Sequence[Prompt], completions: Sequence[str],
     tools: Sequence[list[dict[str, Any]] | None], *, batch_size: int = 16,
 ) -> np.ndarray:
-    """Rewards ``[N]`` (float64) of rows of which some may list functions, as in training.
+    """Rewards ``[N]`` (float64) of rows, some of which may have tools that the prompt lists.
 
     Raises:
         MismatchError: a row does, and the reward model scores texts alone.

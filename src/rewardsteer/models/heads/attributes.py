@@ -12,8 +12,8 @@ from rewardsteer.models.heads.scalar import ScalarHead
 
 
 class AttributesHead(ScalarHead):
-    """Reads K attributes of a prefix off the hidden state of its last token; the reward is their
-    sum with the weights of ``head.weights``.
+    """K attributes of a prefix, each a linear function of the hidden state at its last token; the
+    reward is their sum with the weights ``head.weights``.
 
     The folder is an ordinary sequence classifier with K labels, named in ``id2label``.
     """

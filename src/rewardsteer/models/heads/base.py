@@ -1,7 +1,7 @@
-"""What a head is: the part of a reward model that turns hidden states into rewards.
+"""Heads: the part of a reward model that turns hidden states into rewards.
 
-A new head is one file: a class derived from `Head` (or from one of the two here), named in
-``head.kind`` as ``package.module:Class``.
+A new head is one file: a class derived from `Head` or from another head, named in ``head.kind`` as
+``package.module:Class``.
 """
 
 from collections.abc import Callable, Mapping
@@ -22,23 +22,22 @@ from rewardsteer.tensors import PairBatch, PolicyBackup, TokenStates
 class Head:
     """Rewards of prefixes from hidden states.
 
-    Parameters belong to the Hugging Face model: a linear layer there (`layer`), so that plain
-    libraries load a saved folder. A head of more layers has a module of its own beside it
-    (`build`), in a file of its own. A head object reads them where they are and is made for each
-    use.
+    The parameters are a linear layer of the Hugging Face model (`layer`), so that plain libraries
+    load a saved folder. A head of more layers has a module of its own (`build`), saved in a file of
+    its own. A head object holds no copies of parameters and is made for each use.
 
     Args:
-        projection: the head's own module, or where it has none, its layer.
+        projection: the head's own module, or its layer where it has none.
 
     Attributes:
         gives: the fields of `RewardOutput` that a model with this head can give.
         gives_next_token: whether one call gives the rewards of all one-token extensions.
-        offset: the reward of the prefix that ends at column t is read off the state of column
+        offset: the reward of the prefix that ends at column t is computed from the state at column
             t - offset.
         auto_class: transformers' class that loads a model with this head's layer.
         layer_class: of the layer.
-        description: what messages call it.
-        summary, pipeline_tag: what the model card says of it.
+        description: its name in messages.
+        summary, pipeline_tag: its line and its tag in the model card.
     """
 
     gives: ClassVar[frozenset[str]] = frozenset({"states", "prefix_rewards"})
@@ -92,11 +91,11 @@ class Head:
 
     @classmethod
     def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
-        """Whether a model that was loaded to start from has this head trained, so that it is kept.
+        """Whether the model that training starts from already has this head, trained, to keep.
 
         Args:
-            missing: parameters that the weights lacked.
-            card: of the reward model that it is; None for anything else.
+            missing: parameters that the loaded weights lack.
+            card: of the model, where it is a reward model.
             source: of the model, for messages.
         """
         return not any(name.startswith("score") for name in missing)
@@ -111,14 +110,14 @@ class Head:
         cls, model: Any, config: HeadConfig, source: Any, card: CheckpointCard | None = None, *,
         trained: bool = False,
     ) -> nn.Module | None:
-        """Put the head on a model to be trained, in place; returns the head's own module.
+        """Put the head on a model to be trained, in place; returns the head's own module, if any.
 
         Args:
             model: the Hugging Face model, of `auto_class`.
             config: the head that is asked for.
             source: of the model, a folder or name.
-            card: of the reward model that it is; None for anything else.
-            trained: the layer is trained and stays as it is.
+            card: of the model, where it is a reward model.
+            trained: the layer is trained and is left as it is.
 
         Raises:
             CheckpointError: the model has no layer that this head can be.
@@ -130,7 +129,7 @@ class Head:
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
-        """Make the layer of a trained model ready, in place.
+        """Prepare the layer of a loaded reward model, in place.
 
         Raises:
             CheckpointError: the model has no such layer.
@@ -138,17 +137,17 @@ class Head:
 
     @classmethod
     def resized(cls, model: Any, tokenizer: Any) -> None:
-        """Make the layer ready again after the model's embeddings were resized, in place."""
+        """Prepare the layer again after the embeddings were resized, in place."""
 
     def check_saved(self, model: Any, folder: Path, name: str) -> None:
-        """Refuse a saved folder in which plain transformers would find other rewards.
+        """Refuse a saved folder from which plain transformers would compute other rewards.
 
         Raises:
-            CheckpointError: it would; ``name`` is what the message calls the folder.
+            CheckpointError: it would; ``name`` is the folder's name in the message.
         """
 
     def note(self, card: CheckpointCard, tokenizer: Any) -> CheckpointCard:
-        """The card with what the head adds to it."""
+        """The card with the fields that the head fills in."""
         return card
 
     @classmethod
@@ -165,15 +164,15 @@ class Head:
     # --- rewards ---------------------------------------------------------------------------------
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """Rewards ``[...]`` (float32 or wider) of the prefixes that end in ``tokens [...]``, read
-        off the states ``[..., D]`` that lie `offset` columns before."""
+        """Rewards ``[...]`` (float32 or wider) of the prefixes that end in ``tokens [...]``, given
+        the states ``[..., D]`` at `offset` columns before."""
         raise NotImplementedError
 
     def prefix_rewards(
         self, states: TokenStates, batch: PairBatch, rows: Tensor, columns: Tensor
     ) -> Tensor:
         """Rewards ``[...]`` of the prefixes that end at rows and columns ``[...]`` of a batch; 0
-        where no real token lies `offset` columns before."""
+        where there is no real token `offset` columns before."""
         source = (columns - self.offset).clamp(min=0)
         values = self.rewards_of(states.at(rows, source), batch.input_ids[rows, columns])
         if not self.offset:
@@ -214,7 +213,7 @@ class Head:
         raise NotImplementedError
 
     def policy_backup(self, hidden: Tensor, backup: PolicyBackup, policy: OutputLayer) -> Tensor:
-        """Values ``[N]`` of prefixes under a policy, which stands at the same N positions; hidden
+        """Values ``[N]`` of prefixes under a policy, given at the same N positions; hidden
         ``[N, D]``."""
         raise NotImplementedError
 
@@ -225,7 +224,7 @@ class Head:
 
     def log_probabilities(self, hidden: Tensor, tokens: Tensor) -> Tensor:
         """Log-probabilities ``[...]`` of ``tokens [...]`` after the prefixes ending at hidden
-        ``[..., D]``, rewards read as logits."""
+        ``[..., D]``, with rewards as logits."""
         raise NotImplementedError
 
     def response_log_probabilities(self, states: TokenStates, batch: PairBatch) -> Tensor:

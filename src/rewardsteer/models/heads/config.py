@@ -21,15 +21,15 @@ class HeadConfig(Config):
         weights: of the attributes in the reward, in the same order.
         layers: for ``scalar``: ``linear`` (D → 1, no bias) or ``mlp`` (D → D/2 → D/2 → D → 1, ReLU;
             arXiv 2407.13887). For ``vocabulary``: ``linear`` (the output layer, D → V),
-            ``low_rank`` (D → r → V beside the output layer) or ``embedding`` (states turned by a
-            matrix of rank r, times the frozen output embeddings), see
-            `rewardsteer.models.heads.low_rank`; the last two start from zeros.
-        rank: r of ``low_rank`` and ``embedding``; 0 for ``embedding``: a whole matrix.
+            ``low_rank`` (D → r → V beside the output layer) or ``embedding`` (states times a matrix
+            of rank r, times the frozen output embeddings), see `rewardsteer.models.heads.low_rank`;
+            the last two start from zeros.
+        rank: r of ``low_rank`` and ``embedding``; 0 for ``embedding``: a full matrix.
         init: for ``vocabulary``: ``lm_head`` (the default) starts from the language-model head, so
-            that before any training the rewards *are* the policy's logits; ``zeros`` starts from no
-            opinion. For ``scalar``: ``normal`` (the default) draws from N(0, 1/(D+1)) with 1/(D+1)
-            as the variance, as in arXiv 2009.01325 and its predecessor's code; ``openrlhf`` takes
-            1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
+            that before any training the rewards *are* the policy's logits; ``zeros`` starts with
+            all rewards 0. For ``scalar``: ``normal`` (the default) draws from N(0, 1/(D+1)) with
+            1/(D+1) as the variance, as in arXiv 2009.01325 and its predecessor's code; ``openrlhf``
+            takes 1/(D+1) as the standard deviation, as the code of arXiv 2407.13887 does.
     """
 
     kind: str = CLASSIFIER_HEAD

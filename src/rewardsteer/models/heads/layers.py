@@ -1,4 +1,4 @@
-"""Layers of heads: the parameters of a model's own linear layers, read in other ways."""
+"""Layers of heads, which share the parameters of a model's own linear layers."""
 
 from typing import TypeVar
 
@@ -13,7 +13,7 @@ def share(kind: type[L], layer: nn.Linear) -> L:
     """A layer of another class with the same parameters, no copies of them."""
     made = kind(layer.in_features, layer.out_features, bias=False, device="meta")
     made.weight, made.bias = layer.weight, layer.bias
-    # Of accelerate, on a model that a device map spread: it moves inputs and weights to one device.
+    # On a model with a device map, accelerate's hook moves inputs and weights to one device.
     hook = getattr(layer, "_hf_hook", None)
     if hook is not None:
         from accelerate.hooks import add_hook_to_module
@@ -25,7 +25,8 @@ def share(kind: type[L], layer: nn.Linear) -> L:
 class WideLinear(nn.Linear):
     """A linear layer that computes in float32 or wider, whatever its weights and autocast are.
 
-    A layer and no function, because sharded training gathers parameters around a layer's call.
+    It is a layer and not a function because sharded training gathers parameters around a layer's
+    call.
     """
 
     def forward(self, hidden: Tensor) -> Tensor:

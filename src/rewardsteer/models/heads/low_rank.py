@@ -3,10 +3,9 @@
 ``low_rank``: Q(h) = B·A·h with A ``[r, D]`` random and B ``[V, r]`` zero, so that rewards begin as
 zeros and guidance begins as the policy. ``embedding``: Q(h)[v] = w₀·h + (W·h)·e_v with the frozen
 output embeddings e of the language model and W ``[D, D]`` zero (arXiv 2407.04615), or W = C·A of
-rank r. It has no row of a token's own, so that what it learns of one token serves similar ones.
+rank r. No parameter belongs to one token, so what it learns about a token applies to similar ones.
 
-Both are linear in h, so each equals one full layer (`folded`), which engines without these heads
-read.
+Both are linear in h, so each equals one full layer (`folded`), for engines that lack these heads.
 """
 
 import math
@@ -44,7 +43,7 @@ class LowRank(nn.Module):
         return cls(size, len(state["up.weight"]), rank)
 
     def bound(self, layer: Any) -> nn.Module:
-        """What a head calls, given the language model's output layer."""
+        """The module that a head calls, given the language model's output layer."""
         self.up.generated = getattr(layer, "generated", None)
         return _Stacked(self.down, self.up)
 
@@ -79,7 +78,8 @@ class Embedding(nn.Module):
         return cls(state["baseline.weight"].shape[1], rank)
 
     def bound(self, layer: Any) -> nn.Module:
-        """What a head calls, given the language model's output layer, which stays as it is."""
+        """The module that a head calls, given the language model's output layer, which is not
+        changed."""
         frozen = RewardProjection(layer.in_features, layer.out_features, bias=False, device="meta")
         frozen.weight = nn.Parameter(layer.weight.detach(), requires_grad=False)
         frozen.generated = getattr(layer, "generated", None)
@@ -96,7 +96,7 @@ class Embedding(nn.Module):
 
 
 class _Stacked(nn.Module):
-    """A `RewardProjection` over states that another layer has turned, plus a number per state."""
+    """A `RewardProjection` over transformed states, plus a number per state."""
 
     def __init__(
         self, turn: nn.Module, projection: RewardProjection, baseline: nn.Module | None = None
@@ -115,8 +115,8 @@ class _Stacked(nn.Module):
         return self.projection.generated
 
     def forward(self, hidden: Tensor, read: str = "logits", **options: Any) -> Tensor:
-        """See `RewardProjection.forward`. All that it reads grows by c where all rewards of a state
-        do."""
+        """See `RewardProjection.forward`. The baseline adds the same number to all results of a
+        state."""
         values: Tensor = self.projection(self.turn(hidden), read, **options)
         if self.baseline is None:
             return values

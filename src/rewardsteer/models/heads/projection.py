@@ -18,10 +18,11 @@ from rewardsteer.tensors import PolicyBackup
 
 
 class RewardProjection(nn.Linear):
-    """The output layer of a causal language model, whose logits can be read without making all.
+    """The output layer of a causal language model, with calls that compute some of its logits, or a
+    maximum over them, without holding all.
 
     Sharded training (FSDP, ZeRO-3) gathers a layer's parameters around its call and nowhere else,
-    so every reading of them is a call. A plain call gives the logits, as generation expects it.
+    so everything is computed by a call. A plain call gives the logits, as generation expects.
 
     Attributes:
         generated: the maximum and the soft maximum range over the first so many tokens, which can
@@ -38,7 +39,7 @@ class RewardProjection(nn.Linear):
         ] = "logits", *, tokens: Tensor | None = None, temperature: float = 1.0,
         backup: PolicyBackup | None = None, policy: OutputLayer | None = None,
     ) -> Tensor:
-        """What ``read`` names.
+        """The result that ``read`` names.
 
         Args:
             hidden: ``[..., D]``; ``[N, D]`` for ``best`` and ``soft``.
@@ -113,13 +114,14 @@ def count_tokens(tokenizer: Any, rows: int) -> int:
 
 
 def limit_tokens(model: Any, tokenizer: Any) -> None:
-    """Tell a causal language model's `RewardProjection` which tokens can be generated."""
+    """Limit a causal language model's `RewardProjection` to tokens that can be generated."""
     layer = model.get_output_embeddings()
     layer.generated = count_tokens(tokenizer, layer.out_features)
 
 
 def open_vocabulary(base: Any, head: HeadConfig) -> Any:
-    """Untie the output layer from the embeddings, set its start, and make logits plain products."""
+    """Untie a language model's output layer from the embeddings, initialise it, and make its logits
+    plain products of it, in place; returns the model."""
     old = base.get_output_embeddings()
     if old is None:
         raise CheckpointError(f"{type(base).__name__} has no output layer to read rewards from.")

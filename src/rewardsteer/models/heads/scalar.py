@@ -20,9 +20,9 @@ logger = logging.getLogger(__name__)
 
 
 class ScalarHead(Head):
-    """Reads the reward of a prefix off the hidden state of its last token, r = v·h.
+    """The reward of a prefix is r = v·h of the hidden state h at its last token, or an MLP of it.
 
-    Layers are `WideLinear` ones; a plain linear layer is read as one.
+    Layers are `WideLinear` ones; a plain linear layer is used as one.
     """
 
     description = "a scalar head (one reward per prefix)"
@@ -39,7 +39,7 @@ class ScalarHead(Head):
         return rewards
 
     def rewards_of(self, hidden: Tensor, tokens: Tensor) -> Tensor:
-        """See `values`; the states have read the tokens."""
+        """See `values`; the states include the tokens."""
         return self.values(hidden)
 
     @classmethod
@@ -63,7 +63,7 @@ class ScalarHead(Head):
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
-        """Refuse an MLP for a linear head and the other way round; warn where a head is left out.
+        """Refuse an MLP for a linear head and vice versa; warn where a head is left out.
 
         Raises:
             CheckpointError: names both.
@@ -123,7 +123,7 @@ class ScalarHead(Head):
 
 
 def check_classifier(model: Any, source: str | Path) -> None:
-    """Refuse a classifier whose reward is not read off the last token by a linear ``score``.
+    """Refuse a classifier without a linear ``score`` layer over the last token.
 
     Raises:
         CheckpointError: an encoder (BERT, RoBERTa, DeBERTa, …) or another kind of classifier.

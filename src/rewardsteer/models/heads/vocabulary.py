@@ -25,9 +25,9 @@ from rewardsteer.tensors import PolicyBackup
 
 
 class VocabularyHead(Head):
-    """Reads rewards off the output row of a causal language model.
+    """Rewards are the logits of a causal language model.
 
-    The reward of a prefix that ends in token y_t is the entry of y_t in the row before it:
+    The reward of a prefix that ends in token y_t is the logit of y_t at the position before:
     r(x, y₁..t) = Q(h_{t-1})[y_t].
 
     The layer is the output layer of the language model. Where parameters are sharded it must be a
@@ -122,8 +122,8 @@ class VocabularyHead(Head):
 
     @classmethod
     def open(cls, model: Any, card: CheckpointCard, folder: Path) -> None:
-        """Make the output layer readable without making all logits; its maxima range over the
-        tokens that can be generated."""
+        """Make the output layer a `RewardProjection` with maxima over the tokens that can be
+        generated."""
         install_projection(model)
         if card.tokens:
             model.get_output_embeddings().generated = card.tokens
@@ -132,7 +132,7 @@ class VocabularyHead(Head):
 
     @classmethod
     def resized(cls, model: Any, tokenizer: Any) -> None:
-        """Resized embeddings bring a plain layer back."""
+        """See `Head.resized`: transformers puts a plain layer there."""
         install_projection(model)
         limit_tokens(model, tokenizer)
 
@@ -148,7 +148,7 @@ class VocabularyHead(Head):
 
     @classmethod
     def label(cls, config: HeadConfig) -> str:
-        """Its kind and what it started from."""
+        """Its kind and its initial weights."""
         if config.layers == "linear":
             return f"{config.kind}, started from {config.init}"
         rank = f" of rank {config.rank}" if config.rank else ""
