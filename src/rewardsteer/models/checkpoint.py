@@ -183,8 +183,9 @@ def fingerprint(folder: Path) -> str:
     return digest.hexdigest()[:16]
 
 
-def load_tokenizer(source: str | Path) -> Any:
-    """The tokenizer of a model folder or hub name, as saved.
+def load_tokenizer(source: str | Path, *, own_code: bool = False) -> Any:
+    """The tokenizer of a model folder or hub name, as saved; ``own_code`` lets Python code from the
+    folder run.
 
     Raises:
         CheckpointError: there is none.
@@ -197,7 +198,7 @@ def load_tokenizer(source: str | Path) -> Any:
     if adapter.exists() and not (folder / "tokenizer_config.json").exists():
         return load_tokenizer(read_json(adapter).get("base_model_name_or_path") or "")
     try:
-        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=False)
+        return AutoTokenizer.from_pretrained(str(source), trust_remote_code=own_code)
     except Exception as error:  # the Rust library raises plain exceptions, its callers many kinds
         if not folder.is_dir():
             raise CheckpointError(nowhere(source, error)) from error

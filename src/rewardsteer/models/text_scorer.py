@@ -126,7 +126,7 @@ class TextScorer(abc.ABC):
                     yield one
 
     def provenance(self) -> dict[str, Any]:
-        """Settings that the rewards depend on, for result files: the kind, the template, and further
+        """Settings that the rewards depend on, for result files: the kind, the template, further
         ones of the kind (activation, aggregation, dtype, …)."""
         template = None if self.template is None else self.template.model_dump(mode="json")
         return {"kind": self.kind, "template": template}

@@ -56,8 +56,9 @@ class Gate(NamedTuple):
         return torch.softmax(self.layers(states) / self.temperature, dim=1) * self.scale
 
 
-class ArmoScorer(TextScorer):
-    """Scores whole texts: score = sum over attributes of gate · (rewards · transform).
+class ArmoScorer(TextScorer, Kind):
+    """Scores whole texts with a regression layer over attributes and a gating network, on Llama or
+    Gemma 2: score = sum over attributes of gate · (rewards · transform).
 
     Args:
         inner: gives tokens and states; its own reward is not used.
@@ -67,6 +68,8 @@ class ArmoScorer(TextScorer):
         opening: token ids whose last occurrence ends the prompt.
         names: of the attributes.
     """
+
+    summary = "attributes mixed by a gate (ArmoRM)"
 
     def __init__(
         self, inner: Scorer, *, attribute_layer: nn.Module, transform: Tensor, gate: Gate,
@@ -136,12 +139,6 @@ class ArmoScorer(TextScorer):
         """See `TextScorer.provenance`."""
         return self.inner.provenance() | super().provenance() | {"aggregation": "gate"}
 
-
-class ArmoKind(Kind):
-    """A regression layer over attributes and a gating network, on Llama or Gemma 2."""
-
-    summary = "attributes mixed by a gate (ArmoRM)"
-
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether all its parts are there."""
@@ -150,7 +147,7 @@ class ArmoKind(Kind):
     @classmethod
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
-    ) -> ArmoScorer:
+    ) -> "ArmoScorer":
         """See `Kind.load`."""
         gating = next(iter(find_heads(folder, ["gating.layers"])), None)
         opening = _OPENINGS.get(str(folder.config.get("model_type")))
@@ -167,7 +164,7 @@ class ArmoKind(Kind):
             model, tokenizer, template or Template(), unread_id=padding_id(model.config),
             **folder.identity,
         )
-        return ArmoScorer(
+        return cls(
             scorer, attribute_layer=as_module([layer]),
             transform=parts["reward_transform_matrix"],
             gate=Gate(
@@ -178,6 +175,7 @@ class ArmoKind(Kind):
             opening=list(tokenizer(opening, add_special_tokens=False)["input_ids"]),
             names=_attribute_names(folder, layer.weight.shape[0]),
         )
+
 
 
 def _scale(folder: FolderDescription) -> list[str]:

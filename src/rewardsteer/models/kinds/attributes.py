@@ -28,8 +28,16 @@ HELPSTEER = {
 Weights = Mapping[str, float] | Sequence[float]
 
 
-class AttributeScorer(Scorer):
-    """A scorer whose reward is a weighted sum of attributes.
+class AttributeScorer(Scorer, Kind):
+    """A classifier with two or more outputs on a decoder. The reward is the weighted sum of its raw
+    outputs, never a softmax or a maximum.
+
+    Options:
+        attribute: the name of the one output that is the reward.
+        weights: of the outputs, by name (others 0) or one each in order. Without either, a model
+            trained with rewardsteer has the weights of its training, two outputs are a binary
+            classifier (second minus first logit), and outputs named as HelpSteer's attributes have
+            the published weights; all others are refused.
 
     Args:
         model, tokenizer, template, options: as `Scorer`.
@@ -37,6 +45,8 @@ class AttributeScorer(Scorer):
         names: of the attributes.
         weights: of the attributes in the reward.
     """
+
+    summary = "classifier with several outputs on a decoder (attributes)"
 
     def __init__(
         self, model: Any, tokenizer: Any, template: Template, *, layers: list[Layer],
@@ -73,21 +83,6 @@ class AttributeScorer(Scorer):
         weights = dict(zip(self.names, map(float, self.weights), strict=True))
         return super().provenance() | {"attribute_weights": weights}
 
-
-class AttributesKind(Kind):
-    """A classifier with two or more outputs on a decoder. The reward is the weighted sum of its raw
-    outputs, never a softmax or a maximum.
-
-    Options:
-        attribute: the name of the one output that is the reward.
-        weights: of the outputs, by name (others 0) or one each in order. Without either, a model
-            trained with rewardsteer has the weights of its training, two outputs are a binary
-            classifier (second minus first logit), and outputs named as HelpSteer's attributes have
-            the published weights; all others are refused.
-    """
-
-    summary = "classifier with several outputs on a decoder (attributes)"
-
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether a sequence classifier's ``score`` has several outputs."""
@@ -102,7 +97,7 @@ class AttributesKind(Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, attribute: str | None = None,
         weights: Weights | None = None, **options: Any,
-    ) -> AttributeScorer:
+    ) -> "AttributeScorer":
         """See `Kind.load`.
 
         Raises:
@@ -119,17 +114,18 @@ class AttributesKind(Kind):
         chosen = choose_weights(names, attribute, weights, folder.name)
         layers = read_layers(folder, head)
         model = load_headed(folder, combined(layers, chosen), head_name=head.name, **options)
-        return AttributeScorer(
+        return cls(
             model, load_tokenizer(folder.path), template or Template(), layers=layers, names=names,
             weights=chosen, objective="" if card is None else card.objective,
             unread_id=padding_id(model.config), **folder.identity,
         )
 
 
+
 def choose_weights(
     names: Sequence[str], attribute: str | None, weights: Weights | None, model: str
 ) -> torch.Tensor:
-    """Weights ``[k]`` of the outputs in the reward, see `AttributesKind`.
+    """Weights ``[k]`` of the outputs in the reward, see `AttributeScorer`.
 
     Raises:
         ConfigError: they do not fit the outputs, or none are given and none are known.

@@ -14,8 +14,7 @@ from rewardsteer.errors import CheckpointError, ConfigError
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.loading import refuse_absent, refuse_pickles
-from rewardsteer.models.placement import placed
+from rewardsteer.models.kinds.parts import load_parts
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
@@ -23,17 +22,22 @@ from rewardsteer.records import Prompt
 _CLASSES = ("AutoModelForSequenceClassification", "AutoModel")
 
 
-class CustomCodeScorer(TextScorer):
-    """The one number that a model of its own code returns for a row: ``score``, else ``logits``,
-    else its first output. Rows are scored one by one, since nobody knows which token such code
-    reads when there is padding. A configuration with ``reward_token_id`` (InternLM2-Reward) has
-    that token at the end of each row, appended where it is not.
+class CustomCodeScorer(TextScorer, Kind):
+    """The one number that a model of its own code (``auto_map``) returns for a row: ``score``, else
+    ``logits``, else its first output. Rows are scored one by one, because such code may take the
+    reward at another token when there is padding. A configuration with ``reward_token_id``
+    (InternLM2-Reward) has that token at the end of each row, appended where it is not.
+
+    The kind is chosen where the user passes ``trust_remote_code=True`` and no other kind recognises
+    the folder.
 
     Args:
         model: in evaluation mode.
         tokenizer, template: write the rows.
         name, fingerprint: see `TextScorer`.
     """
+
+    summary = "computed by Python code of its own"
 
     def __init__(
         self, model: Any, tokenizer: Any, template: Template, *, name: str = "",
@@ -81,18 +85,10 @@ class CustomCodeScorer(TextScorer):
         dtype = str(self._model.dtype).removeprefix("torch.")
         return super().provenance() | {"dtype": dtype, "code": type(self._model).__name__}
 
-
-class CustomCodeKind(Kind):
-    """A model of the folder's own Python code (``auto_map``). It is taken where the user passes
-    ``trust_remote_code=True`` and no other kind recognises the folder."""
-
-    summary = "computed by Python code of its own"
-
     @classmethod
     def load(
-        cls, folder: FolderDescription, *, device: str | torch.device,
-        dtype: torch.dtype | None, template: Template | None, **options: Any,
-    ) -> CustomCodeScorer:
+        cls, folder: FolderDescription, *, template: Template | None, **options: Any
+    ) -> "CustomCodeScorer":
         """See `Kind.load`."""
         import transformers
 
@@ -105,27 +101,11 @@ class CustomCodeKind(Kind):
             raise ConfigError(
                 f"{code_sentence(folder)}; if you trust it, pass trust_remote_code=True."
             )
-        refuse_pickles(folder.path)
-        place, options = placed(folder.path, device, options)
-        source: Any = getattr(transformers, name)
-        try:
-            model, found = source.from_pretrained(
-                str(folder.path), dtype=dtype or "auto", trust_remote_code=True,
-                use_safetensors=True, output_loading_info=True, **options,
-            )
-            tokenizer = transformers.AutoTokenizer.from_pretrained(
-                str(folder.path), trust_remote_code=True
-            )
-        except Exception as error:  # code of others raises anything
-            raise CheckpointError(
-                f"The model {folder.name} cannot be loaded by its own code "
-                f"({type(error).__name__}: {error})."
-            ) from error
-        refuse_absent(found["missing_keys"], folder.name)
-        model = (model if place is None else model.to(place)).eval()
-        return CustomCodeScorer(
-            model, tokenizer, template or Template(), **folder.identity
+        # Weights that the class does not know are left to its code.
+        model, tokenizer, parts = load_parts(
+            getattr(transformers, name), folder, kept=[""], own_code=True, **options
         )
+        return cls(model, tokenizer, template or Template(), **parts)
 
 
 def code_class(folder: FolderDescription) -> str | None:

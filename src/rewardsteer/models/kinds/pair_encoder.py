@@ -16,22 +16,23 @@ from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import load_parts
 from rewardsteer.models.limits import check_lengths, position_limit
-from rewardsteer.models.loading import refuse_pickles
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Prompt
 
 
-class PairEncoderScorer(TextScorer):
-    """The raw logit of a one-label encoder.
+class PairEncoderScorer(TextScorer, Kind):
+    """The raw logit of a one-label classifier on an encoder (BERT, RoBERTa, DeBERTa, …).
 
     The question is the prompt; of a conversation, the contents of its turns joined by blank lines.
 
     Args:
         model: transformers' classifier, in evaluation mode.
         tokenizer: writes pairs.
-        sign: 1, or -1 for models whose high values mean bad.
+        sign: 1, or -1 for models whose high values mean bad (the option ``negate``).
         name, fingerprint: see `TextScorer`.
     """
+
+    summary = "one-label classifier on an encoder, of a sentence pair"
 
     def __init__(
         self, model: Any, tokenizer: Any, *, sign: float = 1.0, name: str = "",
@@ -71,16 +72,6 @@ class PairEncoderScorer(TextScorer):
             "activation": "none",
         }
 
-
-class PairEncoderKind(Kind):
-    """A sequence classifier with one label on an encoder (BERT, RoBERTa, DeBERTa, …).
-
-    Options:
-        negate: flip the sign, for models whose high values mean bad.
-    """
-
-    summary = "one-label classifier on an encoder, of a sentence pair"
-
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
         """Whether a one-label classifier has an encoder's ``classifier`` head."""
@@ -90,7 +81,7 @@ class PairEncoderKind(Kind):
     def load(
         cls, folder: FolderDescription, *, template: Template | None, negate: bool = False,
         **options: Any,
-    ) -> PairEncoderScorer:
+    ) -> "PairEncoderScorer":
         """See `Kind.load`."""
         from transformers import AutoModelForSequenceClassification
 
@@ -99,7 +90,6 @@ class PairEncoderKind(Kind):
                 f"The reward model {folder.name} scores question and answer as a sentence pair; "
                 "leave out the template."
             )
-        refuse_pickles(folder.path)
         model, tokenizer, parts = load_parts(
             AutoModelForSequenceClassification, folder, kept=[""], **options
         )
@@ -108,7 +98,8 @@ class PairEncoderKind(Kind):
                 f"The reward model {folder.name} gives {model.config.num_labels} labels, expected "
                 "one; name another kind."
             )
-        return PairEncoderScorer(model, tokenizer, sign=-1.0 if negate else 1.0, **parts)
+        return cls(model, tokenizer, sign=-1.0 if negate else 1.0, **parts)
+
 
 
 def has_one_label(folder: FolderDescription) -> bool:

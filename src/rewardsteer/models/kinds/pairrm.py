@@ -14,7 +14,6 @@ from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.parts import load_parts, no_template, own_options
 from rewardsteer.models.kinds.stacks import read_tensors
-from rewardsteer.models.loading import refuse_pickles
 from rewardsteer.models.pair_scorer import PairScorer
 
 # Marks before the three parts, by their names in config.json.
@@ -75,7 +74,6 @@ class PairRm(PairScorer, Kind):
                 "does not hold the encoder's configuration; load the form for transformers, "
                 "llm-blender/PairRM-hf."
             )
-        refuse_pickles(folder.path)
         given = [folder.config.get(f"{name}_prefix_id") for name in _MARKS]
         marks = [one for one in given if isinstance(one, int)]
         if len(marks) != len(_MARKS):

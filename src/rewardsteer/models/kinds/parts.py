@@ -12,14 +12,14 @@ from rewardsteer.errors import CheckpointError, ConfigError, DataError, Rewardst
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.loading import refuse_absent
+from rewardsteer.models.loading import refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.records import Prompt
 
 
 def load_parts(
     auto_class: Any, folder: FolderDescription, *, device: Any, dtype: torch.dtype | None,
-    kept: Sequence[str] = (), **options: Any,
+    kept: Sequence[str] = (), own_code: bool = False, **options: Any,
 ) -> tuple[Any, Any, dict[str, Any]]:
     """The model of a folder, its tokenizer, and name and fingerprint as keywords of a scorer.
 
@@ -28,20 +28,23 @@ def load_parts(
         folder: what is loaded.
         device, dtype: as in `kinds.load_scorer`.
         kept: beginnings of names of weights that the class does not know and the kind reads itself.
+        own_code: let Python code from the folder run.
         options: passed on to ``from_pretrained``.
 
     Raises:
         CheckpointError: it cannot be loaded, or lacks weights that would be drawn at random.
     """
+    refuse_pickles(folder.path)
     chosen, options = placed(folder.path, device, options)
     try:
         model, found = auto_class.from_pretrained(
-            str(folder.path), dtype=dtype or "auto", trust_remote_code=False, use_safetensors=True,
-            output_loading_info=True, **options,
+            str(folder.path), dtype=dtype or "auto", trust_remote_code=own_code,
+            use_safetensors=True, output_loading_info=True, **options,
         )
-    except Exception as error:  # damaged files raise dozens of unrelated kinds
+    except Exception as error:  # damaged files and code of others raise dozens of unrelated kinds
         raise CheckpointError(
-            f"The model {folder.name} cannot be loaded ({type(error).__name__}: {error})."
+            f"The model {folder.name} cannot be loaded{' by its own code' if own_code else ''} "
+            f"({type(error).__name__}: {error})."
         ) from error
     refuse_absent(found["missing_keys"], folder.name)
     lost = [name for name in sorted(found["unexpected_keys"]) if not name.startswith(tuple(kept))]
@@ -52,7 +55,7 @@ def load_parts(
             "use; name the right kind."
         )
     model = model.eval() if chosen is None else model.eval().to(chosen)
-    return model, load_tokenizer(folder.path), folder.identity
+    return model, load_tokenizer(folder.path, own_code=own_code), folder.identity
 
 
 def own_options(

@@ -16,7 +16,7 @@ from rewardsteer.models.scorer import Scorer
 
 
 class RewardsteerKind(Kind):
-    """A folder with ``rewardsteer.json``, whole or an adapter, of one reward (see `AttributesKind`
+    """A folder with ``rewardsteer.json``, whole or an adapter, of one reward (see `AttributeScorer`
     for several)."""
 
     summary = "trained with rewardsteer"

@@ -11,7 +11,6 @@ from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.heads.layers import WideLinear
 from rewardsteer.models.heads.stacks import Layer, as_module
 from rewardsteer.models.kinds.attributes import AttributeScorer
-from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
 from rewardsteer.models.kinds.headed import load_headed
 from rewardsteer.models.kinds.stacks import find_heads, read_layers, read_tensors
@@ -41,19 +40,15 @@ class GatedMeans(nn.Module):
 
 
 class UrmScorer(AttributeScorer):
-    """A scorer whose attributes are mixed by a gate."""
+    """A sequence classifier with a mean and a variance per attribute and a gate over the means."""
+
+    summary = "means of attributes mixed by a gate on the same token (URM)"
 
     def provenance(self) -> dict[str, Any]:
         """See `TextScorer.provenance`; there are no fixed weights."""
         told = super().provenance()
         told.pop("attribute_weights")
         return told | {"aggregation": "gate"}
-
-
-class UrmKind(Kind):
-    """A sequence classifier with a mean and a variance per attribute, and a gate."""
-
-    summary = "means of attributes mixed by a gate on the same token (URM)"
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
@@ -67,7 +62,7 @@ class UrmKind(Kind):
     @classmethod
     def load(
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
-    ) -> UrmScorer:
+    ) -> "UrmScorer":
         """See `Kind.load`."""
         if not cls.recognises(folder):
             raise CheckpointError(
@@ -82,7 +77,7 @@ class UrmKind(Kind):
             **options,
         )
         names = folder.labels[0::2] if len(folder.labels) == 2 * gate.outputs else []
-        return UrmScorer(
+        return cls(
             model, load_tokenizer(folder.path), template or Template(), layers=[means],
             names=names or [f"attribute_{at}" for at in range(gate.outputs)],
             weights=torch.ones(gate.outputs), **folder.identity,
