@@ -19,9 +19,9 @@ from torch.nn.functional import linear
 
 from rewardsteer.kernels.precision import widen
 
-# Numbers in one piece of the product. On a CPU, 8 MiB of them are still at hand when the maximum
-# reads them; larger pieces were slower to make room for, smaller ones no faster on a free machine
-# and much slower on a busy one, as threads meet after each. Other devices do more at once.
+# Numbers in one piece of the product. On a CPU, 8 MiB of them are still cached when the maximum is
+# taken; larger pieces were slower to allocate, smaller ones no faster on a free machine and much
+# slower on a busy one, because threads synchronise after each. Other devices do more at once.
 _NEAR, _PARALLEL = 1 << 21, 1 << 24
 
 
@@ -141,10 +141,10 @@ class _Rows(torch.autograd.Function):
         (tokens,) = ctx.saved_tensors
         flat = tokens.flatten()
         parts = gradient.reshape(len(flat), *ctx.shape[1:])
-        # One of its positions, no matter which, stands for a token and gathers its sum.
-        seat = flat.new_empty(ctx.shape[0])
-        seat[flat] = torch.arange(len(flat), device=flat.device)
-        place = seat[flat]
+        # The sum of a token is gathered at one of its positions, no matter which.
+        position = flat.new_empty(ctx.shape[0])
+        position[flat] = torch.arange(len(flat), device=flat.device)
+        place = position[flat]
         # Unlike the sum of an index_put, this one has one order on any number of threads.
         sums = torch.ops.aten.embedding_dense_backward(
             parts[:, None].flatten(1), place, len(flat), -1, False

@@ -1,9 +1,9 @@
 """Bradley-Terry on log-probabilities: the autoregressive reward model of GenARM (arXiv 2410.08193).
 
-The vocabulary head is read as a language model π_r, log π_r(v | x, y₁..t) = log softmax of the
-next-token rewards, and a response is worth r(x, y) = β_r · Σ_t log π_r(y_t | x, y₁..t-1). Summed,
-not averaged over its length, as published. Token by token the rewards are then log-probabilities
-that a policy's own can be added to.
+The vocabulary head is a language model π_r with log π_r(v | x, y₁..t) = log softmax of the
+next-token rewards, and the reward of a response is r(x, y) = β_r · Σ_t log π_r(y_t | x, y₁..t-1),
+a sum and not a mean over its length, as published. The reward of a token is then a log-probability,
+which can be added to the policy's own.
 """
 
 from torch import Tensor

@@ -1,4 +1,4 @@
-"""What an objective is: a pure function of a reward model's output and the batch it read."""
+"""Objectives: pure functions of a reward model's output and its batch."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ from rewardsteer.tensors import PairBatch, PolicyBackup, RewardOutput
 
 
 class ObjectiveResult(NamedTuple):
-    """A scalar loss to minimise, and detached scalars to log: means over the batch's rows, and the
+    """A scalar loss to minimise and detached scalars to log: means over the batch's rows, and the
     terms of a sum by name."""
 
     loss: Tensor
@@ -23,12 +23,12 @@ class ObjectiveResult(NamedTuple):
 
 
 class Measures(NamedTuple):
-    """What evaluation during training measures of responses with numbers.
+    """Figures that evaluation during training computes on responses with numbers.
 
     Attributes:
-        columns: ``(output, batch) → [X, C]``, what is kept of a batch; X may differ from batch to
-            batch.
-        figures: the figures by name, from all that was kept ``[ΣX, C]``, float64.
+        columns: ``(output, batch) → [X, C]``, the values kept of a batch; X may differ from batch
+            to batch.
+        figures: the figures by name, from the values of all batches ``[ΣX, C]``, float64.
         best: the figure that chooses the best checkpoint, higher being better.
     """
 
@@ -44,23 +44,21 @@ class Objective:
     Attributes:
         name: as in the registry; sums join names with ``+``.
         function: ``(output, batch) → ObjectiveResult``.
-        rows: ``pairs`` when it reads rejected rows, ``chosen`` when chosen ones are enough,
-            ``responses`` when it reads responses with numbers.
-        needs: fields of `RewardOutput` that the model is asked for beside the rewards of whole
-            rows; checked against the head before training starts.
+        rows: ``pairs`` when it uses rejected rows, ``chosen`` when it uses chosen rows alone,
+            ``responses`` when it uses responses with numbers.
+        needs: fields of `RewardOutput` that it uses, other than the rewards of whole rows; checked
+            against the head before training starts.
         temperatures: of ``soft_next_token``, where it is needed.
         backups: of ``policy_backups``, where they are needed; the model then needs a policy.
-        prefixes: the length list of the partial set that it uses, or None for the full set;
-            ``step_lengths`` for the ends of steps in the set of responses, ``all`` for all tokens
-            of responses with numbers.
-        rewards: ``(output, batch) → [R]``, what a whole row is worth to a model so trained; None:
-            the reward read at its end.
-        reading: what the rewards of a model so trained mean: ``value``, ``log_probability``, or
-            ``step_logit``: log-odds that the step that ends here is correct.
-        figures: ``(output, batch) → [B]`` by name, what evaluation averages over rows of one
-            response, NaN where a row has none. A best checkpoint is chosen by ``accuracy``.
-        measures: what evaluation during training measures of responses with numbers.
-        numbers: names of the numbers of responses that it reads.
+        prefixes: the column of prefix lengths that it uses, or None for whole rows;
+            ``step_lengths`` for the ends of steps, ``all`` for all tokens of responses with
+            numbers.
+        rewards: ``(output, batch) → [R]``, the reward of a whole row; None: that at its end.
+        reading: meaning of the trained model's rewards, see `CheckpointCard.reading`.
+        figures: ``(output, batch) → [B]`` by name, figures that evaluation averages over rows of
+            one response, NaN where a row has none. A best checkpoint is chosen by ``accuracy``.
+        measures: figures of evaluation on responses with numbers.
+        numbers: names of the numbers of responses that it uses.
         attributes: names of the K attributes that the head must rate, in order; () for any head.
     """
 
@@ -91,13 +89,13 @@ class Objective:
 
 def split_pairs(rewards: Tensor, batch: PairBatch) -> tuple[Tensor, Tensor]:
     """Rows ``[R, …]`` into chosen and rejected ``[B, …]``."""
-    assert batch.paired, "this objective reads rejected rows"
+    assert batch.paired, "this objective uses rejected rows"
     count = len(rewards) // 2
     return rewards[:count], rewards[count:]
 
 
 def accuracy(chosen: Tensor, rejected: Tensor) -> Tensor:
-    """Share of pairs ranked right; a tie counts one half."""
+    """Share of pairs ranked correctly; a tie counts one half."""
     return (chosen > rejected).float().mean() + 0.5 * (chosen == rejected).float().mean()
 
 
@@ -111,7 +109,7 @@ def pairwise_logistic_loss(
     Args:
         chosen, rejected, margin: ``[N]``, in units of the rewards.
         center_coefficient: c.
-        label_smoothing: ε, the probability that a preference is the wrong way round.
+        label_smoothing: ε, the probability that a preference is inverted.
     """
     gap = chosen - rejected
     losses = -logsigmoid(gap - margin)

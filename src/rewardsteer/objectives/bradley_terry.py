@@ -1,4 +1,4 @@
-"""Bradley-Terry on whole responses: the loss of every plain reward model."""
+"""Bradley-Terry on whole responses: the usual loss of reward models."""
 
 from rewardsteer.objectives.base import (
     Objective,
@@ -17,15 +17,15 @@ def bradley_terry(
     """−(1 − ε)·log σ(d) − ε·log σ(−d) + c·mean((r_chosen + r_rejected)²) with d = r_chosen −
     r_rejected − margin.
 
-    The preference alone leaves an offset per prompt undetermined. The second term pins it: without
-    it, rewards of responses to *different* prompts need not compare.
+    Preferences leave an offset per prompt undetermined. The last term fixes it: without it, rewards
+    of responses to *different* prompts are not comparable.
 
     Args:
         output: needs ``sequence_rewards [2B]``.
         batch: needs ``margin [B]``.
         center_coefficient: c, 0 for the plain loss.
-        label_smoothing: ε, the probability that a preference is the wrong way round; rewards then
-            stay apart by no more than margin + log((1 − ε) / ε). 0 trusts every preference.
+        label_smoothing: ε, the probability that a preference is inverted; the loss is then lowest
+            at a difference of margin + log((1 − ε) / ε). 0 trusts every preference.
     """
     chosen, rejected = split_pairs(output.sequence_rewards, batch)
     return pairwise_logistic_loss(

@@ -33,8 +33,8 @@ def combine(terms: list[tuple[Objective, float]]) -> Objective:
     """The sum of weighted objectives, computed on one forward pass.
 
     Raises:
-        ConfigError: two terms look at different prefixes, which one batch cannot mark, or at pairs
-            and at responses with numbers.
+        ConfigError: two terms use different prefixes, which one batch cannot mark, or one uses
+            pairs and another responses with numbers.
     """
     assert terms, "at least one objective"
     if len(terms) == 1 and terms[0][1] == 1.0:
@@ -100,7 +100,7 @@ def _attributes(terms: list[Objective]) -> tuple[str, ...]:
 
 
 def _names(names: list[str]) -> list[str]:
-    """Names of terms; those of one objective that comes several times are numbered."""
+    """Names of terms; an objective that occurs several times is numbered."""
     return [
         name if names.count(name) == 1 else f"{name}_{names[: index + 1].count(name)}"
         for index, name in enumerate(names)
@@ -108,8 +108,7 @@ def _names(names: list[str]) -> list[str]:
 
 
 def _named_apart(metrics: Mapping[str, Mapping[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
-    """Metrics of all terms: a name that one term alone gives as it is, one that several give as
-    ``TERM/NAME``."""
+    """Metrics of all terms; a name that several terms have becomes ``TERM/NAME``."""
     count = Counter(name for own in metrics.values() for name in own)
     return {
         name if count[name] == 1 else f"{term}/{name}": value

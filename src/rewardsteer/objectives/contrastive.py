@@ -1,4 +1,4 @@
-"""Options and parts that the forms of the contrastive objective share."""
+"""Options and functions that the forms of the contrastive objective share."""
 
 from typing import Literal, NamedTuple
 
@@ -24,16 +24,16 @@ class GoalContrastiveConfig(Config):
         strategy: ``cosine`` compares source and goal states; ``cosine_avg`` averages the goal
             states of a row first.
         positives: source and goal states drawn from each chosen response.
-        negatives: source states drawn anew from the chosen and goal states from the rejected one.
+        negatives: further source states, drawn from the chosen response, and goal states, drawn
+            from the rejected one.
         source_window, goal_window: the part of a response that sources and goals come from, as
             fractions of its length from the start. Not for ``published``.
-        temperature: divides the cosine. Without it σ(cos) lies in [0.27, 0.73]: the loss can
-            neither vanish nor push hard. Not for ``published``.
+        temperature: divides the cosine. Without it σ(cos) lies in [0.27, 0.73], so the loss cannot
+            vanish and its gradients are small. Not for ``published``.
         source_percentile, goal_percentile: for ``published`` alone: the fraction counted from the
             *end* of the response that is never drawn.
-        seed: of the draws. With a row's id and the number of the update it decides them: each
-            epoch draws anew, and an interrupted run that goes on draws the same, on however many
-            processes.
+        seed: of the draws, together with a row's id and the number of the update. So each epoch has
+            new draws, and a resumed run has the same, on any number of processes.
     """
 
     form: Literal["future", "infonce", "published"] = "infonce"

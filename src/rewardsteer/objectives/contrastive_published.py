@@ -1,4 +1,4 @@
-"""``form: published`` of the contrastive objective: what the code of arXiv 2407.13887 computes.
+"""``form: published`` of the contrastive objective: the loss of the code of arXiv 2407.13887.
 
 It reproduces that code for comparison: all source × goal pairs of a row, logarithms of batch means
 instead of means of logarithms, no temperature, and positions counted from the end of a response

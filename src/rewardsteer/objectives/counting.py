@@ -1,8 +1,8 @@
-"""How many things the means of an objective are over, found before a model reads anything.
+"""The number of terms of an objective's means, counted before the model runs.
 
 Gradient accumulation computes an update's loss batch by batch, and each mean must be divided by the
-number of terms in the whole update. An objective is called with zeros in place of a model's output;
-its reductions then note their counts (see `distributed.noting_counts`).
+number of terms in the whole update. To count them, an objective is called with zeros in place of a
+model's output; its reductions then note their counts (see `distributed.noting_counts`).
 """
 
 import torch

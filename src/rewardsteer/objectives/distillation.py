@@ -1,8 +1,9 @@
 """Distillation of a guide: a vocabulary head learns a teacher's rewards of the policy's candidates.
 
-What counts is the law that is drawn from, so its first term compares guided laws: an error on a
-token that the policy would never say costs nothing. The others keep the scale of the rewards, their
-level, and tokens of which the teacher said nothing at the candidates' mean.
+Guidance is used through the distribution that tokens are drawn from, so the first term compares
+guided distributions: an error on a token that the policy never generates costs nothing. The other
+terms keep the differences between rewards, their level, and, for tokens without a reward of the
+teacher, the candidates' mean.
 """
 
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from rewardsteer.objectives.base import Objective, ObjectiveResult
 from rewardsteer.objectives.numbers import check_number
 from rewardsteer.tensors import Candidates, PairBatch, RewardOutput
 
-# Times the weight that guidance will have: a head must serve a little less and more than that.
+# Multiples of the weight of guidance: a head should also work at somewhat other weights.
 _SCALES = (0.5, 1.0, 2.0)
 
 
@@ -47,8 +48,8 @@ def distillation(
 
     Args:
         output: needs ``candidate_rewards``.
-        batch: ``candidates`` of the marked prefixes. Those that the teacher does not know take part
-            in nothing.
+        batch: ``candidates`` of the marked prefixes. Candidates that the teacher does not know are
+            left out.
         weights: w.
         law, differences, level, unseen: of the terms.
     """
@@ -119,7 +120,7 @@ def build(
     """The objective with its options bound.
 
     Args:
-        weight: that guidance will have; laws are compared at half of it, it, and twice it.
+        weight: of the guidance to be; distributions are compared at half, one and two times it.
         law, differences, level, unseen: of the terms, see `distillation`.
 
     Raises:

@@ -1,7 +1,7 @@
 """The contrastive objective of goal-conditioned reward models (arXiv 2407.13887).
 
-States of a chosen response are drawn towards the states that come later in it, and away from
-states of the rejected response; the cosine to a goal state then serves as the value of a prefix.
+States of a chosen response are pulled towards later states of the same response and pushed away
+from states of the rejected response; the cosine to a goal state is then the value of a prefix.
 """
 
 import zlib
@@ -50,9 +50,9 @@ def goal_contrastive(
       exp(cos(s, g⁻)/τ) of the rejected states of all rows in the batch, of all processes
     - ``published``: −log mean σ(cos(s, g⁺)) − log(1 − mean σ(cos(s', g⁻)))
 
-    A row without a later goal (a single token) has no positive pair, one whose responses differ by
-    an ending alone no negative one; what a row lacks it leaves out of the means (``published``
-    counts everything). A batch without any pair gives 0.
+    A row without a later goal (a single token) has no positive pair; one whose responses differ in
+    their ends alone has no negative one. A row that lacks pairs is left out of the mean
+    (``published`` counts all rows). A batch without any pair gives 0.
 
     Args:
         output: needs ``states`` of all tokens.
@@ -72,8 +72,8 @@ def goal_contrastive(
 
 
 def _draws(batch: PairBatch, seed: int) -> PerRowGenerator:
-    """Each row's own draws, decided by the seed, its id (or its tokens, where it has none) and the
-    update (`PairBatch.draw`): the same whatever rows are read beside it and wherever."""
+    """Random numbers for each row, which depend on the seed, the row's id (or its tokens, where it
+    has none) and the update (`PairBatch.draw`), and not on other rows or processes."""
     names = batch.row_ids
     if not any(names):
         ids, real = (split_pairs(one, batch)[0] for one in (batch.input_ids, batch.attention_mask))
@@ -94,7 +94,7 @@ def _row_mean(values: Tensor, rows: Tensor) -> Tensor:
 
 
 def _shown(values: Tensor, rows: Tensor) -> Tensor:
-    """The same mean within this process, for the log; 0 when no row counts."""
+    """The same mean within this process, for the log; 0 without rows."""
     total, count = _over_rows(values, rows)
     return total / count.clamp(min=1)
 
@@ -148,7 +148,7 @@ def _infonce(
     columns = draw(goals.begin, goals.end, options.negatives, draws)
     pool = take_states(states, theirs, columns.where(has_goal[:, None], 0))
     pool = averaged_goals(pool, options)
-    # Rejected states of every row: all of them are what a good response should be far from.
+    # A chosen response should be far from the rejected states of every row.
     others = gather_rows(normalize(pool[has_goal], dim=-1).flatten(0, 1))
     negative = normalize(source, dim=-1) @ others.T
     positive = cosine(source, goal)

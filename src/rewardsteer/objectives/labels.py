@@ -23,13 +23,13 @@ def labels(
     output: RewardOutput, batch: PairBatch, *, number: str = "label", form: str = "logistic",
     desirable_weight: float = 1.0, undesirable_weight: float = 1.0,
 ) -> ObjectiveResult:
-    """The mean over all labelled responses, y being 1 for a desirable one and 0 for another.
+    """The mean over all labelled responses; y is 1 for a desirable response and 0 for another.
 
     ``logistic`` is −w₁·y·log σ(r) − w₀·(1 − y)·log σ(−r): the reward is the log-odds that the label
     is good. ``kto`` is w₁·y·(1 − σ(r)) + w₀·(1 − y)·(1 − σ(−r)), the value function of KTO (arXiv
-    2402.01306) with the reference point 0. A reward model has no policy from whose divergence the
-    published reference point is estimated, so this is KTO's bounded loss, in which a label that is
-    wrong weighs little once the reward is far from it, and not its whole method.
+    2402.01306) with the reference point 0: a bounded loss, in which an incorrect label weighs
+    little once the reward is far from it. KTO estimates its reference point from the divergence of
+    a policy, which a reward model does not have.
 
     Args:
         output: needs ``sequence_rewards [R]``.

@@ -26,8 +26,8 @@ def listwise(
 ) -> ObjectiveResult:
     """The mean over all prompts of which two responses differ in their rating.
 
-    ``plackett_luce`` is −Σ_i log(e^{r_i} / Σ_j e^{r_j}) over a prompt's responses, j being i and
-    those that are rated lower: each response is chosen among those that are not better. ``pairs``
+    ``plackett_luce`` is −Σ_i log(e^{r_i} / Σ_j e^{r_j}) over a prompt's responses, where j ranges
+    over i and the responses that are rated lower. ``pairs``
     is −log σ(r_i − r_j), the mean over a prompt's pairs (arXiv 2203.02155). In both, responses with
     equal ratings are not compared, and a prompt counts the same however many responses it has.
 

@@ -1,4 +1,4 @@
-"""Numbers of responses as an objective reads them."""
+"""Numbers of responses for objectives, and checks of an objective's options."""
 
 import math
 
@@ -24,15 +24,15 @@ def numbers_of(batch: PairBatch, name: str) -> Tensor:
 
 
 def better(batch: PairBatch, values: Tensor) -> Tensor:
-    """``[R, R]`` bool: whether the response of the row and that of the column answer the same
-    prompt, and the row's value is higher; values that are not known are neither."""
+    """``[R, R]`` bool: whether the responses of row and column belong to one prompt and the row's
+    value is higher; False where a value is not known."""
     groups = batch.groups
     return (groups[:, None] == groups[None, :]) & (values[:, None] > values[None, :])
 
 
 def pair_columns(batch: PairBatch, rewards: Tensor, values: Tensor) -> Tensor:
-    """``[R, 2]``: with how many responses to the same prompt that have a lower value each response
-    compares, and over how many of them its reward is higher; a tie counts one half."""
+    """``[R, 2]``: for each response, the number of responses to the same prompt with a lower value,
+    and the number of those with a lower reward, a tie counting one half."""
     pairs = better(batch, values)
     gap = rewards[:, None] - rewards[None, :]
     right = (gap > 0).float() + 0.5 * (gap == 0).float()

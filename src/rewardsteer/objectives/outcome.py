@@ -1,8 +1,8 @@
 """P(correct | prefix): cross-entropy of a response's outcome at every one of its tokens.
 
-For rewards of 0 and 1 the reward r read after a token is the log-odds that the response will be
-correct. On samples of the policy that is a value of its prefixes from which the guide ``q_sharp``
-has the optimal guidance for every weight, so nothing is trained anew when the weight changes
+With outcomes of 0 and 1 the reward r after a token is the log-odds that the response will be
+correct. Trained on samples of the policy, it is a value of prefixes from which the guide
+``q_sharp`` computes the optimal guidance for every weight, so another weight needs no training
 (Q♯, arXiv 2502.20548, whose value distribution is a Bernoulli distribution here).
 """
 

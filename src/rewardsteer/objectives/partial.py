@@ -17,9 +17,9 @@ def partial(
 ) -> ObjectiveResult:
     """−log σ(r(x, y^c₁..i) − r(x, y^r₁..i)) over prefixes of equal token length.
 
-    The published training makes one row per prefix; with causal attention the state at token i does
-    not see what follows, so one pass over the two whole responses gives the same rewards. The mean
-    is over all prefix pairs of the batch.
+    The published code makes one row per prefix. With causal attention the state at token i does not
+    depend on later tokens, so one pass over the two whole responses gives the same rewards. The
+    mean is over all prefix pairs of the batch.
 
     Args:
         output: needs ``prefix_rewards``.

@@ -1,7 +1,7 @@
-"""Where in a response the contrastive objective looks; every row draws for itself.
+"""Token positions that the contrastive objective draws from a response.
 
 A span is a run of columns of a padded row, given by its first column and the column after its last
-one. Counting columns keeps draws right under either padding side.
+one, so that draws do not depend on the padding side.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,8 @@ class Spans(NamedTuple):
     def window(self, low: float, high: float) -> "Spans":
         """The part between two fractions of each span, at least one column where there is one."""
         lengths = self.lengths
-        # In whole numbers: a product of floats may come out beside the whole number it is, and not
-        # every device has float64.
+        # In integers: a product of floats may be just below the whole number that it should be, and
+        # not every device has float64.
         (above, below), (over, under) = _ratio(low), _ratio(high)
         first = lengths * above // below
         first = torch.minimum(first, (lengths - 1).clamp(min=0))
@@ -67,8 +67,8 @@ def response_spans(batch: PairBatch) -> tuple[Spans, Spans]:
 
 
 class PerRowGenerator:
-    """Random numbers in which every row has a stream of its own, so that it does not matter which
-    process reads which of a batch's rows.
+    """Random numbers with a stream for every row, so that they do not depend on which process has
+    which rows of a batch.
 
     Args:
         seeds: one a row.

@@ -1,7 +1,7 @@
 """Cross-entropy on labelled steps: a process reward model with a scalar head.
 
-The reward read at the end of a step is the log-odds that the step is correct. Each labelled step is
-one term, as each label of TRL's ``PRMTrainer`` is.
+The reward at the end of a step is the log-odds that the step is correct. Each labelled step is one
+term, as in TRL's ``PRMTrainer``.
 """
 
 import torch
@@ -22,8 +22,7 @@ def process(
 
     Args:
         output: needs ``prefix_rewards``, r of each step.
-        batch: ``prefix_mask`` marks where labelled steps end, ``step_labels`` says how correct they
-            are.
+        batch: ``prefix_mask`` marks the ends of labelled steps, ``step_labels`` are their labels.
         soft: y is the label itself, such as the share of rollouts from this step that end well.
             False: y is 1 for a label above the threshold, else 0.
         threshold: of hard labels. 0 is the hard estimate of Math-Shepherd (arXiv 2312.08935): a
@@ -48,7 +47,7 @@ def process(
 
 
 def row_accuracy(output: RewardOutput, batch: PairBatch, threshold: float) -> Tensor:
-    """Share of each row's steps that are judged as labelled ``[R]``; NaN without steps."""
+    """Share of each row's steps whose prediction is the label ``[R]``; NaN without steps."""
     assert output.prefix_rewards is not None, "named in `needs`"
     mask = batch.prefix_mask
     right = torch.full(mask.shape, float("nan"), device=mask.device)
