@@ -13,10 +13,10 @@ from rewardsteer.tensors import PairBatch
 
 
 class MetricAccumulator:
-    """Sums of one log interval in one process; `figures` puts those of all processes together.
+    """Sums of one log interval in one process; `figures` adds those of all processes.
 
-    Real tokens are those of the rows; filled places are those read that hold a token, which are
-    fewer where rows share a beginning.
+    Real tokens are those of the rows; filled places are the computed positions that hold a token,
+    which are fewer where rows share a beginning.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -32,7 +32,7 @@ class MetricAccumulator:
         self._seconds = 0.0
 
     def start(self) -> None:
-        """Let the clock run until `pause`."""
+        """Start the clock, until `pause`."""
         if self._began is None:
             self._began = time.perf_counter()
 
@@ -49,7 +49,7 @@ class MetricAccumulator:
         """Count a training batch.
 
         Args:
-            batch: what was read.
+            batch: the batch.
             metrics: means over its rows.
             terms: the batch's parts of an update's figures, the same on all processes.
             share: of the update, one divided by the number of its batches.
@@ -81,7 +81,7 @@ class MetricAccumulator:
         }
 
     def restore(self, states: Iterable[Mapping[str, Any]]) -> None:
-        """Go on from the states of one or several processes."""
+        """Continue from the states of one or several processes."""
         total = _sum_up(states)
         self._sums = {name: self._number(value) for name, value in total["sums"].items()}
         self._rows = defaultdict(float, total["rows"])
@@ -93,9 +93,9 @@ class MetricAccumulator:
         return torch.tensor(value, dtype=torch.float32, device=self.device)
 
     def figures(self) -> dict[str, float]:
-        """The objective's figures, ``padding`` (share of the places read that hold no token),
-        ``tokens_saved`` (share of the places of padded rows that packing left out) and
-        ``tokens_per_second`` (real ones), of all processes; starts a new interval."""
+        """The objective's figures, ``padding`` (share of computed positions without a token),
+        ``tokens_saved`` (share of the positions of padded rows that packing left out) and
+        ``tokens_per_second`` (real ones), over all processes; starts a new interval."""
         states = gather_objects(self.state())
         total = _sum_up(states)
         self._reset()

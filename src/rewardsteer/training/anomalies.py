@@ -18,7 +18,7 @@ from rewardsteer.outputs import write_json
 logger = logging.getLogger(__name__)
 
 BAD_BATCH = "nonfinite_batch.json"
-# Updates that say what is usual, and how many of them there must be before anything stands out.
+# Updates whose losses are compared with, and the fewest of them before a loss can be a spike.
 WINDOW, FEWEST = 50, 10
 _SHOWN = 8
 
@@ -31,14 +31,14 @@ def format_ids(row_ids: Sequence[str]) -> str:
 def raise_nonfinite(
     what: str, value: float, step: int, row_ids: Sequence[str], suspects: Sequence[str], out: Path
 ) -> None:
-    """Write the ids of a bad update's rows aside and stop; every process calls this.
+    """Write the ids of a bad update's rows to a file and stop; every process calls this.
 
     Args:
         what: ``loss`` or ``gradient``.
         value: NaN or infinite.
         step: number of the update, from 1.
-        row_ids: rows that this process read for it.
-        suspects: those of them that are not finite themselves.
+        row_ids: rows of this process in it.
+        suspects: those of them whose own rewards are not finite.
         out: folder for the record.
 
     Raises:
@@ -74,8 +74,8 @@ class Losses:
         self._batches.append((loss.detach(), row_ids, suspects))
 
     def take(self) -> tuple[float, list[str]]:
-        """Their sum, or the first that is not finite and the rows that may be why; starts anew.
-        The device is waited for once."""
+        """Their sum, or the first that is not finite and the rows that may be the cause; clears
+        them. Waits for the device once."""
         kept, self._batches = self._batches, []
         losses = torch.stack([loss for loss, *_ in kept]).tolist()
         bad = [loss for loss in losses if not math.isfinite(loss)]
@@ -88,7 +88,7 @@ class Losses:
 
 
 class LossSpikeDetector:
-    """Finds updates whose loss exceeds those of the last 50 by far.
+    """Finds updates whose loss exceeds the last 50 losses by far.
 
     Args:
         factor: how many times the spread of the losses (1.4826 times the median distance from
@@ -101,20 +101,20 @@ class LossSpikeDetector:
         self._losses: deque[float] = deque(maxlen=WINDOW)
 
     def state(self) -> list[float]:
-        """The losses that say what is usual, for a checkpoint."""
+        """The latest losses, for a checkpoint."""
         return list(self._losses)
 
     def restore(self, losses: Iterable[float]) -> None:
-        """Go on from `state`."""
+        """Continue from `state`."""
         self._losses = deque(losses, maxlen=WINDOW)
 
     def note(self, loss: float) -> float | None:
-        """Take in an update's loss; returns what is usual when it stands out."""
+        """Add an update's loss; returns the median loss where it is a spike, else None."""
         usual = None
         if len(self._losses) >= FEWEST:
             middle = statistics.median(self._losses)
             spread = 1.4826 * statistics.median(abs(one - middle) for one in self._losses)
-            # Losses that hardly move would make everything stand out.
+            # With losses that hardly change, every loss would be a spike.
             if loss > middle + self.factor * max(spread, 1e-3 * abs(middle)):
                 usual = middle
         if math.isfinite(loss):

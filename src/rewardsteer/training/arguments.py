@@ -21,7 +21,7 @@ _SAME = (
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "max_grad_norm",
     "gradient_checkpointing",
 )
-# Processes that make batches beside the one that trains.
+# Processes that prepare batches for the training process.
 _WORKERS = 2
 
 
@@ -37,7 +37,7 @@ def training_arguments(
         optimiser, log, seed, deterministic: settings.
         evaluate: whether there are rows to evaluate on.
         keep_best: end with the weights of the best checkpoint.
-        best: the figure of the evaluations that says which is best.
+        best: the figure of evaluations that chooses the best.
         trainer: further fields, checked by `check_trainer`; they come last.
 
     Raises:
@@ -64,13 +64,13 @@ def training_arguments(
         # We stop on NaN with the rows named; the filter would hide it.
         "logging_nan_inf_filter": False,
         "report_to": log.report_to or "none",
-        # What is shown, `showing` shows.
+        # `showing` shows the progress.
         "disable_tqdm": True,
         # Without it, transformers refuses bf16 where there is no accelerator.
         "use_cpu": not has_accelerator(),
         "remove_unused_columns": False,
         "label_names": ["margin"],
-        # A GPU reads on while the next batches are made.
+        # Batches are prepared while a GPU computes.
         "dataloader_pin_memory": has_accelerator("cuda"),
         "dataloader_num_workers": _WORKERS if has_accelerator() else 0,
         "seed": seed,
@@ -91,8 +91,8 @@ def training_arguments(
 
 
 def _on_one_device(arguments: TrainingArguments) -> TrainingArguments:
-    """Several visible GPUs without a launcher: the Trainer would copy the model to all and hand
-    each of them the same whole batch."""
+    """The arguments for one device. With several visible GPUs and no launcher, the Trainer would
+    copy the model to all of them and give each the same batch."""
     count, device = arguments.n_gpu, arguments.device
     if count > 1:
         logger.warning(
@@ -105,7 +105,7 @@ def _on_one_device(arguments: TrainingArguments) -> TrainingArguments:
 
 
 def keeps_best(log: LogConfig, trainer: Mapping[str, Any]) -> bool:
-    """Whether evaluations and checkpoints are made together within a phase."""
+    """Whether a phase evaluates each of its checkpoints, so that the best can be kept."""
     if "epoch" in (trainer.get("save_strategy"), trainer.get("eval_strategy")):
         evaluates = trainer.get("eval_strategy", "steps" if log.eval_steps else "epoch")
         return bool(evaluates == trainer.get("save_strategy") == "epoch")
@@ -113,8 +113,8 @@ def keeps_best(log: LogConfig, trainer: Mapping[str, Any]) -> bool:
 
 
 def apply_liger(backbone: Any, arguments: TrainingArguments) -> None:
-    """Put Liger's kernels into a backbone; the Trainer would look for them in a reward model's
-    wrapper, and its own refusal is no sentence.
+    """Patch a backbone with Liger's kernels, in place. The Trainer would look for them in a reward
+    model's wrapper.
 
     Raises:
         ConfigError: liger-kernel is not installed.

@@ -23,9 +23,9 @@ from rewardsteer.training.shared_config import OptimiserConfig
 class RowBatches(Sampler[list[int]]):
     """Row numbers in batches of so many rows; all rows once an epoch.
 
-    The batches that all processes read at the same time are consecutive, and hold together the
-    same rows however many processes share them. What is left for the last of them is dealt out
-    evenly; a process for which no row is left gets an empty batch.
+    The batches of all processes at one step are consecutive, and together hold the same rows
+    whatever the number of processes. The last rows are distributed evenly; a process for which no
+    row is left gets an empty batch.
 
     Args:
         count: rows there are.
@@ -63,14 +63,13 @@ class RowBatches(Sampler[list[int]]):
 class LengthBatches(Sampler[list[int]]):
     """Row numbers in batches of rows of similar length; all rows once an epoch.
 
-    Rows of equal length are dealt to batches anew each epoch, and the order of batches is
-    shuffled, but for the longest: it comes first, so that what does not fit into memory fails at
-    once. Every epoch has the same number of batches.
+    Each epoch assigns rows of equal length to batches at random and shuffles the batches, except
+    the longest: it comes first, so that a batch that does not fit into memory fails at once. Every
+    epoch has the same number of batches.
 
-    Batch i goes to process i modulo ``processes``. Batches that are read at the same time are
-    neighbours in length, so no process waits long for another. Their number is a multiple of
-    ``processes``: the batches with most rows are halved until it is. Where no batch has two rows
-    left, empty ones fill up.
+    Batch i goes to process i modulo ``processes``. Batches of one step have similar lengths, so no
+    process waits long for another. Their number is a multiple of ``processes``: the batches with
+    most rows are halved until it is. Where no batch has two rows left, empty ones are added.
 
     Args:
         lengths: ``[N, S]`` tokens of the S sequences of each row, 0 where a row has fewer. A batch
@@ -126,7 +125,7 @@ class LengthBatches(Sampler[list[int]]):
 
 
 class ProcessBatches(Sampler[list[int]]):
-    """The batches that one of several processes reads: every so many-th of all."""
+    """The batches of one of several processes: every n-th of all, for n processes."""
 
     def __init__(self, batch_sampler: RowBatches | LengthBatches, process: int) -> None:
         self.batch_sampler = batch_sampler
@@ -161,8 +160,8 @@ def padded_share(lengths: Lengths, order: Sequence[list[int]]) -> float:
 def describe(
     lengths: Lengths, order: RowBatches | LengthBatches, batch_size: int, seed: int
 ) -> str:
-    """A sentence on a phase's first epoch: rows, batches, tokens, and how much is padding, in this
-    order and in the other one."""
+    """A sentence on a phase's first epoch: rows, batches, tokens, and the share of padding in this
+    order and in the other order."""
     other: RowBatches | LengthBatches
     if isinstance(order, RowBatches):
         other, name = LengthBatches(lengths, rows=batch_size, seed=seed), "by length"
@@ -177,7 +176,7 @@ def describe(
 
 
 def describe_packing(collate: PairCollator, rows: Any, batch_size: int) -> str:
-    """A sentence on what packing saves, from the first few batches of rows as they come."""
+    """A sentence on how much packing saves in the first few batches, in the rows' own order."""
     starts = range(0, min(len(rows), 8 * batch_size), batch_size)
     seen = [
         to_batch(collate([rows[i] for i in range(start, min(start + batch_size, len(rows)))]))

@@ -1,5 +1,5 @@
-"""Checkpoints of a `transformers.Trainer`: whole or not there, of a partly frozen model only what
-is trained."""
+"""Checkpoints of a `transformers.Trainer`: written whole or not at all; of a partly frozen model,
+the trained weights alone."""
 
 import shutil
 from pathlib import Path
@@ -16,7 +16,7 @@ from rewardsteer.training.weights import load_weights, trained_weights
 
 
 class CheckpointingTrainer(Trainer):
-    """A trainer whose checkpoints are whole and hold what an exact resume needs.
+    """A trainer with atomic checkpoints from which training resumes exactly.
 
     Args:
         log_lines: the file that log lines go to; checkpoints note its length.
@@ -32,7 +32,7 @@ class CheckpointingTrainer(Trainer):
             accept_missing_frozen_weights(self.model)
 
     def progress(self) -> dict[str, Any]:
-        """What a checkpoint keeps of each process beside the library's state."""
+        """The state of each process that a checkpoint adds to the library's."""
         raise NotImplementedError
 
     # Private names of the library are overridden where it has no hook: it writes a checkpoint into
@@ -42,7 +42,7 @@ class CheckpointingTrainer(Trainer):
         return super()._get_output_dir(trial) if self._saving is None else str(self._saving)
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        """As the library's, but whole or not at all, and with what an exact resume needs."""
+        """As the library's, but atomic, and with the state that an exact resume needs."""
         out = Path(self.args.output_dir)
         place = out / f"checkpoint-{self.state.global_step}"
         with checkpoints.named_failure(f"The checkpoint {place}", out):
@@ -72,7 +72,7 @@ class CheckpointingTrainer(Trainer):
         self.accelerator.wait_for_everyone()
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """As the library's, but of a partly frozen model only what is trained."""
+        """As the library's; of a partly frozen model the trained weights alone."""
         if not self._partly_frozen:
             super().save_model(output_dir, _internal_call)
             return
@@ -107,7 +107,7 @@ def is_partly_frozen(model: nn.Module) -> bool:
 
 def whole_trained_weights(trainer: Any) -> dict[str, torch.Tensor]:
     """The trained weights by name, float32, on the CPU of the first process; empty in the others.
-    Every process calls this, as an engine may have spread them."""
+    Every process calls this, because an engine may have sharded them."""
     keep = trainer.args.should_save
     # Gathered one by one.
     return {name: whole.cpu() for name, whole in trained_weights(trainer.model) if keep}
@@ -116,7 +116,7 @@ def whole_trained_weights(trainer: Any) -> dict[str, torch.Tensor]:
 def save_engine_state(trainer: Any, folder: str) -> None:
     """Write the optimiser and the schedule of FSDP2 or DeepSpeed. Every process calls this.
 
-    DeepSpeed's own files hold the trained weights too; it reads them back from there.
+    DeepSpeed's own files hold the trained weights as well, which it loads from there.
     """
     if trainer.is_fsdp_enabled:
         from accelerate.utils import save_fsdp_optimizer
@@ -136,8 +136,8 @@ def save_engine_state(trainer: Any, folder: str) -> None:
 
 
 def accept_missing_frozen_weights(model: nn.Module) -> None:
-    """Let `load_state_dict` keep the frozen weights that a checkpoint leaves out; DeepSpeed loads
-    what it saved with it."""
+    """Let `load_state_dict`, which DeepSpeed uses, accept checkpoints without the frozen
+    weights."""
     frozen = {name for name, one in model.named_parameters() if not one.requires_grad}
 
     def forgive(_: nn.Module, keys: Any) -> None:

@@ -1,9 +1,9 @@
-"""Checkpoints within a phase: never half-written, never of another engine, exact to the log line.
+"""Checkpoints within a phase: atomic, checked against the engine, and exact to the log line.
 
     checkpoint-N/            what the Trainer writes (weights, optimiser, schedule, random states)
       progress.json          engine, processes, and how long metrics.jsonl was
-      interval_R.json        what process R had summed up since the last log line
-    .saving/                 a checkpoint that is being written, or whose writing was cut short
+      interval_R.json        sums of process R since the last log line
+    .saving/                 a checkpoint that is being written, or was interrupted
 """
 
 import json
@@ -28,7 +28,7 @@ PROGRESS = "progress.json"
 
 
 def engine(accelerator: Accelerator) -> str:
-    """What shares the work: ``single``, ``ddp``, ``fsdp2``, ``zero2``, …"""
+    """The engine that distributes the work: ``single``, ``ddp``, ``fsdp2``, ``zero2``, …"""
     kind = accelerator.distributed_type.value.lower()
     if kind == "deepspeed":
         return f"zero{accelerator.state.deepspeed_plugin.zero_stage}"
@@ -49,7 +49,7 @@ def named_failure(what: str, kept: Path) -> Iterator[None]:
     except (OSError, RuntimeError, SafetensorError) as error:
         last = max(whole_checkpoints(kept), key=step_of, default=None)
         left = "no earlier checkpoint is there" if last is None else f"{last} is kept"
-        # torch says of a full disk no more than that a file ended early.
+        # With a full disk, torch only says that a file ended early.
         free = shutil.disk_usage(kept).free / 2**20
         raise OutputError(
             f"{what} cannot be written ({error}; {free:,.0f} MiB are free there); {left}. Make "
@@ -58,7 +58,7 @@ def named_failure(what: str, kept: Path) -> Iterator[None]:
 
 
 def begin(out: Path, accelerator: Accelerator) -> Path:
-    """An empty folder to write a checkpoint into; what a kill left there goes."""
+    """An empty folder to write a checkpoint into; leftovers of an interrupted one are deleted."""
     place = out / SAVING
     if accelerator.is_main_process:
         shutil.rmtree(place, ignore_errors=True)
@@ -68,7 +68,7 @@ def begin(out: Path, accelerator: Accelerator) -> Path:
 
 
 def publish(written: Path, place: Path) -> None:
-    """Push a written checkpoint to disk and give it its name."""
+    """Flush a written checkpoint to disk and move it to its final name."""
     for root, _, files in os.walk(written):
         for name in [*files, "."]:
             sync(Path(root) / name)
@@ -86,7 +86,7 @@ def keep_newest(out: Path, best: str | None, count: int | None) -> None:
 
 
 def _remove(folder: Path) -> None:
-    """Delete a folder that must never look whole when half of it is gone."""
+    """Delete a folder without leaving it half deleted under its name."""
     if folder.exists():
         gone = folder.with_name(f".old-{folder.name}")
         shutil.rmtree(gone, ignore_errors=True)
@@ -95,22 +95,22 @@ def _remove(folder: Path) -> None:
 
 
 def step_of(folder: Path) -> int:
-    """Updates that had been made."""
+    """Number of updates at a checkpoint."""
     return int(folder.name.rpartition("-")[2])
 
 
 def whole_checkpoints(out: Path) -> list[Path]:
-    """Checkpoints that were written to their end; `publish` alone makes the name."""
+    """Complete checkpoints; only `publish` makes their names."""
     return [
         folder for folder in out.glob("checkpoint-*") if (folder / "trainer_state.json").exists()
     ]
 
 
 def last_checkpoint(out: Path) -> Path | None:
-    """The newest checkpoint to go on from.
+    """The newest checkpoint to resume from.
 
-    One that was cut short is passed over and named in the log. So is one of the phase's last
-    update: nothing is left to do from there but what ends a phase, and that would be done again.
+    An incomplete one is skipped and named in the log. One of the phase's last update is skipped as
+    well: after it nothing is left but the end of the phase, which would be repeated.
     """
     for folder in (out / SAVING).glob("checkpoint-*"):
         logger.warning("ignoring the half-written checkpoint %s", folder)
@@ -126,7 +126,7 @@ def last_checkpoint(out: Path) -> Path | None:
 
 
 def write_progress(folder: Path, accelerator: Accelerator, log: Path, interval: Any) -> None:
-    """Note beside a checkpoint what the Trainer does not; every process calls this."""
+    """Add the state that the Trainer does not save to a checkpoint; every process calls this."""
     write_json(folder / f"interval_{accelerator.process_index}.json", interval)
     if accelerator.is_main_process:
         length = 0
@@ -140,20 +140,20 @@ def write_progress(folder: Path, accelerator: Accelerator, log: Path, interval: 
 
 
 def read_interval(folder: Path, process: int) -> Any:
-    """What one of the processes that wrote a checkpoint had summed up."""
+    """The sums of one of the processes that wrote a checkpoint."""
     return read_json(folder / f"interval_{process}.json")
 
 
 def read_intervals(folder: Path, accelerator: Accelerator) -> list[Any]:
-    """The intervals that this process goes on from: its own, and those of processes that are no
-    longer there, dealt out."""
+    """The sums that this process continues from: its own, and a share of those of processes that no
+    longer exist."""
     written = read_json(folder / PROGRESS)["processes"]
     mine = range(accelerator.process_index, written, accelerator.num_processes)
     return [read_interval(folder, process) for process in mine]
 
 
 def check_engine(folder: Path, accelerator: Accelerator) -> None:
-    """Refuse a checkpoint that this engine cannot go on from.
+    """Refuse a checkpoint that this engine cannot resume from.
 
     Raises:
         CheckpointError: another engine wrote it, or DeepSpeed with another number of processes.
@@ -172,9 +172,8 @@ def check_engine(folder: Path, accelerator: Accelerator) -> None:
 
 
 def rewind_log(log: Path, phase: str, checkpoint: Path | None) -> None:
-    """Cut off log lines that will be written again: all after the checkpoint, or the whole phase.
-
-    A line that a kill tore goes too.
+    """Remove log lines that will be written again: all after the checkpoint, or the whole phase. An
+    incomplete last line is removed too.
     """
     if not log.exists():
         return

@@ -1,4 +1,4 @@
-"""What can be refused before anything is read or written."""
+"""Checks of settings before anything is read or written."""
 
 from collections.abc import Callable
 from pathlib import Path

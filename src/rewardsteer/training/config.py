@@ -23,8 +23,8 @@ class PhaseConfig(Config):
 
     Attributes:
         objective: terms added up on the same batch.
-        rows: comparisons drawn at random for this phase, each time it comes round; None takes all.
-            An objective on prefixes uses all that are listed for each.
+        rows: comparisons drawn at random for this phase, in each round; None takes all. An
+            objective on prefixes uses all prefixes that are listed for each comparison.
         prefix_rows: for such an objective, as in published code: prefixes drawn at random from
             those comparisons, each of them a row of its own. None takes whole comparisons.
         learning_rate: overrides the optimiser's for this phase.
@@ -75,7 +75,7 @@ class QuantizeSettings(Config):
 
 
 class TrainConfig(Config):
-    """A reward model's training, whole.
+    """Settings of a reward model's training.
 
     Attributes:
         base_model: folder or hub name of a causal language model.
@@ -86,8 +86,8 @@ class TrainConfig(Config):
         data: what to prepare; not needed when ``prepared`` is given.
         prepared: a folder made by ``rewardsteer data prepare``.
         phases: the phases of one round, in order.
-        rounds: how often the phases come round (FaRMA's alternation, arXiv 2502.04517).
-        last_phase: name of the phase with which the last round ends; None runs the round whole.
+        rounds: how often the phases are repeated (FaRMA's alternation, arXiv 2502.04517).
+        last_phase: name of the phase with which the last round ends; None: its last phase.
         select: which weights become the final model: the ``last``, or the ``best`` on the test
             split's accuracy, among the ends of phases named like the last one and, with
             ``log.eval_steps`` and ``log.save_steps``, among the checkpoints within a phase.

@@ -1,4 +1,4 @@
-"""What a checkpoint says of its training: names and numbers, no paths and no text of the data."""
+"""The card's fields about training: names and numbers, without paths or text of the data."""
 
 from typing import Any
 
@@ -22,7 +22,7 @@ def held_out_accuracy(
     rows of one response, where it may be a mean over several labels of each, without.
 
     Args:
-        record: what ``state.json`` holds of the phase.
+        record: of the phase in ``state.json``.
         manifest: of the data.
         chosen_by_it: whether the phase was kept because of this very figure.
     """

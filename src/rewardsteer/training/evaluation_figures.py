@@ -1,5 +1,5 @@
-"""What evaluation during training measures on held-out pairs, on rows of one response, or on
-responses with numbers."""
+"""Figures of evaluation during training, on held-out pairs, rows of one response, or responses with
+numbers."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,7 +13,7 @@ from rewardsteer.distributed import excluded_from_reductions
 from rewardsteer.objectives.base import Objective, split_pairs
 from rewardsteer.tensors import PairBatch, RewardOutput
 
-# What the maximum constraint compares; evaluation always measures it where the head gives both.
+# The two sides of the maximum constraint; evaluation measures it where the head gives both.
 CONSTRAINT = frozenset({"prefix_rewards", "best_next_token"})
 
 
@@ -25,8 +25,8 @@ def rows_of_bad_rewards(output: RewardOutput, batch: PairBatch) -> Tensor:
 
 
 def evaluation_columns(objective: Objective, output: RewardOutput, batch: PairBatch) -> Tensor:
-    """What evaluation keeps of a batch ``[X, C]``, float32; the last column is the batch's loss
-    over all processes."""
+    """The values that evaluation keeps of a batch ``[X, C]``, float32; the last column is the
+    batch's loss over all processes."""
     if objective.measures is None:
         return pair_columns(objective, output, batch)
     columns = objective.measures.columns(output, batch).float()
@@ -36,11 +36,11 @@ def evaluation_columns(objective: Objective, output: RewardOutput, batch: PairBa
 
 
 def figures_of(objective: Objective) -> Callable[[EvalPrediction], dict[str, float]]:
-    """What makes an evaluation's figures of all that `evaluation_columns` kept."""
+    """The function that computes an evaluation's figures from the kept values of all batches."""
     measures = objective.measures
 
     def figures(prediction: Any) -> dict[str, float]:
-        # The Trainer asks for the figure that chooses, also where rows of one label have none.
+        # The Trainer needs the figure that chooses the best, even where it cannot be computed.
         found = {objective.best: float("nan")}
         if measures is None:
             return found | pair_metrics(prediction, names=tuple(objective.figures))
@@ -51,9 +51,9 @@ def figures_of(objective: Objective) -> Callable[[EvalPrediction], dict[str, flo
 
 
 def pair_columns(objective: Objective, output: RewardOutput, batch: PairBatch) -> Tensor:
-    """What evaluation keeps of a batch ``[B, 4 + F]``: rewards of both responses (NaN for one that
-    is not there), the constraint violation, the loss of the batch of all processes and, of rows of
-    one response, the objective's F figures."""
+    """The values that evaluation keeps of a batch ``[B, 4 + F]``: rewards of both responses (NaN
+    without a rejected one), the constraint violation, the loss of the batch over all processes and,
+    for rows of one response, the objective's F figures."""
     with excluded_from_reductions(batch.is_dummy):
         loss = objective(output, batch).loss
     rewards = objective.rewards

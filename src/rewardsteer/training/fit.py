@@ -65,12 +65,13 @@ def fit(
         optimiser, log, seed, padding_side, packing: settings.
         eval_rows: partial rows (or responses) to evaluate on, or None.
         phase: name written into the log lines.
-        title: what progress and the line at its end call it; None: no line at the end.
-        resume: go on from the last whole checkpoint in ``out``.
-        resume_from: go on from this checkpoint in ``out`` instead; later ones are deleted.
-        keep_best: end with the weights of the checkpoint that ranked most test pairs right, where
-            evaluations and checkpoints are made within the phase.
-        deterministic: refuse operations whose result may differ from run to run; stays in force.
+        title: its name in progress and in the line at its end; None: no line at the end.
+        resume: continue from the last complete checkpoint in ``out``.
+        resume_from: continue from this checkpoint in ``out`` instead; later ones are deleted.
+        keep_best: end with the weights of the checkpoint with the best evaluation, where the phase
+            evaluates its checkpoints.
+        deterministic: refuse operations whose result may differ from run to run, in this process
+            from then on.
         trainer_fields: further fields of `transformers.TrainingArguments`.
         callbacks: classes or objects of `transformers.TrainerCallback`.
 
@@ -106,7 +107,7 @@ def fit(
         train_dataset=rows, eval_dataset=eval_rows, data_collator=collate,
         callbacks=[LogLines(log_lines, phase), *callbacks],
     )
-    # Only now is the model where it will be trained, or at least is it known where that is.
+    # Only now is the device known on which the model is trained.
     longest = int(lengths.max())
     costs = choose_packing(model, longest, arguments.device) if packing == "auto" else None
     collate.packing = eval_collate.packing = costs
@@ -131,7 +132,7 @@ def _collators(
     objective: Objective, model: RewardModel, tokenizer: Any, side: Literal["right", "left"],
     eval_rows: Any,
 ) -> tuple[PairCollator, PairCollator]:
-    """The collators of training and of evaluation, which reads pairs where all its rows are."""
+    """The collators of training and of evaluation; the latter makes pairs if all its rows are."""
     padding, gives = tokenizer.pad_token_id, model.head.gives
     pairs = eval_rows is None or not count_single(eval_rows)
     if objective.rows == "responses":
@@ -144,16 +145,16 @@ def _collators(
 
 
 def _eval_prefixes(objective: Objective, gives: frozenset[str]) -> Any:
-    """The prefixes that evaluation reads: the maximum constraint is always measured where the head
-    gives both sides of it."""
+    """The prefixes that evaluation uses: it measures the maximum constraint wherever the head gives
+    both sides of it."""
     if objective.prefixes is None and gives >= CONSTRAINT:
         return "chosen_lengths"
     return objective.prefixes
 
 
 def _resume_from(out: Path, resume: bool, wanted: Path | None) -> Path | None:
-    """The checkpoint to go on from; those after a ``wanted`` one are deleted by the first process,
-    since the log will be written again from there."""
+    """The checkpoint to resume from. The first process deletes those after a ``wanted`` one,
+    because the log is written again from there."""
     if wanted is None:
         return last_checkpoint(out) if resume else None
     if PartialState().is_main_process:
@@ -165,7 +166,7 @@ def _resume_from(out: Path, resume: bool, wanted: Path | None) -> Path | None:
 
 
 def _rewind(trainer: RewardTrainer, phase: str) -> None:
-    """Set the log back to where the trainer goes on from."""
+    """Cut the log back to the checkpoint that the trainer resumes from."""
     if trainer.resume_from is not None:
         check_engine(trainer.resume_from, trainer.accelerator)
         if trainer.is_world_process_zero():
@@ -176,7 +177,7 @@ def _rewind(trainer: RewardTrainer, phase: str) -> None:
 
 
 def _last_evaluation(trainer: RewardTrainer, *, again: bool) -> dict[str, float]:
-    """Figures of the weights as they are now; ``again`` when others were loaded since."""
+    """Figures of the current weights; ``again`` if they were loaded after the last evaluation."""
     # With evaluation at the end of each epoch the last figures are in the log already.
     for line in reversed(trainer.state.log_history):
         if not again and "eval_loss" in line and line["step"] == trainer.state.global_step:

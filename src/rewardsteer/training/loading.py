@@ -1,4 +1,4 @@
-"""Build the model for a phase, or for the final export."""
+"""Building the model of a phase, or of the final export."""
 
 import os
 from collections.abc import Iterator
@@ -37,9 +37,9 @@ def build(
 
     Args:
         config, tokenizer: of the run.
-        weights: what an earlier phase ended with; None leaves the start.
-        whole: for one process alone, ready to be merged: nothing is spread over processes, and
-            rounded (quantized) weights are plain ones of the same values.
+        weights: of an earlier phase's end; None: the initial weights.
+        whole: for one process, to be merged: nothing is sharded, and quantized weights are replaced
+            by plain ones of the same values.
 
     Raises:
         CheckpointError: the base model cannot be loaded.
@@ -58,8 +58,7 @@ def build(
         )
         if keeps_adapters(config):
             _check_kept(config)
-        # The base of kept adapters keeps its embeddings; our reading goes by masks, not by padding
-        # ids.
+        # The base of kept adapters keeps its embeddings; our code uses masks, not padding ids.
         ensure_padding_token(tokenizer, model.carrier, grow=not keeps_adapters(config))
         config.head.head_class.resized(model.carrier, tokenizer)
         if config.quantize is not None:
@@ -106,14 +105,14 @@ def _load_policy(config: TrainConfig, tokenizer: Any) -> RewardModel:
             config.attn_implementation, config.optimiser.autocast
         ),
     )
-    # It reads the same batches, so it needs a row for a padding token that was added.
+    # It gets the same batches, so it needs an embedding for an added padding token.
     ensure_padding_token(tokenizer, policy.carrier, grow=not keeps_adapters(config))
     return policy.to(PartialState().device)
 
 
 def without_dropout(model: nn.Module) -> None:
-    """Take dropout out of a model: of layers, and of modules that keep its rate as a number (of
-    attention, mostly). What the configuration says stays as it is."""
+    """Remove dropout from a model: from layers, and from modules that hold its rate as a number
+    (mostly attention). The configuration is not changed."""
     for module in model.modules():
         if isinstance(module, nn.modules.dropout._DropoutNd):
             module.p = 0.0
@@ -132,9 +131,9 @@ def _check_kept(config: TrainConfig) -> None:
 
 @contextmanager
 def _deepspeed(*, spread: bool) -> Iterator[None]:
-    """Within it transformers loads models as a DeepSpeed launch file says: with ``zero3_init_flag``
-    spread over processes from the start. transformers itself looks at what training arguments left
-    behind, which differs between the first phase and later ones."""
+    """Within it transformers loads models as the DeepSpeed launch file says, with
+    ``zero3_init_flag`` sharded from the start. Without it, loading depends on whether training
+    arguments were made before, which differs between the first phase and later ones."""
     if os.environ.get("ACCELERATE_USE_DEEPSPEED", "false") != "true":
         yield
         return
@@ -171,16 +170,15 @@ def _quantization(settings: QuantizeSettings, precision: str) -> Any:
 
 
 def _as_stored(model: RewardModel) -> None:
-    """Keep 4-bit weights as they are. On CPUs with bf16 instructions bitsandbytes repacks them at
-    the first forward pass outside training: with coarser scales from then on, in training too, and
-    only where rows are whole blocks long."""
+    """Keep bitsandbytes from repacking 4-bit weights. On CPUs with bf16 instructions it does so at
+    the first forward pass outside training, which makes their scales coarser from then on."""
     for module in model.base.modules():
         if hasattr(module, "support_avx512bf16_for_cpu"):
             module.support_avx512bf16_for_cpu = False
 
 
 def _round(model: RewardModel) -> None:
-    """Replace quantized layers by plain ones of the values that they stand for."""
+    """Replace quantized layers by plain ones of the same values."""
     model.base = model.carrier.dequantize()
     for module in model.base.modules():
         if isinstance(module, nn.Linear):

@@ -1,6 +1,6 @@
-"""Peak memory of training, and activations kept out of the accelerator's memory.
+"""Peak memory of training, and offloading of activations.
 
-psutil knows no peak of a process on Linux, so it is read from the kernel.
+The peak of a process on Linux is read from the kernel, because psutil does not report it.
 """
 
 import sys
@@ -17,7 +17,7 @@ _STATUS = Path("/proc/self/status")
 
 
 def reset_peak_memory() -> None:
-    """Let `peak_memory` start anew; only a CUDA device's count can."""
+    """Reset the count of `peak_memory`, which works on CUDA devices only."""
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
 
@@ -39,8 +39,8 @@ def peak_memory() -> float:
 
 
 def activation_offloading() -> Callable[[nn.Module], AbstractContextManager[object]]:
-    """What makes, for a model, the context in which a training step keeps its activations in the
-    computer's memory (TRL's, after torchtune).
+    """TRL's function from a model to the context in which a training step keeps its activations in
+    the computer's memory.
 
     Raises:
         ConfigError: no accelerator with memory of its own, or trl is not installed.

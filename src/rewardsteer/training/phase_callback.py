@@ -8,8 +8,8 @@ from transformers import TrainerCallback
 class PhaseCallback(TrainerCallback):
     """Decides when to evaluate and to save at the ends of epochs and of the phase.
 
-    Evaluation comes with an epoch's last update, not after it as in the library: a checkpoint of
-    that update then includes both, and a resumed run repeats neither.
+    Evaluation runs with an epoch's last update, not after it as in the library, so that a
+    checkpoint of that update includes it and a resumed run does not repeat it.
 
     Args:
         trainer: a `rewardsteer.training.trainer.RewardTrainer`.
@@ -37,11 +37,11 @@ class PhaseCallback(TrainerCallback):
             if args.save_strategy == "epoch":
                 control.should_save = True
         if last and not args.load_best_model_at_end:
-            # The weights of a finished phase are written by whoever asked for it.
+            # The caller writes the weights of a finished phase.
             control.should_save = False
 
     def on_epoch_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Leave out the library's turn; both came with the epoch's last update."""
+        """Skip the library's own evaluation and saving; both came with the epoch's last update."""
         if args.eval_strategy == "epoch":
             control.should_evaluate = False
         if args.save_strategy == "epoch":

@@ -1,4 +1,4 @@
-"""Supervised fine-tuning of a policy on responses, with the stock `transformers.Trainer`."""
+"""Supervised fine-tuning of a policy on responses, with the plain `transformers.Trainer`."""
 
 from pathlib import Path
 from typing import Any
@@ -55,8 +55,8 @@ def build_policy(config: PolicyConfig, tokenizer: Any) -> Any:
 
 
 def _check_tokenizer(base: str, tokenizer: Any) -> None:
-    """Refuse a tokenizer that gives ids other tokens than the base model's own. Added ones may
-    differ, since they are learned, and a folder may hold weights alone."""
+    """Refuse a tokenizer that gives ids other tokens than the base model's own does. Added tokens
+    may differ, because they are learned, and a folder may hold weights alone."""
     if Path(base).is_dir() and not any(Path(base).glob("tokenizer*")):
         return
     found = first_difference(tokenizer, load_tokenizer(base), added=True)
@@ -100,7 +100,7 @@ def train_policy(
     if processes.is_main_process:
         check_folder(out, overwrite=overwrite)
     ensure_padding_token(tokenizer)
-    # Everything that can be wrong is found before the folder is made.
+    # Errors are raised before the folder is made.
     model = build_policy(config, tokenizer)
     if len(rows) == 0:
         raise DataError("Fine-tuning a policy needs rows; the SFT set is empty.")
@@ -134,8 +134,8 @@ def train_policy(
 
 
 def _save(trainer: Any, config: PolicyConfig, tokenizer: Any, folder: Path) -> None:
-    """Write the model in the type that the base model was saved in. Every process calls this, as
-    all may hold a part; the first one writes."""
+    """Write the model in the type that the base model was saved in. Every process calls this,
+    because each may hold a part; the first one writes."""
     weights = trainer.accelerator.get_state_dict(trainer.model_wrapped)
     if not trainer.is_world_process_zero():
         return

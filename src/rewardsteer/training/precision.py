@@ -1,10 +1,9 @@
-"""The one rule of precision in training.
+"""Precision of training.
 
-Weights that are trained are float32, whatever the base model was saved in: an update of 5e-6 of a
-bfloat16 weight is rounded away. ``precision`` names the autocast, in which the products of the
-backbone are computed; ``fp32`` is none. Heads, rewards and log-probabilities are computed in
-float32 under every engine (`rewardsteer.kernels.precision`). The finished model is saved in the
-base model's type.
+Trained weights are float32, whatever type the base model was saved in: a relative update of 5e-6
+of a bfloat16 weight is rounded away. ``precision`` is the autocast type of the backbone's products;
+``fp32`` is no autocast. Heads, rewards and log-probabilities are computed in float32 under every
+engine (`rewardsteer.kernels.precision`). The final model is saved in the base model's type.
 """
 
 import functools
@@ -28,8 +27,9 @@ AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 def loaded_dtype(config: TrainConfig, *, whole: bool) -> torch.dtype | None:
     """The type that a base model is loaded in; None: as saved.
 
-    The frozen weights below adapters stay as saved where autocast rounds them anyway; but float16
-    and bfloat16 do not mix in one autocast, so a base of the other type is loaded in autocast's.
+    Under autocast, frozen weights below adapters are loaded as saved, since autocast rounds them
+    anyway. A base in the other half-precision type is loaded in autocast's, because float16 and
+    bfloat16 do not mix.
 
     Args:
         config: of the run.
@@ -43,10 +43,8 @@ def loaded_dtype(config: TrainConfig, *, whole: bool) -> torch.dtype | None:
 
 
 def widen_trainable(model: nn.Module) -> None:
-    """Make the weights that are trained float32 (adapters and heads on a narrow base), in place.
-
-    Weights that DeepSpeed has spread are left to it: it keeps float32 ones beside them.
-    """
+    """Make the trained weights float32 (adapters and heads on a narrow base), in place. Weights
+    that DeepSpeed shards are left as they are, because it keeps float32 copies of its own. """
     for parameter in model.parameters():
         trained = parameter.requires_grad and parameter.is_floating_point()
         if trained and not is_zero3_sharded(parameter):
@@ -85,8 +83,8 @@ def _first_dtype(folder: Path) -> torch.dtype:
 
 
 def keep_outputs_wide(accelerator: Any) -> None:
-    """Let FSDP2 gather weights in the type of the autocast, but sum gradients and hand on the loss
-    in float32; accelerate would round both to that type."""
+    """Let FSDP2 gather weights in the autocast type, but keep gradients and the loss in float32;
+    accelerate would round both to that type."""
     plugin = getattr(accelerator.state, "fsdp_plugin", None)
     if plugin is None or plugin.fsdp_version != 2 or plugin.mixed_precision_policy is None:
         return

@@ -1,4 +1,4 @@
-"""Waiting for the first process, however long its work takes."""
+"""Joining the launcher's processes, with a barrier that waits for hours if need be."""
 
 from collections.abc import Callable
 from datetime import timedelta
@@ -16,9 +16,9 @@ PATIENCE = timedelta(days=7)
 def join(timeout_s: int) -> tuple[PartialState, Callable[[], None]]:
     """The processes of the launcher, and a way to wait for all of them.
 
-    Collectives on accelerators give up after ``timeout_s`` seconds (NCCL's own default are ten
-    minutes), which is right within an update and wrong while the first process prepares data. The
-    waiting is done in a group of its own, by messages between CPUs.
+    Collectives on accelerators time out after ``timeout_s`` seconds (NCCL's default is ten
+    minutes), which suits updates but not the preparation of data by the first process. The barrier
+    therefore has a group of its own, on CPUs.
 
     Args:
         timeout_s: for collectives of the updates, as in `transformers.TrainingArguments`.

@@ -1,5 +1,5 @@
-"""Whether an interrupted run may go on with the settings given now: only what decides the numbers
-must be the same."""
+"""Whether a run can be resumed with the given settings: those that change its numbers must be the
+same."""
 
 import shutil
 from pathlib import Path
@@ -15,9 +15,9 @@ from rewardsteer.outputs import read_json, write_json
 from rewardsteer.training.checkpoints import whole_checkpoints
 from rewardsteer.training.config import TrainConfig
 
-# What is written, and how often, leaves the numbers as they are.
+# Settings of logging do not change the numbers.
 _FREE_LOG = {"logging_steps", "progress", "print_logs", "report_to", "spike_threshold"}
-# These decide which weights are kept by select=best, and nothing otherwise.
+# These change which weights select=best keeps, and nothing otherwise.
 _FREE_UNLESS_BEST = {"eval_steps", "save_steps", "eval_rows"}
 _FREE_TRAINER = {
     "run_name", "project", "trackio_space_id", "trackio_bucket_id", "trackio_static_space_id",
@@ -31,9 +31,10 @@ _FREE_TRAINER = {
 
 
 def check_same(config: TrainConfig, out: Path, processes: int) -> None:
-    """Save the settings beside the run, or refuse to resume it with ones that change its numbers.
+    """Save the settings of a new run, or refuse to resume one with settings that change its
+    numbers.
 
-    More rounds, epochs or updates are no such change: they say how long a run goes on.
+    More rounds, epochs or updates are allowed: they only make the run longer.
 
     Raises:
         ConfigError: names the settings that differ, or says that nothing is left to do.
@@ -71,18 +72,17 @@ def check_same(config: TrainConfig, out: Path, processes: int) -> None:
 
 
 def finished(config: TrainConfig, out: Path) -> bool:
-    """Whether the plan is carried out and the model written; a model that more rounds will replace
-    is not."""
+    """Whether all phases of the plan are done and the model is written."""
     place = out / "state.json"
     done = len(read_json(place)) if place.exists() else 0
     return (out / "model").exists() and done >= len(config.plan())
 
 
 def check_checkpoint(config: TrainConfig, out: Path, wanted: Path) -> None:
-    """Check that a run can go on from a checkpoint.
+    """Check that a run can resume from a checkpoint.
 
     Raises:
-        CheckpointError: it is none of the phase that is under way in ``out``, or is not whole.
+        CheckpointError: it is not one of the current phase in ``out``, or is incomplete.
     """
     place = out / "state.json"
     done = len(read_json(place)) if place.exists() else 0
@@ -100,7 +100,7 @@ def check_checkpoint(config: TrainConfig, out: Path, wanted: Path) -> None:
 
 
 def reopen(out: Path) -> None:
-    """Take away the finished model of a run that goes on."""
+    """Delete the final model of a run that continues."""
     shutil.rmtree(out / "model", ignore_errors=True)
 
 
@@ -113,7 +113,7 @@ def _as_now(values: dict[str, Any]) -> TrainConfig | dict[str, Any]:
 
 
 def _deciding(config: TrainConfig | dict[str, Any], data: str) -> dict[str, Any]:
-    """Settings that decide the numbers, by dotted name."""
+    """Settings that change the numbers, by dotted name."""
     values = config if isinstance(config, dict) else config.model_dump(mode="json")
     values = dict(values)
     free_log = _FREE_LOG if values.get("select") == "best" else _FREE_LOG | _FREE_UNLESS_BEST
@@ -121,7 +121,7 @@ def _deciding(config: TrainConfig | dict[str, Any], data: str) -> dict[str, Any]
     for name in ("rounds", "last_phase"):
         values.pop(name, None)
     if values.get("prepared"):
-        # Prepared data is known by its contents, wherever it lies, and says itself what it is.
+        # Prepared data is compared by its contents, wherever its folder is.
         values.pop("data", None)
         if data:
             values["prepared"] = data

@@ -1,5 +1,5 @@
-"""Rows of prepared data as a phase reads them: which fit, which suit an objective, how long they
-are."""
+"""Rows of prepared data for a phase: their lengths, which fit the model, and which suit an
+objective."""
 
 import logging
 from collections.abc import Iterable
@@ -80,7 +80,7 @@ def _counts(rows: Any, columns: list[str]) -> NDArray[np.int64]:
 
 
 def check_rows(objective: Objective, rows: Any, data: Path) -> None:
-    """Refuse rows that hold less than an objective reads.
+    """Refuse rows that lack what an objective uses.
 
     Args:
         objective: the loss.

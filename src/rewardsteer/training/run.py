@@ -1,4 +1,4 @@
-"""A whole training run: data, phases, the final model folder; resumable at any point.
+"""A training run: data, phases, the final model folder; resumable at any point.
 
     OUT/config.yaml         resolved settings            OUT/run.json   versions, seed, fingerprints
     OUT/data/               prepared data, when made here
@@ -75,10 +75,10 @@ def train(
     Args:
         config: the settings.
         out: output folder.
-        resume: go on with a run in ``out`` that was interrupted, or that shall make more rounds;
-            settings that decide its numbers must be the same.
-        overwrite: replace what is in ``out``.
-        resume_from_checkpoint: go on from this checkpoint of the phase under way, not from the
+        resume: continue a run in ``out`` that was interrupted, or that gets more rounds; settings
+            that change its numbers must be the same.
+        overwrite: replace the contents of ``out``.
+        resume_from_checkpoint: continue from this checkpoint of the current phase, not from the
             newest one.
         callbacks: `transformers.TrainerCallback` objects, or classes to be created for each
             phase; they come after those of the settings.
@@ -92,7 +92,7 @@ def train(
         CheckpointError: the base model cannot be loaded, or no such checkpoint is there.
         NonFiniteError: the loss became NaN; finished phases and checkpoints stay.
     """
-    # Under a launcher every process runs this; the first one alone makes folders and writes files.
+    # Under a launcher every process runs this; only the first one makes folders and writes files.
     processes, wait = join(int(config.trainer.get("ddp_timeout", 1800)))
     makers = check_settings(config, processes.num_processes)
     tokenizer = load_tokenizer(config.base_model)
@@ -122,13 +122,13 @@ def train(
             _prepare_data(config, tokenizer, out, overwrite=resume)
         wait()
         data = out / "data" if config.prepared is None else Path(config.prepared)
-        # A new run's first model is built here, where a refusal leaves the place free.
+        # A new run's first model is built here, so that a refusal leaves the folder empty.
         ready = [] if (out / "state.json").exists() else [build(config, tokenizer)]
         if ready:
             objectives = [build_objective(phase.objective) for phase in config.plan()]
             check_phases(objectives, data, position_limit(ready[0].carrier.config))
     except RewardsteerError:
-        # Nothing was trained yet: leave the place as free as it was found.
+        # Nothing was trained yet: leave the folder as it was found.
         if processes.is_main_process and not resume:
             shutil.rmtree(out, ignore_errors=True)
         raise
@@ -168,10 +168,10 @@ def _prepare_data(config: TrainConfig, tokenizer: Any, out: Path, *, overwrite: 
 def _run_phases(
     run: _Run, ready: list[RewardModel], *, resume: bool, resume_from: Path | None
 ) -> list[dict[str, Any]]:
-    """Run what is left of the plan; returns one record per finished phase.
+    """Run the remaining phases of the plan; returns one record per finished phase.
 
-    Each phase begins with a model built anew: one that was sharded for a phase is not for another
-    trainer, and a run that goes on does what one that was interrupted does.
+    Each phase builds the model again: a model that was sharded for one trainer does not suit
+    another, and an uninterrupted run then does the same as a resumed one.
     """
     config, out = run.config, run.out
     state: list[dict[str, Any]] = (
@@ -194,7 +194,7 @@ def _run_phases(
             write_json(out / "state.json", state)
             _drop_old(state, config, out)
         run.wait()
-        # Trainer and model point to each other; two models need not be there at once.
+        # Trainer and model refer to each other; free the model before the next is built.
         del model
         gc.collect()
     return state
@@ -237,7 +237,7 @@ def _run_phase(
 
 
 def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> None:
-    """Free what no resume and no choice of the best will read again."""
+    """Delete the files that neither resuming nor choosing the best needs."""
     wanted = {state[-1]["folder"]}
     if config.select == "best":
         wanted.add(_best(state, config)["folder"])
@@ -250,8 +250,8 @@ def _drop_old(state: list[dict[str, Any]], config: TrainConfig, out: Path) -> No
 
 
 def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
-    """The finished phase, among those named like the plan's last, with the best test accuracy (or
-    the figure that its objective has in place of it)."""
+    """The finished phase with the best test accuracy (or its objective's own figure), among those
+    named like the plan's last phase."""
     last = config.plan()[-1]
     candidates = [record for record in state if record["phase"] == last.name] or state
     figure = f"eval_{build_objective(last.objective).best}"
@@ -261,7 +261,7 @@ def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
 def _reading(
     config: TrainConfig, record: dict[str, Any]
 ) -> Literal["value", "log_probability", "step_logit"]:
-    """What rewards mean after the phase whose weights are kept."""
+    """The meaning of rewards after the phase whose weights are kept."""
     phase = next(one for one in config.phases if one.name == record["phase"])
     return build_objective(phase.objective).reading
 
@@ -269,7 +269,7 @@ def _reading(
 def _finish(
     config: TrainConfig, tokenizer: Any, data: Path, out: Path, state: list[dict[str, Any]]
 ) -> None:
-    """Write the model folder, in one process and in the computer's memory."""
+    """Write the model folder, in one process and on the CPU."""
     chosen = _best(state, config) if config.select == "best" else state[-1]
     manifest: Manifest = load_manifest(data)
     model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)

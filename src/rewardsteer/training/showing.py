@@ -17,7 +17,7 @@ from rewardsteer.errors import OutputError
 from rewardsteer.progress import Stage, stages
 
 logger = logging.getLogger(__name__)
-# Figures of a log line that are shown, and how they are called.
+# Figures of a log line that are shown, and their names.
 _FIGURES = {"loss": "loss", "eval_accuracy": "accuracy"}
 
 
@@ -25,8 +25,8 @@ class Showing(TrainerCallback):
     """Reports updates and the latest figures.
 
     Args:
-        title: what is trained; None: a phase that somebody else reports.
-        announce: shows the updates made and all of them.
+        title: of the phase; None: the caller reports its end.
+        announce: shows the number of updates done and in all.
     """
 
     def __init__(self, title: str | None, announce: Stage) -> None:

@@ -1,6 +1,6 @@
 """The trainer: minimises an objective, resumes exactly, and stops on values that are not finite.
 
-What it writes is in `rewardsteer.training.checkpointing`.
+Its checkpoints are in `rewardsteer.training.checkpointing`.
 """
 
 import logging
@@ -49,7 +49,7 @@ class RewardTrainer(CheckpointingTrainer):
     Args:
         objective: the loss.
         eval_collator: collates evaluation rows; pairs always in pairs, whatever training reads.
-        order: which training rows stand in one batch.
+        order: the training batches, as lists of row numbers.
         log_lines: the file that log lines go to; checkpoints note its length.
         resume_from: a checkpoint to go on from, or None.
         offload: makes the context of each training step, see `activation_offloading`.
@@ -103,7 +103,7 @@ class RewardTrainer(CheckpointingTrainer):
         self, epoch_iterator: Any, num_batches: int, device: torch.device
     ) -> tuple[list[Any], Tensor | None]:
         """The batches of an update and, where there are several, the counts ``[M]`` that its means
-        divide by: each row, prefix and pair weighs the same, whichever batch it is in."""
+        divide by, so that each row, prefix and pair has the same weight in any batch."""
         samples, _ = super().get_batch_samples(epoch_iterator, num_batches, device)
         self._batches = max(len(samples), 1)
         if len(samples) < 2:
@@ -122,8 +122,8 @@ class RewardTrainer(CheckpointingTrainer):
         """The objective on one batch.
 
         The losses of an update stay on the device and are checked once, before the backward pass of
-        its last batch: reading each of them would make a GPU wait for every batch, and an engine
-        that updates the weights within the backward pass must not come to it.
+        its last batch: checking each would make a GPU wait for every batch, and checking later
+        would let an engine update the weights within the backward pass.
 
         Raises:
             NonFiniteError: a loss of the update is not finite; names the rows.
@@ -151,7 +151,7 @@ class RewardTrainer(CheckpointingTrainer):
     def _with_router_loss(
         self, result: ObjectiveResult, output: RewardOutput, batch: PairBatch
     ) -> ObjectiveResult:
-        """Mixtures of experts: the library's language models add it, this is their backbone."""
+        """Add the router loss of a mixture of experts, as the library's language models do."""
         if output.router_loss is None:
             return result
         weight = 0.0 if batch.is_dummy else router_coefficient(self.model.backbone)
@@ -183,7 +183,7 @@ class RewardTrainer(CheckpointingTrainer):
         anomalies.raise_nonfinite(what, value, step, self._read, suspects, folder)
 
     def end_update(self) -> None:
-        """Look at the loss of the update that was made."""
+        """Report the loss of the finished update if it is a spike."""
         loss, rows = self._loss, self._read
         self._read = []
         usual = None if self.spikes is None else self.spikes.note(loss)
@@ -197,8 +197,7 @@ class RewardTrainer(CheckpointingTrainer):
         self.log({"loss_spike": loss, "loss_usual": usual})
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Adds to the training log lines what was summed up since the last one, see
-        `MetricAccumulator.figures`."""
+        """As the library's, with `MetricAccumulator.figures` since the last line."""
         if "loss" in logs:
             logs |= self.interval.figures()
         if "train_loss" in logs:
@@ -260,7 +259,7 @@ class RewardTrainer(CheckpointingTrainer):
     # --- checkpoints -----------------------------------------------------------------------------
 
     def progress(self) -> dict[str, Any]:
-        """The sums of the log interval under way, which a checkpoint keeps."""
+        """The sums of the current log interval, for a checkpoint."""
         return {
             "loss": self._tr_loss.item(), "logged": self._globalstep_last_logged,
             "total_loss": self._total_loss_scalar, "interval": self.interval.state(),
@@ -268,7 +267,7 @@ class RewardTrainer(CheckpointingTrainer):
         }
 
     def restore_progress(self) -> None:
-        """Go on with the sums of the log interval in which the checkpoint was made."""
+        """Continue the sums of the log interval in which the checkpoint was made."""
         if self.resume_from is None:
             return
         first = checkpoints.read_interval(self.resume_from, 0)

@@ -1,4 +1,4 @@
-"""The weights that training changes, whole, whatever engine spread them over processes."""
+"""Saving and loading the trained weights, under engines that shard them too."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,9 +18,9 @@ from rewardsteer.outputs import sync
 
 
 def save_weights(model: RewardModel, path: Path) -> None:
-    """Write what training changed (all weights, or adapters and head), whole or not at all.
+    """Write the trained weights (all, or adapters and head), whole or not at all.
 
-    Every process calls this; the first one writes. Parameters are put together one by one.
+    Every process calls this; the first one writes. Parameters are gathered one by one.
 
     Raises:
         OutputError: the file cannot be written.
@@ -43,10 +43,10 @@ def save_weights(model: RewardModel, path: Path) -> None:
 
 
 def trained_weights(model: nn.Module) -> Iterator[tuple[str, Tensor]]:
-    """Names and whole values of the parameters that training changes; every process calls this."""
+    """Names and full values of the trained parameters; every process calls this."""
     for module in model.modules():
         if isinstance(module, FSDPModule):
-            # What a forward pass gathered, and rounded under bf16, stays until the next one.
+            # Parameters that a forward pass gathered, rounded under bf16, stay until the next one.
             module.reshard()
     for name, parameter in model.named_parameters():
         if parameter.requires_grad:
@@ -67,7 +67,7 @@ def _whole_parameter(parameter: nn.Parameter) -> Tensor:
 
 
 def load_weights(model: nn.Module, path: Path) -> None:
-    """Read what `save_weights` wrote into a model built from the same settings.
+    """Load the file of `save_weights` into a model built from the same settings.
 
     Raises:
         CheckpointError: the file is missing or damaged, or belongs to another model.
@@ -88,7 +88,7 @@ def load_weights(model: nn.Module, path: Path) -> None:
 
 
 def _assign(parameter: nn.Parameter, whole: Tensor) -> None:
-    """Put a whole value into a parameter, or this process's share where FSDP2 shards it."""
+    """Set a parameter to a full value, or to this process's share of it where FSDP2 shards it."""
     value = parameter.detach()
     if not isinstance(value, DTensor):
         value.copy_(whole)
