@@ -1,1 +1,2 @@
-"""Vocabulary heads that learn a slower guide: its rewards of the policy's candidates."""
+"""Distillation of a slower guide into a vocabulary head, from its rewards of the policy's
+candidates."""

@@ -1,4 +1,4 @@
-"""Records of a teacher at positions of the policy's own samples."""
+"""Collecting the teacher's rewards at positions of the policy's own samples."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,7 +20,7 @@ from rewardsteer.models.backbone import accepts, backbone_of
 from rewardsteer.models.batching import right_pad
 from rewardsteer.models.logits import is_neutral
 
-# Prompts of a shard: what a run that was interrupted does again at most.
+# Prompts of a shard, the most that a resumed run repeats.
 _PROMPTS = 32
 Announce = Callable[[int, int], None]
 
@@ -49,14 +49,14 @@ def collect(
     policy: Policy, teacher: TokenTeacher | TextTeacher, requests: Sequence[Request],
     config: DistilConfig, source: Source, folder: Path, *, announce: Announce = lambda *_: None,
 ) -> None:
-    """Sample responses, ask the teacher and write records, shard by shard; shards that are there
-    are kept.
+    """Sample responses, ask the teacher and write records, shard by shard; existing shards are
+    kept.
 
     Args:
         policy, teacher: see there.
         requests: with their ``prompt_ids``.
         config: of the run.
-        source: what the manifest says.
+        source: the contents of the manifest.
         folder: of the records.
         announce: called with shards done and in all.
 

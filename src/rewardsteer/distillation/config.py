@@ -1,4 +1,4 @@
-"""How a guide is distilled. No torch here: the command line and recipes read it."""
+"""Settings of distillation. No torch here: the command line and recipes read it."""
 
 from typing import Any, ClassVar, Literal
 
@@ -34,7 +34,7 @@ class SamplingConfig(Config):
 
 
 class CandidateConfig(Config):
-    """What the teacher is asked at a position.
+    """The tokens whose rewards the teacher is asked for at a position.
 
     Attributes:
         top_k: the policy's most probable tokens; the one that the response goes on with takes the
@@ -42,8 +42,8 @@ class CandidateConfig(Config):
         unseen: random tokens per position that the teacher is not asked about; the loss holds them
             at the candidates' mean.
         positions: at most so many of each response, drawn without replacement.
-        draw: ``uniform``, or ``entropy``: in proportion to the entropy of the policy there, where
-            guidance has more to say.
+        draw: ``uniform``, or ``entropy``: in proportion to the entropy of the policy there, because
+            guidance changes more where the policy is uncertain.
         batch_size: responses scored together.
     """
 
@@ -55,17 +55,17 @@ class CandidateConfig(Config):
 
 
 class DistilConfig(Config):
-    """The distillation of a guide, whole.
+    """Settings of the distillation of a guide.
 
     Attributes:
         policy: folder or hub name of the causal language model that will be guided.
-        teacher: the reward model that is asked: a folder, hub name or address of any kind. Of one
-            with another tokenizer than the policy's, the texts are judged.
+        teacher: the reward model that is asked: a folder, hub name or address of any kind. One with
+            another tokenizer than the policy's scores texts.
         prompts: JSONL of prompts, as ``rewardsteer generate`` takes it; not needed with
             ``records``.
         records: the folder OUT/records of another run, with the same policy and teacher.
-        base_model: what the student reads with, with the policy's tokenizer; None: the policy. With
-            a frozen backbone the student then reads the policy's own states.
+        base_model: the student's backbone, with the policy's tokenizer; None: the policy. With a
+            frozen backbone the student then uses the policy's own states.
         head: the student's, of kind ``vocabulary``.
         freeze_backbone: train the head alone.
         sampling, candidates: of the records.

@@ -1,6 +1,6 @@
 """Records of a teacher: its rewards of candidates, in shards that are written whole or not at all.
 
-    RECORDS/manifest.json      who was asked, and how        RECORDS/shard-00000.arrow   rows
+    RECORDS/manifest.json      models and settings           RECORDS/shard-00000.arrow   rows
 
 A row is a response of the policy, see `Record`.
 """
@@ -21,7 +21,7 @@ MANIFEST = "manifest.json"
 
 
 class Record(TypedDict):
-    """A response with what the teacher said, as training reads it (n positions, K candidates).
+    """A response with the teacher's rewards, as a row of training (n positions, K candidates).
 
     Attributes:
         id, group: of the sample, and of its prompt.
@@ -45,7 +45,7 @@ class Record(TypedDict):
 
 
 class Source(Config):
-    """What records were made of.
+    """The models and settings that records were made with.
 
     Attributes:
         policy, teacher: fingerprints of their weights; the name of a teacher without weights.
@@ -82,14 +82,14 @@ def begin_records(folder: Path, source: Source) -> list[int]:
 
 
 def check_source(folder: Path, wanted: Mapping[str, Any]) -> None:
-    """Refuse records that were made otherwise.
+    """Refuse records that were made with other models or settings.
 
     Args:
         folder: of the records.
         wanted: fields of `Source` and their values.
 
     Raises:
-        MismatchError: says in what they differ.
+        MismatchError: names the first difference.
     """
     found = read_source(folder)
     for name, other in wanted.items():
@@ -160,7 +160,7 @@ def split_records(rows: Any, fraction: float, seed: int) -> tuple[Any, Any]:
     either side.
 
     Raises:
-        DataError: there is one prompt alone.
+        DataError: there is only one prompt.
     """
     groups = sorted(set(rows["group"]), key=lambda one: digest([seed, one]))
     if len(groups) < 2:

@@ -1,4 +1,4 @@
-"""A whole distillation: records of the teacher, a student that learns them, its folder.
+"""A distillation run: records of the teacher, a student trained on them, its folder.
 
     OUT/config.yaml   resolved settings        OUT/records/   see `rewardsteer.distillation.records`
     OUT/metrics.jsonl one line a log           OUT/training/  checkpoints
@@ -71,8 +71,8 @@ def distil(
     Args:
         config: the settings.
         out: output folder.
-        resume: go on with a run in ``out`` that was interrupted, with the same settings.
-        overwrite: replace what is in ``out``.
+        resume: continue a run in ``out`` that was interrupted, with the same settings.
+        overwrite: replace the contents of ``out``.
         device: of policy and teacher while records are made.
         announce: called with shards of records done and in all.
 
@@ -101,7 +101,7 @@ def distil(
         student, tokenizer = build_student(config)
         rows, held = _rows(config, records, position_limit(student.carrier.config))
     except RewardsteerError:
-        # Nothing was made yet: leave the place as free as it was found.
+        # Nothing was made yet: leave the folder as it was found.
         made = resume or shard_path(out / "records", 0).exists()
         if processes.is_main_process and not made:
             shutil.rmtree(out, ignore_errors=True)
@@ -142,7 +142,7 @@ def _check_student(config: DistilConfig, tokenizer: Any) -> None:
 
 @functools.cache
 def _identity(name: str) -> str:
-    """What tells a model's weights from others': their fingerprint, or an address itself."""
+    """Identifies a model's weights: their fingerprint, or an address itself."""
     return name if name.startswith(("http://", "https://")) else weights_fingerprint(Path(name))
 
 
@@ -155,7 +155,7 @@ def _check_records(config: DistilConfig, tokenizer: Any, folder: Path) -> None:
 
 
 def _check_same(config: DistilConfig, out: Path) -> None:
-    """Write the settings of a new run; refuse other ones for a run that goes on."""
+    """Save the settings of a new run; refuse other ones for a resumed run."""
     place = out / "config.yaml"
     if place.exists() and load_config(DistilConfig, place) != config:
         raise ConfigError(
@@ -203,7 +203,7 @@ def _collect(
 
 
 def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
-    """A new student and its tokenizer, with what is not trained frozen."""
+    """A new student and its tokenizer; weights that are not trained are frozen."""
     set_seed(config.seed)
     source = config.base_model or config.policy
     tokenizer = load_tokenizer(source)
@@ -214,7 +214,7 @@ def build_student(config: DistilConfig) -> tuple[RewardModel, Any]:
     )
     ensure_padding_token(tokenizer, model.carrier)
     config.head.head_class.resized(model.carrier, tokenizer)
-    # The student guides without dropout; with it, it would learn other states than it will read.
+    # Guidance runs without dropout; with it, the student would be trained on other states.
     without_dropout(model.carrier)
     if config.freeze_backbone:
         model.base.requires_grad_(False)
@@ -250,7 +250,7 @@ def _finish(
     config: DistilConfig, student: RewardModel, tokenizer: Any, records: Path, out: Path,
     figures: dict[str, Any],
 ) -> None:
-    """Write the folder; where it is, the run is done."""
+    """Write the student's folder, with which the run is done."""
     source, base = read_source(records), config.base_model or config.policy
     if not config.freeze_backbone or student.value_head is None:
         student.base.to(saved_dtype(base))

@@ -18,7 +18,7 @@ from rewardsteer.records import Prompt
 
 
 class Asked(NamedTuple):
-    """What is asked about a response.
+    """A response, with the positions and tokens that rewards are wanted for.
 
     Attributes:
         prompt: as given, for reward models that read texts.
@@ -36,12 +36,12 @@ class Asked(NamedTuple):
 
 
 class TokenTeacher:
-    """A reward model that reads the policy's tokens.
+    """A reward model that takes the policy's tokens.
 
     Args:
         scorer: a `rewardsteer.models.scorer.Scorer`.
-        stops: tokens that end a response of the policy. Such a candidate is worth the response
-            closed as in the teacher's training.
+        stops: tokens that end a response of the policy. The reward of such a candidate is that of
+            the response, closed as in the teacher's training.
     """
 
     def __init__(self, scorer: Any, stops: Collection[int]) -> None:
@@ -52,7 +52,7 @@ class TokenTeacher:
         found = [np.full(one.tokens.shape, np.nan) for one in asked]
         cache = self.scorer.open()
         for step in range(max((len(one.lengths) for one in asked), default=0)):
-            # A response with fewer positions repeats its last one, which reads no more of it.
+            # A response with fewer positions repeats its last one, which costs no new token.
             places = [min(step, len(one.lengths) - 1) for one in asked]
             ids, mask = left_pad([
                 [*one.prompt_ids, *one.response_ids[: one.lengths[place]]]
@@ -74,7 +74,7 @@ class TokenTeacher:
         return found
 
     def _close(self, asked: Sequence[Asked], found: list[np.ndarray]) -> None:
-        """Give ends of responses the rewards of closed responses, where these differ."""
+        """Replace the rewards of tokens that end a response by those of closed responses."""
         places, prompts, responses = [], [], []
         for row, one in enumerate(asked):
             for at, candidate in np.argwhere(np.isin(one.tokens, list(self._stops))):
@@ -91,8 +91,8 @@ class TokenTeacher:
 
 
 class TextTeacher:
-    """A reward model with another tokenizer, or one that judges texts alone: it is asked about the
-    candidates' texts, written with its own template.
+    """A reward model with another tokenizer, or one that scores texts alone: it scores the texts
+    that end in the candidates, written with its own template.
 
     Args:
         scorer: any reward model.

@@ -1,8 +1,8 @@
-"""Goal states from the last-token states of preferred responses, row by row in constant memory.
+"""Goal states from the last-token states of preferred responses, in constant memory.
 
-Means need two running sums a goal. Clusters and nearest questions need the states themselves: those
-go to a file, and only a slice of it is in memory at a time. Either way what was read is kept when
-the work is interrupted, and a resumed one goes on behind it.
+Means need two running sums per goal. Clusters and nearest questions need the states themselves,
+which are written to a file and read in slices. In both cases an interrupted run keeps its progress
+and can be resumed.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,14 +27,14 @@ def build_goals(
     scorer: Scorer, data: Path, config: GoalConfig, work: Path, *, resume: bool = False,
     announce: Callable[[int, int], None] = lambda done, total: None,
 ) -> dict[str, GoalState]:
-    """Read prepared comparisons and return goals by name.
+    """Goals by name, from prepared comparisons.
 
     Args:
         scorer: the reward model.
         data: a folder of prepared data, written with the reward model's template.
         config: which goals.
-        work: folder for what an interrupted run leaves behind; empty again at the end.
-        resume: go on from there.
+        work: folder for the progress of an interrupted run; empty again at the end.
+        resume: continue from that progress.
         announce: called with rows done and rows in all.
 
     Raises:

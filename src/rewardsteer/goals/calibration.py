@@ -1,8 +1,9 @@
 """Similarities as probabilities: P(correct | similarity, position), fitted on labelled solutions.
 
-A similarity says less early in a solution than late, so ranges of positions have a map each:
-isotonic regressions of the label on the similarities of all tokens there. Positions count from a
-solution's first token, because while it is written nobody knows how long it will be. No torch here.
+A similarity is less informative early in a solution than late, so each range of positions has its
+own map: an isotonic regression of the label on the similarities of all tokens there. Positions
+count from a solution's first token, because its length is not known during generation. No torch
+here.
 """
 
 from bisect import bisect_right
@@ -59,7 +60,7 @@ class PositionCalibration(Config):
         return self
 
     def probability(self, position: int, similarity: float) -> float:
-        """P(correct) of a solution whose token at a position (from 0) is so similar to the goal."""
+        """P(correct) of a solution, given the similarity of its token at a position (from 0)."""
         place = bisect_right([one.start for one in self.ranges], position) - 1
         found = self.ranges[place]
         return float(np.interp(similarity, found.similarities, found.probabilities))

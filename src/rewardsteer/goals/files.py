@@ -24,7 +24,7 @@ from rewardsteer.outputs import write_bytes, write_json
 
 
 def save_goals(folder: Path, goals: Mapping[str, GoalState]) -> Path:
-    """Write goals into a folder, replacing all that it held; a reward model's card is told.
+    """Write goals into a folder, in place of those that it held, and name them in its card.
 
     Returns:
         the file.
@@ -123,7 +123,7 @@ def write_npy(path: Path, goal: GoalState) -> None:
 
 
 def require_goal(method: str, goal: GoalState | None, scorer: Any) -> GoalState:
-    """The goal, for a decoding method that cannot do without one.
+    """The goal, for a decoding method that needs one.
 
     Raises:
         MismatchError: none was given, or one of another reward model.

@@ -1,4 +1,4 @@
-"""A goal state: where in hidden-state space good responses end (arXiv 2407.13887)."""
+"""Goal states: points in hidden-state space near which good responses end (arXiv 2407.13887)."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,14 +16,14 @@ GoalKind = Literal["mean", "contrast", "clusters", "nearest", "sum", "imported"]
 
 
 class Provenance(Config):
-    """Where a goal state comes from.
+    """The origin of a goal state.
 
     Attributes:
         kind: how it was made; see `GoalState`.
         model_fingerprint: of the reward model whose states these are.
-        data_fingerprint: of the prepared data they were read on; "" when unknown.
-        template: response template under which they were read.
-        count: responses that went into it.
+        data_fingerprint: of the prepared data; "" when unknown.
+        template: response template with which the responses were written.
+        count: number of responses.
         neighbours: for ``nearest``: goals averaged for a prompt.
         weights: for ``sum``: the named goals and their weights.
     """
@@ -44,13 +44,13 @@ class GoalState:
     - ``mean``: the mean last-token state of preferred responses (the published goal state).
     - ``contrast``: that of the preferred minus that of the rejected ones.
     - ``clusters``: k centres; a state is as similar to the goal as to the nearest centre.
-    - ``nearest``: the goals of the questions whose prompt states are nearest to this prompt's.
+    - ``nearest``: the mean of the goals whose prompt states are nearest to this prompt's.
     - ``sum``: a weighted sum of other goals, each scaled to unit length first.
 
     Attributes:
         name: of the goal.
         vectors: ``[K, D]`` float32; K = 1 but for ``clusters`` and ``nearest``.
-        provenance: where it comes from.
+        provenance: its origin.
         keys: for ``nearest``: ``[K, D]`` prompt states, one for each vector.
     """
 
@@ -89,7 +89,7 @@ class GoalState:
 
         Args:
             hidden: ``[R, T, D]`` last-layer states.
-            prompt_state: ``[R, D]`` states of the prompts' last tokens; read by ``nearest`` alone.
+            prompt_state: ``[R, D]`` states of the prompts' last tokens; only ``nearest`` uses them.
         """
         states = hidden if hidden.dtype == torch.float64 else hidden.float()
         directions, vectors = normalize(states, dim=-1), self.vectors.to(states)
@@ -132,7 +132,7 @@ def weighted_sum(
          for other, weight in weights.items()),
         torch.zeros(1, used[0].width, dtype=torch.float64),
     )
-    # Imported goals carry no template; one that does speaks for all of this model.
+    # Imported goals have no template; that of another goal of the same model applies.
     template = next((goal.provenance.template for goal in used if goal.provenance.template), {})
     provenance = used[0].provenance.model_copy(
         update={

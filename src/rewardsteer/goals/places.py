@@ -1,4 +1,4 @@
-"""Where goal states lie; imports nothing that takes seconds."""
+"""The file of goal states; imports nothing that takes seconds."""
 
 import os
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What building goal states keeps while it reads: running sums, or the states on disk."""
+"""Intermediate results of building goal states: running sums, or the states on disk."""
 
 import json
 import os
@@ -18,8 +18,8 @@ class RunningMeans:
 
     Args:
         path: file for them; written whole or not at all.
-        task: says what is being read; an interrupted run of another task is refused.
-        resume: take up what is in ``path``.
+        task: identifies the data and settings; an interrupted run of another task is refused.
+        resume: continue from ``path``.
 
     Raises:
         OutputError: ``path`` exists and ``resume`` is False.
@@ -63,7 +63,7 @@ class RunningMeans:
             self._counts[label] = self._counts.get(label, 0) + 1
 
     def save(self, rows: int) -> None:
-        """Record that the first ``rows`` rows are in."""
+        """Save the sums, which include the first ``rows`` rows."""
         from safetensors.torch import save
 
         self.rows = rows
@@ -89,7 +89,7 @@ class StateStore:
     Args:
         folder: where the files lie.
         width: numbers in a state.
-        rows: rows that count; what an interrupted run wrote beyond them is cut off.
+        rows: rows to keep; those that an interrupted run wrote after them are removed.
 
     Raises:
         DataError: fewer rows are there.
@@ -120,7 +120,7 @@ class StateStore:
         self._write("names", b"".join(name.encode().ljust(_NAME, b"\0") for name in names))
 
     def _write(self, place: str, content: bytes) -> None:
-        # On disk before the count of rows that says so.
+        # On disk before the count of rows that includes it.
         with (self.folder / place).open("ab") as stream:
             stream.write(content)
             stream.flush()
@@ -131,7 +131,7 @@ class StateStore:
         return sorted(set(self._labels()))
 
     def read(self, name: str) -> tuple[np.ndarray, np.ndarray]:
-        """Last and prompt states ``[N, D]`` of a name; mapped from disk when it is the only one."""
+        """Last and prompt states ``[N, D]`` of a name; memory-mapped if it is the only one."""
         labels = self._labels()
         chosen = np.flatnonzero(np.array(labels) == name)
         last, prompt = (

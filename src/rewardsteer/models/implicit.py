@@ -1,4 +1,4 @@
-"""Implicit rewards: how much likelier a policy makes a response than its reference does.
+"""Implicit rewards: log-ratios of a policy's and its reference's probability of a response.
 
 A policy trained by DPO is a reward model: r = β Σ (log π − log π_ref) over the response's tokens,
 the end of the response included (arXiv 2305.18290). Sums up to a token are process rewards (arXiv
@@ -30,7 +30,7 @@ from rewardsteer.models.text_scorer import TextScorer, require_steps
 from rewardsteer.records import Prompt
 
 Reduction = Literal["sum", "mean", "norm"]
-# Tokens read together: logits of a whole vocabulary stand behind each.
+# Tokens of a forward pass; each has logits over the whole vocabulary.
 _TOKENS = 4096
 
 
@@ -41,7 +41,7 @@ class ImplicitScorer(TextScorer):
         policy, reference: causal LMs on one device; no reference: the policy's log-probabilities.
         tokenizer: of both.
         template: how prompts and responses are written; None: as the tokenizer says.
-        beta: factor of the rewards. It orders no responses differently.
+        beta: factor of the rewards; it does not change the order of responses.
         reduction: of the tokens' values: ``sum``, ``mean``, or ``norm`` (minus the Euclidean norm),
             which is for a policy alone.
         name, fingerprint: for messages and result files.
@@ -185,7 +185,7 @@ class ImplicitScorer(TextScorer):
     def encode(
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, closed: bool = True
     ) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts and responses, tokenized together and divided behind the prompt."""
+        """Token ids of prompts and responses, tokenized together and split after the prompt."""
         prompts, completions = paired(prompts, completions)
         template = self.template if closed else self.template.unclosed()
         rows = encode_rows(prompts, completions, template, self.tokenizer)

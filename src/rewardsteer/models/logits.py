@@ -1,10 +1,9 @@
-"""What an architecture does to its logits after the output layer.
+"""Scales and caps that architectures apply to logits after the output layer.
 
-Some scale them, some bend them under a cap. Rewards of a vocabulary head are read off the output
-layer itself, so a scale is folded into its weights and the setting made neutral: before any
-training the rewards are the policy's logits, and plain transformers reads the same numbers from the
-saved folder. A cap cannot be folded. It is lifted: rewards are the logits before it, in the same
-order.
+Rewards of a vocabulary head are outputs of the layer itself. So a scale is folded into its weights
+and the setting made neutral: before any training the rewards are the policy's logits, and plain
+transformers computes the same numbers from the saved folder. A cap cannot be folded and is removed:
+rewards are the logits before it, in the same order.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ logger = logging.getLogger(__name__)
 # Settings by which logits are multiplied or divided, and those that cap them.
 _SCALES = ("logit_scale", "logits_scaling", "lm_head_multiplier", "output_multiplier")
 _CAPS = ("final_logit_softcapping", "logits_soft_cap")
-# In place of a cap where None is no value: beyond any logit, and a power of two.
+# Replaces a cap that may not be None: larger than any logit, and a power of two.
 _NO_CAP = float(2**24)
 
 
@@ -43,11 +42,10 @@ def is_neutral(config: Any) -> bool:
 
 
 def make_neutral(model: Any) -> float:
-    """Have a causal language model give the products of its output layer as logits, in place.
+    """Make the logits of a causal language model plain products of its output layer, in place.
 
     Returns:
-        What the weights of the output layer are to be multiplied by, so that logits stay what they
-        were, but for a cap.
+        The factor for the weights of the output layer that keeps the logits, except for a cap.
 
     Raises:
         CheckpointError: its logits are no multiple of those products.
@@ -70,8 +68,8 @@ def make_neutral(model: Any) -> float:
 
 
 def _factor(model: Any, values: list[float]) -> float:
-    """By what logits differ from the products of the output layer: a setting says how much, a few
-    tokens whether they are multiplied or divided by it."""
+    """The ratio of logits to products of the output layer: the settings give its size, and a few
+    tokens show whether logits are multiplied or divided by it."""
     if not values:
         return 1.0
     read = _read(model)
@@ -121,7 +119,7 @@ def check_saved(model: Any, folder: Path, name: str) -> None:
 
 @torch.no_grad()
 def _twin(model: Any, folder: Path) -> Any:
-    """The model as the library makes it of a folder's configuration, of the same tensors."""
+    """A model that the library builds from a folder's configuration, with the same tensors."""
     config = AutoConfig.from_pretrained(folder, trust_remote_code=False)
     with torch.device("meta"):
         twin = type(model)._from_config(

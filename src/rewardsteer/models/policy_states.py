@@ -1,7 +1,7 @@
 """A vocabulary head on the policy's own hidden states: guidance without a second model.
 
-A head that was distilled with a frozen backbone, which is the policy itself, needs no pass of its
-own. The policy's states are read once; its logits and the head's rewards are two products of them.
+A head that was distilled with a frozen backbone, which is the policy itself, needs no forward pass
+of its own: the policy's logits and the head's rewards are two products of the same states.
 """
 
 from pathlib import Path
@@ -24,7 +24,7 @@ class PolicyStateScorer(OnPolicyScorer):
 
     Args:
         policy: a causal LM in evaluation mode.
-        source: where it was loaded from.
+        source: folder or hub name of the policy.
         folder: the reward model: a low-rank vocabulary head, trained on that policy's states.
 
     Raises:

@@ -1,7 +1,8 @@
 """Process reward models of our own: a scalar head trained with the objective ``process``.
 
-σ(value at the end of a step) is the probability that the step is correct. A response is worth the
-aggregate of its steps, and so is every prefix: its ended steps with the one under way.
+σ(value at the end of a step) is the probability that the step is correct. The reward of a response
+is the aggregate of its steps, and that of a prefix the aggregate of its steps including the
+unfinished one.
 """
 
 import re
@@ -34,7 +35,7 @@ class ProcessScorer(Scorer):
     response, as in training (`rewardsteer.data.step_tokens`).
 
     Args:
-        split: what stands between two steps of a text; white space behind it belongs to it.
+        split: text between two steps; white space after it belongs to it.
         aggregate: how the values of steps become one reward, see `models.aggregation`.
         positional, options: of `Scorer`.
     """
@@ -51,7 +52,7 @@ class ProcessScorer(Scorer):
 
     @property
     def scores_last_token(self) -> bool:
-        """Never: the steps before count, too."""
+        """False: earlier steps count too."""
         return False
 
     @torch.no_grad()

@@ -1,7 +1,7 @@
-"""The loss that keeps the experts of a mixture busy (Switch Transformer, arXiv 2101.03961).
+"""The load-balancing loss of mixtures of experts (Switch Transformer, arXiv 2101.03961).
 
-The library adds it in its language models; a reward model calls the backbone, so it adds it itself:
-the library's own function of the architecture, on the router logits of the tokens that were read.
+transformers adds it in its language models. A reward model calls the backbone, so the loss is added
+here, with the library's own function of the architecture on the router logits of real tokens.
 """
 
 import sys

@@ -1,4 +1,4 @@
-"""Parameters that DeepSpeed's ZeRO-3 spread over processes while the model was loaded."""
+"""Parameters that DeepSpeed's ZeRO-3 shards over processes when a model is loaded."""
 
 from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
@@ -12,7 +12,7 @@ def is_zero3_sharded(parameter: nn.Parameter) -> bool:
 
 
 def gathered(parameters: Iterable[nn.Parameter]) -> AbstractContextManager[object]:
-    """Within it the parameters are whole; what the first process makes of them is kept, by all.
+    """Within it the parameters are whole; changes by the first process are kept by all.
 
     Every process must enter it.
     """

@@ -1,9 +1,9 @@
 """One set of base weights for policy and reward model: the latter as adapters and a head.
 
 A reward model that was trained with LoRA and kept as an adapter (``lora.merge=false``) differs from
-its base by little. Put on a policy that *is* this base, it needs no second copy, and one batch
-serves both: every prefix stands in it twice, and the adapters act on the half that is the reward
-model's. Outputs are those of two models.
+its base by the adapters and the head. On a policy that *is* this base it needs no second copy of
+the weights, and one batch serves both models: it holds every prefix twice, and the adapters act on
+the reward model's half. Outputs are those of two models.
 
 Shapes: B prefixes, T columns, V the policy's vocabulary, D hidden size.
 """
@@ -41,11 +41,11 @@ _NAME = "reward"
 class SharedScorer(OnPolicyScorer):
     """A kept adapter as reward model on the very weights of the policy.
 
-    The policy goes on as before: without being told otherwise, adapters act on no row.
+    The policy is unchanged: by default, adapters act on no row.
 
     Args:
         policy: a causal LM in evaluation mode, of which the adapter was trained; changed in place.
-        source: where the policy was loaded from.
+        source: folder or hub name of the policy.
         folder: the reward model, kept as an adapter.
 
     Raises:
@@ -87,7 +87,7 @@ class SharedScorer(OnPolicyScorer):
 
 
 def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
-    """Put the folder's adapters on the backbone; its head, a linear layer of its own."""
+    """Put the folder's adapters on the backbone; returns its head, a linear layer."""
     settings = LoraConfig.from_pretrained(str(folder))
     settings.modules_to_save, settings.inference_mode = None, True
     weights = load_file(folder / ADAPTER_WEIGHTS)
@@ -103,7 +103,7 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
     try:
         inject_adapter_in_model(settings, backbone, adapter_name=_NAME)
         result = set_peft_model_state_dict(backbone, inner, adapter_name=_NAME)
-        # Wrong sizes raise; names that do not fit are told.
+        # Wrong sizes raise; unknown names are returned.
         if result.unexpected_keys or "weight" not in outer:
             raise ValueError(f"unknown weights {result.unexpected_keys[:3]} or no head")
     except (ValueError, RuntimeError, KeyError) as error:
@@ -119,14 +119,14 @@ def _put_on(policy: Any, backbone: nn.Module, folder: Path) -> Any:
 
 
 class _Rows:
-    """Which rows of the batch that the backbone reads are the reward model's."""
+    """Runs the backbone with adapters on the reward model's rows alone."""
 
     def __init__(self, backbone: nn.Module) -> None:
         self.backbone = backbone
         self._names: list[str] | None = None
 
     def name(self, layer: nn.Module, states: Any, options: dict[str, Any]) -> tuple[Any, Any]:
-        """Tell a layer with adapters; a hook before its call."""
+        """A hook before the call of a layer with adapters: names the adapter of each row."""
         options["adapter_names"] = self._names or ["__base__"] * len(states[0])
         return states, options
 
@@ -148,7 +148,7 @@ class _Side(nn.Module):
         self.config, size = policy.config, len(policy.get_input_embeddings().weight)
         self._rows = rows
 
-        # What the signature says is what callers may pass.
+        # Callers look at the signature.
         @functools.wraps(rows.backbone.forward)
         def forward(input_ids: Tensor, **options: Any) -> Any:
             if rewarded is None:

@@ -1,4 +1,4 @@
-"""Which tokens the steps of a response end at."""
+"""The tokens at which the steps of a response end."""
 
 import bisect
 from collections.abc import Sequence

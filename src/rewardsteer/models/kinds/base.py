@@ -1,4 +1,4 @@
-"""What a kind of reward model is: how a folder of it is recognised and loaded."""
+"""Kinds of reward models: how a folder of each is recognised and loaded."""
 
 import abc
 from typing import Any, ClassVar
@@ -16,8 +16,7 @@ class Kind(abc.ABC):
 
     Attributes:
         summary: what it is, in a few words for messages and documents.
-        in_folder: whether its models are folders or names on the hub; else the name (an address)
-            is left as it is.
+        in_folder: whether its models are folders or names on the hub; else the name is an address.
         compares: whether its models compare two responses and give no rewards
             (`rewardsteer.models.pair_scorer.PairScorer`).
     """
@@ -28,12 +27,12 @@ class Kind(abc.ABC):
 
     @classmethod
     def recognises(cls, folder: FolderDescription) -> bool:
-        """Whether the folder certainly is of this kind; at most one kind may say so."""
+        """Whether the folder is certainly of this kind; at most one kind may return True."""
         return False
 
     @classmethod
     def recognises_name(cls, name: str) -> bool:
-        """Whether the name alone (an address, a file) says that it is of this kind."""
+        """Whether the name alone (an address, a file) shows that it is of this kind."""
         return False
 
     @classmethod
@@ -49,8 +48,7 @@ class Kind(abc.ABC):
             device: ``auto`` (CUDA, else MPS, else CPU) or torch's name.
             dtype: of the weights; None: as saved.
             template: given by the user; None: what the kind and its tokenizer say.
-            options: the kind's own keyword arguments; the rest is ``from_pretrained``'s. Most kinds
-                take device and dtype among them and pass them on.
+            options: the kind's own keyword arguments; the others go to ``from_pretrained``.
 
         Raises:
             CheckpointError: damaged, or not of this kind.

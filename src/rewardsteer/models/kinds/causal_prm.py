@@ -1,5 +1,5 @@
-"""Process reward models that are language models: two tokens of the vocabulary say how good a step
-is."""
+"""Process reward models that are language models: the value of a step is the share of one of two
+tokens."""
 
 from typing import Any
 

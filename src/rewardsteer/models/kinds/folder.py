@@ -1,4 +1,4 @@
-"""What a model folder holds, without its weights: the evidence by which kinds are recognised."""
+"""A description of a model folder without its weights, by which kinds are recognised."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,11 +15,11 @@ _LONGEST_HEADER = 100 * 2**20
 
 @dataclass(frozen=True)
 class FolderDescription:
-    """A model folder; of what is no folder (an address), only the name.
+    """A model folder; for an address, only the name is set.
 
     Attributes:
-        name: as the user gave it.
-        path: the folder on this machine.
+        name: given by the user.
+        path: the local folder.
         config: contents of config.json; empty without one.
         tensors: shapes of all weights by name, from the headers of the safetensors files.
         tokenizer: contents of tokenizer_config.json; empty without one.

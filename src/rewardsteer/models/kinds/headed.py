@@ -1,4 +1,4 @@
-"""A published backbone with a head of any form, as a `RewardModel` with a scalar head."""
+"""Loading a published backbone with a head of any form as a `RewardModel` with a scalar head."""
 
 import logging
 import re
@@ -39,7 +39,7 @@ def load_headed(
         layers: of the head, the last one with one output.
         head_name: what the head's weights are called in the folder; None: none are its own.
         module: computes the reward ``[..., 1]`` of states in place of the layers, which then only
-            tell the size of the states.
+            give the size of the states.
         device, dtype, options: see `rewardsteer.models.kinds.base.Kind.load`.
 
     Raises:

@@ -1,4 +1,4 @@
-"""Parts of a published model's folder, and checks of what it is read with."""
+"""Loading of published models, and helpers for their fixed forms."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
@@ -146,8 +146,8 @@ def single_id(tokenizer: Any, token: str, what: str) -> int:
 
 
 def replace_outputs(model: Any, change: Callable[[Tensor], Tensor]) -> None:
-    """Have a causal language model give other logits, in place. What its architecture does to
-    logits after the output layer (scales, caps) stays as it is.
+    """Replace a causal language model's output layer, in place. Scales and caps that its
+    architecture applies after the layer stay as they are.
 
     Args:
         model: the language model.

@@ -1,4 +1,4 @@
-"""Which kind a reward model is of."""
+"""Recognition of a reward model's kind."""
 
 from pathlib import Path
 

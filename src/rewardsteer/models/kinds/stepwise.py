@@ -1,4 +1,4 @@
-"""What all kinds of process reward models share: steps in, one pass, one value per step out."""
+"""Process reward models: one forward pass gives one value per step."""
 
 import abc
 from collections.abc import Sequence
@@ -27,7 +27,7 @@ from rewardsteer.records import Prompt
 
 
 class EncodedSteps(NamedTuple):
-    """A solution as token ids, and the column that each of its steps is read at."""
+    """A solution as token ids, and for each step the column of its value."""
 
     ids: list[int]
     columns: list[int]
@@ -43,8 +43,8 @@ class StepScorer(ScorerKind):
         fingerprint: of the weights; "" when unknown.
         head: states ``[N, D]`` of the model to outputs ``[N, K]``; None: the model's logits are
             the outputs.
-        split: what stands between two steps of a completion that `score` divides itself; None: the
-            kind's own.
+        split: text between two steps of a completion, at which `score` divides it; None: the kind's
+            own.
         aggregate: how the values of the steps become one reward, see `models.aggregation`; None: as
             published for the kind.
 
@@ -66,7 +66,7 @@ class StepScorer(ScorerKind):
             raise ConfigError("split must be the text between two steps, got an empty one.")
         self.aggregate = check_aggregation(aggregate or self.published_aggregate)
 
-    # --- what a kind says -------------------------------------------------------------------------
+    # --- defined by each kind ---------------------------------------------------------------------
 
     @abc.abstractmethod
     def encode_steps(self, prompt: Prompt, steps: Sequence[str]) -> EncodedSteps:
@@ -126,7 +126,7 @@ class StepScorer(ScorerKind):
         return split_steps(completion, self.split)
 
     def provenance(self) -> dict[str, Any]:
-        """What the values depend on, for result files."""
+        """See `TextScorer.provenance`."""
         return super().provenance() | {
             "split": self.split, "aggregation": self.aggregate,
             "dtype": str(self.model.dtype).removeprefix("torch."),

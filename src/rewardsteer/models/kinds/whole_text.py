@@ -1,4 +1,4 @@
-"""Reward models on token ids that give a reward of a whole text and none of its prefixes."""
+"""Reward models on token ids that score whole texts, and no prefixes."""
 
 import abc
 from collections.abc import Sequence

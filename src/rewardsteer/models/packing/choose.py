@@ -1,4 +1,4 @@
-"""Whether packed rows have the states of the rows read alone, and what packing costs a model."""
+"""Whether packed rows have the same states as rows alone, and the costs of packing for a model."""
 
 import contextlib
 import logging
@@ -44,7 +44,7 @@ def attention_costs(model: RewardModel, *, segments: bool = False) -> PackingCos
 def why_not_packable(model: RewardModel, longest: int) -> str | None:
     """Why rows of up to so many tokens cannot be packed for a model; None where they can.
 
-    What an architecture does with positions and masks is tested on a few tokens, not listed.
+    How an architecture handles positions and masks is tested on a few tokens.
 
     Args:
         model: its weights must be whole (not sharded yet).

@@ -1,4 +1,4 @@
-"""What a reward server does to rewards before it gives them: found out with three short rows."""
+"""Finding out with three short rows whether a reward server applies an activation to rewards."""
 
 from collections.abc import Callable
 from typing import Literal
@@ -20,7 +20,7 @@ _STATE = 256
 def find_activation(
     url: str, ask: Callable[[bool], np.ndarray], *, asks_activation: bool, label: int | None,
 ) -> Literal["none"]:
-    """Make sure that a server gives one raw reward per row.
+    """Check that a server gives one raw reward per row.
 
     Args:
         url: its address, for messages.

@@ -1,4 +1,4 @@
-"""How reward servers are asked, and where the rewards stand in their answers: one class per form.
+"""Request and reply formats of reward servers, one class each.
 
 Forms: rewardsteer's ``/v1/rewards``, vLLM's ``/classify`` and ``/pooling``, SGLang's ``/classify``
 and the form of OpenRLHF's remote reward models.
@@ -20,7 +20,7 @@ Numbers = list[list[float]]
 
 
 class Form(abc.ABC):
-    """A form of asking.
+    """A format of requests and replies.
 
     Args:
         writer: writes rows for a server that applies no template; None: the server applies its own.

@@ -49,9 +49,9 @@ class RemoteScorer(TextScorer):
             template. SGLang and OpenRLHF's form apply no template, so it is needed there.
         template: how rows are written here; None: as the tokenizer says.
         label: which number is the reward, where the model gives several.
-        activation: what the server applies to rewards. ``auto`` finds it out with three short rows
-            and refuses what it cannot undo; ``sigmoid`` undoes a sigmoid; ``none`` takes the
-            numbers as they are.
+        activation: the function that the server applies to rewards. ``auto`` finds it out with
+            three short rows and refuses one that cannot be undone; ``sigmoid`` undoes a sigmoid;
+            ``none`` takes the numbers as they are.
         fields: further fields of every request, such as ``{"task": "token_classify"}``.
         key_env: environment variable that holds the key; a server that wants none needs none.
         timeout: seconds to wait for an answer.
@@ -78,7 +78,7 @@ class RemoteScorer(TextScorer):
         self._library = openai_library("A reward model behind an address", "openai", "load its "
                                        "folder instead")
         parts = urlsplit(url)
-        # What is told of the address: without a user's name and password.
+        # Shown without a user's name and password.
         self.url = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
         self._key_env, self._timeout, self._concurrency = key_env, timeout, concurrency
         self._api, self._model, self.activation = api, model, "none"
@@ -101,7 +101,7 @@ class RemoteScorer(TextScorer):
         self.name = self.url
         self.activation = self._check(activation)
 
-    # --- what the server is -----------------------------------------------------------------------
+    # --- finding out about the server -------------------------------------------------------------
 
     def _find(self, api: str, model: str | None) -> tuple[str, str | None]:
         """The form that the server is asked in, and the model's name."""
