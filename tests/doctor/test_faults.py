@@ -1,6 +1,7 @@
 """Each planted fault is found, and a healthy model has none."""
 
 import json
+import shutil
 
 import pytest
 from transformers import AutoTokenizer
@@ -11,6 +12,9 @@ from rewardsteer.cli.main import app
 from rewardsteer.data.template import Template
 from rewardsteer.doctor.examination import examine
 from rewardsteer.errors import DataError
+from rewardsteer.models.checkpoint import CheckpointCard
+from rewardsteer.models.heads.config import HeadConfig
+from rewardsteer.outputs import write_json
 from tests.chat import plain_reward, save_classifier
 from tests.cli.kinds_of_models import encoder
 from tests.doctor import faults
@@ -42,6 +46,18 @@ def test_a_healthy_model_has_no_fault(healthy):
     assert found.about["template"].startswith("chat")
     assert [token.text for token in found.tokens[:2]] == ["<|im_start|>", "s"]
     assert found.tokens[-1].text == "\n"
+
+
+def test_a_healthy_process_reward_model_has_no_fault(healthy, tmp_path):
+    """Its rewards are aggregates of steps, and not what the head gives at the last token."""
+    folder = shutil.copytree(healthy, tmp_path / "m")
+    card = CheckpointCard(head=HeadConfig(), objective="process", reading="step_logit")
+    write_json(folder / "rewardsteer.json", card.model_dump(mode="json"))
+    found = examine(folder, device="cpu")
+    status = {one.check: one.status for one in found.findings}
+    assert status["batches"] == "ok"
+    assert status["transformers"] == "not checked"
+    assert found.healthy, str(found)
 
 
 def test_a_model_that_is_read_as_texts(tmp_path):

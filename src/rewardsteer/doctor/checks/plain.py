@@ -55,6 +55,8 @@ def _obstacle(patient: Patient) -> str:
         return "transformers has no class for the head"
     if scorer.autoregressive:  # type: ignore[attr-defined]
         return "rewards are sums of log-probabilities, which no class of transformers gives"
+    if not (scorer.scores_last_token or scorer.gives_next_token):  # type: ignore[attr-defined]
+        return "rewards are aggregates of steps, which no class of transformers gives"
     wanted = head.head_class.auto_class.removeprefix("AutoModel")
     if not folder.architecture.endswith(wanted) or folder.config.get("auto_map"):
         return f"{folder.architecture or 'the folder'} is no class of transformers for rewards"
