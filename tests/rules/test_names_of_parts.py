@@ -10,8 +10,8 @@ from rewardsteer.models.heads import HEADS
 from rewardsteer.objectives import OBJECTIVES
 
 PACKAGE = Path(__file__).parents[2] / "src" / "rewardsteer"
-# Words that also mean something else: a value in a message, columns and settings.
-WORDS = {"none", "labels", "attributes", "partial", "process", "beam"}
+# Words that also mean something else: a value in a message, columns, settings and attributes.
+WORDS = {"none", "labels", "attributes", "partial", "process", "beam", "args"}
 # Who may name a part beside its own file: the registry; recipes and the demo, which choose parts;
 # kinds, which say what a foreign model's head is; and methods, which say what they need and what
 # they were published with.
