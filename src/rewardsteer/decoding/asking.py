@@ -1,8 +1,8 @@
-"""Questions about samples, written as the reward model takes them: token ids or texts.
+"""Samples in the form that the reward model takes: token ids or texts.
 
-Where policy and reward model share a tokenizer, the reward model reads the policy's own tokens.
-Elsewhere it reads texts, written with its own template: those of responses in the making end with
-the last whole character, for a token may end within one.
+Where policy and reward model share a tokenizer, the reward model gets the policy's own tokens.
+Otherwise it gets texts, written with its own template. The text of an unfinished response is cut at
+its last complete character, because a token may end within a character.
 """
 
 from collections.abc import Sequence

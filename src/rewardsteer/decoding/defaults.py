@@ -1,10 +1,9 @@
-"""What a run draws from where its settings do not say: one rule for every engine and the server.
+"""Defaults of sampling settings: one rule for every engine and the server.
 
-A policy's ``generation_config`` names how its makers mean it to be drawn from. Of that the settings
-that exist here are taken where the run gives none of its own; the others are named as not
-supported. ``do_sample`` is not one of them: the run's mode decides that. Without either, the
-temperature is 1 and all tokens are drawn from. Methods that ask about candidates keep their number
-of them.
+A setting that the run does not give comes from the policy's ``generation_config``, where it has
+one; entries that do not exist here are reported as not supported. ``do_sample`` is ignored, because
+the run's mode decides that. Without either, the temperature is 1 and tokens are drawn from the
+whole vocabulary. Methods that score candidates keep their own default number of candidates.
 """
 
 import logging

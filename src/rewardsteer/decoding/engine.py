@@ -1,13 +1,13 @@
-"""What decoding asks of whatever runs a policy: several engines, one interface.
+"""The interface of engines, which run a policy.
 
     sample = engine.start(prompt, index, config, rng=rng)
     await sample.extend(32)
     await sample.extend(stop=Stop(text="\\n"))
     sample.abort()
 
-A `Sample` is one response in the making. Many are extended at once, of many prompts; the engine
-batches whatever waits. What a sample draws depends on its prompt's id, its index and the seed
-alone, never on what else is in the batch. Everything happens on one event loop
+A `Sample` is one unfinished response. Many samples of many prompts are extended at once, and the
+engine batches those that wait. The draws of a sample depend on its prompt's id, its index and the
+seed alone, never on what else is in the batch. Everything happens on one event loop
 (`rewardsteer.decoding.running`).
 """
 

@@ -1,4 +1,4 @@
-"""What a reward model has read of samples that grow: each costs the reading of its new tokens."""
+"""Cached reward model states of growing samples, so that only their new tokens are processed."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple

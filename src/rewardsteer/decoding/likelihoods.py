@@ -1,4 +1,4 @@
-"""What engines with the ability ``likelihoods`` tell of tokens that they need not have drawn."""
+"""Log-probabilities of given tokens, from engines with the ability ``likelihoods``."""
 
 from collections.abc import Sequence
 from typing import Protocol

@@ -2,8 +2,8 @@
 
 `in_order` runs many programs at once and gives their results in order, on a loop of its own in the
 caller's thread; where a loop runs there already (a notebook), in another thread. `LoopThread` keeps
-a loop running beside others, for a server. `settle` finds the point at which a batch is worth a
-step: all that can go on has gone on.
+a loop running beside others, for a server. `settle` waits until no program can continue without
+the engine's next step.
 """
 
 import asyncio

@@ -1,8 +1,8 @@
-"""A reward model's answers to many programs that ask at once.
+"""Rewards for many strategies that ask at the same time.
 
-Whole responses are read together. Of a sample that grows, what was read before is kept: its reward,
-or its similarity to a goal, costs the reading of its new tokens. Where the reward model reads
-texts, its cache is kept as far as its own tokens are the same.
+Complete responses are scored in one batch. For a growing sample the reward model's cache is kept,
+so that a reward, or a similarity to a goal, costs only the new tokens. Where the reward model gets
+texts, its cache is kept as far as its own tokens are unchanged.
 """
 
 import asyncio

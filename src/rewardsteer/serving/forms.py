@@ -1,4 +1,4 @@
-"""The two forms of answers, whole and in parts."""
+"""Answers in OpenAI's two forms (completions, chats), complete or streamed."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""Figures for Prometheus."""
+"""Metrics in Prometheus' text format."""
 
 from collections.abc import Iterator
 from typing import TYPE_CHECKING

@@ -1,7 +1,7 @@
-"""What stands before the application: who may ask, how large a request is, what is logged.
+"""Middleware before the application: authorization, size of requests, and the log.
 
-Nothing that a client sends gets into the log: paths are told by the name of the route, errors by
-their kind. A body is read whole, within a size and a time, before the application sees the request.
+The log never contains what a client sent: it names the route in place of the path, and the kind of
+an error. A body is read completely, within limits of size and time, before the application runs.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Completions to be scored: those of many requests are read together."""
+"""Scoring for requests: completions of many requests share a batch."""
 
 import asyncio
 from collections import deque

@@ -1,4 +1,4 @@
-"""``/v1/rewards`` and ``/get_reward``: completions are read together with those of others."""
+"""The routes ``/v1/rewards`` and ``/get_reward``; completions of many requests share a batch."""
 
 from collections.abc import Sequence
 

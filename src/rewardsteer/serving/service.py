@@ -1,4 +1,4 @@
-"""What all routes share: models, queue, figures, and the threads that read texts."""
+"""What all routes share: models, queue, metrics, and the threads that tokenize."""
 
 import asyncio
 import contextlib

@@ -1,4 +1,4 @@
-"""The settings of a request for text: those of the server, and what the request says over them."""
+"""Decoding settings of a request: the server's defaults, overridden by its fields."""
 
 import secrets
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""What a guide is asked about at one step of a batch, and how a row of it fails alone.
+"""The prefixes of one step of a batch that a guide scores, and how a row of them fails alone.
 
-Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
+Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits per row.
 """
 
 from collections.abc import Sequence

@@ -1,6 +1,6 @@
-"""A guide at work on one batch: it asks the reward model, whose cache it holds, and counts.
+"""The session of a guide on one batch: it runs the reward model, holds its cache, counts its cost.
 
-Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row, K candidates.
+Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits per row, K candidates.
 """
 
 from collections.abc import Callable, Sequence

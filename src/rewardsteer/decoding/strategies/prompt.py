@@ -1,4 +1,4 @@
-"""An engine and a reward model as a strategy sees them: for one prompt, with what that costs."""
+"""The engine and the reward model that a strategy gets for one prompt; both count their cost."""
 
 import random
 from asyncio import gather

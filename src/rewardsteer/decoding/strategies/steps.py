@@ -1,7 +1,7 @@
-"""What searches over steps share: where a step ends, and what a response in the making is worth.
+"""What searches over steps share: where a step ends, and the value of an unfinished response.
 
 A step ends with the text that contains ``step_separator``, after ``step_tokens`` tokens, or with
-the response. The value of a response in the making is
+the response. The value of an unfinished response is
 
     with a goal state: the cosine of the state of its last token to the goal
     else:              its reward as it stands; a process reward model splits it into steps itself
