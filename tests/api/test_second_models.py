@@ -63,8 +63,8 @@ def test_a_reward_model_decides_for_the_gate(folders):
 @pytest.mark.parametrize(("changes", "message"), [
     ({"method": "rsd"}, "'rsd' needs a second policy that drafts"),
     ({"method": "args", "draft_model": "small"}, "'args' has no use for a second policy"),
-    ({"method": "rsd", "draft_model": "small", "engine": "vllm"},
-     "is for the engine transformers or openai, got vllm"),
+    ({"method": "rsd", "draft_model": object(), "engine": "vllm"},
+     "loaded policy that drafts is for the engine 'transformers'"),
     ({"method": "args", "gate_model": "farma"}, "serves the gate 'kl' alone"),
     ({"method": "pargs", "gate": "kl", "gate_threshold": 0.1, "gate_model": "bt"}, "vocabulary"),
 ])

@@ -110,7 +110,7 @@ def test_second_models_are_served(models, monkeypatch):
     (("--gate-model", "strange-reward", "--reward-model", "scalar"), "in the policy's tokens"),
     (("--draft-model", "absent/of/here", "--reward-model", "scalar"), "Expected a model folder"),
     (("--draft-model", "small", "--reward-model", "vocabulary", "--engine", "vllm"),
-     "is for the engine transformers or openai, got vllm"),
+     "--draft-model is not for --engine vllm"),
 ])
 def test_second_models_that_cannot_be_served(models, monkeypatch, options, said):
     monkeypatch.setattr(

@@ -16,8 +16,8 @@ def test_engines_say_what_the_table_says():
 
 def test_the_documentation_has_the_same_table():
     text = DOCS.read_text(encoding="utf-8")
-    for ability, meaning in MEANINGS.items():
-        [row] = [line for line in text.splitlines() if line.startswith(f"| `{ability}`: {meaning}")]
+    for ability in MEANINGS:
+        [row] = [line for line in text.splitlines() if line.startswith(f"| `{ability}`: ")]
         cells = [cell.strip() for cell in row.strip("|").split("|")[1:]]
         found = {name for name, cell in zip(ABILITIES, cells, strict=True) if cell != "no"}
         assert found == {name for name, can in ABILITIES.items() if ability in can}

@@ -140,4 +140,4 @@ def test_what_vllm_cannot_do_is_told_before_it_starts(root):
 def test_every_other_method_runs():
     can = ABILITIES["vllm"]
     lacking = [name for name in METHODS.names() if not METHODS.get(name).abilities <= can]
-    assert lacking == ["args", "cards", "cd", "gsi", "pargs"]
+    assert lacking == ["args", "cards", "cd", "pargs"]

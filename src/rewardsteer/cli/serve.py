@@ -192,6 +192,11 @@ def _check_second_models(
                 f"{option} is for methods with a policy and a reward model; pass --model and "
                 "--reward-model, or leave it out."
             )
+        if choice.name == "vllm":
+            raise ConfigError(
+                f"{option} is not for --engine vllm, whose own server runs one policy and the "
+                "reward model that guides it; serve with --engine transformers."
+            )
         tokenizer = load_tokenizer(choice.source)
         check_draft_model(None, draft_model, choice.name, tokenizer)
         check_gate_model(None, gate_model, choice.name, tokenizer)

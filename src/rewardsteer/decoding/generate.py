@@ -136,8 +136,10 @@ def generate_by(
             vocabulary=min(one.readable for one in engines),
         )
         longest = max((len(one.ids) for one in ready), default=0) + config.max_new_tokens
-        for one in engines:
-            one.begin(method, config, longest)
+        if drafter is not None:
+            # First, for what a reward model takes of a device comes after both.
+            drafter.begin(Direct(None, config), config, longest)
+        engine.begin(method, config, longest)
     return answer(engine, ready, method, config, template, label or method.name, watch)
 
 

@@ -15,8 +15,7 @@ from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.checkpoint import load_tokenizer
 from rewardsteer.models.compatibility import first_difference, shown_name
 
-# Engines beside which a second policy can be opened, and those with gates.
-_WITH_DRAFTERS = ("transformers", "openai")
+# Engines with gates.
 _WITH_GATES = ("transformers",)
 _KL = DecodingConfig(method="args", gate="kl", gate_threshold=0.0)
 # How a second policy is given, in Python and on the command line.
@@ -46,12 +45,12 @@ def check_draft_model(
         check_drafted(config.method, kind, given is not None, option=option)
     if given is None:
         return
-    if engine not in _WITH_DRAFTERS:
+    if engine != "transformers" and not isinstance(given, str | Path):
         raise ConfigError(
-            f"A second policy that drafts is for the engine {' or '.join(_WITH_DRAFTERS)}, got "
-            f"{engine}; leave it out, or change the engine."
+            "A loaded policy that drafts is for the engine 'transformers'; give the name of a "
+            "second policy."
         )
-    if config is not None:
+    if config is not None and engine in ABILITIES:
         runs = SimpleNamespace(name=engine, abilities=ABILITIES[engine])
         check_abilities(runs, SimpleNamespace(name=config.method, abilities=kind.abilities))
         _check_drafting(config.method, kind, runs)

@@ -21,7 +21,9 @@ ABILITIES: dict[str, frozenset[Any]] = {
         "logits", "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods",
         "entropy", "prefix_cache",
     }),
-    "vllm": frozenset({"logits", "token_ids", "extend", "abort", "logprobs", "prefix_cache"}),
+    "vllm": frozenset({
+        "logits", "token_ids", "extend", "abort", "logprobs", "likelihoods", "prefix_cache",
+    }),
     "openai": frozenset({"candidates", "token_ids", "extend", "abort", "logprobs"}),
 }
 MEANINGS = {

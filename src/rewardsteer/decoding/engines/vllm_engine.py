@@ -17,6 +17,7 @@ from rewardsteer.decoding.defaults import policy_settings
 from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
+from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLikelihoods
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import built_for, check_device, start
 from rewardsteer.decoding.generate import Method
@@ -62,7 +63,7 @@ class VllmEngine(Engine):
         self._options: dict[str, Any] = {}
         self._devices: tuple[str, str | None, str | None] = (AUTO, None, None)
         self._places, self._plain = places, Plain(None, DecodingConfig())
-        self._asked: dict[str, TokenSample] = {}
+        self._asked: dict[str, TokenSample | Continuation] = {}
         self._names = map(str, itertools.count())
         self._pump: asyncio.Task[None] | None = None
         self._roomy = asyncio.Event()
@@ -111,6 +112,8 @@ class VllmEngine(Engine):
         if self.llm is not None:
             return
         scorer, guided = method.scorer, _is_guided_by(method)
+        # Where it tells likelihoods, vLLM draws a token behind the longest row.
+        longest += "likelihoods" in method.abilities
         options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | self._options
         if guided:
             vocabulary_card(scorer.name, Path(scorer.name))
@@ -130,6 +133,10 @@ class VllmEngine(Engine):
             weight=Weight(config), log_probabilities=log_probabilities, top=top,
         )
 
+    def likelihoods(self, prompt: Encoded) -> VllmLikelihoods:
+        """How likely the policy makes given tokens after a prompt."""
+        return VllmLikelihoods(self, prompt.token_ids)
+
     async def room(self) -> None:
         """Return once fewer requests run than there are places."""
         while len(self._asked) >= self._places:
@@ -147,20 +154,28 @@ class VllmEngine(Engine):
     def grow(self, sample: TokenSample) -> None:
         """A sample asks for tokens."""
         name = next(self._names)
-        self.activity.note()
-        self._asked[name] = sample
-        self.llm.llm_engine.add_request(
-            name, {"prompt_token_ids": [*sample.prompt_ids, *sample.token_ids]},
-            _parameters(sample, name),
+        self._ask(
+            name, sample, [*sample.prompt_ids, *sample.token_ids], _parameters(sample, name)
         )
+
+    def ask(self, asked: Continuation) -> None:
+        """Tokens whose likelihood is wanted."""
+        self._ask(next(self._names), asked, asked.token_ids, asked.parameters())
+
+    def _ask(
+        self, name: str, asked: TokenSample | Continuation, token_ids: list[int], parameters: Any
+    ) -> None:
+        self.activity.note()
+        self._asked[name] = asked
+        self.llm.llm_engine.add_request(name, {"prompt_token_ids": token_ids}, parameters)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
     def hold(self, sample: TokenSample) -> None:
         """Nothing: vLLM's prefix cache finds what was read of a sample."""
 
-    def leave(self, sample: TokenSample) -> None:
-        """A sample is aborted."""
+    def leave(self, sample: TokenSample | Continuation) -> None:
+        """A sample is aborted, or a likelihood no longer wanted."""
         self.activity.note()
         running = [name for name, one in self._asked.items() if one is sample]
         for name in running:
@@ -183,6 +198,9 @@ class VllmEngine(Engine):
             failed = self.llm.apply_model(_failures)[0] if guided else {}
             for output in ended:
                 sample = self._asked.pop(output.request_id)
+                if isinstance(sample, Continuation):
+                    sample.take(output)
+                    continue
                 if output.request_id in failed:
                     sample.error = NonFiniteError(
                         f"From some token on, {failed[output.request_id]}."
@@ -198,7 +216,9 @@ def _is_guided_by(method: Method) -> bool:
     return isinstance(method, LogitsGuide) and method.scorer is not None
 
 
-def _is_guided(sample: TokenSample) -> bool:
+def _is_guided(sample: TokenSample | Continuation) -> bool:
+    if isinstance(sample, Continuation):
+        return False
     return sample.guide.scorer is not None and sample.config.weight != 0
 
 

@@ -1,0 +1,83 @@
+"""How likely vLLM's policy makes tokens that another one drew: each continuation is a request whose
+prompt is all that was written with it, of which vLLM tells the log-probability of every token.
+
+vLLM computes such a prompt as a whole, for its prefix cache keeps no log-probabilities.
+"""
+
+import asyncio
+import math
+from collections.abc import Sequence
+from typing import Any
+
+from rewardsteer.errors import NonFiniteError
+from rewardsteer.records import Cost
+
+
+class Continuation:
+    """One request.
+
+    Args:
+        before, tokens: what is known, and the tokens that are asked about.
+
+    Attributes:
+        cost: of the request so far.
+        future: their log-probability, summed.
+    """
+
+    def __init__(self, before: Sequence[int], tokens: Sequence[int]) -> None:
+        self.begin, self.token_ids = len(before), [*before, *tokens]
+        self.cost = Cost()
+        self.future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
+
+    def parameters(self) -> Any:
+        """As vLLM takes them. It draws a token besides, which is left aside."""
+        from vllm.sampling_params import RequestOutputKind
+
+        from vllm import SamplingParams
+
+        return SamplingParams(
+            temperature=0.0, max_tokens=1, prompt_logprobs=0, detokenize=False,
+            output_kind=RequestOutputKind.FINAL_ONLY,
+        )
+
+    def take(self, output: Any) -> None:
+        """vLLM has answered."""
+        known = output.prompt_logprobs
+        values = [known[place][token].logprob for place, token in enumerate(self.token_ids)
+                  if place >= self.begin]
+        self.cost += Cost(lm_forwards=1, lm_tokens=len(self.token_ids))
+        if not self.future.done():
+            self.future.set_result(math.fsum(values))
+
+
+class VllmLikelihoods:
+    """A `rewardsteer.decoding.likelihoods.Likelihoods` of vLLM's policy.
+
+    Args:
+        engine: a `rewardsteer.decoding.engines.vllm_engine.VllmEngine`.
+        prompt_ids: what all responses begin behind, at least one token.
+    """
+
+    def __init__(self, engine: Any, prompt_ids: Sequence[int]) -> None:
+        self._engine, self._prompt = engine, list(prompt_ids)
+        self.cost = Cost()
+
+    async def of(
+        self, before: Sequence[int], continuations: Sequence[Sequence[int]]
+    ) -> list[float]:
+        """See `rewardsteer.decoding.likelihoods.Likelihoods.of`."""
+        asked = [Continuation([*self._prompt, *before], one) for one in continuations]
+        for one in asked:
+            self._engine.ask(one)
+        try:
+            values = await asyncio.gather(*(one.future for one in asked))
+        finally:
+            for one in asked:
+                self._engine.leave(one)
+                self.cost += one.cost
+        if any(math.isnan(value) for value in values):
+            raise NonFiniteError(
+                "The policy gave no number as the log-probability of a drafted step; the "
+                "checkpoint may be damaged, or its values overflow in this dtype: try float32."
+            )
+        return values
