@@ -20,12 +20,12 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 
 from benchmarks.tiny import ARCHITECTURES, save_tiny
 from rewardsteer.data.collate import PairCollator, to_batch
+from rewardsteer.models.batching import left_pad
 from rewardsteer.models.capabilities import supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.packing.choose import why_not_packable
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.bradley_terry import bradley_terry
 from tests.fakes import character_tokenizer

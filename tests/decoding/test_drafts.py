@@ -12,8 +12,8 @@ from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.guides.cd import Cd
 from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.decoding.guides.none import Plain
+from rewardsteer.models.batching import left_pad
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import left_pad
 from tests.decoding.tables import TableEngine, decode
 from tests.decoding.test_gates import Tiny
 

@@ -21,6 +21,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.errors import CheckpointError
+from rewardsteer.models.batching import left_pad
 from rewardsteer.models.capabilities import same_changes, same_states, supports_prefix_cache
 from rewardsteer.models.checkpoint import CheckpointCard
 from rewardsteer.models.heads.config import HeadConfig
@@ -29,7 +30,6 @@ from rewardsteer.models.heads.vocabulary import VocabularyHead
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.tensors import PairBatch

@@ -2,10 +2,11 @@
 
 from itertools import pairwise
 
-from hypothesis import given
+import torch
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from rewardsteer.models.batching import batches
+from rewardsteer.models.batching import batches, left_pad, right_pad
 
 lengths_of_rows = st.lists(st.integers(1, 50), max_size=30)
 limits = st.one_of(st.none(), st.integers(1, 60))
@@ -54,3 +55,17 @@ def test_worked_example():
     assert list(batches(lengths, rows=2, tokens=None)) == [[4, 1], [2, 3], [0]]
     assert list(batches(lengths, rows=None, tokens=None)) == [[4, 1, 2, 3, 0]]
     assert list(batches([], rows=None, tokens=None)) == []
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.lists(st.integers(0, 60_000), min_size=0, max_size=7), min_size=1, max_size=5))
+def test_padding_equals_rows_written_out(rows):
+    width = max(map(len, rows))
+    missing = [[0] * (width - len(row)) for row in rows]
+    ones = [[1] * len(row) for row in rows]
+    for pad, beside in ((right_pad, lambda row, more: row + more),
+                        (left_pad, lambda row, more: more + row)):
+        ids, mask = pad(rows)
+        assert ids.tolist() == [beside(*pair) for pair in zip(rows, missing, strict=True)]
+        assert mask.tolist() == [beside(*pair) for pair in zip(ones, missing, strict=True)]
+        assert ids.dtype == mask.dtype == torch.long

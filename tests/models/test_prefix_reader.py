@@ -4,10 +4,12 @@ from random import Random
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from rewardsteer.models.capabilities import supports_tree_mask
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import EMPTY_ROW
+from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
 from tests.fakes import tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]
@@ -458,3 +460,29 @@ def test_asking_again_about_the_same_reads_the_last_token():
     again = reader.part_of([1], 3).step(*left_pad([ROWS[1]]))
     torch.testing.assert_close(again[0], first[1], rtol=1e-4, atol=1e-4)
     assert reader.tokens == [len(ROWS[0]), len(ROWS[1]) + 1, len(ROWS[2])]
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.data())
+def test_known_tokens_are_what_rows_share_with_the_cache(data):
+    """Rows that all grow alike take a short way; one that does anything else sends all the long
+    way. Compared with counting by hand."""
+    cached = data.draw(st.lists(st.lists(st.integers(1, 3), max_size=6), min_size=1, max_size=4))
+    more = data.draw(st.integers(0, 2))
+    given_rows = [row + data.draw(st.lists(st.integers(1, 3), min_size=more, max_size=more))
+                  for row in cached]
+    for place in data.draw(st.sets(st.integers(0, len(cached) - 1))):
+        given_rows[place] = data.draw(st.lists(st.integers(1, 3), max_size=7))
+    # What stands in a cached row's padding says nothing.
+    ids, mask = left_pad(cached, pad=data.draw(st.integers(0, 3)))
+    state = PrefixState(None, ids, mask.sum(dim=1), torch.empty(len(cached), 0))
+    prefixes, lengths = left_pad(given_rows)[0], torch.tensor([len(row) for row in given_rows])
+    if not ids.shape[1] or not prefixes.shape[1]:
+        return
+    expected = [
+        next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b),
+             min(len(ours), len(theirs)))
+        for ours, theirs in zip(cached, given_rows, strict=True)
+    ]
+    assert state.known(prefixes, lengths).tolist() == expected
+    assert state.shared(torch.arange(len(cached)), prefixes, lengths).tolist() == expected

@@ -13,7 +13,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.decoding.asking import whole_characters
 from rewardsteer.decoding.crossing import shares_tokens
 from rewardsteer.decoding.detokenizer import response_text
-from rewardsteer.models.prefix_state import left_pad
+from rewardsteer.models.batching import left_pad
 from rewardsteer.records import Prompt
 
 

@@ -149,7 +149,7 @@ class PrefixReader:
         if state is not None:
             if state.scored is not None:
                 state.commit_candidate(ids, lengths)
-            known = state.shared(torch.arange(len(ids)), ids, lengths)
+            known = state.known(ids, lengths)
             grown = lengths - known
             continues = (known == state.lengths) & (known > 0)
             columns = min(multimode(grown[continues].tolist()), default=0)

@@ -13,9 +13,8 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import DynamicCache
 
-from rewardsteer.models.batching import batches, right_pad
+from rewardsteer.models.batching import batches, left_pad, right_pad
 from rewardsteer.models.capabilities import supports_prefix_cache
-from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.models.reward_model import RewardModel
 
 Rows = Sequence[Sequence[int]]

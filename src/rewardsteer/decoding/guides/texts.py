@@ -23,7 +23,7 @@ from rewardsteer.decoding.guides.prefix import Prefix, finite
 from rewardsteer.decoding.guides.session import AskingSession
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.errors import RewardsteerError
-from rewardsteer.models.prefix_state import left_pad
+from rewardsteer.models.batching import left_pad
 
 
 class TextCandidates:

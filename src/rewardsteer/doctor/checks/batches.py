@@ -8,8 +8,7 @@ import torch
 from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient, largest
-from rewardsteer.models.batching import right_pad
-from rewardsteer.models.prefix_state import left_pad
+from rewardsteer.models.batching import left_pad, right_pad
 
 
 class Batches(Check):

@@ -31,7 +31,8 @@ from rewardsteer.decoding.guides.session import GuideSession
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
-from rewardsteer.models.prefix_state import EMPTY_ROW, left_pad
+from rewardsteer.models.batching import left_pad
+from rewardsteer.models.prefix_state import EMPTY_ROW
 from rewardsteer.records import Cost
 
 
@@ -62,7 +63,9 @@ class Batch:
 
     def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
         self._reader, self._session, self._weights = reader, session, weights
-        self._slots: list[Slot | None] = []
+        self._slots: list[Slot] = []
+        # Looking through hundreds of rows for each that ends takes longer than to draw.
+        self._places: dict[TokenSample, int] = {}
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
         self._prefix: Prefix | None = None
         self._logits = self._scores = torch.empty(0, 0)
@@ -72,11 +75,11 @@ class Batch:
     @property
     def samples(self) -> list[TokenSample]:
         """Those that have a row."""
-        return [slot.sample for slot in self._slots if slot is not None]
+        return [slot.sample for slot in self._slots]
 
     def has(self, sample: TokenSample) -> bool:
         """Whether a sample has a row."""
-        return any(slot is not None and slot.sample is sample for slot in self._slots)
+        return sample in self._places
 
     @property
     def growing(self) -> int:
@@ -196,7 +199,7 @@ class Batch:
     ) -> None:
         """Bring the prefixes up to date after the active rows got a token each."""
         drawn = set(active)
-        for place, slot in enumerate(one for one in self._slots if one is not None):
+        for place, slot in enumerate(self._slots):
             slot.drawn += place in drawn
         if len(active) == len(rows):
             self._ids = torch.cat([self._ids, torch.tensor(tokens)[:, None]], dim=1)
@@ -205,23 +208,21 @@ class Batch:
             self._stale = True
 
     def _share(self, seconds: float) -> None:
-        slots = [slot for slot in self._slots if slot is not None]
-        for slot in slots:
-            slot.seconds += seconds / len(slots)
+        for slot in self._slots:
+            slot.seconds += seconds / len(self._slots)
 
     def hold(self, sample: TokenSample) -> Any:
         """What the policy has read of a row; None where nothing was, or the reader cannot tell."""
         hold = getattr(self._reader, "hold", None)
-        place = next((place for place, slot in enumerate(self._slots)
-                      if slot is not None and slot.sample is sample), None)
+        place = self._places.get(sample)
         return None if hold is None or place is None else hold(place)
 
     def charge(self, samples: Sequence[TokenSample]) -> None:
         """Tell samples what they have cost since this was last done."""
-        wanted = {id(sample) for sample in samples}
-        for place, slot in enumerate(self._slots):
-            if slot is not None and id(slot.sample) in wanted:
-                slot.sample.cost += self._cost(place, slot)
+        for sample in samples:
+            if sample in self._places:
+                place = self._places[sample]
+                sample.cost += self._cost(place, self._slots[place])
 
     def _cost(self, place: int, slot: Slot) -> Cost:
         if not self._reader.forwards:
@@ -240,24 +241,26 @@ class Batch:
     def _arrange(self, admitted: Sequence[TokenSample]) -> None:
         """Take out the rows that ask for nothing; let others enter."""
         self._stale |= any(sample.revised for sample in self.samples)
-        for place, slot in enumerate(self._slots):
-            if slot is not None and not slot.sample.growing:
-                if not slot.sample.over and slot.sample.held is None:
-                    slot.sample.held = self.hold(slot.sample)
-                self._slots[place] = None
-        if admitted or None in self._slots:
-            self._change_places(admitted)
+        kept: list[Slot | None] = [slot if slot.sample.growing else None for slot in self._slots]
+        for slot in self._slots:
+            sample = slot.sample
+            if not sample.growing and not sample.over and sample.held is None:
+                sample.held = self.hold(sample)
+        if admitted or None in kept:
+            self._change_places(kept, admitted)
         elif self._stale:
             self._ids, self._mask = self._prefixes()
         self._stale = False
 
-    def _change_places(self, admitted: Sequence[TokenSample]) -> None:
-        """Rows that enter take the places of those that left, or come last. A place for which there
-        is none goes to the last row: to move that one costs less than to close up."""
+    def _change_places(
+        self, kept: Sequence[Slot | None], admitted: Sequence[TokenSample]
+    ) -> None:
+        """Rows that enter take the places of those that are gone (None), or come last. A place for
+        which there is none goes to the last row: to move that one costs less than to close up."""
         coming = deque(
             (EMPTY_ROW, Slot(sample, length=len(sample.token_ids))) for sample in admitted
         )
-        before = list(enumerate(self._slots))
+        before = list(enumerate(kept))
         after: list[tuple[int, Slot]] = []
         while len(after) < len(before):
             place, slot = before[len(after)]
@@ -274,6 +277,7 @@ class Batch:
                 if origin == EMPTY_ROW:
                     slot.usage = self._session.usage(place)
         self._slots = [slot for _, slot in after]
+        self._places = {slot.sample: place for place, (_, slot) in enumerate(after)}
         held = {place: slot.sample.held for place, (_, slot) in enumerate(after)
                 if slot.sample.held is not None}
         if held:

@@ -25,7 +25,7 @@ from rewardsteer.decoding.engines.transformers.batch import Batch, Slot
 from rewardsteer.decoding.guides.drafted import Ends, scores_at
 from rewardsteer.decoding.guides.prefix import Prefix, check_numbers
 from rewardsteer.decoding.sampling import pick_each
-from rewardsteer.models.prefix_state import left_pad
+from rewardsteer.models.batching import left_pad
 from rewardsteer.records import Cost
 
 

@@ -10,9 +10,9 @@ from torch import Tensor
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
 from rewardsteer.errors import NonFiniteError
+from rewardsteer.models.batching import left_pad
 from rewardsteer.models.causal import log_probabilities
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import left_pad
 from rewardsteer.records import Cost
 
 _REMEDY = (
