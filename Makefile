@@ -110,7 +110,7 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-BENCH_VENV := $(if $(filter vllm,$(TABLE)),$(VENV_VLLM),$(VENV))
+BENCH_VENV := $(if $(filter vllm engines,$(TABLE)),$(VENV_VLLM),$(VENV))
 
 # As users have it.
 bench: export TOKENIZERS_PARALLELISM = true

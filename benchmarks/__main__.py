@@ -9,6 +9,7 @@ from benchmarks import (
     constraint,
     contrastive,
     decoding,
+    engines,
     gpu,
     growth,
     guides,
@@ -37,6 +38,7 @@ TABLES = {
     "scoring": Table(scoring.run, "other", scoring.SETUP),
     "serving": Table(serving.run, "1 place", serving.SETUP),
     "vllm": Table(vllm.run, "other", vllm.SETUP),
+    "engines": Table(engines.run, "policy alone", engines.SETUP),
     "gpu": Table(gpu.run, "TRL", gpu.SETUP),
 }
 

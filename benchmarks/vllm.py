@@ -62,7 +62,7 @@ SETUP = (
     "and heads."
 )
 # vLLM's threads wait for each other where there are more of them than processors.
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
 }
@@ -72,7 +72,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
     """Tokens per second by the number of requests, and where the overhead goes."""
     if importlib.util.find_spec("vllm") is None:
         raise CannotRun("vLLM is not installed here; 'make bench TABLE=vllm' installs it.")
-    with mock.patch.dict(os.environ, _ENVIRONMENT):
+    with mock.patch.dict(os.environ, ENVIRONMENT):
         inside, ours = alone("benchmarks.vllm", "vllm"), alone("benchmarks.vllm", "transformers")
     rows: list[Row] = []
     for index, count in enumerate(sizes.requests):
@@ -107,7 +107,7 @@ def measure(engine: str, sizes: Sizes = SIZES) -> None:
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     with tempfile.TemporaryDirectory() as name:
-        _save(Path(name), sizes)
+        save_models(Path(name), sizes.backbone)
         sides = _vllm if engine == "vllm" else _transformers
         found = [
             sides(Path(name), prompts, sizes) for prompts in (
@@ -118,20 +118,22 @@ def measure(engine: str, sizes: Sizes = SIZES) -> None:
     print(json.dumps(found), flush=True)
 
 
-def _save(folder: Path, sizes: Sizes) -> None:
-    """``policy`` and ``reward``; neither ends a text by itself."""
+def save_models(folder: Path, backbone: Backbone) -> None:
+    """``policy``, ``reward`` (a vocabulary head) and ``scalar``; none ends a text by itself."""
     tokenizer = build_tokenizer()
-    policy = sizes.backbone.causal_lm()
+    policy = backbone.causal_lm()
     policy.save_pretrained(folder / "policy")
     tokenizer.save_pretrained(folder / "policy")
-    reward = RewardModel.from_base(folder / "policy", HeadConfig(kind="vocabulary"))
-    with torch.no_grad():
-        for parameter in reward.carrier.parameters():
-            parameter.mul_(1.1)
-    card = CheckpointCard(
-        head=HeadConfig(kind="vocabulary"), template=Template().model_dump(mode="json")
-    )
-    reward.save_pretrained(folder / "reward", tokenizer, card)
+    for name, kind in (("reward", "vocabulary"), ("scalar", "scalar")):
+        reward = RewardModel.from_base(folder / "policy", HeadConfig(kind=kind))
+        with torch.no_grad():
+            for parameter in reward.carrier.parameters():
+                parameter.mul_(1.1)
+        card = CheckpointCard(
+            head=HeadConfig(kind=kind), template=Template().model_dump(mode="json"),
+            objective="bradley_terry",
+        )
+        reward.save_pretrained(folder / name, tokenizer, card)
 
 
 def _transformers(folder: Path, prompts: list[list[int]], sizes: Sizes) -> list[float]:

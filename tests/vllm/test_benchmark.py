@@ -1,11 +1,11 @@
-"""The table of guided vLLM at a tiny size, or why it cannot be made."""
+"""The tables that need vLLM at a tiny size, or why they cannot be made."""
 
 import importlib.util
 import json
 
 import pytest
 
-from benchmarks import vllm
+from benchmarks import engines, vllm
 from benchmarks.backbones import Backbone
 from benchmarks.harness import CannotRun
 from tests.benchmarks.test_tables import check
@@ -17,9 +17,10 @@ SIZES = vllm.Sizes(
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is not None, reason="vLLM is installed")
-def test_absence_is_told():
+@pytest.mark.parametrize("table", [vllm, engines])
+def test_absence_is_told(table):
     with pytest.raises(CannotRun, match="vLLM is not installed"):
-        vllm.run()
+        table.run()
 
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
@@ -34,3 +35,20 @@ def test_table(monkeypatch, capsys):
     check(rows, 4)
     hosts = [rows[0][name] for name in ("host, ms a step", "of the policy alone")]
     assert 0 < min(hosts) < max(hosts) < 1000
+
+
+@pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
+def test_methods_by_engines(monkeypatch, capsys):
+    sizes = engines.Sizes(SIZES.backbone, requests=(2,), prompt=6, new=8, runs=1)
+
+    def alone(name, engine):
+        capsys.readouterr()
+        engines.measure(engine, sizes)
+        return json.loads(capsys.readouterr().out.splitlines()[-1])
+
+    monkeypatch.setattr(engines, "alone", alone)
+    rows = engines.run(sizes, ["transformers", "vllm"])
+    check(rows, 14)
+    cases = {row["case"] for row in rows}
+    assert "args, 2 requests, transformers" in cases
+    assert "args, 2 requests, vllm" not in cases
