@@ -120,8 +120,8 @@ def solutions(found: Content) -> str:
     return (
         f"`make study-b SEED=0` and on: {found['base']}, {found['pairs']:,} training pairs, "
         f"{found['seeds']} seeds with questions of their own; "
-        "lowest and highest in brackets. Gain: over the plain model's reward, Student's interval "
-        "over seeds.\n\n" + "\n\n".join(blocks)
+        "lowest and highest in brackets. Gain: over the Bradley-Terry model's reward, "
+        "Student's interval over seeds.\n\n" + "\n\n".join(blocks)
     )
 
 
