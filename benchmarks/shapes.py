@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.harness import CannotRun
+from rewardsteer.data.sets import TokenizedPair, encode_comparison
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import TokenizedPair, encode_comparison
 
 DATA = Path(os.environ.get("DATA", "../shared/data"))
 TOKENIZER = "tokenizers/gpt-neox-20b/tokenizer.json.gz"

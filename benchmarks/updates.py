@@ -14,8 +14,8 @@ from transformers.trainer import DEFAULT_CALLBACKS
 
 from benchmarks.backbones import Backbone, precision
 from benchmarks.harness import synchronise
+from rewardsteer.data.sets import TokenizedPair
 from rewardsteer.data.sources.arithmetic import build_tokenizer
-from rewardsteer.data.tokenize import TokenizedPair
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.objectives.combine import build_objective

@@ -18,7 +18,7 @@ from rewardsteer.demo.reward_models import Phase, Plan, train_reward_model
 from rewardsteer.demo.world import draw_questions, make_pairs, make_policy, sample, sample_pairs
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.outputs import write_json

@@ -10,7 +10,7 @@ from rewardsteer.configuration import read_yaml
 from rewardsteer.decoding.requests import read_requests
 from rewardsteer.doctor.samples import read_samples
 from rewardsteer.errors import DataError, OutputError
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.outputs import read_json, read_jsonl, unfinished_folder, write_text
 
 

@@ -5,8 +5,9 @@ import pytest
 from rewardsteer.data.chat import turn_end
 from rewardsteer.data.render import as_prompt, render_prompt
 from rewardsteer.data.response_end import close_response
+from rewardsteer.data.sets import encode_comparison
 from rewardsteer.data.template import Template, resolve, stored_template, writer_of
-from rewardsteer.data.tokenize import encode_comparison, encode_completion, encode_prompt
+from rewardsteer.data.tokenize import encode_completion, encode_prompt
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message
 from tests.chat import FAMILIES, chat_tokenizer

@@ -14,13 +14,8 @@ from rewardsteer.data.config import DataConfig
 from rewardsteer.data.prepare import prepare
 from rewardsteer.data.segments import SegmentTokenizer, cuts_at_spaces
 from rewardsteer.data.selection import interleave
-from rewardsteer.data.store import (
-    check_recipe,
-    check_template,
-    check_tokenizer,
-    load_manifest,
-    load_set,
-)
+from rewardsteer.data.store import load_manifest, load_set
+from rewardsteer.data.store_checks import check_recipe, check_template, check_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError, DataError, MismatchError, OutputError
 from tests.data.test_boundaries import neox  # noqa: F401

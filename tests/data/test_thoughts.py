@@ -5,9 +5,10 @@ from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, 
 from transformers import PreTrainedTokenizerFast
 
 from rewardsteer.data.segments import SegmentTokenizer
+from rewardsteer.data.sets import encode_comparison
 from rewardsteer.data.template import Template
 from rewardsteer.data.thoughts import boundary
-from rewardsteer.data.tokenize import encode_comparison, encode_completion
+from rewardsteer.data.tokenize import encode_completion
 from rewardsteer.records import Comparison, Message
 
 MARKERS = ["<｜User｜>", "<｜Assistant｜>", "<think>", "</think>"]

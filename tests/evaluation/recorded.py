@@ -21,7 +21,7 @@ from rewardsteer.decoding.requests import Request
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.evaluation.entries import Entry, Judge
 from rewardsteer.evaluation.generation import compare
 from rewardsteer.evaluation.inspection import FilterRule, inspect_completion

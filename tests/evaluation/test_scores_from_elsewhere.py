@@ -11,7 +11,7 @@ from rewardsteer.data.sources import SOURCES
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.filtering import filter_questions
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.evaluation.correctness.votes import by_samples
 from rewardsteer.evaluation.grading import agreement, grade
 from rewardsteer.evaluation.score_inputs import read_answered, solution_rows

@@ -4,18 +4,15 @@ Numbers are compared as numbers: a whole reference exactly, another one to its l
 Everything else is compared as text in one spelling, then as mathematics by ``math-verify``.
 """
 
-import logging
 import re
-import threading
 from decimal import Context, Decimal
 from fractions import Fraction
-from typing import Any
 
 from rewardsteer.answers.intervals import as_intervals
+from rewardsteer.answers.mathematics import WORDS, same_mathematics
 from rewardsteer.answers.numbers import Number, number
 from rewardsteer.answers.spelling import NUMBER, cleaned, unit
 
-_WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*|[A-Z]{2,}|[A-Za-z]+ and [A-Za-z]+")
 # A number that is a word of its own, with its sign: "160 - r" and "2x" hold none.
 _VALUE = re.compile(rf"(?<![\w.\\^_{{])-?{NUMBER}%?(?![\w^_{{]|\.[0-9])")
 _WORD = re.compile(
@@ -27,28 +24,16 @@ _DENIES = re.compile(
 )
 # Words that a sentence has at least.
 _CLAUSE = 3
-_BASE = re.compile(r"[0-9]+_[0-9]+")
 _CHOICE = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-Ja-j])(?:[).:](?:[\s\\].*)?|)", re.DOTALL
 )
 _TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 _TO = re.compile(r"([0-9.]+)\s*(?::|to)\s*([0-9.]+)")
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\w+)?(?:\(.*\))?|\([a-z](?:,\s*[a-z])+\)")
-_EXPLODING = re.compile(r"\^.*\^|\^\{?-?[0-9]{4,}|[0-9]{4,}\s*!|!\s*\)?\s*!")
-# What math-verify must have read where it finds a number.
-_NUMERIC = re.compile(
-    r"(?:[0-9.,+\-*/^!(){}\[\]_%| ]|\\(?:[dt]?frac|sqrt|pi|cdot|times|div|binom|log|ln|sin|cos|tan|"
-    r"exp|left|right|infty|le|ge|pm|mp|lfloor|rfloor|lceil|rceil)(?![A-Za-z])|e|i)+"
-)
-# Letters that stand for numbers, by sympy's names.
-_CONSTANTS = {"i": "I", "e": "E"}
 # Characters of a choice that is named by its letter alone, "(B)".
 _LETTER = 3
 # Decimals that a rounded fraction must have.
 _ROUNDED = 4
-_LONGEST_MATHEMATICS = 400
-# Digits that numbers are computed to, and how far apart, as a share, ones that round alike may be.
-_DIGITS, _APART = 30, 1e-3
 
 
 def same_answer(given: str | None, expected: str) -> bool:
@@ -123,7 +108,7 @@ def _same(ours: str, theirs: str) -> bool:
     ratios = _ratio(ours), _ratio(theirs)
     if None not in ratios:
         return ratios[0] == ratios[1]
-    return _same_mathematics(*as_intervals(ours, theirs))
+    return same_mathematics(*as_intervals(ours, theirs))
 
 
 def _same_number(given: Number, expected: Number) -> bool:
@@ -151,11 +136,8 @@ def _same_number(given: Number, expected: Number) -> bool:
 
 def _ends(value: Fraction) -> bool:
     """Whether a fraction's decimals end."""
-    under = value.denominator
-    for prime in (2, 5):
-        while under % prime == 0:
-            under //= prime
-    return under == 1
+    # Its denominator has no prime factors but 2 and 5, fewer of each than binary digits.
+    return 10 ** value.denominator.bit_length() % value.denominator == 0
 
 
 def _parts(clean: str) -> list[str]:
@@ -212,77 +194,6 @@ def _right_side(clean: str) -> str:
 def _compact(clean: str) -> str:
     """Drop spaces, save between digits ("1 4/5" is not "14/5") and in sentences; words lose their
     case."""
-    if _WORDS.fullmatch(clean) or _is_clause(clean):
+    if WORDS.fullmatch(clean) or _is_clause(clean):
         return clean.casefold()
     return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", clean)
-
-
-def _same_mathematics(given: str, expected: str) -> bool:
-    """Compare with math-verify, which raises, logs and may take long on odd input."""
-    # As mathematics a word is a product of letters, equal to any anagram, and a base is dropped.
-    words = _WORDS.fullmatch(given) or _WORDS.fullmatch(expected)
-    bases = _BASE.fullmatch(given) and _BASE.fullmatch(expected)
-    if words or bases or ("=" in given) != ("=" in expected):
-        return False
-    # Its timeouts are signals, which only the main thread gets.
-    seconds = 5 if threading.current_thread() is threading.main_thread() else None
-    endless = seconds is None and (_EXPLODING.search(given) or _EXPLODING.search(expected))
-    if endless or max(len(given), len(expected)) > _LONGEST_MATHEMATICS:
-        return False
-    from math_verify import parse, verify  # type: ignore[import-untyped]
-    from math_verify.utils import timeout  # type: ignore[import-untyped]
-
-    for name in ("math_verify", "latex2sympy2_extended"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)
-    try:
-        ours, theirs = (
-            _checked(parse(f"${_formula(one)}$", parsing_timeout=seconds), one)
-            for one in (given, expected)
-        )
-        same = bool(verify(theirs, ours, timeout_seconds=seconds))
-        return same and timeout(timeout_seconds=seconds)(_as_large)(ours, theirs)
-    except Exception:  # sympy and antlr raise many unrelated kinds
-        return False
-
-
-def _as_large(given: list[Any], expected: list[Any]) -> bool:
-    """Whether two numbers are of one size. math-verify rounds to six decimals, where all small
-    numbers are 0, and to the precision of a computer's arithmetic, where terms vanish."""
-    import sympy  # type: ignore[import-untyped]
-
-    values = [
-        next((one for one in found if isinstance(one, sympy.Expr) and one.is_number), None)
-        for found in (given, expected)
-    ]
-    if None in values:
-        return True
-    ours, theirs = (sympy.Abs(sympy.N(one, _DIGITS)) for one in values)
-    return bool(abs(ours - theirs) <= _APART * max(ours, theirs))
-
-
-def _formula(clean: str) -> str:
-    """Spellings that LaTeX does not have."""
-    clean = re.sub(r"(?<!\\)\b(sqrt|log|ln|sin|cos|tan|pi)\b", r"\\\1", clean)
-    clean = re.sub(r"\\sqrt\(([^()]*)\)", r"\\sqrt{\1}", clean)
-    clean = re.sub(r"([0-9]+)/([0-9]+)(?=\s*\\pi)", r"\\frac{\1}{\2}", clean)
-    return clean.replace("**", "^")
-
-
-def _checked(parsed: list[Any], clean: str) -> list[Any]:
-    """What math-verify found, unless that is a number in an answer that is more than a number: what
-    it cannot read it leaves out. Imaginary unit and Euler's number are read as such."""
-    import sympy
-
-    found = []
-    for one in parsed:
-        if isinstance(one, sympy.Basic):
-            names = {str(symbol) for symbol in one.free_symbols}
-            value = one.subs({
-                symbol: getattr(sympy, _CONSTANTS[str(symbol)]) for symbol in one.free_symbols
-            }) if names <= set(_CONSTANTS) else one
-            if value.is_number and not _NUMERIC.fullmatch(_formula(clean)):
-                return []
-            found.append(value)
-        else:
-            found.append(one)
-    return found

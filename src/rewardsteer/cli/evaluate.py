@@ -155,7 +155,7 @@ def correctness_command(
     say(f"Reading {scores} …")
 
     from rewardsteer.evaluation.correctness.run import evaluate_correctness
-    from rewardsteer.evaluation.correctness.scored import load_scored
+    from rewardsteer.evaluation.correctness.scored_files import load_scored
     from rewardsteer.reports.correctness_plots import plots
 
     sampled, greedy = load_scored(scores)

@@ -114,7 +114,8 @@ def train_policy_command(
     Also under a launcher: accelerate launch -m rewardsteer train-policy …
     """
     from rewardsteer.configuration import load_config
-    from rewardsteer.data.store import check_tokenizer, load_manifest, load_set
+    from rewardsteer.data.store import load_manifest, load_set
+    from rewardsteer.data.store_checks import check_tokenizer
     from rewardsteer.training.policy_config import PolicyConfig
 
     config = load_config(PolicyConfig, {}, overrides or ())

@@ -1,15 +1,27 @@
-"""From tokenized comparisons to the three sets, full, partial and SFT, as Arrow tables."""
+"""Comparisons as token ids, and as the three sets that are prepared of them: full, partial, SFT."""
 
 import random
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rewardsteer.data.tokenize import TokenizedPair
+from rewardsteer.data.template import Template
+from rewardsteer.data.tokenize import one_prompt, render_and_encode
 from rewardsteer.records import Comparison
 
 Row = dict[str, Any]
 # Columns of the full set where a source names who wrote its responses.
 WRITERS = ("chosen_by", "rejected_by")
+
+
+class TokenizedPair(NamedTuple):
+    """A comparison as token ids; responses include their end. A row of one response has no rejected
+    ids."""
+
+    id: str
+    prompt_ids: list[int]
+    chosen_ids: list[int]
+    rejected_ids: list[int]
+    margin: float
 
 
 class Prepared(NamedTuple):
@@ -37,6 +49,34 @@ class Prepared(NamedTuple):
         """Token ids of each response."""
         one = [self.pair.chosen_ids]
         return one if self.comparison.single else [*one, self.pair.rejected_ids]
+
+
+def encode_comparison(comparison: Comparison, template: Template, tokenizer: Any) -> TokenizedPair:
+    """Render and tokenize a comparison."""
+    return encode_comparisons([comparison], template, tokenizer)[0]
+
+
+def encode_comparisons(
+    comparisons: Sequence[Comparison], template: Template, tokenizer: Any
+) -> list[TokenizedPair]:
+    """Render and tokenize comparisons, all in two calls of the tokenizer."""
+    sides = [[one.chosen] if one.single else [one.chosen, one.rejected] for one in comparisons]
+    owners = [one for one, texts in zip(comparisons, sides, strict=True) for _ in texts]
+    rows = iter(render_and_encode(
+        [one.prompt for one in owners], [text for texts in sides for text in texts],
+        template, tokenizer, [one.tools for one in owners],
+    ))
+    pairs = []
+    for comparison in comparisons:
+        first, rejected_ids = next(rows), list[int]()
+        chosen = first.row
+        if not comparison.single:
+            chosen, rejected = one_prompt([first, next(rows)], template, tokenizer)
+            rejected_ids = rejected.response_ids
+        pairs.append(TokenizedPair(
+            comparison.id, chosen.prompt_ids, chosen.response_ids, rejected_ids, comparison.margin
+        ))
+    return pairs
 
 
 def set_tables(

@@ -29,11 +29,10 @@ from rewardsteer.data.response_sets import (
 )
 from rewardsteer.data.responses import Responses, SourceRow
 from rewardsteer.data.selection import Selection
-from rewardsteer.data.sets import WRITERS, Prepared, set_tables
+from rewardsteer.data.sets import WRITERS, Prepared, encode_comparisons, set_tables
 from rewardsteer.data.spool import read_spooled
 from rewardsteer.data.step_tokens import step_lengths
 from rewardsteer.data.store import RESPONSE_SETS, SETS
-from rewardsteer.data.tokenize import encode_comparisons
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison
 

@@ -14,7 +14,7 @@ from rewardsteer.data.response_end import added_ids, token_ids
 from rewardsteer.data.template import Template, resolve
 from rewardsteer.data.thoughts import boundary, marker_begin, shared_length
 from rewardsteer.errors import DataError
-from rewardsteer.records import Comparison, Prompt
+from rewardsteer.records import Prompt
 
 
 class TokenizedRow(NamedTuple):
@@ -26,17 +26,6 @@ class TokenizedRow(NamedTuple):
     def from_token(self, position: int) -> list[int]:
         """The row's tokens from a position on."""
         return [*self.prompt_ids, *self.response_ids][position:]
-
-
-class TokenizedPair(NamedTuple):
-    """A comparison as token ids; responses include their end. A row of one response has no rejected
-    ids."""
-
-    id: str
-    prompt_ids: list[int]
-    chosen_ids: list[int]
-    rejected_ids: list[int]
-    margin: float
 
 
 def encode_prompts(
@@ -159,34 +148,6 @@ def encode_completion(
 ) -> TokenizedRow:
     """Render and tokenize: ``(prompt ids, response ids)``."""
     return encode_rows([prompt], [completion], template, tokenizer)[0]
-
-
-def encode_comparison(comparison: Comparison, template: Template, tokenizer: Any) -> TokenizedPair:
-    """Render and tokenize a comparison."""
-    return encode_comparisons([comparison], template, tokenizer)[0]
-
-
-def encode_comparisons(
-    comparisons: Sequence[Comparison], template: Template, tokenizer: Any
-) -> list[TokenizedPair]:
-    """Render and tokenize comparisons, all in two calls of the tokenizer."""
-    sides = [[one.chosen] if one.single else [one.chosen, one.rejected] for one in comparisons]
-    owners = [one for one, texts in zip(comparisons, sides, strict=True) for _ in texts]
-    rows = iter(render_and_encode(
-        [one.prompt for one in owners], [text for texts in sides for text in texts],
-        template, tokenizer, [one.tools for one in owners],
-    ))
-    pairs = []
-    for comparison in comparisons:
-        first, rejected_ids = next(rows), list[int]()
-        chosen = first.row
-        if not comparison.single:
-            chosen, rejected = one_prompt([first, next(rows)], template, tokenizer)
-            rejected_ids = rejected.response_ids
-        pairs.append(TokenizedPair(
-            comparison.id, chosen.prompt_ids, chosen.response_ids, rejected_ids, comparison.margin
-        ))
-    return pairs
 
 
 def one_prompt(

@@ -12,7 +12,8 @@ from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import Samples, draw_questions, sample
 from rewardsteer.evaluation.correctness.config import CorrectnessConfig
 from rewardsteer.evaluation.correctness.run import evaluate_correctness
-from rewardsteer.evaluation.correctness.scored import Benchmark, load_scored
+from rewardsteer.evaluation.correctness.scored import Benchmark
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.evaluation.scoring import Settings, score_rows
 from rewardsteer.goals.build import mean_goal
 from rewardsteer.goals.files import save_goals

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.sets import Row, partial_row
+from rewardsteer.data.sets import Row, encode_comparisons, partial_row
 from rewardsteer.data.sources.arithmetic import FlawedSolver, draw_question, is_correct
 from rewardsteer.data.template import Template
-from rewardsteer.data.tokenize import encode_comparisons, encode_rows
+from rewardsteer.data.tokenize import encode_rows
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request

@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.sets import WRITERS
-from rewardsteer.data.store import check_template, load_manifest, load_set
+from rewardsteer.data.store import load_manifest, load_set
+from rewardsteer.data.store_checks import check_template
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.preference_figures import ScoredPairs, summarise
 from rewardsteer.models.scorer import Scorer

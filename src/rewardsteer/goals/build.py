@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from rewardsteer.data.store import check_template, check_tokenizer, load_manifest, load_set
+from rewardsteer.data.store import load_manifest, load_set
+from rewardsteer.data.store_checks import check_template, check_tokenizer
 from rewardsteer.errors import DataError
 from rewardsteer.goals.config import GoalConfig
 from rewardsteer.goals.goal_state import GoalState, Provenance

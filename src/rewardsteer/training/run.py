@@ -19,14 +19,8 @@ from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import (
-    MANIFEST,
-    Manifest,
-    check_recipe,
-    check_tokenizer,
-    load_manifest,
-    load_set,
-)
+from rewardsteer.data.store import MANIFEST, Manifest, load_manifest, load_set
+from rewardsteer.data.store_checks import check_recipe, check_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.adapter_folder import base_fingerprint
