@@ -24,7 +24,7 @@ from rewardsteer.data.solutions import read_solutions
 from rewardsteer.data.sources import SOURCES
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.evaluation.benchmarks import load_problems
-from rewardsteer.evaluation.correctness.scored import load_scored
+from rewardsteer.evaluation.correctness.scored_files import load_scored
 from rewardsteer.goals.files import load_goals, read_npy
 from rewardsteer.goals.goal_state import Provenance
 from rewardsteer.models.kinds import load_scorer

@@ -26,7 +26,7 @@ ALLOWED = {
     # The run that this objective was made for.
     ("distillation/run.py", "distillation"),
     # The key of a tokenizer's hash in a manifest.
-    ("data/prepare.py", "vocabulary"), ("data/store.py", "vocabulary"),
+    ("data/prepare.py", "vocabulary"), ("data/store_checks.py", "vocabulary"),
 }
 
 
