@@ -80,12 +80,8 @@ def collect(
 class _Sample:
     id: str
     request: Request
+    prompt_ids: list[int]
     response_ids: list[int]
-
-    @property
-    def prompt_ids(self) -> list[int]:
-        assert self.request.prompt_ids is not None, "prompts are encoded before"
-        return self.request.prompt_ids
 
 
 def _sample(
@@ -107,8 +103,10 @@ def _sample(
         policy.model, policy.tokenizer, named, build_method(settings), settings,
         template=policy.template,
     ):
+        request = asked[one.id]
+        assert request.prompt_ids is not None, "prompts are encoded before"
         if one.token_ids and one.error is None:
-            found.append(_Sample(one.id, asked[one.id], list(one.token_ids)))
+            found.append(_Sample(one.id, request, request.prompt_ids, list(one.token_ids)))
     return found
 
 

@@ -3,8 +3,42 @@
 from typing import Any
 
 from rewardsteer.data.store import Manifest
-from rewardsteer.models.checkpoint import MetricResult
+from rewardsteer.models.adapter_folder import base_fingerprint
+from rewardsteer.models.checkpoint import CheckpointCard, MetricResult
+from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.objectives.agreement import NORMAL_QUANTILE, wilson
+from rewardsteer.objectives.combine import build_objective
+from rewardsteer.training.config import TrainConfig
+from rewardsteer.training.loading import keeps_adapters
+
+
+def describe_training(
+    config: TrainConfig, manifest: Manifest, state: list[dict[str, Any]], chosen: dict[str, Any]
+) -> CheckpointCard:
+    """The card of a run's model.
+
+    Args:
+        config: of the run.
+        manifest: of the data.
+        state: records of all phases, as in ``state.json``.
+        chosen: the one whose weights the model has.
+    """
+    phase = next(one for one in config.phases if one.name == chosen["phase"])
+    kept = keeps_adapters(config)
+    return CheckpointCard(
+        head=config.head,
+        objective="+".join(dict.fromkeys(record["phase"] for record in state)),
+        reading=build_objective(phase.objective).reading,
+        template=manifest.template,
+        base_model=config.base_model,
+        base_on_hub=hub_name(config.base_model) is not None,
+        base_licence=base_licence(config.base_model),
+        base_fingerprint=base_fingerprint(config.base_model) if kept else "",
+        data_fingerprint=manifest.fingerprint,
+        data=describe_data(manifest),
+        metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.select == "best"),
+        seed=config.seed,
+    )
 
 
 def describe_data(manifest: Manifest) -> dict[str, Any]:

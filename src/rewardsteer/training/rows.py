@@ -123,7 +123,7 @@ def training_rows(objective: Objective, data: Path) -> Any:
     rows = load_set(data, "train", sets_of(objective)[0])
     check_rows(objective, rows, data)
     if objective.prefixes not in (None, "all"):
-        rows = rows.filter(_has_prefixes, fn_kwargs={"name": objective.prefixes})
+        rows = rows.filter(bool, input_columns=objective.prefixes)
     if len(rows) == 0:
         raise DataError(
             f"No training rows are left for the objective {objective.name!r}: no response is long "
@@ -131,10 +131,6 @@ def training_rows(objective: Objective, data: Path) -> Any:
             "data, else prefix_start=N of 'rewardsteer data prepare'."
         )
     return rows
-
-
-def _has_prefixes(row: dict[str, Any], name: str) -> bool:
-    return len(row[name]) > 0
 
 
 def drop_too_long(

@@ -13,24 +13,18 @@ import shutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from accelerate import PartialState
 from transformers import TrainerCallback, set_seed
 
 from rewardsteer.data.prepare import prepare
-from rewardsteer.data.store import MANIFEST, Manifest, load_manifest, load_set
+from rewardsteer.data.store import MANIFEST, load_manifest, load_set
 from rewardsteer.data.store_checks import check_recipe, check_tokenizer
 from rewardsteer.data.template import Template
 from rewardsteer.errors import RewardsteerError
-from rewardsteer.models.adapter_folder import base_fingerprint
-from rewardsteer.models.checkpoint import (
-    CheckpointCard,
-    ensure_padding_token,
-    load_tokenizer,
-)
+from rewardsteer.models.checkpoint import ensure_padding_token, load_tokenizer
 from rewardsteer.models.limits import position_limit
-from rewardsteer.models.model_card import base_licence, hub_name
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.start import trained_template
 from rewardsteer.objectives.combine import build_objective
@@ -39,7 +33,7 @@ from rewardsteer.quiet import keep_log
 from rewardsteer.training.checkpoints import named_failure
 from rewardsteer.training.checks import check_settings
 from rewardsteer.training.config import PhaseConfig, TrainConfig
-from rewardsteer.training.description import describe_data, held_out_accuracy
+from rewardsteer.training.description import describe_training
 from rewardsteer.training.fit import fit
 from rewardsteer.training.loading import build, keeps_adapters
 from rewardsteer.training.precision import saved_dtype
@@ -252,40 +246,16 @@ def _best(state: list[dict[str, Any]], config: TrainConfig) -> dict[str, Any]:
     return max(candidates, key=lambda record: record.get(figure) or float("-inf"))
 
 
-def _reading(
-    config: TrainConfig, record: dict[str, Any]
-) -> Literal["value", "log_probability", "step_logit"]:
-    """The meaning of rewards after the phase whose weights are kept."""
-    phase = next(one for one in config.phases if one.name == record["phase"])
-    return build_objective(phase.objective).reading
-
-
 def _finish(
     config: TrainConfig, tokenizer: Any, data: Path, out: Path, state: list[dict[str, Any]]
 ) -> None:
     """Write the model folder, in one process and on the CPU."""
     chosen = _best(state, config) if config.select == "best" else state[-1]
-    manifest: Manifest = load_manifest(data)
     model = build(config, tokenizer, out / chosen["folder"] / WEIGHTS, whole=True)
-    keep = keeps_adapters(config)
-    if not keep:
+    if not keeps_adapters(config):
         model.merge_adapters()
         model.base.to(saved_dtype(config.base_model))
-    objectives = dict.fromkeys(record["phase"] for record in state)
-    card = CheckpointCard(
-        head=config.head,
-        objective="+".join(objectives),
-        reading=_reading(config, chosen),
-        template=manifest.template,
-        base_model=config.base_model,
-        base_on_hub=hub_name(config.base_model) is not None,
-        base_licence=base_licence(config.base_model),
-        base_fingerprint=base_fingerprint(config.base_model) if keep else "",
-        data_fingerprint=manifest.fingerprint,
-        data=describe_data(manifest),
-        metrics=held_out_accuracy(chosen, manifest, chosen_by_it=config.select == "best"),
-        seed=config.seed,
-    )
+    card = describe_training(config, load_manifest(data), state, chosen)
     # The model comes last: where it is, the run is done.
     write_json(out / "result.json", {"model": "model", "kept": chosen["folder"], "phases": state})
     with named_failure(f"The model {out / 'model'}", out / chosen["folder"]):

@@ -22,6 +22,10 @@ def _never(steps: Any) -> Any:
     return 0 if steps == -1 and not isinstance(steps, bool) else steps
 
 
+def _one_or_several(names: Any) -> Any:
+    return [names] if isinstance(names, str | dict) else names
+
+
 Steps = Annotated[int, BeforeValidator(_never), Field(ge=0)]
 LearningRate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Beta = Annotated[float, Field(ge=0, lt=1)]
@@ -150,15 +154,10 @@ class LogConfig(Config):
     eval_steps: Steps = 0
     save_steps: Steps = 0
     eval_rows: int = Field(512, ge=1)
-    report_to: list[str] = Field(default_factory=list)
+    report_to: Annotated[list[str], BeforeValidator(_one_or_several)] = Field(default_factory=list)
     progress: bool = True
     print_logs: bool = True
     spike_threshold: float | None = Field(8.0, gt=0)
-
-    @field_validator("report_to", mode="before")
-    @classmethod
-    def _several(cls, names: Any) -> Any:
-        return [names] if isinstance(names, str) else names
 
 
 class CallbackConfig(Config):
@@ -176,10 +175,6 @@ class CallbackConfig(Config):
     @classmethod
     def _short_form(cls, value: Any) -> Any:
         return {"name": value} if isinstance(value, str) else value
-
-
-def _one_or_several(names: Any) -> Any:
-    return [names] if isinstance(names, str | dict) else names
 
 
 # The sections ``trainer`` and ``callbacks``, of a reward model's training and of a policy's.

@@ -83,11 +83,17 @@ class Head:
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
-        """Refuse to start this head from a reward model whose head is ``trained``.
+        """Refuse to start this head from a reward model whose head is ``trained`` and does not fit.
 
         Raises:
             CheckpointError: names both heads.
         """
+        if trained.kind == config.kind and trained.layers != config.layers:
+            raise CheckpointError(
+                f"{source} is a reward model whose {config.kind} head has the layers "
+                f"{trained.layers!r}, and head.layers={config.layers} is asked for; set "
+                f"head.layers={trained.layers} to go on with it, or start from its base model."
+            )
 
     @classmethod
     def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:

@@ -63,22 +63,13 @@ class ScalarHead(Head):
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
-        """Refuse an MLP for a linear head and vice versa; warn where a head is left out.
-
-        Raises:
-            CheckpointError: names both.
-        """
+        """See `Head.check_start`; warns where a head of another kind is left out."""
         if trained.kind != config.kind:
             logger.warning(
                 "%s is a reward model with a %s head; its head is left out, and a new %s head is "
                 "put on its backbone.", source, trained.kind, config.kind,
             )
-        elif trained.layers != config.layers:
-            raise CheckpointError(
-                f"{source} is a reward model whose scalar head has the layers {trained.layers!r}, "
-                f"and head.layers={config.layers} is asked for; set head.layers={trained.layers} "
-                "to go on with it, or start from its base model."
-            )
+        super().check_start(config, trained, source)
 
     @classmethod
     def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:

@@ -2,7 +2,7 @@
 
 import math
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from torch import Tensor, nn
 
@@ -64,8 +64,7 @@ class VocabularyHead(Head):
 
     @classmethod
     def restore(cls, model: Any, config: HeadConfig, folder: Path) -> nn.Module | None:
-        """See `Head.restore`; parameters beside the output layer have the sizes they were saved
-        with."""
+        """See `Head.restore`; parameters of the head's own have their saved sizes."""
         if config.layers == "linear":
             return None
         own = saved_own(folder, lambda state: sized_own(config, state))
@@ -73,22 +72,13 @@ class VocabularyHead(Head):
 
     @classmethod
     def check_start(cls, config: HeadConfig, trained: HeadConfig, source: Any) -> None:
-        """Refuse a reward model without an output layer.
-
-        Raises:
-            CheckpointError: says so.
-        """
+        """See `Head.check_start`; refuses a reward model without an output layer, too."""
         if trained.kind != config.kind:
             raise CheckpointError(
                 f"{source} is a reward model with a {trained.kind} head, which has no output layer "
                 "to start a vocabulary head from; start from its base model."
             )
-        if trained.layers != config.layers:
-            raise CheckpointError(
-                f"{source} is a reward model whose vocabulary head has the layers "
-                f"{trained.layers!r}, and head.layers={config.layers} is asked for; set "
-                f"head.layers={trained.layers} to go on with it, or start from its base model."
-            )
+        super().check_start(config, trained, source)
 
     @classmethod
     def is_trained(cls, missing: list[str], card: CheckpointCard | None, source: str) -> bool:
@@ -137,8 +127,7 @@ class VocabularyHead(Head):
         limit_tokens(model, tokenizer)
 
     def check_saved(self, model: Any, folder: Path, name: str) -> None:
-        """See `Head.check_saved`. Beside parameters of the head's own, the saved logits stay those
-        of the language model."""
+        """See `Head.check_saved`; with parameters of its own, logits are the language model's."""
         if isinstance(self.projection, RewardProjection):
             check_saved(model, folder, name)
 
@@ -162,8 +151,7 @@ class VocabularyHead(Head):
     @property
     def vocabulary_size(self) -> int:
         """V."""
-        size: int = self.projection.out_features
-        return size
+        return int(self.projection.out_features)
 
     @property
     def token_count(self) -> int:
@@ -173,17 +161,15 @@ class VocabularyHead(Head):
         return self.vocabulary_size if count is None else count
 
     def _read(self, hidden: Tensor, read: str, **options: Any) -> Tensor:
-        found: Tensor = self.projection(hidden, read, **options)
-        return found
+        return cast(Tensor, self.projection(hidden, read, **options))
 
     def next_token(self, hidden: Tensor) -> Tensor:
         """Rewards ``[..., V]`` of all one-token extensions of the prefixes ending at ``hidden``."""
         return self._read(hidden, "rewards")
 
     def best_next_token(self, hidden: Tensor) -> Tensor:
-        """Rewards ``[N]`` of the best one-token extension, the maximum of `next_token` over the
-        first `token_count` tokens, without ever holding all of them; differentiable. hidden
-        ``[N, D]``."""
+        """The maximum ``[N]`` of `next_token` over the first `token_count` tokens, without holding
+        all of them; differentiable. hidden ``[N, D]``."""
         return self._read(hidden, "best")
 
     def soft_next_token(self, hidden: Tensor, temperature: float) -> Tensor:
