@@ -7,11 +7,10 @@ of its own: the policy's logits and the head's rewards are two products of the s
 from pathlib import Path
 from typing import Any
 
-from rewardsteer.data.template import stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_of
-from rewardsteer.models.checkpoint import ADAPTER_CONFIG, fingerprint, load_tokenizer, read_card
+from rewardsteer.models.checkpoint import ADAPTER_CONFIG, read_card
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
@@ -43,11 +42,7 @@ class PolicyStateScorer(OnPolicyScorer):
             )
         check_base(card, folder, source)
         own = card.head.head_class.restore(policy, card.head, folder)
-        super().__init__(
-            policy, RewardModel(policy, card.head, own), load_tokenizer(folder),
-            stored_template(card.template), objective=card.objective, reading=card.reading,
-            fingerprint=fingerprint(folder), name=str(folder),
-        )
+        super().__init__(policy, RewardModel(policy, card.head, own), folder, card)
 
     def open_policy(self) -> Any:
         """The policy's reader for a batch; the next `open` reads its states. None where the policy

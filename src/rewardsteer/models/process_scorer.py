@@ -40,6 +40,8 @@ class ProcessScorer(Scorer):
         positional, options: of `Scorer`.
     """
 
+    combines_positions = True
+
     def __init__(
         self, *positional: Any, split: str = SEPARATOR, aggregate: str = "min", **options: Any
     ) -> None:
@@ -84,23 +86,6 @@ class ProcessScorer(Scorer):
         for row, own_values in enumerate(found, start=1):
             require_finite(own_values, tokens_of=row)
         return found
-
-    @torch.no_grad()
-    def score_ids(
-        self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]], *,
-        batch_size: int | None = 16, batch_tokens: int | None = None,
-        numbers: Sequence[int] | None = None,
-    ) -> np.ndarray:
-        """Aggregated rewards ``[N]`` (float64) of token rows; their steps are found in their text.
-        """
-        rewards = np.empty(len(prompt_ids), dtype=np.float64)
-        for read in self.read(
-            prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens
-        ):
-            whole = self._token_rewards(read)
-            rewards[read.rows] = whole[torch.arange(len(whole)), read.last.cpu()].numpy()
-        require_finite(rewards, numbers)
-        return rewards
 
     def _probabilities(self, read: HiddenBatch) -> Tensor:
         """σ(value) ``[R, T]`` at each column, float64 (products of many are small) and on the CPU

@@ -6,7 +6,7 @@ prefixes. Prompts and responses are rendered and tokenized with the template of 
 
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -43,7 +43,14 @@ class TokenScores:
 
 class Scorer(PrefixScorer):
     """A reward model with its tokenizer and template, which scores rows: whole responses, their
-    tokens and their steps. See `PrefixScorer` for the arguments."""
+    tokens and their steps. See `PrefixScorer` for the arguments.
+
+    Attributes:
+        combines_positions: whether the reward of a row is computed from several of its positions, as that of
+            an autoregressive model always is.
+    """
+
+    combines_positions: ClassVar[bool] = False
 
     @property
     def autoregressive(self) -> bool:
@@ -101,9 +108,10 @@ class Scorer(PrefixScorer):
         for read in self.read(
             prompt_ids, response_ids, batch_size=batch_size, batch_tokens=batch_tokens,
         ):
-            if self.autoregressive:
+            if self.combines_positions or self.autoregressive:
                 whole = self._token_rewards(read)
-                values = whole[torch.arange(len(whole), device=whole.device), read.last]
+                rows = torch.arange(len(whole), device=whole.device)
+                values = whole[rows, read.last.to(whole.device)]
             else:
                 values = head.sequence_rewards(read.hidden, read.ids, read.last)
             rewards[read.rows] = values.cpu().double().numpy()

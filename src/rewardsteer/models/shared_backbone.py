@@ -19,17 +19,10 @@ from peft.tuners.lora import LoraLayer
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from rewardsteer.data.template import stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.backbone import backbone_name, backbone_of
-from rewardsteer.models.checkpoint import (
-    ADAPTER_CONFIG,
-    ADAPTER_WEIGHTS,
-    fingerprint,
-    load_tokenizer,
-    read_card,
-)
+from rewardsteer.models.checkpoint import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_card
 from rewardsteer.models.logits import is_neutral
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.reward_model import RewardModel
@@ -69,11 +62,7 @@ class SharedScorer(OnPolicyScorer):
                 layer.register_forward_pre_hook(rows.name, with_kwargs=True)
         carrier = _Carrier(policy, _Side(rows, policy, True), head)
         own = card.head.head_class.restore(carrier, card.head, folder)
-        super().__init__(
-            policy, RewardModel(carrier, card.head, own), load_tokenizer(folder),
-            stored_template(card.template), objective=card.objective, reading=card.reading,
-            fingerprint=fingerprint(folder), name=str(folder),
-        )
+        super().__init__(policy, RewardModel(carrier, card.head, own), folder, card)
         self._joint = _Side(rows, policy, None)
 
     def open_policy(self) -> Any:

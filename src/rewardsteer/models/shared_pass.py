@@ -5,14 +5,18 @@ Shapes: B prefixes, T columns, V the policy's vocabulary, D hidden size.
 
 import functools
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from rewardsteer.data.template import stored_template
+from rewardsteer.models.checkpoint import CheckpointCard, fingerprint, load_tokenizer
 from rewardsteer.models.known_ids import KnownIds
 from rewardsteer.models.prefix_reader import PrefixReader
 from rewardsteer.models.prefix_state import EMPTY_ROW
+from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
 
@@ -21,11 +25,19 @@ class OnPolicyScorer(Scorer):
 
     Args:
         policy: a causal LM in evaluation mode.
-        positional, options: of `Scorer`.
+        model: the reward model.
+        folder: of the reward model.
+        card: of that folder.
     """
 
-    def __init__(self, policy: Any, *positional: Any, **options: Any) -> None:
-        super().__init__(*positional, **options)
+    def __init__(
+        self, policy: Any, model: RewardModel, folder: Path, card: CheckpointCard
+    ) -> None:
+        super().__init__(
+            model, load_tokenizer(folder), stored_template(card.template),
+            objective=card.objective, reading=card.reading, fingerprint=fingerprint(folder),
+            name=str(folder),
+        )
         self.policy = policy
         self._partner: _RewardSide | None = None
 
