@@ -46,8 +46,8 @@ class Scorer(PrefixScorer):
     tokens and their steps. See `PrefixScorer` for the arguments.
 
     Attributes:
-        combines_positions: whether the reward of a row is computed from several of its positions, as that of
-            an autoregressive model always is.
+        combines_positions: whether the reward of a row is computed from several of its positions;
+            that of an autoregressive model always is.
     """
 
     combines_positions: ClassVar[bool] = False
