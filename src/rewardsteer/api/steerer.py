@@ -58,7 +58,8 @@ class Steerer:
         gate_model: a reward model with a vocabulary head that decides for the gate ``kl`` which
             tokens are guided, as ``reward_model``; None: the one that guides.
         draft_model: a smaller policy with the same tokens, for methods with a second one (``rsd``,
-            ``gsi``): a folder, a name on the hub, or a loaded one; engine ``transformers`` alone.
+            ``gsi``): a folder, a name on the hub, or a loaded one; for the engine ``openai``, which
+            runs ``rsd`` alone, another model's name at the address.
         settings: of `SteeringConfig`: ``n``, ``weight``, ``temperature``, ``max_new_tokens``, …
 
     Raises:
