@@ -122,8 +122,9 @@ def _check_given(
 
 def _recorded(scores: Path, name: str, place: str | None, options: dict[str, float]) -> "Measured":
     from rewardsteer.evaluation.data_notes import item_notes
+    from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
     from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure
-    from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark, recorded_scores
+    from rewardsteer.evaluation.reward_benchmarks.run import recorded_scores
 
     benchmark, items = load_benchmark(name, place, **options)
     scored, values = recorded_scores(scores, items)

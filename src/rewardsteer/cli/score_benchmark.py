@@ -52,7 +52,8 @@ def score_benchmark(
     loading(reward_model, name)
 
     from rewardsteer.devices import parse_dtype
-    from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark, score_items
+    from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
+    from rewardsteer.evaluation.reward_benchmarks.run import score_items
     from rewardsteer.models.kinds import load_scorer
     from rewardsteer.progress import progress_bar
 

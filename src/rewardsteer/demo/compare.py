@@ -8,20 +8,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rewardsteer.data.sources.arithmetic import is_correct
-from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.methods import takes_goal
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.processes import Processes
 from rewardsteer.demo.reward_models import load_all, plans
-from rewardsteer.demo.world import (
-    TEMPLATE,
-    Samples,
-    draw_questions,
-    known_questions,
-    longest_solution,
-)
+from rewardsteer.demo.rows import GUIDED, Row, all_rows, cards_row, guided_row, settings_of
+from rewardsteer.demo.world import TEMPLATE, Samples, draw_questions, known_questions
 from rewardsteer.evaluation.budget import Budget
 from rewardsteer.evaluation.entries import Entry, Judge, Run, read_records
 from rewardsteer.evaluation.generation import compare
@@ -32,31 +26,6 @@ from rewardsteer.models.scorer import Scorer
 from rewardsteer.outputs import file_name
 
 Figures = dict[str, dict[str, float]]
-
-# Row of the table → the reward model that guides and the decoding method.
-GUIDED = {
-    "args": ("plain", "args"),
-    "pargs": ("pargs", "pargs"),
-    "genarm": ("genarm", "genarm"),
-    "farma": ("farma", "farma"),
-    "farma (zeros)": ("farma_zeros", "farma"),
-}
-UNTRAINED = "farma (untrained)"
-
-
-class Row(NamedTuple):
-    """A row of the comparison.
-
-    Attributes:
-        label: its name.
-        config: how it decodes.
-        model: the reward model that guides; None: none does.
-    """
-
-    label: str
-    config: DecodingConfig
-    model: str | None = None
-
 
 class Part(NamedTuple):
     """Questions of a random stream that all rows answer, with a budget for each or none."""
@@ -156,7 +125,7 @@ def compare_methods(
         }
 
     weights = _tuned(lambda rows: run(rows, Part("tuning", config.tuning_prompts)), config)
-    rows, part = _rows(weights, goal_threshold, config), Part("test", config.test_prompts)
+    rows, part = all_rows(weights, goal_threshold, config), Part("test", config.test_prompts)
     methods = run(rows, part)
     budget = Budget("tokens", methods["best_of_n"]["equivalent_tokens"])
     announce(f"the same, with {budget.per_prompt:.0f} tokens per question for each")
@@ -182,17 +151,17 @@ def _tuned(run: Callable[[Sequence[Row]], Figures], config: DemoConfig) -> dict[
         label: {f"{label} {weight:g}": weight for weight in config.weights} for label in GUIDED
     }
     guided = [
-        _guided(name, label, weight, config)
+        guided_row(name, label, weight, config)
         for label, own in names.items() for name, weight in own.items()
     ]
-    tried = run([Row("none", _settings(config)), *guided])
+    tried = run([Row("none", settings_of(config)), *guided])
     weights = {
         label: own[max(own, key=lambda name: tried[name]["reward"])] for label, own in names.items()
     }
     plain = tried["none"]
     spread = plain["reward_stderr"] * math.sqrt(plain["count"])
     targets = {f"cards {one:.3g}": one for one in (plain["reward"], plain["reward"] + spread)}
-    tried = run([_cards(name, target, config) for name, target in targets.items()])
+    tried = run([cards_row(name, target, config) for name, target in targets.items()])
     weights["cards"] = targets[max(targets, key=lambda name: tried[name]["reward"])]
     return weights
 
@@ -204,55 +173,3 @@ def _on_new_questions(place: Path, known: Set[str]) -> dict[str, float]:
         if one.generation.prompt not in known
     ]
     return {"new_questions": len(values), **share(values).figures("accuracy_new")}
-
-
-def _rows(weights: Mapping[str, float], goal_threshold: float, config: DemoConfig) -> list[Row]:
-    """The rows of the comparison."""
-    return [
-        Row("none", _settings(config)),
-        Row("none T=0.5", _settings(config, temperature=0.5)),
-        Row("none greedy", _settings(config, mode="greedy")),
-        Row("best_of_n", _settings(config, method="best_of_n", n=config.best_of), "plain"),
-        *(_guided(label, label, weights[label], config) for label in GUIDED),
-        _cards("cards", weights["cards"], config),
-        Row(
-            "speculative_rejection",
-            _settings(
-                config, method="speculative_rejection", n=config.speculative, decision_tokens=4
-            ),
-            "plain",
-        ),
-        Row(
-            "goal_filter",
-            _settings(
-                config, method="goal_filter", n=config.best_of, drop_start=0,
-                drop_threshold=goal_threshold,
-            ),
-            "goal",
-        ),
-        Row(
-            UNTRAINED, _settings(config, method="farma", weight=weights["farma"]),
-            "farma_untrained",
-        ),
-    ]
-
-
-def _guided(name: str, label: str, weight: float, config: DemoConfig) -> Row:
-    model, method = GUIDED[label]
-    return Row(name, _settings(config, method=method, weight=weight), model)
-
-
-def _cards(label: str, target: float, config: DemoConfig) -> Row:
-    # Segments end where the policy is undecided between a correct fact and its flawed form.
-    settings = _settings(
-        config, method="cards", reward_target=target, entropy_threshold=0.5, segment_min=1,
-        max_rejections=8,
-    )
-    return Row(label, settings, "plain")
-
-
-def _settings(config: DemoConfig, **options: Any) -> DecodingConfig:
-    options.setdefault("top_k", config.candidates)
-    return DecodingConfig(
-        max_new_tokens=longest_solution(config), batch_size=200, seed=config.seed, **options
-    )

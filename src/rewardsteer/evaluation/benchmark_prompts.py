@@ -22,7 +22,7 @@ def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
     """
     from rewardsteer.data.prompts import different
     from rewardsteer.data.render import plain_prompt
-    from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark
+    from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
 
     if name in BENCHMARKS.names():
         if path is None:

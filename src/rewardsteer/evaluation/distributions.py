@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
+from rewardsteer.objectives.agreement import spearman
+
 Values = Sequence[float] | np.ndarray
 
 
@@ -59,6 +61,5 @@ def by_length(
             one["error"] = float(1.96 * stats.sem(inside))
         found.append(one)
     figures: dict[str, Any] = {"bins": found}
-    if np.ptp(size) > 0 and np.ptp(values) > 0:
-        figures["spearman"] = float(stats.spearmanr(size, values).statistic)
-    return figures
+    correlation = spearman(size, values)
+    return figures if np.isnan(correlation) else figures | {"spearman": correlation}

@@ -110,10 +110,13 @@ def overoptimization(prompts: Mapping[str, Recorded]) -> dict[str, Any]:
     curve = [_row({key: one for key, one in prompts.items() if len(one.texts) >= n}, n)
              for n in sizes]
     full = [row["n"] for row in curve if row["prompts"] == curve[0]["prompts"]]
-    return {
-        "samples": sum(len(one.texts) for one in prompts.values()), "curve": curve,
-        **({"peak": peak} if (peak := _peak(prompts, full)) else {}),
-    }
+    whole = {key: one for key, one in prompts.items() if len(one.texts) >= max(full)}
+    found = peak("n", {
+        n: {key: best_of_n_value(one.proxy, one.gold, int(n)) for key, one in whole.items()}
+        for n in full
+    })
+    samples = sum(len(one.texts) for one in prompts.values())
+    return {"samples": samples, "curve": curve, **({"peak": found} if found else {})}
 
 
 def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
@@ -127,14 +130,6 @@ def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
         row |= mean(best).figures(name)
         row |= paired_difference(best, single).figures(f"{name}_gain")
     return row
-
-
-def _peak(prompts: Mapping[str, Recorded], sizes: Sequence[float]) -> dict[str, float]:
-    full = {key: one for key, one in prompts.items() if len(one.texts) >= max(sizes)}
-    return peak("n", {
-        n: {key: best_of_n_value(one.proxy, one.gold, int(n)) for key, one in full.items()}
-        for n in sizes
-    })
 
 
 def peak(name: str, gold: Mapping[float, Mapping[str, float]]) -> dict[str, float]:

@@ -10,6 +10,7 @@ import pytest
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.reward_benchmarks.base import Item
 from rewardsteer.evaluation.reward_benchmarks.judgebench import JudgeBench
+from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, figures_of, measure
 from rewardsteer.evaluation.reward_benchmarks.processbench import ProcessBench
 from rewardsteer.evaluation.reward_benchmarks.resampling import intervals
@@ -17,7 +18,6 @@ from rewardsteer.evaluation.reward_benchmarks.rewardbench import SECTIONS, Rewar
 from rewardsteer.evaluation.reward_benchmarks.rewardbench2 import RewardBench2
 from rewardsteer.evaluation.reward_benchmarks.rewardmath import RewardMath
 from rewardsteer.evaluation.reward_benchmarks.rm_bench import RmBench, difficulties
-from rewardsteer.evaluation.reward_benchmarks.run import load_benchmark
 
 SHARED = (Path(__file__).parents[3] / "../shared/data/reward_models").resolve()
 real = pytest.mark.skipif(not SHARED.exists(), reason="needs the public rows in ../shared/data")

@@ -9,11 +9,8 @@ from typer.testing import CliRunner
 import rewardsteer
 from rewardsteer.cli.main import app
 from rewardsteer.errors import ConfigError, DataError
-from rewardsteer.evaluation.reward_benchmarks.run import (
-    load_benchmark,
-    recorded_scores,
-    score_items,
-)
+from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
+from rewardsteer.evaluation.reward_benchmarks.run import recorded_scores, score_items
 from tests.api.conftest import make_folders
 
 ROWS = [

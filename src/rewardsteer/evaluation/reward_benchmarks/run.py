@@ -1,19 +1,17 @@
-"""From a benchmark's name to its figures: its rows, a model's scores of them, or recorded ones."""
+"""From a benchmark's name to its figures: a model's scores of its items, or recorded ones."""
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from rewardsteer.data.sources.files import SUFFIXES, Row, kind, read_file
-from rewardsteer.data.sources.reading import Reading, read_rows
-from rewardsteer.errors import ConfigError, DataError, MismatchError
+from rewardsteer.errors import DataError, MismatchError
 from rewardsteer.evaluation.data_notes import item_notes
-from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
 from rewardsteer.evaluation.reward_benchmarks.base import Item, RewardBenchmark
+from rewardsteer.evaluation.reward_benchmarks.loading import load_benchmark
 from rewardsteer.evaluation.reward_benchmarks.measuring import controls, measure, table
 from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
 from rewardsteer.models.pair_scorer import PairScorer
@@ -22,54 +20,6 @@ from rewardsteer.outputs import append_jsonl, read_jsonl, repair_jsonl
 Announce = Callable[[int, int], None]
 # Items scored between two writes to the file of scores.
 _TOGETHER = 64
-
-
-def load_benchmark(
-    name: str, path: str | Path | None = None, **options: Any
-) -> tuple[RewardBenchmark, list[Item]]:
-    """A benchmark with its items.
-
-    Args:
-        name: in `REWARD_BENCHMARKS`, or ``package.module:Class``.
-        path: the published file, or a folder of them; None: the hub, or its cache here.
-        options: of the benchmark (``threshold``).
-
-    Raises:
-        ConfigError: unknown name, or an option that the benchmark does not have.
-        DataError: no such data, or a row at fault.
-    """
-    made: type[RewardBenchmark] = REWARD_BENCHMARKS.get(name)
-    unknown = [one for one in options if one not in made.options]
-    if unknown:
-        raise ConfigError(
-            f"The benchmark {name} has no option {', '.join(unknown)}; its options: "
-            f"{', '.join(made.options) or 'none'}."
-        )
-    benchmark = made(**options)
-    return benchmark, benchmark.items(_rows(benchmark, path))
-
-
-def _rows(benchmark: RewardBenchmark, path: str | Path | None) -> Iterator[tuple[str, Row]]:
-    if path is None and not benchmark.hub:
-        raise DataError(
-            f"This benchmark is published in several data sets ({benchmark.source}); give the file "
-            "or folder of one or more of them."
-        )
-    if path is None:
-        reading = Reading(splits={"train": benchmark.split})
-        yield from read_rows("train", None, benchmark.hub, reading=reading)
-        return
-    place = Path(path)
-    if not place.is_dir():
-        yield from read_rows("train", str(place), "")
-        return
-    # A folder of the hub holds further splits; where none is named so, all files are meant.
-    files = sorted(one for one in place.rglob("*") if kind(one) in SUFFIXES)
-    named = [one for one in files if one.name.startswith(benchmark.split)]
-    if not files:
-        raise DataError(f"Expected data files ({', '.join(SUFFIXES)}) in {place}, found none.")
-    for file in named or files:
-        yield from read_file(file)
 
 
 def score_items(
