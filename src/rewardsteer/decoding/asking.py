@@ -16,27 +16,27 @@ from rewardsteer.records import Prompt
 if TYPE_CHECKING:
     from rewardsteer.decoding.engine import Encoded, Sample
 
-# What an unfinished character is decoded to.
+# Decoded form of an incomplete character.
 _UNFINISHED = "\ufffd"
 
 
 def whole_characters(text: str) -> str:
-    """A text that may go on, without a character at its end of which bytes are missing."""
+    """A growing text without an incomplete last character, of which bytes are still missing."""
     return text.rstrip(_UNFINISHED)
 
 
 @dataclass(eq=False)
 class Ask:
-    """What is asked about a sample.
+    """A question to the reward model about one sample.
 
     Attributes:
-        prompt: of the sample.
-        sample: the response; as it stands, or closed where it has ended.
-        goal: a goal state, for the similarity of the last token's state; None: the reward.
-        prompt_alone: the reward of the prompt, without the response.
-        told: of how many of the response's tokens the similarities are known, where those of all
-            the others are asked for; None: of the last one alone.
-        rival: another response to the prompt; how likely the sample is preferred to it.
+        prompt: the sample's prompt.
+        sample: the response: as generated so far, or closed if it has ended.
+        goal: a goal state, for the similarity of the last token's state to it; None: the reward.
+        prompt_alone: ask for the reward of the prompt, without the response.
+        told: how many of the response's tokens have had their similarities answered; the answer is
+            of all later ones. None: of the last token alone.
+        rival: another response to the prompt, for the probability that the sample is preferred.
     """
 
     prompt: "Encoded"
@@ -48,12 +48,12 @@ class Ask:
 
     @property
     def closed(self) -> bool:
-        """Whether it is asked about a response that has ended, as training knows it."""
+        """Whether the question is about a complete response, closed as in training."""
         return not self.prompt_alone and self.goal is None and bool(self.sample.finish_reason)
 
     @property
     def text(self) -> str:
-        """The response that is asked about, cut at a whole character while it grows."""
+        """The response's text, cut at the last complete character if the sample is unfinished."""
         if self.prompt_alone:
             return ""
         text = self.sample.text
@@ -75,7 +75,7 @@ class Row:
 
     @property
     def ids(self) -> list[int]:
-        """All of them."""
+        """Token ids of prompt and response."""
         return [*self.prompt, *self.response]
 
 
@@ -85,10 +85,11 @@ def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
     Args:
         ask: the question.
         scorer: a `rewardsteer.models.scorer.Scorer`.
-        texts: write texts, and not the policy's tokens.
+        texts: tokenize texts instead of using the policy's tokens.
 
     Raises:
-        DataError: what the reward model's template refuses, or a text that is too long for it.
+        DataError: the reward model's template refuses the text, or the text is too long for the
+            model.
     """
     if texts:
         prompts, responses = scorer.encode([ask.prompt.given], [ask.text], closed=ask.closed)
@@ -110,8 +111,8 @@ def as_row(ask: Ask, scorer: Any, *, texts: bool) -> Row:
 
 
 def text_tokens(ask: Ask, scorer: Any) -> int:
-    """About how many tokens a reward model reads that takes texts: those of prompt and response (or
-    both responses) without its template, by its own tokenizer, else by the policy's."""
+    """Approximate number of tokens that a reward model of texts processes: prompt and response (or
+    both responses) without its template, counted by its own tokenizer, else by the policy's."""
     samples = [ask.sample] if ask.rival is None else [ask.sample, ask.rival]
     if scorer.tokenizer is None:
         return len(ask.prompt.token_ids) + sum(one.length for one in samples)

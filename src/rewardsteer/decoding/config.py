@@ -48,8 +48,8 @@ class DecodingConfig(Config):
             ``pargs``, ``cd``) ask the reward model about the policy's ``top_k`` best tokens, greedy
             or not; where it is not set, 10. For the other methods, where it is not set, the
             policy's own, else 0.
-        top_p: draw from the likeliest tokens whose probabilities come to this; 1: from all. Where
-            this or one of the next two is not set, the policy's own, else neutral.
+        top_p: draw from the likeliest tokens whose probabilities sum to this; 1: from all. The
+            default of this and the next two settings is the policy's own, else neutral.
         min_p: draw only tokens that are at least this share as probable as the likeliest.
         repetition_penalty: positive scores of tokens in prompt and response are divided by it,
             negative ones multiplied; 1: none. It counts in greedy mode too, and so do the next
@@ -60,14 +60,14 @@ class DecodingConfig(Config):
         min_tokens: no token or string ends a response with fewer tokens; where it is not set, the
             policy's ``min_new_tokens``, else 0.
         stop_token_ids: tokens that end a response besides the policy's end-of-text.
-        ignore_eos: the policy's end-of-text ends nothing.
-        stop: strings that end a response, and that it does not contain …
-        include_stop_str_in_output: … or contains at its end.
+        ignore_eos: the policy's end-of-text token does not end a response.
+        stop: strings that end a response; the string is removed from the response.
+        include_stop_str_in_output: keep the stop string at the end of the response.
         weight: w of the guided methods, in logits per reward unit; 0 is the policy alone. For
             ``genarm`` this is the paper's 1/β. With several reward models it multiplies their sum.
-        policy_power: α of the methods that guide token by token: they draw from p^α · exp(w · r),
-            the policy's distribution to this power. Above 1 the policy counts more, below it less,
-            0: rewards alone decide. A KL divergence is from the policy itself.
+        policy_power: α of the methods that guide token by token: they draw from p^α · exp(w · r).
+            Above 1 the policy counts more, below it less, 0: rewards alone decide. KL divergences
+            are from the policy at α = 1.
         ensemble_rule: how several reward models make one reward, each times its own weight: their
             ``sum``, the least of them (``min``), or ``cautious``, their mean less
             ``ensemble_deviations`` standard deviations.
@@ -75,53 +75,52 @@ class DecodingConfig(Config):
             not at all, or from ``weight`` at the first token to ``weight_end`` at the
             ``max_new_tokens``-th, along a line or half a cosine wave.
         weight_end: where the schedule ends; needed by a schedule, refused without one.
-        target_kl: instead of a fixed w, for the methods that guide token by token: at every token
-            the w ≥ 0 with which what is drawn from has this KL divergence, in nats, from what
-            plain sampling draws from, both on the policy's ``top_k`` best tokens. Of ``weight``
-            only the sign counts then. None: no target.
-        max_kl: as ``target_kl``, but w is lowered to that where it would lead further, never
-            raised. None: no limit.
-        gate: at which tokens the methods that guide token by token do so, the policy drawing alone
-            at the others: ``always``; where the policy is unsure, by the ``entropy`` of its
-            distribution (nats, at temperature 1) or by the probability of all tokens but its best
-            (``top1``); where rewards change much, by the KL divergence of the guided distribution
-            from the policy's (``kl``, nats); at the ``first`` tokens; or at ``random`` ones.
-        gate_threshold: least measure of a token that is guided, for ``entropy``, ``top1`` and
-            ``kl``.
+        target_kl: replaces a fixed w in the methods that guide token by token: at every token the
+            w ≥ 0 with which the guided distribution has this KL divergence, in nats, from plain
+            sampling, both over the policy's ``top_k`` best tokens. Of ``weight`` only the sign
+            counts then. None: no target.
+        max_kl: upper limit of the same divergence: w is lowered where the divergence would exceed
+            it, and never raised. None: no limit.
+        gate: which tokens the methods that guide token by token guide, the policy drawing the other
+            ones alone: ``always``; those with a high ``entropy`` of the policy's distribution
+            (nats, at temperature 1), or a high probability of all tokens but its best (``top1``);
+            those with a high KL divergence of the guided distribution from the policy's (``kl``,
+            nats); the ``first`` tokens; or ``random`` ones.
+        gate_threshold: least measure of a guided token, for ``entropy``, ``top1`` and ``kl``.
         gate_share: instead of a threshold, the share of tokens that is guided, from 0 to 1: those
             whose measure is among the greatest of the response so far. For ``first`` a share of
             ``max_new_tokens``, for ``random`` a probability.
-        draft: tokens that are proposed ahead and verified together, for the policy alone and the
-            methods that ask about all next tokens (``farma``, ``genarm``): what followed the last
-            tokens before (``ngram``), or what the policy draws alone (``policy``), which spares
-            the reward model passes. Answers do not change. The transformers engine uses it.
+        draft: speculative decoding in the transformers engine, for the policy alone and the methods
+            that ask about all next tokens (``farma``, ``genarm``): proposed tokens are verified in
+            one pass. ``ngram`` proposes what followed the last tokens earlier, ``policy`` what the
+            policy draws alone, which saves reward model passes. Responses do not change.
         draft_tokens: longest draft.
         n: responses drawn per prompt by ``best_of_n``, ``soft_best_of_n``, ``reward_vote`` and
             ``speculative_rejection``, particles of ``particle``, proposals for a step of ``gsi``,
             and at most by ``majority_vote``, ``goal_filter`` and ``adaptive_best_of_n``.
-        comparisons: of ``tournament``: every two of the ``n`` responses (``all``), or the best so
-            far with the next, n − 1 in all (``knockout``).
-        choice_temperature: of ``soft_best_of_n`` and ``reward_vote``, in reward units: a draw
-            counts exp(reward / temperature). 0: the highest reward alone.
-        draw_cost: of ``adaptive_best_of_n``, in reward units: it stops when another draw is
+        comparisons: of ``tournament``: all pairs of the ``n`` responses (``all``), or the best so
+            far with the next, n − 1 pairs (``knockout``).
+        choice_temperature: of ``soft_best_of_n`` and ``reward_vote``, in reward units: a response
+            weighs exp(reward / temperature). 0: the highest reward alone.
+        draw_cost: of ``adaptive_best_of_n``, in reward units: it stops when another response is
             expected to gain no more. 0: all ``n``.
-        length_control: how much of what the logarithm of the length explains of a prompt's rewards
-            is taken out before ``soft_best_of_n``, ``reward_vote`` and ``adaptive_best_of_n``
-            choose, from 0 to 1 (all).
+        length_control: share, from 0 to 1, of the effect of the log length on a prompt's rewards (a
+            linear fit) that is removed before ``soft_best_of_n``, ``reward_vote`` and
+            ``adaptive_best_of_n`` choose.
         beam: hypotheses that ``beam`` keeps of each prompt, and trees of ``dvts``.
         branches: steps drawn from each hypothesis in a round of ``beam`` and ``dvts``.
-        step_value: what ``beam``, ``dvts`` and ``particle`` go by: the ``reward`` of the response
-            in the making, or its similarity to a ``goal`` state; ``auto``: the goal state where one
-            is given.
+        step_value: what ``beam`` and ``dvts`` rank by and ``particle`` weights by: the ``reward``
+            of the unfinished response, or its similarity to a ``goal`` state; ``auto``: the goal
+            state if one is given.
         value_noise: σ, the standard deviation of the error of ``beam``'s values: it keeps only
-            those hypotheses, at most ``beam``, that cannot be told apart from the best one. None:
-            always as many as ``beam`` says.
+            hypotheses, at most ``beam``, whose values do not differ significantly from the best
+            one's. None: always ``beam``.
         step_separator: a step of ``beam``, ``dvts``, ``particle``, ``rsd`` and ``gsi`` ends with
-            the token with which its text contains this; "" never ends one.
+            the token that completes this string; "": no string ends a step.
         step_tokens: longest step.
         max_steps: most rounds of steps.
         accept_reward: δ of ``rsd``, the least reward of the response with a step of the small
-            policy; u of ``gsi``, the least of this reward plus log-ratio / w.
+            policy that keeps the step; u of ``gsi``, likewise of this reward plus log-ratio / w.
         particle_potential: what ``particle`` weights responses with: ``exp`` (e^(w · value)) for
             rewards of any size, ``probability`` (value^w) for rewards from 0 to 1.
         particle_answer: what ``particle`` answers with: the particle of the highest value
@@ -129,23 +128,23 @@ class DecodingConfig(Config):
             (``vote``).
         resample_below: ``particle`` resamples where the effective number of particles falls below
             this share of ``n``; 1: whenever weights differ, 0: never.
-        entropy_threshold: a segment of ``cards`` ends before a token of which the policy is so
-            unsure: entropy of its distribution at temperature 1, in nats …
-        segment_min: … once it has so many tokens.
+        entropy_threshold: a segment of ``cards`` ends before a token if the entropy of the policy's
+            distribution (nats, temperature 1) is at least this …
+        segment_min: … and the segment has at least this many tokens.
         segment_tokens: longest segment.
         reward_target: r* of ``cards``, which needs it: a reward a little above what the policy's
             responses get on average.
-        reward_share: α of ``cards``: at the beginning of a response a segment must get
-            (1 − α) · r(prompt) + α · r*, rising to r* at ``max_new_tokens`` along a line. 1: always
-            r*, and the prompt's own reward is not asked for.
-        acceptance: β of ``cards``: a segment is accepted with probability
-            min(1, exp((r − what it must get) / β)). 0: only if it gets it.
-        max_rejections: after so many rejections the best proposal of a segment is taken.
-        reject_share: α of ``speculative_rejection``: share of the responses in the making that a
+        reward_share: α of ``cards``: the reward required of a segment rises along a line from
+            (1 − α) · r(prompt) + α · r* at the beginning of a response to r* at ``max_new_tokens``.
+            1: always r*, and the prompt's own reward is not computed.
+        acceptance: β of ``cards``: a segment is accepted with probability min(1,
+            exp((r − required reward) / β)). 0: only if r reaches it.
+        max_rejections: after this many rejections the best proposal of a segment is taken.
+        reject_share: α of ``speculative_rejection``: share of the unfinished responses that a
             decision drops, at least one.
-        decision_tokens: it decides whenever the responses to a prompt that are in the making hold
-            ``n`` times so many tokens together: after so many tokens each, and again when those
-            that are left have grown to as much.
+        decision_tokens: ``speculative_rejection`` decides whenever the unfinished responses to a
+            prompt hold ``n`` times this many tokens: first at this many tokens each, then when the
+            remaining ones reach that total.
         drop_rule: how ``goal_filter`` drops responses, see
             `rewardsteer.decoding.strategies.early_rejection`.
         drop_threshold: a similarity, or a probability for the rule ``probability``.
@@ -155,8 +154,9 @@ class DecodingConfig(Config):
         vote_stop: when ``majority_vote`` and ``goal_filter`` stop sampling: once a window of
             responses agrees (``esc``), once the majority is unlikely to change (``adaptive``), or
             after ``n``. Responses that were dropped do not vote.
-        vote_window: responses to a window, drawn together; of ``adaptive_best_of_n`` too.
-        vote_confidence: for ``adaptive``; 1 draws all.
+        vote_window: responses per window, drawn together; also for ``adaptive_best_of_n``.
+        vote_confidence: for ``adaptive``: required probability that the majority stands; 1 draws
+            all.
         max_new_tokens: longest response, end-of-text included.
         batch_size: rows decoded together; results do not depend on it beyond rounding.
         seed: every request draws from its own generator, made from this and the request's id.

@@ -1,9 +1,9 @@
 """Methods between a policy and a reward model with different tokenizers.
 
 Strategies judge texts, so they work with any two. A guide adds rewards to the policy's next-token
-scores. It can where both vocabularies hold the same tokens under other ids
-(`token_map`), and where it asks about few candidates, whose texts are
-tokenized anew (`rewardsteer.decoding.guides.texts`).
+scores. It works where both vocabularies hold the same tokens under other ids (`token_map`), and
+where it scores few candidates, whose texts are tokenized again
+(`rewardsteer.decoding.guides.texts`).
 """
 
 import copy
@@ -46,15 +46,15 @@ def shares_tokens(tokenizer: Any, scorer: Any) -> bool:
 def writer_between(
     template: Template | None, tokenizer: Any, scorer: Any
 ) -> tuple[Template, Any]:
-    """As `rewardsteer.data.template.writer_of`, whatever tokenizer the reward model has: one that
-    reads other tokens, or texts, writes them for itself and says nothing of the policy's."""
+    """Template and renderer of the policy's prompts, see `rewardsteer.data.template.writer_of`. A
+    reward model that takes texts or other tokens has no influence: it writes its own texts."""
     shared = scorer is not None and shares_tokens(tokenizer, scorer)
     return writer_of(template, tokenizer, scorer if shared else None)
 
 
 def fitted(method: Any, engine: Any) -> Any:
-    """The method as it works between an engine's policy and its own reward model: itself where they
-    share a tokenizer, and every strategy.
+    """The method with its reward model adapted to the engine's policy. Strategies, and methods with
+    a shared tokenizer, are returned unchanged.
 
     Raises:
         MismatchError: a guide that cannot work with two tokenizers.
@@ -89,7 +89,7 @@ def check_crossing(method: str, scorer: Any, tokenizer: Any, engine: Any) -> Non
 
 
 def across(name: str, asks: str, scorer: Any, engine: Any) -> Any:
-    """A reward model as a guide asks it about tokens of an engine with another tokenizer.
+    """The reward model, wrapped so that a guide can ask it about tokens of another tokenizer.
 
     Args:
         name: of the guide, for messages.
@@ -130,8 +130,8 @@ _TASKS = ("eos_token", "bos_token", "pad_token", "unk_token")
 
 
 def token_map(policy_tokenizer: Any, reward_tokenizer: Any) -> list[int] | None:
-    """The reward model's id of each of the policy's tokens, -1 of a special one that it lacks; None
-    where the vocabularies hold different tokens."""
+    """The reward model's id of each of the policy's tokens, -1 for a special token that it lacks;
+    None if the vocabularies hold different tokens."""
     ours, theirs = policy_tokenizer.get_vocab(), reward_tokenizer.get_vocab()
     special = _special(policy_tokenizer) | _special(reward_tokenizer)
     if (ours.keys() - special) != (theirs.keys() - special):
@@ -178,7 +178,7 @@ class MappedScorer:
     def next_token(
         self, prefix_ids: Tensor, attention_mask: Tensor, cache: Any = None
     ) -> Tensor:
-        """Rewards ``[B, P]`` of all one-token extensions; the row's least where it lacks a token.
+        """Rewards ``[B, P]`` of all one-token extensions; unknown tokens get their row's minimum.
         """
         rewards = self._scorer.next_token(self._own(prefix_ids), attention_mask, cache)
         there = self._ids.to(rewards.device)
@@ -198,7 +198,7 @@ class MappedScorer:
         return rewards
 
     def _own(self, ids: Tensor) -> Tensor:
-        """Policy ids as the reward model's; what it lacks is read as another token."""
+        """The reward model's ids of policy ids; a stand-in replaces tokens that it lacks."""
         strange = ids >= len(self._read)
         own = self._read.to(ids.device)[ids.masked_fill(strange, 0)]
         return own.masked_fill(strange, self._scorer.known.stand_in)

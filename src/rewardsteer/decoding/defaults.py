@@ -34,7 +34,7 @@ _FOREIGN: dict[str, tuple[Any, ...]] = {
 
 
 def with_defaults(config: DecodingConfig, settings: Any = None) -> DecodingConfig:
-    """The settings of a run with nothing left open.
+    """The settings of a run with all defaults filled in.
 
     Args:
         config: as given; what was set stays.
@@ -45,8 +45,8 @@ def with_defaults(config: DecodingConfig, settings: Any = None) -> DecodingConfi
 
 
 def what_is_taken(config: DecodingConfig, settings: Any) -> str:
-    """A line on what comes from the policy's settings and what of them is not supported; "" where
-    nothing does."""
+    """A log line: which of the policy's settings are used, and which are not supported; "" if there
+    are neither."""
     greedy, neutral = config.mode == "greedy", with_defaults(config)
     taken = [
         f"{name}={value}" for name, value in _taken(config, settings).items()

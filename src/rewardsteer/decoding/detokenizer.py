@@ -1,8 +1,8 @@
 """A response's text while it grows, cut at stop strings.
 
 Tokens come one at a time, text does not: a character may lie in several tokens, and some tokenizers
-write a token according to the one before it. So text is given out once more tokens cannot change
-it, and never a part of what may turn out to be a stop string.
+write a token according to the one before it. So text is emitted only when further tokens cannot
+change it, and never while it may be part of a stop string.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from tokenizers.decoders import DecodeStream
 
 from rewardsteer.data.template import Template
 
-# What an unfinished character is decoded to.
+# Decoded form of an incomplete character.
 _UNFINISHED = "\ufffd"
 _INVALID = "Invalid prefix"
 
@@ -23,14 +23,14 @@ class IncrementalDetokenizer:
     Args:
         tokenizer: the policy's.
         prompt_ids: of the prompt.
-        template: what it puts around responses is left out.
+        template: its text around responses is removed.
         stops: strings that end the response.
-        include_stop: the one that does belongs to the text.
-        min_tokens: stop strings within the text of so many tokens end nothing.
+        include_stop: keep the stop string that ends the response.
+        min_tokens: stop strings that end within the first ``min_tokens`` tokens are ignored.
 
     Attributes:
-        stopped: a stop string has ended the text.
-        stop: which; "" before.
+        stopped: whether a stop string has ended the text.
+        stop: that stop string; "" before.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class IncrementalDetokenizer:
         self.stopped, self.stop = False, ""
 
     def add(self, token_ids: Sequence[int]) -> str:
-        """New text that is certain, given all tokens so far; sets ``stopped`` at a stop string."""
+        """The newly emitted text, given all tokens so far; sets ``stopped`` at a stop string."""
         new = token_ids[self._taken :]
         self._taken = len(token_ids)
         for token in new:
@@ -78,8 +78,8 @@ class IncrementalDetokenizer:
         return piece + self._emit(end=True)
 
     def kept(self, token_ids: Sequence[int]) -> list[int]:
-        """Tokens of the text that was given out, where a stop string has cut it: those that lie
-        before the cut, and of one that the cut divides the first part written anew."""
+        """Tokens of the emitted text where a stop string has cut it: all tokens before the cut,
+        and, if the cut divides a token, its first part tokenized again."""
         before = self._tokenizer.decode(self._context, **_OPTIONS)
         written = self._lead + self.text
         for count in range(len(token_ids), -1, -1):
@@ -96,7 +96,7 @@ class IncrementalDetokenizer:
 
     @property
     def text(self) -> str:
-        """What was given out so far."""
+        """The text emitted so far."""
         return self._text[: self._given]
 
     def _emit(self, *, end: bool) -> str:
@@ -106,7 +106,7 @@ class IncrementalDetokenizer:
             if self._text.startswith(self._opening):
                 self._text, self._lead = self._text.removeprefix(self._opening), self._opening
             self._opening = ""
-        # One that ends among the first tokens does not count.
+        # A stop string that ends within the first ``min_tokens`` tokens does not count.
         starts = [max(self._given, self._unsearched - len(stop) + 1) for stop in self._stops]
         places = map(self._text.find, self._stops, starts)
         found = [one for one in zip(places, self._stops, strict=True) if one[0] >= 0]
@@ -122,7 +122,7 @@ class IncrementalDetokenizer:
         return piece
 
     def _held_back(self) -> int:
-        """Characters at the end that may be the beginning of what does not belong to the text."""
+        """Number of last characters that may begin a stop string or the template's closing."""
         for length in range(self._longest(), 0, -1):
             tail = self._text[-length:]
             if len(tail) == length and (
@@ -155,7 +155,8 @@ class _Stream:
 
 
 class _FastStream:
-    """The same by `tokenizers.decoders.DecodeStream`, which decodes the last few tokens alone."""
+    """As `_Stream`, by `tokenizers.decoders.DecodeStream`, which decodes only the last few
+    tokens."""
 
     def __init__(self, backend: Any, context: Sequence[int]) -> None:
         self._backend = backend

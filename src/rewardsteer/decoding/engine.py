@@ -39,10 +39,10 @@ class Encoded:
     """A prompt as an engine takes it.
 
     Attributes:
-        id: of the request; draws are made from it.
+        id: the request's id, from which random draws are seeded.
         token_ids: as the policy reads them, at least one; none for an engine that writes prompts
             itself.
-        template: what it puts around responses their texts are without.
+        template: its text around responses is removed from `Sample.text`.
         given: text or conversation, for an engine that writes prompts itself and for reward models
             that read texts.
     """
@@ -58,10 +58,10 @@ class Stop:
     """Where an extension ends, besides its length and the response's own end.
 
     Attributes:
-        text: after a token whose text contains it; "": nowhere.
-        entropy: before a token of which the policy is so unsure: entropy of its distribution at
-            temperature 1, in nats …
-        least: … once the extension has so many tokens.
+        text: after a token that completes this string; "": nowhere.
+        entropy: before a token where the entropy of the policy's distribution (nats, temperature 1)
+            is at least this …
+        least: … and the extension has at least this many tokens.
     """
 
     text: str = ""
@@ -70,20 +70,20 @@ class Stop:
 
 
 class Aborted(Exception):  # noqa: N818
-    """A sample was given up while its program went on; ends what still waits for it."""
+    """Raised for a program that waits for a sample which was aborted."""
 
 
 class Sample:
-    """Base of all engines' samples: one response in the making.
+    """Base of all engines' samples: one unfinished or finished response.
 
     Args:
-        engine: that grows it.
-        prompt: that it responds to.
-        index: which of the samples of its prompt this is.
-        config: how it is drawn, and its greatest length.
-        rng: its own random numbers.
-        log_probabilities: whether `log_probability` is wanted.
-        top: how many of the likeliest tokens `logprobs` names; None: it is not wanted.
+        engine: generates the sample.
+        prompt: the prompt.
+        index: number of this sample among those of its prompt.
+        config: sampling settings and the maximum length.
+        rng: its own random number generator.
+        log_probabilities: whether `log_probability` is computed.
+        top: how many of the likeliest tokens `logprobs` lists; None: `logprobs` stays empty.
         origin: the sample that it was forked from.
 
     Attributes:
@@ -91,10 +91,10 @@ class Sample:
         finish_reason: None before it has ended.
         stop_reason: the token, or the string, that stopped it.
         log_probability: of the tokens under the policy, at temperature 1 over the whole vocabulary,
-            summed; None where nobody asked.
-        logprobs: of each token, with those of the likeliest, where they were asked for.
+            summed; None if not requested.
+        logprobs: log-probabilities of each token and of the likeliest ones, if requested.
         cost: so far.
-        aborted: nobody needs it any more.
+        aborted: whether the sample was given up.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class Sample:
 
     @property
     def text(self) -> str:
-        """Of the response so far, without the template's frame and cut at a stop string."""
+        """The response's text so far, without the template's frame and cut at a stop string."""
         if isinstance(self.stop_reason, str):
             return self._cut().text
         ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
@@ -131,18 +131,18 @@ class Sample:
 
     @property
     def response_ids(self) -> Sequence[int]:
-        """Tokens of the response as it is given out: cut at a stop string, with `stop_token`."""
+        """Token ids of the returned response: cut at a stop string, with `stop_token`."""
         if isinstance(self.stop_reason, str) and self.token_ids:
             return self._cut().kept(self.token_ids)
         return self.token_ids
 
     @property
     def stop_token(self) -> Sequence[int]:
-        """The token that ended it; none where it was cut off, by a stop string too."""
+        """The token that ended the response; empty if a stop string or the length did."""
         return self.token_ids[-1:] if isinstance(self.stop_reason, int) else ()
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
-        """Add up to so many tokens (None: as many as the settings allow).
+        """Generate up to ``tokens`` more tokens (None: as many as the settings allow).
 
         Raises:
             RewardsteerError: this sample cannot go on; others can.
@@ -151,38 +151,38 @@ class Sample:
         raise NotImplementedError
 
     def listen(self, listener: Callable[[str], None]) -> None:
-        """Have new text told once further tokens cannot change it."""
+        """Call the listener with new text as soon as further tokens cannot change it."""
         self._listener = listener
 
     def revise(
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
         stop_reason: int | str | None = None,
     ) -> None:
-        """Go on from other tokens; most often, take some back."""
+        """Replace the tokens, most often to remove some at the end."""
         self.token_ids = list(token_ids)
         self.finish_reason, self.stop_reason = finish_reason, stop_reason
         self._detokenizer = None
         del self.logprobs[len(self.token_ids) :]
 
     def take_over(self, other: "Sample") -> None:
-        """Go on from the tokens of another sample, or end as it has."""
+        """Take the tokens and the finish reason of another sample."""
         self.revise(other.token_ids, other.finish_reason, other.stop_reason)
 
     def fork(self, index: int, rng: random.Random) -> "Sample":
-        """Another sample that goes on from here, with draws of its own."""
+        """Another sample that continues from these tokens, with draws of its own."""
         raise NotImplementedError
 
     def abort(self) -> None:
-        """Nobody needs it any more; it holds nothing from now on."""
+        """Give the sample up and free what it holds."""
         raise NotImplementedError
 
     def _copied_to(self, other: "Sample") -> None:
-        """Give a fork what was generated so far."""
+        """Copy what was generated so far to a fork."""
         other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
         other.log_probability = self.log_probability
 
     def _following(self) -> IncrementalDetokenizer:
-        """The text of the tokens, cut at stop strings."""
+        """The detokenizer of this sample, which cuts at stop strings."""
         if self._detokenizer is None:
             self._detokenizer = IncrementalDetokenizer(
                 self.engine.tokenizer, self.prompt.token_ids, self.prompt.template,
@@ -192,7 +192,7 @@ class Sample:
         return self._detokenizer
 
     def _cut(self) -> IncrementalDetokenizer:
-        """The same, with all tokens."""
+        """The detokenizer after all tokens so far."""
         detokenizer = self._following()
         detokenizer.add(self.token_ids)
         return detokenizer
@@ -203,7 +203,7 @@ class Sample:
 
 
 class Engine:
-    """Base of all engines: what runs a policy.
+    """Base of all engines, which run a policy.
 
     Args:
         tokenizer: the policy's; None where it is not known.
@@ -213,16 +213,16 @@ class Engine:
         name: for messages.
         abilities: what it can do; `rewardsteer.decoding.engines.registry.MEANINGS` says what each
             means.
-        stride: tokens after which looking at a growing sample costs little.
+        stride: number of tokens per extension with which checking a growing sample costs little.
         holds_guides: the reward model of a guide runs inside the engine, which loads it by itself.
-        writes_prompts: prompts are written by the engine and not on this side.
-        by_name: policies are names at an address.
-        model_name: of the policy where another process runs it; "" elsewhere.
+        writes_prompts: the engine's server renders prompts, not this process.
+        by_name: policies are named models of a server.
+        model_name: the policy's name where another process runs it; "" elsewhere.
         stop_ids: tokens that end a response.
         position_limit: longest row that the policy can read; None: it has no limit.
         readable: token ids that the policy has an embedding for.
-        activity: told of what samples ask and are told.
-        on_failure: told of failures that one sample alone has; None: they end the run.
+        activity: counts what samples request and receive.
+        on_failure: called with an error of one sample alone; None: such an error ends the run.
     """
 
     name: str
@@ -241,20 +241,20 @@ class Engine:
         self._texts: dict[int, str] = {}
 
     def complete(self, config: DecodingConfig) -> DecodingConfig:
-        """The settings of a run with nothing left open that this side decides."""
+        """The settings of a run with the defaults that this process decides filled in."""
         return with_defaults(config, self.settings)
 
     def check(self, method: Any, config: DecodingConfig) -> None:
-        """Raise `ConfigError` on what it cannot do for a method, besides its abilities."""
+        """Raise `ConfigError` if a method cannot run with these settings, abilities aside."""
 
     def begin(self, method: Any, config: DecodingConfig, longest: int) -> None:
-        """Get ready for the samples of a run, the longest of so many tokens with its prompt."""
+        """Prepare for a run; ``longest`` is the maximum of prompt and response tokens."""
 
     def bound(self, cache_tokens: int, guides: int) -> None:
-        """Decode no more together, where that is decided here: tokens in caches and guides."""
+        """Limit the cache tokens and guides decoded together, if this engine decides it."""
 
     def token_text(self, token: int) -> str:
-        """A token's own text; asked again and again about the same few, so remembered."""
+        """A token's own text, memoized because the same few tokens recur."""
         if token not in self._texts:
             self._texts[token] = self.tokenizer.decode([token], clean_up_tokenization_spaces=False)
         return self._texts[token]
@@ -268,27 +268,27 @@ class Engine:
         raise NotImplementedError
 
     def likelihoods(self, prompt: Encoded) -> Likelihoods:
-        """How likely the policy makes given tokens after a prompt; has the ability
+        """Log-probabilities of given tokens after a prompt; for engines with the ability
         ``likelihoods``."""
         raise NotImplementedError
 
     async def room(self) -> None:
-        """Return once another prompt can be begun without waiting behind others."""
+        """Return once another prompt can start without waiting in the queue."""
         raise NotImplementedError
 
     async def close(self) -> None:
-        """End; what runs is aborted."""
+        """Close the engine; running samples are aborted."""
         raise NotImplementedError
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a strategy answers with.
+    """A strategy's answer to one prompt.
 
     Attributes:
         sample: the response.
-        reward: of it, where the strategy knows one.
-        details: what else it tells of its work, by name.
+        reward: the response's reward, if the strategy computed one.
+        details: further results of the strategy, by name.
     """
 
     sample: Sample

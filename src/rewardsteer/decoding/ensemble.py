@@ -1,14 +1,14 @@
-"""Several reward models as one: helpful and harmless at once, each with its weight.
+"""Several reward models as one, such as helpfulness and harmlessness, each with its weight.
 
     r(x, y) = Σ_i w_i · r_i(x, y)
 
-or, where they shall agree (``ensemble_rule``), the least w_i · r_i, or their mean less some
-standard deviations: what one member alone takes for good does not count then (arXiv 2310.02743).
+With other settings of ``ensemble_rule`` the reward is the minimum of w_i · r_i, or their mean less
+some standard deviations. Then a response cannot win because one member alone overrates it (arXiv
+2310.02743).
 
-A token guide asks a `RewardEnsemble` as it asks a single reward model, so the policy's candidates
-are the same for all members, what members cost adds up, and every method that adds rewards to
-next-token logits takes several. A constant that a member adds to all rewards of a prefix changes
-nothing, so for GenARM the sum of rewards and that of log-probabilities are one rule.
+A token guide calls a `RewardEnsemble` like a single reward model. All members score the same
+candidates of the policy, and their costs add up. A constant that a member adds to all rewards of a
+prefix changes nothing, so GenARM may sum rewards or log-probabilities.
 """
 
 import functools
@@ -34,7 +34,8 @@ logger = logging.getLogger(__name__)
 
 
 class RewardEnsemble:
-    """The part of a `rewardsteer.models.scorer.Scorer` that token guides ask, for a weighted sum.
+    """Several reward models with the methods of one `rewardsteer.models.scorer.Scorer` that token
+    guides call.
 
     Args:
         members: reward models, all with heads of one kind (the method checks it).
@@ -107,8 +108,8 @@ def rewards_of_all(rewards: Tensor, rule: str, deviations: float) -> Tensor:
 
     Args:
         rewards: of each member, times its weight.
-        rule: ``sum``; ``min``, the least; or ``cautious``, the mean less …
-        deviations: … so many standard deviations (of the members, ÷ M).
+        rule: ``sum``; ``min``, the minimum; or ``cautious``, the mean less …
+        deviations: … this many standard deviations (over the members, divisor M).
     """
     if rule == "min":
         return rewards.amin(dim=0)
@@ -139,7 +140,7 @@ class JudgingEnsemble(TextScorer):
         self, prompts: Sequence[Prompt], completions: Sequence[str], *, batch_size: int = 16,
         closed: bool = True,
     ) -> np.ndarray:
-        """Rewards ``[N]`` (float64) of all together."""
+        """Combined rewards ``[N]`` (float64)."""
         own = [
             weight * np.asarray(model.score(
                 prompts, completions, batch_size=batch_size, closed=closed
@@ -152,8 +153,8 @@ class JudgingEnsemble(TextScorer):
 
 
 class FolderScorer:
-    """A reward model's folder, with what methods and engines ask of a reward model before, or
-    without, running it; the weights are not loaded.
+    """A saved reward model without its weights: the attributes that methods and engines need
+    before, or without, running it.
 
     Args:
         folder: the checkpoint.
@@ -172,7 +173,7 @@ class FolderScorer:
 
     @functools.cached_property
     def tokenizer(self) -> Any:
-        """The one it was trained with."""
+        """The tokenizer that it was trained with."""
         return load_tokenizer(self.folder)
 
     @functools.cached_property
@@ -182,7 +183,7 @@ class FolderScorer:
 
     @functools.cached_property
     def fingerprint(self) -> str:
-        """Of the weights."""
+        """Fingerprint of the weights."""
         return fingerprint(self.folder)
 
     @functools.cached_property
@@ -205,7 +206,7 @@ class FolderScorer:
 def combined(
     members: Sequence[Any], weights: Sequence[float], config: DecodingConfig | None = None
 ) -> Any:
-    """Reward models as one: the only one itself, None where there is none.
+    """One scorer for several reward models; a single one is returned itself, None for none.
 
     Args:
         members, weights: see `RewardEnsemble`.
@@ -222,7 +223,7 @@ def combined(
 
 
 class EnsembleCache:
-    """The members' caches as one; what they read adds up."""
+    """The members' caches as one; their counters add up."""
 
     def __init__(self, parts: Sequence[Any]) -> None:
         self.parts = parts
@@ -238,7 +239,7 @@ class EnsembleCache:
         return [sum(each) for each in zip(*(part.tokens for part in self.parts), strict=True)]
 
     def part_of(self, rows: Sequence[int], places: int) -> "EnsembleCache":
-        """Some of so many rows, to be asked about by themselves."""
+        """The caches of some of the ``places`` rows, to score them alone."""
         return EnsembleCache([part.part_of(rows, places) for part in self.parts])
 
     def select(self, rows: Sequence[int]) -> None:

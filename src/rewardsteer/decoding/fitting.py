@@ -55,8 +55,8 @@ def drafted_methods() -> str:
 
 
 def methods_for(scorer: Any, *, drafted: bool = False) -> list[str]:
-    """Names of the methods that take a reward model without anything else than a policy, or than
-    two policies."""
+    """Names of the methods that need only this reward model and a policy; ``drafted`` adds those
+    that need a second policy."""
     return [
         name for name in METHODS.names() if _takes(METHODS.get(name), scorer)
         and (drafted or not METHODS.get(name).wants_drafter)
@@ -156,13 +156,13 @@ def _remedy(scorer: Any) -> str:
 
 
 class Choice(NamedTuple):
-    """A method that nobody named, and why it was chosen."""
+    """A method that was chosen by default, and the reason."""
 
     name: str
     why: str
 
     def told(self, otherwise: str) -> str:
-        """One line that says so; ``otherwise`` says how to choose another one."""
+        """One line that names both; ``otherwise`` says how to choose another method."""
         return f"method: {self.name} ({self.why}; {otherwise})"
 
 
@@ -220,7 +220,8 @@ def _default(head: str, objective: str, log_probabilities: bool) -> Choice:
 
 
 def check_gate(config: DecodingConfig, scout: Any = None) -> None:
-    """Refuse gates of methods that do not guide token by token, and scouts without a use.
+    """Refuse a gate for methods that do not guide token by token, and a gate's reward model
+    (``scout``) that is not used.
 
     Raises:
         ConfigError: see above.

@@ -45,8 +45,8 @@ def build_method(
         config: settings.
         scorer: a `rewardsteer.models.scorer.Scorer`; None for methods that need none.
         goal: a goal state, for the methods that want or take one; the others never see it.
-        scout: a second reward model, with a vocabulary head, that is asked at every token for the
-            gate ``kl`` in the place of the first.
+        scout: a second reward model, with a vocabulary head; the gate ``kl`` asks it at every token
+            instead of the first.
         drafter: an engine with a second, smaller policy, for the methods that want one.
 
     Raises:
@@ -90,7 +90,7 @@ def generate(
         rewards are no numbers) has ``error`` set and ends alone; the others go on.
 
     Raises:
-        MismatchError: the two tokenizers differ, and the method is a guide that cannot do with it.
+        MismatchError: the tokenizers differ, and the method is a guide that cannot work with two.
         ConfigError: ``top_k`` exceeds the vocabulary; out of memory.
         DataError: repeated ids, or a prompt that is too long.
     """
@@ -137,7 +137,7 @@ def generate_by(
         )
         longest = max((len(one.ids) for one in ready), default=0) + config.max_new_tokens
         if drafter is not None:
-            # First, for what a reward model takes of a device comes after both.
+            # The drafter starts first: a reward model moves to the device after both policies.
             drafter.begin(Direct(None, config), config, longest)
         engine.begin(method, config, longest)
     return answer(engine, ready, method, config, template, label or method.name, watch)
@@ -181,8 +181,8 @@ def answer(
 
 
 def scoring_beside(engine: Engine, scorer: Any, batch_size: int) -> Scoring:
-    """What answers strategies' questions to their reward model."""
-    # Where both compute in this process, there is nothing to do while the reward model reads.
+    """The `Scoring` that answers strategies' questions to a reward model."""
+    # If both run in this process, decoding cannot go on while the reward model runs.
     elsewhere = "logits" not in engine.abilities or getattr(scorer, "remote", False)
     return Scoring(
         scorer, batch_size=batch_size, activity=engine.activity, threaded=elsewhere,
@@ -231,7 +231,7 @@ async def run(
     config: DecodingConfig, *, first: int = 0, top: int | None = None,
     watch: Watch | None = None,
 ) -> tuple[Outcome, Cost]:
-    """Answer one prompt; and what that cost, with all samples.
+    """The answer to one prompt, and its cost over all samples.
 
     Args:
         engine: runs the policy.
@@ -241,11 +241,11 @@ async def run(
         config: how samples are drawn.
         first: number of the first sample's draws.
         top: how many of the likeliest tokens samples' ``logprobs`` name; None: there are none.
-        watch: told of every sample that begins.
+        watch: called with every sample that begins.
 
     Raises:
         RewardsteerError: this prompt cannot be answered.
-        EngineError: none can.
+        EngineError: the engine cannot answer any prompt.
     """
     guide = method if isinstance(method, LogitsGuide) else None
     strategy = method if isinstance(method, Strategy) else Direct(None, config)
@@ -266,7 +266,7 @@ async def run(
 def require_answers(
     results: Generator[Generation, None, None]
 ) -> Generator[Generation, None, None]:
-    """Pass results on; for what needs an answer to every prompt.
+    """Pass results on, for callers that need an answer to every prompt.
 
     Raises:
         RewardsteerError: one failed; says why.

@@ -10,8 +10,8 @@ from rewardsteer.models.prefix_state import EMPTY_ROW
 
 
 class Value(NamedTuple):
-    """A reward, or similarities of tokens, in how many passes and from how many tokens they were
-    read."""
+    """A reward (one value), or similarities of tokens, with the forward passes and tokens that they
+    took."""
 
     values: Sequence[float]
     forwards: int
@@ -19,7 +19,7 @@ class Value(NamedTuple):
 
 
 class GrowingReads:
-    """A cache with a row for every sample that was asked about and may be again.
+    """The reward model's cache, with a row for every sample that may be scored again.
 
     Args:
         scorer: a `rewardsteer.models.scorer.Scorer`.
@@ -32,11 +32,11 @@ class GrowingReads:
         self._lengths: list[int] = []
 
     def knows(self, sample: Sample) -> bool:
-        """Whether something of it was read, or of the sample that it was forked from."""
+        """Whether the cache has a row of the sample, or of the one that it was forked from."""
         return sample in self._rows or (sample.origin is not None and sample.origin in self._rows)
 
     def forget(self, samples: Sequence[Sample]) -> None:
-        """These are not asked about any more; their rows go to others."""
+        """Free the rows of samples that will not be scored again."""
         gone = {id(sample) for sample in samples}
         self._rows = [
             None if row is None or id(row) in gone else row for row in self._rows
@@ -47,11 +47,11 @@ class GrowingReads:
     def read(
         self, samples: Sequence[Sample], texts: Sequence[Sequence[int]], goal: GoalState | None
     ) -> list[Value]:
-        """Values of samples as they stand.
+        """Values of samples at their last tokens.
 
         Args:
-            samples: different ones.
-            texts: of each, prompt and response (token ids).
+            samples: all different.
+            texts: token ids of prompt and response of each sample.
             goal: for similarities of the last tokens' states; None: rewards, by a scalar head.
         """
         self._arrange(samples)
@@ -85,10 +85,10 @@ class GrowingReads:
         )
 
     def _arrange(self, samples: Sequence[Sample]) -> None:
-        """Give every sample a row: that of one that is gone, or a new one behind. What a sample was
-        forked from has read is its beginning."""
+        """Give every sample a row of the cache: a free one, or a new one at the end. The row of a
+        fork begins as a copy of its origin's."""
         read = {id(row): place for place, row in enumerate(self._rows) if row is not None}
-        # Forks of samples that were given up are asked about with the next of their prompt.
+        # An aborted sample keeps its row until its prompt is scored again, for its forks.
         prompts = {id(sample.prompt) for sample in samples}
         rows = [
             None if row is None or (row.aborted and id(row.prompt) in prompts) else row
@@ -102,7 +102,7 @@ class GrowingReads:
             origin = read.get(id(sample.origin), EMPTY_ROW)
             place = free.pop(0) if free else len(rows)
             rows[place : place + 1], origins[place : place + 1] = [sample], [origin]
-        # Rows that nobody needs are closed up from the end.
+        # The last rows move into the remaining free ones.
         for place in reversed(free):
             last = len(rows) - 1
             rows[place], origins[place] = rows[last], origins[last]

@@ -7,7 +7,7 @@ from rewardsteer.records import Cost
 
 
 class Likelihoods(Protocol):
-    """How likely a policy makes given tokens after one prompt.
+    """Log-probabilities of given tokens under a policy, after one prompt.
 
     Attributes:
         cost: so far.
@@ -19,7 +19,7 @@ class Likelihoods(Protocol):
         self, before: Sequence[int], continuations: Sequence[Sequence[int]]
     ) -> list[float]:
         """Log-probabilities of continuations, summed over their tokens, at temperature 1 over the
-        whole vocabulary; minus infinity where the policy never gives a token.
+        whole vocabulary; minus infinity if a token has probability 0.
 
         Args:
             before: the response that all of them continue (token ids).

@@ -3,9 +3,9 @@ engine. Each is one file; none imports another.
 
 A guide is called as ``method(scorer, config)``, scorer None when the user gave no reward model; it
 takes several as one, a `rewardsteer.decoding.ensemble.RewardEnsemble`. A strategy is called
-likewise, one with ``wants_goal`` or ``takes_goal`` as ``method(scorer, config, goal)``. What reward
-model a method needs its class declares, see `rewardsteer.decoding.fitting`. A method from elsewhere
-is named ``package.module:Class``.
+likewise, one with ``wants_goal`` or ``takes_goal`` as ``method(scorer, config, goal)``. A method's
+class declares the reward model that it needs, see `rewardsteer.decoding.fitting`. A method of
+another package is named ``package.module:Class``.
 """
 
 from collections.abc import Collection
@@ -20,7 +20,7 @@ _RENAMED = {"goal_beam": "'beam' with a goal state (--goal)"}
 
 class _Methods(Registry):
     def check(self, name: str) -> None:
-        """Raise `ConfigError` on an unknown name; says the new one of a method that has one."""
+        """Raise `ConfigError` on an unknown name; for a renamed method it has the new name."""
         if name in _RENAMED:
             raise ConfigError(f"The decoding method {name!r} is now {_RENAMED[name]}.")
         super().check(name)
@@ -72,16 +72,16 @@ METHODS = _Methods(
     },
 )
 
-# What OpenAI's field ``best_of`` stands for.
+# The method for OpenAI's field ``best_of``.
 BEST_OF = "best_of_n"
-# What stands in for it with a model that compares two responses.
+# The same for a model that compares two responses.
 BEST_OF_PAIRS = "tournament"
 # Settings of how strongly rewards act token by token, for methods that add them to logits.
 CONTROLS = (
     "weight_schedule", "weight_end", "target_kl", "max_kl", "policy_power", "gate",
     "gate_threshold", "gate_share",
 )
-# Settings of strategies, each of which the methods use that name it (``uses``).
+# Settings of strategies; a strategy lists those that it reads in ``uses``.
 OF_STRATEGIES = frozenset({
     "n", "choice_temperature", "draw_cost", "length_control", "beam", "branches", "step_value",
     "value_noise", "step_separator", "step_tokens", "max_steps", "accept_reward",
@@ -90,7 +90,7 @@ OF_STRATEGIES = frozenset({
     "reject_share", "decision_tokens", "drop_rule", "drop_threshold", "drop_start", "drop_patience",
     "calibration", "vote_stop", "vote_window", "vote_confidence", "comparisons",
 })
-# Methods that take no reward model, told without importing what takes seconds.
+# Methods without a reward model, listed to spare an import that takes seconds.
 _UNGUIDED = ("none", "majority_vote")
 
 
@@ -141,7 +141,7 @@ def adds_rewards(name: str) -> bool:
 
 
 def judges_whole(name: str) -> bool:
-    """Whether a method asks about responses, which several reward models of any kind can judge
+    """Whether a method scores whole texts, so that several reward models of any kind can judge
     together; raises `ConfigError` on an unknown name."""
     kind = METHODS.get(name)
     return bool(kind.judges_texts) and not (kind.wants_goal or kind.compares)
@@ -165,9 +165,9 @@ def has_weight(name: str) -> bool:
 
 
 def unused(name: str, given: Collection[str]) -> tuple[str, str] | None:
-    """The first setting that means nothing to a method, and the methods that use it, as a sentence
-    lists them; None: there is none. Of the settings, ``weight``, `CONTROLS` and `OF_STRATEGIES` are
-    looked at; a method of one's own may use any of the last."""
+    """The first given setting that a method does not use, and the methods that use it, as a
+    sentence lists them; None if there is none. Only ``weight``, `CONTROLS` and `OF_STRATEGIES` are
+    checked; a method of another package may use any of the last."""
     from rewardsteer.decoding.fitting import listed
 
     for setting in given:

@@ -94,7 +94,7 @@ def _biases(
     rows: Sequence[Written], configs: Sequence[DecodingConfig], stop_ids: Collection[int],
     vocabulary: int,
 ) -> dict[bool, list[_Place]]:
-    """Row, token and number: those to add (True) and those to put (False)."""
+    """(row, token, number): numbers to add to scores (True), or to put in their place (False)."""
     added: list[_Place] = []
     put: list[_Place] = []
     for number, (row, config) in enumerate(zip(rows, configs, strict=True)):
@@ -108,7 +108,7 @@ def _biases(
 
 
 def _groups(values: Sequence[float], neutral: float) -> dict[float, list[int]]:
-    """Rows by value, without those of the neutral one."""
+    """Row numbers by value; rows with the neutral value are left out."""
     groups: dict[float, list[int]] = {}
     for row, value in enumerate(values):
         if value != neutral:
@@ -117,8 +117,8 @@ def _groups(values: Sequence[float], neutral: float) -> dict[float, list[int]]:
 
 
 def _padded(rows: Sequence[Sequence[int]], scores: Tensor) -> tuple[Tensor, Tensor]:
-    """Token ids ``[R, T]`` on the scores' device and their mask (float). Rows, none of them empty,
-    are filled up with their own first token, which changes nothing about which tokens they have."""
+    """Token ids ``[R, T]`` on the scores' device and their mask (float). Rows are not empty; each
+    is padded with its own first token, which adds no new token to it."""
     width = max(map(len, rows))
     ids = [[*row, *[row[0]] * (width - len(row))] for row in rows]
     mask = [[1.0] * len(row) + [0.0] * (width - len(row)) for row in rows]

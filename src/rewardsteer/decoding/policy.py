@@ -20,8 +20,8 @@ def load_policy(
 
     Args:
         source: the folder or name.
-        device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; does not
-            count beside a ``device_map``.
+        device: ``auto`` (CUDA, else MPS, else CPU), or a name or device as torch knows it; ignored
+            with a ``device_map``.
         dtype: of the weights; None: as saved.
         options: passed on to ``from_pretrained`` (``device_map``, ``quantization_config``, …).
 
@@ -41,8 +41,8 @@ def load_policy(
 
 
 def _no_policy(source: str | Path, sign: str) -> CheckpointError:
-    """For reward models: with tied embeddings they have all weights of a causal LM, and would
-    generate noise without a word."""
+    """The error for a reward model in place of a policy. With tied embeddings it has all weights of
+    a causal LM, and would generate noise."""
     return CheckpointError(
         f"Expected a policy, a causal language model; {source} is a reward model ({sign}). Give "
         "the model that generates as policy and this one as reward model."

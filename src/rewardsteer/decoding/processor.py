@@ -2,13 +2,13 @@
 
     model.generate(**inputs, logits_processor=[GuideProcessor(guide, pad_token_id=…)])
 
-Caches are kept from step to step. They follow rows that beam search reorders, and drafts
-(prompt lookup, an assistant) that are taken back. In sampling, transformers applies temperature and
-top-k after the guide, as our own loop does.
+Caches are kept from step to step. They follow rows that beam search reorders, and rejected drafts
+(prompt lookup, an assistant). In sampling, transformers applies temperature and top-k after the
+guide, as our own loop does.
 
-One processor may serve one call of ``generate`` after the other. A schedule of the weight counts
-from the prompt of each. That a call has begun shows in its ids, unless its prompts are those of the
-last call with what was generated; call `GuideProcessor.reset` before such a one.
+One processor may serve several calls of ``generate`` in turn. A schedule of the weight counts from
+the prompt of each. The processor recognises a new call by its ids, unless the prompts continue the
+output of the last call; call `GuideProcessor.reset` before such a call.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ class GuideProcessor(LogitsProcessor):
         self._prompt = 0
 
     def reset(self) -> None:
-        """Forget the last call of ``generate``: what comes next are prompts."""
+        """Forget the last call of ``generate``: the next ids are prompts."""
         self._session = None
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
@@ -91,7 +91,7 @@ class GuideProcessor(LogitsProcessor):
 
     def _origins(self, ids: Tensor) -> list[int] | None:
         """For each row, a row of the last call whose tokens it continues: its own, or with beam
-        search another one. None: these are other prompts. Drafts that were taken back count as
+        search another one. None: these are other prompts. Rejected drafts count as
         continued too: all but a row's last token must be in some row of the last ids."""
         width, last = ids.shape[1], self._last
         if len(ids) != len(last) or not self._prompt < width <= last.shape[1] + 1:
@@ -122,7 +122,7 @@ class GuideProcessor(LogitsProcessor):
 
 
 def padding_of(tokenizer: Any) -> int:
-    """The token that pads prompts, where nobody says.
+    """The padding token of prompts, if none is given.
 
     Raises:
         ConfigError: it may also begin a text.

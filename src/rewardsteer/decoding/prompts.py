@@ -1,4 +1,4 @@
-"""Prompts written and tokenized as the policy reads them, with what is wrong with each."""
+"""Prompts rendered and tokenized for the policy, each with its error if it has one."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -33,8 +33,8 @@ def prepare(
     requests: Sequence[Request], template: Template, renderer: Any, tokenizer: Any,
     limits: dict[str, int | None], config: DecodingConfig, *, vocabulary: int,
 ) -> list[Prepared]:
-    """Write and tokenize prompts. One that cannot be, or has token ids that the policy does not
-    know (from ``vocabulary`` on), is kept with its error.
+    """Render and tokenize prompts. A prompt that fails, or has token ids that the policy does not
+    know (from ``vocabulary`` on), is returned with its error.
 
     Raises:
         DataError: a prompt is too long.
@@ -81,7 +81,7 @@ def encode_request(
         ids = encode_prompt(text, template, tokenizer)
     if ids:
         return ids
-    # A model answers what follows a token, so an empty prompt is the start of a text.
+    # A model needs a token to predict the next, so an empty prompt is the start of a text.
     for start in (tokenizer.bos_token_id, tokenizer.eos_token_id):
         if start is not None:
             return [start]

@@ -24,8 +24,8 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 Program = Callable[[], Coroutine[Any, Any, T]]
 
-# A task that a result wakes asks for more within so many turns of the loop: itself, those that
-# gather it, and theirs.
+# Turns of the loop until a task that received a result makes its next request: first the task, then
+# the tasks that gather it, then theirs.
 _TURNS = 8
 
 
@@ -33,16 +33,16 @@ def in_order(
     programs: Iterable[Program[T]], room: Callable[[], Awaitable[None]],
     close: Callable[[], Awaitable[None]], *, most: int,
 ) -> Generator[T, None, None]:
-    """Results of programs in their order, each once it and those before it are there.
+    """Results of programs in their order, each once it and all earlier ones are there.
 
     Args:
-        programs: taken one by one, whenever there is room.
-        room: returns once another one can be begun.
-        close: called in the end, also when nobody wants the rest.
-        most: programs at work at a time.
+        programs: started one by one, whenever there is room.
+        room: returns once another program can start.
+        close: called at the end, also when the caller stops early.
+        most: maximum number of running programs.
 
     Raises:
-        Exception: what a program raised; those that run are cancelled.
+        Exception: what a program raised; running programs are cancelled.
     """
     results = _iterate(lambda: _ordered(programs, room, most), close)
     try:
@@ -62,7 +62,7 @@ def in_order(
 def _iterate(
     make: Callable[[], AsyncIterator[T]], close: Callable[[], Awaitable[None]]
 ) -> Generator[T, None, None]:
-    """What an asynchronous iterator gives, on a loop that turns while the next is waited for."""
+    """Values of an asynchronous iterator; its loop runs while the caller waits for a value."""
     loop = asyncio.new_event_loop()
     try:
         values = make()
@@ -82,13 +82,13 @@ def _finish(loop: asyncio.AbstractEventLoop, close: Callable[[], Awaitable[None]
     except RuntimeError:
         loop.run_until_complete(_end(close))
         return
-    # Begun where no loop ran, and given up where one does: a thread can have one loop at work.
+    # This thread has a running loop, and cannot run a second one.
     with ThreadPoolExecutor(1, thread_name_prefix="decoding") as thread:
         thread.submit(lambda: loop.run_until_complete(_end(close))).result()
 
 
 async def _cancel_others() -> None:
-    """Cancel what runs on this loop, and wait for it."""
+    """Cancel all other tasks of this loop, and wait for them."""
     others = asyncio.all_tasks() - {asyncio.current_task()}
     for task in others:
         task.cancel()
@@ -101,8 +101,8 @@ async def _end(close: Callable[[], Awaitable[None]]) -> None:
 
 
 def _look_at(task: asyncio.Task[Any]) -> None:
-    """Where one failure ends the run, nobody asks for the others' results: Python would print each
-    of their errors."""
+    """Retrieve a task's exception: when one failure ends the run, Python would otherwise print the
+    errors of all other tasks."""
     if not task.cancelled():
         task.exception()
 
@@ -131,7 +131,7 @@ async def _ordered(
             task.add_done_callback(ended)
             begun.append(task)
             changed.set()
-            # So that it has asked for its samples when there is looked for room again.
+            # The program requests its samples before the next check for room.
             for _ in range(3):
                 await asyncio.sleep(0)
 
@@ -167,24 +167,24 @@ class LoopThread:
         self._loop.run_forever()
 
     def start(self) -> None:
-        """Begin."""
+        """Start the thread."""
         self._thread.start()
 
     @property
     def alive(self) -> bool:
-        """Whether it runs."""
+        """Whether the thread runs."""
         return self._thread.is_alive()
 
     def submit(self, program: Coroutine[Any, Any, T]) -> "Future[T]":
-        """Run a program there; cancelling the future cancels it."""
+        """Run a coroutine on the loop; cancelling the future cancels it."""
         return asyncio.run_coroutine_threadsafe(program, self._loop)
 
     def call(self, function: Callable[..., None], *args: Any) -> None:
-        """Call a function there, soon."""
+        """Call a function on the loop, soon."""
         self._loop.call_soon_threadsafe(function, *args)
 
     def close(self, seconds: float) -> None:
-        """Cancel what runs and end; the thread's present step may take so long."""
+        """Cancel all tasks, then stop the thread; each may take ``seconds``."""
         if not self._thread.is_alive():
             return
         with contextlib.suppress(TimeoutError):
@@ -194,23 +194,23 @@ class LoopThread:
 
 
 class Activity:
-    """Counts what tasks have asked and been told.
+    """Counts requests and replies of tasks, for `settle`.
 
     Attributes:
-        count: grows with everything that happens.
+        count: grows with every request and reply.
     """
 
     def __init__(self) -> None:
         self.count = 0
 
     def note(self) -> None:
-        """Something has happened."""
+        """Count one event."""
         self.count += 1
 
 
 async def settle(stamp: Callable[[], int], turns: int = _TURNS) -> None:
-    """Let other tasks run until none of them has done anything for some turns of the loop. A task
-    that takes longer loses nothing but its place in the next step."""
+    """Let other tasks run until ``stamp`` has not changed for some turns of the loop. A task that
+    takes longer only misses the engine's next step."""
     last, idle = stamp(), 0
     while idle < turns:
         await asyncio.sleep(0)

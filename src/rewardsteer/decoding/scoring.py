@@ -21,7 +21,7 @@ from rewardsteer.errors import DataError, NonFiniteError, RewardsteerError
 from rewardsteer.models.compatibility import reads_tokens
 from rewardsteer.records import Cost
 
-# Others ask within so many turns of the loop, or wait for the next time.
+# Turns of the loop in which other strategies can join a batch of questions.
 _TURNS = 4
 _REMEDY = (
     "while the reward model read a response alone; lower max_new_tokens, shorten the prompt, or "
@@ -38,16 +38,15 @@ class Answer:
 
 
 class Scoring:
-    """A reward model at work.
+    """A reward model that answers questions of many strategies in batches.
 
     Args:
         scorer: a `rewardsteer.models.scorer.Scorer`, or another
             `rewardsteer.models.text_scorer.TextScorer`, which is asked about texts.
-        batch_size: whole responses read together.
-        activity: told of what is asked and answered.
-        threaded: read in another thread, so that the loop goes on meanwhile.
-        texts: read texts and not the policy's tokens, which are not known or not the reward
-            model's.
+        batch_size: whole responses scored together.
+        activity: counts questions and answers.
+        threaded: run the reward model in another thread, so that the loop goes on.
+        texts: score texts, because the policy's tokens are unknown or are not the reward model's.
     """
 
     def __init__(
@@ -65,7 +64,7 @@ class Scoring:
         """Answers, in the order of the questions.
 
         Raises:
-            NonFiniteError: one of them is no number.
+            NonFiniteError: an answer is not finite.
         """
         loop = asyncio.get_running_loop()
         futures = [loop.create_future() for _ in asks]
@@ -84,14 +83,14 @@ class Scoring:
         return self._texts or max(sample.token_ids, default=0) < self._scorer.vocabulary_size
 
     def knows_end(self, sample: Sample) -> bool:
-        """Whether training showed the token that ended a sample, where it is read."""
+        """Whether the token that ended a sample is the one that closes responses in training."""
         if self._texts:
             return True
         closed = self._scorer.close_response(sample.token_ids, sample.stop_token)
         return bool(closed[: len(sample.token_ids)] == list(sample.token_ids))
 
     def forget(self, samples: Sequence[Sample]) -> None:
-        """Drop what was read of samples."""
+        """Drop the cached states of samples."""
         if self._growing is not None:
             self._growing.forget(samples)
 
@@ -113,7 +112,7 @@ class Scoring:
             self._activity.note()
 
     def _run(self, asks: Sequence[Ask]) -> list[Answer | Exception]:
-        """Answers, or why there is none; what is asked alike is read together."""
+        """The answer or the error of each question; questions of one kind share a call."""
         answers: dict[int, Answer | Exception] = {}
         alike: dict[Any, list[Any]] = {}
         for ask in asks:
@@ -146,7 +145,7 @@ class Scoring:
             return read(asked)
         except Exception as error:
             if self._growing is not None:
-                # What was read when it failed cannot be trusted.
+                # After a failure the cache may be incomplete.
                 self._growing = GrowingReads(self._scorer)
             half = len(asked) // 2
             if not out_of_memory(error) or not half:
@@ -154,7 +153,7 @@ class Scoring:
         return self._values(read, asked[:half]) + self._values(read, asked[half:])
 
     def _grows(self, row: Row) -> bool:
-        """Whether something of it was read, or will be asked again."""
+        """Whether a row is scored through its cache: it has one, or will be scored again."""
         ask, growing = row.ask, self._growing
         assert growing is not None
         if ask.told is not None and (self._texts or ask.sample.length - ask.told != 1):
@@ -208,7 +207,7 @@ class Scoring:
         ]
 
     def _preferences(self, asks: Sequence[Ask]) -> list[Value | Exception]:
-        """How likely samples are preferred to their rivals, each pair read in both orders."""
+        """Probabilities that samples are preferred to their rivals, over both orders."""
         try:
             found = self._scorer.preferences(
                 [ask.prompt.given for ask in asks], [ask.text for ask in asks],
@@ -226,16 +225,16 @@ class Scoring:
         self, read: Callable[[Sequence[Any]], list[Value | Exception]], asked: Sequence[Any],
         error: RewardsteerError,
     ) -> list[Value | Exception]:
-        """What is read one by one: one row's trouble is not that of the others."""
+        """Answers one by one, so that only the row with the error fails."""
         if len(asked) > 1:
             return [read([one])[0] for one in asked]
         name = _ask_of(asked[0]).prompt.id
         return [type(error)(f"While judging a response to {name}: {error}")]
 
     def _asked(self, ask: Ask, similarities: Sequence[float]) -> Sequence[float]:
-        """Those of the tokens that are asked about."""
+        """The similarities that a question asks for."""
         if ask.told is None:
-            # Nothing that is text has been written yet.
+            # -1: the response has no token of text yet.
             return similarities[-1:] or [-1.0]
         unsure = self._texts and ask.sample.finish_reason is None
         return similarities[ask.told : len(similarities) - unsure]

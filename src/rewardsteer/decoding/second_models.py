@@ -1,6 +1,6 @@
 """The second models of a method: a smaller policy that drafts steps (``rsd``, ``gsi``), and a
-reward model that decides for the gate ``kl``. How they are checked before anything loads, for every
-way into the package."""
+reward model for the gate ``kl``. All entry points (Python, command line, server) check them here
+before any model loads."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -29,9 +29,9 @@ def check_draft_model(
     """Check the policy that drafts, before any policy loads.
 
     Args:
-        config: of the method; None: of a server, whose requests name it.
-        given: its folder, hub name or name at an address, or a loaded policy, which has the
-            policy's tokens; None: there is none.
+        config: settings of the run; None: for a server, whose requests name the method.
+        given: its folder, hub name or name on a server, or a loaded policy with the policy's
+            tokens; None: there is none.
         engine: name of the engine that runs both.
         tokenizer: the policy's; None: not known.
         option: how it is given here, for messages.
@@ -117,8 +117,8 @@ def check_drafter(method: Any, engine: Any, *, option: str = _OPTIONS) -> None:
 
 
 def check_same_tokens(engine: Any, drafter: Any) -> None:
-    """Raise `MismatchError` where two engines' policies have different tokens; of names at an
-    address that is what the server says of a text."""
+    """Raise `MismatchError` if two engines' policies have different tokens; models of a server are
+    compared by the number of tokens of a fixed text."""
     if engine.by_name:
         _check_tokens(engine.length_of_text == drafter.length_of_text)
     elif drafter.tokenizer is not engine.tokenizer:

@@ -14,7 +14,7 @@ from rewardsteer.decoding.memory import EngineError
 from rewardsteer.errors import ConfigError, DataError
 
 _TIMEOUT = 600.0  # seconds
-# Asked for, and how a server then names tokens in its log-probabilities.
+# A request field, and the prefix with which servers then name tokens.
 NAMED_BY_ID = {"return_tokens_as_token_ids": True}
 _NAME = "token_id:"
 
@@ -78,8 +78,8 @@ class Endpoint:
         return name, served.get(name)
 
     def abilities(self, ids: Sequence[int], text: str) -> set[str]:
-        """What it can do with prompts that are written on this side, found out with one of a few
-        tokens; nothing where it takes none.
+        """Abilities for prompts rendered by this process, found with requests of a few tokens;
+        empty if the server takes no such prompts.
 
         Raises:
             ConfigError: it cannot be reached, or refuses.
@@ -125,7 +125,7 @@ class Endpoint:
         return getattr(reply.usage, "prompt_tokens", None)
 
     def check_named(self, ids: Sequence[int], top: int) -> None:
-        """Raise `ConfigError` unless it names so many of the likeliest tokens after others."""
+        """Raise `ConfigError` unless it returns the ``top`` likeliest tokens after ``ids``."""
         lib = self._library
         with self._open(retries=1) as client:
             try:
@@ -188,7 +188,7 @@ class Endpoint:
         await self._client.close()
 
     def failure(self, error: Exception | str) -> ConfigError:
-        """What to tell of an error that ends the run."""
+        """The error to raise for a failure that ends the run."""
         name = f"; the model's name is {self.model}" if getattr(self, "model", None) else ""
         return failure(
             self._library, error, url=self.url, key_env=self._key_env, timeout=self._timeout,
@@ -212,8 +212,8 @@ def likeliest(choice: Any) -> dict[int, float]:
 
 
 def tokens_read(usage: Any, otherwise: int) -> int:
-    """Prompt tokens that a server had to read, without those of its cache; ``otherwise`` where it
-    does not say."""
+    """Prompt tokens that a server processed, without cached ones; ``otherwise`` where it does not
+    say."""
     if usage is None:
         return otherwise
     details = getattr(usage, "prompt_tokens_details", None)

@@ -1,9 +1,9 @@
 """The openai engine: any server behind an OpenAI-compatible address.
 
-Prompts are written on this side where the policy's tokenizer is given. Servers that take and return
-token ids (vLLM's) are asked in those; others in texts, and then the reward model reads texts.
-Without a tokenizer the server writes conversations, and gives whole responses alone. Guides that
-ask about few candidates act on this side, on the likeliest tokens that such a server names.
+This process renders the prompts if it has the policy's tokenizer. Servers that take and return
+token ids (vLLM's) get them; others get texts, and then the reward model gets texts too. Without a
+tokenizer the server renders conversations, and returns only whole responses. Guides that score few
+candidates run here, on the likeliest tokens that such a server names.
 """
 
 import asyncio
@@ -34,27 +34,27 @@ _FIELDS: dict[str, Any] = {
 }
 # A text in which different tokenizers find different numbers of tokens.
 _TEXT = "Straße 1234567: tokenizers\n\n    don't  agree\t(x**2 == 41.5) — 東京 antidisestablished"
-# What leaves the policy's distribution as it is; a response that ends is a token like others.
+# Settings that leave the policy's distribution as it is; end-of-text is a token like others.
 _NEUTRAL = {name: _FIELDS[name] for name in ("top_p", "top_k", "min_p", "repetition_penalty")} | {
     "temperature": 1.0, "ignore_eos": True, "seed": 0,
 }
 
 
 class OpenAIEngine(Engine):
-    """A server.
+    """A policy on a server.
 
     Args:
         endpoint: the server.
-        tokenizer: the policy's; None: the server writes prompts.
-        settings: the policy's ``generation_config``, which counts where a run leaves settings open;
-            None: the server's own counts.
+        tokenizer: the policy's; None: the server renders prompts.
+        settings: the policy's ``generation_config``, the defaults of a run; None: the server's own
+            defaults.
         places: requests at a time.
 
     Attributes:
-        gives_ids: it is asked in token ids.
-        guiding: held while a reward model reads for the rows of a guide.
-        busy, steps, tokens: requests that run, and that have ended, and tokens generated, so far.
-        reason: why it can do less than other servers; "" where it does not.
+        gives_ids: whether requests and replies hold token ids.
+        guiding: lock held while a reward model scores the rows of a guide.
+        busy, steps, tokens: running requests, finished requests, and generated tokens.
+        reason: why it can do less than other servers; "" otherwise.
 
     Raises:
         ConfigError: the server cannot be reached, or refuses.
@@ -80,7 +80,7 @@ class OpenAIEngine(Engine):
         self.busy = self.waiting = self.batches = self.steps = self.tokens = 0
         self._places, self.guiding = asyncio.Semaphore(places), asyncio.Lock()
         self._clock, self._last = 0.0, 0.0
-        # So many of the likeliest tokens the server is known to name.
+        # The largest number of likeliest tokens that the server has returned.
         self._named = 0
         self._guided: dict[int, GuidedRows] = {}
 
@@ -108,12 +108,12 @@ class OpenAIEngine(Engine):
         return cls(endpoint, tokenizer, settings, places=config.batch_size)
 
     def complete(self, config: DecodingConfig) -> DecodingConfig:
-        """The settings of a run; what the policy's own leave open the server decides."""
+        """The settings of a run with the policy's own defaults; the server fills in the rest."""
         return config if self.settings is None else super().complete(config)
 
     def check(self, method: Any, config: DecodingConfig) -> None:
-        """Raise `ConfigError` on penalties that a server would count wrongly (of a response that is
-        extended it sees the last part), and on more candidates than it names."""
+        """Raise `ConfigError` on penalties that a server would count wrongly (it sees only the last
+        part of an extended response), and on more candidates than it returns."""
         if isinstance(method, LogitsGuide) and method.candidates:
             self._check_candidates(method, config)
         elif "extend" in method.abilities and (config.presence_penalty or config.frequency_penalty):
@@ -162,8 +162,8 @@ class OpenAIEngine(Engine):
 
     @functools.cached_property
     def length_of_text(self) -> int | None:
-        """Tokens that the model reads in a certain text, as far as the server says: of what a name
-        stands for there is no tokenizer here."""
+        """Number of tokens that the server's model finds in a fixed text, if the server says; it
+        identifies the tokenizer, which is not known here."""
         return self.endpoint.count(_TEXT)
 
     async def room(self) -> None:
@@ -172,7 +172,7 @@ class OpenAIEngine(Engine):
             pass
 
     async def turn(self) -> None:
-        """Return at once: requests take no steps here."""
+        """Return at once: this engine takes no steps."""
         await asyncio.sleep(0)
 
     async def close(self) -> None:
@@ -181,7 +181,7 @@ class OpenAIEngine(Engine):
 
     @asynccontextmanager
     async def place(self) -> AsyncIterator[Callable[[], float]]:
-        """A request's place; gives its share of the time so far, in seconds."""
+        """A request's slot; yields a function of its share of the elapsed time, in seconds."""
         async with self._places:
             self._tick()
             self.busy, begin = self.busy + 1, self._clock
@@ -193,7 +193,7 @@ class OpenAIEngine(Engine):
                 self.steps += 1
 
     def _tick(self) -> float:
-        """Seconds of a request that has run all the time, beside those that ran."""
+        """A clock in seconds that runs 1/n as fast while n requests run."""
         now = time.perf_counter()
         self._clock += (now - self._last) / max(1, self.busy)
         self._last = now
@@ -202,7 +202,7 @@ class OpenAIEngine(Engine):
     def ask(
         self, sample: OpenAISample, wanted: int, separator: str, *, stream: bool
     ) -> AsyncGenerator[Any, None]:
-        """Ask for so many tokens of a sample, with a seed from its own draws."""
+        """Request up to ``wanted`` tokens of a sample, with a seed from its own draws."""
         extra = self._fields(sample.config) | {
             "max_tokens": wanted, "seed": sample.rng.getrandbits(63),
         }
@@ -226,12 +226,12 @@ class OpenAIEngine(Engine):
         return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=stream)
 
     def ask_next(self, sample: GuidedSample, top: int) -> AsyncGenerator[Any, None]:
-        """Ask for the likeliest next tokens of a sample under the policy alone."""
+        """Request the likeliest next tokens of a sample under the policy alone."""
         extra = _NEUTRAL | NAMED_BY_ID | {"max_tokens": 1, "logprobs": top}
         return self.endpoint.ask({"prompt": self._prompt(sample)}, extra, stream=False)
 
     def grow(self, sample: GuidedSample) -> None:
-        """A guided sample asks for tokens."""
+        """Start generating tokens for a guided sample."""
         sample.begin_growing()
 
     def rows_of(self, guide: LogitsGuide) -> GuidedRows:
@@ -242,14 +242,14 @@ class OpenAIEngine(Engine):
         return self._guided[id(guide)]
 
     def drop_idle(self) -> None:
-        """With the last growing sample of a guide, the reward model's cache goes."""
+        """Free the reward model's caches of guides without growing samples."""
         self._guided = {key: one for key, one in self._guided.items() if not one.idle}
 
     def hold(self, sample: GuidedSample) -> None:
-        """Nothing is held here: the server keeps what it has read."""
+        """Nothing is kept here: the server has its own cache."""
 
     def leave(self, sample: GuidedSample) -> None:
-        """A guided sample is aborted."""
+        """Stop generating an aborted sample."""
         sample.give_up()
         self.drop_idle()
 
@@ -264,7 +264,7 @@ class OpenAIEngine(Engine):
         return text + sample.written
 
     def _fields(self, config: DecodingConfig) -> dict[str, Any]:
-        """Settings as the server takes them; what is open is left to it."""
+        """Settings as request fields; open settings are left out."""
         fields = {
             name: value for name, neutral in _FIELDS.items() if name in config.model_fields_set
             and ((value := getattr(config, name)) != neutral or self.gives_ids)

@@ -2,9 +2,10 @@
 picks one.
 
 Every token is a request for one token with the log-probabilities of the guide's ``top_k`` likeliest
-ones. The guide scores these candidates as in the transformers engine, where they stand in for the
-policy's logits: within a row the two differ by a constant, which no guide sees. What the server
-draws is not used. The reward model reads the samples whose answers have come in one batch.
+ones. The guide scores these candidates as in the transformers engine. The log-probabilities stand
+in for the policy's logits: within a row the two differ by a constant, which has no effect on a
+guide. The token that the server draws is not used. The reward model scores all samples whose
+replies have arrived in one batch.
 """
 
 import asyncio
@@ -40,11 +41,11 @@ class GuidedSample(TokenSample):
         self._task: asyncio.Task[None] | None = None
 
     def begin_growing(self) -> None:
-        """Ask for tokens, one by one, until it has those that its program wants."""
+        """Request tokens one by one, until the sample has those that its program wants."""
         self._task = asyncio.get_running_loop().create_task(self._grow())
 
     def give_up(self) -> None:
-        """Drop the request that runs."""
+        """Cancel the running request."""
         if self._task is not None:
             self._task.cancel()
 
@@ -53,7 +54,7 @@ class GuidedSample(TokenSample):
             while self.growing:
                 await self._step()
         except Exception as error:
-            # Whoever waits for the sample is told, and decides what it means for others.
+            # The program that waits for the sample gets the error.
             self.error = error
         self.engine.drop_idle()
         self.tell()
@@ -87,7 +88,7 @@ class GuidedSample(TokenSample):
 
 
 class _Asked(NamedTuple):
-    """A sample, the tokens that the server named, and where the one that is picked goes."""
+    """A sample, the tokens that the server named, and the future of the picked one."""
 
     sample: GuidedSample
     named: Mapping[int, float]
@@ -115,13 +116,13 @@ class GuidedRows:
 
     @property
     def idle(self) -> bool:
-        """Whether no sample of it grows."""
+        """Whether none of its samples is growing."""
         reading = self._reading is not None and not self._reading.done()
         return not reading and all(one.over for one in self._rows)
 
     async def pick(self, sample: GuidedSample, named: Mapping[int, float]) -> tuple[int, Cost]:
-        """The next token of a sample, out of those named with their log-probabilities, and what the
-        reward model read for it."""
+        """The next token of a sample, out of those named with their log-probabilities, and the
+        reward model's cost for it."""
         loop = asyncio.get_running_loop()
         self._waiting.append(_Asked(sample, named, loop.create_future()))
         picked = self._waiting[-1].picked
@@ -143,7 +144,7 @@ class GuidedRows:
             # The server answers others meanwhile.
             found = await asyncio.to_thread(self._picked, asked)
         except Exception as error:
-            # What is held of the rows cannot be trusted, and one's trouble is not that of others.
+            # The cache may be incomplete, and only the row with the error is to fail.
             self._open()
             if len(asked) > 1:
                 for one in asked:
@@ -161,7 +162,7 @@ class GuidedRows:
 
     @torch.no_grad()
     def _picked(self, asked: Sequence[_Asked]) -> list[tuple[int, Cost] | Exception]:
-        """Next tokens and what the reward model read for each, or why there is none."""
+        """The next token and the reward model's cost for each sample, or the error."""
         self._arrange([one.sample for one in asked])
         rows = self._rows
         places = [rows.index(one.sample) for one in asked]
@@ -183,7 +184,7 @@ class GuidedRows:
         return [failed.get(place) or (drawn[place], self._cost(place)) for place in places]
 
     def _arrange(self, samples: Sequence[GuidedSample]) -> None:
-        """Take out the rows of samples that are over, and give new ones a row."""
+        """Remove the rows of finished samples, and give new ones a row."""
         kept = [
             place for place, one in enumerate(self._rows) if not one.over or one in samples
         ]

@@ -1,4 +1,4 @@
-"""A sample of the openai engine: every extension is a request with all that was written so far."""
+"""A sample of the openai engine: every extension is a request with all text so far."""
 
 import asyncio
 import random
@@ -18,7 +18,7 @@ class OpenAISample(Sample):
     """A sample that a server writes.
 
     Attributes:
-        written: by the server so far, as texts.
+        written: the text that the server has generated so far.
     """
 
     def __init__(
@@ -35,14 +35,14 @@ class OpenAISample(Sample):
 
     @property
     def text(self) -> str:
-        """Of the response so far, without the template's frame and cut at a stop string."""
+        """The response's text so far, without the template's frame and cut at a stop string."""
         if self.token_ids:
             return super().text
         opening, _, closing = self.prompt.template.response.partition("{response}")
         return self.written.removeprefix(opening).removesuffix(closing)
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
-        """Add up to so many tokens."""
+        """Generate up to ``tokens`` more tokens."""
         left = self.config.max_new_tokens - self.length
         wanted = left if tokens is None else min(tokens, left)
         if self.aborted:
@@ -56,7 +56,7 @@ class OpenAISample(Sample):
         try:
             await asyncio.wait([request])
         finally:
-            # Whoever waited may have been cancelled; the server hears of it by its connection.
+            # If the program was cancelled, closing the connection tells the server.
             request.cancel()
         if not request.cancelled():
             request.result()
@@ -65,12 +65,12 @@ class OpenAISample(Sample):
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
         stop_reason: int | str | None = None,
     ) -> None:
-        """Go on from other tokens; for servers that give token ids."""
+        """Replace the tokens; only for servers that return token ids."""
         super().revise(token_ids, finish_reason, stop_reason)
         self._count = 0
 
     def fork(self, index: int, rng: random.Random) -> "OpenAISample":
-        """Another sample that goes on from here."""
+        """Another sample that continues from this one."""
         other = OpenAISample(
             self.engine, self.prompt, index, self.config, rng=rng, top=self.top, origin=self
         )
@@ -79,7 +79,7 @@ class OpenAISample(Sample):
         return other
 
     def abort(self) -> None:
-        """Nobody needs it any more; a request that runs is given up."""
+        """Give the sample up and cancel its running request."""
         self.aborted = True
         if self._request is not None:
             self._request.cancel()
@@ -88,7 +88,7 @@ class OpenAISample(Sample):
 
     async def _grow(self, wanted: int, separator: str) -> None:
         engine, begin, length = self.engine, len(self.written), self.length
-        # Without token ids nothing tells a separator from an end: it is looked for here.
+        # Without token ids a reply does not tell separator and end apart: it is searched here.
         seeks = "" if engine.gives_ids else separator
         usage = choice = None
         async with engine.place() as share, aclosing(engine.ask(
@@ -108,7 +108,7 @@ class OpenAISample(Sample):
             self.finish_reason = "length"
 
     def _take(self, choice: Any, begin: int, seeks: str) -> None:
-        """New text, and tokens; up to the one with the separator that is looked for."""
+        """Add a reply's text and tokens, up to the token that completes ``seeks``."""
         part = getattr(choice, "message", None) or getattr(choice, "delta", None)
         text = (choice.text if part is None else part.content) or ""
         ids = (choice.model_extra or {}).get("token_ids") or []
@@ -139,7 +139,7 @@ class OpenAISample(Sample):
             self._tell(self._following().add(self.token_ids) if ids else text)
 
     def _end(self, choice: Any, short: bool, separator: str) -> None:
-        """What the server says of why it stopped."""
+        """Set the finish reason from the server's."""
         reason = choice.finish_reason
         stopped = (choice.model_extra or {}).get("stop_reason")
         if reason not in ("stop", "length"):

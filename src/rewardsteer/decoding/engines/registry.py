@@ -15,7 +15,7 @@ ENGINES = Registry(
         "openai": f"{_HERE}.openai:OpenAIEngine",
     },
 )
-# What a server behind an address can do is found out; these are the most.
+# The abilities of a server are found by requests; these are all that it can have.
 ABILITIES: dict[str, frozenset[Any]] = {
     "transformers": frozenset({
         "logits", "candidates", "token_ids", "extend", "abort", "logprobs", "likelihoods",
@@ -37,7 +37,7 @@ MEANINGS = {
     "entropy": "stops where the policy is unsure",
     "prefix_cache": "goes on without reading anything again",
 }
-# What does the work of a method that needs what an engine lacks.
+# Alternatives to a method, by engine and the ability that it lacks.
 _INSTEAD = {
     ("vllm", "candidates"):
         "a reward model with a vocabulary head (farma or genarm, trained or distilled), ",

@@ -1,5 +1,5 @@
-"""Samples that grow token by token: in a batch of the transformers engine, in vLLM's requests, or
-guided on this side of an address."""
+"""Samples that grow token by token: in a batch of the transformers engine, in requests of vLLM, or
+guided by this process on a server's tokens."""
 
 import asyncio
 import random
@@ -20,19 +20,19 @@ _NOWHERE = Stop()
 
 
 class SampleEngine(Protocol):
-    """What a sample asks of its engine; the tokenizer is the policy's."""
+    """The part of an engine that samples call; the tokenizer is the policy's."""
 
     tokenizer: Any
     stop_ids: frozenset[int]
 
     def grow(self, sample: "TokenSample") -> None:
-        """It asks for tokens, up to its limit."""
+        """Generate tokens for a sample, up to its limit."""
 
     def hold(self, sample: "TokenSample") -> Any:
-        """What was read of it, for others to go on from; None: nothing need be held."""
+        """A sample's cached states, from which others can continue; None: no need to keep any."""
 
     def leave(self, sample: "TokenSample") -> None:
-        """It is aborted."""
+        """Drop an aborted sample."""
 
     def token_text(self, token: int) -> str:
         """A token's own text."""
@@ -43,14 +43,14 @@ class TokenSample(Sample):
 
     Attributes:
         name: the request's id.
-        guide, weight, gate: act on its next-token scores, how strongly, and when.
-        growing: whether it asks for tokens.
-        limit: how many tokens it is to have.
-        stop, begin: where it is to stop earlier, and the tokens that it had before.
-        revised: its tokens were changed since they were read.
-        held: what the policy has read of it, while it has no row.
+        guide, weight, gate: the guide of its next-token scores, the guide's weight, and its gate.
+        growing: whether it wants more tokens.
+        limit: number of tokens at which the extension ends.
+        stop, begin: where the extension ends earlier, and the number of tokens before it.
+        revised: whether its tokens were changed since the last forward pass.
+        held: the policy's cached states of it, while it has no row.
         error: why it cannot go on.
-        future: resolved when it has stopped.
+        future: resolved when the extension ends.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class TokenSample(Sample):
     # --- what programs ask ----------------------------------------------------------------------
 
     async def extend(self, tokens: int | None = None, *, stop: Stop | None = None) -> None:
-        """Add up to so many tokens."""
+        """Generate up to ``tokens`` more tokens."""
         longest = self.config.max_new_tokens
         self.begin = len(self.token_ids)
         self.limit = longest if tokens is None else min(self.begin + tokens, longest)
@@ -97,13 +97,13 @@ class TokenSample(Sample):
         self, token_ids: Sequence[int], finish_reason: FinishReason | None = None,
         stop_reason: int | str | None = None,
     ) -> None:
-        """Go on from other tokens."""
+        """Replace the tokens."""
         self.gate.forget(shared_length(self.token_ids, token_ids))
         super().revise(token_ids, finish_reason, stop_reason)
         self.revised = True
 
     def fork(self, index: int, rng: random.Random) -> "TokenSample":
-        """Another sample that goes on from here."""
+        """Another sample that continues from this one."""
         other = type(self)(
             self.engine, self.prompt, index, self.config, rng=rng, guide=self.guide,
             weight=self.weight, top=self.top, origin=self,
@@ -114,7 +114,7 @@ class TokenSample(Sample):
         return other
 
     def abort(self) -> None:
-        """Nobody needs it any more."""
+        """Give the sample up."""
         if self.aborted:
             return
         self.aborted, self.growing = True, False
@@ -122,27 +122,27 @@ class TokenSample(Sample):
         self.held = None
         if self.future is not None and not self.future.done():
             self.future.set_exception(Aborted())
-            # Looked at, so that nobody is told of it where none waits any more.
+            # Retrieved: Python would print it where no program waits any more.
             self.future.exception()
 
     # --- what the batch tells -------------------------------------------------------------------
 
     @property
     def over(self) -> bool:
-        """Whether nothing of it will be asked for any more, as things stand."""
+        """Whether it is finished, failed or aborted."""
         return self.finish_reason is not None or self.error is not None or self.aborted
 
     def record(self, token: int, found: Mapping[int, float]) -> None:
-        """Keep a drawn token's log-probability, where it is wanted, of those that an engine names:
-        the token's own and the likeliest ones'."""
+        """Record the log-probability of a drawn token, if requested. ``found`` has those of this
+        token and the likeliest ones, by token id."""
         if self.log_probability is not None:
             self.log_probability += found[token]
         if self.top is not None:
             self.logprobs.append(TokenLogprob(found[token], ranked(found, self.top)))
 
     def add(self, token: int) -> None:
-        """A token was drawn. What is asked after it may raise: then this sample fails alone."""
-        # What was held of it is of fewer tokens.
+        """Append a drawn token. If a check after it raises, this sample fails alone."""
+        # The held states lack the new token.
         self.held = None
         self.token_ids.append(token)
         try:
@@ -153,7 +153,7 @@ class TokenSample(Sample):
             self.growing = False
 
     def _judge(self, token: int) -> None:
-        """Whether the sample ends, or stops for now, with its last token."""
+        """Decide whether the response, or the extension, ends with the last token."""
         separator = self.stop.text
         if token in self.ending:
             self.finish_reason, self.stop_reason = "stop", token
@@ -170,7 +170,7 @@ class TokenSample(Sample):
         return separator in "".join(map(self.engine.token_text, self.token_ids[begin:]))
 
     def _writes(self) -> bool:
-        """Follow the text where somebody wants it, or stop strings may end it; whether one has."""
+        """Update the text, if there is a listener or a stop string; whether one has ended it."""
         if self._listener is None and not self.config.stop:
             return False
         begin = len(self.token_ids) - 1 if self._detokenizer is not None else 0
@@ -180,7 +180,7 @@ class TokenSample(Sample):
         return detokenizer.stopped
 
     def _end(self) -> None:
-        """Give out the rest of the text, in which a stop string may be found after all."""
+        """Emit the rest of the text, which may contain a stop string."""
         written = self._detokenizer
         if written is None:
             return
@@ -193,7 +193,7 @@ class TokenSample(Sample):
             self.finish_reason, self.stop_reason = "stop", written.stop
 
     def tell(self) -> None:
-        """It has stopped, for now or for good: its program goes on."""
+        """Resolve the future: the extension has ended, and the program continues."""
         self.growing = False
         if self.future is None or self.future.done():
             return
@@ -204,6 +204,6 @@ class TokenSample(Sample):
             self.future.set_result(None)
 
     def unsure(self, entropy: float) -> bool:
-        """Whether it stops before its next token, which the policy draws with this entropy."""
+        """Whether the extension ends before a token with this entropy, see `Stop`."""
         enough = len(self.token_ids) - self.begin >= max(1, self.stop.least)
         return self.stop.entropy is not None and entropy >= self.stop.entropy and enough

@@ -27,8 +27,8 @@ _MERGE = "merge the reward model into whole weights (lora.merge=true)"
 
 
 class SharedWeights(QuantizationConfig):
-    """Gives the linear layers of a second model the weights of a first one, by their names. It is
-    whom vLLM asks, while it builds a layer, how that keeps and applies its weights.
+    """Gives the linear layers of a second model the weights of a first one, by their names. vLLM
+    asks it, while building a layer, how the layer stores and applies its weights.
 
     Args:
         model: the first model.
@@ -49,14 +49,14 @@ class SharedWeights(QuantizationConfig):
         return _SharedLinear(self._layers[prefix])
 
     def share(self, second: nn.Module) -> None:
-        """Share what is no linear layer's too: norms, embeddings, biases."""
+        """Share the parameters outside linear layers too: norms, embeddings, biases."""
         for name, layer in self._model.named_modules():
             own = second.get_submodule(name)._parameters
             if not isinstance(layer, ParallelLMHead):
                 own |= {key: one for key, one in layer._parameters.items() if key in own}
 
     def get_name(self) -> Any:
-        """Of the kind; vLLM's own kinds have names that users give."""
+        """Name of this method; only vLLM's own methods have names for users."""
         return "rewardsteer-shared"
 
     def get_supported_act_dtypes(self) -> list[torch.dtype]:
@@ -86,10 +86,10 @@ class _SharedLinear(LinearMethodBase):
         self._base = base
 
     def create_weights(self, layer: nn.Module, *sizes: Any, **attributes: Any) -> None:
-        """There are none."""
+        """Nothing: the layer has no weights."""
 
     def process_weights_after_loading(self, layer: nn.Module) -> None:
-        """The other layer's are processed as its own."""
+        """Nothing: the first model processes its own."""
 
     def apply(self, layer: Any, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """The layer's output, before it is reduced over tensor-parallel ranks."""

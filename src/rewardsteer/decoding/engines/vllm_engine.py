@@ -1,8 +1,8 @@
-"""The vLLM engine, in this process: every extension of a sample is a request, with all that was
-written so far as its prompt, which vLLM's prefix cache does not read again.
+"""The vLLM engine, in this process: every extension of a sample is a request with all tokens so far
+as its prompt, which vLLM's prefix cache does not process again.
 
-Draws are made by vLLM, from a seed of the sample's own; so they do not depend on the batch, and are
-other draws than those of the transformers engine. Greedy responses are the same.
+vLLM draws from a seed of each sample's own. So draws do not depend on the batch, but differ from
+those of the transformers engine. Greedy responses are the same.
 """
 
 import asyncio
@@ -41,19 +41,19 @@ _RULES = (Plain, Farma, GenArm)
 
 
 class VllmEngine(Engine):
-    """A running vLLM with the policy's tokenizer. What vLLM computes again after it has set a
-    request aside it does not tell, so that is missing in the costs.
+    """A running vLLM with the policy's tokenizer. Costs lack what vLLM computes again after
+    preempting a request, which it does not report.
 
     Args:
         llm: a ``vllm.LLM``; with the reward model where it is to guide. None: `begin` starts it.
         tokenizer: the policy's.
         settings: the policy's ``generation_config``.
-        places: samples that are begun without waiting.
+        places: number of samples that start without waiting.
     """
 
     name = "vllm"
     abilities = ABILITIES["vllm"]
-    # To go on is a request of its own.
+    # Each extension is a request of its own.
     stride = 8
     holds_guides = True
 
@@ -103,7 +103,7 @@ class VllmEngine(Engine):
             )
 
     def begin(self, method: Method, config: DecodingConfig, longest: int) -> None:
-        """Start vLLM, with the reward model where it guides.
+        """Start vLLM, with the reward model if it guides.
 
         Raises:
             ConfigError: vLLM is not installed, or refuses an option.
@@ -112,7 +112,7 @@ class VllmEngine(Engine):
         if self.llm is not None:
             return
         scorer, guided = method.scorer, _is_guided_by(method)
-        # Where it tells likelihoods, vLLM draws a token behind the longest row.
+        # For likelihoods, vLLM draws a token after the longest row.
         longest += "likelihoods" in method.abilities
         options = {"max_model_len": longest, "max_num_seqs": config.batch_size} | self._options
         if guided:
@@ -120,7 +120,7 @@ class VllmEngine(Engine):
             options["hf_overrides"] = options.get("hf_overrides", {}) | guided_by([scorer.name])
         self.llm = start(self._source, **options)
         if scorer is not None and not guided:
-            # After vLLM has taken what it takes of the device.
+            # After vLLM has reserved its device memory.
             scorer.to(choose_device(self._devices[1] or built_for()))
 
     def start(
@@ -152,14 +152,14 @@ class VllmEngine(Engine):
         self._asked.clear()
 
     def grow(self, sample: TokenSample) -> None:
-        """A sample asks for tokens."""
+        """Request tokens for a sample."""
         name = next(self._names)
         self._ask(
             name, sample, [*sample.prompt_ids, *sample.token_ids], _parameters(sample, name)
         )
 
     def ask(self, asked: Continuation) -> None:
-        """Tokens whose likelihood is wanted."""
+        """Request the likelihood of tokens."""
         self._ask(next(self._names), asked, asked.token_ids, asked.parameters())
 
     def _ask(
@@ -172,10 +172,10 @@ class VllmEngine(Engine):
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
     def hold(self, sample: TokenSample) -> None:
-        """Nothing: vLLM's prefix cache finds what was read of a sample."""
+        """Nothing: vLLM's prefix cache keeps a sample's states."""
 
     def leave(self, sample: TokenSample | Continuation) -> None:
-        """A sample is aborted, or a likelihood no longer wanted."""
+        """Drop an aborted sample, or a likelihood that is no longer wanted."""
         self.activity.note()
         running = [name for name, one in self._asked.items() if one is sample]
         for name in running:
@@ -185,7 +185,7 @@ class VllmEngine(Engine):
         self._roomy.set()
 
     async def _run(self) -> None:
-        """Take vLLM's steps for as long as some request runs."""
+        """Take vLLM's steps as long as some request runs."""
         while self._asked:
             await settle(lambda: self.activity.count)
             began = time.perf_counter()
@@ -251,7 +251,7 @@ def _parameters(sample: TokenSample, name: str) -> Any:
 
 
 def _take(sample: TokenSample, output: Any) -> None:
-    """Give a sample its new tokens, at their cost; one forward pass is that of both models."""
+    """Give a sample its new tokens and their cost; one forward pass runs both models."""
     [answer] = output.outputs
     before = len(sample.token_ids)
     for place, token in enumerate(answer.token_ids):
@@ -270,7 +270,7 @@ def _take(sample: TokenSample, output: Any) -> None:
 
 
 def _failures(model: Any) -> dict[str, str]:
-    """Run in a worker: which requests were not guided to their end, and why."""
+    """Run in a worker: the requests whose guidance failed, with the reasons."""
     failed = dict(model.failed)
     model.failed.clear()
     return failed

@@ -2,13 +2,13 @@
 
     guided logits = policy's logits + w · rewards of all next tokens
 
-It keeps the weights that requests ask for and nothing else: `RewardGuidedForCausalLM` has read the
-rows already. Both interfaces of vLLM are here, that of the V1 and that of the V2 model runner.
+It keeps only the weights of requests: `RewardGuidedForCausalLM` has run on the rows already. It
+implements both interfaces of vLLM, for the V1 and the V2 model runner.
 
 An exception in a logits processor ends vLLM's engine and all requests with it, so nothing raises
 here once the processor is made.
 
-Shapes: B rows of a step, R of them that ask, V the policy's vocabulary, S slots of requests.
+Shapes: B rows of a step, R of them guided, V the policy's vocabulary, S slots of requests.
 """
 
 import logging
@@ -68,7 +68,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         self._context = vllm_config.compilation_config.static_forward_context
         self._asked: dict[int, RewardParams] = {}
         self._changed = True
-        # By reward model: the rows that ask (V1), and the weights of rows (V1) or slots (V2).
+        # By reward model: the guided rows (V1), and the weights of rows (V1) or slots (V2).
         self._due: dict[int, tuple[Tensor | None, Tensor]] = {}
         # Flags of rows whose rewards are no numbers, on their way to the host.
         self._flags: list[tuple[Any, Tensor, Tensor, dict[int, RewardParams], dict[str, str]]] = []
@@ -91,7 +91,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         self._context[ENTRY].asked = bool(self._asked)
 
     def add_request(self, req_idx: int, sampling_params: "SamplingParams") -> bool:
-        """A request takes a slot (V2); whether it asks."""
+        """Give a request a slot (V2); whether it asks for rewards."""
         asked = self._read(sampling_params)
         self._changed = True
         self._asked.pop(req_idx, None)
@@ -100,7 +100,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         return asked is not None
 
     def apply(self, logits: Tensor, ctx: Any = None) -> Tensor:
-        """Guided logits ``[B, V]``, in place; V2 says with ``ctx`` which rows there are."""
+        """Guided logits ``[B, V]``, in place; in V2 ``ctx`` lists the rows."""
         try:
             self._tell()
             if self._changed:
@@ -164,7 +164,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
         self._tell()
 
     def _tell(self) -> None:
-        """Give up the requests whose flags have arrived, with a line in the log for each."""
+        """Stop guiding the requests whose flags have arrived, with a line in the log for each."""
         while self._flags and (self._flags[0][0] is None or self._flags[0][0].query()):
             _, flags, places, asked, failed = self._flags.pop(0)
             for slot in places[flags].unique().tolist() if bool(flags.any()) else ():
@@ -181,8 +181,8 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
                 )
 
     def _read(self, params: "SamplingParams") -> RewardParams | None:
-        """What a request asks. It was checked when it came, so whatever is wrong now is not its
-        fault, and it goes on unguided."""
+        """The guidance that a request asks for. It was checked on arrival, so an error now is not
+        its fault, and it continues unguided."""
         try:
             return parse_reward_params(params.extra_args, self._names, self._weight)
         except Exception as error:
@@ -192,7 +192,7 @@ class RewardProcessor(LogitsProcessor, LogitsProcessorV2):
 
 def spread_over(pull: Tensor, size: int) -> Tensor:
     """Weighted rewards ``[R, U]`` over the policy's vocabulary ``[R, V]``; tokens that the reward
-    model does not know get the least of their row."""
+    model does not know get the minimum of their row."""
     missing = size - pull.shape[1]
     if missing <= 0:
         return pull[:, :size]

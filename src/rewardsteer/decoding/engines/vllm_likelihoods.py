@@ -1,7 +1,7 @@
-"""How likely vLLM's policy makes tokens that another one drew: each continuation is a request whose
-prompt is all that was written with it, of which vLLM tells the log-probability of every token.
+"""Log-probabilities, under vLLM's policy, of tokens that another policy drew. Each continuation is
+a request with all tokens as its prompt, for which vLLM returns log-probabilities.
 
-vLLM computes such a prompt as a whole, for its prefix cache keeps no log-probabilities.
+vLLM computes such a prompt from the start: its prefix cache holds no log-probabilities.
 """
 
 import asyncio
@@ -14,14 +14,14 @@ from rewardsteer.records import Cost
 
 
 class Continuation:
-    """One request.
+    """A request for the log-probability of a continuation.
 
     Args:
-        before, tokens: what is known, and the tokens that are asked about.
+        before, tokens: token ids before the continuation, and those of it.
 
     Attributes:
         cost: of the request so far.
-        future: their log-probability, summed.
+        future: the summed log-probability.
     """
 
     def __init__(self, before: Sequence[int], tokens: Sequence[int]) -> None:
@@ -30,7 +30,7 @@ class Continuation:
         self.future: asyncio.Future[float] = asyncio.get_running_loop().create_future()
 
     def parameters(self) -> Any:
-        """As vLLM takes them. It draws a token besides, which is left aside."""
+        """Sampling parameters for vLLM. It also draws a token, which is ignored."""
         from vllm.sampling_params import RequestOutputKind
 
         from vllm import SamplingParams
@@ -41,7 +41,7 @@ class Continuation:
         )
 
     def take(self, output: Any) -> None:
-        """vLLM has answered."""
+        """Store vLLM's result."""
         known = output.prompt_logprobs
         values = [known[place][token].logprob for place, token in enumerate(self.token_ids)
                   if place >= self.begin]
@@ -55,7 +55,7 @@ class VllmLikelihoods:
 
     Args:
         engine: a `rewardsteer.decoding.engines.vllm_engine.VllmEngine`.
-        prompt_ids: what all responses begin behind, at least one token.
+        prompt_ids: the prompt of all responses, at least one token.
     """
 
     def __init__(self, engine: Any, prompt_ids: Sequence[int]) -> None:

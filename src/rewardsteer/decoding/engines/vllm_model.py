@@ -31,12 +31,12 @@ class RewardGuidedForCausalLM(nn.Module):
     sampled rows' states of the reward models are kept until the logits processor asks for their
     rewards (`reward_logits`), so that a step in which no row asks computes none.
 
-    Without a prefix cache, a step in which no running request asks runs the policy alone: nobody
-    will look for the reward models' keys and values of its tokens.
+    Without a prefix cache, a step in which no running request asks runs the policy alone: the
+    reward models' keys and values of its tokens are never used.
 
     Attributes:
-        failed: why guidance failed, by the names that requests gave (``reward_name``).
-        asked: whether some running request asks; True where nobody says so.
+        failed: why guidance failed, by the request's name (``reward_name``).
+        asked: whether some running request is guided; True by default.
     """
 
     def __init__(self, *, vllm_config: "VllmConfig", prefix: str = "") -> None:
@@ -63,7 +63,7 @@ class RewardGuidedForCausalLM(nn.Module):
         )
         self._widths: list[int] = []
         self._states: list[Tensor] = []
-        # Where vLLM keeps what is to be found from outside of a model's own code.
+        # vLLM's registry of objects that are looked up from outside a model's code.
         vllm_config.compilation_config.static_forward_context[ENTRY] = self
 
     @property
@@ -138,5 +138,5 @@ class RewardGuidedForCausalLM(nn.Module):
 
 
 def _prefix(name: str, owners: Iterable[str]) -> str:
-    """Whose weight it is; "": the policy's."""
+    """The prefix of a weight's reward model; "": the policy's weight."""
     return next((prefix for prefix in owners if name.startswith(prefix)), "")

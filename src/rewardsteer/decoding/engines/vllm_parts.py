@@ -38,12 +38,12 @@ class RewardPart:
     """A reward model inside of the guided model.
 
     Attributes:
-        folder: where it lies.
-        model: vLLM's.
-        known: the token ids that it reads, and what is read in place of others.
-        vocabulary: rewards of ids from here on mean nothing.
-        normalise: rewards are logits of a language model, to be read as log-probabilities.
-        shared: kept as an adapter, on the policy's own weights.
+        folder: of the checkpoint.
+        model: vLLM's model.
+        known: the token ids that it knows, and a stand-in for others.
+        vocabulary: number of token ids with rewards; those of later ids have no meaning.
+        normalise: rewards are logits of a language model, used as log-probabilities.
+        shared: whether it is an adapter on the policy's weights.
     """
 
     folder: Path
@@ -59,7 +59,7 @@ class RewardPart:
         return ADAPTER_WEIGHTS if self.shared else "model*.safetensors"
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
-        """Load them; the names of those that were."""
+        """Load the weights; the names of the loaded ones."""
         if self.shared:
             return load_adapter(self.model, self.folder, weights)
         names: set[str] | None = self.model.load_weights(weights)
@@ -67,8 +67,8 @@ class RewardPart:
 
 
 class OwnHead(nn.Module):
-    """A reward model with an output layer of its own, where vLLM's class of the architecture has
-    none but the embedding."""
+    """A reward model with its own output layer, for architectures whose vLLM class ties it to the
+    embedding."""
 
     def __init__(self, inner: Any, size: int, width: int, prefix: str) -> None:
         super().__init__()
@@ -86,7 +86,7 @@ class OwnHead(nn.Module):
         return self._logits(self.lm_head, states)
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> set[str] | None:
-        """Load both; the names of what was loaded."""
+        """Load model and head; the names of the loaded weights."""
         heads: dict[str, Tensor] = {}
 
         def others() -> Iterable[tuple[str, Tensor]]:
@@ -106,7 +106,7 @@ def build_policy(vllm_config: VllmConfig, prefix: str) -> nn.Module:
     """The policy, without weights.
 
     Raises:
-        ConfigError: it is none that can be run side by side with another model.
+        ConfigError: it cannot run side by side with another model.
     """
     names = read_settings(vllm_config.model_config.hf_config).policy
     policy = init_vllm_registered_model(
@@ -123,7 +123,7 @@ def build_policy(vllm_config: VllmConfig, prefix: str) -> nn.Module:
 def build_reward(
     vllm_config: VllmConfig, policy: nn.Module, folder: Path, prefix: str
 ) -> RewardPart:
-    """A reward model without weights; one that is kept as an adapter has the policy's.
+    """A reward model without weights; an adapter shares the policy's.
 
     Raises:
         MismatchError: an adapter that was trained on another policy.

@@ -32,7 +32,7 @@ def register() -> None:
 
 
 class _GuidedConfig:
-    """What vLLM calls once it has read its configuration, in its front end."""
+    """Hooks that vLLM calls in its front end, once it has read its configuration."""
 
     @staticmethod
     def verify_and_update_model_config(model_config: "ModelConfig") -> None:

@@ -1,4 +1,4 @@
-"""What vLLM is told of reward models: in its own configuration at the start, and by each request.
+"""Settings of reward models for vLLM: in its own configuration at the start, and per request.
 
     --hf-overrides '{"architectures": ["RewardGuidedForCausalLM"],
                      "rewardsteer": {"models": ["runs/reward"], "weight": 1.0}}'
@@ -22,7 +22,7 @@ from rewardsteer.models.places import locate
 from rewardsteer.registry import nearest
 
 ARCHITECTURE = "RewardGuidedForCausalLM"
-# Under which our part stands in the configuration of the policy.
+# Key of our part in the policy's configuration.
 ENTRY = "rewardsteer"
 _PREFIX = "reward_"
 _NAMES = ("reward_weight", "reward_model", "reward_name")
@@ -100,13 +100,13 @@ def vocabulary_card(name: str, folder: Path) -> CheckpointCard:
 
 @dataclass(eq=False)
 class RewardParams:
-    """What a request asks.
+    """The guidance that a request asks for.
 
     Attributes:
         model: name of the reward model.
         weight: w, in logits per reward unit; not 0.
         name: of the request, for messages; "" when it has none.
-        lost: whether it is not guided any more.
+        lost: whether guidance of the request has stopped.
     """
 
     model: str
@@ -118,11 +118,11 @@ class RewardParams:
 def parse_reward_params(
     extra_args: Mapping[str, Any] | None, models: Iterable[str], weight: float = 0.0
 ) -> RewardParams | None:
-    """What a request asks; None where its weight is 0.
+    """The guidance that a request asks for; None if its weight is 0.
 
     Args:
         extra_args: ``reward_weight`` (a number), ``reward_model`` (default: the first),
-            ``reward_name`` (text). Names that begin otherwise are not ours.
+            ``reward_name`` (text). Names without ``reward_`` are ignored.
         models: names of the reward models.
         weight: of requests that name none.
 

@@ -1,4 +1,4 @@
-"""Starting vLLM in this process, and what is known of it before."""
+"""Starting vLLM in this process, and the device that it runs on."""
 
 import os
 from typing import Any
@@ -12,7 +12,7 @@ from rewardsteer.faults import faults
 
 
 def built_for() -> str:
-    """Where vLLM runs its models; raises `ConfigError` where it is not installed."""
+    """Device type on which vLLM runs; raises `ConfigError` where it is not installed."""
     try:
         from vllm.platforms import current_platform
     except ImportError as error:
@@ -21,7 +21,7 @@ def built_for() -> str:
 
 
 def check_device(name: str) -> None:
-    """Raise `ConfigError` where the policy is to run elsewhere than vLLM does."""
+    """Raise `ConfigError` if the policy's device is not vLLM's."""
     if name != AUTO and choose_device(name).type != built_for():
         raise ConfigError(
             f"The vLLM that is installed here runs models on {built_for()}, not on {name}; leave "
@@ -44,7 +44,7 @@ def start(source: str, **options: Any) -> Any:
     try:
         return LLM(source, **options)
     except ValidationError as error:
-        # Its own text may hold the whole configuration.
+        # The error's own text may hold the whole configuration.
         reasons = [one.words for one in faults(error.errors(include_url=False))]
         raise ConfigError(f"vLLM refuses to start: {'; '.join(reasons)}") from error
     except (TypeError, ValueError) as error:

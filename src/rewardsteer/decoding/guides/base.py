@@ -1,10 +1,10 @@
-"""What a logits guide is: a method that acts inside an engine, on next-token scores.
+"""The base of logits guides: methods that act inside an engine, on next-token scores.
 
     scores = policy logits + pull(rewards, w), w · rewards for most
 
-A guide says what it asks of the reward model and what becomes of the rewards. It knows no engine:
-whoever has logits and rewards calls it. A new one is a file with a class; `METHODS` may name it, or
-whoever uses it does, as ``package.module:Class``.
+A guide declares what it asks of the reward model, and how rewards change the scores. It knows no
+engine: any code with logits and rewards can call it. A new guide is a file with a class; `METHODS`
+may name it, or a user does, as ``package.module:Class``.
 
 Shapes: B rows, K next tokens: the whole vocabulary, or candidates.
 """
@@ -31,8 +31,7 @@ class LogitsGuide:
         asks: the rewards of all ``next_tokens``, one call for each token; those of the policy's
             ``top_k`` best tokens (``candidates``), one call for each of these; or ``nothing``.
         needs: the head that knows such rewards: ``vocabulary``, ``scalar``, ``any`` or ``none``.
-        trained_on: objectives, one of which must have taken part in the training; none: any will
-            do.
+        trained_on: objectives, one of which the reward model was trained with; empty: any will do.
         default_for: the objective for whose reward models this is the default, "" for all others
             with its head, None for none.
         reads_log_probabilities: takes rewards for logits of a language model; the default for
@@ -41,8 +40,8 @@ class LogitsGuide:
         candidates: how many tokens are asked about; 0: all.
         abilities: of the engine that it cannot do without; follow from what it asks.
         gated: whether it acts at some tokens alone, see `rewardsteer.decoding.guides.gates`.
-        settings: as given; what the gate of a response without settings of its own is made from.
-        scout: a second guide, whose pull a gate measures in the place of this one's; None: none.
+        settings: the configuration as given; the default gate of responses is made from it.
+        scout: a second guide whose scores a gate measures instead of this one's; None: none.
 
     Raises:
         MismatchError: no reward model, or one with the wrong head or training.
@@ -63,7 +62,7 @@ class LogitsGuide:
     abilities: frozenset[str] = frozenset({"logits"})
 
     def __init_subclass__(cls) -> None:
-        """A guide of candidates needs no logits but theirs, and one that asks nothing none."""
+        """Set the abilities: candidates need no other logits, and a guide without rewards none."""
         if "asks" in vars(cls):
             cls.abilities = frozenset() if cls.asks == "nothing" else frozenset(
                 {"candidates" if cls.asks == "candidates" else "logits"}
@@ -85,7 +84,7 @@ class LogitsGuide:
             )
 
     def transform(self, rewards: Tensor) -> Tensor:
-        """What is added to the logits, but for the weight, from rewards ``[B, K]`` (float32) of the
+        """What is added to the logits, before the weight, from rewards ``[B, K]`` (float32) of the
         tokens that the reward model knows."""
         return rewards
 

@@ -31,7 +31,7 @@ class Ends:
 
     @property
     def steps_back(self) -> list[int]:
-        """How many tokens of its row come behind each position."""
+        """Number of tokens of its row after each position."""
         return [behind for count in self.counts for behind in reversed(range(count))]
 
     def of(self, reader: Any, ids: Tensor, mask: Tensor) -> Tensor:
@@ -44,7 +44,7 @@ class Ends:
 
 @dataclass(frozen=True)
 class _View:
-    """A reader that answers at given positions only."""
+    """A reader restricted to given positions."""
 
     reader: Any
     ends: Ends
@@ -55,8 +55,8 @@ class _View:
 
 
 def takes_drafts(session: GuideSession) -> bool:
-    """Whether a session can answer about drafted tokens: one that asks about all next tokens, of
-    reward models with caches of their own, or about none."""
+    """Whether a session can score drafted tokens: it asks about all next tokens, and its reward
+    models have caches of their own; or it asks nothing."""
     if type(session) is GuideSession:
         return True
     return isinstance(session, VocabularySession) and session.takes_drafts
@@ -67,7 +67,8 @@ def scores_at(session: GuideSession, prefix: Prefix, logits: Tensor, ends: Ends)
 
     Args:
         session: see `takes_drafts`.
-        prefix: rows with their drafts, as are its steps. A row that cannot be guided fails in it.
+        prefix: rows with their drafts, which its steps include. A row that cannot be guided fails
+            in it.
         logits: of the policy ``[N, V]``.
         ends: the positions.
     """

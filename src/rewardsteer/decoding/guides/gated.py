@@ -1,10 +1,11 @@
 """A guide that acts at some tokens: the reward model is asked about these rows alone.
 
-Its cache catches up when a row is asked about again, all tokens since then in one forward pass. A
-row is asked about when its own gate says so, whatever the other rows do, so answers and costs do
-not depend on the batch. (Letting rows wait until several are due would save forward passes of the
-reward model and cost some of the policy, about a fifth of both together at 16 rows and a share of
-16 %; a row that waits has to be copied out of the policy's cache and back, which takes that away.)
+Its cache catches up when a row is asked about again, in one forward pass over all tokens since
+then. Each row is asked about when its own gate opens, whatever the other rows do, so responses and
+costs do not depend on the batch. (Waiting until several rows are due would save forward passes of
+the reward model and cost some of the policy, about a fifth of both together at 16 rows and a share
+of 16 %; but a waiting row must be copied out of the policy's cache and back, which takes that
+away.)
 
 Shapes: B rows, V the policy's logits a row.
 """
@@ -21,13 +22,13 @@ from rewardsteer.decoding.guides.session import AskingSession, GuideSession
 
 
 class GatedSession(GuideSession):
-    """A session that another one's gate opens and closes.
+    """A session that runs another one only where gates are open.
 
     Args:
-        guide: with its settings' gate, for prefixes that bring no gates of their own.
+        guide: its settings define the gates of prefixes without gates of their own.
         inner: the guide's session.
-        scout: a session of a second guide, which costs little: a gate that measures guided scores
-            measures this one's. None: the guide's own, which is then asked at every token.
+        scout: a session of a cheaper second guide, whose scores the gate ``kl`` measures. None: it
+            measures the guide's own scores, which are then computed at every token.
     """
 
     def __init__(
@@ -54,7 +55,7 @@ class GatedSession(GuideSession):
             if row not in prefix.failed and gate.opens(prefix.steps[row], values[row])
         ]
         self._count(due, len(gates))
-        # What was looked at with the guide itself is known already.
+        # Rows that were measured with the guide itself have their scores.
         known = watched if self._scout is None else []
         asked = [row for row in due if row not in known]
         if len(asked) == len(gates):
@@ -73,7 +74,7 @@ class GatedSession(GuideSession):
             self._steps[row] += 1
 
     def _own(self, prefix: Prefix) -> list[Gate]:
-        """Gates of rows that bring none, by place; those of new rows begin anew."""
+        """Gates by place, for rows without gates; those of new rows are fresh."""
         if len(self._gates) != len(prefix.steps):
             self._gates = [None] * len(prefix.steps)
         for row, name in enumerate(prefix.names):
@@ -92,7 +93,7 @@ class GatedSession(GuideSession):
             self._gates = [None if gate is None else gate.copy(gate.name) for gate in kept]
 
     def usage(self, row: int) -> RewardUsage:
-        """What was read, by the scout too, and at how many tokens the guide acted."""
+        """Cumulative usage, the scout's included, and the number of guided tokens."""
         if not self._steps:
             return RewardUsage()
         sessions = [self._inner, *([] if self._scout is None else [self._scout])]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from rewardsteer.decoding.config import DecodingConfig
 
-# Gates that look at the policy's logits, and the one that looks at the guided scores too.
+# Gates that measure the policy's logits, and the one that measures guided scores too.
 _OF_POLICY, OF_GUIDE = ("entropy", "top1"), "kl"
 
 
@@ -69,19 +69,19 @@ class Gate:
         return greater < share * len(self._measures)
 
     def copy(self, name: str) -> "Gate":
-        """The gate of a response that goes on from this one."""
+        """The gate of a response that continues from this one."""
         other = Gate(self._config, name)
         other._measures = list(self._measures)
         return other
 
     def forget(self, step: int) -> None:
-        """The tokens after so many are other ones now."""
+        """Drop the measures of tokens after ``step`` generated ones."""
         del self._measures[step + 1 :]
 
 
 def measures(gates: Sequence[Gate], logits: Tensor) -> list[float]:
-    """What the gates ``[B]`` compare, as far as the policy's logits ``[B, V]`` tell; 0 for the
-    others.
+    """Measures of the gates ``[B]`` that depend only on the policy's logits ``[B, V]``; 0 for all
+    other gates.
 
     ``entropy``: of the policy at temperature 1, in nats. ``top1``: the policy's probability of all
     tokens but its best.
@@ -98,8 +98,8 @@ def measures(gates: Sequence[Gate], logits: Tensor) -> list[float]:
 
 
 def pulls(gates: Sequence[Gate], logits: Tensor, scores: Tensor) -> list[float]:
-    """What the gate ``kl`` compares: KL(guided ‖ plain) of what each response is drawn from, in
-    nats, on the tokens that guidance leaves possible.
+    """Measures of the gate ``kl``: KL(guided ‖ plain) of the distributions that each response is
+    drawn from, in nats, on the tokens that guidance leaves possible.
 
     Args:
         gates: one for each row.
@@ -116,5 +116,5 @@ def divergences(logits: Tensor, scores: Tensor) -> Tensor:
     guided = scores.log_softmax(dim=-1)
     plain = logits.masked_fill(guided.isneginf(), -torch.inf).log_softmax(dim=-1)
     terms = guided.exp() * (guided - plain)
-    # Tokens that neither can take are −∞ − −∞.
+    # Tokens that are impossible in both are −∞ − −∞.
     return terms.nan_to_num(nan=0.0).sum(dim=-1).clamp(min=0.0)

@@ -9,9 +9,9 @@ class GenArm(LogitsGuide):
     """score(v) = log p_LM(v) + w · log π_r(v | x, y) over the whole vocabulary, w = 1/β.
 
     π_r is the softmax of the vocabulary head's rewards, trained with the objective
-    ``autoregressive``. Rewards that differ by a constant are the same π_r, so over the vocabulary
-    that the reward model knows this draws from what FaRMA's rule draws from; what differs is what
-    the head was trained to say. Several reward models multiply, each to the power of its weight.
+    ``autoregressive``. A constant added to the rewards leaves π_r unchanged, so over the reward
+    model's vocabulary this rule has the same distribution as FaRMA's; only the head's training
+    differs. Several reward models multiply, each to the power of its weight.
     """
 
     trained_on = ("autoregressive",)

@@ -6,7 +6,7 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 
 
 class Plain(LogitsGuide):
-    """Changes nothing; a reward model that is given is not read."""
+    """Changes nothing; a reward model, if given, is not run."""
 
     asks: Literal["nothing"] = "nothing"
     needs = "none"

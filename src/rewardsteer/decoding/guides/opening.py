@@ -1,4 +1,4 @@
-"""The session with which a guide takes part in a batch."""
+"""The session of a guide for a batch."""
 
 import copy
 
@@ -17,7 +17,7 @@ _SESSIONS: dict[str, type[AskingSession]] = {
 
 
 def open_session(guide: LogitsGuide) -> GuideSession:
-    """A fresh session: begin a batch."""
+    """A fresh session for a new batch."""
     if guide.asks == "nothing":
         return GuideSession(guide)
     if not guide.gated:

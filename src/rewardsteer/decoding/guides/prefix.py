@@ -23,7 +23,7 @@ _LARGEST = 1e30
 
 @dataclass
 class Prefix:
-    """What was generated so far.
+    """The prefixes of a batch.
 
     Attributes:
         ids: ``[B, T]`` prompts with their responses so far, padded on the left.
@@ -31,9 +31,9 @@ class Prefix:
         steps: per row, tokens generated so far; rows of different ages share a batch. 0 marks a row
             that is new to its place.
         names: per row, the request's id, for messages.
-        prompts: per row, what it responds to, for reward models that read texts.
-        gates: per row, when it is guided; none: a gated guide keeps gates by place.
-        failed: per row that cannot go on, why; see `fail`.
+        prompts: per row, its prompt, for reward models that take texts.
+        gates: per row, its gate; empty: a gated session keeps gates by place.
+        failed: the error of each row that cannot go on; see `fail`.
     """
 
     ids: Tensor
@@ -45,14 +45,13 @@ class Prefix:
     failed: dict[int, RewardsteerError] = field(default_factory=dict)
 
     def fail(self, row: int, error: RewardsteerError) -> None:
-        """End one row of the batch with an error of its own. The other rows go on, so whatever a
-        guide returns for this row must leave theirs alone; what it returns for the row itself is
-        not used."""
+        """End one row of the batch with an error of its own. The other rows go on, so a guide's
+        result for this row must not affect theirs; the row's own result is not used."""
         self.failed.setdefault(row, error)
 
 
     def of(self, rows: Sequence[int]) -> "Prefix":
-        """What some rows are asked about. Their failures are not those of this one."""
+        """The prefixes of some rows; failures in the result are not failures here."""
         return Prefix(
             self.ids[list(rows)], self.mask[list(rows)], [self.steps[row] for row in rows],
             [self.names[row] for row in rows],
@@ -72,7 +71,7 @@ class RewardUsage(NamedTuple):
     gate_tokens: int = 0
 
     def since(self, before: "RewardUsage") -> Cost:
-        """What was added."""
+        """The cost added since ``before``."""
         return Cost(
             rm_calls=self.calls - before.calls, rm_forwards=self.forwards - before.forwards,
             rm_tokens=self.tokens - before.tokens, guided_steps=self.steps - before.steps,
@@ -82,7 +81,7 @@ class RewardUsage(NamedTuple):
 
 def finite(rewards: Tensor, prefix: Prefix) -> Tensor:
     """Rewards ``[B, …]`` with 0 in the rows that have NaN or infinite ones; those rows fail."""
-    # A finite sum has finite terms alone, and costs a fiftieth of looking at each.
+    # A finite sum has only finite terms, at a fiftieth of the time of checking each.
     if bool(rewards.sum().isfinite()):
         return rewards
     fine = torch.isfinite(rewards).flatten(1).all(dim=1)
@@ -95,7 +94,7 @@ def finite(rewards: Tensor, prefix: Prefix) -> Tensor:
 def check_numbers(logits: Tensor, scores: Tensor, prefix: Prefix) -> None:
     """Fail the rows of which no token can be picked: logits or scores ``[B, V]`` with NaN or +inf,
     or without any finite one."""
-    # What a row cannot have shows in its maximum.
+    # NaN, +inf, or no finite value: each shows in the row's maximum.
     best = torch.stack([logits.amax(dim=1).to(scores), scores.amax(dim=1)])
     fine = best.abs() < _LARGEST
     if bool(fine.all()):

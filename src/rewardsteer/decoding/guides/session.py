@@ -1,4 +1,4 @@
-"""The session of a guide on one batch: it runs the reward model, holds its cache, counts its cost.
+"""The session of a guide on one batch: it runs the reward model, holds its cache, counts cost.
 
 Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits per row, K candidates.
 """
@@ -17,10 +17,10 @@ from rewardsteer.models.compatibility import members
 
 
 class GuideSession:
-    """The policy alone; base of those that ask.
+    """Base of all sessions; by itself, the policy alone.
 
     Args:
-        guide: says what is asked, and what becomes of it.
+        guide: says what is asked, and how rewards change the scores.
     """
 
     def __init__(self, guide: LogitsGuide) -> None:
@@ -31,11 +31,11 @@ class GuideSession:
         return logits.float()
 
     def select(self, rows: Sequence[int]) -> None:
-        """Keep, reorder or repeat rows; -1 makes place for a new one, first seen at step 0. What
-        is kept of each row means nothing there until then."""
+        """Keep, reorder or repeat rows; -1 adds a place for a new row, which first comes at step 0.
+        Until then the place's state has no meaning."""
 
     def usage(self, row: int) -> RewardUsage:
-        """What was read at this place so far; a row's cost is what was added since it came."""
+        """Cumulative usage of a place; a row's own is the difference since it entered."""
         return RewardUsage()
 
 
@@ -47,7 +47,7 @@ class AskingSession(GuideSession):
         self._scorer: Any = guide.scorer
         self._cache = guide.scorer.open()
         self._calls: list[int] = []
-        # Of each token, every reward model is asked about all candidates, or once.
+        # Reward model calls per token: all candidates, or one, for each reward model.
         self._asked = max(1, guide.candidates) * len(members(guide.scorer))
 
     def scores(self, prefix: Prefix, logits: Tensor) -> Tensor:
@@ -56,8 +56,8 @@ class AskingSession(GuideSession):
         return self._guided(prefix, logits, self._guide.weight, self._cache)
 
     def scores_of(self, rows: Sequence[int], prefix: Prefix, logits: Tensor) -> Tensor:
-        """Guided scores ``[R, V]`` of some rows of a batch; the reward model reads all that is new
-        of these since they were asked about, and nothing of the others.
+        """Guided scores ``[R, V]`` of some rows of a batch; the reward model runs on all their
+        tokens since they were last asked about, and on no other rows.
 
         Args:
             rows: their numbers, ascending.
@@ -67,7 +67,7 @@ class AskingSession(GuideSession):
         if len(rows) == len(logits):
             return self.scores(prefix, logits)
         part_of = getattr(self._cache, "part_of", None)
-        if part_of is None:  # The reward model reads with the policy.
+        if part_of is None:  # The reward model runs within the policy's pass.
             return self.scores(prefix, logits)[list(rows)]
         self._count(rows, len(logits))
         part = prefix.of(rows)
@@ -80,7 +80,7 @@ class AskingSession(GuideSession):
         return scores
 
     def _guided(self, prefix: Prefix, logits: Tensor, weight: Weight, cache: Any) -> Tensor:
-        """Guided scores ``[R, V]`` of rows whose weights and cache these are."""
+        """Guided scores ``[R, V]`` of rows, given their weights and their cache."""
         raise NotImplementedError
 
     def _count(self, rows: Sequence[int], places: int) -> None:
@@ -95,7 +95,7 @@ class AskingSession(GuideSession):
             self._calls = [0 if row < 0 else self._calls[row] for row in rows]
 
     def usage(self, row: int) -> RewardUsage:
-        """What was read at this place so far."""
+        """Cumulative usage of a place."""
         if not self._calls:
             return RewardUsage()
         calls = self._calls[row]
@@ -107,8 +107,8 @@ class AskingSession(GuideSession):
 
 
 class VocabularySession(AskingSession):
-    """Asks about all next tokens, which depends on the prefixes alone: an engine may have it read
-    them at the same time as the policy."""
+    """Asks about all next tokens. This depends on the prefixes alone, so an engine may run the
+    session in parallel with the policy."""
 
     def __init__(self, guide: LogitsGuide) -> None:
         super().__init__(guide)
@@ -120,7 +120,7 @@ class VocabularySession(AskingSession):
 
     @property
     def takes_drafts(self) -> bool:
-        """Whether the reward model reads by itself and goes on from its cache."""
+        """Whether the reward model runs on its own and continues from its cache."""
         parts = getattr(self._cache, "parts", [self._cache])
         return all(getattr(part, "continues", False) for part in parts)
 
@@ -132,8 +132,8 @@ class VocabularySession(AskingSession):
         Args:
             prefix: ids and mask of the rows ``[B, T]``; steps and names of the positions.
             logits: of the policy ``[N, V]``.
-            rows: that the positions ``[N]`` belong to.
-            view: of a cache, whose answers are at these positions.
+            rows: the row of each position ``[N]``.
+            view: maps a cache to one that answers at these positions.
         """
         self._count(rows, len(prefix.ids))
         parts = getattr(self._cache, "parts", None)
@@ -162,9 +162,9 @@ class EnsembleView(NamedTuple):
 def fitted(
     guide: LogitsGuide, rewards: Tensor, size: int, known: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
-    """A guide's rewards ``[B, size]`` for a policy with so many logits, from those ``[B, Vr]`` of
-    the tokens that the reward model knows (of which ``known [Vr]`` says it, None: all); and which
-    these are, None where it knows all."""
+    """A guide's transformed rewards ``[B, size]`` for a policy with ``size`` logits, from rewards
+    ``[B, Vr]``, and the mask of tokens that the reward model knows, None if it knows all. ``known``
+    is the same mask over the rewards, ``[Vr]``."""
     rewards = guide.transform(rewards.float())
     count = rewards.shape[1]
     if known is not None:

@@ -1,9 +1,9 @@
 """Candidates for a reward model with another tokenizer: their texts, tokenized anew.
 
-The policy's k best tokens are appended to the response, and the reward model is asked about the k
-texts, written with its own template. What the texts of a row have in common is read once and kept
-from token to token, as far as it is still the same. A candidate that ends within a character counts
-as the text before it, and one that ends the response as the closed response.
+The policy's k best tokens are appended to the response, and the reward model scores the k texts,
+written with its own template. The common beginning of a row's texts stays in its cache from token
+to token, as far as its tokens are unchanged. A candidate that ends within a character counts as the
+text before it, and one that ends the response as the closed response.
 
 Shapes: B rows, K candidates, V the policy's logits a row.
 """
@@ -78,9 +78,9 @@ class TextCandidates:
         """Rewards ``[K]`` (float32) of rows of token ids.
 
         Args:
-            rows: continuations of what a place of the cache holds.
+            rows: continuations of the cached tokens of a place.
             cache: from `Scorer.open`.
-            place: of so many ``places``.
+            place: one of the cache's ``places``.
         """
         shared = functools.reduce(lambda one, row: one[: shared_length(one, row)], rows)
         own = cache.part_of([place], places)

@@ -70,19 +70,19 @@ class Weight:
 
     @property
     def power(self) -> float:
-        """The policy's own: at a power other than 1 its logits pull too."""
+        """The policy's power α; unless it is 1, the policy's logits are part of the pull."""
         return self._config.policy_power
 
     @property
     def by_kl(self) -> bool:
-        """Whether a KL divergence decides or limits it."""
+        """Whether a KL divergence sets or limits w."""
         return self._config.target_kl is not None or self._config.max_kl is not None
 
     def added(self, logits: Tensor, pull: Tensor) -> Tensor:
-        """Logits times the policy's power plus the weighted rewards ``[B, K]``, or what a KL
-        divergence from the plain policy allows of both."""
+        """Logits times the policy's power plus the weighted rewards ``[B, K]``, scaled where a KL
+        divergence from the plain policy is set or limited."""
         if self.power != 1:
-            # Of a token that cannot be drawn there is nothing to pull at.
+            # A token with probability 0 stays impossible.
             pull = pull + (self.power - 1) * logits.masked_fill(logits.isinf(), 0.0)
         if not self.by_kl:
             return logits + pull
@@ -94,7 +94,7 @@ class Weight:
         return torch.full_like(logits, -torch.inf).scatter(1, places, steered)
 
     def _steer(self, logits: Tensor, pull: Tensor) -> Tensor:
-        """Logits + s · pull, s such that what is drawn from keeps its distance from the policy."""
+        """Logits + s · pull, with s from the target or the limit of the KL divergence."""
         config = self._config
         scores, pull = exact(logits), exact(pull)
         base = (scores / config.temperature).log_softmax(dim=-1)
@@ -111,13 +111,13 @@ class Weight:
 
 
 class KnownWeights:
-    """One `Weight` for all samples of the same settings, which are guided together."""
+    """One `Weight` per settings object, so that samples with the same settings share it."""
 
     def __init__(self) -> None:
         self._known: dict[int, tuple[DecodingConfig, Weight]] = {}
 
     def of(self, config: DecodingConfig, most: int) -> Weight:
-        """The weight of settings; about so many are remembered."""
+        """The weight of settings; about ``most`` weights are kept."""
         known = self._known.get(id(config))
         if known is None or known[0] is not config:
             if len(self._known) > most:

@@ -1,4 +1,4 @@
-"""Best of as many draws as pay: stop when another one is expected to gain less than it costs."""
+"""Best of n with as many draws as pay: stop when another is expected to gain less than it costs."""
 
 from rewardsteer.decoding.engine import Encoded, Outcome, Sample
 from rewardsteer.decoding.strategies.base import Strategy

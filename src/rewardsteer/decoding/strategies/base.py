@@ -1,4 +1,4 @@
-"""What a strategy is: a short program around an engine, which extends and scores samples.
+"""The base of strategies: short programs around an engine, which extend and score samples.
 
     class BestOfN(Strategy):
         async def respond(self, prompt, engine, scorer):
@@ -6,8 +6,8 @@
             rewards = await scorer.score(samples)
             ...
 
-It knows no engine and no model; whatever waits in many such programs at once is batched. A new one
-is a file with a class; `METHODS` may name it, or whoever uses it does, as ``package.module:Class``.
+It knows no engine and no model; the requests of many such programs are batched. A new strategy is a
+file with a class; `METHODS` may name it, or a user does, as ``package.module:Class``.
 """
 
 from typing import Any
@@ -26,7 +26,7 @@ class Strategy:
 
     Args:
         scorer: the reward model; None where ``needs`` is ``none``.
-        config: settings; what is used stands with each strategy.
+        config: settings; each strategy's docstring names those it uses.
         goal: a goal state of this reward model, for strategies with ``wants_goal`` or
             ``takes_goal``.
 
@@ -39,7 +39,7 @@ class Strategy:
             reads; others are refused for methods that have a name.
         abilities: of the engine that it cannot do without.
         stands_in: the default with engines that cannot run a reward model's own method.
-        draws_several: ``n`` samples of a prompt, which must differ.
+        draws_several: whether it draws ``n`` samples of a prompt, so that greedy mode is refused.
         asks_log_probabilities: whether it uses `Sample.log_probability`.
         judges_texts: whether it asks about texts alone, so that any reward model will do. With a
             goal state it needs a model that gives states.
@@ -88,7 +88,7 @@ class Strategy:
 
     @property
     def samples(self) -> int:
-        """Most samples of one prompt at a time."""
+        """Maximum number of samples of one prompt at a time."""
         return self.config.n if self.draws_several else 1
 
     async def respond(
@@ -102,7 +102,7 @@ class Strategy:
         raise NotImplementedError
 
     def require_draws(self, count: int | None = None, what: str = "") -> None:
-        """Raise `ConfigError` where the same response would be drawn again and again."""
+        """Raise `ConfigError` in greedy mode, where all samples would be the same."""
         count = self.config.n if count is None else count
         if count > 1 and self.config.mode == "greedy":
             raise ConfigError(

@@ -59,7 +59,7 @@ class Cards(Strategy):
     ) -> Outcome:
         """The response, segment by segment."""
         config, sample, reward, first = self.config, engine.start(0), None, None
-        # Decides about acceptance, apart from the draws of tokens.
+        # Random numbers for acceptance, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)
         stop = Stop(entropy=config.entropy_threshold, least=config.segment_min)
         if not config.max_rejections:
@@ -86,7 +86,7 @@ class Cards(Strategy):
         return Outcome(sample, reward)
 
     async def _first(self, scorer: PromptScorer, sample: Sample) -> float:
-        """r0."""
+        """The required reward r0 at the start."""
         share, target = self.config.reward_share, self.config.reward_target
         assert target is not None, "checked above"
         if share == 1:

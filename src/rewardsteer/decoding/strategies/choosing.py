@@ -19,7 +19,7 @@ def shares(rewards: Sequence[float], temperature: float) -> list[float]:
 def without_length(
     rewards: Sequence[float], lengths: Sequence[int], share: float = 1.0
 ) -> list[float]:
-    """Rewards without what the logarithm of the length explains among these draws.
+    """Rewards without the effect of the log length among these draws.
 
     The slope is that of least squares over the draws, so draws of one length are left alone, and
     the mean reward stays.
@@ -27,7 +27,7 @@ def without_length(
     Args:
         rewards: of the draws.
         lengths: in tokens.
-        share: how much of the slope is taken out.
+        share: part of the slope that is removed.
     """
     logs = [math.log(max(length, 1)) for length in lengths]
     middle, mean = sum(logs) / len(logs), sum(rewards) / len(rewards)
@@ -61,7 +61,7 @@ def expected_gain(rewards: Sequence[float]) -> float:
 
 
 def heaviest(answers: Sequence[str | None], weights: Sequence[float]) -> str | None:
-    """The answer of the greatest total weight, the first of equals; None where there is none."""
+    """The answer with the greatest total weight, the first of equals; None where there is none."""
     totals: dict[str, float] = {}
     for answer, weight in zip(answers, weights, strict=True):
         if answer is not None:

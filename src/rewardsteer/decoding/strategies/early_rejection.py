@@ -46,7 +46,7 @@ def load_rule(config: DecodingConfig, scorer: Any) -> PositionCalibration | None
 def rejection_rule(
     config: DecodingConfig, calibration: PositionCalibration | None
 ) -> Callable[[float], bool] | None:
-    """A rule at work on one response: told every token's similarity, it says when to drop it.
+    """A rule for one response: takes each token's similarity in turn, returns whether to drop.
 
     Args:
         config: ``drop_rule``, ``drop_threshold``, ``drop_start`` and ``drop_patience`` are used.
@@ -84,7 +84,7 @@ def crossings(values: np.ndarray, thresholds: np.ndarray, start: int) -> np.ndar
     Args:
         values: ``[T]`` of one solution.
         thresholds: ``[K]``.
-        start: tokens that are never looked at.
+        start: number of first tokens that are ignored.
     """
     lowest = np.minimum.accumulate(values[start:])
     # The running minimum falls, so the first token below τ is a position in sorted order.

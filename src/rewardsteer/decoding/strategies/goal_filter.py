@@ -14,13 +14,13 @@ from rewardsteer.errors import MismatchError
 
 
 class GoalFilter(Strategy):
-    """Up to ``n`` samples, of which those are dropped whose state strays from the goal; the answer
-    is the first sample with the majority's final answer among those that are left.
+    """Up to ``n`` samples; one whose state strays from the goal is dropped. The answer is the first
+    kept sample with the majority's final answer.
 
-    Where all n samples are dropped all are kept (published): they go on from where they were, and
-    all vote. Rules of dropping: `rewardsteer.decoding.strategies.early_rejection`; of voting, with
-    which drawing ends: `rewardsteer.decoding.strategies.votes`. With the rule ``none`` the reward
-    model is not run, and what is left is plain voting, ESC or adaptive consistency.
+    If all n samples are dropped, all are kept (as published): they continue, and all vote. Rules of
+    dropping: `rewardsteer.decoding.strategies.early_rejection`; of voting, which ends the drawing:
+    `rewardsteer.decoding.strategies.votes`. With the rule ``none`` the reward model is not run,
+    which leaves plain voting, ESC or adaptive consistency.
 
     Raises:
         MismatchError: a goal that depends on the prompt; a calibration of another reward model.
@@ -69,8 +69,8 @@ class GoalFilter(Strategy):
     async def _written(
         self, sample: Sample, engine: PromptEngine, scorer: PromptScorer
     ) -> bool:
-        """Write a sample, looking at every token; whether it is kept. Tokens that an engine has
-        written beyond the one that drops it stay: it may have to go on."""
+        """Generate a sample while checking every token; whether it is kept. Tokens after the one
+        that drops it stay, because it may have to go on."""
         assert self.goal is not None, "required above"
         drops = rejection_rule(self.config, self._calibration)
         if drops is None:

@@ -11,7 +11,7 @@ from rewardsteer.decoding.strategies.choosing import shares
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 
-# In the place of a logarithm of 0, with which no share could be computed.
+# Stands in for log 0, with which no share could be computed.
 _NEVER = -1e30
 
 
@@ -41,9 +41,9 @@ class Gsi(TwoPolicies):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The response of both."""
+        """The response of both policies."""
         config, n = self.config, self.config.n
-        # Decides among proposals, apart from the draws of tokens.
+        # Random numbers for choosing proposals, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)
         response, likelihoods = engine.start(0), engine.likelihoods()
         kept = engine.start_on(self.drafter, n, log_probabilities=True)
@@ -85,8 +85,7 @@ class Gsi(TwoPolicies):
 async def log_ratios(
     before: Sample, steps: Sequence[Sample], likelihoods: Likelihoods
 ) -> list[float]:
-    """log p(y) − log p_drafter(y) of steps that the drafter drew, of those before which a response
-    ended."""
+    """log p(y) − log p_drafter(y) of steps y that the drafter drew after ``before``."""
     begin, drawn = before.length, before.log_probability
     told = await likelihoods.of(before.token_ids, [one.token_ids[begin:] for one in steps])
     ratios = []

@@ -39,7 +39,7 @@ class Particle(StepSearch):
     ) -> Outcome:
         """The answer of the particles."""
         config = self.config
-        # Decides about resampling and the answer, apart from the draws of tokens.
+        # Random numbers for resampling and the answer, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)
         particles = [engine.start(index) for index in range(config.n)]
         values: dict[Sample, float] = {}
@@ -103,8 +103,8 @@ def _resampled(
     engine: PromptEngine, particles: Sequence[Sample], values: dict[Sample, float],
     origins: Sequence[int],
 ) -> tuple[list[Sample], dict[Sample, float]]:
-    """Particles that go on from others, by the places of these, and the values of theirs. A
-    finished one is shared."""
+    """The particles after resampling, and their values. Each continues the particle at its place in
+    ``origins``; a finished one is shared."""
     fresh = [
         particles[origin] if particles[origin].finish_reason
         else engine.fork(particles[origin], place)
@@ -118,7 +118,7 @@ def _resampled(
 
 
 def normalised(logarithms: Sequence[float]) -> list[float]:
-    """Weights that sum to 1 from their logarithms; all alike where all are zero."""
+    """Weights that sum to 1, from their logarithms; equal weights if all are zero."""
     most = max(logarithms)
     if not math.isfinite(most):
         # Infinite ones share all of the weight.
@@ -129,13 +129,13 @@ def normalised(logarithms: Sequence[float]) -> list[float]:
 
 
 def effective(weights: Sequence[float]) -> float:
-    """The effective number of particles of weights that sum to 1."""
+    """The effective number of particles, from weights that sum to 1."""
     return 1 / sum(weight * weight for weight in weights)
 
 
 def systematic(weights: Sequence[float], chance: float) -> list[int]:
-    """Places of the particles that are gone on from, one for each: equally spaced points, moved by
-    a chance in [0, 1), fall on the particles' shares."""
+    """Systematic resampling: the place of each new particle's origin. Equally spaced points,
+    shifted by ``chance`` in [0, 1), fall on the particles' shares."""
     n, origins, place, reached = len(weights), list[int](), 0, weights[0]
     for number in range(n):
         while (number + chance) / n >= reached and place < n - 1:

@@ -23,12 +23,12 @@ class PromptEngine:
         prompt: to be answered.
         config: how samples are drawn.
         guide: acts on all samples; None: the policy alone.
-        first: number of the first sample's draws.
-        log_probabilities, top: what of samples' log-probabilities is wanted.
-        watch: told of every sample that begins; None: nobody is.
+        first: index of the first sample, from which draws are seeded.
+        log_probabilities, top: requested log-probabilities, see `Sample`.
+        watch: called with every sample that begins; None: nothing is called.
 
     Attributes:
-        samples: all that were begun.
+        samples: all samples that were started.
         stride: see `Engine`.
     """
 
@@ -46,7 +46,7 @@ class PromptEngine:
         self.stride = engine.stride
 
     def start(self, index: int) -> Sample:
-        """A sample without any token; its draws are the index's own."""
+        """A sample without any token; its draws are seeded by the index."""
         return self._keep(self._engine.start(
             self._prompt, index, self._config, rng=self._rng_of(index), guide=self._guide,
             log_probabilities=self._log_probabilities, top=self._top,
@@ -61,20 +61,20 @@ class PromptEngine:
     def start_on(
         self, engine: Engine, index: int, *, log_probabilities: bool = False
     ) -> Sample:
-        """A sample of another engine, whose policy has the same tokens; its cost counts too."""
+        """A sample of another engine, whose policy has the same tokens; its cost is added."""
         return self._keep(engine.start(
             self._prompt, index, self._config, rng=self._rng_of(index),
             log_probabilities=log_probabilities,
         ))
 
     def likelihoods(self) -> Likelihoods:
-        """How likely the policy makes given tokens after this prompt; the cost counts too."""
+        """Log-probabilities of given tokens after this prompt; the cost is added."""
         opened = self._engine.likelihoods(self._prompt)
         self._likelihoods.append(opened)
         return opened
 
     def fork(self, sample: Sample, index: int) -> Sample:
-        """Another sample that goes on from a sample's tokens, with the draws of this index."""
+        """A sample that continues another one's tokens, with draws seeded by ``index``."""
         return self._keep(sample.fork(index, self._rng_of(index)))
 
     def _rng_of(self, index: int) -> random.Random:
@@ -125,8 +125,8 @@ class PromptScorer:
         self.cost = Cost()
 
     async def score(self, samples: Sequence[Sample]) -> list[float]:
-        """Rewards of responses: of those that have ended as training knows them, closed or open; of
-        those in the making as they stand.
+        """Rewards of responses: complete ones written as in training, closed or open; unfinished
+        ones as they are.
 
         Raises:
             NonFiniteError: a reward is no number.
@@ -144,7 +144,7 @@ class PromptScorer:
         return await self._answers([Ask(self._prompt, one, rival=other) for one, other in pairs])
 
     async def score_prompt(self, sample: Sample) -> float:
-        """Reward of the prompt without any response; the sample's is read from there."""
+        """Reward of the prompt without any response; the sample's row continues from it."""
         [reward] = await self._answers([Ask(self._prompt, sample, prompt_alone=True)])
         return reward
 
@@ -157,9 +157,9 @@ class PromptScorer:
         return await self._answers([Ask(self._prompt, one, goal) for one in samples])
 
     async def new_similarities(self, sample: Sample, goal: GoalState) -> list[float]:
-        """Likewise of all the tokens that have come since this was asked last. Where the reward
-        model has a tokenizer of its own these are its tokens; the last may still change, and comes
-        with the next."""
+        """Similarities of all tokens since the last call for this sample. With a tokenizer of its
+        own, the reward model's tokens count; the last one may still change, and is returned by the
+        next call."""
         told = self._told.get(id(sample), 0)
         [answer] = await self._ask([Ask(self._prompt, sample, goal, told=told)])
         self._told[id(sample)] = told + len(answer.values)
@@ -177,18 +177,18 @@ class PromptScorer:
         return answers
 
     def reads(self, sample: Sample) -> bool:
-        """Whether the reward model has read all of a response's tokens in training: those that only
-        the policy knows it has not."""
+        """Whether the reward model was trained on all tokens of a response, not if the policy alone
+        knows some."""
         assert self._scoring is not None
         return self._scoring.reads(sample)
 
     def knows_end(self, sample: Sample) -> bool:
-        """Whether the token that ended a sample is one that the reward model was trained on: one
-        trained on open responses, or on responses with another end, knows no state of it."""
+        """Whether the reward model was trained on the token that ended a sample: not if it was
+        trained on open responses, or on responses with another end."""
         assert self._scoring is not None
         return self._scoring.knows_end(sample)
 
     def close(self) -> None:
-        """Forget what was read for this prompt."""
+        """Drop the cached states of this prompt."""
         if self._scoring is not None:
             self._scoring.forget(list(self._seen.values()))

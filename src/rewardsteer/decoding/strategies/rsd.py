@@ -7,8 +7,8 @@ from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 
 
 class Rsd(TwoPolicies):
-    """Each step is the drafter's if the response with it is worth ``accept_reward`` at least, and
-    otherwise one that the policy writes in its place; in at most ``max_steps`` steps.
+    """A step of the drafter is kept if the response with it has a reward of at least
+    ``accept_reward``; otherwise the policy writes the step. There are at most ``max_steps`` steps.
 
     With acceptance a(y), 1 or 0, a step has the law
 
@@ -20,9 +20,9 @@ class Rsd(TwoPolicies):
     async def respond(
         self, prompt: Encoded, engine: PromptEngine, scorer: PromptScorer
     ) -> Outcome:
-        """The response of both."""
+        """The response of both policies."""
         config = self.config
-        # With draws of their own.
+        # Two samples, each with draws of its own.
         response, draft = engine.start(0), engine.start_on(self.drafter, 1)
         for _ in range(config.max_steps):
             if response.finish_reason:

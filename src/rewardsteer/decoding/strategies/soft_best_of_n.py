@@ -11,9 +11,9 @@ class SoftBestOfN(Strategy):
     """One of ``n`` samples of the policy, drawn ∝ exp(r / ``choice_temperature``)
     (arXiv 2505.03156).
 
-    With growing n the answer is a draw from p_LM(y | x) · exp(r(x, y) / temperature): best of n
-    without running after what the reward model mistakes for good. At 0 it is best of n.
-    ``length_control`` takes out what the length explains of the rewards first.
+    With growing n the answer is a draw from p_LM(y | x) · exp(r(x, y) / temperature), which
+    exploits errors of the reward model less than best of n. At 0 it is best of n.
+    ``length_control`` first removes the effect of the length from the rewards.
     """
 
     uses = ("n", "choice_temperature", "length_control")

@@ -11,14 +11,13 @@ from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 
 
 class SpeculativeRejection(Strategy):
-    """``n`` samples begin; whenever those that still grow hold n · ``decision_tokens`` tokens
-    together, the worst ⌊α · m⌋ of these m (at least one) by r(x, y so far) are dropped, α being
-    ``reject_share``. Of the responses that came to their end the one with the highest r(x, y)
-    answers.
+    """``n`` samples begin; whenever the m that still grow hold n · ``decision_tokens`` tokens
+    together, the worst ⌊α · m⌋ of them (at least one) by r(x, y so far) are dropped, α being
+    ``reject_share``. The answer is the finished response with the highest r(x, y).
 
-    The published algorithm decides when the memory is full. Memory is what the responses hold, so
-    here that is a number of tokens a prompt, and what is dropped does not depend on the machine or
-    on other prompts."""
+    The published algorithm decides when the memory is full. Here it decides at a number of tokens
+    per prompt, which stands for memory, so the dropped samples do not depend on the machine or on
+    other prompts."""
 
     uses = ("n", "reject_share", "decision_tokens")
     needs = "scalar"
@@ -52,6 +51,6 @@ class SpeculativeRejection(Strategy):
         return Outcome(best, ended[best])
 
     def _worst(self, samples: Sequence[Sample], rewards: dict[Sample, float]) -> list[Sample]:
-        """The worst share; of equals the later samples."""
+        """The worst samples; of equal ones the later."""
         ranked = sorted(samples, key=lambda sample: (rewards[sample], -sample.index))
         return ranked[: max(1, math.floor(self.config.reject_share * len(samples)))]

@@ -1,4 +1,4 @@
-"""What searches over steps share: where a step ends, and the value of an unfinished response.
+"""The base of searches over steps: where a step ends, and the value of an unfinished response.
 
 A step ends with the text that contains ``step_separator``, after ``step_tokens`` tokens, or with
 the response. The value of an unfinished response is
@@ -21,14 +21,14 @@ _ONE_SIDED = 1.6449
 
 
 class Judged(NamedTuple):
-    """What a response in the making is ranked by, and its value; None where nobody asked."""
+    """The rank score of an unfinished response, and its value; None if it was not computed."""
 
     score: float
     value: float | None
 
 
 class StepSearch(Strategy):
-    """Base of the searches over steps. Nothing of it belongs to one prompt.
+    """Base of the searches over steps. It has no state of a prompt.
 
     Attributes:
         stop: where a step ends, besides its length.
@@ -53,7 +53,7 @@ class StepSearch(Strategy):
         return [similar.get(one, -1.0) for one in samples]
 
     def reward(self, value: float | None) -> float | None:
-        """The reward of an answer by its value: a cosine is none."""
+        """The answer's reward, from its value; None where values are cosines."""
         return value if self.goal is None else None
 
 
@@ -86,11 +86,11 @@ class RankedSearch(StepSearch):
 
     @property
     def samples(self) -> int:
-        """Of one prompt, at a time."""
+        """Maximum number of samples of one prompt at a time."""
         return self.config.beam * self.config.branches
 
     async def judge(self, samples: Sequence[Sample], scorer: PromptScorer) -> list[Judged]:
-        """What responses are ranked by."""
+        """Rank scores and values of responses."""
         if not self.asks_log_probabilities:
             return [Judged(value, value) for value in await self.values(samples, scorer)]
         likely = []
@@ -109,8 +109,8 @@ class RankedSearch(StepSearch):
     def branch(
         self, engine: PromptEngine, parents: Sequence[Sample], places: Sequence[int]
     ) -> list[Sample]:
-        """Continuations of some hypotheses, ``branches`` of each, which are given up; the first
-        candidates where there is none yet. Each draws from the generators of its place."""
+        """``branches`` continuations of each hypothesis, which is then aborted; the first
+        candidates if there is no hypothesis. Each draws from the generators of its place."""
         several = [
             (place, place * self.config.branches + turn)
             for place in places for turn in range(self.config.branches)
@@ -124,24 +124,23 @@ class RankedSearch(StepSearch):
 
 
 def width_within(scores: Sequence[float], noise: float) -> int:
-    """How many of the first of some scores cannot be told apart from the best one.
+    """Number of first scores that do not differ significantly from the best one.
 
-    Two scores whose errors are independent and normal with this standard deviation differ by an
-    error of √2 times as much. One that is behind the best by more than 1.645 times that (a
-    one-sided test at 5 %) is told apart: an equally good hypothesis is dropped for another one
-    with a chance of 5 %.
+    If the errors of two scores are independent and normal with standard deviation σ, that of their
+    difference has √2 σ. A score differs if it is lower than the best by more than 1.645 times this
+    (a one-sided test at 5 %): an equally good hypothesis is dropped with a chance of 5 %.
 
     Args:
         scores: best first, at least one.
-        noise: of a score; 0: only its equals cannot be told apart from the best.
+        noise: σ of a score; 0: only scores equal to the best are counted.
     """
     least = scores[0] - _ONE_SIDED * math.sqrt(2) * noise
     return sum(score >= least for score in scores)
 
 
 def distinct(finished: Iterable[Sample], grown: Iterable[Sample]) -> list[Sample]:
-    """The first of those with the same tokens, and none that a finished one has; the others are
-    given up."""
+    """Grown samples without copies of a finished one or of an earlier one; the copies are
+    aborted."""
     seen = {_content(one) for one in finished}
     fresh = []
     for one in grown:
@@ -154,7 +153,7 @@ def distinct(finished: Iterable[Sample], grown: Iterable[Sample]) -> list[Sample
 
 
 def best_of(ranked: Sequence[Sample]) -> Sample:
-    """The best that came to its end, or the best of all."""
+    """The first sample that ended by a stop, or the first of all."""
     return next((one for one in ranked if one.finish_reason == "stop"), ranked[0])
 
 

@@ -10,12 +10,12 @@ from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 class Tournament(Strategy):
     """The winner among ``n`` samples, by a model that compares two responses.
 
-    ``comparisons: all`` compares every two of them; the winner has the highest mean probability of
-    being preferred (Borda's count with probabilities), the first of equals. ``knockout`` compares
-    the best so far with the next, n − 1 times. Samples of the same text are not compared and tie.
+    ``comparisons: all`` compares all pairs; the winner has the highest mean probability of being
+    preferred (Borda's count with probabilities), the first of equals. ``knockout`` compares the
+    best so far with the next, n − 1 times. Samples of the same text are not compared and tie.
 
-    The reward of the answer is its mean probability of being preferred to those that it was
-    compared with; None where it was compared with none.
+    The reward of the answer is its mean probability of being preferred, over its comparisons; None
+    if it had none.
     """
 
     uses = ("n", "comparisons")

@@ -1,5 +1,5 @@
-"""What the searches with a second policy share: a smaller one, the drafter, proposes steps, and the
-policy writes those that are turned down."""
+"""The base of searches with a second policy: a smaller one, the drafter, proposes steps, and the
+policy writes those that are rejected."""
 
 from rewardsteer.decoding.strategies.steps import StepSearch
 
@@ -7,9 +7,9 @@ from rewardsteer.decoding.strategies.steps import StepSearch
 class TwoPolicies(StepSearch):
     """Base of the searches with a second policy of the same tokens.
 
-    The policy reads accepted steps when it is asked about them or for the next step, all in one
-    pass. The reward model is asked about the drafter's samples alone, so that it reads on from
-    what it has read: they take over the steps that the policy writes.
+    The policy processes accepted steps in one pass, when it is asked about them or writes the next
+    step. The reward model scores only the drafter's samples, which take over the steps that the
+    policy writes, so that its cache is always continued.
     """
 
     uses: tuple[str, ...] = ("step_separator", "step_tokens", "max_steps", "accept_reward")

@@ -21,7 +21,7 @@ def window_agrees(answers: Sequence[str | None]) -> bool:
 
 
 def majority_stands(votes: Mapping[str, int], confidence: float) -> bool:
-    """Whether the most frequent answer is ahead for good: Adaptive-Consistency (EMNLP 2023).
+    """Whether the majority is unlikely to change: Adaptive-Consistency (EMNLP 2023).
 
     With v1 and v2 votes for the two most frequent answers, the share of the first among the two has
     the posterior Beta(v1 + 1, v2 + 1); it must exceed one half with at least this probability. A
@@ -43,11 +43,11 @@ def winner(answers: Sequence[str | None]) -> int:
 
 
 class Vote:
-    """A vote over the samples of a prompt, and which samples it still needs.
+    """A vote over the samples of a prompt, and the samples that it still needs.
 
-    Samples are drawn in rounds: a round is what can change the decision, which is all samples at
-    once, those that fill up a window of ESC, or one for adaptive consistency. Samples that do not
-    vote do not count to a window.
+    Samples are drawn in rounds, after which the decision is checked: all samples at once, the rest
+    of a window (ESC), or one sample (adaptive consistency). Samples without a vote do not count in
+    a window.
 
     Args:
         config: ``n``, ``vote_stop``, ``vote_window`` and ``vote_confidence`` are used.
@@ -61,7 +61,7 @@ class Vote:
         self.answers: dict[int, str | None] = {}
 
     def next_round(self) -> range:
-        """Numbers of the samples to draw now; none once it is decided, or all are drawn."""
+        """Numbers of the samples to draw now; empty once the vote is decided, or all are drawn."""
         config, left = self._config, self._config.n - self._begun
         count = 0 if self._decided() else {
             "none": left, "adaptive": 1,
@@ -72,7 +72,7 @@ class Vote:
         return round_
 
     def count(self, sample: int, answer: str | None) -> None:
-        """A sample votes."""
+        """Count a sample's vote."""
         self.answers[sample] = answer
 
     def winner(self) -> int:

@@ -1,4 +1,4 @@
-"""Which waiting samples are decoded next: in order, within rows, caches and methods at a time."""
+"""Which waiting samples are decoded next: in order, within limits of rows, caches and guides."""
 
 import asyncio
 from collections import deque
@@ -10,20 +10,20 @@ from rewardsteer.decoding.engines.token_sample import TokenSample
 # New rows enter once this share of the places is free. An entry is a forward pass of its own; with
 # many places some row ends at nearly every step, and one pass for each would double their number.
 _FREE_SHARE = 8
-# After running out of memory, so many steps without trouble let twice as many rows in.
+# After running out of memory, the row limit doubles after this many steps without an error.
 _CALM = 64
 
 
 @dataclass(frozen=True)
 class Bounds:
-    """What is decoded together at most.
+    """Limits of what is decoded together.
 
     Attributes:
         places: rows.
-        cache_tokens: tokens, prompts and responses at their longest, that rows may have in caches;
-            a row that is longer alone is decoded alone. None: no bound.
-        guides: guides that are decoded in turn; each costs a forward pass of the policy at every
-            step. None: no bound.
+        cache_tokens: maximum tokens (prompts and full-length responses) of rows in caches; a row
+            that exceeds it is decoded alone. None: no limit.
+        guides: maximum number of guides that are decoded in turn; each costs a forward pass of the
+            policy at every step. None: no limit.
     """
 
     places: int = 8
@@ -32,10 +32,10 @@ class Bounds:
 
 
 class Admission:
-    """The samples that wait. The first one is never overtaken, so none waits for ever.
+    """The queue of samples. The first one is never overtaken, so none waits for ever.
 
     Args:
-        bounds: of what is decoded together.
+        bounds: limits of what is decoded together.
     """
 
     def __init__(self, bounds: Bounds) -> None:
@@ -48,29 +48,29 @@ class Admission:
         return len(self._waiting)
 
     def put(self, sample: TokenSample) -> None:
-        """A sample that comes last, or, where it has begun, first."""
+        """Queue a sample: at the front if it has tokens, else at the end."""
         if sample.token_ids:
             self._waiting.appendleft(sample)
         else:
             self._waiting.append(sample)
 
     def put_back(self, samples: Iterable[TokenSample]) -> None:
-        """Samples that had entered and come first, in their order."""
+        """Return admitted samples to the front of the queue, in their order."""
         self._waiting.extendleft(reversed(list(samples)))
 
     def take_all(self) -> list[TokenSample]:
-        """All of them; nothing waits any more."""
+        """Remove and return all samples of the queue."""
         waiting = list(self._waiting)
         self._waiting.clear()
         return waiting
 
     def drop(self, sample: TokenSample) -> None:
-        """Forget a sample."""
+        """Remove a sample."""
         if sample in self._waiting:
             self._waiting.remove(sample)
 
     def take(self, working: Collection[TokenSample]) -> list[TokenSample]:
-        """Samples that enter now.
+        """Remove and return the samples that enter now.
 
         Args:
             working: those that are being decoded.
@@ -96,25 +96,25 @@ class Admission:
         )
 
     def too_many(self, rows: int) -> None:
-        """So many rows together ran out of memory."""
+        """Limit rows to half of this number, which ran out of memory."""
         self._places, self._calm = max(1, rows // 2), 0
 
     def went_well(self) -> None:
-        """A step without trouble."""
+        """Count a step without an error."""
         self._calm += 1
         if self._calm >= _CALM and self._places < self.bounds.places:
             self._places, self._calm = min(2 * self._places, self.bounds.places), 0
 
 
 class Waiters:
-    """Those who wait for the engine's next step, or for room in it."""
+    """Programs that wait for the engine's next step, or for room in it."""
 
     def __init__(self) -> None:
         self._turns: list[asyncio.Future[None]] = []
         self._roomy = asyncio.Event()
 
     async def room(self, full: Callable[[], bool]) -> None:
-        """Return once it is not full."""
+        """Return once the engine is not full."""
         while full():
             self._roomy.clear()
             await self._roomy.wait()
@@ -128,7 +128,7 @@ class Waiters:
         await self._turns[-1]
 
     def tell(self, *, full: bool) -> None:
-        """A step is over."""
+        """Wake the waiting programs after a step."""
         turns, self._turns = self._turns, []
         for waiting in turns:
             if not waiting.done():
@@ -144,5 +144,5 @@ def free_slots(busy: int, places: int) -> int:
 
 
 def _longest(sample: TokenSample) -> int:
-    """Tokens that a row may come to."""
+    """Maximum number of tokens of a row."""
     return len(sample.prompt_ids) + sample.config.max_new_tokens

@@ -1,17 +1,17 @@
-"""The batched decoding loop: rows enter, are read, draw; those that stop make place for others.
+"""The batched decoding loop: rows enter, run and draw; rows that stop make place for new ones.
 
-A step has two halves. `Batch.read` reads what is new of every row and gives the samples that stop
-before their next token; `Batch.draw` adds a token to every row that still asks for one. Rows of
-different ages and lengths share a batch, and a new one is read beside the others, so what the
-counters say of a row is exactly what that row cost.
+A step has two halves. `Batch.read` runs the models on each row's new tokens and returns the samples
+that stop before their next token; `Batch.draw` adds a token to every row that wants one. Rows of
+different ages and lengths share a batch, and a new one runs beside the old ones, so a row's
+counters are exactly its own cost.
 
-A row that cannot go on (its logits, rewards or scores are no numbers, or what is asked after its
-tokens raises) fails alone: `TokenSample.error` is set, and the others are what they would
-have been without it.
+A row that cannot go on (its logits, rewards or scores are no numbers, or a check after its tokens
+raises) fails alone: `TokenSample.error` is set, and the other rows are what they would have been
+without it.
 
-The continuous batching of transformers (5.19) does not serve here: it takes no logits processors
-but those it makes of the generation settings, tells them of a row its last token alone, and draws
-from one generator for all, so that a row's draws would depend on what else is in the batch.
+The continuous batching of transformers (5.19) cannot be used here. It takes no logits processors
+but those of the generation settings, gives them only a row's last token, and draws from one
+generator for all rows, so that a row's draws would depend on the batch.
 
 Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a row.
 """
@@ -38,7 +38,7 @@ from rewardsteer.records import Cost
 
 @dataclass
 class Slot:
-    """A row, and what the counters of its place said when its cost was last told."""
+    """A row's sample, and the counters of its place when its cost was last charged."""
 
     sample: TokenSample
     usage: RewardUsage = field(default_factory=RewardUsage)
@@ -64,7 +64,7 @@ class Batch:
     def __init__(self, reader: Any, session: GuideSession, weights: RowWeights) -> None:
         self._reader, self._session, self._weights = reader, session, weights
         self._slots: list[Slot] = []
-        # Looking through hundreds of rows for each that ends takes longer than to draw.
+        # An index, because searching hundreds of rows takes longer than drawing.
         self._places: dict[TokenSample, int] = {}
         self._ids = self._mask = torch.empty(0, 0, dtype=torch.long)
         self._prefix: Prefix | None = None
@@ -74,7 +74,7 @@ class Batch:
 
     @property
     def samples(self) -> list[TokenSample]:
-        """Those that have a row."""
+        """The samples that have a row."""
         return [slot.sample for slot in self._slots]
 
     def has(self, sample: TokenSample) -> bool:
@@ -83,15 +83,15 @@ class Batch:
 
     @property
     def growing(self) -> int:
-        """Rows that ask for tokens."""
+        """Number of rows that want tokens."""
         return sum(sample.growing for sample in self.samples)
 
     @torch.no_grad()
     def read(self, admitted: Sequence[TokenSample]) -> list[TokenSample]:
-        """Let samples enter, and read what is new of all rows; those that stop before their next
-        token. Rows that ask for none are taken out, and what was read of them is held.
+        """Let samples enter, and run the models on all new tokens; returns the samples that stop
+        before their next token. Rows that want no token are removed, and their cached states held.
 
-        Some row must ask. After an exception the batch is of no use.
+        Some row must want a token. After an exception the batch is unusable.
         """
         began = time.perf_counter()
         self._arrange(admitted)
@@ -113,8 +113,8 @@ class Batch:
     def _stopped(
         self, rows: Sequence[TokenSample], prefix: Prefix, began: float
     ) -> list[TokenSample]:
-        """Rows that stop at a token the policy is unsure of; what was read since ``began`` is
-        shared out among all rows."""
+        """Rows that stop because the policy's entropy is high; the seconds since ``began`` are
+        shared among all rows."""
         stopping = self._unsure(rows, prefix)
         for sample in stopping:
             sample.growing = False
@@ -136,8 +136,8 @@ class Batch:
 
     @torch.no_grad()
     def draw(self) -> list[TokenSample]:
-        """Add a token to every row that asks for one and whose tokens are those that were read; the
-        rows that stopped with it, or failed."""
+        """Draw a token for every row that wants one and was not revised since `read`; returns the
+        samples that stopped or failed."""
         began, prefix = time.perf_counter(), self._prefix
         assert prefix is not None, "read() first"
         rows = self.samples
@@ -176,7 +176,7 @@ class Batch:
     def _record(
         self, rows: Sequence[TokenSample], active: Sequence[int], tokens: Sequence[int]
     ) -> None:
-        """Tell the tokens' log-probabilities to the samples that want them."""
+        """Record the tokens' log-probabilities in the samples that want them."""
         asking = [
             place for place in active
             if rows[place].log_probability is not None or rows[place].top is not None
@@ -212,13 +212,13 @@ class Batch:
             slot.seconds += seconds / len(self._slots)
 
     def hold(self, sample: TokenSample) -> Any:
-        """What the policy has read of a row; None where nothing was, or the reader cannot tell."""
+        """The policy's cached states of a row; None if there are none, or the reader has no way."""
         hold = getattr(self._reader, "hold", None)
         place = self._places.get(sample)
         return None if hold is None or place is None else hold(place)
 
     def charge(self, samples: Sequence[TokenSample]) -> None:
-        """Tell samples what they have cost since this was last done."""
+        """Add to the samples their cost since the last call."""
         for sample in samples:
             if sample in self._places:
                 place = self._places[sample]
@@ -239,7 +239,7 @@ class Batch:
         return cost
 
     def _arrange(self, admitted: Sequence[TokenSample]) -> None:
-        """Take out the rows that ask for nothing; let others enter."""
+        """Remove the rows that want no token; let new ones enter."""
         self._stale |= any(sample.revised for sample in self.samples)
         kept: list[Slot | None] = [slot if slot.sample.growing else None for slot in self._slots]
         for slot in self._slots:
@@ -255,8 +255,8 @@ class Batch:
     def _change_places(
         self, kept: Sequence[Slot | None], admitted: Sequence[TokenSample]
     ) -> None:
-        """Rows that enter take the places of those that are gone (None), or come last. A place for
-        which there is none goes to the last row: to move that one costs less than to close up."""
+        """New rows take the places of removed ones (None), or new places at the end. The last row
+        moves to a place that stays free: that costs less than shifting all rows."""
         coming = deque(
             (EMPTY_ROW, Slot(sample, length=len(sample.token_ids))) for sample in admitted
         )

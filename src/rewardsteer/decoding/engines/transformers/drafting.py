@@ -1,14 +1,14 @@
-"""A batch whose rows draw several tokens a step: drafts are verified, not believed.
+"""A batch whose rows may draw several tokens per step: speculative decoding with exact results.
 
-Policy and reward model read a row's drafted tokens in one forward pass each, so the scores after
-every one of them are known. Tokens are then drawn from these scores one by one, with the row's own
-random numbers, for as long as the draft says the same; the first that differs is the row's token,
+Policy and reward model process a row's drafted tokens in one forward pass each, which gives the
+scores after every one of them. Tokens are then drawn from these scores one by one, with the row's
+own random numbers, as long as they equal the draft. The first one that differs is the row's token,
 and the rest of the draft is dropped.
 
-Whatever the draft, each token is drawn from the guided distribution with the random number that it
-would have had without drafts: the answers are the same, token for token, and not in law alone. (For
-a draft that is one token, acceptance with probability p(draft) and a redraw from the rest is
-the usual rule of speculative sampling; to draw first and compare is the same rule.)
+Each token is drawn from the guided distribution with the random number that it would have had
+without drafts. So responses are identical, token for token, and not only in distribution. (For a
+draft of one token, acceptance with probability p(draft) and a redraw from the rest is the usual
+rule of speculative sampling; drawing first and comparing is the same rule.)
 
 Shapes: B rows, N positions, V the policy's logits a row.
 """
@@ -33,8 +33,9 @@ class DraftBatch(Batch):
     """As a `Batch`, with drafts.
 
     Args:
-        kind: of drafts. ``ngram``: what followed the last tokens before. ``policy``: what the
-            policy draws alone, so that the reward model reads several tokens in one pass.
+        kind: of drafts. ``ngram``: the tokens that followed an earlier occurrence of the last ones.
+            ``policy``: what the policy draws alone, so that the reward model processes several
+            tokens in one pass.
         tokens: longest draft.
         options: see `Batch`; the reader has `PrefixReader.tail`, and the session takes drafts.
     """
@@ -80,14 +81,14 @@ class DraftBatch(Batch):
         return self._stopped(rows, drafted, began)
 
     def _room(self, sample: TokenSample) -> int:
-        """Tokens that may be drafted for a row: one more is drawn in any case."""
+        """Maximum draft length of a row: one more token is drawn in any case."""
         if sample.stop.entropy is not None:
             return 0
         return max(min(self._most, sample.limit - len(sample.token_ids) - 1), 0)
 
     def _of_policy(self, rows: Sequence[TokenSample]) -> tuple[list[list[int]], Tensor]:
-        """Drafts that the policy draws with the random numbers of the tokens to come, and its
-        logits ``[N, V]`` before each token of them and behind."""
+        """Drafts that the policy draws with the random numbers of the next tokens, and its logits
+        ``[N, V]`` before each draft token and after the last."""
         room = [self._room(sample) for sample in rows]
         rngs, configs = [copy.copy(one.rng) for one in rows], [one.config for one in rows]
         texts = [[*one.prompt_ids, *one.token_ids] for one in rows]
@@ -119,13 +120,13 @@ class DraftBatch(Batch):
             drafted.fail(rows[place], error)
 
     def _show(self, at: Sequence[int]) -> None:
-        """The logits and scores ``[B, V]`` after so many tokens of each row's draft."""
+        """Set the logits and scores ``[B, V]`` to those after ``at`` tokens of each row's draft."""
         places = [start + step for start, step in zip(self._starts, at, strict=True)]
         self._logits, self._scores = (one[places] for one in self._all)
 
     @torch.no_grad()
     def draw(self) -> list[TokenSample]:
-        """See `Batch.draw`; adds as many tokens to each row as its draft foresaw, and one."""
+        """See `Batch.draw`; adds each row's verified draft tokens, and one more."""
         began, prefix = time.perf_counter(), self._prefix
         assert prefix is not None, "read() first"
         rows = self.samples
@@ -165,11 +166,11 @@ _LONGEST = 3
 
 
 def from_itself(tokens: Sequence[int], count: int) -> list[int]:
-    """What followed the last tokens where they stood before: prompt lookup. What comes in circles
-    goes on in circles.
+    """A draft by prompt lookup: the tokens that followed the last tokens earlier in the row. A
+    repetition is continued as a repetition.
 
-    The longest run of up to three last tokens that occurs earlier is taken, at its last
-    occurrence; none where no token occurs twice.
+    The longest run of up to three last tokens that occurs earlier is used, at its last occurrence;
+    the draft is empty where no token occurs twice.
 
     Args:
         tokens: prompt and response so far.

@@ -1,4 +1,4 @@
-"""The transformers engine: one batch a guide, driven by whoever waits for its samples."""
+"""The transformers engine: one batch per guide, stepped while programs wait for samples."""
 
 import asyncio
 import logging
@@ -36,13 +36,13 @@ class TransformersEngine(Engine):
     Args:
         policy: a causal LM in evaluation mode, on its device.
         tokenizer: the policy's.
-        bounds: of what is decoded together.
+        bounds: limits of what is decoded together.
 
     Attributes:
-        on_failure: told of an exception in a step of several rows, which then take it one by one,
-            so that one row's trouble is not that of the others; None: it ends the run.
+        on_failure: called with an exception in a step of several rows, which are then decoded one
+            by one, so that only the row with the error fails; None: the exception ends the run.
         vocabulary_size: token ids that the policy can choose from.
-        steps, tokens: steps of batches, and tokens drawn, so far.
+        steps, tokens: numbers of steps and of drawn tokens so far.
     """
 
     name = "transformers"
@@ -75,12 +75,12 @@ class TransformersEngine(Engine):
         return cls(policy, tokenizer, Bounds(places=config.batch_size))
 
     def bound(self, cache_tokens: int, guides: int) -> None:
-        """Decode no more together; see `Bounds`."""
+        """Limit what is decoded together; see `Bounds`."""
         bounds = self._admission.bounds
         self._admission.bounds = replace(bounds, cache_tokens=cache_tokens, guides=guides)
 
     def complete(self, config: DecodingConfig) -> DecodingConfig:
-        """The settings of a run; what the policy's own add to them is logged."""
+        """The settings of a run; logs which of them come from the policy."""
         told = what_is_taken(config, self.settings)
         if told and not NAMES.keys() <= config.model_fields_set:
             logger.warning("%s", told)
@@ -111,7 +111,7 @@ class TransformersEngine(Engine):
         return PolicyLikelihoods(PrefixReader(self.policy), prompt.token_ids)
 
     async def room(self) -> None:
-        """Return once there are more places than samples that grow or wait."""
+        """Return once there are more places than growing and waiting samples."""
         await self._waiters.room(self._is_full)
 
     async def turn(self) -> None:
@@ -129,21 +129,21 @@ class TransformersEngine(Engine):
 
     @property
     def busy(self) -> int:
-        """Rows that grow."""
+        """Number of growing rows."""
         return sum(batch.growing for batch in self._batches.values())
 
     @property
     def waiting(self) -> int:
-        """Samples that wait for a row."""
+        """Number of samples that wait for a row."""
         return len(self._admission)
 
     @property
     def batches(self) -> int:
-        """Guides at work, with their caches."""
+        """Number of guides with a batch, each with its caches."""
         return len(self._batches)
 
     def grow(self, sample: TokenSample) -> None:
-        """A sample asks for tokens."""
+        """Queue a sample that wants tokens."""
         self.activity.note()
         batch = self._batches.get(id(sample.guide))
         if batch is None or not batch.has(sample):
@@ -152,14 +152,14 @@ class TransformersEngine(Engine):
             self._pump = asyncio.get_running_loop().create_task(self._run())
 
     def hold(self, sample: TokenSample) -> Any:
-        """What was read of a sample, for others to go on from."""
+        """A sample's cached states, from which others can continue."""
         batch = self._batches.get(id(sample.guide))
         if batch is not None and batch.has(sample) and sample.held is None:
             sample.held = batch.hold(sample)
         return sample.held
 
     def leave(self, sample: TokenSample) -> None:
-        """A sample is aborted."""
+        """Drop an aborted sample."""
         self.activity.note()
         self._admission.drop(sample)
         batch = self._batches.get(id(sample.guide))
@@ -167,7 +167,7 @@ class TransformersEngine(Engine):
             batch.charge([sample])
 
     async def _run(self) -> None:
-        """Take steps for as long as some sample asks for tokens."""
+        """Take steps as long as some sample wants tokens."""
         try:
             while True:
                 await settle(lambda: self.activity.count)
@@ -204,7 +204,7 @@ class TransformersEngine(Engine):
             stopped = batch.read(admitted)
             if stopped:
                 self._tell(stopped)
-                # Those that may go on do so within this step.
+                # Programs that continue at once do so within this step.
                 await settle(lambda: self.activity.count)
             ended = batch.draw()
             self.steps += 1
@@ -227,8 +227,8 @@ class TransformersEngine(Engine):
         self._drafts = None if config.draft == "none" else (config.draft, config.draft_tokens)
 
     def _part(self, key: int, samples: list[TokenSample], error: Exception) -> None:
-        """A step of several rows failed. What the batch holds cannot be trusted any more: its rows
-        wait in front, to be read anew; that is not part of their cost."""
+        """Discard the batch after a failed step of several rows. Its rows go to the front of the
+        queue and run again, which is not part of their cost."""
         rows = list(dict.fromkeys(samples))
         self._batches.pop(key, None)
         growing = [sample for sample in rows if sample.growing]
@@ -250,7 +250,7 @@ class TransformersEngine(Engine):
             self._alone(sample)
 
     def _alone(self, sample: TokenSample) -> None:
-        """A step of one row; what fails here is its own trouble."""
+        """Take a step of one row; an error is this row's own."""
         try:
             batch = self._open(sample.guide)
             batch.read([sample])
@@ -264,7 +264,7 @@ class TransformersEngine(Engine):
             self._tell([sample])
 
     def _blame(self, sample: TokenSample, error: Exception) -> None:
-        """A step failed because of this sample."""
+        """Fail this sample, whose step failed."""
         sample.error = (
             error if self.on_failure is not None else translate_oom(error, (
                 "with one row alone; lower max_new_tokens (now "
@@ -276,13 +276,13 @@ class TransformersEngine(Engine):
             self.on_failure(error)
 
     def _tell(self, samples: list[TokenSample]) -> None:
-        """Samples have stopped, for now or for good: their programs go on."""
+        """Let the programs of samples continue whose extension has ended."""
         self.activity.note()
         for sample in samples:
             sample.tell()
 
     def _fail_all(self, error: Exception) -> None:
-        """The engine cannot go on: nobody's sample can."""
+        """Fail all samples: the engine cannot go on."""
         waiting = self._admission.take_all()
         running = [one for batch in self._batches.values() for one in batch.samples]
         self._batches.clear()
@@ -291,7 +291,7 @@ class TransformersEngine(Engine):
         self._tell([*waiting, *running])
 
     def _drop_idle(self) -> None:
-        """With the last sample that asks, caches go; those that stopped for now are held."""
+        """Close batches without growing samples; the states of paused ones are held."""
         for key, batch in list(self._batches.items()):
             if all(sample.over for sample in batch.samples):
                 del self._batches[key]

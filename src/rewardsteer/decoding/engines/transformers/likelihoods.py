@@ -1,4 +1,4 @@
-"""How likely a policy makes tokens that another one drew, read behind a cache."""
+"""Log-probabilities of tokens that another policy drew, from a cached forward pass."""
 
 import math
 import time
@@ -24,13 +24,13 @@ _REMEDY = (
 class PolicyLikelihoods:
     """A `rewardsteer.decoding.likelihoods.Likelihoods` of a policy in this process.
 
-    The continuations of one call are read in one pass and stay cached, so that the next call, about
-    continuations of one of them, reads new tokens alone. A model that cannot go on from a cache
-    reads whole rows.
+    The continuations of one call run in one pass and stay cached, so that the next call, about
+    continuations of one of them, runs new tokens alone. A model without a usable cache runs whole
+    rows.
 
     Args:
         reader: of the policy, fresh.
-        prompt_ids: what all responses begin behind, at least one token.
+        prompt_ids: the prompt of all responses, at least one token.
     """
 
     def __init__(self, reader: PrefixReader, prompt_ids: Sequence[int]) -> None:
@@ -69,7 +69,7 @@ class PolicyLikelihoods:
             nearest = 0
         reader.select([nearest] * count)
         self._rows = [[*base, *one] for one in continuations]
-        # The last position before the continuation says how likely its first token is.
+        # The logits before a continuation give the log-probability of its first token.
         counts = [len(one) + 1 for one in continuations]
         logits = self._counted(lambda: reader.tail(*left_pad(self._rows), counts))
         return [
@@ -78,7 +78,7 @@ class PolicyLikelihoods:
         ]
 
     def _counted(self, read: Callable[[], Tensor]) -> Tensor:
-        """What a pass answers, with its cost counted."""
+        """The result of a forward pass, with its cost counted."""
         reader = self._reader
         before = (sum(reader.forwards), sum(reader.tokens))
         answer = read()

@@ -1,9 +1,9 @@
-"""Policy and reward model reading at the same time on a CPU, each on a share of its threads.
+"""Policy and reward model running at the same time on a CPU, each on a share of its threads.
 
 Where a guide asks its reward model about the same prefixes as the policy (`VocabularySession`),
-neither waits for the other's answer. One thread reading one model uses a core better than all
-threads sharing one product: at batch 1 a product waits for memory on one core, whatever the others
-do, and at larger ones threads wait for each other at its end. What is computed does not change.
+neither needs the other's result. One thread per model uses a core better than all threads sharing
+one matrix product: at batch 1 a product is bound by memory on one core, whatever the other cores
+do, and at larger batches threads wait for each other at its end. Results do not change.
 """
 
 import copy
@@ -41,12 +41,12 @@ def open_batch(policy: Any, guide: LogitsGuide, drafts: Drafts | None = None) ->
     Args:
         policy: a causal LM.
         guide: of the rows.
-        drafts: kind and length of drafts, where they are wanted; they are left out where they
-            cannot be verified, which changes no answer.
+        drafts: kind and length of drafts, if wanted; left out where they cannot be verified, which
+            does not change responses.
     """
     weights, own = RowWeights(), copy.copy(guide)
     own.weight = weights
-    # A reward model on the policy's own weights reads with it.
+    # A reward model with the policy's weights runs in the policy's forward pass.
     shared = getattr(guide.scorer, "open_policy", None)
     reader, session = None if shared is None else shared(), open_session(own)
     if reader is None:
@@ -59,14 +59,14 @@ def open_batch(policy: Any, guide: LogitsGuide, drafts: Drafts | None = None) ->
 
 
 def side_by_side(reader: PrefixReader, session: Any, scorer: Any) -> Any:
-    """The reader, or one that has the session read beside it, where that is faster.
+    """The reader, or one that runs the session in parallel, where that is faster.
 
     Args:
         reader: the policy's.
         session: a guide's, fresh.
         scorer: the guide's reward model or models, None without.
     """
-    # A gated one is asked once the policy has answered.
+    # A gated session runs after the policy.
     if scorer is None or not isinstance(session, VocabularySession):
         return reader
     threads = _share(reader.module, [one.reward_model.carrier for one in members(scorer)])
@@ -74,7 +74,7 @@ def side_by_side(reader: PrefixReader, session: Any, scorer: Any) -> Any:
 
 
 def _share(policy: Any, rewards: Sequence[Any]) -> tuple[int, int] | None:
-    """Threads of the policy and of the reward models, or None to take all for each in turn."""
+    """Threads of the policy and of the reward models; None: one after the other on all threads."""
     total = torch.get_num_threads()
     models = [policy, *rewards]
     if total < 2 or not _threads_are_per_caller() or torch.is_autocast_enabled("cpu"):
@@ -82,7 +82,7 @@ def _share(policy: Any, rewards: Sequence[Any]) -> tuple[int, int] | None:
     own, *others = (set(one.parameters()) for one in models)
     if any(parameter.device.type != "cpu" for each in (own, *others) for parameter in each):
         return None
-    # Weights that both models have may be told for whom they work (adapters on one backbone).
+    # Shared weights may be switched between the two (adapters on one backbone).
     if any(own & each for each in others):
         return None
     ours, theirs = _size(own), sum(_size(each) for each in others)
@@ -106,7 +106,7 @@ def _threads_are_per_caller() -> bool:
 
 
 class _Pair:
-    """Reads as the policy's reader does, and has the session read meanwhile."""
+    """The policy's reader, which runs the session in parallel."""
 
     def __init__(
         self, reader: PrefixReader, session: VocabularySession, ours: int, theirs: int
@@ -117,7 +117,7 @@ class _Pair:
 
     @torch.no_grad()
     def step(self, prefix_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """The policy's answer ``[B, V]``; the session has read the same prefixes by then."""
+        """The policy's logits ``[B, V]``; the session has run on the same prefixes by then."""
         before = torch.get_num_threads()
         reading = self._beside.submit(self._read, prefix_ids, attention_mask)
         torch.set_num_threads(self._ours)
@@ -139,10 +139,10 @@ class _Pair:
 
     @property
     def forwards(self) -> list[int]:
-        """Network passes of each row."""
+        """Forward passes of each row."""
         return self._reader.forwards
 
     @property
     def tokens(self) -> list[int]:
-        """Tokens read of each row."""
+        """Tokens processed of each row."""
         return self._reader.tokens
