@@ -1,4 +1,4 @@
-"""The application: routes to what answers them."""
+"""The HTTP application: its routes and the functions that answer them."""
 
 import asyncio
 import contextlib
@@ -62,7 +62,7 @@ _ERRORS: dict[int | str, dict[str, Any]] = {
         504: "The request took too long.",
     }.items()
 }
-# Names of fields, for suggestions where a request has an unknown one.
+# Field names, suggested where a request has an unknown one.
 _KNOWN = sorted({
     name for kind in (CompletionRequest, ChatRequest, RewardsRequest, InspectRequest, TextsRequest,
                       PairsRequest, RerankRequest)
@@ -92,11 +92,11 @@ _ROUTES: tuple[tuple[tuple[str, ...], Callable[..., Any], Any, dict[int | str, A
 def create_app(
     service: Service, *, api_key: str | None = None, hosts: Collection[str] | None = None
 ) -> AccessMiddleware:
-    """The application around a service, which starts and stops with it.
+    """The application around a service. It starts and stops with the service.
 
     Args:
-        service: what answers.
-        api_key: that clients must send; None: none.
+        service: answers the requests.
+        api_key: key that clients must send; None: no key.
         hosts: names under which the server may be called; None: any.
     """
 
@@ -124,7 +124,7 @@ def create_app(
 
 
 def _answer_errors(app: FastAPI) -> None:
-    """Every error in OpenAI's form."""
+    """Send every error in OpenAI's form."""
 
     def told(error: ApiError) -> Response:
         return Response(
@@ -228,13 +228,13 @@ def _add_state(app: FastAPI, service: Service, middleware: AccessMiddleware) -> 
 
 
 def _add_page(app: FastAPI, service: Service, *, needs_key: bool) -> None:
-    """The page, written once; it loads nothing and holds nothing but names of methods."""
+    """Add the page, rendered once; it loads nothing and contains only names of methods."""
     served = service.served
     html = live_page(
         served.methods if served.engine else [], default_method=served.defaults.method,
         needs_key=needs_key, goal=bool(served.goals),
     )
-    # A page cannot say of itself who may frame it.
+    # A page cannot itself restrict who embeds it in a frame.
     policy = {"Content-Security-Policy": f"{policy_of(html)}; frame-ancestors 'none'"}
 
     @app.get("/", response_class=HTMLResponse, include_in_schema=False)

@@ -1,4 +1,5 @@
-"""Work in a thread of its own, which the models' thread waits for and the process does not."""
+"""A blocking call in a daemon thread: the models' thread awaits it, a process that ends does
+not."""
 
 import asyncio
 import contextlib
@@ -10,7 +11,7 @@ T = TypeVar("T")
 
 
 async def beside(work: Callable[[], T]) -> T:
-    """What some work returns or raises. It is given up with the process, whatever it waits for."""
+    """The result of ``work``, or its exception. If the process ends, ``work`` is abandoned."""
     loop = asyncio.get_running_loop()
     done: asyncio.Future[T] = loop.create_future()
 
@@ -28,7 +29,7 @@ async def beside(work: Callable[[], T]) -> T:
             result = work()
         except Exception as raised:
             error = raised
-        # A loop that has been closed waits for nothing.
+        # The loop may be closed by now, and nobody waits for the result.
         with contextlib.suppress(RuntimeError):
             loop.call_soon_threadsafe(told, result, error)
 

@@ -1,4 +1,4 @@
-"""What a server allows. No torch here."""
+"""Limits of a server. No torch here."""
 
 from pydantic import Field
 
@@ -13,29 +13,30 @@ class ServingConfig(Config):
     """Limits of a server.
 
     Attributes:
-        places: rows decoded together.
-        queue: rows that may wait for a place; beyond that clients are told to come again.
-        reward_queue: completions that may wait to be scored.
-        reward_tokens: tokens scored together, between two steps of generation.
-        max_prompt_tokens: longest prompt; of rewards, longest prompt with its completion.
+        places: maximum number of rows decoded together.
+        queue: rows that may wait for a place; beyond it clients must try again later.
+        reward_queue: maximum number of completions that wait to be scored.
+        reward_tokens: tokens scored in one batch, between two steps of generation.
+        max_prompt_tokens: longest prompt; in requests for rewards, longest prompt with its
+            completion.
         max_tokens: most new tokens of a response.
         max_rows: most responses of a request, prompts times n (or best_of).
         max_reward_rows: most completions of a request for rewards.
         max_stops: most stop strings of a request.
         max_stop_characters: longest stop string.
-        cache_tokens: tokens, prompts and responses at their longest, that rows which are decoded
-            together may have in caches; a row that is longer alone is decoded alone.
-        methods_together: methods (each with its own number of candidates) that are decoded in turn;
-            each costs a forward pass of the policy at every step.
+        cache_tokens: tokens (prompts and full-length responses) that rows decoded together may have
+            in caches; a row that is longer alone is decoded alone.
+        methods_together: maximum number of methods (each with its own number of candidates) that
+            are decoded in turn; each costs a forward pass of the policy at every step.
         inspect_queue: completions that may wait for the inspector.
         max_inspect_tokens: longest completion that the inspector accepts.
         max_body_bytes: largest body of a request.
-        seconds: a request that took longer is given up, its waiting included; a stream, when it
-            waited so long for its next text.
-        header_seconds: time in which a request's headers must have come.
-        body_seconds: time in which a request's body must have come.
-        connections: most open connections, fewer where the system allows fewer files.
-        drain_seconds: after the signal to end, time for what was accepted.
+        seconds: time limit of a request, waiting included; in a stream, the limit for each next
+            text.
+        header_seconds: time limit for a request's headers.
+        body_seconds: time limit for a request's body.
+        connections: maximum number of open connections; lower where the system allows fewer files.
+        drain_seconds: time to finish accepted requests after the signal to end.
     """
 
     places: int = Field(default=32, ge=1)

@@ -39,12 +39,12 @@ class ApiError(Exception):
     """A refusal or a failure.
 
     Args:
-        status: of HTTP.
-        message: for the client; never logged, for it may speak of what he sent.
-        param: the field of the request that is meant.
-        code: for programs.
+        status: the HTTP status.
+        message: for the client; never logged, because it may quote the request.
+        param: the field of the request that is wrong.
+        code: machine-readable name of the error.
         retry_after: seconds after which to try again.
-        more: headers.
+        more: further headers.
     """
 
     def __init__(
@@ -57,17 +57,17 @@ class ApiError(Exception):
         self.param, self.code, self.retry_after = param, code, retry_after
 
     def body(self) -> dict[str, Any]:
-        """As JSON."""
+        """The error as JSON."""
         kind = _KINDS.get(self.status, "api_error" if self.status >= 500 else _BAD)
         body = ErrorBody(message=self.message, type=kind, param=self.param, code=self.code)
         return {"error": body.model_dump()}
 
     def encoded(self) -> bytes:
-        """The body's bytes; whatever a client sent can be told back in them."""
+        """The body as bytes, which can quote any text of a request."""
         return json.dumps(self.body()).encode()
 
     def headers(self) -> Mapping[str, str]:
-        """What the status asks for."""
+        """Headers that the reply needs."""
         headers = dict(self._more)
         if self.retry_after is not None:
             headers["Retry-After"] = str(self.retry_after)
@@ -77,7 +77,7 @@ class ApiError(Exception):
 
 
 class ClientDisconnected(Exception):  # noqa: N818
-    """Nobody waits for the answer any more."""
+    """The client closed its connection before the answer."""
 
 
 _BAD = "invalid_request_error"
@@ -106,7 +106,7 @@ def ending() -> ApiError:
 
 
 def too_slow(seconds: float) -> ApiError:
-    """504: the time of a request is over."""
+    """504: the request exceeded its time limit."""
     return ApiError(
         504, f"The request took longer than {seconds:g} seconds and was given up; ask for fewer "
         "tokens.", code="timeout",
@@ -114,14 +114,14 @@ def too_slow(seconds: float) -> ApiError:
 
 
 def failed() -> ApiError:
-    """500: our fault."""
+    """500: an error of the server."""
     return ApiError(
         500, "The server failed at this request; its log says where.", code="internal_error"
     )
 
 
 def upstream(error: Exception) -> Exception:
-    """What a client is told when a server behind this one failed: nothing about its address."""
+    """The error for a client when a server behind this one failed, without its address."""
     if not isinstance(error, ConfigError):
         return error
     return ApiError(
@@ -131,8 +131,8 @@ def upstream(error: Exception) -> Exception:
 
 
 def log_failure(error: BaseException) -> None:
-    """Say where something failed. An error's own words may quote a user's text, so only its kind
-    and the places in the code are logged."""
+    """Log where an error was raised. Its message may quote a user's text, so only its type and the
+    places in the code are logged."""
     places = traceback.StackSummary.extract(
         traceback.walk_tb(error.__traceback__), lookup_lines=False
     )
@@ -144,19 +144,19 @@ def log_failure(error: BaseException) -> None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a device or the machine had no room."""
+    """Whether a device or the machine ran out of memory."""
     return isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
 
 
 def is_fatal(error: BaseException) -> bool:
-    """Whether nothing that follows can be right: the accelerator's state is damaged."""
+    """Whether the accelerator's state is damaged, so that no later result can be trusted."""
     if is_out_of_memory(error):
         return False
     return type(error).__name__ == "AcceleratorError" or "CUDA error" in str(error)
 
 
 def as_api_error(error: Exception) -> ApiError:
-    """What a client is told of an error in our code."""
+    """The error for a client when our code raised one."""
     if isinstance(error, ApiError):
         return error
     if isinstance(error, ConfigError | DataError | MismatchError):

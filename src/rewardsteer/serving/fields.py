@@ -1,4 +1,4 @@
-"""Fields of requests: null is absent, and what other servers take but this one has no use for.
+"""Fields of requests: null means absent, and fields of other servers are ignored or refused.
 
 No torch here.
 """
@@ -19,16 +19,16 @@ def _readable(text: str) -> str:
     return text
 
 
-# JSON can carry what no tokenizer can read.
+# JSON can hold half a surrogate pair, which no tokenizer can encode.
 Text = Annotated[str, AfterValidator(_readable)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Tokens = Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(min_length=1)]
 WeightNumber = Annotated[float, Field(ge=-MOST_WEIGHT, le=MOST_WEIGHT, allow_inf_nan=False)]
 Temperature = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-# Dividing by less leaves nothing to draw from but the best token.
+# At lower temperatures only the best token has any probability.
 GREEDY_BELOW = 1e-5
 
-# Values with which a field of OpenAI's or vLLM's asks for nothing; with others it is refused.
+# Values with which a field of OpenAI's or vLLM's has no effect; other values are refused.
 NEUTRAL: Mapping[str, tuple[Any, ...]] = {
     "length_penalty": (1,), "bad_words": ([],), "logprobs": (False,), "top_logprobs": (0,),
     "prompt_logprobs": (0,), "suffix": ("",), "tools": ([],), "tool_choice": ("none", "auto"),
@@ -65,7 +65,7 @@ _REASONS: Mapping[str, str] = {
     "truncate_prompt_tokens": "texts are read whole; shorten it yourself",
     "max_tokens_per_doc": "texts are read whole; shorten it yourself",
 }
-# What changes nothing about the answer.
+# Fields without effect on the answer.
 _IGNORED = frozenset((
     "user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key",
     "prompt_cache_retention", "request_id",
@@ -77,7 +77,7 @@ class RequestModel(BaseModel):
     those whose value is null are absent, as OpenAI's clients mean it."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
-    # Whether fields that ask for nothing are left out.
+    # Whether to drop fields whose values have no effect.
     lenient: ClassVar[bool] = False
 
     @model_validator(mode="before")

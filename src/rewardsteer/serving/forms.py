@@ -17,16 +17,16 @@ from rewardsteer.serving.replies import (
 
 @dataclass(frozen=True)
 class Form:
-    """What differs between the two.
+    """The differences between completions and chats.
 
     Attributes:
-        prefix: of ids.
-        chunk: what parts of streams call themselves.
-        param: the field that holds the prompts.
-        reply: the answer from choices and the rest.
-        choice: a choice from its text and the rest.
+        prefix: prefix of reply ids.
+        chunk: the field ``object`` of a stream's parts.
+        param: request field that holds the prompts.
+        reply: builds a reply from its choices and other fields.
+        choice: builds a choice from its text and other fields.
         part: the fields of a stream's choice with some text; "" is the first, None the last.
-        logprobs: log-probabilities of some tokens.
+        logprobs: builds the log-probabilities of tokens.
     """
 
     prefix: str
@@ -49,7 +49,7 @@ CHAT = Form(
     lambda text: {"delta": {"content": text} if text else {} if text is None else {
         "role": "assistant", "content": "",
     }},
-    # What this form tells has no places in the text.
+    # This form has no text offsets.
     lambda tokenizer, before, ids, found, offset=0, by_id=False: chat_form(
         tokenizer, before, ids, found, by_id=by_id
     ),
@@ -61,14 +61,14 @@ class ChoiceStream:
 
     Args:
         form: of the answer.
-        head: what every part of the stream begins with.
+        head: fields with which every part of the stream begins.
         index: of the choice.
         before: tokens before the response.
-        logprobs: tells those of some tokens, given what is before them; None: nobody asks.
-        more: what the last part tells of the answer.
+        logprobs: builds log-probabilities of tokens, given those before them; None: not requested.
+        more: builds further fields of the last part from the answer.
 
     Attributes:
-        generated: tokens so far.
+        generated: number of tokens so far.
     """
 
     def __init__(
@@ -77,15 +77,15 @@ class ChoiceStream:
     ) -> None:
         self._form, self._head, self._index = form, head, index
         self._before, self._logprobs, self._more = list(before), logprobs, more
-        # Tokens and characters that were told.
+        # Tokens and characters that were sent.
         self._tokens = self._characters = self._offset = self.generated = 0
 
     def opening(self, shown: str | None, found: Found) -> Iterator[dict[str, Any]]:
-        """What comes before any text of the response.
+        """Parts before any text of the response.
 
         Args:
-            shown: the prompt, where it is echoed.
-            found: its log-probabilities, where they are asked for.
+            shown: the prompt, if it is echoed.
+            found: its log-probabilities, if they are requested.
         """
         if self._form is CHAT:
             yield self._chunk("")
@@ -94,7 +94,7 @@ class ChoiceStream:
             yield self._chunk(shown, before, found)
 
     def chunks(self, event: TextDelta | Finished) -> Iterator[dict[str, Any]]:
-        """What an event adds."""
+        """The parts for an event."""
         if isinstance(event, TextDelta):
             self._characters += len(event.text)
             self._tokens += len(event.token_ids)

@@ -28,7 +28,7 @@ from rewardsteer.serving.service import Service
 from rewardsteer.serving.settings import check_meaning, model_settings, settings_of
 from rewardsteer.serving.streaming import EventStream
 
-# OpenAI's, of completions; answers in a chat may be as long as the server allows.
+# OpenAI's default for completions; chat replies may be as long as the server allows.
 _COMPLETION_TOKENS = 16
 
 
@@ -37,15 +37,15 @@ class Generating:
     """One request for responses.
 
     Args:
-        service: models, queue and figures.
-        request: what is asked.
-        form: of the answer.
+        service: models, queue and metrics.
+        request: the request's fields.
+        form: of the reply.
         prompts: to be answered.
-        max_tokens: longest response; None: as long as may be; 0: none, only the prompts' echoes.
-        top: tell log-probabilities, and those of so many of the likeliest tokens; None: none.
-        raw: prompts are read as they are.
+        max_tokens: longest response; None: as long as allowed; 0: none, only the echoed prompts.
+        top: return log-probabilities, and those of this many likeliest tokens; None: none.
+        raw: prompts are tokenized without a template.
         echo: put the prompts before the responses.
-        options: more for a chat template.
+        options: further variables of the chat template.
 
     Raises:
         ApiError: no such model, or too much is asked for.
@@ -78,7 +78,7 @@ class Generating:
         self._check_size()
         self._handle = RequestHandle()
         self._responses: list[Response] = []
-        # Of every prompt: token ids, and where it is echoed, text and log-probabilities.
+        # For every prompt: token ids, and if it is echoed, text and log-probabilities.
         self._ids: list[list[int]] = []
         self._shown: list[str] = []
         self._found: list[Found] = []
@@ -107,12 +107,12 @@ class Generating:
             )
 
     async def answer(self, http: Request) -> CompletionReply | ChatReply | EventStream:
-        """The whole answer, or a stream of it."""
+        """The complete reply, or a stream of it."""
         service = self._service
         await service.prepare(http, texts_of(self._prompts), self._begin, self._form.param)
         if self._echo and self._top is not None:
             self._found = await of_prompts(service, http, self._ids, self._top)
-        # Whatever can be refused is refused before a stream begins.
+        # All refusals come before a stream begins.
         service.worker.generate(self._responses)
         events = service.stream_events(http, self._handle)
         if self._request.stream:
@@ -135,7 +135,7 @@ class Generating:
         return await service.prepare(http, [], lambda: self._reply(answers))
 
     def _begin(self) -> None:
-        """Read the prompts; not in the loop's thread."""
+        """Tokenize the prompts; not called in the loop's thread."""
         served = self._service.served
         assert served.engine is not None
         self._ids = [self._read(one, str(number)) for number, one in enumerate(self._prompts)]  # type: ignore[arg-type]
@@ -266,7 +266,7 @@ async def chat(
 
 
 def texts_of(prompts: Sequence[Prompt | list[int]]) -> list[str]:
-    """What a tokenizer is to read; a conversation is one text."""
+    """The texts that will be tokenized; a conversation is one text."""
     return [
         prompt if isinstance(prompt, str) else "".join(
             turn.content for turn in prompt if not isinstance(turn, int)

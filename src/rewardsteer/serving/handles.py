@@ -1,4 +1,4 @@
-"""What passes between the thread that answers HTTP and the one that owns the models.
+"""Data passed between the thread that answers HTTP and the one that owns the models.
 
 A `RequestHandle` stands for one request. The models' thread puts `Event`s into it, and so does the
 HTTP side when the client disconnects or the request times out; an exception ends the request.
@@ -23,13 +23,13 @@ class Answer:
     """One response.
 
     Attributes:
-        text: without what stopped it, or with the string that did, where that was asked for.
-        token_ids: all that were generated, end-of-text included.
+        text: without the stop string, unless the request asked to include it.
+        token_ids: all generated tokens, end-of-text included.
         finish_reason: ``stop`` or ``length``.
-        stop_reason: the string, or the token beside end-of-text, that stopped it.
-        cost: what it cost, with all samples that the method drew.
+        stop_reason: the string, or the token other than end-of-text, that stopped it.
+        cost: over all samples that the method drew.
         reward: of the response, where the method chose by it.
-        logprobs: of the tokens, where they were asked for.
+        logprobs: log-probabilities of the tokens, if requested.
     """
 
     text: str
@@ -47,11 +47,11 @@ class Answer:
 
 
 def answer_of(outcome: Outcome, cost: Cost) -> Answer:
-    """A method's outcome, for a client."""
+    """A method's outcome as an `Answer`."""
     sample = outcome.sample
     reason = sample.stop_reason
     if isinstance(reason, int) and reason not in sample.config.stop_token_ids:
-        # End-of-text is told as vLLM does.
+        # As in vLLM, end-of-text is not named as the reason.
         reason = None
     return Answer(
         sample.text, list(sample.token_ids), sample.finish_reason or "length", cost,
@@ -61,7 +61,7 @@ def answer_of(outcome: Outcome, cost: Cost) -> Answer:
 
 @dataclass(frozen=True)
 class TextDelta:
-    """New text of a response with its tokens, and their log-probabilities on request."""
+    """New text of a response with its tokens, and their log-probabilities if requested."""
 
     index: int
     text: str
@@ -94,7 +94,7 @@ class RequestHandle:
     Attributes:
         name: unique, without any content of the request.
         events: read on the HTTP loop.
-        over: nobody waits any more; the models' thread reads it at every step.
+        over: the client no longer waits; the models' thread checks it at every step.
     """
 
     name: str = field(default_factory=lambda: f"r{next(_numbers)}")
@@ -104,17 +104,17 @@ class RequestHandle:
 
 @dataclass(frozen=True)
 class Response:
-    """One response of a request, to be made.
+    """One response to generate for a request.
 
     Attributes:
-        handle: of the request.
-        index: which of the request's responses this is.
-        prompt: what is answered.
+        handle: the request's handle.
+        index: number of this response in the request.
+        prompt: the prompt.
         method: a guide or strategy.
-        config: how samples are drawn, and the longest response.
-        first: number of the first sample's draws.
-        stream: whether text is told as it grows.
-        top: how many of the likeliest tokens are told with each; None: nothing is told of them.
+        config: sampling settings and the longest response.
+        first: index of the first sample, from which draws are seeded.
+        stream: whether text is sent while it grows.
+        top: number of likeliest tokens returned with each token; None: no log-probabilities.
     """
 
     handle: RequestHandle
@@ -128,24 +128,24 @@ class Response:
 
     @property
     def samples(self) -> int:
-        """Most rows that it has at a time."""
+        """Maximum number of its rows at a time."""
         return int(getattr(self.method, "samples", 1))
 
 
 class Outbox:
-    """Events that the models' thread has for the loop, handed over together."""
+    """Events from the models' thread to the HTTP loop, handed over together."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._events: list[tuple[RequestHandle, Event]] = []
 
     def open(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Say where events go."""
+        """Set the loop that receives events."""
         self._loop = loop
 
     def put(self, handle: RequestHandle, event: Event) -> None:
-        """Hand over an event, with what else comes in this turn of the models' loop: waking the
-        other one costs more than an event."""
+        """Queue an event. All events of a turn of the models' loop are handed over together,
+        because waking the HTTP loop costs more than an event."""
         if handle.over:
             return
         if not self._events:

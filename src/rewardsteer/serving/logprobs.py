@@ -1,4 +1,4 @@
-"""Log-probabilities in OpenAI's forms, and prompts that are echoed with theirs.
+"""Log-probabilities in OpenAI's forms, also those of echoed prompts.
 
 All are those of the policy alone at temperature 1. Harnesses that compare answers (lm-eval's
 ``local-completions``) ask for the log-probabilities of prompts in this way.
@@ -17,12 +17,12 @@ from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.replies import ChatLogprobs, ChatToken, LikelyToken, Logprobs
 from rewardsteer.serving.service import Service
 
-# Logits that are turned into log-probabilities together: a long prompt has billions.
+# Logits converted to log-probabilities at a time: a long prompt has billions.
 _TOGETHER = 2**24
 
-# Tokens before one that show how it is written.
+# Number of previous tokens with which a token is decoded.
 _CONTEXT = 16
-# None: of the first token, which nothing precedes.
+# None is for the first token, which has no token before it.
 Found = Sequence[TokenLogprob | None]
 
 
@@ -78,7 +78,7 @@ def completion_form(
     tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Found, offset: int = 0, *,
     by_id: bool = False,
 ) -> Logprobs:
-    """What ``/v1/completions`` tells of tokens.
+    """Log-probabilities of tokens in the form of ``/v1/completions``.
 
     Args:
         tokenizer: the policy's.
@@ -103,7 +103,7 @@ def completion_form(
             named = {}
             for token, other, value in _best(tokenizer, whole, place, one):
                 named.setdefault(_name(token, other, by_id=by_id), value)
-            # The token that stands there is always told.
+            # The actual token is always included.
             named[name] = one.value
         told.top_logprobs.append(named)
     return told
@@ -113,7 +113,8 @@ def chat_form(
     tokenizer: Any, before: Sequence[int], ids: Sequence[int], found: Sequence[TokenLogprob], *,
     by_id: bool = False,
 ) -> ChatLogprobs:
-    """What ``/v1/chat/completions`` tells of tokens; arguments as those of `completion_form`."""
+    """Log-probabilities in the form of ``/v1/chat/completions``; arguments as in
+    `completion_form`."""
 
     def named(token: int, text: str, value: float) -> dict[str, Any]:
         name = _name(token, text, by_id=by_id)
@@ -129,14 +130,14 @@ def chat_form(
 
 
 def _name(token: int, text: str, *, by_id: bool) -> str:
-    """How a token is called: by its text, or by its id, which no other token has."""
+    """A token's name: its text, or its id, which is unique."""
     return f"token_id:{token}" if by_id else text
 
 
 def _best(
     tokenizer: Any, whole: Sequence[int], place: int, one: TokenLogprob
 ) -> list[tuple[int, str, float]]:
-    """The likeliest tokens at a place: ids, texts and log-probabilities."""
+    """The likeliest tokens at a position: ids, texts and log-probabilities."""
     before = whole[max(0, place - _CONTEXT) : place]
     return [
         (other, token_texts(tokenizer, before, [other])[0], value) for other, value in one.best

@@ -15,7 +15,7 @@ _SECONDS = (0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300)
 
 
 class Metrics:
-    """The figures of one server, in a registry of its own."""
+    """The metrics of one server, in a registry of its own."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -33,25 +33,25 @@ class Metrics:
         )
 
     def count(self, route: str, status: int, seconds: float) -> None:
-        """A request was answered."""
+        """Count an answered request."""
         self._requests.labels(route, str(status)).inc()
         self._seconds.labels(route).observe(seconds)
 
     def client_left(self) -> None:
-        """A client hung up before his answer was ready."""
+        """Count a client that disconnected before its answer."""
         self._left.inc()
 
     def observe(self, worker: "Worker", texts: "TextStage") -> None:
-        """Tell of a worker and the stage before it whatever they say when asked."""
+        """Export the counters of a worker and of the tokenizing stage."""
         self.registry.register(_Observer(worker, texts))
 
     def text(self) -> bytes:
-        """In Prometheus' form."""
+        """All metrics in Prometheus' format."""
         return generate_latest(self.registry)
 
 
 class _Observer(Collector):
-    """Asks a worker whenever somebody asks for the figures."""
+    """Reads the counters whenever metrics are requested."""
 
     def __init__(self, worker: "Worker", texts: "TextStage") -> None:
         self._worker, self._texts = worker, texts

@@ -24,9 +24,9 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 logger = logging.getLogger(__name__)
 
-# Nobody needs a key to know that the server lives, or for the page, which holds nothing yet.
+# No key is needed for health, nor for the page, which holds no data.
 _OPEN = ("/healthz", "/health", "/")
-# These are answered to the very end.
+# These are answered until the server has ended.
 _ALWAYS = ("/healthz", "/health", "/metrics")
 _HEADERS = (
     (b"x-content-type-options", b"nosniff"),
@@ -35,7 +35,7 @@ _HEADERS = (
     (b"cross-origin-resource-policy", b"same-origin"),
     (b"cache-control", b"no-store"),
 )
-# OpenAI's code for a client who did not wait for the answer.
+# Status in the log for a client that left before the answer, as OpenAI's.
 LEFT = 499
 
 
@@ -44,17 +44,17 @@ class AccessMiddleware:
 
     Args:
         app: the application.
-        limits: of the server.
-        metrics: told of every request.
-        api_key: without which nothing but health and page is answered; None: no key.
+        limits: the server's limits.
+        metrics: counts every request.
+        api_key: key for everything but health and page; None: no key.
         hosts: names under which the server may be called; None: any. Without a key this keeps a
             foreign web page from reaching a server on its reader's machine under a name of its own.
 
     Attributes:
         routes: the paths of the application, for the log and the metrics.
-        draining: no new requests are taken.
-        in_flight: requests that were accepted and are not answered yet.
-        accepted: all requests that were accepted.
+        draining: whether new requests are refused.
+        in_flight: number of accepted requests that are not answered yet.
+        accepted: number of all accepted requests.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class AccessMiddleware:
         try:
             await self._admit(scope, receive, answer)
         except ApiError as error:
-            # The rest of a body that nobody reads is not waited for.
+            # The connection closes instead of waiting for the rest of a body.
             answer.close = answer.close or error.status in (408, 413)
             await answer.refuse(error)
         except Exception as error:
@@ -86,7 +86,7 @@ class AccessMiddleware:
             await answer.refuse(failed())
         finally:
             route = self._route(scope["path"])
-            # Methods are names that a client may invent.
+            # A client may invent names of methods.
             method = scope["method"] if scope["method"] in ("GET", "POST") else "other"
             seconds = time.perf_counter() - began
             status = answer.status or LEFT
@@ -100,7 +100,7 @@ class AccessMiddleware:
         if scope["method"] == "POST":
             kind = headers.get(b"content-type", b"").split(b";")[0].strip().lower()
             if kind != b"application/json":
-                # A foreign page may send other kinds without asking first.
+                # A web page of another site may send other types without a preflight request.
                 raise ApiError(415, "Expected the header 'Content-Type: application/json'.")
         body = await self._body(headers, receive)
         if body is None:
@@ -128,7 +128,7 @@ class AccessMiddleware:
             self.in_flight -= 1
 
     def _route(self, path: str) -> str:
-        """The name of a route, without anything that a client has written."""
+        """The route's name, without any text of the client."""
         if path.startswith("/v1/models/"):
             return "/v1/models/{model}"
         return path if path in self.routes else "other"
@@ -148,7 +148,7 @@ class AccessMiddleware:
         if self._key is None or path in _OPEN:
             return
         scheme, _, given = headers.get(b"authorization", b"").partition(b" ")
-        # Compared in a time that does not tell how much of it was right.
+        # Compared in constant time, which does not reveal how much was right.
         if not hmac.compare_digest(given.strip(), self._key) or scheme.lower() != b"bearer":
             raise ApiError(
                 401, "Expected the server's API key in the header 'Authorization: Bearer KEY'.",
@@ -185,7 +185,7 @@ async def _read(receive: Receive, most: int) -> bytes | None:
 
 
 class _Answer:
-    """What is sent back: with our headers, and an error only while nothing was sent."""
+    """The reply to a request: it adds our headers, and sends an error only before anything else."""
 
     def __init__(self, send: Send) -> None:
         self._send = send

@@ -1,4 +1,4 @@
-"""What a server holds: a policy, a reward model and its goal states, and how requests become rows.
+"""The models of a server (policy, reward model, goal states), and how requests become rows.
 
 Texts are written, tokenized and bounded before anything is queued, exactly as `generate` and
 `score` do it; so an answer over HTTP is theirs for the same seed.
@@ -44,14 +44,14 @@ class ServedModels(TextReader):
 
     Args:
         policy: a causal LM, or an engine that runs one; None: rewards alone.
-        tokenizer: the policy's; None without one.
+        tokenizer: the policy's; None without a policy.
         scorer: a reward model; None: the policy alone.
-        defaults: settings of requests that say nothing else.
-        limits: of the server.
+        defaults: settings for the fields that a request leaves out.
+        limits: the server's limits.
         template: how prompts are written; default: the reward model's, else the chat template where
             the tokenizer has one, else the plain one.
         goals: goal states by name.
-        name, reward_name: what the two are called.
+        name, reward_name: names of policy and reward model.
         drafter: a second policy with the policy's tokens, or an engine that runs one, for methods
             that want it.
         scout: a reward model with a vocabulary head for gates of the kind ``kl``.
@@ -78,19 +78,19 @@ class ServedModels(TextReader):
         if self.drafter is not None:
             check_same_tokens(engine, self.drafter)
         shared = engine is not None and scorer is not None and shares_tokens(tokenizer, scorer)
-        # A reward model that reads texts writes them for itself.
+        # A reward model of texts renders them itself.
         written, renderer = writer_of(
             template, tokenizer, scorer if shared or engine is None else None
         )
         super().__init__(engine, scorer, limits, written, renderer, shared=shared)
-        # The reward model as guides of another tokenizer ask it, by what they ask.
+        # The reward model wrapped for guides with another tokenizer, by `LogitsGuide.asks`.
         self._crossed: dict[str, Any] = {}
         self.reward_reader = None if scorer is None else RewardReader(scorer, limits)
         self.goals = dict(goals or {})
-        # Folders of different models are often called alike.
+        # Folders of different models often have the same name.
         self.name = name
         self.reward_name = reward_name if reward_name != name else f"{name}-reward"
-        # Answers can be repeated while both stay the same.
+        # Equal requests have equal answers while both stay the same.
         both = (fingerprint, getattr(scorer, "fingerprint", ""))
         self.fingerprint = "-".join(part for part in both if part)
         self.defaults = self._given = defaults
@@ -100,10 +100,10 @@ class ServedModels(TextReader):
             self.method(self.defaults)
 
     def _complete(self, config: DecodingConfig) -> DecodingConfig:
-        """Settings with nothing left open: see `rewardsteer.decoding.defaults`."""
+        """Settings with all defaults filled in: see `rewardsteer.decoding.defaults`."""
         assert self.engine is not None
         config = with_defaults(config, self.engine.settings)
-        # Candidates are of the policy's vocabulary, however many the default asks for.
+        # The default number of candidates is at most the policy's vocabulary.
         most = self.engine.vocabulary_size
         if asks_candidates(config.method):
             most = min(most, MOST_CANDIDATES)
@@ -111,7 +111,7 @@ class ServedModels(TextReader):
         return config.model_copy(update={"top_k": min(config.top_k, most)})
 
     def start_of(self, method: str | None) -> dict[str, Any]:
-        """The settings that a request with a method starts from; None: the server's method."""
+        """The default settings of a request with this method; None: the server's method."""
         given = self._given if method is None else self._given.model_copy(update={"method": method})
         return self._complete(given).model_dump()
 
@@ -136,7 +136,7 @@ class ServedModels(TextReader):
         return found
 
     def _crosses(self, name: str) -> bool:
-        """Whether a method works between these two tokenizers."""
+        """Whether a method works with the tokenizers of policy and reward model."""
         if self.shared or self.scorer is None or not is_guide(name):
             return True
         try:
@@ -146,7 +146,7 @@ class ServedModels(TextReader):
         return True
 
     def _asked(self, name: str) -> Any:
-        """The reward model as a guide asks it; raises `MismatchError` where it cannot."""
+        """The reward model, wrapped for another tokenizer if needed; raises `MismatchError`."""
         asks = METHODS.get(name).asks
         if self.shared or self.scorer is None or asks == "nothing":
             return self.scorer
@@ -155,7 +155,7 @@ class ServedModels(TextReader):
         return self._crossed[asks]
 
     def check_method(self, name: str) -> None:
-        """Raise `ConfigError` on a method that this server does not know: a client must not say
+        """Raise `ConfigError` on a method that this server does not know: a client must not choose
         what is imported here."""
         if name not in METHODS.names() and name != self._given.method:
             raise ConfigError(
@@ -164,7 +164,7 @@ class ServedModels(TextReader):
             )
 
     def method(self, config: DecodingConfig) -> Method:
-        """The method of some settings.
+        """The method for given settings.
 
         Raises:
             ConfigError: unknown, or the settings do not fit.
@@ -188,8 +188,8 @@ class ServedModels(TextReader):
             strategy = build_method(config, self.scorer, self._goal(config), drafter=drafter)
             check_drafter(strategy, self.engine, option="(this server's option --draft-model)")
             return strategy
-        # All that a guide needs when it is built, for weights and gates come with the samples.
-        # Kept: guides that are one share batches, and some warn when they are made.
+        # A guide is built from these alone: weights and gates come with the samples. It is cached,
+        # because samples of one guide share batches, and some guides warn when built.
         top_k = config.top_k if asks_candidates(config.method) else 0
         scout = self._scout if config.gate == "kl" else None
         key = config.method, top_k, config.gate != "always", scout is not None
@@ -210,7 +210,7 @@ class ServedModels(TextReader):
         return not self.shared and self.method(config).scorer is not None
 
     def _goal(self, config: DecodingConfig) -> GoalState | None:
-        """The goal state of methods that want one: the first by name."""
+        """The goal state for methods that use one: the first by name."""
         return self.goals[min(self.goals)] if asks_goal(config) and self.goals else None
 
     def check_candidates(self, config: DecodingConfig) -> None:
@@ -227,21 +227,22 @@ class ServedModels(TextReader):
         raw: bool = False, top: int | None = None,
         given: Sequence[Prompt | list[int]] | None = None,
     ) -> list[Response]:
-        """The responses to make: n of each prompt, prompt by prompt.
+        """The responses to generate: n for each prompt, prompt by prompt.
 
-        The i-th prompt draws what the i-th prompt of `generate` draws with that seed, its first
-        response that is; a further one draws what comes after its samples.
+        The first response to the i-th prompt has the draws of the i-th prompt of `generate` with
+        the same seed; further ones use the draws after its samples.
 
         Args:
-            handle: of the request.
+            handle: the request's handle.
             prompts: text, conversations or token ids.
-            config: settings of all.
-            n: of each prompt.
-            stream: whether text is told as it grows.
+            config: settings of all responses.
+            n: responses per prompt.
+            stream: whether text is sent while it grows.
             max_tokens: longest response; None: what the server allows and the models can read.
-            raw: prompts are read as they are, and responses are all that the policy writes.
-            top: how many of the likeliest tokens are told with each token; None: nothing is told.
-            given: the prompts before they were written, for reward models that read texts; None:
+            raw: prompts are tokenized without a template, and responses are all that the policy
+                writes.
+            top: number of likeliest tokens returned with each token; None: no log-probabilities.
+            given: the prompts before rendering, for reward models that take texts; None:
                 ``prompts``.
 
         Raises:
@@ -258,7 +259,7 @@ class ServedModels(TextReader):
             own = config.model_copy(update={
                 "max_new_tokens": self.room(ids, max_tokens, drafter)
             })
-            # A row that rewards do not steer is the policy's own, and pays for no reward model.
+            # A row without guidance runs the policy alone, at no cost of a reward model.
             method = self.method(
                 own.model_copy(update={"method": "none"}) if _unguided(own) else own
             )
@@ -274,7 +275,7 @@ class ServedModels(TextReader):
 
 
 def _engine(policy: Any, tokenizer: Any, limits: ServingConfig) -> Engine | None:
-    """A policy's engine within the limits; None without one."""
+    """The policy's engine, with the server's limits; None without a policy."""
     if policy is None:
         return None
     if not isinstance(policy, Engine):
@@ -284,7 +285,7 @@ def _engine(policy: Any, tokenizer: Any, limits: ServingConfig) -> Engine | None
 
 
 def _unguided(config: DecodingConfig) -> bool:
-    """Whether weights of 0 leave nothing of a method that adds rewards."""
+    """Whether a method that adds rewards has no effect, because its weights are 0."""
     if not adds_rewards(config.method):
         return False
     ends = config.weight_end in (None, 0)

@@ -1,4 +1,4 @@
-"""Connections: how many there may be, and how long one may take to say what it wants.
+"""Connections: their maximum number, and time limits for the headers of requests.
 
 uvicorn bounds neither: clients that open connections and send no headers, or send them byte by
 byte, would keep all others out.
@@ -19,7 +19,7 @@ logger = logging.getLogger(__name__)
 
 # Files that the process needs besides connections: models, logs, libraries.
 _OTHER_FILES = 64
-# At most one line of log in so many seconds about one kind of trouble outside of requests.
+# At most one line of log in this many seconds for each kind of failure outside requests.
 _QUIET_SECONDS = 10.0
 
 
@@ -39,11 +39,11 @@ class BoundedProtocol(H11Protocol):
     """uvicorn's protocol with bounds.
 
     Attributes:
-        header_seconds: in which a connection must have sent its next request's headers, once it is
-            open or has begun to send them.
-        most: connections at a time; beyond, those that have asked nothing yet are closed, the
-            oldest first, and where there is none, the new one.
-        waiting_since: when the connection last had nothing to answer; None: it has.
+        header_seconds: time limit for a request's headers, from the opening of the connection or
+            the first header byte of a later request.
+        most: maximum number of connections; beyond it the oldest idle connection is closed, or, if
+            there is none, the new one.
+        waiting_since: when the connection became idle; None: it has a request to answer.
     """
 
     header_seconds = 10.0
@@ -75,7 +75,7 @@ class BoundedProtocol(H11Protocol):
             self._stop_waiting()
 
     def on_response_complete(self) -> None:
-        """An answer was sent; from here on uvicorn's time of keeping alive counts."""
+        """An answer was sent; uvicorn's keep-alive time begins."""
         super().on_response_complete()
         if not self.transport.is_closing() and self.conn.their_state is h11.IDLE:
             self.waiting_since = time.monotonic()
@@ -103,7 +103,7 @@ class BoundedProtocol(H11Protocol):
             self.transport.close()
 
     def _close_oldest(self) -> bool:
-        """Make room; whether there was a connection that asks nothing."""
+        """Close the oldest idle connection; whether there was one."""
         idle: list[tuple[float, Any]] = [
             (one.waiting_since, one) for one in self.connections
             if isinstance(one, BoundedProtocol) and one.waiting_since is not None
@@ -112,7 +112,7 @@ class BoundedProtocol(H11Protocol):
             return False
         _, oldest = min(idle, key=lambda pair: pair[0])
         oldest.waiting_since = None
-        # Its place is free now, not when the loop comes to closing it.
+        # Its place is free now, before the loop closes it.
         self.connections.discard(oldest)
         oldest.transport.abort()
         return True
@@ -125,8 +125,8 @@ def protocol_class(header_seconds: float, connections: int) -> type[BoundedProto
 
 
 class LoopTrouble:
-    """What the loop tells of failures outside of requests, such as running out of files: a line of
-    each kind every few seconds, however many there are."""
+    """Logs failures outside requests, such as running out of files: one line of each kind in some
+    seconds, however many there are."""
 
     def __init__(self) -> None:
         self._told: dict[str, float] = {}

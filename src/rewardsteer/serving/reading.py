@@ -1,7 +1,7 @@
-"""Texts for a policy as token ids: within limits, known to the models, written by one rule.
+"""Texts for a policy as token ids: within limits, known to the models, rendered by one rule.
 
-A prompt of ``/v1/completions`` is read as it is; conversations are written with the template of the
-server. The tokenizer adds its beginning-of-text unless the text opens with it already.
+A prompt of ``/v1/completions`` is tokenized as it is; conversations are rendered with the server's
+template. The tokenizer adds its beginning-of-text token unless the text begins with it.
 """
 
 import inspect
@@ -24,18 +24,19 @@ from rewardsteer.serving.errors import bad_request, log_failure
 T = TypeVar("T")
 Rows = list[list[int]]
 
-# Roles that chat templates write; they may name others of their own.
+# The template of prompts that are tokenized as they are.
 _RAW = Template(kind="text")
-# What decides how a conversation is written or read; two of them are fields of requests.
+# Arguments of ``apply_chat_template``, which are no variables; two are fields of requests.
 _NOT_VARIABLES = {"messages", *inspect.signature(
     PreTrainedTokenizerBase.apply_chat_template
 ).parameters} - {"add_generation_prompt", "continue_final_message"}
-# No tokenizer's tokens are taken to be shorter: one of single characters may join to longer text.
+# The longest token is taken to have at least this many characters: tokens of single characters may
+# join to longer text.
 _SHORTEST = 8
 
 
 class TextReader:
-    """Reads texts for a policy and a reward model; either may be None.
+    """Tokenizes texts for a policy and a reward model; either may be None.
 
     Args:
         engine: the policy's.
@@ -55,7 +56,7 @@ class TextReader:
         tokenizer = engine.tokenizer if engine is not None else scorer.tokenizer
         vocabulary = () if tokenizer is None else tokenizer.get_vocab()
         longest = max((len(token) for token in vocabulary), default=1)
-        # More characters than this are more tokens than a prompt may have; no tokenizer is asked.
+        # Longer texts have too many tokens, and are refused without being tokenized.
         self.most_characters = max(longest, _SHORTEST) * limits.max_prompt_tokens
 
     def check_characters(self, texts: Iterable[str], param: str) -> int:
@@ -81,7 +82,7 @@ class TextReader:
         Args:
             prompt: text, a conversation or token ids.
             name: of the prompt, for messages.
-            options: more for a chat template.
+            options: further variables of the chat template.
 
         Raises:
             ApiError: too many, unknown to the policy, a role that the template does not know, or
@@ -105,7 +106,7 @@ class TextReader:
         ))
 
     def _check_options(self, options: Mapping[str, Any]) -> None:
-        """Raise `ApiError` on what is no variable of a chat template."""
+        """Raise `ApiError` on options that are no variables of a chat template."""
         if self.template.kind != "chat":
             raise bad_request(
                 "This server writes conversations without a chat template, which alone takes "
@@ -132,12 +133,12 @@ class TextReader:
         return self._checked(ids)
 
     def encode_bare(self, text: str) -> list[int]:
-        """Token ids of a text without the tokenizer's own."""
+        """Token ids of a text, without special tokens added by the tokenizer."""
         tokenizer = self.engine.tokenizer
         return written(lambda: bare_ids(text, tokenizer))
 
     def as_text(self, prompt: Prompt | list[int]) -> Prompt:
-        """A prompt as reward models read it that read texts; token ids are decoded."""
+        """A prompt for reward models that take texts; token ids are decoded."""
         if isinstance(prompt, list) and prompt and isinstance(prompt[0], int):
             text: str = self.engine.tokenizer.decode(
                 prompt, skip_special_tokens=True, clean_up_tokenization_spaces=False
@@ -170,9 +171,9 @@ class TextReader:
             )
 
     def room(self, ids: Sequence[int], max_tokens: int | None, drafter: Any = None) -> int:
-        """New tokens that a response may have, that of a method with a second policy too; raises
-        `ApiError` where there are too few."""
-        # A text that is too long for a reward model which reads texts fails alone.
+        """Number of new tokens that a response may have, within a second policy's limit too; raises
+        `ApiError` if there are too few."""
+        # For a reward model of texts, only the response that is too long fails.
         reads = self.scorer if self.shared else None
         limits = [
             getattr(one, "position_limit", None) for one in (self.engine, reads, drafter)
@@ -199,12 +200,12 @@ def check_length(limits: ServingConfig, tokens: int, param: str) -> None:
 
 
 def bare_ids(text: str, tokenizer: Any) -> list[int]:
-    """Token ids of a text without the tokenizer's own."""
+    """Token ids of a text, without special tokens added by the tokenizer."""
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
 
 def written(function: Callable[[], T]) -> T:
-    """What a function that tokenizes returns.
+    """The result of a function that tokenizes.
 
     Raises:
         ApiError: the tokenizer cannot write the text.
@@ -212,7 +213,7 @@ def written(function: Callable[[], T]) -> T:
     try:
         return function()
     except Exception as error:
-        # The library raises nothing more exact than this.
+        # The library raises no more specific class.
         if type(error) is not Exception:
             raise
         log_failure(error)

@@ -1,5 +1,5 @@
-"""Requests for rewards as rows: token ids for reward models that take them, texts for the others;
-within the limits of the server."""
+"""Rows for requests of rewards, within the server's limits: token ids for reward models that take
+them, texts for all others."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,20 +12,20 @@ from rewardsteer.serving.handles import RequestHandle
 from rewardsteer.serving.reading import Rows, bare_ids, check_length, written
 from rewardsteer.serving.rewards import RewardJob, TextRows
 
-# Characters that count as a token where the reward model has no tokenizer.
+# Characters counted as one token if the reward model has no tokenizer.
 _CHARACTERS = 4
 
 
 class RewardReader:
-    """Reads requests for a reward model.
+    """Prepares requests for a reward model.
 
     Args:
-        scorer: of any kind.
-        limits: of the server.
+        scorer: a reward model of any kind.
+        limits: the server's limits.
 
     Attributes:
         takes_ids: whether the model scores rows of token ids, and gives rewards of their tokens.
-        takes_written: whether it scores texts that are written out already.
+        takes_written: whether the model scores rendered texts (prompt and completion in one).
     """
 
     def __init__(self, scorer: Any, limits: ServingConfig) -> None:
@@ -60,8 +60,8 @@ class RewardReader:
     def written_job(
         self, texts: Sequence[str], prompts: Sequence[str] | None = None, *, special: bool = True
     ) -> RewardJob:
-        """Prompts with completions that are written out already, closed by end-of-text where the
-        template says so; paddings and end-of-text around them do not matter.
+        """Rendered texts of prompts with completions, closed by end-of-text if the template does
+        so; padding and end-of-text around them do not matter.
 
         Args:
             texts: prompts with completions.
@@ -92,7 +92,7 @@ class RewardReader:
         return RewardJob(RequestHandle(), prompt_ids, response_ids)
 
     def _divided(self, texts: Sequence[str], prompts: Sequence[str] | None) -> RewardJob:
-        """Written texts for a model that reads a prompt and its completion."""
+        """Rendered texts, for a model that takes a prompt and its completion."""
         completions = divide_written(texts, prompts, self._tokenizer)
         if completions is None:
             raise bad_request(self._reads_pairs("written texts"), "query")
@@ -105,7 +105,7 @@ class RewardReader:
         )
 
     def _counted(self, text: Prompt) -> list[int]:
-        """Token ids of a text that are counted and not read."""
+        """Token ids of a text, for counting only."""
         whole = text if isinstance(text, str) else "\n".join(turn.content for turn in text)
         if self._tokenizer is None:
             return [0] * -(-len(whole) // _CHARACTERS)

@@ -14,12 +14,12 @@ Rows = Sequence[Sequence[int]]
 
 @dataclass(frozen=True)
 class Reward:
-    """What the reward model says of one completion.
+    """The reward model's result for one completion.
 
     Attributes:
-        reward: of the whole.
-        token_rewards, token_similarities: at each token of the completion; None: not asked for.
-        step_rewards: of each step of the completion; None: not asked for.
+        reward: of the whole completion.
+        token_rewards, token_similarities: at each token of the completion; None: not requested.
+        step_rewards: of each step of the completion; None: not requested.
     """
 
     reward: float
@@ -35,8 +35,8 @@ class TextRows:
     Attributes:
         prompts: texts or conversations.
         completions: texts.
-        steps: of each completion; None: not asked for.
-        closed: the completions have ended.
+        steps: of each completion; None: not requested.
+        closed: whether the completions have ended.
     """
 
     prompts: Sequence[Prompt]
@@ -50,10 +50,10 @@ class RewardJob:
     """A request for rewards.
 
     Attributes:
-        handle: of the request.
-        prompt_ids, response_ids: of each completion; of `texts` those that are counted.
-        texts: what is scored in place of token ids; None: the token ids are.
-        per_token: whether values of every token are wanted.
+        handle: the request's handle.
+        prompt_ids, response_ids: of each completion; with `texts`, used only to count tokens.
+        texts: scored instead of token ids; None: token ids are scored.
+        per_token: whether values of every token are requested.
         goal: a goal state, for similarities.
         done: resolved with all rewards.
     """
@@ -69,20 +69,20 @@ class RewardJob:
 
     @property
     def form(self) -> tuple[Any, ...]:
-        """What completions have in common that are scored in one call."""
+        """A key that is equal for completions which can share a call."""
         texts = self.texts
         if texts is None:
             return self.per_token, id(self.goal)
         return "texts", texts.closed, texts.steps is None
 
     def finish(self) -> None:
-        """Give the rewards to who waits, when all are there."""
+        """Resolve ``done`` once all rewards are there."""
         if len(self.found) == len(self.response_ids) and self.done and not self.done.done():
             self.done.set_result([self.found[row] for row in sorted(self.found)])
 
 
 class RewardQueue:
-    """Completions that wait, in the order in which they came."""
+    """The queue of completions, in order of arrival."""
 
     def __init__(self) -> None:
         self._rows: deque[tuple[RewardJob, int]] = deque()
@@ -91,15 +91,15 @@ class RewardQueue:
         return len(self._rows)
 
     def put(self, job: RewardJob) -> None:
-        """All completions of a request."""
+        """Add all completions of a request."""
         self._rows.extend((job, row) for row in range(len(job.response_ids)))
 
     def drop(self, handle: RequestHandle) -> None:
-        """Forget a request."""
+        """Remove a request."""
         self._rows = deque(one for one in self._rows if one[0].handle is not handle)
 
     def take(self, tokens: int) -> list[tuple[RewardJob, int]]:
-        """The next completions, so many tokens of them, at least one."""
+        """Remove the next completions, up to ``tokens`` tokens, at least one completion."""
         taken: list[tuple[RewardJob, int]] = []
         while self._rows:
             job, row = self._rows[0]
@@ -113,15 +113,15 @@ class RewardQueue:
 def score_together(
     scorer: Any, taken: Sequence[tuple[RewardJob, int]], tokens: int
 ) -> list[tuple[RewardJob, Exception]]:
-    """Score completions, those that want the same things in one call.
+    """Score completions; those with the same form share a call.
 
     Args:
         scorer: the reward model.
         taken: completions.
-        tokens: read in one forward pass, padding included.
+        tokens: in one forward pass, padding included.
 
     Returns:
-        requests that failed, and why; the others are not touched by it.
+        requests that failed, with their errors; all other requests are unaffected.
     """
     alike: dict[tuple[Any, ...], list[tuple[RewardJob, int]]] = {}
     for job, row in taken:
@@ -139,7 +139,7 @@ def score_together(
             if len(jobs) == 1:
                 failed.append((jobs[0], error))
                 continue
-            # One request's trouble is not that of the others.
+            # Only the request with the error is to fail.
             for job in jobs:
                 own = [one for one in rows if one[0] is job]
                 failed += score_together(scorer, own, tokens)
@@ -149,7 +149,7 @@ def score_together(
 def _score_texts(scorer: Any, rows: Sequence[tuple[RewardJob, int]], tokens: int) -> None:
     several = [(job.texts, row) for job, row in rows if job.texts is not None]
     prompts = [texts.prompts[row] for texts, row in several]
-    # As many rows a forward pass as the longest one allows.
+    # As many rows per forward pass as the longest one allows.
     longest = max(len(job.prompt_ids[row]) + len(job.response_ids[row]) for job, row in rows)
     size = max(1, min(len(rows), tokens // max(1, longest)))
     values = scorer.score(

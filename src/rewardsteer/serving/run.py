@@ -17,7 +17,7 @@ from rewardsteer.serving.service import Service
 
 logger = logging.getLogger(__name__)
 
-# Connections that are still open after the last answer get so long to close.
+# Time limit for closing connections after the last answer.
 _CLOSING_SECONDS = 5
 # Clients' pools drop idle connections after 5 seconds. A server that does so at the same time cuts
 # off requests that are just on their way.
@@ -25,15 +25,15 @@ _IDLE_SECONDS = 30
 
 
 def run(service: Service, place: socket.socket, *, host: str, key: str | None) -> None:
-    """Serve until a signal says to end, and then until what was accepted is answered.
+    """Serve until a signal to end, then finish accepted requests.
 
     Args:
-        service: models, queue and figures.
+        service: models, queue and metrics.
         place: a bound socket.
-        host: what it was bound to.
+        host: the host that the socket is bound to.
         key: the API key; None: none.
     """
-    # A server for this machine alone answers to its names, one with a key to any.
+    # A server without a key, for this machine alone, answers only to the machine's names.
     names = {"localhost", "127.0.0.1", "::1", host}
     hosts = names if key is None and is_loopback(host) else None
     middleware = create_app(service, api_key=key, hosts=hosts)
@@ -50,13 +50,13 @@ def run(service: Service, place: socket.socket, *, host: str, key: str | None) -
 
 
 def protocol(limits: ServingConfig) -> type[H11Protocol]:
-    """How connections are served, within the limits."""
+    """The class of connections, with the server's limits."""
     return protocol_class(limits.header_seconds, connections_allowed(limits.connections))
 
 
 class Server(uvicorn.Server):
-    """Ends in two steps: at the first signal new requests are refused with 503 and those that were
-    accepted are finished; then, or at a second signal, the doors close."""
+    """Ends in two steps: at the first signal new requests are refused with 503 and accepted ones
+    are finished; then, or at a second signal, the sockets close."""
 
     def __init__(
         self, config: uvicorn.Config, middleware: AccessMiddleware, drain_seconds: float
@@ -66,7 +66,7 @@ class Server(uvicorn.Server):
         self._until = 0.0
 
     def handle_exit(self, sig: int, frame: FrameType | None) -> None:
-        """A signal came."""
+        """Handle a signal."""
         if self._middleware.draining:
             super().handle_exit(sig, frame)
             return

@@ -47,7 +47,7 @@ async def rewards(service: Service, request: RewardsRequest, http: Request) -> R
 
 
 def _shown(index: int, found: Reward, tokens: list[str] | None) -> RewardData:
-    """One completion's part of the answer; ``tokens`` where their values are told."""
+    """One completion's part of the reply; ``tokens`` if their values are included."""
     similar = found.token_similarities
     whole = RewardData(
         index=index, reward=found.reward, step_rewards=found.step_rewards,
@@ -81,8 +81,8 @@ async def remote_rewards(
 
 
 def check_reward_model(service: Service, model: str | None) -> RewardReader:
-    """What reads requests for the reward model; raises `ApiError` 404 where there is none, or none
-    of the name that was asked for."""
+    """The reader of reward requests; raises `ApiError` 404 if there is no reward model, or none of
+    this name."""
     served = service.served
     service.check_model(model, served.reward_name if served.scorer else None)
     assert served.reward_reader is not None
@@ -106,7 +106,7 @@ async def written_job(
     service: Service, http: Request, texts: Sequence[str], prompts: Sequence[str] | None = None, *,
     special: bool = True,
 ) -> RewardJob:
-    """Texts of prompts with completions, ready to be scored; raises `ApiError`."""
+    """Rendered texts of prompts with completions, ready to be scored; raises `ApiError`."""
     reader = service.served.reward_reader
     assert reader is not None
     return await service.prepare(
@@ -115,14 +115,14 @@ async def written_job(
 
 
 async def score(service: Service, job: RewardJob, http: Request) -> list[Reward]:
-    """The rewards of what is ready; raises `ApiError`."""
+    """The rewards of a job; raises `ApiError`."""
     service.worker.score(job)
     found: list[Reward] = await service.result(http, job.handle)
     return found
 
 
 def usage_of(job: RewardJob) -> RewardUsage:
-    """Tokens of prompts and completions."""
+    """Token counts of prompts and completions."""
     prompt = sum(map(len, job.prompt_ids))
     return RewardUsage(
         prompt_tokens=prompt, total_tokens=prompt + sum(map(len, job.response_ids))
@@ -162,7 +162,7 @@ def _turns(given: str | list[ChatMessage]) -> Prompt:
 
 
 def _texts(prompts: Sequence[str | list[ChatMessage]] | None) -> list[str] | None:
-    """Prompts as they are written at the beginning of the queries; None where they are not."""
+    """Prompts as they are rendered at the beginning of the queries; None if they are not."""
     if prompts is None or not all(isinstance(prompt, str) for prompt in prompts):
         return None
     return [prompt for prompt in prompts if isinstance(prompt, str)]

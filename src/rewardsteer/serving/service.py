@@ -1,4 +1,4 @@
-"""What all routes share: models, queue, metrics, and the threads that tokenize."""
+"""Parts shared by all routes: models, queue, metrics, and the threads that tokenize."""
 
 import asyncio
 import contextlib
@@ -28,19 +28,19 @@ class Service:
 
     Args:
         served: the models.
-        limits: of the server.
+        limits: the server's limits.
     """
 
     def __init__(self, served: ServedModels, limits: ServingConfig) -> None:
         self.served, self.limits = served, limits
         self.metrics = Metrics()
         self.worker = Worker(served.engine, served.scorer, limits, drafter=served.drafter)
-        # An idle server reads as many texts as it could take rows, however many come at once.
+        # Enough for as many requests as the server has rows, however many come at once.
         self.texts = TextStage(limits.places + limits.queue)
         self.metrics.observe(self.worker, self.texts)
 
     def start(self) -> None:
-        """Begin to work; called in the loop that will wait for events."""
+        """Start the threads; called in the loop that will receive events."""
         self.worker.outbox.open(asyncio.get_running_loop())
         self.worker.start()
 
@@ -52,17 +52,17 @@ class Service:
     async def prepare(
         self, http: Request, texts: Iterable[str], function: Callable[[], T], param: str = "prompt"
     ) -> T:
-        """What a function that tokenizes texts returns.
+        """The result of a function that tokenizes texts.
 
         Args:
-            http: the request, whose time this takes.
-            texts: what is tokenized.
+            http: the request, whose time limit applies.
+            texts: the texts to tokenize.
             function: called in another thread.
             param: the field of the request that holds the texts.
 
         Raises:
-            ApiError: a text is too long, too many wait, the time is over, or what the function
-                raised, as a client is told of it.
+            ApiError: a text is too long, too many requests wait, the time is over, or the function
+                raised an error.
         """
         characters = self.served.check_characters(texts, param)
         try:
@@ -73,18 +73,18 @@ class Service:
             raise as_api_error(error) from error
 
     def _left(self, http: Request) -> float:
-        """Seconds that a request has still."""
+        """Seconds until the request's time limit."""
         began = http.scope.get(BEGAN, time.monotonic())
         return max(0.0, self.limits.seconds - (time.monotonic() - began))
 
     async def stream_events(
         self, http: Request, handle: RequestHandle
     ) -> AsyncGenerator[TextDelta | Finished | Result, None]:
-        """Events of a request that was queued; closing the generator gives the request up.
+        """Events of a queued request; closing the generator cancels the request.
 
         Raises:
             ApiError: it failed or took too long.
-            ClientDisconnected: nobody waits for the answer any more.
+            ClientDisconnected: the client closed its connection.
         """
         events, loop = handle.events, asyncio.get_running_loop()
         late = too_slow(self.limits.seconds)
@@ -98,7 +98,7 @@ class Service:
                 if isinstance(event, Exception):
                     raise event
                 if isinstance(event, TextDelta):
-                    # A stream is late when nothing comes, not because much does.
+                    # In a stream the limit is for each next text, not for all of them.
                     timer.cancel()
                     timer = loop.call_later(self.limits.seconds, events.put_nowait, late)
                 yield event

@@ -15,7 +15,7 @@ from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.schema import GenerationFields
 from rewardsteer.serving.wording import JSON
 
-# Settings of a request that have their names in ours.
+# Request fields with the same name in `DecodingConfig`.
 _SAME = (
     "method", "weight", "weight_schedule", "weight_end", "target_kl", "max_kl",
     "policy_power", "gate", "gate_threshold", "gate_share", "seed", "top_p", "min_p",
@@ -27,7 +27,7 @@ _OF_METHODS = OF_STRATEGIES - {"calibration"}
 
 
 def settings_of(request: GenerationFields, served: ServedModels) -> DecodingConfig:
-    """The settings of a request, over those of the server.
+    """The settings of a request: its own fields, else the server's.
 
     Raises:
         ApiError: they contradict each other, or are too large.
@@ -72,7 +72,7 @@ def model_settings(asked: str | None, served: ServedModels) -> tuple[str | None,
     """The model that a request names, and the settings for which its name stands.
 
     ``policy@farma`` is the policy by the method farma, ``policy@best_of_8`` by best_of_n with n =
-    8, ``policy@majority_vote_16`` likewise: for clients that can send nothing else.
+    8, ``policy@majority_vote_16`` likewise: for clients that cannot send other fields.
     """
     if asked is None or not asked.startswith(f"{served.name}@"):
         return asked, {}
@@ -120,9 +120,9 @@ def _check(request: GenerationFields, config: DecodingConfig, served: ServedMode
 
 
 def check_meaning(request: GenerationFields, config: DecodingConfig, served: ServedModels) -> None:
-    """Raise `ApiError` on what the request sets to no effect, as the command line does."""
+    """Raise `ApiError` on settings without effect in this request, as the command line does."""
     given = {name: getattr(request, name) for name in ("weight", *CONTROLS)}
-    # A weight of 0 asks for nothing.
+    # A weight of 0 means no guidance, for any method.
     wrong = unused(config.method, [
         name for name, value in given.items()
         if value not in (None, "constant") and (name != "weight" or value != 0)

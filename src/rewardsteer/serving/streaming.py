@@ -9,29 +9,29 @@ from starlette.types import Message, Receive, Scope, Send
 
 from rewardsteer.serving.errors import ApiError, ClientDisconnected
 
-# A stream that says nothing for so long sends a comment.
+# Seconds without an event after which a stream sends a comment.
 PING_SECONDS = 15.0
 
 
 class EventStream(Response):
-    """Server-sent events; an error after the first of them is one of them.
+    """Server-sent events; an error after the first event is sent as an event.
 
     Args:
         lines: the events' data.
-        seconds: within which a reader must take what is sent.
-        closed: called in the end, however it comes.
+        seconds: time limit for the client to receive each part.
+        closed: called at the end, however the stream ends.
     """
 
     def __init__(
         self, lines: AsyncGenerator[str, None], seconds: float, closed: Callable[[], None]
     ) -> None:
         super().__init__(media_type="text/event-stream")
-        # How much will come is not known.
+        # The length is not known.
         del self.headers["content-length"]
         self._lines, self._seconds, self._closed = lines, seconds, closed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send what comes until there is no more, or nobody reads."""
+        """Send events until there is no more, or the client does not receive them."""
         try:
             with contextlib.suppress(ClientDisconnected):
                 await self._send(send)
@@ -56,8 +56,8 @@ class EventStream(Response):
         await put({"type": "http.response.body", "body": b"", "more_body": False})
 
     async def _next(self, put: Callable[[Message], Awaitable[None]]) -> str | None:
-        """The next event's data; None: there is no more. Comments are sent while there is none, so
-        that nobody between takes the connection for dead."""
+        """The next event's data; None: there is no more. Comments are sent while waiting, so that
+        no proxy closes the connection."""
         coming = asyncio.ensure_future(anext(self._lines, None))
         try:
             while not (await asyncio.wait({coming}, timeout=PING_SECONDS))[0]:

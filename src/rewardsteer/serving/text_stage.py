@@ -1,4 +1,4 @@
-"""The stage before the queue: tokenizing, in threads of its own, bounded and timed."""
+"""The stage before the queue: tokenizing in separate threads, with limits of number and time."""
 
 import asyncio
 from collections.abc import Callable
@@ -9,16 +9,16 @@ from rewardsteer.serving.errors import full, too_slow
 
 T = TypeVar("T")
 
-# Requests with more characters wait in a line of their own.
+# Requests with more characters have a thread of their own.
 _LONG = 16384
 
 
 class TextStage:
-    """Two threads, one for short texts and one for long ones, so that who asks little never waits
-    behind what takes seconds.
+    """Two threads, one for short texts and one for long ones, so that short texts never wait for
+    long ones.
 
     Args:
-        most: requests that may wait, in both lines together.
+        most: maximum number of waiting requests, both threads together.
     """
 
     def __init__(self, most: int) -> None:
@@ -30,13 +30,13 @@ class TextStage:
     async def run(
         self, function: Callable[[], T], *, characters: int, seconds: float, of: float
     ) -> T:
-        """What a function returns.
+        """The result of a function.
 
         Args:
             function: called in a thread.
-            characters: that it works on.
-            seconds: after which it is too late.
-            of: seconds that the request had in all, for the message.
+            characters: number of characters that it processes.
+            seconds: time limit.
+            of: the request's whole time limit in seconds, for the message.
 
         Raises:
             ApiError: 429, too many wait; 504, it took too long.
@@ -46,7 +46,7 @@ class TextStage:
         self.waiting += 1
         thread = self._long if characters > _LONG else self._short
         try:
-            # What has not begun when the time is over is not begun any more.
+            # A function that has not started by then is cancelled.
             future = asyncio.wrap_future(thread.submit(function))
             return await asyncio.wait_for(future, seconds)
         except asyncio.TimeoutError:
@@ -55,6 +55,6 @@ class TextStage:
             self.waiting -= 1
 
     def close(self) -> None:
-        """End the threads after what they are at; nobody waits for what that comes to."""
+        """End the threads after their current calls, without waiting for the results."""
         for thread in (self._short, self._long):
             thread.shutdown(wait=False, cancel_futures=True)

@@ -1,7 +1,7 @@
 """``--engine vllm``: this process becomes vLLM's own server, with the reward model in its model.
 
-What it serves is vLLM's: OpenAI's forms with ``vllm_xargs`` for the weight (docs/vllm.md), and none
-of our other routes.
+It serves vLLM's routes: OpenAI's forms with ``vllm_xargs`` for the weight (docs/vllm.md), and none
+of our own.
 """
 
 import importlib.util
@@ -29,9 +29,9 @@ from rewardsteer.serving.vllm_template import chat_template
 logger = logging.getLogger(__name__)
 
 _MODULE = "vllm.entrypoints.openai.api_server"
-# What vLLM's server takes for requests that do not say.
+# Defaults that vLLM's server gets for requests that leave these fields out.
 _DEFAULTS = ("top_k", "top_p", "min_p", "repetition_penalty")
-# Where vLLM's server looks for a key that is not to stand on its command line.
+# Where vLLM's server reads its key, which is kept off the command line.
 _KEY = "VLLM_API_KEY"
 
 
@@ -45,7 +45,7 @@ def replace_by_vllm(
     Args:
         model, reward_model: folders; the reward model may be None.
         key: the API key; None: none.
-        limits: of our own server, which vLLM's has not.
+        limits: limits that were set and that vLLM's server does not have.
         device: of the policy; there is one, which vLLM was built for.
         name, host, port, dtype, options: see `command`.
         asked: see `plan`.
@@ -83,11 +83,11 @@ def plan(
     template: Template | None = None, reward_device: str | None = None,
     reward_dtype: str | None = None, **sampling: Any,
 ) -> dict[str, Any]:
-    """Engine arguments with which vLLM's server starts from what our own would start from.
+    """vLLM engine arguments that correspond to the settings of our own server.
 
     Args:
         model, reward_model: folders; the reward model may be None.
-        method: None, or the one that vLLM would guide by anyway.
+        method: None, or the method by which vLLM guides in any case.
         weight: of requests that give none.
         template: how conversations are written; None: the reward model's, else the policy's.
         reward_device, reward_dtype: None; the reward model runs where the policy does.
@@ -136,7 +136,7 @@ def plan(
     written, carrier = writer_of(template, tokenizer, reward)
     greedy = config.mode == "greedy"
     return guided | {
-        # Of the policy's own settings our rule takes those that all engines have.
+        # Of the policy's own settings only those count that all engines support.
         "generation_config": "vllm",
         "override_generation_config": {
             "temperature": 0.0 if greedy else config.temperature,
@@ -147,7 +147,7 @@ def plan(
 
 
 def _kept(source: str) -> str:
-    """A file with a chat template, for the process that this one becomes."""
+    """A file with a chat template, for the process that replaces this one."""
     with tempfile.NamedTemporaryFile(
         "w", suffix=".jinja", prefix="rewardsteer-", delete=False, encoding="utf-8"
     ) as stream:
@@ -159,12 +159,12 @@ def command(
     model: str, *, name: str | None, host: str, port: int, dtype: str | None,
     options: Mapping[str, Any],
 ) -> list[str]:
-    """The words that start vLLM's server.
+    """The command line that starts vLLM's server.
 
     Args:
         model: the policy.
         name: what clients call the policy; None: its folder's name.
-        host, port: where it listens.
+        host, port: the address that it listens on.
         dtype: of the policy; None: vLLM's choice.
         options: engine arguments of vLLM by name.
     """

@@ -1,4 +1,4 @@
-"""A template of ours as the chat template with which vLLM's server writes conversations."""
+"""Our template as a chat template, with which vLLM's server renders conversations."""
 
 import json
 from typing import Any
@@ -16,7 +16,7 @@ def chat_template(template: Template, tokenizer: Any) -> str:
     """The Jinja source that writes what `rewardsteer.data.render.render_prompt` writes.
 
     Args:
-        template: resolved, with the tokenizer that carries it.
+        template: resolved for this tokenizer.
         tokenizer: that tokenizer.
     """
     system = ""
@@ -43,8 +43,8 @@ def chat_template(template: Template, tokenizer: Any) -> str:
 
 
 def _beginning(template: Template, tokenizer: Any) -> str:
-    """What the tokenizer puts before a text, where the template lets it; a chat template's text is
-    read as it is."""
+    """The beginning-of-text token that the tokenizer adds, if the template lets it; "" for a chat
+    template's text, which is tokenized as it is."""
     if not template.add_special_tokens:
         return ""
     ids = tokenizer("", add_special_tokens=True)["input_ids"]

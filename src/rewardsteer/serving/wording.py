@@ -1,4 +1,4 @@
-"""What is wrong with a request, in the API's own words: the field, what was expected, what came.
+"""Errors of requests in the API's own words: the field, what was expected, what came.
 
 No torch here.
 """
@@ -11,7 +11,7 @@ from rewardsteer.faults import Language, faults
 from rewardsteer.registry import nearest
 from rewardsteer.serving.fields import refusal
 
-# Text of so many characters is told back; more says nothing more.
+# Number of characters of a text that an error quotes.
 _SHOWN = 40
 
 
@@ -21,7 +21,7 @@ def told(
     """One sentence and the field it is about.
 
     Args:
-        errors: pydantic's, without ``body`` at the beginning of their places.
+        errors: pydantic's, their locations without the leading ``body``.
         body: what was sent.
         known: names of fields, one of which is suggested for an unknown one.
     """

@@ -1,8 +1,8 @@
 """The thread that owns the models: an event loop on which the engine takes its steps.
 
-Requests are programs there: responses grow together in the engine's batches, and between its steps
-completions are scored and other work is done, a piece at a time. A program that nobody waits for
-any more is cancelled, and its rows are given up with the next step.
+Each request is a program there. Responses grow together in the engine's batches; between the
+engine's steps, completions are scored and other work is done, a piece at a time. A program whose
+client has left is cancelled, and its rows are freed with the next step.
 """
 
 import asyncio
@@ -38,25 +38,26 @@ from rewardsteer.serving.rewards import RewardJob, RewardQueue, score_together
 # A step is what comes between two yields; what the generator returns is the request's value.
 Steps = Generator[None, None, Any]
 
-# Ends of responses from which the time of waiting is guessed, and the longest guess in seconds.
+# Number of finished responses from which the waiting time is estimated, and the longest estimate in
+# seconds.
 _REMEMBERED = 64
 _LONGEST_WAIT = 60
-# Seconds in which the thread's present step may end.
+# Time limit for the thread's current step at the end.
 _CLOSING_SECONDS = 20
 
 
 class Worker:
-    """Programs of requests, within bounds.
+    """Runs requests as programs, within limits.
 
     Args:
         engine: runs the policy; None: rewards alone.
         scorer: the reward model; None: generation alone.
-        config: bounds.
+        config: the server's limits.
         drafter: runs a second policy, on the same loop; None: there is none.
 
     Attributes:
-        outbox: what is told to the requests.
-        broken: the accelerator failed for good; a new process is needed.
+        outbox: events for the requests.
+        broken: whether the accelerator failed for good; a new process is needed.
         scored: completions scored so far.
     """
 
@@ -66,7 +67,7 @@ class Worker:
         self._engine, self._scorer, self._config = engine, scorer, config
         self._engines = [one for one in (engine, drafter) if one is not None]
         threads = torch.get_num_threads()
-        # How many threads torch uses is a setting of each thread.
+        # torch's number of threads is a setting of each thread.
         self._loop = LoopThread("models", lambda: torch.set_num_threads(threads))
         self.outbox = Outbox()
         self.broken = False
@@ -87,41 +88,41 @@ class Worker:
         self._ends: deque[float] = deque(maxlen=_REMEMBERED)
 
     def start(self) -> None:
-        """Begin to work."""
+        """Start the thread."""
         self._loop.start()
 
     def close(self) -> None:
-        """End; what waits is given up."""
+        """End the thread; waiting requests are cancelled."""
         self._loop.close(_CLOSING_SECONDS)
 
     @property
     def alive(self) -> bool:
-        """Whether the thread works, and with models that do."""
+        """Whether the thread runs and the accelerator works."""
         return self._loop.alive and not self.broken
 
     @property
     def busy(self) -> int:
-        """Rows that are being decoded."""
+        """Number of rows being decoded."""
         return sum(one.busy for one in self._engines)
 
     @property
     def batches(self) -> int:
-        """Guides at work, with their caches."""
+        """Number of guides with a batch, each with its caches."""
         return sum(one.batches for one in self._engines)
 
     @property
     def waiting(self) -> int:
-        """Rows that were accepted and do not grow: most of them wait for a place."""
+        """Number of accepted rows that do not grow; most of them wait for a place."""
         return max(0, self._rows.used - self.busy)
 
     @property
     def waiting_rewards(self) -> int:
-        """Completions that wait to be scored."""
+        """Number of completions that wait to be scored."""
         return len(self._rewards)
 
     @property
     def waiting_calls(self) -> int:
-        """Other work that has not ended."""
+        """Number of other jobs that have not ended."""
         return self._called.used
 
     @property
@@ -137,7 +138,7 @@ class Worker:
     # --- requests, from other threads -----------------------------------------------------------
 
     def generate(self, responses: Sequence[Response]) -> None:
-        """Take a request's responses.
+        """Queue the responses of a request.
 
         Raises:
             ApiError: 429, there is no room for all of them.
@@ -150,19 +151,19 @@ class Worker:
             )
 
     def score(self, job: RewardJob) -> None:
-        """Take a request for rewards; raises `ApiError` 429 as `generate` does."""
+        """Queue a request for rewards; raises `ApiError` 429 as `generate` does."""
         count = len(job.response_ids)
         self._require(self._reward_rows.take(count))
         self._begin(job.handle, functools.partial(self._reward, job), self._reward_rows, count)
 
     def call(self, handle: RequestHandle, steps: Steps, *, most: int) -> None:
-        """Take other work with the models, done in turns with other such work, a piece between two
-        steps of decoding; raises `ApiError` 429 where there is so much of it."""
+        """Queue other work with the models. Jobs take turns, one piece between two decoding steps;
+        raises `ApiError` 429 beyond ``most`` of them."""
         self._require(self._called.take(1, most))
         self._begin(handle, functools.partial(self._call, handle, steps), self._called, 1)
 
     def give_up(self, handle: RequestHandle) -> None:
-        """Nobody waits for this request any more."""
+        """Cancel a request's programs."""
         handle.over = True
         for program in self._programs.pop(handle, []):
             program.cancel()
@@ -172,7 +173,7 @@ class Worker:
             raise full(self._seconds_to_wait())
 
     def _seconds_to_wait(self) -> int:
-        """Until what waits now may have been taken, guessed from how fast responses ended lately.
+        """Estimated seconds until waiting rows are decoded, from recent ends of responses.
         """
         if len(self._ends) < 2:
             return 1
@@ -236,18 +237,18 @@ class Worker:
             self._rewards.drop(job.handle)
 
     async def _score_all(self) -> None:
-        """Score what waits, so many tokens between two steps of decoding."""
+        """Score the queued completions, a batch between two steps of decoding."""
         while taken := self._rewards.take(self._config.reward_tokens):
             await self._score(taken)
             self.scored += len(taken)
             await self._next_step()
 
     async def _score(self, taken: Sequence[tuple[RewardJob, int]]) -> None:
-        """Score completions, and tell the requests of which these were the last."""
+        """Score completions, and finish the requests that are complete."""
         work = functools.partial(
             score_together, self._scorer, taken, self._config.reward_tokens
         )
-        # Decoding goes on while another server computes.
+        # Decoding continues while a remote server computes.
         failed = await beside(work) if self._remote else work()
         for job, error in failed:
             self._note(error)
@@ -258,7 +259,7 @@ class Worker:
 
     async def _call(self, handle: RequestHandle, steps: Steps) -> None:
         while True:
-            # Taking turns, long work does not keep others waiting.
+            # Jobs take turns, so that a long one does not delay all others.
             async with self._turn:
                 try:
                     next(steps)
@@ -278,14 +279,14 @@ class Worker:
 
 
 class _Quota:
-    """How much is at work or waits, of what may be."""
+    """A counter of accepted work, with a maximum."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used = most, 0
         self._lock = threading.Lock()
 
     def take(self, count: int, most: int | None = None) -> bool:
-        """Whether there was room for so much more; then it is taken."""
+        """Add ``count`` if it fits; whether it does."""
         with self._lock:
             if self.used + count > (self.most if most is None else most):
                 return False
@@ -293,6 +294,6 @@ class _Quota:
             return True
 
     def give(self, count: int) -> None:
-        """So much has ended."""
+        """Subtract finished work."""
         with self._lock:
             self.used -= count
