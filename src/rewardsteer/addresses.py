@@ -1,5 +1,5 @@
-"""Clients of servers behind an address. All of them use the package openai, which retries refused
-connections and busy servers, reads Retry-After and keeps keys out of messages."""
+"""HTTP clients of model servers. All of them use the package openai, which retries refused
+connections and busy servers, respects Retry-After and keeps keys out of messages."""
 
 import functools
 import os
@@ -17,26 +17,26 @@ T = TypeVar("T")
 KEY_ENV = "OPENAI_API_KEY"
 RETRIES = 5  # of refused connections and of 408, 409, 429 and 5xx, after what Retry-After says
 CONNECT_TIMEOUT = 10.0  # seconds
-# Seconds to wait for an answer about one text, and requests at a time.
+# Seconds to wait for the response about one text, and number of concurrent requests.
 TIMEOUT, WORKERS = 120.0, 8
 _SHOWN = 300  # characters of a server's message
 
 
 def is_address(name: object) -> bool:
-    """Whether a model's name is an address, and no folder or name on the hub."""
+    """Whether a model's name is an address, not a folder or a name on the hub."""
     return str(name).startswith(("http://", "https://"))
 
 
 def openai_library(user: str, extra: str, instead: str) -> Any:
-    """The package openai.
+    """Import the package openai.
 
     Args:
-        user: what needs it, as a sentence begins.
-        extra: of rewardsteer, that installs it.
-        instead: what works without it, as the sentence ends.
+        user: the part that needs it, as the beginning of the error message.
+        extra: the extra of rewardsteer that installs it.
+        instead: an alternative without it, as the end of the error message.
 
     Raises:
-        ConfigError: it is not installed.
+        ConfigError: the package is not installed.
     """
     try:
         import openai
@@ -52,15 +52,15 @@ def open_client(
     library: Any, url: str, key_env: str, timeout: float, *, retries: int = RETRIES,
     asynchronous: bool = False,
 ) -> Any:
-    """A client of openai.
+    """A client of the package openai.
 
     Args:
         library: the package.
         url: base address of the server.
-        key_env: environment variable that holds the key; a server that wants none needs none.
-        timeout: seconds to wait for an answer.
-        retries: of a request that fails.
-        asynchronous: whether its requests are awaited.
+        key_env: environment variable with the key; may be unset where the server needs no key.
+        timeout: seconds to wait for a response.
+        retries: of a failed request.
+        asynchronous: return an asynchronous client.
     """
     client, transport = (
         (library.AsyncOpenAI, library.DefaultAsyncHttpxClient) if asynchronous
@@ -68,7 +68,7 @@ def open_client(
     )
     return client(
         base_url=url,
-        # The client insists on a key; servers that want none ignore it.
+        # The client requires a key; servers without keys ignore it.
         api_key=os.environ.get(key_env) or "none",
         timeout=library.Timeout(timeout, connect=CONNECT_TIMEOUT),
         max_retries=retries,
@@ -78,21 +78,21 @@ def open_client(
 
 @functools.cache
 def _certificates() -> ssl.SSLContext:
-    """What servers are trusted by, httpx's default; to read it takes a tenth of a second."""
+    """httpx's default certificates, cached because loading them takes a tenth of a second."""
     import httpx
 
     return httpx.create_ssl_context()
 
 
 def refuses_key(library: Any, error: Exception | str) -> bool:
-    """Whether the server says that the key is wrong."""
+    """Whether the server rejected the key."""
     return isinstance(error, library.AuthenticationError | library.PermissionDeniedError)
 
 
 def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list[T]:
-    """Answers in the order of the questions, some asked at once; the first failure is raised.
+    """Results of ``ask`` in the order of ``about``, computed by threads; raises the first failure.
 
-    The threads end with the process: one that waits for a server keeps nobody.
+    The threads are daemons: a thread that waits for a server does not keep the process alive.
     """
     found: dict[int, T] = {}
     failed: list[BaseException] = []
@@ -107,7 +107,7 @@ def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list
                 if number is None:
                     break
                 found[number] = ask(about[number])
-        except BaseException as error:  # told to the caller
+        except BaseException as error:  # raised again in the calling thread
             failed.append(error)
         ended.put(None)
 
@@ -122,7 +122,7 @@ def in_parallel(ask: Callable[[S], T], about: Sequence[S], workers: int) -> list
 
 
 def shown(error: Exception | str) -> str:
-    """A server's own words, without the rest of its answer."""
+    """The server's error message, without the rest of its response."""
     text = str(getattr(error, "message", error)).strip().splitlines() or ["no reason is given"]
     return text[0][:_SHOWN].rstrip(".") + "."
 
@@ -131,15 +131,15 @@ def failure(
     library: Any, error: Exception | str, *, url: str, key_env: str, timeout: float, address: str,
     relief: str, key_option: str = "",
 ) -> ConfigError:
-    """What to tell of an error that ends the work.
+    """The `ConfigError` for an error of a server that ends the work.
 
     Args:
         library: the package openai.
-        error: what it raised, or what is wrong with an answer.
+        error: the raised error, or a description of an invalid response.
         url, key_env, timeout: see `open_client`.
-        address: what a correct address and name look like, for messages.
-        relief: what to do where the server is too busy.
-        key_option: how another environment variable is named.
+        address: the form of a correct address and name, for messages.
+        relief: advice where the server is too busy.
+        key_option: the option that names another environment variable.
     """
     status = getattr(error, "status_code", None)
     if refuses_key(library, error):

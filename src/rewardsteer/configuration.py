@@ -1,7 +1,7 @@
-"""Typed settings: YAML file, then dotted overrides, checked; the resolved form is saved with runs.
+"""Typed settings from a YAML file and dotted overrides; the resolved form is saved with each run.
 
 OmegaConf reads YAML, merges ``a.b=c`` flags and resolves interpolations; pydantic checks types and
-refuses unknown keys. Each part of the package owns the config class of what it builds.
+refuses unknown keys. Each part of the package defines its own config class.
 """
 
 from collections.abc import Iterator, Sequence
@@ -28,9 +28,9 @@ class Config(BaseModel):
     """Base of all settings: immutable, unknown keys refused.
 
     Attributes:
-        aliases: names that other libraries give to settings, with the names here; suggested when
-            somebody types one.
-        renamed: former names of settings, with the names now; refused with the new name.
+        aliases: other libraries' names of settings → the names here; suggested in the error message
+            about an unknown setting.
+        renamed: former name of a setting → current name, which the error message gives.
     """
 
     aliases: ClassVar[dict[str, str]] = {}
@@ -41,7 +41,7 @@ class Config(BaseModel):
     @field_validator("*", mode="before")
     @classmethod
     def _truth_is_no_number(cls, value: Any, info: ValidationInfo) -> Any:
-        # pydantic takes true for 1.
+        # pydantic would accept true as 1.
         if isinstance(value, bool) and info.field_name is not None:
             kinds = set(_alternatives(cls.model_fields[info.field_name].annotation))
             if kinds & {int, float} and not kinds & {bool, Any}:
@@ -49,7 +49,7 @@ class Config(BaseModel):
         return value
 
 
-# What every library's generator takes.
+# The largest seed that every library's random generator accepts.
 MOST_SEED = 2**31 - 1
 Seed = Annotated[int, Field(ge=0, le=MOST_SEED)]
 Count = Annotated[int, Field(ge=1)]
@@ -59,7 +59,7 @@ C = TypeVar("C", bound=Config)
 
 
 def _alternatives(annotation: Any) -> Iterator[Any]:
-    """The types of which a value may be any."""
+    """The alternative types of an annotation."""
     origin = get_origin(annotation)
     if origin is Annotated:
         yield from _alternatives(get_args(annotation)[0])
@@ -80,7 +80,7 @@ def load_config(
         kind: the config class to build.
         source: a YAML file, or the settings themselves.
         overrides: ``dotted.name=value`` items, YAML values; applied last.
-        file: where settings that are a mapping were read from, for messages.
+        file: file that a mapping of settings was read from, for messages.
 
     Raises:
         ConfigError: unreadable file, malformed override, unknown key (the nearest known one is
@@ -104,13 +104,13 @@ def load_config(
             subject = f"The setting {item!r}"
             name, _, text = item.partition("=")
             value = OmegaConf.from_dotlist([f"value={text}"])["value"]
-            # Unlike merging a second mapping, this reaches into lists: sources.0.path=x.
+            # Unlike merging a second mapping, this updates list items: sources.0.path=x.
             OmegaConf.update(merged, name, value, merge=False, force_add=True)
         subject = "The settings"
         values = OmegaConf.to_container(merged, resolve=True)
     except ConfigError:
         raise
-    # Hostile nesting and impossible values come out of the parsers as many unrelated kinds.
+    # Deep nesting and invalid values raise many unrelated kinds of errors in the parsers.
     except (
         OmegaConfBaseException, yaml.YAMLError, TypeError, ValueError, LookupError, AttributeError,
         RecursionError,
@@ -125,7 +125,7 @@ def load_config(
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping in a YAML file; raises `ConfigError` when it is missing or is no mapping."""
+    """The mapping in a YAML file; raises `ConfigError` if the file is missing or not a mapping."""
     try:
         values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -143,7 +143,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _fault(error: Exception) -> str:
-    """What a parser complains of, in one line; of YAML with the line and column."""
+    """A parser's error message in one line, for YAML with line and column."""
     if isinstance(error, yaml.MarkedYAMLError) and error.problem_mark is not None:
         mark = error.problem_mark
         found = ", ".join(one for one in (error.problem, error.context) if one)

@@ -1,4 +1,4 @@
-"""The device that work runs on, by name. Light to import: torch only inside functions."""
+"""Devices and dtypes by name. Importing this module does not import torch."""
 
 from typing import TYPE_CHECKING
 
@@ -16,10 +16,10 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
 
     Args:
         name: ``auto`` (the first CUDA device, else MPS, else the CPU), ``cpu``, ``cuda``,
-            ``cuda:1``, ``mps``, or any other name that torch knows.
+            ``cuda:1``, ``mps``, or the name of any other torch device.
 
     Raises:
-        ConfigError: torch does not know the name, or this machine has no such device.
+        ConfigError: torch has no such name, or this machine has no such device.
     """
     import torch
 
@@ -39,7 +39,7 @@ def choose_device(name: "str | torch.device" = AUTO) -> "torch.device":
 
 
 def check_dtypes(*names: str | None) -> None:
-    """Refuse unknown names of weights' types, before torch is imported.
+    """Refuse unknown dtype names, before torch is imported.
 
     Raises:
         ConfigError: unknown name.
@@ -50,7 +50,7 @@ def check_dtypes(*names: str | None) -> None:
 
 
 def parse_dtype(name: "str | torch.dtype | None") -> "torch.dtype | None":
-    """The torch dtype of a name; None and ``auto`` are None (as saved).
+    """The torch dtype of a name; None (keep the saved dtype) for None and ``auto``.
 
     Raises:
         ConfigError: unknown name.
@@ -67,7 +67,7 @@ def parse_dtype(name: "str | torch.dtype | None") -> "torch.dtype | None":
 
 
 def has_accelerator(kind: str | None = None) -> bool:
-    """Whether training runs on an accelerator (of one kind): the first one that torch sees."""
+    """Whether training runs on an accelerator (of the given kind): the first one torch finds."""
     import torch
 
     if not torch.accelerator.is_available():
@@ -77,9 +77,8 @@ def has_accelerator(kind: str | None = None) -> bool:
 
 
 def multiplies_bfloat16() -> bool:
-    """Whether the device that training runs on multiplies bfloat16 matrices in its own
-    instructions. A CPU without them takes several times as long as with float32; of Macs we have
-    no measurement, and they count as without."""
+    """Whether the training device has instructions for bfloat16 matrix products. A CPU without them
+    takes several times as long as with float32. Macs were not measured and count as without."""
     import torch
 
     if has_accelerator("cuda"):
@@ -90,7 +89,7 @@ def multiplies_bfloat16() -> bool:
 
 
 def computes_bfloat16_on_cpu() -> bool:
-    """Whether this CPU has instructions for products of bfloat16 matrices."""
+    """Whether this CPU has instructions for bfloat16 matrix products."""
     import torch
 
     if not torch.backends.mkldnn.is_available():
@@ -107,7 +106,7 @@ def _best() -> str:
 
 
 def _missing(device: "torch.device") -> str | None:
-    """Why a device cannot be used here; None where it can."""
+    """The reason why a device cannot be used on this machine; None if it can."""
     import torch
 
     if device.type == "cuda":

@@ -1,4 +1,4 @@
-"""Means over the batches of all processes, and over those that accumulation sums up."""
+"""Means over the batches of all processes and of all gradient accumulation steps."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -17,16 +17,16 @@ _UPDATE: ContextVar[Iterator[Tensor] | None] = ContextVar("update", default=None
 
 
 def several_processes() -> bool:
-    """Whether other processes take part."""
+    """Whether training runs in several processes."""
     return dist.is_available() and dist.is_initialized() and dist.get_world_size() > 1
 
 
 @contextmanager
 def excluded_from_reductions(excluded: bool) -> Iterator[None]:
-    """Within it, values of this process have weight zero in all reductions.
+    """Context in which values of this process have weight zero in all reductions.
 
-    A process that has no row left when others still have one must nevertheless take part in their
-    collective calls: it reads a dummy row.
+    A process without rows left must still take part in the collective calls of other processes, so
+    it processes a dummy row.
     """
     token = _EXCLUDED.set(excluded)
     try:
@@ -37,8 +37,8 @@ def excluded_from_reductions(excluded: bool) -> Iterator[None]:
 
 @contextmanager
 def noting_counts() -> Iterator[list[Tensor]]:
-    """Within it, reductions compute nothing and call no other process: `global_mean` and
-    `of_update` append their counts to the list, in their order."""
+    """Context in which reductions compute and communicate nothing: `global_mean` and `of_update`
+    only append their counts to the yielded list, in the order of the calls."""
     counts: list[Tensor] = []
     token = _NOTED.set(counts)
     try:
@@ -49,7 +49,7 @@ def noting_counts() -> Iterator[list[Tensor]]:
 
 @contextmanager
 def within_update(counts: Tensor | None) -> Iterator[None]:
-    """Within it, a batch's means are its shares of the means of a whole update.
+    """Context in which a batch's means are its shares of the means of a whole update.
 
     Args:
         counts: ``[M]``, see `counting.count_terms`, summed over the update's batches and all
@@ -66,18 +66,18 @@ def global_mean(total: Tensor, count: Tensor, *, of_batch: bool = False) -> Tens
     """``Σ total / Σ count`` over all processes; with one process, ``total / count``. Within an
     update of several batches, Σ count is over all of them, and their results add up to its mean.
 
-    Data-parallel training averages gradients over processes. A mean of local means weighs rows of
-    a short batch more; here every value weighs the same. The result is the global mean in value,
-    and its gradient, after that averaging, is the gradient of the global mean, also behind a
-    nonlinear function such as a logarithm.
+    Data-parallel training averages gradients over processes. A mean of local means gives rows of a
+    short batch more weight; here every value has the same weight. The result's value is the global
+    mean. After the averaging its gradient is that of the global mean, also through a nonlinear
+    function such as a logarithm.
 
     Every process must call this the same number of times.
 
     Args:
         total: scalar sum of this process's values, differentiable.
         count: scalar number of them; 0 everywhere gives 0.
-        of_batch: the mean of this batch alone, for nonlinear functions of it; follow with
-            `of_update`.
+        of_batch: compute the mean of this batch alone, for nonlinear functions of the mean; apply
+            `of_update` to their result.
     """
     noted, update = _NOTED.get(), None if of_batch else _UPDATE.get()
     if noted is not None:
@@ -99,7 +99,7 @@ def global_mean(total: Tensor, count: Tensor, *, of_batch: bool = False) -> Tens
 
 
 def of_update(loss: Tensor, count: Tensor) -> Tensor:
-    """A batch's share of a loss that is averaged over an update's batches, weighed by their rows.
+    """A batch's share of a loss that is averaged over an update's batches, weighted by their rows.
 
     Args:
         loss: scalar, the same on all processes.
@@ -122,7 +122,7 @@ def _own(count: Tensor) -> Tensor:
 
 
 def gather_objects(own: T) -> list[T]:
-    """What each process gives, in their order; all of them must call this."""
+    """The objects of all processes, in the order of processes; every process must call this."""
     if not several_processes():
         return [own]
     found = [own] * dist.get_world_size()
@@ -131,10 +131,10 @@ def gather_objects(own: T) -> list[T]:
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Rows ``[N, …]`` of all processes below each other, in the order of the processes;
-    differentiable, N may differ.
+    """Rows ``[N, …]`` of all processes, concatenated in the order of processes; differentiable, N
+    may differ.
 
-    A gradient that reaches another process's rows goes back to that process. As with
+    A gradient with respect to another process's rows is sent back to that process. As with
     `global_mean`, every process must call this the same number of times.
     """
     if _EXCLUDED.get():

@@ -1,15 +1,15 @@
-"""Every error a user can cause, in one hierarchy.
+"""All errors that a user can cause, in one hierarchy.
 
     RewardsteerError
     ├── ConfigError         a setting is unknown, missing or contradictory
     ├── DataError           a file or a row is not what was expected
     ├── CheckpointError     a model folder is missing, damaged or of the wrong kind
     ├── MismatchError       two parts do not fit (tokenizers, head and method, goal and model)
-    ├── OutputError         an output place is taken or cannot be written
+    ├── OutputError         an output exists already or cannot be written
     └── NonFiniteError      a loss, gradient or reward is NaN or infinite
 
 A message is one sentence or two: what was expected, what came, what to do. The command line prints
-it without a traceback and exits with status 2. Breaches of our own invariants are ``assert``s.
+it without a traceback and exits with status 2. Internal invariants are checked by ``assert``.
 """
 
 
@@ -34,7 +34,7 @@ class MismatchError(RewardsteerError, ValueError):
 
 
 class OutputError(RewardsteerError, OSError):
-    """An output place is already taken or cannot be written."""
+    """An output exists already or cannot be written."""
 
 
 class NonFiniteError(RewardsteerError, ArithmeticError):

@@ -1,7 +1,7 @@
-"""What pydantic finds wrong, in our own words: where, what was expected, what came.
+"""Translation of pydantic's errors into messages: the path, what was expected, what came.
 
-Settings, rows of files and requests share this one translation. They differ in what they call the
-types (YAML has lists, JSON has arrays) and in how a value is shown.
+Settings, rows of files and HTTP requests share it. They differ in the names of types (YAML has
+lists, JSON has arrays) and in the way values are shown.
 """
 
 import re
@@ -15,7 +15,7 @@ from rewardsteer.registry import nearest
 
 Path = tuple[int | str, ...]
 
-# pydantic's kinds of errors about a value's type → our kinds of types.
+# pydantic's error types → keys of `Language`'s names of types.
 _TYPES = MappingProxyType({
     "string_type": "text", "string_unicode": "text", "path_type": "text", "list_type": "list",
     "tuple_type": "list", "set_type": "list", "dict_type": "mapping", "model_type": "mapping",
@@ -28,26 +28,26 @@ _BOUNDS = MappingProxyType({
     "greater_than_equal": ("at least", "ge"), "greater_than": ("more than", "gt"),
     "less_than_equal": ("at most", "le"), "less_than": ("less than", "lt"),
 })
-# Bounds that only keep computations finite; nobody means them.
+# Bounds that only keep computations finite, so messages leave them out.
 _TINY = 1e-3
 _SHOWN = 60
 
 
 class Language(NamedTuple):
-    """What types are called, by our kinds, and how a value is shown."""
+    """Names of types in messages, and the function that shows a value."""
 
     types: Mapping[str, str]
     show: Callable[[Any], str]
 
 
 class Fault(NamedTuple):
-    """One value that is wrong, or absent.
+    """One invalid or missing value.
 
     Attributes:
         path: keys and indices that lead to it.
-        kinds: pydantic's names of what is wrong; of several where a value may have several forms.
-        words: what was expected and what came; without a full stop, but a question may end them.
-        came: the value; of an absent one what should hold it.
+        kinds: pydantic's error types; several where the value may have several forms.
+        words: what was expected and what came, without a full stop; may end with a question.
+        came: the value; for a missing value its container.
     """
 
     path: Path
@@ -57,17 +57,17 @@ class Fault(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The path in one piece."""
+        """The path as one text."""
         return ".".join(map(str, self.path))
 
     @property
     def sentence(self) -> str:
-        """The words with their full stop."""
+        """The words with a full stop."""
         return self.words if self.words.endswith("?") else f"{self.words}."
 
 
 def show(value: Any) -> str:
-    """A value as a message tells it: short ones as they are, of long ones what they hold."""
+    """A value in a message: a short one in full, a long one by its type and contents."""
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     text = repr(value)
@@ -87,19 +87,19 @@ PLAIN = Language(MappingProxyType({
 }), show)
 
 
-# Stands for values that were checked and are not at hand.
+# Placeholder for checked values that the caller does not have.
 UNKNOWN = object()
 
 
 def faults(
     errors: Sequence[Any], given: Any = UNKNOWN, language: Language = PLAIN
 ) -> list[Fault]:
-    """All that is wrong, a fault for each value.
+    """One `Fault` for each invalid value.
 
     Args:
         errors: ``ValidationError.errors()``.
-        given: what was checked. Without it a place ends at its first key, because the names of
-            alternatives cannot be told from keys.
+        given: the checked values. Without them a path ends at its first key, because pydantic's
+            names of union members cannot be told from keys.
         language: of the messages.
     """
     placed: dict[tuple[Path, int], list[Any]] = {}
@@ -107,7 +107,7 @@ def faults(
         placed.setdefault((_path(error, given), id(error["input"])), []).append(error)
     found = []
     for (path, _), own in placed.items():
-        # Of the forms that a value may have, the one that fits further is meant.
+        # Among the forms of a union, only the errors of the best match (the deepest) are kept.
         if any(len(other) > len(path) and other[: len(path)] == path for other, _ in placed):
             continue
         kinds = tuple(error["type"] for error in own)
@@ -116,7 +116,7 @@ def faults(
 
 
 def first_fault(error: ValidationError, given: Any = UNKNOWN) -> str:
-    """The first thing that is wrong, with its place: ``prompt.0.content: expected text, got 3``."""
+    """The first fault with its path: ``prompt.0.content: expected text, got 3``."""
     one = faults(error.errors(), given)[0]
     return f"{one.name}: {one.words}" if one.path else one.words
 
@@ -125,8 +125,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def checked(kind: type[M], values: Any) -> M:
-    """A record or settings of some values; raises `ValueError` that says the first thing that is
-    wrong with them."""
+    """A record or config object made from values; raises `ValueError` with the first fault."""
     try:
         return kind.model_validate(values)
     except ValidationError as error:
@@ -134,7 +133,7 @@ def checked(kind: type[M], values: Any) -> M:
 
 
 def _path(error: Any, given: Any) -> Path:
-    """The parts of an error's place that lead into what was given; others name alternatives."""
+    """The parts of an error's path that lead into the given values, without union members."""
     path: list[int | str] = []
     here, loc = given, error["loc"]
     for number, part in enumerate(loc):
@@ -143,7 +142,7 @@ def _path(error: Any, given: Any) -> Path:
         if inside or listed:
             here = here[part]
             path.append(part)
-        # A key that is absent, or that has another name here.
+        # A missing key, or one with an alias.
         elif (number == 0 and (given is UNKNOWN or isinstance(given, Mapping))) or (
             number == len(loc) - 1 and error["type"] == "missing"
         ):
@@ -153,7 +152,7 @@ def _path(error: Any, given: Any) -> Path:
 
 
 def _words(errors: Sequence[Any], language: Language) -> str:
-    """What was expected of one value, which may have several forms, and what came."""
+    """What was expected of a value, in all its allowed forms, and what came."""
     came = errors[0]["input"]
     exact = [one for one in errors if one["type"] not in _TYPES and one["type"] != "literal_error"]
     if exact:

@@ -1,7 +1,7 @@
 """Output folders and files that are never half-written.
 
-Small files appear whole (temporary name, fsync, rename). Long results are appended line by line and
-a torn last line, left by a kill, is cut off on resume.
+Small files are written atomically (temporary name, fsync, rename). Long results are appended line
+by line; on resume an incomplete last line, left by a killed process, is cut off.
 """
 
 import errno
@@ -19,23 +19,23 @@ from typing import Any
 
 from rewardsteer.errors import DataError, OutputError
 
-# Half of a surrogate pair can only be written so.
+# Half of a surrogate pair can only be written as an escape.
 _SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def claim_folder(
     path: Path, *, resume: bool | None = None, overwrite: bool = False
 ) -> Path:
-    """Make an output folder, refusing one that already holds something.
+    """Create an output folder; refuse one that is not empty.
 
     Args:
         path: the folder.
-        resume: accept what is there and go on from it; None where the caller has no --resume, so
-            that nobody is advised to pass it.
-        overwrite: delete what is there first.
+        resume: accept the existing contents and continue from them; None where the caller has no
+            --resume, so that the message does not recommend it.
+        overwrite: delete the existing contents first.
 
     Raises:
-        OutputError: the folder is not empty and neither flag was given, or it cannot be made.
+        OutputError: the folder is not empty and neither flag was given, or cannot be created.
     """
     check_folder(path, resume=resume, overwrite=overwrite)
     if path.exists() and any(path.iterdir()) and not resume:
@@ -52,7 +52,7 @@ def claim_folder(
 def check_folder(
     path: Path, *, resume: bool | None = None, overwrite: bool = False
 ) -> None:
-    """Refuse what `claim_folder` would refuse, before anything is made or deleted.
+    """Refuse what `claim_folder` would refuse, without creating or deleting anything.
 
     Raises:
         OutputError: the folder is not empty and neither flag was given, or it is a file.
@@ -68,12 +68,12 @@ def check_folder(
 
 
 def reason(error: OSError) -> str:
-    """What went wrong, in the system's words, without a full stop."""
+    """The operating system's message of an error, without a full stop."""
     return (error.strerror or str(error)).rstrip(".")
 
 
 def remedy(error: OSError) -> str:
-    """What to do about it."""
+    """Advice about an error, for messages."""
     if error.errno == errno.EROFS or error.errno in (errno.EACCES, errno.EPERM):
         return "make the place writable"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
@@ -82,7 +82,7 @@ def remedy(error: OSError) -> str:
 
 
 def sync(path: Path) -> None:
-    """Push a file, or the names in a folder, to disk."""
+    """Flush a file, or the names in a folder, to disk."""
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -91,8 +91,8 @@ def sync(path: Path) -> None:
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all; raises `OutputError` where it cannot be."""
-    # Not tempfile's, which only its owner may read.
+    """Write a file atomically; raises `OutputError` if that fails."""
+    # Files of the module tempfile would be readable by their owner only.
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -111,25 +111,25 @@ def write_bytes(path: Path, content: bytes) -> None:
 
 
 def write_text(path: Path, content: str) -> None:
-    """Write a text file whole or not at all, UTF-8."""
+    """Write a UTF-8 text file atomically."""
     write_bytes(path, content.encode("utf-8"))
 
 
 def write_json(path: Path, content: Any) -> None:
-    """Write JSON whole or not at all; NaN is refused, it is not JSON."""
+    """Write a JSON file atomically; NaN is refused, because JSON has no NaN."""
     write_text(path, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
 def given(row: Mapping[str, Any], name: str, default: Any = "") -> Any:
-    """The value of an optional field; the default where it is missing or null (tables have null in
-    each row that lacks a column)."""
+    """The value of an optional field, or the default where it is missing or null (tables hold null
+    for a column that a row lacks)."""
     value = row.get(name)
     return default if value is None else value
 
 
 def parse_json(text: str) -> Any:
-    """The value of a JSON text; raises `ValueError` for whatever is wrong with it, nesting that is
-    too deep and halves of surrogate pairs (which are no text) included."""
+    """The value of a JSON text; raises `ValueError` for any error, including too deep nesting and
+    halves of surrogate pairs."""
     try:
         value = json.loads(text)
     except RecursionError as error:
@@ -144,7 +144,7 @@ def parse_json(text: str) -> Any:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file; raises `DataError` naming the place of a fault."""
+    """Read a JSON file; raises a `DataError` that names the position of an error."""
     try:
         return parse_json(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
@@ -154,9 +154,9 @@ def read_json(path: Path) -> Any:
 
 
 def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield ``(line number, object)``; raises `DataError` naming the line of a fault."""
+    """Yield ``(line number, object)``; raises a `DataError` that names an invalid line."""
     try:
-        # Editors on Windows write a mark (BOM) before the first line.
+        # Windows editors write a byte order mark before the first line.
         with path.open(encoding="utf-8-sig") as stream:
             for number, line in enumerate(stream, start=1):
                 if not line.strip():
@@ -179,7 +179,7 @@ def read_jsonl(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def repair_jsonl(path: Path) -> int:
-    """Cut a torn last line off and return how many whole lines stand."""
+    """Cut off an incomplete last line and return the number of complete lines."""
     if not path.exists():
         return 0
     content = path.read_bytes()
@@ -191,8 +191,8 @@ def repair_jsonl(path: Path) -> int:
 
 
 def append_jsonl(path: Path, lines: list[str]) -> None:
-    """Append already encoded JSON lines and push them to disk; raises `OutputError` where they
-    cannot be written (a torn line is cut off on resume)."""
+    """Append encoded JSON lines and flush them to disk; raises `OutputError` if that fails (an
+    incomplete line is cut off on resume)."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with path.open("a", encoding="utf-8") as stream:
@@ -207,18 +207,18 @@ def append_jsonl(path: Path, lines: list[str]) -> None:
 
 
 def file_name(label: str) -> str:
-    """The JSONL file of what a label names: letters and digits stay, other signs become ``_``."""
+    """The JSONL file name for a label: characters other than letters and digits become ``_``."""
     kept = (letter if letter.isalnum() or letter in "-_.=" else "_" for letter in label)
     return "".join(kept) + ".jsonl"
 
 
 @contextmanager
 def unfinished_folder(path: Path) -> Iterator[Path]:
-    """A hidden folder beside an output, to work in; it goes afterwards. Those that killed processes
-    left beside the same output go first.
+    """A hidden working folder beside an output, deleted afterwards. Folders left beside the same
+    output by killed processes are deleted first.
 
     Raises:
-        OSError: it cannot be made.
+        OSError: the folder cannot be created.
     """
     prefix = f".{path.name}.unfinished-"
     for left in path.parent.glob(f"{glob.escape(prefix)}*"):
@@ -241,8 +241,8 @@ def unfinished_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def _lock(folder: Path) -> Iterator[None]:
-    """Hold a folder's lock, which ends with the process however that ends; raises `OSError` where
-    another process holds it, or the system has none."""
+    """Hold a folder's lock, which the system releases when the process ends; raises `OSError` if
+    another process holds it, or the system has no locks."""
     try:
         import fcntl
     except ImportError as error:
@@ -257,7 +257,7 @@ def _lock(folder: Path) -> Iterator[None]:
 
 
 def replace_folder(new: Path, folder: Path) -> None:
-    """Rename ``new`` to ``folder``; what stood there goes only after the new one is in place."""
+    """Rename ``new`` to ``folder``; an existing folder is deleted after the new one is in place."""
     old = folder.with_name(f".{folder.name}.old")
     shutil.rmtree(old, ignore_errors=True)
     with suppress(FileNotFoundError):

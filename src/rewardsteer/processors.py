@@ -1,4 +1,4 @@
-"""How many processors there are for this process."""
+"""The number of processors available to this process."""
 
 import os
 from pathlib import Path
@@ -7,20 +7,20 @@ _QUOTA = Path("/sys/fs/cgroup/cpu.max")
 
 
 def processors() -> int:
-    """Those that the process may run on, at most as many as its control group has time of."""
+    """Processors that the process may run on, limited by the CPU quota of its control group."""
     quota = cpu_quota()
     return cores() if quota is None else max(1, min(cores(), round(quota)))
 
 
 def cores() -> int:
-    """Those that the process may run on."""
+    """Processors that the process may run on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def cpu_quota(place: Path = _QUOTA) -> float | None:
-    """Cores' worth of time that the process's control group may use; None without a limit."""
+    """CPU quota of the process's control group, in cores; None without a limit."""
     try:
         limit, period = place.read_text(encoding="ascii").split()[:2]
         return None if limit == "max" else int(limit) / int(period)

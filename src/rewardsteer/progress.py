@@ -1,6 +1,6 @@
-"""Progress of long commands, on standard error: how far, how fast, how long still.
+"""Progress of long commands on standard error: share done, speed and remaining time.
 
-On a terminal a bar; in a log file a plain line now and then.
+It is a bar on a terminal, and a plain line from time to time in a log file.
 """
 
 import contextlib
@@ -13,15 +13,15 @@ _EVERY = 30.0  # seconds between two lines of a log
 
 
 class Stage(Protocol):
-    """Is told how far a stage of the work is."""
+    """Callback that reports the progress of a stage of the work."""
 
     def __call__(self, label: str, done: int, total: int, note: str = "") -> None:
-        """``done`` of ``total`` are made; ``note`` is a figure to show beside."""
+        """Report that ``done`` of ``total`` items are finished; ``note`` is shown beside them."""
 
 
 @contextlib.contextmanager
 def progress_bar(label: str, unit: str = "rows") -> Iterator[Callable[[int, int], None]]:
-    """Yield ``announce(done, total)``: a bar on a terminal, now and then a line in a log."""
+    """Yield ``announce(done, total)``, which shows a bar on a terminal or writes lines to a log."""
     with stages(unit) as announce:
         yield lambda done, total: announce(label, done, total)
 
@@ -31,9 +31,9 @@ def stages(unit: str = "rows", *, bar: bool = True, lines: bool = True) -> Itera
     """Yield ``announce(label, done, total)`` for work in several stages, one after the other.
 
     Args:
-        unit: what is counted.
-        bar: show a bar on a terminal.
-        lines: write lines elsewhere.
+        unit: name of the counted items.
+        bar: show a bar if standard error is a terminal.
+        lines: write lines if it is not.
     """
     from rich.console import Console
 
@@ -72,7 +72,7 @@ def _stage_bar(progress: Any, unit: str) -> Stage:
             for task in tasks.values():
                 progress.remove_task(task)
             tasks.clear()
-            # What an earlier run did says nothing of this one's speed.
+            # Items of an earlier run do not count for this run's speed.
             tasks[label] = progress.add_task(label, total=total, completed=done, rate="")
         speed = progress.tasks[-1].speed
         rate = f"{speed:,.{0 if speed >= 10 else 1}f} {unit}/s" if speed else ""
@@ -101,7 +101,7 @@ def _stage_lines(unit: str, console: Any) -> Stage:
 def _lines(
     label: str, unit: str, write: Callable[[str], None], clock: Callable[[], float] = time.monotonic
 ) -> Callable[[int, int], None]:
-    first: list[tuple[float, int]] = []  # when, and what an earlier run had done
+    first: list[tuple[float, int]] = []  # start time, and items done by an earlier run
     last = [clock()]
 
     def announce(done: int, total: int) -> None:

@@ -1,8 +1,8 @@
-"""What reaches the terminal: our own lines, and nothing of other libraries but errors.
+"""Filter for the terminal: rewardsteer's own messages, and only errors of other libraries.
 
-In a command, for the whole process: warnings and lines of diagnosis are collected and, once the
-command has an output folder, written to a log file there. In a Python program, which owns its
-logging, only while a call of ours works (`quiet_calls`).
+In a command it applies to the whole process: warnings and diagnostic messages are collected and
+written to a log file once the command has an output folder. A Python program owns its logging, so
+there it applies only during calls of rewardsteer (`quiet_calls`).
 """
 
 import contextlib
@@ -20,14 +20,14 @@ from typing import Any, TypeVar
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 LOG = "log.txt"
-# Libraries that print through handlers of their own, on standard error or standard output.
+# Libraries whose loggers print with their own handlers, on standard error or standard output.
 _TALKATIVE = ("transformers", "datasets", "huggingface_hub", "DeepSpeed")
 _OURS = "rewardsteer"
 
 
 class _Terminal(logging.Handler):
-    """Writes our messages and everybody's errors to what standard error is at that moment: a
-    progress bar replaces it to print above itself."""
+    """Writes rewardsteer's messages and all errors to the current standard error, which a progress
+    bar replaces to print above itself."""
 
     def __init__(self, level: int) -> None:
         super().__init__()
@@ -42,12 +42,12 @@ class _Terminal(logging.Handler):
 
 
 class _Diagnosis(logging.Handler):
-    """Keeps all messages until there is a file for them."""
+    """Collects all messages until there is a log file."""
 
     def __init__(self) -> None:
         super().__init__()
         self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-        # A server runs for weeks and has no file: the oldest go.
+        # A server runs for weeks without a file, so the oldest messages are dropped.
         self._waiting: deque[str] = deque(maxlen=1000)
         self._place: Path | None = None
 
@@ -58,7 +58,7 @@ class _Diagnosis(logging.Handler):
             self.keep(self._place)
 
     def keep(self, place: Path) -> None:
-        """Append what waits, and from now on everything, to a file."""
+        """Append the collected messages, and all later ones, to a file."""
         self._place = place
         lines = list(self._waiting)
         self._waiting.clear()
@@ -66,7 +66,7 @@ class _Diagnosis(logging.Handler):
             with place.open("a", encoding="utf-8") as stream:
                 stream.writelines(lines)
         except OSError:
-            # A full disk is reported where results are written, not from within a log message.
+            # A full disk is reported when results are written, not by the logging.
             self._place = None
 
 
@@ -75,8 +75,8 @@ _DIAGNOSIS = _Diagnosis()
 
 def quiet_libraries(level: int = logging.INFO) -> None:
     """Keep other libraries' warnings and progress bars off the terminal; their errors and our own
-    messages from ``level`` on still appear. `keep_log` says where the rest goes."""
-    # Before transformers is imported: its quantisation backends log while they are.
+    messages from ``level`` on still appear. `keep_log` writes the rest to a file."""
+    # Set before transformers is imported, because its quantisation backends log on import.
     root = logging.getLogger()
     for handler in [one for one in root.handlers if isinstance(one, _Terminal | _Diagnosis)]:
         root.removeHandler(handler)
@@ -100,7 +100,7 @@ def quiet_libraries(level: int = logging.INFO) -> None:
 
 
 def _divert(record: logging.LogRecord) -> bool:
-    """Send a record of a logger that does not propagate to the root's handlers instead."""
+    """Pass a record of a logger that does not propagate to the root logger's handlers instead."""
     if not logging.getLogger(record.name).propagate:
         logging.getLogger().handle(record)
         return False
@@ -108,18 +108,18 @@ def _divert(record: logging.LogRecord) -> bool:
 
 
 def keep_log(folder: Path) -> None:
-    """Write warnings and lines of diagnosis, those since the start included, to ``log.txt`` in an
-    output folder of a command; a Python program that set up nothing gets no file."""
+    """Write warnings and diagnostic messages, from the start of the command on, to ``log.txt`` in
+    its output folder. A Python program without `quiet_libraries` gets no file."""
     if _DIAGNOSIS in logging.getLogger().handlers:
         _DIAGNOSIS.keep(folder / LOG)
 
 
 def quiet_calls(decorated: Decorated) -> Decorated:
-    """Keep other libraries' warnings and progress bars off the terminal while a function works, or
-    any public method of a class; of a generator, while it makes its next item.
+    """Decorate a function or a class's public methods: during a call (for a generator, while it
+    computes an item) other libraries' warnings and progress bars stay off the terminal.
 
-    Their errors still appear, as do records that a program's own handlers or a lower level of the
-    library's logger ask for (``TRANSFORMERS_VERBOSITY=info``). Bars of downloads from the hub stay.
+    Their errors still appear, as do records for a program's own handlers or from a library logger
+    with a lower level (``TRANSFORMERS_VERBOSITY=info``). Bars of downloads from the hub stay.
     """
     if not isinstance(decorated, type):
         return _quiet_function(decorated)  # type: ignore[return-value]
@@ -151,12 +151,12 @@ def _quiet_items(made: Generator[Any, Any, Any]) -> Iterator[Any]:
                     item = next(made)
                 except StopIteration:
                     return
-            # Between two items the program is at work, not we.
+            # Between two items the caller's code runs, which is not filtered.
             yield item
 
 
 class _Quiet:
-    """The state that `quiet_calls` changes: once for calls within calls and in several threads."""
+    """State changed by `quiet_calls`; nested and concurrent calls change it only once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -200,7 +200,7 @@ class _Quiet:
             self._undo.callback(_show_bars, transformers_logging, hub, downloads=downloads)
             if downloads:
                 hub.enable_progress_bars()
-        # What the environment says of them, no call can change.
+        # A setting by environment variable cannot be changed by a call.
         asked = datasets.config.HF_DATASETS_DISABLE_PROGRESS_BARS is not None
         if not asked and not datasets.are_progress_bars_disabled():
             datasets.disable_progress_bars()
@@ -211,12 +211,12 @@ _QUIET = _Quiet()
 
 
 def _errors_alone(record: logging.LogRecord) -> bool:
-    """Whether a record is an error, or its library's logger was set to say more than warnings."""
+    """Whether a record is an error, or its library's logger was set to a level below warnings."""
     level = logging.getLogger(record.name.split(".")[0]).level
     return record.levelno >= logging.ERROR or 0 < level < logging.WARNING
 
 
 def _show_bars(transformers_logging: Any, hub: Any, *, downloads: bool) -> None:
-    transformers_logging.enable_progress_bar()  # those of the hub with them
+    transformers_logging.enable_progress_bar()  # also enables those of the hub
     if not downloads:
         hub.disable_progress_bars()

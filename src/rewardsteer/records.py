@@ -1,7 +1,7 @@
-"""Text nouns that cross folder borders: JSON in and out, no torch.
+"""Records of texts that several folders share, with JSON input and output, without torch.
 
-A `Comparison` comes out of a data source, a `Generation` out of a decoding engine with the `Cost`
-it took, and an `EvalRecord` out of an evaluation.
+A data source yields a `Comparison`, a decoding engine a `Generation` with its `Cost`, and an
+evaluation an `EvalRecord`.
 """
 
 from typing import Annotated, Any, Literal
@@ -10,21 +10,21 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 
 
 class Record(BaseModel):
-    """Base: immutable, unknown fields refused, ``model_dump_json`` / ``model_validate_json``."""
+    """Base of records: immutable, refuses unknown fields; JSON by ``model_dump_json``."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class Message(Record):
-    """One turn of a conversation; what a turn does not have is left out of its JSON.
+    """One turn of a conversation; fields without a value are left out of its JSON.
 
     Attributes:
-        role: ``system``, ``user``, ``assistant``, ``tool``, or another that the template knows.
+        role: ``system``, ``user``, ``assistant``, ``tool``, or another that the template supports.
         content: the text, "" where a turn only calls tools.
         name: of the speaker, or of the tool that answers.
-        tool_calls: calls of an assistant turn, as OpenAI and transformers write them.
-        tool_call_id: which call a tool's turn answers.
-        reasoning_content: what a reasoning model thought before the content.
+        tool_calls: calls of an assistant turn, in the format of OpenAI and transformers.
+        tool_call_id: id of the call that a tool's turn answers.
+        reasoning_content: a reasoning model's thoughts before the content.
     """
 
     role: str
@@ -44,24 +44,24 @@ Prompt = str | Annotated[list[Message], Field(min_length=1)]
 
 
 class Comparison(Record):
-    """Two responses to one prompt, the first preferred; or one response with numbers of its own.
+    """Two responses to one prompt, of which ``chosen`` is preferred; or one labelled response.
 
     Attributes:
         id: unique within its set and stable across runs.
         prompt: text, or the conversation up to and including the last user turn.
         chosen: preferred response (text of the assistant's turn alone, without end-of-text).
-        rejected: dispreferred response; "" where there is one response alone.
+        rejected: dispreferred response; "" where there is only one response.
         margin: how much better the chosen one is, in reward units; 0 when unknown.
         source: name of the data source.
         subset: category within the source, for metrics by subset.
         tools: functions that the prompt's chat template lists, as JSON schemas; None without.
         extras: further numbers by name (a score, a label); they reach `PairBatch.extras` unchanged.
-        single: a row of one response, ``chosen``, whatever it is worth.
-        step_ends: where labelled steps of ``chosen`` end, in characters, ascending; what separates
-            two steps belongs to the first one.
-        step_labels: how correct each of these steps is, from 0 (incorrect) to 1 (correct).
+        single: whether there is only one response, ``chosen``, which then need not be good.
+        step_ends: ends of the labelled steps of ``chosen``, in characters, ascending; the separator
+            of two steps belongs to the first one.
+        step_labels: correctness of each of these steps, from 0 (incorrect) to 1 (correct).
         place: file and row it was read from, for messages; "" when unknown.
-        chosen_by, rejected_by: who wrote each response (a model, its prompt style), if known.
+        chosen_by, rejected_by: writer of each response (a model, its prompt style), if known.
     """
 
     id: str
@@ -82,25 +82,25 @@ class Comparison(Record):
 
 
 class Solution(Record):
-    """A solution of a question whose answer can be checked, and what a reward model said of it.
+    """A solution of a question with a checkable answer, and its rewards.
 
     Attributes:
         benchmark: name of the set of questions.
         question_id: the question's key, the same in every file.
         sample: which of the question's solutions this is: ``greedy``, ``rs0``, …
-        model: what generated it; "" when unknown.
+        model: the model that generated it; "" when unknown.
         prompt: the question.
         completion: the worked solution.
         predicted_answer: its final answer; None when none was found.
-        answer_from_text: whether the answer was found in the text, for want of a given one.
+        answer_from_text: whether the answer was extracted from the text because none was given.
         expected_answer: the reference answer; None when unknown.
         is_correct: the label; None when there is none.
         reward: of the whole solution; None before scoring, or when ``skipped``.
         token_rewards: rewards of the prefixes ending at each of its tokens.
         token_similarities: cosine of each token's hidden state to the goal state.
-        token_count: tokens of the solution, as the reward model reads it.
+        token_count: tokens of the solution for the reward model.
         prompt_tokens: tokens of the question.
-        skipped: why it was not scored; "" otherwise.
+        skipped: the reason why it was not scored; "" otherwise.
     """
 
     benchmark: str = ""
@@ -122,14 +122,14 @@ class Solution(Record):
 
 
 class Cost(Record):
-    """What a generation cost.
+    """The cost of a generation.
 
-    ``calls`` count prefixes asked about, as papers do (ARGS asks about k candidates per token, so
-    k reward-model calls per token, however they are batched). ``forwards`` count network passes in
-    which this row took part, ``tokens`` the token positions read for this row, padding excluded.
-    Of ``lm_tokens`` a second policy read ``draft_tokens``, of ``rm_tokens`` a gate's own reward
-    model ``gate_tokens``. ``guided_steps`` are the tokens at which a guide acted: all of them
-    without a gate. ``seconds`` is this row's share of wall-clock time.
+    ``calls`` count scored prefixes, as papers do (ARGS scores k candidates per token, which are k
+    reward-model calls per token, however they are batched). ``forwards`` count forward passes that
+    included this row, ``tokens`` the token positions computed for this row, without padding.
+    ``draft_tokens`` is the part of ``lm_tokens`` of a second policy, ``gate_tokens`` the part of
+    ``rm_tokens`` of a gate's own reward model. ``guided_steps`` counts the tokens at which a guide
+    acted: all of them without a gate. ``seconds`` is this row's share of wall-clock time.
     """
 
     new_tokens: int = 0
@@ -149,21 +149,21 @@ class Cost(Record):
 
 
 class Generation(Record):
-    """One generated completion with all that is needed to repeat and to judge it.
+    """One generated completion with all data needed to repeat and to evaluate it.
 
     Attributes:
         id, prompt: of the request.
-        method: that made the completion.
-        token_ids: what was generated, end-of-text included.
-        finish_reason: ``stop`` at a token that ends a response, ``length`` at the longest one,
-            ``error`` where the row failed.
-        stop_reason: the token, or the string, that stopped it; None: none did.
+        method: decoding method of the completion.
+        token_ids: generated ids, end-of-text included.
+        finish_reason: ``stop`` at a stop token or string, ``length`` at the length limit, ``error``
+            where the row failed.
+        stop_reason: the token or string at which it stopped, else None.
         seed: of the run.
-        reward: of the whole response, where the method knows one.
-        details: what else the method tells of its work: ``widths`` of ``beam``, the hypotheses kept
-            after each round.
-        cost: what it took.
-        error: why the row failed, in words: its completion is then no answer. None: it has not.
+        reward: of the whole response, where the method computes it.
+        details: further output of the method, such as ``widths`` of ``beam``: the number of
+            hypotheses kept after each round.
+        cost: of the generation.
+        error: reason why the row failed, so its completion is not an answer; None: no failure.
     """
 
     id: str
@@ -192,7 +192,7 @@ class Generation(Record):
 
 
 class EvalRecord(Record):
-    """A generation with the figures an evaluation gave it (reward, accuracy, …)."""
+    """A generation with its figures from an evaluation (reward, accuracy, …)."""
 
     generation: Generation
     metrics: dict[str, float] = Field(default_factory=dict)

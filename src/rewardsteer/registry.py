@@ -1,4 +1,4 @@
-"""Name → ``"module:attribute"``, imported on first use; a miss lists the known names.
+"""Registries of plug-ins by name. Entries ``"module:attribute"`` are imported on first use.
 
 Importing a registry imports none of its entries, so ``rewardsteer --help`` needs no torch.
 """
@@ -21,7 +21,7 @@ class Registry:
     """A table of one kind of plug-in.
 
     Args:
-        kind: what the entries are, in the singular, for messages ("data source").
+        kind: noun for an entry, in the singular, for messages ("data source").
         entries: name → ``"package.module:attribute"``.
     """
 
@@ -37,7 +37,7 @@ class Registry:
         return name in self._entries or (isinstance(name, str) and _is_place(name))
 
     def check(self, name: str) -> None:
-        """Raise `ConfigError` listing the known names on a miss; imports nothing."""
+        """Raise a `ConfigError` that lists the known names if the name is unknown; no import."""
         if name not in self:
             known = self.names()
             raise ConfigError(
@@ -46,11 +46,10 @@ class Registry:
             )
 
     def get(self, name: str) -> Any:
-        """Import and return the entry, or what a name of the form ``package.module:attribute``
-        says.
+        """Import and return the entry of a name, or the object at ``package.module:attribute``.
 
         Raises:
-            ConfigError: unknown, or it cannot be imported; lists the known names.
+            ConfigError: unknown name (lists the known ones), or the import failed.
         """
         self.check(name)
         module, _, attribute = self._entries.get(name, name).partition(":")

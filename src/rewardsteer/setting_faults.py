@@ -1,4 +1,4 @@
-"""What is wrong with settings, in words: which one, where it was given, and what was meant."""
+"""Error messages about settings: the name, the file it is from, and a suggestion."""
 
 import difflib
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from rewardsteer.registry import nearest
 
 
 class Origin(NamedTuple):
-    """Where settings were given: a file, and changes of what it says, by name."""
+    """The origin of settings: a file, and the names of settings changed by overrides."""
 
     file: Path | None
     changed: Sequence[str]
 
     def of(self, name: str) -> str:
-        """`` in FILE`` where the setting is from there."""
+        """`` in FILE`` where the setting is from the file, else ""."""
         begun = (one for one in self.changed if f"{name}.".startswith(f"{one}.") or (
             one.startswith(f"{name}.")
         ))
@@ -26,13 +26,13 @@ class Origin(NamedTuple):
 
 
 def explain(kind: type[BaseModel], error: ValidationError, given: Any, origin: Origin) -> str:
-    """What is wrong with settings, in sentences.
+    """Sentences that explain all errors of settings.
 
     Args:
-        kind: the class that they do not fit.
+        kind: the config class.
         error: pydantic's.
         given: the settings.
-        origin: where they were given.
+        origin: of the settings.
     """
     sentences = []
     for fault in faults(error.errors(), given):
@@ -65,7 +65,7 @@ def _unknown(kind: type[BaseModel], path: Sequence[int | str], place: str) -> st
 
 
 def _advice(kind: type[BaseModel], fault: Fault) -> str:
-    """How a value of the expected form is written, where its name does not say that."""
+    """How to write a setting of the expected form, where the form's name is not enough; else ""."""
     parts = _known_fields(kind, fault.path)
     if {"model_type", "model_attributes_type"} & set(fault.kinds) and parts:
         return f" Its parts are {', '.join(f'{fault.name}.{part}' for part in parts)}."
@@ -75,8 +75,8 @@ def _advice(kind: type[BaseModel], fault: Fault) -> str:
 
 
 def _hint(kind: type[BaseModel], place: Sequence[int | str], known: list[str]) -> str:
-    """What was probably meant: another library's name for a setting, the same name in another
-    section, or the nearest name in this one or another."""
+    """The setting that was probably meant: by another library's name for it, the same name in
+    another section, or the most similar name in any section."""
     *above, leaf = (str(part) for part in place)
     here = _class_at(kind, place[:-1])
     if here is not None and (alias := getattr(here, "aliases", {}).get(leaf)) is not None:
@@ -94,7 +94,7 @@ def _hint(kind: type[BaseModel], place: Sequence[int | str], known: list[str]) -
 
 
 def _all_settings(kind: type[BaseModel]) -> list[str]:
-    """Dotted names of all settings that are not within lists."""
+    """Dotted names of all settings outside lists."""
     found = []
     for name, field in kind.model_fields.items():
         found.append(name)
@@ -105,7 +105,7 @@ def _all_settings(kind: type[BaseModel]) -> list[str]:
 
 
 def _known_fields(kind: type[BaseModel], path: Sequence[int | str]) -> list[str]:
-    """Field names of the config class that ``path`` leads to from ``kind``."""
+    """Field names of the config class at ``path`` within ``kind``."""
     found = _class_at(kind, path)
     return [] if found is None else sorted(found.model_fields)
 

@@ -1,7 +1,7 @@
-"""Whether two final answers are the same, and keys under which equal ones meet in a vote.
+"""Equality of two final answers, and keys that group equal answers in a vote.
 
-Numbers are compared as numbers: a whole reference exactly, another one to its last printed digit.
-Everything else is compared as text in one spelling, then as mathematics by ``math-verify``.
+Numbers are compared by value: exactly with an integer reference, otherwise to the last digit that
+the reference prints. Other answers are compared as normalized text, then by ``math-verify``.
 """
 
 import re
@@ -13,7 +13,7 @@ from rewardsteer.answers.mathematics import WORDS, same_mathematics
 from rewardsteer.answers.numbers import Number, number
 from rewardsteer.answers.spelling import NUMBER, cleaned, unit
 
-# A number that is a word of its own, with its sign: "160 - r" and "2x" hold none.
+# A signed number that is a separate word: "160 - r" and "2x" contain no match.
 _VALUE = re.compile(rf"(?<![\w.\\^_{{])-?{NUMBER}%?(?![\w^_{{]|\.[0-9])")
 _WORD = re.compile(
     r"(?<![\\A-Za-z])(?!(?:sin|cos|tan|log|ln|sqrt|pi|exp|frac|text|and|or)\b)[A-Za-z]{2,}"
@@ -22,7 +22,7 @@ _DENIES = re.compile(
     r"\b(?:not|cannot|can't|never|no|none|un\w+|infinit\w+|impossible|between|than|least|most)\b|"
     r"[+*/^=<>]|\s-\s", re.IGNORECASE,
 )
-# Words that a sentence has at least.
+# Fewest words of a sentence.
 _CLAUSE = 3
 _CHOICE = re.compile(
     r"(?:(?:[Oo]ption|[Cc]hoice)\s+)?\(?([A-Ja-j])(?:[).:](?:[\s\\].*)?|)", re.DOTALL
@@ -30,17 +30,17 @@ _CHOICE = re.compile(
 _TIME = re.compile(r"[0-9]{1,2}:[0-5][0-9]")
 _TO = re.compile(r"([0-9.]+)\s*(?::|to)\s*([0-9.]+)")
 _NAMED = re.compile(r"\\?[A-Za-z]+(?:_\w+)?(?:\(.*\))?|\([a-z](?:,\s*[a-z])+\)")
-# Characters of a choice that is named by its letter alone, "(B)".
+# Most characters of a choice that is only its letter, such as "(B)".
 _LETTER = 3
-# Decimals that a rounded fraction must have.
+# Fewest decimals that a rounded fraction must have.
 _ROUNDED = 4
 
 
 def same_answer(given: str | None, expected: str) -> bool:
-    """Whether a given answer equals the expected one; odd input is simply not equal.
+    """Whether a given answer equals the expected one; False for input that cannot be compared.
 
-    A whole number must be the same; another may differ by half a unit of the last digit that the
-    expected one prints. A percentage equals its number and its share: "50%" is 50 and 0.5.
+    Integers must be equal. Other numbers may differ by half a unit of the last digit that the
+    expected answer prints. "50%" equals both 50 and 0.5.
     """
     if given is None:
         return False
@@ -57,8 +57,8 @@ def same_answer(given: str | None, expected: str) -> bool:
 
 
 def _said(clean: str) -> str | None:
-    """The number in a sentence, as "The house cost 90,000" for an answer; None where it has several
-    or denies one."""
+    """The only number in a sentence, such as 90,000 in "The house cost 90,000". None where the
+    sentence holds several numbers or a negation."""
     found = _VALUE.findall(clean)
     if len(found) != 1 or not _is_clause(clean) or _DENIES.search(clean):
         return None
@@ -70,14 +70,14 @@ def _is_clause(clean: str) -> bool:
 
 
 def canonical_answer(text: str | None, expected: str | None = None) -> str | None:
-    """Return a key under which equal answers meet in a vote; None stays None.
+    """Return a key that equal answers share in a vote; None stays None.
 
-    Equal plain numbers share a key (to ten significant digits where they are not whole); other
-    answers are evened out in spacing and LaTeX spelling only.
+    Equal plain numbers share a key (non-integers to ten significant digits). In other answers only
+    spacing and LaTeX spelling are normalized.
 
     Args:
         text: an answer.
-        expected: the reference; where it is a number, a sentence with one number counts as that.
+        expected: the reference. Where it is a number, a sentence counts as its only number.
     """
     if text is None:
         return None
@@ -123,25 +123,25 @@ def _same_number(given: Number, expected: Number) -> bool:
     if reference.denominator == 1 and not expected.decimals:
         return False
     if expected.decimals is None:
-        # 1/3 is no decimal number: it may be given rounded, to enough digits.
+        # 1/3 has no finite decimal form: it may be given rounded, to enough digits.
         digits = given.decimals
         if digits is None or digits < _ROUNDED or _ends(reference):
             return False
     else:
         digits = expected.decimals
-    # Beyond ten significant digits, printed ones are those of a computer's arithmetic.
+    # Digits beyond the tenth significant one are rounding noise of floating-point arithmetic.
     allowed = max(Fraction(1, 2 * 10**digits), abs(reference) / 10**10)
     return any(abs(value - reference) <= allowed for value in values)
 
 
 def _ends(value: Fraction) -> bool:
-    """Whether a fraction's decimals end."""
+    """Whether a fraction has a finite decimal expansion."""
     # Its denominator has no prime factors but 2 and 5, fewer of each than binary digits.
     return 10 ** value.denominator.bit_length() % value.denominator == 0
 
 
 def _parts(clean: str) -> list[str]:
-    """The answers of a list: "x=1, x=2", "1 and 2", "A, B"; one answer stays whole."""
+    """The answers in a list such as "x=1, x=2", "1 and 2" or "A, B"; a single answer is kept."""
     if number(clean) is not None or (clean[:1] in "([{" and clean[-1:] in ")]}"):
         return [clean]
     depth, parts, begin = 0, [], 0
@@ -159,7 +159,7 @@ def _parts(clean: str) -> list[str]:
 
 
 def _same_parts(ours: list[str], theirs: list[str]) -> bool:
-    """Whether lists hold the same answers, in any order."""
+    """Whether two lists hold the same answers, in any order."""
     left = list(theirs)
     for one in ours:
         found = next((other for other in left if _same(one, other)), None)
@@ -170,7 +170,7 @@ def _same_parts(ours: list[str], theirs: list[str]) -> bool:
 
 
 def _ratio(clean: str) -> Fraction | None:
-    """The value of "3:4" or "3 to 4", or of a number; None for a time of day and all else."""
+    """The value of "3:4", "3 to 4" or a number; None for a time of day and anything else."""
     match = _TO.fullmatch(clean)
     if match and not _TIME.fullmatch(clean):
         over, under = number(match.group(1)), number(match.group(2))
@@ -181,7 +181,7 @@ def _ratio(clean: str) -> Fraction | None:
 
 
 def _right_side(clean: str) -> str:
-    """The value in "x = 5", "5 = x" or "2 + 3 = 5"; other equations, as of a circle, stay whole."""
+    """The value in "x = 5", "5 = x" or "2 + 3 = 5". Other equations, of a circle say, are kept."""
     left, equals, right = clean.rpartition("=")
     if not equals:
         return clean
@@ -192,8 +192,8 @@ def _right_side(clean: str) -> str:
 
 
 def _compact(clean: str) -> str:
-    """Drop spaces, save between digits ("1 4/5" is not "14/5") and in sentences; words lose their
-    case."""
+    """Remove spaces, except between digits ("1 4/5" is not "14/5") and in sentences, and lower the
+    case of words."""
     if WORDS.fullmatch(clean) or _is_clause(clean):
         return clean.casefold()
     return re.sub(r"(?<![0-9])\s+|\s+(?![0-9])", "", clean)

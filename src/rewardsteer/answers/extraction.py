@@ -19,7 +19,7 @@ _STATED = re.compile(
     r"(?:answer|option|choice)\s+is\b\s*:?[ \t*]*",
     re.IGNORECASE | re.MULTILINE,
 )
-# "Final Answer: How many …?" repeats the question, so a line that ends so holds no answer.
+# "Final Answer: How many …?" repeats the question: a line that ends with "?" holds no answer.
 _LABEL = re.compile(
     r"^[ \t*#]*(?:(?:final\s+)?answer|ans|result|A)[ \t*]*(?::|=|\*\*[ \t]*$|(?<=Answer)$)\**[ \t]*"
     r"\n*(?!.*\?[ \t]*$)(.*)",
@@ -38,12 +38,12 @@ _CONCLUSION = re.compile(
 _BRACKETED = re.compile(r"\s\([^()]*\)")
 _NAMED = re.compile(rf"(?<![\w}}])[a-zA-Z]\s*=\s*(-?{NUMBER})(?=\s*[$.,;]|\s*$)")
 _SUM = re.compile(rf"(?:^|[a-z]\s+)({NUMBER})\s*=\s*{NUMBER}\s*[-+*/×][^=]*$")
-# A full stop behind these ends no sentence.
+# A full stop after these abbreviations does not end a sentence.
 _SENTENCE = re.compile(r"(?<!\bMr)(?<!\bMrs)(?<!\bMs)(?<!\bDr)(?<!\bSt)\.\s|\n")
 
 
 class _Found(NamedTuple):
-    """An answer that is stated as one ("": that there is none), and where the statement begins."""
+    """A stated answer ("" where none is given), and the character at which its statement begins."""
 
     at: int
     answer: str
@@ -52,10 +52,10 @@ class _Found(NamedTuple):
 def extract_answer(text: str) -> str | None:
     r"""Return the final answer of a solution, None where there is none.
 
-    What a model thought between ``<think>`` and ``</think>`` is left out. What follows "####"
-    counts first; then, whichever comes last, a ``\boxed{}`` (several in a row are one list), "The
-    answer is …", a line "Answer: …", a field ``"answer"`` of JSON or a tag ``<answer>``; and at
-    last the number of the text's conclusion.
+    Thoughts between ``<think>`` and ``</think>`` are ignored. Text after "####" has priority.
+    Next comes the last one of: a ``\boxed{}`` (several in a row form a list), "The answer is …", a
+    line "Answer: …", a JSON field ``"answer"`` and a tag ``<answer>``. The fallback is the number
+    in the text's conclusion.
     """
     text = _THOUGHTS.sub("", text)
     marked = [_stated(tail.strip().partition("\n")[0]) for tail in text.split("####")[1:][-1:]]
@@ -74,7 +74,7 @@ def last_boxed(text: str) -> str | None:
 
 
 def _each_box(text: str) -> Iterator[tuple[int, int, str]]:
-    """Where each box begins and ends, and what it holds."""
+    """The first character, the end and the content of each box."""
     for match in _BOX.finditer(text):
         rest = text[match.end():]
         inner = _braced(rest) if rest.startswith("{") else re.split(r"[$\s]", rest, maxsplit=1)[0]
@@ -85,7 +85,7 @@ def _each_box(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _boxes(text: str) -> list[_Found]:
-    """The last box, with those that it is listed with."""
+    """The last box, joined with the boxes of the same list in front of it."""
     boxes = list(_each_box(text))
     if not boxes:
         return []
@@ -121,10 +121,10 @@ def _statements(text: str) -> Iterator[_Found]:
 
 
 def _value(text: str) -> tuple[str | None, int]:
-    """The value of a field of JSON that the text begins with, and its length. It is "" for null,
-    and None where it holds several that are named. Of JSON that is cut or not valid, the word."""
+    """The JSON value at the beginning of the text, and its length. The value is "" for null, None
+    for an object with several keys, and the first word where the JSON is cut off or invalid."""
     if written := re.match(r'"((?:[^"\\]|\\.)*)"?', text, re.DOTALL):
-        # Models seldom double the backslashes of LaTeX, and \f is an escape of JSON's.
+        # Models rarely escape LaTeX backslashes, and JSON would decode the \f of \frac.
         return re.sub(r'\\(["\\])', r"\1", written.group(1)), written.end()
     try:
         value, end = json.JSONDecoder(parse_float=str, parse_int=str).raw_decode(text)
@@ -145,7 +145,7 @@ def _is_nested(value: Any) -> bool:
 
 
 def _first_block(tail: str) -> str:
-    """The first line with words; a displayed formula or fenced block in one."""
+    """The first sentence or non-empty line; a displayed formula or fenced block as one line."""
     tail = tail.lstrip(" \t\n*:")
     if field := _FIELD.search(tail.partition("\n\n")[0]) if tail.startswith(("```", "{")) else None:
         return _value(tail[field.end():])[0] or ""
@@ -156,7 +156,7 @@ def _first_block(tail: str) -> str:
 
 
 def _braced(text: str) -> str:
-    """The content of the group that opens the text; of one that is not closed, a plain number."""
+    """The content of the braces that open the text; a plain number where they are not closed."""
     depth = 0
     for match in re.finditer(r"\\.|[{}]", text, re.DOTALL):
         depth += {"{": 1, "}": -1}.get(match.group(), 0)
@@ -167,7 +167,7 @@ def _braced(text: str) -> str:
 
 
 def _stated(tail: str) -> str | None:
-    """The answer in the words after "The answer is", None where they hold none."""
+    """The answer in the text that follows "The answer is"; None where it holds none."""
     tail = tail.strip(" \t*")
     if tail.startswith("not ") or tail in _OPENERS:
         return None
@@ -193,7 +193,7 @@ def _stated(tail: str) -> str | None:
 
 
 def _concluded(text: str) -> str | None:
-    """The number of a text that states no answer: of its last conclusion, else its last one."""
+    """A number from a text that states no answer: that of its last conclusion, else the last."""
     bare = _BRACKETED.sub(" ", _DENIED.sub("", text))
     numbered = [one for one in re.split(r"(?<=[.!?])\s+|\n", bare) if re.search("[0-9]", one)]
     if numbered and _CONCLUSION.search(numbered[-1]):

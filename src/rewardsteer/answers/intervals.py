@@ -1,4 +1,4 @@
-"""Inequalities of one variable and memberships in one spelling, that of intervals."""
+"""Inequalities of one variable and set memberships, written as intervals."""
 
 import re
 
@@ -15,8 +15,8 @@ _INTERVAL = re.compile(r"[(\[][^()\[\]]*,[^()\[\]]*[)\]](?:\\cup.*)?")
 
 
 def as_intervals(ours: str, theirs: str) -> tuple[str, str]:
-    r"""Two answers; "x \in [1,2]" as "[1,2]", and an inequality as an interval where the other
-    answer is one: "1 \le x \le 2"."""
+    r"""Return both answers with "x \in [1,2]" written as "[1,2]". An inequality such as
+    "1 \le x \le 2" becomes an interval where the other answer is an interval."""
     one, other = (
         _MEMBER.sub("", answer).replace("+\\infty", "\\infty") for answer in (ours, theirs)
     )

@@ -1,4 +1,4 @@
-"""Whether two answers are equal as mathematics, by ``math-verify``."""
+"""Mathematical equality of two answers, by ``math-verify``."""
 
 import logging
 import re
@@ -8,7 +8,7 @@ from typing import Any
 WORDS = re.compile(r"[^\W\d_]{3,}(?:[ -][^\W\d_]+)*|[A-Z]{2,}|[A-Za-z]+ and [A-Za-z]+")
 _BASE = re.compile(r"[0-9]+_[0-9]+")
 _EXPLODING = re.compile(r"\^.*\^|\^\{?-?[0-9]{4,}|[0-9]{4,}\s*!|!\s*\)?\s*!")
-# What math-verify must have read where it finds a number.
+# The whole answer must match this where math-verify parses it as a number.
 _NUMERIC = re.compile(
     r"(?:[0-9.,+\-*/^!(){}\[\]_%| ]|\\(?:[dt]?frac|sqrt|pi|cdot|times|div|binom|log|ln|sin|cos|tan|"
     r"exp|left|right|infty|le|ge|pm|mp|lfloor|rfloor|lceil|rceil)(?![A-Za-z])|e|i)+"
@@ -16,18 +16,18 @@ _NUMERIC = re.compile(
 # Letters that stand for numbers, by sympy's names.
 _CONSTANTS = {"i": "I", "e": "E"}
 _LONGEST_MATHEMATICS = 400
-# Digits that numbers are computed to, and how far apart, as a share, ones that round alike may be.
+# Digits of evaluation, and the largest relative difference of numbers that round to the same value.
 _DIGITS, _APART = 30, 1e-3
 
 
 def same_mathematics(given: str, expected: str) -> bool:
-    """Compare with math-verify, which raises, logs and may take long on odd input."""
-    # As mathematics a word is a product of letters, equal to any anagram, and a base is dropped.
+    """Compare with math-verify, which may raise, log or run for long on malformed input."""
+    # math-verify parses a word as a product of letters, equal to any anagram, and drops a base.
     words = WORDS.fullmatch(given) or WORDS.fullmatch(expected)
     bases = _BASE.fullmatch(given) and _BASE.fullmatch(expected)
     if words or bases or ("=" in given) != ("=" in expected):
         return False
-    # Its timeouts are signals, which only the main thread gets.
+    # math-verify's timeouts use signals, which only the main thread receives.
     seconds = 5 if threading.current_thread() is threading.main_thread() else None
     endless = seconds is None and (_EXPLODING.search(given) or _EXPLODING.search(expected))
     if endless or max(len(given), len(expected)) > _LONGEST_MATHEMATICS:
@@ -49,8 +49,8 @@ def same_mathematics(given: str, expected: str) -> bool:
 
 
 def _as_large(given: list[Any], expected: list[Any]) -> bool:
-    """Whether two numbers are of one size. math-verify rounds to six decimals, where all small
-    numbers are 0, and to the precision of a computer's arithmetic, where terms vanish."""
+    """Whether two numbers have nearly the same magnitude. math-verify rounds to six decimals, which
+    makes small numbers 0, and to floating-point precision, which loses small terms."""
     import sympy  # type: ignore[import-untyped]
 
     values = [
@@ -64,7 +64,7 @@ def _as_large(given: list[Any], expected: list[Any]) -> bool:
 
 
 def _formula(clean: str) -> str:
-    """Spellings that LaTeX does not have."""
+    """The answer in LaTeX where it uses plain spellings such as "sqrt(2)" or "**"."""
     clean = re.sub(r"(?<!\\)\b(sqrt|log|ln|sin|cos|tan|pi)\b", r"\\\1", clean)
     clean = re.sub(r"\\sqrt\(([^()]*)\)", r"\\sqrt{\1}", clean)
     clean = re.sub(r"([0-9]+)/([0-9]+)(?=\s*\\pi)", r"\\frac{\1}{\2}", clean)
@@ -72,8 +72,8 @@ def _formula(clean: str) -> str:
 
 
 def _checked(parsed: list[Any], clean: str) -> list[Any]:
-    """What math-verify found, unless that is a number in an answer that is more than a number: what
-    it cannot read it leaves out. Imaginary unit and Euler's number are read as such."""
+    """The parsed answer, with "i" and "e" as the imaginary unit and Euler's number. Empty where the
+    result is a number but the answer has more to it: math-verify omits what it cannot parse."""
     import sympy
 
     found = []

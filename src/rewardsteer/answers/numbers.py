@@ -1,4 +1,4 @@
-"""Values of numbers as answers write them: digits, fractions, powers of ten, words."""
+"""Values of the numbers in answers: digits, fractions, powers of ten, words."""
 
 import re
 from dataclasses import dataclass
@@ -27,9 +27,9 @@ _SMALL = {
     "thirty": 30, "forty": 40, "fifty": 50, "sixty": 60, "seventy": 70, "eighty": 80, "ninety": 90,
 }
 _SIGN = re.compile(r"^(?:([+-])\s*|(negative|minus)\s+)", re.IGNORECASE)
-# Two round numbers are a list more likely than one number with zeros in the middle.
+# "100,200" is more likely a list of two round numbers than one number.
 _TWO_ROUND = re.compile(r"[1-9]00,[1-9]00")
-# Longer texts are no numbers that a person writes, and take long to read.
+# Longer texts are not numbers that people write, and take long to parse.
 _LONGEST = 100
 
 
@@ -49,7 +49,7 @@ class Number:
 
 
 def number(clean: str) -> Number | None:
-    """The number that a cleaned answer is; None where it is something else."""
+    """The number that a cleaned answer consists of; None where it is not a number."""
     if not 0 < len(clean) < _LONGEST:
         return None
     sign = _SIGN.match(clean)

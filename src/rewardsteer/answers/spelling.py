@@ -1,4 +1,4 @@
-r"""One spelling of an answer: Unicode as LaTeX, without markup, units, currency or hedging."""
+r"""Normalized spelling of answers: Unicode as LaTeX, no markup, units, currency or hedging."""
 
 import re
 
@@ -7,7 +7,7 @@ NO_UNIT = (
     "(?:(?:hundred|thousand|million|billion|trillion|dozen)s?|pi|sqrt|sin|cos|tan|log|ln|and|or|to|"
     "x|times|over)"
 )
-# Units that are written without a space. Letters that are variables more often (s, h, t) are none.
+# Units that may follow a number without a space. Letters that are mostly variables are left out.
 _ATTACHED = (
     "kgs?|g|mg|lbs?|oz|cm|mm|km|m|ft|in|ml|mL|l|L|mph|kmh|kph|hrs?|mins?|secs?|hours?|minutes?|am|"
     "pm"
@@ -26,7 +26,7 @@ _SIGNS = {"π": r"\pi ", "∞": r"\infty ", "×": r"\times ", "·": r"\cdot ", "
           "”": '"', "‘": "'", "\u2044": "/", "\u2060": "", "\u200b": ""}
 _UP, _DOWN = "⁰¹²³⁴⁵⁶⁷⁸⁹⁻", "₀₁₂₃₄₅₆₇₈₉"
 _FIXED = str.maketrans(_SIGNS | {chr(0xFF10 + digit): str(digit) for digit in range(10)})
-# Around the whole: Markdown, quotation marks, mathematics, a box.
+# Delimiters of a whole answer: Markdown, quotation marks, mathematics, a box.
 _AROUND = tuple(re.compile(pattern, re.DOTALL) for pattern in (
     r"\*\*(.+?)\*\*", r"__(.+?)__", r"`+([^`]+?)`+", r'"([^"]+)"', r"'([^']+)'",
     r"\\\((.+?)\\\)", r"\\\[(.+?)\\\]", r"\$\$(.+?)\$\$", r"\$([^$]+)\$",
@@ -40,14 +40,14 @@ _MONEY = re.compile(
     rf"\$?({NUMBER})\s*(?:dollars?|euros?)?(?:\s*,)?\s+and\s+([0-9]{{1,2}})\s+cents?",
     re.IGNORECASE,
 )
-# With currency or a unit "100,200" is one number, else it is two (`rewardsteer.answers.numbers`).
+# With a currency or unit "100,200" is one number, otherwise two (`rewardsteer.answers.numbers`).
 _MEASURED_ROUND = re.compile(
     r"^\s*(?:(?:[$€£]|USD|EUR|GBP|Rs\.?)\s*([1-9]00),([1-9]00)|"
     r"([1-9]00),([1-9]00)(?=\s*(?:%|(?!and\b|or\b)[A-Za-z])))(?![0-9,$])"
 )
 _SPELLINGS = tuple((re.compile(pattern), replacement) for pattern, replacement in (
     (r"[−–﹣－]", "-"),
-    # A point between groups of three and a comma before the cents: as written in Europe.
+    # European style: a point between groups of three digits, a comma before the cents.
     (r"^((?:[€$£]\s?)?-?)([0-9]{1,3}(?:\.[0-9]{3})+),([0-9]{1,2})$", r"\1\2,,\3"),
     (r"\\(?:left|right|big|Big)(?![A-Za-z])|(?<!\\)\\!|\\?[$€£¢]", ""),
     (r"^(?:USD|EUR|GBP|Rs\.?)\s*(?=[0-9])|(?<=[0-9])\s*(?:USD|EUR|GBP)$", ""),
@@ -77,13 +77,13 @@ _UNIT = re.compile(
 
 
 def cleaned(text: str) -> str:
-    """The answer in one spelling, see the module; "" where nothing is left."""
+    """The answer in the normalized spelling of this module; "" where nothing is left."""
     text = _peeled(_unicode(text))
     money = _MONEY.fullmatch(text.strip(" ."))
     if money:
         return f"{money.group(1).replace(',', '')}.{money.group(2):0>2}"
     text = _MEASURED_ROUND.sub(lambda m: "".join(part for part in m.groups() if part), text)
-    # An angle within a function is a number of degrees, and elsewhere the sign is a unit.
+    # Inside a function the degree sign gives an angle in degrees; elsewhere it is a unit.
     text = _ANGLE.sub(r"(\1\\cdot\\pi/180)", text) if _TURN.search(text) else text
     text = _DEGREES.sub("", text)
     for pattern, replacement in _SPELLINGS:
@@ -94,7 +94,7 @@ def cleaned(text: str) -> str:
 
 
 def unit(text: str) -> str:
-    """The unit behind a number, in the singular; "" without one."""
+    """The unit after a number, in the singular; "" without one."""
     found = _UNIT.match(_peeled(_unicode(text)))
     if not found:
         return ""
@@ -103,7 +103,7 @@ def unit(text: str) -> str:
 
 
 def _unicode(text: str) -> str:
-    """Signs and digits of Unicode as LaTeX or ASCII."""
+    """The text with Unicode signs and digits written as LaTeX or ASCII."""
     if text.isascii():
         return text
     for sign, value in _HALVES.items():
@@ -120,7 +120,7 @@ def _digits(text: str, signs: str, values: str) -> str:
 
 
 def _peeled(text: str) -> str:
-    """Without what stands around the whole, and without words that only hedge."""
+    """The text without the delimiters around it and without hedging words ("about")."""
     while True:
         before = text
         text = text.strip()

@@ -1,4 +1,4 @@
-"""`distil`: a one-call guide that learns a slower one, in one call."""
+"""`distil`: train a vocabulary head (one forward pass per token) to imitate a slower guide."""
 
 import json
 from pathlib import Path
@@ -23,11 +23,11 @@ def distil(
     Args:
         policy: folder or hub name of the causal language model that will be guided.
         teacher: folder, hub name or address of the reward model.
-        prompts: a file, see ``rewardsteer generate``; None with ``records=`` of another run.
+        prompts: a file as for ``rewardsteer generate``; None with ``records=`` of another run.
         output_dir: folder of the run; the model is written to ``OUTPUT_DIR/model``.
         resume: continue an interrupted run.
         overwrite: replace what is in ``output_dir``.
-        settings: of `DistilConfig`, sections as mappings or by dotted names.
+        settings: of `DistilConfig`, with sections as mappings or dotted names.
 
     Raises:
         ConfigError: unknown or contradictory settings.

@@ -1,4 +1,4 @@
-"""`evaluate` and `compare`: how good a reward model is, and what a decoding method gains."""
+"""`evaluate` measures the quality of a reward model; `compare` measures decoding methods."""
 
 import functools
 import tempfile
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Table:
-    """Figures by row.
+    """A table of figures.
 
     Attributes:
-        title: what the figures are of.
+        title: subject of the figures.
         rows: name of a row → name of a figure → value.
     """
 
@@ -48,7 +48,7 @@ class Table:
                                       orient="index")
 
     def to_markdown(self) -> str:
-        """A Markdown table; a figure that was not measured is a dash."""
+        """A Markdown table, with a dash for figures that were not measured."""
         columns = list(dict.fromkeys(key for row in self.rows.values() for key in row))
         return markdown(["", *columns], [
             [name, *(_cell(row.get(column)) for column in columns)]
@@ -76,7 +76,7 @@ def evaluate(
     reward_model: RewardModel | str | Path, data: Any, *, path: str | Path | None = None,
     source: str = "pairs", batch_size: int = 16, **options: Any,
 ) -> Table:
-    """How good a reward model is: on a benchmark by name, or on preference pairs.
+    """Evaluate a reward model on a benchmark, by name, or on preference pairs.
 
         evaluate(rm, "rewardbench2")
         evaluate(rm, pairs)
@@ -86,15 +86,15 @@ def evaluate(
         data: a benchmark's name (``rewardsteer.BENCHMARKS``), a folder made by ``rewardsteer data
             prepare``, a file or folder of pairs, or rows: a dataset or a list of mappings with
             ``prompt``, ``chosen`` and ``rejected``.
-        path: the published file or folder of a benchmark; None: the hub, or its cache here.
-        source: how a file of pairs is read, see docs/data.md.
+        path: the published file or folder of a benchmark; None: the hub, or its local cache.
+        source: the data source that reads a file of pairs, see docs/data.md.
         batch_size: rows scored together.
         options: of the benchmark (``threshold`` of step scores), and of a guide (``weight``,
             ``test_fraction``, ``seed``).
 
     Returns:
         for a benchmark, one row per figure: ``score`` with the ends of its 95 % interval and the
-        figures of controls that read nothing. For pairs, rows ``all`` and one per subset:
+        figures of controls that use no model. For pairs, a row ``all`` and one per subset:
         ``count``, ``accuracy`` (a tie counts one half) with its 95 % interval over prompts,
         ``margin``. For the sources ``ratings``, ``ranked`` and ``labels``, one row per number, see
         `rewardsteer.evaluation.responses.evaluate_responses`. For the source ``guide`` and a
@@ -158,18 +158,18 @@ def compare(
     judge: RewardModel | str | Path, budget: str | None = None, budget_per_prompt: float = 0.0,
     output_dir: str | Path | None = None,
 ) -> Table:
-    """Decoding methods on the same prompts, judged by a reward model.
+    """Compare decoding methods on the same prompts, scored by a reward model as judge.
 
     Args:
         steerer: gives the policy, the reward model and the settings that the methods share.
         prompts: texts or conversations.
-        methods: names, or settings of `SteeringConfig` by label; the first is the baseline. Beside
-            those settings, ``draft_model`` and ``gate_model`` as a `Steerer` takes them; without
-            them methods that want one have the steerer's.
-        judge: any reward model but one with a vocabulary head, best one that does not guide.
+        methods: names, or settings of `SteeringConfig` by label; the first is the baseline. The
+            settings may include ``draft_model`` and ``gate_model`` as for a `Steerer`; by default
+            methods that need one use the steerer's.
+        judge: any reward model without a vocabulary head, preferably not the one that guides.
         budget: compare at equal ``tokens``, ``seconds`` or ``calls`` per prompt.
-        budget_per_prompt: how many.
-        output_dir: where answers and ``summary.json`` are kept; None: nowhere.
+        budget_per_prompt: amount of the budget.
+        output_dir: folder for answers and ``summary.json``; None: they are not kept.
 
     Returns:
         one row per method: mean reward with interval and gain over the baseline, costs.
@@ -200,8 +200,8 @@ def compare(
 def _entries(
     steerer: "Steerer", methods: Sequence[str] | Mapping[str, Mapping[str, Any]]
 ) -> "list[Entry]":
-    """Rows of a comparison; second models are checked before policies load, each of which loads
-    once."""
+    """Entries of a comparison. Second models are checked before any policy loads, and each policy
+    loads once."""
     from rewardsteer.decoding.second_models import check_draft_model
     from rewardsteer.evaluation.entries import Entry
 

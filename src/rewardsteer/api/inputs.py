@@ -1,4 +1,4 @@
-"""What users pass as texts, brought into one form."""
+"""Conversion of the accepted forms of prompts, completions and rows into one form."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -21,10 +21,10 @@ class Texts(NamedTuple):
     """N prompts with one completion each.
 
     Attributes:
-        prompts: texts or conversations. Of completions that are messages they hold all but the
-            last one.
+        prompts: texts or conversations. Where a completion is a list of messages, all of them but
+            the last belong to the prompt.
         completions: texts.
-        single: one text was asked about, not a list of one.
+        single: whether the caller passed one text instead of a list.
     """
 
     prompts: list[Prompt]
@@ -35,10 +35,10 @@ class Texts(NamedTuple):
 def as_texts(prompts: Any, completions: Any = None) -> Texts:
     """Prompts and completions in any of the accepted forms.
 
-    A list of messages is one completion, however many messages it has.
+    A list of messages is one completion, whatever its length.
 
     Raises:
-        DataError: another form; or different numbers of prompts and completions.
+        DataError: another form, or different numbers of prompts and completions.
     """
     if completions is None:
         return _from_conversations(prompts)
@@ -71,12 +71,12 @@ def as_tools(tools: Any, prompts: Any, count: int) -> list[Tools | None]:
     """The functions that the chat template lists, for each of ``count`` rows.
 
     Args:
-        tools: JSON schemas for all rows, or a list with such a list or None for each row; None: the
-            column ``tools`` of a dataset, else none.
-        prompts: what the user passed as prompts.
+        tools: a list of JSON schemas for all rows, or a list with such a list or None for each row.
+            None: the column ``tools`` of a dataset, if there is one.
+        prompts: the user's argument ``prompts``.
 
     Raises:
-        DataError: another form, or another number of lists.
+        DataError: another form, or a wrong number of lists.
     """
     columns = getattr(prompts, "column_names", None)
     if tools is None and columns is not None and "tools" in columns:
@@ -94,10 +94,10 @@ def as_tools(tools: Any, prompts: Any, count: int) -> list[Tools | None]:
 
 
 def as_two(prompts: Any, first: Any, second: Any) -> tuple[Texts, list[str]]:
-    """Prompts with a first completion each, and the second ones.
+    """Prompts with their first completions, and the second completions.
 
     Raises:
-        DataError: as `as_texts`; or two completions that part before their last message.
+        DataError: as `as_texts`, or two completions that differ before their last message.
     """
     ours, theirs = as_texts(prompts, first), as_texts(prompts, second)
     if ours.prompts != theirs.prompts:
@@ -109,10 +109,10 @@ def as_two(prompts: Any, first: Any, second: Any) -> tuple[Texts, list[str]]:
 
 
 def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], bool]:
-    """Prompts with the steps of one solution each, and whether one solution was asked about.
+    """Prompts, the steps of one solution for each, and whether a single solution was passed.
 
     Raises:
-        DataError: another form; or different numbers of prompts and lists of steps.
+        DataError: another form, or different numbers of prompts and lists of steps.
     """
     single = is_one(prompts)
     if isinstance(steps, str) or not isinstance(steps, Iterable):
@@ -139,7 +139,7 @@ def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], b
 
 
 def _from_conversations(given: Any) -> Texts:
-    """Conversations whose last turn is judged, or the columns of a dataset."""
+    """Texts from conversations that end with the completion, or from the columns of a dataset."""
     columns = getattr(given, "column_names", None)
     if columns is not None and {"prompt", "completion"} <= set(columns):
         return as_texts(list(given["prompt"]), list(given["completion"]))
@@ -164,12 +164,12 @@ def _split(conversation: Sequence[Any]) -> tuple[Prompt, str]:
 
 
 def is_one(value: Any) -> bool:
-    """Whether it is one prompt or one completion."""
+    """Whether the value is one prompt or one completion."""
     return isinstance(value, str) or is_conversation(value)
 
 
 def is_conversation(value: Any) -> bool:
-    """Whether it is a list of messages."""
+    """Whether the value is a list of messages."""
     return (
         isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
         and all(isinstance(one, Message) or (isinstance(one, Mapping) and "role" in one)
@@ -209,7 +209,7 @@ def as_json_lines(dataset: Any) -> str:
     """Rows of preference pairs as the text of a JSONL file.
 
     Raises:
-        DataError: it is no dataset or list of mappings, or has no rows.
+        DataError: ``dataset`` is not a dataset or list of mappings, or has no rows.
     """
     if not isinstance(dataset, Iterable) or isinstance(dataset, Mapping):
         raise DataError(

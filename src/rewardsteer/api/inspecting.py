@@ -1,4 +1,4 @@
-"""What a reward model says of a completion, token by token, as a page within a notebook."""
+"""Rewards of a completion token by token, shown as a page in a notebook."""
 
 from dataclasses import dataclass
 from html import escape
@@ -20,11 +20,11 @@ _HEIGHT = 620  # pixels of the frame in a notebook
 
 @dataclass(frozen=True)
 class Inspected:
-    """A completion, token by token. A notebook shows it as the inspector of reports.
+    """The rewards of a completion, token by token. A notebook shows it like a report's inspector.
 
     Attributes:
-        record: tokens with rewards, similarities, and with a policy its likeliest tokens and what
-            guidance changed.
+        record: tokens with rewards and similarities; with a policy also its likeliest tokens and
+            the changes by guidance.
     """
 
     record: Inspection
@@ -36,11 +36,11 @@ class Inspected:
 
     @property
     def tokens(self) -> list[str]:
-        """What each of the T tokens adds to the text."""
+        """The text that each of the T tokens adds."""
         return [token.text for token in self.record.tokens]
 
     def to_html(self) -> str:
-        """A page that needs no other file and no network."""
+        """A self-contained HTML page: it needs no other file and no network."""
         from rewardsteer.reports.inspector import inspector
         from rewardsteer.reports.page import page
         from rewardsteer.reports.sections import Section
@@ -60,7 +60,7 @@ class Inspected:
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        # A frame of its own: neither page changes the other, and the page's policy holds.
+        # A frame isolates the page from the notebook, and keeps the page's security policy.
         return (
             f'<iframe sandbox="allow-scripts" srcdoc="{escape(self.to_html(), quote=True)}" '
             f'style="width:100%;height:{_HEIGHT}px;border:0" title="Token inspector"></iframe>'

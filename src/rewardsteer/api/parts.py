@@ -1,4 +1,4 @@
-"""What a `Steerer` is made of, from what callers give: models by folder or name, or loaded ones."""
+"""Parts of a `Steerer` from its arguments: models by folder or name, or loaded ones."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,7 +11,7 @@ from rewardsteer.errors import ConfigError
 
 
 def reward_models_of(given: Any) -> list[RewardModel]:
-    """The reward models of one, several or none."""
+    """A list of reward models, from one, several or None."""
     if given is None:
         return []
     several = given if isinstance(given, list | tuple) else [given]
@@ -21,7 +21,7 @@ def reward_models_of(given: Any) -> list[RewardModel]:
 def scorer_of(
     models: Sequence[RewardModel], weights: Sequence[float] | None, config: DecodingConfig
 ) -> Any:
-    """The scorer of a method: that of one reward model, or one of several together."""
+    """The scorer for a method: that of one reward model, or the weighted sum of several."""
     from rewardsteer.decoding.config import check_weights
     from rewardsteer.decoding.ensemble import combined
 
@@ -32,10 +32,10 @@ def scorer_of(
 
 
 def tokenizer_of(policy: Any, engine: str, tokenizer: Any) -> Any:
-    """The policy's tokenizer: the one that is given, or that of the policy's folder or name.
+    """The policy's tokenizer: the given one, or that of the policy's folder or hub name.
 
     Raises:
-        ConfigError: a loaded policy without one, or for another engine than transformers.
+        ConfigError: a loaded policy without a tokenizer, or with another engine than transformers.
     """
     from rewardsteer.models.checkpoint import load_tokenizer
 
@@ -54,7 +54,7 @@ def tokenizer_of(policy: Any, engine: str, tokenizer: Any) -> Any:
 
 
 def load_policy_of(policy: Any, engine: str, device: str, dtype: Any) -> Any:
-    """A policy as the engine takes it: loaded, or its name where the engine loads it itself."""
+    """The policy for the engine: loaded, or its name where the engine loads it itself."""
     from rewardsteer.decoding.policy import load_policy
 
     if not isinstance(policy, str | Path):

@@ -1,4 +1,4 @@
-"""Reward models that are not loaded here: servers of rewards, and judges."""
+"""Reward models that run on a server: reward servers, and language models as judges."""
 
 from pathlib import Path
 from typing import Any
@@ -19,16 +19,16 @@ class RemoteRewardModel(RewardModel):
         rm = RemoteRewardModel("http://gpu:5000/get_reward", tokenizer="NAME") # OpenRLHF's form
 
     Args:
-        url: the server's address; for OpenRLHF's form that of the route.
-        api: ``rewardsteer``, ``vllm``, ``vllm-pooling``, ``sglang`` or ``openrlhf``; ``auto`` asks
-            the server.
+        url: the server's address; for OpenRLHF's form the address of the route.
+        api: ``rewardsteer``, ``vllm``, ``vllm-pooling``, ``sglang`` or ``openrlhf``; ``auto``
+            detects it by requests to the server.
         options: see `rewardsteer.models.remote.scorer.RemoteScorer`: ``model``, ``tokenizer``,
             ``template``, ``label``, ``activation``, ``fields``, ``key_env``, ``timeout``,
             ``concurrency``.
 
     Raises:
         ConfigError: the server cannot be reached or used.
-        MismatchError: it gives something else than one raw reward per text.
+        MismatchError: the server does not return one raw reward per text.
     """
 
     def __init__(self, url: str, *, api: str = "auto", **options: Any) -> None:
@@ -40,7 +40,7 @@ class RemoteRewardModel(RewardModel):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> "RemoteRewardModel":
-        """The same as the class itself."""
+        """Same as the constructor."""
         return cls(str(name_or_path), **options)
 
 
@@ -58,7 +58,7 @@ class JudgeRewardModel(RewardModel):
             ``without_score``, ``key_env``, ``timeout``, ``concurrency``, ``check``.
 
     Raises:
-        ConfigError: the server does not answer, or an option cannot be used.
+        ConfigError: the server does not respond, or an option is invalid.
     """
 
     def __init__(self, url: str, model: str, **options: Any) -> None:
@@ -70,5 +70,5 @@ class JudgeRewardModel(RewardModel):
 
     @classmethod
     def from_pretrained(cls, name_or_path: str | Path, **options: Any) -> "JudgeRewardModel":
-        """The same as the class itself; ``model=`` names the judge."""
+        """Same as the constructor; ``model=`` names the judge."""
         return cls(str(name_or_path), **options)

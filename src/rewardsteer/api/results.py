@@ -1,4 +1,4 @@
-"""What `RewardModel` answers with."""
+"""Results of the methods of `RewardModel`."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -8,12 +8,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Ranked:
-    """A completion's place in a ranking.
+    """A completion in a ranking.
 
     Attributes:
-        index: of the completion in what was given.
+        index: of the completion in the input.
         score: its reward.
-        completion: as it was given, text or messages.
+        completion: as in the input, text or messages.
     """
 
     index: int
@@ -26,7 +26,7 @@ class TokenScores:
     """Rewards of a completion, token by token.
 
     Attributes:
-        tokens: T texts of the completion's tokens, with those that the template ends it with.
+        tokens: T texts of the completion's tokens, including the template's end tokens.
         rewards: ``[T]`` rewards of the prefixes that end at each token; the last one is the reward
             of the whole completion.
         similarities: ``[T]`` cosine of each token's hidden state to the goal state; None without a

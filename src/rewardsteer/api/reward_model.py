@@ -58,22 +58,22 @@ class RewardModel:
         """Load a reward model.
 
         Args:
-            name_or_path: a folder, or a name on the Hugging Face hub, or what else the kind takes;
-                or a sequence classifier with one label that transformers loaded.
+            name_or_path: a folder, a name on the Hugging Face hub, another input of the kind (an
+                address), or a sequence classifier with one label loaded by transformers.
             tokenizer: of a loaded classifier, or of a reward model behind an address.
-            device: ``auto`` (CUDA, else MPS, else CPU), or a name as torch knows it.
+            device: ``auto`` (CUDA, else MPS, else CPU), or the name of a torch device.
             dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
                 ``torch.dtype``. Rewards are computed in float32.
-            template: how prompts and responses are written; None: as the checkpoint says, else the
-                tokenizer's chat template.
+            template: how prompts and responses are written; None: the checkpoint's template, else
+                the tokenizer's chat template.
             revision: branch, tag or commit on the hub.
-            kind: see docs/reward_models.md; None: recognised by the folder.
-            trust_remote_code: let Python code from the folder run.
+            kind: see docs/reward_models.md; None: detected from the folder.
+            trust_remote_code: allow Python code from the folder to run.
             options: of the kind, else of transformers' ``from_pretrained``.
 
         Raises:
-            CheckpointError: there is no such model, or it is no reward model.
-            ConfigError: there is no such device or dtype.
+            CheckpointError: the model does not exist, or is not a reward model.
+            ConfigError: the device or dtype does not exist.
         """
         if not isinstance(name_or_path, str | Path):
             return cls(scorer_of(name_or_path, tokenizer, template))
@@ -94,14 +94,14 @@ class RewardModel:
             rm.score("What is 2+2?", "4")                  # a float
             rm.score("What is 2+2?", ["4", "5"])           # [2]
             rm.score(prompts, completions)                 # [N], in the order given
-            rm.score(messages)                             # a conversation; its last turn is judged
+            rm.score(messages)                             # a conversation; its last turn is scored
 
         Args:
             prompts: a text, a conversation, or a list of these; without completions, conversations
                 that end with the assistant's turn, or a dataset with the columns ``prompt`` and
-                ``completion``, and perhaps ``tools``.
-            completions: the responses alone: texts, or lists of messages that end with the
-                assistant's (those before it are read with the prompt).
+                ``completion``, and optionally ``tools``.
+            completions: only the responses: texts, or lists of messages that end with the
+                assistant's (messages before it become part of the prompt).
             tools: functions that the chat template lists, as JSON schemas: one list for all rows,
                 or a list with such a list or None per row.
             batch_size: rows scored together; results do not depend on it beyond rounding.
@@ -111,7 +111,7 @@ class RewardModel:
 
         Raises:
             DataError: another form of input, or a text that is too long.
-            MismatchError: there are tools, and the model scores texts alone.
+            MismatchError: tools are given, and the model only scores texts.
             NonFiniteError: a reward is NaN or infinite.
         """
         texts = as_texts(prompts, completions)
@@ -126,8 +126,8 @@ class RewardModel:
     def attributes(
         self, prompts: Any, completions: Any = None, *, batch_size: int = 16
     ) -> dict[str, Any]:
-        """The raw values that the reward is combined of, by name; texts and values as in `score`.
-        A model of one number raises `MismatchError`."""
+        """The attributes of which the reward is a combination, by name; arguments and shapes as in
+        `score`. A reward model without attributes raises `MismatchError`."""
         texts = as_texts(prompts, completions)
         found = self.scorer.attributes(texts.prompts, texts.completions, batch_size=batch_size)
         return {name: float(own[0]) if texts.single else own for name, own in found.items()}
@@ -146,8 +146,8 @@ class RewardModel:
     def preference(
         self, prompts: Any, first: Any, second: Any, *, batch_size: int = 16
     ) -> float | np.ndarray:
-        """How likely the first of two responses is the better one, by a model that compares pairs;
-        texts and values as in `score`. A model of rewards raises `MismatchError`."""
+        """The probability that the first of two responses is better, by a pairwise model; arguments
+        and shapes as in `score`. A pointwise reward model raises `MismatchError`."""
         ours, theirs = as_two(prompts, first, second)
         found = require_pairs(self.scorer).preferences(
             ours.prompts, ours.completions, theirs, batch_size=batch_size
@@ -159,9 +159,9 @@ class RewardModel:
     ) -> Any:
         """One value per step, ``[S]`` for one prompt with its list of steps, else a list of arrays.
 
-        Process reward models give their own values; of others it is the reward of the steps up to
-        each one. ``aggregate``: ``min``, ``last``, ``product`` or ``mean``, for one number instead.
-        Raises `DataError` for another form of input.
+        A process reward model gives its step scores; for any other model the value of a step is the
+        reward of the response up to it. ``aggregate`` (``min``, ``last``, ``product`` or ``mean``)
+        combines the steps to one number. Raises `DataError` for another form of input.
         """
         combine, (known, lists, single) = aggregation(aggregate), as_steps(prompts, steps)
         found = combine(self.scorer.step_scores(known, lists, batch_size=batch_size))
@@ -170,14 +170,14 @@ class RewardModel:
     def token_scores(
         self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> TokenScores:
-        """Rewards of every prefix of one completion, and with a goal state the similarities to it.
+        """Rewards of every prefix of a completion and, with a goal state, similarities to it.
 
-        Those of prefixes mean little for a model that was trained on whole responses alone.
+        Rewards of prefixes mean little for a model that was trained only on whole responses.
         """
         from rewardsteer.goals.files import check_goal
 
         texts = as_texts(prompt, completion)
-        # Implicit rewards have tokens, too.
+        # Implicit reward models also have rewards per token.
         scorer: Any = self.scorer
         if goal is not None or not hasattr(scorer, "token_scores_ids"):
             scorer = require_tokens(scorer, "rewards per token")
@@ -192,19 +192,19 @@ class RewardModel:
         self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> "Inspected":
         """The rewards of a completion token by token: inline in a notebook, or a page by ``save``.
-        `Steerer.inspect` adds what policy and guidance preferred."""
+        `Steerer.inspect` adds the tokens that the policy and guidance prefer."""
         from rewardsteer.api.inspecting import inspect
 
         return inspect(self.scorer, prompt, completion, goal)
 
     def goal_state(self, name: str | None = None) -> "GoalState":
-        """A goal state saved with the model (``rewardsteer goal-state`` makes them).
+        """A goal state saved with the model (by ``rewardsteer goal-state``).
 
         Args:
-            name: None: the only one, or the one named ``preferred``.
+            name: None: the only goal state, or the one named ``preferred``.
 
         Raises:
-            DataError: the model has none, or none of that name.
+            DataError: the model has no goal state, or none of that name.
         """
         from rewardsteer.goals.files import load_goal
 
@@ -223,11 +223,11 @@ class RewardModel:
             method: a method that guides token by token; None: the one that the model was trained
                 for.
             pad_token_id: padding of the prompts; None: the tokenizer's end-of-text.
-            attention_mask: of the prompts; needed where the padding token also begins texts.
+            attention_mask: of the prompts; needed if the padding token is also beginning-of-text.
             settings: of `SteeringConfig` (``top_k`` for candidate methods, …).
 
         Raises:
-            ConfigError: the method does not guide token by token, or the padding is not known.
+            ConfigError: the method does not guide token by token, or the padding is unknown.
             MismatchError: the reward model does not fit the method.
         """
         from rewardsteer.decoding.processor import GuideProcessor, padding_of
@@ -240,13 +240,13 @@ class RewardModel:
         )
 
     def default_method(self) -> str:
-        """Name of the decoding method that the model was trained for; the log says why."""
+        """Name of the decoding method that the model was trained for; the reason is logged."""
         from rewardsteer.decoding.fitting import log_choice, method_of
 
         return log_choice(method_of(self.scorer))
 
     def guide(self, method: str | None = None, **settings: Any) -> Any:
-        """A decoding method on this model, as `Steerer` builds it."""
+        """A decoding method with this model, as `Steerer` builds it."""
         from rewardsteer.configuration import load_config
         from rewardsteer.decoding.config import DecodingConfig
         from rewardsteer.decoding.generate import build_method
@@ -260,7 +260,7 @@ class RewardModel:
     def reward_function(
         self, *, name: str = "rewardsteer", batch_size: int = 64
     ) -> "RewardFunction":
-        """The model as TRL's ``GRPOTrainer`` and ``RLOOTrainer`` call it."""
+        """The model as a reward function for TRL's ``GRPOTrainer`` and ``RLOOTrainer``."""
         from rewardsteer.integrations.trl import RewardFunction
         return RewardFunction(self.scorer, batch_size=batch_size, name=name)
 
@@ -268,7 +268,7 @@ class RewardModel:
         self, *, texts: str | Path | None = None, url: str | None = None, api: str = "auto",
         served_model: str | None = None,
     ) -> "Diagnosis":
-        """How the model reads a text, and whether other programs compute the same rewards.
+        """Show how the model tokenizes a text, and check that other programs give equal rewards.
 
             print(rm.doctor())
             assert rm.doctor(url="http://127.0.0.1:8000").healthy
@@ -284,7 +284,7 @@ class RewardModel:
 
     def save_pretrained(self, folder: str | Path) -> Path:
         """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``. A
-        reward model that scores texts alone raises `MismatchError`."""
+        reward model that only scores texts raises `MismatchError`."""
         save_scorer(require_tokens(self.scorer, "saving its weights"), Path(folder))
         return Path(folder)
 

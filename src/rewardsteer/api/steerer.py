@@ -46,24 +46,24 @@ class Steerer:
         reward_model: a `RewardModel`, or a folder or name to load one from; several for methods
             that add up rewards; None for methods without one.
         method: name of the decoding method, or ``package.module:Class``; None: the one that the
-            reward model was trained for, without one ``none``; the log says why (level INFO).
+            reward model was trained for, or ``none`` without one; logs the reason (level INFO).
         engine: ``transformers``, ``vllm`` or ``openai``.
-        tokenizer: of the policy; needed beside a loaded model, and for the engine ``openai`` by
+        tokenizer: of the policy; needed with a loaded model, and with the engine ``openai`` by
             methods that extend responses.
-        goal: a goal state for methods that want one; None: the reward model's own.
-        template: how prompts are written; None: as the reward model does, else the chat template.
+        goal: a goal state for methods that use one; None: the reward model's own.
+        template: how prompts are written; None: the reward model's, else the chat template.
         device, dtype: of the policy, see `RewardModel.from_pretrained`.
         base_url: address of the engine ``openai``, ending in ``/v1``.
         reward_weights: one for each of several reward models.
-        gate_model: a reward model with a vocabulary head that decides for the gate ``kl`` which
-            tokens are guided, as ``reward_model``; None: the one that guides.
-        draft_model: a smaller policy with the same tokens, for methods with a second one (``rsd``,
-            ``gsi``): a folder, a name on the hub, or a loaded one; for the engine ``openai``, which
-            runs ``rsd`` alone, another model's name at the address.
+        gate_model: a reward model with a vocabulary head with which the gate ``kl`` decides which
+            tokens are guided, given like ``reward_model``; None: the reward model itself.
+        draft_model: a smaller policy with the same vocabulary, for methods that draft (``rsd``,
+            ``gsi``): a folder, a name on the hub, or a loaded model. For the engine ``openai``,
+            which only supports ``rsd``, another model's name at the address.
         settings: of `SteeringConfig`: ``n``, ``weight``, ``temperature``, ``max_new_tokens``, …
 
     Raises:
-        CheckpointError: there is no such model.
+        CheckpointError: a model does not exist.
         ConfigError: unknown method, engine or setting.
         MismatchError: the reward model does not fit the method.
     """
@@ -118,7 +118,7 @@ class Steerer:
         return list(self.iterate(prompts, **settings))
 
     def iterate(self, prompts: Any, **settings: Any) -> Generator[Generation, None, None]:
-        """As `generate`, each answer as soon as it and those before it are there."""
+        """As `generate`, but yields each answer once it and all answers before it are done."""
         from rewardsteer.decoding.requests import as_requests
 
         config = self._settings(settings)
@@ -128,13 +128,13 @@ class Steerer:
         """The answer to a conversation.
 
         Raises:
-            RewardsteerError: it cannot be answered.
+            RewardsteerError: the conversation cannot be answered.
         """
         return self._one(as_messages(messages), settings)
 
     def stream(self, prompt: Any, **settings: Any) -> Iterator[str]:
-        """Pieces of the answer to one prompt as they are generated, where the method draws one
-        response; methods that choose among several give the whole answer at once.
+        """Stream the answer to one prompt in pieces, where the method samples one response. Methods
+        that choose among several responses yield the whole answer at once.
 
         Raises:
             RewardsteerError: the prompt cannot be answered.
@@ -148,17 +148,17 @@ class Steerer:
         yield from self._pieces(as_prompt(prompt), config)
 
     def compare(self, prompts: Any, methods: Any, **options: Any) -> "Table":
-        """Methods on the same prompts; see `rewardsteer.api.evaluation.compare`."""
+        """Compare methods on the same prompts; see `rewardsteer.api.evaluation.compare`."""
         from rewardsteer.api.evaluation import compare
 
         return compare(self, prompts, methods, **options)
 
     def inspect(self, prompt: Any, completion: Any = None) -> "Inspected":
-        """A completion token by token: rewards, and what policy, reward model and both preferred.
+        """A completion token by token: rewards, and the preferences of policy, reward model, both.
 
         Args:
             prompt: a text or conversation.
-            completion: None: the method writes one.
+            completion: None: the method generates one.
 
         Raises:
             ConfigError: another engine than transformers, or no reward model.
@@ -170,7 +170,7 @@ class Steerer:
         return inspect_guided(self, prompt, completion)
 
     def parts_for(self, config: DecodingConfig) -> tuple[Any, "GoalState | None"]:
-        """The reward model and the goal state that a method of a comparison takes."""
+        """The reward model and the goal state for a method of a comparison."""
         if takes_no_reward_model(config.method):
             return None, None
         goal = self._goal if takes_goal(config.method) else None
@@ -179,15 +179,15 @@ class Steerer:
         return scorer_of(self.reward_models, self._weights, config), goal
 
     def scout_for(self, config: DecodingConfig) -> Any:
-        """The reward model of the gate, for a method that has such a gate."""
+        """The gate's reward model, for a method with such a gate."""
         return self._scout if config.gate == "kl" else None
 
     def load_drafter(self, given: Any) -> Any:
-        """A second policy as the engine takes it, on the policy's device."""
+        """A second policy in the engine's form, on the policy's device."""
         return load_policy_of(given, self.engine, self._device, self._dtype)
 
     def drafter_for(self, config: DecodingConfig) -> Any:
-        """The second policy, for a method that wants one."""
+        """The second policy, for a method that needs one."""
         return self._drafter if wants_drafter(config.method) else None
 
     def _one(self, prompt: Prompt, settings: dict[str, Any]) -> Generation:
@@ -233,7 +233,7 @@ class Steerer:
         )
 
     def _pieces(self, prompt: Prompt, config: DecodingConfig) -> Iterator[str]:
-        """Text of one response while it grows in a thread beside this one."""
+        """Pieces of the text of one response, which another thread generates."""
         from rewardsteer.decoding.generate import require_answers
         from rewardsteer.decoding.requests import as_requests
 

@@ -1,4 +1,4 @@
-"""`train`: a reward model from rows of one's own, in one call."""
+"""`train`: train a reward model on your own rows, in one call."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -14,7 +14,7 @@ from rewardsteer.quiet import quiet_calls
 from rewardsteer.training.config import TrainConfig
 from rewardsteer.training.recipes import own_recipe, own_source, read_recipe
 
-# What the rows of a dataset that is not a file are written to, below the output folder's name.
+# Suffix of the file for the rows of an in-memory dataset, after the output folder's name.
 _ROWS = "rows.jsonl"
 
 
@@ -33,7 +33,7 @@ def train(
             ``regression`` or ``attributes`` (ratings), ``listwise`` (several responses in order),
             ``labels`` (good or bad) or ``process`` (labelled steps); a shipped recipe
             (``rewardsteer recipes``) or a YAML file.
-        base_model: folder or hub name of a language model, or of a reward model to go on from;
+        base_model: folder or hub name of a language model, or of a reward model to train further;
             None: the recipe's.
         dataset: a `datasets.Dataset`, a list of mappings, or a file or folder of them, with TRL's
             columns: ``prompt``, ``chosen``, ``rejected``; or ``prompt``, ``completion`` and
@@ -48,7 +48,7 @@ def train(
 
     Raises:
         ConfigError: unknown recipe or setting.
-        DataError: no rows, or rows that are not what the recipe's objective trains on.
+        DataError: no rows, or rows that do not suit the recipe's objective.
         OutputError: ``output_dir`` is not empty.
     """
     from rewardsteer.training.run import train as run
@@ -75,7 +75,7 @@ def train(
 
 
 def _merged(values: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any]:
-    """Sections are merged, other values replaced."""
+    """The settings with changes applied: sections are merged, other values replaced."""
     merged = dict(values)
     for key, one in changed.items():
         before = merged.get(key)
@@ -85,7 +85,8 @@ def _merged(values: dict[str, Any], changed: Mapping[str, Any]) -> dict[str, Any
 
 
 def _place_of(dataset: Any, out: Path) -> tuple[Path, str | None]:
-    """Where the rows are. Those in memory go beside the output folder; their text is JSON lines."""
+    """Path of the rows, and None. For rows in memory: a path beside the output folder, and their
+    text as JSON lines."""
     if isinstance(dataset, str | Path):
         place = Path(dataset)
         if not place.exists():
@@ -95,10 +96,10 @@ def _place_of(dataset: Any, out: Path) -> tuple[Path, str | None]:
 
 
 def _write_rows(text: str, place: Path, out: Path, *, resume: bool, overwrite: bool) -> None:
-    """Write the rows of a new run; those of a run that goes on must be the same.
+    """Write the rows of a new run; a resumed run must have the same rows.
 
     Raises:
-        OutputError: they are others, or the output folder is not empty.
+        OutputError: the rows differ, or the output folder is not empty.
     """
     check_folder(out, resume=resume, overwrite=overwrite)
     if resume and place.exists() and place.read_text(encoding="utf-8") != text:

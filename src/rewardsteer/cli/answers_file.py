@@ -1,11 +1,12 @@
-"""The file that ``rewardsteer generate`` writes, and how a run goes on with one begun before."""
+"""The output file of ``rewardsteer generate``, and the resuming of a run from it."""
 
 from pathlib import Path
 from typing import Any
 
 
 def refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Raise `OutputError` where an output is a folder, or there is one that nothing is said of."""
+    """Raise `OutputError` if the output is a folder, not JSONL, or exists without a flag for
+    that."""
     from rewardsteer.errors import OutputError
 
     if output.suffix in (".csv", ".tsv", ".parquet", ".gz", ".json"):
@@ -20,17 +21,17 @@ def refuse_taken(output: Path, *, resume: bool, overwrite: bool) -> None:
 
 
 def settings_file(output: Path) -> Path:
-    """Where the settings of a run stand, beside its output."""
+    """Path of the file with a run's settings, beside its output."""
     return output.with_name(output.name + ".settings.json")
 
 
 def answered(output: Path, settings: dict[str, Any]) -> set[str]:
-    """Ids that the output holds answers to, after cutting off a torn last line and taking out the
-    lines of rows that failed.
+    """Ids of the answered rows in the output, after an incomplete last line and the lines of failed
+    rows are removed from it.
 
     Raises:
         ConfigError: the output was begun with other settings; names them.
-        DataError: a line is no generation.
+        DataError: a line is not a generation.
     """
     from rewardsteer.errors import ConfigError, DataError
     from rewardsteer.faults import checked
@@ -39,7 +40,7 @@ def answered(output: Path, settings: dict[str, Any]) -> set[str]:
 
     if settings_file(output).exists():
         before = read_json(settings_file(output))
-        # How many rows share a batch does not change what is generated.
+        # The batch size does not change the generated text.
         names = sorted((before.keys() | settings.keys()) - {"batch_size"})
         changed = [name for name in names if before.get(name) != settings.get(name)]
         if changed:

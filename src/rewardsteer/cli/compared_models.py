@@ -1,4 +1,4 @@
-"""The models of ``rewardsteer evaluate generation``: judges, and what the methods take."""
+"""The models of ``rewardsteer evaluate generation``: judges, and the reward models of methods."""
 
 from collections.abc import Iterable
 from dataclasses import replace
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
 def load_compared(
     judges: list[str], rows: "Iterable[MethodConfig]", device: str, of_judge: dict[str, Any]
 ) -> dict[str, Any]:
-    """Reward models of a comparison by folder, each loaded once.
+    """The reward models of a comparison, by folder; each is loaded once.
 
     Args:
-        judges: folders of the judge and of the second one.
-        rows: methods with their reward models; those that compare responses may have models of
-            pairs.
-        device: of all.
+        judges: folders of the judge and of the second judge.
+        rows: methods with their reward models; methods that compare responses may have pairwise
+            models.
+        device: of all models.
         of_judge: kind of the first judge, or None, and its options.
     """
     from rewardsteer.decoding.methods import compares
@@ -33,7 +33,7 @@ def load_compared(
 
 
 def check_second_models(settings: dict[str, "MethodConfig"], model: str) -> None:
-    """Check policies that draft and gates' reward models before anything loads."""
+    """Check draft models and gates' reward models before anything loads."""
     from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.models.checkpoint import load_tokenizer
 
@@ -49,8 +49,8 @@ def compared_entries(
     settings: dict[str, "MethodConfig"], sweeps: dict[str, str], scorers: dict[str, Any],
     device: str,
 ) -> list["Entry"]:
-    """Rows of the comparison with their models; each method is built once, as a check. A policy
-    that drafts for several rows is loaded once."""
+    """The comparison's entries with their models. Each method is built once, as a check. A draft
+    model of several entries is loaded once."""
     from rewardsteer.decoding.ensemble import combined
     from rewardsteer.decoding.policy import load_policy
     from rewardsteer.evaluation.entries import Entry

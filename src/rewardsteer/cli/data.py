@@ -67,7 +67,7 @@ def prepare_command(
 
     changes = list(overrides or ())
     if source is not None and "=" in source:
-        # With a recipe the first setting stands where a source would.
+        # With a recipe the first positional argument is a setting, not a source.
         changes.insert(0, source)
         source = None
     settings = _settings(source, recipe, path)
@@ -169,7 +169,7 @@ def prompts_command(
     if published:
         found = published_prompts(source, path)
     elif source in NAMES and not Path(source).is_dir():
-        # A test set has no other split.
+        # A benchmark has only its test split.
         found = draw(benchmark_prompts(source, path), rows, seed)
     else:
         every = (

@@ -1,4 +1,4 @@
-"""Settings of decoding as command-line options, declared once for all commands that take them."""
+"""Decoding settings as command-line options, declared once for all commands."""
 
 import inspect
 from collections.abc import Callable, Iterable
@@ -11,8 +11,8 @@ from rewardsteer.cli.grouped import grouped
 GUIDANCE, SAMPLING, RUNNING = "Guidance", "Sampling", "Running"
 BEAM = "Steps of beam, dvts and particle"
 
-# By the name of a setting: its type, its heading, the default that the help shows ("": the help's
-# own text says it), and the help.
+# Name of a setting → its type, its heading, the default shown in the help ("": the help text itself
+# gives it), and the help text.
 SETTINGS: dict[str, tuple[Any, str, str, str]] = {
     "weight": (float, GUIDANCE, "1", "Weight of rewards or similarity; 0: the policy alone."),
     "weight_schedule": (
@@ -85,15 +85,15 @@ SETTINGS: dict[str, tuple[Any, str, str, str]] = {
 
 
 def check_used(method: str, options: Iterable[str], settings: Iterable[str] = ()) -> None:
-    """Refuse what is given to no effect.
+    """Refuse settings that have no effect on the method.
 
     Args:
         method: name of the decoding method.
-        options: settings that were given as options …
-        settings: … or by name, as ``--set name=value``.
+        options: names of settings given as options.
+        settings: names of settings given as ``--set name=value``.
 
     Raises:
-        ConfigError: the method does not use one of them.
+        ConfigError: the method does not use one of the settings.
     """
     from rewardsteer.decoding.methods import unused
     from rewardsteer.errors import ConfigError
@@ -110,21 +110,21 @@ def check_used(method: str, options: Iterable[str], settings: Iterable[str] = ()
 
 
 def decoding_options(*names: str, panel: str = "", **defaults: str) -> Callable[[Any], Any]:
-    """Give a command options for settings of `rewardsteer.decoding.config.DecodingConfig`.
+    """Decorator that adds options for settings of `rewardsteer.decoding.config.DecodingConfig`.
 
-    The command takes a parameter ``settings``, in whose place the options stand: a dictionary of
-    those that were given. What is not given is decided by the configuration and the policy.
+    The options replace the command's parameter ``settings``, which gets a dictionary of the given
+    ones. The configuration and the policy decide the rest.
 
     Args:
         names: of the settings, in the order of the help.
-        panel: heading of all of them; "": their own.
+        panel: heading of all these options; "": each has its own heading.
         defaults: shown in the help instead of the configuration's.
     """
 
     def parameter(name: str) -> inspect.Parameter:
         kind, heading, default, text = SETTINGS[name]
         if name in defaults:
-            # The text names the configuration's.
+            # The help text already names the configuration's default.
             text = text.partition(" Default: ")[0]
         if default := defaults.get(name, default):
             text += f"  [default: {default}]"

@@ -1,4 +1,4 @@
-"""``rewardsteer demo``: the whole story on a generated task, no download, minutes on a CPU."""
+"""``rewardsteer demo``: the whole workflow on a generated task, in minutes on a CPU, offline."""
 
 from pathlib import Path
 from typing import Annotated
@@ -29,7 +29,7 @@ def demo_command(
 
     from rewardsteer.quiet import quiet_libraries
 
-    # Before the imports: libraries warn while they are imported.
+    # Called before the imports, because libraries warn on import.
     quiet_libraries(logging.WARNING)
 
     from rewardsteer.demo.story import run_demo

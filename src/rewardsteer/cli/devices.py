@@ -30,10 +30,10 @@ _MAPS = ("auto", "balanced", "balanced_low_0", "sequential")
 
 
 def parse_device_map(text: str | None, device: str, engine: str) -> dict[str, Any]:
-    """The option of `load_policy` that spreads the policy over devices; none without a map.
+    """The option of `load_policy` that places the policy on several devices; {} without a map.
 
     Raises:
-        ConfigError: no known map, or one beside a device or another engine.
+        ConfigError: an unknown map, or a map together with a device or another engine.
     """
     if text is None:
         return {}

@@ -1,4 +1,4 @@
-"""``rewardsteer distil``: a vocabulary head that learns a slower guide."""
+"""``rewardsteer distil``: train a vocabulary head to imitate a slower guide."""
 
 from pathlib import Path
 from typing import Annotated

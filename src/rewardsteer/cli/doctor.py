@@ -1,4 +1,4 @@
-"""``rewardsteer doctor``: what a reward model reads, and whether others compute the same."""
+"""``rewardsteer doctor``: a reward model's tokens, and a check of other programs' rewards."""
 
 import json
 import logging
@@ -49,7 +49,7 @@ def doctor_command(
     from rewardsteer.devices import parse_dtype
     from rewardsteer.quiet import quiet_libraries
 
-    # The server in this process logs its requests.
+    # The test server in this process would log its requests.
     quiet_libraries(logging.WARNING)
 
     from rewardsteer.doctor.examination import examine

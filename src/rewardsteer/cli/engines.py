@@ -56,7 +56,7 @@ RayActors = Annotated[
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """What runs the policy and the reward model, as options say it."""
+    """The options about the engine that runs the policy and the reward model."""
 
     device: PolicyDevice = "auto"
     device_map: DeviceMap = None
@@ -70,7 +70,7 @@ class EngineOptions:
     key_env: KeyEnv = None
 
 
-# Gives a command `EngineOptions`, an option each in place of its parameter ``running``.
+# Decorator: replaces a command's parameter ``running`` by one option per field of `EngineOptions`.
 engine_options = grouped(
     "running", list(inspect.signature(EngineOptions).parameters.values()),
     lambda given: EngineOptions(**given),
@@ -83,9 +83,9 @@ class EngineChoice:
 
     Attributes:
         name: of the engine.
-        source: where the policy's tokenizer and settings come from on this side; None: nowhere.
+        source: folder or hub name of the policy's tokenizer and settings; None: not available.
         options: of the engine's class method ``open``.
-        vllm: those of them that are engine arguments of vLLM (``--vllm-option``).
+        vllm: the subset that are engine arguments of vLLM (``--vllm-option``).
     """
 
     name: str
@@ -97,10 +97,10 @@ class EngineChoice:
 def choose_engine(
     given: EngineOptions, model: str | None, *, no_policy: bool = False
 ) -> EngineChoice:
-    """The engine that options name; ``no_policy``: a command can do without one.
+    """The engine chosen by the options; ``no_policy``: the command may run without a policy.
 
     Raises:
-        ConfigError: an unknown engine; an option is missing, malformed or not for this one.
+        ConfigError: an unknown engine, or an option is missing, malformed or for another engine.
     """
     name, tokenizer = given.engine, given.tokenizer
     check_dtypes(given.dtype, given.reward_dtype)
@@ -124,10 +124,10 @@ def choose_engine(
 def vllm_options(
     engine: str, items: list[str], known: Sequence[str] = ("transformers", "vllm")
 ) -> dict[str, Any] | None:
-    """Engine arguments of vLLM; None for the other engines.
+    """Engine arguments of vLLM; None for other engines.
 
     Raises:
-        ConfigError: an unknown engine, or an option that is malformed or not for this one.
+        ConfigError: an unknown engine, or an option that is malformed or for another engine.
     """
     import yaml
 
@@ -147,10 +147,10 @@ def vllm_options(
 def openai_options(
     engine: str, url: str | None, tokenizer: str | None, key_env: str | None
 ) -> dict[str, Any] | None:
-    """Arguments of the openai engine; None for the other engines.
+    """Arguments of the openai engine; None for other engines.
 
     Raises:
-        ConfigError: an option is missing, or not for this engine.
+        ConfigError: an option is missing, or for another engine.
     """
     if engine != "openai":
         if url or tokenizer or key_env:

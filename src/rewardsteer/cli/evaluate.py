@@ -1,4 +1,4 @@
-"""``rewardsteer evaluate``: methods by reward and cost, reward models by held-out preferences."""
+"""``rewardsteer evaluate``: evaluation of reward models and decoding methods."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""``rewardsteer evaluate benchmark``: reward models on the field's benchmarks, by name."""
+"""``rewardsteer evaluate benchmark``: reward models on public benchmarks, by name."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rewardsteer.evaluation.reward_benchmarks.resampling import Resampled
     from rewardsteer.models.text_scorer import TextScorer
 
-# A model's figures with their bootstrap, and those of the controls.
+# A model's figures with their bootstrap samples, and the figures of the controls.
 Measured = tuple["Resampled", Mapping[str, Mapping[str, float]]]
 
 
@@ -79,7 +79,7 @@ def benchmark_command(
     for number, model in enumerate(models):
         scorer = _scorer(model, device, read_template(template), how)
         if number == 0:
-            # A first model that cannot be loaded leaves no trace.
+            # Nothing is written if the first model cannot be loaded.
             claim_folder(out, overwrite=overwrite, resume=resume)
         for name, figures in _measured(
             scorer, model, places, out, batch_size, options
@@ -168,7 +168,7 @@ def _measured(
 
 
 def _show(found: Mapping[str, Mapping[str, "Measured"]], runs: bool) -> dict[str, Any]:
-    """Print a table per benchmark; differences of models or means of runs, as they are written."""
+    """Print a table per benchmark; returns the differences of models or means of runs."""
     from rewardsteer.evaluation.reward_benchmarks.measuring import table
     from rewardsteer.evaluation.reward_benchmarks.resampling import against_first, over_models
     from rewardsteer.evaluation.statistics import over

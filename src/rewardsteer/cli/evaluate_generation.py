@@ -128,7 +128,7 @@ def _budget(unit: str | None, per_prompt: float | None) -> "Budget | None":
 
 
 def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
-    """The language model that judges, after making sure that it answers; None without one."""
+    """The language model that judges pairs, after a check that it responds; None without one."""
     from rewardsteer.errors import ConfigError
     from rewardsteer.evaluation.pair_judge import PairJudge
 
@@ -142,10 +142,10 @@ def _pair_judge(url: str | None, model: str | None, key_env: str) -> Any:
 
 
 def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
-    """Refuse to go on with other settings; methods may be added, and another baseline chosen.
+    """Refuse to resume with other settings; new methods and another baseline are allowed.
 
     Raises:
-        ConfigError: names what differs.
+        ConfigError: names the settings that differ.
     """
     from rewardsteer.errors import ConfigError
     from rewardsteer.outputs import read_json
@@ -154,7 +154,7 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
         return
     before = {"second_judge": None} | read_json(place)
     before["methods"] = {
-        # Of versions that had no such settings.
+        # Defaults for outputs of versions that had no such settings.
         label: {"draft_model": None, "gate_model": None} | known
         for label, known in before.get("methods", {}).items()
     }
@@ -174,7 +174,7 @@ def _check_resumed(place: Path, settings: dict[str, Any]) -> None:
 def _show_templates(
     entries: list["Entry"], written: "Template | None", tokenizer: Any, model: str
 ) -> None:
-    """Print how prompts are written; where methods differ in it, for each way once."""
+    """Print the template of the prompts; where methods differ in it, each template once."""
     from rewardsteer.decoding.crossing import writer_between
 
     ways: dict[str, tuple[Template, str]] = {}
@@ -205,7 +205,7 @@ def _compare(
     out: Path, budget: "Budget | None", device: str, kl_prompts: int,
     seeds: list[int] | None, *, resume: bool, overwrite: bool,
 ) -> None:
-    """Run the comparison; files and tables."""
+    """Run the comparison, write its files and print its tables."""
     from rewardsteer.data.template import stored_template
     from rewardsteer.decoding.policy import load_policy
     from rewardsteer.evaluation.generation import compare

@@ -1,4 +1,4 @@
-"""``rewardsteer evaluate guide``: a guide against a slower teacher, without generation."""
+"""``rewardsteer evaluate guide``: compare a guide with a slower teacher, without generation."""
 
 from pathlib import Path
 from typing import Annotated

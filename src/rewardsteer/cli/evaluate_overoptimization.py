@@ -1,4 +1,4 @@
-"""``rewardsteer evaluate overoptimization``: best of n by two rewards."""
+"""``rewardsteer evaluate overoptimization``: proxy and gold reward of best of n."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Options of ``rewardsteer evaluate generation``, and how they are read."""
+"""Options of ``rewardsteer evaluate generation``, and their parsing."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -86,7 +86,7 @@ Overwrite = Annotated[bool, typer.Option(help="Replace what is in OUT.")]
 
 
 def read_seeds(given: str) -> list[int]:
-    """The seeds of ``--seeds``, ``0,1,2``."""
+    """The seeds of ``--seeds``, given as ``0,1,2``."""
     from rewardsteer.errors import ConfigError
     from rewardsteer.evaluation.runs import check_seeds
 
@@ -105,7 +105,7 @@ SecondJudge = Annotated[
 
 
 def warn_of_own_judge(entries: list["Entry"], judge: "Judge") -> None:
-    """Say where the judge guides and nobody else judges."""
+    """Warn where a method is guided by the only judge."""
     from rewardsteer.evaluation.generation import judged_by_guide
 
     if judge.second is None and (own := judged_by_guide(entries, judge)):

@@ -60,7 +60,7 @@ def generate_command(
     """Answer prompts by a decoding method, with the cost of each answer."""
     folders, written = reward_model or [], read_template(template)
     choice = choose_engine(running, model)
-    # At an address it is a name.
+    # Behind an address it is a name on the server.
     check_model(choice.source, None if "url" in choice.options else draft_model)
     check_reward_model(*folders, *([] if gate_model is None else [gate_model]))
     of_kind = {"kind": kind, **kind_options(kind_option)}
@@ -69,7 +69,7 @@ def generate_command(
         method, folders, weight or [], {"mode": "greedy" if greedy else "sample"} | settings,
         overrides or [],
     )
-    # A method's class is imported, torch with it, where there is an address alone.
+    # The method's class, and torch with it, is only imported if a reward model is an address.
     if any(is_address(one) for one in folders) and (share_backbone or is_guide(config.method)):
         for folder in folders:
             refuse_address(folder, f"Responses by the method {config.method}")
@@ -79,7 +79,7 @@ def generate_command(
         check_sharing(folders, running)
     loading(*folders, choice.source)
     say(told if config.method == method else "")
-    # Methods' classes, which say it, import torch.
+    # Checked after the line about loading, because the methods' classes import torch.
     check_used(config.method, [*settings, *(["weight"] if weight else [])],
                [one.partition("=")[0] for one in overrides or []])
     config = _complete(config, choice)
@@ -110,11 +110,11 @@ def _configure(
     method: str, folders: list[str], weights: list[float], settings: dict[str, Any],
     overrides: list[str],
 ) -> "tuple[DecodingConfig, list[float]]":
-    """The settings of the run, and a weight for each reward model, 1 where none was given.
+    """The settings of the run, and a weight for each reward model (default: 1).
 
     Raises:
-        ConfigError: another number of weights than of reward models, or several for a method that
-            takes one.
+        ConfigError: the numbers of weights and reward models differ, or the method takes only one
+            reward model.
     """
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig, check_weights
@@ -127,7 +127,7 @@ def _configure(
             f"--reward-model is not used by --method {method}; choose a method that is guided, or "
             "leave --reward-model out."
         )
-    # One weight is the run's; those of several reward models are within their sum.
+    # A single weight is the run's weight; several are the coefficients of the reward models' sum.
     single = weights[0] if weights and len(folders) < 2 else 1.0
     config = load_config(
         DecodingConfig, {"method": method, "weight": single, **settings}, overrides
@@ -149,7 +149,7 @@ def _configure(
 
 
 def _of_engine(choice: EngineChoice) -> dict[str, Any]:
-    """What settings beside results say of the engine."""
+    """The engine's entries in the settings file beside the results."""
     if choice.name == "transformers":
         return {}
     url = choice.options.get("url")
@@ -158,7 +158,7 @@ def _of_engine(choice: EngineChoice) -> dict[str, Any]:
 
 
 def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig":
-    """The settings, with the policy's own where they are open; prints what those are."""
+    """The settings, completed by the policy's own defaults; prints the latter."""
     from rewardsteer.decoding.defaults import policy_settings, what_is_taken, with_defaults
 
     if choice.source is None:
@@ -172,8 +172,8 @@ def _complete(config: "DecodingConfig", choice: EngineChoice) -> "DecodingConfig
 def _writing(
     template: "Template | None", choice: EngineChoice, scorer: Any, folders: list[str]
 ) -> "tuple[Any, Template | None]":
-    """The policy's tokenizer, and how its prompts are written, which is printed. What a server can
-    take decides about the latter, so it is not known before there is one."""
+    """The policy's tokenizer and the template of its prompts; prints the template. With an address
+    the template depends on what the server accepts, so it is only decided once connected."""
     from rewardsteer.decoding.crossing import writer_between
     from rewardsteer.models.checkpoint import load_tokenizer
 
@@ -201,7 +201,7 @@ def _check_second_models(
     config: "DecodingConfig", draft_model: str | None, gate_model: Path | None,
     choice: EngineChoice,
 ) -> None:
-    """Check the second policy and the gate's reward model before any policy loads."""
+    """Check the draft model and the gate's reward model before any policy loads."""
     from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.models.checkpoint import load_tokenizer
 
@@ -213,11 +213,11 @@ def _check_second_models(
 
 
 def _check_files(output: Path, goal: Path | None, *, resume: bool, overwrite: bool) -> None:
-    """Refuse, before anything is loaded, an output that is taken and a goal that is no goal file.
+    """Refuse an existing output and an invalid goal file, before anything is loaded.
 
     Raises:
         DataError: no such goal file.
-        OutputError: the output is there already or cannot be written.
+        OutputError: the output exists already or cannot be written.
     """
     from rewardsteer.goals.places import goal_file
 
@@ -233,7 +233,7 @@ def _write(
     parts: Parts, template: "Template | None", choice: EngineChoice, tokenizer: Any, *,
     resume: bool,
 ) -> None:
-    """Generate what is missing in the output, appending after every batch."""
+    """Generate the rows missing in the output; appends them after every batch."""
     from rewardsteer.decoding.crossing import check_crossing
     from rewardsteer.decoding.engines.registry import ENGINES
     from rewardsteer.decoding.generate import build_method, generate_by
@@ -245,7 +245,7 @@ def _write(
     scorer, scout, goal, draft_model = parts
     method, kind = build_method(config, scorer, goal, scout=scout), ENGINES.get(choice.name)
     if "url" not in choice.options:
-        # Refused before the policy loads; the engine does the same for itself.
+        # Checked here before the policy loads; the engine repeats the check.
         check_crossing(config.method, scorer, tokenizer, kind)
     done = answered(output, settings) if resume and not is_standard_output(output) else set()
     missing = [request for request in requests if request.id not in done]
@@ -258,14 +258,14 @@ def _write(
     policy = {"policy": scorer.policy} if hasattr(scorer, "policy") else {}
     engine = kind.open(choice.source, tokenizer, config, **choice.options, **policy)
     results = generate_by(engine, missing, method, config, template=template)
-    # Everything that can be refused was refused: only now is the output touched.
+    # All checks are done; from here on the output is changed.
     on_screen = is_standard_output(output)
     if not on_screen:
         if not resume or not output.exists():
             write_text(output, "")
         write_json(settings_file(output), settings)
     failed = 0
-    # Closed where writing fails too: what is being generated ends there and then.
+    # Also closed if writing fails, so that generation stops at once.
     with closing(results), progress_bar("generating", "prompts") as announce:
         announce(0, len(missing))
         for number, result in enumerate(results, start=1):

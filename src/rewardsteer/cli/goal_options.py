@@ -1,4 +1,4 @@
-"""The options ``--goal`` and ``--goal-name``: which goal state a command reads."""
+"""The options ``--goal`` and ``--goal-name``, which select a command's goal state."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,7 +11,7 @@ def check_goal_options(goal: str | None, name: str | None) -> None:
     """Refuse a goal that cannot be read, before anything is loaded.
 
     Raises:
-        ConfigError: a name of none.
+        ConfigError: ``--goal-name`` together with ``--goal none``.
         DataError: no such goal file.
     """
     from rewardsteer.errors import ConfigError
@@ -24,12 +24,12 @@ def check_goal_options(goal: str | None, name: str | None) -> None:
 
 
 def find_goal(scorer: "Described", folder: Path, goal: str | None, name: str | None) -> Any:
-    """The goal state that options name: by default the reward model's own, None where there is none
-    or where 'none' was asked for. The options are checked, see `check_goal_options`.
+    """The goal state selected by the options, by default the reward model's own; None where it has
+    none or with 'none'. The options must have passed `check_goal_options`.
 
     Raises:
         DataError: no such goal.
-        MismatchError: it belongs to another reward model.
+        MismatchError: the goal belongs to another reward model.
     """
     from rewardsteer.goals.files import check_goal, load_goal
     from rewardsteer.models.checkpoint import GOAL_STATES

@@ -104,7 +104,7 @@ def _check_sources(
     config: "GoalConfig", data: Path | None, add: str | None, import_npy: Path | None,
     export_npy: Path | None,
 ) -> None:
-    """Refuse, before anything is loaded, what gives no goal or cannot be written."""
+    """Refuse options that give no goal or an unwritable output, before anything is loaded."""
     from rewardsteer.data.store import load_manifest
     from rewardsteer.errors import ConfigError, DataError
 
@@ -123,7 +123,7 @@ def _check_sources(
 
 
 def _names(config: "GoalConfig", data: Path | None) -> set[str]:
-    """Names that the goals to make will have."""
+    """Names of the goals that will be computed."""
     from rewardsteer.data.store import load_set
 
     if data is None or not config.by_subset:

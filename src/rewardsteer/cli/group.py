@@ -1,7 +1,7 @@
-"""How commands print their help and their errors.
+"""Help and error output of commands.
 
-Help is plain text: names are never cut off, whatever the width of the terminal, and options stand
-under the headings that their ``rich_help_panel`` names.
+Help is plain text: names are never cut off, whatever the width of the terminal, and options are
+listed under the heading in their ``rich_help_panel``.
 """
 
 import errno
@@ -17,7 +17,7 @@ from rewardsteer.errors import RewardsteerError
 from rewardsteer.outputs import reason, remedy
 
 OTHER = "Other options"
-# Names that are longer take a line of their own.
+# Longer names get a line of their own.
 _NAMES = 26
 _DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS)
 _FORBIDDEN = (errno.EACCES, errno.EPERM)
@@ -28,7 +28,7 @@ class Command(TyperCommand):
     """A command whose options are listed under headings."""
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
-        """Arguments, then options by heading, those without one last."""
+        """Write arguments, then options by heading; options without a heading come last."""
         arguments, sections = [], dict[str, list[tuple[str, str]]]()
         for parameter in self.get_params(ctx):
             record = parameter.get_help_record(ctx)
@@ -54,8 +54,7 @@ class Group(TyperGroup):
         except RewardsteerError as error:
             _refuse(str(error))
         except OSError as error:
-            # Whatever reads or writes: a full or read-only disk is nobody's bug, nor is a file of
-            # somebody else.
+            # A full or read-only disk, or another user's file, is not a bug of the program.
             if error.errno in _FORBIDDEN and error.filename:
                 _refuse(
                     f"{error.filename} cannot be read or written: {reason(error)}; change its "
@@ -90,18 +89,18 @@ class Group(TyperGroup):
 
 
 def _plain(names: str, text: str) -> tuple[str, str]:
-    """An option without the negative name and default of a flag that is off, and with the type of
-    one value where it is repeatable."""
+    """An option's names and help: for a flag without its negative name and default, for a
+    repeatable option with the type of one value."""
     if "[default: no-" in text:
         names = re.sub(r" / --no-[\w-]+", "", names)
     names = re.sub(r"<list\[(\w+)\]>", lambda kind: f"<{kind[1].lower()}>", names)
-    # The bounds stand behind the help.
+    # The bounds are at the end of the help text.
     names = names.replace(" range>", ">")
     return names, re.sub(r"\s*\[default: no-[\w-]+\]", "", text)
 
 
 def _refuse(message: str) -> NoReturn:
-    # Messages quote other libraries', which may end in a full stop of their own.
+    # Quoted messages of other libraries may already end with a full stop.
     typer.echo(f"error: {_DOUBLED.sub('.', message)}", err=True)
     sys.exit(2)
 

@@ -1,4 +1,4 @@
-"""Options that several commands take, declared once and given to a command as one value."""
+"""Options shared by several commands, declared once and passed to a command as one value."""
 
 import inspect
 from collections.abc import Callable, Sequence
@@ -8,12 +8,12 @@ from typing import Any
 def grouped(
     place: str, options: Sequence[inspect.Parameter], gather: Callable[[dict[str, Any]], Any]
 ) -> Callable[[Any], Any]:
-    """A decorator of commands: ``options`` stand in the place of one parameter.
+    """A decorator of commands that replaces one parameter by ``options``.
 
     Args:
-        place: the parameter, which gets what ``gather`` makes of the options' values.
-        options: with annotations and defaults as typer reads them.
-        gather: given all values by name.
+        place: the replaced parameter; gets the result of ``gather``.
+        options: with annotations and defaults for typer.
+        gather: turns the options' values, by name, into the parameter's value.
     """
     def decorate(command: Any) -> Any:
         def run(**given: Any) -> None:

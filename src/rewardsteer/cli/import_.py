@@ -1,4 +1,4 @@
-"""``rewardsteer import``: checkpoints of published code as reward models."""
+"""``rewardsteer import``: convert checkpoints of published code to reward models."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""``rewardsteer inspect``: completions token by token, for the report page."""
+"""``rewardsteer inspect``: rewards of completions token by token, for the report page."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -183,7 +183,7 @@ def _rule(signal: str | None, threshold: float, start: int) -> "FilterRule | Non
 def _rows(
     prompt: str | None, completion: str | None, path: Path | None, limit: int
 ) -> list[dict[str, Any]]:
-    """What to look at: ``id``, ``prompt`` and, where they are known, the rest."""
+    """The rows to inspect: ``id``, ``prompt`` and, where given, further fields (``completion``)."""
     from itertools import islice
 
     from rewardsteer.errors import ConfigError, DataError
@@ -195,7 +195,7 @@ def _rows(
         return [{"id": "0", "prompt": prompt, "completion": completion}]
     rows = []
     for number, row in islice(read_jsonl(path), limit):
-        # A record of 'evaluate generation' holds the generation it judged.
+        # A record of 'evaluate generation' contains the judged generation.
         row = row.get("generation", row) | {
             name: row[name] for name in ("is_correct", "label") if name in row
         }

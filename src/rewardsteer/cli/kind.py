@@ -1,4 +1,4 @@
-"""The ``--kind`` option: which kind of reward model it is, where a folder does not say so."""
+"""The ``--kind`` option: the kind of a reward model, where it cannot be detected."""
 
 from typing import Annotated, Any
 
@@ -25,16 +25,16 @@ KindOptions = Annotated[
 
 
 def read_kind(name: str | None, items: list[str] | None) -> dict[str, Any]:
-    """A known kind, or None, as ``kind``, and its options; see `check_kind` and `kind_options`."""
+    """``kind`` (a known kind or None) and its options; see `check_kind` and `kind_options`."""
     check_kind(name)
     return {"kind": name, **kind_options(items)}
 
 
 def kind_options(items: list[str] | None) -> dict[str, Any]:
-    """Options of a kind by name, their values read as YAML.
+    """Options of a kind by name, with values parsed as YAML.
 
     Raises:
-        ConfigError: an option is malformed, or is not for options of kinds.
+        ConfigError: an option is malformed, or has a command-line option of its own.
     """
     import yaml
 

@@ -1,4 +1,4 @@
-"""The console command. Each command lives in its own file and imports torch only when it runs."""
+"""The console command. Each command has its own file and imports torch only when it runs."""
 
 import sys
 from pathlib import Path
@@ -50,11 +50,11 @@ def root(
 
 
 def _find_here() -> None:
-    """Let ``package.module:Class`` name what lies in the current folder; a console command does not
-    look there by itself. Last, so that nothing installed is hidden."""
+    """Let ``package.module:Class`` also find modules in the current folder, which is not on a
+    console command's path. It is added last, so that it hides no installed package."""
     try:
         here = str(Path.cwd())
-    except FileNotFoundError:  # The folder was deleted: nothing lies there.
+    except FileNotFoundError:  # The current folder was deleted.
         return
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)

@@ -1,4 +1,4 @@
-"""``rewardsteer push``: a checkpoint onto the Hugging Face hub."""
+"""``rewardsteer push``: upload a checkpoint to the Hugging Face hub."""
 
 from pathlib import Path
 from typing import Annotated

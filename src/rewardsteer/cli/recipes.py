@@ -1,4 +1,4 @@
-"""``rewardsteer recipes``."""
+"""``rewardsteer recipes``: list or show recipes."""
 
 from typing import Annotated
 

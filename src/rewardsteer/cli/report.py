@@ -1,4 +1,4 @@
-"""``rewardsteer report``: one page from the result files of trainings and evaluations."""
+"""``rewardsteer report``: one page from the result files of training runs and evaluations."""
 
 from pathlib import Path
 from typing import Annotated

@@ -1,4 +1,4 @@
-"""Reward models and goal states of ``rewardsteer generate``."""
+"""Loading of reward models and goal states for ``rewardsteer generate``."""
 
 from collections.abc import Collection
 from pathlib import Path
@@ -13,13 +13,13 @@ if TYPE_CHECKING:
     from rewardsteer.goals.goal_state import GoalState
 
 
-# Kinds whose card, or what stands for it, can be read without the weights.
+# Kinds whose card (or its equivalent) can be read without loading the weights.
 _WITH_CARDS = ("rewardsteer", "classifier", "adapter")
 
 
 class Parts(NamedTuple):
-    """What a method is made of besides its settings: the reward model, that of its gate, the goal
-    state, and where the policy that drafts is."""
+    """Parts of a method besides its settings: the reward model, the gate's reward model, the goal
+    state, and the draft model's folder or name."""
 
     scorer: Any
     scout: Any
@@ -30,8 +30,8 @@ class Parts(NamedTuple):
 def load_goal_state(
     source: Path | None, name: str | None, config: "DecodingConfig", reward_model: str | None
 ) -> "GoalState | None":
-    """The goal state for a method that wants one, or takes the one that is given; None when there
-    is nowhere to look.
+    """The goal state for a method that needs one, or that accepts a given one; None without a
+    source of goal states.
 
     Raises:
         ConfigError: a goal was given to a method that uses none.
@@ -50,14 +50,14 @@ def load_goal_state(
             )
         return None
     if source is None and reward_model is not None:
-        # A folder that is missing is told as such, not as one without goals.
+        # A missing folder is reported as missing, not as a folder without goals.
         read_card(Path(reward_model))
     where = source or (None if reward_model is None else Path(reward_model))
     return None if where is None else load_goal(where, name)
 
 
 def _kind_of(reward_model: str, kind: str | None) -> str:
-    """The name of its kind; ``kind`` where it was named."""
+    """The name of the reward model's kind; ``kind`` where that is given."""
     from rewardsteer.models.kinds.recognition import find_kind
 
     return find_kind(reward_model, kind=kind)[0]
@@ -66,8 +66,8 @@ def _kind_of(reward_model: str, kind: str | None) -> str:
 def choose_method(
     named: str | None, reward_model: str | None, kind: str | None, engine: str | None = None
 ) -> tuple[str, str]:
-    """The method that was named, else what the reward model was trained for; and a line that says
-    why it was chosen, "" where it was named; with an engine, one that the engine can run."""
+    """The named method, else the one that the reward model was trained for (with an engine, one
+    that it can run); and a line with the reason, "" where the method was named."""
     from rewardsteer.decoding.engines.registry import ABILITIES
 
     if named is not None:
@@ -79,7 +79,7 @@ def choose_method(
 def _default_method(
     reward_model: str | None, kind: str | None, abilities: Collection[str] | None
 ) -> "Choice":
-    # A foreign reward model does not say what it was trained for.
+    # A reward model from elsewhere does not record the method that it was trained for.
     from rewardsteer.decoding import fitting
     from rewardsteer.models.checkpoint import read_card
     from rewardsteer.models.kinds import KINDS
@@ -97,9 +97,9 @@ def load_reward_models(
     choice: EngineChoice, running: EngineOptions, template: "Template | None", *,
     share_backbone: bool, of_kind: dict[str, Any],
 ) -> Any:
-    """The reward model, several as one, after the checks that need only their cards; None when none
-    was given. One that shares the backbone is on the policy's weights; of one that runs inside the
-    engine, only its folder is read. ``of_kind`` has the kind, or None, and its options."""
+    """The reward model, or several combined into one, after the checks that need only their cards;
+    None if none is given. With a shared backbone it uses the policy's weights. If it runs inside
+    the engine, only its folder is read. ``of_kind`` has the kind, or None, and its options."""
     from types import SimpleNamespace
 
     from rewardsteer.decoding.engines.registry import ENGINES
@@ -122,11 +122,11 @@ def load_reward_models(
             "engine transformers."
         )
     stated = [FolderScorer(Path(folder), template) for folder in folders] if own else []
-    # A method needs no more than this when it is built, so misfits show before weights load; a
-    # goal is compared with the weights, so with one it waits for them.
+    # The card is enough to build a method, so mismatches show before weights load. A goal is
+    # compared with the weights, so a method with a goal is built after they load.
     if goal is None and own:
         several = SimpleNamespace(members=stated)
-        # Whole responses are judged by all together, so each must do alone.
+        # All reward models score whole responses together, so each one must fit the method.
         for one in stated if judges_whole(config.method) else [several]:
             build_method(config, one)
     if inside and is_guide(config.method):
@@ -139,7 +139,7 @@ def load_reward_models(
         options = choice.options | {"dtype": parse_dtype(choice.options["dtype"])}
         policy = load_policy(choice.source, **options)
         return sharing_scorer(policy, choice.source, Path(folders[0]))
-    # An engine that plans its device's memory comes first; the reward model follows it.
+    # An engine that reserves its device's memory loads first, and the reward model after it.
     place = running.reward_device or ("cpu" if inside else choice.options.get("device", "auto"))
     return combined([
         load_scorer(
@@ -153,7 +153,7 @@ def load_reward_models(
 def load_gate_model(
     folder: Path | None, choice: EngineChoice, running: EngineOptions
 ) -> Any:
-    """The reward model that a gate asks at every token; None when none was given."""
+    """The reward model that a gate evaluates at every token; None if none is given."""
     from rewardsteer.devices import parse_dtype
     from rewardsteer.models.kinds import load_scorer
 
@@ -164,7 +164,7 @@ def load_gate_model(
 
 
 def check_sharing(folders: list[str], running: EngineOptions) -> None:
-    """Raise `ConfigError` where the policy's weights cannot be the reward model's too."""
+    """Raise `ConfigError` where policy and reward model cannot share weights."""
     from rewardsteer.errors import ConfigError
 
     if len(folders) != 1 or running.engine != "transformers" or any(

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rewardsteer.evaluation.scoring import Described, Engine, Settings
 
 _FILES = (".jsonl", ".parquet")
-# Endings that a folder of results hardly has.
+# File endings that the name of an output folder is unlikely to have.
 _OTHER = (".csv", ".tsv", ".json", ".txt", ".gz", ".xlsx", ".arrow")
 
 Problems = Annotated[
@@ -184,7 +184,7 @@ def _score_all(
 
 
 def _check_ending(output: Path, *, single: bool) -> None:
-    """Refuse a file name that says another format than the one that would be written."""
+    """Refuse a file name whose ending does not match the format that would be written."""
     from rewardsteer.errors import OutputError
 
     if output.suffix not in _FILES and (single or output.suffix in _OTHER):
@@ -216,7 +216,7 @@ def _scorer(
     engine: str, folder: str, device: str, dtype: str | None, template: "Template | None",
     *, tokens: bool, **options: Any,
 ) -> "Described":
-    """The reward model; for Ray, whose actors load it, what it is."""
+    """The reward model; for Ray, whose actors load it, only its description."""
     from rewardsteer.devices import parse_dtype
 
     if engine == "ray":
@@ -246,7 +246,7 @@ def _check_engine(engine: str, kind: str | None, options: dict[str, Any], *, ste
 
 
 def _record(output: Path, scorer: "Described", settings: "Settings", *, resume: bool) -> None:
-    """Write what scores the files of a folder beside them; a resumed run must be of the same."""
+    """Write ``run.json`` with the reward model and settings; refuse to resume with other ones."""
     from rewardsteer.errors import DataError
     from rewardsteer.evaluation.scoring import describe
     from rewardsteer.models.checkpoint import library_versions

@@ -1,4 +1,4 @@
-"""``rewardsteer score --benchmark``: the scores of a benchmark's rows, without its figures."""
+"""``rewardsteer score --benchmark``: scores of a benchmark's rows, without its figures."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,15 +18,15 @@ def score_benchmark(
     overwrite: bool, others: Mapping[str, object],
 ) -> None:
     """Write the file that ``rewardsteer evaluate benchmark --scores`` reads: ``id`` and ``scores``
-    of each item, one JSON line an item.
+    of each item, one JSON line per item.
 
     Args:
         benchmark: NAME or NAME=PATH.
         output: the file; ``-``: standard output.
-        reward_model, device, dtype, kind, options, template: what scores.
-        resume: go on from the scores in the file.
-        overwrite: replace it.
-        others: values of options that mean nothing here, which must be absent.
+        reward_model, device, dtype, kind, options, template: the reward model and its options.
+        resume: continue from the scores in the file.
+        overwrite: replace the file.
+        others: values of options that do not apply here and must be absent.
 
     Raises:
         ConfigError, DataError, OutputError: a wrong name, file or option.

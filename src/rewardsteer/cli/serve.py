@@ -110,7 +110,7 @@ def serve_command(
     check_reward_model(gate_model)
     key = read_key(api_key_file)
     check_reach(host, key, allow_anyone=allow_anyone)
-    # Before models load: that the port is taken is told at once. vLLM binds it itself.
+    # Bound before models load, so that a port in use is reported at once. vLLM binds it itself.
     place = bind(host, port)
     if running.engine == "vllm":
         place.close()
@@ -159,7 +159,7 @@ def _folder(reward_model: str | None, of_kind: dict[str, Any]) -> Path | None:
 def _check_models(
     choice: EngineChoice, model: str | None, reward_model: str | None, kind: str | None
 ) -> None:
-    """Raise `ConfigError` where nothing can be served, or `CheckpointError` where nothing is."""
+    """Raise `ConfigError` if the models cannot be served, `CheckpointError` if one is missing."""
     from rewardsteer.errors import ConfigError
 
     if "url" in choice.options and choice.source is None:
@@ -179,7 +179,7 @@ def _check_second_models(
     choice: EngineChoice, reward_model: str | None, draft_model: str | None,
     gate_model: Path | None,
 ) -> None:
-    """Check the second policy and the gate's reward model before anything loads."""
+    """Check the draft model and the gate's reward model before anything loads."""
     from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.errors import ConfigError
     from rewardsteer.models.checkpoint import load_tokenizer
@@ -208,8 +208,8 @@ def _load(
     running: EngineOptions, of_kind: dict[str, Any], draft_model: str | None,
     gate_model: Path | None,
 ) -> "ServedModels":
-    """The models, after the checks that need only their cards; ``of_kind`` is the reward model's
-    kind and its options."""
+    """Load the models, after the checks that need only their cards; ``of_kind`` has the reward
+    model's kind and its options."""
     from rewardsteer.configuration import load_config
     from rewardsteer.decoding.config import DecodingConfig
     from rewardsteer.decoding.crossing import check_crossing
@@ -219,7 +219,7 @@ def _load(
     from rewardsteer.models.checkpoint import fingerprint, load_tokenizer
     from rewardsteer.serving.models import ServedModels
 
-    # Rewards alone are served without a method.
+    # A server of rewards alone needs no decoding method.
     method, told = choose_method(
         method if choice.source else method or "none", reward_model, of_kind["kind"], choice.name
     )
@@ -240,7 +240,7 @@ def _load(
         )
         if told := what_is_taken(defaults, engine.settings):
             typer.echo(told, err=True)
-    # What another server serves has no folder here.
+    # A reward model behind an address has no local folder.
     name = name or (engine.model_name if engine else "")
     folder = Path(model) if model and "url" not in choice.options and Path(model).is_dir() else None
     known = folder is not None and any(folder.glob("*.safetensors"))
@@ -260,7 +260,7 @@ def _load(
 def _load_scorer(
     reward_model: str | None, running: EngineOptions, **options: Any
 ) -> tuple[Any, Any]:
-    """The reward model and its goal states; None where there are none."""
+    """The reward model and its goal states; None without a reward model or goal states."""
     from rewardsteer.devices import parse_dtype
     from rewardsteer.goals.files import goals_beside
     from rewardsteer.models.kinds import load_scorer
@@ -275,7 +275,7 @@ def _load_scorer(
 
 
 def _reward_name(reward_model: str | None) -> str:
-    """What clients call the reward model."""
+    """The name of the reward model for clients."""
     if reward_model is None or is_address(reward_model):
         return "reward"
     return Path(reward_model).resolve().name

@@ -1,4 +1,4 @@
-"""What commands do before torch is imported: cheap checks, and one line that says what loads."""
+"""Steps of commands before torch is imported: fast checks, and one line about what loads."""
 
 import os
 from collections.abc import Iterable
@@ -14,14 +14,14 @@ _ABSENT = "there is none; check the path, or give a name on the Hugging Face hub
 
 
 def share_cores() -> None:
-    """Settings of OpenMP for a machine with other work on it; what is set already stays.
+    """Set OpenMP's environment variables for a shared machine; existing values are kept.
 
-    Threads that wait at the end of a product sleep instead of spinning. A spinning thread keeps the
-    core that the thread it waits for needs: beside other work, training slows tenfold.
+    Threads that wait for a matrix product to end sleep instead of spinning. A spinning thread
+    blocks the core that the awaited thread needs; on a busy machine this slows training tenfold.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     if processors() < cores():
-        # A container's share of the machine; torch sees all cores and would start a thread on each.
+        # In a container torch sees all cores of the machine and would start a thread on each.
         os.environ.setdefault("OMP_NUM_THREADS", str(processors()))
 
 
@@ -31,14 +31,14 @@ def counted(number: int, noun: str) -> str:
 
 
 def say(text: str) -> None:
-    """A line on standard error; under a launcher, in the first process alone; none of ""."""
+    """Print a line on standard error, with a launcher only in the first process; not for ""."""
     if text and os.environ.get("RANK", "0") == "0":
         typer.echo(text, err=True)
 
 
 def loading(*names: object) -> None:
-    """Say what is being loaded, before the imports that take seconds; other libraries' messages are
-    turned down from here on."""
+    """Print what is being loaded, before the imports that take seconds. From here on, other
+    libraries' messages stay off the terminal."""
     shown = [str(name) for name in names if name]
     say(f"Loading {' and '.join(dict.fromkeys(shown))} …")
 
@@ -48,9 +48,9 @@ def loading(*names: object) -> None:
 
 
 def check_model(*names: str | Path | None) -> None:
-    """Refuse names that can only be local folders and are none, and folders that cannot be read.
+    """Refuse names that can only be local folders and do not exist, and unreadable folders.
 
-    A name of two parts may be one on the hub, unless its first part is a folder here.
+    A name of two parts may be a hub name, unless its first part is a local folder.
 
     Raises:
         CheckpointError: no such folder, or it is not readable.
@@ -62,7 +62,7 @@ def check_model(*names: str | Path | None) -> None:
 
 
 def check_reward_model(*names: str | Path | None) -> None:
-    """As `check_model`; a name on the hub has an owner, and an address is asked later.
+    """As `check_model`, but a hub name needs an owner, and an address is only checked later.
 
     Raises:
         CheckpointError: no such folder, or it is not readable.
@@ -76,8 +76,8 @@ def check_reward_model(*names: str | Path | None) -> None:
 
 
 def _check_readable(names: Iterable[str | Path | None]) -> None:
-    """Refuse folders of models that are not readable, or hold files that are not: libraries that
-    load them say of these that they do not exist."""
+    """Refuse model folders that are unreadable or hold unreadable files, which other libraries
+    report as missing."""
     for folder in [Path(name) for name in names if name is not None]:
         if not folder.is_dir():
             continue
@@ -95,14 +95,14 @@ def _readable(place: Path) -> bool:
 
 
 def refuse_address(name: str | Path, purpose: str) -> None:
-    """Refuse an address where a reward model has to be read token by token.
+    """Refuse an address where a reward model must give rewards of tokens.
 
     Args:
-        name: given by the user; as a path it has lost a slash.
-        purpose: what needs the tokens, in the plural.
+        name: given by the user; an address given as a path lacks one slash.
+        purpose: the part that needs tokens, a plural noun for the message.
 
     Raises:
-        MismatchError: it is an address.
+        MismatchError: the name is an address.
     """
     if str(name).startswith(("http:/", "https:/")):
         raise MismatchError(
@@ -119,8 +119,8 @@ def _is_local(name: str) -> bool:
 
 
 def check_out(out: Path, *, resume: bool | None = None, overwrite: bool) -> None:
-    """Refuse an output folder that holds something, see `rewardsteer.outputs.check_folder`, or that
-    cannot be written to; raises `OutputError`."""
+    """Refuse an output folder that is not empty (see `rewardsteer.outputs.check_folder`) or not
+    writable; raises `OutputError`."""
     from rewardsteer.outputs import check_folder
 
     check_folder(out, resume=resume, overwrite=overwrite)
@@ -128,7 +128,7 @@ def check_out(out: Path, *, resume: bool | None = None, overwrite: bool) -> None
 
 
 def check_writable(*places: Path | None) -> None:
-    """Refuse outputs in folders that cannot be written to, before the work.
+    """Refuse outputs in folders that are not writable, before the work.
 
     Raises:
         OutputError: names the folder.

@@ -1,4 +1,4 @@
-"""Standard input and output in the place of files: ``-``, ``/dev/stdin`` and ``/dev/stdout``."""
+"""Standard input and output instead of files: ``-``, ``/dev/stdin`` and ``/dev/stdout``."""
 
 import shutil
 import sys
@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _INPUT, _OUTPUT = ("-", "/dev/stdin"), ("-", "/dev/stdout")
-# Of the folder that holds what goes to standard output at the end.
+# Prefix of the temporary folder for results that go to standard output at the end.
 _HELD = "rewardsteer-stdout-"
 
 
@@ -18,14 +18,14 @@ def is_standard_output(path: Path) -> bool:
 
 
 def place_name(path: Path) -> str:
-    """What messages call an output."""
+    """The name of an output in messages."""
     held = path.parent.name.startswith(_HELD)
     return "standard output" if held or is_standard_output(path) else str(path)
 
 
 @contextmanager
 def readable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
-    """The file itself, or one that holds what standard input says: files are read several times."""
+    """The file itself, or a copy of standard input, because files are read several times."""
     if str(path) not in _INPUT:
         yield path
         return
@@ -38,7 +38,7 @@ def readable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
 
 @contextmanager
 def writable(path: Path, suffix: str = ".jsonl") -> Iterator[Path]:
-    """The file itself, or one whose content goes to standard output at the end."""
+    """The file itself, or a temporary file that is copied to standard output at the end."""
     if not is_standard_output(path):
         yield path
         return

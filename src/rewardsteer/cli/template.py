@@ -1,4 +1,4 @@
-"""The ``--template`` option: how prompts and responses are written, the same on every command."""
+"""The ``--template`` option: the template of prompts and responses, the same on every command."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -23,7 +23,7 @@ def read_template(value: str | None) -> "Template | None":
     """The template of the option; None where nothing or ``auto`` is given.
 
     Raises:
-        ConfigError: neither a kind, nor a readable file, nor settings.
+        ConfigError: the value is neither a kind, nor a readable file, nor settings.
     """
     import json
     from pathlib import Path
@@ -51,11 +51,11 @@ def read_template(value: str | None) -> "Template | None":
 
 
 def show_template(template: "Template | None", carrier: str) -> None:
-    """Print once how prompts and responses are written, on the error stream.
+    """Print once, on standard error, how prompts and responses are written.
 
     Args:
         template: with its kind resolved; None where the kind of reward model writes texts itself.
-        carrier: the model or tokenizer whose chat template writes them.
+        carrier: the model or tokenizer that has the chat template.
     """
     if template is None:
         typer.echo(f"template: that of {carrier}'s kind", err=True)

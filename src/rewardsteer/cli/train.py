@@ -46,7 +46,7 @@ def train_command(
     from rewardsteer.data.store import load_manifest
     from rewardsteer.training.config import TrainConfig
 
-    # Settings are checked before torch is loaded: a typing mistake answers at once.
+    # Settings are checked before torch is imported, so that a typing mistake is reported at once.
     config = load_config(
         TrainConfig, read_recipe(recipe), overrides or (), file=own_file(recipe)
     )
@@ -69,23 +69,23 @@ def train_command(
 
 
 def _check_output(out: Path, *, resume: bool | None = None, overwrite: bool) -> None:
-    """Refuse a folder that cannot be written to. Under a launcher the first process may have made
-    it before the others come here, so it alone looks."""
+    """Refuse a folder that is not writable. With a launcher only the first process checks, because
+    it may create the folder before other processes arrive here."""
 
     if os.environ.get("RANK", "0") == "0":
         check_out(out, resume=resume, overwrite=overwrite)
 
 
 def _part() -> None:
-    """Leave the other processes of a launcher; those that end together without having parted may
-    wait for each other, or abort."""
+    """Leave the process group of a launcher; otherwise processes may hang or abort when they end
+    together."""
     from accelerate import PartialState
 
     PartialState().destroy_process_group()
 
 
 def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) -> None:
-    """What came out, and what to do with it."""
+    """Print the results and the next command."""
     from rewardsteer.models.checkpoint import read_card
 
     metrics = read_card(folder).metrics
@@ -93,7 +93,7 @@ def _summarise(out: Path, folder: Path, prepared: str | None, seconds: float) ->
         spread = "" if metric.low is None else f" (95 %: {metric.low:.3f} – {metric.high:.3f})"
         say(f"{metric.name} {metric.value:.3f}{spread}, {metric.on}")
     say(f"reward model: {folder} ({timedelta(seconds=round(seconds))})")
-    # Other objectives have no command that reads prepared data.
+    # Only objectives with an accuracy have an evaluation command that reads prepared data.
     if any(metric.name == "accuracy" for metric in metrics):
         say(
             f"next: rewardsteer evaluate preference --reward-model {folder} --data "

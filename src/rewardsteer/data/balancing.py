@@ -1,4 +1,4 @@
-"""Pairs of solutions from which nobody can tell the correct one by who wrote it."""
+"""Pairs of solutions balanced by source, so that the source does not predict the correct one."""
 
 import random
 import zlib
@@ -10,7 +10,7 @@ FOLDS = 5
 
 
 class SourcedPair(NamedTuple):
-    """A correct and an incorrect solution of one question, and their sources."""
+    """A correct and an incorrect solution of a question, and their sources."""
 
     question: str
     chosen: str
@@ -22,16 +22,16 @@ class SourcedPair(NamedTuple):
 def balanced(
     pairs: Mapping[str, Sequence[SourcedPair]], max_pairs: int, rng: random.Random
 ) -> list[SourcedPair]:
-    """At most ``max_pairs`` per question, of which for any two sources A and B as many prefer A's
-    solution as prefer B's.
+    """At most ``max_pairs`` pairs per question. For any two sources A and B, as many of all kept
+    pairs prefer A's solution as B's.
 
-    Pairs of one source come first, then those whose direction is the rarest in the data; what one
-    direction has more of is dropped at random.
+    Pairs within one source are taken first, then pairs of the rarest direction (A over B or B over
+    A). Surplus pairs of a direction are dropped at random.
 
     Args:
         pairs: all pairs by question.
         max_pairs: per question.
-        rng: draws among equal pairs.
+        rng: breaks ties and draws the surplus.
     """
     common = Counter(_direction(pair) for found in pairs.values() for pair in found)
     taken: dict[tuple[str, str], list[SourcedPair]] = defaultdict(list)
@@ -51,23 +51,22 @@ def balanced(
 def source_accuracy(
     pairs: Sequence[SourcedPair], solutions: Sequence[tuple[str, str, bool]]
 ) -> float:
-    """The share of pairs in which the source alone prefers the correct solution, a tie counting one
-    half; NaN without pairs.
+    """Pairwise accuracy of a predictor that only sees the sources; a tie counts one half. NaN
+    without pairs.
 
     Args:
-        pairs: to be told apart.
-        solutions: question, source and label of each solution. A source's score is its share of
-            correct ones on other questions (five folds), one half where it has none.
+        pairs: to be predicted.
+        solutions: question, source and label of each solution. A source's score is its accuracy
+            on the other folds' questions (five folds), one half where it has none.
     """
     won = _told_apart(pairs, solutions)
     return sum(won) / len(won) if won else float("nan")
 
 
 def pairs_told_apart(pairs: Sequence[SourcedPair]) -> list[float]:
-    """Whether the source alone prefers the chosen response of each pair, one half for a tie.
+    """Whether the sources alone predict the chosen response of each pair: 1, 0, or 0.5 for a tie.
 
-    A source's score is the share of its pairs with other sources on other questions in which it is
-    preferred.
+    A source's score is its win rate in pairs against other sources, on questions of other folds.
     """
     return _told_apart(pairs, [
         (pair.question, source, chosen) for pair in pairs if pair.chosen_by != pair.rejected_by
@@ -97,7 +96,7 @@ def _told_apart(
 
 
 def fold_of(question: str) -> int:
-    """Which of the five folds a question belongs to, by its text or key alone."""
+    """The number of the fold (of five) that a question belongs to, from its text or key alone."""
     return zlib.crc32(question.encode()) % FOLDS
 
 

@@ -1,4 +1,4 @@
-"""What a chat template writes: prompts, closed turns, and how it opens and ends them."""
+"""Conversations written by a chat template, and the text it puts before and after a turn."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -8,9 +8,9 @@ from jinja2 import TemplateError
 
 from rewardsteer.errors import DataError
 
-# What chat models are trained on; others are for a template that names them.
+# Roles of usual chat models. Other roles are accepted where the chat template names them.
 ROLES = ("system", "user", "assistant", "tool")
-# Content whose place in the written text shows what the template puts around it.
+# Placeholder content: the rendered text around it is what the template adds.
 _PROBE = "REWARDSTEER-PROBE"
 
 
@@ -32,15 +32,15 @@ def write_chat(
     """A conversation as the tokenizer's chat template writes it.
 
     Args:
-        tokenizer: carries the template.
-        messages: role, content and what else a turn has.
+        tokenizer: has the chat template.
+        messages: role, content and further fields of each turn.
         tools: functions that the template lists, as JSON schemas.
         answer: open an assistant's turn at the end.
-        options: more for ``apply_chat_template`` and the template, over ``answer``.
+        options: further arguments of ``apply_chat_template``; they override ``answer``.
 
     Raises:
-        DataError: there is no template, or it refuses the conversation; with its own words. Most
-            templates write any role, so one that chat models do not have is refused here.
+        DataError: there is no template, a role is unknown, or the template refuses the conversation
+            (the message quotes it). Most templates accept any role, so roles are checked here.
     """
     if not getattr(tokenizer, "chat_template", None):
         raise DataError(
@@ -54,7 +54,7 @@ def write_chat(
             f"The chat template of {tokenizer.name_or_path} writes no tools and tool calls; use a "
             "tokenizer whose template does, or leave these rows out."
         )
-    # OpenAI's newer name.
+    # OpenAI's newer name of the system role.
     messages = [
         {**message, "role": "system"} if message["role"] == "developer" else message
         for message in messages
@@ -71,14 +71,14 @@ def write_chat(
             **{"add_generation_prompt": answer, **(options or {})},
         )
     except (TemplateError, TypeError, ValueError) as error:
-        # A template says what it refuses with raise_exception, or stumbles over an absent field.
+        # A template refuses a conversation with raise_exception, or fails at an absent field.
         raise DataError(f"The chat template refuses the conversation: {error}") from error
     return text
 
 
 def unknown_role(messages: Sequence[Mapping[str, Any]], written: str) -> int | None:
-    """Index of the first message whose role neither chat models have nor the text of the chat
-    template names; None where there is none."""
+    """Index of the first message with a role that is not in `ROLES` and not in the chat template's
+    text; None where there is none."""
     for number, message in enumerate(messages):
         role = message["role"]
         if role not in ROLES and f"'{role}'" not in written and f'"{role}"' not in written:
@@ -101,8 +101,8 @@ def turn_begin(tokenizer: Any) -> str:
 
 
 def written_already(text: str, tokenizer: Any) -> bool:
-    """Whether the chat template has written a text: it begins with the special tokens that the
-    template opens a conversation with (its beginning-of-text may be missing)."""
+    """Whether a text was already written by the chat template: it begins with the special tokens
+    that open a conversation there (beginning-of-text may be missing)."""
     if not getattr(tokenizer, "chat_template", None):
         return False
     openings = _around(tokenizer).openings
@@ -120,7 +120,7 @@ def _around(tokenizer: Any) -> _Around:
 
 
 def _turn(tokenizer: Any) -> tuple[str, str]:
-    """What stands before the content of an opened assistant turn, and behind it."""
+    """The template's text before the content of an opened assistant turn, and after it."""
     talk = [{"role": "user", "content": "x"}, {"role": "assistant", "content": _PROBE}]
     whole = write_chat(tokenizer, talk)
     before, found, end = whole.rpartition(_PROBE)
@@ -134,8 +134,8 @@ def _turn(tokenizer: Any) -> tuple[str, str]:
 
 
 def _openings(tokenizer: Any) -> tuple[str, ...]:
-    """The special token that opens a conversation; where that is beginning-of-text, also the one
-    behind it."""
+    """The special token that opens a conversation. Where that is beginning-of-text, also the
+    special token after it."""
     whole = write_chat(tokenizer, [{"role": "user", "content": _PROBE}])
     before = whole.partition(_PROBE)[0]
     special = {str(token) for token in tokenizer.added_tokens_decoder.values() if token.special}

@@ -1,4 +1,4 @@
-"""Rows of token ids to padded tensors."""
+"""Collators from rows of token ids to padded tensors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +16,7 @@ Prefixes = Literal["chosen_lengths", "pair_lengths", "step_lengths", "candidate_
 
 
 class Packer(Protocol):
-    """What lays several rows out as one; see `rewardsteer.models.packing.plan.PackingCosts`."""
+    """Puts several rows into one; see `rewardsteer.models.packing.plan.PackingCosts`."""
 
     def pack(
         self, rows: Sequence[Sequence[int]], pairs: Sequence[Sequence[int]], *,
@@ -28,7 +28,7 @@ class Packer(Protocol):
 
 @dataclass
 class PairCollator:
-    """Rows of the full or partial set to the fields of a `PairBatch`.
+    """Collates rows of the full or partial set into the fields of a `PairBatch`.
 
     Attributes:
         pad_token_id: fills the padding; attention is masked there, so any id will do.
@@ -36,9 +36,9 @@ class PairCollator:
         paired: put the rejected rows below the chosen ones; False leaves them out.
         prefixes: which of a row's length lists marks the prefixes: ``chosen_lengths`` (maximum
             constraint), ``pair_lengths`` (PARGS), ``step_lengths`` (labelled steps of the chosen
-            response) or ``candidate_lengths`` (those with a teacher's candidates); ``all`` marks
-            every token of the responses of `ResponseCollator`, None marks none.
-        packing: packs batches where that saves time; None: they are padded.
+            response) or ``candidate_lengths`` (prefixes with a teacher's candidates). ``all`` marks
+            every response token of a `ResponseCollator`; None marks none.
+        packing: packs batches where that saves time; None pads them.
     """
 
     pad_token_id: int
@@ -48,8 +48,8 @@ class PairCollator:
     packing: Packer | None = None
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Any]:
-        """The fields of a `PairBatch` by name, ready for `to_batch`; without rows, of one that
-        is a dummy."""
+        """The fields of a `PairBatch` by name, ready for `to_batch`. Without rows, the fields of a
+        dummy batch."""
         is_dummy = not rows
         if is_dummy:
             rows = [self._dummy_row()]
@@ -98,7 +98,7 @@ class PairCollator:
         return {}
 
     def _members(self, rows: Sequence[Row]) -> list[list[int]]:
-        """Which rows of the batch are responses to the same prompt."""
+        """For each prompt, the indices of its rows in the batch."""
         # Row i and row i + B are the two responses to a prompt.
         sides = 2 if self.paired else 1
         return [list(range(row, sides * len(rows), len(rows))) for row in range(len(rows))]
@@ -124,7 +124,7 @@ class PairCollator:
         return list(row[self.prefixes])
 
     def _candidates(self, rows: Sequence[Row]) -> dict[str, Tensor] | None:
-        """The fields of `Candidates`; of a dummy, of no prefix."""
+        """The fields of `Candidates`; for a dummy batch, without prefixes."""
         if self.prefixes != "candidate_lengths":
             return None
         found = {}
@@ -143,8 +143,8 @@ class PairCollator:
 
 @dataclass
 class ResponseCollator(PairCollator):
-    """Rows of the set of responses to the fields of a `PairBatch`: all responses to a prompt below
-    each other, each with its numbers. All prefixes are marked, or none."""
+    """Collates rows of the set ``responses`` into the fields of a `PairBatch`: the responses to a
+    prompt are consecutive rows, each with its numbers. All prefixes are marked, or none."""
 
     paired: bool = False
 
@@ -196,7 +196,7 @@ def _extras(rows: Sequence[Row]) -> dict[str, Tensor]:
 
 
 def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
-    """A collator's output, moved to whatever device, as a `PairBatch`."""
+    """A collator's output as a `PairBatch`, on whichever device its tensors are."""
     fields = {name: inputs[name] for name in PairBatch.__dataclass_fields__ if name in inputs}
     if fields.get("candidates") is not None:
         fields["candidates"] = Candidates(**fields["candidates"])
@@ -207,7 +207,7 @@ def to_batch(inputs: Mapping[str, Any]) -> PairBatch:
 
 @dataclass
 class SftCollator:
-    """Rows of the SFT set to ``input_ids``, ``attention_mask`` and ``labels`` ``[B, T]``.
+    """Collates rows of the SFT set into ``input_ids``, ``attention_mask``, ``labels`` ``[B, T]``.
 
     Labels are -100 on the prompt and on padding, so only the response is learned.
     """
@@ -215,7 +215,7 @@ class SftCollator:
     pad_token_id: int
 
     def __call__(self, rows: Sequence[Row]) -> dict[str, Tensor]:
-        """Padded on the right."""
+        """A batch, padded on the right."""
         width = max(len(row["prompt_ids"]) + len(row["label_ids"]) for row in rows)
         input_ids = torch.full((len(rows), width), self.pad_token_id, dtype=torch.long)
         attention_mask = torch.zeros_like(input_ids)

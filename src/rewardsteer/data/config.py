@@ -1,4 +1,4 @@
-"""Settings of data preparation. No torch here."""
+"""Settings of data preparation. This module does not import torch."""
 
 from typing import Any, Literal
 
@@ -13,10 +13,10 @@ class SourceConfig(Config):
 
     Attributes:
         name: as in ``rewardsteer data list``.
-        path: local file or folder; None reads the source's published place on the hub.
+        path: local file or folder; None reads the source's published data set on the hub.
         weight: share of the blend when there are several sources.
         options: the source's own options (attribute, field mapping, …).
-        splits: names of our splits in the data, ``{train: …, test: …}``, where they are others.
+        splits: the data's own split names, ``{train: …, test: …}``, where they differ.
         hub: a data set on the hub in place of the published one.
         config: the hub data set's configuration.
         revision: its branch, tag or commit.
@@ -47,15 +47,15 @@ class DataConfig(Config):
             concatenated always.
         template: how prompts and responses are written.
         max_length: longest prompt + response in tokens; longer rows are dropped and counted.
-        prefix_start: response prefixes are used from the token after this many on (the
-            published 10: the 11th token).
+        prefix_start: response prefixes have more tokens than this (with the published 10, the
+            shortest prefix has 11).
         prefix_count: prefixes drawn per response; None takes all.
         test_fraction: share of prompts held out when a source has no test split.
-        train_rows, test_rows: at most this many comparisons, drawn at random; None takes all.
+        train_rows, test_rows: most comparisons of a split, drawn at random; None takes all.
         drop_overlap: drop training rows whose prompt is in the test split.
-        on_error: ``raise`` at a row with a fault, or ``drop`` and count it.
-        num_proc: processes that tokenize; None takes as many as there are processors. The rows do
-            not depend on it.
+        on_error: ``raise`` an error at an invalid row, or ``drop`` and count it.
+        num_proc: processes that tokenize; None takes one per processor. The rows do not depend on
+            it.
         seed: of split, draws and blend.
     """
 
@@ -75,7 +75,7 @@ class DataConfig(Config):
 
     @property
     def blend_rule(self) -> str:
-        """``blend``, decided."""
+        """The blend rule, with the default for None resolved."""
         if self.blend is not None:
             return self.blend
         return "weighted" if len({source.weight for source in self.sources}) > 1 else "concatenate"

@@ -1,8 +1,8 @@
-"""From sources to a prepared folder: read, choose, tokenize, write.
+"""Data preparation, from sources to a prepared folder: read, select, tokenize, write.
 
-Rows go to a file as they are read. Which of them are kept, and in which order, is decided on a
-small index. Then they are tokenized in parallel, shard by shard. Nothing is truncated: a row that
-is too long is dropped and counted. The folder appears whole or not at all.
+Rows are written to a spool file as they are read. A small index decides which rows are kept and in
+which order. The rows are then tokenized in parallel, shard by shard. Nothing is truncated: a row
+that is too long is dropped and counted. The folder appears only once it is complete.
 """
 
 import hashlib
@@ -31,9 +31,9 @@ from rewardsteer.processors import processors
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.records import Comparison
 
-# Below so many rows, trying whether a tokenizer can be replaced takes longer than it saves.
+# With fewer rows, the check for the faster tokenizer takes longer than it saves.
 _WORTH_A_TRIAL = 2000
-# A note is made when a larger share of the rows is lost to max_length.
+# Share of rows dropped by max_length above which a note is made.
 _MUCH = 0.01
 
 
@@ -41,16 +41,16 @@ _MUCH = 0.01
 def prepare(
     config: DataConfig, tokenizer: Any, out: Path, *, overwrite: bool = False
 ) -> Manifest:
-    """Prepare the sets of both splits: full, partial and SFT, or that of responses.
+    """Prepare the sets of both splits: full, partial and SFT for pairs, or ``responses``.
 
     Args:
         config: what to prepare.
         tokenizer: of the model that will be trained.
-        out: folder to make, empty unless ``overwrite``.
+        out: folder to create; an existing one must be empty unless ``overwrite``.
 
     Raises:
         ConfigError: unknown source or option.
-        DataError: unreadable data, or nothing left of a split.
+        DataError: unreadable data, or a split without rows.
         OutputError: the folder is not empty, or cannot be written.
     """
     for source in config.sources:
@@ -82,7 +82,7 @@ def prepare(
 
 
 def _of_output(error: OSError, out: Path) -> bool:
-    """Whether an error names a place of the output, or none."""
+    """Whether an error names a path of the output folder, or no path."""
     place = str(error.filename or out)
     return place.startswith(str(out)) or f".{out.name}.unfinished-" in place
 
@@ -144,7 +144,7 @@ def _read(
     config: DataConfig, spool: Spool, dropped: Counter[str], notes: list[str],
     advance: Callable[[int], None],
 ) -> int:
-    """Spool the rows of all sources; returns how many there were, dropped ones included."""
+    """Write the rows of all sources to the spool; returns their number, dropped rows included."""
     read = 0
     for number, source in enumerate(config.sources):
         reading = Reading(
@@ -235,7 +235,7 @@ def _progress(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
 
 
 def _advice(config: DataConfig, kept: int, long: list[int]) -> str:
-    """Which ``max_length`` would keep nearly all; "" where none is lost."""
+    """A sentence with the ``max_length`` that keeps nearly all rows; "" where none is dropped."""
     if not long:
         return ""
     limit = 1 << config.max_length.bit_length()
@@ -254,7 +254,7 @@ def _nothing_left(split: str, dropped: Counter[str], advice: str) -> str:
 
 
 def _name_shards(folder: Path, shards: list[Shard], work: Work) -> None:
-    """Give files their final names; those without rows go."""
+    """Give the shard files their final names; files without rows are deleted."""
     full = [shard for shard in shards if shard.kept]
     for shard in shards:
         for name in work.sets:

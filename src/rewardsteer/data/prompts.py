@@ -1,4 +1,4 @@
-"""Prompts to generate from: of prepared data, of a source, and those of publications."""
+"""Prompts for generation: from prepared data, from a source, or as used in a publication."""
 
 import json
 from collections.abc import Iterator, Sequence
@@ -18,14 +18,14 @@ PUBLISHED = {"tldr": ("CarperAI/openai_summarize_tldr", 100, 44)}
 
 
 def prepared_prompts(folder: Path, split: str) -> list[Row]:
-    """The different prompts of a prepared split, with the token ids that were trained on."""
+    """The distinct prompts of a prepared split, with the token ids used in training."""
     rows = load_set(folder, split, load_manifest(folder).sets[0])
     rows = rows.select_columns(["id", "prompt", "prompt_ids"])
     return different(dict(row) for row in rows)
 
 
 def source_prompts(name: str, path: str | None, split: str) -> list[Row]:
-    """The different prompts of a source's split, as text or messages.
+    """The distinct prompts of a source's split, as text or messages.
 
     Raises:
         DataError: it has no such split, or cannot be read.
@@ -47,11 +47,11 @@ def published_prompts(name: str, path: str | None) -> list[Row]:
     """The prompts that a publication evaluated on.
 
     Args:
-        name: the source; ``tldr`` is known.
+        name: the source; only ``tldr`` has such prompts.
         path: a local copy of the published data set; None reads the hub.
 
     Raises:
-        ConfigError: none are known of this source.
+        ConfigError: the source has no such prompts.
     """
     if name not in PUBLISHED:
         raise ConfigError(
@@ -68,8 +68,8 @@ def published_prompts(name: str, path: str | None) -> list[Row]:
 
 
 def draw(rows: Sequence[Row], count: int | None, seed: int) -> list[Row]:
-    """The first rows in the order of ``datasets``' shuffle with the seed; all, in their own order,
-    without a count."""
+    """The first ``count`` rows in the order of a ``datasets`` shuffle with the seed. Without a
+    count, all rows in their own order."""
     if count is None:
         return list(rows)
     from datasets import Dataset
@@ -82,8 +82,8 @@ def write_prompts(rows: Sequence[Row], path: Path, *, overwrite: bool) -> None:
     """Write the file that ``rewardsteer generate --prompts`` reads.
 
     Raises:
-        DataError: there are none.
-        OutputError: the file is there, or cannot be written.
+        DataError: there are no prompts.
+        OutputError: the file exists, or cannot be written.
     """
     if not rows:
         raise DataError("There are no prompts to write.")
@@ -96,7 +96,7 @@ def write_prompts(rows: Sequence[Row], path: Path, *, overwrite: bool) -> None:
 
 
 def different(rows: Iterator[Row]) -> list[Row]:
-    """The first row of each prompt."""
+    """The first row of each distinct prompt."""
     seen: set[str] = set()
     found = []
     for row in rows:

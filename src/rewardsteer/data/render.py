@@ -15,7 +15,7 @@ Tools = list[dict[str, Any]]
 
 
 def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
-    """A prompt as records hold it; messages may be plain mappings.
+    """A prompt in the form of the records: text or `Message` objects. Messages may be mappings.
 
     Raises:
         DataError: it is neither text nor messages with role and content.
@@ -37,7 +37,7 @@ def as_prompt(prompt: str | Sequence[Message | Mapping[str, Any]]) -> Prompt:
 
 
 def plain_prompt(prompt: Prompt) -> str | list[dict[str, Any]]:
-    """A prompt as JSON holds it, the other way round."""
+    """A prompt in JSON's form, text or a list of dicts: the inverse of `as_prompt`."""
     return prompt if isinstance(prompt, str) else [turn.model_dump() for turn in prompt]
 
 
@@ -50,9 +50,9 @@ def render_prompt(
     Args:
         prompt: text, or a conversation that ends with the turn to be answered.
         template: the response template.
-        tokenizer: only used for ``chat``, whose template it carries.
+        tokenizer: has the chat template; only used for ``chat``.
         tools: functions that a chat template lists, as JSON schemas.
-        options: more for a chat template, such as ``enable_thinking``.
+        options: further options of a chat template, such as ``enable_thinking``.
 
     Raises:
         DataError: a role has no format, the tokenizer has no chat template or its template refuses
@@ -93,17 +93,16 @@ def render_closed(
     prompt: Prompt, opened: str, response: str, template: Template, tokenizer: Any, *,
     tools: Tools | None = None,
 ) -> str:
-    """Prompt and response in one text, as a ``chat`` template writes them with the assistant's turn
-    closed; open where ``append_eos`` is false.
+    """Prompt and response as one text of the chat template, closed unless ``append_eos`` is false.
 
-    A thought stays in the response even where the chat template leaves those of past turns out.
+    The response keeps its thought, even where the chat template removes thoughts of past turns.
 
     Args:
         prompt: text, or a conversation.
         opened: the prompt as `render_prompt` writes it.
         response: its text.
         template: the response template.
-        tokenizer: carries the chat template.
+        tokenizer: has the chat template.
         tools: functions that a chat template lists, as JSON schemas.
 
     Raises:
@@ -139,7 +138,7 @@ def _with_system(messages: list[Message], template: Template) -> list[Message]:
 
 
 def _with_beginning(text: str, tokenizer: Any) -> str:
-    """A text that the chat template wrote, with the beginning-of-text that the template writes."""
+    """A text of the chat template, with beginning-of-text added where the template writes one."""
     begin = tokenizer.bos_token
     probe = write_chat(tokenizer, [{"role": "user", "content": "x"}])
     missing = begin and probe.startswith(begin) and not text.startswith(begin)

@@ -1,4 +1,4 @@
-"""Responses with numbers as token ids, and as the one set that is prepared of them."""
+"""Responses with numbers as token ids, and the prepared set ``responses`` made of them."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -9,11 +9,11 @@ from rewardsteer.data.tokenize import TokenizedRow, one_prompt, render_and_encod
 
 
 class PreparedResponses(NamedTuple):
-    """Responses that are kept.
+    """A row of responses that is kept.
 
     Attributes:
-        row: as the source gave them.
-        tokens: each response behind the prompt that they share.
+        row: as the source gave it.
+        tokens: each response together with the shared prompt.
         prompt: the rendered prompt.
     """
 
@@ -50,11 +50,11 @@ def encode_responses(
 
 
 def response_tables(rows: Sequence[PreparedResponses], numbers: Sequence[str]) -> dict[str, Any]:
-    """The table of the set ``responses`` (see `rewardsteer.data.store`), one row a prompt.
+    """The table of the set ``responses`` (see `rewardsteer.data.store`), one row per prompt.
 
     Args:
         rows: the responses.
-        numbers: names of their numbers; without any there is no such column.
+        numbers: names of their numbers; where empty, the table has no such column.
     """
     import pyarrow as pa
 

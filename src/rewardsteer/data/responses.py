@@ -1,4 +1,4 @@
-"""Responses to a prompt with numbers: what a data source gives that has no pairs."""
+"""Responses to a prompt with numbers: the record of data sources without pairs."""
 
 from typing import Any
 
@@ -18,7 +18,7 @@ class Responses(Record):
         source: name of the data source.
         subset: category within the source, for metrics by subset.
         tools: functions that the prompt's chat template lists, as JSON schemas; None without.
-        place: file and row it was read from, for messages; "" when unknown.
+        place: file and row it was read from, for error messages; "" when unknown.
     """
 
     id: str

@@ -1,7 +1,7 @@
-"""Rows of one file of any size, shard by shard, without holding the file.
+"""Rows of a file of any size, read shard by shard, without loading the whole file.
 
-A scan reads the file once: it checks every row, counts them, takes a digest and notes where each
-shard begins. After that any shard can be read by itself, in any process that sees the file.
+A scan reads the file once: it checks and counts the rows, computes a digest and records where each
+shard begins. After that any process with access to the file can read any shard by itself.
 """
 
 import hashlib
@@ -24,9 +24,9 @@ class Rows(Protocol):
     """Rows in order, in shards of ``step`` rows (the last one may be shorter).
 
     Attributes:
-        count: rows in all.
-        step: rows a shard.
-        digest: of the content, to recognise it.
+        count: number of rows.
+        step: rows per shard.
+        digest: hash that identifies the content.
     """
 
     count: int
@@ -38,7 +38,7 @@ class Rows(Protocol):
 
 
 def shards(rows: Rows) -> int:
-    """How many shards there are."""
+    """The number of shards."""
     return -(-rows.count // rows.step)
 
 
@@ -56,11 +56,11 @@ class ListedRows:
 
 
 class JsonlRows:
-    """Rows of a ``.jsonl`` or ``.jsonl.gz`` file; shards read one after the other are read in one
-    pass, also of a compressed file.
+    """Rows of a ``.jsonl`` or ``.jsonl.gz`` file. Shards read in order take one pass, also of a
+    compressed file.
 
     Raises:
-        DataError: unreadable, malformed or no rows; names the line.
+        DataError: the file is unreadable, malformed or empty; names the line.
     """
 
     def __init__(self, path: Path, step: int = SHARD_ROWS, check: Check | None = None) -> None:
@@ -93,7 +93,7 @@ class JsonlRows:
         ]
 
     def _lines(self, at: int, first: int = 1) -> Iterator[tuple[int, bytes]]:
-        """Numbered lines from a place on; the file stays open for what comes next."""
+        """Numbered lines from an offset on; the file stays open for the next shard."""
         try:
             if self._stream is None:
                 self._stream = open_bytes(self.path)
@@ -107,10 +107,10 @@ class JsonlRows:
 
 
 class ParquetRows:
-    """Rows of a Parquet file. Shards read in order are read in one pass, a few rows at a time.
+    """Rows of a Parquet file. Shards read in order take one pass, a few rows at a time.
 
     Raises:
-        DataError: unreadable, no rows, or values that JSON cannot hold; names the row.
+        DataError: the file is unreadable or empty, or JSON cannot hold a value; names the row.
     """
 
     def __init__(self, path: Path, step: int = SHARD_ROWS, check: Check | None = None) -> None:
@@ -152,11 +152,11 @@ def open_rows(path: Path, step: int = SHARD_ROWS, check: Check | None = None) ->
 
     Args:
         path: ``.jsonl``, ``.jsonl.gz`` or ``.parquet``.
-        step: rows a shard.
-        check: called with the place and the content of every row; raises where it is wrong.
+        step: rows per shard.
+        check: called with the place (file, line) and content of every row; raises if it is invalid.
 
     Raises:
-        DataError: missing, unknown ending, unreadable, malformed or empty.
+        DataError: the file is missing, unreadable, malformed, empty or of an unknown ending.
     """
     if not path.is_file():
         raise DataError(f"Expected rows at {path}, there is no such file.")
@@ -174,10 +174,10 @@ def arrow_schema(rows: Rows, leave_out: Sequence[str] = ()) -> Any:
 
     Args:
         rows: read once.
-        leave_out: fields that do not belong to it.
+        leave_out: fields that are not part of the schema.
 
     Raises:
-        DataError: a field holds values of kinds that do not fit into one column.
+        DataError: a field holds values of types that do not fit into one column.
     """
     import pyarrow as pa
 

@@ -1,11 +1,10 @@
-"""The same token ids as a tokenizer's, several times as fast: texts are cut at spaces, and each
-piece is tokenized once.
+"""Tokenization with the same ids as a tokenizer, several times as fast: texts are cut at spaces,
+and each distinct piece is tokenized once.
 
-Byte-level BPE tokenizers (GPT-2, Llama 3, Qwen, Pythia, SmolLM, …) cut a text into words before
-they merge, and never merge across the cut between a character and a space after it. So the ids of a
-text are those of its pieces, and most pieces were seen before. Whether a tokenizer is of this kind
-is read from its parts and then tried on combinations of characters of all classes; one that is not
-is called as ever.
+Byte-level BPE tokenizers (GPT-2, Llama 3, Qwen, Pythia, SmolLM, …) split a text into words before
+merging, and never merge across the boundary between a character and a following space. The ids of a
+text are therefore those of its pieces, most of which are cached. Configuration and tests on
+combinations of characters of all classes decide whether this holds; if not, nothing is cut.
 """
 
 import json
@@ -16,11 +15,11 @@ from typing import Any
 
 from rewardsteer.data.response_end import added_ids
 
-# Pieces that are kept: with their ids some 30 MB.
+# Pieces in the cache: some 30 MB with their ids.
 MAX_PIECES = 100_000
-# Longer pieces (a text without spaces) rarely come again.
+# Longer pieces (texts without spaces) rarely repeat.
 _MAX_LENGTH = 40
-# Cut between a character and a space after it; other white space and what follows stay together.
+# Cut between a character and a following space. Other white space stays with the text after it.
 _PIECE = re.compile(r"\s*\S+(?:[^\S ]\s*\S*)*|\s+")
 _CHARACTERS = (
     "aZéßñжאم中あ한०7²½'’\".,;:!?-_/\\()[]{}<>|#@$%&*+=~^`\n\r\t\u00a0\u2028\u200b\u0301\u200d😀€—«"
@@ -28,10 +27,10 @@ _CHARACTERS = (
 
 
 class SegmentTokenizer:
-    """Stands for a tokenizer whose ids it gives; everything else is the tokenizer's own.
+    """Wraps a tokenizer and gives the same ids faster; other attributes are the tokenizer's own.
 
     Args:
-        tokenizer: a fast tokenizer of transformers, `cuts_at_spaces`.
+        tokenizer: a fast tokenizer of transformers for which `cuts_at_spaces` is true.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -48,7 +47,7 @@ class SegmentTokenizer:
         return len(self._tokenizer)
 
     def __call__(self, text: str | Sequence[str], *, add_special_tokens: bool = True) -> Any:
-        """``{"input_ids": …}`` of a text or of several, as the tokenizer's own call gives."""
+        """``{"input_ids": …}`` of one or several texts, as the tokenizer's own call returns."""
         texts = [text] if isinstance(text, str) else list(text)
         pieces = [_PIECE.findall(one) for one in texts]
         known = self._known
@@ -69,7 +68,7 @@ class SegmentTokenizer:
         return {"input_ids": rows[0] if isinstance(text, str) else rows}
 
     def apply_chat_template(self, conversation: Any, **options: Any) -> Any:
-        """The tokenizer's own; the prompt of a pair, asked for twice in turn, is written once."""
+        """The tokenizer's own result, cached for a repeated call (both rows of a pair)."""
         key = (conversation, options)
         if self._written[0] != key:
             text = self._tokenizer.apply_chat_template(conversation, **options)
@@ -78,12 +77,12 @@ class SegmentTokenizer:
 
 
 def segmented(tokenizer: Any) -> Any:
-    """A `SegmentTokenizer` in place of a tokenizer that allows it, else the tokenizer itself."""
+    """A `SegmentTokenizer` where the tokenizer allows it, otherwise the tokenizer itself."""
     return SegmentTokenizer(tokenizer) if cuts_at_spaces(tokenizer) else tokenizer
 
 
 def cuts_at_spaces(tokenizer: Any) -> bool:
-    """Whether the ids of every text are those of its pieces, cut in front of spaces."""
+    """Whether the ids of every text are those of its pieces, cut before spaces."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None or not hasattr(backend, "encode_batch_fast"):
         return False
@@ -105,7 +104,7 @@ def _plain_bpe(parts: dict[str, Any]) -> bool:
 
 
 def _byte_level(pre: dict[str, Any] | None) -> bool:
-    """Whether words are cut by regular expressions and bytes, with nothing put in front."""
+    """Whether words are split by regular expressions and bytes, without an added prefix space."""
     if pre is None:
         return False
     steps = pre["pretokenizers"] if pre["type"] == "Sequence" else [pre]
@@ -119,7 +118,7 @@ def _byte_level(pre: dict[str, Any] | None) -> bool:
 
 
 def _keeps_places(normalizer: dict[str, Any] | None) -> bool:
-    """Whether a normalizer changes no text across a space."""
+    """Whether a normalizer never changes text across a space."""
     if normalizer is None:
         return True
     steps = normalizer["normalizers"] if normalizer["type"] == "Sequence" else [normalizer]
@@ -127,7 +126,7 @@ def _keeps_places(normalizer: dict[str, Any] | None) -> bool:
 
 
 def _plain_added_tokens(tokens: list[dict[str, Any]]) -> bool:
-    """Whether no added token holds a cut, or takes the space beside it or asks about it."""
+    """Whether no added token spans a cut or depends on the white space or words beside it."""
     return not any(
         re.search(r"[^ ] ", token["content"]) or token["lstrip"] or token["rstrip"]
         or token["single_word"]
@@ -145,7 +144,7 @@ def _adds_plainly(tokenizer: Any) -> bool:
 
 
 def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
-    """What the tokenizer puts before and behind a text."""
+    """Special ids that the tokenizer adds before and after a text."""
     bare, dressed = (
         list(tokenizer("a", add_special_tokens=special)["input_ids"]) for special in (False, True)
     )
@@ -153,7 +152,7 @@ def _special_ids(tokenizer: Any) -> tuple[list[int], list[int]]:
 
 
 def _stands_the_trial(tokenizer: Any) -> bool:
-    """Whether pieces give the ids of the whole, for all pairs of characters around a cut."""
+    """Whether the pieces give the ids of the whole text, for all pairs of characters at a cut."""
     texts = [
         f"x{first} {more}{second}y"
         for first, second in product(_CHARACTERS, _CHARACTERS) for more in ("", " ")

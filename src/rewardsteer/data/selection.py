@@ -1,6 +1,6 @@
-"""Which rows a prepared split holds, and in which order: held out, repeated, blended, limited.
+"""Selection and order of a prepared split's rows: held out, deduplicated, blended, limited.
 
-Works on the index of a spool alone, so a million rows take tens of megabytes and a few seconds.
+Only the index of a spool is used, so a million rows take tens of megabytes and a few seconds.
 """
 
 from collections import Counter
@@ -20,10 +20,10 @@ class Selection(NamedTuple):
 
     Attributes:
         rows: their numbers in the spool.
-        turns: how often each came before (a blend may repeat rows); mostly 0.
+        turns: earlier occurrences of each row in the order (a blend may repeat rows); mostly 0.
         sources: the number of each row's source.
-        ordinals: of rows of one source that share an id, which one each is; 0 the first.
-        prefixed: ids of different sources are equal, so all begin with their source.
+        ordinals: index of each row among the rows of its source with the same id, from 0.
+        prefixed: whether all ids begin with their source, because sources share ids.
     """
 
     rows: np.ndarray
@@ -33,7 +33,7 @@ class Selection(NamedTuple):
     prefixed: bool
 
     def new_id(self, index: int, id: str, config: DataConfig) -> str:
-        """The id that the row at an index is written with."""
+        """The id under which the row at an index is written."""
         if self.prefixed:
             number = int(self.sources[index])
             id = f"{config.sources[number].name}{number + 1}/{id}"
@@ -43,7 +43,7 @@ class Selection(NamedTuple):
 
 
 def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str, Selection]:
-    """Rows of both splits; what is left out is counted in ``dropped``.
+    """Select the rows of both splits; rows left out are counted in ``dropped``.
 
     Raises:
         DataError: a source without a test split holds a single prompt.
@@ -60,7 +60,7 @@ def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str,
         orders[split], turns[split] = _blend(kept, config, rule, rng, dropped)
         limit = config.train_rows if split == "train" else config.test_rows
         if limit is not None and limit < len(orders[split]):
-            # Rows that a blend repeats were not read twice.
+            # Repetitions by a blend do not count as dropped: their row was read once.
             beyond = int((turns[split][limit:] == 0).sum())
             _count(dropped, f"beyond {split}_rows", beyond)
             orders[split], turns[split] = orders[split][:limit], turns[split][:limit]
@@ -83,7 +83,7 @@ def select(spool: Spool, config: DataConfig, dropped: Counter[str]) -> dict[str,
 
 
 def listed(dropped: Counter[str]) -> str:
-    """`` (COUNT REASON, …)``, nothing where no row was dropped."""
+    """`` (COUNT REASON, …)`` for messages; "" where no row was dropped."""
     counts = ", ".join(f"{count} {reason}" for reason, count in sorted(dropped.items()))
     return f" ({counts})" if counts else ""
 
@@ -124,7 +124,7 @@ def _hold_out(
 def _unique(
     spool: Spool, by_source: list[np.ndarray], dropped: Counter[str]
 ) -> list[np.ndarray]:
-    """Without rows that came before, in the same or an earlier source."""
+    """The rows of each source without duplicates of earlier rows of any source."""
     rows = np.concatenate(by_source)
     _, first = np.unique(spool.contents[rows], return_index=True)
     is_first = np.zeros(len(rows), dtype=bool)
@@ -140,7 +140,7 @@ def _blend(
     pools: list[np.ndarray], config: DataConfig, rule: str, rng: np.random.Generator,
     dropped: Counter[str],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """One order of the rows of all sources, and how often each of them came before."""
+    """The rows of all sources in one order, and for each the number of its earlier occurrences."""
     lengths = np.array([len(pool) for pool in pools])
     if rule == "concatenate" or (lengths > 0).sum() < 2:
         rows = np.concatenate(pools)
@@ -170,8 +170,8 @@ def interleave(
         lengths: rows of each source.
         weights: their shares; a source without rows has weight 0.
         rule: ``first_exhausted`` stops when a source has no more rows; ``all_exhausted`` begins
-            such a source again until each was used up; ``weighted`` goes on with the others.
-        rng: of the draws.
+            such a source again until each was used up; ``weighted`` continues without it.
+        rng: random numbers of the draws.
     """
     blocks: list[np.ndarray] = []
     used = np.zeros(len(lengths), dtype=np.int64)
@@ -181,7 +181,7 @@ def interleave(
         block = rng.choice(
             len(lengths), size=int(lengths.sum()) + 1, p=weights / weights.sum()
         )
-        # Where each source that is still open runs out within this block, if it does.
+        # Index in this block at which each remaining source runs out, if it does.
         ends = np.full(len(lengths), len(block))
         for number in np.flatnonzero(open_sources):
             places = np.flatnonzero(block == number)
@@ -208,14 +208,14 @@ def _source_of_rows(spool: Spool) -> np.ndarray:
 
 
 def _collide(spool: Spool, sources: np.ndarray, rows: np.ndarray) -> bool:
-    """Whether rows of different sources share an id."""
+    """Whether any two sources have rows with the same id."""
     ids = spool.ids[rows]
     apart = sum(len(np.unique(ids[sources[rows] == number])) for number in np.unique(sources[rows]))
     return len(np.unique(ids)) < apart
 
 
 def _ordinals(spool: Spool, sources: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Of rows of one source that share an id, which one each is, in the order of reading."""
+    """The index of each row among the rows of its source with the same id, in reading order."""
     keys, own = spool.ids[rows], sources[rows]
     order = np.lexsort((rows, keys, own))
     new = np.ones(len(rows), dtype=bool)

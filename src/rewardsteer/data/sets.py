@@ -1,4 +1,4 @@
-"""Comparisons as token ids, and as the three sets that are prepared of them: full, partial, SFT."""
+"""Comparisons as token ids, and the three sets prepared from them: full, partial and SFT."""
 
 import random
 from collections.abc import Sequence
@@ -9,13 +9,13 @@ from rewardsteer.data.tokenize import one_prompt, render_and_encode
 from rewardsteer.records import Comparison
 
 Row = dict[str, Any]
-# Columns of the full set where a source names who wrote its responses.
+# Columns of the full set with the models that wrote the responses, where a source names them.
 WRITERS = ("chosen_by", "rejected_by")
 
 
 class TokenizedPair(NamedTuple):
-    """A comparison as token ids; responses include their end. A row of one response has no rejected
-    ids."""
+    """A comparison as token ids; responses include their end tokens. A row with one response has no
+    rejected ids."""
 
     id: str
     prompt_ids: list[int]
@@ -28,7 +28,7 @@ class Prepared(NamedTuple):
     """A comparison that is kept.
 
     Attributes:
-        comparison: as the source gave it; its responses are kept as text.
+        comparison: as the source gave it, with its responses as text.
         pair: the same, tokenized.
         prompt: the rendered prompt.
         step_lengths: tokens of the chosen response up to the end of each labelled step.
@@ -59,7 +59,7 @@ def encode_comparison(comparison: Comparison, template: Template, tokenizer: Any
 def encode_comparisons(
     comparisons: Sequence[Comparison], template: Template, tokenizer: Any
 ) -> list[TokenizedPair]:
-    """Render and tokenize comparisons, all in two calls of the tokenizer."""
+    """Render and tokenize comparisons with two calls of the tokenizer in all."""
     sides = [[one.chosen] if one.single else [one.chosen, one.rejected] for one in comparisons]
     owners = [one for one, texts in zip(comparisons, sides, strict=True) for _ in texts]
     rows = iter(render_and_encode(
@@ -83,12 +83,12 @@ def set_tables(
     rows: Sequence[Prepared], *, start: int, count: int | None, seed: int,
     extras: Sequence[str] = (), steps: bool = False, writers: bool = False,
 ) -> dict[str, Any]:
-    """The tables of the three sets (see `rewardsteer.data.store`), one row a comparison.
+    """The tables of the three sets (see `rewardsteer.data.store`), one row per comparison.
 
     Args:
         rows: the comparisons.
-        start, count, seed: of the prefixes; see `partial_row`.
-        extras: names of the rows' further numbers; without any there is no such column.
+        start, count, seed: choice of the prefixes; see `partial_row`.
+        extras: names of the rows' further numbers; where empty, there is no such column.
         steps: whether there are columns for labelled steps.
         writers: whether the full set has the columns `WRITERS`.
     """
@@ -142,13 +142,13 @@ def set_tables(
 
 
 def partial_row(pair: TokenizedPair, *, start: int, count: int | None, seed: int) -> Row:
-    """The prefix lengths to look at in a comparison, as a row of the partial set.
+    """A row of the partial set: the comparison with the response prefixes that training uses.
 
     Args:
         pair: the comparison.
         start: prefixes have more than this many response tokens (published: 10).
-        count: how many lengths to draw without replacement; None takes all.
-        seed: with the row's id, of the draw.
+        count: number of lengths to draw without replacement; None takes all.
+        seed: seeds the draw together with the row's id.
     """
     chosen_lengths, pair_lengths = prefix_lengths(pair, start=start, count=count, seed=seed)
     return {
@@ -166,7 +166,7 @@ def prefix_lengths(
     pair: TokenizedPair, *, start: int, count: int | None, seed: int
 ) -> tuple[list[int], list[int]]:
     """``chosen_lengths`` and ``pair_lengths`` of `partial_row`."""
-    # A whole response has no expansion to be worth: for the maximum constraint, proper prefixes.
+    # The maximum constraint needs a continuation, so it uses proper prefixes only.
     chosen_end = len(pair.chosen_ids) - 1
     pair_end = min(len(pair.chosen_ids), len(pair.rejected_ids))
     ends = (chosen_end, pair_end)

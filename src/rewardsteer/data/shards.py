@@ -1,7 +1,7 @@
-"""Tokenizing in parallel: each worker takes rows of the spool and writes shards of the three sets.
+"""Parallel tokenization: each worker takes rows of the spool and writes shards of the three sets.
 
-A shard holds a fixed stretch of a split's order, so what is written does not depend on how many
-processes work, and none holds more than a few hundred rows.
+A shard is a fixed range of a split's order, so the written files do not depend on the number of
+processes. No process holds more than a few hundred rows.
 """
 
 import contextlib
@@ -41,18 +41,18 @@ _BATCH = 512
 
 
 class Work(NamedTuple):
-    """What all shards are made from.
+    """Input that all shards share.
 
     Attributes:
-        config: the settings, their template resolved.
+        config: the settings with the template resolved.
         tokenizer: of the model, or one that gives the same ids.
-        spool: the file of rows; ``begins``: where each begins.
+        spool: the file of rows; ``begins``: the offset of each row.
         selections: the rows of each split.
         extras: names of the rows' further numbers.
         out: where the shards are written, as ``SPLIT/SET-NUMBER.parquet``.
         steps: whether any row has labelled steps.
-        kind: what the rows are.
-        writers: whether any row names who wrote its responses.
+        kind: record type of the rows.
+        writers: whether any row names the models that wrote its responses.
     """
 
     config: DataConfig
@@ -73,20 +73,20 @@ class Work(NamedTuple):
 
     @property
     def noun(self) -> str:
-        """What a row is called."""
+        """The word for a row in messages."""
         return "comparisons" if self.kind is Comparison else "rows"
 
 
 class Shard(NamedTuple):
-    """What became of a stretch of rows.
+    """The outcome of one written shard.
 
     Attributes:
-        split, number: which it is.
-        kept: rows written.
+        split, number: of the shard.
+        kept: number of rows written.
         dropped: ``{reason: rows}``.
-        long: tokens of the rows that are longer than ``max_length``.
-        digest: of what was written.
-        fault: the first fault that a dropped row had, or "".
+        long: token counts of the rows that are longer than ``max_length``.
+        digest: hash of the written rows.
+        fault: the first error of a dropped row, or "".
     """
 
     split: str
@@ -106,20 +106,20 @@ def write_shards(work: Work, processes: int, progress: Callable[[int], None]) ->
     """Tokenize and write all rows of all splits.
 
     Args:
-        work: what and where.
-        processes: how many work side by side; 1 works here.
-        progress: called with rows that are done.
+        work: rows, settings and output folder.
+        processes: number of worker processes; 1 works in this process.
+        progress: called with the number of finished rows.
 
     Raises:
-        DataError: a row cannot be written with the template or the tokenizer; names it. A worker
-            was killed.
-        OSError: there is no room.
+        DataError: a row cannot be written with the template or the tokenizer (names the row), or a
+            worker was killed.
+        OSError: the disk is full.
     """
     jobs = [
         (split, number) for split, chosen in work.selections.items()
         for number in range(max(1, -(-len(chosen.rows) // SHARD_ROWS)))
     ]
-    # Elsewhere a new process would read the user's script again.
+    # On other platforms a new process would import the user's script again.
     forks = "fork" in multiprocessing.get_all_start_methods()
     if min(processes, len(jobs)) <= 1 or not forks:
         return [_write(work, split, number, progress) for split, number in jobs]
@@ -149,14 +149,14 @@ def write_shards(work: Work, processes: int, progress: Callable[[int], None]) ->
 def _begin(work: Work, stop: Any, parent: int) -> None:
     global _work, _stop
     _work, _stop = work, stop
-    # The parent hears the interrupt and tells.
+    # The parent handles the interrupt and stops the workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent was killed, which no queue tells."""
+    """End this process when its parent was killed, which the queues do not report."""
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
@@ -210,7 +210,7 @@ def _rows(work: Work, chosen: Selection, places: Sequence[int]) -> list[SourceRo
 def _prepared(
     rows: Sequence[SourceRow], work: Work, dropped: Counter[str], faults: list[str]
 ) -> Iterator[Prepared | PreparedResponses]:
-    """Rendered and tokenized, all at once; one by one where one of them is at fault."""
+    """Render and tokenize the rows all at once, or one by one where one of them is invalid."""
     try:
         yield from _encoded(rows, work)
         return
@@ -274,8 +274,8 @@ def _fits(
 
 
 def _digest(digest: Any, tables: dict[str, Any]) -> None:
-    """Add the rows of all sets but the SFT set, whose rows are among the others. Who wrote a
-    response changes no training, and so not the data's identity."""
+    """Add the rows of all sets but the SFT set, which only repeats them. Columns that name the
+    writers of responses are left out, because training does not use them."""
     flat = {name: table.flatten() for name, table in tables.items() if name != "sft"}
     columns = {f"{name}/{column}": flat[name][column].combine_chunks()
                for name in flat for column in flat[name].column_names

@@ -1,6 +1,6 @@
 """Worked solutions of maths questions, from files of several layouts.
 
-- Our own, one solution a line: ``prompt``, ``completion``, and as far as known ``benchmark``,
+- rewardsteer: one solution per line, ``prompt``, ``completion``, and where known ``benchmark``,
   ``question_id``, ``sample``, ``model``, ``predicted_answer``, ``expected_answer``, ``is_correct``.
 - NeMo-Skills and OpenMath: ``question`` or ``problem``, ``generation`` or ``generated_solution``,
   ``predicted_answer``, ``expected_answer``, ``is_correct``; folders ``BENCHMARK/*-greedy.jsonl``
@@ -8,7 +8,7 @@
 - A question with a list ``completions`` of ``{model, prompt, text, pred, is_correct}``.
 - A question with named models, each ``{solution, is_correct}``.
 
-Questions are found by a key made from their text (or by ``question_id``), never by position.
+Questions are identified by ``question_id`` or a key made from their text, never by position.
 """
 
 import hashlib
@@ -29,7 +29,7 @@ GREEDY = "greedy"
 QUESTIONS = ("question", "problem", "prompt")
 _TEXTS = ("generated_solution", "generation", "completion", "solution", "text")
 _EXPECTED = ("expected_answer", "gold", "answer")
-# Names of draws of one model and prompt; others say how it was prompted.
+# Sample names that only number the draws of a model; other names describe the prompt style.
 _DRAW = re.compile(r"(?:rs)?\d*|greedy")
 _SUFFIXES = (".jsonl", ".jsonl.gz")
 
@@ -38,15 +38,15 @@ def read_solutions(path: Path) -> Iterator[tuple[str, Solution]]:
     """Yield ``(place, solution)`` from a file, a folder of files or a folder of benchmarks.
 
     Raises:
-        DataError: nothing there, a row without question or solution, or one solution twice.
+        DataError: no data, a row without question or solution, or a duplicate solution.
     """
     for place, _, solution in read_solution_rows(path):
         yield place, solution
 
 
 def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
-    """`read_solutions` with the row each comes from; of rows that hold several, nothing is left
-    that the solution does not say, so theirs are empty."""
+    """Yield ``(place, row, solution)``, as `read_solutions` with the row of each solution. The row
+    is empty where it holds several solutions."""
     seen: dict[tuple[str, str, str, str], str] = {}
     for file, benchmark in _files(path):
         for place, row in read_rows("train", str(file), ""):
@@ -74,7 +74,7 @@ def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
 
 
 def question_key(question: Prompt) -> str:
-    """A key that the same question has in every file, whatever its quotes and spaces."""
+    """A key of a question that does not depend on the file or the style of quotes and spaces."""
     if not isinstance(question, str):
         question = "\n".join(f"{turn.role}: {turn.content}" for turn in question)
     text = unicodedata.normalize("NFKC", question).replace("’", "'").replace("‘", "'")
@@ -83,15 +83,14 @@ def question_key(question: Prompt) -> str:
 
 
 def graded_solutions(row: Row, place: str) -> Iterator[Solution]:
-    """The solutions of a row that have a label, in any of the layouts; ``place`` is the row's, for
-    messages."""
+    """The labelled solutions of a row, in any of the layouts; messages name its ``place``."""
     for solution in _from_row(row, place, "", ""):
         if solution.is_correct is not None:
             yield solution
 
 
 def source_of(solution: Solution) -> str:
-    """Who wrote a solution: its model, and how that was prompted where the sample's name says it.
+    """The source of a solution: its model, and the prompt style where the sample's name gives it.
     """
     prompted = "" if _DRAW.fullmatch(solution.sample) else solution.sample
     return "/".join(filter(None, (solution.model, prompted)))
@@ -178,7 +177,7 @@ def _solution(row: Row, text: str, shared: dict[str, Any], sample: str) -> Solut
     answer = extract_answer(text) if absent else answered
     return Solution(
         completion=text, sample=sample, model=str(row.get("model") or ""),
-        # An empty answer is none: unanswered solutions must not vote together.
+        # An empty answer becomes None, so that unanswered solutions do not vote together.
         predicted_answer=canonical_answer(
             None if answer is None else str(answer), shared["expected_answer"]
         ) or None,

@@ -1,7 +1,7 @@
-"""Comparisons on disk in the order in which they were read, with a small index in memory.
+"""Rows on disk in the order in which they were read, with a small index in memory.
 
-The index takes 33 bytes a row, whatever a row holds: where it lies, and hashes of its prompt, of
-its whole content and of its id. With 64 bits, two of a million different rows share a hash once in
+The index takes 33 bytes per row, whatever its size: its offset, and hashes of its prompt, of its
+content and of its id. With 64 bits, a collision among a million different rows happens once in
 thirty million preparations.
 """
 
@@ -26,8 +26,8 @@ class Spool:
         parts: ``{(source's number, split): range of row numbers}``.
         extras: names of the rows' further numbers.
         steps: whether any row has labelled steps.
-        writers: whether any row names who wrote its responses.
-        kind: what the rows are, `Comparison` or `Responses`; a spool holds one of the two.
+        writers: whether any row names the models that wrote its responses.
+        kind: record type of all rows, `Comparison` or `Responses`.
     """
 
     def __init__(self, path: Path) -> None:
@@ -47,7 +47,7 @@ class Spool:
         """Append a row.
 
         Raises:
-            DataError: it is not of the kind of the rows before it.
+            DataError: it has another record type than the rows before it.
         """
         if not len(self):
             self.kind = type(row)
@@ -56,7 +56,7 @@ class Spool:
                 f"{row.place or row.id}: a data set holds preference pairs or responses with "
                 "numbers, not both; prepare the sources apart."
             )
-        # No path and no JSON text holds a NUL.
+        # NUL separates the fields: neither paths nor JSON texts contain it.
         line = row.place.encode() + b"\0" + row.model_dump_json(exclude_none=True).encode() + b"\n"
         self._file.write(line)
         self._begins.append(self._end)
@@ -69,19 +69,19 @@ class Spool:
             content = [row.chosen, row.rejected]
         else:
             self.extras |= row.numbers.keys()
-            # The same response with another rating is another annotator's row.
+            # The same response with a different rating counts as another annotator's row.
             content = [*row.responses, json.dumps(row.numbers)]
         self._prompts.append(_hash(prompt))
         self._contents.append(_hash(prompt, *content, row.subset))
         self._ids.append(_hash(row.id))
 
     def close(self) -> None:
-        """Push what was added to disk; nothing is added afterwards."""
+        """Flush the rows to disk; no rows can be added afterwards."""
         self._file.close()
 
     @property
     def begins(self) -> np.ndarray:
-        """Where each row begins in the file, and where the last one ends."""
+        """The file offset at which each row begins, and the end of the last row."""
         return np.append(np.frombuffer(self._begins, np.uint64), np.uint64(self._end))
 
     @property
@@ -103,7 +103,7 @@ class Spool:
 def read_spooled(
     path: Path, begins: np.ndarray, rows: Sequence[int], kind: type[SourceRow] = Comparison
 ) -> list[SourceRow]:
-    """Some rows of a spool, in the order asked for; in any process that sees the file.
+    """Rows of a spool in the given order, from any process with access to the file.
 
     Args:
         path: the spool's file.
@@ -123,7 +123,7 @@ def read_spooled(
 
 
 def prompt_key(row: SourceRow) -> str:
-    """A prompt, with its tools, as text that is equal where they are."""
+    """A text that is equal for rows with equal prompts and tools."""
     if isinstance(row.prompt, str):
         prompt = row.prompt
     else:

@@ -1,4 +1,4 @@
-"""Where the steps of a response end among its tokens."""
+"""Positions of the ends of a response's steps, in tokens."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -10,17 +10,17 @@ def step_lengths(
     response: str, ends: Sequence[int], response_ids: Sequence[int], tokenizer: Any, *,
     merge: bool = False,
 ) -> list[int]:
-    """Tokens of a response up to the end of each step, the last one of them included.
+    """Number of response tokens up to and including the last token of each step.
 
-    A step ends with the first token that reaches its end, which may hold the beginning of the next
-    step too. A step that ends with the text ends with the response, its closing tokens included.
+    The last token of a step is the first one that reaches the step's end; it may also hold the
+    beginning of the next step. A step at the end of the text includes the closing tokens.
 
     Args:
         response: the text.
         ends: characters up to the end of each step, ascending.
-        response_ids: the response's tokens, as they are read.
-        tokenizer: that made them.
-        merge: count steps that end with the same token as one; else they are an error.
+        response_ids: the response's tokens.
+        tokenizer: the one that made them.
+        merge: count steps that end with the same token as one; otherwise they are an error.
 
     Raises:
         DataError: an end lies outside the text or before an earlier one, or two steps end with the
@@ -30,7 +30,7 @@ def step_lengths(
     known: dict[int, int] = {}
 
     def characters(count: int) -> int:
-        # Tokens may hold parts of a character, which are decoded as signs that stand for it.
+        # A token may hold part of a character, which decodes to a replacement character.
         if count not in known:
             text = tokenizer.decode(
                 list(response_ids[:count]), clean_up_tokenization_spaces=False
@@ -38,7 +38,7 @@ def step_lengths(
             known[count] = len(text.lstrip().rstrip("�"))
         return known[count]
 
-    # Templates and tokenizers may leave out the blank before a response.
+    # Templates and tokenizers may drop the white space before a response.
     blank = len(response) - len(response.lstrip())
     for number, end in enumerate(ends, start=1):
         if not 0 < end <= len(response) or (number > 1 and end <= ends[number - 2]):

@@ -1,26 +1,26 @@
-"""Prepared data on disk: Parquet sets beside a manifest.
+"""Prepared data on disk: Parquet sets and a manifest.
 
     DATA/manifest.json
     DATA/{train,test}/full.parquet      id, prompt, chosen, rejected, margin, source, subset and
                                         prompt_ids, chosen_ids, rejected_ids (end-of-text included);
                                         extras, where a source gives further numbers;
-                                        chosen_by, rejected_by, where it names writers
+                                        chosen_by, rejected_by, where it names the models
     DATA/{train,test}/partial.parquet   id, prompt_ids, chosen_ids, rejected_ids, margin,
                                         chosen_lengths, pair_lengths, extras
     DATA/{train,test}/sft.parquet       id, prompt, label, prompt_ids, label_ids
 
-or, of sources that give responses with numbers in place of pairs,
+or, for sources that give responses with numbers instead of pairs,
 
     DATA/{train,test}/responses.parquet id, prompt, responses, source, subset, prompt_ids,
                                         response_ids (a list per response), numbers (a list by
                                         name)
 
-Large sets lie in several files, ``full-00000-of-00012.parquet`` and so on.
+Large sets are split into several files, ``full-00000-of-00012.parquet`` and so on.
 
-A partial row lists the lengths i of the response prefixes y₁..i to look at, in tokens:
+A partial row lists the lengths i of the response prefixes y₁..i that training uses, in tokens:
 ``chosen_lengths`` for the chosen response alone (maximum constraint), ``pair_lengths`` for prefixes
-that both responses have (PARGS). One row per response, not per prefix: one forward pass of a causal
-model covers every prefix.
+of both responses (PARGS). One forward pass of a causal model covers every prefix, so prefixes
+need no rows of their own.
 """
 
 from pathlib import Path
@@ -40,22 +40,22 @@ RESPONSE_SETS = ("responses",)
 
 
 class Manifest(Config):
-    """What lies in a prepared folder.
+    """Contents of a prepared folder.
 
     Attributes:
         fingerprint: stable hash over all rows.
         counts: ``{split: {set: rows}}``.
         read: rows that the sources held, over both splits.
-        repeated: rows that a blend wrote once more, ``read + repeated`` being the rows of a set and
-            all that were dropped.
+        repeated: repetitions of rows by a blend. ``read + repeated`` equals the rows of a set plus
+            the dropped rows.
         dropped: ``{reason: rows}`` over both splits.
-        notes: remarks printed when it was made.
-        config: the resolved settings that made it.
+        notes: notes printed during preparation.
+        config: the resolved settings of the preparation.
         template: the response template, as plain values.
-        template_hash: of the template and, under ``chat``, the tokenizer's chat template; "" in
+        template_hash: of the template and, for ``chat``, the tokenizer's chat template; "" in
             folders of earlier versions.
         tokenizer: name and size of the tokenizer that made the ids, and a hash of its vocabulary.
-        versions: versions of the libraries that wrote it.
+        versions: versions of the libraries that wrote the folder.
     """
 
     fingerprint: str
@@ -72,7 +72,7 @@ class Manifest(Config):
 
     @property
     def sets(self) -> tuple[str, ...]:
-        """Names of the sets: ``SETS`` of pairs, ``RESPONSE_SETS`` of responses with numbers."""
+        """Names of the sets: ``SETS`` for pairs, ``RESPONSE_SETS`` for responses with numbers."""
         return tuple(self.counts["train"])
 
 
@@ -80,7 +80,7 @@ def load_manifest(folder: Path) -> Manifest:
     """The manifest of a prepared folder.
 
     Raises:
-        DataError: there is none, or it is damaged.
+        DataError: there is no manifest, or it is damaged.
     """
     if not (folder / MANIFEST).exists():
         saved = any((folder / f"{name}.json").exists() for name in ("dataset_dict", "dataset_info"))
@@ -98,7 +98,7 @@ def load_manifest(folder: Path) -> Manifest:
 
 
 def shard_name(name: str, index: int, count: int) -> str:
-    """The name of one of the files of a set."""
+    """The file name of one shard of a set."""
     return f"{name}.parquet" if count == 1 else f"{name}-{index:05d}-of-{count:05d}.parquet"
 
 
@@ -108,7 +108,7 @@ def load_set(folder: Path, split: str, name: str) -> Any:
     Args:
         folder: a prepared folder.
         split: ``train`` or ``test``.
-        name: ``full``, ``partial`` or ``sft``; ``responses``.
+        name: ``full``, ``partial``, ``sft`` or ``responses``.
 
     Raises:
         DataError: no such set, or the file is damaged.
@@ -134,7 +134,7 @@ def load_set(folder: Path, split: str, name: str) -> Any:
 
 
 def _refuse_other_rows(place: Path, name: str) -> None:
-    """Raise `DataError` where the rows are of the other kind."""
+    """Raise `DataError` if pairs are requested from a folder of responses, or the reverse."""
     other = SETS[:1] if name in RESPONSE_SETS else RESPONSE_SETS
     if not any(place.glob(f"{other[0]}*.parquet")):
         return

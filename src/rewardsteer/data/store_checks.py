@@ -1,4 +1,4 @@
-"""Whether prepared data fits a model: its tokenizer and its response template."""
+"""Checks that prepared data fits a model's tokenizer and response template."""
 
 from pathlib import Path
 from typing import Any
@@ -10,15 +10,15 @@ from rewardsteer.errors import DataError, MismatchError
 
 
 def check_tokenizer(manifest: Manifest, tokenizer: Any, folder: Path) -> None:
-    """Refuse data whose token ids another tokenizer made.
+    """Refuse data that was tokenized with another tokenizer.
 
     Raises:
-        DataError: its tokens or their ids differ.
+        DataError: the tokens or their ids differ.
     """
     made = manifest.tokenizer
     size, vocabulary = made.get("size"), made.get("vocabulary")
     again = "prepare it again with this model's tokenizer."
-    # One added padding token is no difference: data never contains it.
+    # One added padding token does not matter: data never contains it.
     if size is not None and abs(size - len(tokenizer)) > 1:
         raise DataError(
             f"The data in {folder} was prepared with the tokenizer {made.get('name')} of {size} "
@@ -41,7 +41,7 @@ def check_template(
         template: the reward model's.
         folder: of the data.
         reader: the reward model's name.
-        tokenizer: the reward model's; under ``chat`` its chat template must be the same, too.
+        tokenizer: the reward model's; for ``chat`` its chat template must be the same, too.
 
     Raises:
         MismatchError: the templates differ.
@@ -64,15 +64,15 @@ def check_recipe(
     manifest: Manifest, template: Template | None, tokenizer: Any, folder: Path,
     trained: Template | None = None,
 ) -> None:
-    """Refuse to train on data written with another template than the recipe's or, where that names
-    none, than the one that the model was trained with before.
+    """Refuse to train on data written with another template than the recipe's. Where the recipe has
+    none, the template of the initial reward model counts.
 
     Args:
         manifest: of the data.
         template: the recipe's; None: it has none.
         tokenizer: of the model to train.
         folder: of the data.
-        trained: of the reward model that training starts from; None: it starts from another model.
+        trained: template of the reward model that training starts from; None: no reward model.
 
     Raises:
         MismatchError: the templates differ.

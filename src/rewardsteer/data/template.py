@@ -1,4 +1,4 @@
-"""How a prompt and a response become text. One template serves training, scoring and generation."""
+"""Templates that turn a prompt and a response into text, for training, scoring and generation."""
 
 from collections.abc import Mapping
 from typing import Any, Literal
@@ -23,16 +23,16 @@ class Template(Config):
             ``chat`` where the tokenizer has one, else ``text`` (see `resolve`).
         prompt: for ``text``: format of the final prompt.
         turns: for ``text``: how each role's turn is written when a prompt is a conversation.
-        answer: for ``text``: opening of the answer after a conversation's last turn.
+        answer: for ``text``: text that opens the answer after a conversation's last turn.
         response: format of the response.
         system: system message put before conversations that have none.
-        append_eos: close every response: with end-of-text under ``text``, with the chat template's
-            own end of the turn under ``chat``. The reward of a whole response is read there.
+        append_eos: close every response: with end-of-text for ``text``, with the chat template's
+            end of the turn for ``chat``. The reward of a whole response is computed there.
         end: for ``chat``: where a closed response ends. ``template``: where the chat template ends
-            the assistant's turn, which is what transformers and TRL read. ``eos``: at the
-            tokenizer's end-of-text token, whatever the template writes after it.
-        add_special_tokens: for ``text``: let the tokenizer add its own (beginning-of-text) before
-            the prompt. Chat templates write theirs.
+            the assistant's turn, as in transformers and TRL. ``eos``: at the tokenizer's
+            end-of-text token, whatever the template writes after it.
+        add_special_tokens: for ``text``: let the tokenizer add special tokens (beginning-of-text)
+            before the prompt. Chat templates write their own.
     """
 
     kind: Literal["auto", "chat", "text"] = "auto"
@@ -60,7 +60,7 @@ class Template(Config):
         return value
 
     def unclosed(self) -> "Template":
-        """The template of responses that may go on: nothing is written behind them."""
+        """The template for responses that may continue: it writes nothing after them."""
         opening, _, _ = self.response.partition("{response}")
         return self.model_copy(update={
             "response": opening + "{response}", "append_eos": False, "end": "eos",
@@ -68,7 +68,7 @@ class Template(Config):
 
 
 def resolve(template: Template, tokenizer: Any) -> Template:
-    """The template with its kind decided; one whose kind is given comes back as it is.
+    """The template with ``auto`` replaced by a kind; other templates are returned unchanged.
 
     ``auto`` becomes ``chat`` where the tokenizer has a chat template, unless a text format
     (``prompt``, ``turns`` or ``answer``) is given, which only ``text`` uses; else ``text``.
@@ -85,19 +85,19 @@ def resolve(template: Template, tokenizer: Any) -> Template:
 
 
 def stored_template(values: Mapping[str, Any]) -> Template:
-    """The template in a reward model's card or a manifest, with the meaning it had when written.
+    """The template stored in a reward model's card or a manifest, with its meaning at that time.
 
-    Cards and manifests hold every setting. One that lacks ``end`` was written before the chat
-    template's own end was read, and its responses end at end-of-text.
+    Cards and manifests hold every setting. One without ``end`` comes from an earlier version, in
+    which responses end at end-of-text.
 
     Raises:
-        ValueError: the values are no template.
+        ValueError: the values are not those of a template.
     """
     complete = "kind" in values and "append_eos" in values
     if values.get("kind") == "chat" and complete and "end" not in values:
         return checked(Template, {**values, "end": "eos"})
     if values and "kind" not in values:
-        # Written by hand when ``text`` was the default.
+        # A partial template from the time when ``text`` was the default.
         return checked(Template, {**values, "kind": "text"})
     return checked(Template, dict(values))
 
@@ -105,7 +105,7 @@ def stored_template(values: Mapping[str, Any]) -> Template:
 def writer_of(template: Template | None, tokenizer: Any, scorer: Any = None) -> tuple[
     Template, Any
 ]:
-    """How a policy's prompts are written, and the tokenizer whose chat template writes them.
+    """The template of a policy's prompts, and the tokenizer that has their chat template.
 
     Args:
         template: given by the user; None: the reward model's, else ``auto``.
@@ -113,8 +113,8 @@ def writer_of(template: Template | None, tokenizer: Any, scorer: Any = None) -> 
         scorer: the reward model that guides, or None.
 
     Returns:
-        the resolved template, and the reward model's tokenizer where it has a chat template (it
-        was trained with it), else the policy's.
+        the resolved template, and the reward model's tokenizer where it has a chat template (the
+        one of its training), otherwise the policy's.
     """
     ours = getattr(scorer, "tokenizer", None)
     carrier = ours if getattr(ours, "chat_template", None) or tokenizer is None else tokenizer

@@ -1,22 +1,22 @@
-"""Chat templates that open a thought or leave it out, and where such rows divide.
+"""Thoughts in chat templates, and the boundary between prompt and response of such rows.
 
-Reasoning models' templates end an opened turn with ``<think>``, and drop the thoughts of turns that
-are over. A response that is to be learnt or rewarded keeps its thought, opened once.
+Chat templates of reasoning models end an opened turn with ``<think>`` and drop the thoughts of past
+turns. A response to be learned or rewarded must keep its thought, with one opening tag.
 """
 
 import re
 from collections.abc import Sequence
 from typing import Any
 
-# The tag, as it stands at the end of an opened turn, and blanks behind it.
+# The tag at the end of an opened turn, and white space after it.
 _OPENED = re.compile(r"<(\w+)>(\s*)\Z")
 _THOUGHT = re.compile(r"\s*(?:<\w+>)?(.*)</\w+>", re.DOTALL)
-# What templates write as one special token, whether or not the tokenizer has it.
+# Markers that templates write as one special token, whether or not the tokenizer has it.
 _MARKER = re.compile(r"<[^<>\s]+>|\[/?[A-Z_]+\]")
 
 
 def behind(opened: str, response: str) -> str:
-    """A response as it goes on behind an opened turn: without the tag that the turn ends with."""
+    """The response as it continues an opened turn: without the tag that ends the turn's opening."""
     tag = _OPENED.search(opened)
     begun = response.lstrip()
     if tag is None or not begun.startswith(f"<{tag[1]}>"):
@@ -25,18 +25,18 @@ def behind(opened: str, response: str) -> str:
 
 
 def is_lost(whole: str, opened: str, response: str) -> bool:
-    """Whether a conversation is written without the thought of its last response, or with another
-    tag beside it.
+    """Whether the written conversation lacks the thought of its last response, or has a second
+    opening tag.
 
     Args:
-        whole: with the response, as the chat template writes it.
+        whole: the conversation with the response, as the chat template writes it.
         opened: the prompt with the assistant's turn opened.
-        response: what was given.
+        response: the text that the chat template was given.
     """
     tag = _OPENED.search(opened)
     if tag is not None and f"</{tag[1]}>" in response:
         name = f"<{tag[1]}>"
-        # What a model wrote behind the tag has no tag of its own.
+        # A response that was generated after the tag does not contain it.
         own = response.lstrip().startswith(name)
         once = whole.count(name) < opened.count(name) + max(response.count(name), 1)
         return not own or not once or not _written(response, whole, opened)
@@ -53,8 +53,8 @@ def _written(text: str, whole: str, opened: str) -> bool:
 
 
 def boundary(whole: str, opened: str, response: str) -> int:
-    """How many characters of a written conversation are the prompt: those of the opened turn; where
-    it goes on otherwise, what both begin with, but none of the response and no part of a marker."""
+    """Number of characters of the prompt in a written conversation: those of the opened prompt.
+    Where the two differ, their common prefix, without response text or part of a marker."""
     if whole.startswith(opened):
         return len(opened)
     cut = shared_length(opened, whole)
@@ -65,13 +65,13 @@ def boundary(whole: str, opened: str, response: str) -> int:
 
 
 def marker_begin(text: str, at: int) -> int:
-    """Where the marker begins that a place in a text falls into; the place, where it does not."""
+    """The beginning of the marker that contains an index of a text; the index itself if none."""
     return next(
         (found.start() for found in _MARKER.finditer(text) if found.start() < at < found.end()), at
     )
 
 
 def shared_length(first: Sequence[Any], second: Sequence[Any]) -> int:
-    """How many items (characters, ids) two sequences begin with in common."""
+    """Length of the common prefix of two sequences (of characters or ids)."""
     pairs = enumerate(zip(first, second, strict=False))
     return next((at for at, (a, b) in pairs if a != b), min(len(first), len(second)))

@@ -1,9 +1,9 @@
-"""Text to token ids with an exact boundary between prompt and response.
+"""Tokenization with an exact boundary between prompt and response.
 
-A model that generates reads the prompt's own tokens, whatever follows. So the prompt is always
-tokenized by itself. The response takes the tokens it has in the joint text when those begin with
-the prompt's (this keeps, for instance, SentencePiece from adding a space), else its own. Chat
-templates write the whole row, which is then tokenized in one piece (see `encode_rows`).
+Generation starts from the tokens of the prompt alone, so the prompt is always tokenized by itself.
+The response keeps its tokens in the joint text when that text's tokens begin with the prompt's
+(this keeps SentencePiece from adding a space, for instance); otherwise it is tokenized by itself.
+With a chat template the whole row is tokenized in one piece (see `encode_rows`).
 """
 
 from collections.abc import Sequence
@@ -31,9 +31,9 @@ class TokenizedRow(NamedTuple):
 def encode_prompts(
     prompt_texts: Sequence[str], template: Template, tokenizer: Any
 ) -> list[list[int]]:
-    """Token ids of rendered prompts, all in one call of the tokenizer.
+    """Token ids of rendered prompts, with one call of the tokenizer.
 
-    A text that begins with beginning-of-text is not given another one.
+    A text that begins with beginning-of-text does not get a second one.
     """
     if not prompt_texts:
         return []
@@ -43,7 +43,7 @@ def encode_prompts(
         return rows
     begin, end = _added(prompt_texts, tokenizer)
     for ids in rows:
-        # Tokenizers that close a text with end-of-text would close the prompt.
+        # Some tokenizers append end-of-text, which would close the prompt.
         if end and ids[-len(end) :] == end:
             del ids[-len(end) :]
         if begin and ids[: len(begin) + 1] == [*begin, begin[-1]]:
@@ -62,15 +62,14 @@ def encode_rows(
 ) -> list[TokenizedRow]:
     """Render and tokenize prompts with their responses.
 
-    Under ``chat`` a row's tokens are those of the whole text that the chat template writes, as
-    transformers and TRL tokenize it; a thought that the template would leave out stays. They are
-    divided behind the tokens of the prompt with the opened assistant turn. Where the written
-    conversation goes on otherwise (a template that opens the turn with a thought, a first word that
-    melts into the opening), they divide behind what both have, never within what the template
-    writes as one special token.
+    For ``chat`` a row's tokens are those of the whole text that the chat template writes, as in
+    transformers and TRL, but a thought that the template would drop is kept. The response begins
+    after the tokens of the prompt with the opened assistant turn. Where the row's tokens do not
+    begin with those (the template opens the turn with a thought, or the first word merges with the
+    opening), it begins after the common prefix, but never inside a special token of the template.
 
     Raises:
-        DataError: what `render_prompt` refuses; end-of-text is asked for and there is none.
+        DataError: as `render_prompt`, or the template needs end-of-text and the tokenizer has none.
     """
     return [
         one.row for one in render_and_encode(prompts, responses, template, tokenizer, tools)
@@ -78,7 +77,7 @@ def encode_rows(
 
 
 class EncodedRow(NamedTuple):
-    """A row, and the two texts that it was made from."""
+    """A tokenized row, and the texts of its prompt and its response."""
 
     row: TokenizedRow
     before: str
@@ -89,7 +88,7 @@ def render_and_encode(
     prompts: Sequence[Prompt], responses: Sequence[str], template: Template, tokenizer: Any,
     tools: Sequence[Tools | None] | None,
 ) -> list[EncodedRow]:
-    """As `encode_rows`, with the texts that the rows were made from."""
+    """As `encode_rows`, with the texts of each row."""
     template = resolve(template, tokenizer)
     several = list(tools) if tools is not None else [None] * len(prompts)
     texts = [
@@ -108,7 +107,7 @@ def render_and_encode(
         texts, bodies = [one for one, _ in parts], [one for _, one in parts]
     else:
         whole = [text + body for text, body in zip(texts, bodies, strict=True)]
-    # Several responses to one prompt are the usual case.
+    # A prompt usually occurs several times, with different responses.
     once = list(dict.fromkeys(texts))
     known = dict(zip(once, encode_prompts(once, template, tokenizer), strict=True))
     joint = encode_prompts(whole, template, tokenizer)
@@ -123,10 +122,10 @@ def render_and_encode(
 def paired(
     prompts: Sequence[Prompt], completions: Sequence[str]
 ) -> tuple[Sequence[Prompt], Sequence[str]]:
-    """Prompts with their completions; two plain texts are a list of one each.
+    """Prompts and completions as lists of equal length; two plain texts become lists of one.
 
     Raises:
-        DataError: a text beside a list, or lists of different lengths.
+        DataError: one is a text and the other a list, or the lengths differ.
     """
     if isinstance(prompts, str) and isinstance(completions, str):
         prompts, completions = [prompts], [completions]
@@ -153,14 +152,14 @@ def encode_completion(
 def one_prompt(
     encoded: Sequence[EncodedRow], template: Template, tokenizer: Any
 ) -> list[TokenizedRow]:
-    """Responses behind the same prompt: the shortest one where they divide apart."""
+    """Rows with the same prompt ids: the shortest prompt where the boundaries differ."""
     rows = [one.row for one in encoded]
     if all(row.prompt_ids == rows[0].prompt_ids for row in rows):
         return rows
     cut = _shared_by_all(rows)
     before = min((one.before for one in encoded), key=len)
     if cut < min(len(row.prompt_ids) for row in rows):
-        # The longer opening has other tokens than the shorter one.
+        # The tokens of the longer prompt text do not begin with those of the shorter one.
         own = encode_prompts([before], template, tokenizer)[0]
         rows = [
             _divided(
@@ -179,7 +178,7 @@ def _shared_by_all(rows: Sequence[TokenizedRow]) -> int:
 def _response_ids(
     prompt_ids: list[int], joint: list[int], body: str, template: Template, tokenizer: Any
 ) -> list[int]:
-    """Token ids of a response text behind its prompt, closed by end-of-text if asked."""
+    """Token ids of a response after its prompt, closed by end-of-text if the template does so."""
     if joint[: len(prompt_ids)] == prompt_ids:
         ids = joint[len(prompt_ids) :]
     else:
@@ -191,7 +190,7 @@ def _response_ids(
             f"The tokenizer {tokenizer.name_or_path} has no end-of-text token; set one or use "
             "template.append_eos=false."
         )
-    # A response text that already ends in end-of-text is closed once, not twice.
+    # A response text that already ends with end-of-text is not closed again.
     return ids if ids and ids[-1] == tokenizer.eos_token_id else [*ids, tokenizer.eos_token_id]
 
 
@@ -202,19 +201,19 @@ def _divided(
     if cut < len(prompt_ids):
         at = len(before) - len(tokenizer.decode(prompt_ids[cut:]))
         if marker_begin(before, at) < at:
-            # A response that melts into a marker, which the tokenizer knows as plain text.
+            # The response merges with a marker that is plain text for the tokenizer.
             return TokenizedRow(prompt_ids, list(token_ids(behind, tokenizer, special=False)))
     return TokenizedRow(joint[:cut], joint[cut:])
 
 
 def _added(texts: Sequence[str], tokenizer: Any) -> tuple[list[int], list[int]]:
-    """Ids that a tokenizer puts before and behind each of some texts."""
+    """Ids that a tokenizer adds before and after each of the texts."""
     text = min(texts, key=len)
     bare, dressed = (
         list(token_ids(text, tokenizer, special=special)) for special in (False, True)
     )
     if not bare:
-        # Nothing divides what comes before from what comes behind.
+        # Without ids of a text, those before it cannot be told from those after it.
         ends = len(dressed) > 0 and dressed[-1] == tokenizer.eos_token_id
         opens = tokenizer.bos_token_id == tokenizer.eos_token_id
         return ([], dressed) if ends and not opens and len(dressed) == 1 else (dressed, [])

@@ -1,4 +1,4 @@
-"""What tells one tokenizer's vocabulary, and one written template, from another."""
+"""Hashes that identify a tokenizer's vocabulary and a response template."""
 
 import hashlib
 import json
@@ -10,8 +10,8 @@ from rewardsteer.data.template import Template, resolve
 def vocabulary_hash(tokenizer: Any) -> str:
     """A hash of all tokens with their ids, added ones included.
 
-    A padding token at the end of the vocabulary is left out: it is added where a tokenizer has
-    none, and data never contains it.
+    A padding token at the end of the vocabulary is left out: this package adds one where a
+    tokenizer has none, and data never contains it.
     """
     vocabulary = dict(tokenizer.get_vocab())
     padding = tokenizer.pad_token
@@ -23,8 +23,7 @@ def vocabulary_hash(tokenizer: Any) -> str:
 
 
 def template_hash(template: Template, tokenizer: Any) -> str:
-    """A hash of how prompts and responses are written: the settings and, under ``chat``, the
-    tokenizer's chat template."""
+    """A hash of the template's settings and, for ``chat``, of the tokenizer's chat template."""
     template = resolve(template, tokenizer)
     values: dict[str, Any] = {"template": template.model_dump(mode="json")}
     if template.kind == "chat":

@@ -1,1 +1,1 @@
-"""Reward models inside other projects' trainers and benchmarks."""
+"""Use of reward models in other projects' trainers and benchmarks, and publishing on the hub."""

@@ -1,4 +1,4 @@
-"""Checkpoints onto the Hugging Face hub: the files of a model folder, nothing else, private."""
+"""Upload of checkpoints to the Hugging Face hub: only model files, private by default."""
 
 from dataclasses import dataclass
 from fnmatch import fnmatch
@@ -8,8 +8,8 @@ from typing import Any
 from rewardsteer.errors import CheckpointError, ConfigError, OutputError
 from rewardsteer.models.checkpoint import read_card
 
-# What a model folder consists of. Pickles (*.bin, *.pt) and rows of data (*.jsonl, *.parquet) are
-# not among them.
+# Files of a model folder that are published. Pickles (*.bin, *.pt) and data rows (*.jsonl,
+# *.parquet) are not.
 PARTS = (
     "README.md", "rewardsteer.json", "*.safetensors", "*.safetensors.index.json", "config.json",
     "generation_config.json", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json",
@@ -20,17 +20,17 @@ PARTS = (
 
 @dataclass(frozen=True)
 class Contents:
-    """Files of a folder by name: what is published, and what is left out."""
+    """Names of a folder's files: those that are published and those left out."""
 
     published: list[str]
     left_out: list[str]
 
 
 def contents(folder: Path) -> Contents:
-    """What of a checkpoint folder would be published.
+    """The files of a checkpoint folder that would be published.
 
     Raises:
-        CheckpointError: it is no reward model, or has no weights that can be published.
+        CheckpointError: the folder is not a reward model, or has no weights that can be published.
     """
     read_card(folder)
     names = sorted(path.name for path in folder.iterdir())
@@ -50,20 +50,20 @@ def push(
     folder: Path, repository: str, *, public: bool = False, message: str = "Add the reward model",
     api: Any = None,
 ) -> str:
-    """Put a checkpoint folder on the hub in one commit and return its address.
+    """Upload a checkpoint folder to the hub in one commit and return its address.
 
-    The token is that of the environment (``HF_TOKEN``) or of ``hf auth login``; it is never an
+    The token comes from the environment (``HF_TOKEN``) or from ``hf auth login``, never from an
     argument. ``HF_ENDPOINT`` names another hub.
 
     Args:
         folder: the checkpoint.
-        repository: ``owner/name``; made when missing.
-        public: make it public. Without it, a repository that is public already is refused.
+        repository: ``owner/name``; created when missing.
+        public: make it public. Without this, an existing public repository is refused.
         message: of the commit.
         api: a `huggingface_hub.HfApi`; None: the default one.
 
     Raises:
-        CheckpointError: no reward model.
+        CheckpointError: the folder is not a reward model.
         ConfigError: a malformed name, or a public repository without ``public``.
         OutputError: the hub refused, or cannot be reached.
     """
@@ -72,7 +72,7 @@ def push(
 
     published = contents(folder).published
     api = HfApi() if api is None else api
-    # The hub's errors derive from those of the HTTP library that it uses, which changes by version.
+    # The base class of the hub's errors depends on its HTTP library, which differs by version.
     http_error = HfHubHTTPError.__mro__[1]
     try:
         address = str(api.create_repo(repository, private=not public, exist_ok=True))

@@ -6,7 +6,7 @@ The file:
 
     reward_func = RewardFunction.load("out/bt/model")
 
-``--remote_rm_url http://HOST:PORT/get_reward`` asks `rewardsteer serve` for the same rewards.
+``--remote_rm_url http://HOST:PORT/get_reward`` requests the same rewards from `rewardsteer serve`.
 """
 
 from collections.abc import Sequence
@@ -24,10 +24,10 @@ from rewardsteer.models.written import divide_written, encode_written, takes_wri
 
 
 class RewardFunction:
-    """Rewards of queries, which are prompts with responses as the policy wrote them.
+    """Rewards of queries, texts of prompt and response as the policy's chat template writes them.
 
-    A reward model that takes rows of token ids reads the queries as they are; so policy and reward
-    model should have one chat template. The others get prompts and responses.
+    A reward model on token ids scores the queries unchanged, so policy and reward model should have
+    the same chat template. A reward model on texts gets prompts and responses.
 
     Args:
         scorer: the reward model.
@@ -41,19 +41,19 @@ class RewardFunction:
     def load(
         cls, name_or_path: str | Path, *, device: str = AUTO, batch_size: int = 64, **options: Any
     ) -> "RewardFunction":
-        """From a folder, a name on the hub or an address; ``options`` as of `load_scorer`."""
+        """Load from a folder, a hub name or an address; ``options`` as in `load_scorer`."""
         return cls(load_scorer(name_or_path, device=device, **options), batch_size=batch_size)
 
     def __call__(
         self, queries: Sequence[str], prompts: Sequence[str], labels: Sequence[Any] | None = None,
         **_: Any,
     ) -> dict[str, Any]:
-        """What OpenRLHF expects of a reward function.
+        """Rewards in the form that OpenRLHF expects of a reward function.
 
         Args:
             queries: prompts with responses.
-            prompts: their beginnings.
-            labels: of the rows; they have no effect.
+            prompts: the prompts, with which the queries begin.
+            labels: of the rows; ignored.
 
         Returns:
             ``rewards`` ``[N]`` (float32) for the advantages, ``scores`` with the same values for

@@ -1,12 +1,12 @@
-"""Our checkpoints in the runners of reward-bench (allenai/reward-bench, PyPI ``rewardbench``).
+"""rewardsteer checkpoints in reward-bench's runners (allenai/reward-bench, PyPI ``rewardbench``).
 
     python -m rewardsteer.integrations.reward_bench --model out/bt/model [reward-bench's options]
     python -m rewardsteer.integrations.reward_bench v2 --model out/bt/model …   # RewardBench 2
 
-Its runners write each conversation with the chat template of the tokenizer and hand the text to a
-pipeline. Our template is not a chat template. So the tokenizer they are given carries one that
-writes the messages as JSON; our pipeline reads the messages back and scores them as everywhere:
-template of training, end-of-text where training put it, any head.
+Its runners write each conversation with the tokenizer's chat template and pass the text to a
+pipeline. A rewardsteer template need not be a chat template. The tokenizer therefore gets a chat
+template that writes the messages as JSON. The pipeline decodes them and scores them as elsewhere in
+this package: template of training, end-of-text where training put it, any head.
 """
 
 import json
@@ -26,16 +26,16 @@ from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.records import Message
 
-# What the runners call as their chat template: the conversation, losslessly.
+# Chat template for the runners: writes the conversation without loss.
 CARRYING_TEMPLATE = "{{ messages | tojson }}"
 
 
 class RewardBenchPipeline:
-    """What reward-bench calls a pipeline.
+    """A pipeline in the form that reward-bench calls.
 
     Args:
         scorer: the reward model.
-        tokenizer: the runner's own, with `CARRYING_TEMPLATE`; the runner looks at it.
+        tokenizer: the runner's own, with `CARRYING_TEMPLATE`; the runner accesses it.
     """
 
     def __init__(self, scorer: Scorer, tokenizer: Any) -> None:
@@ -46,11 +46,11 @@ class RewardBenchPipeline:
     def __call__(self, samples: Sequence[str], *, batch_size: int = 8, **_: Any) -> Tensor:
         """Rewards ``[N]`` (float32, on the CPU) of conversations written with `CARRYING_TEMPLATE`.
 
-        Nothing is truncated: ``max_length`` is left unused, and what is longer than the model reads
-        is an error.
+        Nothing is truncated: ``max_length`` is ignored, and a conversation longer than the model's
+        limit is an error.
 
         Raises:
-            DataError: a sample is no such conversation, or too long.
+            DataError: a sample is not such a conversation, or too long.
         """
         prompts, completions = [], []
         for sample in samples:
@@ -100,12 +100,12 @@ def run(arguments: Sequence[str]) -> None:
     """Run reward-bench's own runner on a checkpoint.
 
     Args:
-        arguments: the runner's, ``--model`` among them; a leading ``v2`` takes the runner of
+        arguments: the runner's, with ``--model``; a leading ``v2`` selects the runner of
             RewardBench 2.
 
     Raises:
-        ConfigError: no model, a tokenizer of the user's own, or reward-bench cannot be imported.
-        CheckpointError: the model is no reward model.
+        ConfigError: no model, a tokenizer argument, or reward-bench cannot be imported.
+        CheckpointError: the model is not a reward model.
     """
     second = list(arguments[:1]) == ["v2"]
     rest = list(arguments[1:] if second else arguments)
@@ -150,7 +150,7 @@ def _messages(sample: str) -> list[Message]:
 
 
 def _device(device_map: Any) -> str:
-    """Where the whole model goes, given the runner's device map: ``auto``, ``cpu``, {"": index}."""
+    """The device of the whole model for the runner's device map: ``auto``, ``cpu``, {"": index}."""
     if isinstance(device_map, str) and device_map != "auto":
         return device_map
     if not torch.cuda.is_available():

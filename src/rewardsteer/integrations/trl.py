@@ -1,8 +1,8 @@
 """A reward function for TRL's GRPO and RLOO trainers.
 
-TRL takes reward models that are sequence classifiers by itself, but writes prompt and completion
-one after the other as they are and takes the reward at the last token. This one writes them
-with the template of training, closes the completion where training did, and takes any head.
+TRL itself accepts sequence classifiers as reward models, but concatenates prompt and completion and
+takes the reward at the last token. This function writes them with the template of training, closes
+the completion where training did, and supports any head.
 """
 
 from collections.abc import Mapping, Sequence
@@ -21,16 +21,16 @@ TrlMessages = Sequence[Mapping[str, Any]]
 class RewardFunction:
     """Rewards of completions, in the form that TRL calls: ``reward_funcs=RewardFunction.load(…)``.
 
-    Weights of several reward functions are TRL's own ``reward_weights``. Completions that ran into
-    the length limit are scored as if they had ended there; ``mask_truncated_completions`` of TRL
-    leaves them out of the loss.
+    TRL's ``reward_weights`` weights several reward functions. Completions cut off at the length
+    limit are scored as if they had ended there; TRL's ``mask_truncated_completions`` leaves them
+    out of the loss.
 
     Args:
         scorer: the reward model.
-        batch_size: completions read together; None: as many as ``batch_tokens`` allows, or 64
-            where the reward model scores texts alone.
-        batch_tokens: tokens read together, padding included; None: no limit. It has no effect on a
-            reward model that scores texts alone.
+        batch_size: completions per batch; None: as many as ``batch_tokens`` allows, or 64 where the
+            reward model only scores texts.
+        batch_tokens: tokens per batch, padding included; None: no limit. Ignored where the reward
+            model only scores texts.
         name: under which TRL logs the rewards.
     """
 
@@ -45,7 +45,7 @@ class RewardFunction:
 
     @classmethod
     def load(cls, folder: str | Path, *, device: str = AUTO, **options: Any) -> "RewardFunction":
-        """From a checkpoint folder; ``options`` go to the constructor.
+        """Load from a checkpoint folder; ``options`` go to the constructor.
 
         Raises:
             CheckpointError: missing or damaged folder, or not a reward model.
@@ -61,11 +61,11 @@ class RewardFunction:
         Args:
             prompts: texts or conversations, one for each completion (repeated where a prompt has
                 several).
-            completions: texts, or messages that end with the assistant's answer; what comes before
-                it (calls of tools, their answers) is read with the prompt.
+            completions: texts, or messages that end with the assistant's answer; messages before it
+                (tool calls and their results) become part of the prompt.
 
         Raises:
-            DataError: a completion that ends with a tool call, or content that is no text.
+            DataError: a completion ends with a tool call, or content is not text.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
         rows = [

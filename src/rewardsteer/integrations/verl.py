@@ -5,7 +5,7 @@ A file for verl:
     from rewardsteer.integrations.verl import RewardFunction
 
     reward = RewardFunction.load("out/bt/model")
-    compute_score = reward.compute_score      # reward managers that ask about one response
+    compute_score = reward.compute_score      # reward managers that score one response per call
     compute_scores = reward.compute_scores    # reward_model.reward_manager=batch
 """
 
@@ -32,12 +32,12 @@ _PROMPTS = ("prompt", "question", "problem")
 class RewardFunction:
     """Rewards of responses, in the two forms that verl calls.
 
-    verl hands over the response as text, and of the prompt only what ``extra_info`` holds.
+    verl passes the response as text, and the prompt only if ``extra_info`` holds it.
 
     Args:
         scorer: the reward model.
         prompt_key: field of ``extra_info`` with the prompt, a text or messages; None: ``prompt``,
-            ``question`` or ``problem``, whichever comes first.
+            ``question`` or ``problem``, the first one present in this order.
         batch_size: responses scored together.
     """
 
@@ -54,7 +54,7 @@ class RewardFunction:
         cls, name_or_path: str | Path, *, device: str = AUTO, prompt_key: str | None = None,
         batch_size: int = 64, **options: Any,
     ) -> "RewardFunction":
-        """From a folder, a name on the hub or an address; ``options`` as of `load_scorer`."""
+        """Load from a folder, a hub name or an address; ``options`` as in `load_scorer`."""
         return cls(
             load_scorer(name_or_path, device=device, **options), prompt_key=prompt_key,
             batch_size=batch_size,
@@ -64,8 +64,8 @@ class RewardFunction:
         self, data_source: str, solution_str: str, ground_truth: Any,
         extra_info: Mapping[str, Any] | None = None, **_: Any,
     ) -> float:
-        """The reward of one response. Calls from several threads, as verl's asynchronous reward
-        managers make them, are scored together.
+        """The reward of one response. Concurrent calls from several threads (as in verl's
+        asynchronous reward managers) are batched.
 
         Raises:
             DataError: ``extra_info`` holds no prompt.
@@ -88,7 +88,7 @@ class RewardFunction:
         for key in self._keys:
             found = (extra_info or {}).get(key)
             if found is not None:
-                # Parquet gives lists of messages as arrays.
+                # Lists of messages from Parquet files are arrays.
                 return as_prompt(found if isinstance(found, str) else list(found))
         raise DataError(
             f"Expected the prompt in extra_info, as {' or '.join(self._keys)}; got the fields "
@@ -97,15 +97,15 @@ class RewardFunction:
         )
 
     def _bare(self, response: str) -> str:
-        """Some reward managers decode the end of the response too."""
+        """The response without its end token, which some reward managers decode as text."""
         return bare(response, self.scorer.tokenizer)
 
 
 class BatchedScoring:
-    """Scores together what is asked while the reward model is at work.
+    """Batches the requests of several threads while the reward model is busy.
 
-    Who asks first scores alone. Those who ask meanwhile wait; then one of them scores for all, so
-    batches fill up as soon as questions come faster than answers. Nobody waits for a clock.
+    The first thread scores its request alone. Threads that arrive meanwhile wait; then one of them
+    scores for all. So batches fill up when requests arrive faster than results, without a timer.
 
     Args:
         scorer: the reward model; it is used by one thread at a time.
@@ -123,7 +123,7 @@ class BatchedScoring:
         self._waiting.append((prompt, completion, asked))
         while not asked.done():
             with self._turn:
-                # Another thread may have answered while this one waited for its turn.
+                # Another thread may have scored this request while this thread waited.
                 if not asked.done():
                     self._answer()
         return asked.result()
@@ -141,7 +141,7 @@ class BatchedScoring:
             if len(batch) == 1:
                 batch[0][2].set_exception(error)
                 return
-            # A row that cannot be scored is not the others' trouble.
+            # A row that cannot be scored must not fail the other requests.
             for prompt, text, asked in batch:
                 try:
                     [reward] = self._scorer.score([prompt], [text])

@@ -1,12 +1,12 @@
-"""Where comparisons come from, by name.
+"""Registry of data sources, by name.
 
 A source is a function ``load(split, *, path=None, reading=None, **options) ->
-Iterator[Comparison]`` or, of responses with numbers, ``Iterator[Responses]``:
+Iterator[Comparison]``. Sources of responses with numbers return ``Iterator[Responses]``.
 
     split    ``train`` or ``test``; a source without a split of that name raises `NoSplitError` and
              is then split by prompt
-    path     a local file or folder; None reads the hub, where the source is published there
-    reading  a `reading.Reading`, which holds the settings and counts what is left out
+    path     a local file or folder; None reads the source's published data set on the hub
+    reading  a `reading.Reading`, which holds the settings and counts skipped rows
 """
 
 from pathlib import Path
@@ -32,11 +32,11 @@ SOURCES = Registry(
 
 
 class NoSplitError(LookupError):
-    """A source has no such split; never reaches users."""
+    """A source has no such split; always caught, never shown to users."""
 
 
 def require_pairs(path: Path) -> None:
-    """Raise `DataError` where there is no file or folder of pairs."""
+    """Raise `DataError` where the path is not a file or folder of pairs."""
     if not path.exists():
         raise DataError(f"Expected pairs at {path}, there is no such file or folder.")
 
@@ -47,7 +47,7 @@ def held_out_rows(source: str, path: Path) -> list[Any]:
 
     Raises:
         ConfigError: there is no such source.
-        DataError: nothing is at the path, or a row is at fault.
+        DataError: the path does not exist, or a row is invalid.
     """
     require_pairs(path)
     load = SOURCES.get(source)
@@ -62,16 +62,16 @@ def held_out_pairs(source: str, path: Path) -> list[Comparison]:
 
     Raises:
         ConfigError: there is no such source.
-        DataError: nothing is at the path, or a row is no comparison.
+        DataError: the path does not exist, or a row is not a comparison.
     """
     return only_pairs(held_out_rows(source, path), source)
 
 
 def only_pairs(rows: list[Any], source: str) -> list[Comparison]:
-    """The rows, all of which must be pairs.
+    """The rows, after a check that all of them are pairs.
 
     Raises:
-        DataError: names the first that is none.
+        DataError: a row is not a pair; names the first one.
     """
     other = next((row for row in rows if not isinstance(row, Comparison) or row.single), None)
     if other is not None:

@@ -1,4 +1,4 @@
-"""A prompt, its response and numbers of a row, for sources of responses with numbers."""
+"""Prompts, responses and numbers of rows, for sources of responses with numbers."""
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,16 +15,16 @@ from rewardsteer.errors import DataError
 from rewardsteer.outputs import given
 from rewardsteer.records import Prompt
 
-# Fields that may hold a response, the first that is there.
+# Fields that may hold a response; the first one present is used.
 RESPONSES = ("completion", "response", "output", "answer")
 
 
 def renamed(row: Row, fields: Mapping[str, str], place: str) -> Row:
-    """A row with fields under our names, those that are null left out.
+    """A row with its fields renamed to this package's names, without null fields.
 
     Args:
         row: as the file holds it.
-        fields: our names → the data's, where they differ.
+        fields: this package's names → the data's, where they differ.
         place: file and row, for messages.
 
     Raises:
@@ -36,11 +36,11 @@ def renamed(row: Row, fields: Mapping[str, str], place: str) -> Row:
 
 
 def prompt_and_response(row: Row, place: str) -> tuple[Prompt, str]:
-    """Of a row with a prompt and a response, both as text or as messages (see `read_pair`); or of a
-    whole conversation, whose last message is the response.
+    """Prompt and response of a row. Both may be texts or messages (see `read_pair`), or the row
+    holds a whole conversation, whose last message is the response.
 
     Raises:
-        DataError: one of them is absent, or neither text nor messages.
+        DataError: prompt or response is absent, or neither text nor messages.
     """
     name = next((name for name in RESPONSES if name in row), None)
     if name is None:
@@ -59,12 +59,12 @@ def prompt_alone(row: Row, place: str, absent: str = "a prompt") -> Prompt:
     """The prompt of a row.
 
     Args:
-        row: as the file holds it, without fields that are null.
+        row: as the file holds it, without null fields.
         place: file and row, for messages.
-        absent: what the message says is missing.
+        absent: the missing item that the error message names.
 
     Raises:
-        DataError: there is none.
+        DataError: there is no prompt.
     """
     prompt = prompt_of(with_decoded_prompt(row), place)
     if prompt is None:
@@ -76,7 +76,7 @@ def responses_of(
     row: Row, place: str, prompt: Prompt, responses: list[str],
     numbers: dict[str, list[float | None]],
 ) -> Responses:
-    """Responses with the row's own id ("" where it has none), subset and tools."""
+    """A `Responses` record with the row's own id ("" where it has none), subset and tools."""
     return Responses(
         id=str(given(row, "id")), prompt=prompt, responses=responses, numbers=numbers,
         subset=str(given(row, "subset")), tools=parse_tools(row.get("tools"), place),
@@ -84,10 +84,10 @@ def responses_of(
 
 
 def number_of(value: Any, name: str, place: str) -> float | None:
-    """A number, or None for null, "" and "N/A". Truth values are 0 and 1.
+    """A number, or None for null, "" and "N/A". Booleans become 0 and 1.
 
     Raises:
-        DataError: it is something else, or not finite.
+        DataError: the value is something else, or not finite.
     """
     if value is None or (isinstance(value, str) and value.strip().upper() in ("", "N/A", "NA")):
         return None
@@ -105,22 +105,22 @@ def rows_of_responses(
     parse: Callable[[Row, Row, str], Responses | str], *, fields: Mapping[str, str] | None,
     known: Sequence[str], together: int = 1,
 ) -> Iterator[Responses]:
-    """The rows of a source; consecutive ones with the same prompt become one.
+    """The rows of a source, with consecutive rows of the same prompt merged.
 
     Args:
         source: its name.
         split: ``train`` or ``test``.
         path: local file or folder; None: the data set on the hub that ``reading`` names.
-        reading: what to do with rows at fault; None: see `Reading`.
-        parse: responses of a row, all with the same names of numbers, or the reason to count where
-            it holds none. Gets the row as the file holds it, the row of `renamed`, and its place.
-        fields: our field names → the data's, where they differ.
-        known: our field names.
-        together: at most so many responses in a row that was put together.
+        reading: settings, such as the handling of invalid rows; None: the defaults of `Reading`.
+        parse: returns the responses of a row, with the same number names in each row, or the reason
+            to skip it. Gets the row as the file holds it, the row of `renamed`, and its place.
+        fields: this package's field names → the data's, where they differ.
+        known: this package's field names.
+        together: most responses in a merged row.
 
     Raises:
         ConfigError: neither path nor hub, or an unknown field.
-        DataError: names the row.
+        DataError: an invalid row; names it.
     """
     reading, fields = reading or Reading(), dict(fields or {})
     check_place(source, path, reading)

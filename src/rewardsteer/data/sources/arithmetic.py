@@ -1,10 +1,9 @@
-"""The embedded task: left-to-right arithmetic modulo 10, with its steps, checkable, no download.
+"""A generated task without download: left-to-right arithmetic modulo 10, with checkable steps.
 
-``7+8+3=`` is answered by ``7+8=5;5+3=8``. Text written by a `FlawedSolver` gets a fixed set of
-facts wrong more often than not, and continues from the wrong value. A policy trained on such text
-errs *systematically*: lowering its temperature makes these errors more frequent, not rarer, so a
-method that only sharpens the policy gains nothing here. What a reward model adds to the policy
-is which facts are wrong.
+``7+8+3=`` is answered by ``7+8=5;5+3=8``. A `FlawedSolver` gets a fixed set of facts wrong more
+often than not, and continues from the wrong value. A policy trained on such text errs
+*systematically*: lowering its temperature makes these errors more frequent, so a method that only
+sharpens the policy gains nothing here. A reward model adds the information which facts are wrong.
 """
 
 import random
@@ -31,7 +30,8 @@ class ArithmeticConfig(Config):
             correct answer.
         min_operations: fewest operators in a question.
         max_operations: most operators in a question.
-        flawed_facts: how many of the facts ``a∘b`` (100 per operator) the solver often gets wrong.
+        flawed_facts: number of facts ``a∘b`` (of 100 per operator) that the solver often gets
+            wrong.
         wrong_probability: how often it does; above one half, the wrong answer is the likeliest.
         seed: draws the flawed facts and their wrong answers.
     """
@@ -60,7 +60,7 @@ def parse(question: str) -> tuple[int, list[tuple[str, int]]]:
 
 
 def answer(question: str) -> int:
-    """The true result."""
+    """The correct result."""
     value, operations = parse(question)
     for operator, operand in operations:
         value = compute(value, operator, operand)
@@ -68,12 +68,12 @@ def answer(question: str) -> int:
 
 
 def is_correct(question: str, completion: str) -> bool:
-    """Whether a completion's last step ends in the true result."""
+    """Whether a completion's last step ends in the correct result."""
     return completion.rpartition("=")[1:] == ("=", str(answer(question)))
 
 
 def draw_question(rng: random.Random, config: ArithmeticConfig) -> str:
-    """A question with a uniform number of operators, operands and operators uniform."""
+    """A question with its number of operations, operands and operators drawn uniformly."""
     count = rng.randint(config.min_operations, config.max_operations)
     tail = "".join(rng.choice(config.operators) + str(rng.randrange(10)) for _ in range(count))
     return f"{rng.randrange(10)}{tail}="
@@ -105,7 +105,7 @@ class FlawedSolver:
         }
 
     def solve(self, question: str, rng: random.Random | None = None) -> str:
-        """A worked solution; with ``rng``, flawed facts are drawn correct or incorrect."""
+        """A worked solution. With ``rng``, each flawed fact is randomly correct or incorrect."""
         value, operations = parse(question)
         steps = []
         for operator, operand in operations:
@@ -123,15 +123,15 @@ def load(
     split: str = "train", *, path: str | None = None, rows: Count = 4000, seed: Seed = 0,
     flawed: bool = False, reading: Any = None, **task: Any,
 ) -> Iterator[Comparison]:
-    """Correct against incorrect solutions of one question, drawn from the flawed solver.
+    """Pairs of a correct and an incorrect solution of a question, from the flawed solver.
 
     Args:
         split: ``train`` or ``test``; the two draw from different random streams.
         path: not used, there is no file; present because every source takes it.
         rows: number of comparisons.
-        seed: seed of the questions and draws (``task_seed`` draws the flaw).
-        flawed: the first response is the wrong one with ``wrong_probability``: no preferences, but
-            text on which to train a policy with systematic errors.
+        seed: seed of the questions and draws (``task_seed`` is the seed of the flawed facts).
+        flawed: the first response is the wrong one with ``wrong_probability``. These are not
+            preferences, but text to train a policy with systematic errors.
         reading: not used, as `path`.
         task: fields of `ArithmeticConfig`; ``task_seed`` for its seed.
     """
@@ -162,7 +162,7 @@ def load(
 
 
 def build_tokenizer() -> Any:
-    """One token a character, with ``<eos>`` and ``<pad>``: a `PreTrainedTokenizerFast`."""
+    """A `PreTrainedTokenizerFast` with one token per character, ``<eos>`` and ``<pad>``."""
     from tokenizers import Regex, Tokenizer, models, pre_tokenizers
     from tokenizers.decoders import Fuse
     from transformers import PreTrainedTokenizerFast

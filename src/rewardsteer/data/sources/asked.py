@@ -1,4 +1,4 @@
-"""The prompt of a row: a text or messages, earlier turns, a system message."""
+"""Prompts of rows, from a text or messages, earlier turns and a system message."""
 
 from typing import Any
 
@@ -7,12 +7,12 @@ from rewardsteer.data.sources.messages import FORM, encoded_messages, parse_mess
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message, Prompt
 
-# Fields that may hold what was asked, the first that is there.
+# Fields that may hold the prompt; the first one present is used.
 PROMPTS = ("prompt", "conversations", "messages", "question", "instruction")
 
 
 def with_decoded_prompt(row: Row) -> Row:
-    """The row with messages in place of JSON texts of them, where it may hold its prompt."""
+    """The row, with JSON texts decoded to messages in the fields that may hold its prompt."""
     found = {name: encoded_messages(row.get(name)) for name in PROMPTS}
     return row | {name: value for name, value in found.items() if value is not None}
 
@@ -35,7 +35,7 @@ def prompt_of(row: Row, place: str) -> Prompt | None:
 
 
 def _history(value: Any, place: str) -> list[Message]:
-    """LLaMA-Factory's earlier turns: a list of questions with their answers."""
+    """Messages of LLaMA-Factory's earlier turns, a list of ``[question, answer]``."""
     turns = []
     for number, pair in enumerate(value or [], start=1):
         if not isinstance(pair, list) or [type(text) for text in pair] != [str, str]:

@@ -1,4 +1,4 @@
-"""The comparisons of sources that have one in each row."""
+"""Reading of sources that hold one comparison per row."""
 
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -14,17 +14,17 @@ def read_comparisons(
     source: str, split: str, path: str | None, reading: Reading | None, parse: Parse, *,
     hub: str = "", **more: Any,
 ) -> Iterator[Comparison]:
-    """`comparisons` of the rows at a path, or of the data set on the hub.
+    """The `comparisons` of the rows at a path, or of the data set on the hub.
 
     Args:
-        source, split, parse: as there.
-        path, reading: as a source takes them.
+        source, split, parse: see `comparisons`.
+        path, reading: as in every source's ``load``.
         hub: the published data set; "": there is none.
         more: options of `read_rows`.
 
     Raises:
         ConfigError: neither a path nor a data set.
-        DataError: names the row.
+        DataError: an invalid row; names it.
     """
     reading = reading or Reading()
     if not hub:
@@ -37,18 +37,18 @@ def read_comparisons(
 def comparisons(
     source: str, split: str, rows: Iterable[tuple[str, Row]], reading: Reading, parse: Parse
 ) -> Iterator[Comparison]:
-    """The comparisons of a source that has one in each row.
+    """The comparisons of a source with one comparison per row.
 
     Args:
         source: its name.
         split: ``train`` or ``test``.
         rows: places and rows, see `read_rows`.
-        reading: what to do with rows at fault.
-        parse: the comparison of a row and its place (without an id where the row has none), or the
-            reason to count where it holds none.
+        reading: handling of invalid rows.
+        parse: takes a row and its place; returns its comparison (without an id where the row has
+            none), or the reason to skip the row.
 
     Raises:
-        DataError: names the row.
+        DataError: an invalid row; names it.
     """
     for index, (place, row) in enumerate(rows):
         found: Comparison | str = ""

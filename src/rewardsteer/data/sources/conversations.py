@@ -1,4 +1,4 @@
-"""One row in the forms of TRL, ShareGPT and LLaMA-Factory → a comparison."""
+"""Comparisons from rows in the formats of TRL, ShareGPT and LLaMA-Factory."""
 
 import math
 from typing import Any
@@ -11,22 +11,22 @@ from rewardsteer.data.thoughts import shared_length
 from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Message, Prompt
 
-# Further fields that may hold what was asked. Whether they hold all of it is for the user to say.
+# Further fields that may hold the prompt. The user must say whether they hold all of it.
 _QUESTIONS = ("input", "query", "problem", "context", "post")
 
 
 def from_conversations(
     row: Row, place: str, *, id: str = "", parted: str = "error", remedy: str = ""
 ) -> Comparison | str:
-    """A comparison; where it parts before the last turn and ``parted`` is ``drop``, why not.
+    """The comparison of a row, or the reason to skip it (see ``parted``).
 
-    Fields that are null count as absent, and message lists may be written as JSON texts.
+    Null fields count as absent, and message lists may be JSON texts.
 
     Args:
-        row, place: as the file holds it, and where, for messages.
+        row, place: the row as the file holds it; file and row, for messages.
         id: of the comparison; "" where the row has none.
         parted: see `rewardsteer.data.sources.pairs.load`.
-        remedy: what to do where fields are absent.
+        remedy: advice in the message about absent fields.
 
     Raises:
         DataError: absent fields, or responses that are neither text nor messages; names the row,
@@ -70,13 +70,13 @@ def from_conversations(
 
 
 def _writer(row: Row, side: str) -> str:
-    """The model that wrote a response, as reward-bench and UltraFeedback's derivatives name it."""
+    """The model that wrote a response, from the fields of reward-bench or UltraFeedback's forms."""
     found = row.get(f"{side}_model") or row.get(f"{side}-model")
     return found if isinstance(found, str) else ""
 
 
 def _check_no_question(row: Row, prompt: Prompt | None, place: str) -> None:
-    """Refuse to take what both texts begin with for the prompt, where another field may be it."""
+    """Refuse to use the common beginning of both texts as the prompt, where a field may hold it."""
     asked = [name for name in _QUESTIONS if row.get(name)]
     if prompt is None and asked:
         raise DataError(
@@ -101,8 +101,8 @@ def _check_no_text(row: Row, place: str) -> None:
 
 
 def split_texts(chosen: str, rejected: str) -> tuple[str, str, str]:
-    """Prompt and responses of two texts that hold the prompt: cut where TRL's ``extract_prompt``
-    cuts, at the first difference, and before a space in front of it."""
+    """Prompt and responses of two texts that begin with the prompt. The cut is that of TRL's
+    ``extract_prompt``: at the first difference, and before a space in front of it."""
     shorter = min(len(chosen), len(rejected))
     cut = max(shorter - 1, 0)
     for index in range(shorter):
@@ -116,7 +116,7 @@ def margin_of(value: Any, place: str) -> float:
     """A row's margin, 0 where there is none.
 
     Raises:
-        DataError: it is no number, not finite or negative.
+        DataError: the value is not a number, not finite or negative.
     """
     if value is None or value == "":
         return 0.0
@@ -135,7 +135,7 @@ def margin_of(value: Any, place: str) -> float:
 
 
 def _decoded(row: Row) -> Row:
-    """The row with message lists in place of JSON texts of them."""
+    """The row with JSON texts of message lists decoded."""
     chosen, rejected = encoded_messages(row.get("chosen")), encoded_messages(row.get("rejected"))
     if chosen is not None and rejected is not None:
         row = row | {"chosen": chosen, "rejected": rejected}
@@ -165,7 +165,7 @@ def _check_response(value: Any, name: str, place: str) -> None:
 def _split_messages(
     prompt: Prompt | None, chosen: list[Message], rejected: list[Message], place: str, parted: str
 ) -> tuple[Prompt, str, str] | None:
-    # Identical conversations share everything: the last turn is the response all the same.
+    # In identical conversations too, the last turn is the response.
     shared = min(shared_length(chosen, rejected), len(chosen) - 1, len(rejected) - 1)
     if len(chosen) - shared != 1 or len(rejected) - shared != 1:
         if parted == "drop":
@@ -184,7 +184,7 @@ def _split_messages(
 
 
 def _before(prompt: Prompt | None, shared: list[Message], place: str) -> Prompt:
-    """The whole prompt, of which a part may stand in ``prompt`` and a part in both responses."""
+    """The whole prompt, which may be divided between ``prompt`` and the start of both responses."""
     if not shared:
         if not prompt:
             raise DataError(f"{place}: expected a prompt before the last message, found none.")

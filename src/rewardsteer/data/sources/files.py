@@ -1,4 +1,4 @@
-"""Rows of local files, with faults named by file and line."""
+"""Rows of local files; errors name the file and line."""
 
 import contextlib
 import io
@@ -20,7 +20,7 @@ SUFFIXES = (".jsonl", ".json", ".csv", ".parquet", ".arrow")
 
 
 def require(row: Row, fields: list[str], place: str, *, remedy: str = "") -> None:
-    """Raise `DataError` naming absent fields, those that are there, and what to do."""
+    """Raise `DataError` where fields are absent; names them, the fields present and the remedy."""
     absent = [name for name in fields if name not in row]
     if absent:
         raise DataError(
@@ -35,7 +35,7 @@ def fields_of(row: Iterable[str]) -> str:
 
 
 def kind_of(value: Any) -> str:
-    """What a value is, for messages: ``a number (3)``."""
+    """The type of a value with its content, for messages: ``a number (3)``."""
     if value is None:
         return "null"
     if isinstance(value, bool):
@@ -48,10 +48,10 @@ def kind_of(value: Any) -> str:
 
 @contextlib.contextmanager
 def well_formed(place: str) -> Iterator[None]:
-    """Say which row it was where a value is of another kind than the code within expects.
+    """Turn errors from values of an unexpected type into a `DataError` that names the row.
 
     Raises:
-        DataError: in place of what such values raise.
+        DataError: instead of ``KeyError``, ``TypeError`` and similar errors.
     """
     try:
         yield
@@ -83,11 +83,11 @@ def parse_object(line: bytes, place: str) -> Row:
 
 
 def read_file(file: Path, guard: Guard = contextlib.nullcontext) -> Iterator[tuple[str, Row]]:
-    """Yield ``(place, row)`` of one file; an empty one is an error.
+    """Yield ``(place, row)`` of one file; an empty file is an error.
 
     Args:
         file: JSONL, JSON, CSV, Parquet or Arrow; the text forms also with ``.gz``.
-        guard: entered for each row; it may suppress the `DataError` of a bad one.
+        guard: context manager entered for each row; may suppress the `DataError` of an invalid row.
     """
     ending = kind(file)
     readers: dict[str, Callable[[Path], Iterator[tuple[str, Row]]]] = {
@@ -136,7 +136,7 @@ def _jsonl(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
 
 
 def _json(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
-    """A list of objects, read item by item; or one object a line under the ending of a list."""
+    """Rows of a ``.json`` file: a list of objects, read item by item, or one object per line."""
     begin = b"".join(itertools.islice(_lines(file), 1)).lstrip(b"\xef\xbb\xbf \t\r\n")
     if begin[:1] == b"{" and _is_object(begin):
         yield from _jsonl(file, guard)

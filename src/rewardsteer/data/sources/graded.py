@@ -1,4 +1,4 @@
-"""Several graded solutions of one question → correct against incorrect, split by question.
+"""Pairs of correct and incorrect solutions, from graded solutions; split by question.
 
 The layouts are those of `rewardsteer.data.solutions`.
 """
@@ -19,12 +19,12 @@ from rewardsteer.errors import DataError
 from rewardsteer.records import Comparison, Solution
 
 _BALANCES = ("source", "model")
-# A source that tells more of the pairs apart is worth a note.
+# A note is made when the source alone predicts the correct solution of a larger share of pairs.
 _TELLING = 0.6
 
 
 class _Texts(NamedTuple):
-    """Texts of one question with their sources."""
+    """Correct and incorrect solutions of a question, each text with its source."""
 
     correct: dict[str, str]
     incorrect: dict[str, str]
@@ -40,14 +40,14 @@ def load(
         path: local file or folder.
         max_pairs: per question.
         seed: of the draw.
-        balance_by: ``source`` (model and prompt style) or ``model``: of any two of these, each
-            wrote as many preferred as dispreferred solutions in their pairs, so that who wrote a
-            solution does not tell whether it is correct. Surplus pairs are dropped and counted.
-        reading: see `Reading`; a note says how many of the pairs the source alone tells apart.
+        balance_by: ``source`` (model and prompt style) or ``model``. In the pairs between any two
+            of them, each wrote as many preferred as dispreferred solutions, so it does not predict
+            correctness. Surplus pairs are dropped and counted.
+        reading: see `Reading`; a note gives the share of pairs that the source alone predicts.
 
     Raises:
         ConfigError: no path, or an unknown ``balance_by``.
-        DataError: rows without gradings, or with one source to balance by.
+        DataError: rows without labels, or only one source to balance by.
     """
     reading = reading or Reading()
     check_place("graded", path, reading)
@@ -81,7 +81,7 @@ def _draw(
     questions: Mapping[str, _Texts], max_pairs: int, seed: int, balance_by: str | None,
     reading: Reading,
 ) -> list[SourcedPair]:
-    """The pairs that are kept, question by question, with a note on what the source tells."""
+    """The kept pairs, by question; adds a note on how well the source predicts the correct one."""
     every = {
         question: [
             SourcedPair(question, chosen, rejected, texts.correct[chosen],

@@ -23,8 +23,8 @@ def load(
 
     Args:
         path: local file or folder.
-        attribute: which score ranks them; the difference becomes the margin.
-        min_margin: smallest difference that counts.
+        attribute: the score that ranks the responses; the difference becomes the margin.
+        min_margin: smallest difference of a pair.
     """
     if attribute not in ATTRIBUTES:
         raise ConfigError(f"Unknown attribute {attribute!r}; known: {', '.join(ATTRIBUTES)}.")

@@ -1,4 +1,4 @@
-"""Helpful and harmless dialogues: Dahoas/static-hh rows and Anthropic/hh-rlhf transcripts."""
+"""Helpful and harmless dialogues: rows of Dahoas/static-hh, transcripts of Anthropic/hh-rlhf."""
 
 import re
 from collections.abc import Iterator
@@ -22,26 +22,26 @@ def load(
 ) -> Iterator[Comparison]:
     """Rows with ``prompt``, ``chosen``, ``rejected``, or two whole transcripts.
 
-    The prompt stays as the transcript up to and including the last ``Assistant:``, so the plain
-    text template leaves it as it is.
+    The prompt is the transcript up to and including the last ``Assistant:``; the plain text
+    template does not change it.
 
     Args:
         path: local file or folder; None: the published data.
-        messages: divide the transcript into messages, for a chat template.
+        messages: split the transcript into messages, for a chat template.
     """
     parse = _parse_messages if messages else _parse
     yield from read_comparisons("hh", split, path, reading, parse, hub=HUB)
 
 
 def is_transcript(prompt: Prompt) -> bool:
-    """Whether a prompt is one text of several speakers, up to an opened answer."""
+    """Whether a prompt is a text with several speakers that ends with ``Assistant:``."""
     return isinstance(prompt, str) and bool(
         re.match(r"\s*Human:", prompt) and prompt.rstrip().endswith(_ANSWER)
     )
 
 
 def to_messages(transcript: str, place: str) -> list[Message]:
-    """The turns of a transcript that ends with an opened answer, which is none of them.
+    """The messages of a transcript, without the opened answer (``Assistant:``) at its end.
 
     Raises:
         DataError: text before the first speaker, or it does not end with ``Assistant:``.
@@ -77,16 +77,16 @@ def _parse(row: Row, place: str) -> Comparison:
 
 
 def split_transcripts(chosen: str, rejected: str, place: str) -> tuple[str, str, str]:
-    """Prompt and the two last answers of transcripts that share their beginning.
+    """The prompt and the two answers of transcripts with a common beginning.
 
-    The transcripts part inside the last answer, or at an earlier one; either way the prompt ends at
-    the last ``Assistant:`` that both have in common.
+    The transcripts may differ in the last answer or an earlier one. The prompt ends at the last
+    ``Assistant:`` of the common beginning.
 
     Raises:
         DataError: they share no ``Assistant:``.
     """
     common = chosen[: shared_length(chosen, rejected)]
-    # The shared text may end within the marker, where both answers begin alike.
+    # The common beginning may end inside the marker.
     cut = common.rfind(_ANSWER)
     if cut < 0:
         raise DataError(

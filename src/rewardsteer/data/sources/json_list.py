@@ -1,4 +1,4 @@
-"""The items of a JSON list, one at a time, without holding the list."""
+"""Items of a JSON list, one at a time, without loading the whole list."""
 
 import itertools
 import json
@@ -9,14 +9,14 @@ _SPACE = " \t\r\n"
 
 
 class _Text:
-    """Text that arrives in pieces, with a place in it."""
+    """A text that arrives in pieces, with a current position ``at``."""
 
     def __init__(self, pieces: Iterator[str]) -> None:
         self._pieces = pieces
         self.buffer, self.at = "", 0
 
     def next_sign(self) -> str:
-        """The next character that is no white space, "" at the end; it is not passed."""
+        """The next character that is not white space, without consuming it; "" at the end."""
         while True:
             while self.at < len(self.buffer) and self.buffer[self.at] in _SPACE:
                 self.at += 1
@@ -26,14 +26,14 @@ class _Text:
                 return ""
 
     def more(self) -> bool:
-        """Take on as much again as is held, which keeps reading long items linear."""
+        """Double the buffered text, so that long items take linear time; False at the end."""
         held = self.buffer[self.at :]
         taken = "".join(itertools.islice(self._pieces, 1 + len(held) // CHUNK))
         self.buffer, self.at = held + taken, 0
         return bool(taken)
 
     def value(self) -> str:
-        """The text of the JSON value that begins here; passes it."""
+        """Consume the JSON value at the current position and return its text."""
         decoder = json.JSONDecoder()
         while True:
             try:
@@ -44,7 +44,7 @@ class _Text:
                 if not self.more():
                     raise
                 continue
-            # A number may go on in the next piece.
+            # A number may continue in the next piece.
             if end == len(self.buffer) and self.more():
                 continue
             found = self.buffer[self.at : end]
@@ -60,7 +60,7 @@ def list_items(pieces: Iterator[str]) -> Iterator[str]:
 
     Raises:
         TypeError: the text holds another JSON value; names its type.
-        ValueError: it is no JSON.
+        ValueError: the text is not JSON.
     """
     text = _Text(pieces)
     if not text.next_sign():

@@ -1,4 +1,4 @@
-"""Instruction-judging sets: LLMBar, PandaLM and LLaMA-Factory's preference files."""
+"""Pairs judged by people: LLMBar, PandaLM and LLaMA-Factory's preference files."""
 
 import re
 from collections import Counter
@@ -28,16 +28,16 @@ _ROLES = ("system", "user", "assistant", "tool")
 def load(
     split: str, *, path: str | None = None, layout: str = "auto", reading: Reading | None = None
 ) -> Iterator[Comparison]:
-    """Comparisons that people judged; a pair they call a tie prefers nothing and is left out.
+    """Comparisons judged by people; ties are left out.
 
     Args:
         path: local file, or a folder with ``train.*`` and ``test.*`` files, or one with other
             ``.json`` and ``.jsonl`` files (also ``.gz``), which are then all read as training data.
-        layout: ``llmbar``, ``pandalm`` or ``llamafactory``; ``auto`` tells by each row's fields.
+        layout: ``llmbar``, ``pandalm`` or ``llamafactory``; ``auto`` decides by each row's fields.
 
     Raises:
         ConfigError: no path, or an unknown layout.
-        DataError: absent fields, or a verdict that is none; names the row.
+        DataError: absent fields, or an invalid verdict; names the row.
     """
     if path is None:
         raise ConfigError("The source judged needs the path of a file or a folder.")
@@ -58,7 +58,7 @@ def load(
 
 
 def _files(place: Path) -> list[Path]:
-    """What to read one by one: the files of a folder without splits, else the place itself."""
+    """The files of a folder without splits; for any other path, the path itself."""
     if not place.is_dir():
         return [place]
     names = {file.name for file in place.iterdir()}
@@ -66,7 +66,7 @@ def _files(place: Path) -> list[Path]:
     if splits or names & {"dataset_info.json", "dataset_dict.json"}:
         return [place]
     files = sorted(file for file in place.iterdir() if _SUFFIX.search(file.name))
-    # A folder with nothing to read goes on as it is: `read_rows` says what is missing.
+    # A folder without such files is returned itself: `read_rows` then reports what is missing.
     return files or [place]
 
 
@@ -83,7 +83,7 @@ def _layout(row: Row, place: str) -> str:
 def _llmbar(row: Row, place: str) -> Comparison:
     verdict = _verdict(row["label"], (1, 2), "label", place)
     prompt, first, second = _texts(row, ("input", "output_1", "output_2"), place)
-    # The published files are the subsets.
+    # Each published file is a subset.
     subset = _SUFFIX.sub("", Path(place.rpartition(", ")[0]).name)
     return _ordered(prompt, first, second, verdict, subset)
 
@@ -92,7 +92,7 @@ def _pandalm(row: Row, place: str) -> Comparison | str:
     names = [f"annotator{number}" for number in (1, 2, 3)]
     votes = Counter(_verdict(row[name], (0, 1, 2), name, place) for name in names)
     verdict, count = votes.most_common(1)[0]
-    # Three different votes are no majority: as little a preference as a tie.
+    # Three different votes have no majority and count as a tie.
     if verdict == 0 or count == 1:
         return "judged a tie"
     instruction, context, first, second = _texts(
@@ -129,7 +129,7 @@ def _ordered(
 
 def _texts(row: Row, names: tuple[str, ...], place: str) -> list[str]:
     for name in names:
-        # PandaLM's published answers "True" have become JSON's true.
+        # In PandaLM's published files the answer "True" is the JSON value true.
         if not isinstance(row[name], str | bool | int | float):
             raise DataError(
                 f"{place}: expected a text as {name}, got {type(row[name]).__name__}."
@@ -138,7 +138,7 @@ def _texts(row: Row, names: tuple[str, ...], place: str) -> list[str]:
 
 
 def _verdict(value: Any, allowed: tuple[int, ...], name: str, place: str) -> int:
-    # Tables without types (CSV) hold numbers as text.
+    # CSV files hold numbers as text.
     for verdict in allowed:
         if not isinstance(value, bool) and value in (verdict, str(verdict)):
             return verdict

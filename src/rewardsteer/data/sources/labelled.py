@@ -1,4 +1,4 @@
-"""A solution with labelled steps as a row of one response."""
+"""Rows of one response made from a solution with labelled steps."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -7,7 +7,7 @@ from rewardsteer.data.sources.files import kind_of
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Comparison, Prompt
 
-# Between two steps, unless an option says otherwise: what scoring divides a text at.
+# Default separator of steps; scoring splits texts at the same separator.
 SEPARATOR = "\n\n"
 
 
@@ -15,18 +15,18 @@ def solution(
     prompt: Prompt, steps: Sequence[str], labels: Sequence[float | None], place: str, *,
     separator: str = SEPARATOR, id: str = "",
 ) -> Comparison:
-    """One response made of steps; its step ends lie behind the separators.
+    """A response made of steps; each step ends after its separator.
 
     Args:
         prompt: the question.
-        steps: their texts; white space around them is left out.
-        labels: how correct each is, from 0 to 1; None: not labelled.
+        steps: their texts, which are stripped.
+        labels: correctness of each step, from 0 to 1; None: not labelled.
         place: file and row, for messages.
         separator: written between two steps.
         id: the row's own.
 
     Raises:
-        DataError: no step, an empty one, another number of labels, or no label at all.
+        DataError: no steps, an empty step, a wrong number of labels, or no label at all.
     """
     texts = [step.strip() for step in steps]
     if len(texts) != len(labels):
@@ -49,10 +49,10 @@ def solution(
 
 
 def label_of(value: Any, place: str) -> float | None:
-    """A label as a number from 0 to 1; truth values are 0 and 1, null is no label.
+    """A label as a number from 0 to 1; booleans become 0 and 1, null becomes None.
 
     Raises:
-        DataError: it is something else.
+        DataError: the value is something else.
     """
     if value is None:
         return None
@@ -65,7 +65,7 @@ def label_of(value: Any, place: str) -> float | None:
 
 
 def check_separator(separator: str) -> None:
-    """Refuse a separator that leaves no white space between steps."""
+    """Refuse a separator that is not white space."""
     if not isinstance(separator, str) or not separator or separator.strip():
         raise ConfigError(
             f"separator must be white space, such as two newlines, got {separator!r}."

@@ -1,4 +1,4 @@
-"""Single responses that are labelled good or bad: TRL's unpaired preferences, as KTO takes them."""
+"""Single responses labelled good or bad: TRL's unpaired preferences, as used by KTO."""
 
 from collections.abc import Iterator, Mapping
 
@@ -21,12 +21,12 @@ def load(
     split: str, *, path: str | None = None, fields: Mapping[str, str] | None = None,
     reading: Reading | None = None,
 ) -> Iterator[Responses]:
-    """Rows with ``prompt``, ``completion`` and ``label``: true or false, or a number from 0 to 1
-    (how probable it is that the response is good). Rows without a label are left out and counted.
+    """Rows with ``prompt``, ``completion`` and ``label``: true, false, or the probability from 0 to
+    1 that the response is good. Rows without a label are left out and counted.
 
     Args:
         path: local file or folder; None: the data set that ``hub`` names.
-        fields: our field names → the data's, where they differ.
+        fields: this package's field names → the data's, where they differ.
 
     Raises:
         ConfigError: neither path nor hub, or an unknown field.

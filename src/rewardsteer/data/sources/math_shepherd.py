@@ -1,5 +1,5 @@
-"""Math-Shepherd (arXiv 2312.08935): solutions in which a mark stands behind each step, and the same
-text with + or - for each mark."""
+"""Math-Shepherd (arXiv 2312.08935): solutions with a mark after each step, and the same text with +
+or - in place of each mark."""
 
 from collections.abc import Iterator
 
@@ -25,7 +25,7 @@ def load(
     Args:
         path: local file or folder; None reads the hub.
         separator: written between two steps.
-        first: how the first step begins, which ends the question.
+        first: text at the beginning of the first step; the question ends before it.
 
     Raises:
         ConfigError: a separator that is no white space.
@@ -47,7 +47,7 @@ def divided(text: str, first: str, place: str) -> tuple[str, str]:
     """Question and first step of a text that holds both.
 
     Raises:
-        DataError: nothing begins as the first step should.
+        DataError: ``first`` does not occur in the text.
     """
     at = text.rfind(first)
     if at < 1:
@@ -59,7 +59,7 @@ def divided(text: str, first: str, place: str) -> tuple[str, str]:
 
 
 def _aligned(text: str, labels: str, place: str) -> tuple[list[str], list[float | None]]:
-    """The texts before each mark, and what stands in its place in the labelled text."""
+    """The steps before each mark, and their labels from the labelled text."""
     parts = text.split(_MARK)
     found: list[float | None] = []
     at = 0

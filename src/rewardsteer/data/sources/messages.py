@@ -1,4 +1,4 @@
-"""Conversations as files hold them → messages, with faults named by message number and key."""
+"""Messages from the conversations in files; errors name the message number and key."""
 
 import ast
 import json
@@ -9,7 +9,7 @@ from rewardsteer.data.sources.files import kind_of
 from rewardsteer.errors import DataError
 from rewardsteer.records import Message
 
-# ShareGPT's names and those of its relatives.
+# Role names of ShareGPT and similar formats.
 _ROLES = {
     "human": "user", "prompter": "user", "gpt": "assistant", "chatgpt": "assistant",
     "bot": "assistant", "bing": "assistant", "bard": "assistant", "model": "assistant",
@@ -31,7 +31,7 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
         key: the field that holds it, for messages.
 
     Raises:
-        DataError: names the message, from 1, and the key.
+        DataError: an invalid message; names its number, from 1, and the key.
     """
     messages: list[Message] = []
     several = isinstance(value, Sequence) and not isinstance(value, str)
@@ -53,10 +53,10 @@ def parse_messages(value: Any, place: str, key: str) -> list[Message]:
 
 
 def parse_tools(value: Any, place: str) -> list[dict[str, Any]] | None:
-    """Functions as chat templates list them; also from JSON text, as LLaMA-Factory keeps them.
+    """Functions for a chat template, from a list or from its JSON text (LLaMA-Factory's form).
 
     Raises:
-        DataError: it is no list of mappings.
+        DataError: the value is not a list of mappings.
     """
     if isinstance(value, str) and value.strip():
         value = _decoded(value, f"{place}: tools")
@@ -74,8 +74,8 @@ def parse_tools(value: Any, place: str) -> list[dict[str, Any]] | None:
 
 
 def encoded_messages(value: Any) -> list[Any] | None:
-    """The list that a text holds as JSON, or as Python writes it (in tables that pandas wrote),
-    where it is one of messages; else None."""
+    """The list of messages that a text holds as JSON, or as a Python literal (in tables written by
+    pandas); None for anything else."""
     if not isinstance(value, str) or not value.lstrip().startswith(("[{", "[ {", "[\n")):
         return None
     found = _read_as(json.loads, value) or _read_as(ast.literal_eval, value.strip())
@@ -121,7 +121,7 @@ def _what(given: Mapping[str, Any], key: str) -> str:
 
 
 def _content(content: Any, where: str) -> str:
-    """A text, or the texts of a list of parts, joined."""
+    """The content as one text: a text itself, or the joined texts of a list of parts."""
     if isinstance(content, str):
         return content
     if not isinstance(content, list):
@@ -173,7 +173,7 @@ def _decoded(value: str, what: str) -> Any:
 
 
 def _without_nulls(value: Any) -> Any:
-    """Without keys that are null: tables give every row the keys of all others."""
+    """The value without null keys, which tables add because all rows share the same columns."""
     if isinstance(value, dict):
         return {key: _without_nulls(part) for key, part in value.items() if part is not None}
     if isinstance(value, list):

@@ -9,11 +9,11 @@ from typing import IO, Any, cast
 
 Row = dict[str, Any]
 Guard = Callable[[], AbstractContextManager[None]]
-# What reading a file may raise, a damaged .gz included.
+# Errors that reading a file may raise, also a damaged .gz.
 READ_FAILURES = (OSError, EOFError, zlib.error)
 
 
 def open_bytes(file: Path) -> IO[bytes]:
-    """A file's bytes, of a ``.gz`` what was compressed; see `READ_FAILURES`."""
+    """Open a file for reading bytes, decompressing ``.gz``; may raise `READ_FAILURES`."""
     opener: Any = gzip.open if file.name.endswith(".gz") else open
     return cast(IO[bytes], opener(file, "rb"))

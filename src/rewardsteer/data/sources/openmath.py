@@ -1,4 +1,4 @@
-"""Correct against incorrect solutions, one of each a row: question, correct, incorrect."""
+"""Rows with a question, a correct and an incorrect solution."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Options of sources, checked before a source is read."""
+"""Checks of sources' options, before a source is read."""
 
 import typing
 from collections.abc import Callable, Collection, Mapping
@@ -11,13 +11,13 @@ from rewardsteer.faults import faults
 
 
 def check_choice(option: str, value: object, known: Collection[str]) -> None:
-    """Raise `ConfigError` where an option has none of its values."""
+    """Raise `ConfigError` where an option's value is not one of ``known``."""
     if value not in known:
         raise ConfigError(f"Unknown value {value!r} of {option}; known: {', '.join(known)}.")
 
 
 def check_fields(fields: Collection[str], known: Collection[str]) -> None:
-    """Raise `ConfigError` where a field of ours is unknown."""
+    """Raise `ConfigError` where ``fields`` names a field that the source does not have."""
     unknown = sorted(set(fields) - set(known))
     if unknown:
         raise ConfigError(f"Unknown field(s) {', '.join(unknown)}; known: {', '.join(known)}.")
@@ -26,11 +26,11 @@ def check_fields(fields: Collection[str], known: Collection[str]) -> None:
 def checked_options(
     name: str, load: Callable[..., Any], options: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """A source's options in the types that its function declares.
+    """A source's options, converted to the types that its function declares.
 
     Args:
         name: of the source, for messages.
-        load: the source's function; what its signature does not describe is passed on as it is.
+        load: the source's function; options without a declared type are passed on unchanged.
         options: from the settings.
 
     Raises:
@@ -39,7 +39,7 @@ def checked_options(
     try:
         hints = typing.get_type_hints(load, include_extras=True)
     except (NameError, TypeError):
-        hints = {}  # A function from elsewhere may name types that are not there.
+        hints = {}  # A function from outside may name types that cannot be resolved.
     checked = dict(options)
     for option in options.keys() & hints.keys():
         try:

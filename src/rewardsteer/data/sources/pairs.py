@@ -1,4 +1,4 @@
-"""Anybody's pairs: any file or hub name, TRL's forms, a field mapping, an optional margin."""
+"""Pairs from any file or hub data set in TRL's formats, with field mapping and optional margin."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -28,16 +28,16 @@ def load(
     fields: Mapping[str, str] | None = None, identical: str = "error", parted: str = "error",
     extras: Sequence[str] = (), reading: Reading | None = None,
 ) -> Iterator[Comparison]:
-    """Comparisons in TRL's forms: explicit prompt, implicit prompt (``chosen`` and ``rejected``
-    are whole conversations or texts), plain or conversational; in LLaMA-Factory's and ShareGPT's.
+    """Comparisons in the formats of TRL (explicit prompt, or implicit prompt with whole texts or
+    conversations as ``chosen`` and ``rejected``), LLaMA-Factory and ShareGPT.
 
     Args:
-        path: local file or folder; or
-        name: data set on the hub.
-        fields: our field names → the data's, where they differ.
+        path: local file or folder.
+        name: data set on the hub, as an alternative to ``path``.
+        fields: this package's field names → the data's, where they differ.
         identical: what to do when chosen equals rejected: ``error`` or ``drop``.
-        parted: what to do when chosen and rejected part before the last turn: ``error``, ``first``
-            (compare the first answers that differ) or ``drop``.
+        parted: what to do when chosen and rejected differ before the last turn: ``error``,
+            ``first`` (compare the first answers that differ) or ``drop``.
         extras: further columns of numbers, kept for the objective (see `Comparison`).
 
     Raises:

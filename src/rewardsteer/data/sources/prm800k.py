@@ -1,9 +1,9 @@
-"""PRM800K (arXiv 2305.20050): people's ratings of the steps of solutions of MATH problems.
+"""PRM800K (arXiv 2305.20050): human ratings of the steps of solutions to MATH problems.
 
-An annotator saw several completions for a step, rated them, and went on from one of them or wrote
-one. The way that was taken is one row, in which every step has its rating. Each other completion is
-a row of its own, the way up to it and then itself, in which it alone is labelled: so each rating
-counts once.
+Annotators rated several completions of each step and continued from one of them, or wrote one
+themselves. The chosen path is one row, with a rating for every step. Each other completion is a row
+of its own: the path up to it, then the completion, which alone is labelled. So each rating counts
+once.
 """
 
 from collections.abc import Iterator
@@ -28,9 +28,9 @@ def load(
     Args:
         path: local file or folder.
         separator: written between two steps.
-        neutral: what the rating 0 is: ``correct`` (OpenAI's own score of a solution and Qwen's
-            models), ``incorrect`` (TRL's script) or ``unlabelled``.
-        alternatives: give rows of the completions that were not gone on from, too.
+        neutral: meaning of the rating 0: ``correct`` (as in OpenAI's solution score and Qwen's
+            models), ``incorrect`` (as in TRL's script) or ``unlabelled``.
+        alternatives: also yield rows for the completions that were not chosen.
         screening: keep rows that tested the annotators.
 
     Raises:
@@ -72,7 +72,7 @@ def _tests_annotators(row: Row) -> bool:
 def _ways(
     steps: list[Any], ratings: dict[Any, float | None], place: str, alternatives: bool
 ) -> Iterator[tuple[list[str], list[float | None]]]:
-    """Steps and labels of each row that an annotation gives, the way that was taken last."""
+    """Steps and labels of each row of an annotation; the chosen path comes last."""
     texts: list[str] = []
     labels: list[float | None] = []
     for step in steps:
@@ -86,7 +86,7 @@ def _ways(
             texts.append(completions[taken]["text"])
             labels.append(_rating(completions[taken], ratings, place))
         elif human is not None:
-            # Written by the annotator, who did not rate it.
+            # The annotator wrote this step and did not rate it: it counts as correct.
             texts.append(human["text"])
             labels.append(1.0)
         else:

@@ -1,4 +1,4 @@
-"""Several responses to a prompt in order: ranks, scores, or UltraFeedback's annotations."""
+"""Several ranked responses to a prompt: by ranks, scores, or UltraFeedback's annotations."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -25,16 +25,16 @@ def load(
     reading: Reading | None = None,
 ) -> Iterator[Responses]:
     """Rows with a prompt, a list of responses, and a list of ``scores`` (higher is better) or of
-    ``ranks`` (1 is the best, equal ones are ties); without either, the responses come best first.
-    Or raw rows of UltraFeedback, in which a response's rating is the mean of its aspects that are
-    rated: its ``overall_score`` has known faults.
+    ``ranks`` (1 is the best, equal ranks are ties). Without either, the best response is first.
+    Raw rows of UltraFeedback work too: a response's rating is the mean of its rated aspects,
+    because ``overall_score`` has known errors.
 
-    The order is kept as the number ``rating``, higher being better; a rank is its negative. Rows in
-    which no two responses differ in it are left out and counted.
+    The order is stored as the number ``rating``, where higher is better; a rank is negated. Rows
+    whose responses all have the same rating are left out and counted.
 
     Args:
         path: local file or folder; None: the data set that ``hub`` names.
-        fields: our field names → the data's, where they differ.
+        fields: this package's field names → the data's, where they differ.
 
     Raises:
         ConfigError: neither path nor hub, or an unknown field.
@@ -77,7 +77,7 @@ def _text(value: Any, place: str) -> str:
 
 
 def _mean_rating(annotations: Mapping[str, Any], place: str) -> float | None:
-    """Of UltraFeedback's four aspects, those that are not "N/A"."""
+    """The mean of those of UltraFeedback's four aspects that are not "N/A"."""
     found = [number_of(one.get("Rating"), "Rating", place) for one in annotations.values()]
     known = [value for value in found if value is not None]
     return sum(known) / len(known) if known else None

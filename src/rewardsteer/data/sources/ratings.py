@@ -1,4 +1,4 @@
-"""Responses with ratings: one score, or several attributes as in HelpSteer."""
+"""Responses with ratings: one score, or several attributes (as HelpSteer has)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from rewardsteer.data.sources.helpsteer import ATTRIBUTES
 from rewardsteer.data.sources.reading import Reading
 from rewardsteer.errors import ConfigError, DataError
 
-# Columns of a single rating, which all become the number "rating".
+# Names of a column with a single rating, which becomes the number "rating".
 SCORES = ("rating", "score", "reward", "label")
 _FIELDS = ("prompt", "response", "rating", "id", "subset", "tools")
 
@@ -27,8 +27,8 @@ def load(
 ) -> Iterator[Responses]:
     """Rows with a prompt, a response (``response``, ``completion`` or ``output``) and ratings.
 
-    Ratings that are null or "N/A" are not known; a row in which none is known is left out and
-    counted. Consecutive rows with the same prompt become one, so that training reads the prompt
+    Ratings that are null or "N/A" count as missing; rows without any rating are left out and
+    counted. Consecutive rows with the same prompt are merged, so that training processes the prompt
     once and evaluation compares its responses.
 
     Args:
@@ -36,12 +36,12 @@ def load(
         attributes: columns of ratings (or keys of a mapping in ``attributes`` or ``scores``), kept
             under their names. None: those of HelpSteer's five that the first row has, and the first
             of ``rating``, ``score``, ``reward`` and ``label`` that it has, kept as ``rating``.
-        fields: our field names → the data's, where they differ.
-        together: at most so many responses in a row.
+        fields: this package's field names → the data's, where they differ.
+        together: most responses in a merged row.
 
     Raises:
-        ConfigError: neither path nor hub, or an option that is not of its type.
-        DataError: absent fields, or ratings that are no numbers; names the row.
+        ConfigError: neither path nor hub, or an option of a wrong type.
+        DataError: absent fields, or ratings that are not numbers; names the row.
     """
     if attributes is not None and (isinstance(attributes, str) or not attributes):
         raise ConfigError(f"attributes must be a list of columns, got {attributes!r}.")
@@ -67,7 +67,7 @@ def load(
 
 
 def _attributes(row: Row, place: str) -> tuple[str, ...]:
-    """The ratings that a row has."""
+    """The names of a row's ratings."""
     found = tuple(name for name in ATTRIBUTES if name in row)
     if any(name in row for name in SCORES):
         found += ("rating",)

@@ -1,4 +1,4 @@
-"""Rows of whatever place a source is read from: a file, a folder, a saved data set, the hub."""
+"""Reading of a source's rows from a file, a folder, a saved data set or the hub."""
 
 import contextlib
 from collections import Counter
@@ -17,17 +17,17 @@ from rewardsteer.errors import ConfigError, DataError
 
 @dataclass
 class Reading:
-    """How a source is read, and what became of rows that gave no comparison.
+    """Settings for reading a source, and counts of the rows that were skipped.
 
     Attributes:
-        on_error: ``raise``, or ``drop``: count rows with a fault and go on.
+        on_error: ``raise``, or ``drop``: count invalid rows and continue.
         hub: a data set on the hub in place of the published one.
         config: the hub data set's configuration.
         revision: its branch, tag or commit.
         data_dir: a folder within it, or within a local folder.
-        splits: ``{train: …, test: …}``, the names of our splits in the data.
+        splits: ``{train: …, test: …}``, the data's own names of these splits.
         dropped: ``{reason: rows}``.
-        notes: what the reader of the log should know.
+        notes: notes for the log.
     """
 
     on_error: str = "raise"
@@ -41,7 +41,7 @@ class Reading:
 
     @contextlib.contextmanager
     def row(self) -> Iterator[None]:
-        """Work on one row: with ``on_error="drop"`` a `DataError` within is counted, not raised."""
+        """Context of a row: with ``on_error="drop"`` a `DataError` in it is counted, not raised."""
         try:
             yield
         except DataError as error:
@@ -52,11 +52,11 @@ class Reading:
                 self.notes.append(f"The first row that was dropped for a fault: {error}")
 
     def skip(self, reason: str) -> None:
-        """Count a row that holds no comparison."""
+        """Count a skipped row under a reason."""
         self.dropped[reason] += 1
 
     def note(self, text: str) -> None:
-        """Keep a note, once."""
+        """Add a note, unless it was added before."""
         if text not in self.notes:
             self.notes.append(text)
 
@@ -71,15 +71,15 @@ def read_rows(
     split: str, path: str | None, hub_name: str, *, hub_splits: dict[str, str] | None = None,
     reading: Reading | None = None, **hub_options: Any,
 ) -> Iterator[tuple[str, Row]]:
-    """Yield ``(place, row)``, the place for messages ("file, line 3").
+    """Yield ``(place, row)``; the place ("FILE, line 3") is for messages.
 
     Args:
         split: ``train`` or ``test``.
         path: a local file (which is all training data), a folder of files whose names or folders
             name splits, or a folder saved by ``datasets``; None reads the hub.
         hub_name: published data set, read when ``path`` is None.
-        hub_splits: the hub's names of our splits where they differ.
-        reading: split names, the place on the hub, and what to do with rows that are at fault.
+        hub_splits: the hub's names of the splits ``train`` and ``test``, where they differ.
+        reading: split names, the data set on the hub, and the handling of invalid rows.
         hub_options: further arguments of ``datasets.load_dataset``.
 
     Raises:

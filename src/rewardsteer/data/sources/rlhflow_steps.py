@@ -1,5 +1,5 @@
-"""RLHFlow's data for process reward models: conversations in which the assistant answers + or - to
-each step."""
+"""RLHFlow's data for process reward models: conversations whose user turns are steps and whose
+assistant turns are + or -."""
 
 from collections.abc import Iterator
 
@@ -24,11 +24,11 @@ def load(
     Args:
         path: local file or folder; None reads the hub.
         separator: written between two steps.
-        first: how the first step begins: the first user turn holds the question before it.
+        first: text that begins the first step, after the question in the first user turn.
 
     Raises:
         ConfigError: a separator that is no white space.
-        DataError: no such turns; names the row.
+        DataError: turns of another form; names the row.
     """
     check_separator(separator)
 

@@ -1,4 +1,4 @@
-"""Which splits of a data set, or files of a folder, hold the training and the test data."""
+"""Choice of a data set's splits, or a folder's files, for the splits ``train`` and ``test``."""
 
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -8,7 +8,7 @@ from rewardsteer.data.sources import NoSplitError
 from rewardsteer.data.sources.files import SUFFIXES, kind
 from rewardsteer.errors import DataError
 
-# Names that splits have elsewhere, the likeliest first.
+# Other common names of these splits, the likeliest first.
 ALIASES = {
     "train": ("train", "train_prefs", "training"),
     "test": (
@@ -23,18 +23,18 @@ def choose_splits(
     names: Sequence[str], split: str, given: Mapping[str, str], place: object,
     note: Callable[[str], None],
 ) -> list[str]:
-    """Which of a data set's splits are ours.
+    """The names of a data set's splits that make up ``split``.
 
     Args:
         names: of the data set's splits.
         split: ``train`` or ``test``.
-        given: our names → the data set's, as far as the settings say.
+        given: ``train`` or ``test`` → the data set's name, where the settings give it.
         place: of the data set, for messages.
-        note: is told what is not obvious in the choice.
+        note: called with a note where the choice is not obvious.
 
     Raises:
-        NoSplitError: none is a test split.
-        DataError: none is a training split, or the one that was asked for is not there.
+        NoSplitError: there is no test split.
+        DataError: there is no training split, or the one in the settings does not exist.
     """
     wanted = given.get(split)
     if wanted is not None:
@@ -70,7 +70,7 @@ def choose_splits(
 
 
 def files_by_split(folder: Path) -> dict[str, list[Path]]:
-    """The data files of a folder by the split that their names or their folders name."""
+    """The data files of a folder, by the split in the name of the file or its folder."""
     files = _data_files(folder.iterdir())
     for pattern in ("*/*", "*/*/*"):
         if not files:

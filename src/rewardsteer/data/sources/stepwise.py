@@ -1,4 +1,4 @@
-"""Solutions with labelled steps in TRL's form: ``prompt``, ``completions``, ``labels``."""
+"""Solutions with labelled steps in TRL's format: ``prompt``, ``completions``, ``labels``."""
 
 from collections.abc import Iterator
 
@@ -18,8 +18,8 @@ def load(
 ) -> Iterator[Comparison]:
     """One row for each solution.
 
-    Labels are true or false, null where a step has none, or numbers from 0 to 1, such as the share
-    of rollouts from the step that end well.
+    Labels are true, false, null (no label), or numbers from 0 to 1, such as the share of rollouts
+    from the step that reach the correct answer.
 
     Args:
         path: local file or folder; None: the data set that ``hub`` names.

@@ -1,4 +1,4 @@
-"""Rows of files that are tables: CSV, Parquet and Arrow."""
+"""Rows of tables: CSV, Parquet and Arrow files."""
 
 import contextlib
 import csv
@@ -14,7 +14,7 @@ from rewardsteer.errors import DataError
 def read_csv(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
     """Places and rows of a CSV file; see `rewardsteer.data.sources.files.read_file`."""
     csv.field_size_limit(1 << 30)
-    # Bytes that are no text come through as such and are found in the row that has them.
+    # Bytes that are not UTF-8 pass through here and are reported with their row.
     try:
         with io.TextIOWrapper(
             cast(Any, open_bytes(file)), encoding="utf-8-sig", errors="surrogateescape", newline=""
@@ -25,7 +25,7 @@ def read_csv(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
 
 
 def _csv_rows(file: Path, reader: Any, guard: Guard) -> Iterator[tuple[str, Row]]:
-    # The heading concerns every row.
+    # A faulty header is an error of the file, so it is read outside the guard.
     names = _heading(file, reader)
     ended = False
     while not ended:
@@ -108,7 +108,7 @@ def parquet(file: Path, guard: Guard) -> Iterator[tuple[str, Row]]:
 
 
 def _batch_rows(file: Path, batch: Any, begin: int, guard: Guard) -> Iterator[Row | None]:
-    """The rows of a batch; one by one where one of them is at fault, which is None."""
+    """The rows of a batch; None for an invalid row. Rows are converted singly if one is invalid."""
     try:
         with _unreadable(""):
             rows = batch.to_pylist()
@@ -128,7 +128,7 @@ def _unreadable(what: str) -> Iterator[None]:
 
     try:
         yield
-    # Values that no Python object holds raise of the last three kinds.
+    # The last three errors come from values that no Python object can hold.
     except (pa.ArrowException, OSError, ValueError, OverflowError, TypeError) as error:
         raise DataError(f"{what}: {error}") from error
 

@@ -14,12 +14,12 @@ HUB = "openai/summarize_from_feedback"
 def load(
     split: str, *, path: str | None = None, reading: Reading | None = None
 ) -> Iterator[Comparison]:
-    """Rows with ``info.post``, ``summaries[choice].text`` (published), or with ``prompt``,
-    ``chosen``, ``rejected`` (trl-lib/tldr-preference).
+    """Rows with ``info.post`` and ``summaries[choice].text`` (published), or with ``prompt``,
+    ``chosen`` and ``rejected`` (trl-lib/tldr-preference).
 
     Rows without a post (news articles, in the published validation split) are skipped and counted,
-    as the published code skips them. The hub's script no longer loads with current libraries; its
-    Parquet conversion does.
+    as in the published code. The hub's loading script does not run with current libraries, so its
+    Parquet conversion is read.
     """
     place = {"name": "comparisons", "revision": "refs/convert/parquet"}
     yield from read_comparisons(

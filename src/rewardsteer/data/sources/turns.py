@@ -1,8 +1,8 @@
-"""Prompts and responses as files and callers hold them: texts, or the messages of a conversation.
+"""Prompts and responses from files and callers: texts, or the messages of a conversation.
 
-A response that is a list of messages is judged at its last one, an assistant's. The messages before
-it (calls of tools and their answers) go with the prompt, so that the chat template writes the whole
-conversation as it stands.
+In a response that is a list of messages, only the last message, an assistant's, is scored. The
+messages before it (tool calls and their results) become part of the prompt, so that the chat
+template writes the whole conversation.
 """
 
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ def read_prompt(value: Any, place: str, key: str = "prompt") -> Prompt:
         key: the field that holds it, for messages.
 
     Raises:
-        DataError: it is neither, or holds no message.
+        DataError: the value is neither, or holds no message.
     """
     if isinstance(value, str):
         return value
@@ -33,21 +33,21 @@ def read_prompt(value: Any, place: str, key: str = "prompt") -> Prompt:
 def read_pair(
     prompt: Any, response: Any, place: str, key: str = "completion"
 ) -> tuple[Prompt, str]:
-    """A prompt and the text that answers it, where either may be messages.
+    """A prompt and the text of its response; either may be given as messages.
 
     Args:
         prompt: see `read_prompt`.
-        response: text; or messages from an assistant's to an assistant's with text. They may
-            begin with the prompt once more.
+        response: text, or messages whose first and last are the assistant's, the last with text.
+            They may repeat the prompt at their beginning.
         place: of the row, for messages.
         key: the field that holds the response, for messages.
 
     Returns:
-        The prompt, with all messages before the last one; and the last one's text.
+        The prompt, with all messages before the last one, and the last message's text.
 
     Raises:
-        DataError: another form; the first message is not the assistant's, or the last one no answer
-            in text; or several messages answer a prompt that is text.
+        DataError: another form; the first message is not the assistant's, or the last one has no
+            text; or the response to a text prompt has several messages.
     """
     asked = read_prompt(prompt, place)
     if isinstance(response, str):
@@ -74,7 +74,7 @@ def read_pair(
 
 
 def response_of(message: Message, place: str, key: str) -> str:
-    """The text of an assistant's message; raises `DataError` where it is none."""
+    """The text of an assistant's message; raises `DataError` for any other message."""
     if message.role != "assistant":
         raise DataError(
             f"{place}: expected an assistant's message at the end of {key}, got one of the role "
