@@ -2,7 +2,7 @@
 
 import os
 
-# Before torch is imported: one GPU at most, as one process uses it, and nothing from the network.
+# Set before torch is imported: a process uses one GPU at most, and nothing is downloaded.
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "0")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""Run the named tables or all; print, keep and publish each."""
+"""Measure the named tables, or all; print each and write it to the results."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -44,7 +44,7 @@ TABLES = {
 
 
 def main(names: Sequence[str], folder: Path, tables: Mapping[str, Table] = TABLES) -> None:
-    """Run tables one after the other; one that cannot run leaves what stands there alone."""
+    """Measure tables in order; one that cannot be measured here keeps its earlier results."""
     unknown = sorted(set(names) - set(tables))
     if unknown:
         sys.exit(f"Unknown table(s) {', '.join(unknown)}; known: {', '.join(tables)}.")

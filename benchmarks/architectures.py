@@ -1,4 +1,4 @@
-"""What holds for which architecture: tiny random models, every cell measured.
+"""Which features work with which architecture, measured on tiny random models.
 
     python -m benchmarks.architectures [NAME …]
 
@@ -62,7 +62,7 @@ RoBERTa, DeBERTa) is refused.
 
 
 def measure(name: str) -> dict[str, Any]:
-    """One architecture's cells; one that fails holds the error."""
+    """An architecture's result by feature; of a feature that fails, the error as text."""
     with tempfile.TemporaryDirectory() as folder:
         base, cells = save_tiny(Path(folder) / "base", name), {}
         for head in ("scalar", "vocabulary"):
@@ -136,7 +136,7 @@ def _plain(base: Path, folder: Path) -> dict[str, float | None]:
 
 
 def shown(column: str, cell: Any) -> str:
-    """A cell of the table."""
+    """The text of a result in its column of the table."""
     if column.startswith("train"):
         return "yes" if isinstance(cell, list) and cell[-1] < cell[0] else f"no: {cell}"
     if column == "packed":
@@ -152,7 +152,7 @@ def shown(column: str, cell: Any) -> str:
 
 
 def page(results: dict[str, dict[str, Any]], version: str) -> str:
-    """The page of the docs."""
+    """The text of ``docs/architectures.md``."""
     lines = [f"| | {' | '.join(COLUMNS)} |", "|---" * (len(COLUMNS) + 1) + "|"]
     lines += [
         f"| {name} | {' | '.join(shown(column, cells[column]) for column in COLUMNS)} |"
@@ -162,7 +162,7 @@ def page(results: dict[str, dict[str, Any]], version: str) -> str:
 
 
 def main(names: list[str]) -> None:
-    """Measure and write; named ones alone are printed, not written."""
+    """Measure all architectures and write both files; named ones are only printed."""
     warnings.filterwarnings("ignore")
     logging.disable(logging.WARNING)
     results = {}

@@ -1,5 +1,5 @@
-"""Llama-shaped backbones with seeded random weights: of a useful size, so that arithmetic and not
-Python is timed."""
+"""Llama backbones with seeded random weights, large enough that arithmetic and not Python is
+timed."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -58,5 +58,5 @@ def precision() -> str:
 
 
 def autocast() -> torch.autocast:
-    """The same for a forward pass outside of training."""
+    """Autocast to the type of `precision`, for a forward pass outside of training."""
     return torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16")

@@ -16,7 +16,7 @@ SIDES = {"ours": by_fit, "TRL": by_trl}
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the table measures; the first shape is also the one whose memory is taken."""
+    """What the table measures; memory is measured at the first shape."""
 
     backbone: Backbone
     shapes: tuple[Shape, ...]
@@ -42,7 +42,7 @@ SETUP = (
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
     """Pairs per second at each shape, and peak memory at the first."""
-    # All rows are read before any is trained on, so that what is missing is told at once.
+    # All rows are read before any is trained on, so that missing data is reported at once.
     trainings = [sizes.training(shape) for shape in sizes.shapes]
     rows = [
         compare(shape.name, training, sizes.runs)
@@ -56,7 +56,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
 
 
 def compare(case: str, training: Training, runs: int) -> Row:
-    """Pairs and tokens per second of both sides, whose first losses must agree."""
+    """Pairs and tokens per second of `fit` and TRL; their first losses must agree."""
     last: dict[str, Clock] = {}
 
     def seconds(side: str) -> float:
@@ -73,9 +73,9 @@ def compare(case: str, training: Training, runs: int) -> Row:
 
 
 def measure(side: str, sizes: Sizes = SIZES) -> None:
-    """Print what training takes beyond what this process held before, in MiB."""
+    """Print the peak memory of training in MiB, beyond what the process held before."""
     training = sizes.training(sizes.shapes[0])
-    # On both sides, so that code weighs the same.
+    # Imported on both sides, so that code takes the same memory.
     from trl import RewardTrainer  # noqa: F401
 
     before = held_memory()

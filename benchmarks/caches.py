@@ -1,4 +1,4 @@
-"""Key/value caches in the operations of decoding: ours against those of transformers.
+"""Time of a key/value cache's operations in decoding: ours against those of transformers.
 
 `python -m benchmarks.caches` prints milliseconds by model, rows and operation.
 """
@@ -20,7 +20,7 @@ ROWS, WIDTH, STEPS = (8, 64), 350, 20
 
 
 def model_of(layers: int, width: int) -> Any:
-    """A Llama without trained weights."""
+    """A Llama with random weights."""
     torch.manual_seed(0)
     return LlamaForCausalLM(LlamaConfig(
         vocab_size=2048, hidden_size=width, intermediate_size=2 * width, num_hidden_layers=layers,
@@ -74,7 +74,7 @@ def measure(model: Any, rows: int) -> dict[str, dict[str, float]]:
 
         found[name] = {"append": milliseconds(append)}
         if name == "static":
-            continue  # it knows neither fewer rows nor fewer columns
+            continue  # a static cache can drop neither rows nor columns
         one = PreallocatedCache() if name == "preallocated" else DynamicCache()
         model(ids[:1], past_key_values=one, use_cache=True, logits_to_keep=1)
         found[name]["admit"] = milliseconds(lambda c=cache, o=one: admit(c, 1, o))

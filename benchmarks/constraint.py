@@ -1,9 +1,9 @@
-"""The maximum constraint: one pass over a chosen response against one row a prefix.
+"""The maximum constraint: one pass over a chosen response against one row per prefix.
 
-Loss and gradients of the constraint at the same token prefixes, three ways: ours; one row a prefix
-with a tensor of all logits, as published code makes them; and one row a prefix with our head, which
-tells how much comes from the one pass and how much from the head. Rows a prefix are read in
-micro-batches of similar length, of the size that is fastest for them.
+Loss and gradients of the constraint at the same token prefixes, in three ways: ours; one row per
+prefix with a tensor of all logits, as in published code; and one row per prefix with our head. The
+third separates the gain of the one pass from that of the head. Prefix rows go in micro-batches of
+similar length, of the fastest size.
 """
 
 from collections.abc import Callable, Sequence
@@ -25,13 +25,13 @@ from rewardsteer.objectives.max_constraint import max_constraint
 from rewardsteer.tensors import PairBatch
 
 Step = Callable[[RewardModel, int, Sequence[PairBatch]], float]
-# Published: prefixes have more than this many response tokens.
+# As published, prefixes have more than this many response tokens.
 START = 10
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the table measures; each shape with the prefixes drawn from a response (None: all)."""
+    """What the table measures; ``shapes`` with the prefixes drawn per response (None: all)."""
 
     backbone: Backbone
     shapes: tuple[tuple[Shape, int | None], ...]
@@ -52,15 +52,15 @@ SETUP = (
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Prefixes per second at each shape, against both plain forms."""
+    """Prefixes per second at each shape, against both forms with one row per prefix."""
     model = RewardModel(sizes.backbone.causal_lm(), HeadConfig(kind="vocabulary"))
-    # All rows are read before anything is timed, so that what is missing is told at once.
+    # All rows are read before anything is timed, so that missing data is reported at once.
     batches = {shape.name: _responses(sizes, shape, count) for shape, count in sizes.shapes}
     return [row for name, rows in batches.items() for row in _cases(sizes, model, name, rows)]
 
 
 def _responses(sizes: Sizes, shape: Shape, count: int | None) -> list[Row]:
-    # A response of one token more has a proper prefix to look at.
+    # The shortest proper prefix has START + 1 tokens, so a response needs more than that.
     pairs = take(shape, sizes.responses, sizes.backbone.vocabulary, longer_than=START + 1)
     return [partial_row(pair, start=START, count=count, seed=0) for pair in pairs]
 
@@ -95,7 +95,7 @@ def _cases(sizes: Sizes, model: RewardModel, name: str, rows: Sequence[Row]) -> 
 
 
 def collate(rows: Sequence[Row]) -> PairBatch:
-    """Chosen responses with their prefixes marked, as training reads them, on the device."""
+    """A batch of chosen responses with their prefixes marked, as in training, on the device."""
     fields: dict[str, Any] = PairCollator(PADDING, paired=False, prefixes="chosen_lengths")(rows)
     return to_batch({
         name: value.to(device()) if isinstance(value, Tensor) else value
@@ -104,7 +104,7 @@ def collate(rows: Sequence[Row]) -> PairBatch:
 
 
 def split(rows: Sequence[Row]) -> list[Row]:
-    """One row a prefix, shortest first."""
+    """One row per prefix, shortest first."""
     prefixes = [
         row | {"chosen_ids": row["chosen_ids"][:length], "chosen_lengths": [length]}
         for row in rows for length in row["chosen_lengths"]
@@ -132,7 +132,7 @@ def own_head(model: RewardModel, total: int, parts: Sequence[PairBatch]) -> floa
 
 
 def all_logits(model: RewardModel, total: int, parts: Sequence[PairBatch]) -> float:
-    """The same from all logits of rows that each end with their prefix."""
+    """The same loss from all logits; each row ends with its prefix."""
     model.zero_grad()
     loss = 0.0
     for batch in parts:

@@ -1,4 +1,4 @@
-"""The contrastive objective: updates with it over updates of Bradley-Terry alone."""
+"""The contrastive objective: time of updates with it against Bradley-Terry alone."""
 
 import statistics
 from dataclasses import dataclass
@@ -35,7 +35,7 @@ SETUP = (
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Milliseconds an update with each form, and without any."""
+    """Milliseconds per update with each form of the objective, and without it."""
     pairs = take(sizes.shape, sizes.batch * sizes.updates, sizes.backbone.vocabulary)
     training = Training(sizes.backbone, pairs, sizes.batch)
 

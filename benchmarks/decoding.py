@@ -1,5 +1,5 @@
-"""Guided decoding: every token method against plain `generate`, the physical floor and the
-published style (batch 1, everything read anew at each token)."""
+"""Guided decoding: every method against plain `generate`, the forward passes alone (the floor), and
+the published style (batch 1, all tokens computed again for each new one)."""
 
 import statistics
 from collections.abc import Callable, Sequence
@@ -22,7 +22,7 @@ from rewardsteer.models.preallocated_cache import PreallocatedCache
 from rewardsteer.models.reward_model import RewardModel
 from rewardsteer.models.scorer import Scorer
 
-# The head that each method reads, and what its reward model was trained on.
+# Method → the head of its reward model, and the objective that trained it.
 HEADS = {
     "none": None, "farma": ("vocabulary", "max_constraint"),
     "genarm": ("vocabulary", "autoregressive"), "args": ("scalar", "bradley_terry"),
@@ -31,24 +31,24 @@ HEADS = {
     "cards": ("scalar", "bradley_terry"), "goal_filter": ("scalar", "bradley_terry"),
     "beam": ("scalar", "bradley_terry"),
 }
-# Random models would reject and drop at random. With these nothing is, so that the price of looking
-# is what is timed; what rejecting saves or costs depends on the models.
+# With these settings nothing is rejected or dropped: random models would do so at random. The time
+# of scoring is measured; what rejections save or cost depends on the models.
 SEGMENTS: dict[str, dict[str, Any]] = {
     "cards": {"reward_target": -1e6, "segment_min": 16, "segment_tokens": 16},
     "goal_filter": {"drop_threshold": -1.0},
     "beam": {"branches": 2, "step_tokens": 16},
 }
 SAMPLED = ("best_of_n", "speculative_rejection", *SEGMENTS)
-# These draw the 8 responses to a prompt together, which takes a batch of so many rows.
+# These methods draw the 8 responses to a prompt together, so the batch must hold 8 rows.
 TOGETHER = ("speculative_rejection", "goal_filter", "beam")
-# Lengths at which the published style is timed; its time grows smoothly in between.
+# Number of lengths at which the published style is timed; its time grows smoothly in between.
 _NAIVE_LENGTHS = 3
 
 
 @dataclass(frozen=True)
 class Cell:
-    """A prompt length, new tokens, and rows together, with the methods timed there; ``args:5`` asks
-    about 5 candidates instead of 10."""
+    """Prompt length, new tokens and batch size, with the methods timed there; ``args:5`` scores
+    5 candidates instead of 10."""
 
     prompt: int
     new: int
@@ -164,7 +164,7 @@ class Bench:
 
     @torch.no_grad()
     def naive(self, cell: Cell) -> float:
-        """Seconds a token of one row read anew by both models, logits of all positions included."""
+        """Seconds per token when both models compute one whole row again, with all its logits."""
         prompt, step = self.prompts(cell)[:1].to(device()), max(cell.new // _NAIVE_LENGTHS, 1)
         found = []
         for length in range(step // 2, cell.new, step):

@@ -39,8 +39,8 @@ from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.models.kinds import load_scorer
 
 ALONE = "none"
-# Of each method the reward model, and settings. Random models would drop at random: with these
-# nothing is dropped, so that the price of looking is what is timed.
+# Method → reward model and settings. With these nothing is dropped, which random models would do at
+# random, so the time of scoring is measured.
 CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
     ALONE: (None, {}),
     "farma": ("vocabulary", {}),
@@ -104,7 +104,7 @@ def _row(case: str, seconds: dict[str, list[float]], method: str, tokens: int) -
 
 
 def measure(engine: str, sizes: Sizes = SIZES) -> None:
-    """Print seconds of every run by method for each number of requests."""
+    """Print, for each number of requests, the seconds of every run by method."""
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as name, _sources(engine, Path(name), sizes) as open_engine:
         bench = Bench(Path(name), sizes, open_engine)
@@ -115,12 +115,12 @@ def measure(engine: str, sizes: Sizes = SIZES) -> None:
 
 
 def _fits(engine: str, method: str) -> bool:
-    """Of the methods with all abilities, vLLM leaves those that score candidates to others."""
+    """False for ``args`` in vLLM: it has the method's abilities but scores no candidates."""
     return engine != "vllm" or method != "args"
 
 
 class Bench:
-    """Reward models, each read once, and an engine."""
+    """Reward models, each loaded once, and a function that opens the engine."""
 
     def __init__(
         self, folder: Path, sizes: Sizes, open_engine: Callable[[str], Engine]
@@ -134,7 +134,7 @@ class Bench:
         self._goal = GoalState("goal", torch.ones(1, sizes.backbone.size), made)
 
     def seconds(self, methods: list[str], count: int) -> dict[str, list[float]]:
-        """Of every run by method."""
+        """Seconds of every run by method."""
         sides = [partial(self._answer, name, count) for name in methods]
         for side in sides:
             side()  # the first call of a size is slower
@@ -168,7 +168,7 @@ class Bench:
 def _sources(
     engine: str, folder: Path, sizes: Sizes
 ) -> Iterator[Callable[[str], Engine]]:
-    """What opens an engine for a method."""
+    """A function that opens the engine for a method."""
     save_models(folder, sizes.backbone)
     tokenizer, config = build_tokenizer(), DecodingConfig(batch_size=4 * max(sizes.requests))
     kind = ENGINES.get(engine)
@@ -193,7 +193,7 @@ def _sources(
         def running(method: str) -> Engine:
             opened = kind.open(str(folder / "policy"), tokenizer, config)
             opened.llm = guided if method == "farma" else plain
-            # What one run leaves in vLLM's prefix cache would spare the next one its prompts.
+            # With the prefix cache of one run, the next would not compute its prompts.
             opened.llm.reset_prefix_cache()
             return opened
 
@@ -205,7 +205,7 @@ def _sources(
 
 @contextlib.contextmanager
 def _server(folder: Path, sizes: Sizes, places: int) -> Iterator[str]:
-    """vLLM's own server with the policy."""
+    """The address of vLLM's own server with the policy."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

@@ -28,7 +28,7 @@ PEAK = {"H200": 989e12, "H100": 989e12, "A100": 312e12}
 
 @dataclass(frozen=True)
 class Sizes:
-    """What the table measures; batches double from the first."""
+    """What the table measures; the batch doubles from the first to the last."""
 
     backbone: Backbone
     shape: Shape
@@ -58,7 +58,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
 
 
 def table(runs: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> list[Row]:
-    """Rows from what `measure` found, ``[runs][sides][batches]``, for batches that fit both."""
+    """Rows from results of `measure`, ``[runs][sides][batches]``, for batches that fit on both."""
     rows: list[Row] = []
     both = min(len(side) for run in runs for side in run)
     for index in range(both):
@@ -82,7 +82,7 @@ def table(runs: Sequence[Sequence[Sequence[dict[str, Any]]]]) -> list[Row]:
 
 
 def measure(side: str, sizes: Sizes = SIZES) -> None:
-    """Print what each batch gave, up to the largest that fits."""
+    """Print the figures of each batch size, up to the largest that fits."""
     found: list[dict[str, float]] = []
     batch = sizes.first_batch
     while batch <= sizes.last_batch:
@@ -100,7 +100,7 @@ def measure(side: str, sizes: Sizes = SIZES) -> None:
 
 
 def _updates(side: str, sizes: Sizes, batch: int) -> dict[str, float]:
-    """Tokens per second of one batch size, what it took of memory and of the GPU's speed."""
+    """Tokens per second, MFU (in percent) and peak memory of one batch size."""
     backbone = Counted(**dataclasses.asdict(sizes.backbone))
     pairs = take(sizes.shape, batch * sizes.updates, backbone.vocabulary)
     training = Training(backbone, pairs, batch)
@@ -116,12 +116,12 @@ def _updates(side: str, sizes: Sizes, batch: int) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Counted(Backbone):
-    """A backbone that notes how many places each of its passes reads, padding included."""
+    """A backbone that counts the positions of each forward pass, padding included."""
 
     places: list[int] = field(default_factory=list)
 
     def classifier(self) -> LlamaForSequenceClassification:
-        """As any backbone's, and counting."""
+        """The sequence classifier, with a hook that counts positions."""
         model = super().classifier()
         model.get_input_embeddings().register_forward_pre_hook(
             lambda _, inputs: self.places.append(inputs[0].numel())
@@ -129,14 +129,14 @@ class Counted(Backbone):
         return model
 
     def weights(self) -> int:
-        """Weights that every place passes through."""
+        """Number of weights that every position is multiplied with: all but the embeddings."""
         with torch.device("meta"):
             model = LlamaForSequenceClassification(self.config())
         return sum(p.numel() for name, p in model.named_parameters() if "embed" not in name)
 
 
 def _peak_operations() -> float:
-    """Of this GPU per second; infinite, for an MFU of 0, where the data sheet is not known."""
+    """Operations per second of this GPU; infinite for an unknown one, so that its MFU is 0."""
     name = torch.cuda.get_device_name() if torch.cuda.is_available() else ""
     return next((peak for known, peak in PEAK.items() if known in name), float("inf"))
 

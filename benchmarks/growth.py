@@ -14,9 +14,9 @@ class Sizes:
     """What the table measures; all rows of a case are equally long.
 
     Attributes:
-        responses, batches: what grows, in turn.
-        response, batch: what the other one is meanwhile.
-        pairs: timed in a run, or one batch where that is more.
+        responses, batches: response lengths and batch sizes; one grows while the other is fixed.
+        response, batch: the fixed values.
+        pairs: number timed in a run; one batch where that is more.
     """
 
     backbone: Backbone
@@ -40,7 +40,7 @@ SETUP = (
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Milliseconds a pair, of both sides, by response length and by batch."""
+    """Milliseconds per pair of `fit` and TRL, by response length and by batch size."""
     cases = [(f"response {response}", response, sizes.batch) for response in sizes.responses]
     cases += [(f"batch {batch}", sizes.response, batch) for batch in sizes.batches]
     return [_case(sizes, *case) for case in cases]

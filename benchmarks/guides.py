@@ -29,8 +29,8 @@ from rewardsteer.models.scorer import Scorer
 RANK = 16
 LOW_RANK = HeadConfig(kind="vocabulary", layers="low_rank", rank=RANK)
 ALONE, FULL = "policy alone", "full guidance"
-# What is timed: the head, and settings beside the method. With random weights, a weight of almost 0
-# is the case in which every drafted token is accepted; a trained guide lies in between.
+# Name → head and further decoding settings. A guidance weight of almost 0 makes the policy accept
+# every drafted token; a trained guide lies between this case and random models.
 GUIDES: dict[str, tuple[str | None, dict[str, Any]]] = {
     ALONE: (None, {}),
     FULL: ("full", {}),

@@ -1,4 +1,4 @@
-"""Computations timed in turn: these machines are noisy, so only ratios of neighbours count."""
+"""Timing of computations in turn: machines are noisy, so ratios of neighbouring runs count."""
 
 import json
 import statistics
@@ -15,16 +15,16 @@ Row = dict[str, Any]
 
 
 class CannotRun(Exception):  # noqa: N818
-    """Why a table cannot be made here, in one sentence."""
+    """A table cannot be measured on this machine; the message is one sentence."""
 
 
 def device() -> str:
-    """Where tables are measured: ``cuda`` where there is a GPU, else ``cpu``."""
+    """The device of the measurements: ``cuda`` where there is a GPU, else ``cpu``."""
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def synchronise() -> None:
-    """Wait until the GPU has done what it was told."""
+    """Wait until the GPU has finished its work."""
     if torch.cuda.is_available():
         torch.cuda.synchronize()
 
@@ -61,13 +61,13 @@ def spread(ratios: Sequence[float]) -> Row:
 
 
 def rates(case: str, seconds: Sequence[Sequence[float]], *, work: float, unit: str) -> Row:
-    """A row of ``work`` per second; ratios above one say that ours is faster.
+    """A table's row of ``work`` per second; a ratio above one means that ours is faster.
 
     Args:
         case: what was measured.
         seconds: ``[runs][2]``, ours and the other's.
-        work: units done in those seconds.
-        unit: of the rates.
+        work: number of units done in those seconds.
+        unit: unit of the rates.
     """
     ours, other = zip(*seconds, strict=True)
     return {
@@ -90,8 +90,8 @@ def side_by_side(
 
 
 def alone(module: str, *arguments: object) -> Any:
-    """The JSON that ``python -m module arguments`` prints last: a process of its own, whose peak
-    memory is its own."""
+    """The JSON that ``python -m module arguments`` prints last; peak memory is that of the separate
+    process."""
     command = [sys.executable, "-m", module, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True)  # noqa: S603
     if done.returncode:
@@ -100,7 +100,7 @@ def alone(module: str, *arguments: object) -> Any:
 
 
 def held_memory() -> float:
-    """Memory held now, in MiB: allocated on the GPU, else this process's own."""
+    """Memory held now, in MiB: allocated on the GPU, else resident in this process."""
     if torch.cuda.is_available():
         return torch.cuda.memory_allocated() / 2**20
     for line in Path("/proc/self/status").read_text().splitlines():

@@ -1,7 +1,7 @@
 """The maximum over the vocabulary: found chunk by chunk against a tensor of all logits.
 
-The same values and gradients. Peak memory is that of the loss alone: what a process of its own
-needs beyond states, head and their gradients.
+Both give the same values and gradients. Peak memory is that of the loss alone, measured in a
+separate process beyond states, head and their gradients.
 """
 
 import json
@@ -76,7 +76,7 @@ def measure(side: str, vocabulary: int, sizes: Sizes = SIZES) -> None:
     reset_peak_memory()
     before = peak_memory()
     (_ours if side == "ours" else _dense)(hidden, layer)
-    # The gradients are there either way; what comes on top is the loss's own.
+    # Both sides hold the gradients; only memory beyond them belongs to the loss.
     gradients = 4 * (hidden.numel() + layer.weight.numel()) / 2**20
     print(json.dumps(max(peak_memory() - before - gradients, 0.0)))
 

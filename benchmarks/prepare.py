@@ -1,8 +1,8 @@
 """Preparing pairs from a file: `prepare` against TRL's own tokenising of the same rows.
 
-A side is measured in a process of its own, imports left out: from the JSONL file to token ids on
-disk, on two processes. Where PREPARE_PARTS names a folder, each measurement is kept there, and a
-run that was interrupted goes on from it.
+Each side runs in a separate process. Timed without imports: from the JSONL file to token ids on
+disk, on two processes. Where PREPARE_PARTS names a folder, each measurement is kept there, and an
+interrupted run goes on from it.
 """
 
 import gzip
@@ -26,7 +26,7 @@ from rewardsteer.outputs import read_json, write_json
 
 PROCESSES = 2
 MAX_LENGTH = 2048
-# From a file and a tokenizer to a folder; returns how many rows were read.
+# Prepares a file with a tokenizer into a folder; returns the number of rows read.
 Prepared = Callable[[Path, Any, Path], int]
 _STATUS = Path("/proc/self/status")
 
@@ -37,9 +37,9 @@ class Sizes:
 
     Attributes:
         counts: ``(rows of the file, runs of both sides)``.
-        alone: ``(shape, rows)`` that ours alone is measured on further.
-        prompt, response: words of the generated rows, drawn from ``words`` ones.
-        shapes: ``generated``, ``hh`` (real rows again and again, each with a number of its own).
+        alone: ``(shape, rows)`` of larger files that only ours is measured on.
+        prompt, response: lengths of generated texts in words, drawn from ``words`` different ones.
+        shapes: ``generated`` and ``hh`` (real rows, repeated with a number to tell them apart).
     """
 
     counts: tuple[tuple[int, int], ...]
@@ -67,7 +67,7 @@ SETUP = (
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Pairs a second and peak memory by shape and number of rows."""
+    """Pairs per second and peak memory by shape and number of rows."""
     rows = []
     parts = os.environ.get("PREPARE_PARTS")
     with tempfile.TemporaryDirectory() as folder:
@@ -124,7 +124,7 @@ class Case:
         return rows
 
     def ours_alone(self) -> list[Row]:
-        """The same of ours where the other takes too long."""
+        """Rows of ours alone, for files on which TRL takes too long."""
         done = [self._measured("ours", 0)]
         rows: list[Row] = [{
             "case": self.name, "ours": self._rate(done), "unit": "pairs/s",
@@ -159,7 +159,7 @@ def _median(done: list[Row], name: str) -> float:
 
 
 def write_rows(file: Path, shape: str, count: int, sizes: Sizes) -> None:
-    """A file of pairs, no two equal, and beside it the tokenizer for them."""
+    """Write a file of different pairs, and their tokenizer beside it."""
     if shape == "hh":
         rows = _real(count)
         tokenizer = gzip.decompress((shapes.DATA / TOKENIZER).read_bytes()).decode()
@@ -194,7 +194,7 @@ def _generated(count: int, sizes: Sizes) -> Iterator[Row]:
     for number in range(count):
         prompt = " ".join(rng.choices(words, k=sizes.prompt))
         chosen, rejected = (" ".join(rng.choices(words, k=sizes.response)) for _ in range(2))
-        # Responses that begin alike would move the division.
+        # A common beginning of the two responses would count as part of the prompt.
         yield {
             "prompt": f"{number} {prompt}", "chosen": f" {chosen}", "rejected": f" {rejected}"
         }
@@ -219,7 +219,7 @@ def _trained(sizes: Sizes) -> str:
 
 
 def measure(side: str, file: str) -> None:
-    """Print seconds, CPU seconds and peak memory in MiB of one preparation of a file."""
+    """Prepare a file once; print seconds, CPU seconds and peak memory in MiB."""
     from transformers import PreTrainedTokenizerFast
 
     tokenizer = PreTrainedTokenizerFast(
@@ -264,7 +264,7 @@ def _trl() -> Prepared:
             output_dir=str(folder / "out"), dataset_num_proc=PROCESSES, max_length=MAX_LENGTH,
             use_cpu=True, bf16=False, report_to="none",
         )
-        # What the trainer does when it is made, without a model.
+        # The dataset part of the trainer's constructor, which needs no model.
         trainer = object.__new__(RewardTrainer)
         trainer._prepare_dataset(rows, tokenizer, settings, "train")
         return len(rows)
@@ -278,7 +278,7 @@ def _cpu() -> float:
 
 
 def _peak() -> float:
-    # getrusage starts a new program at the peak of the one that started it.
+    # The peak in getrusage is at least that of the parent process.
     if not _STATUS.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     line = next(one for one in _STATUS.read_text().splitlines() if one.startswith("VmHWM:"))

@@ -1,9 +1,9 @@
-"""Training by the recipes for rows of one's own: time of an update and peak memory of each.
+"""Training by the recipes for a user's own rows: time per update and peak memory of each.
 
-A recipe is measured in a process of its own (forked, so that libraries are imported once), on
-generated rows. Time is processor time, which hardly depends on what else runs on the machine. Where
-RECIPES_PARTS names a folder, each measurement is kept there, and a run that was interrupted goes on
-from it. RECIPES_MODEL names another base model.
+A recipe is measured on generated rows in a separate process (forked, so that libraries are imported
+once). Time is processor time, which hardly depends on other load on the machine. Where
+RECIPES_PARTS names a folder, each measurement is kept there, and an interrupted run goes on from
+it. RECIPES_MODEL names another base model.
 """
 
 import json
@@ -38,9 +38,9 @@ class Sizes:
     """What the table measures.
 
     Attributes:
-        batch: rows of an update.
-        updates: of each phase; the first one is not timed.
-        prompt, response: words of the generated rows.
+        batch: rows per update.
+        updates: number per phase; the first one is not timed.
+        prompt, response: lengths of the generated texts in words.
     """
 
     batch: int
@@ -91,7 +91,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
 
 @dataclass
 class _Clock(TrainerCallback):
-    """Processor seconds of each phase's updates but the first."""
+    """A callback that takes the processor seconds of each update, by phase."""
 
     phases: list[list[float]] = field(default_factory=list)
     began: float = 0.0
@@ -106,7 +106,7 @@ class _Clock(TrainerCallback):
         self.phases[-1].append(time.process_time() - self.began)
 
     def update(self) -> float:
-        """Mean over phases of the mean over their updates."""
+        """Seconds per update: mean over phases, without the first update of each."""
         return sum(sum(one[1:]) / len(one[1:]) for one in self.phases) / len(self.phases)
 
 
@@ -117,7 +117,7 @@ def measure(name: str, model: Path, sizes: Sizes) -> Row:
         settings = read_recipe(name)
         file = Path(folder) / "rows.jsonl"
         source = own_source(settings, str(file))
-        # Some rows are held out.
+        # More rows than the updates need, since some are held out.
         count = 2 * sizes.batch * sizes.updates
         rows = [ROWS[source["name"]](random.Random(row), sizes) for row in range(count)]
         write_rows(file, rows)
@@ -181,7 +181,7 @@ def _stepwise(draw: random.Random, sizes: Sizes) -> Row:
     }
 
 
-# Source → a row of it.
+# Data source → a function that makes one row in its format.
 ROWS: dict[str, Callable[[random.Random, Sizes], Row]] = {
     "pairs": _pair, "ratings": _rated, "ranked": _ranked, "labels": _labelled,
     "stepwise": _stepwise,

@@ -18,11 +18,11 @@ class Table:
     """One measurement.
 
     Attributes:
-        run: makes the rows: dicts with ``case``, ``ours``, ``unit``, where the other side was
-            measured ``other`` and ``ratio``, where several runs were made ``low``, ``high`` and
-            ``runs``, and any further columns. Raises `CannotRun` where it cannot.
-        other: what ours is compared with, as the heading of a column.
-        setup: what was measured on, in a sentence.
+        run: measures and returns the rows: dicts with ``case``, ``ours``, ``unit``; ``other`` and
+            ``ratio`` where the other side was measured; ``low``, ``high`` and ``runs`` over several
+            runs; and any further columns. Raises `CannotRun` where it cannot.
+        other: heading of the column that ours is compared with.
+        setup: models, data and settings, in sentences.
     """
 
     run: Callable[[], list[Row]]
@@ -34,10 +34,10 @@ def publish(name: str, table: Table, rows: Sequence[Row], folder: Path) -> str:
     """Write ``results/NAME.json`` and the table's section of ``RESULTS.md``; returns the section.
 
     Args:
-        name: of the table.
-        table: where the rows come from.
-        rows: what it measured.
-        folder: holds RESULTS.md and the results.
+        name: name of the table.
+        table: the measurement.
+        rows: its results.
+        folder: the folder of RESULTS.md and ``results``.
     """
     machine, today = describe(), datetime.date.today().isoformat()
     command = f"make bench TABLE={name}"
@@ -58,7 +58,7 @@ def refresh(text: str, name: str, section: str) -> str:
     """A text with the section between a table's markers replaced, or added at the end.
 
     Raises:
-        ValueError: the table's beginning has no end before the next one's.
+        ValueError: the table's first marker has no end marker before the next table.
     """
     begin = f"<!-- table: {name} -->"
     before, found, rest = text.partition(begin)
@@ -72,7 +72,7 @@ def refresh(text: str, name: str, section: str) -> str:
 
 
 def markdown(rows: Sequence[Row], other: str) -> str:
-    """A table; the ratio stands with the least and greatest of its runs."""
+    """A Markdown table; the least and greatest ratio of the runs follow the median."""
     extra = list(dict.fromkeys(key for row in rows for key in row if key not in _COLUMNS))
     lines = [["case", "ours", other, "unit", "ratio", *extra], ["---"] * (5 + len(extra))]
     for row in rows:
@@ -87,7 +87,7 @@ def markdown(rows: Sequence[Row], other: str) -> str:
 
 
 def _figure(value: object) -> str:
-    """Numbers with three digits or all that stand before the point."""
+    """A number with three digits, or with all digits before the decimal point if there are more."""
     if not isinstance(value, float):
         return f"{value:,}" if isinstance(value, int) else str(value)
     digits = 0 if abs(value) >= 100 else 1 if abs(value) >= 10 else 2

@@ -1,8 +1,8 @@
-"""Scoring real completions: `rewardsteer score` against stock transformers, as a loop of one row at
-a time and as the text-classification pipeline at the same number of rows a batch.
+"""Scoring real completions: `rewardsteer score` against transformers, row by row and in its
+text-classification pipeline at the same batch size.
 
-Real GSM8K completions, 18 a question, with reward models of random weights. Memory is measured in
-processes of their own, as rows grow; `runs/plot_scoring_memory.py` draws it.
+The rows are real GSM8K completions, 18 per question; reward models have random weights. Memory is
+measured in separate processes by the number of rows; `runs/plot_scoring_memory.py` plots it.
 """
 
 import itertools
@@ -40,11 +40,11 @@ class Sizes:
     """What the table measures.
 
     Attributes:
-        backbones: with how many questions each is measured, 18 completions a question.
-        batch: rows a batch of the pipeline; ours reads as many tokens together as such a batch
+        backbones: each with its number of questions, 18 completions per question.
+        batch: the pipeline's rows per batch; ours scores as many tokens together as such a batch
             has on average.
-        grown: numbers of rows whose memory is measured.
-        runs: of each side.
+        grown: numbers of rows at which memory is measured.
+        runs: number for each side.
     """
 
     backbones: tuple[tuple[Backbone, int], ...]
@@ -66,7 +66,7 @@ SETUP = (
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Rows a second side by side, and peak memory as rows grow."""
+    """Rows per second of ours and transformers, and peak memory by the number of rows."""
     if not (shapes.DATA / FILE).exists():
         raise CannotRun(
             f"no real completions under {shapes.DATA}; set DATA to the folder that has them."
@@ -115,14 +115,14 @@ def _speed(backbone: Backbone, rows: list[dict[str, Any]], sizes: Sizes) -> list
 
 
 def _ours(scorer: Scorer, rows: list[dict[str, Any]], settings: Settings) -> None:
-    """All that the command does between its model and the finished file."""
+    """Score as the command does once the model is loaded, and write the file."""
     with tempfile.TemporaryDirectory() as folder:
         score_rows(scorer, rows, Path(folder) / "y.jsonl", settings)
 
 
 @torch.no_grad()
 def _looped(pipe: Any, rows: list[dict[str, Any]]) -> list[float]:
-    """The plain loop; it writes nothing."""
+    """Score by transformers in a loop of single rows; nothing is written."""
     return [
         pipe.model(**pipe.tokenizer(text, return_tensors="pt").to(pipe.device)).logits.item()
         for text in _texts(pipe, rows)
@@ -130,13 +130,13 @@ def _looped(pipe: Any, rows: list[dict[str, Any]]) -> list[float]:
 
 
 def _token_by_token(scorer: Scorer, rows: list[dict[str, Any]], goal: GoalState) -> None:
-    """The same loop for what stock transformers does not have; it writes nothing."""
+    """Score all tokens by our model in a loop of single rows; nothing is written."""
     for row in rows:
         scorer.token_scores([row["prompt"]], [row["completion"]], batch_size=1, goal=goal)
 
 
 def _piped(pipe: Any, rows: list[dict[str, Any]], batch: int) -> list[float]:
-    """Stock transformers on the whole texts, as it documents it; it writes nothing."""
+    """Score whole texts by transformers' pipeline as documented; nothing is written."""
     found = pipe(_texts(pipe, rows), batch_size=batch, function_to_apply="none")
     return [one["score"] for one in found]
 
@@ -147,7 +147,7 @@ def _texts(pipe: Any, rows: list[dict[str, Any]]) -> Iterator[str]:
 
 
 def _agree(scorer: Scorer, pipe: Any, rows: list[dict[str, Any]], batch: int) -> None:
-    """All sides give the same rewards, or there is nothing to compare."""
+    """Check that all sides give the same rewards."""
     ours = scorer.score([row["prompt"] for row in rows], [row["completion"] for row in rows])
     for theirs in (_piped(pipe, rows, batch), _looped(pipe, rows)):
         torch.testing.assert_close(ours.tolist(), theirs, rtol=1e-3, atol=1e-4)
@@ -164,7 +164,7 @@ def _pipeline(backbone: Backbone) -> Any:
 
 
 def measure(count: int, sizes: Sizes = SIZES) -> None:
-    """Print the peak memory and the rate of scoring so many rows of a file."""
+    """Score ``count`` rows of a file; print peak memory and rate."""
     scorer = _scorer(sizes.backbones[0][0])
     with tempfile.TemporaryDirectory() as name:
         place = Path(name) / "x.jsonl"

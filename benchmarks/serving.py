@@ -1,4 +1,4 @@
-"""A server under load: many clients at once, with places to share a batch and with a single one."""
+"""A server under load from many clients at once, with batches of several rows and of one."""
 
 import asyncio
 import contextlib
@@ -34,13 +34,13 @@ class Sizes:
     """What the table measures.
 
     Attributes:
-        backbone: of policy and reward model.
-        clients: at once, each with one request at a time.
-        requests: of each client.
-        fewer: of each client where the server has one place, or too small a queue.
+        backbone: that of policy and reward model.
+        clients: number of clients, each with one request at a time.
+        requests: requests per client.
+        fewer: requests per client where the batch has one row or the queue is too small.
         tokens: longest response.
-        places: rows that share a batch.
-        narrow: rows that may wait in the server that is to refuse some.
+        places: rows per batch.
+        narrow: queue length of the server that has to refuse requests.
     """
 
     backbone: Backbone
@@ -56,7 +56,7 @@ SIZES = Sizes(
     backbone=Backbone(2, 64, len(build_tokenizer()), heads=4, feed_forward=128), clients=64,
     requests=200, fewer=5, tokens=16, places=32, narrow=8,
 )
-# A refused client comes again no later than this, whatever Retry-After says in whole seconds.
+# Most seconds before a refused client retries; Retry-After has whole seconds only.
 _SOONEST = 0.2
 SETUP = (
     "Server and clients are two processes on one machine, over 127.0.0.1. Policy and reward model: "
@@ -70,7 +70,7 @@ SETUP = (
 
 @dataclass
 class Load:
-    """What clients met."""
+    """Results of all clients: seconds, tokens, refusals, errors, latencies in seconds."""
 
     seconds: float = 0.0
     tokens: int = 0
@@ -79,18 +79,18 @@ class Load:
     latencies: list[float] = field(default_factory=list)
 
     def quantile(self, share: float) -> float:
-        """Of the latencies, in milliseconds."""
+        """A quantile of the latencies, in milliseconds."""
         return 1000 * statistics.quantiles(self.latencies, n=100)[round(100 * share) - 1]
 
 
-# Where a server answers, and what tells its memory in MiB.
+# A server's address, and a function that returns its memory in MiB.
 Started = tuple[str, Callable[[], float]]
-# Starts a server of so many places and such a queue.
+# Starts a server, given the rows per batch and the length of its queue.
 Start = Callable[[Sizes, int, int], contextlib.AbstractContextManager[Started]]
 
 
 def load(address: str, sizes: Sizes, requests: int) -> Load:
-    """Ask as all clients at once."""
+    """Send ``requests`` requests from each of all clients at once."""
     found = Load()
 
     async def all_clients() -> None:
@@ -144,7 +144,7 @@ def _tokens(reply: httpx.Response) -> int:
 
 
 def make_service(sizes: Sizes, places: int, queue: int) -> Service:
-    """The models that are served."""
+    """The service with its models."""
     tokenizer = build_tokenizer()
     torch.manual_seed(0)
     policy, reward = sizes.backbone.causal_lm().eval(), sizes.backbone.causal_lm().eval()
@@ -179,7 +179,7 @@ def own_process(sizes: Sizes, places: int, queue: int) -> Iterator[Started]:
 
 
 def run(sizes: Sizes = SIZES, start: Start = own_process) -> list[Row]:
-    """Requests a second, latencies, refusals and errors."""
+    """Requests per second, latencies, refusals and errors."""
     with start(sizes, sizes.places, 4 * sizes.clients) as (address, memory):
         load(address, sizes, sizes.fewer)
         before = memory()
@@ -206,7 +206,7 @@ def run(sizes: Sizes = SIZES, start: Start = own_process) -> list[Row]:
 
 
 def main(sizes: str, places: str, queue: str) -> None:
-    """Serve; the first line that is printed is the address."""
+    """Serve, and print the address as the first line."""
     values = json.loads(sizes)
     made = Sizes(**values | {"backbone": Backbone(**values["backbone"])})
     place = bind("127.0.0.1", 0)

@@ -1,8 +1,8 @@
-"""Pairs to measure on: random tokens around published lengths, or real rows.
+"""Pairs to measure on: random tokens with published lengths, or real rows.
 
 Real rows come from the folder of public data that DATA names, tokenized with its GPT-NeoX
-tokenizer. Their ids are taken modulo the vocabulary of the measured model, so that lengths and
-common beginnings are real and an embedding table of 50,000 rows does not drown what is measured.
+tokenizer. Their ids are taken modulo the vocabulary of the measured model: lengths and common
+beginnings are real, and no embedding table of 50,000 rows dominates the measurement.
 """
 
 import functools
@@ -24,7 +24,7 @@ DATA = Path(os.environ.get("DATA", "../shared/data"))
 TOKENIZER = "tokenizers/gpt-neox-20b/tokenizer.json.gz"
 # The published limit; longer rows are dropped, as in training.
 MAX_LENGTH = 512
-# Padding, beginning and end of text of the measured models.
+# Number of special tokens of the measured models: padding, beginning and end of text.
 _SPECIAL = 3
 
 
@@ -35,8 +35,8 @@ class Synthetic:
     Attributes:
         name: for the table.
         prompt, response: mean lengths in tokens.
-        deviation: standard deviation of a length, as a share of its mean; none is drawn further
-            from it than twice that.
+        deviation: standard deviation of a length as a share of its mean; draws are cut at two
+            standard deviations.
     """
 
     name: str
@@ -45,7 +45,7 @@ class Synthetic:
     deviation: float = 0.25
 
     def pairs(self, vocabulary: int, seed: int) -> Iterator[TokenizedPair]:
-        """Without end."""
+        """An endless stream of pairs."""
         rng = random.Random(seed)
 
         def ids(mean: int) -> list[int]:
@@ -66,7 +66,7 @@ class Real:
     Attributes:
         name: for the table.
         source: the data source that reads the file.
-        file: its place under DATA.
+        file: its path under DATA.
         template: how prompts are written.
     """
 
@@ -76,7 +76,7 @@ class Real:
     template: Template
 
     def pairs(self, vocabulary: int, seed: int) -> Iterator[TokenizedPair]:
-        """Those of at most `MAX_LENGTH` tokens; raises `CannotRun` without the folder."""
+        """Pairs of at most `MAX_LENGTH` tokens; raises `CannotRun` where the data is missing."""
         if not (DATA / self.file).exists() or not (DATA / TOKENIZER).exists():
             raise CannotRun(f"no real rows under {DATA}; set DATA to the folder that has them.")
         rows = list(SOURCES.get(self.source)("train", path=str(DATA / self.file)))
@@ -111,7 +111,7 @@ ULTRAFEEDBACK_ROWS = Real(
 def take(
     shape: Shape, count: int, vocabulary: int, *, longer_than: int = 0, seed: int = 0
 ) -> list[TokenizedPair]:
-    """So many pairs whose chosen responses have more than ``longer_than`` tokens."""
+    """``count`` pairs whose chosen responses have more than ``longer_than`` tokens."""
     found = (pair for pair in shape.pairs(vocabulary, seed) if len(pair.chosen_ids) > longer_than)
     pairs = list(itertools.islice(found, count))
     if len(pairs) < count:

@@ -27,7 +27,7 @@ from rewardsteer.training.adapters import add_adapters
 from rewardsteer.training.config import LoraSettings
 from rewardsteer.training.memory import peak_memory, reset_peak_memory
 
-# A method for each head.
+# Head → decoding method.
 METHODS: dict[str, str] = {"vocabulary": "farma", "scalar": "args"}
 
 
@@ -74,7 +74,7 @@ def run(sizes: Sizes = SIZES) -> list[Row]:
 
 
 def save(sizes: Sizes, folder: Path, kind: str) -> None:
-    """A policy and, as adapters, a reward model, both with their tokenizer."""
+    """Save a policy, a reward model as adapters on it and as a merged model, with tokenizers."""
     policy, tokenizer = sizes.backbone.causal_lm(), word_tokenizer(sizes.backbone.vocabulary)
     # No token ends a response, so that both sides generate as many.
     policy.generation_config.eos_token_id = None
@@ -115,12 +115,12 @@ class Answers:
         ]
 
     def give(self) -> None:
-        """All answers."""
+        """Generate all answers."""
         list(generate(self.policy, self.tokenizer, self.requests, self.method, self.config))
 
 
 def measure(side: str, kind: str, folder: str, sizes: Sizes = SIZES) -> None:
-    """Print what loading and generating take beyond what this process held before, in MiB."""
+    """Print the peak memory of loading and generating in MiB, beyond that held before."""
     before = held_memory()
     reset_peak_memory()
     Answers(sizes, Path(folder), kind, side).give()

@@ -1,4 +1,4 @@
-"""Tiny random models of many architectures: a second each to make, nothing to download."""
+"""Tiny random models of many architectures, made in a second each without downloads."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from tests.fakes import character_tokenizer
 
 _SIZE, _LIMIT = 32, 512
 _SPECIAL = {"bos_token_id": 0, "eos_token_id": 0, "pad_token_id": 2}
-# Under other names in older configurations.
+# Names of the fields in older configurations.
 _GPT = {"n_embd": _SIZE, "n_layer": 2, "n_head": 2, "n_positions": _LIMIT}
 _MOE = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 16}
 _LOCAL = {"num_local_experts": 4, "num_experts_per_tok": 2}
@@ -27,7 +27,7 @@ _LATENT = {
     "v_head_dim": 8, "num_key_value_heads": 2,
 }
 
-# What differs from the usual fields of `tiny_config`; None takes a field away.
+# Fields that differ from those of `tiny_config`; None removes a field.
 ARCHITECTURES: dict[str, dict[str, Any]] = {
     # Attention alone.
     "llama": {}, "mistral": {}, "qwen2": {}, "qwen3": {}, "gemma": {}, "gemma2": {},
@@ -125,10 +125,10 @@ def tiny_config(name: str, vocabulary: int, **changed: Any) -> Any:
 
 
 def tiny_model(name: str, vocabulary: int, *, seed: int = 0, **changed: Any) -> Any:
-    """A random causal language model whose layers all have a say.
+    """A random causal language model in which every layer affects the output.
 
-    Weights are larger than the library draws them, so that a layer that reads the wrong thing
-    changes more than rounding does.
+    Weights are larger than the library's, so that a layer with wrong inputs changes the output by
+    more than rounding does.
     """
     torch.manual_seed(seed)
     model = AutoModelForCausalLM.from_config(tiny_config(name, vocabulary, **changed)).float()
@@ -139,7 +139,7 @@ def tiny_model(name: str, vocabulary: int, *, seed: int = 0, **changed: Any) -> 
 
 
 def save_tiny(folder: Path, name: str, *, seed: int = 0, **changed: Any) -> Path:
-    """Such a model with a tokenizer of characters, as an ordinary Hugging Face folder."""
+    """Save a `tiny_model` with a character tokenizer as an ordinary Hugging Face folder."""
     tokenizer = character_tokenizer()
     tiny_model(name, len(tokenizer), seed=seed, **changed).save_pretrained(folder)
     tokenizer.save_pretrained(folder)

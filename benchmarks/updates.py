@@ -25,7 +25,7 @@ from rewardsteer.training.fit import fit
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 BRADLEY_TERRY = TermConfig(name="bradley_terry")
-# Settings of a training that TRL takes over from ours as they are.
+# Training settings that have the same names in TRL.
 _SAME = (
     "per_device_train_batch_size", "gradient_accumulation_steps", "num_train_epochs", "max_steps",
     "learning_rate", "lr_scheduler_type", "warmup_steps", "weight_decay", "optim", "adam_beta1",
@@ -41,8 +41,8 @@ class Training:
 
     Attributes:
         backbone: weights to start from, the same at each call.
-        pairs: a multiple of ``batch`` of them.
-        batch: comparisons an update.
+        pairs: comparisons; their number is a multiple of ``batch``.
+        batch: comparisons per update.
     """
 
     backbone: Backbone
@@ -51,19 +51,19 @@ class Training:
 
     @property
     def timed_pairs(self) -> int:
-        """Pairs of the timed updates: all but the first one's."""
+        """Number of pairs in the timed updates, which are all but the first."""
         return len(self.pairs) - self.batch
 
     @property
     def pair_tokens(self) -> float:
-        """Mean tokens of a pair, as two rows: the prompt counts twice, padding does not."""
+        """Mean tokens per pair as two rows: the prompt counts twice, padding not at all."""
         total = sum(2 * len(p.prompt_ids) + len(p.chosen_ids) + len(p.rejected_ids)
                     for p in self.pairs)
         return total / len(self.pairs)
 
     @property
     def optimiser(self) -> OptimiserConfig:
-        """AdamW, one update a batch, batches drawn at random."""
+        """AdamW, one update per batch, batches drawn at random."""
         return OptimiserConfig(
             learning_rate=1e-5, per_device_train_batch_size=self.batch,
             lr_scheduler_type="constant", precision=precision(),
@@ -72,14 +72,14 @@ class Training:
 
 @dataclass
 class Clock(TrainerCallback):
-    """When each update of a training ended, and its loss."""
+    """A callback that records when each update ended, and its loss."""
 
     ends: list[float] = field(default_factory=list)
     losses: list[float] = field(default_factory=list)
 
     @property
     def seconds(self) -> float:
-        """From the end of the first update, which sets things up, to the end of the last."""
+        """Seconds from the end of the first update, which includes setup, to that of the last."""
         return self.ends[-1] - self.ends[0]
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -95,7 +95,7 @@ class Clock(TrainerCallback):
 
 @contextlib.contextmanager
 def _watched() -> Iterator[tuple[Clock, Path]]:
-    """A clock on every Trainer made meanwhile, ours and TRL's alike, and a folder to write to."""
+    """A clock on every Trainer created inside the context, and a temporary folder."""
     clock = Clock()
     DEFAULT_CALLBACKS.append(clock)
     try:
@@ -148,7 +148,7 @@ def by_trl(training: Training) -> Clock:
 
 
 def check_same_loss(ours: Clock, other: Clock) -> None:
-    """Raise `RuntimeError` when two trainings did not begin with the same loss on the same rows."""
+    """Raise `RuntimeError` unless two training runs have the same first loss."""
     allowed = 1e-4 if precision() == "fp32" else 2e-2
     if abs(ours.losses[0] - other.losses[0]) > allowed:
         raise RuntimeError(

@@ -3,7 +3,7 @@
 The floor is the time of vLLM with the policy alone plus that of vLLM with a model of the reward
 model's size alone.
 
-Each engine runs in a process of its own, since vLLM arranges threads and memory as it likes.
+Each engine runs in a process of its own, since vLLM changes threads and memory of its process.
 """
 
 import importlib.util
@@ -61,7 +61,7 @@ SETUP = (
     "both unguided. Host: time a step outside of the models' forward passes "
     "and heads."
 )
-# vLLM's threads wait for each other where there are more of them than processors.
+# One thread: vLLM's threads wait for each other where they outnumber the processors.
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1", "VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_LOGGING_LEVEL": "ERROR",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
@@ -69,7 +69,7 @@ ENVIRONMENT = {
 
 
 def run(sizes: Sizes = SIZES) -> list[Row]:
-    """Tokens per second by the number of requests, and where the overhead goes."""
+    """Tokens per second by the number of requests, and the time outside the models."""
     if importlib.util.find_spec("vllm") is None:
         raise CannotRun("vLLM is not installed here; 'make bench TABLE=vllm' installs it.")
     with mock.patch.dict(os.environ, ENVIRONMENT):
@@ -103,7 +103,7 @@ def _speeds(tokens: int, ours: list[float], other: list[float]) -> Row:
 
 
 def measure(engine: str, sizes: Sizes = SIZES) -> None:
-    """Print seconds of every run for each number of requests."""
+    """Print, for each number of requests, the seconds of every run."""
     torch.set_num_threads(1)
     tokenizer = build_tokenizer()
     with tempfile.TemporaryDirectory() as name:
@@ -119,7 +119,7 @@ def measure(engine: str, sizes: Sizes = SIZES) -> None:
 
 
 def save_models(folder: Path, backbone: Backbone) -> None:
-    """``policy``, ``reward`` (a vocabulary head) and ``scalar``; none ends a text by itself."""
+    """Save ``policy``, ``reward`` (a vocabulary head) and ``scalar``, without end-of-text."""
     tokenizer = build_tokenizer()
     policy = backbone.causal_lm()
     policy.save_pretrained(folder / "policy")
@@ -165,7 +165,7 @@ def _vllm(folder: Path, prompts: list[list[int]], sizes: Sizes) -> list[dict[str
             extra_args={"reward_weight": 1.0} if name == "guided" else None,
         )
         llm, clock = sides[name]
-        # What one run leaves in vLLM's prefix cache would spare the next one its prompts.
+        # With the prefix cache of one run, the next would not compute its prompts.
         llm.reset_prefix_cache()
         clock.seconds, clock.steps = 0.0, 0
         took = timed(lambda: llm.generate(asked, parameters, use_tqdm=False))
@@ -210,7 +210,7 @@ _running: dict[str, tuple[Any, _Clock]] = {}
 
 
 def _engines(folder: str, requests: int, longest: int) -> dict[str, tuple[Any, _Clock]]:
-    """The guided policy, and both models alone; the same for all numbers of requests."""
+    """The guided policy, and both models alone; started once for all numbers of requests."""
     parts: dict[str, tuple[str, dict[str, Any]]] = {
         "guided": ("policy", {"hf_overrides": guided_by([f"{folder}/reward"])}),
         "policy": ("policy", {}), "reward": ("reward", {}),

@@ -1,12 +1,12 @@
-"""Guides at equal KL on the arithmetic task: targets, heads, gates; one seed a call.
+"""Guides at equal KL on the arithmetic task: training targets, heads, gates; one seed per call.
 
     [SIZE=tiny] python runs/arithmetic_guidance.py OUT SEED
 
 The scalar teacher, FaRMA with several backups, students of the teacher, an untrained head and low
 temperatures are measured on the same questions (the same for all seeds, none of them trained on).
-Each guide's weight is calibrated on other questions to common KL divergences from the policy. Parts
-that are done are kept in OUT/SEED; OUT/guidance-SEED.json has the figures, and
-summarise_guidance.py makes tables of them.
+Each guide's weight is calibrated on other questions to common KL divergences from the policy.
+Finished parts are kept in OUT/SEED. OUT/guidance-SEED.json has the figures, from which
+summarise_guidance.py makes tables.
 """
 
 import os
@@ -38,7 +38,7 @@ from rewardsteer.quiet import quiet_libraries
 from rewardsteer.records import Generation
 
 TINY = os.environ.get("SIZE") == "tiny"
-# Questions are those of one world; policies, pairs and heads differ from seed to seed.
+# Seed of the questions, the same in all runs; policies, pairs and heads differ from run to run.
 QUESTIONS = 1_000_003
 
 
@@ -56,7 +56,7 @@ def settings(seed: int) -> DemoConfig:
 
 
 class ArithmeticWorld(World):
-    """The demo's flawed policy, and the truth about its answers."""
+    """The demo's flawed policy, whose answers a checker labels."""
 
     teacher, scout, methods = TEACHER, "distilled rank 4", METHODS
     candidates, template, batch_size = 5, TEMPLATE, 250
@@ -84,7 +84,7 @@ class ArithmeticWorld(World):
         self.scorers = {
             name: load_scorer(folder, device="cpu") for name, folder in (folders | students).items()
         }
-        # The judge's training is neither the teacher's nor a head's; the truth is known besides.
+        # The judge was trained otherwise than the teacher and the heads.
         self.judge = self.scorers["args"]
 
     def requests(self, stream: str, count: int) -> list[Request]:
@@ -101,7 +101,7 @@ class ArithmeticWorld(World):
         return right, {"reward": round(float(np.mean(rewards)), 4)}
 
     def ranking(self) -> dict[str, Any]:
-        """AUROC of whole new solutions of the policy."""
+        """AUROC of each reward model on complete new solutions of the policy."""
         fresh = fresh_solutions(self)
         return {
             name: auroc_interval(
@@ -112,7 +112,7 @@ class ArithmeticWorld(World):
 
 
 def fresh_solutions(world: ArithmeticWorld) -> Samples:
-    """New solutions of the policy, one to a question."""
+    """New solutions of the policy, one per question."""
     config = world.config
     return sample(
         world.policy, world.tokenizer, draw_questions(config.fresh, config, "fresh"), config,

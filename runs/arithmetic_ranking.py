@@ -1,14 +1,14 @@
-"""Why a vocabulary head that guides well ranks whole responses badly, and what helps; one seed.
+"""Why a vocabulary head that guides well ranks complete responses badly, and what helps; one seed.
 
     python runs/arithmetic_ranking.py OUT SEED
 
-Goes on from the models that arithmetic_guidance.py left in OUT/SEED. The AUROC of whole new
-solutions is taken of FaRMA's head, of heads with the same start that were trained otherwise
-(without the constraint, jointly with it, on pairs of prefixes), and of other readings of one
-trained model: the mean and the least reward of its tokens, the best next reward after the last one
-(what the constraint makes it equal to), and a Bradley-Terry reading of its own, fitted to the
-states of the frozen model. Then each of them chooses among five draws that FaRMA guided, and the
-other heads guide at the same KL divergences as FaRMA.
+It uses the models that arithmetic_guidance.py wrote to OUT/SEED. The AUROC on complete new
+solutions is measured for FaRMA's head and for heads with the same initial weights but another
+training (without the constraint, jointly with it, on pairs of prefixes). Of one trained model other
+scores are measured as well: the mean and the least reward of the tokens, the best next reward after
+the last token (which the constraint makes equal to the last reward), and a Bradley-Terry probe
+fitted to the frozen model's states. Then each score chooses among five draws guided by FaRMA, and
+the other heads guide at FaRMA's KL divergences.
 OUT/ranking-SEED.json has the figures; summarise_ranking.py makes the tables.
 """
 
@@ -37,12 +37,12 @@ from rewardsteer.training.config import TermConfig
 
 DRAWS = 5
 GUIDE = "zeros max"
-# Of the guide's two weights, the one of the stronger guidance.
+# Index of the guide's weight: the one of the highest KL target.
 TARGET = -1
 
 
 def plans(steps: int) -> list[Plan]:
-    """Vocabulary heads with the guide's start and number of updates, trained otherwise."""
+    """Vocabulary heads with the guide's initial weights and updates, and another training."""
     zeros = HeadConfig(kind="vocabulary", init="zeros")
     pairs, constraint = TermConfig(name="bradley_terry"), TermConfig(name="max_constraint")
     return [
@@ -53,18 +53,18 @@ def plans(steps: int) -> list[Plan]:
 
 @dataclass
 class Reading:
-    """What a guide says of whole responses.
+    """Several scores that one guide gives a complete response.
 
     Attributes:
-        scorer: with a vocabulary head.
-        direction: ``[D]`` of a Bradley-Terry reading of the last token's state.
+        scorer: a reward model with a vocabulary head.
+        direction: ``[D]`` weights of a linear Bradley-Terry probe on the last token's state.
     """
 
     scorer: Any
     direction: np.ndarray
 
     def of(self, questions: list[str], solutions: list[str]) -> dict[str, np.ndarray]:
-        """Scores ``[N]`` by reading."""
+        """Scores ``[N]`` of responses, by the name of the score."""
         scored = self.scorer.token_scores(questions, solutions, batch_size=250)
         states = last_states(self.scorer, *self.scorer.encode(questions, solutions))
         head = self.scorer.reward_model.head
@@ -88,8 +88,8 @@ def last_states(scorer: Any, prompts: list[list[int]], responses: list[list[int]
 
 
 def fitted_direction(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
-    """``[D]`` of the Bradley-Terry model that is linear in the states of N pairs ``[N, D]``; a
-    small ridge keeps it finite."""
+    """Weights ``[D]`` of a linear Bradley-Terry model on the states of N pairs, ``[N, D]`` each;
+    a small ridge keeps them finite."""
     apart = torch.from_numpy(better - worse)
     scale = apart.std(dim=0).clamp(min=1e-6)
     direction = torch.zeros(apart.shape[1], dtype=torch.float64, requires_grad=True)
@@ -107,7 +107,7 @@ def fitted_direction(better: np.ndarray, worse: np.ndarray) -> np.ndarray:
 
 
 def reading_of(scorer: Any, rows: list[Any]) -> Reading:
-    """All readings of a guide; its own one is fitted to the pairs of training."""
+    """A guide's `Reading`, with the probe fitted to the training pairs."""
     prompts = [row["prompt_ids"] for row in rows]
     better, worse = (
         last_states(scorer, prompts, [row[side] for row in rows])
@@ -117,7 +117,7 @@ def reading_of(scorer: Any, rows: list[Any]) -> Reading:
 
 
 def draws_of(world: ArithmeticWorld, weight: float) -> list[list[Any]]:
-    """Guided answers to each test question."""
+    """`DRAWS` guided answers to each test question."""
     asked = world.requests("test", world.config.test_prompts)
     config = world.decoding(GUIDE, weight=weight)
     method = build_method(config, world.scorers[GUIDE])
@@ -135,7 +135,7 @@ def scores(
     readings: dict[str, Reading], scorers: dict[str, Any], questions: list[str],
     solutions: list[str],
 ) -> dict[str, np.ndarray]:
-    """Of whole solutions, by every reading and reward model."""
+    """Scores ``[N]`` of complete solutions, by name, from every reading and reward model."""
     found = {
         f"{name}: {kind}": values
         for name, reading in readings.items()

@@ -12,7 +12,7 @@ from rewardsteer.evaluation.statistics import two_level
 from rewardsteer.outputs import read_json
 from rewardsteer.reports.tables import markdown
 
-# Guides in the page's order, and what they are called there.
+# Guide → its name on the page, in the page's order.
 GUIDES = {
     "none": "plain sampling", "none T=0.5": "plain, temperature 0.5",
     "none greedy": "plain, greedy",
@@ -33,7 +33,7 @@ GATES = {
     "random": "random", "first": "first", "entropy, own share": "`entropy`, `--gate-share`",
     "entropy": "entropy", "top1": "top1", "kl": "kl", "two-tier": "two-tier",
 }
-# The same of the film reviews.
+# The same for the film reviews.
 REVIEW_GUIDES = {
     "none": "plain sampling", "none T=0.5": "plain, temperature 0.5",
     "none greedy": "plain, greedy",
@@ -53,7 +53,7 @@ REVIEWS_SHORT = {
     "distilled rank 16": "distilled, rank 16, no second model",
 }
 REVIEW_GATES = {name: name for name in ("random", "entropy", "top1", "kl", "two-tier")}
-# What is chosen with, and what it is called.
+# Score that ranks solutions → its name on the page.
 RANKERS = {
     "args": "Bradley-Terry model", "pargs": "teacher (`pargs`)", "untrained": "untrained head",
     "farma: last reward": "FaRMA, as published", "zeros max: last reward": "FaRMA from zeros",
@@ -73,7 +73,7 @@ def _runs(folder: Path, kind: str) -> Runs:
 
 
 def _together(folder: Path) -> Runs:
-    """Runs with the guides of both scripts."""
+    """Runs with the guides of arithmetic_guidance.py and arithmetic_ranking.py."""
     none: dict[str, dict[str, float]] = {"guidance": {}, "auroc": {}}
     more = {run["seed"]: run for run in _runs(folder, "ranking")}
     return [
@@ -87,7 +87,7 @@ def _together(folder: Path) -> Runs:
 def guides(
     folder: Path, names: Mapping[str, str] = GUIDES, heads: Sequence[str] = ("accuracy",)
 ) -> str:
-    """Every guide at the stronger KL; a second head stands for the judge's reward."""
+    """Every guide at the highest KL target; a second of ``heads`` adds a column of rewards."""
     runs = _together(folder)
     target = f" @ {runs[0]['targets'][-1]:g}"
     plain, lines = right(runs, "guidance", "none"), []
@@ -114,7 +114,7 @@ def guides(
 
 
 def gates(folder: Path, names: Mapping[str, str] = GATES, head: str = "accuracy") -> str:
-    """The teacher behind gates."""
+    """The teacher with each gate, at each share of steps."""
     runs = _runs(folder, "guidance")
     whole = f"{runs[0]['teacher']} @ {runs[0]['targets'][-1]:g}"
     plain, teacher = right(runs, "guidance", "none"), right(runs, "guidance", whole)
@@ -135,17 +135,17 @@ def gates(folder: Path, names: Mapping[str, str] = GATES, head: str = "accuracy"
 
 
 def review_guides(folder: Path) -> str:
-    """`guides` of the film reviews."""
+    """`guides` for the film reviews."""
     return guides(folder, REVIEW_GUIDES, ("P(positive) by states", "by words"))
 
 
 def review_gates(folder: Path) -> str:
-    """`gates` of the film reviews."""
+    """`gates` for the film reviews."""
     return gates(folder, REVIEW_GATES, "P(positive)")
 
 
 def reviews_short(folder: Path) -> str:
-    """Film reviews, for the README: what both judges say, and what a token costs."""
+    """Film reviews, for the README: P(positive) by both judges, and calls per token."""
     runs = _runs(folder, "guidance")
     plain, lines = right(runs, "guidance", "none"), []
     for name, label in REVIEWS_SHORT.items():
@@ -168,7 +168,7 @@ def reviews_short(folder: Path) -> str:
 
 
 def rankers(folder: Path) -> str:
-    """What ranks whole solutions, and what each chooses among guided draws."""
+    """For each score, its AUROC on complete solutions and the accuracy of its choice of draws."""
     runs = _runs(folder, "ranking")
     average = draws_right(runs).mean(axis=2)
     lines = [["any draw", "", f"{average.mean():.3f}", ""]]

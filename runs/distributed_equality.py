@@ -32,12 +32,12 @@ BEGIN, END = "<!-- equality: begin -->\n", "<!-- equality: end -->\n"
 
 
 def slug(name: str) -> str:
-    """An objective's name as a folder's."""
+    """A folder name for an objective."""
     return name.replace(" ", "").replace(",", "-").replace("|", "-")
 
 
 def run_all(work: Path, engines: list[str]) -> None:
-    """Every objective in this process, then under every engine, one launch each."""
+    """Train with every objective, in this process and by one launch of each engine."""
     world = work / "world"
     if not world.exists():
         make_world(world)
@@ -59,7 +59,7 @@ def run_all(work: Path, engines: list[str]) -> None:
 
 
 def table(work: Path, engines: list[str]) -> str:
-    """Largest difference of a logged loss / of a final weight, a row an objective."""
+    """Largest differences of logged losses and of final weights, one row per objective."""
     lines = []
     for name in OBJECTIVES:
         cells = []

@@ -1,7 +1,7 @@
-"""What the runs of goal_filter share: rules chosen on some questions, measured on others.
+"""Shared code of the goal_filter runs: rules are chosen on some questions and measured on others.
 
-Tokens are those that the policy read and, where there is a rule, those that the reward model of the
-same size read.
+Tokens are those the policy processed and, with a rule, those that the reward model processed, which
+is as large as the policy.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -55,13 +55,13 @@ class World:
 def run(
     out: Path, seeds: Sequence[int], samples: int, build: Callable[[Path, int], World]
 ) -> None:
-    """Measure every seed that was not measured before and write the table of all, ``out/table.md``.
+    """Measure the seeds without results and write a table over all, ``out/table.md``.
 
     Args:
-        out: each seed has a folder in it.
-        seeds: of the worlds.
-        samples: of a vote.
-        build: makes the world of a folder and a seed.
+        out: the folder of results, one folder per seed.
+        seeds: the seeds to measure.
+        samples: number of samples in a vote.
+        build: makes the world from a folder and a seed.
     """
     quiet_libraries()
     figures = []
@@ -76,7 +76,7 @@ def run(
 
 
 def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
-    """Figures of all methods on the test questions; the rules' settings go to ``out``."""
+    """Figures of all methods on the test questions; the rules' calibration goes to ``out``."""
     rules = _choose_rules(world, samples, out)
     sizes, figures = relative_sizes(world.policy, world.scorer), {}
     for label, settings in compared(rules, samples).items():
@@ -93,8 +93,7 @@ def measure(world: World, samples: int, out: Path) -> dict[str, Figures]:
 
 
 def compared(rules: Mapping[str, dict[str, Any]], samples: int) -> dict[str, dict[str, Any]]:
-    """Settings of all that is compared: votes, ESC and adaptive consistency, alone and with rules.
-    """
+    """Settings by method: votes, ESC and adaptive consistency, alone and with rules."""
     rows: dict[str, dict[str, Any]] = {
         f"plain vote, n = {samples}": {"drop_rule": "none", "n": samples},
         f"plain vote, n = {2 * samples}": {"drop_rule": "none", "n": 2 * samples},
@@ -139,14 +138,14 @@ def choose_rules(
     base: DecodingConfig, values: Sequence[np.ndarray], answers: Sequence[str | None],
     correct: Sequence[bool], samples: int, place: Path, *, fingerprint: str = "",
 ) -> dict[str, dict[str, Any]]:
-    """Settings of each rule whose vote is best on the validation questions, of equals the cheapest.
+    """Settings of each rule with the best vote on validation questions; the cheapest of equals.
 
     Args:
         base: the other settings.
-        values, answers, correct: of every sample, ``samples`` of a question one after the other:
-            similarities of its tokens, final answer, whether that is right.
-        samples: of a question.
-        place: gets the calibration.
+        values, answers, correct: of every sample, question by question: the similarities of its
+            tokens, its final answer, whether that is correct.
+        samples: number of samples per question.
+        place: the file that the calibration is written to.
         fingerprint: of the reward model.
     """
     print(f"validation samples: {np.mean(correct):.3f} right", flush=True)
@@ -181,7 +180,7 @@ def _replay(
     config: DecodingConfig, calibration: Any, values: Sequence[np.ndarray],
     answers: Sequence[str | None], correct: Sequence[bool], samples: int,
 ) -> tuple[float, float]:
-    """Accuracy of the vote and tokens generated, on samples that are there."""
+    """Accuracy of the vote and tokens generated, replayed on existing samples."""
     right = tokens = 0.0
     for begin in range(0, len(values), samples):
         rows = range(begin, begin + samples)
@@ -193,14 +192,14 @@ def _replay(
 
 
 def _written(config: DecodingConfig, calibration: Any, values: np.ndarray) -> int | None:
-    """Tokens written before a solution is dropped; None where it is not."""
+    """Number of tokens generated until a solution is dropped; None where it is kept."""
     watch = rejection_rule(config, calibration)
     return next((i + 1 for i, value in enumerate(values) if watch and watch(float(value))), None)
 
 
 def table(figures: Sequence[Mapping[str, Figures]], plain: str) -> str:
-    """Markdown: means over the questions of all seeds, with 95 % bootstrap intervals; gains over
-    the plain vote, and over what is best without a reward model at no more tokens."""
+    """Markdown: means over the questions of all seeds with 95 % bootstrap intervals; gains over the
+    plain vote, and over the best method without a reward model that uses no more tokens."""
     joined = {
         label: {
             name: [value for one in figures for value in one[label][name]]

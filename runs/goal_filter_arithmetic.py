@@ -58,7 +58,7 @@ def build(config: DemoConfig, out: Path, count: int) -> World:
         top_k=0, max_new_tokens=longest_solution(config), batch_size=200, seed=config.seed,
         drop_start=0,
     )
-    # Questions of different streams may be equal; such are tested on none.
+    # Different streams may draw equal questions; a question used before is not tested on.
     known = set(drawn.questions)
     fresh = [
         one for one in dict.fromkeys(draw_questions(6 * count, config, "filter"))

@@ -33,7 +33,7 @@ SAMPLES, ORDERS = 16, 8
 
 @dataclass
 class Recorded:
-    """A recorded solution, written up to some token."""
+    """A recorded solution, of which ``written`` tokens have been replayed."""
 
     row: dict[str, Any]
     written: int = 0
@@ -43,7 +43,7 @@ class Recorded:
         return canonical_answer(self.row.get("predicted_answer"))
 
     def write(self, watch: Any) -> bool:
-        """Go on to the token that drops it, or to its end; whether it is kept."""
+        """Replay up to the token at which it is dropped, or to its end; True if it is kept."""
         for value in self.row["token_similarities"][self.written :]:
             self.written += 1
             if watch is not None and watch(value):
@@ -55,7 +55,7 @@ def decode(
     config: DecodingConfig, rows: Sequence[dict[str, Any]],
     calibration: PositionCalibration | None = None,
 ) -> tuple[float, float, float]:
-    """Whether the vote is right, tokens that both models read, and tokens generated."""
+    """Whether the vote is correct, tokens that both models processed, and tokens generated."""
     vote, read = Vote(config), 0
     begun: dict[int, Recorded] = {}
     while samples := vote.next_round():
@@ -69,7 +69,7 @@ def decode(
             if kept:
                 vote.count(sample, one.answer)
     if not vote.answers:
-        # All go on after all.
+        # All samples were dropped: all are written to their ends instead.
         for sample, one in begun.items():
             one.write(None)
             vote.count(sample, one.answer)

@@ -69,7 +69,7 @@ def main() -> None:
 def one_seed(
     out: Path, seed: int, arguments: argparse.Namespace, config: DemoConfig | None = None
 ) -> dict[str, Any]:
-    """Policy, reward model, GRPO; figures before and after."""
+    """Make policy and reward model, train by GRPO; returns figures before and after."""
     config = config or DemoConfig(seed=seed)
     tokenizer = build_tokenizer()
     place = out / "policy" / "model"
@@ -110,7 +110,7 @@ def one_seed(
 
 
 def reward_model(folder: Path, place: Path, config: DemoConfig, tokenizer: Any) -> None:
-    """One of the demo's reward models, from solutions that the policy sampled."""
+    """Train one of the demo's reward models on pairs of solutions sampled from the policy."""
     drawn = sample_pairs(load_policy(place), tokenizer, config)
     plan = next(plan for plan in plans(config) if plan.name == folder.name)
     train_reward_model(
@@ -123,7 +123,7 @@ def train(
     policy: Path, tokenizer: Any, scorer: Scorer, out: Path, config: DemoConfig,
     arguments: argparse.Namespace,
 ) -> tuple[Path, list[dict[str, float]]]:
-    """GRPO from the policy's weights; returns the trained folder and figures along the way."""
+    """Train by GRPO from the policy's weights; returns the model's folder and logged figures."""
     set_seed(config.seed)
     rng = random.Random(f"{config.seed}/grpo")
     prompts = [draw_question(rng, config.task)
@@ -153,14 +153,14 @@ def train(
 
 
 def truth(prompts: list[str], completions: list[str], **_: Any) -> list[float]:
-    """What the checker says; it has no weight in training."""
+    """Correctness by the checker; it has weight 0 in training."""
     return [float(is_correct(p, c)) for p, c in zip(prompts, completions, strict=True)]
 
 
 def measure(
     policy: Any, tokenizer: Any, scorer: Scorer, questions: list[str], config: DemoConfig
 ) -> dict[str, dict[str, list[float]]]:
-    """Truth and reward of one sampled and one greedy solution a question."""
+    """Correctness and reward of one sampled and one greedy solution per question."""
     figures = {}
     for mode in ("sampled", "greedy"):
         settings = DecodingConfig(
@@ -180,7 +180,7 @@ def measure(
 
 
 def over_seeds(seeds: list[dict[str, Any]]) -> dict[str, Any]:
-    """Mean gain over seeds with Student's interval, which one seed does not have."""
+    """Mean gain over seeds, with Student's interval where there are several."""
     figures = {}
     for mode in ("sampled", "greedy"):
         gains = [seed[f"{mode}_gain"]["value"] for seed in seeds]

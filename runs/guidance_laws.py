@@ -1,6 +1,6 @@
-"""How far guided responses lie from the policy, all tokens of many responses in a few passes.
+"""KL divergence of guided responses from the policy, computed in a few batched passes.
 
-A plain twin is `rewardsteer.evaluation.divergence.response_kl`, which reads token by token.
+`rewardsteer.evaluation.divergence.response_kl` computes the same token by token.
 
 Shapes: T tokens of a response, K candidates.
 """
@@ -19,15 +19,15 @@ from rewardsteer.records import Generation
 
 
 class Way(NamedTuple):
-    """What the policy and reward models say before every token of a response.
+    """Policy logits and candidate rewards before every token of a response.
 
     Attributes:
-        name: of the response's gate, from which a random one draws.
-        logits: of the policy ``[T, V]``.
-        best: its K best ``[T, K]``.
-        tokens: which these are ``[T, K]``.
-        rewards: ``[T, K]``.
-        scout: those of the reward model that a gate asks ``[T, K]``; None: there is none.
+        name: seeds the draws of a random gate.
+        logits: the policy's logits ``[T, V]``.
+        best: the K highest of them ``[T, K]``.
+        tokens: ids of these K candidates ``[T, K]``.
+        rewards: the guide's rewards of the candidates ``[T, K]``.
+        scout: rewards by the gate's own reward model ``[T, K]``; None where it has none.
     """
 
     name: str
@@ -39,7 +39,7 @@ class Way(NamedTuple):
 
 
 class Distance(NamedTuple):
-    """Of one response: KL (nats), and at how many of its tokens a guide acted."""
+    """KL of one response (nats), and the number of its tokens at which the guide acted."""
 
     kl: float
     guided: int
@@ -50,7 +50,7 @@ def read_ways(
     policy: Any, scorer: Any, prompts: Mapping[str, Sequence[int]], rows: Sequence[Generation],
     candidates: int, scout: Any = None,
 ) -> list[Way]:
-    """Read responses with the policy and the reward models; without one, rewards are the policy's
+    """Run policy and reward models on responses. Without a reward model, rewards are the policy's
     log-probabilities, so that weight w is a temperature of 1 / (1 + w)."""
     whole = [[*prompts[row.id], *row.token_ids] for row in rows]
     ids = torch.zeros(len(rows), max(map(len, whole)), dtype=torch.long)
@@ -71,7 +71,7 @@ def read_ways(
     rewards = [
         None if one is None else TokenTeacher(one, ()).rewards(asked) for one in (scorer, scout)
     ]
-    return [  # The engine calls the first response to a request so.
+    return [  # ID/0 is the engine's name of the first response to a request.
         Way(
             f"{row.id}/0", own, best, tokens,
             own.log_softmax(-1).gather(1, tokens) if rewards[0] is None
@@ -85,8 +85,8 @@ def read_ways(
 def distances(
     ways: Sequence[Way], config: DecodingConfig, pull: Pull = torch.mul
 ) -> list[Distance]:
-    """Distance of each response under these settings, gates included, at temperature 1; ``pull`` is
-    the guide's."""
+    """Distance of each response at temperature 1 under these settings, gates included; ``pull`` is
+    the guide's way to turn rewards and weight into changes of logits."""
     result = []
     for way in ways:
         weight = way.rewards.new_tensor(config.weight)
@@ -98,7 +98,7 @@ def distances(
 
 
 def gate_measures(way: Way, config: DecodingConfig) -> list[float]:
-    """What the gate compares at each token; a scout adds its rewards with the guide's weight."""
+    """The gate's measure at each token; a scout's rewards count with the guide's weight."""
     if config.gate == OF_GUIDE:
         rewards = way.rewards if way.scout is None else way.scout
         found: list[float] = divergences(way.best, way.best + config.weight * rewards).tolist()
@@ -108,6 +108,6 @@ def gate_measures(way: Way, config: DecodingConfig) -> list[float]:
 
 
 def threshold_for(ways: Sequence[Way], config: DecodingConfig, share: float) -> float:
-    """The threshold at which a gate opens at this share of the tokens of some responses."""
+    """The threshold with which a gate opens at this share of the responses' tokens."""
     values = [value for way in ways for value in gate_measures(way, config)]
     return float(np.quantile(values, 1 - share))

@@ -1,5 +1,5 @@
-"""The guides of arithmetic_guidance.py: reward models of the demo's kind, one of outcomes, and
-students of one."""
+"""The guides of arithmetic_guidance.py: reward models like the demo's, one trained on outcomes, and
+students distilled from the teacher."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,15 +26,15 @@ from rewardsteer.training.config import TermConfig
 from rewardsteer.training.shared_config import LogConfig, OptimiserConfig
 
 TEACHER = "pargs"
-# Backups of the maximum constraint, all with a head started from zeros. The soft one has the
-# temperature of a guide with weight 2.
+# Backups of the maximum constraint, all with a zero-initialised head. The temperature of the soft
+# one is that of a guide with weight 2.
 BACKUPS: dict[str, dict[str, Any]] = {
     "max": {},
     "policy_soft": {"backup": "policy_soft", "temperature": 0.5},
     "policy_mean": {"backup": "policy_mean"},
     "policy_top_k": {"backup": "policy_top_k", "top_k": 3},
 }
-# Students of the teacher: their head, and whether the backbone is trained with it.
+# Student → its head, and whether the backbone is trained with it.
 STUDENTS: dict[str, tuple[dict[str, Any], bool]] = {
     "distilled full": ({}, True),
     "distilled rank 4": ({"layers": "low_rank", "rank": 4}, True),
@@ -42,7 +42,7 @@ STUDENTS: dict[str, tuple[dict[str, Any], bool]] = {
     "distilled embedding": ({"layers": "embedding", "rank": 16}, True),
     "policy states rank 16": ({"layers": "low_rank", "rank": 16}, False),
 }
-# Trained on labelled samples, of which an update has about as many as others have responses.
+# Trained on labelled samples; an update has about as many as other models have responses.
 OUTCOME = "outcome"
 # Guide → decoding method; all others are vocabulary heads for farma.
 METHODS = {"pargs": "pargs", "args": "args", OUTCOME: "q_sharp"}
@@ -50,7 +50,7 @@ BATCH = 32
 
 
 def reward_model_plans(config: DemoConfig) -> list[Plan]:
-    """Scalar reward models and vocabulary heads trained on pairs, of as many updates each."""
+    """Scalar reward models and vocabulary heads, all trained for the same number of updates."""
     known = {plan.name: plan for plan in plans(config)}
     before, _, after = known["farma"].phases
     pairs = before.terms
@@ -86,7 +86,7 @@ def train_all(
     config: DemoConfig, place: Path, tokenizer: Any, samples: Samples, out: Path,
     only: Sequence[str] = (),
 ) -> dict[str, Path]:
-    """Train what is not there yet, of ``only`` some where they are named; guide → folder."""
+    """Train the missing guides, or the missing ones of ``only``; returns guide → folder."""
     folders, pairs = {}, make_pairs(samples, tokenizer, config)
     for plan in reward_model_plans(config):
         if only and plan.name not in only:
@@ -103,7 +103,7 @@ def trained(
     plan: Plan, config: DemoConfig, place: Path, tokenizer: Any, rows: list[Row], out: Path, *,
     batch_size: int = BATCH,
 ) -> Path:
-    """The model's folder in ``out``, trained from the policy at ``place`` if it is not there."""
+    """The model's folder in ``out``; a missing model is trained from the policy at ``place``."""
     folder = out / plan.name.replace(" ", "-")
     if (folder / "model" / CARD).exists():
         return folder / "model"
@@ -117,8 +117,8 @@ def distil_students(
     config: DemoConfig, place: Path, teacher: Path, out: Path, prompts: int, epochs: int,
     only: Sequence[str] = (),
 ) -> tuple[dict[str, Path], Path]:
-    """Distil what is not there yet, of ``only`` some where they are named; guide → folder, and the
-    records that all share."""
+    """Distil the missing students, or the missing ones of ``only``; returns student → folder, and
+    the folder of the records that all are trained on."""
     students = {
         name: {"head": {"kind": "vocabulary", **head}, "freeze_backbone": not whole}
         for name, (head, whole) in STUDENTS.items() if not only or name in only

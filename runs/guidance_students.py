@@ -1,4 +1,4 @@
-"""Students of a candidate guide, distilled on the records that the first of them makes."""
+"""Students of a candidate guide, distilled on common records, which the first student makes."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -14,13 +14,13 @@ from rewardsteer.outputs import write_text
 def distil_all(
     prompts: Iterable[str], students: Mapping[str, Mapping[str, Any]], out: Path, **shared: Any
 ) -> tuple[dict[str, Path], Path]:
-    """Distil what is not there yet.
+    """Distil the missing students.
 
     Args:
-        prompts: from which the policy samples; equal ones count once.
-        students: name → settings of `DistilConfig` that are its own.
-        out: where the folders go.
-        shared: settings of all.
+        prompts: prompts that the policy samples from; equal ones count once.
+        students: name → the student's own settings of `DistilConfig`.
+        out: the folder that the students' folders are in.
+        shared: settings common to all students.
 
     Returns:
         Student → folder, and the folder of the records.

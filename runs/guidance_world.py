@@ -1,6 +1,6 @@
-"""What measurements of guides at equal KL share: calibration, runs, gates, kept parts.
+"""Measurement of guides at equal KL: calibration, runs, gates, and resuming from finished parts.
 
-`arithmetic_guidance.py` and `sentiment_guidance.py` each bring a `World`: a policy, guides,
+`arithmetic_guidance.py` and `sentiment_guidance.py` each define a `World`: a policy, guides,
 prompts, and a judge.
 """
 
@@ -31,12 +31,12 @@ class Scope:
     """What is measured.
 
     Attributes:
-        weights: tried in calibration, rising.
-        targets: KL divergences from the policy (nats a response) at which the teacher is measured,
-            rising.
-        compared: at how many of them, from the last, the other guides are.
-        shares: of the steps that gates let through.
-        gates: their kinds.
+        weights: guidance weights of the calibration, rising.
+        targets: KL divergences from the policy (nats per response) at which the teacher is
+            measured, rising.
+        compared: guides other than the teacher are measured at so many of the highest targets.
+        shares: shares of the steps at which gates open.
+        gates: kinds of gate.
         tuning, test: numbers of prompts.
     """
 
@@ -51,18 +51,18 @@ class Scope:
 
 
 class World(ABC):
-    """A policy with its guides, and what is asked of them.
+    """A policy with its guides, prompts and judge.
 
     Attributes:
         scope: what is measured.
-        teacher, scout: the guide that others are compared with; the one that the gate ``two-tier``
-            asks first.
-        methods: decoding methods of guides; all others are vocabulary heads for farma.
-        candidates: all guides draw from so many of the policy's best tokens.
-        template, max_new_tokens, batch_size, seed: of generation.
-        policy, tokenizer: which answer.
+        teacher: the guide that others are compared with.
+        scout: the guide whose rewards decide for the gate ``two-tier``.
+        methods: guide → decoding method; guides not named are vocabulary heads for farma.
+        candidates: guidance is over this many of the policy's most probable tokens.
+        template, max_new_tokens, batch_size, seed: settings of generation.
+        policy, tokenizer: the model that answers.
         scorers: the guides' reward models.
-        records: of the distillation, on which `against_teacher` compares.
+        records: the folder of distillation records on which `against_teacher` compares.
     """
 
     teacher: ClassVar[str]
@@ -85,14 +85,14 @@ class World(ABC):
 
     @abstractmethod
     def judged(self, rows: Sequence[Generation]) -> tuple[Sequence[float], dict[str, float]]:
-        """How right each answer is, 0 to 1, and further figures of all of them."""
+        """The value of each answer, 0 to 1 (best), and further means over all answers."""
 
     @abstractmethod
     def ranking(self) -> dict[str, Any]:
-        """AUROC of each guide's reward model on whole texts that are new to it."""
+        """AUROC of each guide's reward model on complete texts that it was not trained on."""
 
     def decoding(self, guide: str | None, **options: Any) -> DecodingConfig:
-        """Settings; all guides draw from the policy's same few best tokens."""
+        """Decoding settings; all guides choose among the same number of best policy tokens."""
         method = "none" if guide is None else self.methods.get(guide, "farma")
         if method in ("farma", "q_sharp"):
             options["max_kl"] = 1e3
@@ -104,13 +104,13 @@ class World(ABC):
     def run(
         self, stream: str, guide: str | None, scout: str | None = None, **options: Any,
     ) -> tuple[dict[str, Any], list[Any]]:
-        """Answer the prompts of a stream; figures and answers."""
+        """Answer the prompts of a stream; returns figures and answers."""
         count = self.scope.tuning if stream == "tuning" else self.scope.test
         config, asked = self.decoding(guide, **options), self.requests(stream, count)
         scorer, second = (None if one is None else self.scorers[one] for one in (guide, scout))
         method = build_method(config, scorer, scout=second)
         if scout is not None:
-            # One that looks at the same few tokens as the guides.
+            # A scout that scores as many candidates as the guides.
             method.scout = build_method(self.decoding(scout, weight=config.weight), second)
         began = time.perf_counter()
         rows = list(require_answers(generate(
@@ -130,7 +130,7 @@ class World(ABC):
             "accuracy": float(np.mean(right)),
             **figures,
             "guided": round(acted / tokens, 4),
-            # As the gate decides when the answers are read again, on which `kl` rests.
+            # By the gate's decisions in the passes that compute `kl`.
             "guided_again": round(again / tokens, 4),
             "passes": round(sum(row.cost.rm_forwards for row in rows) / tokens, 4),
             "calls": round(sum(row.cost.rm_calls for row in rows) / tokens, 4),
@@ -141,7 +141,7 @@ class World(ABC):
     def read(
         self, stream: str, rows: list[Any], guide: str | None, scout: str | None = None
     ) -> list[Way]:
-        """What policy and guides say along the answers to a stream's prompts."""
+        """Policy logits and rewards along answers to a stream's prompts; see `read_ways`."""
         prompts = prompts_as_read(
             self.requests(stream, len(rows)), self.tokenizer, None, self.template
         )
@@ -155,14 +155,14 @@ class World(ABC):
 
 
 def written(right: Sequence[float]) -> str | list[float]:
-    """Short in a file: digits where all are 0 or 1."""
+    """A short form for JSON: a string of digits where all values are 0 or 1."""
     if all(one in (0, 1) for one in right):
         return "".join(str(int(one)) for one in right)
     return [round(float(one), 4) for one in right]
 
 
 def calibration(world: World, names: Iterable[str]) -> dict[str, Any]:
-    """KL of guides by weight on tuning prompts, and the weights that reach the targets."""
+    """KL of each guide by weight on tuning prompts, and its weights for the KL targets."""
     found, scope = {}, world.scope
     for name in names:
         reached = [
@@ -179,7 +179,7 @@ def calibration(world: World, names: Iterable[str]) -> dict[str, Any]:
 
 
 def against_teacher(world: World, weights: dict[str, Any]) -> dict[str, Any]:
-    """`evaluate guide` at the teacher's weight of the last target."""
+    """Figures of ``evaluate guide``, at the teacher's weight for the highest target."""
     weight = weights[world.teacher]["weights"][-1]
     found = {}
     for name, one in world.scorers.items():
@@ -189,7 +189,7 @@ def against_teacher(world: World, weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def guidance(world: World, weights: dict[str, Any]) -> dict[str, Any]:
-    """Every guide at every target, with plain, cold and greedy sampling."""
+    """Every guide at its targets, and the policy alone: sampled, at a low temperature, greedy."""
     found = {
         "none": world.run("test", None)[0],
         "none T=0.5": world.run("test", None, temperature=0.5)[0],
@@ -200,7 +200,7 @@ def guidance(world: World, weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
-    """Guides, as they were calibrated, at their targets."""
+    """Figures of calibrated guides at their targets."""
     found = {}
     for name, own in weights.items():
         begin = 0 if name == world.teacher else -world.scope.compared
@@ -213,8 +213,8 @@ def at_targets(world: World, weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
-    """The teacher behind gates, at its weight of the last target. Thresholds are those that let a
-    share of the tokens through on tuning prompts."""
+    """The teacher with gates, at its weight for the highest target. A threshold is the one with
+    which the gate opens at a given share of the tokens on tuning prompts."""
     found, teacher, scout = {}, world.teacher, world.scout
     weight = weights[teacher]["weights"][-1]
     tuned = world.run("tuning", teacher, weight=weight)[1]
@@ -241,7 +241,7 @@ def gates(world: World, weights: dict[str, Any]) -> dict[str, Any]:
 
 
 def measure(build: Callable[[], World], out: Path, seed: int) -> None:
-    """Measure all parts, those that are not in OUT/SEED yet; write OUT/guidance-SEED.json."""
+    """Measure the parts that are missing in OUT/SEED; write OUT/guidance-SEED.json."""
     place = out / f"guidance-{seed}.json"
     if place.exists():
         return

@@ -2,9 +2,8 @@
 
     python runs/keep_figures.py FOLDER OUT
 
-OUT is such a folder too, for `rewardsteer evaluate runs`: answers have their costs and metrics, a
-digest in the place of the prompt, no completion and no tokens. Of paths the last two parts are
-kept.
+OUT has the same form, for `rewardsteer evaluate runs`: answers have their costs and metrics, a
+digest in place of the prompt, no completion and no tokens. Paths are cut to their last two parts.
 """
 
 import hashlib
@@ -17,7 +16,7 @@ from rewardsteer.outputs import file_name, write_json, write_text
 
 
 def keep(folder: Path, out: Path) -> None:
-    """Write OUT."""
+    """Write the copy of ``folder`` without texts to ``out``."""
     summary = finished_summary(folder)
     out.mkdir(parents=True, exist_ok=True)
     for label, records in records_by_method(folder, summary).items():

@@ -23,7 +23,7 @@ FILES = ("GSM8K_multi.jsonl.gz", "SVAMP_multi.jsonl.gz")
 
 
 def write_input(place: Path, rows: int) -> None:
-    """The first rows of prompt and completion, all completions of a question together."""
+    """Write the first rows of prompt and completion, all completions of a question together."""
     from rewardsteer.data.solutions import read_solutions
 
     found = (one for file in FILES for _, one in read_solutions(DATA / file))
@@ -35,7 +35,7 @@ def write_input(place: Path, rows: int) -> None:
 
 
 def make_model(folder: Path) -> None:
-    """A reward model of random weights: Llama, 2 layers × 64."""
+    """Save a reward model with random weights: Llama, 2 layers, width 64."""
     from benchmarks import shapes
     from benchmarks.backbones import Backbone
     from rewardsteer.data.template import Template
@@ -52,7 +52,7 @@ def make_model(folder: Path) -> None:
 
 
 def compare(ours: Path, theirs: Path) -> tuple[int, int]:
-    """How many rows there are, and how many differ or stand on one side alone."""
+    """Number of rows, and how many of them differ or are in one file only."""
     first, second = (path.read_text().splitlines() for path in (ours, theirs))
     rows = max(len(first), len(second))
     same = sum(one == other for one, other in zip(first, second, strict=False))
@@ -60,14 +60,14 @@ def compare(ours: Path, theirs: Path) -> tuple[int, int]:
 
 
 def start(command: list[str]) -> subprocess.Popen[bytes]:
-    """The run, in a process group of its own."""
+    """Start the run in a process group of its own."""
     return subprocess.Popen(  # noqa: S603
         command, start_new_session=True, stderr=subprocess.PIPE
     )
 
 
 def finish(command: list[str]) -> float:
-    """Seconds of a run nobody disturbs."""
+    """Complete the run without kills; returns its seconds."""
     began = time.monotonic()
     process = start(command)
     _, log = process.communicate()
@@ -111,10 +111,10 @@ def main() -> None:
 
 
 def disturb(command: list[str], output: Path, seconds: float, kills: int, seed: int) -> None:
-    """Start the run and kill it at a random moment, until it was killed so many times.
+    """Start the run and kill it at a random moment, ``kills`` times.
 
-    Half of the moments are drawn over the whole length of the run. The others come soon after a
-    new shard has appeared, so that there is work done and left to do.
+    Half of the moments are drawn over the whole length of the run. The other half follow a new
+    shard closely, so that some work is done and some is left.
     """
     rng, killed = random.Random(seed), 0
     partial = output.with_name(output.name + ".partial")
@@ -144,7 +144,7 @@ def disturb(command: list[str], output: Path, seconds: float, kills: int, seed: 
 
 
 def count(partial: Path) -> int:
-    """Shards that stand."""
+    """Number of finished shards."""
     return len(list(partial.glob("[0-9]*.jsonl")))
 
 

@@ -32,13 +32,13 @@ SETTINGS = [
     "optimiser.gradient_accumulation_steps=2", "optimiser.num_train_epochs=2",
     "optimiser.learning_rate=1e-3",
     "log.logging_steps=3", "log.save_steps=2", "log.progress=false", "log.print_logs=false",
-    # The world's data have a template of their own.
+    # The prepared data has a template of its own.
     "data=null",
 ]
 
 
 def command(world: Path, out: Path) -> list[str]:
-    """The training; the same each time."""
+    """The command of the training run, the same at each start."""
     return [
         sys.executable, "-m", "rewardsteer", "train", "arithmetic/farma",
         f"base_model={world / 'base'}", f"prepared={world / 'data'}", *SETTINGS, "--out", str(out),
@@ -46,7 +46,7 @@ def command(world: Path, out: Path) -> list[str]:
 
 
 def updates(out: Path) -> str:
-    """How far a run has come."""
+    """The newest checkpoint of a run."""
     found = sorted(out.glob("phases/*/checkpoint-*"), key=lambda place: place.stat().st_mtime)
     return str(found[-1].relative_to(out / "phases")) if found else "no checkpoint yet"
 
@@ -69,7 +69,7 @@ def main() -> None:
     while True:
         process = subprocess.Popen([*command(world, cut), "--resume"])  # noqa: S603
         if killed < options.kills:
-            # Importing libraries takes longer than training; only what comes after it counts.
+            # The moment is drawn from the start of training: imports take longer than training.
             begun, before = time.time(), (cut / "run.json").exists()
             while process.poll() is None and not _has_begun(cut, begun, before):
                 time.sleep(0.02)
@@ -96,7 +96,7 @@ def main() -> None:
 
 
 def _has_begun(out: Path, since: float, resumed: bool) -> bool:
-    """Whether this start has come to its training."""
+    """Whether the started process has begun to train."""
     log = out / "metrics.jsonl"
     if not resumed:
         return (out / "phases").exists()

@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Peak memory against rows in the file."""
+    """Plot peak memory against the number of rows in the file."""
     table = json.loads((ROOT / "benchmarks" / "results" / "scoring.json").read_text())
     found = [
         (int(row["case"].split()[2].replace(",", "")), row["ours"])

@@ -86,7 +86,7 @@ def main() -> None:
 
 
 def cut_base(source: str, layers: int, place: Path) -> Path:
-    """The first layers of a pretrained model, which train in minutes on a CPU."""
+    """The folder of a pretrained model's first layers, which train in minutes on a CPU."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     if not place.exists():
@@ -98,12 +98,12 @@ def cut_base(source: str, layers: int, place: Path) -> Path:
 
 
 def write_rows(arguments: argparse.Namespace, place: Path) -> list[dict[str, Any]]:
-    """Training rows of both forms; returns the held-out altered solutions."""
+    """Write training rows as pairs and as steps; returns the held-out altered solutions."""
     if not (place / "held_out.json").exists():
         problems = list(read_problems(arguments.data).values())
         random.Random(arguments.seed).shuffle(problems)
         training = problems[: arguments.problems]
-        # Rows that are evaluated during training; the figures are of other problems.
+        # Evaluated during training; the figures come from other problems.
         watched = problems[arguments.problems :][:24]
         testing = problems[arguments.problems + 24 :][: arguments.held_out]
         rng = random.Random(arguments.seed)
@@ -121,8 +121,8 @@ def write_rows(arguments: argparse.Namespace, place: Path) -> list[dict[str, Any
 
 
 def read_problems(data: Path) -> dict[str, list[dict[str, Any]]]:
-    """Altered solutions by problem: those that are the correct one up to the first incorrect step,
-    which has a counterpart."""
+    """Altered solutions by problem, only those that equal the correct one up to the first incorrect
+    step and where the correct one has a step at that position."""
     problems = defaultdict(list)
     for name in CLASSES:
         for _, row in read_file(data / f"{name}.jsonl.gz"):
@@ -164,7 +164,7 @@ def write_lines(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def settings(base: Path, objective: list[dict[str, Any]], rows: Path, seed: int) -> TrainConfig:
-    """As many updates, of as many texts, for each."""
+    """Training settings with the same number of updates and texts for each objective."""
     steps = objective[0]["name"] == "process"
     source = {"name": "stepwise" if steps else "pairs",
               "path": str(rows / ("steps" if steps else "pairs"))}
@@ -187,8 +187,8 @@ def settings(base: Path, objective: list[dict[str, Any]], rows: Path, seed: int)
 def read_values(
     name: str, place: Path, rows: list[dict[str, Any]], out: Path
 ) -> dict[str, list[list[float]]]:
-    """Values of a model at the step ends of each altered solution, and of the first incorrect
-    step's counterpart in the correct one, which comes last."""
+    """A model's values at the step ends of each altered solution; the last value is that of the
+    correct solution's step at the position of the first incorrect one."""
     file = out / "values" / f"{name}.json"
     if not file.exists():
         scorer: Any = load_scorer(place, device="cpu")
@@ -222,7 +222,7 @@ def read_values(
 def at_ends(
     scorer: Any, prompts: list[str], steps: list[list[str]], goal: Any
 ) -> tuple[list[np.ndarray], list[np.ndarray]]:
-    """Rewards and similarities at the tokens that training on steps reads."""
+    """Rewards and similarities at the last token of each step, as in training on steps."""
     texts = [SEPARATOR.join(one) for one in steps]
     prompt_ids, response_ids = scorer.encode(prompts, texts)
     read = scorer.token_scores_ids(prompt_ids, response_ids, batch_size=4, goal=goal)
@@ -239,7 +239,7 @@ def at_ends(
 
 
 def controls(rows: list[dict[str, Any]], seed: int) -> dict[str, list[list[float]]]:
-    """Values that know nothing of what a step says; higher is more correct, as for the others."""
+    """Control values that ignore a step's text; as for the models, higher is more correct."""
     rng = np.random.default_rng(seed)
 
     def lengths(row: dict[str, Any]) -> list[float]:
@@ -259,8 +259,8 @@ def controls(rows: list[dict[str, Any]], seed: int) -> dict[str, list[list[float
 def measure(
     rows: list[dict[str, Any]], values: dict[str, list[list[float]]]
 ) -> dict[str, dict[str, list[float]]]:
-    """AUROC with its interval, of each value and of its change from the step before; and by how
-    much the process reward's is higher."""
+    """AUROC with its interval of each value and of its change from the step before, and the process
+    reward's AUROC minus each of them."""
     every = {}
     for name, own in values.items():
         every[name] = own
@@ -272,7 +272,7 @@ def measure(
 
 
 def changes(values: list[float], first: int) -> list[float]:
-    """Each step's value less that of the step before; the first step has none before it."""
+    """Each step's value minus that of the step before, which is 0 for the first step."""
     before = [0.0, *values[:-2]]
     return [
         *(value - other for value, other in zip(values[:-1], before, strict=True)),

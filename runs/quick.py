@@ -1,7 +1,7 @@
-"""Runs the tests that a change touches: ``make quick``, or ``make quick SINCE=main~3``.
+"""Runs the tests that a change affects: ``make quick``, or ``make quick SINCE=main~3``.
 
-A change is what differs from a commit (by default the last one), committed or not. Its tests are
-changed tests, tests that import a changed module by name, and the rules of the code base.
+The change is the difference to a commit (by default the last one), uncommitted files included. Its
+tests are changed tests, tests that import a changed module by name, and tests/rules.
 """
 
 import ast
@@ -39,7 +39,7 @@ def changed_files(since: str) -> Iterator[str]:
 
 
 def module_of(path: str) -> str:
-    """The module that a file of the package or of the tests' helpers is; "" for other files."""
+    """The module name of a file of the package or of the tests' helpers; "" for other files."""
     if not path.endswith(".py") or path.split("/")[-1].startswith("test_"):
         return ""
     return path.removeprefix("src/").removesuffix(".py").removesuffix("/__init__").replace("/", ".")

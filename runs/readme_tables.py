@@ -43,7 +43,7 @@ END = "<!-- end -->"
 
 
 def process(found: Content) -> str:
-    """Reward models that find the first incorrect step, from runs/process.py."""
+    """How well reward models find the first incorrect step, from runs/process.py."""
     shown = {
         "process reward": "process reward", "partial reward, change": "partial reward (PARGS)",
         "goal similarity, change": "goal similarity",
@@ -66,7 +66,7 @@ def process(found: Content) -> str:
 
 
 def cost(tables: Content) -> str:
-    """Five ratios of ``make bench``: table, case, what is measured, against what."""
+    """Five ratios measured by ``make bench``, with their cases and what ours is compared with."""
     shown = [
         ("bradley_terry", "TL;DR shape (prompt 350, response 35)",
          "Bradley-Terry training, pairs per second", "TRL's RewardTrainer", "ratio"),
@@ -113,7 +113,7 @@ def recipes(folder: Path) -> str:
 
 
 def recipe_costs(found: Content) -> str:
-    """Time and memory of the recipes for rows of one's own, from ``make bench TABLE=recipes``."""
+    """Time and memory of the recipes for a user's own rows, from ``make bench TABLE=recipes``."""
     rows = [
         [f"`{row['case']}`", str(row["phases"]), f"{row['ours']:.1f}",
          f"{row['peak memory, MiB'] / 1024:.1f}"]
@@ -128,7 +128,7 @@ def recipe_costs(found: Content) -> str:
 
 
 def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
-    """A table from a JSON file, or from all JSON files of a folder by name."""
+    """Turn a function of JSON content into one of a path: a file, or a folder's files by name."""
     def read(place: Path) -> str:
         if place.is_dir():
             return build({one.stem: json.loads(one.read_text()) for one in place.glob("*.json")})
@@ -136,7 +136,7 @@ def _json(build: Callable[[Content], str]) -> Callable[[Path], str]:
     return read
 
 
-# Name → the file or folder, and how it becomes text.
+# Name → the file or folder, and the function that makes its text.
 TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
     "guidance_short": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance_short)),
     "guidance": (ROOT / "runs/results/smollm2_guidance.json", _json(guidance)),
@@ -157,7 +157,7 @@ TABLES: dict[str, tuple[Path, Callable[[Path], str]]] = {
 
 
 def written(text: str) -> str:
-    """A page's text with every table as its file gives it.
+    """A page's text with the current table between each pair of markers.
 
     Raises:
         ValueError: a marker names no table, or is not closed.

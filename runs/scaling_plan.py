@@ -14,19 +14,19 @@ GB = 1e9
 
 @dataclass(frozen=True)
 class Assumptions:
-    """Everything that is taken as given.
+    """The assumptions of the arithmetic.
 
     Attributes:
         layers, hidden, feed_forward, key_values, vocabulary: the shape (Llama 3 8B).
         peak: bf16 operations per second of a GPU (H100).
-        training_use, scoring_use: the part of it that is reached.
+        training_use, scoring_use: the share of ``peak`` that is reached.
         disk: bytes per second that one machine of 8 GPUs writes; all_disks: of the file system.
         between_failures: hours between failures of one GPU with its share of the machine
             (54 days on 16,384 GPUs with 419 unexpected stops, arXiv 2407.21783).
-        pair: tokens of a pair when its prompt is read once; micro_batch: pairs per GPU and step.
-        prompt, completion, samples: of a row to score, and completions a prompt.
-        text: bytes of a token in a file.
-        batch_tokens: of `rewardsteer score`.
+        pair: tokens of a pair with its prompt once; micro_batch: pairs per GPU and step.
+        prompt, completion, samples: tokens of a row to score, and completions per prompt.
+        text: bytes per token in a file.
+        batch_tokens: the option of `rewardsteer score`.
     """
 
     layers: int = 32
@@ -56,7 +56,7 @@ class Assumptions:
 
     @property
     def body(self) -> int:
-        """Weights that every token passes."""
+        """Weights of all layers, which every token passes through."""
         return self.layers * self.layer
 
     @property
@@ -66,12 +66,12 @@ class Assumptions:
 
     @property
     def saved(self) -> int:
-        """Bytes that a token leaves in one layer for the backward pass, bf16."""
+        """Bytes per token that one layer keeps for the backward pass, in bf16."""
         return 2 * (7 * self.hidden + 2 * self.key_values + 3 * self.feed_forward)
 
 
 def training(a: Assumptions, gpus: int) -> list[str]:
-    """Memory a GPU in GB: what each engine shards, plus activations and what is gathered."""
+    """GB per GPU by engine: sharded state, activations and gathered parameters."""
     weights, tokens = a.weights, a.pair * a.micro_batch
     activations = tokens * (2 * a.hidden * a.layers + a.saved) / GB
     gathered = (2 * 2 * a.layer + 2 * a.vocabulary * a.hidden) / GB
@@ -85,7 +85,7 @@ def training(a: Assumptions, gpus: int) -> list[str]:
 
 
 def speed(a: Assumptions, gpus: int, pairs: float) -> list[str]:
-    """Tokens per second, and how long so many pairs take; recomputed activations cost a third."""
+    """Tokens per second and the time for ``pairs``; recomputing activations adds a third."""
     rate = gpus * a.training_use * a.peak / (8 * a.body)
     updates = pairs / (gpus * a.micro_batch)
     return [
@@ -137,7 +137,7 @@ def storage(a: Assumptions, rows: float) -> list[str]:
 
 
 def tables(a: Assumptions, clusters: tuple[int, ...] = (8, 64, 512)) -> dict[str, list[list[str]]]:
-    """Heading first, then rows."""
+    """Tables by name: the heading, then the rows."""
     return {
         "weights": [
             ["per layer, M", "all layers, G", "with embeddings, G", "and a vocabulary head, G"],

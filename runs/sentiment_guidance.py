@@ -1,11 +1,11 @@
-"""Guides at equal KL on SmolLM2, film reviews, positive ones wanted; one seed a call.
+"""Guides at equal KL on SmolLM2 that steer film reviews to be positive; one seed per call.
 
     [SIZE=tiny] python runs/sentiment_guidance.py DATA OUT SEED
 
-SmolLM2-135M-Instruct goes on with the first words of review sentences. Guides learn from pairs of a
-positive and a negative sentence. Two judges say how probably an answer is positive; they learned
-from other sentences: one reads states of the policy, the other words alone. The same figures as of
-arithmetic_guidance.py; sentences that are answered or judged by are the same for all seeds.
+SmolLM2-135M-Instruct continues the first words of review sentences. Guides learn from pairs of a
+positive and a negative sentence. Two judges, trained on other sentences, give the probability that
+an answer is positive: one from hidden states of the policy, one from words alone. The figures are
+those of arithmetic_guidance.py. All seeds share the judges' sentences and the prompts.
 DATA is a folder with ``text/rt-polarity.pos.gz`` and ``.neg.gz``.
 """
 
@@ -40,20 +40,20 @@ from rewardsteer.records import Generation
 
 TINY = os.environ.get("SIZE") == "tiny"
 ALL_GATES = ("random", "entropy", "top1", "kl", "two-tier")
-# Most guides read with these: a linear reading of the last state tells the sentences apart at layer
-# 20 as well as anywhere above, and worse below.
+# Layers of most guides' backbone. A linear probe of the last token's state classifies sentences at
+# layer 20 as well as at any layer above, and worse below.
 LOWER = 20
 
 
 def first_layers(layers: int | None) -> Path:
-    """The model's folder, made if it is not there; BASE names another one."""
+    """The folder of the model or its first layers, made if missing; BASE names another one."""
     if "BASE" in os.environ:
         return Path(os.environ["BASE"])
     return model_folder("float32", layers)
 
 
 class SentimentWorld(World):
-    """SmolLM2 and the openings that it goes on with."""
+    """SmolLM2 and the sentence openings that it continues."""
 
     teacher, scout, methods = TEACHER, "distilled rank 16", METHODS
     candidates, template, batch_size = 8, TEMPLATE, 80
@@ -89,13 +89,13 @@ class SentimentWorld(World):
         return [Request(id=f"{stream}/{index}", prompt=one) for index, one in enumerate(asked)]
 
     def judged(self, rows: Sequence[Generation]) -> tuple[Sequence[float], dict[str, float]]:
-        """P(positive) of whole texts, by the policy's states and by their words."""
+        """P(positive) of complete texts, by the policy's states and by their words."""
         texts = [f"{row.prompt}{row.completion}".removeprefix(OPENING).strip() for row in rows]
         by_states, by_words = self.judge.read(texts)
         return by_states.tolist(), {"reward": round(float(np.mean(by_words)), 4)}
 
     def ranking(self) -> dict[str, Any]:
-        """AUROC of polarity on new review sentences, of both judges too."""
+        """AUROC for polarity on new review sentences, of all guides and both judges."""
         texts, labels = zip(*self.sentences.ranked, strict=True)
         prompts, answers = [OPENING] * len(texts), [f" {one}" for one in texts]
         scores = {

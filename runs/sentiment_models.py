@@ -1,8 +1,8 @@
-"""What sentiment_guidance.py trains: guides on pairs of review sentences, and two judges.
+"""Models of sentiment_guidance.py: guides trained on pairs of review sentences, and two judges.
 
-The sentences are those of Pang and Lee (2005), as ``text/rt-polarity.pos.gz`` and ``.neg.gz`` hold
-them. They are dealt out once for all seeds: openings to go on with, sentences that are ranked, rows
-for the judges, and the rest for guides, of which each seed draws its own pairs.
+The sentences are those of Pang and Lee (2005), from ``text/rt-polarity.pos.gz`` and ``.neg.gz``.
+All seeds have the same split: openings to continue, sentences to rank, training rows of the judges,
+and the rest, from which each seed draws the pairs of its guides.
 """
 
 import gzip
@@ -37,7 +37,7 @@ TEMPLATE = Template(kind="text", append_eos=False)
 TEACHER = "pargs"
 METHODS = {"pargs": "pargs", "args": "args"}
 TINY_GUIDES = (TEACHER, "zeros policy_mean", "distilled rank 16")
-# The judge reads states of this layer of the whole model: guides read others, and other rows.
+# The judge uses states of this layer of the whole model; guides use other layers and other rows.
 JUDGE_LAYER = 24
 
 
@@ -46,11 +46,11 @@ class Sizes:
     """How much is trained.
 
     Attributes:
-        pairs: of a guide's training.
+        pairs: training pairs of a guide.
         samples: openings from which students are distilled.
-        judged: sentences of each kind that the judges learn from.
-        ranked: sentences of each kind on which reward models are tested.
-        openings: of each kind, to go on with.
+        judged: training sentences of the judges, per polarity.
+        ranked: sentences on which reward models are tested, per polarity.
+        openings: openings to continue, per polarity.
         tokens: longest answer.
     """
 
@@ -74,20 +74,20 @@ class Sentences:
 
 
 def tidy(line: str) -> str:
-    """A sentence as people write it; the files have all words and signs apart, in small letters."""
+    """A sentence in ordinary spelling; the files have lower case, and spaces around signs."""
     text = re.sub(r" ([,.;:?!)'])", r"\1", line.strip())
     text = text.replace("( ", "(").replace(" n't", "n't")
     return text[:1].upper() + text[1:]
 
 
 def opening_of(text: str, words: int = 3) -> str:
-    """The first words of a sentence."""
+    """The prompt's beginning and the first words of a sentence."""
     return f"{OPENING} {' '.join(text.split()[:words])}"
 
 
 def deal(data: Path, seed: int, sizes: Sizes) -> Sentences:
-    """Sentences by their use; those of guides are drawn by ``seed``, the others are always the
-    same ones."""
+    """Split the sentences by use; ``seed`` draws those of guides, and the rest of the split is
+    fixed."""
     lines = []
     for name in ("neg", "pos"):
         with gzip.open(data / "text" / f"rt-polarity.{name}.gz", "rt", encoding="latin1") as file:
@@ -112,9 +112,9 @@ def deal(data: Path, seed: int, sizes: Sizes) -> Sentences:
 
 
 class Judge:
-    """P(positive) by a reading of the policy's states, and by words alone.
+    """P(positive) by a linear probe of the policy's states, and by words alone.
 
-    ``kept`` is a file of the states of ``rows``, which is written if it is not there.
+    ``kept`` is a file of the states of ``rows``; it is written if missing.
     """
 
     def __init__(
@@ -133,7 +133,7 @@ class Judge:
 
     @torch.no_grad()
     def states(self, texts: Sequence[str], together: int = 50) -> np.ndarray:
-        """Of the last tokens ``[N, D]``."""
+        """Hidden states ``[N, D]`` of the texts' last tokens."""
         layer = min(JUDGE_LAYER, self.policy.config.num_hidden_layers)
         found = np.zeros((len(texts), self.policy.config.hidden_size), dtype=np.float32)
         order = sorted(range(len(texts)), key=lambda place: len(texts[place]))
@@ -149,7 +149,7 @@ class Judge:
         return found
 
     def read(self, texts: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        """P(positive) ``[N]`` by the reading and by the words."""
+        """P(positive) ``[N]`` by the probe and by the words."""
         return (
             self.reading.predict_proba(self.states(texts))[:, 1],
             self.words.predict_proba(list(texts))[:, 1],
@@ -157,7 +157,7 @@ class Judge:
 
 
 def _phases(name: str, pairs: int, constraint: dict[str, Any] | None = None) -> list[PhaseConfig]:
-    """One pass over the pairs; with a constraint in two halves, and it between them."""
+    """Phases of one pass over the pairs; a constraint has a phase between two halves of it."""
     if constraint is None:
         return [PhaseConfig(objective=[TermConfig(name=name)])]
     return [
@@ -169,7 +169,7 @@ def _phases(name: str, pairs: int, constraint: dict[str, Any] | None = None) -> 
 
 
 def plans(pairs: int) -> dict[str, tuple[HeadConfig, list[PhaseConfig], bool]]:
-    """Guide → head, phases, and whether it reads with the whole model (else the lower layers)."""
+    """Guide → head, phases, and whether its backbone is the whole model (else its first layers)."""
     scalar = HeadConfig(kind="scalar")
     zeros, published = (HeadConfig(kind="vocabulary", init=init) for init in ("zeros", "lm_head"))
 
@@ -191,15 +191,15 @@ def plans(pairs: int) -> dict[str, tuple[HeadConfig, list[PhaseConfig], bool]]:
 def train_all(
     sentences: Sentences, seed: int, policy: Path, lower: Path, out: Path, *, tiny: bool,
 ) -> dict[str, Path]:
-    """Train what is not there yet; guide → folder.
+    """Train the missing guides; returns guide → folder.
 
     Args:
-        sentences: the seed's.
+        sentences: the split of the seed.
         seed: of draws and new weights.
         policy: the whole model's folder.
-        lower: the folder of its first layers, with which most guides read.
-        out: where the folders go.
-        tiny: some guides alone, one update each.
+        lower: the folder of its first layers, the backbone of most guides.
+        out: the folder that the guides' folders are in.
+        tiny: train only some guides, for one update each.
     """
     bad, good = ([one for one, own in sentences.ranked if own == label] for label in (0, 1))
     for split, pairs in (("train", sentences.pairs), ("test", zip(good, bad, strict=True))):
@@ -224,7 +224,7 @@ def train_all(
             base_model=str(policy if whole else lower), head=head, data=data,
             phases=phases, rounds=len(phases), last_phase=phases[0].name,
             policy=str(policy), seed=seed, optimiser=_optimiser(5e-4, 8, tiny),
-            # Adapters on the upper layers: nothing is computed backwards through the others.
+            # With adapters on upper layers alone, the backward pass ends above the lower ones.
             lora=LoraSettings(rank=16, target_modules=_upper(whole, tiny)),
             log=LogConfig(logging_steps=20, progress=False, print_logs=False, save_steps=0),
         ), folder, resume=folder.exists())
@@ -246,8 +246,8 @@ def _optimiser(
     )
 
 
-# Students of the teacher on the policy's own frozen states, all from zeros: their heads and
-# learning rates. A full head has a weight for each state and token.
+# Student on the policy's frozen states → its head and learning rate. All heads start from zeros; a
+# full head has a weight for each channel and token.
 STUDENTS: dict[str, tuple[Mapping[str, Any], float]] = {
     "distilled rank 4": ({"layers": "low_rank", "rank": 4}, 2e-3),
     "distilled rank 16": ({"layers": "low_rank", "rank": 16}, 2e-3),
@@ -260,7 +260,7 @@ def distil_students(
     sentences: Sentences, seed: int, policy: Path, teacher: Path, out: Path, sizes: Sizes,
     candidates: int, *, tiny: bool,
 ) -> tuple[dict[str, Path], Path]:
-    """Distil what is not there yet; guide → folder, and the records that all share."""
+    """Distil the missing students; returns student → folder, and the folder of their records."""
     students = {
         name: {
             "head": {"kind": "vocabulary", **head},

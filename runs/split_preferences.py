@@ -75,12 +75,12 @@ def main(
     groups: dict[str, list[Pair]] = {}
     for pair in pairs(Path(data), int(longest)):
         groups.setdefault(json.dumps(pair["prompt"]), []).append(pair)
-    # The same for all seeds, so that methods can be paired over them.
+    # The held-out prompts do not depend on the seed, so that methods can be paired over seeds.
     held_out = _shuffled(groups, 0)[: 4 * int(prompts)]
     apart = set(held_out)
     rest = [key for key in _shuffled(groups, int(seed)) if key not in apart]
     test = [pair for key in held_out for pair in groups[key]]
-    # Every third prompt for the guides, so that both parts have the same mixture of sets.
+    # Every third prompt goes to the guides, so that both parts have the same mixture of sets.
     learned, judged_by = rest[::3], [key for number, key in enumerate(rest) if number % 3]
     for name, own, count in (("guide", learned, int(guide)), ("judge", judged_by, int(judge))):
         rows = [pair for key in own for pair in groups[key]][:count]

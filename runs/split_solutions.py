@@ -2,10 +2,10 @@
 
     python runs/split_solutions.py OUT SHARE SEED QUESTIONS TRAIN_FILE… [-- TEST_FILE…]
 
-Questions of the first files are split: OUT/train.jsonl gets the solutions of most of them,
-OUT/test/BENCHMARK.jsonl those of a SHARE. Of files after ``--`` so many QUESTIONS, drawn at
-random, are held out (0: all). Solutions are stripped of outer white space, which tells the models
-that wrote them apart; those without text are left out.
+Questions of the files before ``--`` are split: OUT/test/BENCHMARK.jsonl gets the solutions of a
+SHARE, OUT/train.jsonl those of the rest. Of files after ``--``, QUESTIONS questions drawn at random
+are held out (0: all). Solutions lose outer white space, which differs between the models that wrote
+them; those without text are left out.
 """
 
 import json

@@ -2,8 +2,8 @@
 
     python runs/summarise_goal.py OUT PLAN… [--write FILE]
 
-It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also
-writes the figures of each seed to a JSON file, which runs/readme_tables.py reads.
+It reads OUT/PLAN-SEED/metrics/metrics.json. ``--write`` also writes the figures of each seed to a
+JSON file, which runs/readme_tables.py reads.
 """
 
 import argparse
@@ -43,7 +43,7 @@ def main() -> None:
 
 
 def figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
-    """Lists over seeds by benchmark and plan; controls are those of the first plan."""
+    """Figures as lists over seeds, by benchmark and plan; controls are from the first plan."""
     first = next(iter(runs.values()))
     found: dict[str, Any] = {"seeds": min(len(one) for one in runs.values()), "benchmarks": {}}
     for name, one in first[0].items():
@@ -63,21 +63,21 @@ def figures(runs: dict[str, list[dict[str, Any]]]) -> dict[str, Any]:
 
 
 def _training(out: Path, plan: str) -> dict[str, Any]:
-    """Base and pairs of the first seed's model, from its card."""
+    """Base model and number of pairs of the first seed's model, from its card."""
     card = read_card(sorted(out.glob(f"{plan}-[0-9]*/model"))[0])
     return {"base": Path(card.base_model).name, "pairs": card.data["rows"]["train"]}
 
 
 def _plan(plan: str, several: list[dict[str, Any]]) -> Iterator[tuple[str, dict[str, Any]]]:
-    """Columns of a plan's reward and of its similarity to a goal state."""
+    """Figures of a plan's reward, then of its similarity to a goal state if it has one."""
     yield plan, _columns(several, "reward", "auroc")
     if "auroc_similarity" in several[0]:
         yield f"{plan}, similarity", _columns(several, "similarity", "auroc_similarity")
 
 
 def _columns(several: list[dict[str, Any]], signal: str, area: str) -> dict[str, Any]:
-    """A list over seeds of each figure that a seed has, and the gain over the baseline with its
-    interval over seeds."""
+    """Each figure as a list over the seeds that have it, and the mean gain over the baseline with
+    its interval over seeds."""
     found: dict[str, Any] = defaultdict(list)
     for run in several:
         if area in run:
@@ -130,7 +130,7 @@ def _ranking(several: dict[str, list[dict[str, Any]]]) -> None:
 
 
 def _gain(one: dict[str, float]) -> str:
-    """With its interval, which a few questions do not have."""
+    """A gain as text, with its interval unless there are too few questions for one."""
     if "low" not in one:
         return f"{one['gain']:+.3f}"
     return f"{one['gain']:+.3f} ({one['low']:+.3f}, {one['high']:+.3f})"

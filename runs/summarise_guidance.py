@@ -3,8 +3,8 @@
     python runs/summarise_guidance.py runs/results/arithmetic/guidance-*.json
 
 Intervals (95 %) are over seeds and questions, which all seeds share. The share of the teacher's
-gain that a guide keeps is (its accuracy − plain) / (the teacher's − plain). The teacher is read off
-its curve at the guide's own KL, answer by answer, along lines between plain sampling (KL 0) and the
+gain that a guide keeps is (its accuracy − plain) / (the teacher's − plain). The teacher's accuracy
+at the guide's KL is interpolated linearly, answer by answer, between plain sampling (KL 0) and the
 teacher's rows.
 """
 
@@ -24,13 +24,13 @@ _DRAWS = 2000
 
 
 def right(runs: Runs, part: str, row: str) -> np.ndarray:
-    """Whether answers are right ``[S, P]``."""
+    """Whether answers are correct, ``[S, P]`` (seeds, questions)."""
     return np.array([[float(one) for one in run[part][row]["right"]] for run in runs])
 
 
 def kept(own: np.ndarray, teacher: np.ndarray, plain: np.ndarray) -> Any:
-    """Share of the teacher's gain in accuracy that a guide keeps; questions are resampled, the
-    same ones in all runs."""
+    """Share of the teacher's gain in accuracy that a guide keeps; the bootstrap resamples the same
+    questions in all runs."""
     gain, whole = own - plain, teacher - plain
     draws = np.random.default_rng(0).integers(0, own.shape[1], size=(_DRAWS, own.shape[1]))
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -42,7 +42,7 @@ def kept(own: np.ndarray, teacher: np.ndarray, plain: np.ndarray) -> Any:
 
 
 def teacher_at(runs: Runs, divergences: Sequence[float]) -> np.ndarray:
-    """The teacher's answers ``[S, P]`` at a KL for each run; beyond its strongest row, that row."""
+    """The teacher's values ``[S, P]`` interpolated at each run's KL; its last row beyond that."""
     found = []
     for run, wanted in zip(runs, divergences, strict=True):
         names = ["none", *(f"{run['teacher']} @ {target:g}" for target in run["targets"])]

@@ -2,9 +2,9 @@
 
     python runs/summarise_ranking.py RESULTS/ranking-*.json
 
-The guidance-SEED.json files of the same seeds lie beside them: the other heads' guidance is
-compared with FaRMA's and the teacher's there. Intervals (95 %) are over seeds and questions, which
-all seeds share.
+The guidance-SEED.json files of the same seeds must be in the same folder: they hold the guidance of
+FaRMA and the teacher, which that of further heads is compared with. Intervals (95 %) are over seeds
+and questions, which all seeds share.
 """
 
 import sys
@@ -23,12 +23,12 @@ Runs = Sequence[Mapping[str, Any]]
 
 
 def draws_right(runs: Runs) -> np.ndarray:
-    """Whether the guide's draws are right ``[S, P, N]``."""
+    """Whether the guide's draws are correct, ``[S, P, N]`` (seeds, questions, draws)."""
     return np.array([[[float(one) for one in row] for row in run["right"]] for run in runs])
 
 
 def chosen_right(runs: Runs, name: str) -> np.ndarray:
-    """Whether the draws that a reading chooses are right ``[S, P]``."""
+    """Whether the draws that a score chooses are correct, ``[S, P]``."""
     places = np.array([run["chosen"][name] for run in runs])
     return np.take_along_axis(draws_right(runs), places[:, :, None], axis=2)[:, :, 0]
 

@@ -1,4 +1,4 @@
-"""A small byte-level BPE tokenizer learned from questions and solutions; digits stand alone.
+"""Train a small byte-level BPE tokenizer on questions and solutions; each digit is a token.
 
     python runs/train_tokenizer.py SIZE OUT FILE…     FILE: JSONL with prompt and completion
 """

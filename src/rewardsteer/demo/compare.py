@@ -1,4 +1,4 @@
-"""The demo's comparison of methods; their weights are chosen on other questions."""
+"""The demo's comparison of methods, with weights chosen on separate questions."""
 
 import functools
 import math
@@ -28,7 +28,7 @@ from rewardsteer.outputs import file_name
 Figures = dict[str, dict[str, float]]
 
 class Part(NamedTuple):
-    """Questions of a random stream that all rows answer, with a budget for each or none."""
+    """Questions of a random stream that all rows answer; ``budget`` is per question."""
 
     stream: str
     questions: int
@@ -37,7 +37,7 @@ class Part(NamedTuple):
 
 @dataclass(frozen=True)
 class World:
-    """What answers, and where answers are kept: ``OUT/comparison``."""
+    """The models that answer, and the output folder; answers go to ``OUT/comparison``."""
 
     policy: Any
     tokenizer: Any
@@ -46,7 +46,7 @@ class World:
     out: Path
 
     def run_of(self, part: Part) -> Run:
-        """What the rows of a part share."""
+        """The settings that all rows of a part share."""
         questions = draw_questions(part.questions, self.config, part.stream)
         place = self.folder(part)
         return Run(
@@ -60,7 +60,7 @@ class World:
         )
 
     def folder(self, part: Part) -> Path:
-        """Where the answers of a part are."""
+        """The folder of a part's answers."""
         return self.out / "comparison" / (part.stream if part.budget is None else "budget")
 
     def entry(self, row: Row) -> Entry:
@@ -79,8 +79,8 @@ class World:
 def judge_samples(
     scorers: Mapping[str, Scorer], fresh: Samples, config: DemoConfig
 ) -> dict[str, dict[str, float]]:
-    """AUROC of each reward model on new solutions of the policy, labelled by the checker, and
-    ``auroc_new`` on those of questions that are not known (`known_questions`)."""
+    """AUROC of each reward model on new solutions of the policy, labelled by the checker;
+    ``auroc_new`` leaves out the questions in `known_questions`."""
     known, figures = known_questions(config), {}
     new = [i for i, question in enumerate(fresh.questions) if question not in known]
     labels = [fresh.correct[i] for i in new]
@@ -97,14 +97,14 @@ def compare_methods(
     world: World, processes: Processes | None, *, goal_threshold: float,
     announce: Callable[[str], None],
 ) -> tuple[Figures, Figures, dict[str, float]]:
-    """Figures per method, those at equal token budgets, and the weight chosen for each guided one
-    (for ``cards`` its reward target).
+    """Figures by method, figures by method at equal token budgets, and the weight chosen for each
+    guided method (for ``cards`` its reward target).
 
     The budget is the number of tokens that best-of-n processes per question.
 
     Weights are chosen by the mean reward of the Bradley-Terry model on the tuning questions, which
     are not those of the comparison. The untrained FaRMA head gets the weight of the trained one.
-    The goal filter drops below ``goal_threshold``, which was chosen on labels of other questions.
+    The goal filter drops solutions below ``goal_threshold``, chosen on labels of other questions.
     """
     config = world.config
     known = known_questions(config)
@@ -134,7 +134,7 @@ def compare_methods(
 
 
 def _answer(out: Path, config: DemoConfig, row: Row, part: Part) -> None:
-    """In another process."""
+    """Answer a part by one row, in another process."""
     _world(out, config.model_dump_json()).answer(row, part)
 
 
@@ -167,7 +167,7 @@ def _tuned(run: Callable[[Sequence[Row]], Figures], config: DemoConfig) -> dict[
 
 
 def _on_new_questions(place: Path, known: Set[str]) -> dict[str, float]:
-    """``accuracy_new`` with its interval, over ``new_questions`` questions that are not known."""
+    """``accuracy_new`` with its interval, over the ``new_questions`` that are not in ``known``."""
     values = [
         one.metrics["accuracy"] for one in read_records(place).values()
         if one.generation.prompt not in known

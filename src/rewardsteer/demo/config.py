@@ -19,7 +19,8 @@ class DemoConfig(Config):
         reward_steps: updates of each reward model, 64 pairs each.
         constraint_steps: updates of FaRMA's constraint phase, among ``reward_steps``.
         goal_weight: weight of the contrastive objective in the goal-conditioned model.
-        vote_questions, vote_samples: questions on which it is evaluated, and solutions of each.
+        vote_questions, vote_samples: questions on which that model is evaluated, and solutions
+            per question.
         center_coefficient: reward centring; it makes rewards comparable across questions.
         fresh: new sampled solutions on which reward models are tested.
         tuning_prompts: questions on which each guided method's weight is chosen.

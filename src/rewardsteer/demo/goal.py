@@ -1,4 +1,4 @@
-"""The demo's goal-conditioned and Bradley-Terry models: ranking, prefixes, filtered votes."""
+"""Ranking, prefixes and filtered votes by the demo's goal-conditioned and Bradley-Terry models."""
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -30,7 +30,7 @@ def evaluate_goal(
     policy: Any, tokenizer: Any, scorers: Mapping[str, Scorer], pairs: list[Row],
     config: DemoConfig, out: Path, *, announce: Callable[[str], None],
 ) -> dict[str, Any]:
-    """Score several solutions of questions of their own draw with both models and evaluate them.
+    """Draw questions, score several solutions of each with both models, and evaluate the scores.
 
     Files: ``OUT/MODEL/all/arithmetic.jsonl`` and ``OUT/MODEL/metrics.json``; the goal state is
     saved beside the goal-conditioned model.
@@ -78,7 +78,7 @@ def solution_rows(samples: Samples) -> list[dict[str, Any]]:
 
 
 def goal_of(scorer: Scorer, pairs: list[Row]) -> GoalState:
-    """The mean state at the end of the pairs' correct solutions."""
+    """A goal state: the mean of the last states of the pairs' correct solutions."""
     return mean_goal(
         scorer, [row["prompt_ids"] for row in pairs], [row["chosen_ids"] for row in pairs]
     )
@@ -97,7 +97,7 @@ def score(
 def _summary(goal: dict[str, Any], plain: dict[str, Any]) -> dict[str, Any]:
     gain = goal["against_baseline"]["reward"]
     points = goal["auroc_by_percentile"] | {"baseline": plain["auroc_by_percentile"]["reward"]}
-    chosen = goal["filtering"]["similarity"]["best"]  # on other questions than these
+    chosen = goal["filtering"]["similarity"]["best"]  # chosen on the validation questions
     return {
         **{name: goal[name] for name in ("auroc", "auroc_low", "auroc_high") if name in goal},
         "auroc_similarity": goal["auroc_similarity"],

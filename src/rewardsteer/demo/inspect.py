@@ -25,13 +25,13 @@ def inspect_solutions(
 ) -> None:
     """Write ``OUT/inspections.jsonl``.
 
-    First what FaRMA changes on questions that the policy alone got wrong, on both solutions; then
-    the policy's solutions with their similarity to the goal state and the filter of the demo.
+    First come questions that the policy alone answers incorrectly: its solution and the one guided
+    by FaRMA. Then come solutions of the policy with similarities to the goal state and the filter.
 
     Args:
-        policy, tokenizer, scorers, config: the demo's.
-        weight: FaRMA's.
-        threshold: of the filter by similarity, chosen on other questions.
+        policy, tokenizer, scorers, config: those of the demo.
+        weight: FaRMA's guidance weight.
+        threshold: the similarity filter's threshold, chosen on other questions.
         out: the demo's folder, which holds the comparison.
     """
     place = out / "comparison" / "test"

@@ -171,7 +171,7 @@ def _methods(methods: dict[str, Any], summary: dict[str, Any]) -> list[Block]:
 
 
 def _new_questions(methods: dict[str, Any]) -> list[Block]:
-    """Accuracy where nothing was trained or chosen on the question; none in older files."""
+    """Accuracy on questions that nothing was trained or chosen on; older files have none."""
     count = next(iter(methods.values())).get("new_questions", 0)
     if not count:
         return []

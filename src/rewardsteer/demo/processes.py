@@ -1,4 +1,4 @@
-"""Calls in processes beside this one, as many at a time as there are processors."""
+"""Parallel calls in worker processes."""
 
 import logging
 import multiprocessing
@@ -18,7 +18,7 @@ from rewardsteer.quiet import keep_log, quiet_libraries
 
 
 class Processes:
-    """See `side_by_side`."""
+    """Worker processes; made by `side_by_side`."""
 
     def __init__(self, executor: ProcessPoolExecutor) -> None:
         self._executor = executor
@@ -30,12 +30,12 @@ class Processes:
         """Make all calls.
 
         Args:
-            work: a function of a module.
-            calls: name → arguments, which other processes can read.
+            work: a module-level function.
+            calls: name → picklable arguments.
             announce: called with a name when its call is done.
 
         Raises:
-            RewardsteerError: what a call raised; or a process was killed.
+            RewardsteerError: a call raised it, or a process was killed.
         """
         with _no_interrupts():
             running = {self._executor.submit(work, *given): name for name, given in calls.items()}
@@ -52,10 +52,10 @@ class Processes:
 
 @contextmanager
 def side_by_side(count: int, out: Path) -> Iterator[Processes | None]:
-    """Processes until this is left, in which those that still work are ended.
+    """A context with worker processes; those still at work when it is left are ended.
 
     Args:
-        count: how many; for one there is None, and the caller does the work itself.
+        count: number of processes; for 1 the value is None, and the caller does the work itself.
         out: the folder whose log they write to.
     """
     if count == 1:
@@ -63,7 +63,7 @@ def side_by_side(count: int, out: Path) -> Iterator[Processes | None]:
         return
     threads = max(1, torch.get_num_threads() // count)
     others = set(multiprocessing.active_children())
-    # Not forked: this process has threads.
+    # Spawned, since forking a process with threads is unsafe.
     executor = ProcessPoolExecutor(
         count, multiprocessing.get_context("spawn"), initializer=_begin, initargs=(out, threads)
     )
@@ -79,8 +79,8 @@ def side_by_side(count: int, out: Path) -> Iterator[Processes | None]:
 
 @contextmanager
 def _no_interrupts() -> Iterator[None]:
-    """Processes that start now get none: the first process answers them, and ends the others."""
-    resource_tracker.ensure_running()  # Its start would let interrupts through again.
+    """Block interrupts in processes started here; the main process gets them and ends these."""
+    resource_tracker.ensure_running()  # Starting it later would unblock interrupts.
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield

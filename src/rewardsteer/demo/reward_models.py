@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Phase:
-    """Some updates on a sum of objectives."""
+    """A number of updates on a sum of objectives."""
 
     terms: tuple[TermConfig, ...]
     steps: int
@@ -46,9 +46,9 @@ class Plan:
     """How a reward model is made.
 
     Attributes:
-        name: in tables and file names.
+        name: its name in tables and file names.
         head: its head.
-        phases: what it is trained on, in order; none leaves it untrained.
+        phases: its training phases, in order; without any it stays untrained.
     """
 
     name: str
@@ -62,11 +62,11 @@ def plans(config: DemoConfig) -> list[Plan]:
     pairs = TermConfig(name="bradley_terry", options=center)
     prefixes = TermConfig(name="partial", options=center)
     constraint = TermConfig(name="max_constraint")
-    # The published 0.05 is for long responses; here it would hardly move any weight.
+    # The published 0.05 is for long responses; on these short ones weights would hardly change.
     autoregressive = TermConfig(name="autoregressive", options={"beta": 1.0})
     contrast = TermConfig(name="goal_contrastive", weight=config.goal_weight)
     scalar, steps = HeadConfig(kind="scalar"), config.reward_steps
-    # The published alternation, two rounds that end after Bradley-Terry.
+    # The published alternation: two rounds, of which the second ends after Bradley-Terry.
     rest = max(steps - config.constraint_steps, 2)
     farma = (
         Phase((pairs,), rest - rest // 2),
@@ -119,14 +119,14 @@ def train_reward_model(
 
 
 class Task(NamedTuple):
-    """What the trainings share.
+    """What all reward models of the demo are trained with.
 
     Attributes:
-        policy: folder from which all start.
-        tokenizer: the policy's.
-        rows: pairs.
-        config: of the demo.
-        out: of the demo; see `place_of`.
+        policy: folder of the policy, whose weights all start from.
+        tokenizer: the policy's tokenizer.
+        rows: training pairs.
+        config: the demo's settings.
+        out: the demo's folder; see `place_of`.
     """
 
     policy: Path
@@ -136,7 +136,7 @@ class Task(NamedTuple):
     out: Path
 
     def train(self, plan: Plan, *, progress: bool, announce: Callable[[str], None]) -> None:
-        """Train one."""
+        """Train one reward model."""
         train_reward_model(
             plan, self.policy, self.tokenizer, self.rows, self.config,
             place_of(plan.name, self.out).parent, progress=progress, announce=announce,
@@ -147,8 +147,8 @@ def train_all(
     plans: Sequence[Plan], task: Task, processes: Processes | None, *, progress: bool,
     announce: Callable[[str], None],
 ) -> dict[str, Scorer]:
-    """Train the reward models of some plans; name → scorer. They have nothing to do with each
-    other, and one is too small for more than one processor."""
+    """Train the reward models of some plans; returns name → scorer. They are independent and too
+    small to use several processors, so they train side by side."""
     if processes is None:
         for plan in plans:
             task.train(plan, progress=progress, announce=announce)
@@ -160,12 +160,12 @@ def train_all(
 
 
 def place_of(name: str, out: Path) -> Path:
-    """The folder of a reward model in the demo's."""
+    """The folder of a reward model in the demo's folder."""
     return out / "reward_models" / name / "model"
 
 
 def load_all(names: Sequence[str], out: Path) -> dict[str, Scorer]:
-    """Reward models that were trained."""
+    """Load trained reward models; returns name → scorer."""
     return {
         name: require_tokens(load_scorer(place_of(name, out)), "the demo") for name in names
     }

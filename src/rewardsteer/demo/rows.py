@@ -1,4 +1,4 @@
-"""The rows of the demo's comparison: what decodes how, guided by what."""
+"""The rows of the demo's comparison: decoding settings, each with its reward model."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -7,7 +7,7 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.demo.config import DemoConfig
 from rewardsteer.demo.world import longest_solution
 
-# Row of the table → the reward model that guides and the decoding method.
+# Row → the reward model that guides, and the decoding method.
 GUIDED = {
     "args": ("plain", "args"),
     "pargs": ("pargs", "pargs"),
@@ -23,8 +23,8 @@ class Row(NamedTuple):
 
     Attributes:
         label: its name.
-        config: how it decodes.
-        model: the reward model that guides; None: none does.
+        config: its decoding settings.
+        model: the reward model that guides; None without guidance.
     """
 
     label: str
@@ -64,7 +64,7 @@ def all_rows(weights: Mapping[str, float], goal_threshold: float, config: DemoCo
 
 
 def guided_row(name: str, label: str, weight: float, config: DemoConfig) -> Row:
-    """A method of `GUIDED` at a weight."""
+    """A row of `GUIDED` with a guidance weight."""
     model, method = GUIDED[label]
     return Row(name, settings_of(config, method=method, weight=weight), model)
 
@@ -80,7 +80,7 @@ def cards_row(label: str, target: float, config: DemoConfig) -> Row:
 
 
 def settings_of(config: DemoConfig, **options: Any) -> DecodingConfig:
-    """Settings of decoding that all rows share, and a row's own."""
+    """Decoding settings: those common to all rows, with a row's own ``options``."""
     options.setdefault("top_k", config.candidates)
     return DecodingConfig(
         max_new_tokens=longest_solution(config), batch_size=200, seed=config.seed, **options

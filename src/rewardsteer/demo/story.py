@@ -21,7 +21,7 @@ from rewardsteer.outputs import claim_folder, write_json
 from rewardsteer.processors import processors
 from rewardsteer.quiet import keep_log, quiet_libraries
 
-# Each holds the libraries and the small models, some hundred MiB.
+# Each process holds the libraries and the small models, some hundred MiB.
 _MOST_PROCESSES = 8
 
 
@@ -34,7 +34,7 @@ def run_demo(
     Args:
         config: sizes and seed.
         out: output folder, empty unless ``overwrite``; gets ``report.html`` too.
-        progress: show progress bars of the trainings.
+        progress: show progress bars of training.
         announce: called with a line of text as each step begins.
 
     Raises:

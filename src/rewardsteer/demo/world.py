@@ -43,7 +43,7 @@ class Samples:
 
 
 def longest_solution(config: DemoConfig) -> int:
-    """Tokens: five and a separator (or end-of-text) a step, and a little slack."""
+    """Most tokens of a solution: five and a separator (or end-of-text) per step, and a few more."""
     return 6 * config.task.max_operations + 2
 
 
@@ -54,9 +54,9 @@ def draw_questions(count: int, config: DemoConfig, stream: str) -> list[str]:
 
 
 def known_questions(config: DemoConfig) -> set[str]:
-    """Questions that reward models are trained on, or weights and thresholds chosen on.
+    """Questions that reward models are trained on or that weights and thresholds are chosen on.
 
-    There are 11,000 questions in the default task, so other streams draw many of them again.
+    The default task has 11,000 questions, so other streams draw many of these again.
     """
     streams = {
         "pairs": config.questions, "tuning": config.tuning_prompts, "votes": config.vote_questions,
@@ -101,7 +101,7 @@ def make_policy(config: DemoConfig, tokenizer: Any, out: Path, *, progress: bool
 def optimiser(
     learning_rate: float, *, max_steps: int = -1, batch_size: int = BATCH
 ) -> OptimiserConfig:
-    """The optimiser that all of the demo's models share."""
+    """Settings of the optimiser, common to all of the demo's models."""
     return OptimiserConfig(
         learning_rate=learning_rate, per_device_train_batch_size=batch_size,
         lr_scheduler_type="cosine", warmup_steps=20,
@@ -123,7 +123,7 @@ def sample(
         for index, question in enumerate(questions)
         for number in range(samples)
     ]
-    # Sampled longest prompt last: rows of a batch then pad little.
+    # Sorted by length, so that batches have little padding.
     requests.sort(key=lambda request: len(request.prompt))
     drawn: dict[str, Generation] = {
         generation.id: generation

@@ -1,4 +1,4 @@
-"""What a reward model reads and whether everyone computes the same reward from it.
+"""Checks of how a reward model reads texts, and whether other programs compute the same rewards.
 
 `rewardsteer.doctor.examination.examine` runs the checks in `rewardsteer.doctor.checks.CHECKS`, one
 file each, on a folder.

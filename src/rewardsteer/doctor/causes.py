@@ -1,8 +1,8 @@
-"""Why two programs give different rewards: candidates are computed and compared with the numbers.
+"""Why another program gives different rewards: the numbers of every known cause are compared.
 
-A cause is a reading (which tokens the other program read) with a transformation (what it did to the
-reward afterwards). The numbers of every cause are computed with the model at hand; the cause whose
-numbers are equal to the other program's is the one.
+A cause is a reading (the tokens that the other program's model got) with a transformation (what it
+did to the reward afterwards). The model at hand computes the numbers that each cause would give. A
+cause is found where they equal the other program's.
 """
 
 from collections.abc import Callable, Iterator
@@ -16,7 +16,7 @@ from rewardsteer.doctor.readings import readings
 
 
 class _Transformation(NamedTuple):
-    """What a program may do to a reward: name for JSON, text for messages, function, remedy."""
+    """A change of rewards by a program: name for JSON, text for messages, function, remedy."""
 
     name: str
     text: str
@@ -34,7 +34,7 @@ _TRANSFORMATIONS = (
     _Transformation("log sigmoid", "logarithms of sigmoids of rewards",
                     lambda values: -np.logaddexp(0, -values), _RAW),
 )
-# Fewer texts are fitted by a line whatever they are.
+# A line through fewer points may fit by chance.
 _FEWEST_FOR_LINE = 5
 
 
@@ -44,8 +44,8 @@ class Cause:
 
     Attributes:
         name: short, for JSON: the reading and the transformation.
-        text: a sentence part that follows "the numbers are those of".
-        remedy: what makes them equal.
+        text: the end of a sentence that begins "the numbers are those of".
+        remedy: what makes the numbers equal.
     """
 
     name: str
@@ -54,10 +54,10 @@ class Cause:
 
 
 def find_cause(patient: Patient, numbers: np.ndarray) -> Cause | None:
-    """Why another program's numbers ``[N]`` for the texts are not the model's rewards.
+    """Find out why another program's numbers ``[N]`` for the texts differ from the rewards.
 
     Returns:
-        the first cause whose numbers are equal to them; None when none is.
+        the first cause that gives the same numbers; None if no known cause does.
     """
     if len(numbers) > 1 and bool(np.all(numbers == 1.0)):
         return Cause(
@@ -84,13 +84,13 @@ def _candidates(patient: Patient) -> Iterator[tuple[Cause, np.ndarray]]:
 
 
 def _tells(values: np.ndarray, patient: Patient, numbers: np.ndarray) -> bool:
-    """Whether equal numbers prove anything: those of a saturated sigmoid are equal to many."""
+    """Whether equal numbers show the cause: those of a saturated sigmoid equal many others."""
     spread = float(np.ptp(values))
     return len(values) == 1 or spread > 10 * largest(values, numbers)
 
 
 def _line(patient: Patient, numbers: np.ndarray) -> Cause | None:
-    """Rewards that were shifted or scaled, as by a stored mean and deviation."""
+    """The cause that rewards were shifted or scaled, for example by a stored mean and deviation."""
     rewards = patient.rewards
     if len(rewards) < _FEWEST_FOR_LINE or np.ptp(rewards) == 0:
         return None

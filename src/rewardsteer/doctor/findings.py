@@ -1,4 +1,4 @@
-"""What the checks found, as text for a screen and as JSON."""
+"""Results of the checks, as text for a terminal and as JSON."""
 
 import textwrap
 from dataclasses import asdict, dataclass, field
@@ -17,7 +17,7 @@ class Finding:
     Attributes:
         check: name of the check.
         status: ``ok``; ``note``: other programs may compute other rewards; ``fault``: rewards are
-            wrong, or depend on who computes them; ``not checked``: it could not be checked here.
+            wrong, or depend on the program; ``not checked``: the check could not run here.
         summary: what was found, with numbers, and what to do.
         figures: the numbers alone.
     """
@@ -45,14 +45,14 @@ class Token:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is known of a reward model after an examination.
+    """The result of an examination of a reward model.
 
     Attributes:
         model: folder or name.
-        about: what was loaded: kind, architecture, dtype, template, special tokens, reading
-            position, activation, limits.
-        tokens: of the first text, as they are read; empty where the model shows none.
-        findings: of all checks, in order.
+        about: facts on the loaded model: kind, architecture, dtype, template, special tokens,
+            position of the reward, activation, limits.
+        tokens: those of the first text, as the model gets them; empty where they are unknown.
+        findings: those of all checks, in order.
     """
 
     model: str

@@ -1,4 +1,4 @@
-"""The reward model that is examined, with what several checks ask about it."""
+"""The reward model under examination, with the data that several checks use."""
 
 import functools
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class Address:
 
     Attributes:
         url: its address.
-        api: the form in which it is asked, see `rewardsteer.models.remote.scorer.RemoteScorer`.
+        api: its kind of API, see `rewardsteer.models.remote.scorer.RemoteScorer`.
         model: the model's name there; None: the only one.
     """
 
@@ -37,15 +37,15 @@ class Patient:
     """A reward model under examination.
 
     Args:
-        folder: what it holds.
-        scorer: the loaded model; None: it could not be loaded.
+        folder: description of its folder.
+        scorer: the loaded model; None if it could not be loaded.
         samples: texts to score.
-        template: that the user gave; None: the model's own.
+        template: the template that the user gave; None: the model's own.
         address: a server to compare; None: none.
 
     Attributes:
-        samples: the texts that the model can read.
-        refused: lengths of those that it cannot, in tokens.
+        samples: the texts that fit into the model's maximum length.
+        refused: lengths of the texts that do not, in tokens.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Patient:
 
     @property
     def positions(self) -> int | None:
-        """Most tokens that the model reads; None: any number, or not known here."""
+        """The model's maximum number of tokens; None where it has none or it is not known."""
         found: int | None = getattr(self.scorer, "position_limit", None)
         return found
 
@@ -78,7 +78,7 @@ class Patient:
         if len(fitting) < len(lengths):
             self.refused = [length for length in lengths if length > (self.positions or 0)]
             self.samples = self.samples.only(fitting)
-            # They were of all texts.
+            # The cached ids were those of all texts.
             del self.written
 
     @property
@@ -89,12 +89,12 @@ class Patient:
 
     @property
     def tokenizer(self) -> Any:
-        """The model's; None where it has none."""
+        """The model's tokenizer; None where it has none."""
         return self.scorer.tokenizer
 
     @property
     def reads_tokens(self) -> bool:
-        """Whether rewards of token ids can be asked for, and how texts are written is known."""
+        """Whether the model scores token ids and its template is known."""
         return self.scorer.reads_tokens
 
     @functools.cached_property
@@ -104,8 +104,7 @@ class Patient:
 
     @functools.cached_property
     def written(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts and responses, with padding tokens at their end that are not read.
-        """
+        """Token ids of prompts and responses, with final padding tokens that the model ignores."""
         assert self.scorer.template is not None
         rows = encode_rows(
             self.samples.prompts, self.samples.completions, self.scorer.template, self.tokenizer
@@ -114,14 +113,14 @@ class Patient:
 
     @functools.cached_property
     def read(self) -> tuple[list[list[int]], list[list[int]]]:
-        """Token ids of prompts and responses up to the position where the reward is read."""
+        """Token ids of prompts and responses up to the position of the reward."""
         prompts, completions = self.samples.prompts, self.samples.completions
         scorer: Any = self.scorer
         found: tuple[list[list[int]], list[list[int]]] = scorer.encode(prompts, completions)
         return found
 
     def score_ids(self, prompts: list[list[int]], responses: list[list[int]]) -> np.ndarray:
-        """Rewards of other token rows."""
+        """Rewards ``[N]`` of rows of token ids."""
         scorer: Any = self.scorer
         found: np.ndarray = scorer.score_ids(prompts, responses)
         return found
@@ -135,14 +134,14 @@ class Patient:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights; float32 where there are none here."""
+        """The weights' dtype; float32 where the weights are not in this process."""
         model = getattr(self.scorer, "reward_model", None)
         return torch.float32 if model is None else next(model.parameters()).dtype
 
     @property
     def tolerance(self) -> tuple[float, float]:
-        """Absolute and relative difference of equal rewards: those of rounding in the weights'
-        dtype."""
+        """Largest absolute and relative difference of rewards that count as equal, by the rounding
+        of the weights' dtype."""
         return _SINGLE if self.dtype in (torch.float32, torch.float64) else _HALF
 
     def equal(self, found: np.ndarray, expected: np.ndarray) -> bool:

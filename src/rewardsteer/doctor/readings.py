@@ -1,4 +1,4 @@
-"""Other ways in which programs write and read the same texts."""
+"""Other ways in which programs turn the same texts into tokens."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from rewardsteer.data.render import plain_prompt
 from rewardsteer.doctor.patient import Patient
 from rewardsteer.records import Prompt
 
-# Between a prompt and a completion that are written without a template.
+# Separators of prompt and completion without a template: words for messages, text.
 _JOINS = (("", ""), (", joined by a space", " "), (", joined by a newline", "\n"),
           (", joined by a blank line", "\n\n"))
 Rows = tuple[list[list[int]], list[list[int]]]
@@ -19,12 +19,12 @@ Rows = tuple[list[list[int]], list[list[int]]]
 
 @dataclass(frozen=True)
 class Reading:
-    """Token rows that another program may have read.
+    """Token ids that another program may have given the model.
 
     Attributes:
         name: short, for JSON.
-        text: follows "texts": "without the chat template".
-        remedy: what makes the program read what is read here.
+        text: words that follow "texts", such as "without the chat template".
+        remedy: what makes the program use the same tokens as here.
         rows: token ids of prompts and responses.
     """
 
@@ -39,7 +39,7 @@ class Reading:
 
 
 def readings(patient: Patient) -> Iterator[Reading]:
-    """All other readings of the texts that differ from the model's own and can be computed."""
+    """All readings of the texts that differ from the model's own and can be computed."""
     if not patient.reads_tokens:
         return
     known = [_joined(patient.read)]

@@ -1,4 +1,4 @@
-"""Texts that models are examined with: short questions with a better and a worse answer."""
+"""Texts for the examination: short questions with a better and a worse answer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,7 +9,7 @@ from rewardsteer.errors import DataError
 from rewardsteer.outputs import read_jsonl
 from rewardsteer.records import Prompt
 
-# Answers of similar length, so that a preference for length decides nothing.
+# Better and worse answers have similar lengths, so that length bias cannot rank them.
 _PAIRS = (
     ("What is 2 + 2?", "2 + 2 is 4.", "2 + 2 is 7."),
     ("Name the capital of France.", "It is Paris.", "It is Tokyo."),
@@ -32,7 +32,7 @@ class Samples:
     Attributes:
         prompts, completions: N each.
         pairs: indices of a better and a worse completion of the same prompt.
-        own: whether the user gave them.
+        own: whether the user gave the texts.
     """
 
     prompts: list[Prompt]
@@ -41,7 +41,7 @@ class Samples:
     own: bool = False
 
     def only(self, rows: list[int]) -> "Samples":
-        """Some of the texts, in the order given, and the pairs that are whole among them."""
+        """Some of the texts, in the order given, with the pairs of which both texts are kept."""
         places = {row: place for place, row in enumerate(rows)}
         return Samples(
             [self.prompts[row] for row in rows], [self.completions[row] for row in rows],
@@ -51,7 +51,7 @@ class Samples:
 
 
 def built_in() -> Samples:
-    """The texts above."""
+    """The built-in texts."""
     return _of_pairs([(prompt, [better, worse]) for prompt, better, worse in _PAIRS], own=False)
 
 

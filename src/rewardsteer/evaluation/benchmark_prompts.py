@@ -10,15 +10,15 @@ NAMES = (*BENCHMARKS.names(), *REWARD_BENCHMARKS.names())
 
 
 def benchmark_prompts(name: str, path: str | None) -> list[dict[str, Any]]:
-    """The different prompts of a benchmark, each with the id of the first row that has it.
+    """The distinct prompts of a benchmark, each with the id of the first row that has it.
 
     Args:
-        name: of maths questions (`rewardsteer.evaluation.benchmarks`) or of reward models
-            (`rewardsteer.evaluation.reward_benchmarks`).
+        name: a maths benchmark (`rewardsteer.evaluation.benchmarks`) or a benchmark of reward
+            models (`rewardsteer.evaluation.reward_benchmarks`).
         path: the published file; None: the hub or its cache, for benchmarks of reward models.
 
     Raises:
-        DataError: no such data, or maths questions without a file.
+        DataError: no such data, or a maths benchmark without a file.
     """
     from rewardsteer.data.prompts import different
     from rewardsteer.data.render import plain_prompt

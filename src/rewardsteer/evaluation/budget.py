@@ -2,11 +2,11 @@
 
     m = max(1, ⌊budget / mean cost of a response⌋)
 
-Every method answers all prompts once. The mean cost of that round, choosing included, says how many
-independent responses m it can afford per prompt. m is the same for all prompts, so it does not
-depend on which responses one of them happened to get. Of the m responses the one stays that the
-method's own reward model ranks highest, at the cost of all. A method without a reward model has
-nothing to choose by and a greedy one nothing to choose among: they answer once.
+Every method answers all prompts once. The mean cost of that round, scoring included, determines how
+many independent responses m it can afford per prompt. m is the same for all prompts, so that it
+does not depend on the responses to one of them. The result is the response with the highest reward
+by the method's own reward model, at the cost of all m. Methods without a reward model and greedy
+methods answer once.
 """
 
 import math
@@ -41,10 +41,10 @@ class Budget:
 
     Attributes:
         unit: ``tokens`` (see `equivalent_tokens`), ``seconds`` or ``calls`` of reward models.
-        per_prompt: how many.
+        per_prompt: number of units per prompt.
 
     Raises:
-        ConfigError: unknown unit, or nothing to spend.
+        ConfigError: unknown unit, or a budget that is not positive.
     """
 
     unit: Unit
@@ -59,19 +59,19 @@ class Budget:
             raise ConfigError(f"A budget per prompt must be above 0, got {self.per_prompt:g}.")
 
     def spent(self, cost: Cost, sizes: "Sizes") -> float:
-        """What a cost is in this unit."""
+        """A cost in this unit."""
         if self.unit == "tokens":
             return equivalent_tokens(cost, sizes)
         return cost.seconds if self.unit == "seconds" else float(cost.rm_calls)
 
 
 class Sizes(NamedTuple):
-    """Parameters of a method's models over those of the policy; 0 where there is none.
+    """Parameters of a method's models divided by the policy's; 0 where a model is absent.
 
     Attributes:
-        scorer: of the reward model; the mean of several, since all of them read the same tokens.
-        drafter: of a second policy.
-        scout: of a gate's own reward model.
+        scorer: size of the reward model; the mean of several, since all process the same tokens.
+        drafter: size of a second policy.
+        scout: size of a gate's own reward model.
     """
 
     scorer: float = 0.0
@@ -80,8 +80,8 @@ class Sizes(NamedTuple):
 
 
 def equivalent_tokens(cost: Cost, sizes: Sizes) -> float:
-    """Policy-equivalent tokens: those that the policy read, plus those that each other model read,
-    times its size."""
+    """Policy-equivalent tokens: the tokens that the policy processed, plus those of each further
+    model times its relative size."""
     return (
         cost.lm_tokens - cost.draft_tokens + sizes.drafter * cost.draft_tokens
         + sizes.scorer * (cost.rm_tokens - cost.gate_tokens) + sizes.scout * cost.gate_tokens
@@ -91,7 +91,7 @@ def equivalent_tokens(cost: Cost, sizes: Sizes) -> float:
 def relative_sizes(
     policy: Any, scorer: Any = None, *, drafter: Any = None, scout: Any = None
 ) -> Sizes:
-    """The sizes of a method's models: reward models, one or several as one, and causal LMs."""
+    """Sizes of a method's reward model (or ensemble), second policy and gate model."""
     count = _parameters(policy)
     return Sizes(
         0.0 if scorer is None else fmean(one.parameter_count() for one in members(scorer)) / count,
@@ -105,13 +105,13 @@ def _parameters(model: Any) -> int:
 
 
 class Draw(Record):
-    """One of a prompt's responses.
+    """One of several responses to a prompt.
 
     Attributes:
-        number: which one, from 0.
-        generation: the response, at its own cost.
+        number: its number, from 0.
+        generation: the response, with the cost of generating it.
         reward: by the method's own reward model; None when it has none.
-        choosing: what that reward cost beyond the generation.
+        choosing: cost of the reward beyond that of the generation.
     """
 
     number: int
@@ -124,22 +124,21 @@ def best_within(
     budget: Budget, sizes: Sizes, config: DecodingConfig, requests: Sequence[Request], place: Path,
     *, sample: Sample, rate: Rate | None,
 ) -> tuple[list[Generation], int]:
-    """The best responses that the budget allows, and out of how many each was chosen.
+    """The best responses that the budget allows, and the number m that each was chosen from.
 
     Args:
         budget: per prompt.
         sizes: of the method's models.
-        config: the method's settings; draw r has ``seed`` + r, and of best of n a draw is one
+        config: the method's settings; draw r has ``seed`` + r. For best of n a draw is one
             response.
         requests: the prompts.
-        place: one `Draw` a line; resumable. m follows from its first round, so it stays the same
-            after a resume.
-        sample: generates, in the order of the requests it is given.
-        rate: rewards by the method's own reward model and what they cost; None: nothing to
-            choose by.
+        place: file of draws, one `Draw` per line; resumable. m is computed from the first round in
+            it, so it is the same after a resume.
+        sample: generates responses in the order of the requests.
+        rate: returns rewards by the method's own reward model with their costs; None without one.
 
     Raises:
-        DataError: ``place`` holds other lines than draws.
+        DataError: ``place`` holds lines that are no draws.
     """
     drawn = load_records(place, Draw, "draw")
     done = {(draw.number, draw.generation.id): draw for draw in drawn}
@@ -162,7 +161,7 @@ def best_within(
     if rate is None:
         return [draw.generation for draw in first], 1
     mean = fmean(budget.spent(draw.generation.cost + draw.choosing, sizes) for draw in first)
-    # The small addition keeps a budget of exactly m responses from rounding to m - 1.
+    # 1e-9, so that a budget of exactly m responses is not rounded down to m - 1.
     affordable = max(1, math.floor(budget.per_prompt / mean + 1e-9))
     if affordable == 1:
         return [draw.generation for draw in first], 1
@@ -172,7 +171,7 @@ def best_within(
 
 def _rated(number: int, batch: Sequence[Generation], rate: Rate | None) -> list[Draw]:
     if rate is None or batch[0].reward is not None:
-        # A method that chooses among responses has already asked, and paid for it.
+        # A method that chooses among responses has scored them already; its cost includes that.
         return [
             Draw(number=number, generation=generation, reward=generation.reward)
             for generation in batch
@@ -184,7 +183,7 @@ def _rated(number: int, batch: Sequence[Generation], rate: Rate | None) -> list[
 
 
 def _best(draws: Sequence[Draw]) -> Generation:
-    """The draw with the highest reward, the first of equals, at the cost of all."""
+    """The response with the highest reward (the first of equals), with the cost of all draws."""
     best = max(draws, key=lambda draw: -math.inf if draw.reward is None else draw.reward)
     total = sum((draw.generation.cost + draw.choosing for draw in draws), Cost())
     kept = best.generation
@@ -195,14 +194,14 @@ def _best(draws: Sequence[Draw]) -> Generation:
 def own_rewards(
     scorer: Any, prompts: Mapping[str, Any], batch_size: int, *, texts: bool = False
 ) -> Rate:
-    """Rewards by the reward model that guides, one call a response; several add up by weight.
+    """A function that returns rewards by the reward model that guides, one call per response; an
+    ensemble gives the weighted sum.
 
     Args:
-        scorer: any reward model, or several as one.
-        prompts: of each request: its token ids as the policy read them, or with ``texts`` the
-            prompt itself.
-        batch_size: rows read together.
-        texts: for a reward model with other tokens than the policy's, or of texts alone.
+        scorer: any reward model, or an ensemble.
+        prompts: by request, the policy's token ids of the prompt, or with ``texts`` the prompt.
+        batch_size: rows scored together.
+        texts: score texts, for a reward model with other tokens than the policy's or with none.
     """
     models = members(scorer)
     weights = getattr(scorer, "weights", (1.0,))
@@ -230,7 +229,7 @@ def own_rewards(
 def _by_ids(
     scorer: Any, prompts: Sequence[Any], generations: Sequence[Generation], batch_size: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Rewards ``[N]`` and the tokens read for each."""
+    """Rewards ``[N]`` and the number of tokens processed for each."""
     closed = [scorer.close_response(one.token_ids, one.stop_token) for one in generations]
     rewards = scorer.score_ids(prompts, closed, batch_size=batch_size)
     return rewards, np.array([len(p) + len(r) for p, r in zip(prompts, closed, strict=True)])

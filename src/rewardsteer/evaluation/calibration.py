@@ -1,4 +1,4 @@
-"""Whether probabilities come true. Every function takes plain sequences; labels are 0 or 1."""
+"""Calibration of probabilities. Every function takes plain sequences; labels are 0 or 1."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -12,7 +12,8 @@ from rewardsteer.errors import DataError
 def expected_calibration_error(
     probabilities: Sequence[float], labels: Sequence[int], bins: int = 10
 ) -> float:
-    """Mean distance of probability and share in equal-width bins, weighted by their counts.
+    """Mean distance between mean probability and share of label 1 in equal-width bins, weighted by
+    the bins' counts.
 
     NaN without any value.
 
@@ -43,15 +44,15 @@ def reliability_bins(
 
     Args:
         probabilities: of label 1.
-        labels: what came true.
-        bins: how many; each holds its lower border, the last one also 1.
+        labels: the outcomes.
+        bins: number of bins; each includes its lower edge, the last one also 1.
 
     Returns:
-        ``low``, ``high``, ``count`` of each bin, and ``mean_probability`` and ``share`` (of
-        label 1) of those that hold anything.
+        ``low``, ``high``, ``count`` of each bin; for bins with values also ``mean_probability``
+        and ``share`` (of label 1).
 
     Raises:
-        DataError: different numbers of both, or a probability that is none.
+        DataError: lengths that differ, or a probability outside [0, 1].
     """
     values, outcomes = _checked(probabilities, labels)
     # scikit-learn's calibration_curve leaves empty bins out and gives no counts.
@@ -74,8 +75,8 @@ def pair_calibration(margins: Sequence[float] | np.ndarray, *, seed: int = 0) ->
 
     Args:
         margins: reward of the chosen response less that of the rejected one; at least one pair.
-        seed: which response of a pair comes first is drawn. With the chosen one always first every
-            label would be 1, so every bin's share too, and no model could be calibrated.
+        seed: of the draw of the order in a pair. With the chosen response always first every label
+            would be 1, so every bin's share too, and no model could be calibrated.
 
     Returns:
         ``expected_calibration_error``, ``brier``, ``negative_log_likelihood`` and ``bins``.

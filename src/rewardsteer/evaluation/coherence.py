@@ -1,4 +1,4 @@
-"""Whether a response is about its prompt, by sentence embeddings."""
+"""Coherence of prompt and response, by sentence embeddings."""
 
 from typing import Any
 
@@ -12,7 +12,7 @@ class Coherence:
 
     Args:
         model: a sentence-transformers model, folder or hub name.
-        device: where it runs, see `choose_device`.
+        device: see `choose_device`.
 
     Raises:
         ConfigError: the optional package sentence-transformers is not installed.

@@ -1,4 +1,4 @@
-"""What is odd in the data of an evaluation, in sentences; figures are given all the same."""
+"""Notes on unusual data of an evaluation, as sentences; figures are computed nevertheless."""
 
 import math
 from collections.abc import Hashable, Sequence
@@ -11,7 +11,7 @@ from rewardsteer.records import EvalRecord
 
 
 def equal_scores(scores: Sequence[float] | np.ndarray, noun: str = "rewards") -> list[str]:
-    """That all are the same, where they are."""
+    """A note where all scores are equal."""
     if not len(scores) or np.ptp(scores) > 0:
         return []
     return [f"all {len(scores)} {noun} are {scores[0]:g}: they rank nothing"]
@@ -20,7 +20,7 @@ def equal_scores(scores: Sequence[float] | np.ndarray, noun: str = "rewards") ->
 def pair_notes(
     pairs: Sequence[tuple[Hashable, str, str]], rewards: np.ndarray
 ) -> list[str]:
-    """Of pairs as prompt, chosen and rejected response, with their rewards ``[N, 2]``."""
+    """Notes on pairs (prompt, chosen and rejected response) with their rewards ``[N, 2]``."""
     notes = equal_scores(rewards.ravel())
     count = len(pairs)
     if not notes and (ties := int((rewards[:, 0] == rewards[:, 1]).sum())):
@@ -32,7 +32,7 @@ def pair_notes(
 
 
 def item_notes(items: Sequence[Item], scores: Sequence[np.ndarray]) -> list[str]:
-    """Of a benchmark's items with their scores ``[C]`` each."""
+    """Notes on a benchmark's items with the scores ``[C]`` of each."""
     notes = equal_scores(np.concatenate(list(scores)), "scores")
     notes += _repeated([(repr(item.prompt), item.completions) for item in items], "items")
     if len({item.cluster for item in items}) == 1:
@@ -41,7 +41,7 @@ def item_notes(items: Sequence[Item], scores: Sequence[np.ndarray]) -> list[str]
 
 
 def record_notes(results: Sequence[Sequence[EvalRecord]]) -> list[str]:
-    """Of the records of all methods, in the order of the same prompts."""
+    """Notes on the records of all methods, each in the order of the same prompts."""
     notes = equal_scores([one.metrics["reward"] for records in results for one in records])
     notes += _repeated([repr(one.generation.prompt) for one in results[0]], "prompts")
     return notes + _empty([one.generation.completion for own in results for one in own])
@@ -61,17 +61,17 @@ def control_note(
     control: str, figure: str, alone: Interval, reward: float, gain: Interval,
     within: Interval | None = None,
 ) -> str | None:
-    """What a table of solutions or of pairs says of a control; None where the reward beats it and
-    adds something within one source, or where there are too few clusters to tell.
+    """A note where the reward does not beat a control, or adds nothing within one source; None
+    otherwise, and where there are too few clusters to tell.
 
     Args:
-        control: its name, such as length or source.
-        figure: what is compared, such as AUROC.
+        control: name of the control, such as length or source.
+        figure: name of the figure compared, such as AUROC.
         alone: the control's figure.
-        reward: the reward's, on the same rows.
-        gain: the reward's minus the control's.
-        within: the reward's within one source, where the control is the source. The reward adds
-            nothing there if the interval holds one half while the source alone is above it.
+        reward: the reward's figure on the same rows.
+        gain: the reward's figure minus the control's.
+        within: the reward's figure within one source, where the control is the source. The reward
+            adds nothing there if its interval holds one half while the source alone is above it.
     """
     nothing = within is not None and within.low <= 0.5 < alone.low
     if math.isnan(gain.low) or (gain.low > 0 and not nothing):

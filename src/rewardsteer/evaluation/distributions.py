@@ -15,8 +15,8 @@ def histogram(groups: Mapping[str, Values], bins: int = 40) -> dict[str, Any]:
     """Counts of several groups over shared bins of equal width.
 
     Args:
-        groups: values by name; at least one value in all.
-        bins: how many.
+        groups: values by name, with at least one value in total.
+        bins: number of bins.
 
     Returns:
         ``edges`` (bins + 1) and ``counts``, a list for each group.
@@ -38,8 +38,8 @@ def by_length(
 
     Args:
         lengths: of the responses, in tokens.
-        rewards: of the same ones.
-        bins: how many at most; equal lengths share one.
+        rewards: of the same responses.
+        bins: largest number of bins; equal lengths share one.
 
     Returns:
         ``bins``: ``tokens`` (mean), ``reward`` (mean), ``error`` (half a 95 % interval; left out of

@@ -1,4 +1,4 @@
-"""How far a method's next-token distributions lie from the policy's, along a response."""
+"""Distances of a method's next-token distributions from the policy's, along a response."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -16,8 +16,8 @@ from rewardsteer.models.prefix_reader import PrefixReader
 
 
 class Step(NamedTuple):
-    """What is known before a token: the prefix ``[1, T]``, the policy's logits ``[1, V]``, and its
-    log-probabilities and the guided ones ``[V]``, None where a method guides no tokens."""
+    """Quantities before a token: the prefix ``[1, T]``, the policy's logits ``[1, V]``, its
+    log-probabilities and the guided ones ``[V]`` (None where a method guides no tokens)."""
 
     ids: Tensor
     mask: Tensor
@@ -27,7 +27,7 @@ class Step(NamedTuple):
 
 
 class Replay:
-    """Policy and method before every token of one completion, as decoding asks them."""
+    """Distributions of policy and method along one completion, computed as in decoding."""
 
     def __init__(self, policy: Any, method: Method, config: DecodingConfig) -> None:
         self._reader = PrefixReader(policy)
@@ -71,13 +71,13 @@ def response_kl(
 def distances(guided: Tensor, plain: Tensor) -> tuple[float, float]:
     """KL divergence (nats) and total variation of guided log-probabilities ``[V]`` from plain ones.
 
-    Both on the tokens that guidance leaves possible: that a method asks about k candidates alone is
-    not an effect of the rewards, and distributions on different tokens have no finite KL.
+    Both are over the tokens that guidance leaves possible. The restriction to k candidates is no
+    effect of the rewards, and distributions on different tokens have no finite KL.
     """
     possible = guided > -torch.inf
     ours, base = guided[possible], plain[possible].log_softmax(-1)
     probability = ours.exp()
-    # 0 · (−∞ − −∞) is 0 here: a token that neither can take.
+    # A token that neither distribution allows adds 0, not 0 · (−∞ + ∞).
     terms = torch.where(probability > 0, probability * (ours - base), 0.0)
     moved = (probability - base.exp()).abs().sum() / 2
     return max(float(terms.sum()), 0.0), min(float(moved), 1.0)

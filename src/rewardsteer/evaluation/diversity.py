@@ -8,7 +8,7 @@ from rapidfuzz.distance import Indel
 
 
 def distinct_n(texts: Sequence[Sequence[str]], n: int) -> float:
-    """Share of n-grams that are different, over all texts; 0 when no text has n tokens."""
+    """Share of distinct n-grams among all n-grams of the texts; 0 when no text has n tokens."""
     grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
     return len(set(grams)) / len(grams) if grams else 0.0
 
@@ -28,7 +28,7 @@ def pairwise_rouge_l(
 
     Args:
         texts: tokenized texts.
-        limit: when there are more pairs than this, so many are drawn.
+        limit: largest number of pairs; of more pairs so many are drawn.
         seed: of the draw.
     """
     count = len(texts)

@@ -1,4 +1,4 @@
-"""One row of a comparison: responses to all prompts, at equal budgets where one is given, judged.
+"""One row of a comparison: responses of a method to all prompts, within a budget if given, judged.
 
     OUT/METHOD.jsonl          one `EvalRecord` a line, appended batch by batch; resumable
     OUT/draws/METHOD.jsonl    with a budget: all responses that METHOD chose from
@@ -51,9 +51,9 @@ class Entry:
         label: name in tables; also the file's name.
         config: how to decode.
         scorer: the reward model that guides, or a `RewardEnsemble`; None for plain sampling.
-        goal: the goal state that guides, for methods that want one.
+        goal: the goal state that guides, for methods that need one.
         sweep: name shared with the entries that differ from it by weight alone; "" when alone.
-        drafter: a second policy with the policy's tokens, for methods that want one.
+        drafter: a second policy with the policy's tokens, for methods that need one.
         scout: a reward model for the gate ``kl``, as `build_method` takes it.
     """
 
@@ -66,12 +66,12 @@ class Entry:
     scout: Any = None
 
     def method(self, config: DecodingConfig | None = None) -> Method:
-        """The method, by its settings or by some that differ in seed and number of samples; without
-        the second policy."""
+        """The method without its second policy; ``config`` may differ from the entry's settings in
+        seed and number of samples."""
         return build_method(config or self.config, self.scorer, self.goal, scout=self.scout)
 
     def drafting(self, config: DecodingConfig, tokenizer: Any) -> Method:
-        """The same, with the second policy where there is one, for one run."""
+        """The method with its second policy, if it has one, for a single run."""
         method = self.method(config)
         if self.drafter is not None:
             method.drafter = TransformersEngine(
@@ -85,10 +85,10 @@ class Judge:
     """How every generation is judged.
 
     Attributes:
-        scorer: gives the ``reward``; any reward model, whatever its tokenizer.
-        metrics: further figures by name.
+        scorer: any reward model, with any tokenizer; gives the ``reward``.
+        metrics: further metrics by name.
         pairs: a language model that compares each method's responses with the baseline's.
-        both_orders: whether it is asked about every pair twice, with either response first.
+        both_orders: whether ``pairs`` judges every pair twice, with either response first.
         second: gives a ``second_reward``, for methods that ``scorer`` itself guides.
     """
 
@@ -122,12 +122,13 @@ class Run:
     known: Path | None = None
 
     def records(self, entry: Entry) -> list[EvalRecord]:
-        """Generate and judge what is missing in the entry's file; all records, in prompt order.
+        """Generate and judge what is missing in the entry's file; returns all records, in prompt
+        order.
 
         The metrics of a record are ``reward``, ``surprise`` (−log p(y | x) / |y| under the policy
         alone, in nats per token), ``second_reward`` where there is a second judge, and the judge's
-        own. Its ``extra`` holds ``equivalent_tokens``
-        and, with a budget, ``draws`` and ``budget_used``.
+        ``metrics``. Its ``extra`` holds ``equivalent_tokens`` and, with a budget, ``draws`` and
+        ``budget_used``.
         """
         place = self.out / file_name(entry.label)
         done = read_records(place)
@@ -138,7 +139,7 @@ class Run:
                 "with the same prompts, or choose another output."
             )
         if len(done) < len(self.requests):
-            # A method may use none of what it was given.
+            # A method may ignore the reward model that it was given.
             scorer, rows = entry.method().scorer, entry.config.batch_size
             sizes = relative_sizes(
                 self.policy, scorer, drafter=entry.drafter, scout=entry.scout
@@ -167,7 +168,7 @@ class Run:
     def _answers(
         self, entry: Entry, done: Set[str], rate: Rate | None, sizes: Sizes
     ) -> Iterator[tuple[Generation, int]]:
-        """Answers to the prompts that have none yet, and out of how many each was chosen."""
+        """Missing answers, each with the number of draws that it was chosen from."""
 
         known = {} if self.known is None else read_records(self.known / file_name(entry.label))
 
@@ -250,8 +251,8 @@ def prompts_as_read(
     Args:
         requests: the prompts.
         tokenizer: the policy's.
-        scorer: the reward model that guides, or None. One with another tokenizer does not say how
-            prompts are written.
+        scorer: the reward model that guides, or None. The template of one with another tokenizer
+            is not used.
         template: how prompts are written; None: see `writer_between`.
     """
     template, renderer = writer_between(template, tokenizer, scorer)

@@ -1,4 +1,4 @@
-"""Methods at equal budgets, paired: against the best that costs no more, and on curves of sweeps.
+"""Paired comparisons at equal cost: with the best method that costs no more, and between sweeps.
 
 Shapes: S runs, P prompts.
 """
@@ -13,7 +13,7 @@ from rewardsteer.evaluation.frontier_methods import Method, over_all
 from rewardsteer.evaluation.pareto import pareto
 from rewardsteer.evaluation.statistics import holm
 
-# Numbers of runs, and their values [S, P].
+# Indices of runs, and their values [S, P].
 _Runs = tuple[tuple[int, ...], np.ndarray]
 
 
@@ -24,10 +24,10 @@ def steps(
     """The Pareto sets, and each method against the best other one that costs no more.
 
     Returns:
-        ``pareto`` and ``steps`` by metric and cost. A step has ``method``, ``rival``, ``runs`` and
-        the paired ``difference`` with its interval and a p-value adjusted by Holm; of the cheapest
-        method there is none. ``beats_controls``: whether its value is above that of every control,
-        whatever these cost, with an interval above 0; left out without controls.
+        ``pareto`` and ``steps`` by metric and cost. Every method but the cheapest has a step:
+        ``method``, ``rival``, ``runs`` and the paired ``difference`` with its interval and a
+        p-value adjusted by Holm. ``beats_controls``: whether the differences to all controls, at
+        whatever cost, are positive with intervals above 0; left out without controls.
     """
     sets: dict[str, dict[str, list[str]]] = defaultdict(dict)
     rows: dict[str, dict[str, list[dict[str, Any]]]] = defaultdict(dict)
@@ -75,14 +75,14 @@ def _against_rivals(
 
 
 def paired(one: Method, other: Method, metric: str) -> Any:
-    """Mean difference of two methods over the runs that hold both, see `over_all`; None
-    where none does."""
+    """Mean difference of two methods over the runs with both, see `over_all`; None without such
+    runs."""
     apart = _apart((one.runs, one.values[metric]), (other.runs, other.values[metric]))
     return None if apart is None else over_all(apart)
 
 
 def _apart(one: _Runs, other: _Runs) -> np.ndarray | None:
-    """Differences ``[S, P]`` over the runs that hold both; None where none does."""
+    """Differences ``[S, P]`` over the runs with both; None without such runs."""
     shared = [run for run in one[0] if run in other[0]]
     if not shared:
         return None
@@ -93,20 +93,20 @@ def _apart(one: _Runs, other: _Runs) -> np.ndarray | None:
 def at_equal(
     methods: Mapping[str, Method], baseline: str, metric: str, cost: str, budget: float
 ) -> list[dict[str, Any]]:
-    """Sweeps at one budget: each run's values at every prompt are read off, between the two weights
-    whose costs lie around the budget, in proportion.
+    """Sweeps at one budget: each run's value at every prompt is interpolated linearly between the
+    two weights whose costs lie around the budget.
 
     Args:
-        methods, baseline: of `frontier_methods.load_methods`.
-        metric: what is read.
+        methods, baseline: from `frontier_methods.load_methods`.
+        metric: name of the metric.
         cost: one of `frontier_methods.COSTS`.
-        budget: of a response.
+        budget: cost per response.
 
     Returns:
         a row for each sweep, by falling value: ``sweep``, ``cost``, ``budget``, ``metric``, its
         gain over the baseline with its interval (``gain``, ``gain_low``, …), and ``behind``, the
         paired difference to the first row. A sweep that does not reach the budget in every run has
-        ``reach``, the costs of its ends, instead of figures.
+        ``reach``, its lowest and highest cost, instead of figures.
     """
     curves: dict[str, list[Method]] = defaultdict(list)
     for one in methods.values():
@@ -136,7 +136,8 @@ def at_equal(
 def _read_off(
     points: Sequence[Method], metric: str, cost: str, budget: float
 ) -> tuple[tuple[int, ...], np.ndarray] | None:
-    """Runs of a sweep and gains over the baseline ``[S, P]`` at the budget, None out of reach."""
+    """Runs of a sweep and its gains over the baseline ``[S, P]`` at the budget; None where a run
+    does not reach it."""
     runs = [run for run in points[0].runs if all(run in one.runs for one in points)]
     found = []
     for run in runs:

@@ -1,8 +1,8 @@
-"""What a metric costs: methods of several comparisons on the same prompts, at equal budgets.
+"""Metric against cost, for methods of several comparisons on the same prompts.
 
-Folders that hold the same method are runs of it (seeds of training or sampling). A run is paired
-with the baseline of its own folder, prompt by prompt; intervals are over runs and prompts where
-there are several runs, else over prompts.
+Folders with the same method are runs of it (seeds of training or sampling). A run is paired with
+the baseline of its own folder, prompt by prompt. Intervals are over runs and prompts where there
+are several runs, else over prompts.
 
 Shapes: S runs, P prompts.
 """
@@ -22,15 +22,15 @@ def frontier(
     costs: Sequence[str] = (), controls: Sequence[str] = (),
     at: Mapping[str, Sequence[float]] = MappingProxyType({}),
 ) -> dict[str, Any]:
-    """Value against cost.
+    """Figures of methods by value and cost.
 
     Args:
-        methods, baseline: of `frontier_methods.load_methods`.
-        metrics: of these; default: all.
-        costs: of `COSTS`; default: those that every method has.
-        controls: labels that a method must beat to mean something (an untrained head, a low
+        methods, baseline: from `frontier_methods.load_methods`.
+        metrics: names of metrics; default: all.
+        costs: names in `COSTS`; default: those measured for every method.
+        controls: labels of controls that a useful method must beat (an untrained head, a low
             temperature, a random gate).
-        at: cost → budgets at which sweeps are read off their curves; see `equal_cost.at_equal`.
+        at: cost → budgets at which sweeps are interpolated; see `equal_cost.at_equal`.
 
     Returns:
         ``methods``: figures by label; ``pareto``: by metric and cost, the labels that no other
@@ -38,7 +38,7 @@ def frontier(
         costs no more; ``equal``: rows at given budgets.
 
     Raises:
-        ConfigError: a metric, cost or control that there is not.
+        ConfigError: an unknown metric, cost or control.
     """
     known = list(methods[baseline].values)
     shared = [name for name in COSTS if all(name in one.costs for one in methods.values())]

@@ -1,4 +1,4 @@
-"""Methods of several comparisons, each with its runs: values by prompt, and what a response costs.
+"""Methods of several comparisons, each with its runs: values by prompt, and costs per response.
 
 Shapes: S runs, P prompts.
 """
@@ -23,7 +23,7 @@ from rewardsteer.evaluation.statistics import (
 from rewardsteer.outputs import read_json
 from rewardsteer.records import EvalRecord
 
-# What may be spent, by name: each a function of a method's figures.
+# Names of costs; `costs_of` computes them from a method's figures.
 COSTS = ("seconds", "tokens", "passes", "kl")
 
 
@@ -33,12 +33,12 @@ class Method:
 
     Attributes:
         label: its name.
-        runs: the folders, by number, that hold it.
-        values: by metric ``[S, P]``.
-        baseline: the same of the baseline in the same folders.
-        costs: of each run ``[S]``, by cost; without those that were not measured.
+        runs: indices of the folders that hold it.
+        values: metric → values ``[S, P]``.
+        baseline: the baseline's values in the same folders.
+        costs: cost → mean of each run ``[S]``; costs that were not measured are absent.
         sweep: name shared with the methods that differ by weight alone; "" when alone.
-        weight: of guidance, within a sweep.
+        weight: guidance weight, within a sweep.
     """
 
     label: str
@@ -54,11 +54,11 @@ def load_methods(folders: Sequence[Path]) -> tuple[dict[str, Method], str]:
     """The methods of finished comparisons and their baseline.
 
     Args:
-        folders: outputs of ``evaluate generation``; one with several seeds stands for its runs.
+        folders: outputs of ``evaluate generation``; one with several seeds counts as its runs.
 
     Raises:
         ConfigError: no folder, or one given twice.
-        DataError: one holds no comparison, or they differ in baseline, prompts or metrics.
+        DataError: a folder holds no comparison, or folders differ in baseline, prompts or metrics.
     """
     places = [run for folder in folders for run in _runs_of(folder)]
     if not places or len(set(places)) != len(places):
@@ -88,7 +88,7 @@ def _runs_of(folder: Path) -> list[Path]:
     seeds = folder / "seeds.json"
     if not seeds.is_file():
         return [folder]
-    # Its paths are those of where it was written; the runs lie beside it.
+    # The folder may have been moved: only the names of the runs in it are used.
     return [folder / Path(run).name for run in read_json(seeds)["runs"]]
 
 
@@ -125,9 +125,9 @@ def _values(runs: Sequence[Sequence[EvalRecord]]) -> dict[str, np.ndarray]:
 
 
 def costs_of(figures: Mapping[str, float]) -> dict[str, float]:
-    """What a response costs, from a method's figures: ``seconds``; policy-equivalent ``tokens``;
-    ``passes`` of policy and reward model; ``kl`` from the policy, nats. 0 for a method that is the
-    policy itself is a KL that was measured; what was not measured is left out."""
+    """Costs per response from a method's figures: ``seconds``; policy-equivalent ``tokens``;
+    forward ``passes`` of policy and reward model; ``kl`` from the policy in nats, 0 for the policy
+    itself. A cost that was not measured is left out."""
     found = {
         "seconds": figures["seconds_per_response"],
         "passes": figures["length"] * (
@@ -141,11 +141,11 @@ def costs_of(figures: Mapping[str, float]) -> dict[str, float]:
 
 
 def over_all(values: np.ndarray, *, of_share: bool = False) -> SeedFigure:
-    """Mean of ``[S, P]`` with its interval: over runs and prompts, of one run over prompts.
+    """Mean of ``[S, P]`` with its interval over runs and prompts; for one run over prompts.
 
     Args:
-        values: of runs and prompts.
-        of_share: values that are all 0 or 1 are a share, whose interval stays in [0, 1].
+        values: ``[S, P]``.
+        of_share: treat values that are all 0 or 1 as a share, whose interval stays in [0, 1].
     """
     binary = of_share and set(np.unique(values).tolist()) <= {0.0, 1.0}
     if len(values) > 1 and values.shape[1] >= FEWEST:

@@ -1,4 +1,4 @@
-"""Methods × prompts: generate, judge, and compare with one of them.
+"""Methods on common prompts: generate responses, judge them, and compare with a baseline method.
 
     OUT/METHOD.jsonl    records, see `rewardsteer.evaluation.entries`
     OUT/judge.jsonl     verdicts of a language model on pairs of responses
@@ -6,7 +6,7 @@
                         labels of methods that differ by weight alone, ``weights`` theirs;
                         ``peaks``: by sweep the weight at which gold is highest, tested;
                         ``judged_by_guide``: labels of methods that the judge's own model guides;
-                        ``intervals``: over what; ``notes``: what is odd in prompts and responses
+                        ``intervals``: what they are over; ``notes``: on prompts and responses
 """
 
 from collections import defaultdict
@@ -60,23 +60,23 @@ def compare(
         policy: a causal LM.
         tokenizer: the policy's.
         requests: the prompts.
-        judge: what is asked of the responses.
+        judge: how responses are judged.
         out: the folder of the results.
         template: how prompts are written; default: each reward model's, else the plain one.
-        baseline: label of the entry that the others are compared with; default: the first.
-        budget: what each entry may spend on a prompt; None: every one answers once.
-        kl_prompts: measure each method's ``kl`` from the policy on its responses to so many
-            prompts, at what generating them again alone would cost; 0: do not. Not with a budget,
-            since responses that were chosen among several are no draws of the method.
-        known: folder of a comparison of the same entries and prompts without a budget; its answers
-            are then each entry's first draws, and are not generated again.
-        announce: called with what begins.
-        progress: called with an entry's label, its answered and judged prompts, and all of them.
+        baseline: label of the entry that all are compared with; default: the first.
+        budget: what each entry may spend per prompt; None: each answers once.
+        kl_prompts: number of prompts on whose responses each method's ``kl`` from the policy is
+            measured, at the cost of generating these one by one; 0: none. Not possible with a
+            budget, since responses chosen among several are no draws of the method.
+        known: folder of a comparison of the same entries and prompts without a budget, whose
+            answers become the entries' first draws instead of new ones.
+        announce: called with the name of each step as it begins.
+        progress: called with an entry's label, its number of judged prompts, and the total.
 
     Raises:
         ConfigError: no entry has the label of the baseline; a budget and ``kl_prompts``.
         DataError: two entries would share a file, or a file holds answers to other prompts.
-        MismatchError: the judge gives no reward of a response, or has a vocabulary head; prompts
+        MismatchError: the judge cannot score single responses, or has a vocabulary head; prompts
             are token ids, and the judge has another tokenizer than the policy.
     """
     _check_judge("The judge", judge.scorer, tokenizer, requests)
@@ -123,7 +123,7 @@ def _check_judge(user: str, scorer: Any, tokenizer: Any, requests: Sequence[Requ
     if isinstance(scorer, PairScorer):
         raise MismatchError(no_reward(scorer.name, scorer.kind))
     if reads_tokens(scorer) and scorer.gives_next_token:
-        # Its reward of a whole response is read before the response's last token.
+        # A vocabulary head's reward of a response comes from the state before its last token.
         check_head(user, scorer, CLASSIFIER_HEAD, "judge by another")
     given = next((one.id for one in requests if one.prompt_ids is not None), None)
     if given is not None and not shares_tokens(tokenizer, scorer):
@@ -152,8 +152,8 @@ def _p_values(
 
 
 def judged_by_guide(entries: Sequence[Entry], judge: Judge) -> list[str]:
-    """Labels of the methods whose reward model is the judge: what they gain in reward is in part
-    what they exploit in it."""
+    """Labels of the methods that the judge's own model guides, whose rewards are therefore too
+    high."""
     return [
         entry.label for entry in entries
         if judge.guides(entry.method().scorer)
@@ -169,7 +169,7 @@ def _sweeps(entries: Sequence[Entry]) -> dict[str, list[str]]:
 
 
 def check_divergence(budget: Budget | None, kl_prompts: int) -> None:
-    """Raise `ConfigError` where KL divergences are asked for and cannot be known."""
+    """Raise `ConfigError` where KL divergences are requested and cannot be measured."""
     if budget is not None and kl_prompts:
         raise ConfigError(
             "The KL divergence of responses chosen within a budget is not known; leave out "
@@ -179,7 +179,7 @@ def check_divergence(budget: Budget | None, kl_prompts: int) -> None:
 
 def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[str, float]:
     """``kl`` of an entry's responses from the policy's, nats per response, with its interval; for
-    best of n its bound. Empty for methods that search step by step: theirs is not known."""
+    best of n the upper bound. Empty for methods that search step by step, whose KL is unknown."""
     if is_best_of_n(entry.config.method):
         return {"kl": best_of_n_bound(entry.config.n)}
     method = entry.method()
@@ -201,7 +201,7 @@ def check_labels(labels: Sequence[str], baseline: str | None) -> str:
     """The label of the baseline, by default the first.
 
     Raises:
-        ConfigError: no entry has it.
+        ConfigError: no entry has this label.
         DataError: two entries would share a file.
     """
     if len({file_name(label) for label in labels}) != len(labels):
@@ -217,7 +217,7 @@ def check_labels(labels: Sequence[str], baseline: str | None) -> str:
 
 
 def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> dict[str, float]:
-    """Figures of one method; ``*_per_token`` are sums over all generations, divided."""
+    """Figures of one method; ``*_per_token`` are ratios of sums over all generations."""
     figures: dict[str, float] = {"count": len(records)}
     for name in records[0].metrics:
         values = [record.metrics[name] for record in records]
@@ -240,11 +240,11 @@ def summarise(records: Sequence[EvalRecord], baseline: Sequence[EvalRecord]) -> 
         figures[f"{name}_per_token"] = getattr(total, name) / tokens
     figures["seconds_per_token"] = total.seconds / tokens
     figures["seconds_per_response"] = total.seconds / len(records)
-    # JSON has no NaN; a figure that cannot be given is left out.
+    # JSON has no NaN; undefined figures are left out.
     return {name: value for name, value in figures.items() if not np.isnan(value)}
 
 
 def _words(generation: Generation) -> list[str]:
-    """Words; a text written without spaces falls into its tokens instead."""
+    """The words of a response; its tokens where the text has no spaces."""
     words = generation.completion.split()
     return words if len(words) > 1 else [str(token) for token in generation.token_ids]

@@ -1,4 +1,4 @@
-"""Labels of solutions: from reference answers where a file has none, compared where it has."""
+"""Labels of solutions from reference answers, and their agreement with labels in the file."""
 
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
@@ -14,9 +14,9 @@ from rewardsteer.records import Solution
 def attach_problems(
     solutions: Iterable[Solution], problems: Iterable[Problem]
 ) -> Iterator[Solution]:
-    """Solutions with the reference answers of their questions, found by the questions' text.
+    """Add reference answers to solutions, matched by the text of the question.
 
-    Only benchmarks that problems were given for are looked at.
+    Solutions of benchmarks without problems stay as they are.
 
     Raises:
         DataError: at the end, where questions were not among their benchmark's problems.
@@ -45,7 +45,7 @@ def attach_problems(
 
 
 def grade(solution: Solution) -> Solution:
-    """The solution with a label, from its answers, where it has none and can have one."""
+    """The solution; one without a label gets it from its answer and the reference answer."""
     if solution.is_correct is not None or solution.expected_answer is None:
         return solution
     correct = same_answer(solution.predicted_answer, solution.expected_answer)
@@ -53,12 +53,12 @@ def grade(solution: Solution) -> Solution:
 
 
 def agreement(solutions: Iterable[Solution]) -> dict[str, dict[str, Any]]:
-    """How far labels that came with solutions agree with ours, by benchmark.
+    """Agreement of the labels in the file with our grading, by benchmark.
 
     Returns:
-        ``solutions`` that have a label and a reference answer, and the shares of them whose label
-        is that of ``predicted`` (their predicted answer) and ``extracted`` (the answer found in
-        their text), and those that differ in either, ``differing``, with the answers.
+        ``solutions``: number with a label and a reference answer; ``predicted`` and ``extracted``:
+        shares whose label equals the grade of the predicted answer and of the answer found in the
+        text; ``differing``: solutions for which either differs, with the answers.
     """
     counts: dict[str, Counter[str]] = defaultdict(Counter)
     differing: dict[str, list[dict[str, Any]]] = defaultdict(list)

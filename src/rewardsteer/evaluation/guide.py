@@ -1,7 +1,7 @@
-"""How good a guide is, apart from generation: against a slower teacher, position by position.
+"""Quality of a guide without generation: its agreement with a slower teacher at each position.
 
-Both laws are those of guidance on the policy's candidates, log p + w · rewards. All figures are
-over positions of the policy's own samples; intervals are over prompts.
+Both guides define a distribution over the policy's candidates by log p + w · rewards. All figures
+are over positions of the policy's own samples; intervals are over prompts.
 """
 
 from collections.abc import Sequence
@@ -26,20 +26,20 @@ def evaluate_guide(
     scorer: Any, folder: Path, *, weight: float = 1.0, test_fraction: float | None = 0.1,
     seed: int = 0, batch_size: int = 16,
 ) -> Figures:
-    """Measure a reward model against the teacher of records.
+    """Compare a reward model with the teacher of distillation records.
 
     Args:
-        scorer: a reward model with the policy's tokenizer. One with a vocabulary head is asked once
-            per position, any other one about each candidate.
+        scorer: a reward model with the policy's tokenizer. One with a vocabulary head scores all
+            candidates at once, any other one each candidate by itself.
         folder: records, see `rewardsteer.distillation.records`.
-        weight: of both guides.
-        test_fraction, seed: of the split of the distillation, whose held-out prompts are read;
-            None: all records.
-        batch_size: responses read together.
+        weight: guidance weight of both guides.
+        test_fraction, seed: of the split in distillation, whose held-out prompts are used; None:
+            all records.
+        batch_size: responses scored together.
 
     Returns:
-        by name, ``value`` with the ends ``low`` and ``high`` of its 95 % interval, and ``count`` of
-        positions: see `figures`.
+        by name of the figure (see `figures`) its ``value``, the ends ``low`` and ``high`` of its
+        95 % interval, and the ``count`` of positions.
 
     Raises:
         MismatchError: another tokenizer than the policy's.
@@ -54,7 +54,7 @@ def evaluate_guide(
     rows = read_records(folder)
     if test_fraction is not None:
         rows = split_records(rows, test_fraction, seed)[1]
-    # Ends of responses count as guidance reads them: as any other token.
+    # As in guidance, the end of a response is a token like any other.
     student, found, groups = TokenTeacher(scorer, ()), [], []
     columns: list[tuple[Any, ...]] = []
     for begin in range(0, len(rows), batch_size):
@@ -77,8 +77,8 @@ def figures(
 ) -> Figures:
     """Figures of a student's guidance, from ``[N, K]`` numbers of candidates.
 
-    ``guidance_lost``: KL(teacher's law ‖ student's) over KL(teacher's law ‖ policy), sums over
-    positions: 0 for the teacher, 1 for the policy alone, more for a guide that misleads.
+    ``guidance_lost``: KL(teacher ‖ student) / KL(teacher ‖ policy) of guided distributions, each
+    summed over positions: 0 for the teacher, 1 for the policy alone, more for a misleading guide.
     ``best_agrees``: share of positions where both guides have the same best candidate;
     ``rank_correlation``: Kendall's τ-b of the rewards, the mean over positions where it is defined;
     ``changed_by_teacher`` and ``changed_by_student``: share of positions where the guide's best
@@ -86,7 +86,7 @@ def figures(
 
     Args:
         log_policy: log-probabilities.
-        teacher, student: rewards; candidates that either does not know (NaN) take no part.
+        teacher, student: rewards; candidates with NaN in either are left out.
         groups: the prompt of each position.
         weight: w.
     """
@@ -117,8 +117,8 @@ def figures(
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray, known: np.ndarray) -> np.ndarray:
-    """Kendall's τ-b ``[N]`` of rows ``[N, K]``, over the known ones; NaN where one of both is the
-    same everywhere."""
+    """Kendall's τ-b ``[N]`` of each row of ``[N, K]`` values, over its ``known`` entries; NaN where
+    all values of one side are equal."""
     pairs = known[:, :, None] & known[:, None, :]
     signs = [np.sign(one[:, :, None] - one[:, None, :]) * pairs for one in (first, second)]
     agree = (signs[0] * signs[1]).sum(axis=(1, 2))

@@ -1,4 +1,4 @@
-"""What policy, reward model and guided method preferred before each token of a completion."""
+"""The tokens that policy, reward model and guided method preferred before each token taken."""
 
 import math
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ _WINDOW = 16  # tokens of context in which a token is turned into text
 def token_texts(
     tokenizer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int]
 ) -> list[str]:
-    """What each token adds to the text; a token that ends within a character by its own name."""
+    """The text that each token adds; for a token that ends within a character its own name."""
     whole, texts = [*prompt_ids, *completion_ids], []
     for index in range(len(prompt_ids), len(whole)):
         before = whole[max(0, index - _WINDOW) : index]
@@ -37,7 +37,7 @@ def _added(tokenizer: Any, before: Sequence[int], token: int) -> str:
 
 
 class Columns:
-    """The three columns before every token of one completion."""
+    """The columns ``policy``, ``reward_model`` and ``guided`` before each token of a completion."""
 
     def __init__(
         self, policy: Any, tokenizer: Any, scorer: Any, method: Method, config: DecodingConfig,
@@ -48,7 +48,7 @@ class Columns:
 
     @torch.no_grad()
     def before(self, prefix: Sequence[int], index: int, taken: int, name: str) -> dict[str, Any]:
-        """Columns and distances before the token ``taken`` comes."""
+        """Columns and distances before the token ``taken``."""
         step = self._replay.before(prefix, index, name)
         told: dict[str, Any] = {
             "policy": self._column(step.plain.exp(), taken, prefix),
@@ -64,7 +64,7 @@ class Columns:
     def _rewards(
         self, ids: Tensor, mask: Tensor, logits: Tensor, taken: int, prefix: Sequence[int]
     ) -> list[Alternative]:
-        """The reward model's column: over the vocabulary, or of the policy's likeliest tokens."""
+        """The reward model's column: over the vocabulary, or over the policy's likeliest tokens."""
         known = self._scorer.vocabulary_size
         several = members(self._scorer)
         if several[0].gives_next_token:
@@ -82,10 +82,10 @@ class Columns:
         ]
 
     def _column(self, values: Tensor, taken: int, prefix: Sequence[int]) -> list[Alternative]:
-        """The first of values ``[V]``, highest first, and the token that was taken."""
+        """The tokens with the highest values ``[V]``, in order, and the token that was taken."""
         best = values.topk(min(self._count, len(values)))
         pairs = list(zip(best.indices.tolist(), best.values.tolist(), strict=True))
-        # Outside a method's candidates a token has no value and no place.
+        # Tokens that are no candidates of the method have no finite value and are left out.
         rows = [
             self._alternative(token, value, rank, prefix)
             for rank, (token, value) in enumerate(pairs, start=1) if math.isfinite(value)

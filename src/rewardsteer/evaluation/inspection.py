@@ -1,7 +1,8 @@
-"""A completion token by token: its rewards, and what policy, reward model and both preferred.
+"""A completion token by token: its rewards, and the tokens preferred by policy, reward model and
+guided method.
 
-The completion is read as decoding would have written it: the method's own session is asked before
-every token, with caches, so what is shown is what steers.
+The method's session scores every position with caches, as in decoding, so the values shown are
+those that steer.
 """
 
 from collections.abc import Generator, Mapping, Sequence
@@ -39,7 +40,7 @@ def inspection_steps(
     goal: GoalState | None = None, rule: FilterRule | None = None, alternatives: int = 6,
     name: str = "0",
 ) -> Generator[None, None, Inspection]:
-    """Look at a completion in steps of one token, for who has other work to do in between.
+    """Inspect a completion in steps of one token, so that the caller can do other work in between.
 
     Args:
         policy: a causal LM in evaluation mode.
@@ -49,11 +50,12 @@ def inspection_steps(
             token leaves the third column empty.
         prompt_ids: at least one token.
         completion_ids: at least one token; read exactly as given.
-        config: of the method; mode and temperature are used. Default: sampling at temperature 1.
+        config: the method's settings, of which mode and temperature are used. Default: sampling at
+            temperature 1.
         goal: a goal state of the reward model, for similarities.
-        rule: a filter whose stop is to be marked.
-        alternatives: tokens a column.
-        name: id of the record, and for messages.
+        rule: a filter; the token at which it stops is marked.
+        alternatives: number of tokens per column.
+        name: id of the record, also used in messages.
 
     Raises:
         MismatchError: the two tokenizers differ.
@@ -81,7 +83,7 @@ def inspection_steps(
 
 
 def inspect_completion(*what: Any, **options: Any) -> Inspection:
-    """Look at a completion at once; takes and raises what `inspection_steps` does."""
+    """Inspect a completion at once; arguments and errors are those of `inspection_steps`."""
     steps = inspection_steps(*what, **options)
     while True:
         try:
@@ -95,7 +97,7 @@ def inspect_rewards(
     scorer: Any, prompt_ids: Sequence[int], completion_ids: Sequence[int], *,
     goal: GoalState | None = None,
 ) -> Inspection:
-    """A completion's rewards, and similarities to a goal state, without a policy.
+    """Inspect a completion without a policy: rewards, and similarities to a goal state.
 
     Raises:
         DataError: an empty prompt or completion, or one too long to read.
@@ -119,7 +121,7 @@ def _record(
 ) -> Inspection:
     whole = tokenizer.decode([*prompt_ids, *completion_ids], skip_special_tokens=True)
     before = tokenizer.decode(list(prompt_ids), skip_special_tokens=True)
-    # With the marks of turns, as the tokens of the completion are shown.
+    # Special tokens are kept, as in the tokens of the completion.
     read = tokenizer.decode(
         list(prompt_ids), skip_special_tokens=False, clean_up_tokenization_spaces=False
     )
@@ -195,7 +197,7 @@ def as_read(
     Args:
         policy, tokenizer, scorer, method, config: as in `inspect_completion`.
         row: ``id``, ``prompt`` (text or messages), and ``token_ids`` or ``completion`` (see
-            `read_pair`); with neither, the method writes one.
+            `read_pair`); without either, the method generates a completion.
 
     Raises:
         DataError: malformed messages.

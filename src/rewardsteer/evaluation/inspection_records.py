@@ -1,4 +1,4 @@
-"""One completion token by token, as ``rewardsteer inspect`` writes it. No torch here."""
+"""Records of ``rewardsteer inspect``: one completion token by token. No torch here."""
 
 from typing import Any, Literal
 
@@ -8,13 +8,13 @@ from rewardsteer.records import Record
 
 
 class Alternative(Record):
-    """A token that might have come next.
+    """A candidate for the next token.
 
     Attributes:
         token_id: its id.
-        text: what it would have added to the text.
+        text: the text that it would add.
         value: its probability, or its reward in the reward model's column.
-        rank: its place in its column's order, from 1.
+        rank: its rank by value in its column, from 1.
     """
 
     token_id: int
@@ -24,24 +24,24 @@ class Alternative(Record):
 
 
 class InspectedToken(Record):
-    """One token of a completion and what three columns said before it was taken.
+    """One token of a completion, with the tokens preferred before it in three columns.
 
     Attributes:
         token_id: its id.
-        text: what it adds to the text.
+        text: the text that it adds.
         reward: of the prefix that ends with it.
         similarity: of its hidden state to the goal state; None without a goal.
         kl: KL divergence in nats of the guided distribution from the policy's on the tokens that
             the method may choose, at the temperature of decoding; None where a method guides no
             tokens.
-        moved: half the sum of the absolute differences of the same two, the share of the
-            probability that guidance moved, in [0, 1].
+        moved: total variation of the same two distributions (half the sum of absolute differences),
+            the share of probability that guidance moved, in [0, 1].
         policy: the policy's likeliest tokens.
-        reward_model: tokens of the highest rewards: of the whole vocabulary for a vocabulary head,
-            of the policy's likeliest for a scalar one.
-        guided: the likeliest of both together; empty where a method guides no tokens.
+        reward_model: tokens with the highest rewards: of the whole vocabulary for a vocabulary
+            head, of the policy's likeliest tokens for a scalar one.
+        guided: the guided method's likeliest tokens; empty where a method guides no tokens.
 
-    The token itself stands last in each column, with its rank, where it is not among the first.
+    A token that is not among the first of a column is added at its end, with its rank.
     """
 
     token_id: int
@@ -59,10 +59,10 @@ class FilterStop(Record):
     """Where a filter would have stopped a completion.
 
     Attributes:
-        signal: the values that it is applied to.
-        threshold: it stops at the first token whose value is lower, after the first ``start`` ones.
-        start: tokens that are never looked at.
-        index: of the token that crossed, from 0; None: it never stops.
+        signal: the values that the filter is applied to.
+        threshold: it stops at the first token, after ``start`` ones, whose value is lower.
+        start: number of first tokens that are never compared.
+        index: index of the token at which it stops, from 0; None: it never stops.
     """
 
     signal: Literal["reward", "similarity"]
@@ -72,18 +72,18 @@ class FilterStop(Record):
 
 
 class Inspection(Record):
-    """A completion looked at token by token.
+    """A completion inspected token by token.
 
     Attributes:
         id: unique within its file.
-        label: what to call it; the id where it is "".
-        prompt: as it was read.
+        label: name shown; the id where it is "".
+        prompt: the text that the model got.
         completion: the text.
         method: the decoding method that guided, ``none`` for the policy alone.
         is_correct: the label; None where there is none.
         tokens: of the completion, in order, end-of-text included.
-        stop: where a filter would have stopped; None without one.
-        settings: how it was made: settings, names, fingerprints.
+        stop: where a filter would have stopped; None without a filter.
+        settings: settings, names and fingerprints of the inspection.
     """
 
     id: str

@@ -1,9 +1,9 @@
 """Win rates by a language model behind any OpenAI-compatible address.
 
-Each method's response to a prompt is compared with the baseline's. Which of the two is shown first
-is drawn: in half of a method's pairs, to one pair, the baseline comes first, so a judge that always
-prefers the first response gives one half. Or each pair is asked in both orders, which says how
-often the judge contradicts itself. Equal responses are a tie and nobody is asked.
+Each method's response to a prompt is compared with the baseline's. The order is drawn: the baseline
+comes first in half of a method's pairs (up to one pair), so a judge that always prefers the first
+response gives a win rate of one half. Alternatively each pair is judged in both orders, which
+measures how often the judge contradicts itself. Equal responses are a tie without a request.
 
     PLACE    one `Judgement` a line, with the judge's raw answer; resumable
 """
@@ -33,14 +33,14 @@ class Judgement(Record):
     """A judge's verdict on one pair of responses.
 
     Attributes:
-        id: of the request.
-        method, baseline: labels of the two.
+        id: id of the prompt.
+        method, baseline: labels of the two methods.
         judge: name of the language model.
         baseline_first: whether the baseline's response was response A.
         answer: the judge's answer, unchanged.
-        verdict: of the method against the baseline; None when the answer holds none.
-        refused: why there is no answer: the server refused the question, or sent an error or
-            nothing instead of an answer. Such a pair is asked again on resume.
+        verdict: win, tie or loss of the method; None when the answer holds no verdict.
+        refused: why there is no answer: the server refused the request, or replied with an error
+            or an empty text. Such a pair is sent again on resume.
     """
 
     id: str
@@ -57,24 +57,24 @@ def win_rates(
     judge: PairJudge, records: Mapping[str, Sequence[EvalRecord]], baseline: str, place: Path, *,
     both_orders: bool = False,
 ) -> dict[str, dict[str, float]]:
-    """Figures of every method but the baseline; asks only what ``place`` does not hold.
+    """Win rates of every method but the baseline; only pairs missing in ``place`` are judged.
 
     Args:
         judge: the language model.
         records: of each method, the same prompts in the same order.
         baseline: one of the methods.
-        place: JSONL of judgements.
-        both_orders: ask every pair twice, with either response first.
+        place: JSONL file of judgements.
+        both_orders: judge every pair twice, with either response first.
 
     Returns:
-        per method ``win_rate``, with a 95 % interval over prompts, of the pairs with a verdict (in
-        both orders, where both are asked), a tie counting one half and a pair the mean of its
-        verdicts; counts of ``wins``, ``ties`` (contradicting verdicts among them), ``losses``,
-        ``no_verdict`` (answers that say none of the three) and ``refused`` (questions without an
-        answer). With both orders ``consistent``, the share of pairs that get the same verdict
-        twice, and ``first_wins``, the share of verdicts for what is shown first, a tie counting
-        one half; both with intervals. ``lc_win_rate`` is the win rate at equal lengths
-        (`length_controlled`), from ten pairs on.
+        per method ``win_rate`` with a 95 % interval over prompts. It is over the pairs with a
+        verdict (with both verdicts, where both orders are judged); a tie counts one half, a pair
+        the mean of its verdicts. Further counts of ``wins``, ``ties`` (contradictory verdicts
+        included), ``losses``, ``no_verdict`` (answers without a verdict) and ``refused`` (requests
+        without an answer). With both orders ``consistent``, the share of pairs with the same
+        verdict twice, and ``first_wins``, the share of verdicts for the response shown first, a
+        tie counting one half; both with intervals. ``lc_win_rate`` is the win rate at equal lengths
+        (`length_controlled`), for ten pairs or more.
 
     Raises:
         ConfigError: the server cannot be reached, or fails again and again.
@@ -106,8 +106,8 @@ def win_rates(
 def _pairs(
     records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], seed: str, both_orders: bool
 ) -> list[Pair]:
-    """Pairs of different responses; the baseline is first in half of them, by a seeded draw, or
-    every pair twice."""
+    """Pairs of different responses; the baseline is first in half of them, by a seeded draw. With
+    ``both_orders`` every pair comes twice."""
     different = [
         (ours.generation, theirs.generation)
         for ours, theirs in zip(records, baseline, strict=True)
@@ -126,7 +126,7 @@ def _pairs(
 def _judge(
     judge: PairJudge, method: str, baseline: str, pairs: Sequence[Pair]
 ) -> Iterator[Judgement]:
-    """Ask about pairs, some at once; judgements in their order."""
+    """Judge pairs, several at a time; yields judgements in the order of the pairs."""
     with ThreadPoolExecutor(_WORKERS) as workers:
         for pair, (answer, refused) in zip(pairs, workers.map(judge.ask, pairs), strict=True):
             yield Judgement(
@@ -137,7 +137,7 @@ def _judge(
 
 
 def read_verdict(answer: str, baseline_first: bool) -> Verdict | None:
-    """The last verdict in an answer, for the method; None when there is none."""
+    """The last verdict in an answer, as the method's win, tie or loss; None without one."""
     found = _VERDICT.findall(answer)
     if not found:
         return None
@@ -151,7 +151,7 @@ _WORTH = {"win": 1.0, "tie": 0.5, "loss": 0.0}
 
 
 def _worth(judgements: Sequence[Judgement]) -> dict[str, list[float]]:
-    """What the verdicts on each pair are worth, by the pair's id; nothing where it has none."""
+    """Verdicts of each pair as numbers (1, ½, 0), by the pair's id; empty without a verdict."""
     found: dict[str, list[float]] = defaultdict(list)
     for one in judgements:
         found[one.id] += [] if one.verdict is None else [_WORTH[one.verdict]]
@@ -159,7 +159,7 @@ def _worth(judgements: Sequence[Judgement]) -> dict[str, list[float]]:
 
 
 def _rate(judgements: Sequence[Judgement], equal: int, both_orders: bool) -> dict[str, float]:
-    """Figures of a method: of its judgements, and of so many equal responses."""
+    """Figures of a method from its judgements and its number of equal responses."""
     asked = 2 if both_orders else 1
     whole = [worth for worth in _worth(judgements).values() if len(worth) == asked]
     values = [sum(worth) / asked for worth in whole] + [0.5] * equal
@@ -186,7 +186,7 @@ def _at_equal_lengths(
     records: Sequence[EvalRecord], baseline: Sequence[EvalRecord], made: Sequence[Judgement]
 ) -> dict[str, float]:
     """``lc_win_rate`` with its interval, over the pairs with a verdict and those of equal
-    responses; a pair that was asked about several times counts the mean of its verdicts."""
+    responses; a pair with several verdicts counts as their mean."""
     verdicts, rows = _worth(made), []
     for ours, theirs in zip(records, baseline, strict=True):
         found = verdicts.get(ours.generation.id, [0.5])

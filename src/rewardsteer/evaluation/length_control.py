@@ -1,4 +1,4 @@
-"""Win rates as they would be if both responses had one length.
+"""Win rates at equal lengths of both responses.
 
 The logistic regression of length-controlled AlpacaEval (arXiv 2404.04475), without its term for the
 difficulty of an instruction, which takes many models to fit:
@@ -16,7 +16,7 @@ from scipy.special import expit
 from rewardsteer.errors import DataError
 from rewardsteer.evaluation.statistics import FEWEST, Interval, share, student_quantile
 
-RIDGE = 0.01  # ½ · RIDGE · (θ² + φ²): keeps a fit finite where every response of one side wins
+RIDGE = 0.01  # ½ · RIDGE · (θ² + φ²): keeps the fit finite where one side wins every pair
 _STEPS = 100
 
 
@@ -25,13 +25,13 @@ def length_controlled(
 ) -> Interval:
     """The win rate at equal lengths, with a 95 % interval by the robust (sandwich) error of θ.
 
-    Where all outcomes are one, it is their rate with its Wilson interval. NaN for fewer than ten
-    pairs.
+    Where all outcomes are the same, it is their value with a Wilson interval. NaN for fewer than
+    ten pairs.
 
     Args:
         outcomes: 1 for a win, ½ for a tie, 0 for a loss; one per prompt.
-        lengths: of the responses, in characters.
-        baseline: of the baseline's.
+        lengths: of the method's responses, in characters.
+        baseline: of the baseline's responses, in characters.
 
     Raises:
         DataError: the numbers of the three differ.
@@ -60,7 +60,7 @@ def length_controlled(
 
 
 def _relative(lengths: Sequence[float], baseline: Sequence[float]) -> np.ndarray:
-    """tanh of the difference in length over its standard deviation; 0 where all are the same."""
+    """tanh(Δ / std(Δ)) of the differences in length Δ; 0 where all Δ are equal."""
     difference = np.asarray(lengths, dtype=float) - np.asarray(baseline, dtype=float)
     spread = float(difference.std())
     return np.tanh(difference / spread) if spread > 0 else np.zeros(len(difference))

@@ -1,4 +1,4 @@
-"""The rows of a comparison as settings: from a YAML file or from names, swept over weights."""
+"""Settings of the methods of a comparison, from a YAML file or from names; sweeps over weights."""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -19,14 +19,14 @@ from rewardsteer.errors import ConfigError
 
 
 class MethodConfig(DecodingConfig):
-    """How to decode, and by what.
+    """How to decode, and with which models.
 
     Attributes:
         reward_model: folder of the reward model that guides; several for a method that takes
             several.
         reward_weights: one for each of several reward models; None: 1.
-        goal: goal states, for a method that wants one; None: the reward model's own.
-        draft_model: folder or hub name of a second policy, for a method that wants one.
+        goal: goal states, for a method that needs one; None: the reward model's own.
+        draft_model: folder or hub name of a second policy, for a method that needs one.
         gate_model: folder of a reward model that decides for the gate ``kl``; None: the one that
             guides.
     """
@@ -39,34 +39,34 @@ class MethodConfig(DecodingConfig):
 
     @property
     def folders(self) -> list[str]:
-        """The reward models."""
+        """Folders of the reward models that guide."""
         named = self.reward_model
         return named if isinstance(named, list) else [named] if named else []
 
     @property
     def scorers(self) -> list[str]:
-        """The reward models, that of the gate among them."""
+        """Folders of all reward models, that of the gate included."""
         return [*self.folders, *([] if self.gate_model is None else [self.gate_model])]
 
     @property
     def weights(self) -> list[float]:
-        """Of the reward models."""
+        """Weights of the reward models that guide."""
         return self.reward_weights or [1.0] * len(self.folders)
 
     @property
     def goal_place(self) -> str | None:
-        """Where the goal state lies; None for a method that wants none."""
+        """Path of the goal state; None for a method that needs none."""
         if not asks_goal(self):
             return self.goal if takes_goal(self.method) else None
         return self.goal or next(iter(self.folders), None)
 
 
 def read_methods(methods: str) -> dict[str, MethodConfig]:
-    """Settings by label.
+    """Read settings by label.
 
     Args:
-        methods: a YAML file (label → settings), or names with default settings and their reward
-            models: ``none,best_of_n=FOLDER,farma=FOLDER``.
+        methods: a YAML file (label → settings), or names with their reward models, which get
+            default settings: ``none,best_of_n=FOLDER,farma=FOLDER``.
 
     Raises:
         ConfigError: an unreadable file, no method, one named twice or without a reward model that
@@ -113,7 +113,7 @@ def _read(label: str, values: Any) -> MethodConfig:
 
 
 def _check_used(label: str, config: MethodConfig, given: Collection[str]) -> None:
-    """Refuse what is given to no effect."""
+    """Raise `ConfigError` for given settings that the method does not use."""
     wrong = unused(config.method, given)
     if config.folders and takes_no_reward_model(config.method):
         wrong = "reward_model", "a method that is guided"
@@ -131,14 +131,14 @@ def _check_used(label: str, config: MethodConfig, given: Collection[str]) -> Non
 def sweep_weights(
     settings: Mapping[str, MethodConfig], weights: str
 ) -> tuple[dict[str, MethodConfig], dict[str, str]]:
-    """Guided methods once per weight, the others as they are.
+    """Repeat guided methods once per weight; unguided ones stay as they are.
 
     Args:
         settings: by label.
-        weights: numbers with commas between them.
+        weights: numbers separated by commas.
 
     Returns:
-        settings by label, and by label what it was called before, for those that were swept.
+        settings by label, and for swept methods the original label by the new one.
 
     Raises:
         ConfigError: a weight is no finite number, or no method has one.

@@ -1,4 +1,4 @@
-"""Figures of an evaluation's folder in the form that a checkpoint's card carries."""
+"""Figures of an evaluation's folder in the form of a checkpoint's card."""
 
 from pathlib import Path
 from typing import Any
@@ -9,14 +9,14 @@ from rewardsteer.outputs import read_json
 
 
 def read_metric_results(folder: Path, fingerprint: str) -> list[MetricResult]:
-    """What ``evaluate preference`` or ``evaluate correctness`` found.
+    """Results of ``evaluate preference`` or ``evaluate correctness``.
 
     Args:
         folder: its output folder.
         fingerprint: of the weights of the model whose figures are wanted.
 
     Raises:
-        DataError: neither wrote this folder.
+        DataError: neither command wrote this folder.
         MismatchError: another model was evaluated.
     """
     metrics = read_json(folder / "metrics.json")

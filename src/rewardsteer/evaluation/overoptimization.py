@@ -1,10 +1,10 @@
-"""Over-optimisation: what the reward that chooses or guides gains, and what another one says.
+"""Over-optimisation: gains in the reward that chooses or guides (proxy) and in another value, gold.
 
-Of N recorded samples of a prompt every subset of n is a draw of n samples of the policy. The mean
-over all C(N, n) subsets of the chosen sample's value is an unbiased estimate of what best of n is
-worth, and is computed in closed form: with the samples in the order of the choosing reward, the
-sample of rank j is chosen from C(j − 1, n − 1) of the subsets. Over the weight of guidance the
-values are those of the responses (`weight_peaks`).
+Of N recorded samples of a prompt, every subset of n is a draw of n samples from the policy. The
+mean over all C(N, n) subsets of the chosen sample's value is an unbiased estimate of the value of
+best of n. Its closed form: in ascending order of the choosing reward, the sample of rank j is
+chosen from C(j − 1, n − 1) subsets. For guidance, responses are compared over the weights
+(`weight_peaks`).
 """
 
 import math
@@ -23,8 +23,8 @@ from rewardsteer.records import EvalRecord
 
 @dataclass(frozen=True)
 class Recorded:
-    """Samples of one prompt, in parallel: their texts, the reward that chooses (proxy), and the
-    value that counts (gold: another reward, or whether the answer is correct)."""
+    """Samples of one prompt as parallel lists: their texts, the reward that chooses (proxy), and
+    the value that counts (gold: another reward, or whether the answer is correct)."""
 
     texts: Sequence[str]
     proxy: Sequence[float]
@@ -32,7 +32,7 @@ class Recorded:
 
 
 def chance_of_choice(rewards: Sequence[float] | np.ndarray, n: int) -> np.ndarray:
-    """For each of N samples the chance that it is chosen as the best of n of them, ``[N]``.
+    """Probability ``[N]`` that each of N samples is chosen as the best of n of them.
 
     The n are drawn without replacement; samples of equal reward share their chance evenly.
 
@@ -44,7 +44,7 @@ def chance_of_choice(rewards: Sequence[float] | np.ndarray, n: int) -> np.ndarra
         raise DataError("Rewards of samples must be numbers, got NaN.")
     if not 1 <= n <= len(values):
         raise DataError(f"Best of n needs n from 1 to the {len(values)} samples, got {n}.")
-    # In the order of rewards the sample of rank j is the best of C(j − 1, n − 1) subsets.
+    # In ascending order of rewards the sample of rank j is the best of C(j − 1, n − 1) subsets.
     _, places, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks = np.arange(1, len(values) + 1)
     reached = ranks >= n
@@ -58,8 +58,8 @@ def best_of_n_value(rewards: Sequence[float], values: Sequence[float], n: int) -
     """Mean, over all subsets of n samples, of the value of the sample with the highest reward.
 
     Args:
-        rewards: that choose, one per sample.
-        values: of the samples; the rewards themselves give the expected maximum.
+        rewards: rewards that choose, one per sample.
+        values: one per sample; with the rewards themselves the result is the expected maximum.
         n: size of the subsets.
 
     Raises:
@@ -71,11 +71,11 @@ def best_of_n_value(rewards: Sequence[float], values: Sequence[float], n: int) -
 
 
 def measured_kl(texts: Sequence[str], rewards: Sequence[float], n: int) -> float:
-    """KL divergence, in nats, of best of n from the policy, both over texts, where the samples
-    stand for the policy: n of them are drawn with replacement.
+    """KL divergence (nats) of best of n from the policy, as distributions over texts. The policy is
+    the empirical distribution of the samples; n are drawn with replacement.
 
-    Equal texts are one outcome. It is at most log n − (n − 1)/n, and less where texts or rewards
-    repeat, or where n is near the number of samples.
+    Equal texts are one outcome. The value is at most log n − (n − 1)/n, and less where texts or
+    rewards repeat, or where n is near the number of samples.
     """
     _, levels, counts = np.unique(
         np.asarray(rewards, dtype=float), return_inverse=True, return_counts=True
@@ -97,8 +97,8 @@ def overoptimization(prompts: Mapping[str, Recorded]) -> dict[str, Any]:
     Returns:
         ``curve``: a row per n, over the ``prompts`` that have n samples: ``kl_bound``, ``kl``
         (measured), ``proxy``, ``gold``, and their gains over one sample of the same prompts;
-        ``peak``: the n that is best on one half of the prompts, and by how much the largest n
-        falls behind it on the other half.
+        ``peak``: the n that is best on one half of the prompts, and the difference of the largest n
+        from it on the other half.
 
     Raises:
         DataError: no prompt has two samples.
@@ -133,18 +133,18 @@ def _row(prompts: Mapping[str, Recorded], n: int) -> dict[str, float]:
 
 
 def peak(name: str, gold: Mapping[float, Mapping[str, float]]) -> dict[str, float]:
-    """Where gold is highest, found and tested on different prompts, so that the best of several
-    settings is not compared on what chose it.
+    """The setting with the highest gold value, chosen and tested on different prompts, so that the
+    test is not biased by the choice.
 
     Args:
-        name: of the setting.
-        gold: by setting (n of best of n, or the weight of guidance) the value of each prompt, the
-            same prompts everywhere.
+        name: name of the setting.
+        gold: setting (n of best of n, or the weight of guidance) → value of each prompt, the same
+            prompts for all settings.
 
     Returns:
-        the setting that is best on one half of the prompts, the ``largest``, and on the
-        ``prompts`` of the other half by how much the largest differs from it (``change`` with its
-        interval); empty for fewer than ten prompts a half.
+        the setting that is best on one half of the prompts, the ``largest`` one, and on the
+        ``prompts`` of the other half the largest's value minus the best one's (``change`` with its
+        interval); empty for fewer than ten prompts per half.
     """
     halves: tuple[list[str], list[str]] = ([], [])
     for key in next(iter(gold.values()), {}):
@@ -169,7 +169,7 @@ def weight_peaks(
     Args:
         results: records by label of method.
         sweeps: labels of methods that differ by weight alone.
-        weights: by label.
+        weights: guidance weight by label.
     """
     found = {}
     for sweep, labels in sweeps.items():
@@ -183,8 +183,8 @@ def weight_peaks(
 
 
 def gold_of(metrics: Collection[str]) -> str | None:
-    """The metric that counts where the judge's reward is the proxy: another judge's reward, else
-    whether answers are correct; None where there is neither."""
+    """The gold metric where the judge's reward is the proxy: the second judge's reward, else
+    accuracy; None where there is neither."""
     return next((name for name in ("second_reward", "accuracy") if name in metrics), None)
 
 
@@ -194,6 +194,6 @@ def _log_subsets(count: np.ndarray, n: int) -> np.ndarray:
 
 
 def best_of_n_bound(n: int) -> float:
-    """log n − (n − 1)/n, in nats: the best of n samples is at most so far from what the samples
-    were drawn from, in KL divergence a response (arXiv 2401.01879)."""
+    """log n − (n − 1)/n in nats, an upper bound of the KL divergence of best of n from the sampled
+    policy, per response (arXiv 2401.01879)."""
     return math.log(n) - (n - 1) / n

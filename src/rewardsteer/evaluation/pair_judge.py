@@ -1,4 +1,4 @@
-"""A language model behind an OpenAI-compatible address that compares two responses."""
+"""A judge of two responses: a language model behind an OpenAI-compatible address."""
 
 from dataclasses import dataclass
 from string import Template
@@ -45,7 +45,7 @@ class PairJudge:
     Args:
         url: base address of the server, ending in ``/v1``.
         model: the model's name there.
-        key_env: environment variable that holds the key; a server that wants none needs none.
+        key_env: environment variable with the key; it may be unset for a server without keys.
 
     Raises:
         ConfigError: the package openai is not installed.
@@ -60,7 +60,7 @@ class PairJudge:
         self._chat.check()
 
     def ask(self, pair: Pair) -> tuple[str, str]:
-        """The judge's raw answer to one pair and, where there is none, why.
+        """The judge's raw answer to one pair, and the reason where there is none.
 
         Raises:
             ConfigError: the server cannot be reached, or fails again and again.

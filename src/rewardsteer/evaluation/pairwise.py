@@ -1,4 +1,4 @@
-"""Every method against every other on the same prompts, corrected for how many pairs there are."""
+"""Differences of all pairs of methods on the same prompts, corrected for the number of pairs."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -42,7 +42,7 @@ def all_pairs(values: Mapping[str, Sequence[float]]) -> list[PairDifference]:
     """All pairs of methods in their order; none where there are fewer than ten prompts.
 
     Args:
-        values: per method one figure a prompt, the same prompts in the same order.
+        values: per method one figure per prompt, the same prompts in the same order.
 
     Raises:
         DataError: methods with different numbers of prompts.

@@ -1,4 +1,4 @@
-"""Which of several choices no other beats in both value and cost."""
+"""The Pareto set: choices that no other beats in both value and cost."""
 
 from collections.abc import Mapping
 

@@ -16,7 +16,7 @@ from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_wit
 from rewardsteer.records import Comparison
 
 Announce = Callable[[int, int], None]
-# Batches between two announcements; rows of one length within them share a batch.
+# Batches between two announcements; rows of similar length within them share a batch.
 _TOGETHER = 8
 
 
@@ -30,7 +30,7 @@ def evaluate_preference(
         scorer: the reward model.
         data: a prepared folder, made with the reward model's tokenizer.
         batch_size: rows read together.
-        announce: called with the pairs done and all of them.
+        announce: called with the number of pairs done and the total.
 
     Returns:
         see `evaluate_comparisons`.
@@ -62,21 +62,21 @@ def evaluate_comparisons(
     Args:
         scorer: the reward model.
         comparisons: pairs of any source.
-        batch_size: rows read together.
-        announce: called with the pairs done and all of them.
+        batch_size: rows scored together.
+        announce: called with the number of pairs done and the total.
 
     Returns:
         ``{"all": figures, "subsets": {name: figures}, "too_long": n, "calibration": figures,
         "length_bias": figures, …}``. Accuracies have 95 % intervals over prompts, since pairs of
         one prompt are alike (`rewardsteer.evaluation.statistics.share`); a tie counts one half.
-        ``too_long`` pairs exceed the model's maximum length; they are in no figure. ``calibration``
-        compares sigmoid(reward difference) with how often the chosen response is preferred.
+        ``too_long`` pairs exceed the model's maximum length; no figure includes them.
+        ``calibration`` compares sigmoid(reward difference) with how often the chosen response is
+        preferred.
         ``length_bias`` groups pairs by which response has more tokens, or more characters where the
         reward model scores texts alone. ``controls``: see
-        `rewardsteer.evaluation.preference_controls`. ``notes`` are sentences on what is odd in the
-        data (`rewardsteer.evaluation.data_notes`). A figure that is not defined
-        is left out. ``histogram`` and ``reward_by_length`` show the rewards themselves, see
-        `rewardsteer.evaluation.distributions`.
+        `rewardsteer.evaluation.preference_controls`. ``notes`` are sentences on unusual data
+        (`rewardsteer.evaluation.data_notes`). Undefined figures are left out. ``histogram`` and
+        ``reward_by_length``: see `rewardsteer.evaluation.distributions`.
 
     Raises:
         DataError: there is no comparison that the model can read.
@@ -134,7 +134,7 @@ def _evaluate(
     announce: Announce, texts: Sequence[tuple[str, str, str]],
     writers: Sequence[tuple[str, str]] = (),
 ) -> dict[str, Any]:
-    """Figures of token ids; responses are the chosen ones, then the rejected ones."""
+    """Figures of pairs as token ids; ``responses`` holds the chosen and the rejected ones."""
 
     def score(part: Sequence[int], column: int) -> np.ndarray:
         return scorer.score_ids(
@@ -157,8 +157,8 @@ def _rewards(
     rows: Sequence[int], score: Callable[[Sequence[int], int], np.ndarray], batch_size: int,
     announce: Announce,
 ) -> np.ndarray:
-    """Rewards ``[N, 2]`` of the pairs of some numbers, part by part; ``score`` gets some of the
-    numbers, and 0 for the chosen responses or 1 for the rejected ones."""
+    """Rewards ``[N, 2]`` of the pairs with indices ``rows``, part by part; ``score`` gets indices,
+    and 0 for the chosen responses or 1 for the rejected ones."""
     rewards = np.empty((len(rows), 2))
     for start in range(0, len(rows), _TOGETHER * batch_size):
         announce(start, len(rows))
@@ -170,7 +170,7 @@ def _rewards(
 
 
 def _readable(scorer: Scorer, lengths: np.ndarray) -> list[int]:
-    """Numbers of the pairs whose rows ``[N, 2]`` both fit: a cut response would be another one."""
+    """Indices of the pairs whose two sequences (``[N, 2]`` lengths) fit; none is truncated."""
     limit = scorer.position_limit
     longest = lengths.max(axis=1, initial=0)
     kept = [i for i, length in enumerate(longest) if limit is None or length <= limit]

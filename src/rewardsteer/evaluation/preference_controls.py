@@ -1,4 +1,4 @@
-"""Scores that read no response, beside the reward on pairs: who wrote it, how long it is."""
+"""Control scores of pairs that ignore the responses' text: their writer and their length."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -24,11 +24,11 @@ def preference_controls(
         prompts: ``[N]`` the same number for pairs of one prompt.
 
     Returns:
-        ``length`` (the longer one is preferred) and, of the pairs that name two writers, ``source``
-        (the writer that is preferred more often on other prompts), each with ``accuracy``,
-        ``low``, ``high`` and ``count``; ``within_source``, the reward's on pairs of one writer;
-        ``by_prompt``, the reward's where each prompt counts once; ``notes``, sentences on what the
-        reward does not beat.
+        ``length`` (prefer the longer response) and, on pairs that name both writers, ``source``
+        (prefer the writer that is preferred more often on other prompts), each with ``accuracy``,
+        ``low``, ``high`` and ``count``. The same figures of the reward: ``within_source`` on pairs
+        of one writer, ``by_prompt`` with each prompt counted once. ``notes``: sentences on
+        controls that the reward does not beat.
     """
     won = wins(rewards[:, 0], rewards[:, 1])
     longer = wins(lengths[:, 0], lengths[:, 1])
@@ -65,7 +65,7 @@ def _note(
     name: str, control: np.ndarray, won: np.ndarray, prompts: np.ndarray,
     within: Interval | None = None,
 ) -> str | None:
-    # Differences lie in [-1, 1], shares in [0, 1].
+    # `share` takes values in [0, 1], so differences in [-1, 1] are mapped there and back.
     gain = Interval(*(2 * end - 1 for end in share((won - control + 1) / 2, prompts)))
     return control_note(
         name, "accuracy", share(control, prompts), float(won.mean()), gain, within

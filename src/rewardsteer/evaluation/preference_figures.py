@@ -32,7 +32,7 @@ class ScoredPairs(NamedTuple):
     writers: Sequence[tuple[str, str]] = ()
 
     def rows(self, chosen: Any) -> "ScoredPairs":
-        """Some of them, by indices or a mask; without subsets, which no figure of them needs."""
+        """Some of the pairs, by indices or a mask; without the names of their subsets."""
         return ScoredPairs(self.rewards[chosen], self.lengths[chosen], [], self.prompts[chosen])
 
 
@@ -94,6 +94,6 @@ def _length_bias(pairs: ScoredPairs) -> dict[str, Any]:
         "shorter": _accuracy(pairs.rows(longer_by < 0)),
         "equal": _accuracy(pairs.rows(longer_by == 0)),
     }
-    # Ranks that are all the same correlate with nothing.
+    # Undefined where all values of one side are equal.
     correlation = spearman(margins, longer_by)
     return figures if np.isnan(correlation) else figures | {"spearman": correlation}

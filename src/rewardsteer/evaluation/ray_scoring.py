@@ -1,8 +1,8 @@
-"""Scoring on a Ray cluster: actors hold the model, Ray Data hands them the numbers of shards.
+"""Scoring on a Ray cluster: actors hold the model, Ray Data sends them the indices of shards.
 
-Only numbers travel. Every actor reads its rows from the input and writes its shards itself, so all
-machines must see the folders of the input, the output and the model under the same names. A shard
-that Ray has done twice, because a machine went away, is the same file again.
+Only indices are sent. Every actor reads its rows from the input and writes its shards itself, so
+all machines must see the folders of the input, the output and the model under the same paths. A
+shard that Ray makes twice, because a machine failed, is the same file again.
 """
 
 import logging
@@ -22,7 +22,7 @@ from rewardsteer.models.checkpoint import fingerprint, load_tokenizer, read_card
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.text_scorer import require_tokens
 
-# Blocks of numbers that Ray keeps track of, at most.
+# Largest number of blocks of indices that Ray keeps track of.
 _BLOCKS = 10_000
 
 
@@ -37,7 +37,7 @@ class FolderDescription:
 
 
 def describe_folder(folder: Path, template: Template | None = None) -> FolderDescription:
-    """What a reward model folder holds, read with its own template or a given one.
+    """Describe a reward model's folder, with its own template or a given one.
 
     Raises:
         CheckpointError: missing or damaged folder.
@@ -69,7 +69,7 @@ def on_ray(
         dtype: float32, bfloat16 or float16; None: as saved.
         template: how prompts and responses are written; None: the folder's own.
         address: of a cluster; None: the one RAY_ADDRESS names, else one on this machine alone.
-        actors: how many; None: one a GPU, or one a CPU core where there is none.
+        actors: their number; None: one per GPU, or one per CPU core where there is no GPU.
 
     Raises:
         ConfigError: Ray is not installed, or the cluster does not answer.
@@ -140,7 +140,7 @@ def _here(shards: Shards, shard: int) -> int:
 
 
 class _Actor:
-    """Holds the model; Ray calls it with numbers of shards."""
+    """An actor that holds the model; Ray calls it with indices of shards."""
 
     def __init__(
         self, folder: Path, rows: Rows, shards: Shards, settings: Settings, device: str,

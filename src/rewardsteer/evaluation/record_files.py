@@ -19,11 +19,11 @@ def load_records(place: Path, kind: type[R], name: str) -> list[R]:
 
     Args:
         place: the file.
-        kind: of the records.
-        name: what a record is called in messages.
+        kind: class of the records.
+        name: name of a record in messages.
 
     Raises:
-        DataError: a line holds no such record.
+        DataError: a line is no record of this class.
     """
     if not place.exists():
         return []
@@ -50,7 +50,7 @@ def records_by_method(folder: Path, summary: Mapping[str, Any]) -> RecordsByMeth
     """Records of each method, in the order of their ids.
 
     Raises:
-        DataError: there are none of one.
+        DataError: a method has no records.
     """
     found: RecordsByMethod = {}
     for label in summary["methods"]:

@@ -1,4 +1,4 @@
-"""The same samples under two reward models, from the files of ``rewardsteer score``."""
+"""The same samples scored by two reward models, from the files of ``rewardsteer score``."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -14,11 +14,11 @@ Key = tuple[str, str, str, str]  # benchmark, question, model, sample
 
 
 def load_recorded(proxy: Path, gold: Path | None) -> tuple[dict[str, Recorded], int]:
-    """Samples by prompt, and how many were left out because one of the two values is missing.
+    """Samples by prompt, and the number of samples left out because a value is missing.
 
     Args:
-        proxy: what ``rewardsteer score`` wrote with the reward model that chooses.
-        gold: the same of the reward model that counts; None: the labels ``is_correct`` count.
+        proxy: output of ``rewardsteer score`` with the reward model that chooses.
+        gold: its output with the reward model that counts; None: the labels ``is_correct`` count.
 
     Raises:
         DataError: nothing there, malformed rows, one sample twice, or two files that hold
@@ -55,7 +55,7 @@ def load_recorded(proxy: Path, gold: Path | None) -> tuple[dict[str, Recorded], 
 
 
 def read_samples(path: Path) -> dict[Key, tuple[Solution, str]]:
-    """Scored samples, without greedy ones, each with its place in the files.
+    """Scored samples without greedy ones, each with its file and line.
 
     Raises:
         DataError: nothing there, malformed rows, or one sample twice.

@@ -1,4 +1,4 @@
-"""Agreement of a reward model with numbers of responses: ratings, ranks, labels."""
+"""Agreement of a reward model with given numbers of responses: ratings, ranks, labels."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -25,19 +25,20 @@ def evaluate_responses(
     scorer: TextScorer, rows: Sequence[Responses], *, batch_size: int = 16,
     announce: Announce = lambda done, total: None,
 ) -> dict[str, dict[str, Any]]:
-    """Figures by the name of the number.
+    """Figures of agreement by the name of the number (such as a rating's name).
 
     Args:
         scorer: the reward model.
         rows: of the sources ``ratings``, ``ranked`` or ``labels``.
-        batch_size: responses read together.
-        announce: called with the responses done and all of them.
+        batch_size: responses scored together.
+        announce: called with the number of responses done and the total.
 
     Returns:
-        of labels (0 and 1 alone) ``auroc``, else ``pearson`` and ``spearman``; and where responses
-        of one prompt differ ``pair_accuracy``, the share of such pairs that the rewards order alike
-        (a tie counts one half). Each has its 95 % interval over prompts as ``*_low`` and
-        ``*_high``; ``count`` responses of ``prompts``. What the data cannot give is left out.
+        for labels (only 0 and 1) ``auroc``, else ``pearson`` and ``spearman``; where responses to
+        one prompt have different numbers also ``pair_accuracy``, the share of such pairs that the
+        rewards order alike (a tie counts one half). Each has its 95 % interval over prompts as
+        ``*_low`` and ``*_high``. ``count`` and ``prompts`` are the numbers of responses and
+        prompts. Undefined figures are left out.
 
     Raises:
         DataError: no rows, or a response that is too long.
@@ -61,7 +62,7 @@ def evaluate_responses(
 
 
 def _column(rows: Sequence[Responses], name: str) -> np.ndarray:
-    """The numbers of a name ``[N]``, NaN where a response has none."""
+    """The numbers of one name ``[N]``; NaN where a response has none."""
     return np.array([
         np.nan if value is None else float(value)
         for row in rows for value in row.numbers.get(name, [None] * len(row.responses))
@@ -93,8 +94,8 @@ def _figures(rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray) -> di
 def _pairs(
     rewards: np.ndarray, values: np.ndarray, prompts: np.ndarray
 ) -> tuple[list[float], list[str]]:
-    """Pairs of one prompt with different values: whether the rewards order them alike, and the
-    prompt."""
+    """For pairs of one prompt with different values: whether the rewards order them alike, and
+    the prompt."""
     right: list[float] = []
     owners: list[str] = []
     for number, rows in enumerate(_by_prompt(prompts)):
@@ -106,6 +107,6 @@ def _pairs(
 
 
 def _by_prompt(prompts: np.ndarray) -> list[np.ndarray]:
-    """Places of the responses of each prompt."""
+    """Indices of the responses of each prompt."""
     order = np.argsort(prompts, kind="stable")
     return np.split(order, np.flatnonzero(np.diff(prompts[order])) + 1)

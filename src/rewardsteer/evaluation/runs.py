@@ -1,9 +1,9 @@
-"""Comparisons of methods repeated over sampling seeds or training runs, taken together.
+"""Results over several comparisons of the same methods: sampling seeds or training runs.
 
     OUT/seed-S/     one comparison per seed, see `rewardsteer.evaluation.generation`
-    OUT/seeds.json  ``methods``: figures over all of them; ``baseline``; ``runs``: their folders;
-                    ``by_run``: by metric and method the mean of each run; ``intervals``: over what;
-                    ``sweeps``, ``weights`` and ``judged_by_guide`` as in a comparison
+    OUT/seeds.json  ``methods``: figures over all runs; ``baseline``; ``runs``: their folders;
+                    ``by_run``: by metric and method the mean of each run; ``intervals``: what they
+                    are over; ``sweeps``, ``weights``, ``judged_by_guide`` as in a comparison
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ from rewardsteer.evaluation.record_files import (
 from rewardsteer.evaluation.statistics import FEWEST, SeedFigure, holm, over, two_level
 from rewardsteer.outputs import write_json
 
-# Draws of a budget take the seeds after an entry's own; those of two runs must not meet.
+# Distance of the runs' seeds: with a budget, draws use the seeds that follow an entry's own.
 _APART = 1_000_000
 _OF_ONE_RUN = ("_low", "_high", "_stderr", "_gain", "_gain_p")
 _ALIKE = ("sweeps", "weights", "judged_by_guide")
@@ -38,7 +38,7 @@ def compare_seeds(
     """`rewardsteer.evaluation.generation.compare` once per seed, and `over_runs` of the results.
 
     Args:
-        seeds: different numbers; each is added to the entries' own seeds, far apart.
+        seeds: different numbers; run S adds S · 1,000,000 to the entries' own seeds.
         entries: what to compare.
         policy, tokenizer, requests, judge, options: as `compare` takes them.
         out: the folder of the results.
@@ -80,7 +80,7 @@ def over_runs(folders: Sequence[Path], place: Path) -> dict[str, dict[str, float
 
     Raises:
         ConfigError: fewer than two folders.
-        DataError: one holds no comparison, or runs differ in methods, baseline or prompts.
+        DataError: a folder holds no comparison, or runs differ in methods, baseline or prompts.
     """
     if len(set(folders)) < 2:
         raise ConfigError("Expected the folders of two or more runs to take together.")
@@ -138,7 +138,7 @@ def _check_alike(
 
 
 def _means(summaries: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Means over runs of what is no interval of one run."""
+    """Means over runs of all figures but the intervals of single runs."""
     return {
         name: float(np.mean([one[name] for one in summaries]))
         for name in summaries[0]

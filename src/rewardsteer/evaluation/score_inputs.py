@@ -1,7 +1,7 @@
 """Inputs of `rewardsteer score`: rows of prompt and completion, or solutions in many layouts.
 
-Solutions are written out once, a row each in our layout, so that they are scored like any other
-file of rows: a shard at a time.
+Solutions are first written to a temporary file of rows in our layout, so that they are scored like
+any other file, shard by shard.
 """
 
 import itertools
@@ -35,7 +35,7 @@ def plain_rows(path: Path, step: int) -> Rows | None:
         DataError: malformed rows; names the line.
     """
     if path.is_dir() or _holds_solutions(path):
-        # A first row that is neither fails here, before a model loads.
+        # A malformed first row fails here, before a model is loaded.
         next(read_solution_rows(path), None)
         return None
     return open_rows(path, step, _check)
@@ -66,11 +66,11 @@ def _check(place: str, row: Row) -> None:
 
 
 def read_answered(path: Path, problems: Sequence[str]) -> Iterator[Solution]:
-    """Solutions with the problems' reference answers, and with the labels that they came with.
+    """Solutions with the problems' reference answers, and with the labels in their file.
 
     Raises:
-        ConfigError: a problem option that is not NAME=FILE.
-        DataError: malformed rows, or questions that the problems lack.
+        ConfigError: an item of ``problems`` is not NAME=FILE.
+        DataError: malformed rows, or questions that are not among the problems.
     """
     return _answered((solution for _, _, solution in read_solution_rows(path)), problems)
 
@@ -89,18 +89,18 @@ def _answered(solutions: Iterable[Solution], problems: Sequence[str]) -> Iterato
 def solution_rows(
     path: Path, problems: Sequence[str], output: Path, step: int
 ) -> Iterator[dict[Path, Rows]]:
-    """Rows by output file. They stand in files beside the outputs until this is left.
+    """A context that gives the rows by output file, kept in files beside the outputs until it ends.
 
     Args:
         path: a file or folder of solutions.
         problems: NAME=FILE items.
-        output: a file for all of them (its rows keep all that they had), or a folder for a file
-            each benchmark.
-        step: rows a shard.
+        output: one file for all solutions (rows keep all their fields), or a folder with one file
+            per benchmark.
+        step: rows per shard.
 
     Raises:
-        DataError: malformed rows, one solution twice, or questions that the problems lack.
-        OutputError: they cannot be written.
+        DataError: malformed rows, a repeated solution, or questions not among the problems.
+        OutputError: the files cannot be written.
     """
     places: dict[Path, Path] = {}
     try:
@@ -130,7 +130,7 @@ def _write(
                 place.parent.mkdir(parents=True, exist_ok=True)
                 streams[place] = stack.enter_context(places[place].open("w", encoding="utf-8"))
             row = solution.model_dump(mode="json", exclude_defaults=True)
-            # None says that there is no answer; an absent field would be read from the text.
+            # Written even if None: without the field the answer would be extracted from the text.
             row["predicted_answer"] = solution.predicted_answer
             kept = given | row if output.suffix else row
             streams[place].write(json.dumps(kept, ensure_ascii=False) + "\n")
@@ -138,6 +138,6 @@ def _write(
 
 def _place(output: Path, solution: Solution) -> Path:
     part = GREEDY if solution.sample == GREEDY else "all"
-    # Names as on the hub (openai/gsm8k) would make folders.
+    # Hub names such as openai/gsm8k would make folders.
     name = solution.benchmark.replace("/", "_") or "solutions"
     return output / part / f"{name}.jsonl"

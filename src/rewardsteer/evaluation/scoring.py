@@ -1,4 +1,4 @@
-"""Rewards of many completions to a file: in order, any size, resumable shard by shard."""
+"""Write rewards of many completions to a file, in order and resumable shard by shard."""
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -24,9 +24,9 @@ ADDED = (
 class Settings(NamedTuple):
     """How to score.
 
-    ``goal`` gives similarities; ``tokens`` writes per-token values too; ``batch_tokens`` is how
-    many tokens are scored together, padding included; None: as many as suit the device. ``steps``
-    writes values of steps too.
+    ``goal``: a goal state, for similarities; ``tokens``: also write values of tokens;
+    ``batch_tokens``: number of tokens scored together, padding included; None: as many as suit the
+    device; ``steps``: also write values of steps.
     """
 
     goal: Goal | None = None
@@ -36,24 +36,24 @@ class Settings(NamedTuple):
 
 
 class Report(NamedTuple):
-    """How many rows were written, and how many of them could not be scored."""
+    """Number of rows written, and number of those that could not be scored."""
 
     rows: int
     skipped: int
 
 
 class Described(Protocol):
-    """Which reward model gives the values."""
+    """A description of the reward model that gives the values."""
 
     fingerprint: str
     name: str
 
     @property
     def template(self) -> Template | None:
-        """How texts are written; None where the kind of reward model does that itself."""
+        """The template of texts; None where the kind of reward model has its own format."""
 
 
-# Makes shards and yields the number of each that is done.
+# Makes the shards with the given indices and yields the index of each finished one.
 Engine = Callable[[Shards, Sequence[int]], Iterator[int]]
 
 
@@ -64,8 +64,8 @@ def score_rows(
 ) -> Report:
     """Write every row with the reward of its ``prompt`` and ``completion``.
 
-    A row longer than the model's maximum is never cut: it has ``reward: null`` and the reason under
-    ``skipped``.
+    A row longer than the model's maximum is never truncated: it gets ``reward: null`` and a reason
+    under ``skipped``.
 
     Args:
         scorer: the reward model, a `TextScorer` where no engine is given.
@@ -73,12 +73,12 @@ def score_rows(
         output: JSONL or Parquet file.
         settings: see `Settings`.
         resume: go on with an interrupted run of the same rows.
-        overwrite: replace what is there.
-        engine: does the work elsewhere; None: here, one shard after the other.
-        announce: called with rows done and rows in all.
+        overwrite: replace an existing output.
+        engine: computes the shards, possibly elsewhere; None: in this process, in order.
+        announce: called with the number of rows done and the total.
 
     Raises:
-        OutputError: the output exists, or an interrupted run does, and no flag was given; or the
+        OutputError: the output or an interrupted run of it exists and no flag was given; or the
             disk is full.
         DataError: the interrupted run had other rows, weights or settings.
         NonFiniteError: a reward is NaN or infinite.
@@ -103,7 +103,7 @@ def score_rows(
 
 
 def here(scorer: TextScorer, rows: Rows, settings: Settings) -> Engine:
-    """Scores in this process."""
+    """An engine that scores in this process."""
     def run(shards: Shards, missing: Sequence[int]) -> Iterator[int]:
         for shard in missing:
             scored = score_shard(scorer, rows.read(shard), settings, shard * rows.step)
@@ -116,14 +116,14 @@ def here(scorer: TextScorer, rows: Rows, settings: Settings) -> Engine:
 def score_shard(
     scorer: TextScorer, rows: Sequence[Row], settings: Settings, first_row: int = 0
 ) -> Iterator[Row]:
-    """The rows with their values, one after the other: a list of per-token numbers is far larger in
-    Python than what it is made from.
+    """Yield the rows with their values, one by one, since lists of per-token numbers are far larger
+    than the arrays that they are made from.
 
     Args:
         scorer: the reward model.
         rows: those of one shard.
         settings: see `Settings`.
-        first_row: how many rows came before these, for messages.
+        first_row: number of rows before this shard, for messages.
     """
     if settings.tokens or settings.goal is not None:
         scorer = require_tokens(scorer, "values per token and similarities")
@@ -157,7 +157,7 @@ def _of_texts(scorer: TextScorer, rows: Sequence[Row]) -> Iterator[Row]:
             for one in score_with_tools(scorer, prompts, completions, tools_of(rows))
         ]
     except DataError:
-        # One row is refused; the others are scored.
+        # Some row cannot be scored: rows are scored one by one, so that only this one is skipped.
         values = [_of_text(scorer, *one) for one in zip(prompts, completions, strict=True)]
     for row, value in zip(rows, values, strict=True):
         yield _given(row) | value
@@ -205,14 +205,14 @@ def _obstacle(length: int, response: int, limit: int | None) -> str:
 
 
 def _task(scorer: Described, rows: Rows, settings: Settings) -> dict[str, Any]:
-    """What decides the values: a run of another task may not be gone on with."""
+    """All that determines the values; a run with another task cannot be resumed."""
     return {"input": rows.digest} | describe(scorer, settings)
 
 
 def describe(scorer: Described, settings: Settings) -> dict[str, Any]:
-    """Which model, template and goal give the values."""
+    """A description of the model, template and goal that give the values."""
     goal, template = settings.goal, scorer.template
-    # Where token ids are scored, weights and template alone decide the rewards.
+    # Rewards of token ids depend on weights and template alone.
     found: dict[str, Any] = {}
     if isinstance(scorer, TextScorer) and not isinstance(scorer, Scorer):
         found["provenance"] = scorer.provenance()
@@ -227,7 +227,7 @@ def describe(scorer: Described, settings: Settings) -> dict[str, Any]:
 
 
 def parquet_schema(rows: Rows, settings: Settings) -> Any:
-    """The Arrow schema of the output; raises `DataError` where the rows fit into none."""
+    """The Arrow schema of the output; raises `DataError` where no schema fits the rows."""
     import pyarrow as pa
 
     values = [("reward", pa.float64())]

@@ -1,12 +1,12 @@
-"""Results of a long run, shard by shard, until the output is whole.
+"""Results of a long run in shards, which are joined at the end.
 
-    OUTPUT.partial/run.json        what is being made, from what
-    OUTPUT.partial/00000000.jsonl  the first rows, and so on
-    OUTPUT                         all of them, in order
-    OUTPUT.run.json                what made them
+    OUTPUT.partial/run.json        the run's task: input, model, settings
+    OUTPUT.partial/00000000.jsonl  the first shard of rows, and so on
+    OUTPUT                         all rows, in order
+    OUTPUT.run.json                the task of the finished run
 
-Every file appears whole or not at all. A shard's number determines its rows, so whatever is
-done twice (after a kill, by a second machine) is the same shard again and no row is there twice.
+Files are written atomically. A shard's index determines its rows, so a shard that is made twice
+(after a kill, by a second machine) is the same file and no row is repeated.
 """
 
 import json
@@ -27,16 +27,16 @@ class Shards:
     """The unfinished output of one run.
 
     Args:
-        output: the file to make, JSONL or, by its ending, Parquet.
-        task: what decides the values of the rows; a run of another task is not gone on with.
-        count: rows in all.
-        step: rows a shard.
+        output: the output file: Parquet by its ending, else JSONL.
+        task: all that determines the rows' values; a run with another task cannot be resumed.
+        count: number of rows.
+        step: rows per shard.
         resume: go on with an interrupted run.
-        overwrite: replace what is there.
+        overwrite: replace an existing output.
 
     Raises:
         OutputError: the output or an interrupted run exists and no flag was given.
-        DataError: it was begun for another task.
+        DataError: the interrupted run had another task.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class Shards:
         task = {**task, "rows": count, "shard_rows": step}
         if not resume:
             shutil.rmtree(self.folder, ignore_errors=True)
-        # A run that was killed after its last step has left nothing to do.
+        # A run may have been killed after the output was complete.
         self.finished = resume and output.exists()
         begun = self.folder / _RUN
         if self.finished and not begun.exists():
@@ -76,26 +76,26 @@ class Shards:
             )
 
     def missing(self) -> list[int]:
-        """Numbers of the shards that are still to be made, in order."""
+        """Indices of the missing shards, in order."""
         if self.finished:
             return []
         return [number for number in range(self._shards) if not self.place(number).exists()]
 
     def rows_in(self, shard: int) -> int:
-        """How many rows a shard has."""
+        """The number of rows of a shard."""
         return min(self.step, self.count - shard * self.step)
 
     def write(self, shard: int, rows: Iterator[Row] | Sequence[Row]) -> None:
-        """Put a shard on disk, whole or not at all.
+        """Write a shard to disk atomically.
 
         Raises:
-            OutputError: the disk is full or fails; the shards before are kept.
+            OutputError: the disk is full or fails; finished shards are kept.
         """
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
         self._guarded(lambda: write_text(self.place(shard), lines))
 
     def finish(self, schema: Any = None) -> Iterator[Row]:
-        """Join the shards into the output and yield its rows on the way.
+        """Join the shards into the output, and yield its rows meanwhile.
 
         Args:
             schema: the Arrow schema of a Parquet output.
@@ -150,7 +150,7 @@ class Shards:
 
     def _full(self, error: OSError) -> OutputError:
         kept = self._shards - len(self.missing())
-        # An `OutputError` is a sentence already; what it says comes from the system's own.
+        # An `OutputError` has a message of its own; the system's error is its cause.
         cause = error.__cause__ if isinstance(error.__cause__, OSError) else error
         return OutputError(
             f"{self.output} cannot be written: {reason(cause)}. {kept} of {self._shards} shards "
@@ -168,15 +168,15 @@ class Shards:
 
 
 def partial_folder(output: Path) -> Path:
-    """Where an output grows."""
+    """The folder of an unfinished output."""
     return output.with_name(output.name + ".partial")
 
 
 def check_output(output: Path, *, resume: bool, overwrite: bool) -> None:
-    """Refuse an output that may not be written now, before any work.
+    """Check before any work that the output may be written.
 
     Raises:
-        OutputError: it exists, or an interrupted run of it does, and no flag was given.
+        OutputError: the output or an interrupted run of it exists and no flag was given.
     """
     if output.is_dir():
         raise OutputError(f"The output {output} is a folder, a file was expected; choose another.")

@@ -1,4 +1,4 @@
-"""Values of a completion's steps, beside its reward."""
+"""Values of a completion's steps, in addition to its reward."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -33,10 +33,10 @@ def tools_of(rows: Sequence[Row]) -> list[Tools | None]:
 def with_step_values(scorer: TextScorer, rows: Iterator[Row]) -> Iterator[Row]:
     """The rows with ``step_rewards``: one value per step.
 
-    Steps are the row's own ``steps`` (a list of texts), else the parts of its completion as the
-    reward model divides it, else those between blank lines. A row that was skipped, or whose steps
-    cannot be scored (none with ``tools`` can), has ``step_rewards: null``, the latter with the
-    reason under ``skipped``.
+    Steps are the row's own ``steps`` (a list of texts), else the parts into which the reward model
+    splits the completion, else those between blank lines. A row that was skipped, or whose steps
+    cannot be scored (always with ``tools``), gets ``step_rewards: null``, in the second case with
+    the reason under ``skipped``.
 
     Args:
         scorer: the reward model.
@@ -72,7 +72,7 @@ def _values(
     except DataError as error:
         if len(prompts) == 1:
             return [{"step_rewards": None, "skipped": str(error)}]
-        # One row is refused; the others are scored.
+        # Some row cannot be scored: rows are scored one by one, so that only this one is skipped.
         alone = (_values(scorer, [prompt], [own])
                  for prompt, own in zip(prompts, steps, strict=True))
         return [row for rows in alone for row in rows]

@@ -28,7 +28,7 @@ def early_stopping(answers: Sequence[str | None], window: int) -> int:
     """Early-stopping self-consistency (ESC, ICLR 2024).
 
     Samples are taken in windows that do not overlap, until all answers of one window are the
-    same. What is left at the end, shorter than a window, is taken as well.
+    same. A shorter window at the end is taken as well.
 
     Raises:
         ValueError: the window is below one.
@@ -92,8 +92,8 @@ def over_orders(
 
     Args:
         rule, answers, correct, tokens: see `stop`.
-        orders: how many are drawn.
-        rng: draws the orders; the same state gives two rules the same orders.
+        orders: number of random orders.
+        rng: draws the orders; with the same state two rules get the same orders.
 
     Raises:
         ValueError: the lengths differ, or orders is below one.

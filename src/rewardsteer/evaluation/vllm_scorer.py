@@ -1,8 +1,8 @@
 """Rewards of completions by vLLM.
 
-A scalar checkpoint is an ordinary sequence classifier: vLLM's pooling runner answers with the raw
-values. A vocabulary head is an ordinary causal language model: the reward of a prefix that ends in
-a token is that token's logit, which vLLM gives for every token of a prompt.
+A scalar checkpoint is an ordinary sequence classifier, whose raw values vLLM's pooling runner
+returns. A vocabulary head is an ordinary causal language model: the reward of a prefix that ends in
+a token is that token's logit, which vLLM returns for every token of a prompt.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,8 +22,8 @@ from rewardsteer.models.scorer import Scorer, TokenScores
 
 
 class TokenLimit:
-    """An extension of vLLM's workers: leaves rows of the output layer that no token has out of the
-    logits, and so out of what log-probabilities are normalised over."""
+    """An extension of vLLM's workers that removes padding rows of the output layer from the logits,
+    so that log-probabilities are normalised over real tokens alone."""
 
     def limit_tokens(self, count: int) -> int:
         """Keep the logits of the first ``count`` tokens; returns how many layers were changed."""
@@ -37,13 +37,13 @@ class TokenLimit:
 
 
 class VllmScorer(Scorer):
-    """The part of a `Scorer` that `rewardsteer.evaluation.scoring` uses, by vLLM.
+    """A scorer by vLLM with the methods of `Scorer` that `rewardsteer.evaluation.scoring` needs.
 
     Args:
         folder: a reward model with a linear head.
         dtype: float32, bfloat16 or float16; None: as saved.
         template: how prompts and responses are written; None: the folder's own.
-        tokens: give the rewards of all prefixes, not of whole completions alone.
+        tokens: return the rewards of all prefixes, not of complete completions alone.
         options: engine arguments of vLLM.
 
     Raises:
@@ -80,7 +80,7 @@ class VllmScorer(Scorer):
         self._limit, self._tokens = model_bounds(folder)[0], tokens
         if not next_token:
             self._rewards = self._from_values
-            # Values of all tokens cannot use cached prefixes, so they are asked for where needed.
+            # token_classify cannot use cached prefixes, so it is used only where needed.
             task = "token_classify" if tokens else "classify"
             mode: dict[str, Any] = {"runner": "pooling", "pooler_config": {"task": task}}
         else:
@@ -110,7 +110,7 @@ class VllmScorer(Scorer):
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
         **settings: Any,
     ) -> np.ndarray:
-        """The rewards ``[N]`` of whole completions; see `token_scores_ids`."""
+        """The rewards ``[N]`` of complete completions; see `token_scores_ids`."""
         found = self.token_scores_ids(prompt_ids, response_ids, **settings)
         return np.array([scores.rewards[-1] for scores in found])
 
@@ -118,11 +118,11 @@ class VllmScorer(Scorer):
         self, prompt_ids: Sequence[Sequence[int]], response_ids: Sequence[Sequence[int]],
         **settings: Any,
     ) -> list[TokenScores]:
-        """The rewards ``[T]`` of all prefixes, or ``[1]`` of whole completions. vLLM makes its own
-        batches.
+        """The rewards ``[T]`` of all prefixes, or ``[1]`` of each complete completion. vLLM makes
+        its own batches.
 
         Raises:
-            ConfigError: similarities to a goal are asked for.
+            ConfigError: similarities to a goal are requested.
             NonFiniteError: a reward is NaN or infinite; names the row.
         """
         if settings.get("goal") is not None:
@@ -148,7 +148,7 @@ class VllmScorer(Scorer):
     def _from_values(
         self, rows: list[list[int]], begins: Sequence[int]
     ) -> Iterator[np.ndarray]:
-        """What the classifier says at every token that it was asked about."""
+        """The classifier's values of each row: at every token, or at the last one alone."""
         from vllm import PoolingParams
 
         for output in self._llm.encode(
@@ -161,8 +161,8 @@ class VllmScorer(Scorer):
     def _from_logits(
         self, rows: list[list[int]], begins: Sequence[int]
     ) -> Iterator[np.ndarray]:
-        """The logit of every token at the one before it; before the first one there is none. An
-        autoregressive model's rewards are sums of log-probabilities from the response's begin."""
+        """The logit of every token, computed at the token before; 0 for the first one. Rewards of
+        an autoregressive model are sums of log-probabilities from the beginning of the response."""
         from vllm import SamplingParams
 
         outputs = self._llm.generate(

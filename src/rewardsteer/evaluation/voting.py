@@ -17,16 +17,16 @@ def vote(
     correct: Sequence[bool],
     weights: Sequence[float] | None = None,
 ) -> float:
-    """Accuracy of the majority or weighted vote, in [0, 1]; 0 when nobody answered.
+    """Accuracy of the majority or weighted vote, in [0, 1]; 0 without any answer.
 
     Ties between top answers are split evenly, which is the expected accuracy of drawing one of
-    them. An answer is as correct as the share of its voters labelled correct. When no voter
-    carries any weight, all answers tie.
+    them. An answer's accuracy is the share of its solutions labelled correct. When all weights are
+    0, all answers tie.
 
     Args:
-        answers: one per solution; None never votes.
+        answers: one per solution; a solution with None does not vote.
         correct: whether each solution is labelled correct.
-        weights: of the votes; each counts one without them. See ``reward_weights``.
+        weights: of the votes; None: each counts one. See ``reward_weights``.
 
     Raises:
         ValueError: the lengths differ, or a weight is negative or not finite.
@@ -46,18 +46,18 @@ def vote(
     largest = max(max(cast) for cast in ballots.values()) or 1.0
     totals = {a: math.fsum(weight / largest for weight in cast) for a, cast in ballots.items()}
     top = max(totals.values())
-    # 0.1 + 0.2 against 0.3 is a tie to us, though not to floating point.
+    # Sums that differ by rounding alone (0.1 + 0.2 and 0.3) are a tie.
     winners = [a for a, total in totals.items() if math.isclose(total, top, rel_tol=1e-9)]
     return math.fsum(sum(labels[a]) / len(labels[a]) for a in winners) / len(winners)
 
 
 def reward_weights(rewards: Sequence[float]) -> list[float]:
-    """Rewards as the weights of a vote: a solution that was not scored (NaN) carries none."""
+    """Weights of a vote from rewards; a solution that was not scored (NaN) has weight 0."""
     return [0.0 if math.isnan(reward) else float(reward) for reward in rewards]
 
 
 def pass_at_k(correct: Sequence[bool], k: int) -> float:
-    """Chance that k of the n solutions, drawn without replacement, hold a correct one.
+    """Probability that k of the n solutions, drawn without replacement, include a correct one.
 
     This is the unbiased estimate 1 − C(n − c, k)/C(n, k).
 
@@ -67,15 +67,15 @@ def pass_at_k(correct: Sequence[bool], k: int) -> float:
     n = len(correct)
     _check_k(k, n)
     subsets, missed = math.comb(n, k), math.comb(n - int(sum(correct)), k)
-    # Subtracting whole numbers first keeps tiny chances exact.
+    # Integers are subtracted before the division, so that small probabilities stay exact.
     return (subsets - missed) / subsets
 
 
 def best_of_k(rewards: Sequence[float], correct: Sequence[bool], k: int) -> float:
     """Expected accuracy, over all k-subsets, of the solution with the highest reward.
 
-    Ties in reward are split evenly. NaN ranks below every number: only a subset of nothing else
-    falls back on a solution that was not scored, uniformly.
+    Ties in reward are split evenly. NaN ranks below every number, so a solution without a score is
+    chosen, uniformly, only from a subset without scores.
 
     Args:
         rewards: one per solution; NaN where it was not scored.
@@ -90,13 +90,13 @@ def best_of_k(rewards: Sequence[float], correct: Sequence[bool], k: int) -> floa
     _check_k(k, n)
     levels: defaultdict[float | None, list[bool]] = defaultdict(list)
     for reward, label in zip(rewards, correct, strict=True):
-        # NaN is no usable key: it does not equal itself.
+        # None stands for NaN, which does not equal itself and cannot be a key.
         levels[None if math.isnan(reward) else float(reward)].append(label)
     ranked = sorted(levels.items(), key=lambda level: (level[0] is not None, level[0] or 0.0))
     subsets, below, parts = math.comb(n, k), 0, []
     for _, labels in ranked:
-        # The subsets whose best is of this level: none of them above it, not all below it. Which
-        # of the tied wins is symmetric, so the level is as correct as the mean of its labels.
+        # Count the subsets whose highest reward is this level: none above it, not all below it.
+        # Ties are symmetric, so the accuracy of the level is the mean of its labels.
         upto = below + len(labels)
         won = math.comb(upto, k) - math.comb(below, k)
         parts.append(won * int(sum(labels)) / (subsets * len(labels)))
@@ -146,12 +146,12 @@ def _votes(
     subsets: np.ndarray, answers: Sequence[str | None], correct: Sequence[bool],
     weights: Sequence[float] | None,
 ) -> np.ndarray:
-    """``vote`` of every subset, rows of indices ``[S, k]``, all at once: ``[S]``."""
+    """``vote`` of every subset ``[S]``, computed at once; ``subsets``: indices ``[S, k]``."""
     known = sorted({answer for answer in answers if answer is not None})
     if not known:
         return np.zeros(len(subsets))
     place = {answer: index for index, answer in enumerate(known)}
-    # Those who gave no answer vote for a last column that is cut off.
+    # Solutions without an answer vote for a last column, which is cut off.
     codes = np.array([place[answer] if answer is not None else len(known) for answer in answers])
     cells = codes[subsets] + (len(known) + 1) * np.arange(len(subsets))[:, None]
 
@@ -177,7 +177,7 @@ def _check_weights(weights: Sequence[float]) -> None:
 
 
 def check_lengths(*lengths: int) -> None:
-    """Raise `ValueError` where the columns of some solutions differ in length."""
+    """Raise `ValueError` where the lengths differ."""
     if len(set(lengths)) > 1:
         raise ValueError(f"the solutions' sequences differ in length: {lengths}")
 

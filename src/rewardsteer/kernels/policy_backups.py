@@ -1,8 +1,8 @@
 """Backups of next-token rewards under a policy, without the logits of either model.
 
-The equations are those of `rewardsteer.objectives.max_constraint`. Products are made piece by piece
-as in `vocabulary_max`, and no tensor of size positions × vocabulary is ever held. No gradient flows
-into the policy.
+The equations are those of `rewardsteer.objectives.max_constraint`. Products are computed in pieces
+as in `vocabulary_max`, so no tensor of size positions × vocabulary exists. No gradient flows into
+the policy.
 """
 
 from typing import Any
@@ -27,7 +27,7 @@ def policy_mean(
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         bias: ``[V]`` or None.
-        policy: at the same N positions over the same V tokens.
+        policy: the policy's output layer, at the same N positions over the same V tokens.
         numbers: most products held at once; None: as many as suit the device.
     """
     with without_autocast(hidden):
@@ -40,7 +40,7 @@ def policy_top_k(
     numbers: int | None = None,
 ) -> Tensor:
     """The maximum ``[N]`` (float32 or wider) of r over the policy's ``count`` most probable tokens;
-    arguments as of `policy_mean`."""
+    see `policy_mean` for the arguments."""
     tokens = _most_probable(policy, count, numbers)
     states = hidden[:, None].expand(-1, tokens.shape[1], -1)
     return gather_products(states, weight, tokens, bias).amax(dim=1)
@@ -48,7 +48,7 @@ def policy_top_k(
 
 @torch.no_grad()
 def _most_probable(policy: OutputLayer, count: int, numbers: int | None) -> Tensor:
-    """The policy's best tokens ``[N, min(count, V)]``."""
+    """The policy's most probable tokens ``[N, min(count, V)]``."""
     blocks, chunks = pieces(policy.hidden, policy.weight, numbers)
     found = []
     for block in blocks:

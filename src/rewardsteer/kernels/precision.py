@@ -1,6 +1,6 @@
-"""Rewards and log-probabilities are computed in float32 or wider, whatever the model's weights are.
+"""Computation of rewards and log-probabilities in float32 or wider, for weights of any dtype.
 
-Rewards of good responses differ by little, and bfloat16 has 8 significant bits: it would tie them.
+Rewards of good responses differ by little; with the 8 significant bits of bfloat16 many would tie.
 """
 
 from contextlib import AbstractContextManager, nullcontext
@@ -10,28 +10,27 @@ import torch
 from torch import Tensor
 from torch.nn.functional import linear
 
-# Numbers of a narrow weight that are widened at once.
+# Number of elements of a narrow weight that are converted at once.
 _CHUNK = 1 << 24
 
 
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
-    """Float32, or float64 if the type is that."""
+    """Float64 if the dtype is that, else float32."""
     return torch.promote_types(dtype, torch.float32)
 
 
 def widen(values: Tensor) -> Tensor:
-    """The same numbers in float32, or in float64 if they came so."""
+    """The values in float32; float64 values unchanged."""
     return values.to(wide_dtype(values.dtype))
 
 
 def exact(values: Tensor) -> Tensor:
-    """The same numbers in float64: on their device, or on the CPU where the device has none (MPS).
-    """
+    """The values in float64: on their device, or on the CPU if the device has no float64 (MPS)."""
     return values.double() if values.device.type != "mps" else values.cpu().double()
 
 
 def without_autocast(values: Tensor) -> AbstractContextManager[object]:
-    """A context in which operations on the device of ``values`` keep the types of their inputs."""
+    """A context without autocast on the device of ``values``."""
     kind = values.device.type
     # Not every device has autocast (the meta device has none).
     if not torch.amp.autocast_mode.is_autocast_available(kind):
@@ -69,8 +68,8 @@ def wide_linear(hidden: Tensor, weight: Tensor, bias: Tensor | None = None) -> T
 
 
 class _Product(torch.autograd.Function):
-    """A linear layer whose backward pass is outside autocast too: torch.compile traces it within
-    that of the forward pass."""
+    """A linear layer whose backward pass is outside of autocast too; torch.compile would otherwise
+    trace it under the autocast of the forward pass."""
 
     @staticmethod
     def forward(ctx: Any, states: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:

@@ -1,13 +1,13 @@
 """The best next token without the logits.
 
 The maximum constraint needs one number of a vocabulary-sized product: its maximum. Here the product
-is made piece by piece, without gradients, and only the place of the maximum is kept; value and
-gradient then come from one dot product a position. Where the maximum is attained once, that is the
-gradient of the plain maximum, exactly; where several tokens tie, autograd's maximum picks one of
-them too. Under autocast the search is as fast and as coarse as logits would be, and may end at a
-token that is within a rounding error of the best; what is read there is exact.
+is computed in pieces, without gradients, and only the index of the maximum is kept; value and
+gradient then come from one dot product per position. With a single maximum, this is exactly the
+gradient of the plain maximum; where several tokens tie, autograd's maximum picks one of them too.
+Under autocast the search has the speed and precision of autocast logits, so it may return a token
+within a rounding error of the best; the value of that token is exact.
 
-No tensor of size positions × vocabulary is ever held: memory grows with the piece instead.
+No tensor of size positions × vocabulary exists: memory depends on the size of a piece instead.
 """
 
 import math
@@ -19,29 +19,29 @@ from torch.nn.functional import linear
 
 from rewardsteer.kernels.precision import widen
 
-# Numbers in one piece of the product. On a CPU, 8 MiB of them are still cached when the maximum is
-# taken; larger pieces were slower to allocate, smaller ones no faster on a free machine and much
-# slower on a busy one, because threads synchronise after each. Other devices do more at once.
+# Elements in one piece of the product. On a CPU, a piece of 8 MiB is still cached when its maximum
+# is taken. Larger pieces were slower to allocate; smaller ones no faster on a free machine and much
+# slower on a busy one, because threads synchronise after each. Other devices compute more at once.
 _NEAR, _PARALLEL = 1 << 21, 1 << 24
 
 
 class Pieces(NamedTuple):
-    """Blocks of positions and chunks of vocabulary rows."""
+    """The pieces of a product: blocks of positions and chunks of vocabulary rows."""
 
     blocks: list[slice]
     chunks: list[slice]
 
 
 def pieces(hidden: Tensor, weight: Tensor, numbers: int | None) -> Pieces:
-    """How the product ``[N, V]`` of ``hidden [N, D]`` and ``weight [V, D]`` is cut.
+    """Divide the product ``[N, V]`` of ``hidden [N, D]`` and ``weight [V, D]`` into pieces.
 
     Args:
-        hidden: only its length and device count.
-        weight: only its length counts.
-        numbers: most numbers in one block × chunk; None: what suits the device.
+        hidden: only its length and device are used.
+        weight: only its length is used.
+        numbers: most elements in one block × chunk; None: a number that suits the device.
     """
     limit = numbers or (_NEAR if hidden.device.type == "cpu" else _PARALLEL)
-    # Square pieces, unless there are few positions: many of them would leave narrow chunks.
+    # Square pieces, except with few positions; long blocks would leave narrow chunks.
     block = max(min(len(hidden), math.isqrt(limit)), 1)
     return Pieces(_cut(len(hidden), block), _cut(len(weight), max(limit // block, 1)))
 
@@ -53,7 +53,7 @@ def _cut(length: int, size: int) -> list[slice]:
 def vocabulary_argmax(
     hidden: Tensor, weight: Tensor, bias: Tensor | None = None, *, numbers: int | None = None
 ) -> Tensor:
-    """Which row of ``weight`` has the largest product with each state.
+    """Index of the row of ``weight`` with the largest product with each state.
 
     Args:
         hidden: ``[N, D]``.
@@ -72,9 +72,9 @@ def vocabulary_argmax(
 
 
 def product_dtype(hidden: Tensor, weight: Tensor) -> torch.dtype:
-    """What the products are made in: autocast's type where it is on, else that of ``weight``."""
+    """The dtype of the products: autocast's where it is on, else that of ``weight``."""
     kind = hidden.device.type
-    # Autocast leaves float64 alone, and knows no meta device.
+    # Autocast does not change float64, and does not support the meta device.
     if weight.dtype == torch.float64 or kind == "meta" or not torch.is_autocast_enabled(kind):
         return weight.dtype
     return torch.get_autocast_dtype(kind)
@@ -95,7 +95,7 @@ def _argmax(
         chunk, offset = weight[rows].to(dtype), None if bias is None else bias[rows].to(dtype)
         for block in blocks:
             value, index = linear(states[block], chunk, offset).max(dim=-1)
-            # NaN wins, as it does in the plain maximum: a broken row must not be passed over.
+            # NaN counts as the maximum, as in torch.max, so that a broken row shows.
             better = (value > best[block]) | value.isnan()
             best[block] = torch.where(better, value, best[block])
             place[block] = torch.where(better, index + rows.start, place[block])
@@ -110,14 +110,14 @@ def _(hidden: Tensor, *_: Any) -> Tensor:
 def gather_products(
     hidden: Tensor, weight: Tensor, tokens: Tensor, bias: Tensor | None = None
 ) -> Tensor:
-    """``hidden · weight[tokens] + bias[tokens]`` ``[...]``, one dot product a position.
+    """``hidden · weight[tokens] + bias[tokens]`` ``[...]``, one dot product per position.
 
     Float32 or wider, sums included; differentiable in hidden, weight and bias.
 
     Args:
         hidden: ``[..., D]``.
         weight: ``[V, D]``.
-        tokens: ``[...]`` row numbers.
+        tokens: ``[...]`` row indices.
         bias: ``[V]`` or None.
     """
     rows: Tensor = _Rows.apply(weight, tokens)
@@ -126,9 +126,9 @@ def gather_products(
 
 
 class _Rows(torch.autograd.Function):
-    """``values[tokens]``, widened. The gradient of a row is summed before it is rounded: the sum
-    that indexing makes in bfloat16 stands still once it is large, and one token may be the best
-    at thousands of positions."""
+    """``values[tokens]`` in float32 or wider. The gradient of a row is summed before it is rounded:
+    one token may be the best at thousands of positions, and a sum in bfloat16 stops growing once
+    it is large."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, tokens: Tensor) -> Tensor:
@@ -141,11 +141,11 @@ class _Rows(torch.autograd.Function):
         (tokens,) = ctx.saved_tensors
         flat = tokens.flatten()
         parts = gradient.reshape(len(flat), *ctx.shape[1:])
-        # The sum of a token is gathered at one of its positions, no matter which.
+        # The sum of a token is kept at any one of its positions.
         position = flat.new_empty(ctx.shape[0])
         position[flat] = torch.arange(len(flat), device=flat.device)
         place = position[flat]
-        # Unlike the sum of an index_put, this one has one order on any number of threads.
+        # Unlike index_put, this sums in the same order with any number of threads.
         sums = torch.ops.aten.embedding_dense_backward(
             parts[:, None].flatten(1), place, len(flat), -1, False
         ).view_as(parts)

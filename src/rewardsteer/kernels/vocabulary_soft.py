@@ -1,12 +1,12 @@
 """The soft best next token: τ · log Σ_v p(v) · exp(r_v / τ), without the logits.
 
-Between the mean of r under p (τ → ∞) and its maximum (τ → 0). With p a base policy's next-token
-distribution and r the values of the one-token extensions of a prefix, it is the prefix's value
-under the best policy that pays a KL penalty of weight τ for leaving the base:
+It lies between the mean of r under p (τ → ∞) and the maximum of r (τ → 0). With p a base policy's
+next-token distribution and r the values of the one-token extensions of a prefix, it is the prefix's
+value under the optimal policy with a KL penalty of weight τ towards the base policy:
 V*(s) = τ · log E_{v∼p}[exp(Q*(s, v) / τ)] (arXiv 2502.20548).
 
-Products are made piece by piece as in `vocabulary_max`: forward keeps a running log-sum-exp a
-position, backward makes the products again. No tensor of size positions × vocabulary is ever held.
+Products are computed in pieces as in `vocabulary_max`: forward keeps a running log-sum-exp per
+position, backward computes the products again. No tensor of size positions × vocabulary exists.
 """
 
 import math
@@ -21,7 +21,7 @@ from rewardsteer.kernels.vocabulary_max import pieces
 
 
 class OutputLayer(NamedTuple):
-    """States and the layer that makes logits of them.
+    """Hidden states and the output layer that turns them into logits.
 
     Attributes:
         hidden: ``[N, D]``.
@@ -34,7 +34,7 @@ class OutputLayer(NamedTuple):
     bias: Tensor | None = None
 
     def rows(self, rows: slice) -> "OutputLayer":
-        """The layer of some of the vocabulary, in the type of ``hidden``."""
+        """The layer for some rows of the vocabulary, in the dtype of ``hidden``."""
         dtype = self.hidden.dtype
         bias = None if self.bias is None else self.bias[rows].to(dtype)
         return OutputLayer(self.hidden, self.weight[rows].to(dtype), bias)
@@ -50,18 +50,18 @@ def vocabulary_logsumexp(
 ) -> Tensor:
     """τ · log Σ_v p(v) · exp(r_v / τ) ``[N]`` of r = hidden · weightᵀ + bias.
 
-    Float32 or wider, products and sums, also under autocast: it is subtracted from a reward that
-    one exact product gives, and the two must round alike. Differentiable once in hidden, weight and
-    bias.
+    Products and sums are in float32 or wider, also under autocast: the result is subtracted from a
+    reward computed by one exact product, and both must be rounded alike. Differentiable once in
+    hidden, weight and bias.
 
     Args:
         hidden: ``[N, D]``.
         weight: ``[V, D]``.
         bias: ``[V]`` or None.
         temperature: τ > 0, in units of r.
-        base: the base policy at the same N positions, whose next-token probabilities p are; no
-            gradient flows into it. None: p is uniform over V, so that the value lies between mean
-            and maximum of r.
+        base: the base policy's output layer at the same N positions, which gives p; no gradient
+            flows into it. None: p is uniform over V, so that the value lies between mean and
+            maximum of r.
         numbers: most products held at once; None: as many as suit the device.
     """
     assert temperature > 0, "a temperature of zero is the hard maximum"
@@ -113,7 +113,7 @@ def _soft_backward(
     base_hidden: Tensor | None, base_weight: Tensor | None, base_bias: Tensor | None,
     temperature: float, dtype: torch.dtype, numbers: int | None,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of hidden, weight and bias (made for a missing bias too)."""
+    """Gradients of hidden, weight and bias (also computed where there is no bias)."""
     rewards, base = _layers(hidden, weight, bias, base_hidden, base_weight, base_bias, dtype)
     blocks, chunks = pieces(hidden, weight, numbers)
     for_hidden = torch.zeros_like(hidden, dtype=total.dtype)

@@ -1,5 +1,5 @@
-"""Tables of how far figures agree with each other: rewards with ratings and labels, a guide with
-its teacher, labels with the grading of answers."""
+"""Tables of agreement: rewards with ratings and labels, a guide with its teacher, labels with the
+grading of answers."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -27,8 +27,8 @@ def response_rows(numbers: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
 
 
 def guide_rows(figures: Mapping[str, Mapping[str, Any]]) -> list[list[str]]:
-    """One row per figure of ``evaluate guide`` under `GUIDE_COLUMNS`; files have null where there
-    were too few positions."""
+    """One row per figure of ``evaluate guide`` under `GUIDE_COLUMNS`; a figure is null in the file
+    where there were too few positions."""
     known = {
         name: {key: value for key, value in own.items() if value is not None and value == value}
         for name, own in figures.items()

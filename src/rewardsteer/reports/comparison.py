@@ -1,4 +1,4 @@
-"""Figures of ``evaluate generation``: what a method gains, what it costs, and what it answers."""
+"""Figures of ``evaluate generation``: gains and costs of methods, and their responses."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -129,7 +129,7 @@ def _against_costs(content: Mapping[str, Any]) -> list[Figure]:
 
 
 def reward_figures(outcomes: Mapping[str, Sequence[Outcome]]) -> list[Figure]:
-    """Histogram of the rewards of some methods, and their rewards by length."""
+    """Plots of some methods: a histogram of rewards, and rewards by length."""
     some = {name: rows for name, rows in list(outcomes.items())[:_DRAWN] if rows}
     if not some:
         return []

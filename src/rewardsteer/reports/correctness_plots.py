@@ -26,13 +26,13 @@ def plots(metrics: Metrics) -> dict[str, str]:
 
 
 def swept(figures: Mapping[str, Any]) -> dict[str, Any]:
-    """Filters that were tried at many thresholds, by signal; the published one has a single one."""
+    """Filters that were measured at many thresholds, by signal; not the published one alone."""
     filtering = figures.get("filtering", {})
     return {signal: record for signal, record in filtering.items() if "sweep" in record}
 
 
 def called(run: str, signal: str) -> str:
-    """Name of a line: the run, if there are several, and the signal."""
+    """A line's name: the signal, after the name of the run if there are several."""
     return f"{run}, {signal}" if run else signal
 
 
@@ -67,8 +67,8 @@ def trade_off_plot(filtering: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _falling(sweep: Sequence[Mapping[str, float]]) -> Sequence[Mapping[str, float]]:
-    """Thresholds up to the one that saves most. Beyond it more and more questions lose all their
-    solutions, and then all of them are kept."""
+    """Thresholds up to the one that saves most. Above it savings shrink: more and more questions
+    would lose all their solutions, which are kept then."""
     tokens = [point["tokens_per_question"] for point in sweep]
     return sweep[: tokens.index(min(tokens)) + 1]
 
@@ -89,8 +89,8 @@ def percentile_plot(series: Mapping[str, Sequence[Mapping[str, float]]]) -> str:
 
 
 def filter_plot(figures: Mapping[str, Any]) -> str:
-    """Accuracy against tokens per question: what is generated, and what the reward model processes
-    at its cost."""
+    """Accuracy against tokens per question: generated ones, and those that the reward model
+    processes at their relative cost."""
     lines = {}
     for signal, record in swept(figures).items():
         sweep = _falling(record["sweep"])

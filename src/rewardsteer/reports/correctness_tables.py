@@ -6,7 +6,7 @@ from typing import NamedTuple
 from rewardsteer.reports.correctness_plots import Metrics
 from rewardsteer.reports.tables import LOW_HIGH, NOTHING, Cells, Figures, between, number
 
-# Columns that a reader of a page asks for.
+# Columns that a page hides until its reader shows them.
 FURTHER = frozenset({
     "value", "filtered", "tokens saved", "vote before", "questions", "similarity",
     "weighted vote, all samples", "majority, equal net tokens",
@@ -15,7 +15,7 @@ _CHOICES = {
     "published": "published (0), all questions", "best": "best vote",
     "free": "no loss on validation", "risk": "risk-controlled",
 }
-# Names of a row and its figures.
+# Yields each row's names and its figures.
 _Rows = Iterator[tuple[Sequence[str], Figures]]
 
 
@@ -67,7 +67,7 @@ def _gains(metrics: Metrics) -> _Rows:
 
 
 def _samples(metrics: Metrics) -> _Rows:
-    """Of each benchmark k = 1, 2, 4, … and the largest."""
+    """Figures with k samples per benchmark, for k = 1, 2, 4, … and the largest k."""
     for name, figures in metrics.items():
         for row in figures["by_samples"]:
             if int(row["k"]).bit_count() == 1 or row is figures["by_samples"][-1]:
@@ -100,7 +100,7 @@ def _area(figures: Figures, name: str) -> str:
 
 
 def _alone(control: str) -> Callable[[Figures], str]:
-    """The AUROC of a control."""
+    """A function that formats the AUROC of a control."""
     return lambda one: between(one.get(control, {}), "auroc", ends=LOW_HIGH)
 
 

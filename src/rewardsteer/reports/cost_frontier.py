@@ -17,7 +17,7 @@ EQUAL_COLUMNS = ("sweep", "metric", "budget", "gain (95 %)", "behind the first (
 
 
 def columns(content: Content) -> list[str]:
-    """Head of `rows`."""
+    """Headings of `rows`."""
     values = [head for metric in content["metrics"]
               for head in (f"{metric} (95 %)", f"{metric} gain (95 %)")]
     return ["method", "runs", *values, *content["costs"], "on the frontier of"]
@@ -76,7 +76,7 @@ def equal_rows(content: Content) -> list[list[str]]:
 
 
 def plots(content: Content) -> dict[str, str]:
-    """SVG by ``METRIC-COST``; methods of a sweep are joined by a line, names of the Pareto set are
+    """SVG by ``METRIC-COST``; a line joins the methods of a sweep, names in the Pareto set are
     bold."""
     methods = content["methods"]
     sweeps: dict[str, list[str]] = {}
@@ -99,7 +99,7 @@ def _label(cost: str) -> str:
 
 
 def table_csv(content: Content) -> str:
-    """Every figure of every method."""
+    """Every figure of every method, as CSV."""
     methods = content["methods"]
     heads = list(dict.fromkeys(name for figures in methods.values() for name in figures))
     stream = io.StringIO()
@@ -111,7 +111,7 @@ def table_csv(content: Content) -> str:
 
 
 def table_markdown(content: Content) -> str:
-    """The tables of the command, with the Pareto sets named."""
+    """The command's tables and the Pareto sets, as Markdown."""
     parts = [
         f"{content['intervals']}. Baseline: {content['baseline']}. "
         f"{controls_line(content)}",
@@ -129,7 +129,7 @@ def table_markdown(content: Content) -> str:
 
 
 def controls_line(content: Content) -> str:
-    """Which controls there are."""
+    """A sentence that names the controls."""
     if content["controls"]:
         return f"Controls: {', '.join(content['controls'])}."
     return (

@@ -1,4 +1,4 @@
-"""What all plots share: their style, their marks, and how a figure becomes SVG for a page."""
+"""Common parts of all plots: style, marks, and the conversion of a figure to SVG for a page."""
 
 import html
 import io
@@ -15,7 +15,7 @@ INK = "#123457"
 _DASHES = ("-", "--", "-.", ":")
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", "*", ">", "p")
 _WIDTH = 4.8  # inches; a page scales it to its column, and text must stay readable on a phone
-_MOST_TIPS = 60  # places a line has values at; more would make the page large and say no more
+_MOST_TIPS = 60  # points of a line that show their values; more would only make the page larger
 
 STYLE: Any = {
     "svg.hashsalt": "rewardsteer",
@@ -23,7 +23,7 @@ STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 9.5,
     "text.color": INK,
-    # Names come from users: a dollar sign is a dollar sign.
+    # Names come from users, so a dollar sign is no formula.
     "text.parse_math": False,
     "axes.edgecolor": INK,
     "axes.labelcolor": INK,
@@ -48,7 +48,7 @@ STYLE: Any = {
 
 
 class Tip(NamedTuple):
-    """What a reader who points at a place of a plot is told; x and y are data."""
+    """A tooltip of a plot; x and y are data coordinates."""
 
     x: float
     y: float
@@ -56,7 +56,7 @@ class Tip(NamedTuple):
 
 
 class Mark(NamedTuple):
-    """How one of several series is drawn."""
+    """Colour, dash and marker of one of several series."""
 
     colour: str
     dash: str
@@ -65,12 +65,12 @@ class Mark(NamedTuple):
 
     @property
     def face(self) -> str:
-        """Colour of the marker's inside."""
+        """Fill colour of the marker."""
         return "none" if self.hollow else self.colour
 
 
 def mark(index: int) -> Mark:
-    """The mark of the series at a place: 22 differ in shape alone, 28 lines in colour and dash."""
+    """The mark of the series at an index: 22 differ in shape alone, 28 lines in colour and dash."""
     return Mark(
         COLOURS[index % len(COLOURS)], _DASHES[index % len(_DASHES)],
         _MARKERS[index % len(_MARKERS)], (index // len(_MARKERS)) % 2 == 1,
@@ -89,7 +89,7 @@ def plane(x_label: str, y_label: str, height: float) -> tuple[Any, Any]:
 
 
 def rows_of(labels: Sequence[str], height: float = 0.34) -> tuple[Any, Any]:
-    """A figure with one row a label, first on top."""
+    """A figure with one row per label, the first on top."""
     figure = Figure(figsize=(_WIDTH, 0.9 + height * len(labels)), layout="constrained")
     axes = figure.add_subplot()
     axes.set_yticks(range(len(labels)), [shown_name(label, 22) for label in labels])
@@ -110,7 +110,7 @@ def log_axis(axes: Any, name: Literal["x", "y"] = "x") -> None:
 
 
 def legend(figure: Any, count: int) -> None:
-    """Names above the plot, where they cover nothing; one series needs none."""
+    """Add a legend above the plot, where it covers nothing; a single series gets none."""
     if count > 1:
         names = figure.axes[0].get_legend_handles_labels()[1]
         short = max(map(len, names)) <= 24
@@ -118,21 +118,21 @@ def legend(figure: Any, count: int) -> None:
 
 
 def shown_name(text: str, longest: int = 48) -> str:
-    """A name as it can be drawn: no control characters, not too long, and never taken for a
-    series that wants no name."""
+    """A name that can be drawn: without control characters, not too long, and protected where it
+    begins with "_", which matplotlib leaves out of legends."""
     kept = "".join(letter for letter in text if letter.isprintable())
     kept = kept if len(kept) <= longest else kept[: longest - 1] + "…"
     return "\u200b" + kept if kept.startswith("_") else kept
 
 
 def said(value: float) -> str:
-    """A number for a reader: four digits, and all of a large one."""
+    """A number as text: four digits, or all digits of a number from 1000 on."""
     text = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return text.replace("-", "−")
 
 
 def thinned(count: int) -> list[int]:
-    """Places of a line of so many that have values, both ends among them."""
+    """Indices of the points of a line of ``count`` points that get a tooltip; both ends do."""
     if count <= _MOST_TIPS:
         return list(range(count))
     return sorted({round(i * (count - 1) / (_MOST_TIPS - 1)) for i in range(_MOST_TIPS)})
@@ -141,14 +141,14 @@ def thinned(count: int) -> list[int]:
 def svg(figure: Any, tips: Sequence[Tip] = ()) -> str:
     """The figure as SVG text that takes its colours and its width from the page."""
     buffer = io.StringIO()
-    # Not cut to what was drawn: all plots of a page have one width, so their text has one size.
+    # Not cropped: all plots of a page have the same width, so their text has the same size.
     figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None})
     text = buffer.getvalue()
     text = text[text.index("<svg") :].replace(INK, "currentColor")
     # The page scales the plot to its column; a fixed size would overflow a phone.
     text = re.sub(r'(<svg[^>]*?) height="[^"]*"', r"\1", text, count=1)
     text = re.sub(r'(<svg[^>]*?) width="[^"]*"', r'\1 width="100%"', text, count=1)
-    # Metadata names outside addresses; a page that opens offline should not mention them.
+    # Metadata holds outside addresses, which a page for offline use should not have.
     text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
     if not tips:
         return text
@@ -157,7 +157,7 @@ def svg(figure: Any, tips: Sequence[Tip] = ()) -> str:
 
 
 def _spots(figure: Any, tips: Sequence[Tip]) -> list[str]:
-    """An unseen circle at each tip, with its text as title: browsers show it without a script."""
+    """An invisible circle at each tip, whose title browsers show without a script."""
     axes, found = figure.axes[0], []
     width, height = figure.bbox.size
     wide, tall = 72 * figure.get_size_inches()

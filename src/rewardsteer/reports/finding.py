@@ -1,4 +1,4 @@
-"""Which folders and files hold results, and what a page calls them."""
+"""Search for folders and files with results, and their names on a page."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,13 +8,14 @@ from rewardsteer.outputs import read_json
 CURVE, SEEDS = "overoptimization.json", "seeds.json"
 FILES = ("metrics.jsonl", "metrics.json", "summary.json", CURVE)
 INSPECTIONS = "*inspections.jsonl"
-# Where commands write figures over several runs, unless another file is named.
+# Default files of the commands that write figures over several runs.
 _OVER_RUNS = (SEEDS, "runs.json")
 _DEPTH = 3  # levels of folders that are searched
 
 
 def results_in(folder: Path, depth: int = _DEPTH) -> list[Path]:
-    """A folder that holds results, else those inside it; before them files over several runs.
+    """The folder if it holds results, else the folders inside it that do; files of figures over
+    several runs come first.
 
     Raises:
         DataError: a damaged file.
@@ -29,7 +30,8 @@ def results_in(folder: Path, depth: int = _DEPTH) -> list[Path]:
 
 
 def is_over_runs(place: Path) -> bool:
-    """Whether a file holds figures of methods over several runs; others have the same name.
+    """Whether a file holds figures of methods over several runs, since its name may be used for
+    other content.
 
     Raises:
         DataError: a damaged file.

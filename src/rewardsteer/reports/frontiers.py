@@ -11,7 +11,7 @@ Methods = Mapping[str, Mapping[str, float]]
 
 
 class Axis(NamedTuple):
-    """A figure that reward is drawn against."""
+    """A cost or distance that reward is plotted against."""
 
     figure: str
     label: str
@@ -59,15 +59,15 @@ def frontier_rows(methods: Methods) -> list[list[str]]:
 
 
 def win_rows(methods: Methods) -> list[list[str]]:
-    """One row per method that a language model compared with the baseline, under `WIN_COLUMNS`."""
+    """One row per method with a win rate over the baseline, under `WIN_COLUMNS`."""
     return cell_rows({name: one for name, one in methods.items() if "no_verdict" in one}, _WINS)
 
 
 def frontiers(summary: Mapping[str, Any]) -> dict[str, str]:
-    """SVG by name of the axis, for the axes that were measured.
+    """SVG by name of the axis, for the axes that were measured; a line joins a sweep's entries.
 
     Args:
-        summary: content of ``summary.json``. The entries of a sweep are joined by a line.
+        summary: content of ``summary.json``.
     """
     methods, sweeps = summary["methods"], summary.get("sweeps", {})
     swept = {label for labels in sweeps.values() for label in labels}

@@ -1,4 +1,4 @@
-"""The token inspector: part of a report, or a page by itself that asks a server. No torch."""
+"""The token inspector: a block of a report, or a page that requests data of a server. No torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,14 +20,14 @@ def inspector(records: Sequence[Inspection]) -> Inspector:
 def live_page(
     methods: Sequence[str], *, default_method: str, needs_key: bool = False, goal: bool = False
 ) -> str:
-    """A page with a form and an empty inspector, which asks ``POST /v1/inspect`` of its own origin
-    and shows the `Inspection` that comes back.
+    """A page with a form and an empty inspector, which sends ``POST /v1/inspect`` to its own origin
+    and shows the returned `Inspection`.
 
     Args:
         methods: decoding methods to choose from.
         default_method: the one chosen at first.
-        needs_key: ask for a key, which is sent as ``Authorization: Bearer`` and kept nowhere.
-        goal: whether the server has a goal state, so that similarities can be filtered by.
+        needs_key: ask for a key, which is sent as ``Authorization: Bearer`` and not stored.
+        goal: whether the server has a goal state, for filters by similarity.
     """
     values = {
         "title": "Token inspector", "methods": methods, "default_method": default_method,
@@ -41,7 +41,7 @@ def live_page(
 
 
 def _rounded(value: Any) -> Any:
-    """Plain values with fewer digits; what is no number in JSON becomes null."""
+    """Plain values with numbers rounded; NaN and infinity become None."""
     if isinstance(value, float):
         return float(f"{value:.{_DIGITS}g}") if math.isfinite(value) else None
     if isinstance(value, Mapping):

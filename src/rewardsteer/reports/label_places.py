@@ -1,4 +1,4 @@
-"""Where the names of a plot's points are written so that none covers another, or a point."""
+"""Positions of the names of a plot's points, so that no name covers a point or another name."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -11,7 +11,7 @@ from rewardsteer.reports.drawing import INK
 _SIZE = 9  # points
 _MARK = 4.5  # half the width of a marker with some air, in points
 _FAR = (6, 14, 24, 36, 50, 66, 84)  # points between marker and name; a line joins the far ones
-# Right, left, above, below, and the corners: which way a name goes from its point.
+# Directions from a point to its name, in order of preference.
 _WAYS = (
     (1, 0), (1, 0.7), (1, -0.7), (0, 1), (0, -1), (-1, 0), (-1, 0.7), (-1, -0.7), (0.45, 1),
     (0.45, -1), (-0.45, 1), (-0.45, -1),
@@ -28,7 +28,7 @@ class Box(NamedTuple):
 
 
 class Named(NamedTuple):
-    """A point with its error bar's ends and its name; x and y are data."""
+    """A point with its error bar's ends and its name; x and y are data coordinates."""
 
     x: float
     y: float
@@ -46,10 +46,10 @@ def overlap(first: Box, second: Box) -> float:
 
 
 def place_names(figure: Any, axes: Any, points: Sequence[Named]) -> list[Box]:
-    """Write the name of each point; returns where.
+    """Write the name of each point; returns the names' boxes.
 
-    A name goes to the nearest place that covers no point, error bar or other name and lies on the
-    plot; where there is none, to the one that covers least. The axes must be final.
+    A name goes to the nearest position on the plot where it covers no point, error bar or other
+    name; without such a position, to the one where it covers least. The axes must be final.
     """
     renderer = FigureCanvasAgg(figure).get_renderer()
     figure.draw_without_rendering()  # the layout
@@ -85,7 +85,7 @@ def place_names(figure: Any, axes: Any, points: Sequence[Named]) -> list[Box]:
 def _place(
     spot: tuple[float, float], size: tuple[float, float], field: Box, taken: Sequence[Box]
 ) -> tuple[Box, float]:
-    """The nearest free box of a size around a spot, and how far it is."""
+    """The nearest free box of a size around a spot, and its distance."""
     least, best = float("inf"), (Box(0, 0, 0, 0), 0.0)
     for distance in _FAR:
         for across, up in _WAYS:
@@ -104,7 +104,7 @@ def _beside(
     spot: tuple[float, float], size: tuple[float, float], away: tuple[float, float],
     way: tuple[float, float],
 ) -> Box:
-    """The box of a size that lies some way from a spot: its near edge, or the middle of it."""
+    """The box whose near edge (seen in direction ``way``) is centred at ``away`` from a spot."""
     x, y = spot[0] + away[0], spot[1] + away[1]
     left = x if way[0] >= 0.7 else x - size[0] if way[0] <= -0.7 else x - size[0] / 2
     low = y - size[1] / 2 if abs(way[0]) >= 0.7 else y if way[1] > 0 else y - size[1]

@@ -1,4 +1,4 @@
-"""Figures of ``evaluate generation --seeds`` and ``evaluate runs``: how much runs differ."""
+"""The section on several runs: figures of ``evaluate generation --seeds`` and ``evaluate runs``."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,7 +18,7 @@ _METRICS = {"accuracy": "accuracy", "reward": "mean reward", SECOND: "second jud
 
 
 def over_runs_section(runs: Sequence[Run]) -> Section | None:
-    """Comparisons that were repeated with other seeds, taken together; None without any."""
+    """Figures over comparisons repeated with other seeds; None without any."""
     shown = {run.name: run.over_runs for run in runs if run.over_runs}
     return Section("Several runs", "runs", run_by_run(shown, _of_one)) if shown else None
 
@@ -48,7 +48,7 @@ def _of_one(content: Content) -> list[Block]:
 
 
 def _figures(content: Content, name: str, label: str) -> list[Figure]:
-    """A metric, and its gain over the baseline, which most of the prompts' spread is not in."""
+    """Plots of a metric and of its paired gain over the baseline, in which prompts vary less."""
     baseline, own = content["baseline"], content.get("by_run", {}).get(name, {})
     gains = {
         method: [value - base for value, base in zip(values, own[baseline], strict=True)]

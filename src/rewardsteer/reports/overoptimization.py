@@ -34,7 +34,7 @@ def curve_rows(content: Content) -> list[list[str]]:
 
 
 def verdict(content: Content) -> str:
-    """What the curve says about too much choosing, in a sentence."""
+    """A sentence on whether the curve shows over-optimisation by a large n."""
     return _told(content.get("peak"), "n")
 
 
@@ -54,7 +54,7 @@ def _told(peak: Content | None, name: str) -> str:
 
 
 def curve_plot(content: Content) -> str:
-    """Gains of proxy and gold over one sample, against the bound of the KL divergence."""
+    """Gains of proxy and gold over one sample, against the upper bound of the KL divergence."""
     rows = content["curve"]
     xs = [row["kl_bound"] for row in rows]
     names = {"proxy": "proxy (chooses)", "gold": "gold (counts)"}
@@ -94,8 +94,8 @@ def _of_one(content: Content) -> list[Block]:
 
 
 def weight_rows(summary: Content) -> list[list[str]]:
-    """One row per method and weight under `WEIGHT_COLUMNS`, for methods that were run at several
-    weights where there is a gold value beside the judge's reward."""
+    """One row per method and weight under `WEIGHT_COLUMNS`, for methods with several weights and a
+    gold value in addition to the judge's reward."""
     return [
         [
             label, f"{summary['weights'][label]:g}", between(figures, gold),
@@ -108,15 +108,15 @@ def weight_rows(summary: Content) -> list[list[str]]:
 
 
 def weight_verdicts(summary: Content) -> list[str]:
-    """What each sweep of weights says about too much guidance, in a sentence."""
+    """For each sweep of weights, a sentence on whether it shows over-optimisation."""
     if "peaks" not in summary:
-        return []  # Figures over several runs.
+        return []  # figures over several runs have no peaks
     return [f"{name}: {_told(summary['peaks'].get(name), 'weight')}" for name in _swept(summary)]
 
 
 def weight_blocks(summary: Content) -> list[Block]:
-    """Gold and proxy of methods that were run at several weights, against the weight and the KL
-    divergence, their table, and what it says; none without a gold value."""
+    """Plots of gold and proxy against weight and KL divergence for methods with several weights,
+    with sentences and a table; empty without a gold value."""
     rows = weight_rows(summary)
     if not rows:
         return []
@@ -135,7 +135,7 @@ def weight_blocks(summary: Content) -> list[Block]:
 
 
 def _swept(summary: Content) -> dict[str, tuple[list[str], str]]:
-    """By sweep its labels, by rising weight, and the gold value."""
+    """Sweep → its labels by rising weight, and the name of its gold metric."""
     methods, weights = summary["methods"], summary.get("weights", {})
     found = {}
     for name, labels in summary.get("sweeps", {}).items():
@@ -157,7 +157,7 @@ def _weight_figures(
     return [
         Figure(
             curves(
-                # The baseline has no gain over itself, or one of 0.
+                # The baseline's gain over itself is 0 where it is missing.
                 {label: (xs, [row.get(gain, 0.0) for row in rows]) for label, gain in both.items()},
                 bands={label: _ends(rows, gain) for label, gain in both.items()},
                 x_label=x_label, y_label="gain over the baseline", marks=True, reference=0.0,

@@ -7,8 +7,8 @@ from rewardsteer.reports.results import Run
 from rewardsteer.reports.sections import Section, Tile, Tiles
 from rewardsteer.reports.training import series
 
-_FEW = 2  # methods that may be compared without a word on how many were
-_LEVEL = 0.05  # of a difference that counts as shown
+_FEW = 2  # methods that are compared without a note on their number
+_LEVEL = 0.05  # significance level of a difference
 _MOST = 12  # tiles; beyond that the tables say more
 
 
@@ -49,14 +49,14 @@ def _correctness(name: str, figures: Mapping[str, Any]) -> list[Tile]:
     note = f"AUROC of the reward on {figures['solutions']:,} solutions" \
         f"{_interval(figures, 'auroc', '{:.3f}')}"
     if "auroc_similarity" in figures:
-        # The higher one of the two would be high by chance more often than its interval says.
+        # Both are shown: choosing the higher one would bias its interval.
         note += f"; of the similarity {figures['auroc_similarity']:.3f}" \
             f"{_interval(figures, 'auroc_similarity', '{:.3f}')}"
     return [Tile(name, f"{figures['auroc']:.3f}", note)]
 
 
 def _interval(figures: Mapping[str, Any], name: str, pattern: str) -> str:
-    """The ends behind a figure; nothing where there were too few to give them."""
+    """The ends of a figure's interval as text; "" where there is none."""
     if f"{name}_low" not in figures:
         return ""
     low, high = (pattern.format(figures[f"{name}_{end}"]) for end in ("low", "high"))
@@ -64,7 +64,7 @@ def _interval(figures: Mapping[str, Any], name: str, pattern: str) -> str:
 
 
 def _best(name: str, content: Mapping[str, Any]) -> Tile:
-    """The method with the highest accuracy, or reward where there is none."""
+    """A tile of the method with the highest accuracy, or with the highest reward without one."""
     methods: Mapping[str, Mapping[str, float]] = content["methods"]
     figure = "accuracy" if all("accuracy" in one for one in methods.values()) else "reward"
     best = max(methods, key=lambda label: methods[label][figure])
@@ -85,7 +85,7 @@ def _best(name: str, content: Mapping[str, Any]) -> Tile:
 
 
 def _of_several(count: int, adjusted_p: float | None) -> str:
-    """What the highest of several gains is worth: it is often high by chance."""
+    """A note on the highest of several gains, which is often high by chance."""
     if adjusted_p is None:
         return f"; the highest of {count}, which the interval does not correct for"
     shown = "" if adjusted_p < _LEVEL else ", not shown to differ from it"

@@ -1,7 +1,7 @@
 """One self-contained HTML file: opens offline, light and dark, on a phone and on paper.
 
-All text is escaped. The page's own script and style are the only ones that its Content-Security-
-Policy lets run (by their hashes), and it may load nothing and send nothing.
+All text is escaped. The page's Content-Security-Policy allows only its own script and style (by
+their hashes), and forbids to load or send anything.
 """
 
 import base64
@@ -59,7 +59,7 @@ def render(
     Args:
         template, styles, scripts: file names; the page gets one style and one script of them all.
         values: what the template shows.
-        connect: where the script may send requests, in the words of the policy.
+        connect: the policy's ``connect-src``: the addresses that the script may send requests to.
     """
     environment = Environment(
         loader=PackageLoader("rewardsteer.reports"), autoescape=True, undefined=StrictUndefined,
@@ -81,14 +81,14 @@ def render(
 
 
 def policy_of(html: str) -> str:
-    """The Content-Security-Policy that a page states, for a server to say too."""
+    """The Content-Security-Policy in a page, which a server also sends as a header."""
     found = re.search(r'<meta http-equiv="Content-Security-Policy" content="([^"]*)">', html)
     assert found, "all our pages state one"
     return unescape(found[1])
 
 
 def _joined(names: Sequence[str]) -> str:
-    """Our own files as one text, in which nothing can end its element."""
+    """Template files as one text, in which nothing can close its HTML element."""
     text = "\n".join((_TEMPLATES / name).read_text(encoding="utf-8") for name in names)
     assert "</" not in text, "it would end the element that it stands in"
     return text
@@ -99,16 +99,16 @@ def _hash(text: str) -> str:
 
 
 def _with_minus(cell: str) -> str:
-    """A figure with true minus signs; other text as it is."""
+    """A number with a typographic minus sign; other text unchanged."""
     if not re.match(r"[+-]?\.?\d", cell):
         return cell
     return re.sub(r"(?<![\w.])-(?=\.?\d)", "−", cell)
 
 
 def _inline(figure: Figure, number: int) -> str:
-    """A plot for a page of several: its names are its own, its colours the page's."""
+    """A plot's SVG for a page with several: its ids are unique, and its colours are the page's."""
     svg = re.sub(r'\b(id="|href="#|url\(#)', rf"\g<1>f{number}-", figure.svg)
     for place, colour in enumerate(COLOURS, start=1):
         svg = re.sub(colour, f"var(--s{place}, {colour})", svg, flags=re.IGNORECASE)
-    # A style element in a plot would be one for the whole page.
+    # A style element in a plot would apply to the whole page.
     return re.sub(r"<style.*?</style>", "", svg, flags=re.DOTALL)

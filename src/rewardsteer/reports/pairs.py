@@ -1,4 +1,4 @@
-"""Methods in pairs, on the same prompts: which differences stand, and on which prompts they lie."""
+"""Differences of all pairs of methods on the same prompts, with tests, and by prompt."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,13 +8,13 @@ from rewardsteer.reports.results import Outcome
 from rewardsteer.reports.sections import Block, Cell, Flips, Folded, Matrix, Prose, Table
 
 Outcomes = Mapping[str, Sequence[Outcome]]
-# Ids of prompts → id → the responses of all methods, in their order.
+# A function: ids of prompts → by id the responses of all methods, in their order.
 Responses = Callable[[Sequence[str]], Mapping[str, Sequence[str]]]
 
 PAIR_COLUMNS = (
     "first", "second", "difference (95 %)", "p, Holm", "p", "first above", "second above",
 )
-_FIRST = ("accuracy", "reward")  # figures that come before others
+_FIRST = ("accuracy", "reward")  # metrics that come first
 _LEVEL = 0.05
 _TEXT = 150_000  # characters of responses that a page holds for this
 _DIGITS = 4
@@ -25,8 +25,8 @@ def pair_blocks(outcomes: Outcomes, responses: Responses) -> list[Block]:
     nothing for fewer than two methods.
 
     Args:
-        outcomes: of each method.
-        responses: reads the responses to some prompts.
+        outcomes: outcomes by method.
+        responses: a function that reads the responses to some prompts.
     """
     shared = _shared(outcomes)
     measures = _measures(shared)
@@ -60,7 +60,7 @@ def _shared(outcomes: Outcomes) -> dict[str, list[Outcome]]:
 
 
 def _measures(outcomes: Outcomes) -> list[str]:
-    """Figures that every prompt has under every method: accuracy and reward first."""
+    """Metrics that every method has for every prompt, accuracy and reward first."""
     every = [row.metrics.keys() for rows in outcomes.values() for row in rows]
     if not every:
         return []
@@ -106,8 +106,8 @@ def _table(name: str, found: Sequence[PairDifference]) -> Table:
 
 
 def flips(outcomes: Outcomes, measures: Sequence[str], responses: Responses) -> Flips:
-    """The block that shows where two methods differ. Responses are kept for the prompts on which
-    the methods differ most, as many as a page can hold."""
+    """The block of prompts on which two methods differ. It holds responses for those with the
+    largest differences, as many as fit into a page."""
     methods = list(outcomes)
     prompts = [(row.id, row.prompt) for row in outcomes[methods[0]]]
     values = [
@@ -143,7 +143,7 @@ def _rounded(value: float) -> float | None:
 
 
 def _signed(value: float, digits: int = 3) -> str:
-    rounded = round(value, digits) + 0.0  # no zero with a sign of its own
+    rounded = round(value, digits) + 0.0  # turns -0.0 into 0.0
     return f"{rounded:+.{digits}f}".replace("-", "−") if rounded else f"{0:.{digits}f}"
 
 

@@ -1,11 +1,10 @@
 """Plots as SVG text: the same input gives the same bytes, and they follow the page's colours.
 
-Drawn by matplotlib: SVG needs no script, prints sharply and takes its colours from the page, and a
-page of twenty plots stays below a megabyte, where an interactive library would bring several.
-Axes and text are drawn in one marker colour that becomes ``currentColor``, so a plot is legible on
-a light and on a dark page. Series colours are Okabe and Ito's, which colour-blind
-readers can distinguish. Each point carries its name and values, which a page shows to a reader who
-points at it.
+matplotlib draws them. SVG needs no script, prints sharply and takes its colours from the page. A
+page of twenty plots is smaller than a megabyte; an interactive library alone has several. Axes and
+text are drawn in one colour that is replaced by ``currentColor``, so a plot is legible on a light
+and on a dark page. Series colours are Okabe and Ito's, which colour-blind readers can distinguish.
+Each point has a tooltip with its name and values.
 """
 
 from collections.abc import Mapping, Sequence
@@ -30,7 +29,7 @@ from rewardsteer.reports.drawing import (
 from rewardsteer.reports.label_places import Named, place_names
 from rewardsteer.reports.plotted import Point, Spread, bar_lengths, described
 
-# Ticks of single runs lie so far below the interval, in rows.
+# Distance of the ticks of single runs below the interval, in rows.
 _BELOW = 0.3
 
 
@@ -41,14 +40,14 @@ def intervals(
     labels: Sequence[str], series: Mapping[str, Mapping[str, Spread]], *, x_label: str,
     reference: float | None = None,
 ) -> str:
-    """A dot and its interval for each label, first on top, and each of several series; below it a
+    """A row per label, the first on top, with a dot and an interval for each series; below them a
     tick for each run, where there are several.
 
     Args:
-        labels: of the rows.
-        series: name → label → figure; a label that a series lacks is left out.
-        x_label: of the axis.
-        reference: marked by a dashed line.
+        labels: names of the rows.
+        series: name → label → figure; a series may lack labels.
+        x_label: name of the axis.
+        reference: a value marked by a dashed line.
     """
     tips = []
     with mpl.rc_context(STYLE):

@@ -1,4 +1,4 @@
-"""What plots show: figures with their intervals, and the text for a reader who points at one."""
+"""Data of plots: figures with their intervals, and the text of their tooltips."""
 
 from collections.abc import Iterable, Mapping
 from types import MappingProxyType
@@ -18,22 +18,21 @@ class Point(NamedTuple):
 
     @classmethod
     def of(cls, label: str, figures: Mapping[str, float], x: str, y: str) -> "Point":
-        """From two figures; the interval on y is in ``y_low`` and ``y_high``, where there is one.
-        """
+        """A point from two figures; the interval on y is in ``y_low`` and ``y_high``, if any."""
         ends = (figures.get(f"{y}_{end}") for end in ("low", "high"))
         return cls(label, figures[x], figures[y], *ends)
 
     @property
     def ends(self) -> tuple[float, float]:
-        """Of the interval; the value itself where there is none."""
+        """Ends of the interval on y; the value itself where there is none."""
         return (
             self.y if self.low is None else self.low, self.y if self.high is None else self.high
         )
 
 
 class Spread(NamedTuple):
-    """A figure with the ends of its interval; over several runs with the figure of each, by the
-    run's name, and their standard deviation."""
+    """A figure with the ends of its interval; over several runs also the figure of each run, by
+    the run's name, and their standard deviation."""
 
     value: float
     low: float
@@ -43,13 +42,13 @@ class Spread(NamedTuple):
 
     @classmethod
     def of(cls, figures: Mapping[str, float], name: str, **more: Any) -> "Spread":
-        """From a figure and its ``name_low`` and ``name_high``, where they are."""
+        """A spread from the figure ``name``, with ``name_low`` and ``name_high`` if present."""
         value = figures[name]
         low, high = (figures.get(f"{name}_{end}", value) for end in ("low", "high"))
         return cls(value, low, high, **more)
 
     def told(self, name: str, x_label: str) -> str:
-        """What a reader who points at it is told."""
+        """The text of its tooltip."""
         text = described(name, {x_label: (self.value, self.low, self.high)})
         if self.deviation is None:
             return text
@@ -64,7 +63,7 @@ def bar_lengths(spreads: Iterable[tuple[float, float, float]]) -> list[list[floa
 
 
 def described(name: str, figures: Mapping[str, tuple[float, float, float]]) -> str:
-    """Text of a tip: the name, then a line for each figure with its interval."""
+    """Text of a tooltip: the name, then a line for each figure with its interval."""
     lines = [name] if name else []
     for label, (value, low, high) in figures.items():
         tail = f" ({said(low)} to {said(high)})" if (low, high) != (value, value) else ""

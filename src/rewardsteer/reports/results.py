@@ -1,4 +1,4 @@
-"""What result folders hold, and which command wrote a ``metrics.json``."""
+"""The content of result folders, and which command wrote a ``metrics.json``."""
 
 import json
 from dataclasses import dataclass, field
@@ -15,20 +15,20 @@ class Run:
     """One result folder.
 
     Attributes:
-        name: what the page calls it.
-        folder: where it is; of figures over several runs, their file.
-        training: log lines; none where it is no training.
+        name: its name on the page.
+        folder: its path; for figures over several runs, the path of their file.
+        training: log lines of a training run; else none.
         preference: content of ``metrics.json`` of ``evaluate preference``.
-        correctness: of ``evaluate correctness``, by benchmark.
-        benchmarks: of ``evaluate benchmark``, by benchmark and model.
-        agreement: of ``evaluate responses``, ``guide`` or ``answers``.
+        correctness: that of ``evaluate correctness``, by benchmark.
+        benchmarks: that of ``evaluate benchmark``, by benchmark and model.
+        agreement: that of ``evaluate responses``, ``guide`` or ``answers``.
         comparison: content of ``summary.json``.
-        records: of a comparison, the first records of each method.
-        outcomes: of a comparison, the figures of all records of each method.
+        records: the first records of each method of a comparison.
+        outcomes: the figures of all records of each method of a comparison.
         over_runs: content of ``seeds.json`` or of the file of ``evaluate runs``.
         overoptimization: content of ``overoptimization.json``.
-        inspections: token by token.
-        settings: how it was made, as plain values.
+        inspections: completions token by token.
+        settings: the settings of the run, as plain values.
     """
 
     name: str
@@ -48,14 +48,14 @@ class Run:
 
 
 class Outcome(NamedTuple):
-    """What a page keeps of every record.
+    """The part of a record that a page keeps.
 
     Attributes:
-        id: of the prompt.
+        id: id of the prompt.
         prompt: the beginning of its text.
-        length: of the response, in characters.
-        tokens: of the response.
-        metrics: figures by name.
+        length: length of the response in characters.
+        tokens: number of tokens of the response.
+        metrics: metrics by name.
     """
 
     id: str
@@ -66,11 +66,11 @@ class Outcome(NamedTuple):
 
 
 def sort_metrics(metrics: Any, place: Path) -> dict[str, dict[str, Any]]:
-    """The content of ``metrics.json`` under the name of the field of `Run` that holds it, told by
-    the content; empty where no command of this package wrote it.
+    """The content of ``metrics.json`` under the name of its field in `Run`, which is recognised by
+    the content; empty for a file of another program.
 
     Raises:
-        DataError: figures of an earlier version, whose votes were counted otherwise.
+        DataError: figures of an earlier version, which counted votes differently.
     """
     if not isinstance(metrics, dict):
         return {}
@@ -107,7 +107,7 @@ def _refuse_older(correctness: dict[str, Any], place: Path) -> None:
 
 
 def flat(values: Any, prefix: str = "") -> dict[str, str]:
-    """Nested values by dotted name, as text."""
+    """Nested values as text, by dotted name."""
     if isinstance(values, dict) and values:
         found: dict[str, str] = {}
         for name, value in values.items():

@@ -23,7 +23,7 @@ from rewardsteer.reports.training import training_section
 
 
 def write_runs_page(runs: Sequence[Path], out: Path) -> None:
-    """All results in the folders, side by side.
+    """Write a page of all results in the folders, side by side.
 
     Args:
         runs: folders of training runs, evaluations and inspections, folders that contain them, or

@@ -1,4 +1,4 @@
-"""Blocks of a report page."""
+"""Sections of a report page and the blocks in them."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ class Block:
 
     @property
     def kind(self) -> str:
-        """The class's name in small letters."""
+        """The class's name in lower case."""
         return type(self).__name__.lower()
 
 
@@ -52,7 +52,8 @@ class Table(Block):
     Attributes:
         caption: what the figures are, with units.
         highlight: names of rows to set off.
-        further: headings of columns that a reader asks for; without scripts all are shown.
+        further: headings of columns that are hidden until a reader shows them; without scripts all
+            are shown.
     """
 
     caption: str
@@ -63,14 +64,14 @@ class Table(Block):
 
     @property
     def measured(self) -> list[int]:
-        """Places of the columns that a page shows: not those in which nothing was measured."""
+        """Indices of the columns with at least one measured figure, which a page shows."""
         others = range(1, len(self.columns))
         return [0, *(one for one in others if any(row[one] != NOTHING for row in self.rows))]
 
 
 class Cell(NamedTuple):
-    """One pair of a matrix: its text, a note for a reader who points at it, and whether the row's
-    method is ``better`` or ``worse``; "" where that is open."""
+    """A cell of a matrix: its text, the text of its tooltip, and whether the row's method is
+    ``better`` or ``worse``; "" where that is open."""
 
     text: str
     note: str
@@ -79,7 +80,7 @@ class Cell(NamedTuple):
 
 @dataclass(frozen=True)
 class Matrix(Block):
-    """Each name against each other: the cell of a row and a column, None on the diagonal."""
+    """A table of all pairs of names: one cell per row and column, None on the diagonal."""
 
     caption: str
     names: Sequence[str]
@@ -120,7 +121,7 @@ class Sample(NamedTuple):
 
 @dataclass(frozen=True)
 class Samples(Block):
-    """Completions side by side, to be searched and filtered."""
+    """Completions side by side, with search and filters."""
 
     caption: str
     methods: Sequence[str]
@@ -136,12 +137,12 @@ class Samples(Block):
 
 @dataclass(frozen=True)
 class Flips(Block):
-    """All prompts under any two of several methods, to find those on which they differ.
+    """All prompts with the values of several methods, to find those on which two methods differ.
 
     Attributes:
-        prompts: of each prompt its id and its text, which may be cut.
-        values: figure of each measure, method and prompt; None where it is not known.
-        responses: of some prompts (their places, as text), the response of each method.
+        prompts: id and (possibly truncated) text of each prompt.
+        values: value of each measure, method and prompt; None where it is not known.
+        responses: index of a prompt (as text) → the response of each method, for some prompts.
     """
 
     caption: str
@@ -153,7 +154,7 @@ class Flips(Block):
 
     @property
     def data(self) -> dict[str, Any]:
-        """Plain values for the page's script."""
+        """The content as plain values, for the page's script."""
         return {name: value for name, value in vars(self).items() if name != "caption"}
 
 
@@ -166,7 +167,7 @@ class Inspector(Block):
 
 @dataclass(frozen=True)
 class Settings(Block):
-    """Names and values, folded away: configuration, versions, fingerprints."""
+    """Folded names and values: configuration, versions, fingerprints."""
 
     values: Mapping[str, Any]
     title: str = "Settings"

@@ -35,23 +35,23 @@ _PROMPT = 240  # characters of a prompt that are kept of every record
 
 
 class Sources:
-    """Reads files and keeps the SHA-256 of each, which the page lists."""
+    """Reads files and records the SHA-256 of each, which the page lists."""
 
     def __init__(self) -> None:
         self.digests: dict[str, str] = {}
 
     @property
     def fingerprint(self) -> str:
-        """Of all files read: first 16 hexadecimal digits."""
+        """Digest of all files read: its first 16 hexadecimal digits."""
         return hashlib.sha256(json.dumps(sorted(self.digests.items())).encode()).hexdigest()[:16]
 
     def json(self, path: Path) -> Any:
-        """`read_json`, with its digest kept."""
+        """Read by `read_json` and record the file's digest."""
         self._note(path)
         return read_json(path)
 
     def lines(self, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-        """`read_jsonl`, with its digest kept."""
+        """Read by `read_jsonl` and record the file's digest."""
         self._note(path)
         return read_jsonl(path)
 
@@ -88,7 +88,7 @@ def load_runs(folders: Sequence[Path], sources: Sources) -> list[Run]:
 
 def _load_over_runs(place: Path, name: str, sources: Sources) -> Run:
     run = Run(name, place, over_runs=sources.json(place))
-    # The settings of 'evaluate generation --seeds'; those of other folders are with their runs.
+    # 'evaluate generation --seeds' writes settings here; other folders have them in their runs.
     beside = place.parent / "run.json"
     if place.name == SEEDS and beside.is_file():
         run.settings[beside.name] = sources.json(beside)
@@ -169,8 +169,8 @@ def load_responses(places: Mapping[str, Path], ids: Sequence[str]) -> dict[str, 
     """The response of each method to some prompts, by the prompt's id.
 
     Args:
-        places: file of each method; `load_records` has read them.
-        ids: of prompts that all of them hold.
+        places: file of each method, already read by `load_records`.
+        ids: ids of prompts that all files hold.
     """
     wanted = set(ids)
     found: dict[str, list[str]] = {key: [] for key in ids}
@@ -186,7 +186,7 @@ def load_inspections(place: Path, sources: Sources) -> list[Inspection]:
     """The first inspections of a file.
 
     Raises:
-        DataError: a line is none.
+        DataError: a line is no inspection.
     """
     found: list[Inspection] = []
     for number, row in sources.lines(place):

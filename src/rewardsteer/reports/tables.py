@@ -5,11 +5,11 @@ from typing import Any
 
 from rewardsteer.reports.sections import NOTHING, Table
 
-LOW_HIGH = ("low", "high")  # what the ends of the only interval among some figures are called
+LOW_HIGH = ("low", "high")  # names of an interval's ends among figures with one interval
 _WIDE = 1000
 
 Figures = Mapping[str, Any]
-# Headings of a table whose rows are methods or models, with the cell that a row's figures make.
+# Heading of a column → function that formats its cell from a row's figures.
 Cells = Mapping[str, Callable[[Figures], str]]
 
 
@@ -21,9 +21,9 @@ def number(figures: Figures, name: str, pattern: str = "{:.3f}", scale: float = 
 def between(
     figures: Figures, name: str, pattern: str = "{:.3f}", *, ends: tuple[str, str] | None = None
 ) -> str:
-    """A figure with its interval behind it, ``0.912 (0.900, 0.924)``, where it has one; a dash
-    where it was not measured. The ``ends`` of the interval are called ``name_low`` and
-    ``name_high``, unless they are named."""
+    """A figure, followed by its interval if it has one, ``0.912 (0.900, 0.924)``; a dash where it
+    was not measured. ``ends``: names of the interval's ends; default: ``name_low`` and
+    ``name_high``."""
     if name not in figures:
         return NOTHING
     value, (low, high) = pattern.format(figures[name]), ends or (f"{name}_low", f"{name}_high")
@@ -44,7 +44,7 @@ def _with_error(figures: Figures, name: str) -> str:
 
 
 def _gain(figures: Figures, name: str) -> str:
-    # The baseline's difference to itself is no figure.
+    # The baseline's difference to itself is not shown.
     if all(figures.get(one, 1) == 0 for one in (name, f"{name}_low", f"{name}_high")):
         return NOTHING
     return between(figures, name, "{:+.3f}")
@@ -63,7 +63,7 @@ _METHOD: Cells = {
 }
 METHOD_COLUMNS = ("method", *_METHOD)
 METHOD_FURTHER = frozenset({"LM calls", "RM tokens"})
-# Of several runs: intervals are over runs and prompts, SD is that of the runs' own figures.
+# Figures over several runs: intervals are over runs and prompts, SD is over the runs' figures.
 _SEEDS: Cells = {
     "accuracy (95 %)": lambda one: between(one, "accuracy"),
     "SD of accuracy": lambda one: number(one, "accuracy_spread"),
@@ -78,7 +78,7 @@ _SEEDS: Cells = {
 }
 SEED_COLUMNS = ("method", *_SEEDS)
 SEED_FURTHER = frozenset({"reward, 95 % interval"})
-# What the dagger of a method means, behind a caption.
+# Explanation of a method's dagger, appended to a caption.
 OWN_JUDGE = " † The judge's own model guides this method, so its reward is too high."
 
 
@@ -99,7 +99,7 @@ def method_rows(methods: Mapping[str, Figures], *, marked: Collection[str] = ())
 
 
 def seed_rows(methods: Mapping[str, Figures], *, marked: Collection[str] = ()) -> list[list[str]]:
-    """As `method_rows`, of figures over several runs under `SEED_COLUMNS`."""
+    """One row per method as in `method_rows`, over several runs, under `SEED_COLUMNS`."""
     return cell_rows(methods, _SEEDS, marked)
 
 
@@ -142,8 +142,8 @@ PREFERENCE_CONTROL_COLUMNS = ("score", *_CONTROLS)
 
 
 def preference_control_rows(figures: Figures) -> list[list[str]]:
-    """The reward, what each control reaches, and the reward within one source and per prompt, under
-    `PREFERENCE_CONTROL_COLUMNS`; none for files of before there were controls."""
+    """Rows of the reward, of each control, and of the reward within one source and per prompt,
+    under `PREFERENCE_CONTROL_COLUMNS`; none for older files without controls."""
     found = figures.get("controls", {})
     labels = {"length": "length alone", "source": "source alone",
               "within_source": "reward within source", "by_prompt": "reward, each prompt once"}
@@ -172,7 +172,7 @@ def print_table(title: str, columns: Sequence[str], rows: Sequence[Sequence[str]
     console.print(title, soft_wrap=True, highlight=False, style="italic")
     for part in parts:
         table = _table(columns, rows, [0, *part])
-        # A truncated figure would mislead, so a line that is still too long runs over.
+        # Figures are never truncated: a line that is still too long exceeds the width.
         Console(width=max(width if console.is_terminal else 0, wide.measure(table).maximum)).print(
             table
         )

@@ -30,7 +30,7 @@ CURVES = {
     "learning_rate": ("learning rate", "Each phase restarts the schedule."),
     "tokens_per_second": ("tokens per second", "Real tokens, without evaluation time."),
 }
-# Losses whose largest is so many times their least share a logarithmic axis, where both are seen.
+# Ratio of the largest to the least loss above which a plot's axis is logarithmic.
 _WIDE = 20
 COLUMNS = ("run", "updates", "phases", "last loss", "accuracy", "held-out accuracy",
            "tokens per second", "peak memory, MiB")
@@ -76,8 +76,8 @@ def training_figures(
 def series(
     rows: Rows, figure: str, *, broken: bool = False
 ) -> tuple[list[float], list[float]]:
-    """Updates and values of one figure, over all phases; ``broken``: with a NaN between two phases,
-    where a line is interrupted."""
+    """Updates and values of one figure over all phases; ``broken``: with a NaN between phases, to
+    interrupt the line."""
     steps: list[float] = []
     values: list[float] = []
     offset = last = 0
@@ -100,13 +100,13 @@ def _finite(line: Series) -> list[float]:
 
 
 def _is_wide(lines: Iterable[Series]) -> bool:
-    """Whether the values need a logarithmic axis, and all have a place on it."""
+    """Whether the values need a logarithmic axis and are all positive."""
     values = [value for line in lines for value in _finite(line)]
     return min(values) > 0 and max(values) > _WIDE * min(values)
 
 
 def _stands_alone(line: Series) -> bool:
-    """Whether some value has no neighbour that a line could lead to."""
+    """Whether some finite value has no finite neighbour that a line could join it to."""
     values = [math.nan, *line[1], math.nan]
     return any(
         math.isfinite(one) and not (math.isfinite(before) or math.isfinite(after))

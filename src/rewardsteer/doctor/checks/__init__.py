@@ -22,5 +22,5 @@ _ENTRIES = {
     "address": f"{_PLACE}.address:GivenAddress",
 }
 CHECKS = Registry("check of doctor", _ENTRIES)
-# A registry lists its names by the alphabet.
+# The order of the checks; a registry sorts its names.
 ORDER = tuple(_ENTRIES)

@@ -1,4 +1,4 @@
-"""A server at an address."""
+"""Check: a server at an address gives the same rewards."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -9,12 +9,12 @@ from rewardsteer.doctor.patient import Address, Patient
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.models.kinds import load_scorer
 
-# Forms of servers that apply no template, so texts are written here.
+# Server APIs that apply no chat template; the template is applied here instead.
 _WITHOUT_TEMPLATE = ("sglang", "openrlhf")
 
 
 class GivenAddress(Check):
-    """The numbers that a server gives for the texts, as they come from it."""
+    """Compares a server's raw numbers for the texts with the rewards."""
 
     name = "address"
 

@@ -1,4 +1,4 @@
-"""What a check is."""
+"""The base class of checks."""
 
 import abc
 from collections.abc import Iterator
@@ -17,9 +17,9 @@ class Check(abc.ABC):
     Attributes:
         name: of the check, as `rewardsteer.doctor.checks.CHECKS` has it.
         needs_model: whether the model must have been loaded.
-        needs_tokens: whether rewards of token ids must be had (`Patient.reads_tokens`).
-        compares: whether another program's numbers are compared, which is said where it is not
-            done.
+        needs_tokens: whether the model must score token ids (`Patient.reads_tokens`).
+        compares: whether it compares another program's numbers; the result says so where such a
+            check was not run.
     """
 
     name: ClassVar[str]
@@ -29,7 +29,7 @@ class Check(abc.ABC):
 
     @abc.abstractmethod
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """What is found; nothing where the question has no meaning for the model."""
+        """The findings; none where the check does not apply to the model."""
 
     def found(self, status: Status, summary: str, **figures: Any) -> Finding:
         """A finding of this check."""

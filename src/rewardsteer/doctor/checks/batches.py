@@ -1,4 +1,4 @@
-"""Batch size, order and padding side must not matter."""
+"""Check: batch size, order and padding side do not change rewards."""
 
 from collections.abc import Iterator
 
@@ -12,7 +12,7 @@ from rewardsteer.models.batching import left_pad, right_pad
 
 
 class Batches(Check):
-    """The same texts, read alone, together, in another order, and padded on either side."""
+    """Compares rewards of the texts alone, in a batch, reordered, and padded on either side."""
 
     name = "batches"
 

@@ -1,4 +1,4 @@
-"""Beginning-of-text: once, and not twice."""
+"""Check: texts begin with one beginning-of-text token, not two."""
 
 from collections.abc import Iterator
 
@@ -9,13 +9,13 @@ from rewardsteer.doctor.patient import Patient, largest
 
 
 class Beginning(Check):
-    """A template writes beginning-of-text, and a tokenizer may add another one."""
+    """A template writes beginning-of-text, and a tokenizer may add a second one."""
 
     name = "beginning-of-text"
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Looks at the first tokens, and at those of programs that write and tokenize apart."""
+        """Checks the first tokens, also those of programs that tokenize a template's output."""
         tokenizer, bos = patient.tokenizer, patient.tokenizer.bos_token_id
         if bos is None:
             return

@@ -1,4 +1,4 @@
-"""Whether the weights of the reward head are in the folder."""
+"""Check: the weights of the reward head are in the folder."""
 
 from collections.abc import Iterator
 
@@ -6,7 +6,7 @@ from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient
 
-# Names that heads have in public checkpoints.
+# Names of reward heads in public checkpoints.
 _HEADS = frozenset({
     "score", "classifier", "classification_head", "v_head", "value_head", "reward_head",
     "regression_head", "regression_layer", "out_proj", "summary", "lm_head",
@@ -20,7 +20,7 @@ class Head(Check):
     needs_model = False
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Looks at the names of the weights."""
+        """Searches the names of the weights for a head."""
         folder = patient.folder
         if not folder.tensors:
             return

@@ -1,4 +1,4 @@
-"""How many labels a classifier has, and what they are called."""
+"""Check: the number and names of a classifier's labels."""
 
 import re
 from collections.abc import Iterator
@@ -14,14 +14,14 @@ _BAD = frozenset({"bad", "negative", "neg", "rejected", "incorrect", "wrong", "u
 
 
 class Labels(Check):
-    """Of several numbers none is the reward by itself, and the second of two is not always the good
-    one."""
+    """With several labels it is open which number is the reward; the second of two is not always
+    the good one."""
 
     name = "labels"
     needs_model = False
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Looks at the configuration."""
+        """Reads the labels from the configuration."""
         folder = patient.folder
         if not folder.architecture.endswith("ForSequenceClassification"):
             return

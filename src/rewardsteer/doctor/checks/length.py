@@ -1,4 +1,4 @@
-"""How long texts may be, and who would cut them."""
+"""Check: texts fit into the limits of model and tokenizer, so that no program cuts them."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ _NO_LIMIT = 10**9
 
 
 class Length(Check):
-    """A text that is cut loses its end (or its prompt), and gets the reward of the rest."""
+    """A truncated text loses its end (or its prompt), and gets the reward of what is left."""
 
     name = "length"
     needs_tokens = True
@@ -25,7 +25,7 @@ class Length(Check):
         longest = max(len(prompt) + len(response) for prompt, response in rows)
         figures = {"longest": longest, "positions": positions, "tokenizer": limit}
         if refused:
-            # There is no reward of theirs to compare.
+            # Texts that are too long have no reward here.
             yield self.found(
                 "fault", f"{len(refused)} of {len(refused) + len(patient.samples.prompts)} texts "
                 f"have up to {max(refused)} tokens and the model reads {positions}: they are "

@@ -1,4 +1,4 @@
-"""The padding token, by which plain classifiers find the last token of a text."""
+"""Check: the padding token, by which transformers' classifiers find the last token of a text."""
 
 from collections.abc import Iterator
 

@@ -1,4 +1,4 @@
-"""Equal rewards of different texts, which rounding makes."""
+"""Check: rounding does not make rewards of different texts equal."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -10,18 +10,18 @@ from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient
 
-# Share of pairs of texts that may be equal before it is a fault.
+# Highest share of pairs of texts with equal rewards that is not yet a fault.
 _MOST = 0.05
 
 
 class Precision(Check):
-    """bfloat16 has 8 significant bits: rewards from 16 to 32 come in steps of 1/8."""
+    """bfloat16 has 8 significant bits: rewards from 16 to 32 are multiples of 1/8."""
 
     name = "precision"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Counts equal rewards, as they are and rounded to the weights' dtype, in which
-        transformers and vLLM give them."""
+        """Counts equal rewards, as computed and rounded to the weights' dtype, which is the dtype
+        of rewards from transformers and vLLM."""
         texts = list(zip(map(repr, patient.samples.prompts), patient.samples.completions,
                          strict=True))
         first = sorted({text: index for index, text in enumerate(texts)}.values())

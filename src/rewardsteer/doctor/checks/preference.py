@@ -1,4 +1,4 @@
-"""Whether better answers get higher rewards."""
+"""Check: better answers get higher rewards."""
 
 from collections.abc import Iterator
 
@@ -8,7 +8,7 @@ from rewardsteer.doctor.checks.base import Check
 from rewardsteer.doctor.findings import Finding
 from rewardsteer.doctor.patient import Patient
 
-# Probability of so few right pairs by chance, below which the sign is taken for wrong.
+# The sign counts as wrong where chance gives so few correct pairs with less than this probability.
 _CHANCE = 0.005
 
 

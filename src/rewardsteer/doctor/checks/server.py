@@ -1,4 +1,4 @@
-"""Our own server, in this process."""
+"""Check: our own server, run in this process, gives the same rewards."""
 
 import asyncio
 import importlib.util
@@ -21,7 +21,7 @@ class OwnServer(Check):
     name = "server"
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Asks it for the rewards of all texts."""
+        """Requests the rewards of all texts from it."""
         absent = [name for name in _PARTS if importlib.util.find_spec(name) is None]
         if absent:
             yield self.found(
@@ -42,7 +42,7 @@ async def _rewards(patient: Patient) -> list[float]:
     from rewardsteer.serving.models import ServedModels
     from rewardsteer.serving.service import Service
 
-    # Lengths are the model's own limit.
+    # Only the model's own limit applies to lengths.
     limits, scorer = ServingConfig(max_prompt_tokens=1 << 20), patient.scorer
     served = ServedModels(None, None, scorer, DecodingConfig(), limits, template=scorer.template)
     service = Service(served, limits)

@@ -1,4 +1,4 @@
-"""How texts are written: the model's own template, its end, and what changes from day to day."""
+"""Check: the template is the model's own, writes one end-of-text, and holds no current date."""
 
 from collections.abc import Iterator
 
@@ -10,13 +10,13 @@ from rewardsteer.doctor.patient import Patient, largest
 
 
 class TemplateOfTexts(Check):
-    """Rewards mean nothing for texts that are written in another form than in training."""
+    """Rewards are meaningless for texts whose template differs from that of training."""
 
     name = "template"
     needs_tokens = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Compares the template in use with the model's own, and looks at its end."""
+        """Compares the template in use with the model's own, and checks the end of texts."""
         used, tokenizer = patient.scorer.template, patient.tokenizer
         assert used is not None
         chats = bool(getattr(tokenizer, "chat_template", None))

@@ -1,4 +1,4 @@
-"""vLLM, where it is installed."""
+"""Check: vLLM, where it is installed, gives the same rewards."""
 
 import importlib.util
 from collections.abc import Iterator
@@ -9,14 +9,14 @@ from rewardsteer.doctor.patient import Patient
 
 
 class Vllm(Check):
-    """The folder in vLLM's own engine, in this process."""
+    """Scores the texts with the folder in vLLM, in this process."""
 
     name = "vllm"
     needs_tokens = True
     compares = True
 
     def run(self, patient: Patient) -> Iterator[Finding]:
-        """Starts vLLM."""
+        """Starts vLLM and compares its numbers."""
         if importlib.util.find_spec("vllm") is None:
             yield self.found(
                 "not checked", "vLLM is not installed here; run doctor in its environment, or "
@@ -36,7 +36,7 @@ class Vllm(Check):
                 patient.folder.path, dtype, template=scorer.template, gpu_memory_utilization=0.4
             )
             numbers = other.score_ids(*patient.read)
-        except Exception as error:  # vLLM raises dozens of kinds for models that it does not run
+        except Exception as error:  # vLLM raises many types for models it cannot run
             yield self.found(
                 "not checked", f"vLLM cannot run the model: {type(error).__name__}: {error}"
             )

@@ -1,7 +1,7 @@
-"""The problems of public maths benchmarks, read from the files they are published as.
+"""The problems of public maths benchmarks, read from their published files.
 
-A benchmark is a `Format` in a file of its own and a row of `BENCHMARKS`; one from elsewhere is
-named ``package.module:ATTRIBUTE``.
+A benchmark is a `Format` in a file of its own and a row of `BENCHMARKS`; one outside this package
+is named ``package.module:ATTRIBUTE``.
 """
 
 from pathlib import Path

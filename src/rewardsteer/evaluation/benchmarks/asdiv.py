@@ -24,7 +24,7 @@ def _xml_rows(file: Path) -> Iterator[tuple[str, Row]]:
         text = content.decode("utf-8-sig")
     except (OSError, EOFError, UnicodeDecodeError) as error:
         raise DataError(f"The file {file} cannot be read as UTF-8 text: {error}.") from error
-    # Entities can blow a small file up to any size; the benchmark's own file declares none.
+    # Entities can expand a small file to any size; the published file declares none.
     if re.search(r"<!\s*(?:DOCTYPE|ENTITY)", text, re.IGNORECASE):
         raise DataError(f"The file {file} declares a DOCTYPE or an ENTITY; remove it.")
     try:

@@ -1,4 +1,4 @@
-"""What every benchmark is made of: its problems, and how the rows of its file are parsed."""
+"""The parts of a maths benchmark: its problems, and how the rows of its file are parsed."""
 
 import math
 import re
@@ -26,7 +26,7 @@ class Problem:
 
 
 def file_rows(file: Path) -> Iterator[tuple[str, Row]]:
-    """Places and rows of JSON lines, a JSON list, CSV or Parquet."""
+    """Yield places (for messages) and rows of JSON lines, a JSON list, CSV or Parquet."""
     return read_rows("train", str(file), "")
 
 
@@ -35,8 +35,8 @@ class Format:
     """How a benchmark's published file is parsed.
 
     Attributes:
-        read: question and answer of a row; the second argument names the row in messages.
-        rows: the places and rows of a file; default: JSON lines, a JSON list, CSV, Parquet.
+        read: returns question and answer of a row; the second argument names the row in messages.
+        rows: yields the rows of a file; default: `file_rows`.
     """
 
     read: Parse
@@ -44,7 +44,7 @@ class Format:
 
 
 def fields(question: str, answer: str) -> Parse:
-    """Question and answer, each from one field."""
+    """A parser that takes question and answer from one field each."""
 
     def read(row: Row, place: str) -> tuple[str, str]:
         require(row, [question, answer], place)
@@ -54,7 +54,7 @@ def fields(question: str, answer: str) -> Parse:
 
 
 def story(row: Row, place: str) -> tuple[str, str]:
-    """A question in two parts, ``body`` and ``question``, with field names in either case."""
+    """Parse a question in two parts, ``body`` and ``question``; field names in any case."""
     fields = {name.lower(): value for name, value in row.items()}
     require(fields, ["question", "answer"], place)
     question = text(fields["question"], "question", place)
@@ -63,7 +63,7 @@ def story(row: Row, place: str) -> tuple[str, str]:
 
 
 def _join(body: str, question: str) -> str:
-    """Body and question in one text; "If there are 3 boxes" wants a comma, others a full stop."""
+    """Body and question joined: by a comma after "If there are 3 boxes", else by a full stop."""
     if body[-1] in ".?!,;:":
         return f"{body} {question}"
     last = re.split(r"[.?!]\s+", body)[-1]

@@ -13,20 +13,20 @@ class CorrectnessConfig(Config):
     """What is measured on scored solutions.
 
     Attributes:
-        start: tokens at the beginning of a solution that never drop it (published: 5).
-        thresholds: to try; None: 41 quantiles of the lowest values on the test questions, whose
-            labels play no part, and the published 0 for similarities.
-        validation: share of the questions on which thresholds are chosen and values calibrated;
-            all figures of filtering are from the others, but for the published threshold, for
-            which nothing is chosen: it is applied to all questions.
-        loss: with ``confidence``: filtering may make at most this share of correct votes wrong …
-        confidence: … with at least this probability.
-        steps: percentiles at which prefixes are judged are 0, 1/steps, …, 1.
-        windows: of early-stopping self-consistency.
+        start: number of first tokens at which a solution is never dropped (published: 5).
+        thresholds: thresholds to try; None: 41 quantiles of the solutions' lowest values on the
+            test questions (labels are not used), and the published 0 for similarities.
+        validation: share of the questions on which thresholds are chosen and values calibrated.
+            Figures of filtering are from the test questions; only the published threshold, which
+            needs no choice, is applied to all questions.
+        loss: highest share of questions whose vote filtering may make worse, for ``risk``.
+        confidence: lowest probability with which ``loss`` must hold.
+        steps: prefixes are ranked at the percentiles 0, 1/steps, …, 1.
+        windows: windows of early-stopping self-consistency.
         adaptive: probabilities at which adaptive consistency stops.
         orders: random orders of the samples over which the stopping rules are averaged.
         draws: random subsets of the samples for votes of k of n.
-        cost: of a reward-model token, in generated tokens.
+        cost: cost of a reward-model token, in generated tokens.
         seed: of the split, the orders and the draws.
     """
 

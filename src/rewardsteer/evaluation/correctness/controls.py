@@ -1,7 +1,7 @@
-"""Scores that read no solution, beside the reward: who wrote it, how long it is, chance.
+"""Control scores that ignore a solution's text: its source, its length, chance.
 
-A reward that ranks no better than these, or no better within one source, may have learned a
-shortcut.
+A reward that ranks no better than these, or not better than chance within one source, may have
+learned a shortcut.
 """
 
 from collections import defaultdict
@@ -30,17 +30,17 @@ from rewardsteer.records import Solution
 def controls(
     solutions: Sequence[Solution], rewards: Sequence[float], config: CorrectnessConfig
 ) -> dict[str, Any]:
-    """AUROCs of controls with intervals over questions, and what the reward shares with them.
+    """AUROCs of controls with intervals over questions, and the reward's correlation with them.
 
     Args:
-        solutions: labelled, of both labels.
-        rewards: one each.
+        solutions: labelled solutions, with both labels among them.
+        rewards: one per solution.
         config: draws and seed.
 
     Returns:
         ``random``, ``length`` (tokens) and, where there are several sources, ``source`` (the share
-        of right solutions that the source has on other questions), each with ``auroc``, ``low``,
-        ``high`` and ``best_of``, the accuracy of the highest of each question (a tie is split);
+        of correct solutions that the source has on other questions), each with ``auroc``, ``low``,
+        ``high`` and ``best_of``, the accuracy of each question's highest solution (ties are split);
         ``within_source`` and ``within_question``, the AUROC of the reward among pairs of
         one source or question, with its interval (``*_low``, ``*_high``); ``rank_correlation`` of
         the reward with length and source; and ``notes``, sentences on what these show.
@@ -93,8 +93,8 @@ def _best_of(
 def source_scores(
     sources: Sequence[str], labels: Sequence[bool], groups: Sequence[str]
 ) -> np.ndarray:
-    """The share of right solutions that each solution's source has on other questions ``[N]``, in
-    five folds by question; one half for a source that has none there."""
+    """For each solution, the share of its source's solutions on other questions that are correct
+    ``[N]``, in five folds by question; one half for a source without solutions there."""
     folds = np.array([fold_of(group) for group in groups])
     _, places = np.unique(np.asarray(sources), return_inverse=True)
     right = np.asarray(labels, dtype=float)
@@ -112,7 +112,7 @@ def _notes(
     alone: dict[str, Interval], within: Interval, labels: Sequence[bool],
     rewards: Sequence[float], scores: dict[str, np.ndarray], groups: Sequence[str],
 ) -> list[str]:
-    """Which controls the reward does not beat, in words."""
+    """Sentences on the controls that the reward does not beat."""
     notes: list[str | None] = [*equal_scores(rewards)]
     own = auroc(labels, rewards)
     for name in ("source", "length"):

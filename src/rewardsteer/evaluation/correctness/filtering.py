@@ -1,8 +1,8 @@
-"""Dropping solutions while they are written: what it saves, and what it costs the vote.
+"""Dropping solutions during generation: tokens saved, and the change in the vote's accuracy.
 
 A solution is dropped at the first token, after the first ``start`` ones, whose value lies below the
-threshold; what comes after that token need not be generated. Where every solution of a question
-would be dropped, all are kept and nothing is saved (published; a vote needs somebody).
+threshold; the tokens after it need not be generated. Where every solution of a question would be
+dropped, all are kept and nothing is saved (as published; a vote needs a solution).
 """
 
 import math
@@ -22,10 +22,10 @@ from rewardsteer.evaluation.voting import vote
 
 @dataclass(frozen=True)
 class Filtered:
-    """What each threshold does to each question; Q questions, K thresholds, float64.
+    """Results of each threshold on each question; Q questions, K thresholds, float64.
 
     Attributes:
-        accuracy: ``[Q, K]`` of the vote among what is kept.
+        accuracy: ``[Q, K]`` of the vote among the solutions kept.
         before: ``[Q]`` accuracy of the plain vote.
         dropped: ``[Q, K]`` solutions dropped.
         generated: ``[Q, K]`` tokens generated.
@@ -79,7 +79,7 @@ def _filter(
     kept = first >= lengths[:, None]
     fallback = ~kept.any(axis=0)
     kept = kept | fallback
-    # The token that crossed was generated, and read to find out. The fallback needs all of them.
+    # The token below the threshold was generated and scored too. The fallback needs all tokens.
     written = np.where(kept, lengths[:, None], first + 1)
     correct, answers = np.array(question.correct), question.answers
     before = vote(answers, question.correct)
@@ -99,9 +99,9 @@ def _filter(
 
 
 def summarise(table: Filtered, column: int, threshold: float, cost: float) -> dict[str, Any]:
-    """Figures of one threshold over the table's questions; shares are of the plain vote's.
+    """Figures of one threshold; shares are of the plain vote's solutions or tokens.
 
-    ``tokens_saved_net`` counts the tokens that the reward model read at ``cost`` a token.
+    ``tokens_saved_net`` subtracts the tokens that the reward model scored, at ``cost`` per token.
     """
     gain = paired_difference(table.accuracy[:, column].tolist(), table.before.tolist())
     total = float(table.tokens.sum())
@@ -142,17 +142,17 @@ def threshold_grid(
 
 
 def choose_free(table: Filtered) -> int | None:
-    """Column that saves most among those whose vote is no worse than the plain one's; None: none
-    saves anything without loss."""
+    """Column of the threshold that saves most among those whose vote is no worse than the plain
+    one; None: none saves tokens without loss."""
     gains = (table.accuracy - table.before[:, None]).mean(0)
     saved = table.tokens.sum() - table.generated.sum(0)
-    # Shares of votes round; a loss must be larger than that to be one.
+    # 1e-12 allows for the rounding of shares.
     allowed = np.flatnonzero((gains >= -1e-12) & (saved > 0))
     return int(allowed[saved[allowed].argmax()]) if len(allowed) else None
 
 
 def choose_best(table: Filtered) -> int:
-    """Column with the best vote; among equals the one that saves most."""
+    """Column of the threshold with the best vote; of equals the one that saves most."""
     return max(
         range(table.accuracy.shape[1]),
         key=lambda column: (table.accuracy[:, column].mean(), -table.generated[:, column].sum()),
@@ -160,20 +160,21 @@ def choose_best(table: Filtered) -> int:
 
 
 def questions_needed(loss: float, confidence: float) -> int:
-    """The fewest validation questions of which `choose_by_risk` can accept a threshold: without a
-    single loss (1 - loss)^n must be at most 1 - confidence."""
+    """The fewest validation questions with which `choose_by_risk` can accept a threshold: even
+    without a single loss, (1 - loss)^n must be at most 1 - confidence."""
     return math.ceil(math.log(1 - confidence) / math.log(1 - loss))
 
 
 def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | None:
-    """The threshold that saves most among those shown to turn few votes worse: a share ``loss``.
+    """The threshold that saves most among those shown to make at most a share ``loss`` of votes
+    worse.
 
-    Thresholds are tested from the smallest up, each against "more than ``loss`` of the questions
-    lose": the p-value is exact, the chance that a binomial with that share gives as few losses as
-    were seen. The first one that cannot be rejected at 1 − ``confidence`` ends the search, so the
-    guarantee holds for all before it together, whichever is taken (fixed-sequence testing, as in
-    Learn then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as
-    lost; gains do not make up for it, so the accuracy loses at most that much.
+    Thresholds are tested in ascending order, each against the hypothesis that more than ``loss`` of
+    the questions lose. The p-value is exact: the probability of so few losses under a binomial with
+    that share. The first hypothesis that is not rejected at 1 − ``confidence`` ends the search, so
+    the guarantee holds for all thresholds before it together (fixed-sequence testing, as in Learn
+    then Test, arXiv 2110.01052). A question whose vote gets worse in any degree counts as lost.
+    Gains are not counted against losses, so accuracy drops by at most ``loss``.
 
     Args:
         table: of validation questions; columns by ascending threshold.
@@ -183,10 +184,10 @@ def choose_by_risk(table: Filtered, loss: float, confidence: float) -> int | Non
     Returns:
         the column, or None when not even the smallest threshold passes.
     """
-    # The vote of what is kept is compared up to the rounding of shares.
+    # 1e-12 allows for the rounding of shares.
     lost = (table.accuracy < table.before[:, None] - 1e-12).sum(0)
     p_values = binom.cdf(lost, len(table.before), loss)
     failed = np.flatnonzero(p_values > 1 - confidence)
     passed = int(failed[0]) if len(failed) else len(p_values)
-    # Very high thresholds save nothing: where all would be dropped, all are kept.
+    # Not simply the highest: where a high threshold drops all solutions, all are kept.
     return int(table.generated[:, :passed].sum(0).argmin()) if passed else None

@@ -1,4 +1,4 @@
-"""Values as probabilities: P(correct | prefix), fitted on some questions, tested on others."""
+"""Calibration of values to P(correct | prefix), fitted on validation questions."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -18,10 +18,10 @@ def calibrate(
     validation: Sequence[Question], test: Sequence[Question], signal: Signal,
     config: CorrectnessConfig,
 ) -> list[dict[str, Any]]:
-    """Isotonic calibration at quarters of a solution; one record each.
+    """Isotonic calibration at each quarter of a solution; one record per position.
 
     Every position has its own map, since a value is less informative early on. Figures are of the
-    test questions; ``brier_constant`` is that of always predicting the validation questions' share.
+    test questions; ``brier_constant`` is that of predicting the validation share for all.
     """
     from sklearn.isotonic import IsotonicRegression
 

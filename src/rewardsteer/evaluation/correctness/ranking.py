@@ -22,13 +22,13 @@ _ROC_POINTS = 200
 
 
 def prefix_index(length: int, share: float) -> int:
-    """Token at a percentile of a solution, the published max(⌊n·p⌋ − 1, 0)."""
-    # 90 · 0.7 comes out just below 63.
+    """Index of the token at a percentile of a solution, as published: max(⌊n·p⌋ − 1, 0)."""
+    # 1e-9, since 90 · 0.7 is just below 63 in floating point.
     return max(int(length * share + 1e-9) - 1, 0)
 
 
 def prefix_values(solutions: Sequence[Solution], signal: Signal, share: float) -> list[float]:
-    """The signal at one percentile of every solution; the reward of the whole is that at 1."""
+    """The signal at one percentile of every solution; at 1 the complete solution's reward."""
     values = []
     for solution in solutions:
         if share == 1.0 and signal == "reward" and solution.reward is not None:
@@ -40,7 +40,8 @@ def prefix_values(solutions: Sequence[Solution], signal: Signal, share: float) -
 
 
 def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
-    """AUROC with intervals over questions, average precision, by model, by question, by prefix.
+    """AUROC with intervals over questions, and average precision: over all solutions, by model, by
+    question and by prefix.
 
     Without a correct and an incorrect solution the AUROC is undefined: ``undefined`` is set and
     the figures are left out.
@@ -55,7 +56,7 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
         return {"undefined": f"all {len(labels)} scored solutions are {kind}: no AUROC"}
     groups = [one.question_id for one in solutions]
     found = signals(benchmark)
-    # The reward of a whole solution needs no values of its tokens.
+    # The reward of a complete solution is there without values of its tokens.
     whole: list[Signal] = ["reward", *(signal for signal in found if signal != "reward")]
     figures: dict[str, Any] = {}
     for signal in whole:
@@ -83,10 +84,10 @@ def ranking(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
 def compare_rankings(
     benchmark: Benchmark, baseline: Benchmark, config: CorrectnessConfig
 ) -> dict[str, Any]:
-    """AUROC on the whole minus the baseline's reward AUROC, paired by solution.
+    """AUROC on complete solutions minus that of the baseline's reward, paired by solution.
 
     Returns:
-        figures by signal, and how many solutions both have.
+        figures by signal, and the number of solutions that both scored.
     """
     theirs = {(s.question_id, s.sample, s.model): s for s in baseline.scored}
     pairs = [
@@ -113,7 +114,7 @@ def roc_points(solutions: Sequence[Solution], signal: Signal) -> dict[str, list[
 
     labels = [bool(one.is_correct) for one in solutions]
     false, true, _ = roc_curve(labels, prefix_values(solutions, signal, 1.0))
-    # Evenly along the curve: both rates grow, so their sum always grows.
+    # Points are spaced evenly in the sum of both rates, which grows along the curve.
     along = np.searchsorted(false + true, np.linspace(0, 2, _ROC_POINTS))
     kept = np.unique(np.minimum(along, len(false) - 1))
     return {"wrong": false[kept].round(5).tolist(), "right": true[kept].round(5).tolist()}
@@ -158,7 +159,7 @@ def _by_model(
 def _per_question(
     groups: Sequence[str], labels: Sequence[bool], values: Sequence[float], tail: str
 ) -> dict[str, float]:
-    """Mean AUROC within questions with correct and incorrect solutions: what a vote can use."""
+    """Mean AUROC within questions that have correct and incorrect solutions."""
     within, count = auroc_within_interval(labels, values, groups)
     if not count:
         return {}
@@ -184,7 +185,7 @@ def _by_percentile(
 def signal_and_noise(
     labels: Sequence[bool], values: Sequence[float], groups: Sequence[str]
 ) -> dict[str, float]:
-    """What a search over steps can tell apart by values of responses to one prompt.
+    """Signal and noise of values among responses to one prompt, for a search over steps.
 
     Args:
         labels: whether each solution is correct.
@@ -195,8 +196,8 @@ def signal_and_noise(
         ``noise``: the standard deviation of values among solutions of one question and one label,
         pooled over all of these, each with one degree of freedom less than it has solutions.
         ``signal``: the mean over questions of the mean value of correct solutions less that of
-        incorrect ones. Where no question can tell, a figure is left out. Real differences that
-        labels do not show are within the noise, so it is an upper estimate of the error.
+        incorrect ones. A figure that no question gives is left out. Real differences between
+        solutions of one label count as noise, so the noise is an upper estimate of the error.
     """
     cells: dict[str, dict[bool, list[float]]] = defaultdict(lambda: {True: [], False: []})
     for label, value, group in zip(labels, values, groups, strict=True):

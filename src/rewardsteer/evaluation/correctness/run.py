@@ -1,4 +1,4 @@
-"""All figures of scored solutions, benchmark by benchmark."""
+"""All figures of ``evaluate correctness`` from scored solutions, by benchmark."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -40,8 +40,8 @@ def evaluate_correctness(
     """Figures by benchmark.
 
     Args:
-        sampled: several solutions a question.
-        greedy: one a question; ranked by itself under ``greedy``.
+        sampled: several solutions per question.
+        greedy: one solution per question; ranked separately under ``greedy``.
         config: see `CorrectnessConfig`.
         baseline: the same solutions scored by another reward model, for paired differences.
         announce: called with each benchmark's name.
@@ -127,7 +127,7 @@ def _voting(
     benchmark: Benchmark, validation: Sequence[Question], test: Sequence[Question],
     published: dict[str, Any], config: CorrectnessConfig,
 ) -> dict[str, Any]:
-    """Votes, stopping and filters on the test questions; what is chosen is chosen on the others."""
+    """Votes, stopping rules and filters on the test questions, chosen on the validation ones."""
     curve = vote_curve(test, config)
     rules = []
     for rule in stopping_rules(test, config):
@@ -151,9 +151,9 @@ def _filtering(
     curve: Sequence[dict[str, float]], config: CorrectnessConfig,
 ) -> dict[str, Any]:
     """Every threshold on the test questions; ``best``, ``free`` and ``risk`` are chosen on the
-    others."""
-    # Levels must not depend on the questions that choose among them, or the risk-controlled choice
-    # would not keep its promise; those of the test questions come without their labels.
+    validation questions."""
+    # Thresholds must not depend on the validation questions, or the guarantee of ``risk`` would not
+    # hold; they are quantiles on the test questions, whose labels are not used.
     thresholds = threshold_grid(test, signal, config)
     seen = filter_questions(validation, thresholds, signal, config.start)
     unseen = filter_questions(test, thresholds, signal, config.start)
@@ -203,6 +203,6 @@ def _figures(
 
 
 def _published(benchmark: Benchmark, config: CorrectnessConfig) -> dict[str, Any]:
-    """The published filter: similarities below 0 drop. Nothing is chosen, so on all questions."""
+    """The published filter on all questions: a similarity below 0 drops a solution."""
     table = filter_questions(benchmark.questions, [0.0], "similarity", config.start)
     return _figures(table, 0, 0.0, vote_curve(benchmark.questions, config), config)

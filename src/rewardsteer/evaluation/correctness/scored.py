@@ -20,17 +20,17 @@ class Question:
 
     @property
     def answers(self) -> list[str | None]:
-        """Final answers; None where there is none."""
+        """Final answers; None where none was found."""
         return [solution.predicted_answer for solution in self.solutions]
 
     @property
     def correct(self) -> list[bool]:
-        """Labels."""
+        """Whether each solution is correct."""
         return [bool(solution.is_correct) for solution in self.solutions]
 
     @property
     def rewards(self) -> list[float]:
-        """Rewards of whole solutions; NaN where there is none."""
+        """Rewards of complete solutions; NaN where there is none."""
         return [
             float("nan") if one.reward is None else one.reward for one in self.solutions
         ]
@@ -46,13 +46,13 @@ class Benchmark:
     """One set of questions.
 
     Attributes:
-        name: of the benchmark.
+        name: name of the benchmark.
         questions: sorted by key.
-        unlabelled: solutions without ``is_correct``, left out.
-        skipped: solutions that the reward model could not score; they vote, but have no reward.
-        extracted: solutions without ``predicted_answer``, whose answer was found in their text.
-        repeated: rows that repeat another one, left out.
-        same_text: questions whose text another one has under another key.
+        unlabelled: number of solutions without ``is_correct``, left out.
+        skipped: number of solutions that the reward model could not score; they vote.
+        extracted: number of solutions without ``predicted_answer``; it was found in their text.
+        repeated: number of repeated rows, left out.
+        same_text: number of questions whose text another question has under another key.
     """
 
     name: str
@@ -70,11 +70,11 @@ class Benchmark:
 
     @property
     def scored(self) -> list[Solution]:
-        """Those with a reward."""
+        """All solutions with a reward."""
         return [solution for solution in self.solutions if solution.reward is not None]
 
     def split(self, share: float, seed: int) -> tuple[list[Question], list[Question]]:
-        """Questions for choosing and for testing, decided by each question's key alone."""
+        """Validation and test questions; a question's part depends on seed and key alone."""
         chosen: tuple[list[Question], list[Question]] = ([], [])
         for question in self.questions:
             place = zlib.crc32(f"{seed}/{question.key}".encode()) / 2**32
@@ -86,7 +86,7 @@ def token_values(solution: Solution, signal: Signal) -> np.ndarray:
     """The signal at every token of a scored solution, ``[T]``.
 
     Raises:
-        DataError: it was scored without it.
+        DataError: the solution was scored without this signal.
     """
     values = (
         solution.token_rewards if signal == "reward" else solution.token_similarities

@@ -84,9 +84,9 @@ def _benchmarks(files: Sequence[Path]) -> dict[str, Benchmark]:
 
 
 def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
-    """A row as a solution; fields that are not ours are left aside."""
+    """A row as a solution; unknown fields are ignored."""
     known = {name: value for name, value in row.items() if name in Solution.model_fields}
-    # Other programs number questions and samples, and answers of theirs are numbers.
+    # Other programs may write ids and answers as numbers.
     for name in _NAMES & known.keys():
         if isinstance(known[name], int | float) and not isinstance(known[name], bool):
             known[name] = str(known[name])
@@ -98,7 +98,7 @@ def _solution(row: dict[str, object], file: Path, place: str) -> Solution:
         raise DataError(f"{place}: no scored solution ({error}).") from error
     found: dict[str, Any] = {"token_count": _token_count(solution, place)}
     if [] in (solution.token_rewards, solution.token_similarities):
-        # No token, no prefix: as for the scorer, there is nothing to score.
+        # A completion without tokens has no prefix to score.
         found |= {"reward": None, "token_rewards": None, "token_similarities": None}
     if not solution.question_id:
         found["question_id"] = question_key(solution.prompt)

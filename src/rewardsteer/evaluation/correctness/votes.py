@@ -20,10 +20,10 @@ from rewardsteer.evaluation.voting import best_of_k, pass_at_k, reward_weights, 
 
 
 def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy of each way to use k samples, k from 1 to the most that a question has, over the
-    ``questions`` that have k; each with a 95 % interval over them (``*_low``, ``*_high``).
+    """Accuracy of each way to use k samples (votes, best of k, pass@k), for every k that a question
+    has, over the ``questions`` with k samples; with 95 % intervals (``*_low``, ``*_high``).
 
-    A weighted vote weighs each solution by the sigmoid of its reward. Votes are left out where no
+    A weighted vote weights each solution by the sigmoid of its reward. Votes are left out where no
     solution has an answer, best of k and the weighted vote where none has a reward.
     """
     ways = measured(questions)
@@ -41,7 +41,7 @@ def by_samples(questions: Sequence[Question], config: CorrectnessConfig) -> list
 def with_all_samples(
     questions: Sequence[Question], config: CorrectnessConfig, temperature: float | None = None
 ) -> dict[str, float]:
-    """As `by_samples`, each question with all the samples that it has.
+    """Figures as in `by_samples`, with all samples of each question.
 
     Args:
         questions: of one benchmark.
@@ -60,7 +60,7 @@ def with_all_samples(
 
 
 def measured(questions: Sequence[Question]) -> set[str]:
-    """The ways to use samples that these have the answers and rewards for."""
+    """The ways to use samples for which the questions have answers and rewards."""
     solutions = [one for question in questions for one in question.solutions]
     answered = any(one.predicted_answer is not None for one in solutions)
     rewarded = any(one.reward is not None for one in solutions)
@@ -71,9 +71,9 @@ def measured(questions: Sequence[Question]) -> set[str]:
 
 
 def fit_temperature(questions: Sequence[Question]) -> float:
-    """The temperature T at which votes weighted by exp(reward / T) are most often correct, of 13
-    from a tenth to ten times the standard deviation of the rewards; of equal ones the highest,
-    which is nearest to the majority vote."""
+    """The temperature T for the highest accuracy of votes weighted by exp(reward / T), among 13
+    from a tenth to ten times the standard deviation of the rewards; of equals the highest, which is
+    nearest to the majority vote."""
     rewards = [
         one.reward for question in questions for one in question.solutions
         if one.reward is not None
@@ -123,7 +123,7 @@ def _one(
 def stopping_rules(
     questions: Sequence[Question], config: CorrectnessConfig
 ) -> list[dict[str, Any]]:
-    """Accuracy and tokens a question of rules that stop sampling, over random sample orders."""
+    """Accuracy and tokens per question of rules that stop sampling, over random sample orders."""
     rules: list[tuple[str, Rule]] = [
         (f"ESC, window {window}", partial(early_stopping, window=window))
         for window in config.windows
@@ -151,12 +151,12 @@ def stopping_rules(
 
 
 def vote_curve(questions: Sequence[Question], config: CorrectnessConfig) -> list[dict[str, float]]:
-    """Accuracy of each way to use k samples, every k, and what they cost; a question that has
-    fewer samples uses those it has.
+    """Accuracy and tokens of each way to use k samples, for every k; a question with fewer samples
+    uses all of them.
 
-    ``tokens_per_question`` were generated. ``net_tokens_per_question`` adds what the reward model
-    processed, each prompt once per solution, at ``config.cost`` a token. Both are left out where no
-    solution's tokens are known.
+    ``tokens_per_question`` counts generated tokens. ``net_tokens_per_question`` adds those that the
+    reward model processed, each prompt once per solution, at ``config.cost`` per token. Both are
+    left out where no solution's tokens are known.
     """
     ways = measured(questions)
     counted = any(sum(question.tokens) for question in questions)
@@ -195,10 +195,11 @@ def _read(question: Question) -> list[int]:
 def at_equal_tokens(
     curve: Sequence[dict[str, float]], tokens: float, way: str = "majority"
 ) -> float | None:
-    """Accuracy of a way to use samples at a number of tokens per question, between two k by a line.
+    """Accuracy of a way to use samples at a number of tokens per question, interpolated linearly
+    between two k.
 
-    The majority vote pays for generated tokens alone, the others for the reward model's as well.
-    None outside of what the samples cost: a vote with more samples than there are was not measured.
+    The majority vote costs generated tokens alone; other ways include the reward model's tokens.
+    None outside the range of the samples' costs: votes with more samples were not measured.
     """
     name = "tokens_per_question" if way == "majority" else "net_tokens_per_question"
     if way not in curve[0] or name not in curve[0]:

@@ -1,7 +1,7 @@
-"""Benchmarks of reward models by name, with the rules and formulas that they were published with.
+"""Benchmarks of reward models by name, with their published rules and formulas.
 
-One is a class derived from `RewardBenchmark` in a file of its own and a row of
-`REWARD_BENCHMARKS`; one from elsewhere is named ``package.module:Class``.
+A benchmark is a class derived from `RewardBenchmark` in a file of its own and a row of
+`REWARD_BENCHMARKS`; one outside this package is named ``package.module:Class``.
 """
 
 from rewardsteer.registry import Registry

@@ -1,4 +1,4 @@
-"""What a benchmark of reward models is made of: items to score, what each score is worth, figures.
+"""The base class of benchmarks of reward models: items to score, outcomes of scores, figures.
 
 A benchmark is a class derived from `RewardBenchmark` in a file of its own. Its figures are computed
 from sums over items alone, so that the bootstrap (`measuring`) can resample the items' clusters.
@@ -21,15 +21,15 @@ Scores = Sequence[np.ndarray]
 
 @dataclass(frozen=True)
 class Item:
-    """What is scored together.
+    """One item: a prompt with completions that are scored together.
 
     Attributes:
-        id: names the item in files of scores.
+        id: name of the item in files of scores.
         prompt: text or conversation.
-        completions: C texts that are scored, or the C steps of one solution.
+        completions: C texts to score, or the C steps of one solution.
         subset: the part of the benchmark that it belongs to.
-        cluster: items of one cluster (of one question) are alike and are resampled together.
-        truth: what is right, in the benchmark's own form.
+        cluster: items of one cluster (one question) are alike and are resampled together.
+        truth: the labels, in the benchmark's own form.
     """
 
     id: str
@@ -42,13 +42,13 @@ class Item:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What the scores of an item, or of several that belong together, are worth.
+    """The result of the scores of one item, or of several items that are evaluated together.
 
     Attributes:
-        subset: where it counts.
-        cluster: resampled together.
-        sums: ``[F]`` numbers whose sums over outcomes give the figures.
-        stratum: clusters are drawn within it, as many as there are; "" draws from all.
+        subset: the part of the benchmark that it counts in.
+        cluster: outcomes of one cluster are resampled together.
+        sums: ``[F]`` numbers; figures are computed from their sums over outcomes.
+        stratum: each resample draws as many clusters of a stratum as it has; "" for no strata.
     """
 
     subset: str
@@ -62,9 +62,9 @@ class RewardBenchmark(abc.ABC):
 
     Attributes:
         hub: the published data set; "" where there are several.
-        split: its split.
+        split: the data set's split.
         steps: whether the completions of an item are the steps of one solution.
-        source: where rules and figures are published.
+        source: the publication of rules and figures.
         options: names of the class's arguments.
     """
 
@@ -99,19 +99,19 @@ class RewardBenchmark(abc.ABC):
 
     @abc.abstractmethod
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """What scores ``[C]`` of each item are worth."""
+        """The outcomes of the scores ``[C]`` of each item."""
 
     @abc.abstractmethod
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Figures by name, of the sums ``[F]`` by subset; one that the data cannot give is left
-        out."""
+        """Figures by name, from the sums ``[F]`` of each subset; undefined figures are left out.
+        """
 
 
 class StepBenchmark(RewardBenchmark):
     """A benchmark that compares the scores of steps with a threshold.
 
     Args:
-        threshold: of step scores; models that give probabilities of a right step use 0.5.
+        threshold: of step scores; 0.5 for models that give the probability of a correct step.
     """
 
     steps = True
@@ -139,7 +139,8 @@ def answered(
     """The prompt of a row, and its responses as texts; each is text or messages.
 
     Raises:
-        DataError: another form (see `read_pair`), or responses that part before their last message.
+        DataError: another form (see `read_pair`), or responses that differ before their last
+            message.
     """
     pairs = [read_pair(prompt, one, place, key) for one in responses]
     if any(own != pairs[0][0] for own, _ in pairs):
@@ -178,12 +179,12 @@ def texts(row: Row, name: str, place: str) -> list[str]:
 
 
 def ratio(sums: np.ndarray) -> float:
-    """First over second; NaN for 0/0, which `measuring` leaves out."""
+    """The first sum divided by the second; NaN for 0/0, which `measuring` leaves out."""
     return float(sums[0] / sums[1]) if sums[1] else float("nan")
 
 
 def mean_of(figures: Mapping[str, float], names: Sequence[str]) -> float | None:
-    """The unweighted mean of figures; None unless all are there."""
+    """The unweighted mean of the named figures; None unless all are there."""
     if any(name not in figures for name in names):
         return None
     return float(np.mean([figures[name] for name in names]))

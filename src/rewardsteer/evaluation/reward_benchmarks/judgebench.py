@@ -24,7 +24,7 @@ _SECTIONS = {
 
 
 class JudgeBench(RewardBenchmark):
-    """A is the verdict where it scores higher, else B, so a tie says B, as published."""
+    """The verdict is A where response A scores higher, else B; a tie is B, as published."""
 
     hub = "ScalerLab/JudgeBench"
     split = "gpt"

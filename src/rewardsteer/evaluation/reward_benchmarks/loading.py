@@ -23,7 +23,7 @@ def load_benchmark(
 
     Raises:
         ConfigError: unknown name, or an option that the benchmark does not have.
-        DataError: no such data, or a row at fault.
+        DataError: no such data, or a malformed row.
     """
     made: type[RewardBenchmark] = REWARD_BENCHMARKS.get(name)
     unknown = [one for one in options if one not in made.options]
@@ -50,7 +50,7 @@ def _rows(benchmark: RewardBenchmark, path: str | Path | None) -> Iterator[tuple
     if not place.is_dir():
         yield from read_rows("train", str(place), "")
         return
-    # A folder of the hub holds further splits; where none is named so, all files are meant.
+    # A hub folder holds several splits; without a file named like the split, all files are used.
     files = sorted(one for one in place.rglob("*") if kind(one) in SUFFIXES)
     named = [one for one in files if one.name.startswith(benchmark.split)]
     if not files:

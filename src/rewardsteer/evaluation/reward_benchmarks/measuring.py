@@ -1,4 +1,4 @@
-"""Figures of a benchmark with intervals, and the controls beside them."""
+"""Figures of a benchmark with intervals, and those of controls."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -22,15 +22,14 @@ def measure(
     benchmark: RewardBenchmark, items: Sequence[Item], scores: Scores, *, resamples: int = 1000,
     seed: int = 0,
 ) -> Resampled:
-    """Figures by name with their bootstrap; `intervals` and `table` read it.
+    """Figures by name with their bootstrap, for `intervals` and `table`.
 
-    Clusters of outcomes (of one question) are drawn together, within the parts that the benchmark
-    fixes the size of.
+    Clusters of outcomes (one question each) are resampled, within the benchmark's strata.
 
     Args:
-        benchmark: gives outcomes and figures.
-        items: what was scored.
-        scores: ``[C]`` of each item.
+        benchmark: defines outcomes and figures.
+        items: the scored items.
+        scores: scores ``[C]`` of each item.
         resamples: bootstrap samples.
         seed: of the draws.
     """
@@ -40,8 +39,8 @@ def measure(
 def controls(
     benchmark: RewardBenchmark, items: Sequence[Item], *, seed: int = 0
 ) -> dict[str, dict[str, float]]:
-    """Figures of scores that read nothing: ``random`` (the mean of 100 draws), and ``length``, the
-    number of characters; of steps ``all right``, the score 1 for each, in place of lengths."""
+    """Figures of control scores: ``random`` (the mean of 100 draws), and ``length``, the number of
+    characters; for steps, instead of lengths, ``all right``, the score 1 for each step."""
     rng = np.random.default_rng(seed)
     draws: dict[str, list[float]] = defaultdict(list)
     for _ in range(_RANDOM_DRAWS):
@@ -68,7 +67,7 @@ def table(
     measured: Resampled, baselines: Mapping[str, Mapping[str, float]]
 ) -> dict[str, dict[str, float]]:
     """One row per figure: its value as ``score`` with ``low`` and ``high`` where there is an
-    interval, the number of ``questions`` (clusters) that it is over, and each control's."""
+    interval, the number of ``questions`` (clusters) that it is over, and each control's value."""
     rows: Mapping[str, Interval] = intervals(measured)
     return {
         name: {

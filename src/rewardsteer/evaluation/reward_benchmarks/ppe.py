@@ -1,4 +1,4 @@
-"""PPE (arXiv 2410.14872), its correctness sets: responses of four models, right or wrong."""
+"""PPE (arXiv 2410.14872): correct and incorrect responses of four models; human preferences."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -29,14 +29,15 @@ DRAWS = (1, 2, 4, 8, 16, 32)
 
 
 class Ppe(RewardBenchmark):
-    """Accuracy on the published pairs of a right and a wrong response, strictly; the share of right
-    responses among the best of k, averaged over all choices of k; and the area under the ROC curve
-    within rows. Of human preferences the accuracy, without ties. Questions are clusters.
+    """Correctness sets have three figures. Accuracy is over the published pairs of a correct and an
+    incorrect response; a tie is incorrect. Best of k is the accuracy of the best response, averaged
+    over all choices of k. The third is the area under the ROC curve within rows. Human preferences
+    have accuracy alone, without ties. Questions are clusters.
 
-    The accuracy of a set is that of all its pairs together; best of k and the area are means over
-    rows (a question and a model). ``accuracy`` is the unweighted mean of the five correctness sets,
-    as published averages are; human preferences are not in it. How pairs are averaged within a set
-    is not said beside the published figures.
+    The accuracy of a set is over all its pairs; best of k and the area are means over rows (a
+    question and a model). ``accuracy`` is the unweighted mean of the five correctness sets, as in
+    the published averages, without human preferences. The publication does not state how pairs are
+    averaged within a set.
     """
 
     source = (
@@ -63,7 +64,7 @@ class Ppe(RewardBenchmark):
         )
 
     def _preference(self, row: Row, number: int, place: str) -> Item | None:
-        """A vote between two responses; ties are left out, as published."""
+        """An item with a human vote between two responses; None for ties, left out as published."""
         require(row, ["question_id", "prompt", "response_1", "response_2", "winner"], place)
         winners = {"model_a": (True, False), "model_b": (False, True)}
         if row["winner"] not in winners:
@@ -80,8 +81,8 @@ class Ppe(RewardBenchmark):
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """Sums: pairs in which the right response scores higher, pairs; the area within rows, rows
-        with both; then right among the best of k, and rows that have k, for each k."""
+        """Sums: pairs whose correct response scores higher, all pairs; the area within rows, rows
+        with both labels; then for each k the accuracy of best of k, and rows with k responses."""
         found = []
         for item, own in zip(items, scores, strict=True):
             right = item.truth["right"]
@@ -101,8 +102,8 @@ class Ppe(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Pair accuracy, area and best of k by subset, and the mean accuracy of the five subsets
-        where all are there."""
+        """Pair accuracy, area and best of k by subset; the mean accuracy of the five subsets where
+        all are there."""
         found: dict[str, float] = {}
         for name, own in sums.items():
             if own[1]:

@@ -1,4 +1,4 @@
-"""PRMBench (arXiv 2501.03124): which steps of a solution are wrong, by kind of error."""
+"""PRMBench (arXiv 2501.03124): the incorrect steps of a solution, by kind of error."""
 
 from collections.abc import Iterator, Mapping, Sequence
 
@@ -15,26 +15,26 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     texts,
 )
 
-# The published names of the classes, one of them spelled so.
+# The published names of the classes, "redundency" included.
 ASPECTS = {
     "simplicity": ("redundency", "circular"),
     "soundness": ("counterfactual", "step_contradiction", "domain_inconsistency", "confidence"),
     "sensitivity": ("missing_condition", "deception", "multi_solutions"),
 }
-# Its solutions have no wrong step.
+# The class whose solutions have no incorrect step.
 _ALL_RIGHT = "multi_solutions"
 _UNDEFINED = -1.0
 
 
 class PrmBench(StepBenchmark):
-    """A step at or above the threshold is said to be right."""
+    """A step with a score at or above the threshold is predicted to be correct."""
 
     hub = "hitsmy/PRMBench_Preview"
     split = "train"
     source = "arXiv 2501.03124"
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
-        """A row that repeats class and idx counts once, as published."""
+        """The items; rows with the same class and idx count once, as published."""
         seen: set[tuple[str, str]] = set()
 
         def fresh() -> Iterator[tuple[str, Row]]:
@@ -57,13 +57,14 @@ class PrmBench(StepBenchmark):
         return Item(
             f"{subset}/{row['idx']}", read_prompt(question, place), tuple(steps), subset,
             str(row["original_question"]),
-            # Numbers count from 1; some published ones lie beyond the last step.
+            # Step numbers start at 1; some published ones lie beyond the last step.
             {"wrong": tuple(int(one) - 1 for one in errors if 1 <= int(one) <= len(steps))},
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """Sums: right steps said right, wrong said right, wrong said wrong, right said wrong; first
-        wrong steps said wrong, and their count."""
+        """Sums: correct steps predicted correct, incorrect ones predicted correct, incorrect ones
+        predicted incorrect, correct ones predicted incorrect; first incorrect steps found, count.
+        """
         found = []
         for item, own in zip(items, scores, strict=True):
             wrong = np.zeros(len(own), dtype=bool)
@@ -77,9 +78,9 @@ class PrmBench(StepBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """PRMScore (the mean of F1 of right and of wrong steps) of all steps, of aspects and of
-        classes, and the share of first wrong steps found. Of solutions without a wrong step F1
-        counts alone."""
+        """PRMScore (the mean of the F1 of correct and of incorrect steps) over all steps, by aspect
+        and by class, and the share of first incorrect steps found. The class without incorrect
+        steps has the F1 of correct steps alone."""
         whole = np.sum(list(sums.values()), axis=0)
         right, wrong = f1(whole)
         found = {"PRMScore": (right + wrong) / 2, "F1": right, "negative F1": wrong}
@@ -96,8 +97,8 @@ class PrmBench(StepBenchmark):
 
 
 def f1(sums: np.ndarray) -> tuple[float, float]:
-    """F1 of right and of wrong steps from the four counts of `PrmBench.outcomes`; -1 where there is
-    none, as published."""
+    """F1 of correct and of incorrect steps from the four counts of `PrmBench.outcomes`; -1 where it
+    is undefined, as published."""
     said, missed, found, lost = (float(one) for one in sums[:4])
     right = 2 * said + missed + lost
     wrong = 2 * found + missed + lost

@@ -1,4 +1,4 @@
-"""ProcessBench (arXiv 2412.06559): the first wrong step of a solution, or that there is none."""
+"""ProcessBench (arXiv 2412.06559): find the first incorrect step of a solution, if there is one."""
 
 from collections.abc import Mapping, Sequence
 
@@ -21,7 +21,7 @@ SUBSETS = ("gsm8k", "math", "olympiadbench", "omnimath")
 
 
 class ProcessBench(StepBenchmark):
-    """The first step below the threshold is named as the first wrong one."""
+    """The first step that scores below the threshold is the predicted first incorrect step."""
 
     hub = "Qwen/ProcessBench"
     source = "arXiv 2412.06559"
@@ -42,7 +42,7 @@ class ProcessBench(StepBenchmark):
         )
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """Sums: hits and count of solutions with a wrong step, the same without one."""
+        """Sums: hits and count of solutions with an incorrect step, then of those without."""
         found = []
         for item, own in zip(items, scores, strict=True):
             hit = float(first_below(own, self.threshold) == item.truth["label"])
@@ -52,7 +52,7 @@ class ProcessBench(StepBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """F1, the harmonic mean of the accuracies on wrong and on right solutions, by subset."""
+        """F1 by subset: the harmonic mean of the accuracies on incorrect and correct solutions."""
         found: dict[str, float] = {}
         for name, (hits, wrong, kept, right) in sums.items():
             error = hits / wrong if wrong else float("nan")

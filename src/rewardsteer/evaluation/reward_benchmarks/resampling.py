@@ -21,13 +21,13 @@ from rewardsteer.evaluation.statistics import (
 
 
 class Resampled(NamedTuple):
-    """A model's figures, and those of each resample; two models on the same items and with the same
+    """A model's figures, and those of each bootstrap resample; two models with the same items and
     seed have the same resamples.
 
     Attributes:
-        figures: by name.
-        draws: ``[B]`` by the same names; NaN where a resample does not give the figure.
-        clusters: how many each figure is over.
+        figures: values by name.
+        draws: values of the resamples ``[B]`` by name; NaN where the figure is undefined.
+        clusters: number of clusters by name of the figure.
     """
 
     figures: dict[str, float]
@@ -55,8 +55,8 @@ def resample(
 
 
 def intervals(own: Resampled) -> dict[str, Interval]:
-    """Percentile intervals by figure. Where all resamples agree (all right, all wrong) Wilson's of
-    as many rows as clusters; for fewer than `FEWEST` clusters none."""
+    """Percentile intervals by figure. Where all resamples are 0 or all 1, Wilson's interval with as
+    many rows as clusters; for fewer than `FEWEST` clusters NaN ends."""
     found = {}
     for name, value in own.figures.items():
         known = own.draws[name][~np.isnan(own.draws[name])]
@@ -71,9 +71,9 @@ def intervals(own: Resampled) -> dict[str, Interval]:
 
 
 def against_first(models: Mapping[str, Resampled]) -> dict[str, dict[str, Gain]]:
-    """Differences of each further model to the first by figure and model: percentile intervals of
-    paired resamples, and p-values of Student's test with their standard deviation, adjusted by
-    Holm for the number of models."""
+    """Differences of all models to the first, by figure and model, with percentile intervals of
+    paired resamples. The p-values are from Student's test with the resamples' standard deviation,
+    adjusted by Holm for the number of models."""
     (_, first), *others = models.items()
     found: dict[str, dict[str, Gain]] = {}
     for name, value in first.figures.items():
@@ -107,7 +107,7 @@ def _difference(value: float, draws: np.ndarray, clusters: int) -> tuple[Interva
 
 
 def over_models(models: Sequence[Resampled]) -> dict[str, SeedFigure]:
-    """Means over models that are runs of one recipe, with two-level intervals, by figure."""
+    """By figure, the mean over models that are runs of one recipe, with two-level intervals."""
     found = {}
     for name in models[0].figures:
         if all(name in one.figures for one in models):
@@ -119,7 +119,7 @@ def over_models(models: Sequence[Resampled]) -> dict[str, SeedFigure]:
 
 
 def sums_by_subset(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
-    """Names of subsets, and sums ``[N, S, F]``: each outcome's in its own subset."""
+    """Names of subsets, and sums ``[N, S, F]``, zero outside of an outcome's own subset."""
     subsets = list(dict.fromkeys(one.subset for one in outcomes))
     width = max(len(one.sums) for one in outcomes)
     table = np.zeros((len(outcomes), len(subsets), width))
@@ -129,7 +129,7 @@ def sums_by_subset(outcomes: Sequence[Outcome]) -> tuple[list[str], np.ndarray]:
 
 
 def finite(figures: Mapping[str, float]) -> dict[str, float]:
-    """Without those that the data does not give."""
+    """The figures without undefined ones."""
     return {name: value for name, value in figures.items() if math.isfinite(value)}
 
 

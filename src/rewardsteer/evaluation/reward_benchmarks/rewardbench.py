@@ -15,7 +15,7 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
     ratio,
 )
 
-# Pairs that each subset counts for in its section. The 447 rows of math-prm count for 984, so that
+# Weights of subsets in their sections, in pairs. The 447 rows of math-prm count for 984, so that
 # mathematics and code weigh the same.
 SECTIONS: dict[str, dict[str, int]] = {
     "Chat": {
@@ -58,8 +58,8 @@ class RewardBench(RewardBenchmark):
         ]
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Means of sections, weighted as published, and of the board; a section with a subset
-        missing is left out."""
+        """Means of sections, weighted as published, and the leaderboard's average; a section with a
+        missing subset is left out."""
         found = {name: ratio(own) for name, own in sums.items()}
         whole: dict[str, float] = {}
         for section, counts in SECTIONS.items():
@@ -71,7 +71,7 @@ class RewardBench(RewardBenchmark):
         if prior is not None:
             whole["Prior Sets"] = prior
         if mean is not None:
-            # The published board counts the prior sets half; without them only sections count.
+            # The leaderboard counts the prior sets half as much as one of the four sections.
             average = mean if prior is None else (8 * mean + prior) / 9
             whole = {"average": average, **whole}
         return whole | found

@@ -1,4 +1,4 @@
-"""RewardBench 2 (arXiv 2506.01937): the best of four, and ties among several right answers."""
+"""RewardBench 2 (arXiv 2506.01937): best of four, and ties among several correct answers."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -19,13 +19,13 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
 )
 
 SUBSETS = ("Factuality", "Precise IF", "Math", "Safety", "Focus", "Ties")
-# Of the score of Ties: accuracy with several right answers and with one, the right answers' spread
-# below their lead (twice), the lead's size.
+# Weights in the score of Ties: accuracy with several correct answers and with one; whether the
+# correct answers' spread is below their lead, and below the smaller lead; the lead's relative size.
 _WEIGHTS = np.array([0.30, 0.30, 0.20, 0.20, 0.01])
 
 
 class RewardBench2(RewardBenchmark):
-    """One right response among four gives a point, shared with those that tie with it."""
+    """An item gives one point for the correct response of four; ties for the best share it."""
 
     hub = "allenai/reward-bench-2"
     source = "arXiv 2506.01937; allenai/reward-bench, scripts/run_v2.py"
@@ -60,7 +60,7 @@ class RewardBench2(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Subsets, and their unweighted mean where all six are there."""
+        """Scores of the subsets, and their unweighted mean where all six are there."""
         found = {name: ratio(own) for name, own in sums.items() if name != "Ties"}
         if "Ties" in sums and sums["Ties"][[1, 3, 7]].all():
             found["Ties"] = ties_score(sums["Ties"])
@@ -75,8 +75,8 @@ def ties_score(sums: np.ndarray) -> float:
 
 
 class _Tie:
-    """Of one prompt's scores: whether all right responses lead, how far apart they are, and how far
-    the least of them leads."""
+    """From one prompt's scores: whether all correct responses beat the incorrect ones, the spread
+    of the correct ones, and the lead of the lowest of them."""
 
     def __init__(self, scores: np.ndarray, count: int) -> None:
         right, wrong = scores[:count], scores[count:]
@@ -86,8 +86,8 @@ class _Tie:
 
 
 def _ties(pair: Mapping[str, _Tie]) -> np.ndarray:
-    """Sums ``[8]``: accuracy and count with several right answers, the same with one, then of
-    prompts that have both: spread below the lead, below the smaller lead, margin, count."""
+    """Sums ``[8]``: accuracy and count with several correct answers, the same with one; then for
+    prompts with both: spread below the lead, below the smaller lead, margin, count."""
     sums = np.zeros(8)
     several, one = pair.get("tied"), pair.get("ref")
     if several is not None:
@@ -96,7 +96,7 @@ def _ties(pair: Mapping[str, _Tie]) -> np.ndarray:
         sums[2:4] = one.accurate, 1
     if several is not None and one is not None:
         least = min(one.lead, several.lead)
-        # 0/0 counts 0, and x/0 as far as tanh goes.
+        # 0/0 counts as 0, and x/0 as the limit of tanh, ±1.
         relative = 0.0 if several.spread == least == 0 else float(
             np.tanh(np.divide(least, several.spread) - 1 if several.spread else
                     np.copysign(np.inf, least))

@@ -1,4 +1,4 @@
-"""RewardMATH (arXiv 2410.01729): one right solution of a problem among ten."""
+"""RewardMATH (arXiv 2410.01729): one correct solution of a problem among ten."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,22 +17,22 @@ from rewardsteer.evaluation.reward_benchmarks.base import (
 )
 from rewardsteer.outputs import given
 
-# Who wrote the right solution.
+# The writer of the correct solution.
 RIGHT = "human_to_GPT-4"
 
 
 class RewardMath(RewardBenchmark):
-    """The right solution must score higher than each wrong one."""
+    """The correct solution must score higher than each incorrect one."""
 
     hub = "RewardMATH/RewardMATH"
     split = "train"
     source = "arXiv 2410.01729"
 
     def items(self, rows: Iterator[tuple[str, Row]]) -> list[Item]:
-        """Rows hold one solution each; those of one problem are an item, the right one first.
+        """One item per problem, its correct solution first; rows hold one solution each.
 
         Raises:
-            DataError: names the row at fault, or a problem without exactly one right solution.
+            DataError: names the malformed row, or a problem without exactly one correct solution.
         """
         problems: dict[str, list[tuple[bool, str, str]]] = defaultdict(list)
         for place, row in rows:
@@ -60,8 +60,8 @@ class RewardMath(RewardBenchmark):
         raise NotImplementedError("several rows make an item")
 
     def outcomes(self, items: Sequence[Item], scores: Scores) -> list[Outcome]:
-        """Sums: accuracy, accuracy where a tie counts, reciprocal rank (ties rank behind the wrong
-        ones), count."""
+        """Sums: accuracy, accuracy where a tie counts, reciprocal rank (in a tie the correct one
+        ranks last), count."""
         found = []
         for item, own in zip(items, scores, strict=True):
             right, wrong = own[0], own[1:]

@@ -1,4 +1,4 @@
-"""RM-Bench (arXiv 2410.16184): right against wrong over three styles of writing."""
+"""RM-Bench (arXiv 2410.16184): correct against incorrect responses in three styles of writing."""
 
 from collections.abc import Mapping, Sequence
 
@@ -22,8 +22,8 @@ STYLES = 3
 
 
 class RmBench(RewardBenchmark):
-    """Responses are concise, detailed in plain text, and detailed in Markdown; every right one is
-    compared with every wrong one, and must score higher."""
+    """Responses are concise, detailed in plain text, and detailed in Markdown; every correct one is
+    compared with every incorrect one, and must score higher."""
 
     hub = "THU-KEG/RM-Bench"
     split = "train"
@@ -58,8 +58,8 @@ class RmBench(RewardBenchmark):
         return found
 
     def figures(self, sums: Mapping[str, np.ndarray]) -> dict[str, float]:
-        """Hard: the wrong response has the richer style; normal: both have the same; easy: the
-        right one has it. Means over domains, where all four are there."""
+        """Hard: the incorrect response has the richer style; normal: both have the same; easy: the
+        correct one has it. Means over domains, where all four are there."""
         matrices = {name: (own[:-1] / own[-1]).reshape(STYLES, STYLES)
                     for name, own in sums.items() if own[-1]}
         found: dict[str, float] = {}

@@ -1,4 +1,4 @@
-"""From a benchmark's name to its figures: a model's scores of its items, or recorded ones."""
+"""Figures of a benchmark by its name, from a model's scores of the items or recorded scores."""
 
 import json
 import math
@@ -32,12 +32,12 @@ def score_items(
         scorer: a `rewardsteer.models.text_scorer.TextScorer`. The scores that a
             `rewardsteer.models.pair_scorer.PairScorer` gives two responses are the probabilities
             that each is the better one.
-        benchmark: says whether completions are steps.
-        items: what is scored.
-        batch_size: texts read together.
-        file: where scores are kept while they are made, one line an item; those that it holds are
-            not made again.
-        announce: called with the items done and all of them.
+        benchmark: the benchmark, which defines whether completions are steps.
+        items: the items to score.
+        batch_size: texts scored together.
+        file: JSONL that scores are appended to, one line per item; items in it are not scored
+            again.
+        announce: called with the number of items done and the total.
 
     Raises:
         DataError: a text that is too long, or a file of other items.
@@ -68,7 +68,7 @@ def evaluate_benchmark(
     file: Path | None = None, announce: Announce = lambda done, total: None, **options: Any,
 ) -> dict[str, dict[str, float]]:
     """A reward model's figures on a benchmark: one row per figure with ``score``, its 95 % interval
-    ``low`` and ``high`` over so many ``questions``, and the figures of controls that read nothing.
+    ``low`` and ``high`` over the number of ``questions``, and the figures of controls.
 
     See `load_benchmark` and `score_items` for the arguments and errors.
     """
@@ -82,8 +82,8 @@ def measured_model(
     file: Path | None = None, announce: Announce = lambda done, total: None,
     note: Callable[[str], None] = lambda _: None, **options: Any,
 ) -> tuple[Resampled, dict[str, dict[str, float]]]:
-    """As `evaluate_benchmark`, with the bootstrap that models are compared by, and the controls;
-    ``note`` is called with sentences on what is odd in the data."""
+    """Figures with the bootstrap for comparing models, and the controls. Arguments are those of
+    `evaluate_benchmark`; ``note`` is called with sentences on unusual data."""
     benchmark, items = load_benchmark(name, path, **options)
     scores = score_items(
         scorer, benchmark, items, batch_size=batch_size, file=file, announce=announce
@@ -94,13 +94,13 @@ def measured_model(
 
 
 def recorded_scores(file: Path, items: Sequence[Item]) -> tuple[list[Item], list[np.ndarray]]:
-    """Scores that any program wrote, one JSON line an item: ``{"id": …, "scores": [C numbers]}``.
+    """Scores from any program, one JSON line per item: ``{"id": …, "scores": [C numbers]}``.
 
     Returns:
-        the items that the file has scores of, and their scores.
+        the items with scores in the file, and their scores.
 
     Raises:
-        DataError: another form, no item of the benchmark, or another number of scores.
+        DataError: a malformed line, no item of the benchmark, or a wrong number of scores.
     """
     known = _recorded(file)
     scored = [item for item in items if item.id in known]

@@ -1,4 +1,4 @@
-"""Figures with 95 % intervals, and what comparing several of them takes.
+"""Figures with 95 % intervals, and tests for comparisons of several figures.
 
 Every interval is over clusters (prompts, questions, conversations): rows of one cluster are alike.
 """

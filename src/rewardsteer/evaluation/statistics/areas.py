@@ -1,7 +1,7 @@
 """Areas under the ROC curve, pooled and within clusters, with intervals over clusters.
 
 The variance is that of placement values summed by cluster (Obuchowski 1997; DeLong 1988 where every
-row is its own cluster), in one sort: memory grows with the number of rows alone.
+row is its own cluster). One sort computes it, so memory is linear in the number of rows.
 """
 
 import math
@@ -33,17 +33,17 @@ def auroc_interval(
 ) -> Interval:
     """AUROC with a Wilson interval of its effective sample size; NaN when all labels are the same.
 
-    The half-width is the larger one of two: Student's quantile times the cluster-robust standard
-    error, and the normal quantile times that of Hanley and McNeil (1982), which follows from the
-    area and the numbers of both classes alone and so holds with few of one class.
+    The half-width is the larger of two: Student's quantile times the cluster-robust standard error,
+    and the normal quantile times the standard error of Hanley and McNeil (1982). The latter depends
+    only on the area and both class sizes, so it is reliable for a small class too.
 
     Args:
         labels, scores: one per row.
         groups: rows of one group (the solutions of one question) are alike; None: every row is its
             own. Fewer than `FEWEST` groups have no interval.
-        within: compare only rows of the same key (the solutions of one source), which hold rows of
-            many groups; NaN where no key has both labels. Keys that are the groups themselves are
-            for `auroc_within_interval`.
+        within: keys (such as sources); only rows of the same key are compared. A key has rows of
+            many groups; use `auroc_within_interval` where keys are the groups. NaN where no key
+            has both labels.
     """
     rows = _Rows(labels, scores, groups)
     if within is not None:
@@ -55,7 +55,7 @@ def auroc_interval(
     if len(parts.sums) < FEWEST:
         return Interval(value, math.nan, math.nan)
     right, wrong = parts.positives, parts.negatives
-    # Perfect separation leaves no variance: it is taken half a pair away from it.
+    # At perfect separation the variance is 0, so it is computed for half a pair less.
     inside = min(max(value, 0.5 / (right * wrong)), 1 - 0.5 / (right * wrong))
     model = NORMAL_QUANTILE * math.sqrt(_hanley_mcneil(inside, right, wrong))
     robust = student_quantile(0.975, len(parts.sums) - 1) * parts.error
@@ -66,7 +66,7 @@ def auroc_interval(
 def auroc_difference(
     labels: Labels, scores: Scores, baseline: Scores, *, groups: Clusters = None
 ) -> Interval:
-    """AUROC of ``scores`` minus that of ``baseline`` on the same rows, with Student's interval of
+    """AUROC of ``scores`` minus that of ``baseline`` on the same rows, with Student's interval from
     the paired cluster-robust standard error."""
     rows = _Rows(labels, scores, groups)
     if not rows.has_both:
@@ -82,12 +82,12 @@ def auroc_difference(
 def auroc_within_interval(
     labels: Labels, scores: Scores, keys: Sequence[Hashable], *, by_pairs: bool = False
 ) -> tuple[Interval, int]:
-    """Mean AUROC within keys (questions) with its interval over them, and how many have both
-    labels.
+    """Mean AUROC within keys (questions) with its interval over keys, and the number of keys with
+    both labels.
 
     Args:
         labels, scores, keys: one per row.
-        by_pairs: weigh each key by its pairs of both labels; False: all count alike.
+        by_pairs: weight each key by its number of pairs of both labels; False: equal weights.
     """
     rows: dict[Hashable, list[int]] = defaultdict(list)
     for index, key in enumerate(keys):
@@ -103,13 +103,13 @@ def auroc_within_interval(
 
 
 class _Rows:
-    """Rows whose classes are compared, those of one key with each other.
+    """Labelled rows; positive and negative rows of the same key are compared.
 
     Attributes:
         positive: ``[N]`` bool.
         values: ``[N]`` scores.
-        clusters: ``[N]`` numbers.
-        keys: ``[N]`` numbers from 0.
+        clusters: ``[N]`` indices of clusters.
+        keys: ``[N]`` indices of keys, from 0.
     """
 
     def __init__(self, labels: Labels, scores: Scores, groups: Clusters) -> None:
@@ -134,7 +134,7 @@ class _Rows:
 
 
 class _Influence(NamedTuple):
-    """An area, and how each cluster moves it: ``sums`` ``[G]``, of mean zero."""
+    """An area with the influence of each cluster on it, ``sums`` ``[G]`` of mean zero."""
 
     area: float
     sums: np.ndarray
@@ -145,7 +145,7 @@ class _Influence(NamedTuple):
 
 
 def _influence(rows: _Rows) -> _Influence:
-    """Of the area over all pairs of a positive and a negative row with the same key."""
+    """Influences on the area over all pairs of a positive and a negative row of one key."""
     positive = rows.positive
     won, others = np.empty(len(positive)), np.empty(len(positive))
     order = np.argsort(rows.keys, kind="stable")
@@ -170,8 +170,8 @@ def _influence(rows: _Rows) -> _Influence:
 
 
 def _won(positive: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """How many rows of the other class each row is on the right side of, a tie counting one half,
-    and how many there are."""
+    """For each row, the number of rows of the other class that it is ranked correctly against (a
+    tie counts one half), and the size of the other class."""
     right, wrong = int(positive.sum()), int((~positive).sum())
     ranks, won = midranks(values), np.empty(len(values))
     won[positive] = ranks[positive] - midranks(values[positive])
@@ -189,7 +189,7 @@ def _variance(sums: np.ndarray) -> float:
 
 
 def _freedom(variances: Sequence[float], members: Sequence[int]) -> float:
-    """Satterthwaite's degrees of freedom of a sum of two variances, each of so many clusters."""
+    """Satterthwaite's degrees of freedom for a sum of variances; ``members``: their clusters."""
     below = sum(
         variance**2 / max(count - 1, 1) for variance, count in zip(variances, members, strict=True)
     )
@@ -197,7 +197,7 @@ def _freedom(variances: Sequence[float], members: Sequence[int]) -> float:
 
 
 def _hanley_mcneil(area: float, right: int, wrong: int) -> float:
-    """Variance of an AUROC of so many rows of both classes, made symmetric in them (Newcombe 2006,
+    """Variance of an AUROC given both class sizes, symmetric in the classes (Newcombe 2006,
     method 5)."""
     pairs = (right + wrong) / 2 - 1
     bracket = 1 + pairs * (1 - area) / (2 - area) + pairs * area / (1 + area)

@@ -1,5 +1,4 @@
-"""Several rows against one baseline: paired gains with p-values that are adjusted for their number.
-"""
+"""Paired gains of several methods over one baseline, with p-values adjusted for their number."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -20,8 +19,8 @@ class Gain(NamedTuple):
     """A row's gain over the baseline.
 
     Attributes:
-        interval: of the paired difference, of this comparison alone.
-        adjusted_p: Holm's p-value among all rows that were compared; NaN where there is none.
+        interval: of the paired difference, not adjusted.
+        adjusted_p: Holm's p-value among all compared rows; NaN where there is none.
     """
 
     interval: Interval
@@ -39,9 +38,9 @@ def gains(
     """Gains of rows over a baseline, paired by position, with p-values adjusted by `holm`.
 
     Args:
-        rows: values by label, one per prompt, in the order of the baseline's; without the baseline.
-        baseline: its values.
-        clusters: names what each position belongs to; None: every one is its own.
+        rows: label → values, one per prompt in the baseline's order; without the baseline.
+        baseline: the baseline's values.
+        clusters: cluster of each position; None: every position is its own.
     """
     adjusted = holm([difference_p_value(one, baseline, clusters) for one in rows.values()])
     return {

@@ -25,11 +25,11 @@ def correlation_interval(
 
     Args:
         first, second: one per row.
-        clusters: names what each row belongs to; None: every row is its own.
+        clusters: cluster of each row; None: every row is its own.
         ranks: Spearman's correlation; False: Pearson's.
 
     Returns:
-        NaN where all of one are the same; NaN ends for fewer than `FEWEST` clusters.
+        the correlation; NaN where one side is constant; NaN ends for fewer than `FEWEST` clusters.
     """
     one, other = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
     if len(one) < 2 or np.ptp(one) == 0 or np.ptp(other) == 0:
@@ -39,7 +39,7 @@ def correlation_interval(
     x, y = ((values - values.mean()) / values.std() for values in (one, other))
     value = float((x * y).mean())
     if ranks:
-        # A row also moves the ranks of the others; the variance of ranks is what it is.
+        # A row also changes the ranks of all other rows; the variance of ranks is fixed.
         sums = x * y - value + _moved(one, y) + _moved(other, x)
     else:
         sums = x * y - value * (x**2 + y**2) / 2
@@ -56,8 +56,8 @@ def correlation_interval(
 
 
 def _moved(ranks: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """``[N]`` for each row i the mean over rows j of what i adds to the rank of j, in standard
-    deviations of ranks, times ``other`` of j; less the mean over i."""
+    """For each row i ``[N]``, the mean over rows j of the amount that i adds to the rank of j (in
+    standard deviations of ranks) times ``other`` of j; minus its mean over i."""
     order = np.argsort(ranks, kind="stable")
     # Rows above i, and half of those it ties with, rank higher because of i.
     starts = np.flatnonzero(np.diff(ranks[order], prepend=np.nan))

@@ -1,6 +1,6 @@
 """Shares and means with 95 % intervals over clusters, and p-values of paired differences.
 
-Fewer than `FEWEST` clusters have no interval: its ends are NaN, and `over` says so in words.
+With fewer than `FEWEST` clusters there is no interval: its ends are NaN, and `over` explains it.
 """
 
 import math
@@ -12,7 +12,7 @@ from scipy import special, stats
 
 from rewardsteer.objectives import agreement
 
-# Fewer clusters do not show how much clusters differ.
+# With fewer clusters their variance cannot be estimated well.
 FEWEST = 10
 NORMAL_QUANTILE = agreement.NORMAL_QUANTILE
 
@@ -38,11 +38,11 @@ class Interval(NamedTuple):
 
 
 def over(count: int, cluster: str) -> str:
-    """What intervals are over, in words; for too few clusters why there are none.
+    """A text on what intervals are over, or on why there are none with too few clusters.
 
     Args:
         count: number of clusters.
-        cluster: what a cluster is, in the singular: prompt, question.
+        cluster: the word for a cluster in the singular: prompt, question.
     """
     names = cluster if count == 1 else f"{cluster}s"
     if count < FEWEST:
@@ -56,9 +56,9 @@ def wins(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def student_quantile(probability: float, freedom: float) -> float:
-    """The value below which Student's t lies with a probability.
+    """The quantile of Student's t.
 
-    What ``scipy.stats.t.ppf`` gives, without its checks, which take fifty times as long.
+    The same as ``scipy.stats.t.ppf``, without its checks, which take fifty times as long.
     """
     return float(special.stdtrit(freedom, probability))
 
@@ -77,18 +77,18 @@ def share(values: Values, clusters: Clusters = None, *, weights: Values | None =
     """Mean of values in [0, 1] (0 and 1, one half for a tie, a question's share) with a Wilson
     interval of the effective sample size p(1 - p)/SE².
 
-    The standard error SE is robust to clusters: rows of one prompt are alike. It takes the spread
-    of the values themselves, so ties narrow the interval. Where all are the same the effective size
-    is the number of clusters. The quantile is Student's, with as many degrees of freedom as
-    clusters less one.
+    The standard error SE is robust to clusters, since rows of one prompt are alike. It is computed
+    from the values, so ties narrow the interval. Where all values are equal, the effective size is
+    the number of clusters. The quantile is Student's, with the number of clusters minus one as
+    degrees of freedom.
 
     Args:
         values: one per row.
-        clusters: names what each row belongs to; None: every row is its own.
-        weights: of the rows in the mean; None: all count alike.
+        clusters: cluster of each row; None: every row is its own.
+        weights: weights of the rows in the mean; None: equal weights.
 
     Returns:
-        NaN without values; NaN ends for fewer than `FEWEST` clusters.
+        the mean; NaN without values; NaN ends for fewer than `FEWEST` clusters.
     """
     found = np.asarray(values, dtype=float)
     if not len(found):
@@ -101,13 +101,13 @@ def share(values: Values, clusters: Clusters = None, *, weights: Values | None =
 
 
 def wilson(value: float, half: float, least: float) -> Interval:
-    """Wilson's interval of a share, from the half-width of the symmetric one.
+    """Wilson's interval of a share, from the half-width of the symmetric interval.
 
     Args:
         value: the share.
         half: quantile times standard error.
-        least: quantile over the root of the sample size, used where ``half`` or the share's own
-            variance is zero.
+        least: quantile divided by the root of the sample size, used where ``half`` or the variance
+            p(1 - p) is zero.
     """
     variance = value * (1 - value)
     spread = half**2 / variance if half > 0 and variance > 0 else least**2
@@ -115,7 +115,7 @@ def wilson(value: float, half: float, least: float) -> Interval:
 
 
 def proportion(successes: float, total: int) -> Interval:
-    """A share of independent rows with its Wilson interval; ties may have counted one half each."""
+    """A share of independent rows with its Wilson interval; ``successes`` may count ties as ½."""
     if total == 0:
         return Interval(math.nan, math.nan, math.nan)
     value = successes / total
@@ -124,11 +124,12 @@ def proportion(successes: float, total: int) -> Interval:
 
 
 def mean(values: Values, clusters: Clusters = None) -> Interval:
-    """Mean of any numbers (rewards, costs, tokens, differences) with an interval that holds for
-    long tails too.
+    """Mean of any numbers (rewards, costs, tokens, differences) with an interval that also suits
+    long-tailed values.
 
-    Each end is the wider one of Student's and of Hall's transformation of it, which corrects for
-    skewness (Hall 1992, On the removal of skewness by transformation). Both are over clusters.
+    Each end is the wider of two: that of Student's interval, and that of Hall's transformation,
+    which corrects for skewness (Hall 1992, On the removal of skewness by transformation). Both are
+    over clusters.
     """
     found = np.asarray(values, dtype=float)
     if not len(found):
@@ -177,7 +178,7 @@ def paired_difference(values: Values, baseline: Values, clusters: Clusters = Non
 def difference_p_value(values: Values, baseline: Values, clusters: Clusters = None) -> float:
     """Two-sided p-value of ``mean(values − baseline) = 0``; NaN for fewer than `FEWEST` clusters.
 
-    It is below 0.05 exactly where the interval of `paired_difference` leaves zero out."""
+    It is below 0.05 exactly where the interval of `paired_difference` excludes zero."""
     differences = np.asarray(values, dtype=float) - np.asarray(baseline, dtype=float)
     value, sums = _cluster_sums(differences, clusters, None)
     count = len(sums)
@@ -185,7 +186,7 @@ def difference_p_value(values: Values, baseline: Values, clusters: Clusters = No
         return math.nan
     error = _error(sums)
     if error == 0:
-        # All clusters differ alike: the sign test.
+        # All clusters have the same difference: the p-value is that of the sign test.
         return 1.0 if value == 0 else 2.0 ** (1 - count)
     student, skew = value / error, _skewness(sums) / math.sqrt(count)
     hall = student + skew * student**2 / 3 + skew**2 * student**3 / 27 + skew / 6
@@ -195,8 +196,8 @@ def difference_p_value(values: Values, baseline: Values, clusters: Clusters = No
 def _cluster_sums(
     values: np.ndarray, clusters: Clusters, weights: Values | None
 ) -> tuple[float, np.ndarray]:
-    """The weighted mean, and the sum of each cluster's weighted residuals over the mean weight of a
-    cluster: the mean of these sums has the standard error of the weighted mean."""
+    """The weighted mean, and for each cluster the sum of its weighted residuals divided by the mean
+    weight of a cluster. The mean of these sums has the standard error of the weighted mean."""
     own = np.ones(len(values)) if weights is None else np.asarray(weights, dtype=float)
     value = float((own * values).sum() / own.sum())
     residuals = own * (values - value)
@@ -219,8 +220,8 @@ def _skewness(sums: np.ndarray) -> float:
 
 
 def _inverse_of_hall(value: float, skew: float) -> float:
-    """The t whose t + s·t²/3 + s²·t³/27 + s/6 is ``value``, s being the skewness over the root of
-    the number of clusters."""
+    """The t that solves t + s·t²/3 + s²·t³/27 + s/6 = ``value``, where s (``skew``) is the skewness
+    divided by the root of the number of clusters."""
     if abs(skew) < 1e-6:
         return value
     return 3 / skew * (math.copysign(abs(inner := 1 + skew * (value - skew / 6)) ** (1 / 3), inner)

@@ -1,7 +1,7 @@
 """Figures over several runs (seeds of training or sampling), with intervals for a new run.
 
-An interval of one run is over prompts alone; runs differ by more. Those here are for the mean of a
-figure over all runs of the recipe and all prompts.
+An interval of one run is over prompts alone and ignores differences between runs. Intervals here
+are for the mean of a figure over all runs of the recipe and all prompts.
 """
 
 import math
@@ -23,8 +23,7 @@ class SeedFigure(NamedTuple):
         value: mean over runs.
         low, high: 95 %, over runs and clusters; NaN for one run or too few clusters.
         spread: standard deviation of the runs' figures; NaN for one run.
-        p_value: two-sided, of the mean being zero; NaN where there is no interval, and for figures
-            in [0, 1].
+        p_value: two-sided p-value of mean 0; NaN without an interval and for figures in [0, 1].
     """
 
     value: float
@@ -45,17 +44,17 @@ class SeedFigure(NamedTuple):
 def two_level(
     values: Sequence[Sequence[float]] | np.ndarray, *, bounded: bool = False
 ) -> SeedFigure:
-    """Mean over runs and prompts, of every run on the same prompts.
+    """Mean over runs and prompts, where every run has the same prompts.
 
     Runs and prompts are crossed random effects. With S runs and P prompts the variance of the mean
     is σ²_run/S + σ²_prompt/P + σ²_rest/(S·P). A two-way analysis of variance estimates the first
-    term by max(MS_run − MS_rest, 0)/(S·P) and the others together by MS_prompt/(S·P). The squared
-    half-width is the sum of both, each times the square of Student's quantile with S − 1 and P − 1
-    degrees of freedom (Banerjee 1960), which holds with three runs too.
+    term by max(MS_run − MS_rest, 0)/(S·P), and the sum of the second and third by MS_prompt/(S·P).
+    The squared half-width is the sum of both estimates, each times the square of Student's quantile
+    with S − 1 and P − 1 degrees of freedom (Banerjee 1960), which is valid with three runs too.
 
     Args:
         values: ``[S, P]``.
-        bounded: values lie in [0, 1]: the interval is Wilson's, and stays there.
+        bounded: values lie in [0, 1]; the interval is Wilson's and stays in [0, 1].
     """
     table = np.asarray(values, dtype=float)
     runs, prompts = table.shape
@@ -82,8 +81,8 @@ def over_runs(
     Args:
         figures: ``[S]``, one per run.
         draws: ``[S, B]``, the figures of resamples; a column has the same clusters in every run.
-            Columns with NaN do not count.
-        clusters: how many.
+            Columns with NaN are ignored.
+        clusters: number of clusters.
         bounded: the figure lies in [0, 1].
     """
     own = np.asarray(figures, dtype=float)
@@ -102,12 +101,11 @@ def over_runs(
 
 
 def mean_of_runs(figures: Sequence[float]) -> SeedFigure:
-    """Mean over runs of any figure, where nothing is known of how it varies within a run, with
-    Student's interval over runs.
+    """Mean over runs of any figure with Student's interval over runs, for figures whose variance
+    within a run is unknown.
 
     Args:
-        figures: ``[S]``, one per run; NaN, where one run has none, makes the mean and its interval
-            NaN.
+        figures: ``[S]``, one per run; a NaN in one run makes the mean and its interval NaN.
     """
     own = np.asarray(figures, dtype=float)
     value = float(own.mean())
@@ -142,7 +140,7 @@ def _figure(value: float, spread: float, parts: Sequence[_Part], bounded: bool) 
 
 
 def _p_value(value: float, parts: Sequence[_Part]) -> float:
-    """The level at which the interval just holds zero; for equal values the sign test's."""
+    """The level at which the interval just includes 0; for equal values that of the sign test."""
     if _half(parts, 0.5) == 0:
         return 1.0 if value == 0 else 2.0 ** -parts[-1].freedom
     if abs(value) >= _half(parts, _SMALLEST):
