@@ -18,6 +18,7 @@ from rewardsteer.decoding.engine import Encoded, Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLikelihoods
+from rewardsteer.decoding.engines.vllm_requests import is_guided, parameters, take
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
 from rewardsteer.decoding.engines.vllm_start import built_for, check_device, start
 from rewardsteer.decoding.generate import Method
@@ -34,8 +35,6 @@ from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.compatibility import members
 from rewardsteer.records import Cost
 
-# vLLM's top_p is above 0; the likeliest token stays with any.
-_LEAST_TOP_P = 1e-6
 # The guides whose rules the model has.
 _RULES = (Plain, Farma, GenArm)
 
@@ -64,6 +63,9 @@ class VllmEngine(Engine):
         self._devices: tuple[str, str | None, str | None] = (AUTO, None, None)
         self._places, self._plain = places, Plain(None, DecodingConfig())
         self._asked: dict[str, TokenSample | Continuation] = {}
+        # Each step's time is shared among the running requests: the sum of the shares so far, and
+        # that sum when each request began.
+        self._clock, self._begun = 0.0, dict[str, float]()
         self._names = map(str, itertools.count())
         self._pump: asyncio.Task[None] | None = None
         self._roomy = asyncio.Event()
@@ -150,12 +152,13 @@ class VllmEngine(Engine):
         if self._asked:
             self.llm.llm_engine.abort_request(list(self._asked))
         self._asked.clear()
+        self._begun.clear()
 
     def grow(self, sample: TokenSample) -> None:
         """Request tokens for a sample."""
         name = next(self._names)
         self._ask(
-            name, sample, [*sample.prompt_ids, *sample.token_ids], _parameters(sample, name)
+            name, sample, [*sample.prompt_ids, *sample.token_ids], parameters(sample, name)
         )
 
     def ask(self, asked: Continuation) -> None:
@@ -166,7 +169,7 @@ class VllmEngine(Engine):
         self, name: str, asked: TokenSample | Continuation, token_ids: list[int], parameters: Any
     ) -> None:
         self.activity.note()
-        self._asked[name] = asked
+        self._asked[name], self._begun[name] = asked, self._clock
         self.llm.llm_engine.add_request(name, {"prompt_token_ids": token_ids}, parameters)
         if self._pump is None or self._pump.done():
             self._pump = asyncio.get_running_loop().create_task(self._run())
@@ -179,7 +182,7 @@ class VllmEngine(Engine):
         self.activity.note()
         running = [name for name, one in self._asked.items() if one is sample]
         for name in running:
-            del self._asked[name]
+            self._taken_out(name)
         if running:
             self.llm.llm_engine.abort_request(running)
         self._roomy.set()
@@ -190,14 +193,12 @@ class VllmEngine(Engine):
             await settle(lambda: self.activity.count)
             began = time.perf_counter()
             ended = [one for one in self.llm.llm_engine.step() if one.finished]
-            share = (time.perf_counter() - began) / max(1, len(self._asked))
-            for sample in self._asked.values():
-                sample.cost += Cost(seconds=share)
+            self._clock += (time.perf_counter() - began) / max(1, len(self._asked))
             ended = [one for one in ended if one.request_id in self._asked]
-            guided = [one for one in ended if _is_guided(self._asked[one.request_id])]
+            guided = [one for one in ended if self._guided(one.request_id)]
             failed = self.llm.apply_model(_failures)[0] if guided else {}
             for output in ended:
-                sample = self._asked.pop(output.request_id)
+                sample = self._taken_out(output.request_id)
                 if isinstance(sample, Continuation):
                     sample.take(output)
                     continue
@@ -205,68 +206,25 @@ class VllmEngine(Engine):
                     sample.error = NonFiniteError(
                         f"From some token on, {failed[output.request_id]}."
                     )
-                _take(sample, output)
+                take(sample, output)
                 sample.tell()
             if ended:
                 self.activity.note()
                 self._roomy.set()
 
+    def _guided(self, name: str) -> bool:
+        asked = self._asked[name]
+        return isinstance(asked, TokenSample) and is_guided(asked)
+
+    def _taken_out(self, name: str) -> TokenSample | Continuation:
+        """Remove a request; what it was asked for, with the time that it cost."""
+        asked = self._asked.pop(name)
+        asked.cost += Cost(seconds=self._clock - self._begun.pop(name))
+        return asked
+
 
 def _is_guided_by(method: Method) -> bool:
     return isinstance(method, LogitsGuide) and method.scorer is not None
-
-
-def _is_guided(sample: TokenSample | Continuation) -> bool:
-    if isinstance(sample, Continuation):
-        return False
-    return sample.guide.scorer is not None and sample.config.weight != 0
-
-
-def _parameters(sample: TokenSample, name: str) -> Any:
-    from vllm.sampling_params import RequestOutputKind
-
-    from vllm import SamplingParams
-
-    config, done = sample.config, len(sample.token_ids)
-    greedy, separator = config.mode == "greedy", sample.stop.text
-    stops = [*config.stop, *([separator] if separator else [])]
-    wanted = None if sample.log_probability is None and sample.top is None else sample.top or 0
-    return SamplingParams(
-        temperature=0.0 if greedy else config.temperature,
-        top_k=0 if greedy else config.top_k,
-        top_p=1.0 if greedy else max(config.top_p, _LEAST_TOP_P),
-        min_p=0.0 if greedy else config.min_p,
-        repetition_penalty=config.repetition_penalty,
-        presence_penalty=config.presence_penalty, frequency_penalty=config.frequency_penalty,
-        logit_bias=dict(config.logit_bias) or None, min_tokens=max(0, config.min_tokens - done),
-        seed=None if greedy else sample.rng.getrandbits(63),
-        max_tokens=sample.limit - done, detokenize=bool(stops),
-        stop=stops, include_stop_str_in_output=True, ignore_eos=config.ignore_eos,
-        stop_token_ids=sorted(sample.ending), logprobs=wanted,
-        output_kind=RequestOutputKind.FINAL_ONLY,
-        extra_args={
-            "reward_weight": config.weight, "reward_name": name
-        } if _is_guided(sample) else None,
-    )
-
-
-def _take(sample: TokenSample, output: Any) -> None:
-    """Give a sample its new tokens and their cost; one forward pass runs both models."""
-    [answer] = output.outputs
-    before = len(sample.token_ids)
-    for place, token in enumerate(answer.token_ids):
-        if answer.logprobs is not None:
-            found = answer.logprobs[place]
-            sample.record(token, {other: one.logprob for other, one in found.items()})
-        sample.add(token)
-        if not sample.growing:
-            break
-    new, guided = len(sample.token_ids) - before, int(_is_guided(sample))
-    read = len(sample.prompt_ids) + before - (output.num_cached_tokens or 0) + new - 1
-    sample.cost += Cost(
-        new_tokens=new, lm_calls=new, lm_forwards=new, lm_tokens=read, rm_calls=guided * new,
-        rm_forwards=guided * new, rm_tokens=guided * read, guided_steps=guided * new,
-    )
 
 
 def _failures(model: Any) -> dict[str, str]:

@@ -70,12 +70,12 @@ class RewardUsage(NamedTuple):
     steps: int = 0
     gate_tokens: int = 0
 
-    def since(self, before: "RewardUsage") -> Cost:
-        """The cost added since ``before``."""
+    def since(self, before: "RewardUsage", **policy: float) -> Cost:
+        """The cost added since ``before``, with what the policy cost, by fields of `Cost`."""
         return Cost(
             rm_calls=self.calls - before.calls, rm_forwards=self.forwards - before.forwards,
             rm_tokens=self.tokens - before.tokens, guided_steps=self.steps - before.steps,
-            gate_tokens=self.gate_tokens - before.gate_tokens,
+            gate_tokens=self.gate_tokens - before.gate_tokens, **policy,
         )
 
 

@@ -229,8 +229,8 @@ class Batch:
             return Cost()
         usage = self._session.usage(place)
         forwards, tokens = self._reader.forwards[place], self._reader.tokens[place]
-        cost = usage.since(slot.usage) + Cost(
-            new_tokens=len(slot.sample.token_ids) - slot.length,
+        cost = usage.since(
+            slot.usage, new_tokens=len(slot.sample.token_ids) - slot.length,
             lm_calls=slot.drawn, lm_forwards=forwards - slot.forwards,
             lm_tokens=tokens - slot.tokens, seconds=slot.seconds,
         )
