@@ -92,7 +92,7 @@ def distances(
         weight = way.rewards.new_tensor(config.weight)
         pulls = divergences(way.best, way.best + pull(way.rewards, weight))
         gate, values = Gate(config, way.name), gate_measures(way, config)
-        is_open = torch.tensor([gate.opens(step, value) for step, value in enumerate(values)])
+        is_open = torch.tensor([gate.decide(step, value) for step, value in enumerate(values)])
         result.append(Distance(float(pulls[is_open].sum()), int(is_open.sum())))
     return result
 

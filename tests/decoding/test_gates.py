@@ -338,12 +338,12 @@ def test_what_has_no_gate():
 def test_a_measure_forgets_tokens_that_were_taken_back():
     config = DecodingConfig(gate="entropy", gate_share=0.5)
     gate = Gate(config)
-    assert [gate.opens(step, value) for step, value in enumerate([1.0, 0.5, 2.0])] == [
+    assert [gate.decide(step, value) for step, value in enumerate([1.0, 0.5, 2.0])] == [
         True, False, True
     ]
     gate.forget(1)
     # After one token the measures are 1.0 and 0.5 again; the third is new.
-    assert not gate.opens(2, 0.4)
+    assert not gate.decide(2, 0.4)
     other = gate.copy("1")
-    assert other.opens(3, 1.5)
-    assert gate.opens(3, 1.5)
+    assert other.decide(3, 1.5)
+    assert gate.decide(3, 1.5)

@@ -19,7 +19,7 @@ from rewardsteer.decoding.generate import (
     run,
     scoring_beside,
 )
-from rewardsteer.decoding.methods import asks_goal
+from rewardsteer.decoding.methods import needs_goal
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -62,7 +62,7 @@ def scorer(tmp_path_factory):
 
 
 def make_method(config, scorer):
-    wants = asks_goal(config)
+    wants = needs_goal(config)
     goal = make_goal(scorer.hidden_size) if wants else None
     return build_method(config, None if config.method == "none" else scorer, goal)
 

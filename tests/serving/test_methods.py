@@ -8,7 +8,7 @@ import torch
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate
-from rewardsteer.decoding.methods import asks_goal
+from rewardsteer.decoding.methods import needs_goal
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from tests.serving.running import client, make_service, running, wait_until
 
@@ -49,7 +49,7 @@ def test_answers_are_those_of_generate(served, name):
         **service.served.defaults.model_dump(), **SETTINGS[name], "method": name,
         "max_new_tokens": 12, "seed": 5, "batch_size": 8, "top_k": 0,
     })
-    goals = [make_goal()] if asks_goal(config) else []
+    goals = [make_goal()] if needs_goal(config) else []
     known = generate(
         service.served.engine.policy, service.served.engine.tokenizer, PROMPTS,
         build_method(config, service.served.scorer, *goals), config,

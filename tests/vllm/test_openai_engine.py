@@ -20,7 +20,7 @@ from rewardsteer.decoding.generate import (  # noqa: E402
     run,
     scoring_beside,
 )
-from rewardsteer.decoding.methods import asks_goal  # noqa: E402
+from rewardsteer.decoding.methods import needs_goal  # noqa: E402
 from rewardsteer.decoding.policy import load_policy  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
 from rewardsteer.goals.goal_state import GoalState, Provenance  # noqa: E402
@@ -73,7 +73,7 @@ def tokenizer(root):
 
 def make_method(config, scorer):
     goal = None
-    if asks_goal(config):
+    if needs_goal(config):
         vectors = torch.randn(1, scorer.hidden_size, generator=torch.Generator().manual_seed(1))
         made = Provenance(kind="mean", model_fingerprint=scorer.fingerprint)
         goal = GoalState("good", vectors, made)

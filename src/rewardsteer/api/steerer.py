@@ -14,8 +14,8 @@ from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engines.registry import ENGINES
 from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, check_gate, log_choice
 from rewardsteer.decoding.methods import (
-    asks_goal,
-    takes_goal,
+    accepts_goal,
+    needs_goal,
     takes_no_reward_model,
     wants_drafter,
 )
@@ -173,8 +173,8 @@ class Steerer:
         """The reward model and the goal state for a method of a comparison."""
         if takes_no_reward_model(config.method):
             return None, None
-        goal = self._goal if takes_goal(config.method) else None
-        if asks_goal(config) and goal is None and self.reward_models:
+        goal = self._goal if accepts_goal(config.method) else None
+        if needs_goal(config) and goal is None and self.reward_models:
             goal = self._own_goal = self._own_goal or self.reward_models[0].goal_state()
         return scorer_of(self.reward_models, self._weights, config), goal
 

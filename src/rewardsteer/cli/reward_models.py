@@ -37,12 +37,12 @@ def load_goal_state(
         ConfigError: a goal was given to a method that uses none.
     """
     from rewardsteer.decoding.fitting import goal_methods
-    from rewardsteer.decoding.methods import asks_goal, takes_goal
+    from rewardsteer.decoding.methods import accepts_goal, needs_goal
     from rewardsteer.errors import ConfigError
     from rewardsteer.goals.files import load_goal
     from rewardsteer.models.checkpoint import read_card
 
-    if not asks_goal(config) and not (takes_goal(config.method) and (source or name)):
+    if not needs_goal(config) and not (accepts_goal(config.method) and (source or name)):
         if source or name:
             raise ConfigError(
                 f"The method {config.method!r} uses no goal state; leave out --goal and "

@@ -52,7 +52,7 @@ def writer_between(
     return writer_of(template, tokenizer, scorer if shared else None)
 
 
-def fitted(method: Any, engine: Any) -> Any:
+def adapted(method: Any, engine: Any) -> Any:
     """The method with its reward model adapted to the engine's policy. Strategies, and methods with
     a shared tokenizer, are returned unchanged.
 

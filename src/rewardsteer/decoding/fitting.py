@@ -16,8 +16,8 @@ from rewardsteer.decoding.methods import (
     BEST_OF,
     BEST_OF_PAIRS,
     METHODS,
+    accepts_goal,
     adds_rewards,
-    takes_goal,
     wants_drafter,
 )
 from rewardsteer.errors import ConfigError, MismatchError
@@ -46,7 +46,7 @@ def adding_methods() -> str:
 
 def goal_methods() -> str:
     """The methods that may be guided by a goal state, as a sentence lists them."""
-    return listed([name for name in METHODS.names() if takes_goal(name)])
+    return listed([name for name in METHODS.names() if accepts_goal(name)])
 
 
 def drafted_methods() -> str:

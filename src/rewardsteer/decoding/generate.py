@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.crossing import fitted, shares_tokens
+from rewardsteer.decoding.crossing import adapted, shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
 from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
 from rewardsteer.decoding.engines.registry import check_abilities
@@ -17,7 +17,7 @@ from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.fitting import check_gate, method_of
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.memory import EngineError
-from rewardsteer.decoding.methods import METHODS, takes_goal
+from rewardsteer.decoding.methods import METHODS, accepts_goal
 from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
@@ -54,7 +54,7 @@ def build_method(
         MismatchError: no reward model, or one with the wrong head or training; no goal state, or
             one of another reward model.
     """
-    goals = [goal] if takes_goal(config.method) else []
+    goals = [goal] if accepts_goal(config.method) else []
     config = with_defaults(config)
     method: Method = METHODS.get(config.method)(scorer, config, *goals)
     check_gate(config, scout)
@@ -111,7 +111,7 @@ def generate_by(
         ConfigError: the engine cannot do what the method or the settings need.
     """
     check_abilities(engine, method)
-    method = fitted(method, engine)
+    method = adapted(method, engine)
     config, scorer = engine.complete(config), method.scorer
     requests = as_requests(prompts)
     check_drafter(method, engine)

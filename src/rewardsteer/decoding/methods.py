@@ -113,14 +113,14 @@ def wants_goal(name: str) -> bool:
     return bool(METHODS.get(name).wants_goal)
 
 
-def asks_goal(config: Any) -> bool:
+def needs_goal(config: Any) -> bool:
     """Whether a method needs a goal state by its settings.
 
     Args:
         config: a `rewardsteer.decoding.config.DecodingConfig`.
     """
     name = config.method
-    return wants_goal(name) or (takes_goal(name) and config.step_value == "goal")
+    return wants_goal(name) or (accepts_goal(name) and config.step_value == "goal")
 
 
 def wants_drafter(name: str) -> bool:
@@ -128,7 +128,7 @@ def wants_drafter(name: str) -> bool:
     return bool(METHODS.get(name).wants_drafter)
 
 
-def takes_goal(name: str) -> bool:
+def accepts_goal(name: str) -> bool:
     """Whether a method may be guided by a goal state; raises `ConfigError` on an unknown name."""
     kind = METHODS.get(name)
     return bool(kind.wants_goal or kind.takes_goal)

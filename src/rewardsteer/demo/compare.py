@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from rewardsteer.data.sources.arithmetic import is_correct
-from rewardsteer.decoding.methods import takes_goal
+from rewardsteer.decoding.methods import accepts_goal
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.requests import Request
 from rewardsteer.demo.config import DemoConfig
@@ -68,7 +68,7 @@ class World:
         if row.model is None:
             return Entry(row.label, row.config)
         scorer = self.scorers[row.model]
-        goal = load_goal(Path(scorer.name)) if takes_goal(row.config.method) else None
+        goal = load_goal(Path(scorer.name)) if accepts_goal(row.config.method) else None
         return Entry(row.label, row.config, scorer, goal)
 
     def answer(self, row: Row, part: Part) -> None:

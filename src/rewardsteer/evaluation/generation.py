@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.crossing import fitted, shares_tokens
+from rewardsteer.decoding.crossing import adapted, shares_tokens
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.guides.base import LogitsGuide
@@ -186,7 +186,7 @@ def _divergence(run: Run, entry: Entry, records: Sequence[EvalRecord]) -> dict[s
     if not isinstance(method, LogitsGuide):
         return {}
     prompts = prompts_as_read(run.requests, run.tokenizer, method.scorer, run.template)
-    method = fitted(method, TransformersEngine(run.policy, run.tokenizer, Bounds(places=1)))
+    method = adapted(method, TransformersEngine(run.policy, run.tokenizer, Bounds(places=1)))
     found = [
         response_kl(
             run.policy, method, prompts[one.generation.id], one.generation.token_ids,

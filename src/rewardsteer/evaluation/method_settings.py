@@ -9,9 +9,9 @@ from rewardsteer.decoding.config import DecodingConfig, check_weights
 from rewardsteer.decoding.fitting import goal_methods
 from rewardsteer.decoding.methods import (
     METHODS,
-    asks_goal,
+    accepts_goal,
     has_weight,
-    takes_goal,
+    needs_goal,
     takes_no_reward_model,
     unused,
 )
@@ -56,8 +56,8 @@ class MethodConfig(DecodingConfig):
     @property
     def goal_place(self) -> str | None:
         """Path of the goal state; None for a method that needs none."""
-        if not asks_goal(self):
-            return self.goal if takes_goal(self.method) else None
+        if not needs_goal(self):
+            return self.goal if accepts_goal(self.method) else None
         return self.goal or next(iter(self.folders), None)
 
 
@@ -117,7 +117,7 @@ def _check_used(label: str, config: MethodConfig, given: Collection[str]) -> Non
     wrong = unused(config.method, given)
     if config.folders and takes_no_reward_model(config.method):
         wrong = "reward_model", "a method that is guided"
-    elif config.goal is not None and not takes_goal(config.method):
+    elif config.goal is not None and not accepts_goal(config.method):
         wrong = "goal", f"the method {goal_methods()}"
     elif config.gate_model is not None and config.gate != "kl":
         wrong = "gate_model", "'gate: kl'"

@@ -24,8 +24,8 @@ from rewardsteer.decoding.methods import (
     METHODS,
     adds_rewards,
     asks_candidates,
-    asks_goal,
     is_guide,
+    needs_goal,
 )
 from rewardsteer.decoding.second_models import check_drafter, check_same_tokens, check_scout
 from rewardsteer.errors import ConfigError, MismatchError
@@ -211,7 +211,7 @@ class ServedModels(TextReader):
 
     def _goal(self, config: DecodingConfig) -> GoalState | None:
         """The goal state for methods that use one: the first by name."""
-        return self.goals[min(self.goals)] if asks_goal(config) and self.goals else None
+        return self.goals[min(self.goals)] if needs_goal(config) and self.goals else None
 
     def check_candidates(self, config: DecodingConfig) -> None:
         """Raise `ApiError` where a method would ask about too many tokens, or none."""

@@ -52,7 +52,7 @@ class GatedSession(GuideSession):
                 values[row] = distance
         due = [
             row for row, gate in enumerate(gates)
-            if row not in prefix.failed and gate.opens(prefix.steps[row], values[row])
+            if row not in prefix.failed and gate.decide(prefix.steps[row], values[row])
         ]
         self._count(due, len(gates))
         # Rows that were measured with the guide itself have their scores.

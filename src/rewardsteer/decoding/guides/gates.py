@@ -44,8 +44,8 @@ class Gate:
         self._config, self.name = config, name
         self._measures: list[float] = []
 
-    def opens(self, step: int, measure: float) -> bool:
-        """Whether the token after ``step`` generated ones is guided.
+    def decide(self, step: int, measure: float) -> bool:
+        """Decide whether the token after ``step`` generated ones is guided, and keep its measure.
 
         Args:
             step: the response may have lost tokens since the last call, not gained several.

@@ -146,7 +146,7 @@ class VocabularySession(AskingSession):
         if rewards is None:
             rewards = self._scorer.next_token(prefix.ids, prefix.mask, cache)
         rewards = finite(rewards[:, : self._scorer.vocabulary_size], prefix)
-        rewards, known = fitted(
+        rewards, known = aligned(
             self._guide, rewards.to(logits.device), logits.shape[1],
             getattr(self._scorer, "known_tokens", None),
         )
@@ -159,7 +159,7 @@ class EnsembleView(NamedTuple):
     parts: Sequence[Any]
 
 
-def fitted(
+def aligned(
     guide: LogitsGuide, rewards: Tensor, size: int, known: Tensor | None = None
 ) -> tuple[Tensor, Tensor | None]:
     """A guide's transformed rewards ``[B, size]`` for a policy with ``size`` logits, from rewards
