@@ -148,7 +148,7 @@ def test_a_fault_of_yaml_is_one_line_with_its_place(tmp_path, text, words):
     message = str(caught.value)
     assert "\n" not in message
     assert f"{tmp_path / 'x.yaml'} is not valid YAML, {words}" in message
-    assert message.endswith("; mend the file there.")
+    assert message.endswith("; correct the file there.")
 
 
 def test_faults_of_overrides_are_one_line():

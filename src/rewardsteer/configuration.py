@@ -132,8 +132,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
         raise ConfigError(f"The configuration file {path} cannot be read: {error}.") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(
-            f"The configuration file {path} is not valid YAML, {_fault(error)}; mend the file "
-            "there."
+            f"The configuration file {path} is not valid YAML, {_fault(error)}; correct the "
+            "file there."
         ) from error
     if values is None:
         return {}

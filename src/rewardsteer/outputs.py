@@ -75,10 +75,10 @@ def reason(error: OSError) -> str:
 def remedy(error: OSError) -> str:
     """Advice about an error, for messages."""
     if error.errno == errno.EROFS or error.errno in (errno.EACCES, errno.EPERM):
-        return "make the place writable"
+        return "make the folder writable"
     if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return "make room"
-    return "mend it"
+        return "free disk space"
+    return "correct it"
 
 
 def sync(path: Path) -> None:

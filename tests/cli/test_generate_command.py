@@ -309,7 +309,7 @@ def test_a_disk_that_fills_while_generating_is_a_sentence(root, tmp_path, monkey
             append(path, lines)
 
     monkeypatch.setattr(outputs, "append_jsonl", filling)
-    refused(generate(root, output), "No space left on device", "make room", "--resume")
+    refused(generate(root, output), "No space left on device", "free disk space", "--resume")
     monkeypatch.setattr(outputs, "append_jsonl", append)
     assert generate(root, output, "--resume").exit_code == 0
     assert len(read(output)) == len(PROMPTS)

@@ -276,10 +276,10 @@ def failing(error):
 def test_a_full_or_read_only_disk_is_a_sentence():
     full = failing(OSError(errno.ENOSPC, "No space left on device", "x.jsonl"))()
     assert (full.exit_code, full.stderr) == (
-        2, "error: x.jsonl cannot be written: No space left on device; make room.\n"
+        2, "error: x.jsonl cannot be written: No space left on device; free disk space.\n"
     )
     read_only = failing(OSError(errno.EROFS, "Read-only file system", "x.jsonl"))()
-    assert "make the place writable" in read_only.stderr
+    assert "make the folder writable" in read_only.stderr
     assert "room" not in read_only.stderr
     secret = failing(PermissionError(errno.EACCES, "Permission denied", "x.jsonl"))()
     assert (secret.exit_code, secret.stderr) == (

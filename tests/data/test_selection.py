@@ -287,7 +287,7 @@ def test_a_full_disk_is_one_sentence_and_leaves_nothing(tmp_path, monkeypatch):
 
     config = two(tmp_path, pairs("a", 8), pairs("b", 8))
     monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", full)
-    with pytest.raises(OutputError, match="No space left on device; make room"):
+    with pytest.raises(OutputError, match="No space left on device; free disk space"):
         prepare(config, character_tokenizer(), tmp_path / "out")
     assert not list((tmp_path / "out").iterdir())
     assert not [path for path in tmp_path.iterdir() if path.name.startswith(".")]

@@ -66,7 +66,7 @@ def test_solutions_leave_no_file_behind(root, tmp_path):
 def test_solutions_that_are_refused_leave_no_file_behind(root, tmp_path):
     rows = [{"question": "1?", "generation": "one"}] * 2
     path = write(tmp_path / "in.jsonl", rows)
-    refused(score(root, path, tmp_path / "y.jsonl"), "was there before", "line 1")
+    refused(score(root, path, tmp_path / "y.jsonl"), "appears already", "line 1")
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
 
 

@@ -75,8 +75,8 @@ def prepare(
                 "choose other data."
             ) from error
         raise OutputError(
-            f"The prepared data cannot be written to {out}: {reason(error)}; make room or choose "
-            "another folder."
+            f"The prepared data cannot be written to {out}: {reason(error)}; free disk space "
+            "or choose another folder."
         ) from error
     return manifest
 

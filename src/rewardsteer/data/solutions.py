@@ -66,7 +66,7 @@ def read_solution_rows(path: Path) -> Iterator[tuple[str, Row, Solution]]:
                 if key in seen:
                     raise DataError(
                         f"{place}: the solution {solution.sample or 'without a sample name'} of "
-                        f"this question was there before ({seen[key]}); give the rows different "
+                        f"this question appears already in {seen[key]}; give the rows different "
                         "'sample' values or remove one."
                     )
                 seen[key] = place

@@ -73,7 +73,7 @@ def read_samples(path: Path) -> dict[Key, tuple[Solution, str]]:
             question = one.question_id or question_key(one.prompt)
             key = (one.benchmark, question, one.model, one.sample or str(number))
             if key in found:
-                raise DataError(f"{place}: this sample was there before ({found[key][1]}).")
+                raise DataError(f"{place}: this sample appears already in {found[key][1]}.")
             found[key] = (one, place)
     return found
 
