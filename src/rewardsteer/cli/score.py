@@ -259,6 +259,6 @@ def _record(output: Path, scorer: "Described", settings: "Settings", *, resume: 
         if changed:
             raise DataError(
                 f"The scores in {output} were begun with another {', '.join(changed)}; resume with "
-                "the same reward model, goal and options, or pass --overwrite to begin anew."
+                "the same reward model, goal and options, or pass --overwrite to start over."
             )
     write_json(place, run | {"reward_model": scorer.name, "versions": library_versions()})

@@ -158,12 +158,12 @@ def check_goal(goal: GoalState, scorer: Any) -> None:
         raise MismatchError(
             f"The goal state {goal.name!r} was made with other weights (fingerprint "
             f"{made.model_fingerprint or 'unknown'}) than {scorer.name} has "
-            f"({scorer.fingerprint or 'unknown'}); make it anew with 'rewardsteer goal-state'."
+            f"({scorer.fingerprint or 'unknown'}); make it again with 'rewardsteer goal-state'."
         )
     if made.template and stored_template(made.template) != scorer.template:
         raise MismatchError(
             f"The goal state {goal.name!r} was read under another response template than "
-            f"{scorer.name} uses; make it anew with 'rewardsteer goal-state'."
+            f"{scorer.name} uses; make it again with 'rewardsteer goal-state'."
         )
 
 

@@ -41,7 +41,7 @@ class RunningMeans:
         if not resume:
             raise OutputError(
                 f"{self.path.parent} holds an interrupted run; pass resume=True (--resume) to go "
-                "on with it, or delete it (--overwrite) to begin anew."
+                "on with it, or delete it (--overwrite) to start over."
             )
         with safe_open(self.path, framework="pt") as file:
             header = json.loads(file.metadata()["progress"])
@@ -49,7 +49,7 @@ class RunningMeans:
         if header["task"] != self._task:
             raise DataError(
                 f"{self.path.parent} holds an interrupted run with other settings, data or "
-                "weights; delete it (--overwrite) to begin anew."
+                "weights; delete it (--overwrite) to start over."
             )
         self.rows, self._counts = header["rows"], header["counts"]
 
@@ -105,7 +105,7 @@ class StateStore:
             if path.stat().st_size < rows * size:
                 raise DataError(
                     f"{path} lost rows that an interrupted run had read; delete them all "
-                    "(--overwrite) to begin anew."
+                    "(--overwrite) to start over."
                 )
             with path.open("r+b") as stream:
                 stream.truncate(rows * size)

@@ -167,7 +167,7 @@ def check_engine(folder: Path, accelerator: Accelerator) -> None:
         raise CheckpointError(
             f"The checkpoint {folder} was written by {before} on {written['processes']} processes, "
             f"and {now} on {accelerator.num_processes} cannot go on from it; resume with the same, "
-            "or delete the checkpoints of this phase to begin it anew."
+            "or delete the checkpoints of this phase to start it over."
         )
 
 

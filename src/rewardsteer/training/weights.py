@@ -38,7 +38,7 @@ def save_weights(model: RewardModel, path: Path) -> None:
         temporary.unlink(missing_ok=True)
         raise OutputError(
             f"The weights {path} cannot be written ({error}); earlier phases and checkpoints are "
-            "kept. Make room, then go on with resume=True (--resume)."
+            "kept. Free disk space, then go on with resume=True (--resume)."
         ) from error
 
 
