@@ -50,7 +50,7 @@ def test_caches_are_incremental(folders):  # noqa: F811
     processor = GuideProcessor(method, pad_token_id=tokenizer.pad_token_id)
     library(policy, tokenizer, processor, max_new_tokens=6, min_new_tokens=6, do_sample=False)
     reads = processor._session.usage(0)
-    assert reads == (6, 6, len(PROMPTS[0]) + 5, 6)
+    assert reads == (6, 6, len(PROMPTS[0]) + 5, 6, 0)
 
 
 @pytest.mark.parametrize("name", ["farma", "args"])
