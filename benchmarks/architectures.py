@@ -38,9 +38,10 @@ IDS = torch.tensor([[5, 11, 23, 7, 2, 13, 40], [31, 3, 37, 41, 43, 17, 9]])
 
 _TEXT = """# Architectures
 
-The table shows which decoder architectures can be trained and used for guidance. It was measured
-with transformers {version} on tiny random models (two layers, width 32, float32, a CPU) by
-`python -m benchmarks.architectures`. The numbers are in `benchmarks/results/architectures.json`.
+The table shows which decoder architectures can be trained and used for guidance: look up the
+`model_type` of the model's `config.json`. It was measured with transformers {version} on tiny
+random models (two layers, width 32, float32, a CPU) by `python -m benchmarks.architectures`. The
+numbers are in `benchmarks/results/architectures.json`.
 
 - **train scalar**, **train vocabulary**: a Bradley-Terry loss decreases over three steps.
 - **packed**: `yes` if sequences that share a prompt can be packed into one sequence. A capability

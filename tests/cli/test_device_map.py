@@ -53,6 +53,7 @@ def test_the_policy_stays_where_the_map_puts_it(policy, monkeypatch):
     _load(
         choice, str(policy), None, ServingConfig(), method=None, name=None, template=None,
         settings={}, running=EngineOptions(), of_kind={"kind": None},
+        draft_model=None, gate_model=None,
     )
     assert maps == ["auto", "balanced"]
 
