@@ -66,8 +66,8 @@ class Sizes:
 
 
 SIZES = Sizes(
-    backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 32), prompt=100,
-    new=32, runs=3,
+    backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 8), prompt=100,
+    new=32, runs=2,
 )
 SETUP = (
     f"Policy and reward models: {SIZES.backbone}, random weights, float32; prompts of "
@@ -213,7 +213,8 @@ def _server(folder: Path, sizes: Sizes, places: int) -> Iterator[str]:
         sys.executable, "-m", "vllm.entrypoints.openai.api_server",
         "--model", str(folder / "policy"), "--dtype", "float32", "--enforce-eager",
         "--max-model-len", str(sizes.prompt + sizes.new), "--max-num-seqs", str(places),
-        "--no-enable-prefix-caching", "--host", "127.0.0.1", "--port", str(port),
+        "--no-enable-prefix-caching", "--no-enable-chunked-prefill", "--host", "127.0.0.1",
+        "--port", str(port),
         "--distributed-executor-backend", "uni",
     ]
     log = folder / "server.log"

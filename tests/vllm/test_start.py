@@ -147,3 +147,21 @@ def test_v2_interface():
     assert step([2, 0]) in (0, 1)
     add(2, 0.3)
     assert step([2]) == 1
+
+
+def test_seeded_requests_together_longer_than_a_step(root):
+    """On CPUs vLLM stops at a seeded prompt that it reads in chunks, so it is not to read in
+    chunks there."""
+    llm = start(str(root / "policy"), max_model_len=200, max_num_seqs=32, **OPTIONS)
+    step = llm.llm_engine.vllm_config.scheduler_config.max_num_batched_tokens
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(5, 60, (step // 180 + 2, 180), generator=generator).tolist()
+
+    def answers(count):
+        return [one.outputs[0].token_ids for one in llm.generate(
+            [{"prompt_token_ids": row} for row in ids[:count]],
+            [vllm.SamplingParams(seed=seed, max_tokens=4, ignore_eos=True)
+             for seed in range(count)], use_tqdm=False,
+        )]
+
+    assert answers(len(ids))[:3] == answers(3)

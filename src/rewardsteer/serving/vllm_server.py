@@ -20,7 +20,7 @@ from rewardsteer.data.template import Template, stored_template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings, with_defaults
 from rewardsteer.decoding.engines.vllm_settings import guided_by, vocabulary_card
-from rewardsteer.decoding.engines.vllm_start import check_device
+from rewardsteer.decoding.engines.vllm_start import check_device, for_cpus
 from rewardsteer.decoding.fitting import WITHOUT_REWARD_MODEL, default_method
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.checkpoint import load_tokenizer
@@ -73,7 +73,9 @@ def replace_by_vllm(
     for option, value in options.items():
         both = isinstance(value, dict) and isinstance(more.get(option), dict)
         more[option] = {**more[option], **value} if both else value
-    words = command(model, name=name, host=host, port=port, dtype=dtype, options=more)
+    words = command(
+        model, name=name, host=host, port=port, dtype=dtype, options=for_cpus(more)
+    )
     environment = dict(os.environ) | ({} if key is None else {_KEY: key})
     os.execve(sys.executable, words, environment)  # noqa: S606
 
