@@ -154,6 +154,7 @@ def test_vllm_is_started_with_the_reward_model(root, monkeypatch):
         lambda name, *more: object() if name == "vllm" else find(name, *more),
     )
     monkeypatch.setattr("os.execve", lambda *words: started.append(words) or sys.exit(0))
+    monkeypatch.setattr("rewardsteer.decoding.engines.vllm_start.built_for", lambda: "cpu")
     result = CliRunner(env={"REWARDSTEER_API_KEY": KEY}).invoke(app, [
         "serve", "--model", str(root / "policy"), "--reward-model", str(root / "reward"),
         "--engine", "vllm", "--vllm-option", "max_model_len=256",
@@ -172,7 +173,7 @@ def test_vllm_is_started_with_the_reward_model(root, monkeypatch):
     assert words[1:] == [
         "-m", "vllm.entrypoints.openai.api_server", "--model", str(root / "policy"),
         "--served-model-name", "policy", "--host", "127.0.0.1", "--port", "8000",
-        "--hf-overrides", "--generation-config", "vllm",
+        "--no-enable-chunked-prefill", "--hf-overrides", "--generation-config", "vllm",
         "--override-generation-config", (
             '{"temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0, '
             '"repetition_penalty": 1.0}'

@@ -11,6 +11,7 @@ from transformers import GenerationConfig
 
 from rewardsteer.data.render import render_prompt
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.engines import vllm_start
 from rewardsteer.decoding.engines.vllm_settings import GuideSettings, guided_by
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.records import Message
@@ -96,6 +97,7 @@ def test_nothing_is_dropped(root, monkeypatch):
     started = {}
     monkeypatch.setattr(vllm_server.importlib.util, "find_spec", lambda name: object())
     monkeypatch.setattr(vllm_server, "check_device", lambda name: started.update(device=name))
+    monkeypatch.setattr(vllm_start, "built_for", lambda: "cuda")
     monkeypatch.setattr(
         vllm_server.os, "execve", lambda *arguments: started.update(arguments=arguments)
     )
@@ -116,6 +118,15 @@ def test_nothing_is_dropped(root, monkeypatch):
     assert overrides == guided_by([root / "farma"], 0.5) | {"a": False}
     assert words[words.index("--seed") + 1] == "3"
     assert "A:" in Path(words[words.index("--chat-template") + 1]).read_text()
+
+
+def test_on_cpus_prompts_are_not_read_in_chunks(monkeypatch):
+    monkeypatch.setattr(vllm_start, "built_for", lambda: "cpu")
+    assert vllm_start.for_cpus({"seed": 1}) == {"enable_chunked_prefill": False, "seed": 1}
+    for given in ({"enable_chunked_prefill": True}, {"max_num_batched_tokens": 512}):
+        assert vllm_start.for_cpus(given) == given
+    monkeypatch.setattr(vllm_start, "built_for", lambda: "cuda")
+    assert vllm_start.for_cpus({}) == {}
 
 
 def test_options_are_json():
