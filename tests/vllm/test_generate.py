@@ -9,9 +9,10 @@ vllm = pytest.importorskip("vllm", reason="vLLM is not installed; run 'make test
 from rewardsteer.decoding.config import DecodingConfig  # noqa: E402
 from rewardsteer.decoding.engines.registry import ABILITIES, check_abilities  # noqa: E402
 from rewardsteer.decoding.engines.vllm_engine import VllmEngine, check_supported  # noqa: E402
-from rewardsteer.decoding.generate import build_method  # noqa: E402
+from rewardsteer.decoding.generate import build_method, generate_by  # noqa: E402
 from rewardsteer.decoding.methods import METHODS  # noqa: E402
 from rewardsteer.errors import ConfigError  # noqa: E402
+from rewardsteer.models.checkpoint import load_tokenizer  # noqa: E402
 from rewardsteer.models.kinds import load_scorer  # noqa: E402
 from tests.cli.test_generate_command import read, refused, run  # noqa: E402
 from tests.vllm.models import REWARDS, make_requests, save_models, write_prompts  # noqa: E402
@@ -141,3 +142,18 @@ def test_every_other_method_runs():
     can = ABILITIES["vllm"]
     lacking = [name for name in METHODS.names() if not METHODS.get(name).abilities <= can]
     assert lacking == ["args", "cards", "cd", "pargs"]
+
+
+def test_a_failing_step_ends_the_run(root):
+    """A run whose vLLM fails is told, and does not wait for ever."""
+    tokenizer, config = load_tokenizer(root / "policy"), DecodingConfig(max_new_tokens=8)
+
+    def step():
+        raise RuntimeError("the engine is gone")
+
+    engine = VllmEngine.open(str(root / "policy"), tokenizer, config)
+    engine.llm = SimpleNamespace(llm_engine=SimpleNamespace(
+        step=step, add_request=lambda *request: None, abort_request=lambda names: None
+    ))
+    with pytest.raises(RuntimeError, match="the engine is gone"):
+        list(generate_by(engine, make_requests(2, 10), build_method(config), config))

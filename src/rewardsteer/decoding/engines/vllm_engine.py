@@ -27,6 +27,7 @@ from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.decoding.guides.genarm import GenArm
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.weights import Weight
+from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.decoding.running import settle
@@ -189,28 +190,43 @@ class VllmEngine(Engine):
 
     async def _run(self) -> None:
         """Take vLLM's steps as long as some request runs."""
-        while self._asked:
-            await settle(lambda: self.activity.count)
-            began = time.perf_counter()
-            ended = [one for one in self.llm.llm_engine.step() if one.finished]
-            self._clock += (time.perf_counter() - began) / max(1, len(self._asked))
-            ended = [one for one in ended if one.request_id in self._asked]
-            guided = [one for one in ended if self._guided(one.request_id)]
-            failed = self.llm.apply_model(_failures)[0] if guided else {}
-            for output in ended:
-                sample = self._taken_out(output.request_id)
-                if isinstance(sample, Continuation):
-                    sample.take(output)
-                    continue
-                if output.request_id in failed:
-                    sample.error = NonFiniteError(
-                        f"From some token on, {failed[output.request_id]}."
-                    )
-                take(sample, output)
-                sample.tell()
-            if ended:
-                self.activity.note()
-                self._roomy.set()
+        try:
+            while self._asked:
+                await settle(lambda: self.activity.count)
+                began = time.perf_counter()
+                ended = [one for one in self.llm.llm_engine.step() if one.finished]
+                self._clock += (time.perf_counter() - began) / max(1, len(self._asked))
+                ended = [one for one in ended if one.request_id in self._asked]
+                guided = [one for one in ended if self._guided(one.request_id)]
+                failed = self.llm.apply_model(_failures)[0] if guided else {}
+                for output in ended:
+                    sample = self._taken_out(output.request_id)
+                    if isinstance(sample, Continuation):
+                        sample.take(output)
+                        continue
+                    if output.request_id in failed:
+                        sample.error = NonFiniteError(
+                            f"From some token on, {failed[output.request_id]}."
+                        )
+                    take(sample, output)
+                    sample.tell()
+                if ended:
+                    self.activity.note()
+                    self._roomy.set()
+        except Exception as error:
+            self._fail_all(error)
+
+    def _fail_all(self, error: Exception) -> None:
+        """Fail all requests: vLLM cannot go on."""
+        self.activity.note()
+        for name in list(self._asked):
+            asked = self._taken_out(name)
+            if isinstance(asked, Continuation):
+                asked.fail(EngineError(error))
+            else:
+                asked.error = EngineError(error)
+                asked.tell()
+        self._roomy.set()
 
     def _guided(self, name: str) -> bool:
         asked = self._asked[name]

@@ -49,6 +49,12 @@ class Continuation:
         if not self.future.done():
             self.future.set_result(math.fsum(values))
 
+    def fail(self, error: Exception) -> None:
+        """Resolve the future with an error: vLLM will not answer."""
+        if not self.future.done():
+            self.future.set_exception(error)
+            self.future.exception()
+
 
 class VllmLikelihoods:
     """A `rewardsteer.decoding.likelihoods.Likelihoods` of vLLM's policy.
