@@ -16,7 +16,7 @@ import tempfile
 import time
 import urllib.request
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,9 @@ from unittest import mock
 
 import torch
 
-from benchmarks.backbones import Backbone
 from benchmarks.harness import CannotRun, Row, alone, in_turn, spread, timed
-from benchmarks.vllm import ENVIRONMENT, save_models
+from benchmarks.vllm import ENVIRONMENT, Sizes, save_models
+from benchmarks.vllm import SIZES as GUIDED
 from rewardsteer.data.sources.arithmetic import build_tokenizer
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Engine
@@ -54,21 +54,7 @@ CASES: dict[str, tuple[str | None, dict[str, Any]]] = {
 _START_SECONDS = 600
 
 
-@dataclass(frozen=True)
-class Sizes:
-    """What the table measures."""
-
-    backbone: Backbone
-    requests: tuple[int, ...]
-    prompt: int
-    new: int
-    runs: int
-
-
-SIZES = Sizes(
-    backbone=Backbone(4, 256, len(build_tokenizer()), heads=8), requests=(1, 8), prompt=100,
-    new=32, runs=2,
-)
+SIZES = replace(GUIDED, requests=(1, 8), runs=2)
 SETUP = (
     f"Policy and reward models: {SIZES.backbone}, random weights, float32; prompts of "
     f"{SIZES.prompt} tokens, answers of {SIZES.new}, sampled, all requests at once; one thread a "

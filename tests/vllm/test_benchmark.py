@@ -39,7 +39,7 @@ def test_table(monkeypatch, capsys):
 
 @pytest.mark.skipif(importlib.util.find_spec("vllm") is None, reason="vLLM is not installed")
 def test_methods_by_engines(monkeypatch, capsys):
-    sizes = engines.Sizes(SIZES.backbone, requests=(2,), prompt=6, new=8, runs=1)
+    sizes = vllm.Sizes(SIZES.backbone, requests=(2,), prompt=6, new=8, runs=1)
 
     def alone(name, engine):
         capsys.readouterr()

@@ -37,7 +37,8 @@ def check_second_models(settings: dict[str, "MethodConfig"], model: str) -> None
     from rewardsteer.decoding.second_models import check_draft_model, check_gate_model
     from rewardsteer.models.checkpoint import load_tokenizer
 
-    tokenizer = load_tokenizer(model)
+    given = any(one.draft_model or one.gate_model for one in settings.values())
+    tokenizer = load_tokenizer(model) if given else None
     for config in settings.values():
         check_draft_model(
             config, config.draft_model, "transformers", tokenizer, option="(draft_model)"

@@ -197,6 +197,7 @@ def _check_second_models(
                 f"{option} is not for --engine vllm, whose own server runs one policy and the "
                 "reward model that guides it; serve with --engine transformers."
             )
+    if choice.source is not None and (draft_model is not None or gate_model is not None):
         tokenizer = load_tokenizer(choice.source)
         check_draft_model(None, draft_model, choice.name, tokenizer)
         check_gate_model(None, gate_model, choice.name, tokenizer)

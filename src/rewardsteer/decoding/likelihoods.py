@@ -1,8 +1,10 @@
 """Log-probabilities of given tokens, from engines with the ability ``likelihoods``."""
 
+import math
 from collections.abc import Sequence
 from typing import Protocol
 
+from rewardsteer.errors import NonFiniteError
 from rewardsteer.records import Cost
 
 
@@ -28,3 +30,13 @@ class Likelihoods(Protocol):
         Raises:
             NonFiniteError: the policy's logits are no numbers.
         """
+
+
+def without_nan(values: list[float]) -> list[float]:
+    """The log-probabilities of drafted steps; raises `NonFiniteError` if one of them is NaN."""
+    if any(math.isnan(value) for value in values):
+        raise NonFiniteError(
+            "The policy gave no number as the log-probability of a drafted step; the "
+            "checkpoint may be damaged, or its values overflow in this dtype: try float32."
+        )
+    return values

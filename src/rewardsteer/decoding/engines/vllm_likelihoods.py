@@ -9,7 +9,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
-from rewardsteer.errors import NonFiniteError
+from rewardsteer.decoding.likelihoods import without_nan
 from rewardsteer.records import Cost
 
 
@@ -81,9 +81,4 @@ class VllmLikelihoods:
             for one in asked:
                 self._engine.leave(one)
                 self.cost += one.cost
-        if any(math.isnan(value) for value in values):
-            raise NonFiniteError(
-                "The policy gave no number as the log-probability of a drafted step; the "
-                "checkpoint may be damaged, or its values overflow in this dtype: try float32."
-            )
-        return values
+        return without_nan(values)

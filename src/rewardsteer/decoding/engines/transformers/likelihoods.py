@@ -1,6 +1,5 @@
 """Log-probabilities of tokens that another policy drew, from a cached forward pass."""
 
-import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -8,8 +7,8 @@ import torch
 from torch import Tensor
 
 from rewardsteer.data.thoughts import shared_length
+from rewardsteer.decoding.likelihoods import without_nan
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
-from rewardsteer.errors import NonFiniteError
 from rewardsteer.models.batching import left_pad
 from rewardsteer.models.causal import log_probabilities
 from rewardsteer.models.prefix_reader import PrefixReader
@@ -51,12 +50,7 @@ class PolicyLikelihoods:
                 raise
             raise translate_oom(error, _REMEDY.format(count=len(continuations))) from error
         self.cost += Cost(seconds=time.perf_counter() - began)
-        if any(math.isnan(value) for value in values):
-            raise NonFiniteError(
-                "The policy gave no number as the log-probability of a drafted step; the "
-                "checkpoint may be damaged, or its values overflow in this dtype: try float32."
-            )
-        return values
+        return without_nan(values)
 
     def _behind_cache(self, base: list[int], continuations: list[list[int]]) -> list[float]:
         reader, count = self._reader, len(continuations)
