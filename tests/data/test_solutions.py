@@ -220,7 +220,7 @@ class TestRefused:
             read(path)
         message = str(caught.value)
         assert f"{path}, line 3" in message
-        assert f"({path}, line 1)" in message
+        assert f"already in {path}, line 1;" in message
         assert "rs0" in message
 
     def test_twice_in_two_files(self, tmp_path):
