@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.batch import Batch
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
@@ -19,6 +19,7 @@ from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.models.prefix_state import EMPTY_ROW

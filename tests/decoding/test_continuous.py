@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate
@@ -16,6 +15,7 @@ from rewardsteer.decoding.generate import run as respond
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.requests import Request
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.errors import NonFiniteError, RewardsteerError
 from rewardsteer.models.prefix_state import EMPTY_ROW
 from tests.decoding.naive import naive_greedy

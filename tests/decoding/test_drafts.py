@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.engines.transformers.batch import Batch
 from rewardsteer.decoding.engines.transformers.drafting import DraftBatch, from_itself
 from rewardsteer.decoding.engines.transformers.side_by_side import open_batch
@@ -12,6 +11,7 @@ from rewardsteer.decoding.ensemble import RewardEnsemble
 from rewardsteer.decoding.guides.cd import Cd
 from rewardsteer.decoding.guides.farma import Farma
 from rewardsteer.decoding.guides.none import Plain
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.models.batching import left_pad
 from rewardsteer.models.prefix_reader import PrefixReader
 from tests.decoding.tables import TableEngine, decode

@@ -12,7 +12,6 @@ from scipy.stats import chisquare
 from transformers import LlamaConfig, LlamaForCausalLM
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.guides.args import Args
 from rewardsteer.decoding.guides.cd import Cd
@@ -21,6 +20,7 @@ from rewardsteer.decoding.guides.gates import Gate
 from rewardsteer.decoding.guides.none import Plain
 from rewardsteer.decoding.guides.opening import open_session
 from rewardsteer.decoding.guides.prefix import Prefix
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.sampling import pick, row_generator
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.models.prefix_reader import PrefixReader

@@ -9,7 +9,6 @@ import torch
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Stop
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.generate import (
@@ -20,6 +19,7 @@ from rewardsteer.decoding.generate import (
     scoring_beside,
 )
 from rewardsteer.decoding.methods import needs_goal
+from rewardsteer.decoding.sample import Encoded, Stop
 from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel

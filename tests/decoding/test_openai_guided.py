@@ -8,11 +8,11 @@ import torch
 
 from rewardsteer.data.template import Template
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.engines.endpoint import Endpoint
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.generate import build_method, generate, generate_by
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.errors import ConfigError
 from tests.decoding.completions_server import TOKENIZER, CompletionsServer

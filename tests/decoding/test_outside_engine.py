@@ -5,7 +5,8 @@ import asyncio
 import pytest
 
 from rewardsteer import Steerer
-from rewardsteer.decoding.engine import Engine, Sample
+from rewardsteer.decoding.engine import Engine
+from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import ConfigError
 from tests.fakes import character_tokenizer
 

@@ -8,11 +8,11 @@ import torch
 
 from benchmarks.tiny import tiny_model
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Stop
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded, Stop
 from tests.decoding.segments import choose
 from tests.decoding.test_generate import folders, make_policy, make_scorer  # noqa: F401
 from tests.fakes import character_tokenizer

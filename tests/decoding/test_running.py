@@ -9,11 +9,11 @@ from functools import partial
 import pytest
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
 from rewardsteer.decoding.generate import build_method, generate, require_answers, run
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.records import Cost, Generation

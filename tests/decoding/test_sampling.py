@@ -225,6 +225,10 @@ def test_ends():
         assert character not in other.completion
     assert by_text[2].token_ids == free[2].token_ids[:3]
     assert by_text[2].finish_reason == "stop"
+    # The last token of the longest response completes the stop string.
+    last, _ = run(DecodingConfig(seed=2, max_new_tokens=3, stop=character))
+    assert (last[2].finish_reason, last[2].stop_reason) == ("stop", character)
+    assert last[2].completion == by_text[2].completion
     late, _ = run(DecodingConfig(seed=2, max_new_tokens=60, stop=character, min_tokens=5))
     assert all(len(one.token_ids) > 5 for one in late)
     assert any(character in one.completion for one in late)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from rewardsteer.data.template import Template
-from rewardsteer.decoding.engine import Encoded
 from rewardsteer.decoding.running import Activity
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.scoring import Ask, Scoring
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig

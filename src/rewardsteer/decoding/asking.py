@@ -14,7 +14,7 @@ from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Prompt
 
 if TYPE_CHECKING:
-    from rewardsteer.decoding.engine import Encoded, Sample
+    from rewardsteer.decoding.sample import Encoded, Sample
 
 # Decoded form of an incomplete character.
 _UNFINISHED = "\ufffd"

@@ -10,7 +10,7 @@ from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import adapted, shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engine import Encoded, Engine, Outcome, Sample
+from rewardsteer.decoding.engine import Engine, Outcome
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
@@ -21,6 +21,7 @@ from rewardsteer.decoding.methods import METHODS, accepts_goal
 from rewardsteer.decoding.prompts import Prepared, prepare, show_request
 from rewardsteer.decoding.requests import Request, as_requests
 from rewardsteer.decoding.running import in_order
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.decoding.second_models import check_drafter, check_scout
 from rewardsteer.decoding.strategies.base import Direct, Strategy

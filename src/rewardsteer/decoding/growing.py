@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from rewardsteer.decoding.engine import Sample
+from rewardsteer.decoding.sample import Sample
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.batching import left_pad
 from rewardsteer.models.prefix_state import EMPTY_ROW

@@ -19,7 +19,7 @@ _BANNED = -1e30
 
 
 class Written(Protocol):
-    """The part of a `rewardsteer.decoding.engine.Sample` that penalties depend on."""
+    """The part of a `rewardsteer.decoding.sample.Sample` that penalties depend on."""
 
     prompt_ids: Sequence[int]
     token_ids: list[int]

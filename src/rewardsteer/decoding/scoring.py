@@ -13,10 +13,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rewardsteer.decoding.asking import Ask, Row, as_row, text_tokens
-from rewardsteer.decoding.engine import Sample
 from rewardsteer.decoding.growing import GrowingReads, Value
 from rewardsteer.decoding.memory import out_of_memory, translate_oom
 from rewardsteer.decoding.running import Activity, settle
+from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import DataError, NonFiniteError, RewardsteerError
 from rewardsteer.models.compatibility import reads_tokens
 from rewardsteer.records import Cost

@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.sampling import TokenLogprob
 from rewardsteer.records import Cost
 

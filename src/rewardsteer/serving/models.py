@@ -13,7 +13,7 @@ from rewardsteer.data.template import Template, writer_of
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import across, shares_tokens
 from rewardsteer.decoding.defaults import with_defaults
-from rewardsteer.decoding.engine import Encoded, Engine
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.registry import check_abilities
 from rewardsteer.decoding.engines.transformers.admission import Bounds
 from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
@@ -27,6 +27,7 @@ from rewardsteer.decoding.methods import (
     is_guide,
     needs_goal,
 )
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.second_models import check_drafter, check_same_tokens, check_scout
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.goal_state import GoalState

@@ -17,9 +17,9 @@ from typing import Any
 
 import torch
 
-from rewardsteer.decoding.engine import Sample
 from rewardsteer.decoding.generate import run, scoring_beside
 from rewardsteer.decoding.running import LoopThread, Program
+from rewardsteer.decoding.sample import Sample
 from rewardsteer.errors import RewardsteerError
 from rewardsteer.serving.beside import beside
 from rewardsteer.serving.config import ServingConfig

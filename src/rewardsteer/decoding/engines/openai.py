@@ -17,13 +17,14 @@ from typing import Any
 from rewardsteer.addresses import KEY_ENV
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
-from rewardsteer.decoding.engine import Encoded, Engine, Sample
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.endpoint import NAMED_BY_ID, Endpoint
 from rewardsteer.decoding.engines.openai_guided import GuidedRows, GuidedSample
 from rewardsteer.decoding.engines.openai_sample import OpenAISample
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import check_token_ids
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.errors import ConfigError
 
 # Fields with vLLM's names, which not every server knows, and the values that change nothing.

@@ -7,8 +7,8 @@ from contextlib import aclosing
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.engines.endpoint import by_id, tokens_read
+from rewardsteer.decoding.sample import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.sampling import TokenLogprob, ranked
 from rewardsteer.errors import DataError
 from rewardsteer.records import Cost
@@ -159,10 +159,7 @@ class OpenAISample(Sample):
         elif self.length >= self.config.max_new_tokens:
             self.finish_reason = "length"
         if self.finish_reason is not None and self._listener is not None and self.token_ids:
-            written, ids = self._following(), self.token_ids
-            ids = ids[: len(ids) - len(self.stop_token)]
-            if not written.stopped:
-                self._tell(written.finish(ids, self.text))
+            self._write_rest()
 
     def _charge(self, usage: Any, length: int, begin: int, seconds: float) -> None:
         tokenizer = self.engine.tokenizer

@@ -8,12 +8,11 @@ from typing import Any, Protocol
 
 from rewardsteer.data.thoughts import shared_length
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.detokenizer import response_text
-from rewardsteer.decoding.engine import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.guides.gates import Gate
 from rewardsteer.decoding.guides.weights import Weight
 from rewardsteer.decoding.penalties import ending_ids
+from rewardsteer.decoding.sample import Aborted, Encoded, FinishReason, Sample, Stop
 from rewardsteer.decoding.sampling import TokenLogprob, ranked
 
 _NOWHERE = Stop()
@@ -153,44 +152,35 @@ class TokenSample(Sample):
             self.growing = False
 
     def _judge(self, token: int) -> None:
-        """Decide whether the response, or the extension, ends with the last token."""
-        separator = self.stop.text
+        """Decide whether the last token ends the response or, if not, the extension."""
+        length, separator = len(self.token_ids), self.stop.text
         if token in self.ending:
             self.finish_reason, self.stop_reason = "stop", token
-        elif self._writes() or len(self.token_ids) >= self.config.max_new_tokens:
+        elif stop := self._write():
+            self.finish_reason, self.stop_reason = "stop", stop
+        elif length >= self.config.max_new_tokens:
             self.finish_reason = "length"
-        elif len(self.token_ids) >= self.limit or (separator and self._has(separator)):
+        elif length >= self.limit or (separator and self._has(separator)):
             self.growing = False
-        if self.finish_reason is not None:
-            self._end()
+        # The rest of the text is a character that stays incomplete, and may end a stop string.
+        if self.finish_reason is not None and (stop := self._write_rest()):
+            self.finish_reason, self.stop_reason = "stop", stop
 
     def _has(self, separator: str) -> bool:
         """Whether the last token completes a separator within this extension."""
         begin = max(self.begin, len(self.token_ids) - len(separator))
         return separator in "".join(map(self.engine.token_text, self.token_ids[begin:]))
 
-    def _writes(self) -> bool:
-        """Update the text, if there is a listener or a stop string; whether one has ended it."""
+    def _write(self) -> str:
+        """Update the text, if there is a listener or a stop string; returns the stop string that
+        has ended it, or ""."""
         if self._listener is None and not self.config.stop:
-            return False
+            return ""
         begin = len(self.token_ids) - 1 if self._detokenizer is not None else 0
         detokenizer = self._following()
         for end in range(begin, len(self.token_ids)):
             self._tell(detokenizer.add(self.token_ids[: end + 1]))
-        return detokenizer.stopped
-
-    def _end(self) -> None:
-        """Emit the rest of the text, which may contain a stop string."""
-        written = self._detokenizer
-        if written is None:
-            return
-        ids = self.token_ids[: len(self.token_ids) - len(self.stop_token)]
-        whole = response_text(
-            self.engine.tokenizer, self.prompt_ids, ids, self.prompt.template
-        )
-        self._tell(written.finish(ids, whole))
-        if written.stopped:
-            self.finish_reason, self.stop_reason = "stop", written.stop
+        return detokenizer.stop
 
     def tell(self) -> None:
         """Resolve the future: the extension has ended, and the program continues."""

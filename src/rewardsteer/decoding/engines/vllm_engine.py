@@ -14,7 +14,7 @@ from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import policy_settings
-from rewardsteer.decoding.engine import Encoded, Engine
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.vllm_likelihoods import Continuation, VllmLikelihoods
@@ -31,6 +31,7 @@ from rewardsteer.decoding.memory import EngineError
 from rewardsteer.decoding.methods import METHODS
 from rewardsteer.decoding.policy import model_bounds
 from rewardsteer.decoding.running import settle
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.devices import AUTO, choose_device
 from rewardsteer.errors import ConfigError, NonFiniteError
 from rewardsteer.models.compatibility import members

@@ -14,8 +14,8 @@ from rewardsteer.errors import NonFiniteError, RewardsteerError
 from rewardsteer.records import Cost
 
 if TYPE_CHECKING:
-    from rewardsteer.decoding.engine import Encoded
     from rewardsteer.decoding.guides.gates import Gate
+    from rewardsteer.decoding.sample import Encoded
 
 # Scores up to here can be divided by the least temperature and stay within float32.
 _LARGEST = 1e30

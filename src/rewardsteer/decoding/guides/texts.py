@@ -51,7 +51,7 @@ class TextCandidates:
         """The reward model's ids of prompt∘response∘candidate, one row for each candidate.
 
         Args:
-            prompt: a `rewardsteer.decoding.engine.Encoded`.
+            prompt: a `rewardsteer.decoding.sample.Encoded`.
             response: the policy's ids so far.
             candidates: the policy's ids.
 

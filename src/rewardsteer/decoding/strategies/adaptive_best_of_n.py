@@ -1,6 +1,7 @@
 """Best of n with as many draws as pay: stop when another is expected to gain less than it costs."""
 
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import expected_gain, without_length
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer

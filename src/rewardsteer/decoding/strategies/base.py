@@ -13,8 +13,9 @@ file with a class; `METHODS` may name it, or a user does, as ``package.module:Cl
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.fitting import check_scorer
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.errors import ConfigError, MismatchError
 from rewardsteer.goals.files import require_goal

@@ -4,7 +4,8 @@ import math
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample, Stop
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded, Sample, Stop
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer

@@ -5,7 +5,8 @@ from asyncio import gather
 from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.early_rejection import load_rule, rejection_rule
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer

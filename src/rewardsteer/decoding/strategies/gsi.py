@@ -4,8 +4,9 @@ follow the large policy tilted by a reward (arXiv 2506.04118)."""
 from asyncio import gather
 from collections.abc import Sequence
 
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.engine import Outcome
 from rewardsteer.decoding.likelihoods import Likelihoods
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.choosing import shares
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer

@@ -1,7 +1,8 @@
 """Majority vote (self-consistency, arXiv 2203.11171), with early stopping as ESC or
 Adaptive-Consistency."""
 
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.decoding.strategies.votes import Vote, final_answer

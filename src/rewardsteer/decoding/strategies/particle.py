@@ -6,7 +6,8 @@ from asyncio import gather
 from collections.abc import Sequence
 from typing import Any
 
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.decoding.strategies.steps import StepSearch

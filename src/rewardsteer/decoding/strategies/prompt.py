@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable, Sequence
 
 from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Encoded, Engine, Sample
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.likelihoods import Likelihoods
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.scoring import Answer, Scoring
 from rewardsteer.goals.goal_state import GoalState

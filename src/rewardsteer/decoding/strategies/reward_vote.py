@@ -1,6 +1,7 @@
 """Votes weighted by rewards: between best of n and the majority's vote."""
 
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import heaviest, shares, without_length
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer

@@ -1,7 +1,8 @@
 """Reward-guided speculative decoding: a small policy drafts steps, a large one writes those that
 the reward model turns down (arXiv 2501.19324)."""
 
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 from rewardsteer.decoding.strategies.two_policies import TwoPolicies
 

@@ -1,6 +1,7 @@
 """Soft best of n: draw n responses, choose one with probability ∝ exp(reward / temperature)."""
 
-from rewardsteer.decoding.engine import Encoded, Outcome
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.decoding.sampling import row_generator
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.choosing import shares, without_length

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.engine import Sample, Stop
+from rewardsteer.decoding.sample import Sample, Stop
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 

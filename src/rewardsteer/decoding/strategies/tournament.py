@@ -2,7 +2,8 @@
 
 from itertools import combinations
 
-from rewardsteer.decoding.engine import Encoded, Outcome, Sample
+from rewardsteer.decoding.engine import Outcome
+from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.strategies.base import Strategy
 from rewardsteer.decoding.strategies.prompt import PromptEngine, PromptScorer
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.defaults import NAMES, what_is_taken, with_defaults
-from rewardsteer.decoding.engine import Encoded, Engine
+from rewardsteer.decoding.engine import Engine
 from rewardsteer.decoding.engines.registry import ABILITIES
 from rewardsteer.decoding.engines.token_sample import TokenSample
 from rewardsteer.decoding.engines.transformers.admission import Admission, Bounds, Waiters
@@ -22,6 +22,7 @@ from rewardsteer.decoding.memory import EngineError, out_of_memory, translate_oo
 from rewardsteer.decoding.penalties import check_token_ids
 from rewardsteer.decoding.policy import load_policy
 from rewardsteer.decoding.running import settle
+from rewardsteer.decoding.sample import Encoded
 from rewardsteer.devices import parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.limits import position_limit
