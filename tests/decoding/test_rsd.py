@@ -6,14 +6,18 @@ from collections import Counter
 
 import numpy as np
 import pytest
+import torch
 from scipy.stats import chisquare
 
 from rewardsteer.decoding.config import DecodingConfig
-from rewardsteer.decoding.generate import build_method
+from rewardsteer.decoding.engines.transformers.engine import TransformersEngine
+from rewardsteer.decoding.generate import build_method, generate
 from rewardsteer.decoding.second_models import check_drafter
 from rewardsteer.errors import ConfigError
 from tests.decoding.tables import TableEngine, TableScorer
+from tests.decoding.test_generate import make_policy, make_scorer
 from tests.decoding.two_policies import LARGE, REWARDS, SMALL, respond
+from tests.fakes import save_tiny
 
 
 def law(threshold):
@@ -64,3 +68,27 @@ def test_it_needs_a_second_policy():
     idle = build_method(config, scorer, drafter=TableEngine(lambda y: [0.0], 1))
     with pytest.raises(ConfigError, match="has no use for"):
         check_drafter(idle, TableEngine(lambda y: [0.0], 1))
+
+
+@pytest.mark.parametrize("method", ["rsd", "gsi"])
+@pytest.mark.parametrize("widened", ["policy", "drafter"])
+def test_tokens_that_one_of_the_two_has_no_embedding_for_are_not_drawn(method, widened, tmp_path):
+    plain, tokenizer = make_policy()
+    wide, _ = make_policy(vocab_size=len(tokenizer) + 8)
+    # Embeddings padded beyond the tokenizer, whose tokens would be drawn nearly always.
+    head = torch.nn.Linear(32, len(tokenizer) + 8)
+    head.weight, head.bias.data = wide.lm_head.weight, torch.zeros(len(tokenizer) + 8)
+    head.bias.data[len(tokenizer) :] = 20.0
+    wide.lm_head = head
+    policy, small = (wide, plain) if widened == "policy" else (plain, wide)
+    config = DecodingConfig(
+        method=method, n=2, step_tokens=3, max_new_tokens=9, top_k=0, weight=5.0,
+        accept_reward=1e9 if widened == "policy" else 0.0,
+    )
+    built = build_method(
+        config, make_scorer(save_tiny(tmp_path / "reward", seed=7), "scalar"),
+        drafter=TransformersEngine(small, tokenizer),
+    )
+    for answer in generate(policy, tokenizer, ["7+8", "a"], built, config):
+        assert answer.error is None
+        assert max(answer.token_ids) < len(tokenizer)

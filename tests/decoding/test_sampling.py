@@ -50,7 +50,7 @@ class Fixed:
 
 
 def row():
-    return SimpleNamespace(prompt_ids=PROMPT, token_ids=list(WRITTEN))
+    return SimpleNamespace(prompt_ids=PROMPT, token_ids=list(WRITTEN), drawable=None)
 
 
 def expected(config):

@@ -14,6 +14,7 @@ from rewardsteer.serving.config import ServingConfig
 from rewardsteer.serving.models import ServedModels
 from rewardsteer.serving.service import Service
 from tests.decoding.test_generate import make_policy, make_scorer
+from tests.fakes import character_tokenizer
 from tests.serving.running import client, make_service, running, wait_until
 
 PROMPTS = ["What is 7+8?", "a", "Sum of three, four and 5: "]
@@ -145,3 +146,23 @@ def test_who_leaves_frees_both_policies(folder, name):
         assert middleware.in_flight == 0
         assert service.served.drafter.steps > 0
         assert service.served.drafter.tokens < 800
+
+
+def test_a_prompt_that_the_second_policy_cannot_read_is_refused(folder):
+    policy, tokenizer = make_policy("llama", vocab_size=90)
+    tokenizer.add_special_tokens({"additional_special_tokens": ["<|tool|>"]})
+    small, _ = make_policy("gpt2")
+    limits = ServingConfig(places=8, seconds=60.0)
+    service = Service(ServedModels(
+        policy, tokenizer, make_scorer(folder, "scalar"), DecodingConfig(method="args", top_k=5),
+        limits, name="tiny", drafter=small,
+    ), limits)
+    with running(service) as (address, _), client(address) as http:
+        body = {"prompt": "a<|tool|>", "max_tokens": 4, "seed": 1}
+        reply = http.post("/v1/completions", json=body | {"method": "rsd"})
+        assert reply.status_code == 400
+        error = reply.json()["error"]
+        last = len(character_tokenizer())
+        assert f"reads token ids from 0 to {last - 1}; the prompt has {last}" in error["message"]
+        assert error["param"] == "prompt"
+        assert http.post("/v1/completions", json=body | {"method": "none"}).status_code == 200

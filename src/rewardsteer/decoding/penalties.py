@@ -23,6 +23,7 @@ class Written(Protocol):
 
     prompt_ids: Sequence[int]
     token_ids: list[int]
+    drawable: int | None
 
 
 def check_token_ids(config: DecodingConfig, vocabulary: int) -> None:
@@ -64,7 +65,11 @@ def penalized(
         row for row, config in enumerate(configs) if rows[row].token_ids
         and (config.presence_penalty or config.frequency_penalty)
     ]
-    if not (any(biased.values()) or repeated or counted):
+    limited = {
+        number: row.drawable for number, row in enumerate(rows)
+        if row.drawable is not None and row.drawable < scores.shape[1]
+    }
+    if not (any(biased.values()) or repeated or counted or limited):
         return scores
     scores = scores.float().clone()
     for accumulate in (True, False):
@@ -84,6 +89,8 @@ def penalized(
             for name in ("frequency_penalty", "presence_penalty")
         )
         scores[counted] -= frequency * counts + presence * (counts > 0)
+    for number, limit in limited.items():
+        scores[number, limit:] = _BANNED
     return scores
 
 

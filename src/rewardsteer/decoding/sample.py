@@ -75,6 +75,8 @@ class Sample:
         logprobs: log-probabilities of each token and of the likeliest ones, if requested.
         cost: so far.
         aborted: whether the sample was given up.
+        drawable: only token ids below this are drawn, because another policy continues the sample;
+            None: all of the policy's.
     """
 
     def __init__(
@@ -91,6 +93,7 @@ class Sample:
         self.logprobs: list[TokenLogprob] = []
         self.cost = Cost()
         self.aborted = False
+        self.drawable: int | None = None
         self._listener: Callable[[str], None] | None = None
         self._detokenizer: IncrementalDetokenizer | None = None
 
@@ -156,7 +159,7 @@ class Sample:
     def _copied_to(self, other: "Sample") -> None:
         """Copy what was generated so far to a fork."""
         other.token_ids, other.logprobs = list(self.token_ids), list(self.logprobs)
-        other.log_probability = self.log_probability
+        other.log_probability, other.drawable = self.log_probability, self.drawable
 
     def _following(self) -> IncrementalDetokenizer:
         """The detokenizer of this sample, which cuts at stop strings."""

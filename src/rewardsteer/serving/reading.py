@@ -172,7 +172,14 @@ class TextReader:
 
     def room(self, ids: Sequence[int], max_tokens: int | None, drafter: Any = None) -> int:
         """Number of new tokens that a response may have, within a second policy's limit too; raises
-        `ApiError` if there are too few."""
+        `ApiError` if there are too few, or if the second policy cannot read the prompt."""
+        unread = next((token for token in ids if drafter and token >= drafter.readable), None)
+        if unread is not None:
+            raise bad_request(
+                f"The second policy of this server reads token ids from 0 to "
+                f"{drafter.readable - 1}; the prompt has {unread}. Use a method without one.",
+                "prompt",
+            )
         # For a reward model of texts, only the response that is too long fails.
         reads = self.scorer if self.shared else None
         limits = [

@@ -19,10 +19,11 @@ _NOWHERE = Stop()
 
 
 class SampleEngine(Protocol):
-    """The part of an engine that samples call; the tokenizer is the policy's."""
+    """The part of an engine that samples call; tokenizer and ``readable`` are the policy's."""
 
     tokenizer: Any
     stop_ids: frozenset[int]
+    readable: int
 
     def grow(self, sample: "TokenSample") -> None:
         """Generate tokens for a sample, up to its limit."""

@@ -31,7 +31,7 @@ def parameters(sample: TokenSample, name: str) -> Any:
         min_p=0.0 if greedy else config.min_p,
         repetition_penalty=config.repetition_penalty,
         presence_penalty=config.presence_penalty, frequency_penalty=config.frequency_penalty,
-        logit_bias=dict(config.logit_bias) or None, min_tokens=max(0, config.min_tokens - done),
+        logit_bias=_biases(sample) or None, min_tokens=max(0, config.min_tokens - done),
         seed=None if greedy else sample.rng.getrandbits(63),
         max_tokens=sample.limit - done, detokenize=bool(stops),
         stop=stops, include_stop_str_in_output=True, ignore_eos=config.ignore_eos,
@@ -41,6 +41,13 @@ def parameters(sample: TokenSample, name: str) -> Any:
             "reward_weight": config.weight, "reward_name": name
         } if is_guided(sample) else None,
     )
+
+
+def _biases(sample: TokenSample) -> dict[int, float]:
+    """The settings' biases, and vLLM's lowest for tokens that a second policy cannot read."""
+    most = sample.engine.readable
+    undrawable = range(sample.drawable or most, most)
+    return dict(sample.config.logit_bias) | dict.fromkeys(undrawable, -100.0)
 
 
 def take(sample: TokenSample, output: Any) -> None:

@@ -46,7 +46,7 @@ class Gsi(TwoPolicies):
         config, n = self.config, self.config.n
         # Random numbers for choosing proposals, separate from the draws of tokens.
         chances = row_generator(config.seed, prompt.id, -1)
-        response, likelihoods = engine.start(0), engine.likelihoods()
+        response, likelihoods = engine.start(0, beside=self.drafter), engine.likelihoods()
         kept = engine.start_on(self.drafter, n, log_probabilities=True)
         reward = None
         for _ in range(config.max_steps):

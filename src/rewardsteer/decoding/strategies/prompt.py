@@ -46,12 +46,16 @@ class PromptEngine:
         self._rngs: dict[int, random.Random] = {}
         self.stride = engine.stride
 
-    def start(self, index: int) -> Sample:
-        """A sample without any token; its draws are seeded by the index."""
-        return self._keep(self._engine.start(
+    def start(self, index: int, *, beside: Engine | None = None) -> Sample:
+        """A sample without any token; its draws are seeded by the index. ``beside`` is the engine
+        of a second policy that continues its tokens."""
+        sample = self._keep(self._engine.start(
             self._prompt, index, self._config, rng=self._rng_of(index), guide=self._guide,
             log_probabilities=self._log_probabilities, top=self._top,
         ))
+        if beside is not None:
+            sample.drawable = beside.readable or None
+        return sample
 
     async def draw(self, indices: Iterable[int]) -> list[Sample]:
         """A finished sample for each index."""
@@ -63,10 +67,12 @@ class PromptEngine:
         self, engine: Engine, index: int, *, log_probabilities: bool = False
     ) -> Sample:
         """A sample of another engine, whose policy has the same tokens; its cost is added."""
-        return self._keep(engine.start(
+        sample = self._keep(engine.start(
             self._prompt, index, self._config, rng=self._rng_of(index),
             log_probabilities=log_probabilities,
         ))
+        sample.drawable = self._engine.readable or None
+        return sample
 
     def likelihoods(self) -> Likelihoods:
         """Log-probabilities of given tokens after this prompt; the cost is added."""

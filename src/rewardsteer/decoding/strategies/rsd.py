@@ -24,7 +24,7 @@ class Rsd(TwoPolicies):
         """The response of both policies."""
         config = self.config
         # Two samples, each with draws of its own.
-        response, draft = engine.start(0), engine.start_on(self.drafter, 1)
+        response, draft = engine.start(0, beside=self.drafter), engine.start_on(self.drafter, 1)
         for _ in range(config.max_steps):
             if response.finish_reason:
                 break
