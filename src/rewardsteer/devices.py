@@ -57,12 +57,13 @@ def parse_dtype(name: "str | torch.dtype | None") -> "torch.dtype | None":
     """
     if name is None or name == AUTO:
         return None
-    if not isinstance(name, str):
-        return name
-    check_dtypes(name)
     import torch
 
-    dtype: torch.dtype = getattr(torch, name)
+    if isinstance(name, torch.dtype) and name.is_floating_point:
+        return name
+    # A torch.dtype of whole numbers is no name either.
+    check_dtypes(name)  # type: ignore[arg-type]
+    dtype: torch.dtype = getattr(torch, name)  # type: ignore[arg-type]
     return dtype
 
 

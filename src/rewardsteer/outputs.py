@@ -39,8 +39,6 @@ def claim_folder(
     """
     check_folder(path, resume=resume, overwrite=overwrite)
     if path.exists() and any(path.iterdir()) and not resume:
-        if path.resolve() in (Path.home().resolve(), Path.cwd().resolve(), Path("/")):
-            raise OutputError(f"Refusing to delete {path} to replace it; choose a subfolder.")
         shutil.rmtree(path)
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -65,6 +63,9 @@ def check_folder(
             f"The output folder {path} is not empty; choose another, or pass {going_on}"
             "overwrite=True (--overwrite) to replace it."
         )
+    places = (Path.home(), Path.cwd(), Path("/"))
+    if overwrite and not resume and path.resolve() in [one.resolve() for one in places]:
+        raise OutputError(f"Refusing to delete {path} to replace it; choose a subfolder.")
 
 
 def reason(error: OSError) -> str:

@@ -5,7 +5,7 @@ Importing a registry imports none of its entries, so ``rewardsteer --help`` need
 
 import difflib
 import importlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from rewardsteer.errors import ConfigError
@@ -23,11 +23,16 @@ class Registry:
     Args:
         kind: noun for an entry, in the singular, for messages ("data source").
         entries: name → ``"package.module:attribute"``.
+        classes: places of the classes of which an entry from elsewhere has to be a subclass (of one
+            of them); empty: it may be anything.
     """
 
-    def __init__(self, kind: str, entries: Mapping[str, str]) -> None:
+    def __init__(
+        self, kind: str, entries: Mapping[str, str], *, classes: Sequence[str] = ()
+    ) -> None:
         self.kind = kind
         self._entries = dict(entries)
+        self._classes = list(classes)
 
     def names(self) -> list[str]:
         """The known names, sorted."""
@@ -35,6 +40,15 @@ class Registry:
 
     def __contains__(self, name: object) -> bool:
         return name in self._entries or (isinstance(name, str) and _is_place(name))
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.names())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __repr__(self) -> str:
+        return f"<{len(self)} names of a {self.kind}: {', '.join(self)}>"
 
     def check(self, name: str) -> None:
         """Raise a `ConfigError` that lists the known names if the name is unknown; no import."""
@@ -49,19 +63,34 @@ class Registry:
         """Import and return the entry of a name, or the object at ``package.module:attribute``.
 
         Raises:
-            ConfigError: unknown name (lists the known ones), or the import failed.
+            ConfigError: unknown name (lists the known ones), the import failed, or what was
+                imported is something else.
         """
         self.check(name)
-        module, _, attribute = self._entries.get(name, name).partition(":")
         if name in self._entries:
-            return getattr(importlib.import_module(module), attribute)
+            return _imported(self._entries[name])
         try:
-            return getattr(importlib.import_module(module), attribute)
+            found = _imported(name)
         except (ImportError, AttributeError) as error:
             raise ConfigError(
                 f"The {self.kind} {name!r} cannot be imported: {error}. Expected the name of a "
                 "module that Python finds, a colon, and a name in it."
             ) from error
+        self._check_class(name, found)
+        return found
+
+    def _check_class(self, name: str, found: Any) -> None:
+        known = tuple(map(_imported, self._classes))
+        if known and not (isinstance(found, type) and issubclass(found, known)):
+            raise ConfigError(
+                f"{name!r} is no {self.kind}; expected a class derived from "
+                f"{' or '.join(f'{one.__name__} ({one.__module__})' for one in known)}."
+            )
+
+
+def _imported(place: str) -> Any:
+    module, _, attribute = place.partition(":")
+    return getattr(importlib.import_module(module), attribute)
 
 
 def _is_place(name: str) -> bool:

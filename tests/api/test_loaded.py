@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
 from rewardsteer import RewardModel, Steerer
@@ -56,3 +57,24 @@ def test_a_head_beside_the_classifier_is_not_in_it(folders, tmp_path):
     write_card(tmp_path, CheckpointCard(head=HeadConfig(layers="mlp")))
     with pytest.raises(CheckpointError, match="pass the folder in its place"):
         RewardModel.from_pretrained(model, tokenizer=AutoTokenizer.from_pretrained(folders / "bt"))
+
+
+def test_publishing_takes_the_weights_in_memory(parts, monkeypatch):
+    """The folder that they were loaded from holds others once they are trained further."""
+    model, tokenizer = parts
+    rm = RewardModel.from_pretrained(model, tokenizer=tokenizer)
+    published = []
+
+    def push(folder, repository, *, public):
+        again = RewardModel.from_pretrained(folder, device="cpu").score("1+1=", "2")
+        published.append((repository, again))
+        return "address"
+
+    monkeypatch.setattr("rewardsteer.integrations.hub.push", push)
+    before = rm.score("1+1=", "2")
+    with torch.no_grad():
+        model.score.weight.neg_()
+    assert rm.push_to_hub("me/model") == "address"
+    with torch.no_grad():
+        model.score.weight.neg_()
+    assert published == [("me/model", pytest.approx(-before, abs=1e-6))]

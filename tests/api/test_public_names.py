@@ -4,6 +4,8 @@ import inspect
 import subprocess
 import sys
 
+import pytest
+
 import rewardsteer
 
 NAMES = {
@@ -29,6 +31,16 @@ def test_importing_loads_no_torch():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
+@pytest.mark.parametrize(("table", "name"), [
+    (rewardsteer.METHODS, "best_of_n"), (rewardsteer.BENCHMARKS, "rewardbench2"),
+    (rewardsteer.OBJECTIVES, "bradley_terry"),
+])
+def test_tables_of_parts_list_their_names(table, name):
+    assert name in list(table)
+    assert len(table) == len(list(table))
+    assert name in repr(table)
+
+
 def parameters(function):
     return [name for name in inspect.signature(function).parameters if name != "self"]
 
@@ -41,6 +53,7 @@ def test_signatures():
     ]
     assert parameters(model.score) == ["prompts", "completions", "tools", "batch_size"]
     assert parameters(model.rank) == ["prompt", "completions", "tools", "batch_size"]
+    assert parameters(model.save_pretrained) == ["folder", "overwrite"]
     assert parameters(model.token_scores) == ["prompt", "completion", "goal"]
     assert parameters(rewardsteer.RemoteRewardModel) == ["url", "api", "options"]
     assert parameters(rewardsteer.JudgeRewardModel) == ["url", "model", "options"]

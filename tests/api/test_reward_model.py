@@ -6,8 +6,8 @@ import pytest
 import torch
 from transformers import AutoModelForSequenceClassification
 
-from rewardsteer import RewardModel
-from rewardsteer.errors import CheckpointError, ConfigError, DataError
+from rewardsteer import RewardModel, evaluate
+from rewardsteer.errors import CheckpointError, ConfigError, DataError, OutputError
 from rewardsteer.models.kinds import load_scorer
 from tests.fakes import character_tokenizer
 
@@ -124,9 +124,15 @@ def test_a_reward_function_for_trl(bt):
 @pytest.mark.parametrize(("arguments", "message"), [
     ((["a", "b"], "c"), "got list"),
     ((["a"], ["b", "c"]), "got 1 prompts and 2 completions"),
-    ((["a"], [3]), "got list"),
+    ((["a"], [3]), r"Row 1: .* as completion, .*; got a number \(3\)"),
+    ((["a", "b"], ["c", None]), "Row 2: .* as completion, .*; got null"),
+    (({"a"}, ["c"]), "got set"),
+    ((["a"], {"text": "c"}), "got dict"),
     (("text alone",), "got str"),
-    (([{"role": "user", "content": "a"}],), "role 'user'"),
+    (([{"role": "user", "content": "a"}],), "its turns are user"),
+    (([{"role": "assistant", "content": "a"}],), "its turns are assistant"),
+    (("a", "half \ud83d"), r"completion holds half of a surrogate pair \(\\ud83d\)"),
+    (([{"role": "user", "content": "\ud83d"}], "a"), "prompt holds half of a surrogate pair"),
     (([{"role": "user"}, {"role": "assistant", "content": "b"}],), "there is no 'content'"),
     (([],), "got list"),
     ((5, "b"), "got int"),
@@ -136,9 +142,93 @@ def test_other_forms_are_refused_in_a_sentence(bt, arguments, message):
         bt.score(*arguments)
 
 
+def test_a_single_message_is_a_completion(bt):
+    answer = {"role": "assistant", "content": "4"}
+    alone = bt.score("2+2=", [answer])
+    assert bt.score("2+2=", answer) == pytest.approx(alone)
+    [best] = bt.rank("2+2=", answer)
+    assert (best.index, best.completion) == (0, answer)
+    assert best.score == pytest.approx(alone)
+
+
+@pytest.mark.parametrize("call", [
+    lambda rm: rm.rank("a", None), lambda rm: rm.rank("a", {"b", "c"}),
+    lambda rm: rm.step_scores("a", {"b": 1}), lambda rm: rm.step_scores("a", ["\ud83d"]),
+])
+def test_what_has_no_order_or_is_no_text_is_refused(bt, call):
+    with pytest.raises(DataError):
+        call(bt)
+
+
+@pytest.mark.parametrize("size", [0, -1, 1.5, "4", True])
+def test_batch_sizes_are_whole_numbers(bt, size):
+    for call in (bt.score, bt.rank):
+        with pytest.raises(ConfigError, match=f"batch_size= .* got {size!r}"):
+            call("a", ["b", "c"], batch_size=size)
+    with pytest.raises(ConfigError, match="batch_size="):
+        evaluate(bt, [{"prompt": "a", "chosen": "b", "rejected": "c"}], batch_size=size)
+
+
+@pytest.mark.parametrize("call", ["token_scores", "inspect"])
+def test_one_completion_is_read_token_by_token(bt, call):
+    one = getattr(bt, call)(["2+2="], ["4"])
+    np.testing.assert_allclose(one.rewards, getattr(bt, call)("2+2=", "4").rewards)
+    for prompts in ([], ["a", "b"]):
+        with pytest.raises(DataError, match=f"one completion, got {len(prompts)} of them"):
+            getattr(bt, call)(prompts, prompts)
+    with pytest.raises(ConfigError, match=r"Expected a goal state, .* got str"):
+        getattr(bt, call)("a", "b", goal="preferred")
+
+
+def test_saving_keeps_what_is_there(bt, tmp_path):
+    (tmp_path / "results.json").write_text("{}")
+    with pytest.raises(OutputError, match=r"not empty.*overwrite=True"):
+        bt.save_pretrained(tmp_path)
+    with pytest.raises(OutputError, match="is a file"):
+        bt.save_pretrained(tmp_path / "results.json")
+    with pytest.raises(OutputError, match="cannot be made"):
+        bt.save_pretrained(tmp_path / "results.json" / "model")
+    assert [one.name for one in tmp_path.iterdir()] == ["results.json"]
+    bt.save_pretrained(tmp_path / "model")
+    bt.save_pretrained(tmp_path / "model", overwrite=True)
+
+
+def test_templates_are_mappings_too(folders):
+    own = {"kind": "text", "prompt": "Q {prompt}"}
+    rm = RewardModel.from_pretrained(folders / "bt", template=own)
+    assert rm.scorer.template.prompt == "Q {prompt}"
+    for wrong, message in [("chat", "as a mapping .* got text"), ({"promt": "x"}, "mean 'prompt'")]:
+        with pytest.raises(ConfigError, match=message):
+            RewardModel.from_pretrained(folders / "bt", template=wrong)
+
+
+@pytest.mark.parametrize(("options", "message"), [
+    ({"trust_remote_code": "no"}, "trust_remote_code= as true or false, got text"),
+    ({"kind": "classifier", "negate": "no"}, "negate= as true or false, got text"),
+    ({"revision": 3}, "revision= as text or null"),
+    ({"kind": "value_head", "reward_token": "x"}, "reward_token= as a whole number or null"),
+    ({"kind": "nemotron", "logit": 1.5}, "logit= as a whole number"),
+    ({"kind": "qwen_prm", "separator": 3}, "separator= as text"),
+    ({"kind": "qwen_prm", "split": 3}, "split= as text"),
+    ({"kind": "implicit", "beta": "much"}, "beta= as a number"),
+    ({"kind": "json:loads"}, r"is no kind of reward model; .* derived from Kind"),
+    ({"dtype": torch.int8}, "Unknown dtype torch.int8"),
+    ({"dtype": 16}, "Unknown dtype 16"),
+])
+def test_options_of_the_wrong_type_are_refused(folders, options, message):
+    with pytest.raises(ConfigError, match=message):
+        RewardModel.from_pretrained(folders / "bt", **options)
+
+
 def test_loading_errors(folders, tmp_path):
     with pytest.raises(CheckpointError, match="there is none"):
         RewardModel.from_pretrained(tmp_path / "nowhere")
+    with pytest.raises(CheckpointError, match="got an empty text"):
+        RewardModel.from_pretrained("")
+    with pytest.raises(CheckpointError, match=r"by its folder or name, .* got null"):
+        RewardModel.from_pretrained(None)
+    with pytest.raises(ConfigError, match=r"RewardModel.from_pretrained loads"):
+        RewardModel(str(folders / "bt"))
     with pytest.raises(ConfigError, match="dtype"):
         RewardModel.from_pretrained(folders / "bt", dtype="float7")
     with pytest.raises(ConfigError, match="device"):

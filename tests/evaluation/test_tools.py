@@ -12,6 +12,7 @@ from rewardsteer.data.tokenize import encode_rows
 from rewardsteer.errors import MismatchError
 from rewardsteer.evaluation.preference import evaluate_comparisons
 from rewardsteer.evaluation.responses import evaluate_responses
+from rewardsteer.integrations.trl import RewardFunction
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.text_scorer import TextScorer
 from rewardsteer.records import Comparison
@@ -85,6 +86,15 @@ def test_evaluations(scorer):
     found = evaluate_responses(scorer, rated)["rating"]["pearson"]
     rewards = rewards_of(scorer, ["4", "7", "44"], [TOOLS] * 3)
     assert found == pytest.approx(np.corrcoef(rewards, [1, 2, 3])[0, 1], abs=1e-5)
+
+
+def test_rewards_in_trl(scorer):
+    """TRL passes the column ``tools`` of its dataset."""
+    rows = {"prompts": ["2+2"] * 3, "completions": ["4"] * 3}
+    found = RewardFunction(scorer)(**rows, tools=[row.get("tools") for row in ROWS])
+    expected = rewards_of(scorer, ["4"] * 3, [TOOLS, None, TOOLS])
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
+    assert found[0] != found[1]
 
 
 def test_a_model_of_texts_refuses_them():

@@ -17,6 +17,7 @@ from rewardsteer.data.store import MANIFEST
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.errors import ConfigError
 from rewardsteer.evaluation.reward_benchmarks import REWARD_BENCHMARKS
+from rewardsteer.models.batching import check_batch_size
 from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.quiet import quiet_calls
 from rewardsteer.reports.tables import markdown, preference_groups
@@ -110,6 +111,7 @@ def evaluate(
     from rewardsteer.evaluation.responses import evaluate_responses
     from rewardsteer.evaluation.reward_benchmarks.run import evaluate_benchmark
 
+    check_batch_size(batch_size)
     model = as_reward_model(reward_model)
     if isinstance(data, str) and data in REWARD_BENCHMARKS and not Path(data).exists():
         return Table(data, evaluate_benchmark(

@@ -1,13 +1,16 @@
 """Conversion of the accepted forms of prompts, completions and rows into one form."""
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, NamedTuple
 
+from rewardsteer.configuration import load_config
 from rewardsteer.data.render import Tools
+from rewardsteer.data.sources.files import kind_of
 from rewardsteer.data.sources.messages import parse_messages, parse_tools
-from rewardsteer.data.sources.turns import read_pair, read_prompt
-from rewardsteer.errors import DataError
+from rewardsteer.data.sources.turns import check_text, read_pair, read_prompt
+from rewardsteer.data.template import Template
+from rewardsteer.errors import ConfigError, DataError
 from rewardsteer.records import Message, Prompt
 
 _FORMS = (
@@ -48,23 +51,29 @@ def as_texts(prompts: Any, completions: Any = None) -> Texts:
             raise _form(prompts)
         prompt, text = read_pair(prompts, completions, "The input")
         return Texts([prompt], [text], True)
-    for several in (completions, [] if one_prompt else prompts):
-        if not isinstance(several, Iterable):
-            raise _form(several)
-    given = list(completions)
-    asked = [prompts] * len(given) if one_prompt else list(prompts)
+    given = listed(completions)
+    asked = [prompts] * len(given) if one_prompt else listed(prompts)
     if len(asked) != len(given):
         raise DataError(
             f"Expected one completion per prompt, got {len(asked)} prompts and {len(given)} "
             "completions."
         )
-    if not all(is_one(one) for one in (*asked, *given)):
-        raise _form(given)
     parts = [
         read_pair(prompt, completion, f"Row {number}")
         for number, (prompt, completion) in enumerate(zip(asked, given, strict=True), start=1)
     ]
     return Texts([prompt for prompt, _ in parts], [text for _, text in parts], False)
+
+
+def as_single(prompt: Any, completion: Any = None) -> tuple[Prompt, str]:
+    """One prompt and its completion; raises `DataError` where there are none or several."""
+    texts = as_texts(prompt, completion)
+    if len(texts.completions) != 1:
+        raise DataError(
+            f"Expected one prompt and one completion, got {len(texts.completions)} of them; call "
+            "the method once for each."
+        )
+    return texts.prompts[0], texts.completions[0]
 
 
 def as_tools(tools: Any, prompts: Any, count: int) -> list[Tools | None]:
@@ -115,7 +124,7 @@ def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], b
         DataError: another form, or different numbers of prompts and lists of steps.
     """
     single = is_one(prompts)
-    if isinstance(steps, str) or not isinstance(steps, Iterable):
+    if isinstance(steps, str | Mapping | Set) or not isinstance(steps, Iterable):
         raise DataError(
             f"Expected the steps of a solution as a list of texts, got {type(steps).__name__}."
         )
@@ -128,6 +137,8 @@ def as_steps(prompts: Any, steps: Any) -> tuple[list[Prompt], list[list[str]], b
                 f"Expected the steps of solution {number} as a list of texts; for several "
                 "solutions, give a list of prompts and a list of such lists."
             )
+        for step in own:
+            check_text(step, f"Solution {number}", "its steps")
     found = [list(own) for own in given]
     known = as_prompts(prompts)
     if len(known) != len(found):
@@ -157,23 +168,50 @@ def _split(conversation: Sequence[Any]) -> tuple[Prompt, str]:
     *before, last = as_messages(conversation)
     if last.role != "assistant" or not before:
         raise DataError(
-            "Expected a conversation whose last turn, after a prompt, is the assistant's; its last "
-            f"turn is of the role {last.role!r}. Pass the completion as a second argument."
+            "Expected a conversation whose last turn, after a prompt, is the assistant's; its "
+            f"turns are {', '.join(one.role for one in (*before, last))}. Pass the completion as a "
+            "second argument."
         )
     return read_pair(before, [last], "The input", "the conversation")
 
 
 def is_one(value: Any) -> bool:
-    """Whether the value is one prompt or one completion."""
-    return isinstance(value, str) or is_conversation(value)
+    """Whether the value is one prompt or one completion: text, a message, or a list of them."""
+    return isinstance(value, str) or _is_message(value) or is_conversation(value)
 
 
 def is_conversation(value: Any) -> bool:
     """Whether the value is a list of messages."""
     return (
         isinstance(value, Sequence) and not isinstance(value, str) and len(value) > 0
-        and all(isinstance(one, Message) or (isinstance(one, Mapping) and "role" in one)
-                for one in value)
+        and all(map(_is_message, value))
+    )
+
+
+def _is_message(value: Any) -> bool:
+    return isinstance(value, Message) or (isinstance(value, Mapping) and "role" in value)
+
+
+def listed(value: Any) -> list[Any]:
+    """The members of a collection that has an order; raises `DataError` for anything else."""
+    if isinstance(value, Mapping | Set) or not isinstance(value, Iterable):
+        raise _form(value)
+    return list(value)
+
+
+def as_template(value: Any) -> Template | None:
+    """A template, or None; a mapping of its settings is checked.
+
+    Raises:
+        ConfigError: another value, an unknown setting, or one of the wrong type.
+    """
+    if value is None or isinstance(value, Template):
+        return value
+    if isinstance(value, Mapping):
+        return load_config(Template, dict(value))
+    raise ConfigError(
+        "Expected template= as a mapping of settings, such as {'kind': 'text'}, or as a "
+        f"rewardsteer.data.template.Template; got {kind_of(value)}."
     )
 
 

@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rewardsteer.api.inputs import as_prompt, as_texts
+from rewardsteer.api.inputs import as_prompt, as_single
+from rewardsteer.api.results import TokenScores
 from rewardsteer.evaluation.inspection_records import Inspection
+from rewardsteer.models.text_scorer import require_tokens
 from rewardsteer.outputs import write_text
 
 if TYPE_CHECKING:
@@ -67,6 +69,24 @@ class Inspected:
         )
 
 
+def token_scores(
+    scorer: Any, prompt: Any, completion: Any, goal: "GoalState | None"
+) -> TokenScores:
+    """See `RewardModel.token_scores`."""
+    from rewardsteer.goals.files import check_goal
+
+    asked, answer = as_single(prompt, completion)
+    # Implicit reward models also have rewards per token.
+    if goal is not None or not hasattr(scorer, "token_scores_ids"):
+        scorer = require_tokens(scorer, "rewards per token")
+    if goal is not None:
+        check_goal(goal, scorer)
+    prompt_ids, response_ids = scorer.encode([asked], [answer])
+    found = scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
+    tokens = [scorer.tokenizer.decode([token]) for token in response_ids[0]]
+    return TokenScores(tokens, found.rewards, found.similarities)
+
+
 def inspect(
     scorer: Any, prompt: Any, completion: Any, goal: "GoalState | None"
 ) -> Inspected:
@@ -74,10 +94,11 @@ def inspect(
     from rewardsteer.evaluation.inspection import inspect_rewards
     from rewardsteer.goals.files import check_goal
 
-    texts = as_texts(prompt, completion)
+    asked, answer = as_single(prompt, completion)
+    scorer = require_tokens(scorer, "the inspector")
     if goal is not None:
         check_goal(goal, scorer)
-    prompts, responses = scorer.encode(texts.prompts[:1], texts.completions[:1])
+    prompts, responses = scorer.encode([asked], [answer])
     return Inspected(inspect_rewards(scorer, prompts[0], responses[0], goal=goal))
 
 

@@ -1,5 +1,6 @@
 """`RewardModel`: load any reward model, score texts, rank, and steer generation with it."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -7,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rewardsteer.addresses import is_address
-from rewardsteer.api.inputs import as_prompt, as_steps, as_texts, as_tools, as_two, is_one
+from rewardsteer.api import inputs
 from rewardsteer.api.results import Ranked, TokenScores
-from rewardsteer.data.template import Template
+from rewardsteer.data.sources.files import kind_of
 from rewardsteer.devices import AUTO, parse_dtype
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.aggregation import aggregation
@@ -19,6 +20,7 @@ from rewardsteer.models.pair_scorer import require_pairs
 from rewardsteer.models.published import save_scorer
 from rewardsteer.models.scorer import Scorer
 from rewardsteer.models.text_scorer import TextScorer, require_tokens, score_with_tools
+from rewardsteer.outputs import check_folder
 from rewardsteer.quiet import quiet_calls
 
 if TYPE_CHECKING:
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
 
 @quiet_calls
 class RewardModel:
-    """A reward model with its tokenizer and template; `from_pretrained` loads one.
-
-    Args:
-        scorer: the loaded model.
-    """
+    """A reward model with its tokenizer and template; `from_pretrained` loads one (``scorer``)."""
 
     def __init__(self, scorer: TextScorer) -> None:
+        if not isinstance(scorer, TextScorer):
+            raise ConfigError(
+                f"Expected a loaded scorer, got {kind_of(scorer)}; RewardModel.from_pretrained "
+                "loads a reward model by its folder or name."
+            )
         self.scorer = scorer
 
     def __repr__(self) -> str:
@@ -52,20 +55,21 @@ class RewardModel:
     @classmethod
     def from_pretrained(
         cls, name_or_path: Any, *, tokenizer: Any = None, device: str = AUTO, dtype: Any = "auto",
-        template: Template | None = None, revision: str | None = None, kind: str | None = None,
+        template: Any = None, revision: str | None = None, kind: str | None = None,
         trust_remote_code: bool = False, **options: Any,
     ) -> "RewardModel":
         """Load a reward model.
 
         Args:
-            name_or_path: a folder, a name on the Hugging Face hub, another input of the kind (an
-                address), or a sequence classifier with one label loaded by transformers.
+            name_or_path: a folder, a name on the hub, another input of the kind (an address), or a
+                sequence classifier with one label loaded by transformers.
             tokenizer: of a loaded classifier, or of a reward model behind an address.
             device: ``auto`` (CUDA, else MPS, else CPU), or the name of a torch device.
             dtype: of the weights: ``auto`` keeps the saved one; a name (``bfloat16``) or a
                 ``torch.dtype``. Rewards are computed in float32.
-            template: how prompts and responses are written; None: the checkpoint's template, else
-                the tokenizer's chat template.
+            template: how prompts and responses are written, as a mapping of settings or a
+                `rewardsteer.data.template.Template`; None: the checkpoint's, else the chat
+                template.
             revision: branch, tag or commit on the hub.
             kind: see docs/reward_models.md; None: detected from the folder.
             trust_remote_code: allow Python code from the folder to run.
@@ -75,6 +79,7 @@ class RewardModel:
             CheckpointError: the model does not exist, or is not a reward model.
             ConfigError: the device or dtype does not exist.
         """
+        template = inputs.as_template(template)
         if not isinstance(name_or_path, str | Path):
             return cls(scorer_of(name_or_path, tokenizer, template))
         if tokenizer is not None:
@@ -114,10 +119,10 @@ class RewardModel:
             MismatchError: tools are given, and the model only scores texts.
             NonFiniteError: a reward is NaN or infinite.
         """
-        texts = as_texts(prompts, completions)
+        texts = inputs.as_texts(prompts, completions)
         if not texts.completions:
             return np.empty(0)
-        listed = as_tools(tools, prompts, len(texts.prompts))
+        listed = inputs.as_tools(tools, prompts, len(texts.prompts))
         rewards = score_with_tools(
             self.scorer, texts.prompts, texts.completions, listed, batch_size=batch_size
         )
@@ -126,9 +131,9 @@ class RewardModel:
     def attributes(
         self, prompts: Any, completions: Any = None, *, batch_size: int = 16
     ) -> dict[str, Any]:
-        """The attributes of which the reward is a combination, by name; arguments and shapes as in
-        `score`. A reward model without attributes raises `MismatchError`."""
-        texts = as_texts(prompts, completions)
+        """The attributes that the reward combines, by name; arguments and shapes as in `score`. A
+        reward model without attributes raises `MismatchError`."""
+        texts = inputs.as_texts(prompts, completions)
         found = self.scorer.attributes(texts.prompts, texts.completions, batch_size=batch_size)
         return {name: float(own[0]) if texts.single else own for name, own in found.items()}
 
@@ -136,10 +141,11 @@ class RewardModel:
         self, prompt: Any, completions: Sequence[Any], *, tools: Any = None, batch_size: int = 16
     ) -> list[Ranked]:
         """Completions of one prompt, best first; equal rewards keep their order."""
-        given = [completions] if is_one(completions) else list(completions)
+        given = [completions] if inputs.is_one(completions) else inputs.listed(completions)
         if not given:
             return []
-        rewards: Any = self.score(as_prompt(prompt), given, tools=tools, batch_size=batch_size)
+        asked = inputs.as_prompt(prompt)
+        rewards = np.atleast_1d(self.score(asked, given, tools=tools, batch_size=batch_size))
         order = np.argsort(-rewards, kind="stable")
         return [Ranked(int(one), float(rewards[one]), given[one]) for one in order]
 
@@ -148,7 +154,7 @@ class RewardModel:
     ) -> float | np.ndarray:
         """The probability that the first of two responses is better, by a pairwise model; arguments
         and shapes as in `score`. A pointwise reward model raises `MismatchError`."""
-        ours, theirs = as_two(prompts, first, second)
+        ours, theirs = inputs.as_two(prompts, first, second)
         found = require_pairs(self.scorer).preferences(
             ours.prompts, ours.completions, theirs, batch_size=batch_size
         )
@@ -163,7 +169,7 @@ class RewardModel:
         reward of the response up to it. ``aggregate`` (``min``, ``last``, ``product`` or ``mean``)
         combines the steps to one number. Raises `DataError` for another form of input.
         """
-        combine, (known, lists, single) = aggregation(aggregate), as_steps(prompts, steps)
+        combine, (known, lists, single) = aggregation(aggregate), inputs.as_steps(prompts, steps)
         found = combine(self.scorer.step_scores(known, lists, batch_size=batch_size))
         return found[0] if single else found
 
@@ -171,22 +177,10 @@ class RewardModel:
         self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
     ) -> TokenScores:
         """Rewards of every prefix of a completion and, with a goal state, similarities to it.
+        Rewards of prefixes mean little for a model that was trained only on whole responses."""
+        from rewardsteer.api.inspecting import token_scores
 
-        Rewards of prefixes mean little for a model that was trained only on whole responses.
-        """
-        from rewardsteer.goals.files import check_goal
-
-        texts = as_texts(prompt, completion)
-        # Implicit reward models also have rewards per token.
-        scorer: Any = self.scorer
-        if goal is not None or not hasattr(scorer, "token_scores_ids"):
-            scorer = require_tokens(scorer, "rewards per token")
-        if goal is not None:
-            check_goal(goal, scorer)
-        prompt_ids, response_ids = scorer.encode(texts.prompts[:1], texts.completions[:1])
-        found = scorer.token_scores_ids(prompt_ids, response_ids, goal=goal)[0]
-        tokens = [scorer.tokenizer.decode([token]) for token in response_ids[0]]
-        return TokenScores(tokens, found.rewards, found.similarities)
+        return token_scores(self.scorer, prompt, completion, goal)
 
     def inspect(
         self, prompt: Any, completion: Any = None, *, goal: "GoalState | None" = None
@@ -198,14 +192,8 @@ class RewardModel:
         return inspect(self.scorer, prompt, completion, goal)
 
     def goal_state(self, name: str | None = None) -> "GoalState":
-        """A goal state saved with the model (by ``rewardsteer goal-state``).
-
-        Args:
-            name: None: the only goal state, or the one named ``preferred``.
-
-        Raises:
-            DataError: the model has no goal state, or none of that name.
-        """
+        """A goal state saved with the model (by ``rewardsteer goal-state``); without a name the
+        only one, or the one named ``preferred``. Raises `DataError` where there is none."""
         from rewardsteer.goals.files import load_goal
 
         return load_goal(Path(self.scorer.name), name)
@@ -220,8 +208,7 @@ class RewardModel:
 
         Args:
             weight: of the rewards.
-            method: a method that guides token by token; None: the one that the model was trained
-                for.
+            method: one that guides token by token; None: the one that the model was trained for.
             pad_token_id: padding of the prompts; None: the tokenizer's end-of-text.
             attention_mask: of the prompts; needed if the padding token is also beginning-of-text.
             settings: of `SteeringConfig` (``top_k`` for candidate methods, …).
@@ -252,10 +239,9 @@ class RewardModel:
         from rewardsteer.decoding.generate import build_method
         from rewardsteer.decoding.methods import wants_goal
 
-        method = method or self.default_method()
-        config = load_config(DecodingConfig, {"method": method, **settings})
-        goal = self.goal_state() if wants_goal(method) else None
-        return build_method(config, self.scorer, goal)
+        name = method or self.default_method()
+        config = load_config(DecodingConfig, {"method": name, **settings})
+        return build_method(config, self.scorer, self.goal_state() if wants_goal(name) else None)
 
     def reward_function(
         self, *, name: str = "rewardsteer", batch_size: int = 64
@@ -282,17 +268,29 @@ class RewardModel:
             served_model=served_model,
         )
 
-    def save_pretrained(self, folder: str | Path) -> Path:
-        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``. A
-        reward model that only scores texts raises `MismatchError`."""
-        save_scorer(require_tokens(self.scorer, "saving its weights"), Path(folder))
-        return Path(folder)
+    def save_pretrained(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write an ordinary Hugging Face folder with the tokenizer and ``rewardsteer.json``;
+        ``overwrite`` replaces a folder with all that it holds.
+
+        Raises:
+            MismatchError: the reward model only scores texts.
+            OutputError: the folder is not empty, or cannot be made.
+        """
+        scorer, place = require_tokens(self.scorer, "saving its weights"), Path(folder)
+        check_folder(place, overwrite=overwrite)
+        save_scorer(scorer, place)
+        return place
 
     def push_to_hub(self, repository: str, *, public: bool = False) -> str:
-        """Publish the folder on the Hugging Face hub (`rewardsteer.integrations.hub.push`); returns
-        its address."""
+        """Publish the model's folder on the Hugging Face hub and return its address; one that was
+        given in memory is saved for it. Errors are those of `rewardsteer.integrations.hub.push`.
+        """
         from rewardsteer.integrations.hub import push
-        return push(Path(self.scorer.name), repository, public=public)
+
+        if self.scorer.fingerprint:
+            return push(Path(self.scorer.name), repository, public=public)
+        with tempfile.TemporaryDirectory() as folder:
+            return push(self.save_pretrained(folder), repository, public=public)
 
 
 def as_reward_model(model: RewardModel | str | Path) -> RewardModel:

@@ -25,24 +25,6 @@ class _Methods(Registry):
             raise ConfigError(f"The decoding method {name!r} is now {_RENAMED[name]}.")
         super().check(name)
 
-    def get(self, name: str) -> Any:
-        """The class of a method; raises `ConfigError` where it is unknown, or no method."""
-        kind = super().get(name)
-        if name not in self.names():
-            _check_class(name, kind)
-        return kind
-
-
-def _check_class(name: str, kind: Any) -> None:
-    from rewardsteer.decoding.guides.base import LogitsGuide
-    from rewardsteer.decoding.strategies.base import Strategy
-
-    if not (isinstance(kind, type) and issubclass(kind, LogitsGuide | Strategy)):
-        raise ConfigError(
-            f"{name!r} is no decoding method; expected a class derived from LogitsGuide "
-            "(rewardsteer.decoding.guides.base) or Strategy (rewardsteer.decoding.strategies.base)."
-        )
-
 
 _GUIDES, _STRATEGIES = "rewardsteer.decoding.guides", "rewardsteer.decoding.strategies"
 METHODS = _Methods(
@@ -70,6 +52,7 @@ METHODS = _Methods(
         "speculative_rejection": f"{_STRATEGIES}.speculative_rejection:SpeculativeRejection",
         "tournament": f"{_STRATEGIES}.tournament:Tournament",
     },
+    classes=[f"{_GUIDES}.base:LogitsGuide", f"{_STRATEGIES}.base:Strategy"],
 )
 
 # The method for OpenAI's field ``best_of``.

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from rewardsteer.data.template import stored_template
-from rewardsteer.errors import DataError, MismatchError
+from rewardsteer.errors import ConfigError, DataError, MismatchError
 from rewardsteer.faults import checked
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from rewardsteer.goals.places import goal_file
@@ -145,8 +145,13 @@ def check_goal(goal: GoalState, scorer: Any) -> None:
         scorer: a `rewardsteer.models.scorer.Scorer`.
 
     Raises:
+        ConfigError: it is no goal state.
         MismatchError: another width, other weights or another template.
     """
+    if not isinstance(goal, GoalState):
+        raise ConfigError(
+            f"Expected a goal state, as RewardModel.goal_state gives, got {type(goal).__name__}."
+        )
     width = scorer.hidden_size
     if goal.width != width:
         raise MismatchError(

@@ -9,11 +9,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from rewardsteer.data.sources.messages import parse_tools
 from rewardsteer.data.sources.turns import read_pair
 from rewardsteer.devices import AUTO
 from rewardsteer.models.kinds import load_scorer
 from rewardsteer.models.scorer import Scorer
-from rewardsteer.models.text_scorer import TextScorer
+from rewardsteer.models.text_scorer import TextScorer, score_with_tools
 
 TrlMessages = Sequence[Mapping[str, Any]]
 
@@ -54,7 +55,7 @@ class RewardFunction:
 
     def __call__(
         self, prompts: Sequence[str | TrlMessages], completions: Sequence[str | TrlMessages],
-        **_: Any,
+        *, tools: Sequence[Any] | None = None, **_: Any,
     ) -> list[float]:
         """One reward for each completion.
 
@@ -63,6 +64,8 @@ class RewardFunction:
                 several).
             completions: texts, or messages that end with the assistant's answer; messages before it
                 (tool calls and their results) become part of the prompt.
+            tools: the column of that name: functions that the chat template lists, for each
+                completion a list of JSON schemas or None.
 
         Raises:
             DataError: a completion ends with a tool call, or content is not text.
@@ -74,11 +77,17 @@ class RewardFunction:
             enumerate(zip(prompts, completions, strict=True), start=1)
         ]
         asked, answers = [prompt for prompt, _ in rows], [text for _, text in rows]
+        listed = None if tools is None else [
+            parse_tools(own, f"Row {number}") for number, own in enumerate(tools, start=1)
+        ]
         if isinstance(self.scorer, Scorer):
             rewards = self.scorer.score_ids(
-                *self.scorer.encode(asked, answers), batch_size=self.batch_size,
+                *self.scorer.encode(asked, answers, tools=listed), batch_size=self.batch_size,
                 batch_tokens=self.batch_tokens,
             )
         else:
-            rewards = self.scorer.score(asked, answers, batch_size=self.batch_size or 64)
+            rewards = score_with_tools(
+                self.scorer, asked, answers, listed or [None] * len(rows),
+                batch_size=self.batch_size or 64,
+            )
         return [float(reward) for reward in rewards]

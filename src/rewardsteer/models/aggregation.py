@@ -22,7 +22,7 @@ AGGREGATIONS = tuple(_AGGREGATIONS)
 
 def check_aggregation(name: str) -> str:
     """The name; raises `ConfigError` listing the known ones on a miss."""
-    if name not in _AGGREGATIONS:
+    if name not in AGGREGATIONS:
         raise ConfigError(f"Unknown aggregation {name!r}; expected {', '.join(AGGREGATIONS)}.")
     return name
 

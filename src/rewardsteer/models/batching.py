@@ -1,10 +1,14 @@
 """Rows of different lengths into batches that fit."""
 
 from collections.abc import Iterator, Sequence
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from rewardsteer.errors import ConfigError
 
 
 def batches(
@@ -19,7 +23,11 @@ def batches(
         rows: at most so many rows a batch; None: any number.
         tokens: at most so many tokens a batch, padding included; a longer row stands alone. None:
             any number.
+
+    Raises:
+        ConfigError: ``rows`` is no whole number from 1 on.
     """
+    check_batch_size(rows)
     order = sorted(range(len(lengths)), key=lambda row: -lengths[row])
     batch: list[int] = []
     for row in order:
@@ -32,6 +40,13 @@ def batches(
         batch.append(row)
     if batch:
         yield batch
+
+
+def check_batch_size(rows: Any) -> None:
+    """Raise `ConfigError` unless a batch size is None or a whole number from 1 on."""
+    whole = isinstance(rows, Integral) and not isinstance(rows, bool)
+    if rows is not None and not (whole and rows >= 1):
+        raise ConfigError(f"Expected batch_size= as a whole number from 1 on, got {rows!r}.")
 
 
 def left_pad(rows: Sequence[Sequence[int]]) -> tuple[Tensor, Tensor]:

@@ -38,6 +38,8 @@ def check_place(source: str | Path) -> None:
         CheckpointError: says what was expected.
     """
     path, name = Path(source), str(source)
+    if not name.strip():
+        raise CheckpointError("Expected the folder or the name of a model, got an empty text.")
     ends = {one.suffix for one in path.iterdir()} if path.is_dir() else {path.suffix}
     if ".gguf" in ends and ".safetensors" not in ends:
         raise CheckpointError(

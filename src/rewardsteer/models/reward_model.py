@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from rewardsteer.errors import CheckpointError
+from rewardsteer.errors import CheckpointError, OutputError
 from rewardsteer.kernels.vocabulary_soft import OutputLayer
 from rewardsteer.models.adapter_folder import check_base
 from rewardsteer.models.checkpoint import (
@@ -33,7 +33,7 @@ from rewardsteer.models.loading import load_base, refuse_absent, refuse_pickles
 from rewardsteer.models.placement import placed
 from rewardsteer.models.places import locate
 from rewardsteer.models.start import find_start, load_carrier, thawed
-from rewardsteer.outputs import replace_folder
+from rewardsteer.outputs import reason, remedy, replace_folder
 from rewardsteer.tensors import PairBatch, PolicyBackup, RewardOutput
 
 
@@ -227,11 +227,19 @@ class RewardModel(HiddenStatesModel):
 
         Adapters that were not merged (`merge_adapters`) are kept as such: an ordinary peft folder,
         with the head among its weights.
+
+        Raises:
+            OutputError: it cannot be made.
         """
         adapted = hasattr(self.base, "merge_and_unload")
         folder = Path(folder)
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        try:
+            folder.parent.mkdir(parents=True, exist_ok=True)
+            temporary = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+        except OSError as error:
+            raise OutputError(
+                f"The folder {folder} cannot be made: {reason(error)}; {remedy(error)}."
+            ) from error
         try:
             if adapted:
                 # The embeddings are the base's; to look for changes, peft would ask the hub.

@@ -26,8 +26,21 @@ def read_prompt(value: Any, place: str, key: str = "prompt") -> Prompt:
         DataError: the value is neither, or holds no message.
     """
     if isinstance(value, str):
-        return value
+        return check_text(value, place, key)
     return _turns(value, place, key)
+
+
+def check_text(text: str, place: str, key: str) -> str:
+    """The text; raises `DataError` where it holds half of a surrogate pair, which Python can hold
+    and no tokenizer can read."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(
+            f"{place}: {key} holds half of a surrogate pair (\\u{ord(text[error.start]):04x}), "
+            "which is no text; leave it out."
+        ) from error
+    return text
 
 
 def read_pair(
@@ -51,7 +64,7 @@ def read_pair(
     """
     asked = read_prompt(prompt, place)
     if isinstance(response, str):
-        return asked, response
+        return asked, check_text(response, place, key)
     turns = _turns(response, place, key)
     before = [Message(role="user", content=asked)] if isinstance(asked, str) else asked
     repeated = len(turns) > len(before) and turns[: len(before)] == before
@@ -97,4 +110,7 @@ def _turns(value: Any, place: str, key: str) -> list[Message]:
         raise DataError(
             f"{place}: expected text or messages as {key}, each with role and content; got {given}."
         )
-    return parse_messages(value, place, key)
+    messages = parse_messages(value, place, key)
+    for message in messages:
+        check_text(message.content + (message.reasoning_content or ""), place, key)
+    return messages

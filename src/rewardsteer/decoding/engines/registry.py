@@ -14,6 +14,7 @@ ENGINES = Registry(
         "vllm": f"{_HERE}.vllm_engine:VllmEngine",
         "openai": f"{_HERE}.openai:OpenAIEngine",
     },
+    classes=["rewardsteer.decoding.engine:Engine"],
 )
 # The abilities of a server are found by requests; these are all that it can have.
 ABILITIES: dict[str, frozenset[Any]] = {

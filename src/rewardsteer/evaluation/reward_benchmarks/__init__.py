@@ -19,4 +19,5 @@ REWARD_BENCHMARKS = Registry(
         "processbench": f"{_PLACE}.processbench:ProcessBench",
         "prmbench": f"{_PLACE}.prmbench:PrmBench",
     },
+    classes=[f"{_PLACE}.base:RewardBenchmark"],
 )

@@ -27,6 +27,7 @@ HEADS = Registry(
         "attributes": "rewardsteer.models.heads.attributes:AttributesHead",
         "vocabulary": "rewardsteer.models.heads.vocabulary:VocabularyHead",
     },
+    classes=["rewardsteer.models.heads.base:Head"],
 )
 OPTIONS = {
     "scalar": Options(("linear", "mlp"), ("normal", "openrlhf"), attributes=False),

@@ -47,6 +47,7 @@ KINDS = Registry(
         "urm": "rewardsteer.models.kinds.urm:UrmScorer",
         "value_head": "rewardsteer.models.kinds.value_head:ValueHeadKind",
     },
+    classes=["rewardsteer.models.kinds.base:Kind"],
 )
 
 
@@ -76,15 +77,21 @@ def load_scorer(
         ConfigError: there is no such kind or device, or an option has a wrong value.
         MismatchError: it compares two responses, and ``pairs`` is not set.
     """
+    from rewardsteer.models.kinds.options import check_types
     from rewardsteer.models.kinds.recognition import find_kind
     from rewardsteer.models.pair_scorer import no_reward
 
+    check_types(load_scorer, {"trust_remote_code": trust_remote_code, "revision": revision})
     chosen, folder = find_kind(
         name_or_path, kind=kind, revision=revision, trust_remote_code=trust_remote_code
     )
-    if KINDS.get(chosen).compares and not pairs:
+    made = KINDS.get(chosen)
+    if made.compares and not pairs:
         raise MismatchError(no_reward(str(name_or_path), chosen))
-    scorer: TextScorer = KINDS.get(chosen).load(
+    # The constructors of kinds that are scorers take options, too.
+    for declares in (made.load, *made.__mro__):
+        check_types(declares, options)
+    scorer: TextScorer = made.load(
         folder, device=device, dtype=dtype, template=template, **options
     )
     scorer.kind = chosen

@@ -6,6 +6,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.models.implicit import ImplicitScorer
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
+from rewardsteer.models.kinds.options import check_types
 
 
 class ImplicitKind(Kind):
@@ -19,4 +20,5 @@ class ImplicitKind(Kind):
         cls, folder: FolderDescription, *, template: Template | None, **options: Any
     ) -> ImplicitScorer:
         """See `Kind.load`."""
+        check_types(ImplicitScorer.load, options)
         return ImplicitScorer.load(folder.path, template=template, **options)

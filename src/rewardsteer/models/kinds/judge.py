@@ -8,7 +8,7 @@ from rewardsteer.data.template import Template
 from rewardsteer.errors import ConfigError
 from rewardsteer.models.kinds.base import Kind
 from rewardsteer.models.kinds.folder import FolderDescription
-from rewardsteer.models.kinds.parts import check_options
+from rewardsteer.models.kinds.options import check_options
 from rewardsteer.models.remote.judge import JudgeScorer
 
 

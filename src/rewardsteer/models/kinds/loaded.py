@@ -3,6 +3,9 @@
 from pathlib import Path
 from typing import Any
 
+from torch import nn
+
+from rewardsteer.data.sources.files import kind_of
 from rewardsteer.data.template import Template, stored_template
 from rewardsteer.errors import CheckpointError
 from rewardsteer.models.checkpoint import CARD, CheckpointCard, read_card
@@ -28,6 +31,11 @@ def scorer_of(model: Any, tokenizer: Any, template: Template | None = None) -> S
     """
     name = type(model).__name__
     labels = getattr(getattr(model, "config", None), "num_labels", None)
+    if not isinstance(model, nn.Module):
+        raise CheckpointError(
+            "Expected a reward model by its folder or name, or a classifier that transformers "
+            f"loaded; got {kind_of(model)}."
+        )
     if tokenizer is None:
         raise CheckpointError(f"Expected the tokenizer beside the loaded {name}; pass tokenizer=.")
     check_classifier(model, f"The loaded {name}")

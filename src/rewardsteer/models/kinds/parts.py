@@ -1,7 +1,7 @@
 """Loading of published models, and helpers for their fixed forms."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -161,13 +161,3 @@ def replace_outputs(model: Any, change: Callable[[Tensor], Tensor]) -> None:
     if bias is not None:
         small.bias = nn.Parameter(change(bias.detach()).clone(), requires_grad=False)
     model.set_output_embeddings(small)
-
-
-def check_options(kind: type, options: Mapping[str, Any], shown: str) -> None:
-    """Raise `ConfigError` on an option that a class does not take."""
-    known = [name for name in inspect.signature(kind).parameters if name not in ("url", "template")]
-    unknown = sorted(options.keys() - set(known))
-    if unknown:
-        raise ConfigError(
-            f"Unknown option {unknown[0]!r} of {shown}; it takes {', '.join(known)}."
-        )

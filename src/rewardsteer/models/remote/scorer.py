@@ -19,6 +19,7 @@ from rewardsteer.addresses import (
 from rewardsteer.data.template import Template
 from rewardsteer.data.tokenize import paired
 from rewardsteer.errors import ConfigError, DataError, MismatchError
+from rewardsteer.models.batching import check_batch_size
 from rewardsteer.models.finite import require_finite
 from rewardsteer.models.remote.checks import (
     PROBE,
@@ -212,6 +213,7 @@ class RemoteScorer(TextScorer):
         self, count: int, size: int, ask: Callable[[range], Sequence[T]]
     ) -> list[T]:
         """Answers about N rows in their order, so many rows a request and some requests at once."""
+        check_batch_size(size)
         parts = [range(at, min(at + size, count)) for at in range(0, count, size)]
         answers = in_parallel(ask, parts, self._concurrency)
         return [one for answer in answers for one in answer]
