@@ -1,15 +1,19 @@
 """A row that cannot go on fails alone, by every method: the others are what they are without it."""
 
 import json
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.answering import Answers
+from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.generate import build_method, generate, require_answers
 from rewardsteer.decoding.requests import Request
-from rewardsteer.errors import RewardsteerError
+from rewardsteer.decoding.sample import Encoded
+from rewardsteer.errors import DataError, RewardsteerError
 from rewardsteer.goals.goal_state import GoalState, Provenance
 from tests.decoding.test_generate import folders, make_policy, make_scorer  # noqa: F401
 
@@ -141,3 +145,45 @@ def test_command_line(tmp_path):
         str(tmp_path / "scored.jsonl"),
     ])
     assert scored.exit_code != 0
+
+
+class TextModel:
+    """Notes how many texts each call scores; refuses one of them."""
+
+    tokenizer, reads_tokens = None, False
+
+    def __init__(self):
+        self.calls = []
+
+    def score(self, prompts, responses, *, batch_size, closed):
+        self.calls.append((len(prompts), closed))
+        if "bad" in responses:
+            raise DataError("a bad text")
+        return [float(len(text)) for text in responses]
+
+    def preferences(self, prompts, responses, others, *, batch_size):
+        self.calls.append((len(prompts), "pairs"))
+        return [0.25] * len(prompts)
+
+
+def test_questions_of_a_kind_share_a_call():
+    def sample(text, reason=None):
+        return SimpleNamespace(text=text, finish_reason=reason, length=1)
+
+    def run(*questions):
+        model = TextModel()
+        found = Answers(model, batch_size=9, texts=True).of(
+            [Ask(Encoded("r"), one, rival=rival) for one, rival in questions]
+        )
+        return model.calls, [getattr(one, "values", one) for one in found]
+
+    whole = sample("whole", "stop")
+    calls, values = run(
+        (sample("a"), None), (whole, None), (sample("be"), None), (whole, whole), (whole, None)
+    )
+    assert calls == [(2, False), (2, True), (1, "pairs")]
+    assert values == [[1.0], [5.0], [2.0], [0.25], [5.0]]
+    calls, (first, error, last) = run((sample("a"), None), (sample("bad"), None), (sample("c"), None))
+    assert calls == [(3, False), *[(1, False)] * 3]
+    assert (first, last) == ([1.0], [1.0])
+    assert str(error) == "While judging a response to r: a bad text"

@@ -10,13 +10,13 @@ from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import PreTrainedTokenizerFast
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.answering import Answers
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.crossing import token_map
 from rewardsteer.decoding.detokenizer import response_text
 from rewardsteer.decoding.engines.openai import OpenAIEngine
 from rewardsteer.decoding.generate import build_method, generate, generate_by
 from rewardsteer.decoding.requests import Request
-from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.errors import MismatchError
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.reward_model import RewardModel
@@ -123,7 +123,7 @@ def test_strategies_judge_texts(policy, scorer, method, monkeypatch):
 @pytest.mark.parametrize("method", [name for name in STRATEGIES if name != "majority_vote"])
 def test_growing_reads_are_whole_reads(policy, scorer, method, monkeypatch):
     results = run(policy, scorer, method, **STRATEGIES[method])
-    monkeypatch.setattr(Scoring, "_grows", lambda self, row: False)
+    monkeypatch.setattr(Answers, "_grows", lambda *_: False)
     whole = run(policy, scorer, method, **STRATEGIES[method])
     assert contents(results) == contents(whole)
     for one, other in zip(results, whole, strict=True):
@@ -143,7 +143,7 @@ def test_goals_of_another_tokenizer(policy, scorer, monkeypatch):
     assert all(one.cost.rm_calls for one in results)
     dropped = run(policy, scorer, "goal_filter", goal=goal, n=4, drop_threshold=0.0, drop_start=1)
     assert all(one.error is None for one in dropped)
-    monkeypatch.setattr(Scoring, "_grows", lambda self, row: False)
+    monkeypatch.setattr(Answers, "_grows", lambda *_: False)
     assert contents(run(policy, scorer, "beam", goal=goal, **settings)) == contents(results)
 
 

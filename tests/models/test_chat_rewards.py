@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from rewardsteer.data.template import Template
+from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.running import Activity
 from rewardsteer.decoding.sample import Encoded
-from rewardsteer.decoding.scoring import Ask, Scoring
+from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.models.checkpoint import CheckpointCard, ensure_padding_token
 from rewardsteer.models.heads.config import HeadConfig
 from rewardsteer.models.heads.projection import install_projection

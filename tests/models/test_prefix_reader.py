@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from rewardsteer.models.capabilities import supports_tree_mask
 from rewardsteer.models.prefix_reader import PrefixReader
-from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState
+from rewardsteer.models.prefix_state import EMPTY_ROW, PrefixState, refill
 from tests.fakes import tiny_causal_lm
 
 KINDS = ["llama", "gpt_neox", "gpt2"]
@@ -486,3 +486,14 @@ def test_known_tokens_are_what_rows_share_with_the_cache(data):
     ]
     assert state.known(prefixes, lengths).tolist() == expected
     assert state.shared(torch.arange(len(cached)), prefixes, lengths).tolist() == expected
+
+
+@pytest.mark.parametrize(("kept", "coming", "after"), [
+    ("abc", "", "abc"), ("a-c", "x", "axc"), ("a-c", "xy", "axcy"), ("", "xy", "xy"),
+    ("-b-de", "", "ebd"), ("a--", "", "a"), ("--", "", ""),
+])
+def test_rows_enter_where_others_left(kept, coming, after):
+    found = refill([None if row == "-" else row for row in kept],
+                   [(EMPTY_ROW, row) for row in coming])
+    assert "".join(row for _, row in found) == after
+    assert all(origin == (EMPTY_ROW if row in coming else kept.index(row)) for origin, row in found)

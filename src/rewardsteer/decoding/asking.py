@@ -66,12 +66,12 @@ class Row:
 
     Attributes:
         ask: the question.
-        prompt, response: token ids.
+        prompt, response: token ids; empty for a reward model that is asked about texts.
     """
 
     ask: Ask
-    prompt: Sequence[int]
-    response: Sequence[int]
+    prompt: Sequence[int] = ()
+    response: Sequence[int] = ()
 
     @property
     def ids(self) -> list[int]:

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 from rewardsteer.decoding.sample import Sample
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.models.batching import left_pad
-from rewardsteer.models.prefix_state import EMPTY_ROW
+from rewardsteer.models.prefix_state import EMPTY_ROW, refill
 
 
 class Value(NamedTuple):
@@ -37,10 +37,7 @@ class GrowingReads:
 
     def forget(self, samples: Sequence[Sample]) -> None:
         """Free the rows of samples that will not be scored again."""
-        gone = {id(sample) for sample in samples}
-        self._rows = [
-            None if row is None or id(row) in gone else row for row in self._rows
-        ]
+        self._rows = [None if row in samples else row for row in self._rows]
         if all(row is None for row in self._rows):
             self._cache, self._rows, self._lengths = self._scorer.open(), [], []
 
@@ -55,8 +52,7 @@ class GrowingReads:
             goal: for similarities of the last tokens' states; None: rewards, by a scalar head.
         """
         self._arrange(samples)
-        places = {id(row): place for place, row in enumerate(self._rows)}
-        rows = [places[id(sample)] for sample in samples]
+        rows = [self._rows.index(sample) for sample in samples]
         # In the cache's own order, so that all rows can be read without taking some out of it.
         order = sorted(range(len(rows)), key=rows.__getitem__)
         rows = [rows[index] for index in order]
@@ -85,29 +81,20 @@ class GrowingReads:
         )
 
     def _arrange(self, samples: Sequence[Sample]) -> None:
-        """Give every sample a row of the cache: a free one, or a new one at the end. The row of a
-        fork begins as a copy of its origin's."""
-        read = {id(row): place for place, row in enumerate(self._rows) if row is not None}
-        # An aborted sample keeps its row until its prompt is scored again, for its forks.
+        """Give every sample a row of the cache; that of a fork begins as a copy of its origin's."""
         prompts = {id(sample.prompt) for sample in samples}
-        rows = [
+        # An aborted sample keeps its row until its prompt is scored again, for its forks.
+        kept = [
             None if row is None or (row.aborted and id(row.prompt) in prompts) else row
             for row in self._rows
         ]
-        known = {id(row): place for place, row in enumerate(rows) if row is not None}
-        coming = [sample for sample in samples if id(sample) not in known]
-        origins: list[int] = [EMPTY_ROW if row is None else place for place, row in enumerate(rows)]
-        free = [place for place, row in enumerate(rows) if row is None]
-        for sample in coming:
-            origin = read.get(id(sample.origin), EMPTY_ROW)
-            place = free.pop(0) if free else len(rows)
-            rows[place : place + 1], origins[place : place + 1] = [sample], [origin]
-        # The last rows move into the remaining free ones.
-        for place in reversed(free):
-            last = len(rows) - 1
-            rows[place], origins[place] = rows[last], origins[last]
-            del rows[last], origins[last]
+        places = {row: place for place, row in enumerate(self._rows) if row is not None}
+        after = refill(kept, [
+            (EMPTY_ROW if one.origin is None else places.get(one.origin, EMPTY_ROW), one)
+            for one in samples if one not in kept
+        ])
+        origins = [origin for origin, _ in after]
         if origins != list(range(len(self._rows))):
             self._cache.select(origins)
         self._lengths = [0 if place == EMPTY_ROW else self._lengths[place] for place in origins]
-        self._rows = list(rows)
+        self._rows = [row for _, row in after]

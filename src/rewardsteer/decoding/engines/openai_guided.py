@@ -28,7 +28,7 @@ from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import pick_each
 from rewardsteer.errors import DataError
 from rewardsteer.models.batching import left_pad
-from rewardsteer.models.prefix_state import EMPTY_ROW
+from rewardsteer.models.prefix_state import EMPTY_ROW, refill
 from rewardsteer.records import Cost
 
 
@@ -185,15 +185,15 @@ class GuidedRows:
 
     def _arrange(self, samples: Sequence[GuidedSample]) -> None:
         """Remove the rows of finished samples, and give new ones a row."""
-        kept = [
-            place for place, one in enumerate(self._rows) if not one.over or one in samples
-        ]
-        fresh = [one for one in samples if one not in self._rows]
-        if self._rows and (fresh or len(kept) < len(self._rows)):
-            self._session.select([*kept, *[EMPTY_ROW] * len(fresh)])
-        self._rows = [*(self._rows[place] for place in kept), *fresh]
-        for place in range(len(kept), len(self._rows)):
-            self._rows[place].usage = self._session.usage(place)
+        kept = [one if one in samples or not one.over else None for one in self._rows]
+        after = refill(kept, [(EMPTY_ROW, one) for one in samples if one not in kept])
+        origins = [origin for origin, _ in after]
+        if self._rows and origins != list(range(len(self._rows))):
+            self._session.select(origins)
+        self._rows = [one for _, one in after]
+        for place, origin in enumerate(origins):
+            if origin == EMPTY_ROW:
+                self._rows[place].usage = self._session.usage(place)
 
     def _logits(self, named: Mapping[int, Mapping[int, float]]) -> Tensor:
         """``[B, V]``: log-probabilities of the named tokens by row, -inf elsewhere."""

@@ -4,6 +4,7 @@ import random
 from asyncio import gather
 from collections.abc import Callable, Iterable, Sequence
 
+from rewardsteer.decoding.answering import Answer
 from rewardsteer.decoding.asking import Ask
 from rewardsteer.decoding.config import DecodingConfig
 from rewardsteer.decoding.engine import Engine
@@ -11,7 +12,7 @@ from rewardsteer.decoding.guides.base import LogitsGuide
 from rewardsteer.decoding.likelihoods import Likelihoods
 from rewardsteer.decoding.sample import Encoded, Sample
 from rewardsteer.decoding.sampling import row_generator
-from rewardsteer.decoding.scoring import Answer, Scoring
+from rewardsteer.decoding.scoring import Scoring
 from rewardsteer.goals.goal_state import GoalState
 from rewardsteer.records import Cost
 

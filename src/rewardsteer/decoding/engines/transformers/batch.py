@@ -17,7 +17,6 @@ Shapes: B rows, T columns of the left-padded prefixes, V the policy's logits a r
 """
 
 import time
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +31,7 @@ from rewardsteer.decoding.guides.weights import RowWeights
 from rewardsteer.decoding.penalties import penalized
 from rewardsteer.decoding.sampling import TokenLogprob, log_probabilities, pick_each
 from rewardsteer.models.batching import left_pad
-from rewardsteer.models.prefix_state import EMPTY_ROW
+from rewardsteer.models.prefix_state import EMPTY_ROW, refill
 from rewardsteer.records import Cost
 
 
@@ -255,20 +254,10 @@ class Batch:
     def _change_places(
         self, kept: Sequence[Slot | None], admitted: Sequence[TokenSample]
     ) -> None:
-        """New rows take the places of removed ones (None), or new places at the end. The last row
-        moves to a place that stays free: that costs less than shifting all rows."""
-        coming = deque(
+        """Let new rows enter where others have left (None)."""
+        after = refill(kept, [
             (EMPTY_ROW, Slot(sample, length=len(sample.token_ids))) for sample in admitted
-        )
-        before = list(enumerate(kept))
-        after: list[tuple[int, Slot]] = []
-        while len(after) < len(before):
-            place, slot = before[len(after)]
-            if slot is None:
-                place, slot = coming.popleft() if coming else before.pop()
-            if slot is not None:
-                after.append((place, slot))
-        after += coming
+        ])
         if self._slots:
             places = [place for place, _ in after]
             self._reader.select(places)
